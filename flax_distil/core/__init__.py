@@ -1,0 +1,10 @@
+"""What every room shares: axis names and array types, tree paths, error types."""
+
+from flax_distil.core.arrays import Array, Bool, Float, Int, Params
+from flax_distil.core.errors import InputError
+from flax_distil.core.tree import Tree, flatten, merge, partition, unflatten
+
+__all__ = [
+    "Array", "Bool", "Float", "InputError", "Int", "Params", "Tree",
+    "flatten", "merge", "partition", "unflatten",
+]

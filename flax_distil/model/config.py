@@ -1,0 +1,130 @@
+"""The shape of a Whisper model, and the shapes OpenAI published."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from flax_distil.core import InputError
+
+_MULTILINGUAL_VOCABULARY = 51865
+_ENGLISH_VOCABULARY = 51864
+_LARGE_V3_VOCABULARY = 51866
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class WhisperConfig:
+    """Architecture of one Whisper model (field names as in Hugging Face ``config.json``).
+
+    Attributes:
+        vocab_size: tokens, including special and timestamp tokens.
+        num_mel_bins: mel bins of the input, 80 or 128.
+        d_model: width of encoder and decoder.
+        encoder_layers: encoder depth.
+        decoder_layers: decoder depth.
+        encoder_attention_heads: heads of an encoder layer; divides ``d_model``.
+        decoder_attention_heads: heads of a decoder layer; divides ``d_model``.
+        encoder_ffn_dim: feed-forward width of the encoder.
+        decoder_ffn_dim: feed-forward width of the decoder.
+        max_source_positions: encoder positions, 20 ms each.
+        max_target_positions: decoder positions.
+        dropout: on embeddings and on each block's output while training.
+        attention_dropout: on attention probabilities while training.
+        activation_dropout: inside the feed-forward while training.
+
+    Raises:
+        InputError: if a width is not divisible by its number of heads.
+
+    Source: arXiv 2212.04356, table 1; RECIPE 2.
+    """
+
+    vocab_size: int
+    num_mel_bins: int = 80
+    d_model: int
+    encoder_layers: int
+    decoder_layers: int
+    encoder_attention_heads: int
+    decoder_attention_heads: int
+    encoder_ffn_dim: int
+    decoder_ffn_dim: int
+    max_source_positions: int = 1500
+    max_target_positions: int = 448
+    dropout: float = 0.0
+    attention_dropout: float = 0.0
+    activation_dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        for side in ("encoder", "decoder"):
+            heads = getattr(self, f"{side}_attention_heads")
+            if self.d_model % heads:
+                raise InputError(
+                    f"d_model {self.d_model} is not divisible by {side}_attention_heads {heads}"
+                )
+
+    @classmethod
+    def preset(cls, name: str) -> "WhisperConfig":
+        """Return a published shape by name: ``tiny.en`` … ``large-v3-turbo`` (see ``PRESETS``)."""
+        short = name.rsplit("/", 1)[-1].removeprefix("whisper-")
+        if short not in PRESETS:
+            raise InputError(f"unknown Whisper size {name!r}: expected one of {', '.join(PRESETS)}")
+        return PRESETS[short]
+
+    @classmethod
+    def from_huggingface(cls, values: Mapping[str, Any]) -> "WhisperConfig":
+        """Read the fields of a Hugging Face ``config.json``; unknown keys are ignored.
+
+        Raises:
+            InputError: if it is not a Whisper configuration this model can follow.
+        """
+        if values.get("model_type", "whisper") != "whisper":
+            raise InputError(f"expected a whisper checkpoint, got model_type {values['model_type']!r}")
+        if values.get("activation_function", "gelu") != "gelu" or values.get("scale_embedding", False):
+            raise InputError("expected activation_function 'gelu' and scale_embedding false, as in every Whisper")
+        names = {field.name for field in dataclasses.fields(cls)}
+        required = {field.name for field in dataclasses.fields(cls) if field.default is dataclasses.MISSING}
+        missing = sorted(required - set(values))
+        if missing:
+            raise InputError(f"config.json lacks {', '.join(missing)}: is it a Whisper checkpoint?")
+        return cls(**{name: values[name] for name in names if name in values})
+
+    def to_huggingface(self) -> dict[str, Any]:
+        """Return the fields as a plain dictionary with the names of Hugging Face ``config.json``."""
+        return dataclasses.asdict(self)
+
+    @property
+    def encoder_head_dim(self) -> int:
+        """Features of one encoder head."""
+        return self.d_model // self.encoder_attention_heads
+
+    @property
+    def decoder_head_dim(self) -> int:
+        """Features of one decoder head."""
+        return self.d_model // self.decoder_attention_heads
+
+
+def _published(
+    width: int, heads: int, layers: int, *, vocabulary: int, mel_bins: int = 80, decoder_layers: int | None = None
+) -> WhisperConfig:
+    return WhisperConfig(
+        vocab_size=vocabulary,
+        num_mel_bins=mel_bins,
+        d_model=width,
+        encoder_layers=layers,
+        decoder_layers=decoder_layers or layers,
+        encoder_attention_heads=heads,
+        decoder_attention_heads=heads,
+        encoder_ffn_dim=4 * width,
+        decoder_ffn_dim=4 * width,
+    )
+
+
+_SIZES = {"tiny": (384, 6, 4), "base": (512, 8, 6), "small": (768, 12, 12), "medium": (1024, 16, 24)}
+
+PRESETS: dict[str, WhisperConfig] = {
+    **{name: _published(*size, vocabulary=_MULTILINGUAL_VOCABULARY) for name, size in _SIZES.items()},
+    **{f"{name}.en": _published(*size, vocabulary=_ENGLISH_VOCABULARY) for name, size in _SIZES.items()},
+    "large": _published(1280, 20, 32, vocabulary=_MULTILINGUAL_VOCABULARY),
+    "large-v2": _published(1280, 20, 32, vocabulary=_MULTILINGUAL_VOCABULARY),
+    "large-v3": _published(1280, 20, 32, vocabulary=_LARGE_V3_VOCABULARY, mel_bins=128),
+    "large-v3-turbo": _published(1280, 20, 32, vocabulary=_LARGE_V3_VOCABULARY, mel_bins=128, decoder_layers=4),
+}
+"""The published sizes, by the name behind ``openai/whisper-``."""
