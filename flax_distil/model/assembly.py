@@ -1,0 +1,70 @@
+"""From a configuration and a parameter tree to modules, without ever allocating by accident."""
+
+import functools
+
+import jax
+from flax import nnx
+
+from flax_distil.core import Params
+from flax_distil.model.config import WhisperConfig
+from flax_distil.model.decoder import Decoder
+from flax_distil.model.encoder import Encoder
+from flax_distil.model.layers import ComputeOptions
+
+
+class Whisper(nnx.Module):
+    """Encoder and decoder of one Whisper model."""
+
+    def __init__(
+        self, config: WhisperConfig, options: ComputeOptions | None = None, *, rngs: nnx.Rngs
+    ):
+        options = options or ComputeOptions()
+        self.encoder = Encoder(config, options, rngs=rngs)
+        self.decoder = Decoder(config, options, rngs=rngs)
+
+
+@functools.lru_cache(maxsize=32)
+def _graphs(config: WhisperConfig, options: ComputeOptions) -> tuple[nnx.GraphDef, nnx.GraphDef]:
+    shapes = nnx.eval_shape(lambda: Whisper(config, options, rngs=nnx.Rngs(0)))
+    return nnx.graphdef(shapes.encoder), nnx.graphdef(shapes.decoder)
+
+
+def bind_encoder(config: WhisperConfig, options: ComputeOptions, params: Params) -> Encoder:
+    """Return the encoder that computes with ``params`` (the ``encoder`` branch of a tree)."""
+    return nnx.merge(_graphs(config, options)[0], params)
+
+
+def bind_decoder(config: WhisperConfig, options: ComputeOptions, params: Params) -> Decoder:
+    """Return the decoder that computes with ``params`` (the ``decoder`` branch of a tree)."""
+    return nnx.merge(_graphs(config, options)[1], params)
+
+
+@functools.lru_cache(maxsize=32)
+def _shapes(config: WhisperConfig) -> Params:
+    shapes = nnx.eval_shape(lambda: Whisper(config, rngs=nnx.Rngs(0)))
+    return nnx.to_pure_dict(nnx.state(shapes, nnx.Param))
+
+
+def whisper_shapes(config: WhisperConfig) -> Params:
+    """Return the parameter tree of a model as ``jax.ShapeDtypeStruct`` leaves; allocates nothing.
+
+    The leaves, with layers stacked on a leading axis L::
+
+        encoder/conv1/{kernel [3, M, D], bias [D]}          encoder/conv2/{kernel [3, D, D], bias}
+        encoder/position_embedding/embedding [S, D]         encoder/norm/{scale, bias} [D]
+        encoder/layers/self_attention/{query, key, value}/{kernel [L, D, N, H], bias [L, N, H]}
+        encoder/layers/self_attention/out/{kernel [L, N, H, D], bias [L, D]}
+        encoder/layers/{self_attention_norm, final_norm}/{scale, bias} [L, D]
+        encoder/layers/fc1/{kernel [L, D, F], bias [L, F]}  encoder/layers/fc2/{kernel [L, F, D], bias [L, D]}
+        decoder/{token_embedding [V, D], position_embedding [T, D]}/embedding
+        decoder/layers/… as in the encoder, with cross_attention and cross_attention_norm
+
+    ``key`` has no bias.
+    """
+    return jax.tree.map(lambda leaf: leaf, _shapes(config))
+
+
+def init_params(config: WhisperConfig, key: jax.Array) -> Params:
+    """Return randomly initialised float32 parameters (for tests and training from scratch)."""
+    model = Whisper(config, rngs=nnx.Rngs(params=key))
+    return nnx.to_pure_dict(nnx.state(model, nnx.Param))

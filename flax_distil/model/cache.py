@@ -1,0 +1,51 @@
+"""The key/value cache of the decoder: a plain pytree, passed in and handed back."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+from flax_distil.core import Array, Bool, Float, Int
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class DecoderCache:
+    """Keys and values the decoder need not compute again; one entry of each tuple per layer.
+
+    Attributes:
+        self_keys: of past tokens, L × [B, N, C, H].
+        self_values: likewise.
+        cross_keys: of the encoder states, L × [B, N, S, H]; constant while decoding.
+        cross_values: likewise.
+
+    Slot c of a row holds its token at position c. Slots at and after a row's offset hold
+    stale numbers that no query sees, so going back in a row (a rejected draft) is only
+    a smaller offset.
+    """
+
+    self_keys: tuple[Float[Array, "B N C H"], ...]
+    self_values: tuple[Float[Array, "B N C H"], ...]
+    cross_keys: tuple[Float[Array, "B N S H"], ...]
+    cross_values: tuple[Float[Array, "B N S H"], ...]
+
+
+def write_slots(
+    slots_BNCH: Float[Array, "B N C H"], new_BNTH: Float[Array, "B N T H"], offset_B: Int[Array, " B"]
+) -> Float[Array, "B N C H"]:
+    """Write T new entries of every row from that row's offset on (offset + T ≤ C)."""
+    write = jax.vmap(lambda slots, new, offset: jax.lax.dynamic_update_slice(slots, new, (0, offset, 0)))
+    return write(slots_BNCH, new_BNTH.astype(slots_BNCH.dtype), offset_B)
+
+
+def visible_slots(offset_B: Int[Array, " B"], queries: int, slots: int) -> Bool[Array, "B 1 T C"]:
+    """Say which slots each of the new queries sees: its own and those before.
+
+    With offset 2, three queries and six slots::
+
+        query 0 (position 2)   1 1 1 . . .
+        query 1 (position 3)   1 1 1 1 . .
+        query 2 (position 4)   1 1 1 1 1 .
+    """
+    position_BT = offset_B[:, None] + jnp.arange(queries)
+    return (jnp.arange(slots) <= position_BT[:, :, None])[:, None]

@@ -1,0 +1,196 @@
+"""The Whisper decoder: whole sequences for training, any number of tokens onto a cache for decoding."""
+
+import jax.numpy as jnp
+from flax import nnx
+
+from flax_distil.core import Array, Bool, Float, Int
+from flax_distil.model.attention import dot_product_attention, dropout
+from flax_distil.model.cache import DecoderCache, visible_slots, write_slots
+from flax_distil.model.config import WhisperConfig
+from flax_distil.model.layers import (
+    AttentionProjections,
+    ComputeOptions,
+    feed_forward,
+    layer_norm,
+    run_stack,
+    split_key,
+    stack_of,
+    unstack,
+)
+
+KeyValue = tuple[Array, Array]
+
+
+class DecoderLayer(nnx.Module):
+    """Causal self-attention, attention to the encoder states, feed-forward; pre-norm."""
+
+    def __init__(self, config: WhisperConfig, *, dtype: str, rngs: nnx.Rngs):
+        width, heads = config.d_model, config.decoder_attention_heads
+        self.self_attention = AttentionProjections(width, heads, dtype=dtype, rngs=rngs)
+        self.self_attention_norm = layer_norm(width, dtype=dtype, rngs=rngs)
+        self.cross_attention = AttentionProjections(width, heads, dtype=dtype, rngs=rngs)
+        self.cross_attention_norm = layer_norm(width, dtype=dtype, rngs=rngs)
+        self.fc1 = nnx.Linear(width, config.decoder_ffn_dim, dtype=dtype, rngs=rngs)
+        self.fc2 = nnx.Linear(config.decoder_ffn_dim, width, dtype=dtype, rngs=rngs)
+        self.final_norm = layer_norm(width, dtype=dtype, rngs=rngs)
+        self.config = config
+
+    def self_key_value(self, y_BTD: Float[Array, "B T D"]) -> KeyValue:
+        """Return keys and values of normed inputs, [B, N, T, H] each."""
+        return self.self_attention.key(y_BTD), self.self_attention.value(y_BTD)
+
+    def cross_key_value(self, states_BSD: Float[Array, "B S D"]) -> KeyValue:
+        """Return keys and values of encoder states, [B, N, S, H] each."""
+        return self.cross_attention.key(states_BSD), self.cross_attention.value(states_BSD)
+
+    def __call__(
+        self,
+        x_BTD: Float[Array, "B T D"],
+        cross: KeyValue,
+        mask_B1TC: Bool[Array, "#B 1 T C"],
+        *,
+        cached: tuple[KeyValue, Int[Array, " B"]] | None = None,
+        key: Array | None = None,
+    ) -> tuple[Float[Array, "B T D"], KeyValue]:
+        """Run the layer on T tokens, after what a cache holds if one is given.
+
+        Returns:
+            The layer's output and the self-attention keys and values: those of the
+            cache with the new tokens written from each row's offset on, or the new ones.
+        """
+        config = self.config
+        keys = split_key(key, 6)
+        y_BTD = self.self_attention_norm(x_BTD)
+        own = self.self_key_value(y_BTD)
+        if cached is not None:
+            (past_keys, past_values), offset_B = cached
+            own = write_slots(past_keys, own[0], offset_B), write_slots(past_values, own[1], offset_B)
+        mixed = dot_product_attention(
+            self.self_attention.query(y_BTD),
+            *own,
+            mask_B1TC,
+            dropout_rate=config.attention_dropout,
+            dropout_key=keys[0],
+        )
+        x_BTD = x_BTD + dropout(self.self_attention.out(mixed), config.dropout, keys[1])
+        y_BTD = self.cross_attention_norm(x_BTD)
+        mixed = dot_product_attention(
+            self.cross_attention.query(y_BTD),
+            *cross,
+            dropout_rate=config.attention_dropout,
+            dropout_key=keys[2],
+        )
+        x_BTD = x_BTD + dropout(self.cross_attention.out(mixed), config.dropout, keys[3])
+        y_BTD = feed_forward(self.fc1, self.fc2, self.final_norm(x_BTD), config.activation_dropout, keys[4])
+        return x_BTD + dropout(y_BTD, config.dropout, keys[5]), own
+
+
+class Decoder(nnx.Module):
+    """Tokens and encoder states to hidden states and logits."""
+
+    def __init__(self, config: WhisperConfig, options: ComputeOptions, *, rngs: nnx.Rngs):
+        width, dtype = config.d_model, options.dtype
+        self.token_embedding = nnx.Embed(config.vocab_size, width, dtype=dtype, rngs=rngs)
+        self.position_embedding = nnx.Embed(config.max_target_positions, width, dtype=dtype, rngs=rngs)
+        self.layers = stack_of(
+            lambda r: DecoderLayer(config, dtype=dtype, rngs=r), config.decoder_layers, rngs
+        )
+        self.norm = layer_norm(width, dtype=dtype, rngs=rngs)
+        self.config = config
+        self.options = options
+
+    def __call__(
+        self,
+        tokens_BT: Int[Array, "B T"],
+        states_BSD: Float[Array, "B S D"],
+        key: Array | None = None,
+    ) -> tuple[Float[Array, "B T D"], Float[Array, "L B T D"]]:
+        """Run whole sequences with a causal mask (teacher forcing).
+
+        Args:
+            tokens_BT: token ids; padding goes to the right, where no real token sees it.
+            states_BSD: encoder states.
+            key: random key of the dropouts while training.
+
+        Returns:
+            Hidden states after the final norm, ready for :meth:`logits`, and the output
+            of every layer before it [L, B, T, D], in the compute dtype.
+
+        Raises:
+            ValueError: if T exceeds ``max_target_positions``.
+        """
+        length = tokens_BT.shape[1]
+        if length > self.config.max_target_positions:
+            raise ValueError(f"expected at most {self.config.max_target_positions} tokens, got {length}")
+        first_key, stack_key = split_key(key, 2)
+        states_BSD = states_BSD.astype(self.options.dtype)
+        x_BTD = self._embed(tokens_BT, jnp.arange(length)[None])
+        x_BTD = dropout(x_BTD, self.config.dropout, first_key)
+        mask = visible_slots(jnp.zeros(1, jnp.int32), length, length)
+        x_BTD, layers_LBTD = run_stack(
+            self.layers,
+            lambda layer, x, k: layer(x, layer.cross_key_value(states_BSD), mask, key=k)[0],
+            x_BTD,
+            options=self.options,
+            key=stack_key,
+        )
+        return self.norm(x_BTD), layers_LBTD
+
+    def logits(self, hidden_BTD: Float[Array, "B T D"]) -> Float[Array, "B T V"]:
+        """Project hidden states onto the tied token embedding; float32, not normalised."""
+        embedding_VD = self.token_embedding.embedding[...].astype(self.options.dtype)
+        return jnp.einsum("btd,vd->btv", hidden_BTD, embedding_VD, preferred_element_type=jnp.float32)
+
+    def init_cache(self, states_BSD: Float[Array, "B S D"], slots: int) -> DecoderCache:
+        """Return an empty cache of ``slots`` tokens, with the encoder states projected once."""
+        states_BSD = states_BSD.astype(self.options.dtype)
+        cross = [layer.cross_key_value(states_BSD) for layer in unstack(self.layers)]
+        heads, features = self.config.decoder_attention_heads, self.config.decoder_head_dim
+        empty = jnp.zeros((states_BSD.shape[0], heads, slots, features), self.options.dtype)
+        blank = (empty,) * len(cross)
+        return DecoderCache(blank, blank, tuple(k for k, _ in cross), tuple(v for _, v in cross))
+
+    def unrolled(self) -> list[DecoderLayer]:
+        """Return the layers one by one, sliced out of their stack.
+
+        A decoding loop calls this outside its body: inside, every step would copy
+        every weight.
+        """
+        return unstack(self.layers)
+
+    def extend(
+        self,
+        layers: list[DecoderLayer],
+        tokens_BT: Int[Array, "B T"],
+        cache: DecoderCache,
+        offset_B: Int[Array, " B"],
+    ) -> tuple[Float[Array, "B T D"], DecoderCache]:
+        """Run T new tokens of every row, each row from its own offset on.
+
+        Serves prefill (many tokens at offset 0), decoding (one token) and the
+        verification of drafts (several, anywhere).
+
+        Args:
+            layers: of :meth:`unrolled`.
+            tokens_BT: new tokens; the first of row b stands at position ``offset_B[b]``.
+            cache: of :meth:`init_cache` or of an earlier call.
+            offset_B: how many tokens of each row the cache holds; offset + T ≤ slots.
+
+        Returns:
+            Hidden states of the new tokens after the final norm, and the grown cache.
+        """
+        length, slots = tokens_BT.shape[1], cache.self_keys[0].shape[2]
+        x_BTD = self._embed(tokens_BT, offset_B[:, None] + jnp.arange(length))
+        mask = visible_slots(offset_B, length, slots)
+        grown = []
+        for index, layer in enumerate(layers):
+            past = cache.self_keys[index], cache.self_values[index]
+            cross = cache.cross_keys[index], cache.cross_values[index]
+            x_BTD, own = layer(x_BTD, cross, mask, cached=(past, offset_B))
+            grown.append(own)
+        keys, values = tuple(k for k, _ in grown), tuple(v for _, v in grown)
+        return self.norm(x_BTD), DecoderCache(keys, values, cache.cross_keys, cache.cross_values)
+
+    def _embed(self, tokens_BT: Int[Array, "B T"], position_BT: Int[Array, "#B T"]) -> Float[Array, "B T D"]:
+        positions = self.position_embedding(position_BT)
+        return self.token_embedding(tokens_BT) + positions

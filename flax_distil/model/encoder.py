@@ -1,0 +1,110 @@
+"""The Whisper encoder: two convolutions, sinusoidal positions, pre-norm layers."""
+
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from flax_distil.core import Array, Float
+from flax_distil.model.attention import dot_product_attention, dropout
+from flax_distil.model.config import WhisperConfig
+from flax_distil.model.layers import (
+    AttentionProjections,
+    ComputeOptions,
+    feed_forward,
+    gelu,
+    layer_norm,
+    run_stack,
+    split_key,
+    stack_of,
+)
+
+
+def sinusoids(positions: int, width: int) -> Float[np.ndarray, "S D"]:
+    """Return Whisper's fixed positions: sines then cosines, periods from 2π to 20,000π.
+
+    Source: arXiv 2212.04356, section 2.2; the layout of OpenAI's weights.
+    """
+    rates = np.exp(-np.log(10_000) / (width // 2 - 1) * np.arange(width // 2))
+    angles = np.arange(positions)[:, None] * rates[None, :]
+    return np.concatenate([np.sin(angles), np.cos(angles)], axis=1).astype(np.float32)
+
+
+class EncoderLayer(nnx.Module):
+    """Self-attention and feed-forward, each behind a norm and added to the residual stream."""
+
+    def __init__(self, config: WhisperConfig, *, dtype: str, rngs: nnx.Rngs):
+        width = config.d_model
+        self.self_attention = AttentionProjections(
+            width, config.encoder_attention_heads, dtype=dtype, rngs=rngs
+        )
+        self.self_attention_norm = layer_norm(width, dtype=dtype, rngs=rngs)
+        self.fc1 = nnx.Linear(width, config.encoder_ffn_dim, dtype=dtype, rngs=rngs)
+        self.fc2 = nnx.Linear(config.encoder_ffn_dim, width, dtype=dtype, rngs=rngs)
+        self.final_norm = layer_norm(width, dtype=dtype, rngs=rngs)
+        self.config = config
+
+    def __call__(self, x_BSD: Float[Array, "B S D"], key: Array | None = None) -> Float[Array, "B S D"]:
+        config = self.config
+        keys = split_key(key, 4)
+        project = self.self_attention
+        y_BSD = self.self_attention_norm(x_BSD)
+        mixed_BNSH = dot_product_attention(
+            project.query(y_BSD),
+            project.key(y_BSD),
+            project.value(y_BSD),
+            dropout_rate=config.attention_dropout,
+            dropout_key=keys[0],
+        )
+        x_BSD = x_BSD + dropout(project.out(mixed_BNSH), config.dropout, keys[1])
+        y_BSD = feed_forward(self.fc1, self.fc2, self.final_norm(x_BSD), config.activation_dropout, keys[2])
+        return x_BSD + dropout(y_BSD, config.dropout, keys[3])
+
+
+class Encoder(nnx.Module):
+    """Mel frames to encoder states."""
+
+    def __init__(self, config: WhisperConfig, options: ComputeOptions, *, rngs: nnx.Rngs):
+        width, dtype = config.d_model, options.dtype
+        self.conv1 = nnx.Conv(config.num_mel_bins, width, (3,), padding=1, dtype=dtype, rngs=rngs)
+        self.conv2 = nnx.Conv(width, width, (3,), strides=2, padding=1, dtype=dtype, rngs=rngs)
+        self.position_embedding = nnx.Embed(config.max_source_positions, width, dtype=dtype, rngs=rngs)
+        self.position_embedding.embedding[...] = jnp.asarray(sinusoids(config.max_source_positions, width))
+        self.layers = stack_of(
+            lambda r: EncoderLayer(config, dtype=dtype, rngs=r), config.encoder_layers, rngs
+        )
+        self.norm = layer_norm(width, dtype=dtype, rngs=rngs)
+        self.config = config
+        self.options = options
+
+    def __call__(
+        self, mel_BRM: Float[Array, "B R M"], key: Array | None = None
+    ) -> tuple[Float[Array, "B S D"], Float[Array, "L B S D"]]:
+        """Encode log-mel frames.
+
+        Args:
+            mel_BRM: log-mel frames of 10 ms, R even and at most twice ``max_source_positions``.
+            key: random key of the dropouts while training.
+
+        Returns:
+            Encoder states of 20 ms each [B, R / 2, D] and the output of every layer
+            before the final norm [L, B, R / 2, D], in the compute dtype.
+
+        Raises:
+            ValueError: if R is odd, too long, or M is not the model's number of mel bins.
+        """
+        frames, bins = mel_BRM.shape[1:]
+        if bins != self.config.num_mel_bins:
+            raise ValueError(f"expected {self.config.num_mel_bins} mel bins, got {bins}")
+        if frames % 2 or frames > 2 * self.config.max_source_positions:
+            raise ValueError(
+                f"expected an even number of at most {2 * self.config.max_source_positions} frames, got {frames}"
+            )
+        first_key, stack_key = split_key(key, 2)
+        x_BRD = gelu(self.conv1(mel_BRM.astype(self.options.dtype)))
+        x_BSD = gelu(self.conv2(x_BRD))
+        x_BSD = x_BSD + self.position_embedding.embedding[...].astype(self.options.dtype)[: frames // 2]
+        x_BSD = dropout(x_BSD, self.config.dropout, first_key)
+        x_BSD, layers_LBSD = run_stack(
+            self.layers, lambda layer, x, k: layer(x, k), x_BSD, options=self.options, key=stack_key
+        )
+        return self.norm(x_BSD), layers_LBSD

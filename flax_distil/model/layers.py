@@ -1,0 +1,160 @@
+"""The blocks of a Whisper layer: projections into heads, feed-forward, and stacks of layers."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from flax_distil.core import Array, Float, InputError
+from flax_distil.model.attention import dropout
+
+_initializer = nnx.initializers.normal(0.02)
+
+CHECKPOINT_POLICIES: dict[str, Callable[..., bool] | None] = {
+    "full": None,
+    "dots": jax.checkpoint_policies.dots_saveable,
+    "dots_with_no_batch_dims": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+}
+"""What gradient checkpointing keeps of a layer: nothing, its products, or only its weight products."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ComputeOptions:
+    """How a model computes, apart from its shape.
+
+    Attributes:
+        dtype: of activations and of the weights as used ("float32", "bfloat16", "float16");
+            norms, softmax and losses stay in float32.
+        use_scan: run the layers as one ``lax.scan``: compiles in the time of one layer.
+        gradient_checkpointing: name of a policy in ``CHECKPOINT_POLICIES``: recompute each
+            layer in the backward pass; None keeps every activation.
+    """
+
+    dtype: str = "float32"
+    use_scan: bool = False
+    gradient_checkpointing: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.dtype not in ("float32", "bfloat16", "float16"):
+            raise InputError(f"dtype {self.dtype!r} is unknown: expected float32, bfloat16 or float16")
+        if self.gradient_checkpointing not in (None, *CHECKPOINT_POLICIES):
+            raise InputError(
+                f"gradient_checkpointing {self.gradient_checkpointing!r} is unknown: "
+                f"expected one of {', '.join(CHECKPOINT_POLICIES)}"
+            )
+
+
+class SplitHeads(nnx.Module):
+    """Project [B, T, D] straight into heads [B, N, T, H], with no layout copy between."""
+
+    def __init__(self, width: int, heads: int, *, use_bias: bool, dtype: str, rngs: nnx.Rngs):
+        self.kernel = nnx.Param(_initializer(rngs.params(), (width, heads, width // heads)))
+        self.bias = nnx.Param(jnp.zeros((heads, width // heads))) if use_bias else None
+        self.dtype = dtype
+
+    def __call__(self, x_BTD: Float[Array, "B T D"]) -> Float[Array, "B N T H"]:
+        y_BNTH = jnp.einsum("btd,dnh->bnth", x_BTD, self.kernel[...].astype(self.dtype))
+        if self.bias is not None:
+            y_BNTH = y_BNTH + self.bias[...].astype(self.dtype)[None, :, None, :]
+        return y_BNTH
+
+
+class MergeHeads(nnx.Module):
+    """Project heads [B, N, T, H] back to [B, T, D]."""
+
+    def __init__(self, width: int, heads: int, *, dtype: str, rngs: nnx.Rngs):
+        self.kernel = nnx.Param(_initializer(rngs.params(), (heads, width // heads, width)))
+        self.bias = nnx.Param(jnp.zeros((width,)))
+        self.dtype = dtype
+
+    def __call__(self, x_BNTH: Float[Array, "B N T H"]) -> Float[Array, "B T D"]:
+        y_BTD = jnp.einsum("bnth,nhd->btd", x_BNTH, self.kernel[...].astype(self.dtype))
+        return y_BTD + self.bias[...].astype(self.dtype)
+
+
+class AttentionProjections(nnx.Module):
+    """Query, key (no bias), value and output projections of one attention."""
+
+    def __init__(self, width: int, heads: int, *, dtype: str, rngs: nnx.Rngs):
+        self.query = SplitHeads(width, heads, use_bias=True, dtype=dtype, rngs=rngs)
+        self.key = SplitHeads(width, heads, use_bias=False, dtype=dtype, rngs=rngs)
+        self.value = SplitHeads(width, heads, use_bias=True, dtype=dtype, rngs=rngs)
+        self.out = MergeHeads(width, heads, dtype=dtype, rngs=rngs)
+
+
+def layer_norm(width: int, *, dtype: str, rngs: nnx.Rngs) -> nnx.LayerNorm:
+    """Return Whisper's LayerNorm: epsilon 1e-5, statistics in float32 in two passes."""
+    return nnx.LayerNorm(width, epsilon=1e-5, use_fast_variance=False, dtype=dtype, rngs=rngs)
+
+
+def gelu(x: Array) -> Array:
+    """Return the exact (erf) GELU; ``jax.nn.gelu`` is the tanh approximation by default."""
+    return jax.nn.gelu(x, approximate=False)
+
+
+def feed_forward(
+    fc1: nnx.Linear, fc2: nnx.Linear, x_BTD: Float[Array, "B T D"], activation_dropout: float, key: Array | None
+) -> Float[Array, "B T D"]:
+    """Return ``fc2(gelu(fc1(x)))`` with dropout on the activation."""
+    return fc2(dropout(gelu(fc1(x_BTD)), activation_dropout, key))
+
+
+def split_key(key: Array | None, count: int) -> list[Any]:
+    """Split a random key into ``count``; None (no dropout) into as many None."""
+    return [None] * count if key is None else list(jax.random.split(key, count))
+
+
+def stack_of(make: Callable[[nnx.Rngs], nnx.Module], layers: int, rngs: nnx.Rngs) -> nnx.Module:
+    """Build ``layers`` modules as one whose parameters have a leading axis L."""
+    return nnx.vmap(make, in_axes=0)(rngs.split(layers))
+
+
+def layer_count(stack: nnx.Module) -> int:
+    """Return the length L of a stack made by :func:`stack_of`."""
+    return jax.tree.leaves(nnx.state(stack))[0].shape[0]
+
+
+def unstack(stack: nnx.Module) -> list[Any]:
+    """Return the layers of a stack as modules of their own (slices of its parameters)."""
+    graph, stacked = nnx.split(stack)
+    return [
+        nnx.merge(graph, jax.tree.map(lambda leaf, i=i: leaf[i], stacked)) for i in range(layer_count(stack))
+    ]
+
+
+def run_stack(
+    stack: nnx.Module,
+    apply: Callable[[Any, Array, Array | None], Array],
+    x_BTD: Float[Array, "B T D"],
+    *,
+    options: ComputeOptions,
+    key: Array | None,
+) -> tuple[Float[Array, "B T D"], Float[Array, "L B T D"]]:
+    """Run ``x = apply(layer, x, key)`` through a stack of layers.
+
+    Returns:
+        The last layer's output, and every layer's output in order (dead code, and so
+        free, where the caller does not use it).
+    """
+    graph, stacked = nnx.split(stack)
+    count = layer_count(stack)
+
+    def body(x: Array, layer: tuple[Any, Array | None]) -> tuple[Array, Array]:
+        parameters, layer_key = layer
+        x = apply(nnx.merge(graph, parameters), x, layer_key)
+        return x, x
+
+    if options.gradient_checkpointing is not None:
+        body = jax.checkpoint(body, policy=CHECKPOINT_POLICIES[options.gradient_checkpointing])
+    keys = None if key is None else jax.random.split(key, count)
+    if options.use_scan:
+        return jax.lax.scan(body, x_BTD, (stacked, keys))
+    outputs = []
+    for index in range(count):
+        layer = jax.tree.map(lambda leaf, i=index: leaf[i], (stacked, keys))
+        x_BTD, output = body(x_BTD, layer)
+        outputs.append(output)
+    return x_BTD, jnp.stack(outputs)
