@@ -1,0 +1,29 @@
+"""From files to samples on the host, from samples to log-mel features on the device."""
+
+from flax_distil.audio.clip import pad_or_trim
+from flax_distil.audio.constants import (
+    CHUNK_FRAMES,
+    CHUNK_SAMPLES,
+    CHUNK_SECONDS,
+    HOP_LENGTH,
+    N_FFT,
+    SAMPLING_RATE,
+)
+from flax_distil.audio.decoding import AudioError, audio_duration, decode_audio, raw_format
+from flax_distil.audio.mel import log_mel, mel_filters
+
+__all__ = [
+    "CHUNK_FRAMES",
+    "CHUNK_SAMPLES",
+    "CHUNK_SECONDS",
+    "HOP_LENGTH",
+    "N_FFT",
+    "SAMPLING_RATE",
+    "AudioError",
+    "audio_duration",
+    "decode_audio",
+    "log_mel",
+    "mel_filters",
+    "pad_or_trim",
+    "raw_format",
+]

@@ -1,0 +1,27 @@
+"""Bring a recording to the one length that the encoder takes."""
+
+import numpy as np
+
+from flax_distil.audio.constants import CHUNK_SAMPLES
+from flax_distil.core import Float
+
+
+def pad_or_trim(
+    samples_W: Float[np.ndarray, " W"], *, length: int = CHUNK_SAMPLES
+) -> Float[np.ndarray, " length"]:
+    """Append zeros, or cut the end off, until there are ``length`` samples.
+
+    The cut is silent: a caller that may meet audio over 30 s checks the duration
+    first and rejects it, or walks over it in windows.
+
+    Args:
+        samples_W: mono samples at 16 kHz.
+        length: samples wanted; 30 s by default.
+
+    Returns:
+        float32 ``[length]``, a new array.
+    """
+    clip = np.zeros(length, np.float32)
+    kept = samples_W[:length]
+    clip[: len(kept)] = kept
+    return clip
