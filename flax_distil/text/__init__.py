@@ -1,0 +1,40 @@
+"""Tokens and text: special tokens, prompts, timestamps, languages, normalisers."""
+
+from flax_distil.text.generation_settings import GenerationSettings
+from flax_distil.text.languages import LANGUAGES, LANGUAGES_WITHOUT_SPACES, resolve_language
+from flax_distil.text.normalisers import Normaliser, normaliser, orthographic
+from flax_distil.text.special_tokens import SpecialTokens
+from flax_distil.text.timestamps import (
+    LAST_TIMESTAMP_SECONDS,
+    TIMESTAMP_STEP_SECONDS,
+    Segment,
+    round_timestamps,
+    split_segments,
+    strip_timestamp_text,
+    strip_timestamps,
+    timestamp_seconds,
+    timestamp_token,
+)
+from flax_distil.text.tokenizer import MAX_PREVIOUS_TOKENS, WhisperTokenizer
+
+__all__ = [
+    "LANGUAGES",
+    "LANGUAGES_WITHOUT_SPACES",
+    "LAST_TIMESTAMP_SECONDS",
+    "MAX_PREVIOUS_TOKENS",
+    "TIMESTAMP_STEP_SECONDS",
+    "GenerationSettings",
+    "Normaliser",
+    "Segment",
+    "SpecialTokens",
+    "WhisperTokenizer",
+    "normaliser",
+    "orthographic",
+    "resolve_language",
+    "round_timestamps",
+    "split_segments",
+    "strip_timestamp_text",
+    "strip_timestamps",
+    "timestamp_seconds",
+    "timestamp_token",
+]

@@ -1,0 +1,178 @@
+"""What a checkpoint says about generation: suppressed tokens, limits, alignment heads.
+
+Three kinds of files hold it: ``generation_config.json`` (Hugging Face), ``config.json`` of
+older Hugging Face checkpoints, and ``config.json`` of CTranslate2, each with its own names.
+Token ids that a tokenizer knows better (start, end, languages) are not kept here: they are
+written out again from :class:`SpecialTokens`, so that the two can never disagree.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from flax_distil.core import InputError
+from flax_distil.text.special_tokens import SpecialTokens
+
+DEFAULT_MAX_INITIAL_TIMESTAMP_INDEX = 50
+"""1.00 s: the latest first timestamp of a window."""
+
+DEFAULT_MAX_LENGTH = 448
+"""The decoder positions of every published model."""
+
+# The same setting under the names of each kind of file, the preferred first.
+_NAMES = {
+    "suppress_tokens": ("suppress_tokens", "suppress_ids"),
+    "begin_suppress_tokens": ("begin_suppress_tokens", "suppress_ids_begin"),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenerationSettings:
+    """Generation settings of one checkpoint.
+
+    Attributes:
+        suppress_tokens: ids never generated.
+        begin_suppress_tokens: ids not generated as the first of a transcript.
+        max_initial_timestamp_index: latest first timestamp, in steps of 0.02 s; None for no limit.
+        max_length: longest decoder sequence, prompt included.
+        alignment_heads: (decoder layer, head) pairs whose cross-attention follows the speech;
+            word timestamps are read from them. Empty if unknown.
+        is_multilingual: whether prompts name a language and a task.
+    """
+
+    suppress_tokens: tuple[int, ...] = ()
+    begin_suppress_tokens: tuple[int, ...] = ()
+    max_initial_timestamp_index: int | None = DEFAULT_MAX_INITIAL_TIMESTAMP_INDEX
+    max_length: int = DEFAULT_MAX_LENGTH
+    alignment_heads: tuple[tuple[int, int], ...] = ()
+    is_multilingual: bool
+
+    @classmethod
+    def from_dict(cls, contents: Mapping[str, Any], special: SpecialTokens) -> "GenerationSettings":
+        """Read settings from the fields of any of the three kinds of files.
+
+        Args:
+            contents: the parsed JSON; unknown fields are ignored, null counts as absent.
+            special: the checkpoint's vocabulary.
+
+        Raises:
+            InputError: if a field has the wrong form; all faulty fields are named.
+        """
+        given = {name: value for name, value in contents.items() if value is not None}
+        faults: list[str] = []
+
+        def read(field: str, names: Sequence[str], convert: Any, default: Any) -> Any:
+            value = next((given[name] for name in names if name in given), default)
+            try:
+                return convert(value)
+            except (TypeError, ValueError):
+                faults.append(f"{field} = {value!r}")
+                return default
+
+        def limit(value: Any) -> int | None:
+            return None if value is None else int(value)
+
+        initial = None if "max_initial_timestamp_index" in contents else DEFAULT_MAX_INITIAL_TIMESTAMP_INDEX
+        settings = cls(
+            **{field: read(field, names, _token_ids, ()) for field, names in _NAMES.items()},
+            max_initial_timestamp_index=read(
+                "max_initial_timestamp_index", ["max_initial_timestamp_index"], limit, initial
+            ),
+            max_length=read("max_length", ["max_length"], int, DEFAULT_MAX_LENGTH),
+            alignment_heads=read("alignment_heads", ["alignment_heads"], _pairs, ()),
+            is_multilingual=special.is_multilingual,
+        )
+        if faults:
+            raise InputError(f"generation settings cannot be read: {'; '.join(faults)}")
+        return settings
+
+    @classmethod
+    def from_folder(cls, folder: Path | str, special: SpecialTokens) -> "GenerationSettings":
+        """Read the settings of a checkpoint folder, Hugging Face or CTranslate2.
+
+        ``generation_config.json`` counts alone where it exists, otherwise ``config.json``; a folder
+        with neither gets the defaults.
+
+        Raises:
+            InputError: if the file is not JSON or a field has the wrong form.
+        """
+        for name in ("generation_config.json", "config.json"):
+            path = Path(folder) / name
+            if not path.is_file():
+                continue
+            try:
+                contents = json.loads(path.read_text(encoding="utf-8"))
+            except ValueError as error:
+                raise InputError(f"{path} is not valid JSON ({error}): fetch it again") from error
+            # A model's max_length of 20 in an old config.json is a library default, not Whisper's.
+            if name == "config.json":
+                contents.pop("max_length", None)
+            return cls.from_dict(contents, special)
+        return cls(is_multilingual=special.is_multilingual)
+
+    def to_dict(self, special: SpecialTokens) -> dict[str, Any]:
+        """Return the contents of ``generation_config.json``, in Hugging Face names.
+
+        Args:
+            special: the vocabulary, the source of all token ids that name themselves.
+        """
+        contents: dict[str, Any] = {
+            "alignment_heads": [list(pair) for pair in self.alignment_heads],
+            "begin_suppress_tokens": list(self.begin_suppress_tokens),
+            "bos_token_id": special.eot,
+            "decoder_start_token_id": special.sot,
+            "eos_token_id": special.eot,
+            "is_multilingual": self.is_multilingual,
+            "max_initial_timestamp_index": self.max_initial_timestamp_index,
+            "max_length": self.max_length,
+            "no_timestamps_token_id": special.no_timestamps,
+            "pad_token_id": special.eot,
+            "prev_sot_token_id": special.sot_prev,
+            "return_timestamps": False,
+            "suppress_tokens": list(self.suppress_tokens),
+        }
+        if self.is_multilingual:
+            contents["lang_to_id"] = {f"<|{code}|>": token for code, token in special.languages.items()}
+            contents["task_to_id"] = {"transcribe": special.transcribe, "translate": special.translate}
+        return contents
+
+    def with_decoder_layers(self, layers: Sequence[int], *, attention_heads: int) -> "GenerationSettings":
+        """Return the settings of a student whose decoder copies some of this model's layers.
+
+        Heads of copied layers are kept under the layer's new number. If none remain, all heads of
+        the later half of the layers are taken, the rule of openai/whisper for models it knows
+        nothing about. No layer number reaches ``len(layers)``: programs that read word timestamps
+        crash on those.
+
+        Args:
+            layers: for each student layer, the layer of this model it copies: ``[0, 31]``.
+            attention_heads: heads per decoder layer.
+
+        Raises:
+            ValueError: if ``layers`` is empty.
+        """
+        if not layers:
+            raise ValueError("expected at least one decoder layer, got none")
+        kept = tuple(
+            (new, head)
+            for new, old in enumerate(layers)
+            for layer, head in self.alignment_heads
+            if layer == old
+        )
+        fallback = tuple(
+            (layer, head) for layer in range(len(layers) // 2, len(layers)) for head in range(attention_heads)
+        )
+        return replace(self, alignment_heads=kept or fallback)
+
+
+def _token_ids(value: Any) -> tuple[int, ...]:
+    ids = tuple(int(token) for token in value)
+    if any(token < 0 for token in ids):
+        raise ValueError("negative token id")
+    return ids
+
+
+def _pairs(value: Any) -> tuple[tuple[int, int], ...]:
+    return tuple((int(layer), int(head)) for layer, head in value)

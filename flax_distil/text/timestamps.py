@@ -1,0 +1,152 @@
+"""The timestamp grid: seconds, ids, strings, and the segments that timestamps cut out.
+
+A transcript with timestamps is a row of segments; each opens and closes with a mark, and
+two neighbours share an instant, not a token::
+
+    <|0.00|> Hello there.<|1.80|><|1.80|> How are you?<|3.00|>
+    '---- segment 0 ------------''---- segment 1 ------------'
+
+Times here are relative to the window of 30 s the ids came from.
+"""
+
+import operator
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import SupportsIndex
+
+from flax_distil.text.special_tokens import TIMESTAMP_COUNT, SpecialTokens
+
+TIMESTAMP_STEP_SECONDS = 0.02
+LAST_TIMESTAMP_SECONDS = 30.0
+
+TIMESTAMP_TEXT = re.compile(r"<\|\d+\.\d+\|>")
+"""A timestamp as text, whether or not it lies on the grid."""
+
+_TIMESTAMP_TOKENS = {f"<|{step / 50:.2f}|>": step for step in range(TIMESTAMP_COUNT)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Segment:
+    """A stretch of text ids between two timestamps.
+
+    Attributes:
+        start: seconds from the beginning of the window; None if no timestamp precedes the text.
+        end: seconds; None if no timestamp follows the text.
+        tokens: text ids only.
+    """
+
+    start: float | None
+    end: float | None
+    tokens: tuple[int, ...]
+
+
+def timestamp_token(seconds: float, special: SpecialTokens) -> int:
+    """Return the id of the timestamp nearest to a time.
+
+    Args:
+        seconds: between 0 and 30.
+        special: the vocabulary.
+
+    Raises:
+        ValueError: if the time lies outside of the window.
+    """
+    if not 0.0 <= seconds <= LAST_TIMESTAMP_SECONDS:
+        raise ValueError(f"expected a time between 0 and {LAST_TIMESTAMP_SECONDS:g} s, got {seconds} s")
+    return special.timestamp_begin + round(seconds / TIMESTAMP_STEP_SECONDS)
+
+
+def timestamp_seconds(token: SupportsIndex, special: SpecialTokens) -> float:
+    """Return the time of a timestamp id, in seconds.
+
+    Raises:
+        ValueError: if the id is not a timestamp.
+    """
+    index = operator.index(token)
+    if not special.is_timestamp(index):
+        raise ValueError(
+            f"expected a timestamp id in [{special.timestamp_begin}, {special.timestamp_end}), got {index}"
+        )
+    # Division is exact to two decimals where multiplication by 0.02 is not (57 * 0.02 = 1.1400000000000001).
+    return (index - special.timestamp_begin) / 50
+
+
+def timestamp_text(token: SupportsIndex, special: SpecialTokens) -> str:
+    """Return the text of a timestamp id, such as ``<|1.80|>``."""
+    return f"<|{timestamp_seconds(token, special):.2f}|>"
+
+
+def timestamp_from_text(text: str, special: SpecialTokens) -> int | None:
+    """Return the id of ``<|1.80|>``; None if the text is not exactly a timestamp on the grid."""
+    step = _TIMESTAMP_TOKENS.get(text)
+    return None if step is None else special.timestamp_begin + step
+
+
+def strip_timestamps(ids: Iterable[SupportsIndex], special: SpecialTokens) -> list[int]:
+    """Return the ids without timestamps; all others are kept in order."""
+    return [token for token in map(operator.index, ids) if not special.is_timestamp(token)]
+
+
+def strip_timestamp_text(text: str) -> str:
+    """Return a transcript without its written timestamps; nothing else changes."""
+    return TIMESTAMP_TEXT.sub("", text)
+
+
+def round_timestamps(
+    ids: Iterable[SupportsIndex], special: SpecialTokens, *, step_seconds: float = 0.1
+) -> list[int]:
+    """Return the ids with timestamps rounded to a coarser grid.
+
+    Hand-made labels rarely know times to 20 ms; rounding keeps the student from learning noise.
+
+    Args:
+        ids: any ids; only timestamps change.
+        special: the vocabulary.
+        step_seconds: the coarser grid, a multiple of 0.02.
+
+    Raises:
+        ValueError: if ``step_seconds`` is not a positive multiple of 0.02.
+    """
+    steps = round(step_seconds / TIMESTAMP_STEP_SECONDS)
+    if steps < 1 or abs(steps * TIMESTAMP_STEP_SECONDS - step_seconds) > 1e-9:
+        raise ValueError(f"expected a multiple of {TIMESTAMP_STEP_SECONDS} s, got {step_seconds} s")
+
+    def rounded(token: int) -> int:
+        if not special.is_timestamp(token):
+            return token
+        # Half rounds up; integers, since Python's round() sends halves to the even neighbour.
+        coarse = (token - special.timestamp_begin + steps // 2) // steps * steps
+        return special.timestamp_begin + min(coarse, TIMESTAMP_COUNT - 1)
+
+    return [rounded(token) for token in map(operator.index, ids)]
+
+
+def split_segments(ids: Iterable[SupportsIndex], special: SpecialTokens) -> list[Segment]:
+    """Cut ids at their timestamps.
+
+    Special tokens (prompt, end) are left out, as are pairs of timestamps without text.
+    A single timestamp between two texts closes the first and opens the second.
+
+    Args:
+        ids: generated ids or a label.
+        special: the vocabulary.
+
+    Returns:
+        Segments in order. Text before the first timestamp has ``start=None``, text after the
+        last one ``end=None``: ids without timestamps give one segment with neither.
+    """
+    segments: list[Segment] = []
+    start: float | None = None
+    tokens: list[int] = []
+    for token in map(operator.index, ids):
+        if special.is_timestamp(token):
+            seconds = timestamp_seconds(token, special)
+            if tokens:
+                segments.append(Segment(start=start, end=seconds, tokens=tuple(tokens)))
+                tokens = []
+            start = seconds
+        elif not special.is_special(token):
+            tokens.append(token)
+    if tokens:
+        segments.append(Segment(start=start, end=None, tokens=tuple(tokens)))
+    return segments

@@ -1,0 +1,274 @@
+"""Text to ids and back, and the prompt that opens a transcript.
+
+A thin layer over ``tokenizers``: the byte-pair encoding of ordinary text is the library's,
+everything that concerns special tokens and timestamps is ours. That keeps two promises that
+the library's own matching of special tokens cannot: a reference text that happens to contain
+``<|endoftext|>`` stays text, and a folder whose ``tokenizer.json`` leaves the timestamps out
+still reads and writes them. Nothing here is mutable: a prompt is a value, not a setting.
+"""
+
+import json
+import operator
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, SupportsIndex
+
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+
+from flax_distil.core import InputError
+from flax_distil.text.languages import resolve_language
+from flax_distil.text.special_tokens import SpecialTokens
+from flax_distil.text.timestamps import strip_timestamp_text, timestamp_from_text, timestamp_text
+
+MAX_PREVIOUS_TOKENS = 223
+"""Longest previous text in a prompt: with ``<|startofprev|>`` it fills half of the 448 positions."""
+
+TASKS = ("transcribe", "translate")
+
+_MARK = re.compile(r"<\|[\w.]+\|>")
+
+
+class WhisperTokenizer:
+    """Encoder and decoder of one Whisper vocabulary.
+
+    Attributes:
+        special: ids of the special tokens.
+    """
+
+    special: SpecialTokens
+
+    def __init__(self, backend: Tokenizer, special: SpecialTokens):
+        """Wrap a tokenizer whose special tokens are marked as such; see :meth:`from_pretrained`."""
+        self.special = special
+        self._backend = backend
+        # Special strings inside of text are spelt out: references come from strangers.
+        backend.encode_special_tokens = True
+        # A tokenizer.json may carry the limits of its training; references are never cut.
+        backend.no_truncation()
+        backend.no_padding()
+        vocabulary = backend.get_vocab(with_added_tokens=True)
+        self._special_ids = {text: token for text, token in vocabulary.items() if special.is_special(token)}
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # The backend forgets encode_special_tokens when pickled; __init__ sets it again.
+        return type(self), (self._backend, self.special)
+
+    @classmethod
+    def from_pretrained(cls, folder: Path | str) -> "WhisperTokenizer":
+        """Read ``tokenizer.json``, or else ``vocab.json`` with ``merges.txt``, from a local folder.
+
+        Args:
+            folder: a checkpoint in Hugging Face or CTranslate2 layout.
+
+        Raises:
+            InputError: if the folder has no tokenizer, or one that is not Whisper's.
+        """
+        folder = Path(folder)
+        if (path := folder / "tokenizer.json").is_file():
+            contents = _read_json(path)
+            if not isinstance(contents, dict) or "model" not in contents:
+                raise InputError(
+                    f"{path} is not a tokenizer file: expected the fields of Hugging Face tokenizers"
+                )
+            vocabulary = contents["model"].get("vocab", {})
+            vocabulary = vocabulary | {token["content"]: token["id"] for token in contents["added_tokens"]}
+            special = SpecialTokens.from_vocabulary(vocabulary, origin=str(path))
+            return cls(_backend_from_json(contents, special), special)
+        if (path := folder / "vocab.json").is_file() and (folder / "merges.txt").is_file():
+            backend = _backend_from_merges(folder)
+            return cls(backend, SpecialTokens.from_vocabulary(backend.get_vocab(), origin=str(path)))
+        raise InputError(
+            f"no tokenizer in {folder}: expected tokenizer.json, or vocab.json and merges.txt, "
+            "as published with the checkpoint"
+        )
+
+    def encode(self, text: str, *, with_timestamps: bool = True, allow_special: bool = False) -> list[int]:
+        """Return the ids of a text, without prompt and end.
+
+        Args:
+            text: any text, encoded as it stands (transcripts begin with a space).
+            with_timestamps: read ``<|1.80|>`` as a timestamp; otherwise it is spelt out like other text.
+                Times off the grid, such as ``<|1.81|>``, are always spelt out.
+            allow_special: read ``<|startoftranscript|>`` and its like as special tokens. Only for
+                text this project wrote itself.
+
+        Returns:
+            Ids, never truncated.
+        """
+        ids: list[int] = []
+        text_start = 0
+        for mark in _MARK.finditer(text):
+            token = timestamp_from_text(mark[0], self.special) if with_timestamps else None
+            if token is None and allow_special:
+                token = self._special_ids.get(mark[0])
+            if token is not None:
+                ids += self._encode_text(text[text_start : mark.start()])
+                ids.append(token)
+                text_start = mark.end()
+        return ids + self._encode_text(text[text_start:])
+
+    def decode(
+        self, ids: Iterable[SupportsIndex], *, skip_special_tokens: bool = True, with_timestamps: bool = False
+    ) -> str:
+        """Return the text of ids, exactly as it was encoded (no clean-up of spaces).
+
+        Args:
+            ids: text, special tokens and timestamps in any order.
+            skip_special_tokens: leave special tokens out, and with them the previous text that a
+                leading ``<|startofprev|>`` introduces.
+            with_timestamps: write timestamps as ``<|1.80|>``; otherwise they are left out. Each
+                shows its own time within the window.
+
+        Raises:
+            ValueError: if an id is outside of the vocabulary.
+        """
+        tokens = [operator.index(token) for token in ids]
+        outside = [token for token in tokens if not 0 <= token < self.special.vocab_size]
+        if outside:
+            raise ValueError(
+                f"expected ids in [0, {self.special.vocab_size}), got {outside[0]}: "
+                f"replace masked labels by <|endoftext|> ({self.special.eot}) before decoding"
+            )
+        if skip_special_tokens:
+            tokens = self._without_previous(tokens)
+            tokens = [token for token in tokens if not self.special.is_special(token)]
+        text = "".join(self._decode_runs(tokens, skip_special_tokens))
+        return text if with_timestamps else strip_timestamp_text(text)
+
+    def prompt(
+        self,
+        language: str | None,
+        task: str | None,
+        timestamps: bool,
+        previous: Iterable[SupportsIndex] = (),
+    ) -> list[int]:
+        """Return the ids that precede a transcript in the decoder.
+
+        ::
+
+            [<|startofprev|> previous ...] <|startoftranscript|> [<|en|> <|transcribe|>] [<|notimestamps|>]
+
+        Args:
+            language: name or code; required by multilingual vocabularies. English-only ones
+                accept None and English, and have no token for it.
+            task: ``"transcribe"`` or ``"translate"``; None means transcribe.
+            timestamps: whether the transcript has timestamps; the prompt then ends before the first.
+            previous: ids of the text before this window (text and timestamps); the last
+                :data:`MAX_PREVIOUS_TOKENS` are kept.
+
+        Raises:
+            InputError: if language or task are unknown, missing, or not this model's.
+            ValueError: if ``previous`` holds special tokens.
+        """
+        prompt = [*self._previous(previous), self.special.sot, *self._language_and_task(language, task)]
+        return prompt if timestamps else [*prompt, self.special.no_timestamps]
+
+    def _language_and_task(self, language: str | None, task: str | None) -> list[int]:
+        task = task or "transcribe"
+        if task not in TASKS:
+            raise InputError(f"unknown task {task!r}: expected 'transcribe' or 'translate'")
+        code = None if language is None else resolve_language(language)
+        if not self.special.is_multilingual:
+            if code not in (None, "en"):
+                raise InputError(
+                    f"language {language!r} with an English-only model: "
+                    "use a multilingual checkpoint or leave the language out"
+                )
+            if task != "transcribe":
+                raise InputError(
+                    "task 'translate' with an English-only model: "
+                    "use a multilingual checkpoint or leave the task out"
+                )
+            return []
+        if code is None:
+            raise InputError("a multilingual model needs a language: give one, such as 'en' or 'english'")
+        task_token = self.special.transcribe if task == "transcribe" else self.special.translate
+        if code not in self.special.languages or task_token is None:
+            raise InputError(
+                f"this model's vocabulary has no token for language {language!r} and task {task!r}: "
+                "use a checkpoint that knows both"
+            )
+        return [self.special.languages[code], task_token]
+
+    def _previous(self, previous: Iterable[SupportsIndex]) -> list[int]:
+        tokens = [operator.index(token) for token in previous]
+        strays = [token for token in tokens if self.special.is_special(token)]
+        if strays:
+            raise ValueError(
+                f"expected text and timestamps as previous ids, got the special token {strays[0]}"
+            )
+        return [self.special.sot_prev, *tokens[-MAX_PREVIOUS_TOKENS:]] if tokens else []
+
+    def _without_previous(self, tokens: list[int]) -> list[int]:
+        if tokens[:1] != [self.special.sot_prev]:
+            return tokens
+        return tokens[tokens.index(self.special.sot) :] if self.special.sot in tokens else []
+
+    def _encode_text(self, text: str) -> list[int]:
+        return self._backend.encode(text, add_special_tokens=False).ids if text else []
+
+    def _decode_runs(self, tokens: list[int], skip_special_tokens: bool) -> Iterable[str]:
+        """Yield text and timestamps in turn; a timestamp cuts a character of several bytes in two."""
+        run: list[int] = []
+        for token in tokens:
+            if self.special.is_timestamp(token):
+                yield self._backend.decode(run, skip_special_tokens=skip_special_tokens)
+                yield timestamp_text(token, self.special)
+                run = []
+            else:
+                run.append(token)
+        yield self._backend.decode(run, skip_special_tokens=skip_special_tokens)
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f"{path} is not valid JSON ({error}): fetch it again") from error
+
+
+def _backend_from_json(contents: dict[str, Any], special: SpecialTokens) -> Tokenizer:
+    """Build a tokenizer that treats every timestamp in its list as a special token.
+
+    Published files disagree about that flag; unless it is set, timestamps in text would be
+    matched even where they must be spelt out.
+    """
+    added = [
+        token | {"special": token["special"] or special.is_timestamp(token["id"])}
+        for token in contents["added_tokens"]
+    ]
+    return Tokenizer.from_str(json.dumps(contents | {"added_tokens": added}))
+
+
+def _backend_from_merges(folder: Path) -> Tokenizer:
+    """Build a tokenizer from the older files: vocabulary, merges and the list of added tokens."""
+    vocabulary, merges = folder / "vocab.json", folder / "merges.txt"
+    backend = Tokenizer(models.BPE.from_file(str(vocabulary), str(merges)))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    added = _added_tokens(folder)
+    backend.add_special_tokens(
+        [
+            AddedToken(text, normalized=False, special=True)
+            for text in sorted(added, key=lambda text: added[text])
+        ]
+    )
+    moved = [text for text, token in added.items() if backend.token_to_id(text) != token]
+    if moved:
+        raise InputError(
+            f"{folder}: the added token {moved[0]!r} should have id {added[moved[0]]} but {vocabulary.name} "
+            f"leaves it {backend.token_to_id(moved[0])}: the files do not belong together"
+        )
+    return backend
+
+
+def _added_tokens(folder: Path) -> dict[str, int]:
+    """Return added token to id, from either of the two files that have carried them."""
+    if (path := folder / "added_tokens.json").is_file():
+        added: dict[str, int] = _read_json(path)
+        return added
+    if (path := folder / "tokenizer_config.json").is_file():
+        entries = _read_json(path).get("added_tokens_decoder", {})
+        return {entry["content"]: int(token) for token, entry in entries.items()}
+    return {}

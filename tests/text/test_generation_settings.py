@@ -1,0 +1,130 @@
+import json
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flax_distil.core import InputError
+from flax_distil.text import GenerationSettings, SpecialTokens, WhisperTokenizer
+
+LARGE_V2_HEADS = ((10, 12), (13, 17), (16, 11), (16, 12), (16, 13), (17, 15), (18, 4), (23, 18), (28, 19))
+
+
+@pytest.fixture(scope="module")
+def base_file(base_dir: Path) -> dict[str, Any]:
+    contents: dict[str, Any] = json.loads((base_dir / "generation_config.json").read_text())
+    return contents
+
+
+def heads(*pairs: tuple[int, int]) -> GenerationSettings:
+    return GenerationSettings(is_multilingual=True, alignment_heads=pairs)
+
+
+@pytest.mark.parametrize("name", ["tiny_en", "base"])
+def test_settings_of_a_checkpoint_survive_reading_and_writing(request: pytest.FixtureRequest, name: str):
+    folder: Path = request.getfixturevalue(f"{name}_dir")
+    tokenizer: WhisperTokenizer = request.getfixturevalue(name)
+    contents = json.loads((folder / "generation_config.json").read_text())
+    del contents["transformers_version"]
+    settings = GenerationSettings.from_folder(folder, tokenizer.special)
+    assert settings.to_dict(tokenizer.special) == contents
+
+
+def test_written_settings_load_in_transformers(special: SpecialTokens, base_dir: Path):
+    import transformers
+
+    contents = GenerationSettings.from_folder(base_dir, special).to_dict(special)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        config = transformers.GenerationConfig.from_dict(contents)
+        config.validate()
+    assert config.lang_to_id["<|he|>"] == special.languages["he"]
+    assert config.begin_suppress_tokens == [220, special.eot]
+
+
+def test_ctranslate2_names_say_the_same(
+    special: SpecialTokens, base_dir: Path, base_file: dict[str, Any], tmp_path: Path
+):
+    ctranslate2 = {
+        "alignment_heads": base_file["alignment_heads"],
+        "lang_ids": sorted(base_file["lang_to_id"].values()),
+        "suppress_ids": base_file["suppress_tokens"],
+        "suppress_ids_begin": base_file["begin_suppress_tokens"],
+    }
+    (tmp_path / "config.json").write_text(json.dumps(ctranslate2))
+    expected = GenerationSettings.from_folder(base_dir, special)
+    assert GenerationSettings.from_folder(tmp_path, special) == expected
+
+
+def test_older_checkpoints_keep_suppressed_tokens_in_the_model_config(special: SpecialTokens, tmp_path: Path):
+    old = {"suppress_tokens": [1, 2], "begin_suppress_tokens": [220, 50257], "max_length": 20, "d_model": 384}
+    (tmp_path / "config.json").write_text(json.dumps(old))
+    settings = GenerationSettings.from_folder(tmp_path, special)
+    assert (settings.suppress_tokens, settings.begin_suppress_tokens) == ((1, 2), (220, 50257))
+    assert settings.max_length == 448
+    assert settings.alignment_heads == ()
+
+
+def test_the_generation_config_counts_alone_where_it_exists(special: SpecialTokens, tmp_path: Path):
+    (tmp_path / "config.json").write_text(json.dumps({"suppress_tokens": [9]}))
+    (tmp_path / "generation_config.json").write_text(json.dumps({"suppress_tokens": None}))
+    assert GenerationSettings.from_folder(tmp_path, special).suppress_tokens == ()
+
+
+def test_a_folder_without_settings_gets_the_defaults(special: SpecialTokens, tmp_path: Path):
+    assert GenerationSettings.from_folder(tmp_path, special) == GenerationSettings(is_multilingual=True)
+
+
+def test_no_limit_on_the_first_timestamp_is_told_from_an_absent_field(special: SpecialTokens):
+    unlimited = GenerationSettings.from_dict({"max_initial_timestamp_index": None}, special)
+    assert unlimited.max_initial_timestamp_index is None
+    assert GenerationSettings.from_dict({}, special).max_initial_timestamp_index == 50
+
+
+def test_faulty_fields_are_reported_together(special: SpecialTokens):
+    faulty = {
+        "suppress_tokens": ["x"],
+        "begin_suppress_tokens": [-1],
+        "alignment_heads": [[1]],
+        "max_length": "long",
+    }
+    with pytest.raises(
+        InputError, match=r"suppress_tokens.*begin_suppress_tokens.*max_length.*alignment_heads"
+    ):
+        GenerationSettings.from_dict(faulty, special)
+
+
+def test_a_broken_file_is_refused(special: SpecialTokens, tmp_path: Path):
+    (tmp_path / "generation_config.json").write_text("{")
+    with pytest.raises(InputError, match=r"generation_config.json is not valid JSON"):
+        GenerationSettings.from_folder(tmp_path, special)
+
+
+def test_heads_of_copied_layers_are_renumbered():
+    student = heads((1, 0), (2, 3), (2, 5), (5, 6)).with_decoder_layers([0, 2, 5], attention_heads=8)
+    assert student.alignment_heads == ((1, 3), (1, 5), (2, 6))
+
+
+def test_copying_every_layer_changes_nothing(special: SpecialTokens, base_dir: Path):
+    settings = GenerationSettings.from_folder(base_dir, special)
+    assert settings.with_decoder_layers(range(6), attention_heads=8) == settings
+
+
+def test_without_a_head_left_the_later_half_of_the_layers_is_taken():
+    student = heads(*LARGE_V2_HEADS).with_decoder_layers([0, 31], attention_heads=20)
+    assert student.alignment_heads == tuple((1, head) for head in range(20))
+    alone = heads(*LARGE_V2_HEADS).with_decoder_layers([31], attention_heads=2)
+    assert alone.alignment_heads == ((0, 0), (0, 1))
+
+
+@pytest.mark.parametrize("layers", [[31], [0, 31], [10, 16], [16, 16], [28, 10, 0], list(range(0, 32, 4))])
+def test_no_head_lies_in_a_layer_the_student_does_not_have(layers: list[int]):
+    student = heads(*LARGE_V2_HEADS).with_decoder_layers(layers, attention_heads=20)
+    assert student.alignment_heads
+    assert max(layer for layer, _ in student.alignment_heads) < len(layers)
+
+
+def test_a_student_without_decoder_layers_is_refused():
+    with pytest.raises(ValueError, match="at least one decoder layer"):
+        heads((0, 0)).with_decoder_layers([], attention_heads=8)
