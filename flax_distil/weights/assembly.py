@@ -1,0 +1,157 @@
+"""From named tensors on disk to our parameter tree on devices, one leaf at a time."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Sharding, SingleDeviceSharding
+from jax.typing import DTypeLike
+
+from flax_distil.core import InputError, Params, unflatten
+from flax_distil.model import WhisperConfig
+from flax_distil.weights.mapping import (
+    IGNORED_TENSORS,
+    RULES,
+    TIED_PROJECTION,
+    TOKEN_EMBEDDING,
+    Rule,
+    leaf_shapes,
+    tensor_placements,
+)
+
+_FLOATING = ("float64", "float32", "float16", "bfloat16")
+
+ShardingRule = Callable[[str], Sharding | None]
+"""Gives the sharding of the leaf at a path; ``None`` places it on the default device."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TensorSpec:
+    """Shape and element type of a tensor that has not been read."""
+
+    shape: tuple[int, ...]
+    dtype: str
+
+
+class TensorSource(Protocol):
+    """A checkpoint on disk that hands out its tensors, by Hugging Face name, one at a time."""
+
+    @property
+    def origin(self) -> str:
+        """What to call the checkpoint in messages."""
+
+    @property
+    def tensors(self) -> Mapping[str, TensorSpec]:
+        """Every tensor it holds, under its canonical name."""
+
+    def read(self, name: str) -> np.ndarray:
+        """Return one tensor; it is not kept."""
+
+
+def check_tensors(source: TensorSource, config: WhisperConfig) -> None:
+    """Compare the tensors of a checkpoint with what its configuration asks for.
+
+    Raises:
+        InputError: naming every missing, unexpected and misshapen tensor at once.
+    """
+    placements = tensor_placements(config)
+    found = source.tensors
+    wanted = {name: spec for name, spec in found.items() if name in placements}
+    missing = [name for name in placements if name not in found]
+    unexpected = [name for name in found if name not in placements and name not in IGNORED_TENSORS]
+    unfit = [
+        f"{name} (expected {list(placements[name].shape)}, got {list(spec.shape)})"
+        for name, spec in wanted.items()
+        if spec.shape != placements[name].shape
+    ]
+    unreadable = [f"{name} ({spec.dtype})" for name, spec in wanted.items() if spec.dtype not in _FLOATING]
+    problems = [
+        f"{len(names)} {what}: {', '.join(names)}"
+        for what, names in (
+            ("missing", missing),
+            ("unexpected", unexpected),
+            ("of another shape", unfit),
+            ("not of a floating-point type", unreadable),
+        )
+        if names
+    ]
+    if problems:
+        raise InputError(
+            f"the tensors of {source.origin} do not fit its configuration "
+            f"(is config.json that of these weights?): {'; '.join(problems)}"
+        )
+    _check_tied_projection(source)
+
+
+def _check_tied_projection(source: TensorSource) -> None:
+    if TIED_PROJECTION in source.tensors and not np.array_equal(
+        source.read(TIED_PROJECTION), source.read(TOKEN_EMBEDDING)
+    ):
+        raise InputError(
+            f"{TIED_PROJECTION} of {source.origin} differs from {TOKEN_EMBEDDING}: "
+            "Whisper ties the two, and this model has no separate output projection"
+        )
+
+
+def assemble(
+    source: TensorSource,
+    config: WhisperConfig,
+    *,
+    dtype: DTypeLike = jnp.float32,
+    sharding: ShardingRule | None = None,
+) -> Params:
+    """Read a checkpoint into our parameter tree on the devices.
+
+    One leaf at a time is gathered on the host, layer by layer and already in ``dtype``,
+    and only the part that this process's devices hold; so the host needs the largest
+    leaf (or its shard) beside the devices' memory, never a second copy of the model.
+
+    Args:
+        source: the checkpoint.
+        config: its architecture.
+        dtype: element type of the leaves.
+        sharding: where each leaf goes; by default all on the first device.
+
+    Returns:
+        The nested dictionary described by ``flax_distil.model.whisper_shapes``.
+
+    Raises:
+        InputError: if the tensors do not fit the configuration; see :func:`check_tensors`.
+    """
+    check_tensors(source, config)
+    rules = {rule.path: rule for rule in RULES}
+    default = SingleDeviceSharding(jax.devices()[0])
+    leaves: dict[str, jax.Array] = {}
+    for path, shape in leaf_shapes(config).items():
+        place = (sharding(path) if sharding else None) or default
+        reader = _LeafReader(source=source, rule=rules[path], shape=shape, dtype=np.dtype(dtype))
+        leaves[path] = jax.make_array_from_callback(shape, place, reader)
+        # Without waiting, transfers of many leaves would keep their host buffers alive together.
+        leaves[path].block_until_ready()
+    return unflatten(leaves)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _LeafReader:
+    """Reads the part of one leaf that a device asks for."""
+
+    source: TensorSource
+    rule: Rule
+    shape: tuple[int, ...]
+    dtype: np.dtype
+
+    def __call__(self, index: tuple[slice, ...] | None) -> np.ndarray:
+        index = index or (slice(None),) * len(self.shape)
+        if not self.rule.stacked:
+            tensor = self.source.read(self.rule.name)
+            return self.rule.layout.from_huggingface(tensor, self.shape)[index].astype(self.dtype)
+        layers = range(self.shape[0])[index[0]]
+        extent = tuple(len(range(size)[part]) for size, part in zip(self.shape, index, strict=True))
+        leaf = np.empty(extent, self.dtype)
+        for position, layer in enumerate(layers):
+            tensor = self.source.read(self.rule.name.format(i=layer))
+            leaf[position] = self.rule.layout.from_huggingface(tensor, self.shape[1:])[index[1:]]
+        return leaf

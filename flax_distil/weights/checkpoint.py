@@ -1,0 +1,97 @@
+"""One door for every checkpoint: a Hugging Face folder, a CTranslate2 folder, a Hub id."""
+
+import dataclasses
+import re
+from pathlib import Path
+
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+
+from flax_distil.core import InputError, Params
+from flax_distil.model import WhisperConfig
+from flax_distil.weights.assembly import ShardingRule, TensorSource, assemble
+from flax_distil.weights.ctranslate2 import MODEL_NAME, CTranslate2Source
+from flax_distil.weights.ctranslate2_files import read_ctranslate2_files
+from flax_distil.weights.files import CheckpointFiles, read_files
+from flax_distil.weights.hub import download
+from flax_distil.weights.huggingface import SafetensorsSource
+
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """A Whisper model: what it looks like, its weights, and the files that go with it.
+
+    Attributes:
+        config: the architecture.
+        params: the parameter tree of ``flax_distil.model.whisper_shapes``, on devices;
+            ``{}`` if only the configuration was asked for.
+        files: tokenizer, generation settings and the rest, to be written with an export.
+    """
+
+    config: WhisperConfig
+    params: Params
+    files: CheckpointFiles
+
+
+def load_checkpoint(
+    source: str | Path,
+    *,
+    dtype: DTypeLike = jnp.float32,
+    config_only: bool = False,
+    revision: str | None = None,
+    cache_dir: str | Path | None = None,
+    sharding: ShardingRule | None = None,
+) -> Checkpoint:
+    """Read a Whisper checkpoint onto the devices, leaf by leaf.
+
+    Args:
+        source: a folder with ``model.safetensors`` (or an index and shards), a CTranslate2
+            folder with ``model.bin``, or the id of either on the Hugging Face Hub.
+        dtype: element type of the parameters.
+        config_only: leave the weights alone (on the Hub: do not even download them), to
+            compare vocabularies and mel bins before any work.
+        revision: branch, tag or commit, for a Hub id.
+        cache_dir: where downloads are kept; by default where ``huggingface_hub`` keeps them.
+        sharding: gives each leaf's sharding by its path; by default all on the first device.
+
+    Returns:
+        The checkpoint.
+
+    Raises:
+        InputError: if there is no such folder or Hub id, it is no Whisper, its weights are
+            in another format, or tensors are missing, unexpected or misshapen (all named).
+    """
+    folder, origin = _locate(source, config_only=config_only, revision=revision, cache_dir=cache_dir)
+    weights: TensorSource
+    if _is_ctranslate2(folder):
+        model = CTranslate2Source.open(folder, origin=origin)
+        weights, config = model, model.config()
+        files = read_ctranslate2_files(folder, config, origin=origin)
+    else:
+        files = read_files(folder, origin=origin)
+        config = WhisperConfig.from_huggingface(files.config)
+        if config_only:
+            return Checkpoint(config=config, params={}, files=files)
+        weights = SafetensorsSource.open(folder, origin=origin)
+    params = {} if config_only else assemble(weights, config, dtype=dtype, sharding=sharding)
+    return Checkpoint(config=config, params=params, files=files)
+
+
+def _locate(
+    source: str | Path, *, config_only: bool, revision: str | None, cache_dir: str | Path | None
+) -> tuple[Path, str]:
+    """Return a local folder and what to call it, downloading from the Hub if need be."""
+    path = Path(source).expanduser()
+    if path.is_dir():
+        return path, str(source)
+    if path.exists():
+        raise InputError(f"{source} is a file: expected the folder of a checkpoint, or a Hub id")
+    if not _HUB_ID.fullmatch(str(source)):
+        raise InputError(f"there is no folder {source}: expected the folder of a checkpoint, or a Hub id")
+    return download(str(source), weights=not config_only, revision=revision, cache_dir=cache_dir), str(source)
+
+
+def _is_ctranslate2(folder: Path) -> bool:
+    return (folder / MODEL_NAME).is_file() and not any(folder.glob("model*.safetensors*"))
