@@ -1,8 +1,8 @@
 """From named tensors on disk to our parameter tree on devices, one leaf at a time."""
 
+import abc
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Protocol
 
 import jax
 import jax.numpy as jnp
@@ -36,17 +36,18 @@ class TensorSpec:
     dtype: str
 
 
-class TensorSource(Protocol):
+class TensorSource(abc.ABC):
     """A checkpoint on disk that hands out its tensors, by Hugging Face name, one at a time."""
 
-    @property
-    def origin(self) -> str:
-        """What to call the checkpoint in messages."""
+    origin: str
+    """What to call the checkpoint in messages."""
 
     @property
+    @abc.abstractmethod
     def tensors(self) -> Mapping[str, TensorSpec]:
         """Every tensor it holds, under its canonical name."""
 
+    @abc.abstractmethod
     def read(self, name: str) -> np.ndarray:
         """Return one tensor; it is not kept."""
 

@@ -25,7 +25,7 @@ import numpy as np
 
 from flax_distil.core import InputError
 from flax_distil.model import WhisperConfig
-from flax_distil.weights.assembly import TensorSpec
+from flax_distil.weights.assembly import TensorSource, TensorSpec
 
 MODEL_NAME = "model.bin"
 
@@ -80,7 +80,7 @@ class _Part:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class CTranslate2Source:
+class CTranslate2Source(TensorSource):
     """The arrays of a CTranslate2 Whisper model under their Hugging Face names.
 
     Attributes:

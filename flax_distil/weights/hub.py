@@ -103,6 +103,8 @@ def push_to_hub(
 
 
 def _reason(error: BaseException) -> str:
-    """Return the first line of an error, with its type if it says nothing else."""
+    """Return what an error, or the one that caused it, says in its first line."""
+    while error.__cause__ is not None:
+        error = error.__cause__
     lines = str(error).strip().splitlines()
     return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__

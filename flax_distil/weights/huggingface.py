@@ -12,7 +12,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from flax_distil.core import InputError
-from flax_distil.weights.assembly import TensorSpec
+from flax_distil.weights.assembly import TensorSource, TensorSpec
 from flax_distil.weights.mapping import canonical_name
 
 WEIGHTS_NAME = "model.safetensors"
@@ -22,7 +22,7 @@ _DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class SafetensorsSource:
+class SafetensorsSource(TensorSource):
     """The tensors of one or several safetensors files, opened but not read.
 
     Attributes:

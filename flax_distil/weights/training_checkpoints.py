@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import jax
 
@@ -130,7 +130,7 @@ class TrainingCheckpoints:
         with contextlib.closing(self._manager):
             self.wait()
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "TrainingCheckpoints":
         return self
 
     def __exit__(

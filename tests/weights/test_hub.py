@@ -1,0 +1,144 @@
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from flax_distil.core import InputError, flatten
+from flax_distil.weights import Checkpoint, UploadError, export_checkpoint, load_checkpoint, push_to_hub
+from tests.weights.hub_server import TOKEN, Hub, running_hub
+
+# huggingface_hub's own call of httpx, in the upload without Xet.
+pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
+
+
+_AWAY = "http://127.0.0.1:9"
+
+
+def use_endpoint(monkeypatch, endpoint: str) -> None:
+    """Do what the variable HF_ENDPOINT does when huggingface_hub is imported."""
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", endpoint)
+    template = endpoint + "/{repo_id}/resolve/{revision}/{filename}"
+    monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", template)
+
+
+@pytest.fixture
+def hub(monkeypatch) -> Hub:
+    with running_hub() as served:
+        use_endpoint(monkeypatch, served.endpoint)
+        # The loopback Hub speaks the protocol that every Hub speaks, not Xet's own store.
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", True)
+        yield served
+
+
+@pytest.fixture(scope="module")
+def export(small_checkpoint: Checkpoint, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("export")
+    checkpoint = small_checkpoint
+    export_checkpoint(checkpoint.params, checkpoint.config, folder, files=checkpoint.files, dtype="float32")
+    (folder / "checkpoints" / "checkpoint_1").mkdir(parents=True)
+    (folder / "checkpoints" / "checkpoint_1" / "state").write_text("of no use to anyone else")
+    return folder
+
+
+def test_pushed_files_are_stored_on_the_hub_byte_for_byte(hub: Hub, export: Path):
+    address = push_to_hub(
+        export, "someone/student", token=TOKEN, private=True, commit_message="First student"
+    )
+    commit = hub.commit("someone/student", "main")
+    files = {path.name: path.read_bytes() for path in export.iterdir() if path.is_file()}
+    assert commit.files.keys() == files.keys()
+    assert {name: hub.file("someone/student", name) for name in files} == files
+    assert commit.message == "First student"
+    assert address == f"{hub.endpoint}/someone/student/commit/{commit.oid}"
+    assert "someone/student" in hub.private
+
+
+def test_pushing_to_a_branch_leaves_the_default_branch_alone(hub: Hub, export: Path):
+    push_to_hub(export, "someone/student", token=TOKEN, revision="step-100")
+    push_to_hub(export, "someone/student", token=TOKEN, revision="step-100")
+    assert hub.commit("someone/student", "main").files == {}
+    assert "model.safetensors" in hub.commit("someone/student", "step-100").files
+
+
+def test_a_checkpoint_comes_back_from_the_hub_as_it_went_there(hub: Hub, export: Path, tmp_path: Path):
+    push_to_hub(export, "someone/student", token=TOKEN)
+    here, there = load_checkpoint(export), load_checkpoint("someone/student", cache_dir=tmp_path)
+    assert there.config == here.config
+    assert there.files.tokenizer == here.files.tokenizer
+    assert there.files.origin == "someone/student"
+    for path, leaf in flatten(here.params).items():
+        np.testing.assert_array_equal(leaf, flatten(there.params)[path])
+
+
+def test_only_the_configuration_is_fetched_when_only_it_is_asked_for(hub: Hub, export: Path, tmp_path: Path):
+    push_to_hub(export, "someone/student", token=TOKEN)
+    checkpoint = load_checkpoint("someone/student", cache_dir=tmp_path, config_only=True)
+    assert checkpoint.params == {}
+    assert checkpoint.config == load_checkpoint(export, config_only=True).config
+    assert not any("safetensors" in request for request in hub.requests if "resolve" in request)
+
+
+def test_a_revision_is_read_by_name(hub: Hub, export: Path, tmp_path: Path):
+    push_to_hub(export, "someone/student", token=TOKEN, revision="v1")
+    assert (
+        load_checkpoint("someone/student", revision="v1", cache_dir=tmp_path, config_only=True).params == {}
+    )
+    with pytest.raises(InputError, match="at revision 'v2'"):
+        load_checkpoint("someone/student", revision="v2", cache_dir=tmp_path)
+
+
+def test_a_cached_checkpoint_loads_without_the_hub(hub: Hub, export: Path, tmp_path: Path, monkeypatch):
+    push_to_hub(export, "someone/student", token=TOKEN)
+    load_checkpoint("someone/student", cache_dir=tmp_path)
+    use_endpoint(monkeypatch, _AWAY)
+    assert load_checkpoint("someone/student", cache_dir=tmp_path).config.decoder_layers == 5
+
+
+def test_an_unknown_hub_id_is_one_clear_sentence(hub: Hub, tmp_path: Path):
+    with pytest.raises(InputError, match=r"^'someone/nothing' is neither a folder here nor a model"):
+        load_checkpoint("someone/nothing", cache_dir=tmp_path)
+
+
+def test_an_unreachable_hub_is_one_clear_sentence(tmp_path: Path, monkeypatch):
+    use_endpoint(monkeypatch, _AWAY)
+    with pytest.raises(InputError, match="check the name, the connection") as caught:
+        load_checkpoint("openai/whisper-tiny.en", cache_dir=tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("fault", ["wrong token", "commit refused", "hub away"])
+def test_a_failed_upload_says_where_the_export_is_and_how_to_retry(
+    hub: Hub, export: Path, tmp_path: Path, fault: str, monkeypatch
+):
+    folder = tmp_path / "run"
+    shutil.copytree(export, folder)
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    hub.refuse_commits = fault == "commit refused"
+    if fault == "hub away":
+        use_endpoint(monkeypatch, _AWAY)
+    token = "hf_wrong" if fault == "wrong token" else TOKEN
+    with pytest.raises(UploadError, match="is safe in") as caught:
+        push_to_hub(folder, "someone/student", token=token, revision="v1")
+    message = str(caught.value)
+    assert f"hf upload someone/student {folder} --exclude '*/*' --revision v1" in message
+    assert "\n" not in message
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+
+
+def test_a_folder_without_an_export_is_refused_before_anything_is_sent(hub: Hub, tmp_path: Path):
+    with pytest.raises(InputError, match=r"holds no config\.json"):
+        push_to_hub(tmp_path, "someone/student", token=TOKEN)
+    assert hub.requests == []
+
+
+def test_the_retry_command_is_one_that_the_hub_client_understands(hub: Hub, export: Path):
+    from huggingface_hub.cli.hf import app
+
+    push_to_hub(export, "someone/student", token=TOKEN)
+    hub.branches["someone/student"]["main"].files.clear()
+    command = ["upload", "someone/student", os.fspath(export), "--exclude", "*/*", "--token", TOKEN]
+    app(command, standalone_mode=False)
+    uploaded = hub.commit("someone/student", "main").files
+    assert uploaded.keys() == {path.name for path in export.iterdir() if path.is_file()}
