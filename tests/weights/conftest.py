@@ -28,10 +28,14 @@ def small_config() -> WhisperConfig:
 
 @pytest.fixture(scope="session")
 def small_checkpoint(small_config: WhisperConfig, tiny_en_dir) -> Checkpoint:
-    """A random model with the tokenizer and the settings of tiny.en."""
+    """A random model with the tokenizer and the settings of tiny.en.
+
+    Its weights are multiples of 1/16 below 8, so float16 and bfloat16 hold them exactly.
+    """
     generator = np.random.default_rng(0)
     params = jax.tree.map(
-        lambda leaf: jax.numpy.asarray(generator.normal(size=leaf.shape), leaf.dtype), whisper_shapes(small_config)
+        lambda leaf: jax.numpy.asarray(np.round(16 * generator.normal(size=leaf.shape)) / 16, leaf.dtype),
+        whisper_shapes(small_config),
     )
     files = load_checkpoint(tiny_en_dir, config_only=True).files
     return Checkpoint(config=small_config, params=params, files=files)
