@@ -1,0 +1,62 @@
+"""From data sets of any kind to batches of a few shapes: sources, filters, labels, pipelines."""
+
+from flax_distil.data.batches import LABEL_BUCKETS, Batch, collate, stack_audio, stack_labels
+from flax_distil.data.encoder_cache import EncoderStateCache
+from flax_distil.data.evaluation_pipeline import EvaluationPipeline
+from flax_distil.data.filters import FilterConfig, FilterResult, filter_rows
+from flax_distil.data.fingerprints import weights_fingerprint
+from flax_distil.data.joining import join_sources
+from flax_distil.data.labels import (
+    LabelBuilder,
+    LabelConfig,
+    LabelTokens,
+    sample_random,
+    spoken_text,
+)
+from flax_distil.data.pipeline_config import NeedsAudio, PipelineConfig
+from flax_distil.data.samples import Sample, SampleError, SampleReader
+from flax_distil.data.skipped import SkippedSample, SkippedSamples
+from flax_distil.data.sources import SourceSpec, load_source, load_sources, parse_sources
+from flax_distil.data.speech_data import (
+    DURATION_COLUMN,
+    ID_COLUMN,
+    PSEUDO_LABEL_COLUMN,
+    SpeechData,
+)
+from flax_distil.data.training_pipeline import TrainingPipeline
+
+__all__ = [
+    "DURATION_COLUMN",
+    "ID_COLUMN",
+    "LABEL_BUCKETS",
+    "PSEUDO_LABEL_COLUMN",
+    "Batch",
+    "EncoderStateCache",
+    "EvaluationPipeline",
+    "FilterConfig",
+    "FilterResult",
+    "LabelBuilder",
+    "LabelConfig",
+    "LabelTokens",
+    "NeedsAudio",
+    "PipelineConfig",
+    "Sample",
+    "SampleError",
+    "SampleReader",
+    "SkippedSample",
+    "SkippedSamples",
+    "SourceSpec",
+    "SpeechData",
+    "TrainingPipeline",
+    "collate",
+    "filter_rows",
+    "join_sources",
+    "load_source",
+    "load_sources",
+    "parse_sources",
+    "sample_random",
+    "spoken_text",
+    "stack_audio",
+    "stack_labels",
+    "weights_fingerprint",
+]

@@ -1,0 +1,27 @@
+"""A short digest of weights: equal digests, equal arrays."""
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from flax_distil.core import flatten
+
+
+def weights_fingerprint(params: Mapping[str, Any]) -> str:
+    """Return a digest of a parameter tree: names, types, shapes and values.
+
+    Args:
+        params: Nested dictionary of arrays; those on devices are fetched one at a time.
+
+    Returns:
+        32 hexadecimal digits, the same in every process.
+    """
+    digest = hashlib.blake2b(digest_size=16)
+    for path, leaf in sorted(flatten(params).items()):
+        array = np.ascontiguousarray(np.asarray(leaf))
+        digest.update(f"{path} {array.dtype} {array.shape}\0".encode())
+        # As bytes: bfloat16 has no buffer interface of its own.
+        digest.update(array.reshape(-1).view(np.uint8).data)
+    return digest.hexdigest()

@@ -1,0 +1,208 @@
+"""From a text to decoder inputs, targets and the mask that says which targets count.
+
+One sequence of tokens is shifted against itself; ``x`` marks targets without a loss::
+
+    tokens   sop  previous text  sot  en  transcribe  notimestamps  text text  eot
+    inputs   sop  previous text  sot  en  transcribe  notimestamps  text text
+    targets       previous text  sot  en  transcribe  notimestamps  text text  eot
+    loss          x  x  x  x  x   x   1       1            1          1   1     1
+
+Everything up to and including ``<|startoftranscript|>`` is given, never learned; language,
+task, timestamps, text and the end are learned.
+"""
+
+import re
+from dataclasses import dataclass
+
+import numpy as np
+
+from flax_distil.core import Bool, InputError, Int
+from flax_distil.data.samples import LABEL_TOO_LONG, NO_LABEL, SampleError
+from flax_distil.text import (
+    LANGUAGES_WITHOUT_SPACES,
+    WhisperTokenizer,
+    resolve_language,
+    round_timestamps,
+    strip_timestamp_text,
+    strip_timestamps,
+)
+
+DECODER_POSITIONS = 448
+"""Target positions of every Whisper model."""
+
+SPECIAL_MARK = re.compile(r"<\|(?!\d+\.\d+\|>)[\w.]*\|>")
+"""Special tokens spelt out in a pseudo-label, timestamps excepted."""
+
+COARSE_TIMESTAMP_SECONDS = 0.1
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelConfig:
+    """How texts become labels.
+
+    Args:
+        language: Language of the texts, name or code; needed by multilingual models only.
+        task: ``transcribe`` or ``translate``.
+        timestamp_probability: How often a text that has timestamps keeps them. Otherwise they
+            are stripped and ``<|notimestamps|>`` is set.
+        condition_on_prev_probability: How often the previous text, where there is one, is
+            given as a prompt.
+        round_timestamps: Round timestamps to tenths of a second.
+        max_label_length: Longest label in tokens, from ``<|startoftranscript|>`` to the last
+            one before ``<|endoftext|>``, timestamps included; samples above are dropped and counted.
+    """
+
+    language: str | None = None
+    task: str = "transcribe"
+    timestamp_probability: float = 0.2
+    condition_on_prev_probability: float = 0.2
+    round_timestamps: bool = False
+    max_label_length: int = 256
+
+    def __post_init__(self) -> None:
+        for name in ("timestamp_probability", "condition_on_prev_probability"):
+            if not 0.0 <= getattr(self, name) <= 1.0:
+                raise InputError(f"{name} must lie between 0 and 1, got {getattr(self, name)}")
+        if not 1 <= self.max_label_length <= DECODER_POSITIONS:
+            raise InputError(
+                f"max_label_length must lie between 1 and {DECODER_POSITIONS} (the decoder's positions), "
+                f"got {self.max_label_length}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelTokens:
+    """The tokens of one sample, not yet padded.
+
+    Attributes:
+        tokens: int32, prompt to ``<|endoftext|>``, one more than there are inputs.
+        given: Number of leading tokens, ``<|startoftranscript|>`` included, that are no targets.
+    """
+
+    tokens: Int[np.ndarray, " P"]
+    given: int
+
+    @property
+    def decoder_input_ids_T(self) -> Int[np.ndarray, " T"]:
+        """What the decoder reads: all tokens but the last."""
+        return self.tokens[:-1]
+
+    @property
+    def labels_T(self) -> Int[np.ndarray, " T"]:
+        """What it should say after each of them: all tokens but the first."""
+        return self.tokens[1:]
+
+    @property
+    def loss_mask_T(self) -> Bool[np.ndarray, " T"]:
+        """Which of :attr:`labels_T` count in the loss."""
+        return np.arange(1, len(self.tokens)) >= self.given
+
+
+class LabelBuilder:
+    """Makes labels; holds no state, so every thread may use it.
+
+    Args:
+        tokenizer: The model's tokenizer.
+        config: How.
+
+    Raises:
+        InputError: if language or task are not this model's.
+    """
+
+    def __init__(self, tokenizer: WhisperTokenizer, config: LabelConfig):
+        self._tokenizer = tokenizer
+        self._config = config
+        # Fails here, before any work, when language or task are wrong.
+        tokenizer.prompt(config.language, config.task, False)
+        # Translations are English, whatever was spoken.
+        spoken = config.language if config.task == "transcribe" else None
+        code = resolve_language(spoken) if spoken else "en"
+        self._opening = "" if code in LANGUAGES_WITHOUT_SPACES else " "
+
+    @property
+    def pad_token(self) -> int:
+        """The id behind the end of a label; masked, and valid as an index."""
+        return self._tokenizer.special.eot
+
+    @property
+    def max_label_length(self) -> int:
+        """Longest label in tokens, without the previous text."""
+        return self._config.max_label_length
+
+    def text_tokens(self, text: str) -> list[int]:
+        """Return a text's tokens with its timestamps, without prompt and end.
+
+        Special tokens spelt out in a pseudo-label are taken off: the prompt is made anew. Where
+        the language has spaces, a text starts with one, as Whisper's own transcripts do.
+        """
+        spoken = SPECIAL_MARK.sub("", text).rstrip()
+        if spoken and not spoken[0].isspace() and not spoken.startswith("<|"):
+            spoken = self._opening + spoken
+        tokens = self._tokenizer.encode(spoken)
+        if self._config.round_timestamps:
+            tokens = round_timestamps(tokens, self._tokenizer.special, step_seconds=COARSE_TIMESTAMP_SECONDS)
+        return tokens
+
+    def length(self, text: str) -> int:
+        """Return the number of tokens that ``max_label_length`` limits, at its longest: with timestamps."""
+        tokens = self.text_tokens(text)
+        timed = self._has_timestamps(tokens)
+        return len(self._tokenizer.prompt(self._config.language, self._config.task, timed)) + len(tokens)
+
+    def build(
+        self, text: str | None, *, previous: str | None = None, random: np.random.Generator
+    ) -> LabelTokens:
+        """Make the label of one sample.
+
+        Args:
+            text: What was said, with or without timestamps.
+            previous: What was said before, by the same speaker.
+            random: Decides on timestamps and prompt; see :func:`sample_random`.
+
+        Returns:
+            The tokens. A prompt that does not fit beside its label loses its beginning.
+
+        Raises:
+            SampleError: if there is no text, or it is too long.
+        """
+        if text is None:
+            raise SampleError(NO_LABEL, "the row has no text to learn")
+        tokens = self.text_tokens(text)
+        timed = self._has_timestamps(tokens)
+        prompt = self._tokenizer.prompt(self._config.language, self._config.task, timed)
+        length, limit = len(prompt) + len(tokens), self._config.max_label_length
+        # Judged with timestamps even if they are dropped now: a row is either always used or never.
+        if length > limit:
+            raise SampleError(LABEL_TOO_LONG, f"its label has {length} tokens: at most {limit} are taken")
+        keep_timestamps, use_previous = random.random(2) < (
+            self._config.timestamp_probability,
+            self._config.condition_on_prev_probability,
+        )
+        if timed and not keep_timestamps:
+            tokens = strip_timestamps(tokens, self._tokenizer.special)
+            prompt = self._tokenizer.prompt(self._config.language, self._config.task, False)
+        if previous is not None and use_previous:
+            prompt = self._prompt_with_previous(previous, timed and bool(keep_timestamps), len(tokens))
+        given = prompt.index(self._tokenizer.special.sot) + 1
+        sequence = np.array([*prompt, *tokens, self._tokenizer.special.eot], np.int32)
+        return LabelTokens(tokens=sequence, given=given)
+
+    def _has_timestamps(self, tokens: list[int]) -> bool:
+        return any(self._tokenizer.special.is_timestamp(token) for token in tokens)
+
+    def _prompt_with_previous(self, previous: str, timed: bool, label_length: int) -> list[int]:
+        tokens = strip_timestamps(self.text_tokens(previous), self._tokenizer.special)
+        plain = self._tokenizer.prompt(self._config.language, self._config.task, timed)
+        room = DECODER_POSITIONS - len(plain) - label_length - 1  # one for <|startofprev|>
+        tokens = tokens[max(0, len(tokens) - room) :] if room > 0 else []
+        return self._tokenizer.prompt(self._config.language, self._config.task, timed, tokens)
+
+
+def spoken_text(text: str) -> str:
+    """Return a pseudo-label without timestamps and special tokens: what is compared with a reference."""
+    return strip_timestamp_text(SPECIAL_MARK.sub("", text)).strip()
+
+
+def sample_random(*, seed: int, epoch: int, index: int) -> np.random.Generator:
+    """Return the random numbers of one sample in one epoch, whichever thread or run asks."""
+    return np.random.default_rng([seed, epoch, index])

@@ -1,0 +1,168 @@
+"""A table of recordings and texts, whatever it was read from, with its columns named by role."""
+
+import dataclasses
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from flax_distil.core import InputError
+
+if TYPE_CHECKING:
+    import datasets
+
+PSEUDO_LABEL_COLUMN = "whisper_transcript"
+"""The column that pseudo-labelling writes and distillation reads."""
+
+DURATION_COLUMN = "duration"
+"""Seconds of audio per row, where known without decoding."""
+
+ID_COLUMN = "id"
+"""The column of stable sample names; added on loading where a source has none."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpeechData:
+    """Recordings with texts, random access, audio still encoded.
+
+    Args:
+        name: Short name for messages and reports.
+        table: The rows. The audio column holds ``{"bytes", "path"}`` and is never decoded
+            by ``datasets``, so torchcodec is not needed.
+        audio_column: Column of recordings.
+        text_column: Column of reference texts, or None when there are none.
+        label_column: Column of pseudo-labels, or None when there are none.
+    """
+
+    name: str
+    table: "datasets.Dataset"
+    audio_column: str = "audio"
+    text_column: str | None = None
+    label_column: str | None = None
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def has_column(self, column: str) -> bool:
+        """Return whether the table has this column."""
+        return column in self.table.column_names
+
+    def column(self, column: str) -> list[Any]:
+        """Return one column's values, in order of rows.
+
+        Raises:
+            InputError: if there is no such column.
+        """
+        require_columns(self.table, [column], name=self.name)
+        return list(self.table[column])
+
+    def ids(self) -> list[str]:
+        """Return the stable name of every row."""
+        return [str(value) for value in self.column(ID_COLUMN)]
+
+    def references(self) -> list[str | None]:
+        """Return the reference text of every row; None where it is missing."""
+        return self._texts(self.text_column)
+
+    def labels(self) -> list[str | None]:
+        """Return the text to train on for every row: the pseudo-label, or else the reference."""
+        return self._texts(self.label_column or self.text_column)
+
+    def _texts(self, column: str | None) -> list[str | None]:
+        if column is None:
+            return [None] * len(self)
+        return [None if value is None else str(value) for value in self.column(column)]
+
+    def durations(self) -> list[float | None]:
+        """Return the seconds of audio of every row; None where they are not known without decoding."""
+        if not self.has_column(DURATION_COLUMN):
+            return [None] * len(self)
+        return [None if value is None else float(value) for value in self.column(DURATION_COLUMN)]
+
+    def select(self, indices: Sequence[int]) -> "SpeechData":
+        """Return the rows with these numbers, in this order; no audio is copied."""
+        return dataclasses.replace(self, table=self.table.select([int(index) for index in indices]))
+
+    def with_columns(self, columns: Mapping[str, Sequence[Any]]) -> "SpeechData":
+        """Return the same rows with columns added, or replaced where the name exists.
+
+        Args:
+            columns: Name and one value per row.
+
+        Raises:
+            ValueError: if a column's length is not the number of rows.
+        """
+        table = self.table
+        for name, values in columns.items():
+            if len(values) != len(table):
+                raise ValueError(f"column {name!r} has {len(values)} values for {len(table)} rows")
+            if name in table.column_names:
+                table = table.remove_columns(name)
+            table = table.add_column(name, list(values))
+        return dataclasses.replace(self, table=table)
+
+    def save(self, folder: Path) -> None:
+        """Write the rows, audio bytes included, as a folder that ``datasets`` loads from disk.
+
+        Raises:
+            InputError: if a row's audio file no longer exists.
+        """
+        lost = [path for path in self._files() if not Path(path).is_file()]
+        if lost:
+            raise InputError(f"cannot save {self.name!r}: audio file {lost[0]!r} does not exist")
+        self.table.save_to_disk(str(folder))
+
+    def _files(self) -> list[str]:
+        """Return the paths of recordings whose bytes are not in the table."""
+        paths = []
+        for batch in self._audio_batches():
+            for value in batch.to_pylist():
+                if value is not None and value["bytes"] is None and value["path"] is not None:
+                    paths.append(value["path"])
+        return paths
+
+    def _audio_batches(self) -> Any:
+        """Yield the audio column in pieces small enough to hold in memory."""
+        audio = self.table.select_columns([self.audio_column]).with_format("arrow")
+        for batch in audio.iter(batch_size=64):
+            yield batch[self.audio_column].combine_chunks()
+
+    def fingerprint(self) -> str:
+        """Return a digest of the rows' names and recordings, the same in every process.
+
+        Embedded audio counts by content; a file by path, size and time of change.
+        """
+        digest = hashlib.blake2b(digest_size=16)
+        for sample_id in self.ids():
+            digest.update(sample_id.encode() + b"\0")
+        for batch in self._audio_batches():
+            for value in batch.to_pylist():
+                digest.update(_audio_identity(value))
+        return digest.hexdigest()
+
+
+def _audio_identity(value: Mapping[str, Any] | None) -> bytes:
+    """Return bytes that change when a row's recording does."""
+    if value is None:
+        return b"none"
+    if value["bytes"] is not None:
+        return b"bytes" + hashlib.blake2b(value["bytes"], digest_size=16).digest()
+    path = str(value["path"])
+    try:
+        status = Path(path).stat()
+    except OSError:
+        return f"lost {path}\0".encode()
+    return f"file {path} {status.st_size} {status.st_mtime_ns}\0".encode()
+
+
+def require_columns(table: "datasets.Dataset", columns: Sequence[str], *, name: str) -> None:
+    """Check that a table has columns.
+
+    Raises:
+        InputError: naming the first that is missing and those that exist.
+    """
+    for column in columns:
+        if column not in table.column_names:
+            existing = ", ".join(table.column_names)
+            raise InputError(f"data set {name!r} has no column {column!r}: name one of {existing}")
