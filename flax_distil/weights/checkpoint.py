@@ -31,7 +31,7 @@ class Checkpoint:
     """
 
     config: WhisperConfig
-    params: Params
+    params: Params = dataclasses.field(repr=False)
     files: CheckpointFiles
 
 

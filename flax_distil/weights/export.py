@@ -166,7 +166,7 @@ def _tensor_reader(
 
 def _converted(name: str, array: np.ndarray, dtype: np.dtype) -> np.ndarray:
     with np.errstate(over="ignore"):
-        converted = array.astype(dtype)
+        converted = array.astype(dtype, copy=False)
     if dtype == np.float16 and np.isinf(converted).any() and not np.isinf(array).any():
         largest = float(np.abs(array).max())
         raise InputError(

@@ -66,7 +66,7 @@ class CheckpointFiles:
     generation_config: dict[str, Any]
     preprocessor_config: dict[str, Any]
     tokenizer_config: dict[str, Any]
-    tokenizer: dict[str, bytes]
+    tokenizer: dict[str, bytes] = dataclasses.field(repr=False)
 
     def contents(self) -> dict[str, bytes]:
         """Return ``{file name: contents}``, as a Hugging Face folder has them."""

@@ -7,11 +7,13 @@ from types import TracebackType
 from typing import Any
 
 import jax
+import numpy as np
 
 from flax_distil.core import InputError
 
 _STEP_PREFIX = "checkpoint"
 _STATE, _DATA = "state", "data"
+_SHOWN_DIFFERENCES = 5
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -100,17 +102,28 @@ class TrainingCheckpoints:
         step = steps[-1] if step is None else step
         if step not in steps:
             raise InputError(f"{self.folder} holds no checkpoint of step {step}: it has {steps or 'none'}")
+        self._check_fit(template, step)
         abstract = jax.tree.map(_abstract, template)
         items = {_STATE: self._arguments.StandardRestore(abstract), _DATA: self._arguments.JsonRestore()}
-        try:
-            restored = self._manager.restore(step, args=self._arguments.Composite(**items))
-        except (ValueError, KeyError, TypeError) as error:
-            details = " ".join(str(error).split())
-            raise InputError(
-                f"checkpoint {step} in {self.folder} does not fit the state of this run "
-                f"(another model, optimiser or precision?): {details}"
-            ) from error
+        restored = self._manager.restore(step, args=self._arguments.Composite(**items))
         return TrainingState(step=step, state=restored[_STATE], data=restored[_DATA])
+
+    def _check_fit(self, template: Any, step: int) -> None:
+        """Compare structure, shapes and types first: Orbax would name one difference, and convert types."""
+        saved = _leaf_descriptions(self._manager.item_metadata(step)[_STATE].tree)
+        wanted = _leaf_descriptions(template)
+        differences = [
+            f"{path} (saved {saved.get(path, 'nothing')}, expected {wanted.get(path, 'nothing')})"
+            for path in saved | wanted
+            if saved.get(path) != wanted.get(path)
+        ]
+        if differences:
+            more = len(differences) - _SHOWN_DIFFERENCES
+            raise InputError(
+                f"checkpoint {step} in {self.folder} does not fit the state of this run (another model, "
+                f"optimiser or precision?): {', '.join(differences[:_SHOWN_DIFFERENCES])}"
+                + (f" and {more} more" if more > 0 else "")
+            )
 
     def steps(self) -> list[int]:
         """Return the steps of the complete checkpoints, ascending; waits for the save under way."""
@@ -143,3 +156,15 @@ def _abstract(leaf: Any) -> Any:
     if isinstance(leaf, jax.Array):
         return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding)
     return leaf
+
+
+def _leaf_descriptions(tree: Any) -> dict[str, str]:
+    """Return ``{"params/kernel": "float32[3, 4]"}`` for a state or a checkpoint's metadata."""
+    leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): _describe(leaf) for path, leaf in leaves}
+
+
+def _describe(leaf: Any) -> str:
+    dtype = leaf.dtype if hasattr(leaf, "dtype") else np.asarray(leaf).dtype
+    shape = leaf.shape if hasattr(leaf, "shape") else ()
+    return f"{np.dtype(dtype).name}{list(shape)}"
