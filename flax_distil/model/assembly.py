@@ -15,9 +15,7 @@ from flax_distil.model.layers import ComputeOptions
 class Whisper(nnx.Module):
     """Encoder and decoder of one Whisper model."""
 
-    def __init__(
-        self, config: WhisperConfig, options: ComputeOptions | None = None, *, rngs: nnx.Rngs
-    ):
+    def __init__(self, config: WhisperConfig, options: ComputeOptions | None = None, *, rngs: nnx.Rngs):
         options = options or ComputeOptions()
         self.encoder = Encoder(config, options, rngs=rngs)
         self.decoder = Decoder(config, options, rngs=rngs)
@@ -64,6 +62,7 @@ def whisper_shapes(config: WhisperConfig) -> Params:
     return jax.tree.map(lambda leaf: leaf, _shapes(config))
 
 
+@functools.partial(jax.jit, static_argnums=0)
 def init_params(config: WhisperConfig, key: jax.Array) -> Params:
     """Return randomly initialised float32 parameters (for tests and training from scratch)."""
     model = Whisper(config, rngs=nnx.Rngs(params=key))

@@ -56,9 +56,7 @@ class WhisperConfig:
         for side in ("encoder", "decoder"):
             heads = getattr(self, f"{side}_attention_heads")
             if self.d_model % heads:
-                raise InputError(
-                    f"d_model {self.d_model} is not divisible by {side}_attention_heads {heads}"
-                )
+                raise InputError(f"d_model {self.d_model} is not divisible by {side}_attention_heads {heads}")
 
     @classmethod
     def preset(cls, name: str) -> "WhisperConfig":
@@ -78,7 +76,9 @@ class WhisperConfig:
         if values.get("model_type", "whisper") != "whisper":
             raise InputError(f"expected a whisper checkpoint, got model_type {values['model_type']!r}")
         if values.get("activation_function", "gelu") != "gelu" or values.get("scale_embedding", False):
-            raise InputError("expected activation_function 'gelu' and scale_embedding false, as in every Whisper")
+            raise InputError(
+                "expected activation_function 'gelu' and scale_embedding false, as in every Whisper"
+            )
         names = {field.name for field in dataclasses.fields(cls)}
         required = {field.name for field in dataclasses.fields(cls) if field.default is dataclasses.MISSING}
         missing = sorted(required - set(values))
@@ -102,7 +102,13 @@ class WhisperConfig:
 
 
 def _published(
-    width: int, heads: int, layers: int, *, vocabulary: int, mel_bins: int = 80, decoder_layers: int | None = None
+    width: int,
+    heads: int,
+    layers: int,
+    *,
+    vocabulary: int,
+    mel_bins: int = 80,
+    decoder_layers: int | None = None,
 ) -> WhisperConfig:
     return WhisperConfig(
         vocab_size=vocabulary,
@@ -125,6 +131,8 @@ PRESETS: dict[str, WhisperConfig] = {
     "large": _published(1280, 20, 32, vocabulary=_MULTILINGUAL_VOCABULARY),
     "large-v2": _published(1280, 20, 32, vocabulary=_MULTILINGUAL_VOCABULARY),
     "large-v3": _published(1280, 20, 32, vocabulary=_LARGE_V3_VOCABULARY, mel_bins=128),
-    "large-v3-turbo": _published(1280, 20, 32, vocabulary=_LARGE_V3_VOCABULARY, mel_bins=128, decoder_layers=4),
+    "large-v3-turbo": _published(
+        1280, 20, 32, vocabulary=_LARGE_V3_VOCABULARY, mel_bins=128, decoder_layers=4
+    ),
 }
 """The published sizes, by the name behind ``openai/whisper-``."""

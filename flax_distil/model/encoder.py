@@ -44,6 +44,7 @@ class EncoderLayer(nnx.Module):
         self.config = config
 
     def __call__(self, x_BSD: Float[Array, "B S D"], key: Array | None = None) -> Float[Array, "B S D"]:
+        """Run the layer; ``key`` draws its dropouts while training."""
         config = self.config
         keys = split_key(key, 4)
         project = self.self_attention

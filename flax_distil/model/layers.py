@@ -56,6 +56,7 @@ class SplitHeads(nnx.Module):
         self.dtype = dtype
 
     def __call__(self, x_BTD: Float[Array, "B T D"]) -> Float[Array, "B N T H"]:
+        """Return the projection in the compute dtype."""
         y_BNTH = jnp.einsum("btd,dnh->bnth", x_BTD, self.kernel[...].astype(self.dtype))
         if self.bias is not None:
             y_BNTH = y_BNTH + self.bias[...].astype(self.dtype)[None, :, None, :]
@@ -71,6 +72,7 @@ class MergeHeads(nnx.Module):
         self.dtype = dtype
 
     def __call__(self, x_BNTH: Float[Array, "B N T H"]) -> Float[Array, "B T D"]:
+        """Return the projection in the compute dtype."""
         y_BTD = jnp.einsum("bnth,nhd->btd", x_BNTH, self.kernel[...].astype(self.dtype))
         return y_BTD + self.bias[...].astype(self.dtype)
 
@@ -96,7 +98,11 @@ def gelu(x: Array) -> Array:
 
 
 def feed_forward(
-    fc1: nnx.Linear, fc2: nnx.Linear, x_BTD: Float[Array, "B T D"], activation_dropout: float, key: Array | None
+    fc1: nnx.Linear,
+    fc2: nnx.Linear,
+    x_BTD: Float[Array, "B T D"],
+    activation_dropout: float,
+    key: Array | None,
 ) -> Float[Array, "B T D"]:
     """Return ``fc2(gelu(fc1(x)))`` with dropout on the activation."""
     return fc2(dropout(gelu(fc1(x_BTD)), activation_dropout, key))

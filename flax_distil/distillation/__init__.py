@@ -1,0 +1,33 @@
+"""The distillation objective: losses, optimiser, train state, pure steps."""
+
+from flax_distil.distillation.losses import (
+    LossWeights,
+    TokenLossSums,
+    hidden_state_error,
+    matched_teacher_layers,
+    token_losses,
+)
+from flax_distil.distillation.optimiser import OptimiserConfig, learning_rate_schedule, make_optimiser
+from flax_distil.distillation.state import Freezing, TrainState, init_state, split_student
+from flax_distil.distillation.steps import PRECISIONS, Batch, StepConfig, encode, eval_step, train_step
+
+__all__ = [
+    "PRECISIONS",
+    "Batch",
+    "Freezing",
+    "LossWeights",
+    "OptimiserConfig",
+    "StepConfig",
+    "TokenLossSums",
+    "TrainState",
+    "encode",
+    "eval_step",
+    "hidden_state_error",
+    "init_state",
+    "learning_rate_schedule",
+    "make_optimiser",
+    "matched_teacher_layers",
+    "split_student",
+    "token_losses",
+    "train_step",
+]

@@ -1,0 +1,237 @@
+"""Cross-entropy and temperature-scaled KL that never hold the logits of a whole batch.
+
+The tied projection, both softmaxes and the gradient are computed together for a chunk
+of tokens at a time. Tokens that count come first, and chunks without any are skipped,
+so padding costs no vocabulary projection.
+"""
+
+import dataclasses
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from flax_distil.core import Array, Bool, Float, InputError, Int
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LossWeights:
+    """Weights of the distillation loss.
+
+    Attributes:
+        ce: of the cross-entropy on the labels.
+        kl: of the KL divergence from the teacher; 0 leaves the teacher out.
+        mse: of the squared difference of hidden states.
+        temperature: T of both softmaxes of the KL term, which is scaled by T².
+
+    Source: arXiv 2311.00430, section 3; RECIPE 5.
+    """
+
+    ce: float = 0.8
+    kl: float = 1.0
+    mse: float = 0.0
+    temperature: float = 2.0
+
+    def __post_init__(self) -> None:
+        for name in ("ce", "kl", "mse"):
+            if getattr(self, name) < 0:
+                raise InputError(f"{name} weight {getattr(self, name)} is negative: expected 0 or more")
+        if self.temperature <= 0:
+            raise InputError(f"temperature {self.temperature} is not positive")
+
+
+class TokenLossSums(NamedTuple):
+    """Sums over the label tokens that count; divide by ``tokens`` once, globally.
+
+    Attributes:
+        total: ``ce_weight · ΣCE + kl_weight · T² · ΣKL``; the only field with a gradient.
+        ce: ΣCE in nats.
+        kl: T² · ΣKL in nats.
+        correct: how many labels were the student's most likely token.
+        tokens: how many label tokens counted.
+    """
+
+    total: Float[Array, ""]
+    ce: Float[Array, ""]
+    kl: Float[Array, ""]
+    correct: Float[Array, ""]
+    tokens: Float[Array, ""]
+
+
+def token_losses(
+    student_PD: Float[Array, "P D"],
+    student_VD: Float[Array, "V D"],
+    teacher: tuple[Float[Array, "P E"], Float[Array, "V E"]] | None,
+    labels_P: Int[Array, " P"],
+    mask_P: Bool[Array, " P"],
+    *,
+    weights: LossWeights,
+    chunk_size: int = 256,
+) -> TokenLossSums:
+    """Sum cross-entropy and KL over P label positions, in float32 whatever the inputs are.
+
+    Args:
+        student_PD: the student's hidden states, flattened over batch and time.
+        student_VD: its token embedding (tied output projection), in the compute dtype.
+        teacher: the teacher's hidden states and token embedding; None for CE only.
+        labels_P: target ids; anything where the mask is False.
+        mask_P: True where a position counts.
+        weights: of the two terms, and the temperature.
+        chunk_size: tokens whose logits exist at one time.
+
+    Returns:
+        The sums. The gradient reaches ``student_PD`` and ``student_VD`` only, and is exact.
+    """
+    chunk_size = min(chunk_size, labels_P.shape[0])
+    order = jnp.argsort(~mask_P, stable=True)
+    labels_P = jnp.where(mask_P, labels_P, 0)
+
+    def chunks(x: Array) -> Array:
+        x = x[order]
+        padding = -x.shape[0] % chunk_size
+        x = jnp.pad(x, [(0, padding)] + [(0, 0)] * (x.ndim - 1))
+        return x.reshape(-1, chunk_size, *x.shape[1:])
+
+    targets = (chunks(labels_P), chunks(mask_P))
+    if teacher is not None:
+        teacher = jax.lax.stop_gradient((chunks(teacher[0]), teacher[1]))
+    return _chunked(weights, chunks(student_PD), student_VD, teacher, targets)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _chunked(
+    weights: LossWeights,
+    student_KCD: Array,
+    student_VD: Array,
+    teacher: tuple[Array, Array] | None,
+    targets: tuple[Array, Array],
+) -> TokenLossSums:
+    return _over_chunks(weights, student_KCD, student_VD, teacher, targets, with_gradient=False)[0]
+
+
+def _forward(
+    weights: LossWeights,
+    student_KCD: Array,
+    student_VD: Array,
+    teacher: tuple[Array, Array] | None,
+    targets: tuple[Array, Array],
+) -> tuple[TokenLossSums, tuple[Array, Array]]:
+    return _over_chunks(weights, student_KCD, student_VD, teacher, targets, with_gradient=True)
+
+
+def _backward(
+    weights: LossWeights, gradients: tuple[Array, Array], cotangents: TokenLossSums
+) -> tuple[Array, Array, None, None]:
+    hidden_KCD, embedding_VD = gradients
+    scale = cotangents.total
+    return (
+        hidden_KCD * scale.astype(hidden_KCD.dtype),
+        embedding_VD * scale.astype(embedding_VD.dtype),
+        None,
+        None,
+    )
+
+
+_chunked.defvjp(_forward, _backward)
+
+
+def _over_chunks(
+    weights: LossWeights,
+    student_KCD: Array,
+    student_VD: Array,
+    teacher: tuple[Array, Array] | None,
+    targets: tuple[Array, Array],
+    *,
+    with_gradient: bool,
+) -> tuple[TokenLossSums, tuple[Array, Array]]:
+    """Scan the chunks; with a gradient, the embedding's is accumulated in float32."""
+    teacher_KCD, teacher_VD = (None, None) if teacher is None else teacher
+    zero = jnp.zeros((), jnp.float32)
+    no_sums = TokenLossSums(zero, zero, zero, zero, zero)
+    no_embedding = jnp.zeros(student_VD.shape if with_gradient else (0, 0), jnp.float32)
+
+    def compute(carry: tuple, chunk: tuple) -> tuple:
+        sums, embedding_gradient_VD = carry
+        student_CD, teacher_CD, labels_C, mask_C = chunk
+        logits_CV = _project(student_CD, student_VD)
+        teacher_CV = None if teacher_CD is None else _project(teacher_CD, teacher_VD)
+        added, slope_CV = _chunk_losses(weights, logits_CV, teacher_CV, labels_C, mask_C)
+        sums = TokenLossSums(*(a + b for a, b in zip(sums, added, strict=True)))
+        if not with_gradient:
+            return (sums, embedding_gradient_VD), jnp.zeros((0, 0), student_CD.dtype)
+        slope_CV = slope_CV.astype(student_CD.dtype)
+        hidden_gradient_CD = slope_CV @ student_VD
+        embedding_gradient_VD += jnp.einsum(
+            "cv,cd->vd", slope_CV, student_CD, preferred_element_type=jnp.float32
+        )
+        return (sums, embedding_gradient_VD), hidden_gradient_CD
+
+    def skip(carry: tuple, chunk: tuple) -> tuple:
+        student_CD = chunk[0]
+        return carry, jnp.zeros(student_CD.shape if with_gradient else (0, 0), student_CD.dtype)
+
+    (sums, embedding_VD), hidden_KCD = jax.lax.scan(
+        lambda carry, chunk: jax.lax.cond(chunk[-1].any(), compute, skip, carry, chunk),
+        (no_sums, no_embedding),
+        (student_KCD, teacher_KCD, *targets),
+    )
+    return sums, (hidden_KCD, embedding_VD.astype(student_VD.dtype))
+
+
+def _project(hidden_CD: Array, embedding_VD: Array) -> Array:
+    return jnp.einsum("cd,vd->cv", hidden_CD, embedding_VD, preferred_element_type=jnp.float32)
+
+
+def _chunk_losses(
+    weights: LossWeights, logits_CV: Array, teacher_CV: Array | None, labels_C: Array, mask_C: Array
+) -> tuple[TokenLossSums, Array]:
+    """Return the sums of one chunk and d total / d logits, all float32.
+
+    d CE / d s = softmax(s) - onehot;  d (T² KL) / d s = T (softmax(s / T) - softmax(t / T))
+    """
+    counts_C = mask_C.astype(jnp.float32)
+    log_probs_CV = jax.nn.log_softmax(logits_CV)
+    onehot_CV = labels_C[:, None] == jnp.arange(logits_CV.shape[1])
+    ce_C = -jnp.take_along_axis(log_probs_CV, labels_C[:, None], axis=1)[:, 0]
+    slope_CV = weights.ce * (jnp.exp(log_probs_CV) - onehot_CV)
+    kl = jnp.zeros((), jnp.float32)
+    if teacher_CV is not None:
+        temperature = weights.temperature
+        student_log_CV = jax.nn.log_softmax(logits_CV / temperature)
+        teacher_log_CV = jax.nn.log_softmax(teacher_CV / temperature)
+        teacher_probs_CV = jnp.exp(teacher_log_CV)
+        kl_C = (teacher_probs_CV * (teacher_log_CV - student_log_CV)).sum(axis=1)
+        kl = temperature**2 * (kl_C * counts_C).sum()
+        slope_CV += weights.kl * temperature * (jnp.exp(student_log_CV) - teacher_probs_CV)
+    ce = (ce_C * counts_C).sum()
+    correct = ((logits_CV.argmax(axis=1) == labels_C) * counts_C).sum()
+    total = weights.ce * ce + weights.kl * kl
+    sums = TokenLossSums(total, ce, kl, correct, counts_C.sum())
+    return sums, slope_CV * counts_C[:, None]
+
+
+def matched_teacher_layers(student_layers: int, teacher_layers: int) -> list[int]:
+    """Return the teacher layer each student layer is compared with by the MSE term.
+
+    ``linspace(T // S - 1, T - 1, S)``: 2 against 32 gives 15 and 31 (RECIPE 5).
+    """
+    if student_layers == 1:
+        return [teacher_layers - 1]
+    first, last = teacher_layers // student_layers - 1, teacher_layers - 1
+    return [first + index * (last - first) // (student_layers - 1) for index in range(student_layers)]
+
+
+def hidden_state_error(
+    student_LBTD: Float[Array, "L B T D"],
+    teacher_KBTD: Float[Array, "K B T D"],
+    mask_BT: Bool[Array, "B T"] | None = None,
+) -> Float[Array, ""]:
+    """Return the sum over positions of the squared difference, averaged over layers and features.
+
+    Divide by the global number of positions that count to get the mean of RECIPE 5.
+    """
+    layers = jnp.asarray(matched_teacher_layers(student_LBTD.shape[0], teacher_KBTD.shape[0]))
+    difference = student_LBTD.astype(jnp.float32) - teacher_KBTD[layers].astype(jnp.float32)
+    error_BT = jnp.square(difference).mean(axis=(0, 3))
+    return error_BT.sum() if mask_BT is None else (error_BT * mask_BT).sum()

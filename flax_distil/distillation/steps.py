@@ -1,0 +1,231 @@
+"""The training and evaluation step: pure functions, jitted once by whoever runs them."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from flax_distil.core import Array, Float, InputError, Params, merge
+from flax_distil.distillation.losses import LossWeights, TokenLossSums, hidden_state_error, token_losses
+from flax_distil.distillation.state import TrainState
+from flax_distil.model import ComputeOptions, WhisperConfig, bind_decoder, bind_encoder
+
+Batch = Mapping[str, Any]
+
+PRECISIONS = ("full", "half_mixed", "full_mixed")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class StepConfig:
+    """Everything static about a step.
+
+    Attributes:
+        student: shape of the student, with its dropouts.
+        teacher: shape of the teacher; None for fine-tuning on the labels alone.
+        student_options: how the student computes.
+        teacher_options: how the teacher and a shared encoder compute.
+        weights: of the loss.
+        gradient_dtype: "bfloat16" differentiates with respect to a bfloat16 copy of the
+            parameters (precision ``full_mixed``).
+        chunk_size: label tokens whose logits exist at one time.
+        axis_name: name of the data axis inside ``shard_map`` or ``pmap``; None on one device.
+
+    Raises:
+        InputError: if student and teacher do not share vocabulary and mel bins.
+    """
+
+    student: WhisperConfig
+    teacher: WhisperConfig | None
+    student_options: ComputeOptions
+    teacher_options: ComputeOptions
+    weights: LossWeights
+    gradient_dtype: str = "float32"
+    chunk_size: int = 256
+    axis_name: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.teacher is None:
+            return
+        for name in ("vocab_size", "num_mel_bins"):
+            mine, theirs = getattr(self.student, name), getattr(self.teacher, name)
+            if mine != theirs:
+                raise InputError(
+                    f"student and teacher differ in {name}: {mine} and {theirs}; "
+                    "distil a student initialised from this teacher"
+                )
+
+
+def encode(
+    config: WhisperConfig, options: ComputeOptions, encoder: Params, mel_BRM: Float[Array, "B R M"]
+) -> Float[Array, "B S D"]:
+    """Run an encoder without dropout; what ``states_KBSD`` of a batch holds."""
+    return bind_encoder(config, options, encoder)(mel_BRM)[0]
+
+
+def train_step(
+    config: StepConfig,
+    optimiser: optax.GradientTransformation,
+    state: TrainState,
+    frozen: Params,
+    teacher: Params,
+    batch: Batch,
+    key: Array,
+) -> tuple[TrainState, dict[str, Array]]:
+    """Do one optimiser update on K micro-batches of B samples.
+
+    Args:
+        config: static.
+        optimiser: static; of ``make_optimiser``.
+        state: donated by the caller.
+        frozen: frozen leaves of the student; its encoder is the teacher's too when
+            ``teacher`` has none.
+        teacher: ``{"decoder": …}``, with ``"encoder"`` where it is not shared; ``{}`` for
+            cross-entropy only.
+        batch: ``mel_KBRM`` (or ``states_KBSD`` of a frozen encoder), ``decoder_input_ids_KBT``,
+            ``labels_KBT`` and ``loss_mask_KBT``; this device's part of the global batch.
+        key: base key of the dropouts; folded with the step.
+
+    Returns:
+        The next state, and float32 scalars over the global batch: ``loss``, ``ce_loss``,
+        ``kl_loss`` (with T²), ``mse_loss`` where weighted, ``accuracy``, ``tokens``, ``grad_norm``
+        (before clipping).
+
+    Source: RECIPE 5. N, the number of label tokens of the global batch, divides once.
+    """
+    key = jax.random.fold_in(key, state.step)
+    if config.axis_name is not None:
+        key = jax.random.fold_in(key, jax.lax.axis_index(config.axis_name))
+    tokens = _total(config, batch["loss_mask_KBT"].sum().astype(jnp.float32))
+    frames = _total(config, jnp.float32(batch["labels_KBT"].shape[0] * batch["labels_KBT"].shape[1]))
+    denominators = jnp.maximum(tokens, 1.0), frames * config.student.max_source_positions
+    wanted = jnp.dtype(config.gradient_dtype)
+    params = jax.tree.map(lambda leaf: leaf.astype(wanted), state.params)
+
+    def micro_step(gradients: Params, part: tuple[Batch, Array]) -> tuple[Params, dict[str, Array]]:
+        compute = jax.grad(_loss, argnums=1, has_aux=True)
+        added, sums = compute(config, params, frozen, teacher, *part, denominators)
+        return jax.tree.map(jnp.add, gradients, added), sums
+
+    micro_batches = batch["labels_KBT"].shape[0]
+    parts = (batch, jax.random.split(key, micro_batches))
+    none = jax.tree.map(jnp.zeros_like, params)
+    if micro_batches == 1:
+        gradients, sums = micro_step(none, jax.tree.map(lambda leaf: leaf[0], parts))
+    else:
+        gradients, sums_K = jax.lax.scan(micro_step, none, parts)
+        sums = jax.tree.map(lambda leaf: leaf.sum(axis=0), sums_K)
+    gradients, sums = _total(config, (jax.tree.map(lambda g: g.astype(jnp.float32), gradients), sums))
+
+    updates, opt_state = optimiser.update(gradients, state.opt_state, state.params)
+    metrics = sums | {"tokens": tokens, "grad_norm": optax.tree.norm(gradients)}
+    return TrainState(state.step + 1, optax.apply_updates(state.params, updates), opt_state), metrics
+
+
+def eval_step(
+    config: StepConfig, params: Params, frozen: Params, teacher: Params, batch: Batch
+) -> TokenLossSums:
+    """Sum the teacher-forced losses of one batch at temperature 1, without dropout.
+
+    Args as in :func:`train_step`, without the leading axis K (``mel_BRM``, ``labels_BT``, …).
+
+    Returns:
+        Sums over the label tokens of the global batch; divide by ``tokens`` at the end.
+    """
+    config = dataclasses.replace(config, weights=dataclasses.replace(config.weights, temperature=1.0))
+    student = merge(params, frozen)
+    forward = _forward(config, student, teacher, batch, None, trains_encoder="encoder" in params)
+    return _total(config, _token_losses(config, forward, student, teacher, batch))
+
+
+def _total(config: StepConfig, tree: Any) -> Any:
+    """Add up over all devices."""
+    return tree if config.axis_name is None else jax.lax.psum(tree, config.axis_name)
+
+
+def _loss(
+    config: StepConfig,
+    params: Params,
+    frozen: Params,
+    teacher: Params,
+    batch: Batch,
+    key: Array,
+    denominators: tuple[Array, Array],
+) -> tuple[Array, dict[str, Array]]:
+    """Return this micro-batch's share of the global loss, and of the metrics."""
+    batch = {name.replace("_KB", "_B"): leaf for name, leaf in batch.items()}
+    student = merge(params, frozen)
+    tokens, frames = denominators
+    forward = _forward(config, student, teacher, batch, key, trains_encoder="encoder" in params)
+    sums = _token_losses(config, forward, student, teacher, batch)
+    loss = sums.total / tokens
+    metrics = {"ce_loss": sums.ce / tokens, "kl_loss": sums.kl / tokens, "accuracy": sums.correct / tokens}
+    if config.weights.mse > 0:
+        mse = (
+            hidden_state_error(forward["student_layers"], forward["teacher_layers"], batch["loss_mask_BT"])
+            / tokens
+        )
+        if "teacher_encoder_layers" in forward:
+            mse += (
+                hidden_state_error(forward["student_encoder_layers"], forward["teacher_encoder_layers"])
+                / frames
+            )
+        loss += config.weights.mse * mse
+        metrics["mse_loss"] = mse
+    return loss, metrics | {"loss": loss}
+
+
+def _forward(
+    config: StepConfig,
+    student: Params,
+    teacher: Params,
+    batch: Batch,
+    key: Array | None,
+    *,
+    trains_encoder: bool,
+) -> dict[str, Array]:
+    """Run encoder(s) and decoders; an encoder that both share runs once."""
+    rates = (config.student.dropout, config.student.attention_dropout, config.student.activation_dropout)
+    encoder_key, decoder_key = (None, None) if key is None or not any(rates) else jax.random.split(key)
+    forward: dict[str, Array] = {}
+    if "states_BSD" in batch:
+        states = batch["states_BSD"]
+    else:
+        options = config.student_options if trains_encoder or not teacher else config.teacher_options
+        encoder = bind_encoder(config.student, options, student["encoder"])
+        states, layers = encoder(batch["mel_BRM"], encoder_key if trains_encoder else None)
+        forward["student_encoder_layers"] = layers
+    tokens = batch["decoder_input_ids_BT"]
+    decoder = bind_decoder(config.student, config.student_options, student["decoder"])
+    forward["student"], forward["student_layers"] = decoder(tokens, states, decoder_key)
+    if not teacher:
+        return forward
+    if "encoder" in teacher:
+        other = bind_encoder(config.teacher, config.teacher_options, teacher["encoder"])
+        states, forward["teacher_encoder_layers"] = other(batch["mel_BRM"])
+    other = bind_decoder(config.teacher, config.teacher_options, teacher["decoder"])
+    forward["teacher"], forward["teacher_layers"] = jax.lax.stop_gradient(other(tokens, states))
+    return forward
+
+
+def _token_losses(
+    config: StepConfig, forward: dict[str, Array], student: Params, teacher: Params, batch: Batch
+) -> TokenLossSums:
+    def flat(hidden_BTD: Array) -> Array:
+        return hidden_BTD.reshape(-1, hidden_BTD.shape[-1])
+
+    def embedding(params: Params, options: ComputeOptions) -> Array:
+        return params["decoder"]["token_embedding"]["embedding"].astype(options.dtype)
+
+    with_kl = bool(teacher) and config.weights.kl > 0
+    return token_losses(
+        flat(forward["student"]),
+        embedding(student, config.student_options),
+        (flat(forward["teacher"]), embedding(teacher, config.teacher_options)) if with_kl else None,
+        batch["labels_BT"].reshape(-1),
+        batch["loss_mask_BT"].reshape(-1),
+        weights=config.weights,
+        chunk_size=config.chunk_size,
+    )
