@@ -1,7 +1,8 @@
 """Encoded audio of any kind becomes 16 kHz mono samples, or an error that says why not."""
 
-import contextlib
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import soxr
@@ -16,6 +17,8 @@ from flax_distil.audio.readers import (
     read_with_soundfile,
 )
 from flax_distil.core import Float, InputError
+
+T = TypeVar("T")
 
 RAW_FORMATS = {".g722": "g722"}
 """Headerless bitstreams: only the name tells what they are."""
@@ -46,7 +49,8 @@ def decode_audio(source: str | Path | bytes, *, format: str | None = None) -> Fl
 
     WAV, FLAC, MP3, Ogg Vorbis, Ogg Opus, M4A, G.722 and whatever else libsndfile or
     FFmpeg's libraries read; any rate, any number of channels (their mean is taken).
-    Resampling is soxr's HQ. A file that was cut short gives what can be read of it.
+    Resampling is soxr's HQ. Of files that were cut short, WAV and MP3 give what is left;
+    the formats that notice (FLAC, Ogg, M4A) are refused.
 
     Args:
         source: a path, or the contents of a file.
@@ -107,8 +111,16 @@ def audio_duration(source: str | Path | bytes, *, format: str | None = None) -> 
 def _stated_duration(encoded: Encoded) -> float | None:
     try:
         return duration_with_soundfile(encoded)
-    except UnreadableError:
-        return duration_with_pyav(encoded)
+    except UnreadableError as error:
+        return _pyav_after(error, lambda: duration_with_pyav(encoded))
+
+
+def _pyav_after(first: UnreadableError, read: Callable[[], T]) -> T:
+    """Try FFmpeg after libsndfile; where both fail, either may hold the reason the user needs."""
+    try:
+        return read()
+    except UnreadableError as second:
+        raise UnreadableError(f"libsndfile says '{first}', FFmpeg says '{second}'") from second
 
 
 def _prepared(source: str | Path | bytes, format: str | None) -> tuple[Encoded, str, str | None]:
@@ -139,10 +151,12 @@ def _read(encoded: Encoded, name: str, format: str | None) -> tuple[Float[np.nda
 
 
 def _first_that_reads(encoded: Encoded, format: str | None) -> tuple[Float[np.ndarray, " W"], int]:
-    if format is None:
-        with contextlib.suppress(UnreadableError):
-            return read_with_soundfile(encoded)
-    return read_with_pyav(encoded, format=format)
+    if format:
+        return read_with_pyav(encoded, format=format)
+    try:
+        return read_with_soundfile(encoded)
+    except UnreadableError as error:
+        return _pyav_after(error, lambda: read_with_pyav(encoded))
 
 
 def _unreadable(name: str, reason: str) -> str:

@@ -44,7 +44,9 @@ def read_with_soundfile(source: Encoded) -> tuple[Float[np.ndarray, " W"], int]:
         UnreadableError: if libsndfile does not know the format.
     """
     with _soundfile(source) as sound:
-        blocks = [block_WC.mean(axis=1) for block_WC in iter(lambda: _next_block(sound), None)]
+        blocks = []
+        while len(block_WC := sound.read(BLOCK_FRAMES, dtype="float32", always_2d=True)):
+            blocks.append(block_WC.mean(axis=1))
         return _joined(blocks), sound.samplerate
 
 
@@ -108,11 +110,6 @@ def _soundfile(source: Encoded) -> Iterator[soundfile.SoundFile]:
         raise UnreadableError(error.error_string.rstrip(".").lower()) from error
     except TypeError as error:  # what soundfile raises for a name that ends in ".raw"
         raise UnreadableError(str(error)) from error
-
-
-def _next_block(sound: soundfile.SoundFile) -> Float[np.ndarray, "W C"] | None:
-    block_WC = sound.read(BLOCK_FRAMES, dtype="float32", always_2d=True)
-    return block_WC if len(block_WC) else None
 
 
 @contextlib.contextmanager
