@@ -1,0 +1,127 @@
+"""Batched greedy search: prefill the prompts, then one token per row and step until all are done."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+from flax_distil.core import Array, Bool, Float, Int
+from flax_distil.generation.rules import DecodingRules, EmittedContext, apply_rules
+from flax_distil.model import Decoder, DecoderCache
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class GreedyResult:
+    """What a search returns, on the device.
+
+    Attributes:
+        tokens_BT: emitted tokens without the prompt, padded with end-of-text.
+        logprobs_BT: natural logarithm of each token's probability after the rules, the
+            end-of-text token's included where it was emitted; 0 on padding.
+        length_B: emitted tokens, end-of-text left out.
+        avg_logprob_B: sum of ``logprobs_BT`` over ``length_B + 1`` (as OpenAI's code counts).
+        no_speech_prob_B: probability of ``<|nospeech|>`` right after ``<|startoftranscript|>``.
+    """
+
+    tokens_BT: Int[Array, "B T"]
+    logprobs_BT: Float[Array, "B T"]
+    length_B: Int[Array, " B"]
+    avg_logprob_B: Float[Array, " B"]
+    no_speech_prob_B: Float[Array, " B"]
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class _Search:
+    """State of the loop; ``logits_BV`` are those of the next token."""
+
+    logits_BV: Float[Array, "B V"]
+    cache: DecoderCache
+    offset_B: Int[Array, " B"]
+    context: EmittedContext
+    tokens_BT: Int[Array, "B T"]
+    logprobs_BT: Float[Array, "B T"]
+    done_B: Bool[Array, " B"]
+
+
+def greedy_search(
+    decoder: Decoder,
+    states_BSD: Float[Array, "B S D"],
+    prompt_BP: Int[Array, "B P"],
+    prompt_length_B: Int[Array, " B"],
+    *,
+    rules: DecodingRules,
+    max_new_tokens: int,
+    token_limit: Int[Array, ""] | None = None,
+) -> GreedyResult:
+    """Emit the most likely allowed token of every row until all rows have ended.
+
+    Args:
+        decoder: bound to its parameters.
+        states_BSD: encoder states.
+        prompt_BP: decoder prompts, padded on the right; each holds one
+            ``<|startoftranscript|>``.
+        prompt_length_B: tokens of each prompt; rows may differ.
+        rules: static.
+        max_new_tokens: static; P + max_new_tokens ≤ ``max_target_positions``.
+        token_limit: a smaller limit known only at run time.
+
+    Raises:
+        ValueError: if prompt and new tokens do not fit the model's positions.
+    """
+    rows, prompt_slots = prompt_BP.shape
+    slots = prompt_slots + max_new_tokens
+    if slots > decoder.config.max_target_positions:
+        raise ValueError(
+            f"{prompt_slots} prompt tokens and {max_new_tokens} new ones exceed the model's "
+            f"{decoder.config.max_target_positions} positions"
+        )
+    limit = max_new_tokens if token_limit is None else jnp.minimum(token_limit, max_new_tokens)
+    special = rules.special
+    layers = decoder.unrolled()
+    cache = decoder.init_cache(states_BSD, slots)
+    hidden_BPD, cache = decoder.extend(layers, prompt_BP, cache, jnp.zeros(rows, jnp.int32))
+    start_B = (prompt_BP == special.sot).argmax(axis=1)
+    picked = jnp.stack([start_B, prompt_length_B - 1], axis=1)[:, :, None]
+    logits_B2V = decoder.logits(jnp.take_along_axis(hidden_BPD, picked, axis=1))
+
+    def unfinished(search: _Search) -> Bool[Array, ""]:
+        return (search.context.count < limit) & ~search.done_B.all()
+
+    def emit(search: _Search) -> _Search:
+        scores_BV = apply_rules(rules, search.logits_BV, search.context)
+        best_B = scores_BV.argmax(axis=1).astype(jnp.int32)
+        logprob_B = jnp.take_along_axis(jax.nn.log_softmax(scores_BV), best_B[:, None], axis=1)[:, 0]
+        token_B = jnp.where(search.done_B, special.eot, best_B)
+        logprob_B = jnp.where(search.done_B, 0.0, logprob_B)
+        column = search.context.count
+        hidden_B1D, cache = decoder.extend(layers, token_B[:, None], search.cache, search.offset_B)
+        return _Search(
+            logits_BV=decoder.logits(hidden_B1D)[:, 0],
+            cache=cache,
+            offset_B=search.offset_B + 1,
+            context=search.context.followed_by(token_B, special.timestamp_begin),
+            tokens_BT=search.tokens_BT.at[:, column].set(token_B),
+            logprobs_BT=search.logprobs_BT.at[:, column].set(logprob_B),
+            done_B=search.done_B | (token_B == special.eot),
+        )
+
+    first = _Search(
+        logits_BV=logits_B2V[:, 1],
+        cache=cache,
+        offset_B=prompt_length_B,
+        context=EmittedContext.empty(rows),
+        tokens_BT=jnp.full((rows, max_new_tokens), special.eot, jnp.int32),
+        logprobs_BT=jnp.zeros((rows, max_new_tokens), jnp.float32),
+        done_B=jnp.zeros(rows, bool),
+    )
+    final = jax.lax.while_loop(unfinished, emit, first)
+    length_B = (final.tokens_BT != special.eot).sum(axis=1)
+    return GreedyResult(
+        tokens_BT=final.tokens_BT,
+        logprobs_BT=final.logprobs_BT,
+        length_B=length_B,
+        avg_logprob_B=final.logprobs_BT.sum(axis=1) / (length_B + 1),
+        no_speech_prob_B=jax.nn.softmax(logits_B2V[:, 0])[:, special.no_speech],
+    )

@@ -1,0 +1,26 @@
+"""Which language is spoken, as a multilingual Whisper sees it."""
+
+import jax
+import jax.numpy as jnp
+
+from flax_distil.core import Array, Float
+from flax_distil.model import Decoder
+from flax_distil.text import SpecialTokens
+
+
+def language_probabilities(
+    decoder: Decoder, states_BSD: Float[Array, "B S D"], special: SpecialTokens
+) -> Float[Array, "B G"]:
+    """Return the probability of every language, in the order of ``special.languages``.
+
+    The token after ``<|startoftranscript|>``, among the language tokens only.
+
+    Raises:
+        ValueError: if the vocabulary is English-only.
+    """
+    if not special.is_multilingual:
+        raise ValueError("an English-only vocabulary has no language tokens")
+    start_B1 = jnp.full((states_BSD.shape[0], 1), special.sot, jnp.int32)
+    hidden_B1D, _ = decoder(start_B1, states_BSD)
+    languages = jnp.asarray(list(special.languages.values()))
+    return jax.nn.softmax(decoder.logits(hidden_B1D)[:, 0, languages])

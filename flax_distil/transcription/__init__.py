@@ -1,0 +1,6 @@
+"""From recordings to transcripts."""
+
+from flax_distil.transcription.results import Transcript, TranscriptionOptions
+from flax_distil.transcription.short_form import DispatchedBatch, ShortFormTranscriber
+
+__all__ = ["DispatchedBatch", "ShortFormTranscriber", "Transcript", "TranscriptionOptions"]
