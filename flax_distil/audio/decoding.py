@@ -49,8 +49,8 @@ def decode_audio(source: str | Path | bytes, *, format: str | None = None) -> Fl
 
     WAV, FLAC, MP3, Ogg Vorbis, Ogg Opus, M4A, G.722 and whatever else libsndfile or
     FFmpeg's libraries read; any rate, any number of channels (their mean is taken).
-    Resampling is soxr's HQ. Of files that were cut short, WAV and MP3 give what is left;
-    the formats that notice (FLAC, Ogg, M4A) are refused.
+    Resampling is soxr's HQ. Of files that were cut short, WAV, MP3 and Ogg give what is
+    left; those whose reader notices (FLAC, M4A, bare AAC) are refused.
 
     Args:
         source: a path, or the contents of a file.
