@@ -55,7 +55,7 @@ def read_with_builder(
     except (ValueError, OSError, RuntimeError) as error:
         # Not found, no network, gated, unknown configuration: the library's first line says which.
         raise InputError(f"cannot load data set {name!r}: {_first_line(error)}") from error
-    splits = list(builder.info.splits or builder.config.data_files or ())
+    splits = [str(key) for key in builder.info.splits or builder.config.data_files or ()]
     split = check_split_names(splits, split, name=name) if splits else split
     if type(builder).__name__ == "AudioFolder":
         # Its builder needs torchcodec to list files; the files themselves are all we want.
@@ -63,7 +63,7 @@ def read_with_builder(
         return choose_split(read_audio_folder(folder, audio_column=audio_column), split, name=name)
     builder.download_and_prepare()
     if split is None:
-        split = check_split_names(list(builder.info.splits or ()), None, name=name)
+        split = check_split_names([str(key) for key in builder.info.splits or ()], None, name=name)
     return _as_dataset(builder, split, name)
 
 

@@ -68,8 +68,9 @@ def read_audio_folder(folder: Path, *, audio_column: str) -> dict[str, "datasets
     Raises:
         InputError: if a metadata file cannot be read or has no column of paths.
     """
+    folder = folder.absolute()
     rows: list[Row] = []
-    metadata = [path for name in METADATA_NAMES for path in sorted(folder.rglob(name))]
+    metadata = _metadata_files(folder)
     for path in metadata:
         rows += _with_audio(read_rows(path), path, audio_column)
     if not metadata:
@@ -78,6 +79,15 @@ def read_audio_folder(folder: Path, *, audio_column: str) -> dict[str, "datasets
     for row in rows:
         splits.setdefault(_split_of(row[audio_column], folder), []).append(row)
     return {name: _table(members, origin=str(folder)) for name, members in splits.items()}
+
+
+def _metadata_files(folder: Path) -> list[Path]:
+    """Return one metadata file per folder: copies in another format would list every recording twice."""
+    first_of_folder: dict[Path, Path] = {}
+    for name in METADATA_NAMES:
+        for path in folder.rglob(name):
+            first_of_folder.setdefault(path.parent, path)
+    return sorted(first_of_folder.values())
 
 
 def audio_files(folder: Path) -> Iterator[Path]:
@@ -153,7 +163,7 @@ def _split_of(path: str | None, folder: Path) -> str:
     if path is None:
         return "train"
     try:
-        first = Path(path).relative_to(folder.absolute()).parts[0]
+        first = Path(path).relative_to(folder).parts[0]
     except ValueError:
         return "train"
     return first if first.lower() in SPLIT_FOLDERS else "train"

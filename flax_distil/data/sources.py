@@ -247,7 +247,7 @@ def _plain_columns(
             table = table.remove_columns(name).add_column(name, values, feature=feature)
     names = list(table[ID_COLUMN]) if ID_COLUMN in table.column_names else [None] * len(table)
     if None in names:
-        prefix = _short_name(source.name)
+        prefix = _short_name(source.name) + (f"/{source.split}" if source.split else "")
         names = [f"{prefix}:{index}" if value is None else value for index, value in enumerate(names)]
         table = table.remove_columns([ID_COLUMN] if ID_COLUMN in table.column_names else [])
         table = table.add_column(ID_COLUMN, names)

@@ -1,0 +1,113 @@
+"""Filters: each on its own, by hand, and what they say about what they dropped."""
+
+import pytest
+
+from flax_distil.core import InputError
+from flax_distil.data import FilterConfig, LabelBuilder, LabelConfig, SpeechData, filter_rows
+from flax_distil.text import normaliser
+
+
+def with_labels(speech: SpeechData, references: list[str | None], labels: list[str | None]) -> SpeechData:
+    rows = speech.select(range(len(labels)))
+    columns = {"text": references, "whisper_transcript": labels}
+    data = rows.with_columns(columns)
+    return SpeechData(name="prompts", table=data.table, text_column="text", label_column="whisper_transcript")
+
+
+def kept(data: SpeechData, **config: float) -> list[int]:
+    return filter_rows(data, FilterConfig(**config), normalise=normaliser("en")).kept.tolist()
+
+
+def test_rows_stay_below_the_wer_threshold_and_go_at_it(speech):
+    ten_words = "we all live in a house near the old mill"
+    data = with_labels(
+        speech,
+        ["We all.", ten_words, ten_words, "[noise]", None, "Hello there."],
+        [
+            " we all",
+            ten_words.replace("mill", "hill"),
+            ten_words.replace("old mill", "cold hill"),
+            " anything",
+            " anything",
+            "<|0.00|> Hello<|0.50|><|0.50|> there.<|1.00|>",
+        ],
+    )
+    result = filter_rows(data, FilterConfig(wer_threshold=20.0), normalise=normaliser("en"))
+    # WER: 0, 10, 20 (not below 20), two references with nothing to compare with, 0.
+    assert result.kept.tolist() == [0, 1, 5]
+    assert result.dropped == {"with an empty reference": 2, "above the WER threshold": 1}
+    assert result.summary() == (
+        "kept 3 of 6 samples (dropped 2 with an empty reference, 1 above the WER threshold)"
+    )
+    assert kept(data, wer_threshold=10.0) == [0, 5]
+
+
+def test_hallucinated_insertions_count_as_errors(speech):
+    data = with_labels(speech, ["hello", "hello"], ["hello", "hello hello hello hello"])
+    assert kept(data, wer_threshold=100.0) == [0]
+
+
+def test_the_filter_compares_in_the_language_of_the_texts(speech):
+    data = with_labels(speech, ["colour", "colour"], ["color", "colour"])
+    assert kept(data, wer_threshold=10.0) == [0, 1]  # English spelling is one
+    french = filter_rows(data, FilterConfig(wer_threshold=10.0), normalise=normaliser("fr"))
+    assert french.kept.tolist() == [1]
+
+
+def test_durations_must_lie_strictly_within_the_bounds(speech):
+    data = speech.select(range(5)).with_columns({"duration": [0.5, 1.0, 29.99, 30.0, None]})
+    assert kept(data, min_duration_in_seconds=0.5) == [1, 2, 4]  # unknown: judged when decoded
+    assert kept(data, max_duration_in_seconds=1.0) == [0, 4]
+
+
+def test_long_and_missing_labels_are_dropped_and_counted(speech, english_tokenizer):
+    builder = LabelBuilder(english_tokenizer, LabelConfig(max_label_length=5))
+    data = with_labels(speech, ["x"] * 3, [" Hello world.", " Hello big world.", None])
+    result = filter_rows(
+        data,
+        FilterConfig(),
+        normalise=normaliser("en"),
+        label_length=builder.length,
+        max_label_length=builder.max_label_length,
+    )
+    assert result.kept.tolist() == [0]
+    assert result.dropped == {"with too long a label": 1, "without label": 1}
+
+
+def test_filters_without_references_judge_the_teacher(speech):
+    data = with_labels(speech, [None] * 4, [" fine", " fine", " la" * 100, " fine"]).with_columns(
+        {"avg_logprob": [-0.2, -1.5, -0.1, None], "no_speech_prob": [0.1, 0.1, 0.1, 0.9]}
+    )
+    assert kept(data, min_avg_logprob=-1.0) == [0, 2]
+    assert kept(data, max_no_speech_prob=0.6) == [0, 1, 2]
+    assert kept(data, max_compression_ratio=2.4) == [0, 1, 3]
+    stored = data.with_columns({"compression_ratio": [9.0, 1.0, 1.0, 1.0]})
+    assert kept(stored, max_compression_ratio=2.4) == [1, 2, 3]
+
+
+def test_without_settings_only_unusable_rows_go(speech):
+    assert kept(speech) == list(range(len(speech)))
+
+
+def test_a_filter_without_its_column_is_refused(speech):
+    with pytest.raises(InputError, match="no column of pseudo-labels"):
+        kept(speech, wer_threshold=10.0)
+    with pytest.raises(InputError, match="needs the column 'avg_logprob'"):
+        kept(speech, min_avg_logprob=-1.0)
+    with pytest.raises(InputError, match="needs the column 'no_speech_prob'"):
+        kept(speech, max_no_speech_prob=0.6)
+
+
+def test_filters_that_leave_nothing_say_why(speech):
+    data = with_labels(speech, ["one"] * 2, [" two"] * 2)
+    with pytest.raises(InputError, match=r"dropped 2 above the WER threshold\); loosen"):
+        kept(data, wer_threshold=10.0)
+
+
+def test_bounds_that_contradict_each_other_are_refused():
+    with pytest.raises(InputError, match="got 5 and 2"):
+        FilterConfig(min_duration_in_seconds=5.0, max_duration_in_seconds=2.0)
+    with pytest.raises(InputError, match="got 0 and 40"):
+        FilterConfig(max_duration_in_seconds=40.0)
+    with pytest.raises(InputError, match="wer_threshold must be a positive percentage"):
+        FilterConfig(wer_threshold=0.0)
