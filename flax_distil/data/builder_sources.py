@@ -57,11 +57,14 @@ def read_with_builder(
         raise InputError(f"cannot load data set {name!r}: {_first_line(error)}") from error
     splits = [str(key) for key in builder.info.splits or builder.config.data_files or ()]
     split = check_split_names(splits, split, name=name) if splits else split
-    if type(builder).__name__ == "AudioFolder":
+    if any(base.__name__ == "AudioFolder" for base in type(builder).__mro__):
         # Its builder needs torchcodec to list files; the files themselves are all we want.
         folder = _snapshot(path, revision=options.get("revision"), cache_dir=options.get("cache_dir"))
         return choose_split(read_audio_folder(folder, audio_column=audio_column), split, name=name)
-    builder.download_and_prepare()
+    try:
+        builder.download_and_prepare()
+    except (datasets.exceptions.DatasetGenerationError, ValueError, OSError) as error:
+        raise InputError(f"cannot read data set {name!r}: {_first_line(error.__cause__ or error)}") from error
     if split is None:
         split = check_split_names([str(key) for key in builder.info.splits or ()], None, name=name)
     return _as_dataset(builder, split, name)

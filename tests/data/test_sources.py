@@ -238,6 +238,12 @@ def test_a_damaged_manifest_is_told_by_line_or_column(content, message, tmp_path
         load_source(str(tmp_path / "rows.jsonl"))
 
 
+def test_a_damaged_parquet_file_is_told(tmp_path):
+    (tmp_path / "rows.parquet").write_bytes(b"PAR1 but nothing behind it PAR1")
+    with pytest.raises(InputError, match=r"cannot (read|load) data set .*rows\.parquet'"):
+        load_source(str(tmp_path / "rows.parquet"), cache_dir=tmp_path / "cache")
+
+
 def test_numbers_in_a_csv_stay_the_text_they_were(rows, tmp_path):
     (tmp_path / "rows.csv").write_text(f"file,text,duration\n{rows[0]['audio']},007,1.5\n")
     data = load_source(str(tmp_path / "rows.csv"), text_column="text")

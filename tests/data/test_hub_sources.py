@@ -1,0 +1,114 @@
+"""Data sets by Hub id, from a Hub on the loopback interface, in a process of its own."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import datasets
+import pyarrow
+import pyarrow.parquet
+import pytest
+
+from tests.data.dataset_hub import running_hub
+
+SCRIPT = """
+import json, sys
+from flax_distil.core import InputError
+from flax_distil.data import SampleReader, load_source
+answers = []
+for options in json.loads(sys.argv[1]):
+    try:
+        data = load_source(**options)
+        seconds = SampleReader(data).read(0).duration_seconds
+        answers.append({"texts": data.references(), "ids": data.ids(), "seconds": seconds})
+    except InputError as error:
+        answers.append({"error": str(error)})
+print(json.dumps({"answers": answers, "torchcodec": "torchcodec" in sys.modules}))
+"""
+
+
+def write_parquet(path: Path, rows: list[dict]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    audio = [{"bytes": Path(row["audio"]).read_bytes(), "path": Path(row["audio"]).name} for row in rows]
+    table = pyarrow.table({"audio": audio, "text": [row["text"] for row in rows]})
+    features = datasets.Features({"audio": datasets.Audio(), "text": datasets.Value("string")})
+    pyarrow.parquet.write_table(table.cast(features.arrow_schema), path)
+
+
+@pytest.fixture(scope="module")
+def answers(corpus_rows, tmp_path_factory) -> list[dict]:
+    root = tmp_path_factory.mktemp("hub")
+    write_parquet(root / "someone/parquet/clean/train-00000-of-00001.parquet", corpus_rows[:2])
+    write_parquet(root / "someone/parquet/clean/test-00000-of-00001.parquet", corpus_rows[2:3])
+    write_parquet(root / "someone/parquet/other/train-00000-of-00001.parquet", corpus_rows[3:4])
+    configs = "".join(f"- config_name: {name}\n  data_dir: {name}\n" for name in ("clean", "other"))
+    (root / "someone/parquet/README.md").write_text(f"---\nconfigs:\n{configs}---\n")
+    for split, rows in (("train", corpus_rows[:2]), ("test", corpus_rows[2:3])):
+        folder = root / "someone/files" / split
+        folder.mkdir(parents=True)
+        lines = []
+        for row in rows:
+            shutil.copy(row["audio"], folder)
+            lines.append(json.dumps({"file_name": Path(row["audio"]).name, "text": row["text"]}) + "\n")
+        (folder / "metadata.jsonl").write_text("".join(lines))
+    parquet, files = {"spec": "someone/parquet"}, {"spec": "someone/files"}
+    questions = [
+        {**parquet, "config_name": "clean", "split": "test"},
+        {"spec": "someone/parquet+someone/parquet", "config_name": "other+clean", "split": "train+test"},
+        {**parquet, "config_name": "clean", "split": "train[1:]"},
+        {**files, "split": "train"},
+        {**parquet, "config_name": "noisy", "split": "test"},
+        {**parquet, "config_name": "clean", "split": "dev"},
+        {**files, "split": "dev"},
+        {"spec": "nobody/nothing", "split": "train"},
+    ]
+    questions = [{**question, "text_column": "text"} for question in questions]
+    with running_hub(root) as endpoint:
+        home = str(tmp_path_factory.mktemp("home"))
+        environment = {**os.environ, "HF_ENDPOINT": endpoint, "HF_HOME": home, "HF_HUB_OFFLINE": "0"}
+        done = subprocess.run(
+            [sys.executable, "-c", SCRIPT, json.dumps(questions)],
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+    assert done.returncode == 0, done.stderr
+    reply = json.loads(done.stdout.splitlines()[-1])
+    assert not reply["torchcodec"]
+    return reply["answers"]
+
+
+def texts(rows: list[dict]) -> list[str]:
+    return [row["text"] for row in rows]
+
+
+def test_a_configuration_and_split_of_a_hub_id_are_read(answers, corpus_rows):
+    assert answers[0]["texts"] == texts(corpus_rows[2:3])
+    assert answers[0]["ids"] == ["parquet/test:0"]
+    assert answers[0]["seconds"] == pytest.approx(corpus_rows[2]["duration"], abs=0.01)
+
+
+def test_two_hub_ids_have_their_own_configurations_and_splits(answers, corpus_rows):
+    assert answers[1]["texts"] == texts([corpus_rows[3], corpus_rows[2]])
+
+
+def test_a_slice_of_a_split_on_the_hub_is_read(answers, corpus_rows):
+    assert answers[2]["texts"] == texts(corpus_rows[1:2])
+
+
+def test_a_repository_of_loose_audio_files_is_read_without_torchcodec(answers, corpus_rows):
+    assert answers[3]["texts"] == texts(corpus_rows[:2])
+    assert answers[3]["seconds"] == pytest.approx(corpus_rows[0]["duration"], abs=0.01)
+
+
+def test_configurations_splits_and_repositories_that_do_not_exist_are_told(answers):
+    assert "noisy" in answers[4]["error"]
+    assert "clean" in answers[4]["error"]
+    assert "has no split 'dev': choose one of " in answers[5]["error"]
+    assert "has no split 'dev': choose one of " in answers[6]["error"]
+    assert "cannot load data set 'nobody/nothing'" in answers[7]["error"]
+    assert all("\n" not in answer["error"] for answer in answers[4:])
