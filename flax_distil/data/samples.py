@@ -122,7 +122,8 @@ class SampleReader:
             if audio["bytes"] is None:
                 return decode_audio(audio["path"])
             return decode_audio(audio["bytes"], format=raw_format(audio["path"] or ""))
-        except (AudioError, OSError) as error:
+        except (AudioError, OSError, ValueError, RuntimeError, LookupError) as error:
+            # Wider than AudioError: no damaged file may end a run, whatever its decoder trips over.
             raise SampleError(UNREADABLE, str(error)) from error
 
     def _check_duration(self, seconds: float) -> None:
