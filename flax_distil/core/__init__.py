@@ -5,6 +5,15 @@ from flax_distil.core.errors import InputError
 from flax_distil.core.tree import Tree, flatten, merge, partition, unflatten
 
 __all__ = [
-    "Array", "Bool", "Float", "InputError", "Int", "Params", "Tree",
-    "flatten", "merge", "partition", "unflatten",
+    "Array",
+    "Bool",
+    "Float",
+    "InputError",
+    "Int",
+    "Params",
+    "Tree",
+    "flatten",
+    "merge",
+    "partition",
+    "unflatten",
 ]

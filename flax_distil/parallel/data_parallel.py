@@ -60,22 +60,30 @@ def over_data(
     batch_argument: int,
     arguments: int,
     donate: tuple[int, ...] = (),
+    results_split: bool = False,
 ) -> Callable[..., Any]:
     """Jit a function of ``arguments`` trees, of which one is a batch, over the devices.
 
     Args:
         function: pure; sums its results over axis ``DATA_AXIS`` itself, so that they are
-            the same on every device.
+            the same on every device (unless ``results_split``).
         mesh: of :func:`data_mesh`.
         batch_argument: position of the batch, a dictionary of arrays named by their axes.
         arguments: how many positional arguments there are; the others are replicated.
         donate: positions of arguments whose memory the result may take.
+        results_split: the results have an axis B in front and stay split over it.
     """
 
     def call(*args: Any) -> Any:
         specs: list[Any] = [P()] * arguments
         specs[batch_argument] = {name: batch_spec(name) for name in args[batch_argument]}
-        mapped = jax.shard_map(function, mesh=mesh, in_specs=tuple(specs), out_specs=P(), check_vma=False)
+        mapped = jax.shard_map(
+            function,
+            mesh=mesh,
+            in_specs=tuple(specs),
+            out_specs=P(DATA_AXIS) if results_split else P(),
+            check_vma=False,
+        )
         return mapped(*args)
 
     return jax.jit(call, donate_argnums=donate)

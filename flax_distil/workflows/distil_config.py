@@ -1,0 +1,310 @@
+"""Every setting of a distillation run; the command line is generated from this class."""
+
+import dataclasses
+from pathlib import Path
+
+from flax_distil.core import InputError
+from flax_distil.data import FilterConfig, LabelConfig
+from flax_distil.distillation import PRECISIONS, Freezing, LossWeights, OptimiserConfig
+from flax_distil.model import ComputeOptions
+
+_EXPORT_DTYPES = ("float16", "bfloat16", "float32")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DistilConfig:
+    """Distil a Whisper teacher into a student, or fine-tune a model on labels alone.
+
+    Attributes:
+        teacher_model_name_or_path: Teacher, a folder or Hub id; leave out to fine-tune on the labels alone.
+        model_name_or_path: Student to train; by default one is made of the teacher's layers.
+        student_encoder_layers: Encoder layers of a student made here; by default all.
+        student_decoder_layers: Decoder layers of a student made here, maximally spaced; by default 2.
+        student_decoder_layer_indices: The teacher's decoder layers to copy, instead of a number.
+        train_dataset_name: Training data: Hub id, save_to_disk folder, audio folder, Parquet or
+            JSONL file; several joined by +.
+        train_dataset_config_name: Configuration of the training data.
+        train_split_name: Split of the training data.
+        eval_dataset_name: Evaluation data; several joined by +. By default nothing is evaluated.
+        eval_dataset_config_name: Configuration of the evaluation data.
+        eval_split_name: Split of the evaluation data.
+        audio_column_name: Column of recordings.
+        text_column_name: Column of reference texts, of training and evaluation data.
+        label_column_name: Column of pseudo-labels to train on; an empty name trains on the references.
+        max_train_samples: Use only this many training samples.
+        max_eval_samples: Use only this many samples of each evaluation set.
+        dataset_cache_dir: Where data sets are downloaded to and converted.
+        language: Language of the speech, name or code; needed by multilingual models.
+        task: transcribe or translate.
+        wer_threshold: Keep a training sample only if its pseudo-label's word error rate is below
+            this many percent (10 in the paper); by default none is dropped.
+        min_duration_in_seconds: Training recordings must be longer.
+        max_duration_in_seconds: Training recordings must be shorter; at most 30.
+        min_avg_logprob: Keep a training sample only from this average log-probability of the teacher on.
+        max_compression_ratio: Keep a training sample only up to this compression ratio of its label.
+        max_no_speech_prob: Keep a training sample only up to this probability of no speech.
+        max_label_length: Longest label in tokens; training samples above are dropped and counted.
+        timestamp_probability: How often a label that has timestamps keeps them.
+        round_timestamps: Round timestamps to tenths of a second.
+        per_device_train_batch_size: Training samples per device and micro-batch.
+        per_device_eval_batch_size: Evaluation samples per device.
+        gradient_accumulation_steps: Micro-batches per optimiser update.
+        max_steps: Optimiser updates; by default as many as num_train_epochs take.
+        num_train_epochs: Passes over the training data, where max_steps is not given.
+        learning_rate: Peak learning rate.
+        warmup_steps: Updates from 0 to the peak.
+        lr_scheduler_type: linear (to 0) or constant_with_warmup.
+        weight_decay: Decoupled weight decay; never on biases and norms.
+        adam_beta1: Decay of the first moment.
+        adam_beta2: Decay of the second moment.
+        adam_epsilon: Added to the root of the second moment.
+        max_grad_norm: Global norm at which gradients are clipped; 0 for never.
+        precision: full (float32), half_mixed (bfloat16 compute, float32 gradients and optimiser) or
+            full_mixed (bfloat16 gradients and moments too). Parameters and losses are float32 in all.
+        ce_weight: Weight of the cross-entropy; by default 0.8 beside a KL term, 1.0 alone.
+        kl_weight: Weight of the KL divergence; by default 1.0 with a teacher, 0 without.
+        mse_weight: Weight of the squared difference of hidden states.
+        temperature: Temperature of both softmaxes of the KL term.
+        freeze_encoder: Keep the student's encoder; it is shared with the teacher where equal.
+        freeze_decoder: Keep the student's decoder.
+        freeze_embed_positions: Keep the decoder's position embedding.
+        dropout: On embeddings and blocks while training.
+        attention_dropout: On attention probabilities while training.
+        activation_dropout: Inside the feed-forward while training.
+        gradient_checkpointing: Recompute layers in the backward pass: full, dots or
+            dots_with_no_batch_dims; by default every activation is kept.
+        use_scan: Compile the layers as one loop.
+        cache_encoder_states: Keep the frozen encoder's outputs on disk (bfloat16), so that from the
+            second epoch on no encoder runs.
+        encoder_cache_dir: Where they are kept; by default encoder_cache in output_dir.
+        dataloader_num_workers: Threads that decode audio; by default the machine's cores.
+        seed: Decides on order, timestamps and dropout.
+        logging_steps: Updates between two lines of the logs.
+        eval_steps: Updates between two evaluations; by default only at the end.
+        generation_max_length: Most tokens generated per sample in an evaluation.
+        save_steps: Updates between two checkpoints; one is always written at the end.
+        save_total_limit: Checkpoints to keep.
+        resume_from_checkpoint: latest, or a step, to continue the run in output_dir.
+        output_dir: Folder of the exported student, logs and checkpoints.
+        overwrite_output_dir: Allow a folder that is not empty; what an earlier run left is removed.
+        export_dtype: Element type of the exported weights: float16, bfloat16 or float32.
+        push_to_hub: Upload the exported student at the end.
+        hub_model_id: Repository on the Hub; by default the name of output_dir.
+        hub_private_repo: Create it as a private one.
+
+    Raises:
+        InputError: if a value is out of range, or two contradict each other.
+    """
+
+    teacher_model_name_or_path: str | None = None
+    model_name_or_path: str | None = None
+    student_encoder_layers: int | None = None
+    student_decoder_layers: int | None = None
+    student_decoder_layer_indices: list[int] | None = None
+    train_dataset_name: str
+    train_dataset_config_name: str | None = None
+    train_split_name: str | None = None
+    eval_dataset_name: str | None = None
+    eval_dataset_config_name: str | None = None
+    eval_split_name: str | None = None
+    audio_column_name: str = "audio"
+    text_column_name: str | None = "text"
+    label_column_name: str = "whisper_transcript"
+    max_train_samples: int | None = None
+    max_eval_samples: int | None = None
+    dataset_cache_dir: str | None = None
+    language: str | None = None
+    task: str = "transcribe"
+    wer_threshold: float | None = None
+    min_duration_in_seconds: float = 0.0
+    max_duration_in_seconds: float = 30.0
+    min_avg_logprob: float | None = None
+    max_compression_ratio: float | None = None
+    max_no_speech_prob: float | None = None
+    max_label_length: int = 256
+    timestamp_probability: float = 0.2
+    round_timestamps: bool = False
+    per_device_train_batch_size: int = 16
+    per_device_eval_batch_size: int = 16
+    gradient_accumulation_steps: int = 1
+    max_steps: int | None = None
+    num_train_epochs: float = 3.0
+    learning_rate: float = 1e-4
+    warmup_steps: int = 500
+    lr_scheduler_type: str = "linear"
+    weight_decay: float = 0.0
+    adam_beta1: float = 0.9
+    adam_beta2: float = 0.999
+    adam_epsilon: float = 1e-8
+    max_grad_norm: float = 1.0
+    precision: str = "half_mixed"
+    ce_weight: float | None = None
+    kl_weight: float | None = None
+    mse_weight: float = 0.0
+    temperature: float = 2.0
+    freeze_encoder: bool = True
+    freeze_decoder: bool = False
+    freeze_embed_positions: bool = False
+    dropout: float = 0.0
+    attention_dropout: float = 0.0
+    activation_dropout: float = 0.0
+    gradient_checkpointing: str | None = None
+    use_scan: bool = False
+    cache_encoder_states: bool = False
+    encoder_cache_dir: str | None = None
+    dataloader_num_workers: int | None = None
+    seed: int = 0
+    logging_steps: int = 25
+    eval_steps: int | None = None
+    generation_max_length: int = 128
+    save_steps: int = 1000
+    save_total_limit: int | None = 2
+    resume_from_checkpoint: str | None = None
+    output_dir: str
+    overwrite_output_dir: bool = False
+    export_dtype: str = "float16"
+    push_to_hub: bool = False
+    hub_model_id: str | None = None
+    hub_private_repo: bool = False
+
+    def __post_init__(self) -> None:
+        if self.precision not in PRECISIONS:
+            raise InputError(f"precision {self.precision!r} is unknown: expected {', '.join(PRECISIONS)}")
+        if self.export_dtype not in _EXPORT_DTYPES:
+            raise InputError(
+                f"export_dtype {self.export_dtype!r} is unknown: expected {', '.join(_EXPORT_DTYPES)}"
+            )
+        self._check_models()
+        self._check_counts()
+        self._check_combinations()
+        # The rooms' own settings check the rest of the values.
+        _ = self.freezing, self.loss_weights, self.filters, self.labels, self.compute
+        if self.max_steps is not None:
+            self.optimiser(self.max_steps)
+
+    def _check_models(self) -> None:
+        if not (self.teacher_model_name_or_path or self.model_name_or_path):
+            raise InputError(
+                "neither teacher_model_name_or_path nor model_name_or_path is given: name a teacher to "
+                "distil from, or a model to fine-tune"
+            )
+        makes_student = (
+            self.student_encoder_layers,
+            self.student_decoder_layers,
+            self.student_decoder_layer_indices,
+        )
+        if self.model_name_or_path and any(makes_student):
+            raise InputError(
+                f"model_name_or_path {self.model_name_or_path!r} is a student already: leave out student_*_layers"
+            )
+        if self.student_decoder_layers and self.student_decoder_layer_indices:
+            raise InputError("student_decoder_layers and student_decoder_layer_indices are both given")
+        if self.teacher_model_name_or_path is None and (self.kl_weight or self.mse_weight):
+            raise InputError(
+                f"kl_weight {self.kl_weight} and mse_weight {self.mse_weight} need a teacher: "
+                "give teacher_model_name_or_path"
+            )
+
+    def _check_counts(self) -> None:
+        for name in (
+            "per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps",
+            "logging_steps", "eval_steps", "save_steps", "max_steps", "generation_max_length",
+            "max_train_samples", "max_eval_samples", "save_total_limit", "student_encoder_layers",
+            "student_decoder_layers", "dataloader_num_workers",
+        ):  # fmt: skip
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise InputError(f"{name} {value} is below 1")
+        if self.num_train_epochs <= 0:
+            raise InputError(f"num_train_epochs {self.num_train_epochs} is not positive")
+        for name in ("dropout", "attention_dropout", "activation_dropout"):
+            if not 0 <= getattr(self, name) < 1:
+                raise InputError(f"{name} {getattr(self, name)} is not between 0 and 1")
+
+    def _check_combinations(self) -> None:
+        if self.resume_from_checkpoint and self.overwrite_output_dir:
+            raise InputError("resume_from_checkpoint and overwrite_output_dir contradict each other")
+        if self.cache_encoder_states and not self.freeze_encoder:
+            raise InputError("cache_encoder_states needs a frozen encoder: set freeze_encoder")
+        if self.eval_steps is not None and self.eval_dataset_name is None:
+            raise InputError(f"eval_steps {self.eval_steps} is given without eval_dataset_name")
+        if self.eval_dataset_name is not None and self.text_column_name is None:
+            raise InputError("evaluation needs references: give text_column_name")
+        resume = self.resume_from_checkpoint
+        if resume is not None and resume != "latest" and not resume.isdigit():
+            raise InputError(f"resume_from_checkpoint {resume!r} is neither latest nor a step")
+
+    @property
+    def freezing(self) -> Freezing:
+        """Which parts keep their weights."""
+        return Freezing(
+            freeze_encoder=self.freeze_encoder,
+            freeze_decoder=self.freeze_decoder,
+            freeze_embed_positions=self.freeze_embed_positions,
+        )
+
+    @property
+    def loss_weights(self) -> LossWeights:
+        """The weights of the loss with their defaults filled in (RECIPE 5)."""
+        kl = self.kl_weight
+        if kl is None:
+            kl = 1.0 if self.teacher_model_name_or_path else 0.0
+        ce = self.ce_weight if self.ce_weight is not None else (0.8 if kl > 0 else 1.0)
+        return LossWeights(ce=ce, kl=kl, mse=self.mse_weight, temperature=self.temperature)
+
+    @property
+    def uses_teacher(self) -> bool:
+        """Whether the teacher takes part in the loss, not only in the initialisation."""
+        return self.loss_weights.kl > 0 or self.mse_weight > 0
+
+    @property
+    def filters(self) -> FilterConfig:
+        """Filters of the training set."""
+        return FilterConfig(
+            wer_threshold=self.wer_threshold,
+            min_duration_in_seconds=self.min_duration_in_seconds,
+            max_duration_in_seconds=self.max_duration_in_seconds,
+            min_avg_logprob=self.min_avg_logprob,
+            max_compression_ratio=self.max_compression_ratio,
+            max_no_speech_prob=self.max_no_speech_prob,
+        )
+
+    @property
+    def labels(self) -> LabelConfig:
+        """How texts become labels."""
+        return LabelConfig(
+            language=self.language,
+            task=self.task,
+            timestamp_probability=self.timestamp_probability,
+            round_timestamps=self.round_timestamps,
+            max_label_length=self.max_label_length,
+        )
+
+    @property
+    def compute(self) -> ComputeOptions:
+        """How student and teacher compute."""
+        return ComputeOptions(
+            dtype="float32" if self.precision == "full" else "bfloat16",
+            use_scan=self.use_scan,
+            gradient_checkpointing=self.gradient_checkpointing,
+        )
+
+    def optimiser(self, max_steps: int) -> OptimiserConfig:
+        """Return the optimiser's settings for a run of ``max_steps`` updates."""
+        return OptimiserConfig(
+            learning_rate=self.learning_rate,
+            warmup_steps=self.warmup_steps,
+            max_steps=max_steps,
+            lr_scheduler_type=self.lr_scheduler_type,
+            adam_beta1=self.adam_beta1,
+            adam_beta2=self.adam_beta2,
+            adam_epsilon=self.adam_epsilon,
+            weight_decay=self.weight_decay,
+            max_grad_norm=self.max_grad_norm,
+            bfloat16_moments=self.precision == "full_mixed",
+        )
+
+    @property
+    def output_path(self) -> Path:
+        """``output_dir`` as a path."""
+        return Path(self.output_dir).expanduser()

@@ -1,0 +1,117 @@
+"""Evaluation during training: teacher-forced losses and the WER of what the student generates."""
+
+import time
+from typing import Any
+
+import jax
+from jax.sharding import Mesh, NamedSharding
+
+from flax_distil.core import Params, merge
+from flax_distil.data import EvaluationPipeline, PipelineConfig, SpeechData
+from flax_distil.distillation import TokenLossSums
+from flax_distil.metrics import ErrorCounts, word_errors
+from flax_distil.parallel import batch_spec, put_batch
+from flax_distil.text import GenerationSettings, WhisperTokenizer, normaliser
+from flax_distil.transcription import ShortFormTranscriber, TranscriptionOptions
+from flax_distil.workflows.distil_config import DistilConfig
+from flax_distil.workflows.distil_data import LABEL_ARRAYS, DistilData
+from flax_distil.workflows.distil_models import DistilModels
+from flax_distil.workflows.distil_programs import DistilPrograms
+
+
+class StudentEvaluator:
+    """Evaluates the student on every evaluation set, one encoder pass per batch where it is frozen."""
+
+    def __init__(
+        self,
+        config: DistilConfig,
+        data: DistilData,
+        models: DistilModels,
+        programs: DistilPrograms,
+        mesh: Mesh,
+        *,
+        tokenizer: WhisperTokenizer,
+        settings: GenerationSettings,
+    ):
+        """Describe the evaluation; nothing is compiled before the first."""
+        self._config, self._data, self._models = config, data, models
+        self._programs, self._mesh = programs, mesh
+        self._tokenizer, self._settings = tokenizer, settings
+        language = config.language if tokenizer.special.is_multilingual else "en"
+        self._normalise = normaliser(language if config.task == "transcribe" else "en")
+
+    def evaluate(self, params: Params) -> dict[str, dict[str, float]]:
+        """Return the figures of every evaluation set, by its name.
+
+        ``loss``, ``ce_loss``, ``kl_loss`` (temperature 1, per label token), ``accuracy``, ``wer``
+        (percent), ``samples``, ``skipped`` and ``seconds``.
+        """
+        student = merge(params, self._models.frozen)
+        transcriber = ShortFormTranscriber(
+            self._models.student.config,
+            student,
+            self._tokenizer,
+            self._settings,
+            options=TranscriptionOptions(
+                language=self._config.language,
+                task=self._config.task,
+                max_new_tokens=self._config.generation_max_length,
+            ),
+            compute=self._config.compute,
+            batch_sharding=NamedSharding(self._mesh, batch_spec("samples_BW")),
+        )
+        return {data.name: self._evaluate_set(data, params, transcriber) for data in self._data.evaluation}
+
+    def _evaluate_set(
+        self, data: SpeechData, params: Params, transcriber: ShortFormTranscriber
+    ) -> dict[str, float]:
+        start = time.perf_counter()
+        batch_size = self._config.per_device_eval_batch_size * self._mesh.size
+        pipeline = EvaluationPipeline(
+            data,
+            PipelineConfig(batch_size=batch_size, num_threads=self._config.dataloader_num_workers),
+            labels=self._data.labels,
+            too_long="skip",
+        )
+        sums, errors, samples = None, ErrorCounts(), 0
+        for batch in pipeline:
+            added, transcripts = self._run_batch(batch, params, transcriber)
+            sums = added if sums is None else jax.tree.map(lambda a, b: a + b, sums, added)
+            valid = batch["valid_B"]
+            samples += int(valid.sum())
+            pairs = [
+                (reference, transcript.text)
+                for reference, transcript, real in zip(batch["references"], transcripts, valid, strict=True)
+                if real
+            ]
+            errors += word_errors([r for r, _ in pairs], [t for _, t in pairs], self._normalise)
+        figures = {
+            "wer": errors.wer,
+            "samples": samples,
+            "skipped": len(pipeline.skipped),
+            "seconds": time.perf_counter() - start,
+        }
+        return figures if sums is None else _per_token(jax.device_get(sums)) | figures
+
+    def _run_batch(self, batch: dict[str, Any], params: Params, transcriber: ShortFormTranscriber) -> tuple:
+        """Dispatch the losses and the search of one batch, then wait for the transcripts."""
+        models, arrays = self._models, {name: batch[name] for name in LABEL_ARRAYS}
+        sent = put_batch(arrays | {"samples_BW": batch["samples_BW"]}, self._mesh)
+        if self._config.freeze_encoder and "encoder" not in models.teacher_params:
+            samples = {"samples_BW": sent.pop("samples_BW")}
+            sent |= self._programs.encode(models.frozen["encoder"], samples)
+            handle = transcriber.dispatch_states(sent["states_BSD"])
+        else:
+            handle = transcriber.dispatch(sent["samples_BW"])
+        sums = self._programs.evaluate(params, models.frozen, models.teacher_params, sent)
+        return sums, transcriber.collect(handle)
+
+
+def _per_token(sums: TokenLossSums) -> dict[str, float]:
+    tokens = max(float(sums.tokens), 1.0)
+    return {
+        "loss": float(sums.total) / tokens,
+        "ce_loss": float(sums.ce) / tokens,
+        "kl_loss": float(sums.kl) / tokens,
+        "accuracy": float(sums.correct) / tokens,
+    }
