@@ -44,7 +44,8 @@ class OptimiserConfig:
     def __post_init__(self) -> None:
         if self.lr_scheduler_type not in ("linear", "constant_with_warmup"):
             raise InputError(
-                f"lr_scheduler_type {self.lr_scheduler_type!r} is unknown: expected linear or constant_with_warmup"
+                f"lr_scheduler_type {self.lr_scheduler_type!r} is unknown: "
+                "expected linear or constant_with_warmup"
             )
         if self.max_steps < 1 or self.warmup_steps < 0 or self.learning_rate < 0:
             raise InputError(

@@ -164,10 +164,14 @@ def _loss(
     metrics = {"ce_loss": sums.ce / tokens, "kl_loss": sums.kl / tokens, "accuracy": sums.correct / tokens}
     if config.weights.mse > 0:
         mse = (
-            hidden_state_error(forward["student_layers"], forward["teacher_layers"], batch["loss_mask_BT"])
+            hidden_state_error(
+                forward["student_layers"],
+                jax.lax.stop_gradient(forward["teacher_layers"]),
+                batch["loss_mask_BT"],
+            )
             / tokens
         )
-        if "teacher_encoder_layers" in forward:
+        if "encoder" in teacher:
             mse += (
                 hidden_state_error(forward["student_encoder_layers"], forward["teacher_encoder_layers"])
                 / frames
@@ -185,33 +189,40 @@ def _forward(
     key: Array | None,
     *,
     trains_encoder: bool,
-) -> dict[str, Array]:
+) -> dict[str, Array | None]:
     """Run encoder(s) and decoders; an encoder that both share runs once."""
     rates = (config.student.dropout, config.student.attention_dropout, config.student.activation_dropout)
     encoder_key, decoder_key = (None, None) if key is None or not any(rates) else jax.random.split(key)
-    forward: dict[str, Array] = {}
+    with_layers = config.weights.mse > 0
+    tokens = batch["decoder_input_ids_BT"]
+    forward: dict[str, Array | None] = {}
+
+    def run_encoder(which: str, options: ComputeOptions, params: Params, key: Array | None) -> Array:
+        encoder = bind_encoder(getattr(config, which), options, params["encoder"])
+        collect = with_layers and "encoder" in teacher
+        states, forward[f"{which}_encoder_layers"] = encoder(batch["mel_BRM"], key, collect_layers=collect)
+        return states
+
+    def run_decoder(which: str, options: ComputeOptions, params: Params, key: Array | None) -> None:
+        decoder = bind_decoder(getattr(config, which), options, params["decoder"])
+        forward[which], forward[f"{which}_layers"] = decoder(tokens, states, key, collect_layers=with_layers)
+
     if "states_BSD" in batch:
         states = batch["states_BSD"]
+    elif trains_encoder:
+        states = run_encoder("student", config.student_options, student, encoder_key)
     else:
-        options = config.student_options if trains_encoder or not teacher else config.teacher_options
-        encoder = bind_encoder(config.student, options, student["encoder"])
-        states, layers = encoder(batch["mel_BRM"], encoder_key if trains_encoder else None)
-        forward["student_encoder_layers"] = layers
-    tokens = batch["decoder_input_ids_BT"]
-    decoder = bind_decoder(config.student, config.student_options, student["decoder"])
-    forward["student"], forward["student_layers"] = decoder(tokens, states, decoder_key)
-    if not teacher:
-        return forward
-    if "encoder" in teacher:
-        other = bind_encoder(config.teacher, config.teacher_options, teacher["encoder"])
-        states, forward["teacher_encoder_layers"] = other(batch["mel_BRM"])
-    other = bind_decoder(config.teacher, config.teacher_options, teacher["decoder"])
-    forward["teacher"], forward["teacher_layers"] = jax.lax.stop_gradient(other(tokens, states))
+        states = run_encoder("student", config.teacher_options, student, None)
+    run_decoder("student", config.student_options, student, decoder_key)
+    if teacher:
+        if "encoder" in teacher:
+            states = run_encoder("teacher", config.teacher_options, teacher, None)
+        run_decoder("teacher", config.teacher_options, jax.lax.stop_gradient(teacher), None)
     return forward
 
 
 def _token_losses(
-    config: StepConfig, forward: dict[str, Array], student: Params, teacher: Params, batch: Batch
+    config: StepConfig, forward: dict[str, Array | None], student: Params, teacher: Params, batch: Batch
 ) -> TokenLossSums:
     def flat(hidden_BTD: Array) -> Array:
         return hidden_BTD.reshape(-1, hidden_BTD.shape[-1])

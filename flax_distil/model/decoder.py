@@ -104,17 +104,20 @@ class Decoder(nnx.Module):
         tokens_BT: Int[Array, "B T"],
         states_BSD: Float[Array, "B S D"],
         key: Array | None = None,
-    ) -> tuple[Float[Array, "B T D"], Float[Array, "L B T D"]]:
+        *,
+        collect_layers: bool = False,
+    ) -> tuple[Float[Array, "B T D"], Float[Array, "L B T D"] | None]:
         """Run whole sequences with a causal mask (teacher forcing).
 
         Args:
             tokens_BT: token ids; padding goes to the right, where no real token sees it.
             states_BSD: encoder states.
             key: random key of the dropouts while training.
+            collect_layers: also return every layer's output.
 
         Returns:
-            Hidden states after the final norm, ready for :meth:`logits`, and the output
-            of every layer before it [L, B, T, D], in the compute dtype.
+            Hidden states after the final norm, ready for :meth:`logits`, and, if asked for,
+            the output of every layer before it [L, B, T, D], in the compute dtype.
 
         Raises:
             ValueError: if T exceeds ``max_target_positions``.
@@ -133,6 +136,7 @@ class Decoder(nnx.Module):
             x_BTD,
             options=self.options,
             key=stack_key,
+            collect_layers=collect_layers,
         )
         return self.norm(x_BTD), layers_LBTD
 

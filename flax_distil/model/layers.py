@@ -138,20 +138,20 @@ def run_stack(
     *,
     options: ComputeOptions,
     key: Array | None,
-) -> tuple[Float[Array, "B T D"], Float[Array, "L B T D"]]:
+    collect_layers: bool = False,
+) -> tuple[Float[Array, "B T D"], Float[Array, "L B T D"] | None]:
     """Run ``x = apply(layer, x, key)`` through a stack of layers.
 
     Returns:
-        The last layer's output, and every layer's output in order (dead code, and so
-        free, where the caller does not use it).
+        The last layer's output and, if asked for, every layer's output in order.
     """
     graph, stacked = nnx.split(stack)
     count = layer_count(stack)
 
-    def body(x: Array, layer: tuple[Any, Array | None]) -> tuple[Array, Array]:
+    def body(x: Array, layer: tuple[Any, Array | None]) -> tuple[Array, Array | None]:
         parameters, layer_key = layer
         x = apply(nnx.merge(graph, parameters), x, layer_key)
-        return x, x
+        return x, x if collect_layers else None
 
     if options.gradient_checkpointing is not None:
         body = jax.checkpoint(body, policy=CHECKPOINT_POLICIES[options.gradient_checkpointing])
@@ -163,4 +163,4 @@ def run_stack(
         layer = jax.tree.map(lambda leaf, i=index: leaf[i], (stacked, keys))
         x_BTD, output = body(x_BTD, layer)
         outputs.append(output)
-    return x_BTD, jnp.stack(outputs)
+    return x_BTD, jnp.stack(outputs) if collect_layers else None

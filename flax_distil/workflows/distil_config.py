@@ -195,7 +195,8 @@ class DistilConfig:
         )
         if self.model_name_or_path and any(makes_student):
             raise InputError(
-                f"model_name_or_path {self.model_name_or_path!r} is a student already: leave out student_*_layers"
+                f"model_name_or_path {self.model_name_or_path!r} is a student already: "
+                "leave out student_*_layers"
             )
         if self.student_decoder_layers and self.student_decoder_layer_indices:
             raise InputError("student_decoder_layers and student_decoder_layer_indices are both given")
