@@ -29,7 +29,7 @@ benchmark: $(VENV)/.installed
 lock:
 	rm -rf .venv-lock && $(PYTHON) -m venv .venv-lock
 	.venv-lock/bin/pip install -q ".[dev,demo]"
-	.venv-lock/bin/pip freeze --exclude flax-distil > $(LOCK)
+	.venv-lock/bin/pip freeze --exclude flax-distil | sed "s/+cpu$$//" > $(LOCK)
 	rm -rf .venv-lock
 
 $(VENV)/.installed: setup.py $(LOCK)

@@ -1,0 +1,1 @@
+"""The command line; imports nothing heavy until a command is known."""

@@ -1,0 +1,75 @@
+"""``flax-distil COMMAND``: flags made from the configuration of each command."""
+
+import importlib
+import logging
+import sys
+from collections.abc import Sequence
+
+from flax_distil import __version__
+
+COMMANDS = {
+    "pseudo-label": ("pseudo_label", "PseudoLabelConfig", "run_pseudo_labelling", "transcribe a corpus with a teacher"),
+    "init-student": ("conversion", "InitStudentConfig", "run_student_initialisation", "make a student of a teacher's layers"),
+    "distil": ("distil", "DistilConfig", "run_distillation", "train a student, or fine-tune on labels alone"),
+    "eval": ("evaluate", "EvalConfig", "run_evaluation", "measure word error rate and speed"),
+    "transcribe": ("transcribe", "TranscribeConfig", "run_transcription", "transcribe audio files of at most 30 s"),
+    "export": ("conversion", "ExportConfig", "run_export", "write a checkpoint as a Hugging Face folder"),
+}  # fmt: skip
+"""Command to workflow module, configuration, function and one line of help."""
+
+_USAGE = "usage: flax-distil COMMAND [flags]\n\nDistil OpenAI Whisper with JAX and Flax.\n\ncommands:\n" + "\n".join(
+    f"  {name:<14}{entry[3]}" for name, entry in COMMANDS.items()
+) + "\n\n'flax-distil COMMAND --help' lists the flags; --config FILE reads them from YAML or JSON.\n"  # fmt: skip
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command line and return its exit status: 0, 2 for bad input, 130 if interrupted."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(_USAGE, end="")
+        return 0 if arguments else 2
+    if arguments[0] == "--version":
+        print(__version__)
+        return 0
+    command, *rest = arguments
+    if command not in COMMANDS:
+        print(f"error: unknown command {command!r}: expected one of {', '.join(COMMANDS)}", file=sys.stderr)
+        return 2
+    return run_command(command, rest)
+
+
+def run_command(command: str, arguments: Sequence[str]) -> int:
+    """Run one command with its flags and return the exit status."""
+    from flax_distil.cli.flags import read_flags
+    from flax_distil.core import InputError
+
+    module_name, config_name, function_name, _ = COMMANDS[command]
+    module = importlib.import_module(f"flax_distil.workflows.{module_name}")
+    _set_up_logging()
+    try:
+        config = read_flags(getattr(module, config_name), arguments, program=f"flax-distil {command}")
+        getattr(module, function_name)(config)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    except SystemExit as stop:  # of the parser: --help or a bad flag
+        return stop.code if isinstance(stop.code, int) else 2
+    return 0
+
+
+def _set_up_logging() -> None:
+    """Show what this package says, and of other libraries only warnings."""
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    logging.getLogger("flax_distil").setLevel(logging.INFO)
+
+
+def script(command: str) -> None:
+    """Run a command as a script of its own (``run_distillation.py``) and exit."""
+    sys.exit(run_command(command, sys.argv[1:]))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

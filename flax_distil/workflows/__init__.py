@@ -1,0 +1,1 @@
+"""Rooms composed into jobs: pseudo-label, initialise, distil, evaluate, transcribe, export."""

@@ -1,0 +1,112 @@
+"""One checkpoint into another: a student of a teacher, or the same model in another format."""
+
+import dataclasses
+import logging
+from pathlib import Path
+
+import jax.numpy as jnp
+
+from flax_distil.core import InputError
+from flax_distil.weights import (
+    EXPORT_DTYPES,
+    Checkpoint,
+    UploadError,
+    export_checkpoint,
+    initialise_student,
+    load_checkpoint,
+    push_to_hub,
+)
+from flax_distil.workflows.outputs import check_output_dir, staged
+
+log = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ExportConfig:
+    """Write any readable checkpoint as a Hugging Face folder.
+
+    Attributes:
+        model_name_or_path: Hugging Face or CTranslate2 folder, or Hub id.
+        output_dir: Folder to write.
+        overwrite_output_dir: Replace a folder that is not empty.
+        dtype: Element type of the weights: float16, bfloat16 or float32.
+        push_to_hub: Upload it afterwards.
+        hub_model_id: Repository on the Hub; by default the name of output_dir.
+        hub_private_repo: Create it as a private one.
+    """
+
+    model_name_or_path: str
+    output_dir: str
+    overwrite_output_dir: bool = False
+    dtype: str = "float16"
+    push_to_hub: bool = False
+    hub_model_id: str | None = None
+    hub_private_repo: bool = False
+
+    def __post_init__(self) -> None:
+        if self.dtype not in [str(jnp.dtype(dtype)) for dtype in EXPORT_DTYPES]:
+            raise InputError(f"dtype {self.dtype!r} is unknown: expected float16, bfloat16 or float32")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class InitStudentConfig:
+    """Make a student of a teacher's layers.
+
+    Attributes:
+        teacher_model_name_or_path: Teacher, a folder or Hub id.
+        decoder_layers: Decoder layers of the student, maximally spaced; by default 2.
+        encoder_layers: Encoder layers of the student; by default all.
+        decoder_layer_indices: The teacher's decoder layers to copy, instead of a number.
+        encoder_layer_indices: The teacher's encoder layers to copy, instead of a number.
+        output_dir: Folder to write.
+        overwrite_output_dir: Replace a folder that is not empty.
+        dtype: Element type of the weights: float16, bfloat16 or float32.
+    """
+
+    teacher_model_name_or_path: str
+    decoder_layers: int | None = None
+    encoder_layers: int | None = None
+    decoder_layer_indices: list[int] | None = None
+    encoder_layer_indices: list[int] | None = None
+    output_dir: str
+    overwrite_output_dir: bool = False
+    dtype: str = "float32"
+
+    def __post_init__(self) -> None:
+        if self.dtype not in [str(jnp.dtype(dtype)) for dtype in EXPORT_DTYPES]:
+            raise InputError(f"dtype {self.dtype!r} is unknown: expected float16, bfloat16 or float32")
+
+
+def run_export(config: ExportConfig) -> Path:
+    """Write the folder, upload it if asked to, and return it; a failed upload is only reported."""
+    folder = check_output_dir(config.output_dir, overwrite=config.overwrite_output_dir)
+    _write(load_checkpoint(config.model_name_or_path), folder, config.dtype)
+    if config.push_to_hub:
+        repo_id = config.hub_model_id or folder.name
+        try:
+            log.info("uploaded to %s", push_to_hub(folder, repo_id, private=config.hub_private_repo))
+        except UploadError as error:
+            log.error("%s", error)
+    return folder
+
+
+def run_student_initialisation(config: InitStudentConfig) -> Path:
+    """Write the student's folder and return it."""
+    folder = check_output_dir(config.output_dir, overwrite=config.overwrite_output_dir)
+    default = 2 if config.decoder_layers is None and config.decoder_layer_indices is None else None
+    student = initialise_student(
+        load_checkpoint(config.teacher_model_name_or_path),
+        encoder_layers=config.encoder_layers,
+        decoder_layers=config.decoder_layers or default,
+        encoder_layer_indices=config.encoder_layer_indices,
+        decoder_layer_indices=config.decoder_layer_indices,
+    )
+    return _write(student, folder, config.dtype)
+
+
+def _write(checkpoint: Checkpoint, folder: Path, dtype: str) -> Path:
+    with staged(folder) as scratch:
+        export_checkpoint(
+            checkpoint.params, checkpoint.config, scratch, files=checkpoint.files, dtype=jnp.dtype(dtype)
+        )
+    return folder

@@ -1,0 +1,6 @@
+"""``flax-distil distil`` under the name that users of the original know."""
+
+from flax_distil.cli.main import script
+
+if __name__ == "__main__":
+    script("distil")
