@@ -9,10 +9,11 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import jax
 import jax.numpy as jnp
 
 from flax_distil.core import InputError
-from flax_distil.weights import Checkpoint, UploadError, export_checkpoint, push_to_hub
+from flax_distil.weights import EXPORT_DTYPES, Checkpoint, UploadError, export_checkpoint, push_to_hub
 
 log = logging.getLogger(__name__)
 
@@ -57,6 +58,12 @@ def check_output_dir(output_dir: str, *, overwrite: bool) -> Path:
             f"output_dir {output_dir!r} is not empty: choose another, or set overwrite_output_dir"
         )
     return folder
+
+
+def check_dtype(dtype: str) -> None:
+    """Raise ``InputError`` unless weights can be written in this element type."""
+    if dtype not in EXPORT_DTYPES:
+        raise InputError(f"dtype {dtype!r} is unknown: expected {', '.join(EXPORT_DTYPES)}")
 
 
 @contextlib.contextmanager
@@ -118,7 +125,7 @@ def write_model(
         export_checkpoint(
             checkpoint.params, checkpoint.config, stage, files=checkpoint.files, dtype=jnp.dtype(dtype)
         )
-    written = WrittenModel(output_dir=folder, parameters=checkpoint_size(checkpoint))
+    written = WrittenModel(output_dir=folder, parameters=parameter_count(checkpoint))
     if not push:
         return written
     try:
@@ -129,11 +136,9 @@ def write_model(
     return dataclasses.replace(written, address=address)
 
 
-def checkpoint_size(checkpoint: Checkpoint) -> int:
+def parameter_count(checkpoint: Checkpoint) -> int:
     """Return how many numbers the weights hold."""
-    from jax import tree
-
-    return sum(leaf.size for leaf in tree.leaves(checkpoint.params))
+    return sum(leaf.size for leaf in jax.tree.leaves(checkpoint.params))
 
 
 def _replace_entries(stage: Path, folder: Path, stale: Sequence[str]) -> None:

@@ -4,7 +4,6 @@ import dataclasses
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 from jax.sharding import NamedSharding, PartitionSpec
 
@@ -15,6 +14,7 @@ from flax_distil.text import Normaliser, WhisperTokenizer, normaliser
 from flax_distil.transcription import DispatchedBatch, ShortFormTranscriber, Transcript, TranscriptionOptions
 from flax_distil.weights import load_checkpoint
 from flax_distil.workflows.distil_models import read_tokenizer
+from flax_distil.workflows.output_folder import parameter_count
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -168,7 +168,7 @@ class SpeechModel:
             revision=self._config.model_revision,
             sharding=lambda path: everywhere,
         )
-        self.parameters = sum(leaf.size for leaf in jax.tree.leaves(checkpoint.params))
+        self.parameters = parameter_count(checkpoint)
         return self._transcriber(checkpoint.params)
 
     def _transcriber(self, params: dict[str, Any]) -> ShortFormTranscriber:

