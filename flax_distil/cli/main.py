@@ -8,18 +8,29 @@ from collections.abc import Sequence
 from flax_distil import __version__
 
 COMMANDS = {
-    "pseudo-label": ("pseudo_label", "PseudoLabelConfig", "run_pseudo_labelling", "transcribe a corpus with a teacher"),
-    "init-student": ("conversion", "InitStudentConfig", "run_student_initialisation", "make a student of a teacher's layers"),
-    "distil": ("distil", "DistilConfig", "run_distillation", "train a student, or fine-tune on labels alone"),
-    "eval": ("evaluate", "EvalConfig", "run_evaluation", "measure word error rate and speed"),
-    "transcribe": ("transcribe", "TranscribeConfig", "run_transcription", "transcribe audio files of at most 30 s"),
-    "export": ("conversion", "ExportConfig", "run_export", "write a checkpoint as a Hugging Face folder"),
-}  # fmt: skip
-"""Command to workflow module, configuration, function and one line of help."""
+    "pseudo-label": ("pseudo_label", "PseudoLabelConfig", "run_pseudo_labelling"),
+    "init-student": ("conversion", "InitStudentConfig", "run_student_initialisation"),
+    "distil": ("distil", "DistilConfig", "run_distillation"),
+    "eval": ("evaluate", "EvalConfig", "run_evaluation"),
+    "transcribe": ("transcribe", "TranscribeConfig", "run_transcription"),
+    "export": ("conversion", "ExportConfig", "run_export"),
+}
+"""Command to workflow module, configuration and function."""
 
-_USAGE = "usage: flax-distil COMMAND [flags]\n\nDistil OpenAI Whisper with JAX and Flax.\n\ncommands:\n" + "\n".join(
-    f"  {name:<14}{entry[3]}" for name, entry in COMMANDS.items()
-) + "\n\n'flax-distil COMMAND --help' lists the flags; --config FILE reads them from YAML or JSON.\n"  # fmt: skip
+_USAGE = """usage: flax-distil COMMAND [flags]
+
+Distil OpenAI Whisper with JAX and Flax.
+
+commands:
+  pseudo-label  transcribe a corpus with a teacher
+  init-student  make a student of a teacher's layers
+  distil        train a student, or fine-tune on labels alone
+  eval          measure word error rate and speed
+  transcribe    transcribe audio files of at most 30 s
+  export        write a checkpoint as a Hugging Face folder
+
+'flax-distil COMMAND --help' lists the flags; --config FILE reads them from YAML or JSON.
+"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -43,7 +54,7 @@ def run_command(command: str, arguments: Sequence[str]) -> int:
     from flax_distil.cli.flags import read_flags
     from flax_distil.core import InputError
 
-    module_name, config_name, function_name, _ = COMMANDS[command]
+    module_name, config_name, function_name = COMMANDS[command]
     module = importlib.import_module(f"flax_distil.workflows.{module_name}")
     _set_up_logging()
     try:
