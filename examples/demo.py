@@ -166,7 +166,7 @@ def main() -> None:
     parser.add_argument("--teacher", help="folder or Hub id; by default the embedded tiny.en")
     parser.add_argument("--dataset", default=str(CORPUS), help="data set with splits train and validation")
     parser.add_argument("--output_dir", type=Path, default=Path("outputs/demo"))
-    parser.add_argument("--max_steps", type=int, default=200)
+    parser.add_argument("--max_steps", type=int, default=120)
     flags = parser.parse_args()
     summary = run_demo(
         flags.teacher or str(embedded_teacher()), flags.dataset, flags.output_dir, flags.max_steps

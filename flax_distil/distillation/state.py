@@ -1,12 +1,13 @@
 """What changes while training, told apart from what does not."""
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from flax_distil.core import Array, InputError, Int, Params, flatten, partition
+from flax_distil.core import InputError, Params, flatten, partition
 
 
 @jax.tree_util.register_dataclass
@@ -15,12 +16,12 @@ class TrainState:
     """All that a training step changes, and all that a checkpoint holds.
 
     Attributes:
-        step: optimiser updates done.
+        step: optimiser updates done, int32 [] (its shape alone where a state is abstract).
         params: trainable leaves of the student only, float32.
         opt_state: moments of exactly those leaves.
     """
 
-    step: Int[Array, ""]
+    step: Any
     params: Params
     opt_state: optax.OptState
 

@@ -1,7 +1,7 @@
 """Recordings of at most 30 s, in batches: log-mel, encoder and search on the device."""
 
 import time
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -132,7 +132,7 @@ class ShortFormTranscriber:
 
     def collect(self, batch: DispatchedBatch) -> list[Transcript]:
         """Wait for a dispatched batch and return its transcripts in order."""
-        result = jax.device_get(batch.result)
+        result = jax.device_get(vars(batch.result))
         return [self._transcript(result, row, language) for row, language in enumerate(batch.languages)]
 
     def _languages(self, states_BSD: Array) -> list[str]:
@@ -145,17 +145,17 @@ class ShortFormTranscriber:
         codes = list(special.languages)
         return [codes[index] for index in best_B]
 
-    def _transcript(self, result: GreedyResult, row: int, language: str) -> Transcript:
-        length = int(result.length_B[row])
-        tokens = result.tokens_BT[row, :length].tolist()
+    def _transcript(self, result: dict[str, Any], row: int, language: str) -> Transcript:
+        length = int(result["length_B"][row])
+        tokens = result["tokens_BT"][row, :length].tolist()
         stamped = self._options.return_timestamps
         return Transcript(
             text=self._tokenizer.decode(tokens).strip(),
             text_with_timestamps=self._tokenizer.decode(tokens, with_timestamps=True) if stamped else None,
             tokens=tokens,
-            token_logprobs=result.logprobs_BT[row, : length + 1].tolist(),
-            avg_logprob=float(result.avg_logprob_B[row]),
-            no_speech_prob=float(result.no_speech_prob_B[row]),
+            token_logprobs=result["logprobs_BT"][row, : length + 1].tolist(),
+            avg_logprob=float(result["avg_logprob_B"][row]),
+            no_speech_prob=float(result["no_speech_prob_B"][row]),
             language=language,
         )
 
