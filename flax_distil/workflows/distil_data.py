@@ -85,7 +85,7 @@ def load_data(config: DistilConfig, tokenizer: WhisperTokenizer) -> DistilData:
         max_label_length=config.max_label_length,
     )
     log.info("training data: %s", kept.summary())
-    return DistilData(train=train.select(kept.kept), evaluation=evaluation, labels=labels)
+    return DistilData(train=train.select(kept.kept.tolist()), evaluation=evaluation, labels=labels)
 
 
 def open_cache(

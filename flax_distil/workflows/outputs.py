@@ -8,12 +8,16 @@ from pathlib import Path
 
 from flax_distil.core import InputError
 
+_MARKS = ("results.json", "dataset_info.json", "model.safetensors", "model.safetensors.index.json")
+"""One of these is in every folder that a command here wrote."""
+
 
 def check_output_dir(output_dir: str, *, overwrite: bool) -> Path:
     """Return the folder as a path.
 
     Raises:
-        InputError: if it is a file, or holds something and ``overwrite`` is not set.
+        InputError: if it is a file, holds something and ``overwrite`` is not set, or holds
+            something that no command here wrote: replacing it would lose a stranger's files.
     """
     folder = Path(output_dir).expanduser()
     if folder.exists() and not folder.is_dir():
@@ -21,6 +25,10 @@ def check_output_dir(output_dir: str, *, overwrite: bool) -> Path:
     if folder.is_dir() and any(folder.iterdir()) and not overwrite:
         raise InputError(
             f"output_dir {output_dir!r} is not empty: choose another, or set overwrite_output_dir"
+        )
+    if folder.is_dir() and any(folder.iterdir()) and not any((folder / mark).exists() for mark in _MARKS):
+        raise InputError(
+            f"output_dir {output_dir!r} holds files not written by flax-distil and is not replaced: choose another"
         )
     return folder
 

@@ -11,6 +11,7 @@ from flax_distil.text import normaliser
 from flax_distil.transcription import TranscriptionOptions
 from flax_distil.weights import load_checkpoint
 from flax_distil.workflows.batch_transcription import BatchTranscriber, TranscribedSet
+from flax_distil.workflows.distil_models import read_tokenizer
 from flax_distil.workflows.outputs import check_output_dir, staged
 
 log = logging.getLogger(__name__)
@@ -80,7 +81,8 @@ def run_pseudo_labelling(config: PseudoLabelConfig) -> Path:
     """
     folder = check_output_dir(config.output_dir, overwrite=config.overwrite_output_dir)
     described = load_checkpoint(config.model_name_or_path, config_only=True)
-    if described.files.generation_config.get("is_multilingual") and config.language is None:
+    tokenizer, _ = read_tokenizer(described.files)
+    if tokenizer.special.is_multilingual and config.language is None:
         raise InputError(
             f"language is not given, and teacher {config.model_name_or_path!r} is multilingual: "
             "name the language"

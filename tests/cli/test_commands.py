@@ -26,7 +26,7 @@ def test_an_unknown_command_is_refused(capsys):
 
 
 def test_transcribe_writes_what_was_said(tiny_en_dir, prompts_dir, tmp_path):
-    file = prompts_dir / "train" / "conf-full.ogg"
+    file = prompts_dir / "validation" / "conf-full.ogg"
     assert main(["transcribe", str(file), "--model", str(tiny_en_dir), "--output_dir", str(tmp_path)]) == 0
     document = json.loads((tmp_path / "conf-full.json").read_text())
     assert document["text"] == "That conference is full."
@@ -115,7 +115,7 @@ BAD_INPUT = [
     (["eval", "--model_name_or_path=./nowhere", "--dataset_name={prompts}",
       "--dataset_split_name=validation"], "nowhere"),
     (["transcribe", "{prompts}/LICENSE", "--model={model}"], "LICENSE"),
-    (["transcribe", "{prompts}/train/conf-full.ogg", "--model={model}", "--language=klingon"], "klingon"),
+    (["transcribe", "{prompts}/validation/conf-full.ogg", "--model={model}", "--language=klingon"], "klingon"),
     (["distil", "--train_dataset_name={prompts}", "--output_dir={out}"], "teacher_model_name_or_path"),
     (["distil", "--teacher_model_name_or_path={model}", "--train_dataset_name={prompts}",
       "--output_dir={out}",
@@ -148,3 +148,11 @@ def test_audio_over_30_seconds_is_refused_before_the_model_is_read(tmp_path, cap
     soundfile.write(file, np.zeros(16000 * 31, np.float32), 16000)
     assert main(["transcribe", str(file), "--model=./nowhere"]) == 2
     assert "31.0 s" in capsys.readouterr().err
+
+
+def test_overwriting_never_removes_a_folder_that_is_not_an_output(tiny_en_dir, tmp_path, capsys):
+    (tmp_path / "thesis.txt").write_text("years of work")
+    source = f"--model_name_or_path={tiny_en_dir}"
+    assert main(["export", source, f"--output_dir={tmp_path}", "--overwrite_output_dir"]) == 2
+    assert "not written by" in capsys.readouterr().err
+    assert (tmp_path / "thesis.txt").read_text() == "years of work"
