@@ -28,7 +28,8 @@ def check_output_dir(output_dir: str, *, overwrite: bool) -> Path:
         )
     if folder.is_dir() and any(folder.iterdir()) and not any((folder / mark).exists() for mark in _MARKS):
         raise InputError(
-            f"output_dir {output_dir!r} holds files not written by flax-distil and is not replaced: choose another"
+            f"output_dir {output_dir!r} holds files not written by flax-distil and is not replaced: "
+            "choose another"
         )
     return folder
 
