@@ -5,7 +5,7 @@ TEACHER ?=
 DATASET ?=
 LOCK := requirements/ci.txt
 
-.PHONY: test test-all demo lint benchmark lock clean
+.PHONY: test test-all demo lint lock clean
 
 test: $(VENV)/.installed
 	$(VENV)/bin/python -m pytest -m "not slow"
@@ -20,10 +20,6 @@ lint: $(VENV)/.installed
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
-
-benchmark: $(VENV)/.installed
-	$(VENV)/bin/python -m benchmarks.distillation_step
-	$(VENV)/bin/python -m benchmarks.generation
 
 # The exact versions that CI uses, from the ranges of setup.py.
 lock:
