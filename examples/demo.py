@@ -11,6 +11,7 @@ import hashlib
 import importlib.util
 import json
 import shutil
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -26,6 +27,7 @@ from flax_distil.workflows.training_log import read_metrics
 
 TEACHER_SHA256 = "1a5afae06a4db91c975c9a9d78be5cc110ee4ea022ad57d55492e4550e936b2a"
 CORPUS = Path(__file__).parent / "asterisk_prompts"
+MARK = ".flax_distil_demo"
 MAX_NEW_TOKENS = 96  # an untrained student never stops by itself
 
 
@@ -59,8 +61,12 @@ class Stages:
 def run_demo(teacher: str, dataset: str, output: Path, max_steps: int) -> dict[str, Any]:
     """Run every stage and return the summary."""
     stages = Stages()
-    shutil.rmtree(output, ignore_errors=True)
-    output.mkdir(parents=True)
+    if output.is_dir() and any(output.iterdir()):
+        if not (output / MARK).is_file():
+            raise InputError(f"{str(output)!r} holds files that no demo wrote: choose another --output_dir")
+        shutil.rmtree(output)
+    output.mkdir(parents=True, exist_ok=True)
+    (output / MARK).write_text("made by examples/demo.py, which replaces this folder\n")
 
     def evaluate(name: str, model: str) -> dict[str, Any]:
         config = EvalConfig(
@@ -168,9 +174,12 @@ def main() -> None:
     parser.add_argument("--output_dir", type=Path, default=Path("outputs/demo"))
     parser.add_argument("--max_steps", type=int, default=120)
     flags = parser.parse_args()
-    summary = run_demo(
-        flags.teacher or str(embedded_teacher()), flags.dataset, flags.output_dir, flags.max_steps
-    )
+    try:
+        teacher = flags.teacher or str(embedded_teacher())
+        summary = run_demo(teacher, flags.dataset, flags.output_dir, flags.max_steps)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
     print("\n" + format_summary(summary))
     print(f"\nexported student: {summary['export_dir']}")
     print(f"learning curve:   {flags.output_dir / 'learning_curve.png'}")
