@@ -9,18 +9,27 @@ from pathlib import Path
 
 from flax_distil.core import InputError
 
+_MARKS = ("results.json", "dataset_info.json", "model.safetensors", "model.safetensors.index.json")
+"""One of these is in every folder that a command here wrote."""
+
 
 def check_output_dir(output_dir: str, *, overwrite: bool) -> Path:
     """Return the folder as an absolute path.
 
     Raises:
-        InputError: if it is a file, cannot be written to, or holds something and ``overwrite``
-            is not set.
+        InputError: if it is a file, cannot be written to, holds something and ``overwrite`` is
+            not set, or holds only what no command here wrote.
     """
     folder = check_writable(output_dir)
-    if folder.is_dir() and any(folder.iterdir()) and not overwrite:
+    taken = folder.is_dir() and any(folder.iterdir())
+    if taken and not overwrite:
         raise InputError(
             f"output_dir {output_dir!r} is not empty: choose another, or set overwrite_output_dir"
+        )
+    if taken and not any((folder / mark).exists() for mark in _MARKS):
+        raise InputError(
+            f"output_dir {output_dir!r} holds files not written by flax-distil and is not overwritten: "
+            "choose another"
         )
     return folder
 
