@@ -1,46 +1,154 @@
 """Flags from a configuration dataclass: names and types from its fields, help from its docstring."""
 
+import argparse
 import dataclasses
+import re
+import types
+import typing
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
+from flax_distil.core import InputError
+
 Config = TypeVar("Config")
+
+ALIASES = {"model_name_or_path": "--model"}
+"""Shorter names of flags."""
+
+POSITIONAL = "files"
+"""The field that takes the arguments without a flag."""
+
+SECTIONS = (
+    ("Model", r"model_name_or_path|_layers|_layer_indices|^dtype|use_scan|gradient_checkp"),
+    ("Output", r"output|push_to_hub|hub_|export_|save_|logging_|resume_|overwrite_"),
+    ("Data", r"dataset|split_name|_column_name|_samples|_num_workers|^files$|cache_encoder|encoder_cache"),
+    ("Speech and labels", r"language|task|timestamp|_length|batch_size_in_tokens"),
+    ("Filters of the training data", r"threshold|_in_seconds|min_avg|max_compression|max_no_speech"),
+    ("Loss", r"ce_weight|kl_weight|mse_weight|temperature"),
+    ("Training", r"batch_size|steps|epochs|learning_rate|lr_|adam|norm|decay|precision|freeze|dropout|seed"),
+)  # fmt: skip
+"""Headings of ``--help``, and which flags stand below each: the first that matches."""
 
 
 def read_flags(config_class: type[Config], arguments: Sequence[str], *, program: str) -> Config:
-    """Parse flags (and ``--config`` files) into a configuration.
+    """Parse flags, and the YAML or JSON file that ``--config`` names, into a configuration.
 
-    A boolean flag without a value means true. A list of files (``files`` of transcribe) is
-    positional.
+    Flags win over the file. A switch may stand alone (``--push_to_hub``) or with its value; the
+    values of a list stand one after the other (``--decoder_layer_indices 0 3``).
+
+    Args:
+        config_class: frozen dataclass with an ``Attributes:`` section in its docstring, or in
+            those of its bases.
+        arguments: the flags.
+        program: name shown in the help.
 
     Raises:
-        InputError: from the configuration's own checks.
-        SystemExit: after ``--help`` (0), or for a flag that is unknown or of the wrong type (2).
+        InputError: if a flag is unknown or missing, or its value of another type; and from the
+            configuration's own checks.
+        SystemExit: after ``--help`` was printed.
     """
+    hints = typing.get_type_hints(config_class)
+    parser = _parser(config_class, hints, program)
+    try:
+        values = vars(parser.parse_args(_with_values(hints, arguments)))
+    except argparse.ArgumentError as error:
+        raise InputError(f"{_sentence(str(error))} ({program} --help lists the flags)") from error
+    return config_class(**{field.name: values[field.name] for field in dataclasses.fields(config_class)})  # type: ignore[arg-type]
+
+
+def _parser(config_class: type, hints: dict[str, Any], program: str) -> argparse.ArgumentParser:
     from jsonargparse import ArgumentParser
 
-    fields = {field.name: field for field in dataclasses.fields(config_class)}  # type: ignore[arg-type]
-    parser = ArgumentParser(prog=program, description=(config_class.__doc__ or "").split("\n")[0])
-    parser.add_argument("--config", action="config", help="YAML or JSON file of flags")
-    positional = "files" in fields
-    if positional:
-        parser.add_argument("files", nargs="*", help="Audio files.")
-    parser.add_class_arguments(
-        config_class, as_group=False, fail_untyped=False, skip={"files"} if positional else set()
+    fields = dataclasses.fields(config_class)
+    positional = [field.name for field in fields if field.name == POSITIONAL]
+    parser = ArgumentParser(
+        prog=program,
+        usage=" ".join([program, *(f"{name.upper()}…" for name in positional), "[flags]"]),
+        description=(config_class.__doc__ or "").strip().splitlines()[0],
+        exit_on_error=False,
+        allow_abbrev=False,
+        print_config=None,
     )
-    values = parser.parse_args(_with_values(fields, arguments)).as_dict()
-    values.pop("config", None)
-    return config_class(**values)
+    parser.add_argument("--config", action="config", help="YAML or JSON file of flags; flags given here win.")
+    groups: dict[str, Any] = {}
+    texts = _descriptions(config_class)
+    for title in dict.fromkeys(section(field.name) for field in fields):
+        groups[title] = parser.add_argument_group(title)
+    for field in fields:
+        options: dict[str, Any] = {"help": texts[field.name], "type": hints[field.name]}
+        if _is_list(hints[field.name]):
+            options |= {"type": _element(hints[field.name]), "nargs": "*" if positional else "+"}
+        if field.name in positional:
+            groups[section(field.name)].add_argument(field.name, **options)
+            continue
+        required = field.default is dataclasses.MISSING
+        options |= {"required": True} if required else {"default": field.default}
+        if hints[field.name] is not bool:
+            options["metavar"] = _metavar(hints[field.name])
+        names = [f"--{field.name}", *([ALIASES[field.name]] if field.name in ALIASES else [])]
+        groups[section(field.name)].add_argument(*names, **options)
+    return parser
 
 
-def _with_values(fields: dict[str, Any], arguments: Sequence[str]) -> list[str]:
-    """Give boolean flags that stand alone the value ``true``."""
+def section(name: str) -> str:
+    """Return the heading of ``--help`` that a flag stands under."""
+    return next((title for title, pattern in SECTIONS if re.search(pattern, name)), "Other")
+
+
+def _descriptions(config_class: type) -> dict[str, str]:
+    """Return what the docstrings of a class and its bases say of each field."""
+    import docstring_parser
+
+    texts: dict[str, str] = {}
+    for base in reversed(config_class.__mro__):
+        parsed = docstring_parser.parse(base.__doc__ or "", style=docstring_parser.DocstringStyle.GOOGLE)
+        texts |= {entry.arg_name: " ".join((entry.description or "").split()) for entry in parsed.params}
+    return texts
+
+
+def _with_values(hints: dict[str, Any], arguments: Sequence[str]) -> list[str]:
+    """Give switches that stand alone the value ``true``, and put files in front of the flags."""
     completed: list[str] = []
-    for position, argument in enumerate(arguments):
+    rest = list(arguments)
+    while rest:
+        argument = rest.pop(0)
+        if hints.get(argument.removeprefix("--")) is bool and argument.startswith("--"):
+            given = bool(rest) and rest[0].lower() in ("true", "false", "yes", "no")
+            argument += f"={rest.pop(0) if given else 'true'}"
         completed.append(argument)
-        field = fields.get(argument.removeprefix("--")) if argument.startswith("--") else None
-        if field is not None and field.type in (bool, "bool"):
-            following = arguments[position + 1].lower() if position + 1 < len(arguments) else ""
-            if following not in ("true", "false", "yes", "no"):
-                completed.append("true")
     return completed
+
+
+def _is_list(hint: Any) -> bool:
+    return any(typing.get_origin(option) is list for option in _options(hint))
+
+
+def _element(hint: Any) -> Any:
+    return next(typing.get_args(option)[0] for option in _options(hint) if typing.get_origin(option) is list)
+
+
+def _options(hint: Any) -> tuple[Any, ...]:
+    return typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+
+
+def _metavar(hint: Any) -> str:
+    if _is_list(hint):
+        hint = _element(hint)
+    return {int: "N", float: "X", str: "TEXT"}[next(o for o in _options(hint) if o is not type(None))]
+
+
+def _sentence(message: str) -> str:
+    """Return the parser's message, which lists every type it tried, as one sentence."""
+    lines = [line.strip() for line in message.splitlines()]
+    if missing := re.match(r"the following arguments are required: (.+)", lines[0]):
+        return "missing " + ", ".join(f"--{name}" for name in missing[1].split(", "))
+    key = re.match(r'Parser key "(\w+)"(?: element \d+)?:(.*)', lines[0])
+    if key is None:
+        return " ".join(lines).rstrip(".")
+    given = re.search(r"(?:Given value|Got value): (.*)", message)
+    expected = re.findall(r"Expected an? <class '(\w+)'>", message)
+    if given is None or not expected:
+        return f"--{key[1]}: {' '.join([key[2].strip(), *lines[1:]]).strip()}".rstrip(".")
+    kinds = {"int": "a whole number", "float": "a number", "str": "text", "bool": "true or false"}
+    wanted = [kinds.get(name, name) for name in expected if name != "NoneType"]
+    return f"--{key[1]} cannot be {given[1]!r}: expected {' or '.join(dict.fromkeys(wanted))}"

@@ -34,7 +34,10 @@ commands:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command line and return its exit status: 0, 2 for bad input, 130 if interrupted."""
+    """Run a command line and return its exit status.
+
+    0; 1 if only the upload failed; 2 for bad input; 130 if interrupted.
+    """
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or arguments[0] in ("-h", "--help"):
         print(_USAGE, end="")
@@ -59,16 +62,16 @@ def run_command(command: str, arguments: Sequence[str]) -> int:
     _set_up_logging()
     try:
         config = read_flags(getattr(module, config_name), arguments, program=f"flax-distil {command}")
-        getattr(module, function_name)(config)
+        result = getattr(module, function_name)(config)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
-    except SystemExit as stop:  # of the parser: --help or a bad flag
+    except SystemExit as stop:  # of the parser, after --help
         return stop.code if isinstance(stop.code, int) else 2
-    return 0
+    return 1 if getattr(result, "upload_error", None) else 0
 
 
 def _set_up_logging() -> None:

@@ -1,22 +1,25 @@
-"""Every row of a data set through a checkpoint, in batches over all local devices."""
+"""Every recording of a data set through a checkpoint, in batches over all local devices."""
 
 import dataclasses
 import time
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
+from tqdm import tqdm
 
 from flax_distil.core import InputError
 from flax_distil.data import EvaluationPipeline, PipelineConfig, SkippedSamples, SpeechData
 from flax_distil.metrics import Throughput
-from flax_distil.model import ComputeOptions
 from flax_distil.parallel import batch_spec, data_mesh
-from flax_distil.transcription import ShortFormTranscriber, Transcript, TranscriptionOptions
+from flax_distil.text import Normaliser, normaliser
+from flax_distil.transcription import DispatchedBatch, ShortFormTranscriber, Transcript
 from flax_distil.weights import load_checkpoint
 from flax_distil.workflows.distil_models import read_tokenizer
+from flax_distil.workflows.transcription_config import TranscriptionConfig
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -29,7 +32,7 @@ class TranscribedSet:
         references: their references, "" where there is none.
         durations: their seconds.
         transcripts: one per row.
-        throughput: compile time apart.
+        throughput: compile time apart; reading the audio counts.
         skipped: rows that could not be read, or are too long.
     """
 
@@ -43,103 +46,148 @@ class TranscribedSet:
 
 
 class BatchTranscriber:
-    """A checkpoint loaded onto every local device, ready for whole data sets."""
+    """A checkpoint for whole data sets, on every local device.
 
-    def __init__(
-        self,
-        model_name_or_path: str,
-        *,
-        options: TranscriptionOptions,
-        dtype: str,
-        per_device_batch_size: int,
-        num_workers: int | None = None,
-    ):
-        """Check the options against the checkpoint, then load it.
+    Its weights are read when they are first needed: make it before the data are opened, and
+    whatever does not fit is known before anything large is read.
+
+    Attributes:
+        parameters: numbers in the weights; 0 before :meth:`load`.
+        is_multilingual: whether prompts name a language.
+        normalise: how transcripts are compared with references.
+    """
+
+    def __init__(self, config: TranscriptionConfig):
+        """Read the small files of the checkpoint.
 
         Raises:
-            InputError: if the checkpoint cannot be read or the options do not fit it.
+            InputError: if there is no such checkpoint, or the options do not fit it.
         """
-        compute = ComputeOptions(dtype=dtype)
-        described = load_checkpoint(model_name_or_path, config_only=True)
-        self.tokenizer, self.settings = read_tokenizer(described.files)
-        special = self.tokenizer.special
-        self.tokenizer.prompt(
-            options.language or ("en" if special.is_multilingual else None), options.task, False
-        )
-        mesh = data_mesh()
-        everywhere = NamedSharding(mesh, PartitionSpec())
-        checkpoint = load_checkpoint(
-            model_name_or_path, dtype=jnp.dtype(dtype), sharding=lambda path: everywhere
-        )
-        self.parameters = sum(leaf.size for leaf in jax.tree.leaves(checkpoint.params))
-        self.batch_size = per_device_batch_size * mesh.size
-        self.compile_seconds = 0.0
-        self._num_workers = num_workers
-        self._transcriber = ShortFormTranscriber(
-            checkpoint.config,
-            checkpoint.params,
-            self.tokenizer,
-            self.settings,
-            options=options,
-            compute=compute,
-            batch_sharding=NamedSharding(mesh, batch_spec("samples_BW")),
-        )
+        self._config, self._mesh = config, data_mesh()
+        described = load_checkpoint(config.model_name_or_path, config_only=True)
+        self._shape = described.config
+        self._tokenizer, self._settings = read_tokenizer(described.files)
+        self.parameters = 0
+        self.is_multilingual = self._tokenizer.special.is_multilingual
+        self.normalise = self._normaliser()
+        self._compile_seconds: dict[int, float] = {}
+        self._loaded: ShortFormTranscriber | None = None
+        self._transcriber({})  # it checks the options, and touches no weights before the first batch
 
-    def warm_up(self) -> None:
-        """Compile, and note the seconds in ``compile_seconds``."""
-        if not self.compile_seconds:
-            self.compile_seconds = self._transcriber.warm_up(self.batch_size)
+    def load(self) -> ShortFormTranscriber:
+        """Read the weights onto all devices, unless they are there, and return the transcriber.
 
-    def transcribe(self, data: SpeechData) -> TranscribedSet:
-        """Transcribe every readable row; the next batch is dispatched before one is collected."""
-        self.warm_up()
+        Raises:
+            InputError: if tensors are missing, unexpected or misshapen.
+        """
+        if self._loaded is None:
+            everywhere = NamedSharding(self._mesh, PartitionSpec())
+            checkpoint = load_checkpoint(
+                self._config.model_name_or_path,
+                dtype=jnp.dtype(self._config.dtype),
+                sharding=lambda path: everywhere,
+            )
+            self.parameters = sum(leaf.size for leaf in jax.tree.leaves(checkpoint.params))
+            self._loaded = self._transcriber(checkpoint.params)
+        return self._loaded
+
+    def batch_size(self, samples: int) -> int:
+        """Return the rows of a batch over all devices: no more than ``samples`` need."""
+        devices = self._mesh.size
+        return devices * min(self._config.per_device_eval_batch_size, -(-samples // devices))
+
+    def transcribe(self, data: SpeechData, *, num_workers: int | None = None) -> TranscribedSet:
+        """Transcribe every recording that can be read and is not too long.
+
+        Raises:
+            InputError: if there is none.
+        """
+        transcriber, batch_size = self.load(), self.batch_size(len(data))
+        if batch_size not in self._compile_seconds:
+            self._compile_seconds[batch_size] = transcriber.warm_up(batch_size)
         pipeline = EvaluationPipeline(
-            data,
-            PipelineConfig(batch_size=self.batch_size, num_threads=self._num_workers),
-            too_long="skip",
+            data, PipelineConfig(batch_size=batch_size, num_threads=num_workers), too_long="skip"
         )
         found: list[tuple[int, str, str, float, Transcript]] = []
         start = time.perf_counter()
-        waiting: tuple[dict[str, Any], Any] | None = None
-        for batch in pipeline:
-            dispatched = batch, self._transcriber.dispatch(batch["samples_BW"])
-            if waiting is not None:
-                found += self._collect(*waiting)
-            waiting = dispatched
-        if waiting is not None:
-            found += self._collect(*waiting)
+        with tqdm(total=len(data), desc=data.name, unit=" samples", disable=None) as bar:
+            for collected in transcribe_batches(transcriber, pipeline):
+                found += collected
+                bar.update(len(collected))
         seconds = time.perf_counter() - start
         if not found:
             raise InputError(
                 f"no recording of data set {data.name!r} can be transcribed: {pipeline.skipped.report()}"
             )
         rows, ids, references, durations, transcripts = (list(column) for column in zip(*found, strict=True))
-        throughput = Throughput(
-            audio_seconds=sum(durations),
-            compute_seconds=seconds,
-            compile_seconds=self.compile_seconds,
-            tokens=sum(len(transcript.tokens) for transcript in transcripts),
-            samples=len(rows),
-        )
         return TranscribedSet(
             rows=rows,
             ids=ids,
             references=references,
             durations=durations,
             transcripts=transcripts,
-            throughput=throughput,
+            throughput=Throughput(
+                audio_seconds=sum(durations),
+                compute_seconds=seconds,
+                compile_seconds=self._compile_seconds[batch_size],
+                tokens=sum(len(transcript.tokens) for transcript in transcripts),
+                samples=len(rows),
+            ),
             skipped=pipeline.skipped,
         )
 
-    def _collect(self, batch: dict[str, Any], handle: Any) -> list[tuple[int, str, str, float, Transcript]]:
-        transcripts = self._transcriber.collect(handle)
-        return [
-            (
-                int(batch["index_B"][row]),
-                batch["ids"][row],
-                batch["references"][row],
-                float(batch["duration_B"][row]),
-                transcripts[row],
-            )
-            for row in np.flatnonzero(batch["valid_B"])
-        ]
+    def _transcriber(self, params: dict[str, Any]) -> ShortFormTranscriber:
+        return ShortFormTranscriber(
+            self._shape,
+            params,
+            self._tokenizer,
+            self._settings,
+            options=self._config.options,
+            compute=self._config.compute,
+            batch_sharding=NamedSharding(self._mesh, batch_spec("samples_BW")),
+        )
+
+    def _normaliser(self) -> Normaliser:
+        if self._config.task == "translate" or not self.is_multilingual:
+            return normaliser("en")
+        return normaliser(self._config.language)
+
+
+def transcribe_batches(
+    transcriber: ShortFormTranscriber, batches: Iterable[Mapping[str, Any]]
+) -> Iterator[list[tuple[int, str, str, float, Transcript]]]:
+    """Yield ``(row, id, reference, seconds, transcript)`` of each batch, padding left out.
+
+    The next batch is read and sent before the last one is waited for.
+    """
+    waiting: tuple[Mapping[str, Any], DispatchedBatch] | None = None
+    for batch in batches:
+        dispatched = batch, transcriber.dispatch(_filled(batch))
+        if waiting is not None:
+            yield _collected(transcriber, *waiting)
+        waiting = dispatched
+    if waiting is not None:
+        yield _collected(transcriber, *waiting)
+
+
+def _filled(batch: Mapping[str, Any]) -> np.ndarray:
+    """Repeat the first recording in the padding rows: in silence a model may talk to its limit."""
+    samples_BW = batch["samples_BW"]
+    samples_BW[~batch["valid_B"]] = samples_BW[0]
+    return samples_BW
+
+
+def _collected(
+    transcriber: ShortFormTranscriber, batch: Mapping[str, Any], handle: DispatchedBatch
+) -> list[tuple[int, str, str, float, Transcript]]:
+    transcripts = transcriber.collect(handle)
+    return [
+        (
+            int(batch["index_B"][row]),
+            batch["ids"][row],
+            batch["references"][row],
+            float(batch["duration_B"][row]),
+            transcripts[row],
+        )
+        for row in np.flatnonzero(batch["valid_B"])
+    ]

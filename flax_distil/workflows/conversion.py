@@ -3,6 +3,7 @@
 import dataclasses
 import logging
 from pathlib import Path
+from typing import Any
 
 import jax.numpy as jnp
 
@@ -28,7 +29,7 @@ class ExportConfig:
     Attributes:
         model_name_or_path: Hugging Face or CTranslate2 folder, or Hub id.
         output_dir: Folder to write.
-        overwrite_output_dir: Replace a folder that is not empty.
+        overwrite_output_dir: Allow a folder that is not empty.
         dtype: Element type of the weights: float16, bfloat16 or float32.
         push_to_hub: Upload it afterwards.
         hub_model_id: Repository on the Hub; by default the name of output_dir.
@@ -44,8 +45,7 @@ class ExportConfig:
     hub_private_repo: bool = False
 
     def __post_init__(self) -> None:
-        if self.dtype not in [str(jnp.dtype(dtype)) for dtype in EXPORT_DTYPES]:
-            raise InputError(f"dtype {self.dtype!r} is unknown: expected float16, bfloat16 or float32")
+        _check_dtype(self.dtype)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -59,7 +59,7 @@ class InitStudentConfig:
         decoder_layer_indices: The teacher's decoder layers to copy, instead of a number.
         encoder_layer_indices: The teacher's encoder layers to copy, instead of a number.
         output_dir: Folder to write.
-        overwrite_output_dir: Replace a folder that is not empty.
+        overwrite_output_dir: Allow a folder that is not empty.
         dtype: Element type of the weights: float16, bfloat16 or float32.
     """
 
@@ -73,12 +73,24 @@ class InitStudentConfig:
     dtype: str = "float32"
 
     def __post_init__(self) -> None:
-        if self.dtype not in [str(jnp.dtype(dtype)) for dtype in EXPORT_DTYPES]:
-            raise InputError(f"dtype {self.dtype!r} is unknown: expected float16, bfloat16 or float32")
+        _check_dtype(self.dtype)
 
 
-def run_export(config: ExportConfig) -> Path:
-    """Write the folder, upload it if asked to, and return it; a failed upload is only reported."""
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ExportResult:
+    """What an export leaves.
+
+    Attributes:
+        output_dir: the folder.
+        upload_error: why the upload failed; None if it did not, or was not asked for.
+    """
+
+    output_dir: Path
+    upload_error: str | None = None
+
+
+def run_export(config: ExportConfig) -> ExportResult:
+    """Write the folder and upload it if asked to; a failed upload is reported, never raised."""
     folder = check_output_dir(config.output_dir, overwrite=config.overwrite_output_dir)
     _write(load_checkpoint(config.model_name_or_path), folder, config.dtype)
     if config.push_to_hub:
@@ -87,25 +99,34 @@ def run_export(config: ExportConfig) -> Path:
             log.info("uploaded to %s", push_to_hub(folder, repo_id, private=config.hub_private_repo))
         except UploadError as error:
             log.error("%s", error)
-    return folder
+            return ExportResult(output_dir=folder, upload_error=str(error))
+    return ExportResult(output_dir=folder)
 
 
 def run_student_initialisation(config: InitStudentConfig) -> Path:
     """Write the student's folder and return it."""
     folder = check_output_dir(config.output_dir, overwrite=config.overwrite_output_dir)
-    default = 2 if config.decoder_layers is None and config.decoder_layer_indices is None else None
-    student = initialise_student(
-        load_checkpoint(config.teacher_model_name_or_path),
-        encoder_layers=config.encoder_layers,
-        decoder_layers=config.decoder_layers or default,
-        encoder_layer_indices=config.encoder_layer_indices,
-        decoder_layer_indices=config.decoder_layer_indices,
-    )
+    layers: dict[str, Any] = {
+        "encoder_layers": config.encoder_layers,
+        "decoder_layers": config.decoder_layers,
+        "encoder_layer_indices": config.encoder_layer_indices,
+        "decoder_layer_indices": config.decoder_layer_indices,
+    }
+    if config.decoder_layers is None and config.decoder_layer_indices is None:
+        layers["decoder_layers"] = 2
+    # Once without weights, so that wrong layers are known before they are read.
+    initialise_student(load_checkpoint(config.teacher_model_name_or_path, config_only=True), **layers)
+    student = initialise_student(load_checkpoint(config.teacher_model_name_or_path), **layers)
     return _write(student, folder, config.dtype)
 
 
+def _check_dtype(dtype: str) -> None:
+    if dtype not in EXPORT_DTYPES:
+        raise InputError(f"dtype {dtype!r} is unknown: expected {', '.join(EXPORT_DTYPES)}")
+
+
 def _write(checkpoint: Checkpoint, folder: Path, dtype: str) -> Path:
-    with staged(folder) as scratch:
+    with staged(folder, stale=("model*.safetensors*",)) as scratch:
         export_checkpoint(
             checkpoint.params, checkpoint.config, scratch, files=checkpoint.files, dtype=jnp.dtype(dtype)
         )

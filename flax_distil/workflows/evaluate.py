@@ -3,73 +3,37 @@
 import csv
 import dataclasses
 import json
+import logging
 import math
 from pathlib import Path
 from typing import Any
 
-from flax_distil.core import InputError
 from flax_distil.data import load_sources
-from flax_distil.metrics import sample_wer, word_errors
-from flax_distil.text import normaliser, orthographic
-from flax_distil.transcription import TranscriptionOptions
+from flax_distil.metrics import compression_ratio, repeated_ngrams, sample_wer, word_errors
+from flax_distil.text import Normaliser, orthographic
 from flax_distil.workflows.batch_transcription import BatchTranscriber, TranscribedSet
 from flax_distil.workflows.outputs import check_output_dir, staged
+from flax_distil.workflows.transcription_config import DatasetTranscriptionConfig
+
+log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class EvalConfig:
+class EvalConfig(DatasetTranscriptionConfig):
     """Measure the word error rate and the speed of a checkpoint.
 
     Attributes:
-        model_name_or_path: Checkpoint, a folder or Hub id.
-        dataset_name: Hub id, save_to_disk folder, audio folder, Parquet or JSONL file; several joined by +.
-        dataset_config_name: Configuration of the data sets.
-        dataset_split_name: Split of the data sets.
-        audio_column_name: Column of recordings.
-        text_column_name: Column of reference texts.
-        language: Language of the speech, name or code; by default detected per sample.
-        task: transcribe or translate.
-        return_timestamps: Generate with timestamps.
-        per_device_eval_batch_size: Samples per device.
-        generation_max_length: Most tokens per sample; by default all the model's positions.
-        dtype: float32, bfloat16 or float16.
-        dataloader_num_workers: Threads that decode audio; by default the machine's cores.
-        max_samples: Use only this many samples of each data set.
+        text_column_name: Column of reference texts; joined by + for several data sets.
         output_dir: Folder of results.json and predictions.csv; by default only the table is shown.
-        overwrite_output_dir: Replace a folder that is not empty.
+        overwrite_output_dir: Allow a folder that is not empty.
+
+    Raises:
+        InputError: if a value is out of range.
     """
 
-    model_name_or_path: str
-    dataset_name: str
-    dataset_config_name: str | None = None
-    dataset_split_name: str | None = None
-    audio_column_name: str = "audio"
     text_column_name: str = "text"
-    language: str | None = None
-    task: str = "transcribe"
-    return_timestamps: bool = False
-    per_device_eval_batch_size: int = 16
-    generation_max_length: int | None = None
-    dtype: str = "float32"
-    dataloader_num_workers: int | None = None
-    max_samples: int | None = None
     output_dir: str | None = None
     overwrite_output_dir: bool = False
-
-    def __post_init__(self) -> None:
-        if self.per_device_eval_batch_size < 1:
-            raise InputError(f"per_device_eval_batch_size {self.per_device_eval_batch_size} is below 1")
-        _ = self.options
-
-    @property
-    def options(self) -> TranscriptionOptions:
-        """What to transcribe into."""
-        return TranscriptionOptions(
-            language=self.language,
-            task=self.task,
-            return_timestamps=self.return_timestamps,
-            max_new_tokens=self.generation_max_length,
-        )
 
 
 Figures = dict[str, Any]
@@ -79,7 +43,8 @@ def run_evaluation(config: EvalConfig) -> dict[str, Figures]:
     """Evaluate, print a table, write the reports and return the figures by data set.
 
     Rates are percentages: ``wer``, ``wer_ortho``, ``cer``, ``insertion_rate``, ``deletion_rate``,
-    ``substitution_rate``; speeds leave ``compile_seconds`` out: ``rtfx``, ``tokens_per_second``.
+    ``substitution_rate``; ``repeated_5grams`` are per recording; speeds leave ``compile_seconds``
+    out: ``rtfx``, ``tokens_per_second``.
 
     Raises:
         InputError: for whatever does not fit, before the model is loaded.
@@ -87,32 +52,19 @@ def run_evaluation(config: EvalConfig) -> dict[str, Figures]:
     folder = None
     if config.output_dir is not None:
         folder = check_output_dir(config.output_dir, overwrite=config.overwrite_output_dir)
-    sets = load_sources(
-        config.dataset_name,
-        config_name=config.dataset_config_name,
-        split=config.dataset_split_name,
-        audio_column=config.audio_column_name,
-        text_column=config.text_column_name,
-        max_samples=config.max_samples,
-    )
-    model = BatchTranscriber(
-        config.model_name_or_path,
-        options=config.options,
-        dtype=config.dtype,
-        per_device_batch_size=config.per_device_eval_batch_size,
-        num_workers=config.dataloader_num_workers,
-    )
-    spoken = config.options.language or (None if model.tokenizer.special.is_multilingual else "en")
-    normalise = normaliser(spoken if config.task == "transcribe" else "en")
+    model = BatchTranscriber(config)
+    if model.is_multilingual and config.language is None:
+        log.warning("language is not given: it is detected, and scored by the rules for any language")
+    sets = load_sources(config.dataset_name, **config.source_options(config.text_column_name))
     results: dict[str, Figures] = {}
     samples: list[list[Any]] = []
-    for number, data in enumerate(sets):
-        name = data.name if data.name not in results else f"{data.name}-{number + 1}"
-        result = model.transcribe(data)
-        results[name] = _figures(result, normalise) | {"parameters": model.parameters}
-        samples += _sample_rows(name, result, normalise)
+    for number, data in enumerate(sets, 1):
+        name = data.name if data.name not in results else f"{data.name}-{number}"
+        result = model.transcribe(data, num_workers=config.dataloader_num_workers)
+        results[name] = _figures(result, model.normalise) | {"parameters": model.parameters}
+        samples += _sample_rows(name, result, model.normalise)
         if result.skipped:
-            print(result.skipped.report())
+            log.warning("%s", result.skipped.report())
     print(format_table(results))
     if folder is not None:
         with staged(folder) as scratch:
@@ -120,7 +72,7 @@ def run_evaluation(config: EvalConfig) -> dict[str, Figures]:
     return results
 
 
-def _figures(result: TranscribedSet, normalise: Any) -> Figures:
+def _figures(result: TranscribedSet, normalise: Normaliser) -> Figures:
     texts = [transcript.text for transcript in result.transcripts]
     errors = word_errors(result.references, texts, normalise)
     written = word_errors(result.references, texts, orthographic)
@@ -131,6 +83,7 @@ def _figures(result: TranscribedSet, normalise: Any) -> Figures:
         "insertion_rate": errors.insertion_rate,
         "deletion_rate": errors.deletion_rate,
         "substitution_rate": errors.substitution_rate,
+        "repeated_5grams": sum(repeated_ngrams(normalise(text)) for text in texts) / len(texts),
         "rtfx": result.throughput.rtfx,
         "tokens_per_second": result.throughput.tokens_per_second,
         "audio_seconds": result.throughput.audio_seconds,
@@ -142,15 +95,17 @@ def _figures(result: TranscribedSet, normalise: Any) -> Figures:
         "samples": len(result.rows),
         "empty_references": errors.skipped,
         "skipped": len(result.skipped),
+        "skipped_samples": {sample.sample_id: sample.reason for sample in result.skipped.samples()},
     }
 
 
 _SAMPLE_COLUMNS = (
-    "dataset", "id", "reference", "prediction", "wer", "avg_logprob", "no_speech_prob", "duration",
+    "dataset", "id", "reference", "prediction", "wer", "avg_logprob", "no_speech_prob",
+    "compression_ratio", "duration",
 )  # fmt: skip
 
 
-def _sample_rows(name: str, result: TranscribedSet, normalise: Any) -> list[list[Any]]:
+def _sample_rows(name: str, result: TranscribedSet, normalise: Normaliser) -> list[list[Any]]:
     return [
         [
             name,
@@ -160,6 +115,7 @@ def _sample_rows(name: str, result: TranscribedSet, normalise: Any) -> list[list
             sample_wer(reference, transcript.text, normalise),
             transcript.avg_logprob,
             transcript.no_speech_prob,
+            compression_ratio(transcript.text),
             seconds,
         ]
         for sample_id, reference, seconds, transcript in zip(
@@ -173,7 +129,7 @@ def _write_reports(
 ) -> None:
     document = {"config": dataclasses.asdict(config), "results": results}
     (folder / "results.json").write_text(json.dumps(document, indent=2) + "\n")
-    with (folder / "predictions.csv").open("w", newline="") as file:
+    with (folder / "predictions.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(_SAMPLE_COLUMNS)
         writer.writerows(samples)
@@ -185,6 +141,7 @@ def format_table(results: dict[str, Figures]) -> str:
         "wer": "WER", "wer_ortho": "WER ortho", "cer": "CER", "insertion_rate": "ins",
         "deletion_rate": "del", "substitution_rate": "sub", "rtfx": "RTFx",
         "tokens_per_second": "tokens/s", "compile_seconds": "compile s", "samples": "samples",
+        "skipped": "skipped",
     }  # fmt: skip
     rows = [["data set", *columns.values()]]
     for name, figures in results.items():

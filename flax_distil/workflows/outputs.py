@@ -1,9 +1,10 @@
-"""Output folders: checked before any work, and never left half written."""
+"""Folders of results: checked before any work, and never left half written."""
 
 import contextlib
+import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from flax_distil.core import InputError
@@ -13,40 +14,83 @@ _MARKS = ("results.json", "dataset_info.json", "model.safetensors", "model.safet
 
 
 def check_output_dir(output_dir: str, *, overwrite: bool) -> Path:
-    """Return the folder as a path.
+    """Return the folder as an absolute path.
 
     Raises:
-        InputError: if it is a file, holds something and ``overwrite`` is not set, or holds
-            something that no command here wrote: replacing it would lose a stranger's files.
+        InputError: if it is a file, cannot be written to, holds something and ``overwrite`` is
+            not set, or holds only what no command here wrote.
     """
-    folder = Path(output_dir).expanduser()
-    if folder.exists() and not folder.is_dir():
-        raise InputError(f"output_dir {output_dir!r} is a file: name a folder")
-    if folder.is_dir() and any(folder.iterdir()) and not overwrite:
+    folder = check_writable(output_dir)
+    taken = folder.is_dir() and any(folder.iterdir())
+    if taken and not overwrite:
         raise InputError(
             f"output_dir {output_dir!r} is not empty: choose another, or set overwrite_output_dir"
         )
-    if folder.is_dir() and any(folder.iterdir()) and not any((folder / mark).exists() for mark in _MARKS):
+    if taken and not any((folder / mark).exists() for mark in _MARKS):
         raise InputError(
-            f"output_dir {output_dir!r} holds files not written by flax-distil and is not replaced: "
+            f"output_dir {output_dir!r} holds files not written by flax-distil and is not overwritten: "
             "choose another"
         )
     return folder
 
 
+def check_writable(output_dir: str) -> Path:
+    """Return the folder as an absolute path; what it holds does not matter.
+
+    Raises:
+        InputError: if it is a file or cannot be written to.
+    """
+    if not output_dir:
+        raise InputError("output_dir is empty: name a folder")
+    folder = Path(output_dir).expanduser().absolute()
+    existing = next(path for path in (folder, *folder.parents) if path.exists())
+    if not existing.is_dir():
+        raise InputError(f"output_dir {output_dir!r} cannot be made: {str(existing)!r} is a file")
+    # Known now rather than after hours of work.
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise InputError(f"output_dir {output_dir!r} cannot be made: {str(existing)!r} may not be written to")
+    return folder
+
+
 @contextlib.contextmanager
-def staged(folder: Path) -> Iterator[Path]:
-    """Give a temporary folder beside ``folder`` that takes its place once the body succeeds."""
+def staged(folder: Path, *, stale: Sequence[str] = ()) -> Iterator[Path]:
+    """Give an empty folder to write to, whose contents move to ``folder`` once the body succeeds.
+
+    A new folder appears as a whole. In one that exists, entries of the same name are replaced
+    and all others stay, but for those that match ``stale``: parts of an earlier result that the
+    new one does not have. So naming the wrong folder cannot empty it.
+
+    Args:
+        folder: of :func:`check_output_dir`.
+        stale: patterns of names, as ``Path.glob`` takes them.
+
+    Raises:
+        InputError: if the folder cannot be made.
+    """
+    exists = folder.is_dir()
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+        # Within a folder that exists: what lies beside it may be another file system.
+        scratch = Path(tempfile.mkdtemp(prefix=".writing-", dir=folder if exists else folder.parent))
     except OSError as error:
         raise InputError(f"output_dir {str(folder)!r} cannot be made: {error.strerror}") from error
     try:
-        yield scratch
-        if folder.exists():
-            shutil.rmtree(folder)
-        scratch.chmod(0o755)
-        scratch.rename(folder)
+        stage = scratch / "complete"  # not the scratch folder: that one only its owner may read
+        stage.mkdir()
+        yield stage
+        if exists:
+            _replace_entries(stage, folder, stale)
+        else:
+            os.replace(stage, folder)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _replace_entries(stage: Path, folder: Path, stale: Sequence[str]) -> None:
+    names = {entry.name for entry in stage.iterdir()}
+    for name in sorted(names):
+        os.replace(stage / name, folder / name)
+    for pattern in stale:
+        for path in folder.glob(pattern):
+            if path.name not in names:
+                path.unlink()

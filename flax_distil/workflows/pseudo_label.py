@@ -1,76 +1,45 @@
 """The teacher transcribes a corpus; the result is a data set with its transcripts and confidences."""
 
 import dataclasses
+import json
 import logging
 from pathlib import Path
+from typing import Any
 
 from flax_distil.core import InputError
-from flax_distil.data import DURATION_COLUMN, PSEUDO_LABEL_COLUMN, load_source
+from flax_distil.data import DURATION_COLUMN, PSEUDO_LABEL_COLUMN, SpeechData, load_source
 from flax_distil.metrics import compression_ratio, sample_wer, word_errors
-from flax_distil.text import normaliser
-from flax_distil.transcription import TranscriptionOptions
-from flax_distil.weights import load_checkpoint
+from flax_distil.text import Normaliser
 from flax_distil.workflows.batch_transcription import BatchTranscriber, TranscribedSet
-from flax_distil.workflows.distil_models import read_tokenizer
 from flax_distil.workflows.outputs import check_output_dir, staged
+from flax_distil.workflows.transcription_config import DatasetTranscriptionConfig
 
 log = logging.getLogger(__name__)
 
 
+SUMMARY_NAME = "summary.json"
+DEFAULT_TEXT_COLUMN = "text"
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class PseudoLabelConfig:
+class PseudoLabelConfig(DatasetTranscriptionConfig):
     """Transcribe a data set with a teacher and write it back with the transcripts.
 
     Attributes:
-        model_name_or_path: Teacher, a folder or Hub id.
-        dataset_name: Hub id, save_to_disk folder, audio folder, Parquet or JSONL file; several joined by +.
-        dataset_config_name: Configuration of the data set.
-        dataset_split_name: Split of the data set.
-        audio_column_name: Column of recordings.
-        text_column_name: Column of reference texts, for the WER; by default none.
         language: Language of the speech, name or code; needed by multilingual teachers.
-        task: transcribe or translate.
-        return_timestamps: Keep timestamps of segments in the transcripts.
-        per_device_eval_batch_size: Samples per device.
-        generation_max_length: Most tokens per sample; 256 is the recipe's limit of a label.
-        dtype: float32, bfloat16 or float16.
-        dataloader_num_workers: Threads that decode audio; by default the machine's cores.
-        max_samples: Use only this many samples.
+        generation_max_length: Most tokens per recording; 256 is the recipe's limit of a label.
+        text_column_name: Column of reference texts, for the WER; by default text where there is one.
         output_dir: Folder of the new data set.
-        overwrite_output_dir: Replace a folder that is not empty.
+        overwrite_output_dir: Allow a folder that is not empty.
+
+    Raises:
+        InputError: if a value is out of range.
     """
 
-    model_name_or_path: str
-    dataset_name: str
-    dataset_config_name: str | None = None
-    dataset_split_name: str | None = None
-    audio_column_name: str = "audio"
+    generation_max_length: int | None = 256
     text_column_name: str | None = None
-    language: str | None = None
-    task: str = "transcribe"
-    return_timestamps: bool = False
-    per_device_eval_batch_size: int = 16
-    generation_max_length: int = 256
-    dtype: str = "float32"
-    dataloader_num_workers: int | None = None
-    max_samples: int | None = None
     output_dir: str
     overwrite_output_dir: bool = False
-
-    def __post_init__(self) -> None:
-        if self.per_device_eval_batch_size < 1:
-            raise InputError(f"per_device_eval_batch_size {self.per_device_eval_batch_size} is below 1")
-        _ = self.options
-
-    @property
-    def options(self) -> TranscriptionOptions:
-        """What to transcribe into."""
-        return TranscriptionOptions(
-            language=self.language,
-            task=self.task,
-            return_timestamps=self.return_timestamps,
-            max_new_tokens=self.generation_max_length,
-        )
 
 
 def run_pseudo_labelling(config: PseudoLabelConfig) -> Path:
@@ -80,53 +49,62 @@ def run_pseudo_labelling(config: PseudoLabelConfig) -> Path:
         InputError: for whatever does not fit, before the teacher is loaded.
     """
     folder = check_output_dir(config.output_dir, overwrite=config.overwrite_output_dir)
-    described = load_checkpoint(config.model_name_or_path, config_only=True)
-    tokenizer, _ = read_tokenizer(described.files)
-    if tokenizer.special.is_multilingual and config.language is None:
+    teacher = BatchTranscriber(config)
+    if teacher.is_multilingual and config.language is None:
         raise InputError(
             f"language is not given, and teacher {config.model_name_or_path!r} is multilingual: "
             "name the language"
         )
-    data = load_source(
-        config.dataset_name,
-        config_name=config.dataset_config_name,
-        split=config.dataset_split_name,
-        audio_column=config.audio_column_name,
-        text_column=config.text_column_name,
-        max_samples=config.max_samples,
+    data = load_source(config.dataset_name, **config.source_options(config.text_column_name))
+    if data.text_column is None and data.has_column(DEFAULT_TEXT_COLUMN):
+        data = dataclasses.replace(data, text_column=DEFAULT_TEXT_COLUMN)
+    result = teacher.transcribe(data, num_workers=config.dataloader_num_workers)
+    summary = _summary(data, result, teacher.normalise)
+    with staged(folder, stale=("data-*.arrow",)) as scratch:
+        data.select(result.rows).with_columns(_columns(data, result, teacher.normalise)).save(scratch)
+        (scratch / SUMMARY_NAME).write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+    against = "" if summary["wer"] is None else f", WER {summary['wer']:.2f} % against the references"
+    print(
+        f"labelled {len(result.rows)} of {len(data)} samples at RTFx {result.throughput.rtfx:.1f}{against}: "
+        f"{config.output_dir}"
     )
-    teacher = BatchTranscriber(
-        config.model_name_or_path,
-        options=config.options,
-        dtype=config.dtype,
-        per_device_batch_size=config.per_device_eval_batch_size,
-        num_workers=config.dataloader_num_workers,
-    )
-    result = teacher.transcribe(data)
-    with staged(folder) as scratch:
-        data.select(result.rows).with_columns(_columns(config, result)).save(scratch)
-    log.info("labelled %d samples at %.1f x real time", len(result.rows), result.throughput.rtfx)
     if result.skipped:
         log.warning("%s", result.skipped.report())
     return folder
 
 
-def _columns(config: PseudoLabelConfig, result: TranscribedSet) -> dict[str, list]:
+def _columns(data: SpeechData, result: TranscribedSet, normalise: Normaliser) -> dict[str, list]:
     texts = [transcript.text for transcript in result.transcripts]
-    columns = {
+    columns: dict[str, list] = {
+        # With timestamps where they were asked for: distillation may train on them.
         PSEUDO_LABEL_COLUMN: [t.text_with_timestamps or t.text for t in result.transcripts],
         "avg_logprob": [t.avg_logprob for t in result.transcripts],
         "no_speech_prob": [t.no_speech_prob for t in result.transcripts],
         "compression_ratio": [compression_ratio(text) for text in texts],
         DURATION_COLUMN: result.durations,
     }
-    if config.text_column_name is not None:
-        spoken = (config.options.language or "en") if config.task == "transcribe" else "en"
-        normalise = normaliser(spoken)
+    if data.text_column is not None:
         columns["wer"] = [
             sample_wer(reference, text, normalise)
             for reference, text in zip(result.references, texts, strict=True)
         ]
-        errors = word_errors(result.references, texts, normalise)
-        log.info("WER of the labels against the references: %.2f %%", errors.wer)
     return columns
+
+
+def _summary(data: SpeechData, result: TranscribedSet, normalise: Normaliser) -> dict[str, Any]:
+    """Return what is written beside the data: counts, speed, and every skipped sample with its reason."""
+    texts = [transcript.text for transcript in result.transcripts]
+    errors = word_errors(result.references, texts, normalise)
+    return {
+        "samples": len(data),
+        "labelled": len(result.rows),
+        "skipped": result.skipped.counts(),
+        "skipped_samples": {sample.sample_id: sample.reason for sample in result.skipped.samples()},
+        "wer": errors.wer if errors.samples else None,
+        "samples_with_reference": errors.samples,
+        "audio_seconds": result.throughput.audio_seconds,
+        "compute_seconds": result.throughput.compute_seconds,
+        "compile_seconds": result.throughput.compile_seconds,
+        "rtfx": result.throughput.rtfx,
+        "tokens_per_second": result.throughput.tokens_per_second,
+    }

@@ -1,0 +1,96 @@
+"""Settings shared by the jobs that transcribe: pseudo-label, eval, transcribe."""
+
+import dataclasses
+from typing import Any
+
+from flax_distil.core import InputError
+from flax_distil.model import ComputeOptions
+from flax_distil.transcription import TranscriptionOptions
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TranscriptionConfig:
+    """Settings of a job that transcribes.
+
+    Attributes:
+        model_name_or_path: Whisper checkpoint: a Hugging Face or CTranslate2 folder, or a Hub id.
+        language: Language of the speech, name or code; by default multilingual models detect it.
+        task: transcribe, or translate into English.
+        return_timestamps: Add timestamps of segments.
+        generation_max_length: Most tokens per recording; by default as many as the model has positions.
+        dtype: What the model computes in: float32, bfloat16 or float16.
+        per_device_eval_batch_size: Recordings per device.
+    """
+
+    model_name_or_path: str
+    language: str | None = None
+    task: str = "transcribe"
+    return_timestamps: bool = False
+    generation_max_length: int | None = None
+    dtype: str = "float32"
+    per_device_eval_batch_size: int = 16
+
+    def __post_init__(self) -> None:
+        check_positive(self, "generation_max_length", "per_device_eval_batch_size")
+        _ = self.options, self.compute  # check the rest
+
+    @property
+    def options(self) -> TranscriptionOptions:
+        """What to transcribe into."""
+        return TranscriptionOptions(
+            language=self.language,
+            task=self.task,
+            return_timestamps=self.return_timestamps,
+            max_new_tokens=self.generation_max_length,
+        )
+
+    @property
+    def compute(self) -> ComputeOptions:
+        """How the model computes."""
+        return ComputeOptions(dtype=self.dtype)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DatasetTranscriptionConfig(TranscriptionConfig):
+    """Settings of a job that transcribes data sets.
+
+    Attributes:
+        dataset_name: Hub id, save_to_disk folder, audio folder, Parquet or JSONL file; several joined by +.
+        dataset_config_name: Configuration of the data set; joined by + for several.
+        dataset_split_name: Split of the data set; joined by + for several.
+        dataset_cache_dir: Where data sets are downloaded to and converted.
+        audio_column_name: Column of recordings; joined by + for several data sets.
+        max_samples: Use only this many samples of each data set.
+        dataloader_num_workers: Threads that decode audio; by default the machine's cores.
+    """
+
+    dataset_name: str
+    dataset_config_name: str | None = None
+    dataset_split_name: str | None = None
+    dataset_cache_dir: str | None = None
+    audio_column_name: str = "audio"
+    max_samples: int | None = None
+    dataloader_num_workers: int | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_positive(self, "max_samples", "dataloader_num_workers")
+
+    def source_options(self, text_column: str | None) -> dict[str, Any]:
+        """Return how to open ``dataset_name``, as ``flax_distil.data.load_sources`` takes it."""
+        return {
+            "config_name": self.dataset_config_name,
+            "split": self.dataset_split_name,
+            "audio_column": self.audio_column_name,
+            "text_column": text_column,
+            "max_samples": self.max_samples,
+            "cache_dir": self.dataset_cache_dir,
+        }
+
+
+def check_positive(config: Any, *names: str) -> None:
+    """Raise ``InputError`` if a count is given and below 1."""
+    for name in names:
+        value = getattr(config, name)
+        if value is not None and value < 1:
+            raise InputError(f"{name} {value} is below 1")

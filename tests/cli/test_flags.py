@@ -1,0 +1,105 @@
+"""Flags are the fields of the configurations, and what is wrong with them is said in one sentence."""
+
+import dataclasses
+import importlib
+import json
+
+import pytest
+
+from flax_distil.cli.flags import read_flags, section
+from flax_distil.cli.main import COMMANDS, main
+from flax_distil.core import InputError
+from flax_distil.workflows.conversion import InitStudentConfig
+from flax_distil.workflows.evaluate import EvalConfig
+from flax_distil.workflows.transcribe import TranscribeConfig
+
+NEEDED = ["--model_name_or_path", "m", "--dataset_name", "d"]
+
+
+def read(config_class, *arguments):
+    return read_flags(config_class, arguments, program="flax-distil test")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_explains_every_field_under_a_heading(command, capsys):
+    module, name, _ = COMMANDS[command]
+    fields = dataclasses.fields(getattr(importlib.import_module(f"flax_distil.workflows.{module}"), name))
+    assert main([command, "--help"]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    for field in fields:
+        assert section(field.name) != "Other"
+        assert f"{section(field.name)}:" in shown
+        # A flag without a text would be followed at once by its type.
+        assert f"{field.name} (" not in shown
+        assert field.name in shown
+
+
+def test_switches_stand_alone_or_take_a_value_and_never_swallow_a_file():
+    config = read(TranscribeConfig, "--return_timestamps", "a.wav", "b.wav", "--model", "m")
+    assert config.return_timestamps is True
+    assert config.files == ["a.wav", "b.wav"]
+    assert (
+        read(TranscribeConfig, "a.wav", "--model=m", "--return_timestamps", "false").return_timestamps
+        is False
+    )
+
+
+def test_values_of_a_list_stand_one_after_the_other():
+    config = read(
+        InitStudentConfig,
+        "--decoder_layer_indices",
+        "0",
+        "3",
+        "--teacher_model_name_or_path=t",
+        "--output_dir=o",
+    )
+    assert config.decoder_layer_indices == [0, 3]
+
+
+@pytest.mark.parametrize("suffix", ["yaml", "json"])
+def test_a_file_gives_flags_and_the_command_line_wins(suffix, tmp_path):
+    path = tmp_path / f"flags.{suffix}"
+    values = {"model_name_or_path": "m", "dataset_name": "d", "max_samples": 3, "return_timestamps": True}
+    lines = "".join(f"{name}: {json.dumps(value)}\n" for name, value in values.items())
+    path.write_text(json.dumps(values) if suffix == "json" else lines)
+    config = read(EvalConfig, "--config", str(path), "--max_samples", "5")
+    assert (config.max_samples, config.dataset_name, config.return_timestamps) == (5, "d", True)
+
+
+def test_an_unknown_key_in_a_file_is_refused(tmp_path):
+    path = tmp_path / "flags.yaml"
+    path.write_text("model_name_or_path: m\ndataset_name: d\nmax_sample: 3\n")
+    with pytest.raises(InputError, match="'max_sample' is not accepted"):
+        read(EvalConfig, f"--config={path}")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ([*NEEDED, "--max_samples=x"], "--max_samples cannot be 'x': expected a whole number"),
+        ([*NEEDED, "--max_samples=0"], "max_samples 0 is below 1"),
+        ([*NEEDED, "--max_sample=3"], "unrecognized arguments: --max_sample=3"),
+        ([*NEEDED, "--dtype=float8"], "dtype 'float8' is unknown: expected float32, bfloat16 or float16"),
+        ([*NEEDED, "--task=summarise"], "task 'summarise' is unknown"),
+        ([*NEEDED, "--language=klingon"], "unknown language 'klingon'"),
+        (["--dataset_name=d"], "missing --model_name_or_path"),
+        ([*NEEDED, "--config=/nowhere.yaml"], "--config: File does not exist: '/nowhere.yaml'"),
+    ],
+)
+def test_a_wrong_flag_is_one_sentence_and_exit_code_2(arguments, sentence, capsys):
+    assert main(["eval", *arguments]) == 2
+    shown = capsys.readouterr()
+    assert shown.err.startswith(f"error: {sentence}")
+    assert shown.err.count("\n") == 1
+    assert shown.out == ""
+
+
+def test_an_interrupt_is_exit_code_130(monkeypatch, capsys):
+    from flax_distil.workflows import evaluate
+
+    def interrupted(config):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(evaluate, "run_evaluation", interrupted)
+    assert main(["eval", *NEEDED]) == 130
+    assert capsys.readouterr().err == "interrupted\n"
