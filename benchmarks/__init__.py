@@ -1,0 +1,1 @@
+"""Benchmarks against PyTorch's transformers; see README.md."""
