@@ -58,7 +58,7 @@ def our_step(args: argparse.Namespace) -> Step:
 
     teacher = load_checkpoint(checkpoint_folder(args.model))
     student = initialise_student(teacher, decoder_layers=args.decoder_layers)
-    options = ComputeOptions(use_scan=args.use_scan)
+    options = ComputeOptions()
     config = StepConfig(
         student=student.config, teacher=teacher.config, student_options=options, teacher_options=options,
         weights=LossWeights(ce=CE_WEIGHT, kl=1.0, temperature=TEMPERATURE),
@@ -82,7 +82,7 @@ def our_step(args: argparse.Namespace) -> Step:
         "loss_mask_KBT": jnp.ones((1, args.batch, args.labels), bool),
     }
     step = jax.jit(functools.partial(train_step, config, optimiser), donate_argnums=0)
-    held_state = [init_state(trainable, optimiser)]
+    held_state = [jax.device_put(init_state(trainable, optimiser), jax.devices()[0])]
     del trainable, student, teacher
     key = jax.random.key(0)
 
@@ -254,7 +254,6 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--labels", type=int, default=128)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--use_scan", action="store_true", help="run our layers as one loop")
     parser.add_argument("--skip_memory", action="store_true")
     parser.add_argument("--json", help="write the results here")
     parser.add_argument("--memory_of", choices=SIDES, help=argparse.SUPPRESS)

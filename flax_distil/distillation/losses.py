@@ -190,25 +190,49 @@ def _chunk_losses(
 
     d CE / d s = softmax(s) - onehot;  d (T² KL) / d s = T (softmax(s / T) - softmax(t / T))
     """
-    counts_C = mask_C.astype(jnp.float32)
-    log_probs_CV = jax.nn.log_softmax(logits_CV)
+    counts_C, temperature = mask_C.astype(jnp.float32), weights.temperature
+    plain = _row_norms(logits_CV, 1.0)
+    ce_C = -_log_probs(jnp.take_along_axis(logits_CV, labels_C[:, None], axis=1), plain, 1.0)[:, 0]
     onehot_CV = labels_C[:, None] == jnp.arange(logits_CV.shape[1])
-    ce_C = -jnp.take_along_axis(log_probs_CV, labels_C[:, None], axis=1)[:, 0]
-    slope_CV = weights.ce * (jnp.exp(log_probs_CV) - onehot_CV)
+    slope_CV = weights.ce * (jnp.exp(_log_probs(logits_CV, plain, 1.0)) - onehot_CV)
     kl = jnp.zeros((), jnp.float32)
     if teacher_CV is not None:
-        temperature = weights.temperature
-        student_log_CV = jax.nn.log_softmax(logits_CV / temperature)
-        teacher_log_CV = jax.nn.log_softmax(teacher_CV / temperature)
-        teacher_probs_CV = jnp.exp(teacher_log_CV)
-        kl_C = (teacher_probs_CV * (teacher_log_CV - student_log_CV)).sum(axis=1)
+        norms = _row_norms(logits_CV, temperature), _row_norms(teacher_CV, temperature)
+
+        def log_probs(norms: tuple[_RowNorms, _RowNorms]) -> tuple[Array, Array]:
+            return _log_probs(logits_CV, norms[0], temperature), _log_probs(teacher_CV, norms[1], temperature)
+
+        student_log_CV, teacher_log_CV = log_probs(norms)
+        kl_C = (jnp.exp(teacher_log_CV) * (teacher_log_CV - student_log_CV)).sum(axis=1)
         kl = temperature**2 * (kl_C * counts_C).sum()
-        slope_CV += weights.kl * temperature * (jnp.exp(student_log_CV) - teacher_probs_CV)
+        student_log_CV, teacher_log_CV = log_probs(jax.lax.optimization_barrier(norms))
+        slope_CV += weights.kl * temperature * (jnp.exp(student_log_CV) - jnp.exp(teacher_log_CV))
     ce = (ce_C * counts_C).sum()
     correct = ((logits_CV.argmax(axis=1) == labels_C) * counts_C).sum()
     total = weights.ce * ce + weights.kl * kl
     sums = TokenLossSums(total, ce, kl, correct, counts_C.sum())
     return sums, slope_CV * counts_C[:, None]
+
+
+class _RowNorms(NamedTuple):
+    """What turns a row of logits into log-probabilities.
+
+    They come from behind a barrier, so that the compiler does not keep one array of [C, V] for all uses:
+    to compute it again costs less than to write and read it, and takes no memory.
+    """
+
+    shift_C1: Array
+    log_sum_C1: Array
+
+
+def _row_norms(logits_CV: Array, temperature: float) -> _RowNorms:
+    shift_C1 = jax.lax.optimization_barrier(logits_CV.max(axis=1, keepdims=True))
+    log_sum_C1 = jnp.log(jnp.exp((logits_CV - shift_C1) / temperature).sum(axis=1, keepdims=True))
+    return jax.lax.optimization_barrier(_RowNorms(shift_C1, log_sum_C1))
+
+
+def _log_probs(logits_CV: Array, norms: _RowNorms, temperature: float) -> Array:
+    return (logits_CV - norms.shift_C1) / temperature - norms.log_sum_C1
 
 
 def matched_teacher_layers(student_layers: int, teacher_layers: int) -> list[int]:

@@ -69,14 +69,20 @@ def _whole(
     scores = jnp.einsum("bnth,bnsh->bnts", query * scale, key, preferred_element_type=jnp.float32)
     if mask is not None:
         scores = jnp.where(mask, scores, jnp.finfo(scores.dtype).min)
-    weights = jax.nn.softmax(scores, axis=-1).astype(query.dtype)
-    return jnp.einsum("bnts,bnsh->bnth", dropout(weights, dropout_rate, dropout_key), value)
+    # The softmax divides behind the second product: a pass over the scores less.
+    highest = jax.lax.stop_gradient(scores.max(axis=-1, keepdims=True))
+    weights = jnp.exp(scores - highest)
+    total = weights.sum(axis=-1, keepdims=True)
+    weights = dropout(weights, dropout_rate, dropout_key).astype(value.dtype)
+    mixed = jnp.einsum("bnts,bnsh->bnth", weights, value, preferred_element_type=jnp.float32)
+    return (mixed / total).astype(query.dtype)
 
 
 def _mapped(query: Array, key: Array, value: Array) -> Array:
     batch, heads, length, features = query.shape
     blocks = _blocks(length, key.shape[2])
 
+    @jax.checkpoint  # scores are cheaper to compute again than to keep
     def head(one: tuple[Array, Array, Array]) -> Array:
         query_TH, key_SH, value_SH = one
         return jax.lax.map(

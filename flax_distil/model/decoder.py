@@ -1,5 +1,6 @@
 """The Whisper decoder: whole sequences for training, any number of tokens onto a cache for decoding."""
 
+import jax
 import jax.numpy as jnp
 from flax import nnx
 
@@ -40,8 +41,19 @@ class DecoderLayer(nnx.Module):
         return self.self_attention.key(y_BTD), self.self_attention.value(y_BTD)
 
     def cross_key_value(self, states_BSD: Float[Array, "B S D"]) -> KeyValue:
-        """Return keys and values of encoder states, [B, N, S, H] each."""
-        return self.cross_attention.key(states_BSD), self.cross_attention.value(states_BSD)
+        """Return keys and values of encoder states, [B, N, S, H] each.
+
+        On a CPU one sample after the other, whose products are turned into heads in the cache.
+        """
+
+        def project(states_BSD: Array) -> KeyValue:
+            return self.cross_attention.key(states_BSD), self.cross_attention.value(states_BSD)
+
+        def project_samples(states_BSD: Array) -> KeyValue:
+            one = lambda states_SD: jax.tree.map(lambda x: x[0], project(states_SD[None]))  # noqa: E731
+            return jax.lax.map(one, states_BSD)
+
+        return jax.lax.platform_dependent(states_BSD, cpu=project_samples, default=project)
 
     def __call__(
         self,

@@ -149,7 +149,7 @@ class DistilConfig:
     attention_dropout: float = 0.0
     activation_dropout: float = 0.0
     gradient_checkpointing: str | None = None
-    use_scan: bool = False
+    use_scan: bool = True
     cache_encoder_states: bool = False
     encoder_cache_dir: str | None = None
     dataloader_num_workers: int | None = None
