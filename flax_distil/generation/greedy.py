@@ -10,6 +10,13 @@ from flax_distil.generation.rules import DecodingRules, EmittedContext, apply_ru
 from flax_distil.model import Decoder, DecoderCache
 
 
+FIRST_SLOTS = 128
+"""A search starts with a cache of this many tokens, which short recordings never fill.
+
+Every step reads the whole cache; the few rows that say more go on with a full one.
+"""
+
+
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class GreedyResult:
@@ -80,14 +87,19 @@ def greedy_search(
     limit = max_new_tokens if token_limit is None else jnp.minimum(token_limit, max_new_tokens)
     special = rules.special
     layers = decoder.unrolled()
-    cache = decoder.init_cache(states_BSD, slots)
+    few_slots = min(slots, max(FIRST_SLOTS, prompt_slots + 1))
+    cache = decoder.init_cache(states_BSD, few_slots)
     hidden_BPD, cache = decoder.extend(layers, prompt_BP, cache, jnp.zeros(rows, jnp.int32))
     start_B = (prompt_BP == special.sot).argmax(axis=1)
     picked = jnp.stack([start_B, prompt_length_B - 1], axis=1)[:, :, None]
     logits_B2V = decoder.logits(jnp.take_along_axis(hidden_BPD, picked, axis=1))
 
-    def unfinished(search: _Search) -> Bool[Array, ""]:
-        return (search.context.count < limit) & ~search.done_B.all()
+    def search_up_to(slots: int, search: _Search) -> _Search:
+        """Emit until all rows have ended or a cache of so many slots is full."""
+        most = jnp.minimum(limit, slots - prompt_slots)
+        return jax.lax.while_loop(
+            lambda search: (search.context.count < most) & ~search.done_B.all(), emit, search
+        )
 
     def emit(search: _Search) -> _Search:
         scores_BV = apply_rules(rules, search.logits_BV, search.context)
@@ -116,7 +128,10 @@ def greedy_search(
         logprobs_BT=jnp.zeros((rows, max_new_tokens), jnp.float32),
         done_B=jnp.zeros(rows, bool),
     )
-    final = jax.lax.while_loop(unfinished, emit, first)
+    final = search_up_to(few_slots, first)
+    if slots > few_slots:
+        grown = dataclasses.replace(final, cache=final.cache.with_slots(slots))
+        final = search_up_to(slots, grown)
     length_B = (final.tokens_BT != special.eot).sum(axis=1)
     return GreedyResult(
         tokens_BT=final.tokens_BT,

@@ -11,13 +11,12 @@ from flax_distil.core import Array, Bool, Float, Int
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class DecoderCache:
-    """Keys and values the decoder need not compute again; one entry of each tuple per layer.
+    """What the decoder need not compute again; one entry of each tuple per layer.
 
     Attributes:
         self_keys: of past tokens, L × [B, N, C, H].
         self_values: likewise.
-        cross_keys: of the encoder states, L × [B, N, S, H]; constant while decoding.
-        cross_values: likewise.
+        states_BSD: encoder states, shared by all layers; constant while decoding.
 
     Slot c of a row holds its token at position c. Slots at and after a row's offset hold
     stale numbers that no query sees, so going back in a row (a rejected draft) is only
@@ -26,8 +25,18 @@ class DecoderCache:
 
     self_keys: tuple[Float[Array, "B N C H"], ...]
     self_values: tuple[Float[Array, "B N C H"], ...]
-    cross_keys: tuple[Float[Array, "B N S H"], ...]
-    cross_values: tuple[Float[Array, "B N S H"], ...]
+    states_BSD: Float[Array, "B S D"]
+
+    @property
+    def slots(self) -> int:
+        """How many tokens of a row there is room for."""
+        return self.self_keys[0].shape[2]
+
+    def with_slots(self, slots: int) -> "DecoderCache":
+        """Return the same cache with room for more tokens."""
+        more = [(0, 0), (0, 0), (0, slots - self.slots), (0, 0)]
+        keys, values = jax.tree.map(lambda leaf: jnp.pad(leaf, more), (self.self_keys, self.self_values))
+        return DecoderCache(keys, values, self.states_BSD)
 
 
 def write_slots(

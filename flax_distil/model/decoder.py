@@ -1,5 +1,7 @@
 """The Whisper decoder: whole sequences for training, any number of tokens onto a cache for decoding."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -40,25 +42,56 @@ class DecoderLayer(nnx.Module):
         """Return keys and values of normed inputs, [B, N, T, H] each."""
         return self.self_attention.key(y_BTD), self.self_attention.value(y_BTD)
 
-    def cross_key_value(self, states_BSD: Float[Array, "B S D"]) -> KeyValue:
-        """Return keys and values of encoder states, [B, N, S, H] each.
+    def look_at_states(
+        self,
+        y_BTD: Float[Array, "B T D"],
+        states_BSD: Float[Array, "B S D"],
+        key: Array | None = None,
+    ) -> Float[Array, "B N T H"]:
+        """Attend to encoder states: one function, computed in the cheaper of two orders.
 
-        On a CPU one sample after the other, whose products are turned into heads in the cache.
+        Many queries (training) attend to keys and values projected from the states. Fewer queries
+        than a head has features (decoding) are themselves projected back through the key projection,
+        attend to the states as they are, and what they mixed goes through the value projection::
+
+            q · (x K) = (q Kᵀ) · x        softmax(…) (x V + b) = (softmax(…) x) V + b
+
+        So decoding projects no state, and its cache holds none but the states, which all layers and
+        heads share: 2 L times less than keys and values of every layer.
         """
+        project = self.cross_attention
+        query_BNTH = project.query(y_BTD)
+        rows, heads, length, features = query_BNTH.shape
+        dropouts: dict[str, Any] = {"dropout_rate": self.config.attention_dropout, "dropout_key": key}
+        if length >= features:
+            return dot_product_attention(query_BNTH, *self._state_key_value(states_BSD), **dropouts)
+        back_BNTD = project.key.transposed(query_BNTH)
+        shared_B1SD = states_BSD[:, None]
+        mixed_B1QD = dot_product_attention(
+            back_BNTD.reshape(rows, 1, heads * length, -1),
+            shared_B1SD,
+            shared_B1SD,
+            scale=features**-0.5,
+            **dropouts,
+        )
+        return project.value.of_heads(mixed_B1QD.reshape(back_BNTD.shape))
 
-        def project(states_BSD: Array) -> KeyValue:
+    def _state_key_value(self, states_BSD: Float[Array, "B S D"]) -> KeyValue:
+        """Return keys and values of all states; on a CPU sample by sample, which stay in the cache."""
+
+        def of_batch(states_BSD: Array) -> KeyValue:
             return self.cross_attention.key(states_BSD), self.cross_attention.value(states_BSD)
 
-        def project_samples(states_BSD: Array) -> KeyValue:
-            one = lambda states_SD: jax.tree.map(lambda x: x[0], project(states_SD[None]))  # noqa: E731
-            return jax.lax.map(one, states_BSD)
+        def of_samples(states_BSD: Array) -> KeyValue:
+            keys, values = jax.lax.map(of_batch, states_BSD[:, None])
+            return keys[:, 0], values[:, 0]
 
-        return jax.lax.platform_dependent(states_BSD, cpu=project_samples, default=project)
+        return jax.lax.platform_dependent(states_BSD, cpu=of_samples, default=of_batch)
 
     def __call__(
         self,
         x_BTD: Float[Array, "B T D"],
-        cross: KeyValue,
+        states_BSD: Float[Array, "B S D"],
         mask_B1TC: Bool[Array, "#B 1 T C"],
         *,
         cached: tuple[KeyValue, Int[Array, " B"]] | None = None,
@@ -86,12 +119,7 @@ class DecoderLayer(nnx.Module):
         )
         x_BTD = x_BTD + dropout(self.self_attention.out(mixed), config.dropout, keys[1])
         y_BTD = self.cross_attention_norm(x_BTD)
-        mixed = dot_product_attention(
-            self.cross_attention.query(y_BTD),
-            *cross,
-            dropout_rate=config.attention_dropout,
-            dropout_key=keys[2],
-        )
+        mixed = self.look_at_states(y_BTD, states_BSD, keys[2])
         x_BTD = x_BTD + dropout(self.cross_attention.out(mixed), config.dropout, keys[3])
         y_BTD = feed_forward(self.fc1, self.fc2, self.final_norm(x_BTD), config.activation_dropout, keys[4])
         return x_BTD + dropout(y_BTD, config.dropout, keys[5]), own
@@ -144,7 +172,7 @@ class Decoder(nnx.Module):
         mask = visible_slots(jnp.zeros(1, jnp.int32), length, length)
         x_BTD, layers_LBTD = run_stack(
             self.layers,
-            lambda layer, x, k: layer(x, layer.cross_key_value(states_BSD), mask, key=k)[0],
+            lambda layer, x, k: layer(x, states_BSD, mask, key=k)[0],
             x_BTD,
             options=self.options,
             key=stack_key,
@@ -158,13 +186,11 @@ class Decoder(nnx.Module):
         return jnp.einsum("btd,vd->btv", hidden_BTD, embedding_VD, preferred_element_type=jnp.float32)
 
     def init_cache(self, states_BSD: Float[Array, "B S D"], slots: int) -> DecoderCache:
-        """Return an empty cache of ``slots`` tokens, with the encoder states projected once."""
-        states_BSD = states_BSD.astype(self.options.dtype)
-        cross = [layer.cross_key_value(states_BSD) for layer in unstack(self.layers)]
+        """Return an empty cache of ``slots`` tokens for decoding from these encoder states."""
         heads, features = self.config.decoder_attention_heads, self.config.decoder_head_dim
         empty = jnp.zeros((states_BSD.shape[0], heads, slots, features), self.options.dtype)
-        blank = (empty,) * len(cross)
-        return DecoderCache(blank, blank, tuple(k for k, _ in cross), tuple(v for _, v in cross))
+        blank = (empty,) * self.config.decoder_layers
+        return DecoderCache(blank, blank, states_BSD.astype(self.options.dtype))
 
     def unrolled(self) -> list[DecoderLayer]:
         """Return the layers one by one, sliced out of their stack.
@@ -195,17 +221,16 @@ class Decoder(nnx.Module):
         Returns:
             Hidden states of the new tokens after the final norm, and the grown cache.
         """
-        length, slots = tokens_BT.shape[1], cache.self_keys[0].shape[2]
+        length = tokens_BT.shape[1]
         x_BTD = self._embed(tokens_BT, offset_B[:, None] + jnp.arange(length))
-        mask = visible_slots(offset_B, length, slots)
+        mask = visible_slots(offset_B, length, cache.slots)
         grown = []
         for index, layer in enumerate(layers):
             past = cache.self_keys[index], cache.self_values[index]
-            cross = cache.cross_keys[index], cache.cross_values[index]
-            x_BTD, own = layer(x_BTD, cross, mask, cached=(past, offset_B))
+            x_BTD, own = layer(x_BTD, cache.states_BSD, mask, cached=(past, offset_B))
             grown.append(own)
         keys, values = tuple(k for k, _ in grown), tuple(v for _, v in grown)
-        return self.norm(x_BTD), DecoderCache(keys, values, cache.cross_keys, cache.cross_values)
+        return self.norm(x_BTD), DecoderCache(keys, values, cache.states_BSD)
 
     def _embed(self, tokens_BT: Int[Array, "B T"], position_BT: Int[Array, "#B T"]) -> Float[Array, "B T D"]:
         positions = self.position_embedding(position_BT)

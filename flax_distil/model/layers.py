@@ -67,6 +67,15 @@ class SplitHeads(nnx.Module):
             y_BTE = y_BTE + self.bias[...].astype(self.dtype).reshape(-1)
         return y_BTE.reshape(*x_BTD.shape[:2], *kernel_DNH.shape[1:]).swapaxes(1, 2)
 
+    def transposed(self, y_BNTH: Float[Array, "B N T H"]) -> Float[Array, "B N T D"]:
+        """Return what has the same product with inputs as ``y_BNTH`` with their projection (no bias)."""
+        return jnp.einsum("bnth,dnh->bntd", y_BNTH, self.kernel[...].astype(self.dtype))
+
+    def of_heads(self, x_BNTD: Float[Array, "B N T D"]) -> Float[Array, "B N T H"]:
+        """Project inputs that already differ from head to head."""
+        y_BNTH = jnp.einsum("bntd,dnh->bnth", x_BNTD, self.kernel[...].astype(self.dtype))
+        return y_BNTH if self.bias is None else y_BNTH + self.bias[...].astype(self.dtype)[:, None]
+
 
 class MergeHeads(nnx.Module):
     """Project heads [B, N, T, H] back to [B, T, D]."""

@@ -1,4 +1,4 @@
-"""One function, two implementations: in blocks on a CPU, in one product elsewhere."""
+"""One function, several implementations: head by head on a CPU, in one product elsewhere."""
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +9,7 @@ from flax_distil.model import attention, dot_product_attention
 from tests.model.programs import compiled
 
 
-@pytest.fixture(scope="module", params=[(64, 64), (48, 100)], ids=["self", "cross"])
+@pytest.fixture(scope="module", params=[(64, 64), (48, 100), (5, 100)], ids=["self", "cross", "few"])
 def inputs(request):
     queries, sources = request.param
     keys = jax.random.split(jax.random.key(0), 3)
@@ -29,15 +29,12 @@ def several_blocks(monkeypatch):
     monkeypatch.setattr(attention, "_BLOCK_BYTES", 64 * 64)
 
 
-def test_blocks_give_the_values_of_the_whole(inputs, several_blocks):
-    assert attention._blocks(64, 64) == 4
+def test_the_values_are_those_of_the_formula(inputs, several_blocks):
+    assert attention._block_count(64, 64) == 4
     np.testing.assert_allclose(compiled(dot_product_attention)(*inputs), plain(*inputs), rtol=1e-5, atol=1e-6)
-    np.testing.assert_allclose(
-        compiled(attention._mapped)(*inputs), attention._whole(*inputs), rtol=1e-5, atol=1e-6
-    )
 
 
-def test_blocks_give_the_gradients_of_the_whole(inputs, several_blocks):
+def test_the_gradients_are_those_of_the_formula(inputs, several_blocks):
     def slopes(attend):
         return compiled(jax.grad(lambda *x: jnp.sin(attend(*x)).sum(), argnums=(0, 1, 2)))(*inputs)
 
@@ -47,9 +44,18 @@ def test_blocks_give_the_gradients_of_the_whole(inputs, several_blocks):
 
 def test_blocks_hold_no_more_than_their_bytes_and_divide_the_queries():
     for length, sources in ((1500, 1500), (448, 1500), (32, 7)):
-        blocks = attention._blocks(length, sources)
+        blocks = attention._block_count(length, sources)
         assert length % blocks == 0
         assert 4 * length // blocks * sources <= attention._BLOCK_BYTES
+
+
+@pytest.mark.parametrize("implementation", ["_whole", "_by_blocks", "_by_keys"])
+def test_every_implementation_gives_the_same(inputs, several_blocks, implementation):
+    attend = compiled(getattr(attention, implementation))
+    query, key, value = inputs
+    np.testing.assert_allclose(
+        attend(query / jnp.sqrt(8.0), key, value), plain(*inputs), rtol=1e-5, atol=1e-6
+    )
 
 
 def test_masked_keys_are_never_read(inputs):

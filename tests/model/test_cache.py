@@ -65,11 +65,17 @@ def test_rejected_drafts_leave_no_trace(start, tokens, logits):
     np.testing.assert_allclose(said, wanted, **CLOSE)
 
 
-def test_encoder_states_are_projected_once_and_kept(start, tokens):
+def test_a_cache_keeps_the_states_and_fills_slot_by_slot(start, states, tokens):
     cache, extend = start
     _, grown = extend(tokens[:, :3], cache, [0, 0, 0])
-    for before, after in zip(
-        cache.cross_keys + cache.cross_values, grown.cross_keys + grown.cross_values, strict=True
-    ):
-        np.testing.assert_array_equal(before, after)
+    np.testing.assert_array_equal(grown.states_BSD, states)
     assert all(np.abs(keys[:, :, 3:]).max() == 0 < np.abs(keys[:, :, :3]).max() for keys in grown.self_keys)
+
+
+def test_a_cache_that_grows_goes_on_as_if_it_had_been_large_from_the_start(start, tokens, logits):
+    cache, extend = start
+    _, cache = extend(tokens[:, :5], cache, [0, 0, 0])
+    grown = cache.with_slots(20)
+    assert (cache.slots, grown.slots) == (14, 20)
+    said, _ = extend(tokens[:, 5:9], grown, [5, 5, 5])
+    np.testing.assert_allclose(said, logits[:, 5:9], **CLOSE)
