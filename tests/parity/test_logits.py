@@ -12,13 +12,18 @@ from tests.parity.reference import Pair, Recordings, encode
 
 TOLERANCE = 1e-3  # absolute, on logits up to 30 and states up to 25
 
-UNSTABLE = 3e-4
-"""Where transformers in float32 is that far from itself in float64, its states are no measure.
+SENSITIVE = 1e-5
+"""Positions that move further than this in float64 when the features move by half a unit in their last place.
 
-A few positions (3 of 4500 for base) sit on the edge between an ordinary one and one that carries an outlier
-of several hundred before the last norm. Half a unit in the last place of the features moves them a
-thousand times further than the other positions, in exact arithmetic too.
+Two in a hundred do, thirty times further than the others: before the last norm they carry an outlier of
+several hundred. transformers in float32 is up to 8e-4 from itself in float64 there.
 """
+SENSITIVE_TOLERANCE = 3e-3  # seen: 1.9e-3 at one of 12,000 positions; everywhere else 6e-4
+
+
+def _half_an_ulp_off(features: torch.Tensor) -> torch.Tensor:
+    random = torch.rand(features.shape, generator=torch.Generator().manual_seed(0), dtype=features.dtype)
+    return features + features.abs() * 2**-24 * (2 * random - 1)
 
 
 def _logits(config: WhisperConfig, decoder, tokens_BT, states_BSD):
@@ -48,12 +53,14 @@ def test_encoder_states_and_logits_equal_those_of_transformers(request, held_out
     tokens = torch.tensor(tokens_BT).long()
     with torch.no_grad():
         theirs = pair.theirs(input_features=recordings.features_BMR, decoder_input_ids=tokens)
-        exact = copy.deepcopy(pair.theirs.model.encoder).double()(recordings.features_BMR.double())
-    wanted_BSD = theirs.encoder_last_hidden_state
-    doubt_BS = (wanted_BSD - exact.last_hidden_state).abs().amax(dim=-1).numpy()
-    error_BS = np.abs(states_BSD - wanted_BSD.numpy()).max(axis=-1)
-    assert (doubt_BS > UNSTABLE).mean() < 2e-3
-    assert error_BS[doubt_BS <= UNSTABLE].max() <= TOLERANCE
-    assert error_BS.max() <= 5 * TOLERANCE
+        exact = copy.deepcopy(pair.theirs.model.encoder).double()
+        features = recordings.features_BMR.double()
+        moved_BSD = exact(features).last_hidden_state - exact(_half_an_ulp_off(features)).last_hidden_state
+    wanted_BSD = theirs.encoder_last_hidden_state.numpy()
+    sensitive_BS = moved_BSD.abs().amax(dim=-1).numpy() > SENSITIVE
+    error_BS = np.abs(states_BSD - wanted_BSD).max(axis=-1)
+    assert sensitive_BS.mean() < 0.04
+    assert error_BS[~sensitive_BS].max() <= TOLERANCE
+    assert error_BS.max() <= SENSITIVE_TOLERANCE
     assert np.abs(theirs.logits.numpy()).max() > 10
     np.testing.assert_allclose(logits_BTV, theirs.logits.numpy(), rtol=0, atol=TOLERANCE)
