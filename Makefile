@@ -5,16 +5,20 @@ TEACHER ?=
 DATASET ?=
 LOCK := requirements/ci.txt
 
-.PHONY: test test-all demo lint lock clean
+.PHONY: test test-all demo benchmark lint lock clean
 
 test: $(VENV)/.installed
-	$(VENV)/bin/python -m pytest -m "not slow"
+	$(VENV)/bin/python -m pytest -n auto --dist loadfile -m "not slow"
 
 test-all: $(VENV)/.installed
-	$(VENV)/bin/python -m pytest
+	$(VENV)/bin/python -m pytest -n auto --dist loadfile
 
 demo: $(DEMO_VENV)/.installed
 	$(DEMO_VENV)/bin/python examples/demo.py $(if $(TEACHER),--teacher "$(TEACHER)") $(if $(DATASET),--dataset "$(DATASET)")
+
+benchmark: $(VENV)/.installed
+	$(VENV)/bin/python -m benchmarks.distillation_step --json outputs/benchmarks/distillation_step.json
+	$(VENV)/bin/python -m benchmarks.generation --json outputs/benchmarks/generation.json
 
 lint: $(VENV)/.installed
 	$(VENV)/bin/ruff check .

