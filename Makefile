@@ -3,6 +3,7 @@ VENV ?= .venv
 DEMO_VENV ?= .venv-demo
 TEACHER ?=
 DATASET ?=
+LANGUAGE ?=
 LOCK := requirements/ci.txt
 
 .PHONY: test test-all demo benchmark lint lock clean
@@ -14,7 +15,7 @@ test-all: $(VENV)/.installed
 	$(VENV)/bin/python -m pytest -n auto --dist loadfile
 
 demo: $(DEMO_VENV)/.installed
-	$(DEMO_VENV)/bin/python examples/demo.py $(if $(TEACHER),--teacher "$(TEACHER)") $(if $(DATASET),--dataset "$(DATASET)")
+	$(DEMO_VENV)/bin/python examples/demo.py $(if $(TEACHER),--teacher "$(TEACHER)") $(if $(DATASET),--dataset "$(DATASET)") $(if $(LANGUAGE),--language "$(LANGUAGE)")
 
 benchmark: $(VENV)/.installed
 	$(VENV)/bin/python -m benchmarks.distillation_step --json outputs/benchmarks/distillation_step.json

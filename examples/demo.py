@@ -1,7 +1,7 @@
 """The whole chain on real data in minutes: pseudo-label, initialise, distil, evaluate, export.
 
     make demo                                             # embedded teacher and corpus, no Hub
-    make demo TEACHER=openai/whisper-tiny.en DATASET=…    # with a Hub at hand
+    make demo TEACHER=openai/whisper-base LANGUAGE=de DATASET=…    # with a Hub at hand
 
 Ends with a table, a learning curve and ``outputs/demo/summary.json``.
 """
@@ -59,7 +59,9 @@ class Stages:
         return result
 
 
-def run_demo(teacher: str, dataset: str, output: Path, max_steps: int) -> dict[str, Any]:
+def run_demo(
+    teacher: str, dataset: str, language: str | None, output: Path, max_steps: int
+) -> dict[str, Any]:
     """Run every stage and return the summary."""
     stages = Stages()
     if output.is_dir() and any(output.iterdir()):
@@ -74,6 +76,7 @@ def run_demo(teacher: str, dataset: str, output: Path, max_steps: int) -> dict[s
             model_name_or_path=model,
             dataset_name=dataset,
             dataset_split_name="validation",
+            language=language,
             generation_max_length=MAX_NEW_TOKENS,
             output_dir=str(output / f"eval_{name}"),
         )
@@ -88,6 +91,7 @@ def run_demo(teacher: str, dataset: str, output: Path, max_steps: int) -> dict[s
                 dataset_name=dataset,
                 dataset_split_name="train",
                 text_column_name="text",
+                language=language,
                 generation_max_length=MAX_NEW_TOKENS,
                 output_dir=str(output / "pseudo_labelled"),
             )
@@ -111,6 +115,7 @@ def run_demo(teacher: str, dataset: str, output: Path, max_steps: int) -> dict[s
                 train_dataset_name=str(labelled),
                 eval_dataset_name=dataset,
                 eval_split_name="validation",
+                language=language,
                 max_eval_samples=CURVE_SAMPLES,
                 wer_threshold=20.0,
                 per_device_train_batch_size=16,
@@ -174,12 +179,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--teacher", help="folder or Hub id; by default the embedded tiny.en")
     parser.add_argument("--dataset", default=str(CORPUS), help="data set with splits train and validation")
+    parser.add_argument("--language", help="of the speech; a multilingual teacher needs it")
     parser.add_argument("--output_dir", type=Path, default=Path("outputs/demo"))
     parser.add_argument("--max_steps", type=int, default=120)
     flags = parser.parse_args()
     try:
         teacher = flags.teacher or str(embedded_teacher())
-        summary = run_demo(teacher, flags.dataset, flags.output_dir, flags.max_steps)
+        summary = run_demo(teacher, flags.dataset, flags.language, flags.output_dir, flags.max_steps)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
