@@ -11,14 +11,16 @@ import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 from tqdm import tqdm
 
+from flax_distil.audio import CHUNK_SECONDS
 from flax_distil.core import InputError
 from flax_distil.data import EvaluationPipeline, PipelineConfig, SkippedSamples, SpeechData
+from flax_distil.data.samples import TOO_LONG
 from flax_distil.metrics import Throughput
 from flax_distil.parallel import batch_spec, data_mesh
 from flax_distil.text import Normaliser, normaliser
 from flax_distil.transcription import DispatchedBatch, ShortFormTranscriber, Transcript
 from flax_distil.weights import load_checkpoint
-from flax_distil.workflows.distil_models import read_tokenizer
+from flax_distil.workflows.tokenizer import read_tokenizer
 from flax_distil.workflows.transcription_config import TranscriptionConfig
 
 
@@ -32,8 +34,8 @@ class TranscribedSet:
         references: their references, "" where there is none.
         durations: their seconds.
         transcripts: one per row.
-        throughput: compile time apart; reading the audio counts.
-        skipped: rows that could not be read, or are too long.
+        throughput: compile time apart (0 if the program was there already); reading the audio counts.
+        skipped: rows that could not be read, or are too long, each with its reason.
     """
 
     rows: list[int]
@@ -70,7 +72,7 @@ class BatchTranscriber:
         self.parameters = 0
         self.is_multilingual = self._tokenizer.special.is_multilingual
         self.normalise = self._normaliser()
-        self._compile_seconds: dict[int, float] = {}
+        self._compiled: set[int] = set()
         self._loaded: ShortFormTranscriber | None = None
         self._transcriber({})  # it checks the options, and touches no weights before the first batch
 
@@ -103,8 +105,10 @@ class BatchTranscriber:
             InputError: if there is none.
         """
         transcriber, batch_size = self.load(), self.batch_size(len(data))
-        if batch_size not in self._compile_seconds:
-            self._compile_seconds[batch_size] = transcriber.warm_up(batch_size)
+        compile_seconds = 0.0
+        if batch_size not in self._compiled:
+            compile_seconds = transcriber.warm_up(batch_size)
+            self._compiled.add(batch_size)
         pipeline = EvaluationPipeline(
             data, PipelineConfig(batch_size=batch_size, num_threads=num_workers), too_long="skip"
         )
@@ -115,10 +119,9 @@ class BatchTranscriber:
                 found += collected
                 bar.update(len(collected))
         seconds = time.perf_counter() - start
+        skipped = _with_remedies(pipeline.skipped, data)
         if not found:
-            raise InputError(
-                f"no recording of data set {data.name!r} can be transcribed: {pipeline.skipped.report()}"
-            )
+            raise InputError(f"no recording of data set {data.name!r} can be transcribed: {skipped.report()}")
         rows, ids, references, durations, transcripts = (list(column) for column in zip(*found, strict=True))
         return TranscribedSet(
             rows=rows,
@@ -129,11 +132,11 @@ class BatchTranscriber:
             throughput=Throughput(
                 audio_seconds=sum(durations),
                 compute_seconds=seconds,
-                compile_seconds=self._compile_seconds[batch_size],
+                compile_seconds=compile_seconds,
                 tokens=sum(len(transcript.tokens) for transcript in transcripts),
                 samples=len(rows),
             ),
-            skipped=pipeline.skipped,
+            skipped=skipped,
         )
 
     def _transcriber(self, params: dict[str, Any]) -> ShortFormTranscriber:
@@ -168,6 +171,18 @@ def transcribe_batches(
         waiting = dispatched
     if waiting is not None:
         yield _collected(transcriber, *waiting)
+
+
+def _with_remedies(skipped: SkippedSamples, data: SpeechData) -> SkippedSamples:
+    """Say of recordings that are too long which file they are and what to do about it."""
+    explained = SkippedSamples()
+    for sample in skipped.samples():
+        reason = sample.reason
+        if sample.kind == TOO_LONG:
+            file = data.table[sample.index][data.audio_column]["path"] or "it"
+            reason += f"; cut {file} into pieces of at most {CHUNK_SECONDS} s, or leave it out"
+        explained.add(index=sample.index, sample_id=sample.sample_id, kind=sample.kind, reason=reason)
+    return explained
 
 
 def _filled(batch: Mapping[str, Any]) -> np.ndarray:

@@ -1,7 +1,6 @@
 """One checkpoint into another: a student of a teacher, or the same model in another format."""
 
 import dataclasses
-import logging
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +10,11 @@ from flax_distil.core import InputError
 from flax_distil.weights import (
     EXPORT_DTYPES,
     Checkpoint,
-    UploadError,
     export_checkpoint,
     initialise_student,
     load_checkpoint,
-    push_to_hub,
 )
-from flax_distil.workflows.outputs import check_output_dir, staged
-
-log = logging.getLogger(__name__)
+from flax_distil.workflows.outputs import check_output_dir, staged, upload
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -29,7 +24,7 @@ class ExportConfig:
     Attributes:
         model_name_or_path: Hugging Face or CTranslate2 folder, or Hub id.
         output_dir: Folder to write.
-        overwrite_output_dir: Allow a folder that is not empty.
+        overwrite_output_dir: Replace the checkpoint of an earlier run in output_dir; other files stay.
         dtype: Element type of the weights: float16, bfloat16 or float32.
         push_to_hub: Upload it afterwards.
         hub_model_id: Repository on the Hub; by default the name of output_dir.
@@ -59,7 +54,7 @@ class InitStudentConfig:
         decoder_layer_indices: The teacher's decoder layers to copy, instead of a number.
         encoder_layer_indices: The teacher's encoder layers to copy, instead of a number.
         output_dir: Folder to write.
-        overwrite_output_dir: Allow a folder that is not empty.
+        overwrite_output_dir: Replace the checkpoint of an earlier run in output_dir; other files stay.
         dtype: Element type of the weights: float16, bfloat16 or float32.
     """
 
@@ -93,14 +88,10 @@ def run_export(config: ExportConfig) -> ExportResult:
     """Write the folder and upload it if asked to; a failed upload is reported, never raised."""
     folder = check_output_dir(config.output_dir, overwrite=config.overwrite_output_dir)
     _write(load_checkpoint(config.model_name_or_path), folder, config.dtype)
+    error = None
     if config.push_to_hub:
-        repo_id = config.hub_model_id or folder.name
-        try:
-            log.info("uploaded to %s", push_to_hub(folder, repo_id, private=config.hub_private_repo))
-        except UploadError as error:
-            log.error("%s", error)
-            return ExportResult(output_dir=folder, upload_error=str(error))
-    return ExportResult(output_dir=folder)
+        error = upload(folder, repo_id=config.hub_model_id, private=config.hub_private_repo)
+    return ExportResult(output_dir=folder, upload_error=error)
 
 
 def run_student_initialisation(config: InitStudentConfig) -> Path:

@@ -16,7 +16,7 @@ from flax_distil.core import Array, InputError, Params
 from flax_distil.data import TrainingPipeline, weights_fingerprint
 from flax_distil.distillation import TrainState, init_state, learning_rate_schedule
 from flax_distil.parallel import data_mesh, put_replicated
-from flax_distil.weights import TrainingCheckpoints, UploadError, export_checkpoint, push_to_hub
+from flax_distil.weights import TrainingCheckpoints, export_checkpoint
 from flax_distil.workflows.distil_config import DistilConfig
 from flax_distil.workflows.distil_data import (
     BatchFeeder,
@@ -31,10 +31,11 @@ from flax_distil.workflows.distil_models import (
     check_models,
     exportable_params,
     load_models,
-    read_tokenizer,
 )
 from flax_distil.workflows.distil_programs import DistilPrograms
-from flax_distil.workflows.training_log import TrainingLog
+from flax_distil.workflows.outputs import check_output_dir, check_writable, make_folder, upload
+from flax_distil.workflows.tokenizer import read_tokenizer
+from flax_distil.workflows.training_log import METRICS_NAME, TENSORBOARD_NAME, TrainingLog
 
 log = logging.getLogger(__name__)
 
@@ -64,7 +65,7 @@ def run_distillation(config: DistilConfig) -> DistilResult:
     Raises:
         InputError: if models, data or flags do not fit; before anything is compiled or written.
     """
-    _check_output(config)
+    folder = _checked_output(config)
     mesh = data_mesh()
     described = check_models(config)
     tokenizer, settings = read_tokenizer(described.files)
@@ -72,13 +73,13 @@ def run_distillation(config: DistilConfig) -> DistilResult:
     batch_size = config.per_device_train_batch_size * mesh.size * config.gradient_accumulation_steps
     max_steps = config.max_steps or math.ceil(config.num_train_epochs * len(data.train) / batch_size)
     config.optimiser(max_steps)  # checks the schedule before weights are read
-    _prepare_output(config)
+    _prepare_output(folder, overwrite=config.overwrite_output_dir)
     models = load_models(config, mesh)
     programs = DistilPrograms(config, models, mesh, max_steps=max_steps)
     evaluator = StudentEvaluator(config, data, models, programs, mesh, tokenizer=tokenizer, settings=settings)
     run = _Run(config, data, models, programs, evaluator, mesh, max_steps=max_steps, batch_size=batch_size)
     with TrainingCheckpoints(
-        config.output_path / CHECKPOINTS_NAME, save_total_limit=config.save_total_limit
+        folder / CHECKPOINTS_NAME, save_total_limit=config.save_total_limit
     ) as checkpoints:
         state, evaluation = run.train(checkpoints)
     if data.skipped:
@@ -86,16 +87,14 @@ def run_distillation(config: DistilConfig) -> DistilResult:
     export_checkpoint(
         exportable_params(config, state.params),
         models.student.config,
-        config.output_path,
+        folder,
         files=models.student.files,
         dtype=jnp.dtype(config.export_dtype),
     )
-    return DistilResult(
-        output_dir=config.output_path,
-        steps=int(state.step),
-        evaluation=evaluation,
-        upload_error=_upload(config) if config.push_to_hub else None,
-    )
+    error = None
+    if config.push_to_hub:
+        error = upload(folder, repo_id=config.hub_model_id, private=config.hub_private_repo)
+    return DistilResult(output_dir=folder, steps=int(state.step), evaluation=evaluation, upload_error=error)
 
 
 class _Run:
@@ -124,7 +123,7 @@ class _Run:
             mesh,
             micro_batches=config.gradient_accumulation_steps,
             encode=programs.encode,
-            encoder=models.frozen.get("encoder"),
+            encoder=models.frozen.get("encoder", {}),
             cache=self.cache,
         )
         self.pipeline = training_pipeline(config, data, batch_size, self.cache)
@@ -226,30 +225,27 @@ class _Interval:
         self._start = time.perf_counter()
 
 
-def _check_output(config: DistilConfig) -> None:
-    folder = config.output_path
-    if folder.exists() and not folder.is_dir():
-        raise InputError(f"output_dir {config.output_dir!r} is a file: name a folder")
-    resumes = config.resume_from_checkpoint is not None
-    if resumes and not (folder / CHECKPOINTS_NAME).is_dir():
-        raise InputError(f"output_dir {config.output_dir!r} holds no checkpoints to resume from")
-    if not resumes and not config.overwrite_output_dir and folder.is_dir() and any(folder.iterdir()):
-        raise InputError(
-            f"output_dir {config.output_dir!r} is not empty: choose another, or set overwrite_output_dir "
-            "or resume_from_checkpoint"
+def _checked_output(config: DistilConfig) -> Path:
+    """Return the run's folder; one that exists must be resumed or overwritten."""
+    if config.resume_from_checkpoint is None:
+        return check_output_dir(
+            config.output_dir,
+            overwrite=config.overwrite_output_dir,
+            or_set="overwrite_output_dir or resume_from_checkpoint",
         )
+    folder = check_writable(config.output_dir)
+    if not (folder / CHECKPOINTS_NAME).is_dir():
+        raise InputError(f"output_dir {config.output_dir!r} holds no checkpoints to resume from")
+    return folder
 
 
-def _prepare_output(config: DistilConfig) -> None:
-    """Make the folder; an overwritten run's logs and checkpoints go, its encoder states may stay."""
-    folder = config.output_path
-    if config.overwrite_output_dir:
-        for name in (CHECKPOINTS_NAME, "tensorboard"):
+def _prepare_output(folder: Path, *, overwrite: bool) -> None:
+    """Make the folder; what an overwritten run would mix with this one goes now, the rest is replaced."""
+    if overwrite:
+        for name in (CHECKPOINTS_NAME, TENSORBOARD_NAME):
             shutil.rmtree(folder / name, ignore_errors=True)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"output_dir {config.output_dir!r} cannot be made: {error.strerror}") from error
+    make_folder(folder)
+    (folder / METRICS_NAME).touch()  # from now on the folder is known as a run's, wherever that stops
 
 
 def _resume(
@@ -260,15 +256,3 @@ def _resume(
     pipeline.set_state(restored.data["pipeline"])
     log.info("resuming after step %d", restored.step)
     return restored.state, restored.step
-
-
-def _upload(config: DistilConfig) -> str | None:
-    """Upload the export; a failure is reported, never raised: the run is safe on disk."""
-    repo_id = config.hub_model_id or config.output_path.name
-    try:
-        address = push_to_hub(config.output_path, repo_id, private=config.hub_private_repo)
-    except UploadError as error:
-        log.error("%s", error)
-        return str(error)
-    log.info("uploaded to %s", address)
-    return None

@@ -7,8 +7,7 @@ from flax_distil.core import InputError
 from flax_distil.data import FilterConfig, LabelConfig
 from flax_distil.distillation import PRECISIONS, Freezing, LossWeights, OptimiserConfig
 from flax_distil.model import ComputeOptions
-
-_EXPORT_DTYPES = ("float16", "bfloat16", "float32")
+from flax_distil.weights import EXPORT_DTYPES
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -73,7 +72,7 @@ class DistilConfig:
         activation_dropout: Inside the feed-forward while training.
         gradient_checkpointing: Recompute layers in the backward pass: full, dots or
             dots_with_no_batch_dims; by default every activation is kept.
-        use_scan: Compile the layers as one loop.
+        use_scan: Compile the layers as one loop, in the time of one layer; false unrolls them.
         cache_encoder_states: Keep the frozen encoder's outputs on disk (bfloat16), so that from the
             second epoch on no encoder runs.
         encoder_cache_dir: Where they are kept; by default encoder_cache in output_dir.
@@ -86,7 +85,8 @@ class DistilConfig:
         save_total_limit: Checkpoints to keep.
         resume_from_checkpoint: latest, or a step, to continue the run in output_dir.
         output_dir: Folder of the exported student, logs and checkpoints.
-        overwrite_output_dir: Allow a folder that is not empty; what an earlier run left is removed.
+        overwrite_output_dir: Replace the checkpoints, logs and student of an earlier run in output_dir;
+            other files stay, encoder states too.
         export_dtype: Element type of the exported weights: float16, bfloat16 or float32.
         push_to_hub: Upload the exported student at the end.
         hub_model_id: Repository on the Hub; by default the name of output_dir.
@@ -170,9 +170,9 @@ class DistilConfig:
     def __post_init__(self) -> None:
         if self.precision not in PRECISIONS:
             raise InputError(f"precision {self.precision!r} is unknown: expected {', '.join(PRECISIONS)}")
-        if self.export_dtype not in _EXPORT_DTYPES:
+        if self.export_dtype not in EXPORT_DTYPES:
             raise InputError(
-                f"export_dtype {self.export_dtype!r} is unknown: expected {', '.join(_EXPORT_DTYPES)}"
+                f"export_dtype {self.export_dtype!r} is unknown: expected {', '.join(EXPORT_DTYPES)}"
             )
         self._check_models()
         self._check_counts()

@@ -138,7 +138,7 @@ class BatchFeeder:
         *,
         micro_batches: int,
         encode: Callable[[Params, Mapping[str, Array]], dict[str, Array]],
-        encoder: Params | None,
+        encoder: Params,
         cache: EncoderStateCache | None,
     ):
         """Describe how batches are fed.
@@ -147,7 +147,7 @@ class BatchFeeder:
             mesh: devices the batch is split over.
             micro_batches: K.
             encode: program of ``DistilPrograms``.
-            encoder: parameters of the frozen encoder; needed with a cache only.
+            encoder: parameters of the frozen encoder; ``{}`` without a cache.
             cache: of encoder states, or None.
         """
         self._mesh = mesh
@@ -162,7 +162,7 @@ class BatchFeeder:
         if self._cache is None:
             arrays["samples_BW"] = batch["samples_BW"]
         else:
-            arrays["states_BSD"] = self._states(batch)
+            arrays["states_BSD"] = self._states(batch, self._cache)
         return put_batch(self._in_micro_batches(arrays), self._mesh)
 
     def _in_micro_batches(self, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -172,14 +172,14 @@ class BatchFeeder:
             for name, value in arrays.items()
         }
 
-    def _states(self, batch: Mapping[str, Any]) -> np.ndarray:
+    def _states(self, batch: Mapping[str, Any], cache: EncoderStateCache) -> np.ndarray:
         """Read the states of a batch, after encoding and keeping those of new rows."""
         rows = batch["index_B"]
-        missing = batch["has_audio_B"] & ~np.array([self._cache.has([row]) for row in rows])
+        missing = batch["has_audio_B"] & ~np.array([cache.has([row]) for row in rows])
         if missing.any():
             encoded = []
             for part in np.split(batch["samples_BW"], self._micro_batches):
                 sent = put_batch({"samples_BW": part}, self._mesh)
                 encoded.append(jax.device_get(self._encode(self._encoder, sent)["states_BSD"]))
-            self._cache.write(rows[missing], np.concatenate(encoded)[missing])
-        return self._cache.read(rows)
+            cache.write(rows[missing], np.concatenate(encoded)[missing])
+        return cache.read(rows)

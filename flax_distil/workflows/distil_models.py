@@ -1,8 +1,6 @@
 """Student and teacher of a run: loaded, checked against each other, split and laid on the devices."""
 
 import dataclasses
-import tempfile
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -11,8 +9,7 @@ from jax.sharding import Mesh
 from flax_distil.core import InputError, Params, flatten, merge
 from flax_distil.distillation import split_student
 from flax_distil.parallel import put_replicated
-from flax_distil.text import GenerationSettings, WhisperTokenizer
-from flax_distil.weights import Checkpoint, CheckpointFiles, initialise_student, load_checkpoint
+from flax_distil.weights import Checkpoint, initialise_student, load_checkpoint
 from flax_distil.workflows.distil_config import DistilConfig
 
 
@@ -35,14 +32,6 @@ class DistilModels:
     teacher_params: Params
 
 
-def read_tokenizer(files: CheckpointFiles) -> tuple[WhisperTokenizer, GenerationSettings]:
-    """Return the tokenizer and generation settings of a checkpoint, whatever its format."""
-    with tempfile.TemporaryDirectory() as scratch:
-        files.write(Path(scratch))
-        tokenizer = WhisperTokenizer.from_pretrained(Path(scratch))
-        return tokenizer, GenerationSettings.from_folder(Path(scratch), tokenizer.special)
-
-
 def check_models(config: DistilConfig) -> Checkpoint:
     """Compare student and teacher by their configurations, before any weight is read.
 
@@ -52,9 +41,9 @@ def check_models(config: DistilConfig) -> Checkpoint:
     Raises:
         InputError: if they differ in vocabulary or mel bins, or cannot be read.
     """
-    student = load_checkpoint(
-        config.model_name_or_path or config.teacher_model_name_or_path, config_only=True
-    )
+    source = config.model_name_or_path or config.teacher_model_name_or_path
+    assert source is not None  # DistilConfig refuses a run without either
+    student = load_checkpoint(source, config_only=True)
     if config.model_name_or_path and config.teacher_model_name_or_path:
         teacher = load_checkpoint(config.teacher_model_name_or_path, config_only=True)
         for name in ("vocab_size", "num_mel_bins"):
@@ -91,7 +80,7 @@ def load_models(config: DistilConfig, mesh: Mesh) -> DistilModels:
         student=dataclasses.replace(
             student, params={}, config=dataclasses.replace(student.config, **dropouts)
         ),
-        teacher=None if not teacher_params else dataclasses.replace(teacher, params={}),
+        teacher=dataclasses.replace(teacher, params={}) if teacher is not None and teacher_params else None,
         # A copy: the state is donated, and leaves of the teacher may be among them.
         trainable=put_replicated(jax.tree.map(jnp.copy, trainable), mesh),
         frozen=cast(frozen),
@@ -113,6 +102,7 @@ def exportable_params(config: DistilConfig, trained: Params) -> Params:
 def _student(config: DistilConfig, teacher: Checkpoint | None) -> Checkpoint:
     if config.model_name_or_path:
         return load_checkpoint(config.model_name_or_path)
+    assert teacher is not None  # DistilConfig refuses a run without either
     layers = config.student_decoder_layers
     if layers is None and config.student_decoder_layer_indices is None:
         layers = 2

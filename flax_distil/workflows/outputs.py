@@ -1,6 +1,11 @@
-"""Folders of results: checked before any work, and never left half written."""
+"""Folders of results: checked before any work, never left half written, uploaded at the end.
+
+``overwrite_output_dir`` means the same in every command: the results of an earlier run of the
+command are replaced, and every other file in the folder stays.
+"""
 
 import contextlib
+import logging
 import os
 import shutil
 import tempfile
@@ -8,13 +13,27 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from flax_distil.core import InputError
+from flax_distil.weights import UploadError, push_to_hub
 
-_MARKS = ("results.json", "dataset_info.json", "model.safetensors", "model.safetensors.index.json")
+log = logging.getLogger(__name__)
+
+_MARKS = (
+    "results.json",
+    "dataset_info.json",
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "metrics.jsonl",
+)
 """One of these is in every folder that a command here wrote."""
 
 
-def check_output_dir(output_dir: str, *, overwrite: bool) -> Path:
+def check_output_dir(output_dir: str, *, overwrite: bool, or_set: str = "overwrite_output_dir") -> Path:
     """Return the folder as an absolute path.
+
+    Args:
+        output_dir: as the user gave it.
+        overwrite: the user's ``overwrite_output_dir``.
+        or_set: flags that allow a folder that is not empty, for the message.
 
     Raises:
         InputError: if it is a file, cannot be written to, holds something and ``overwrite`` is
@@ -23,9 +42,7 @@ def check_output_dir(output_dir: str, *, overwrite: bool) -> Path:
     folder = check_writable(output_dir)
     taken = folder.is_dir() and any(folder.iterdir())
     if taken and not overwrite:
-        raise InputError(
-            f"output_dir {output_dir!r} is not empty: choose another, or set overwrite_output_dir"
-        )
+        raise InputError(f"output_dir {output_dir!r} is not empty: choose another, or set {or_set}")
     if taken and not any((folder / mark).exists() for mark in _MARKS):
         raise InputError(
             f"output_dir {output_dir!r} holds files not written by flax-distil and is not overwritten: "
@@ -52,6 +69,18 @@ def check_writable(output_dir: str) -> Path:
     return folder
 
 
+def make_folder(folder: Path) -> None:
+    """Make a folder and those above it; one that exists is left as it is.
+
+    Raises:
+        InputError: if it cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _cannot_be_made(folder, error) from error
+
+
 @contextlib.contextmanager
 def staged(folder: Path, *, stale: Sequence[str] = ()) -> Iterator[Path]:
     """Give an empty folder to write to, whose contents move to ``folder`` once the body succeeds.
@@ -68,12 +97,12 @@ def staged(folder: Path, *, stale: Sequence[str] = ()) -> Iterator[Path]:
         InputError: if the folder cannot be made.
     """
     exists = folder.is_dir()
+    make_folder(folder.parent)
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
         # Within a folder that exists: what lies beside it may be another file system.
         scratch = Path(tempfile.mkdtemp(prefix=".writing-", dir=folder if exists else folder.parent))
     except OSError as error:
-        raise InputError(f"output_dir {str(folder)!r} cannot be made: {error.strerror}") from error
+        raise _cannot_be_made(folder, error) from error
     try:
         stage = scratch / "complete"  # not the scratch folder: that one only its owner may read
         stage.mkdir()
@@ -84,6 +113,29 @@ def staged(folder: Path, *, stale: Sequence[str] = ()) -> Iterator[Path]:
             os.replace(stage, folder)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def upload(folder: Path, *, repo_id: str | None, private: bool) -> str | None:
+    """Upload an export; a failure is logged in one sentence, never raised: the work is safe on disk.
+
+    Args:
+        folder: the export.
+        repo_id: repository on the Hub; None for one of the folder's name.
+        private: whether a new repository is private.
+
+    Returns:
+        Why the upload failed, None if it did not.
+    """
+    try:
+        log.info("uploaded to %s", push_to_hub(folder, repo_id or folder.name, private=private))
+    except UploadError as error:
+        log.error("%s", error)
+        return str(error)
+    return None
+
+
+def _cannot_be_made(folder: Path, error: OSError) -> InputError:
+    return InputError(f"output_dir {str(folder)!r} cannot be made: {error.strerror}")
 
 
 def _replace_entries(stage: Path, folder: Path, stale: Sequence[str]) -> None:

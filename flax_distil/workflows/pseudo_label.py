@@ -30,7 +30,7 @@ class PseudoLabelConfig(DatasetTranscriptionConfig):
         generation_max_length: Most tokens per recording; 256 is the recipe's limit of a label.
         text_column_name: Column of reference texts, for the WER; by default text where there is one.
         output_dir: Folder of the new data set.
-        overwrite_output_dir: Allow a folder that is not empty.
+        overwrite_output_dir: Replace the data set of an earlier run in output_dir; other files stay.
 
     Raises:
         InputError: if a value is out of range.

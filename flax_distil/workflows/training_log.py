@@ -9,6 +9,7 @@ from typing import Any
 from tqdm import tqdm
 
 METRICS_NAME = "metrics.jsonl"
+TENSORBOARD_NAME = "tensorboard"
 
 
 class TrainingLog:
@@ -32,7 +33,7 @@ class TrainingLog:
         kept = [line for line in read_metrics(folder) if line["step"] <= first_step]
         path.write_text("".join(json.dumps(line) + "\n" for line in kept))
         self._file = path.open("a")
-        self._board = SummaryWriter(str(folder / "tensorboard"))
+        self._board = SummaryWriter(str(folder / TENSORBOARD_NAME))
         self._bar = tqdm(total=max_steps, initial=first_step, unit="step", dynamic_ncols=True)
 
     def advance(self, step: int) -> None:

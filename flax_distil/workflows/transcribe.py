@@ -27,7 +27,7 @@ class TranscribeConfig(TranscriptionConfig):
         files: Audio files of any format and rate.
         output_dir: Where <stem>.<format> is written.
         output_format: json or txt.
-        overwrite_output_dir: Replace transcripts that are there already.
+        overwrite_output_dir: Replace the transcripts of an earlier run in output_dir; other files stay.
 
     Raises:
         InputError: if a value is out of range, or two files would have the same transcript.

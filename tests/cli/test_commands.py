@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from flax_distil.cli.main import main
+from tests.weights.hub_server import TOKEN, running_hub
 
 
 def test_help_lists_the_commands_without_importing_jax():
@@ -57,8 +58,10 @@ def test_pseudo_labels_carry_confidences_and_wer(labelled):
     assert np.mean(rows["wer"]) < 30
 
 
-def test_distil_trains_on_pseudo_labels_and_exports(labelled, tiny_en_dir, tmp_path, prompts_dir):
-    out = tmp_path / "student"
+@pytest.fixture(scope="module")
+def distilled(labelled, tiny_en_dir, prompts_dir, tmp_path_factory):
+    """A run of four steps: its arguments and its folder."""
+    out = tmp_path_factory.mktemp("run") / "student"
     flags = {
         "teacher_model_name_or_path": tiny_en_dir, "train_dataset_name": labelled, "max_steps": 4,
         "warmup_steps": 1, "per_device_train_batch_size": 2, "precision": "full", "logging_steps": 2,
@@ -68,19 +71,53 @@ def test_distil_trains_on_pseudo_labels_and_exports(labelled, tiny_en_dir, tmp_p
     }  # fmt: skip
     arguments = ["distil", *(f"--{name}={value}" for name, value in flags.items())]
     assert main(arguments) == 0
-    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    return arguments, out
+
+
+def read_lines(folder):
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_distil_trains_on_pseudo_labels_and_exports(distilled):
+    _, out = distilled
+    lines = read_lines(out)
     assert [line["step"] for line in lines if "loss" in line] == [2, 4]
     assert {"ce_loss", "kl_loss", "learning_rate", "samples_per_second"} <= set(lines[0])
     assert "eval_wer" in lines[-1]
     assert json.loads((out / "config.json").read_text())["decoder_layers"] == 2
     assert (out / "model.safetensors").is_file()
 
-    assert main(arguments) == 2  # not empty
-    first = {line["step"]: line["loss"] for line in lines if "loss" in line}
+
+def test_a_run_is_repeated_only_on_request_and_resumes_as_if_it_had_not_stopped(distilled, capsys):
+    arguments, out = distilled
+    assert main(arguments) == 2
+    assert "or set overwrite_output_dir or resume_from_checkpoint" in capsys.readouterr().err
+    first = {line["step"]: line["loss"] for line in read_lines(out) if "loss" in line}
     assert main([*arguments, "--resume_from_checkpoint=2"]) == 0
-    again = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
-    resumed = {line["step"]: line["loss"] for line in again if "loss" in line}
+    resumed = {line["step"]: line["loss"] for line in read_lines(out) if "loss" in line}
     assert resumed == pytest.approx(first, rel=1e-5)
+
+
+# huggingface_hub's own call of httpx, in the upload without Xet.
+@pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
+def test_a_failed_upload_keeps_the_run_and_exits_with_1(distilled, monkeypatch, caplog):
+    arguments, out = distilled
+    arguments = [*arguments, "--resume_from_checkpoint=latest", "--push_to_hub", "--hub_model_id=me/student"]
+    with running_hub() as hub:
+        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", hub.endpoint)
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", True)
+        monkeypatch.setenv("HF_TOKEN", TOKEN)
+        hub.refuse_commits = True
+        assert main(arguments) == 1
+        (error,) = (record.getMessage() for record in caplog.records if record.levelname == "ERROR")
+        assert f"the export is safe in {out}, to be uploaded with: hf upload me/student" in error
+        assert "\n" not in error
+        assert (out / "model.safetensors").is_file()
+        assert (out / "checkpoints" / "checkpoint_4").is_dir()
+        hub.refuse_commits = False
+        assert main(arguments) == 0
+        sent = hub.commit("me/student", "main").files
+        assert sent.keys() == {path.name for path in out.iterdir() if path.is_file()}
 
 
 def test_eval_writes_reports(tiny_en_dir, prompts_dir, tmp_path, capsys):
@@ -124,7 +161,8 @@ BAD_INPUT = [
     (["distil", "--teacher_model_name_or_path={model}", "--train_dataset_name={prompts}",
       "--output_dir={out}",
       "--precision=half"], "'half'"),
-    (["init-student", "--teacher_model_name_or_path={model}", "--decoder_layers=9", "--output_dir={out}"], "9"),
+    (["init-student", "--teacher_model_name_or_path={model}", "--decoder_layers=9",
+      "--output_dir={out}"], "9"),
     (["eval", "--nonsense=1"], "nonsense"),
 ]  # fmt: skip
 
@@ -157,3 +195,16 @@ def test_overwriting_never_removes_a_folder_that_is_not_an_output(tiny_en_dir, t
     assert main(["export", source, f"--output_dir={tmp_path}", "--overwrite_output_dir"]) == 2
     assert "not written by" in capsys.readouterr().err
     assert (tmp_path / "thesis.txt").read_text() == "years of work"
+
+
+def test_overwriting_a_run_never_removes_a_folder_that_is_not_an_output(tiny_en_dir, tmp_path, capsys):
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "mine").write_text("years of work")
+    flags = [
+        f"--teacher_model_name_or_path={tiny_en_dir}",
+        "--train_dataset_name=d",
+        "--overwrite_output_dir",
+    ]
+    assert main(["distil", *flags, f"--output_dir={tmp_path}"]) == 2
+    assert "not written by" in capsys.readouterr().err
+    assert (tmp_path / "checkpoints" / "mine").is_file()

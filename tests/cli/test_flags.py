@@ -3,6 +3,7 @@
 import dataclasses
 import importlib
 import json
+import re
 
 import pytest
 
@@ -32,6 +33,15 @@ def test_help_explains_every_field_under_a_heading(command, capsys):
         # A flag without a text would be followed at once by its type.
         assert f"{field.name} (" not in shown
         assert field.name in shown
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_overwriting_means_the_same_in_every_command(command, capsys):
+    assert main([command, "--help"]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    if "--overwrite_output_dir" in shown:
+        text = shown.split("--overwrite_output_dir", 1)[1]
+        assert re.search(r"Replace the [a-z, ]+ of an earlier run in output_dir; other files stay", text)
 
 
 def test_switches_stand_alone_or_take_a_value_and_never_swallow_a_file():

@@ -13,6 +13,8 @@ import soundfile
 
 from flax_distil.audio import SAMPLING_RATE, decode_audio
 from flax_distil.cli.main import main
+from flax_distil.metrics import word_errors
+from flax_distil.text import normaliser
 
 NAMES = ("conf-full", "all-circuits-busy-now", "agent-user")
 
@@ -58,12 +60,14 @@ def test_pseudo_labels_keep_columns_order_and_timestamps(labelled):
     assert all(-1 < value < 0 for value in rows["avg_logprob"])
 
 
-def test_pseudo_labelling_lists_what_was_skipped_and_why(labelled):
+def test_pseudo_labelling_lists_what_was_skipped_and_why(labelled, flawed):
     summary = json.loads((labelled / "summary.json").read_text())
     assert (summary["samples"], summary["labelled"], summary["wer"]) == (5, 3, 0.0)
     assert summary["skipped"] == {"with unreadable audio": 1, "too long": 1}
     assert "cannot read" in summary["skipped_samples"]["flawed:1"]
-    assert "31.00 s" in summary["skipped_samples"]["flawed:2"]
+    remedy = f"; cut {flawed.with_name('long.wav')} into pieces of at most 30 s, or leave it out"
+    reason = "31.00 s of audio: at most 30 s are taken" + remedy
+    assert summary["skipped_samples"]["flawed:2"] == reason
     assert summary["rtfx"] > 0
     assert summary["compile_seconds"] > 0
 
@@ -76,7 +80,8 @@ def test_data_sets_joined_by_plus_are_reported_apart(flawed, prompts_dir, tiny_e
     }  # fmt: skip
     arguments = ["eval", *(f"--{name}={value}" for name, value in flags.items())]
     assert main(arguments) == 0
-    results = json.loads((tmp_path / "report" / "results.json").read_text())["results"]
+    document = json.loads((tmp_path / "report" / "results.json").read_text())
+    results, total = document["results"], document["total"]
     assert list(results) == ["flawed", "flawed-2", "validation"]
     assert (results["flawed"]["samples"], results["flawed"]["skipped"]) == (2, 2)
     same = ("wer", "wer_ortho", "cer", "samples")
@@ -85,7 +90,14 @@ def test_data_sets_joined_by_plus_are_reported_apart(flawed, prompts_dir, tiny_e
         rows = list(csv.DictReader(file))
     assert [row["dataset"] for row in rows] == ["flawed"] * 2 + ["flawed-2"] * 2 + ["validation"] * 4
     assert rows[0]["prediction"] == "That conference is full."
-    assert "validation" in capsys.readouterr().out
+    for added in ("samples", "skipped", "audio_seconds", "compute_seconds", "compile_seconds"):
+        assert total[added] == pytest.approx(sum(figures[added] for figures in results.values()))
+    speeds = [figures["audio_seconds"] / figures["rtfx"] for figures in results.values()]
+    assert total["rtfx"] == pytest.approx(total["audio_seconds"] / sum(speeds))
+    pairs = [row["reference"] for row in rows], [row["prediction"] for row in rows]
+    assert total["wer"] == word_errors(*pairs, normaliser("en")).wer
+    table = [line.split()[0] for line in capsys.readouterr().out.splitlines()[-5:]]
+    assert table == ["data", "flawed", "flawed-2", "validation", "total"]
     assert main(arguments) == 2
     assert "is not empty" in capsys.readouterr().err
 
