@@ -189,23 +189,27 @@ def _forward(
     key: Array | None,
     *,
     trains_encoder: bool,
-) -> dict[str, Array | None]:
+) -> dict[str, Array]:
     """Run encoder(s) and decoders; an encoder that both share runs once."""
     rates = (config.student.dropout, config.student.attention_dropout, config.student.activation_dropout)
     encoder_key, decoder_key = (None, None) if key is None or not any(rates) else jax.random.split(key)
     with_layers = config.weights.mse > 0
     tokens = batch["decoder_input_ids_BT"]
-    forward: dict[str, Array | None] = {}
+    forward: dict[str, Array] = {}
 
     def run_encoder(which: str, options: ComputeOptions, params: Params, key: Array | None) -> Array:
         encoder = bind_encoder(getattr(config, which), options, params["encoder"])
         collect = with_layers and "encoder" in teacher
-        states, forward[f"{which}_encoder_layers"] = encoder(batch["mel_BRM"], key, collect_layers=collect)
+        states, layers = encoder(batch["mel_BRM"], key, collect_layers=collect)
+        if layers is not None:
+            forward[f"{which}_encoder_layers"] = layers
         return states
 
     def run_decoder(which: str, options: ComputeOptions, params: Params, key: Array | None) -> None:
         decoder = bind_decoder(getattr(config, which), options, params["decoder"])
-        forward[which], forward[f"{which}_layers"] = decoder(tokens, states, key, collect_layers=with_layers)
+        forward[which], layers = decoder(tokens, states, key, collect_layers=with_layers)
+        if layers is not None:
+            forward[f"{which}_layers"] = layers
 
     if "states_BSD" in batch:
         states = batch["states_BSD"]
@@ -222,7 +226,7 @@ def _forward(
 
 
 def _token_losses(
-    config: StepConfig, forward: dict[str, Array | None], student: Params, teacher: Params, batch: Batch
+    config: StepConfig, forward: dict[str, Array], student: Params, teacher: Params, batch: Batch
 ) -> TokenLossSums:
     def flat(hidden_BTD: Array) -> Array:
         return hidden_BTD.reshape(-1, hidden_BTD.shape[-1])

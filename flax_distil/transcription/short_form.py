@@ -94,9 +94,9 @@ class ShortFormTranscriber:
         return self.collect(self.dispatch(samples_BW, stop_at_once=stop_at_once))
 
     def dispatch(
-        self, samples_BW: Float[np.ndarray, "B W"], *, stop_at_once: bool = False
+        self, samples_BW: Float[np.ndarray | Array, "B W"], *, stop_at_once: bool = False
     ) -> DispatchedBatch:
-        """Send a batch of 16 kHz windows of 30 s to the device and return at once.
+        """Send a batch of 16 kHz windows of 30 s to the device, unless it is there, and return at once.
 
         Only where the language must be detected first does this wait for the encoder.
         """
