@@ -1,34 +1,79 @@
 """Imports point one way, entry scripts are thin, torch stays in the tests."""
 
 import ast
+import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parent.parent
-LEVELS = {
-    "core": 0, "audio": 1, "text": 1, "model": 1, "parallel": 1, "metrics": 1,
-    "data": 2, "generation": 2, "distillation": 2, "weights": 2, "transcription": 3, "workflows": 4, "cli": 5,
-}  # fmt: skip
-FILES = sorted((ROOT / "flax_distil").rglob("*.py"))
+PACKAGE = "flax_distil"
+FILES = sorted((ROOT / PACKAGE).rglob("*.py"))
+ROOMS = {path.name for path in (ROOT / PACKAGE).iterdir() if (path / "__init__.py").is_file()}
 
 
-def imported_modules(path):
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.ImportFrom) and node.module:
-            yield node.module
-        elif isinstance(node, ast.Import):
+def drawn_imports() -> dict[str, set[str]]:
+    """Read from docs/architecture.md which rooms each room may import."""
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(\w+)` \|[^|]*\|([^|]*)\|$", text, re.MULTILINE)
+    return {room: set(re.findall(r"`(\w+)`", allowed)) for room, allowed in rows}
+
+
+ALLOWED = drawn_imports()
+
+
+def imported_modules(source: str, package: str) -> Iterator[str]:
+    """Yield the full name of everything that a module of ``package`` imports, wherever in the file."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            above = package.split(".")[: len(package.split(".")) + 1 - node.level] if node.level else []
+            module = ".".join([*above, *([node.module] if node.module else [])])
+            # `from flax_distil import data` names a room only after the import.
+            yield from (f"{module}.{alias.name}" for alias in node.names)
+
+
+def imported_rooms(source: str, package: str) -> set[str]:
+    names = [name.split(".") for name in imported_modules(source, package)]
+    return {name[1] for name in names if name[0] == PACKAGE and name[1] in ROOMS}
+
+
+@pytest.mark.parametrize(
+    ("source", "rooms"),
+    [
+        ("from flax_distil import data, text", {"data", "text"}),
+        ("from flax_distil import __version__", set()),
+        ("from flax_distil.data import Batch", {"data"}),
+        ("import flax_distil.data.batches as b", {"data"}),
+        ("from .. import data", {"data"}),
+        ("from ..data import Batch", {"data"}),
+        ("from .layers import stack_of", {"model"}),
+        ("from . import layers", {"model"}),
+        ("def late():\n    from ..data.batches import Batch", {"data"}),
+    ],
+)
+def test_every_way_to_import_a_room_is_seen(source, rooms):
+    assert imported_rooms(source, "flax_distil.model") == rooms
+
+
+def test_every_room_is_drawn_and_no_arrows_form_a_circle():
+    assert ALLOWED.keys() == ROOMS
+    seen: set[str] = set()
+    for room, allowed in ALLOWED.items():
+        assert allowed <= seen, f"{room} may import rooms that stand below it"
+        seen.add(room)
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_imports_point_to_lower_rooms_only_and_never_to_torch(path):
-    parts = path.relative_to(ROOT / "flax_distil").parts
-    for module in imported_modules(path):
-        assert module.split(".")[0] != "torch"
-        names = module.split(".")
-        if names[0] == "flax_distil" and len(names) > 1 and len(parts) > 1 and names[1] != parts[0]:
-            assert LEVELS[names[1]] < LEVELS[parts[0]], f"{parts[0]} imports {names[1]}"
+def test_rooms_import_only_what_is_drawn_and_never_torch(path):
+    source = path.read_text(encoding="utf-8")
+    package = ".".join(path.relative_to(ROOT).parent.parts)
+    assert not {name for name in imported_modules(source, package) if name.split(".")[0] == "torch"}
+    room = path.relative_to(ROOT / PACKAGE).parts[0]
+    if room in ROOMS:
+        assert imported_rooms(source, package) <= ALLOWED[room] | {room}
 
 
 @pytest.mark.parametrize("name", ["run_pseudo_label.py", "run_distillation.py", "run_eval.py"])
