@@ -1,0 +1,92 @@
+"""What the README tells to type works: flags parse, names exist, exports load where it says."""
+
+import importlib
+import re
+import shlex
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from flax_distil.cli.flags import read_flags
+from flax_distil.cli.main import COMMANDS
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def fences(language: str) -> list[str]:
+    """Return the bodies of fenced blocks in a language, also of those inside a list."""
+    found = re.findall(rf"^( *)```{language}\n(.*?)^\1```$", README, re.MULTILINE | re.DOTALL)
+    return [textwrap.dedent(body) for _, body in found]
+
+
+def command_lines() -> list[list[str]]:
+    text = "\n".join(fences("sh")).replace("\\\n", " ")
+    return [words for line in text.splitlines() if (words := shlex.split(line, comments=True))]
+
+
+def own_commands() -> list[tuple[str, list[str]]]:
+    """Return command and flags of every call of ``flax-distil`` or of a script beside it."""
+    calls = []
+    for words in command_lines():
+        if words[0] == "flax-distil":
+            calls.append((words[1], words[2:]))
+        elif words[0] == "python":
+            script = (ROOT / words[1]).read_text(encoding="utf-8")
+            calls.append((re.search(r'script\("([\w-]+)"\)', script)[1], words[2:]))
+    return calls
+
+
+def test_every_command_is_shown():
+    assert {command for command, _ in own_commands()} == set(COMMANDS)
+    assert {name for name in COMMANDS if f"| `{name}`" in README} == set(COMMANDS)
+
+
+@pytest.mark.parametrize(("command", "flags"), own_commands(), ids=lambda value: str(value)[:20])
+def test_every_command_line_parses(command, flags):
+    module, config_name, _ = COMMANDS[command]
+    config_class = getattr(importlib.import_module(f"flax_distil.workflows.{module}"), config_name)
+    assert isinstance(read_flags(config_class, flags, program=f"flax-distil {command}"), config_class)
+
+
+def test_every_path_it_names_exists():
+    named = re.findall(r"\]\(([^):]+)\)", README)
+    named += re.findall(r"`((?:[\w.]+/)*[\w.]+\.(?:py|md|toml|txt))`", README)
+    assert "benchmarks/README.md" in named
+    assert [path for path in named if not (ROOT / path).exists()] == []
+
+
+def test_every_make_target_it_names_exists():
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    targets = re.findall(r"^([\w-]+):", makefile, re.MULTILINE)
+    named = set(re.findall(r"(?:^    |`|\()make ([\w-]+)", README, re.MULTILINE))
+    assert {"demo", "test", "test-all", "benchmark"} <= named
+    assert named <= set(targets)
+
+
+def test_every_extra_it_names_exists():
+    extras = re.findall(r"^ +\"(\w+)\": \[", (ROOT / "setup.py").read_text(encoding="utf-8"), re.MULTILINE)
+    named = set(re.findall(r"pip install \"\.\[(\w+)\]\"", README))
+    assert "tpu" in named
+    assert named <= set(extras)
+
+
+def test_a_student_loads_in_transformers_and_ctranslate2_as_it_says(tiny_en_dir, tmp_path):
+    flags = ["--decoder_layers", "2", "--dtype", "float16", "--output_dir", "student"]
+    own = [sys.executable, "-m", "flax_distil.cli.main", "init-student"]
+    run([*own, "--teacher_model_name_or_path", str(tiny_en_dir), *flags], tmp_path)
+    (converter,) = (words for words in command_lines() if words[0] == "ct2-transformers-converter")
+    run([str(Path(sys.executable).with_name(converter[0])), *converter[1:]], tmp_path)
+    names = {path.name for path in (tmp_path / "student-ct2").iterdir()}
+    assert {"model.bin", "config.json", "tokenizer.json", "preprocessor_config.json"} <= names
+    in_transformers, in_ctranslate2 = fences("python")
+    run([sys.executable, "-c", in_transformers + "assert model.config.decoder_layers == 2"], tmp_path)
+    run([sys.executable, "-c", in_ctranslate2 + "assert not model.is_multilingual"], tmp_path)
+
+
+def run(command: list[str], folder: Path) -> None:
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
