@@ -1,0 +1,146 @@
+"""Real models transcribe real recordings, batch after batch without compiling again."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from flax_distil.text import WhisperTokenizer
+from flax_distil.transcription import short_form
+from tests.transcription.models import Model
+
+NEW = 24  # tokens: more than any of the recordings needs, and one short cache
+
+
+def assert_same(transcripts, wanted):
+    for ours, theirs in zip(transcripts, wanted, strict=True):
+        assert (ours.tokens, ours.text, ours.language) == (theirs.tokens, theirs.text, theirs.language)
+        # float32; another program or another batch sums in another order
+        np.testing.assert_allclose(ours.token_logprobs, theirs.token_logprobs, atol=1e-3)
+        np.testing.assert_allclose(ours.no_speech_prob, theirs.no_speech_prob, rtol=1e-2, atol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def tiny_en(tiny_en_dir):
+    return Model.open(tiny_en_dir)
+
+
+@pytest.fixture(scope="module")
+def english(tiny_en):
+    """The English-only model with timestamps, warmed up for batches of three."""
+    transcriber = tiny_en.transcriber(max_new_tokens=NEW, return_timestamps=True)
+    transcriber.warm_up(3)
+    return transcriber
+
+
+@pytest.fixture(scope="module")
+def said(english, speech_and_silence):
+    return english.transcribe(speech_and_silence)
+
+
+@pytest.fixture(scope="module")
+def states(tiny_en, speech_and_silence):
+    return tiny_en.encode(speech_and_silence)
+
+
+def test_after_warming_up_nothing_is_compiled(english, speech_and_silence, compilations):
+    assert compilations(lambda: english.transcribe(speech_and_silence)) == []
+    assert compilations(lambda: jax.jit(lambda x: x + 1)(np.ones(3))) == ["jit(<lambda>)"]  # it does count
+
+
+def test_new_weights_of_the_same_shape_compile_nothing(
+    tiny_en, english, said, speech_and_silence, compilations
+):
+    params = jax.tree.map(lambda leaf: jnp.flip(leaf, axis=0), tiny_en.params)
+    other = tiny_en.transcriber(params, max_new_tokens=NEW, return_timestamps=True)
+    transcripts = []
+    assert compilations(lambda: transcripts.extend(other.transcribe(speech_and_silence))) == []
+    assert [t.tokens for t in transcripts] != [t.tokens for t in said]
+
+
+def test_tiny_en_says_what_is_said(said, texts):
+    assert [transcript.text for transcript in said[:2]] == texts
+    assert {transcript.language for transcript in said} == {"en"}
+
+
+def test_timestamps_stand_around_the_text(said, texts):
+    for transcript, text in zip(said[:2], texts, strict=True):
+        assert transcript.tokens[-1] > transcript.tokens[0] == 50363  # <|0.00|>
+        assert transcript.text_with_timestamps.startswith(f"<|0.00|> {text}<|")
+
+
+def test_scores_are_those_of_the_tokens_and_the_end(said):
+    for transcript in said[:2]:
+        assert len(transcript.token_logprobs) == len(transcript.tokens) + 1 < NEW
+        assert max(transcript.token_logprobs) <= 0
+        np.testing.assert_allclose(transcript.avg_logprob, np.mean(transcript.token_logprobs), rtol=1e-5)
+        assert transcript.avg_logprob > -0.5
+
+
+def test_silence_is_told_from_speech(said):
+    *speech, silence = [transcript.no_speech_prob for transcript in said]
+    assert silence > 0.3
+    assert max(speech) < silence / 10
+
+
+def test_batches_may_be_under_way_together_and_start_from_encoder_states(
+    english, said, speech_and_silence, states
+):
+    first = english.dispatch(speech_and_silence)
+    second = english.dispatch_states(states[::-1])
+    assert_same(english.collect(second), said[::-1])
+    assert_same(english.collect(first), said)
+
+
+def test_stopping_at_once_emits_one_token(english, said, states):
+    stopped = english.collect(english.dispatch_states(states, stop_at_once=True))
+    assert [transcript.tokens for transcript in stopped] == [transcript.tokens[:1] for transcript in said]
+
+
+@pytest.fixture(scope="module")
+def base(base_dir):
+    return Model.open(base_dir)
+
+
+@pytest.fixture(scope="module")
+def base_states(base, speech):
+    return base.encode(speech)
+
+
+@pytest.fixture(scope="module")
+def detecting(base):
+    return base.transcriber(max_new_tokens=NEW)
+
+
+@pytest.fixture(scope="module")
+def detected(detecting, base_states):
+    return detecting.collect(detecting.dispatch_states(base_states))
+
+
+@pytest.fixture(scope="module")
+def japanese(base, base_states):
+    transcriber = base.transcriber(max_new_tokens=NEW, language="Japanese")
+    return transcriber.collect(transcriber.dispatch_states(base_states))
+
+
+def test_base_detects_english_and_says_what_is_said(detected, texts):
+    assert [transcript.language for transcript in detected] == ["en"] * 2
+    assert [transcript.text for transcript in detected] == texts
+    assert [transcript.text_with_timestamps for transcript in detected] == [None] * 2
+
+
+def test_a_language_given_is_reported_and_prompted(base, base_states, detected, japanese):
+    given = base.transcriber(max_new_tokens=NEW, language="en")
+    assert_same(given.collect(given.dispatch_states(base_states)), detected)
+    assert [transcript.language for transcript in japanese] == ["ja"] * 2
+    assert not japanese[0].text.isascii()
+
+
+def test_every_row_is_prompted_in_its_own_language(
+    base, detecting, detected, japanese, base_states, monkeypatch
+):
+    codes = list(WhisperTokenizer.from_pretrained(base.folder).special.languages)
+    monkeypatch.setattr(short_form, "_detect", lambda *_: jnp.array([codes.index("ja"), codes.index("en")]))
+    mixed = detecting.collect(detecting.dispatch_states(base_states))
+    assert_same(mixed, [japanese[0], detected[1]])
+    assert abs(mixed[1].avg_logprob - japanese[1].avg_logprob) > 0.01  # the prompt matters to both rows
