@@ -55,3 +55,15 @@ def test_a_folder_that_cannot_be_made_is_refused_at_once(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match=r"cannot be made: '.*file' is a file"):
         check_writable(str(tmp_path / "file" / "below"))
+
+
+@pytest.mark.parametrize("mark", ["metrics.jsonl", "results.json", "model.safetensors", "dataset_info.json"])
+def test_what_a_command_wrote_may_be_overwritten_even_if_it_stopped_early(tmp_path, mark):
+    (tmp_path / mark).write_text("")
+    assert check_output_dir(str(tmp_path), overwrite=True) == tmp_path
+
+
+def test_a_folder_of_someone_else_is_refused_with_the_flag_too(tmp_path):
+    (tmp_path / "checkpoints").mkdir()
+    with pytest.raises(InputError, match="holds files not written by flax-distil and is not overwritten"):
+        check_output_dir(str(tmp_path), overwrite=True)
