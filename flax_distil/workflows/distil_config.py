@@ -231,6 +231,8 @@ class DistilConfig:
             raise InputError(f"eval_steps {self.eval_steps} is given without eval_dataset_name")
         if self.eval_dataset_name is not None and self.text_column_name is None:
             raise InputError("evaluation needs references: give text_column_name")
+        if not any((self.loss_weights.ce, self.loss_weights.kl, self.mse_weight)):
+            raise InputError("ce_weight, kl_weight and mse_weight are all 0: nothing is learned")
         resume = self.resume_from_checkpoint
         if resume is not None and resume != "latest" and not resume.isdigit():
             raise InputError(f"resume_from_checkpoint {resume!r} is neither latest nor a step")

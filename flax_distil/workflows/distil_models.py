@@ -12,6 +12,8 @@ from flax_distil.parallel import put_replicated
 from flax_distil.weights import Checkpoint, initialise_student, load_checkpoint
 from flax_distil.workflows.distil_config import DistilConfig
 
+_LONGEST_PROMPT = 4  # tokens: start, language, task, no timestamps
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DistilModels:
@@ -33,33 +35,44 @@ class DistilModels:
 
 
 def check_models(config: DistilConfig) -> Checkpoint:
-    """Compare student and teacher by their configurations, before any weight is read.
+    """Make the student, and compare it with the teacher, by configurations alone: no weight is read.
 
     Returns:
-        The student's configuration and files (of the teacher where it is made from it).
+        The student's configuration and files.
 
     Raises:
-        InputError: if they differ in vocabulary or mel bins, or cannot be read.
+        InputError: if the student asks for layers that the teacher lacks, if the two differ in
+            vocabulary, mel bins or what the MSE term compares, if the decoder has no room for
+            ``generation_max_length``, or if one cannot be read.
     """
-    source = config.model_name_or_path or config.teacher_model_name_or_path
-    assert source is not None  # DistilConfig refuses a run without either
-    student = load_checkpoint(source, config_only=True)
-    if config.model_name_or_path and config.teacher_model_name_or_path:
-        teacher = load_checkpoint(config.teacher_model_name_or_path, config_only=True)
-        for name in ("vocab_size", "num_mel_bins"):
-            mine, theirs = getattr(student.config, name), getattr(teacher.config, name)
+    name = config.teacher_model_name_or_path
+    teacher = load_checkpoint(name, config_only=True) if name else None
+    student = _student(config, teacher, config_only=True)
+    if teacher is not None:
+        equal = ("vocab_size", "num_mel_bins", *(("d_model",) if config.mse_weight > 0 else ()))
+        for field in equal:
+            mine, theirs = getattr(student.config, field), getattr(teacher.config, field)
             if mine != theirs:
                 raise InputError(
-                    f"student {config.model_name_or_path!r} has {name} {mine}, teacher "
-                    f"{config.teacher_model_name_or_path!r} {theirs}: distil a student made of this teacher"
+                    f"student {config.model_name_or_path!r} has {field} {mine}, teacher "
+                    f"{name!r} {theirs}: distil a student made of this teacher"
                 )
-    if config.compute.dtype == "float16":
-        raise InputError("training in float16 is not supported: choose another precision")
+    room = student.config.max_target_positions - _LONGEST_PROMPT
+    if config.eval_dataset_name is not None and config.generation_max_length > room:
+        raise InputError(
+            f"generation_max_length {config.generation_max_length} is too large: the decoder has room for "
+            f"{room} tokens after its prompt"
+        )
     return student
 
 
 def load_models(config: DistilConfig, mesh: Mesh) -> DistilModels:
-    """Read the weights, make the student if asked to, and lay everything on the devices."""
+    """Read the weights, make the student if asked to, and lay everything on the devices.
+
+    Raises:
+        InputError: if weights are missing or misshapen, or encoder states are to be kept although
+            student and teacher encode apart.
+    """
     name = config.teacher_model_name_or_path
     teacher = load_checkpoint(name) if name else None
     student = _student(config, teacher)
@@ -69,6 +82,12 @@ def load_models(config: DistilConfig, mesh: Mesh) -> DistilModels:
     if teacher is not None and config.uses_teacher:
         teacher_params = {"decoder": teacher.params["decoder"]}
         if not shared:
+            if config.cache_encoder_states:
+                raise InputError(
+                    "cache_encoder_states keeps the states of one encoder, but the student's is not the "
+                    "teacher's: leave it out, or distil a student made of this teacher with all its "
+                    "encoder layers"
+                )
             teacher_params["encoder"] = teacher.params["encoder"]
     dtype = jnp.dtype(config.compute.dtype)
 
@@ -99,9 +118,9 @@ def exportable_params(config: DistilConfig, trained: Params) -> Params:
     return merge(trained, frozen)
 
 
-def _student(config: DistilConfig, teacher: Checkpoint | None) -> Checkpoint:
+def _student(config: DistilConfig, teacher: Checkpoint | None, *, config_only: bool = False) -> Checkpoint:
     if config.model_name_or_path:
-        return load_checkpoint(config.model_name_or_path)
+        return load_checkpoint(config.model_name_or_path, config_only=config_only)
     assert teacher is not None  # DistilConfig refuses a run without either
     layers = config.student_decoder_layers
     if layers is None and config.student_decoder_layer_indices is None:
