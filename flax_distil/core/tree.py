@@ -19,13 +19,21 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def unflatten(flat: Mapping[str, Any]) -> Tree:
-    """Invert :func:`flatten`."""
+    """Invert :func:`flatten`.
+
+    Raises:
+        ValueError: if a path leads through a leaf.
+    """
     tree: Tree = {}
     for path, leaf in flat.items():
         *parents, name = path.split("/")
         node = tree
-        for parent in parents:
+        for depth, parent in enumerate(parents):
             node = node.setdefault(parent, {})
+            if not isinstance(node, dict):
+                raise ValueError(f"there are a leaf and a branch at {'/'.join(parents[: depth + 1])!r}")
+        if isinstance(node.get(name), dict):
+            raise ValueError(f"there are a leaf and a branch at {path!r}")
         node[name] = leaf
     return tree
 
@@ -46,7 +54,7 @@ def merge(*trees: Mapping[str, Any]) -> Tree:
     """Join trees whose leaves do not overlap.
 
     Raises:
-        ValueError: if two trees hold a leaf at the same path.
+        ValueError: if two trees hold a leaf at the same path, or one a leaf and one a branch.
     """
     flat: dict[str, Any] = {}
     for tree in trees:

@@ -155,7 +155,7 @@ def _over_chunks(
         sums, embedding_gradient_VD = carry
         student_CD, teacher_CD, labels_C, mask_C = chunk
         logits_CV = _project(student_CD, student_VD)
-        teacher_CV = None if teacher_CD is None else _project(teacher_CD, teacher_VD)
+        teacher_CV = None if teacher_CD is None or teacher_VD is None else _project(teacher_CD, teacher_VD)
         added, slope_CV = _chunk_losses(weights, logits_CV, teacher_CV, labels_C, mask_C)
         sums = TokenLossSums(*(a + b for a, b in zip(sums, added, strict=True)))
         if not with_gradient:
@@ -239,7 +239,15 @@ def matched_teacher_layers(student_layers: int, teacher_layers: int) -> list[int
     """Return the teacher layer each student layer is compared with by the MSE term.
 
     ``linspace(T // S - 1, T - 1, S)``: 2 against 32 gives 15 and 31 (RECIPE 5).
+
+    Raises:
+        InputError: if the student has more layers.
     """
+    if student_layers > teacher_layers:
+        raise InputError(
+            f"a student of {student_layers} layers has more than its teacher ({teacher_layers}): "
+            "their hidden states cannot be compared; set the weight of the MSE term to 0"
+        )
     if student_layers == 1:
         return [teacher_layers - 1]
     first, last = teacher_layers // student_layers - 1, teacher_layers - 1

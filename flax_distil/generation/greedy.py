@@ -9,7 +9,6 @@ from flax_distil.core import Array, Bool, Float, Int
 from flax_distil.generation.rules import DecodingRules, EmittedContext, apply_rules
 from flax_distil.model import Decoder, DecoderCache
 
-
 FIRST_SLOTS = 128
 """A search starts with a cache of this many tokens, which short recordings never fill.
 

@@ -3,7 +3,6 @@
 from flax_distil.parallel.data_parallel import (
     DATA_AXIS,
     batch_spec,
-    check_divisible,
     data_mesh,
     over_data,
     put_batch,
@@ -13,7 +12,6 @@ from flax_distil.parallel.data_parallel import (
 __all__ = [
     "DATA_AXIS",
     "batch_spec",
-    "check_divisible",
     "data_mesh",
     "over_data",
     "put_batch",

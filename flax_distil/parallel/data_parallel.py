@@ -13,20 +13,12 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from flax_distil.core import InputError
-
 DATA_AXIS = "data"
 
 
 def data_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
     """Return a one-dimensional mesh over all local devices (or the given ones)."""
     return Mesh(np.asarray(devices or jax.local_devices()), (DATA_AXIS,))
-
-
-def check_divisible(batch_size: int, mesh: Mesh, name: str) -> None:
-    """Raise ``InputError`` naming ``name`` if a batch does not split over the mesh."""
-    if batch_size % mesh.size:
-        raise InputError(f"{name} {batch_size} is not divisible by the {mesh.size} devices")
 
 
 def batch_spec(name: str) -> P:

@@ -14,7 +14,7 @@ class TranscriptionOptions:
         language: spoken language by name or code; None detects it (multilingual models).
         task: "transcribe", or "translate" into English.
         return_timestamps: emit timestamps of segments.
-        max_new_tokens: at most this many tokens per recording; None for all the model's positions.
+        max_new_tokens: at most this many tokens per recording; None for the checkpoint's ``max_length``.
 
     Raises:
         InputError: if the task or the language is unknown.

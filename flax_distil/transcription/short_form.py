@@ -79,7 +79,7 @@ class ShortFormTranscriber:
                 f"max_new_tokens {options.max_new_tokens} is too large: the model has room for {room} "
                 "tokens after the prompt"
             )
-        self._max_new_tokens = options.max_new_tokens or room
+        self._max_new_tokens = options.max_new_tokens or max(1, min(room, settings.max_length - len(prompt)))
 
     def warm_up(self, batch_size: int) -> float:
         """Compile for batches of this size and return the seconds it took."""

@@ -125,6 +125,12 @@ class TrainingCheckpoints:
                 + (f" and {more} more" if more > 0 else "")
             )
 
+    def drop_after(self, step: int) -> None:
+        """Delete the checkpoints of later steps: a run that goes on from ``step`` takes another way."""
+        for later in self.steps():
+            if later > step:
+                self._manager.delete(later)
+
     def steps(self) -> list[int]:
         """Return the steps of the complete checkpoints, ascending; waits for the save under way."""
         self.wait()

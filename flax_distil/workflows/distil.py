@@ -73,8 +73,8 @@ def run_distillation(config: DistilConfig) -> DistilResult:
     batch_size = config.per_device_train_batch_size * mesh.size * config.gradient_accumulation_steps
     max_steps = config.max_steps or math.ceil(config.num_train_epochs * len(data.train) / batch_size)
     config.optimiser(max_steps)  # checks the schedule before weights are read
-    _prepare_output(folder, overwrite=config.overwrite_output_dir)
     models = load_models(config, mesh)
+    _prepare_output(folder, overwrite=config.overwrite_output_dir)
     programs = DistilPrograms(config, models, mesh, max_steps=max_steps)
     evaluator = StudentEvaluator(config, data, models, programs, mesh, tokenizer=tokenizer, settings=settings)
     run = _Run(config, data, models, programs, evaluator, mesh, max_steps=max_steps, batch_size=batch_size)
@@ -155,14 +155,14 @@ class _Run:
                 )
                 interval.add(step, metrics, samples=len(batch["valid_B"]), audio_seconds=seconds)
                 last = step == self.max_steps
+                if last or step % config.save_steps == 0:  # before an evaluation, which may fail
+                    checkpoints.save(step, state, {"pipeline": self.pipeline.get_state()})
+                    if self.cache is not None:
+                        self.cache.flush()
                 if self.data.evaluation and (last or (config.eval_steps and step % config.eval_steps == 0)):
                     interval.flush()
                     evaluation = self._evaluate(step, state.params, logs)
                     interval.restart_clock()
-                if last or step % config.save_steps == 0:
-                    checkpoints.save(step, state, {"pipeline": self.pipeline.get_state()})
-                    if self.cache is not None:
-                        self.cache.flush()
             interval.flush()
         return state, evaluation
 
@@ -254,5 +254,6 @@ def _resume(
     wanted: Any = config.resume_from_checkpoint
     restored = checkpoints.restore(state, None if wanted == "latest" else int(wanted))
     pipeline.set_state(restored.data["pipeline"])
+    checkpoints.drop_after(restored.step)
     log.info("resuming after step %d", restored.step)
     return restored.state, restored.step

@@ -8,6 +8,7 @@ from flax_distil.data import FilterConfig, LabelConfig
 from flax_distil.distillation import PRECISIONS, Freezing, LossWeights, OptimiserConfig
 from flax_distil.model import ComputeOptions
 from flax_distil.weights import EXPORT_DTYPES
+from flax_distil.workflows.transcription_config import check_positive
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -207,15 +208,13 @@ class DistilConfig:
             )
 
     def _check_counts(self) -> None:
-        for name in (
+        check_positive(
+            self,
             "per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps",
             "logging_steps", "eval_steps", "save_steps", "max_steps", "generation_max_length",
             "max_train_samples", "max_eval_samples", "save_total_limit", "student_encoder_layers",
             "student_decoder_layers", "dataloader_num_workers",
-        ):  # fmt: skip
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise InputError(f"{name} {value} is below 1")
+        )  # fmt: skip
         if self.num_train_epochs <= 0:
             raise InputError(f"num_train_epochs {self.num_train_epochs} is not positive")
         for name in ("dropout", "attention_dropout", "activation_dropout"):

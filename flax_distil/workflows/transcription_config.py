@@ -17,7 +17,7 @@ class TranscriptionConfig:
         language: Language of the speech, name or code; by default multilingual models detect it.
         task: transcribe, or translate into English.
         return_timestamps: Add timestamps of segments.
-        generation_max_length: Most tokens per recording; by default as many as the model has positions.
+        generation_max_length: Most tokens per recording; by default the checkpoint's max_length.
         dtype: What the model computes in: float32, bfloat16 or float16.
         per_device_eval_batch_size: Recordings per device.
     """

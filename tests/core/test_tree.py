@@ -82,6 +82,12 @@ def test_a_leaf_that_two_trees_hold_is_refused_by_its_path():
         merge(TREE, {"encoder": {"norm": {"scale": 1}}})
 
 
+def test_a_leaf_where_another_tree_has_a_branch_is_refused_by_its_path():
+    for trees in (({"a": {"b": 1}}, {"a": 2}), ({"a": 2}, {"a": {"b": 1}})):
+        with pytest.raises(ValueError, match="a leaf and a branch at 'a'"):
+            merge(*trees)
+
+
 def test_bad_input_is_a_value_error_so_that_callers_of_the_library_need_no_other():
     with pytest.raises(ValueError, match="column 'words'"):
         raise InputError("there is no column 'words'")

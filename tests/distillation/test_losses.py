@@ -101,6 +101,11 @@ def test_matched_layers_follow_the_recipe(student, teacher, layers):
         assert layers == np.linspace(teacher // student - 1, teacher - 1, student).astype(int).tolist()
 
 
+def test_a_student_deeper_than_its_teacher_has_nothing_to_be_compared_with():
+    with pytest.raises(InputError, match=r"6 layers.*4"):
+        matched_teacher_layers(6, 4)
+
+
 def test_hidden_state_error_leaves_padding_out():
     student, teacher = jnp.zeros((1, 1, 3, 2)), jnp.full((2, 1, 3, 2), 2.0)
     mask = jnp.asarray([[True, False, True]])

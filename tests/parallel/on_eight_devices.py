@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding
 
-from flax_distil.core import InputError, Params, flatten
+from flax_distil.core import Params, flatten
 from flax_distil.distillation import (
     Freezing,
     LossWeights,
@@ -31,7 +31,6 @@ from flax_distil.model import ComputeOptions, WhisperConfig, whisper_shapes
 from flax_distil.parallel import (
     DATA_AXIS,
     batch_spec,
-    check_divisible,
     data_mesh,
     over_data,
     put_batch,
@@ -179,15 +178,6 @@ def transcripts(mesh: Mesh, folder: Path) -> dict[str, Any]:
     return {"one": tokens(params, None), "eight": tokens(put_replicated(params, mesh), split)}
 
 
-def indivisible(mesh: Mesh) -> str:
-    check_divisible(ROWS, mesh, "eval_batch_size")
-    try:
-        check_divisible(12, mesh, "eval_batch_size")
-    except InputError as error:
-        return str(error)
-    return ""
-
-
 def shards(leaf: jax.Array) -> list[Any]:
     """Return what each device holds, in order of devices."""
     held = sorted(leaf.addressable_shards, key=lambda shard: shard.device.id)
@@ -211,7 +201,6 @@ def main() -> None:
         "split_results": split_results(mesh),
         "placement": placement(mesh),
         "transcripts": transcripts(mesh, Path(sys.argv[1])),
-        "indivisible": indivisible(mesh),
     }
     print(json.dumps(results))
 

@@ -91,10 +91,6 @@ def test_transcripts_of_eight_devices_are_those_of_one(on_eight):
     assert len({tuple(tokens) for tokens in transcripts["one"]}) == DEVICES  # rows cannot be mistaken
 
 
-def test_a_batch_that_does_not_split_is_refused_by_name(on_eight):
-    assert on_eight["indivisible"] == "eval_batch_size 12 is not divisible by the 8 devices"
-
-
 @pytest.mark.parametrize(
     ("name", "spec"),
     [

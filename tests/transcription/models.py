@@ -29,10 +29,14 @@ class Model:
         checkpoint = load_checkpoint(folder, config_only=config_only)
         return cls(folder, checkpoint.config, checkpoint.params)
 
-    def transcriber(self, params: Params | None = None, **options: Any) -> ShortFormTranscriber:
+    def transcriber(
+        self, params: Params | None = None, *, max_length: int | None = None, **options: Any
+    ) -> ShortFormTranscriber:
         """Return a transcriber with a tokenizer and settings of its own."""
         tokenizer = WhisperTokenizer.from_pretrained(self.folder)
         settings = GenerationSettings.from_folder(self.folder, tokenizer.special)
+        if max_length is not None:
+            settings = dataclasses.replace(settings, max_length=max_length)
         return ShortFormTranscriber(
             self.config, params or self.params, tokenizer, settings,
             options=TranscriptionOptions(**options), compute=ComputeOptions(),

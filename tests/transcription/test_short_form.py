@@ -144,3 +144,9 @@ def test_every_row_is_prompted_in_its_own_language(
     mixed = detecting.collect(detecting.dispatch_states(base_states))
     assert_same(mixed, [japanese[0], detected[1]])
     assert abs(mixed[1].avg_logprob - japanese[1].avg_logprob) > 0.01  # the prompt matters to both rows
+
+
+def test_a_checkpoint_limits_its_transcripts_by_max_length(base, base_states):
+    limited = base.transcriber(language="en", max_length=7)  # four of them are the prompt
+    transcripts = limited.collect(limited.dispatch_states(base_states))
+    assert [len(transcript.tokens) for transcript in transcripts] == [3, 3]

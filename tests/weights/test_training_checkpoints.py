@@ -146,3 +146,13 @@ def test_a_limit_that_keeps_nothing_is_refused(tmp_path: Path):
     with pytest.raises(InputError, match="save_total_limit is 0"):
         TrainingCheckpoints(tmp_path / "run", save_total_limit=0)
     assert not (tmp_path / "run").exists()
+
+
+def test_what_was_saved_after_a_step_can_be_dropped(tmp_path: Path):
+    with TrainingCheckpoints(tmp_path) as checkpoints:
+        for step in (2, 4, 6):
+            checkpoints.save(step, state(step))
+        checkpoints.drop_after(4)
+        assert checkpoints.steps() == [2, 4]
+        checkpoints.save(6, state(60))
+        assert_same(checkpoints.restore(state(1)).state, state(60))

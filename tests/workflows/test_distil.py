@@ -304,6 +304,7 @@ def test_states_of_two_encoders_are_not_kept(teacher, prompts, tiny_en_dir, tmp_
     }  # fmt: skip
     assert main(["distil", *(f"--{name}={value}" for name, value in flags.items())]) == 2
     assert "the student's is not the teacher's" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_folder_that_is_not_empty_stays_as_it_is(teacher, prompts, tmp_path, refused):
