@@ -1,6 +1,8 @@
 """Batched greedy search: prefill the prompts, then one token per row and step until all are done."""
 
 import dataclasses
+import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -84,40 +86,13 @@ def greedy_search(
             f"{decoder.config.max_target_positions} positions"
         )
     limit = max_new_tokens if token_limit is None else jnp.minimum(token_limit, max_new_tokens)
-    special = rules.special
-    layers = decoder.unrolled()
+    special, layers = rules.special, decoder.unrolled()
     few_slots = min(slots, max(FIRST_SLOTS, prompt_slots + 1))
     cache = decoder.init_cache(states_BSD, few_slots)
     hidden_BPD, cache = decoder.extend(layers, prompt_BP, cache, jnp.zeros(rows, jnp.int32))
     start_B = (prompt_BP == special.sot).argmax(axis=1)
     picked = jnp.stack([start_B, prompt_length_B - 1], axis=1)[:, :, None]
     logits_B2V = decoder.logits(jnp.take_along_axis(hidden_BPD, picked, axis=1))
-
-    def search_up_to(slots: int, search: _Search) -> _Search:
-        """Emit until all rows have ended or a cache of so many slots is full."""
-        most = jnp.minimum(limit, slots - prompt_slots)
-        return jax.lax.while_loop(
-            lambda search: (search.context.count < most) & ~search.done_B.all(), emit, search
-        )
-
-    def emit(search: _Search) -> _Search:
-        scores_BV = apply_rules(rules, search.logits_BV, search.context)
-        best_B = scores_BV.argmax(axis=1).astype(jnp.int32)
-        logprob_B = jnp.take_along_axis(jax.nn.log_softmax(scores_BV), best_B[:, None], axis=1)[:, 0]
-        token_B = jnp.where(search.done_B, special.eot, best_B)
-        logprob_B = jnp.where(search.done_B, 0.0, logprob_B)
-        column = search.context.count
-        hidden_B1D, cache = decoder.extend(layers, token_B[:, None], search.cache, search.offset_B)
-        return _Search(
-            logits_BV=decoder.logits(hidden_B1D)[:, 0],
-            cache=cache,
-            offset_B=search.offset_B + 1,
-            context=search.context.followed_by(token_B, special.timestamp_begin),
-            tokens_BT=search.tokens_BT.at[:, column].set(token_B),
-            logprobs_BT=search.logprobs_BT.at[:, column].set(logprob_B),
-            done_B=search.done_B | (token_B == special.eot),
-        )
-
     first = _Search(
         logits_BV=logits_B2V[:, 1],
         cache=cache,
@@ -127,10 +102,19 @@ def greedy_search(
         logprobs_BT=jnp.zeros((rows, max_new_tokens), jnp.float32),
         done_B=jnp.zeros(rows, bool),
     )
+
+    def search_up_to(slots: int, search: _Search) -> _Search:
+        """Emit until all rows have ended or a cache of so many slots is full."""
+        most = jnp.minimum(limit, slots - prompt_slots)
+        return jax.lax.while_loop(
+            lambda search: (search.context.count < most) & ~search.done_B.all(),
+            functools.partial(_emit, decoder, layers, rules),
+            search,
+        )
+
     final = search_up_to(few_slots, first)
     if slots > few_slots:
-        grown = dataclasses.replace(final, cache=final.cache.with_slots(slots))
-        final = search_up_to(slots, grown)
+        final = search_up_to(slots, dataclasses.replace(final, cache=final.cache.with_slots(slots)))
     length_B = (final.tokens_BT != special.eot).sum(axis=1)
     return GreedyResult(
         tokens_BT=final.tokens_BT,
@@ -138,4 +122,25 @@ def greedy_search(
         length_B=length_B,
         avg_logprob_B=final.logprobs_BT.sum(axis=1) / (length_B + 1),
         no_speech_prob_B=jax.nn.softmax(logits_B2V[:, 0])[:, special.no_speech],
+    )
+
+
+def _emit(decoder: Decoder, layers: list[Any], rules: DecodingRules, search: _Search) -> _Search:
+    """Take every row's most likely allowed token, and run the decoder on it."""
+    end = rules.special.eot
+    scores_BV = apply_rules(rules, search.logits_BV, search.context)
+    best_B = scores_BV.argmax(axis=1).astype(jnp.int32)
+    logprob_B = jnp.take_along_axis(jax.nn.log_softmax(scores_BV), best_B[:, None], axis=1)[:, 0]
+    token_B = jnp.where(search.done_B, end, best_B)
+    logprob_B = jnp.where(search.done_B, 0.0, logprob_B)
+    column = search.context.count
+    hidden_B1D, cache = decoder.extend(layers, token_B[:, None], search.cache, search.offset_B)
+    return _Search(
+        logits_BV=decoder.logits(hidden_B1D)[:, 0],
+        cache=cache,
+        offset_B=search.offset_B + 1,
+        context=search.context.followed_by(token_B, rules.special.timestamp_begin),
+        tokens_BT=search.tokens_BT.at[:, column].set(token_B),
+        logprobs_BT=search.logprobs_BT.at[:, column].set(logprob_B),
+        done_B=search.done_B | (token_B == end),
     )

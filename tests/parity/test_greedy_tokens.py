@@ -21,14 +21,12 @@ def assert_identical(pair: Pair, recordings: Recordings, *, language: str | None
     assert all(tokens and max(tokens) < first for tokens in ours[False])
 
 
-def test_tiny_en_transcribes_every_held_out_prompt_as_transformers_does(tiny_en, held_out):
-    assert_identical(tiny_en, held_out)
-
-
-def test_base_transcribes_prompts_of_all_lengths_as_transformers_does(base, some_held_out):
-    assert_identical(base, some_held_out, language="en")
+@pytest.mark.parametrize(("name", "language"), [("tiny_en", None), ("base", "en")])
+def test_prompts_of_all_lengths_are_transcribed_as_transformers_does(request, some_held_out, name, language):
+    assert_identical(request.getfixturevalue(name), some_held_out, language=language)
 
 
 @pytest.mark.slow
-def test_base_transcribes_every_held_out_prompt_as_transformers_does(base, held_out):
-    assert_identical(base, held_out, language="en")
+@pytest.mark.parametrize(("name", "language"), [("tiny_en", None), ("base", "en")])
+def test_every_held_out_prompt_is_transcribed_as_transformers_does(request, held_out, name, language):
+    assert_identical(request.getfixturevalue(name), held_out, language=language)
