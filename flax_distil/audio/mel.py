@@ -14,6 +14,7 @@ Everything is float32: the floor lies 8 decades of power below the clip's peak, 
 half precision cannot hold.
 """
 
+from collections.abc import Callable
 from functools import lru_cache
 
 import jax.numpy as jnp
@@ -58,14 +59,21 @@ def log_mel(samples_BW: Float[Array, "B W"], *, num_mel_bins: int) -> Float[Arra
         raise ValueError(
             f"expected more than {N_FFT // 2} samples a clip, got {samples_BW.shape[-1]}: pad first"
         )
-    power_BRF = lax.platform_dependent(
-        _frames(samples_BW.astype(jnp.float32)),
-        cpu=_power_by_fft,
-        cuda=_power_by_fft,
-        rocm=_power_by_fft,
-        default=_power_by_matmul,
+
+    def mel_by(power: Callable[[Array], Array]) -> Callable[[Array], Array]:
+        return lambda samples_BW: jnp.einsum(
+            "brf,fm->brm", power(_frames(samples_BW)), mel_filters(num_mel_bins), precision=EXACT
+        )
+
+    by_fft = mel_by(_power_by_fft)
+    mel_BRM = lax.platform_dependent(
+        samples_BW.astype(jnp.float32),
+        # One clip after the other: a CPU keeps its frames in the cache.
+        cpu=lambda samples_BW: lax.map(by_fft, samples_BW[:, None])[:, 0],
+        cuda=by_fft,
+        rocm=by_fft,
+        default=mel_by(_power_by_matmul),
     )
-    mel_BRM = jnp.einsum("brf,fm->brm", power_BRF, mel_filters(num_mel_bins), precision=EXACT)
     log_BRM = jnp.log10(jnp.maximum(mel_BRM, 1e-10))
     floor_B11 = jnp.max(log_BRM, axis=(1, 2), keepdims=True) - 8.0
     return (jnp.maximum(log_BRM, floor_B11) + 4.0) / 4.0

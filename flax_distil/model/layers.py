@@ -1,6 +1,7 @@
 """The blocks of a Whisper layer: projections into heads, feed-forward, and stacks of layers."""
 
 import dataclasses
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -123,8 +124,11 @@ def layer_norm(width: int, *, dtype: str, rngs: nnx.Rngs) -> nnx.LayerNorm:
 
 
 def gelu(x: Array) -> Array:
-    """Return the exact (erf) GELU; ``jax.nn.gelu`` is the tanh approximation by default."""
-    return jax.nn.gelu(x, approximate=False)
+    """Return the exact GELU, written with erf as the reference is.
+
+    ``jax.nn.gelu`` is the tanh approximation by default, and otherwise takes erfc, twice the time on a CPU.
+    """
+    return 0.5 * x * (1.0 + jax.lax.erf(x * math.sqrt(0.5)))
 
 
 def feed_forward(
