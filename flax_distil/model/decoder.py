@@ -56,6 +56,7 @@ class DecoderLayer(nnx.Module):
 
             q · (x K) = (q Kᵀ) · x        softmax(…) (x V + b) = (softmax(…) x) V + b
 
+        The second holds while no probability is dropped: they then sum to one, and b passes unchanged.
         So decoding projects no state, and its cache holds none but the states, which all layers and
         heads share: 2 L times less than keys and values of every layer.
         """
@@ -63,7 +64,7 @@ class DecoderLayer(nnx.Module):
         query_BNTH = project.query(y_BTD)
         rows, heads, length, features = query_BNTH.shape
         dropouts: dict[str, Any] = {"dropout_rate": self.config.attention_dropout, "dropout_key": key}
-        if length >= features:
+        if length >= features or (key is not None and self.config.attention_dropout > 0):
             return dot_product_attention(query_BNTH, *self._state_key_value(states_BSD), **dropouts)
         back_BNTD = project.key.transposed(query_BNTH)
         shared_B1SD = states_BSD[:, None]
