@@ -1,0 +1,268 @@
+"""What a compiled program does, read from its text: FLOPs, cycles, collectives, kernels, loops included.
+
+The compiler's own ``cost_analysis`` counts the body of a loop once and a Pallas kernel as nothing.
+"""
+
+import dataclasses
+import functools
+import json
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from flax_distil.planning.hlo_text import Array, Computation, Instruction, Program, read_program, trip_count
+
+KERNEL_TARGET = "tpu_custom_call"
+"""Custom call that runs a Pallas kernel."""
+
+_COLLECTIVES = (
+    "all-reduce",
+    "all-gather",
+    "reduce-scatter",
+    "all-to-all",
+    "ragged-all-to-all",
+    "collective-permute",
+    "collective-broadcast",
+)
+_WORK = ("fusion", "sort", "scatter", "gather", "reduce-window", "select-and-scatter", "dynamic-reshape")
+_CYCLES = r'"estimated_cycles":"?(\d+)'
+_DIMENSIONS = re.compile(r"dim_labels=([\w?]+)_([\w?]+)->([\w?]+)")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Tally:
+    """How often something runs and how much it moves or computes in all.
+
+    Attributes:
+        calls: executions.
+        amount: bytes of a collective, on one chip; FLOPs of a kernel, as far as it states them.
+    """
+
+    calls: float
+    amount: float
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ProgramCosts:
+    """Costs of one run of a program on one chip.
+
+    Attributes:
+        flops: of matrix products and convolutions, two per multiply-add.
+        cycles: the compiler's estimates, summed; kernels, collectives, asynchronous copies and
+            what is counted in ``without_cycles`` are not in it.
+        collectives: by kind, as ``all-reduce``; ``amount`` is in bytes.
+        kernels: Pallas kernels by name; ``amount`` is in FLOPs.
+        without_cycles: executions of operations for which the compiler gave no estimate.
+        unknown_loops: loops whose length only the data decide.
+        unread_lines: lines that could not be read.
+    """
+
+    flops: float = 0.0
+    cycles: float = 0.0
+    collectives: Mapping[str, Tally] = dataclasses.field(default_factory=dict)
+    kernels: Mapping[str, Tally] = dataclasses.field(default_factory=dict)
+    without_cycles: float = 0.0
+    unknown_loops: int = 0
+    unread_lines: int = 0
+
+    def plus(self, other: "ProgramCosts", times: float = 1.0) -> "ProgramCosts":
+        """Return these costs and ``times`` those of another part."""
+        return ProgramCosts(
+            flops=self.flops + times * other.flops,
+            cycles=self.cycles + times * other.cycles,
+            collectives=_added(self.collectives, other.collectives, times),
+            kernels=_added(self.kernels, other.kernels, times),
+            without_cycles=self.without_cycles + times * other.without_cycles,
+            unknown_loops=self.unknown_loops + other.unknown_loops,
+            unread_lines=self.unread_lines + other.unread_lines,
+        )
+
+    @property
+    def kernel_flops(self) -> float:
+        """FLOPs that the kernels state."""
+        return sum(kernel.amount for kernel in self.kernels.values())
+
+    @property
+    def collective_bytes(self) -> float:
+        """Bytes of all collectives."""
+        return sum(collective.amount for collective in self.collectives.values())
+
+
+def _added(mine: Mapping[str, Tally], theirs: Mapping[str, Tally], times: float) -> dict[str, Tally]:
+    added = dict(mine)
+    for name, tally in theirs.items():
+        old = added.get(name, Tally(calls=0.0, amount=0.0))
+        added[name] = Tally(calls=old.calls + times * tally.calls, amount=old.amount + times * tally.amount)
+    return added
+
+
+def program_costs(text: str, *, unknown_trips: float = 1.0) -> ProgramCosts:
+    """Count one run of an optimised HLO module.
+
+    Args:
+        text: of ``compiled.as_text()``.
+        unknown_trips: how often to run the body of a loop whose length only the data decide.
+
+    Returns:
+        The costs. Of a conditional's branches the one with most FLOPs counts.
+    """
+    program = read_program(text)
+    if not program.entry:
+        return ProgramCosts(unread_lines=max(1, program.unread_lines))
+    costs = _Counter(program, unknown_trips).of(program.entry)
+    return dataclasses.replace(costs, unread_lines=program.unread_lines)
+
+
+class _Counter:
+    """Walks the calls between computations; each is counted once and multiplied."""
+
+    def __init__(self, program: Program, unknown_trips: float):
+        self._program, self._unknown_trips = program, unknown_trips
+        self.of: Callable[[str], ProgramCosts] = functools.cache(self._of)
+
+    def _of(self, name: str) -> ProgramCosts:
+        total = ProgramCosts()
+        computation = self._program.computations.get(name)
+        for instruction in computation.instructions.values() if computation else ():
+            assert computation is not None
+            total = self._with(total, computation, instruction)
+        return total
+
+    def _with(self, total: ProgramCosts, within: Computation, instruction: Instruction) -> ProgramCosts:
+        opcode, called = instruction.opcode, instruction.called
+        if opcode == "while":
+            trips = trip_count(self._program, within, instruction)
+            unknown = ProgramCosts(unknown_loops=int(trips is None))
+            body = self.of(called.get("body", "")).plus(self.of(called.get("condition", "")))
+            return total.plus(unknown).plus(body, self._unknown_trips if trips is None else trips)
+        if opcode == "conditional":
+            branches = [self.of(name) for name in instruction.branches]
+            return total.plus(max(branches, key=lambda costs: (costs.flops, costs.cycles)))
+        own = self._own(within, instruction)
+        inner = called.get("calls") or (called.get("to_apply") if opcode == "call" else None)
+        if inner is None:
+            return total.plus(own)
+        # A fusion's cycles stand on the fusion itself.
+        within_inner = self.of(inner)
+        if opcode == "fusion":
+            within_inner = dataclasses.replace(within_inner, cycles=0.0, without_cycles=0.0)
+        return total.plus(own).plus(within_inner)
+
+    def _own(self, within: Computation, instruction: Instruction) -> ProgramCosts:
+        """Count what an instruction does itself, apart from what it calls."""
+        opcode = instruction.opcode
+        cycles = instruction.attribute(_CYCLES)
+        operands = [within.instructions[name] for name in instruction.operands if name in within.instructions]
+        arrays = [array for operand in operands for array in operand.result]
+        flops, collectives, kernels = 0.0, {}, {}
+        if opcode in ("dot", "convolution") and len(arrays) == 2 and instruction.result:
+            flops = (_dot_flops if opcode == "dot" else _convolution_flops)(instruction, *arrays)
+        kind = opcode.removesuffix("-start")
+        if kind in _COLLECTIVES:
+            moved = max(sum(a.bytes for a in arrays), sum(a.bytes for a in instruction.result))
+            if opcode.endswith("-start"):  # its result repeats the operands
+                moved = max(sum(a.bytes for a in arrays), moved - sum(a.bytes for a in arrays))
+            collectives = {kind: Tally(calls=1, amount=moved)}
+        if opcode == "custom-call" and f'custom_call_target="{KERNEL_TARGET}"' in instruction.attributes:
+            kernels = {_kernel_name(instruction): Tally(calls=1, amount=_stated_flops(instruction))}
+        return ProgramCosts(
+            flops=flops,
+            cycles=float(cycles or 0),
+            collectives=collectives,
+            kernels=kernels,
+            without_cycles=float(opcode in _WORK and cycles is None),
+        )
+
+
+def _dot_flops(dot: Instruction, left: Array, right: Array) -> float:
+    contracted = dot.attribute(r"lhs_contracting_dims=\{([\d,]*)\}") or ""
+    depth = 1
+    for side in filter(None, contracted.split(",")):
+        depth *= left.sides[int(side)]
+    return 2.0 * dot.result[0].elements * depth
+
+
+def _convolution_flops(convolution: Instruction, left: Array, right: Array) -> float:
+    """Count the multiply-adds of a convolution that meet neither padding nor holes.
+
+    TPU compilers write every matrix product as a convolution, and those with batch dimensions as one
+    over a padded or dilated window, of which a single tap falls on data.
+    """
+    labels = _DIMENSIONS.search(convolution.attributes)
+    if labels is None:
+        return 2.0 * convolution.result[0].elements
+    left_labels, right_labels, result_labels = labels[1], labels[2], labels[3]
+    result = convolution.result[0]
+    pairs = 1
+    spatial = [label for label in result_labels if label.isdigit()]
+    window = _Window.read(convolution.attribute(r"window=\{([^}]*)\}") or "", len(spatial))
+    for label in spatial:
+        pairs *= window.pairs(
+            int(label),
+            left.sides[left_labels.index(label)],
+            right.sides[right_labels.index(label)],
+            result.sides[result_labels.index(label)],
+        )
+    rows = result.sides[result_labels.index("b")] * result.sides[result_labels.index("f")]
+    return 2.0 * rows * pairs * right.sides[right_labels.index("i")]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Window:
+    """The window of a convolution, one entry per spatial dimension."""
+
+    stride: list[int]
+    low: list[int]
+    lhs_dilate: list[int]
+    rhs_dilate: list[int]
+
+    @classmethod
+    def read(cls, text: str, count: int) -> "_Window":
+        """Read ``size=20x64 stride=19x63 pad=19_19x0_0 lhs_dilate=20x64``; what is absent is neutral."""
+        given = dict(part.split("=", 1) for part in text.split() if "=" in part)
+
+        def numbers(name: str, default: int) -> list[int]:
+            if name not in given:
+                return [default] * count
+            return [int(entry.split("_")[0]) for entry in given[name].split("x")]
+
+        return cls(
+            stride=numbers("stride", 1),
+            low=numbers("pad", 0),
+            lhs_dilate=numbers("lhs_dilate", 1),
+            rhs_dilate=numbers("rhs_dilate", 1),
+        )
+
+    def pairs(self, dimension: int, size: int, taps: int, results: int) -> int:
+        """Count the pairs of result position and tap that meet an input."""
+        return _pairs(
+            size, taps, results, self.stride[dimension], self.low[dimension],
+            self.lhs_dilate[dimension], self.rhs_dilate[dimension],
+        )  # fmt: skip
+
+
+@functools.lru_cache(maxsize=4096)
+def _pairs(
+    size: int, taps: int, results: int, stride: int, low: int, lhs_dilate: int, rhs_dilate: int
+) -> int:
+    positions = np.arange(results)[:, None] * stride - low + np.arange(taps)[None] * rhs_dilate
+    inside = (positions >= 0) & (positions <= (size - 1) * lhs_dilate) & (positions % lhs_dilate == 0)
+    return int(inside.sum())
+
+
+def _kernel_name(call: Instruction) -> str:
+    """Return the last words of what the program called a kernel, without numbers the compiler adds."""
+    named = call.attribute(r'"kernel_name":"([^"]+)"') or call.attribute(r'op_name="([^"]+)"')
+    return (named or call.name).rsplit("/", 1)[-1]
+
+
+def _stated_flops(call: Instruction) -> float:
+    """Return the FLOPs of a kernel's cost estimate; 0 if it has none."""
+    found = call.attribute(r'"cost_estimate":\s*(\{[^}]*\})')
+    try:
+        stated: Any = json.loads(found) if found else {}
+        return float(stated.get("flops", 0))
+    except (ValueError, TypeError):
+        return 0.0

@@ -1,0 +1,268 @@
+"""The text of a compiled program as data: computations, instructions, shapes, and how often loops run."""
+
+import dataclasses
+import functools
+import math
+import re
+
+_HEADER = re.compile(r"(?P<entry>ENTRY )?%?(?P<name>[\w.\-]+) \(.*\) -> .* \{$")
+_INSTRUCTION = re.compile(r"\s+(?P<root>ROOT )?%?(?P<name>[\w.\-]+) = (?P<rest>.*)$")
+_OPCODE = re.compile(r" ?(?P<opcode>[a-z][\w\-]*)\(")
+_SHAPE = re.compile(r"(?P<type>[a-z]+\d*\w*)\[(?P<sides>[\d,<=]*)\]")
+_NAME = re.compile(r"%([\w.\-]+)")
+_CALLED = re.compile(r"(condition|body|calls|to_apply|true_computation|false_computation)=%?([\w.\-]+)")
+_BRANCHES = re.compile(r"branch_computations=\{([^}]*)\}")
+_TRIP_COUNT = re.compile(r'"known_trip_count":\s*\{\s*"n":\s*"?(\d+)')
+
+_BITS = {"pred": 8, "token": 0, "bf16": 16, "c64": 64, "c128": 128}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Array:
+    """Element type and sides of one array of a program."""
+
+    element_type: str
+    sides: tuple[int, ...]
+
+    @property
+    def elements(self) -> int:
+        """How many elements it has."""
+        return math.prod(self.sides)
+
+    @property
+    def bytes(self) -> int:
+        """Bytes without padding; an element type that is not known counts as four."""
+        digits = re.match(r"[a-z]+(\d+)", self.element_type)
+        bits = _BITS.get(self.element_type, int(digits[1]) if digits else 32)
+        return self.elements * bits // 8
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Instruction:
+    """One line of a computation.
+
+    Attributes:
+        name: without ``%``.
+        opcode: as ``fusion`` or ``all-reduce``.
+        result: its arrays, those of a tuple in order.
+        operands: names of other instructions of the computation.
+        argument: the text between the parentheses, as of ``constant(5)``.
+        attributes: everything behind them.
+    """
+
+    name: str
+    opcode: str
+    result: tuple[Array, ...]
+    operands: tuple[str, ...]
+    argument: str
+    attributes: str = dataclasses.field(repr=False)
+
+    @functools.cached_property
+    def called(self) -> dict[str, str]:
+        """Computations it calls, by role (``body``, ``calls``, …)."""
+        return dict(_CALLED.findall(self.attributes))
+
+    @property
+    def branches(self) -> list[str]:
+        """Computations of a conditional, of which one runs."""
+        if found := _BRANCHES.search(self.attributes):
+            return [name.strip().lstrip("%") for name in found[1].split(",")]
+        return [name for role, name in self.called.items() if role.endswith("_computation")]
+
+    def attribute(self, pattern: str) -> str | None:
+        """Return the first group of a pattern found in the attributes."""
+        found = re.search(pattern, self.attributes)
+        return found[1] if found else None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Computation:
+    """A named sequence of instructions, the last of which usually is its result."""
+
+    name: str
+    instructions: dict[str, Instruction]
+    root: str
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Program:
+    """A whole module.
+
+    Attributes:
+        computations: by name.
+        entry: name of the one that runs first; empty if there is none.
+        unread_lines: lines of computations that could not be read.
+    """
+
+    computations: dict[str, Computation]
+    entry: str
+    unread_lines: int
+
+
+def read_program(text: str) -> Program:
+    """Read the text of an optimised HLO module; what cannot be read is counted."""
+    computations: dict[str, Computation] = {}
+    entry, name, root, unread = "", "", "", 0
+    instructions: dict[str, Instruction] = {}
+    for line in text.splitlines():
+        if not name:
+            if header := _HEADER.match(line):
+                name, root, instructions = header["name"], "", {}
+                entry = name if header["entry"] else entry
+        elif line.startswith("}"):
+            computations[name] = Computation(name=name, instructions=instructions, root=root)
+            name = ""
+        elif line.strip():
+            found = _INSTRUCTION.match(line)
+            instruction = _read_instruction(found["name"], found["rest"]) if found else None
+            if found is None or instruction is None:
+                unread += 1
+                continue
+            instructions[instruction.name] = instruction
+            root = instruction.name if found["root"] or not root else root
+    return Program(computations=computations, entry=entry, unread_lines=unread)
+
+
+def _read_instruction(name: str, rest: str) -> Instruction | None:
+    """Read ``SHAPE opcode(operands), attributes``; a shape may be a tuple of shapes with layouts."""
+    end = _closing(rest, 0) if rest.startswith("(") else rest.find(" ")
+    found = _OPCODE.match(rest, max(end, 0))
+    if end < 0 or found is None:
+        return None
+    close = _closing(rest, found.end() - 1)
+    if close < 0:
+        return None
+    argument = rest[found.end() : close - 1]
+    return Instruction(
+        name=name,
+        opcode=found["opcode"],
+        result=read_shape(rest[:end]),
+        operands=tuple(_NAME.findall(argument)),
+        argument=argument,
+        attributes=rest[close:],
+    )
+
+
+def read_shape(text: str) -> tuple[Array, ...]:
+    """Return the arrays of a shape; a bounded side (``<=8``) counts as its bound."""
+    return tuple(
+        Array(
+            element_type=found["type"],
+            sides=tuple(int(side.removeprefix("<=")) for side in found["sides"].split(",") if side),
+        )
+        for found in _SHAPE.finditer(text)
+    )
+
+
+def _closing(text: str, start: int) -> int:
+    """Return the index behind the parenthesis that closes the one at ``start``; -1 if none does."""
+    depth = 0
+    for found in re.compile(r"[()]").finditer(text, start):
+        depth += 1 if found[0] == "(" else -1
+        if depth == 0:
+            return found.end()
+    return -1
+
+
+def trip_count(program: Program, within: Computation, loop: Instruction) -> int | None:
+    """Return how often the body of a ``while`` runs; None if the data decide.
+
+    A counted loop compares a counter with a bound and adds a constant to the counter in its body.
+    Compilers that have counted write the number down; for the others the three are looked up.
+    """
+    if known := _TRIP_COUNT.search(loop.attributes):
+        return int(known[1])
+    condition = program.computations.get(loop.called.get("condition", ""))
+    body = program.computations.get(loop.called.get("body", ""))
+    if condition is None or body is None or not condition.root:
+        return None
+    initial = within.instructions.get(loop.operands[0]) if loop.operands else None
+
+    def entering(index: int) -> int | None:
+        if initial is None or initial.opcode != "tuple" or index >= len(initial.operands):
+            return None
+        return _constant(within, initial.operands[index])
+
+    compared = _comparison(program, condition)
+    if compared is None:
+        return None
+    (left, right), direction = compared
+    counter, bound = (left, right) if isinstance(left, _Element) else (right, left)
+    if not isinstance(counter, _Element):
+        return None
+    limit = entering(bound.index) if isinstance(bound, _Element) else bound
+    start, step = entering(counter.index), _step(program, body, counter.index)
+    if limit is None or start is None or not step:
+        return None
+    inclusive = direction in ("LE", "GE")
+    return max(0, math.ceil((limit - start + (math.copysign(1, step) if inclusive else 0)) / step))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Element:
+    """Element of the tuple that a loop carries."""
+
+    index: int
+
+
+def _comparison(
+    program: Program, condition: Computation
+) -> tuple[tuple[int | _Element | None, ...], str] | None:
+    """Return both sides and the direction of the comparison that ends a loop, looking into a fusion."""
+    root = condition.instructions[condition.root]
+    sides = {name: _value(condition, name) for name in root.operands}
+    within = condition
+    if root.opcode == "fusion" and (inner := program.computations.get(root.called.get("calls", ""))):
+        arguments = [sides[name] for name in root.operands]
+        within, root = inner, inner.instructions[inner.root]
+        sides = {name: _value(inner, name, arguments) for name in root.operands}
+    direction = root.attribute(r"direction=(\w+)")
+    if root.opcode != "compare" or direction is None or len(root.operands) != 2 or within is None:
+        return None
+    return tuple(sides[name] for name in root.operands), direction
+
+
+def _value(
+    within: Computation, name: str, arguments: list[int | _Element | None] | None = None
+) -> int | _Element | None:
+    """Return a constant, an element of the carried tuple, or what a fusion was called with."""
+    instruction = within.instructions.get(name)
+    if instruction is None:
+        return None
+    if instruction.opcode == "get-tuple-element":
+        index = instruction.attribute(r"index=(\d+)")
+        return None if index is None else _Element(int(index))
+    if instruction.opcode == "parameter" and arguments is not None:
+        position = int(instruction.argument or 0)
+        return arguments[position] if position < len(arguments) else None
+    if instruction.opcode in ("copy", "bitcast", "convert") and instruction.operands:
+        return _value(within, instruction.operands[0], arguments)
+    return _constant(within, name)
+
+
+def _constant(within: Computation, name: str) -> int | None:
+    instruction = within.instructions.get(name)
+    while instruction is not None and instruction.opcode in ("copy", "bitcast", "convert"):
+        instruction = within.instructions.get(instruction.operands[0]) if instruction.operands else None
+    if instruction is None or instruction.opcode != "constant":
+        return None
+    return int(instruction.argument) if re.fullmatch(r"-?\d+", instruction.argument) else None
+
+
+def _step(program: Program, body: Computation, index: int) -> int | None:
+    """Return what a body adds to element ``index`` of the tuple it carries."""
+    root = body.instructions.get(body.root)
+    if root is None or root.opcode != "tuple" or index >= len(root.operands):
+        return None
+    update = body.instructions.get(root.operands[index])
+    while update is not None and update.opcode in ("copy", "bitcast") and update.operands:
+        update = body.instructions.get(update.operands[0])
+    if update is None:
+        return None
+    values: list[int | _Element | None] = [_value(body, name) for name in update.operands]
+    inner = program.computations.get(update.called.get("calls", "")) if update.opcode == "fusion" else None
+    if inner is not None and (update := inner.instructions.get(inner.root)) is not None:
+        values = [_value(inner, name, values) for name in update.operands]
+    if update is None or update.opcode != "add" or _Element(index) not in values:
+        return None
+    return next((value for value in values if isinstance(value, int)), None)
