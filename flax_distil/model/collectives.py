@@ -77,7 +77,9 @@ def gather_layer(layer: Any, layout: WeightLayout) -> Any:
     return _gather(layer, layout, within=("layers",))
 
 
-def _gather(tree: Any, layout: WeightLayout, *, within: tuple[str, ...], skipped: tuple[str, ...] = ()) -> Any:
+def _gather(
+    tree: Any, layout: WeightLayout, *, within: tuple[str, ...], skipped: tuple[str, ...] = ()
+) -> Any:
     if layout.gather_axis is None:
         return tree
     dimensions = dict(layout.gather_dimensions)
