@@ -2,6 +2,7 @@
 
 from flax_distil.core.arrays import Array, Bool, Float, Int, Params
 from flax_distil.core.errors import InputError
+from flax_distil.core.layout import WeightLayout
 from flax_distil.core.tree import Tree, flatten, merge, partition, unflatten
 
 __all__ = [
@@ -12,6 +13,7 @@ __all__ = [
     "Int",
     "Params",
     "Tree",
+    "WeightLayout",
     "flatten",
     "merge",
     "partition",

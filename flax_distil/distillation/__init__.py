@@ -9,7 +9,16 @@ from flax_distil.distillation.losses import (
 )
 from flax_distil.distillation.optimiser import OptimiserConfig, learning_rate_schedule, make_optimiser
 from flax_distil.distillation.state import Freezing, TrainState, init_state, split_student
-from flax_distil.distillation.steps import PRECISIONS, Batch, StepConfig, encode, eval_step, train_step
+from flax_distil.distillation.steps import (
+    PRECISIONS,
+    Batch,
+    StepConfig,
+    apply_gradients,
+    compute_gradients,
+    encode,
+    eval_step,
+    train_step,
+)
 
 __all__ = [
     "PRECISIONS",
@@ -20,6 +29,8 @@ __all__ = [
     "StepConfig",
     "TokenLossSums",
     "TrainState",
+    "apply_gradients",
+    "compute_gradients",
     "encode",
     "eval_step",
     "hidden_state_error",

@@ -68,6 +68,7 @@ def token_losses(
     *,
     weights: LossWeights,
     chunk_size: int = 256,
+    vocabulary_axis: str | None = None,
 ) -> TokenLossSums:
     """Sum cross-entropy and KL over P label positions, in float32 whatever the inputs are.
 
@@ -79,6 +80,8 @@ def token_losses(
         mask_P: True where a position counts.
         weights: of the two terms, and the temperature.
         chunk_size: tokens whose logits exist at one time.
+        vocabulary_axis: mesh axis whose devices hold the rows of both embeddings in order, in equal parts
+            (``teacher`` may hold all); hidden states, labels and results are equal on all of them.
 
     Returns:
         The sums. The gradient reaches ``student_PD`` and ``student_VD`` only, and is exact.
@@ -94,34 +97,87 @@ def token_losses(
         return x.reshape(-1, chunk_size, *x.shape[1:])
 
     targets = (chunks(labels_P), chunks(mask_P))
+    vocabulary = _Vocabulary(vocabulary_axis)
     if teacher is not None:
-        teacher = jax.lax.stop_gradient((chunks(teacher[0]), teacher[1]))
-    return _chunked(weights, chunks(student_PD), student_VD, teacher, targets)
+        part_VE = vocabulary.own_rows(teacher[1], student_VD.shape[0])
+        teacher = jax.lax.stop_gradient((chunks(teacher[0]), part_VE))
+    return _chunked(_Objective(weights, vocabulary), chunks(student_PD), student_VD, teacher, targets)
+
+
+class _Vocabulary(NamedTuple):
+    """Reductions over the vocabulary, of which a device may hold a part."""
+
+    axis: str | None
+
+    def max(self, x_CV: Array) -> Array:
+        best_C1 = x_CV.max(axis=1, keepdims=True)
+        return best_C1 if self.axis is None else jax.lax.pmax(best_C1, self.axis)
+
+    def sum(self, x_CV: Array, *, keepdims: bool = False) -> Array:
+        return self.total(x_CV.sum(axis=1, keepdims=keepdims))
+
+    def total(self, x: Array) -> Array:
+        return x if self.axis is None else jax.lax.psum(x, self.axis)
+
+    def first(self, columns: int) -> Array | int:
+        """Return the token id of the first of the columns at hand."""
+        return 0 if self.axis is None else jax.lax.axis_index(self.axis) * columns
+
+    def ids(self, x_CV: Array) -> Array:
+        """Return the token ids of the columns at hand."""
+        return self.first(x_CV.shape[1]) + jnp.arange(x_CV.shape[1])
+
+    def pick(self, x_CV: Array, ids_C: Array) -> Array:
+        """Return the value of one token id per row [C, 1]."""
+        columns_C1 = (ids_C - self.first(x_CV.shape[1]))[:, None]
+        found_C1 = jnp.take_along_axis(x_CV, jnp.clip(columns_C1, 0, x_CV.shape[1] - 1), axis=1)
+        is_here_C1 = (columns_C1 >= 0) & (columns_C1 < x_CV.shape[1])
+        return self.total(jnp.where(is_here_C1, found_C1, 0.0))
+
+    def argmax(self, x_CV: Array, best_C1: Array) -> Array:
+        """Return the first id whose value is the largest, given :meth:`max`."""
+        if self.axis is None:
+            return x_CV.argmax(axis=1)
+        first_C = jnp.where(x_CV == best_C1, self.ids(x_CV), jnp.iinfo(jnp.int32).max).min(axis=1)
+        return jax.lax.pmin(first_C, self.axis)
+
+    def own_rows(self, embedding_VD: Array, rows: int) -> Array:
+        """Return this device's part of an embedding that it may hold the whole of."""
+        if self.axis is None or embedding_VD.shape[0] == rows:
+            return embedding_VD
+        return jax.lax.dynamic_slice_in_dim(embedding_VD, self.first(rows), rows)
+
+
+class _Objective(NamedTuple):
+    """Everything static about the loss."""
+
+    weights: LossWeights
+    vocabulary: _Vocabulary
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _chunked(
-    weights: LossWeights,
+    objective: _Objective,
     student_KCD: Array,
     student_VD: Array,
     teacher: tuple[Array, Array] | None,
     targets: tuple[Array, Array],
 ) -> TokenLossSums:
-    return _over_chunks(weights, student_KCD, student_VD, teacher, targets, with_gradient=False)[0]
+    return _over_chunks(objective, student_KCD, student_VD, teacher, targets, with_gradient=False)[0]
 
 
 def _forward(
-    weights: LossWeights,
+    objective: _Objective,
     student_KCD: Array,
     student_VD: Array,
     teacher: tuple[Array, Array] | None,
     targets: tuple[Array, Array],
 ) -> tuple[TokenLossSums, tuple[Array, Array]]:
-    return _over_chunks(weights, student_KCD, student_VD, teacher, targets, with_gradient=True)
+    return _over_chunks(objective, student_KCD, student_VD, teacher, targets, with_gradient=True)
 
 
 def _backward(
-    weights: LossWeights, gradients: tuple[Array, Array], cotangents: TokenLossSums
+    objective: _Objective, gradients: tuple[Array, Array], cotangents: TokenLossSums
 ) -> tuple[Array, Array, None, None]:
     hidden_KCD, embedding_VD = gradients
     scale = cotangents.total
@@ -137,7 +193,7 @@ _chunked.defvjp(_forward, _backward)
 
 
 def _over_chunks(
-    weights: LossWeights,
+    objective: _Objective,
     student_KCD: Array,
     student_VD: Array,
     teacher: tuple[Array, Array] | None,
@@ -156,12 +212,12 @@ def _over_chunks(
         student_CD, teacher_CD, labels_C, mask_C = chunk
         logits_CV = _project(student_CD, student_VD)
         teacher_CV = None if teacher_CD is None or teacher_VD is None else _project(teacher_CD, teacher_VD)
-        added, slope_CV = _chunk_losses(weights, logits_CV, teacher_CV, labels_C, mask_C)
+        added, slope_CV = _chunk_losses(objective, logits_CV, teacher_CV, labels_C, mask_C)
         sums = TokenLossSums(*(a + b for a, b in zip(sums, added, strict=True)))
         if not with_gradient:
             return (sums, embedding_gradient_VD), jnp.zeros((0, 0), student_CD.dtype)
         slope_CV = slope_CV.astype(student_CD.dtype)
-        hidden_gradient_CD = slope_CV @ student_VD
+        hidden_gradient_CD = objective.vocabulary.total(slope_CV @ student_VD)
         embedding_gradient_VD += jnp.einsum(
             "cv,cd->vd", slope_CV, student_CD, preferred_element_type=jnp.float32
         )
@@ -184,31 +240,33 @@ def _project(hidden_CD: Array, embedding_VD: Array) -> Array:
 
 
 def _chunk_losses(
-    weights: LossWeights, logits_CV: Array, teacher_CV: Array | None, labels_C: Array, mask_C: Array
+    objective: _Objective, logits_CV: Array, teacher_CV: Array | None, labels_C: Array, mask_C: Array
 ) -> tuple[TokenLossSums, Array]:
     """Return the sums of one chunk and d total / d logits, all float32.
 
     d CE / d s = softmax(s) - onehot;  d (T² KL) / d s = T (softmax(s / T) - softmax(t / T))
     """
+    weights, vocabulary = objective
     counts_C, temperature = mask_C.astype(jnp.float32), weights.temperature
-    plain = _row_norms(logits_CV, 1.0)
-    ce_C = -_log_probs(jnp.take_along_axis(logits_CV, labels_C[:, None], axis=1), plain, 1.0)[:, 0]
-    onehot_CV = labels_C[:, None] == jnp.arange(logits_CV.shape[1])
+    plain = _row_norms(vocabulary, logits_CV, 1.0)
+    onehot_CV = labels_C[:, None] == vocabulary.ids(logits_CV)
+    ce_C = -_log_probs(vocabulary.pick(logits_CV, labels_C), plain, 1.0)[:, 0]
     slope_CV = weights.ce * (jnp.exp(_log_probs(logits_CV, plain, 1.0)) - onehot_CV)
     kl = jnp.zeros((), jnp.float32)
     if teacher_CV is not None:
-        norms = _row_norms(logits_CV, temperature), _row_norms(teacher_CV, temperature)
+        student_norms = _row_norms(vocabulary, logits_CV, temperature)
+        norms = student_norms, _row_norms(vocabulary, teacher_CV, temperature)
 
         def log_probs(norms: tuple[_RowNorms, _RowNorms]) -> tuple[Array, Array]:
             return _log_probs(logits_CV, norms[0], temperature), _log_probs(teacher_CV, norms[1], temperature)
 
         student_log_CV, teacher_log_CV = log_probs(norms)
-        kl_C = (jnp.exp(teacher_log_CV) * (teacher_log_CV - student_log_CV)).sum(axis=1)
+        kl_C = vocabulary.sum(jnp.exp(teacher_log_CV) * (teacher_log_CV - student_log_CV))
         kl = temperature**2 * (kl_C * counts_C).sum()
         student_log_CV, teacher_log_CV = log_probs(jax.lax.optimization_barrier(norms))
         slope_CV += weights.kl * temperature * (jnp.exp(student_log_CV) - jnp.exp(teacher_log_CV))
     ce = (ce_C * counts_C).sum()
-    correct = ((logits_CV.argmax(axis=1) == labels_C) * counts_C).sum()
+    correct = ((vocabulary.argmax(logits_CV, plain.shift_C1) == labels_C) * counts_C).sum()
     total = weights.ce * ce + weights.kl * kl
     sums = TokenLossSums(total, ce, kl, correct, counts_C.sum())
     return sums, slope_CV * counts_C[:, None]
@@ -225,9 +283,9 @@ class _RowNorms(NamedTuple):
     log_sum_C1: Array
 
 
-def _row_norms(logits_CV: Array, temperature: float) -> _RowNorms:
-    shift_C1 = jax.lax.optimization_barrier(logits_CV.max(axis=1, keepdims=True))
-    log_sum_C1 = jnp.log(jnp.exp((logits_CV - shift_C1) / temperature).sum(axis=1, keepdims=True))
+def _row_norms(vocabulary: _Vocabulary, logits_CV: Array, temperature: float) -> _RowNorms:
+    shift_C1 = jax.lax.optimization_barrier(vocabulary.max(logits_CV))
+    log_sum_C1 = jnp.log(vocabulary.sum(jnp.exp((logits_CV - shift_C1) / temperature), keepdims=True))
     return jax.lax.optimization_barrier(_RowNorms(shift_C1, log_sum_C1))
 
 

@@ -1,4 +1,8 @@
-"""The training and evaluation step: pure functions, jitted once by whoever runs them."""
+"""The training and evaluation step: pure functions of one device's part, jitted once by whoever runs them.
+
+A training step is :func:`compute_gradients` on every device, then :func:`apply_gradients` on whole arrays
+(or, under ``pmap``, on every device's copy); :func:`train_step` is both on one device.
+"""
 
 import dataclasses
 from collections.abc import Mapping
@@ -8,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from flax_distil.core import Array, Float, InputError, Params, merge
+from flax_distil.core import Array, Float, InputError, Params, flatten, merge, unflatten
 from flax_distil.distillation.losses import LossWeights, TokenLossSums, hidden_state_error, token_losses
 from flax_distil.distillation.state import TrainState
 from flax_distil.model import ComputeOptions, WhisperConfig, bind_decoder, bind_encoder
@@ -31,7 +35,7 @@ class StepConfig:
         gradient_dtype: "bfloat16" differentiates with respect to a bfloat16 copy of the
             parameters (precision ``full_mixed``).
         chunk_size: label tokens whose logits exist at one time.
-        axis_name: name of the data axis inside ``shard_map`` or ``pmap``; None on one device.
+        batch_axes: mesh axes that divide the batch, inside ``shard_map`` or ``pmap``; none on one device.
 
     Raises:
         InputError: if student and teacher do not share vocabulary and mel bins.
@@ -44,7 +48,7 @@ class StepConfig:
     weights: LossWeights
     gradient_dtype: str = "float32"
     chunk_size: int = 256
-    axis_name: str | None = None
+    batch_axes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.teacher is None:
@@ -74,35 +78,42 @@ def train_step(
     batch: Batch,
     key: Array,
 ) -> tuple[TrainState, dict[str, Array]]:
-    """Do one optimiser update on K micro-batches of B samples.
+    """Do one optimiser update on one device: :func:`compute_gradients`, then :func:`apply_gradients`."""
+    key = jax.random.fold_in(key, state.step)
+    gradients, metrics = compute_gradients(config, state.params, frozen, teacher, batch, key)
+    return apply_gradients(optimiser, state, gradients, metrics)
+
+
+def compute_gradients(
+    config: StepConfig, trainable: Params, frozen: Params, teacher: Params, batch: Batch, key: Array
+) -> tuple[Params, dict[str, Array]]:
+    """Differentiate the loss of the global batch: K micro-batches of B samples on this device.
 
     Args:
         config: static.
-        optimiser: static; of ``make_optimiser``.
-        state: donated by the caller.
+        trainable: float32 leaves to train, as ``config.student_options.layout`` says.
         frozen: frozen leaves of the student; its encoder is the teacher's too when
             ``teacher`` has none.
         teacher: ``{"decoder": …}``, with ``"encoder"`` where it is not shared; ``{}`` for
             cross-entropy only.
         batch: ``mel_KBRM`` (or ``states_KBSD`` of a frozen encoder), ``decoder_input_ids_KBT``,
             ``labels_KBT`` and ``loss_mask_KBT``; this device's part of the global batch.
-        key: base key of the dropouts; folded with the step.
+        key: of the dropouts of this step.
 
     Returns:
-        The next state, and float32 scalars over the global batch: ``loss``, ``ce_loss``,
-        ``kl_loss`` (with T²), ``mse_loss`` where weighted, ``accuracy``, ``tokens``, ``grad_norm``
-        (before clipping).
+        float32 gradients of the pieces in ``trainable``, summed over all devices, and float32 scalars
+        over the global batch: ``loss``, ``ce_loss``, ``kl_loss`` (with T²), ``mse_loss`` where weighted,
+        ``accuracy``, ``tokens``.
 
     Source: RECIPE 5. N, the number of label tokens of the global batch, divides once.
     """
-    key = jax.random.fold_in(key, state.step)
-    if config.axis_name is not None:
-        key = jax.random.fold_in(key, jax.lax.axis_index(config.axis_name))
+    if config.batch_axes:
+        key = jax.random.fold_in(key, jax.lax.axis_index(config.batch_axes))
     tokens = _total(config, batch["loss_mask_KBT"].sum().astype(jnp.float32))
     frames = _total(config, jnp.float32(batch["labels_KBT"].shape[0] * batch["labels_KBT"].shape[1]))
     denominators = jnp.maximum(tokens, 1.0), frames * config.student.max_source_positions
     wanted = jnp.dtype(config.gradient_dtype)
-    params = jax.tree.map(lambda leaf: leaf.astype(wanted), state.params)
+    params = jax.tree.map(lambda leaf: leaf.astype(wanted), trainable)
 
     def micro_step(gradients: Params, part: tuple[Batch, Array]) -> tuple[Params, dict[str, Array]]:
         compute = jax.grad(_loss, argnums=1, has_aux=True)
@@ -117,10 +128,25 @@ def train_step(
     else:
         gradients, sums_K = jax.lax.scan(micro_step, none, parts)
         sums = jax.tree.map(lambda leaf: leaf.sum(axis=0), sums_K)
-    gradients, sums = _total(config, (jax.tree.map(lambda g: g.astype(jnp.float32), gradients), sums))
+    return _total_gradients(config, gradients), _total(config, sums) | {"tokens": tokens}
 
+
+def apply_gradients(
+    optimiser: optax.GradientTransformation, state: TrainState, gradients: Params, metrics: dict[str, Array]
+) -> tuple[TrainState, dict[str, Array]]:
+    """Do one optimiser update.
+
+    Args:
+        optimiser: static; of ``make_optimiser``.
+        state: donated by the caller.
+        gradients: of :func:`compute_gradients`.
+        metrics: likewise.
+
+    Returns:
+        The next state, and the metrics with ``grad_norm`` (before clipping).
+    """
     updates, opt_state = optimiser.update(gradients, state.opt_state, state.params)
-    metrics = sums | {"tokens": tokens, "grad_norm": optax.tree.norm(gradients)}
+    metrics = metrics | {"grad_norm": optax.tree.norm(gradients)}
     return TrainState(state.step + 1, optax.apply_updates(state.params, updates), opt_state), metrics
 
 
@@ -137,12 +163,26 @@ def eval_step(
     config = dataclasses.replace(config, weights=dataclasses.replace(config.weights, temperature=1.0))
     student = merge(params, frozen)
     forward = _forward(config, student, teacher, batch, None, trains_encoder="encoder" in params)
-    return _total(config, _token_losses(config, forward, student, teacher, batch))
+    return _total(config, _token_losses(config, forward, batch))
 
 
 def _total(config: StepConfig, tree: Any) -> Any:
-    """Add up over all devices."""
-    return tree if config.axis_name is None else jax.lax.psum(tree, config.axis_name)
+    """Add up over all devices that share the batch."""
+    return jax.lax.psum(tree, config.batch_axes) if config.batch_axes else tree
+
+
+def _total_gradients(config: StepConfig, gradients: Params) -> Params:
+    """Add gradients up in float32, once; those of stored pieces are summed over the gather axis already."""
+    layout = config.student_options.layout
+    gathered = dict(layout.gather_dimensions)
+
+    def total(path: str, gradient: Array) -> Array:
+        done = layout.gather_axis if path.split("/", 1)[-1] in gathered else None
+        axes = tuple(axis for axis in config.batch_axes if axis != done)
+        wide = gradient.astype(jnp.float32)
+        return jax.lax.psum(wide, axes) if axes else wide
+
+    return unflatten({path: total(path, leaf) for path, leaf in flatten(gradients).items()})
 
 
 def _loss(
@@ -159,7 +199,7 @@ def _loss(
     student = merge(params, frozen)
     tokens, frames = denominators
     forward = _forward(config, student, teacher, batch, key, trains_encoder="encoder" in params)
-    sums = _token_losses(config, forward, student, teacher, batch)
+    sums = _token_losses(config, forward, batch)
     loss = sums.total / tokens
     metrics = {"ce_loss": sums.ce / tokens, "kl_loss": sums.kl / tokens, "accuracy": sums.correct / tokens}
     if config.weights.mse > 0:
@@ -196,6 +236,7 @@ def _forward(
     with_layers = config.weights.mse > 0
     tokens = batch["decoder_input_ids_BT"]
     forward: dict[str, Array] = {}
+    encoder_options = config.student_options if trains_encoder else config.teacher_options
 
     def run_encoder(which: str, options: ComputeOptions, params: Params, key: Array | None) -> Array:
         encoder = bind_encoder(getattr(config, which), options, params["encoder"])
@@ -208,15 +249,14 @@ def _forward(
     def run_decoder(which: str, options: ComputeOptions, params: Params, key: Array | None) -> None:
         decoder = bind_decoder(getattr(config, which), options, params["decoder"])
         forward[which], layers = decoder(tokens, states, key, collect_layers=with_layers)
+        forward[f"{which}_embedding"] = decoder.token_embedding.embedding[...].astype(options.dtype)
         if layers is not None:
             forward[f"{which}_layers"] = layers
 
     if "states_BSD" in batch:
         states = batch["states_BSD"]
-    elif trains_encoder:
-        states = run_encoder("student", config.student_options, student, encoder_key)
     else:
-        states = run_encoder("student", config.teacher_options, student, None)
+        states = run_encoder("student", encoder_options, student, encoder_key if trains_encoder else None)
     run_decoder("student", config.student_options, student, decoder_key)
     if teacher:
         if "encoder" in teacher:
@@ -225,22 +265,18 @@ def _forward(
     return forward
 
 
-def _token_losses(
-    config: StepConfig, forward: dict[str, Array], student: Params, teacher: Params, batch: Batch
-) -> TokenLossSums:
-    def flat(hidden_BTD: Array) -> Array:
-        return hidden_BTD.reshape(-1, hidden_BTD.shape[-1])
+def _token_losses(config: StepConfig, forward: dict[str, Array], batch: Batch) -> TokenLossSums:
+    def outputs(which: str) -> tuple[Array, Array]:
+        hidden_BTD = forward[which]
+        return hidden_BTD.reshape(-1, hidden_BTD.shape[-1]), forward[f"{which}_embedding"]
 
-    def embedding(params: Params, options: ComputeOptions) -> Array:
-        return params["decoder"]["token_embedding"]["embedding"].astype(options.dtype)
-
-    with_kl = bool(teacher) and config.weights.kl > 0
+    with_kl = "teacher" in forward and config.weights.kl > 0
     return token_losses(
-        flat(forward["student"]),
-        embedding(student, config.student_options),
-        (flat(forward["teacher"]), embedding(teacher, config.teacher_options)) if with_kl else None,
+        *outputs("student"),
+        outputs("teacher") if with_kl else None,
         batch["labels_BT"].reshape(-1),
         batch["loss_mask_BT"].reshape(-1),
         weights=config.weights,
         chunk_size=config.chunk_size,
+        vocabulary_axis=config.student_options.layout.vocabulary_axis,
     )

@@ -6,6 +6,7 @@ import jax
 from flax import nnx
 
 from flax_distil.core import Params
+from flax_distil.model.collectives import gather_outside_layers
 from flax_distil.model.config import WhisperConfig
 from flax_distil.model.decoder import Decoder
 from flax_distil.model.encoder import Encoder
@@ -29,12 +30,12 @@ def _graphs(config: WhisperConfig, options: ComputeOptions) -> tuple[nnx.GraphDe
 
 def bind_encoder(config: WhisperConfig, options: ComputeOptions, params: Params) -> Encoder:
     """Return the encoder that computes with ``params`` (the ``encoder`` branch of a tree)."""
-    return nnx.merge(_graphs(config, options)[0], params)
+    return nnx.merge(_graphs(config, options)[0], gather_outside_layers(params, options.layout))
 
 
 def bind_decoder(config: WhisperConfig, options: ComputeOptions, params: Params) -> Decoder:
     """Return the decoder that computes with ``params`` (the ``decoder`` branch of a tree)."""
-    return nnx.merge(_graphs(config, options)[1], params)
+    return nnx.merge(_graphs(config, options)[1], gather_outside_layers(params, options.layout))
 
 
 @functools.lru_cache(maxsize=32)

@@ -9,6 +9,7 @@ from flax import nnx
 from flax_distil.core import Array, Bool, Float, Int
 from flax_distil.model.attention import dot_product_attention, dropout
 from flax_distil.model.cache import DecoderCache, visible_slots, write_slots
+from flax_distil.model.collectives import enter, look_up, own_key
 from flax_distil.model.config import WhisperConfig
 from flax_distil.model.layers import (
     AttentionProjections,
@@ -27,16 +28,17 @@ KeyValue = tuple[Array, Array]
 class DecoderLayer(nnx.Module):
     """Causal self-attention, attention to the encoder states, feed-forward; pre-norm."""
 
-    def __init__(self, config: WhisperConfig, *, dtype: str, rngs: nnx.Rngs):
+    def __init__(self, config: WhisperConfig, options: ComputeOptions, *, rngs: nnx.Rngs):
         width, heads = config.d_model, config.decoder_attention_heads
-        self.self_attention = AttentionProjections(width, heads, dtype=dtype, rngs=rngs)
+        dtype, axis = options.dtype, options.layout.tensor_axis
+        self.self_attention = AttentionProjections(width, heads, dtype=dtype, axis=axis, rngs=rngs)
         self.self_attention_norm = layer_norm(width, dtype=dtype, rngs=rngs)
-        self.cross_attention = AttentionProjections(width, heads, dtype=dtype, rngs=rngs)
+        self.cross_attention = AttentionProjections(width, heads, dtype=dtype, axis=axis, rngs=rngs)
         self.cross_attention_norm = layer_norm(width, dtype=dtype, rngs=rngs)
         self.fc1 = nnx.Linear(width, config.decoder_ffn_dim, dtype=dtype, rngs=rngs)
         self.fc2 = nnx.Linear(config.decoder_ffn_dim, width, dtype=dtype, rngs=rngs)
         self.final_norm = layer_norm(width, dtype=dtype, rngs=rngs)
-        self.config = config
+        self.config, self.axis = config, axis
 
     def self_key_value(self, y_BTD: Float[Array, "B T D"]) -> KeyValue:
         """Return keys and values of normed inputs, [B, N, T, H] each."""
@@ -63,7 +65,10 @@ class DecoderLayer(nnx.Module):
         project = self.cross_attention
         query_BNTH = project.query(y_BTD)
         rows, heads, length, features = query_BNTH.shape
-        dropouts: dict[str, Any] = {"dropout_rate": self.config.attention_dropout, "dropout_key": key}
+        dropouts: dict[str, Any] = {
+            "dropout_rate": self.config.attention_dropout,
+            "dropout_key": own_key(key, self.axis),
+        }
         if length >= features or (key is not None and self.config.attention_dropout > 0):
             return dot_product_attention(query_BNTH, *self._state_key_value(states_BSD), **dropouts)
         back_BNTD = project.key.transposed(query_BNTH)
@@ -106,7 +111,7 @@ class DecoderLayer(nnx.Module):
         """
         config = self.config
         keys = split_key(key, 6)
-        y_BTD = self.self_attention_norm(x_BTD)
+        y_BTD = enter(self.self_attention_norm(x_BTD), self.axis)
         own = self.self_key_value(y_BTD)
         if cached is not None:
             (past_keys, past_values), offset_B = cached
@@ -116,13 +121,15 @@ class DecoderLayer(nnx.Module):
             *own,
             mask_B1TC,
             dropout_rate=config.attention_dropout,
-            dropout_key=keys[0],
+            dropout_key=own_key(keys[0], self.axis),
         )
         x_BTD = x_BTD + dropout(self.self_attention.out(mixed), config.dropout, keys[1])
-        y_BTD = self.cross_attention_norm(x_BTD)
+        y_BTD = enter(self.cross_attention_norm(x_BTD), self.axis)
         mixed = self.look_at_states(y_BTD, states_BSD, keys[2])
         x_BTD = x_BTD + dropout(self.cross_attention.out(mixed), config.dropout, keys[3])
-        y_BTD = feed_forward(self.fc1, self.fc2, self.final_norm(x_BTD), config.activation_dropout, keys[4])
+        y_BTD = feed_forward(
+            self.fc1, self.fc2, self.final_norm(x_BTD), config.activation_dropout, keys[4], axis=self.axis
+        )
         return x_BTD + dropout(y_BTD, config.dropout, keys[5]), own
 
 
@@ -133,9 +140,7 @@ class Decoder(nnx.Module):
         width, dtype = config.d_model, options.dtype
         self.token_embedding = nnx.Embed(config.vocab_size, width, dtype=dtype, rngs=rngs)
         self.position_embedding = nnx.Embed(config.max_target_positions, width, dtype=dtype, rngs=rngs)
-        self.layers = stack_of(
-            lambda r: DecoderLayer(config, dtype=dtype, rngs=r), config.decoder_layers, rngs
-        )
+        self.layers = stack_of(lambda r: DecoderLayer(config, options, rngs=r), config.decoder_layers, rngs)
         self.norm = layer_norm(width, dtype=dtype, rngs=rngs)
         self.config = config
         self.options = options
@@ -167,7 +172,7 @@ class Decoder(nnx.Module):
         if length > self.config.max_target_positions:
             raise ValueError(f"expected at most {self.config.max_target_positions} tokens, got {length}")
         first_key, stack_key = split_key(key, 2)
-        states_BSD = states_BSD.astype(self.options.dtype)
+        states_BSD = enter(states_BSD.astype(self.options.dtype), self.options.layout.tensor_axis)
         x_BTD = self._embed(tokens_BT, jnp.arange(length)[None])
         x_BTD = dropout(x_BTD, self.config.dropout, first_key)
         mask = visible_slots(jnp.zeros(1, jnp.int32), length, length)
@@ -184,11 +189,13 @@ class Decoder(nnx.Module):
     def logits(self, hidden_BTD: Float[Array, "B T D"]) -> Float[Array, "B T V"]:
         """Project hidden states onto the tied token embedding; float32, not normalised."""
         embedding_VD = self.token_embedding.embedding[...].astype(self.options.dtype)
-        return jnp.einsum("btd,vd->btv", hidden_BTD, embedding_VD, preferred_element_type=jnp.float32)
+        logits_BTV = jnp.einsum("btd,vd->btv", hidden_BTD, embedding_VD, preferred_element_type=jnp.float32)
+        axis = self.options.layout.vocabulary_axis
+        return logits_BTV if axis is None else jax.lax.all_gather(logits_BTV, axis, axis=2, tiled=True)
 
     def init_cache(self, states_BSD: Float[Array, "B S D"], slots: int) -> DecoderCache:
         """Return an empty cache of ``slots`` tokens for decoding from these encoder states."""
-        heads, features = self.config.decoder_attention_heads, self.config.decoder_head_dim
+        heads, features = self.layers.self_attention.key.kernel.shape[2:]  # those of this device
         empty = jnp.zeros((states_BSD.shape[0], heads, slots, features), self.options.dtype)
         blank = (empty,) * self.config.decoder_layers
         return DecoderCache(blank, blank, states_BSD.astype(self.options.dtype))
@@ -197,9 +204,9 @@ class Decoder(nnx.Module):
         """Return the layers one by one, sliced out of their stack.
 
         A decoding loop calls this outside its body: inside, every step would copy
-        every weight.
+        every weight (and devices that store pieces would wait for each other).
         """
-        return unstack(self.layers)
+        return unstack(self.layers, self.options.layout)
 
     def extend(
         self,
@@ -234,5 +241,6 @@ class Decoder(nnx.Module):
         return self.norm(x_BTD), DecoderCache(keys, values, cache.states_BSD)
 
     def _embed(self, tokens_BT: Int[Array, "B T"], position_BT: Int[Array, "#B T"]) -> Float[Array, "B T D"]:
-        positions = self.position_embedding(position_BT)
-        return self.token_embedding(tokens_BT) + positions
+        axis = self.options.layout.vocabulary_axis
+        embedding_VD = self.token_embedding.embedding[...].astype(self.options.dtype)
+        return look_up(embedding_VD, tokens_BT, axis) + self.position_embedding(position_BT)

@@ -7,6 +7,7 @@ from flax import nnx
 
 from flax_distil.core import Array, Float
 from flax_distil.model.attention import dot_product_attention, dropout
+from flax_distil.model.collectives import enter, own_key
 from flax_distil.model.config import WhisperConfig
 from flax_distil.model.layers import (
     AttentionProjections,
@@ -33,32 +34,34 @@ def sinusoids(positions: int, width: int) -> Float[np.ndarray, "S D"]:
 class EncoderLayer(nnx.Module):
     """Self-attention and feed-forward, each behind a norm and added to the residual stream."""
 
-    def __init__(self, config: WhisperConfig, *, dtype: str, rngs: nnx.Rngs):
-        width = config.d_model
+    def __init__(self, config: WhisperConfig, options: ComputeOptions, *, rngs: nnx.Rngs):
+        width, dtype, axis = config.d_model, options.dtype, options.layout.tensor_axis
         self.self_attention = AttentionProjections(
-            width, config.encoder_attention_heads, dtype=dtype, rngs=rngs
+            width, config.encoder_attention_heads, dtype=dtype, axis=axis, rngs=rngs
         )
         self.self_attention_norm = layer_norm(width, dtype=dtype, rngs=rngs)
         self.fc1 = nnx.Linear(width, config.encoder_ffn_dim, dtype=dtype, rngs=rngs)
         self.fc2 = nnx.Linear(config.encoder_ffn_dim, width, dtype=dtype, rngs=rngs)
         self.final_norm = layer_norm(width, dtype=dtype, rngs=rngs)
-        self.config = config
+        self.config, self.axis = config, axis
 
     def __call__(self, x_BSD: Float[Array, "B S D"], key: Array | None = None) -> Float[Array, "B S D"]:
         """Run the layer; ``key`` draws its dropouts while training."""
         config = self.config
         keys = split_key(key, 4)
         project = self.self_attention
-        y_BSD = self.self_attention_norm(x_BSD)
+        y_BSD = enter(self.self_attention_norm(x_BSD), self.axis)
         mixed_BNSH = dot_product_attention(
             project.query(y_BSD),
             project.key(y_BSD),
             project.value(y_BSD),
             dropout_rate=config.attention_dropout,
-            dropout_key=keys[0],
+            dropout_key=own_key(keys[0], self.axis),
         )
         x_BSD = x_BSD + dropout(project.out(mixed_BNSH), config.dropout, keys[1])
-        y_BSD = feed_forward(self.fc1, self.fc2, self.final_norm(x_BSD), config.activation_dropout, keys[2])
+        y_BSD = feed_forward(
+            self.fc1, self.fc2, self.final_norm(x_BSD), config.activation_dropout, keys[2], axis=self.axis
+        )
         return x_BSD + dropout(y_BSD, config.dropout, keys[3])
 
 
@@ -71,9 +74,7 @@ class Encoder(nnx.Module):
         self.conv2 = nnx.Conv(width, width, (3,), strides=2, padding=1, dtype=dtype, rngs=rngs)
         self.position_embedding = nnx.Embed(config.max_source_positions, width, dtype=dtype, rngs=rngs)
         self.position_embedding.embedding[...] = jnp.asarray(sinusoids(config.max_source_positions, width))
-        self.layers = stack_of(
-            lambda r: EncoderLayer(config, dtype=dtype, rngs=r), config.encoder_layers, rngs
-        )
+        self.layers = stack_of(lambda r: EncoderLayer(config, options, rngs=r), config.encoder_layers, rngs)
         self.norm = layer_norm(width, dtype=dtype, rngs=rngs)
         self.config = config
         self.options = options

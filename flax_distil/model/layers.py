@@ -9,8 +9,9 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from flax_distil.core import Array, Float, InputError
+from flax_distil.core import Array, Float, InputError, WeightLayout
 from flax_distil.model.attention import dropout
+from flax_distil.model.collectives import STORED_PIECE, enter, gather_layer, leave, own_key
 
 _initializer = nnx.initializers.normal(0.02)
 
@@ -32,11 +33,13 @@ class ComputeOptions:
         use_scan: run the layers as one ``lax.scan``: compiles in the time of one layer.
         gradient_checkpointing: name of a policy in ``CHECKPOINT_POLICIES``: recompute each
             layer in the backward pass; None keeps every activation.
+        layout: which pieces of the weights are given, inside ``shard_map``; by default all.
     """
 
     dtype: str = "float32"
     use_scan: bool = True
     gradient_checkpointing: str | None = None
+    layout: WeightLayout = WeightLayout()
 
     def __post_init__(self) -> None:
         if self.dtype not in ("float32", "bfloat16", "float16"):
@@ -86,12 +89,15 @@ class SplitHeads(nnx.Module):
 
 
 class MergeHeads(nnx.Module):
-    """Project heads [B, N, T, H] back to [B, T, D]; two ways, as :class:`SplitHeads`."""
+    """Project heads [B, N, T, H] back to [B, T, D]; two ways, as :class:`SplitHeads`.
 
-    def __init__(self, width: int, heads: int, *, dtype: str, rngs: nnx.Rngs):
+    The heads may be some of all: what the devices of ``axis`` make of theirs is added up.
+    """
+
+    def __init__(self, width: int, heads: int, *, dtype: str, axis: str | None, rngs: nnx.Rngs):
         self.kernel = nnx.Param(_initializer(rngs.params(), (heads, width // heads, width)))
         self.bias = nnx.Param(jnp.zeros((width,)))
-        self.dtype = dtype
+        self.dtype, self.axis = dtype, axis
 
     def __call__(self, x_BNTH: Float[Array, "B N T H"]) -> Float[Array, "B T D"]:
         """Return the projection in the compute dtype."""
@@ -105,17 +111,17 @@ class MergeHeads(nnx.Module):
 
         kernel_NHD = self.kernel[...].astype(self.dtype)
         y_BTD = jax.lax.platform_dependent(x_BNTH, kernel_NHD, cpu=multiply, default=contract)
-        return y_BTD + self.bias[...].astype(self.dtype)
+        return leave(y_BTD, self.axis) + self.bias[...].astype(self.dtype)
 
 
 class AttentionProjections(nnx.Module):
     """Query, key (no bias), value and output projections of one attention."""
 
-    def __init__(self, width: int, heads: int, *, dtype: str, rngs: nnx.Rngs):
+    def __init__(self, width: int, heads: int, *, dtype: str, axis: str | None, rngs: nnx.Rngs):
         self.query = SplitHeads(width, heads, use_bias=True, dtype=dtype, rngs=rngs)
         self.key = SplitHeads(width, heads, use_bias=False, dtype=dtype, rngs=rngs)
         self.value = SplitHeads(width, heads, use_bias=True, dtype=dtype, rngs=rngs)
-        self.out = MergeHeads(width, heads, dtype=dtype, rngs=rngs)
+        self.out = MergeHeads(width, heads, dtype=dtype, axis=axis, rngs=rngs)
 
 
 def layer_norm(width: int, *, dtype: str, rngs: nnx.Rngs) -> nnx.LayerNorm:
@@ -137,9 +143,17 @@ def feed_forward(
     x_BTD: Float[Array, "B T D"],
     activation_dropout: float,
     key: Array | None,
+    *,
+    axis: str | None = None,
 ) -> Float[Array, "B T D"]:
-    """Return ``fc2(gelu(fc1(x)))`` with dropout on the activation."""
-    return fc2(dropout(gelu(fc1(x_BTD)), activation_dropout, key))
+    """Return ``fc2(gelu(fc1(x)))`` with dropout on the activation.
+
+    The features F may be some of all: the devices of ``axis`` add up what theirs give.
+    """
+    x_BTF = gelu(fc1(enter(x_BTD, axis)))
+    x_BTF = dropout(x_BTF, activation_dropout, own_key(key, axis))
+    y_BTD = leave(x_BTF @ fc2.kernel[...].astype(x_BTF.dtype), axis)
+    return y_BTD + fc2.bias[...].astype(x_BTF.dtype)
 
 
 def split_key(key: Array | None, count: int) -> list[Any]:
@@ -157,12 +171,11 @@ def layer_count(stack: nnx.Module) -> int:
     return jax.tree.leaves(nnx.state(stack))[0].shape[0]
 
 
-def unstack(stack: nnx.Module) -> list[Any]:
-    """Return the layers of a stack as modules of their own (slices of its parameters)."""
+def unstack(stack: nnx.Module, layout: WeightLayout) -> list[Any]:
+    """Return the layers of a stack as modules of their own: slices of its parameters, put together."""
     graph, stacked = nnx.split(stack)
-    return [
-        nnx.merge(graph, jax.tree.map(lambda leaf, i=i: leaf[i], stacked)) for i in range(layer_count(stack))
-    ]
+    slices = [jax.tree.map(lambda leaf, i=i: leaf[i], stacked) for i in range(layer_count(stack))]
+    return [nnx.merge(graph, gather_layer(layer, layout)) for layer in slices]
 
 
 def run_stack(
@@ -184,11 +197,14 @@ def run_stack(
 
     def body(x: Array, layer: tuple[Any, Array | None]) -> tuple[Array, Array | None]:
         parameters, layer_key = layer
-        x = apply(nnx.merge(graph, parameters), x, layer_key)
+        x = apply(nnx.merge(graph, gather_layer(parameters, options.layout)), x, layer_key)
         return x, x if collect_layers else None
 
     if options.gradient_checkpointing is not None:
         body = jax.checkpoint(body, policy=CHECKPOINT_POLICIES[options.gradient_checkpointing])
+    elif options.layout.gather_axis is not None:  # or all layers would be whole at once after all
+        without = jax.checkpoint_policies.save_anything_except_these_names(STORED_PIECE)
+        body = jax.checkpoint(body, policy=without)
     keys = None if key is None else jax.random.split(key, count)
     if options.use_scan:
         return jax.lax.scan(body, x_BTD, (stacked, keys))

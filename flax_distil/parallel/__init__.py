@@ -1,19 +1,57 @@
 """How work is laid over devices."""
 
-from flax_distil.parallel.data_parallel import (
-    DATA_AXIS,
-    batch_spec,
-    data_mesh,
-    over_data,
-    put_batch,
-    put_replicated,
-)
+import jax
+
+from flax_distil.core import InputError
+from flax_distil.parallel.batches import batch_axis, batch_spec
+from flax_distil.parallel.jit_runner import JitRunner
+from flax_distil.parallel.mesh import AXES, BATCH_AXES, DATA_AXIS, FSDP_AXIS, TENSOR_AXIS, MeshShape
+from flax_distil.parallel.pmap_runner import PmapRunner
+from flax_distil.parallel.rules import WEIGHT_RULES, weight_layout, weight_specs
+from flax_distil.parallel.runner import BATCH, REPLICATED, ROWS, Runner
 
 __all__ = [
+    "AXES",
+    "BATCH",
+    "BATCH_AXES",
     "DATA_AXIS",
+    "FSDP_AXIS",
+    "REPLICATED",
+    "ROWS",
+    "TENSOR_AXIS",
+    "WEIGHT_RULES",
+    "JitRunner",
+    "MeshShape",
+    "PmapRunner",
+    "Runner",
+    "batch_axis",
     "batch_spec",
-    "data_mesh",
-    "over_data",
-    "put_batch",
-    "put_replicated",
+    "make_runner",
+    "single_device",
+    "weight_layout",
+    "weight_specs",
 ]
+
+
+def make_runner(parallelism: str, mesh: MeshShape, *, shard_vocabulary: bool = True) -> Runner:
+    """Return the runner that the flags ask for, over the devices of all processes.
+
+    Raises:
+        InputError: if ``parallelism`` is unknown, the mesh does not multiply to the devices, or ``pmap``
+            is asked to divide weights.
+    """
+    if parallelism == "jit":
+        return JitRunner(mesh.build(), shard_vocabulary=shard_vocabulary)
+    if parallelism != "pmap":
+        raise InputError(f"parallelism {parallelism!r} is unknown: expected jit or pmap")
+    built = mesh.build()
+    if built.shape[FSDP_AXIS] * built.shape[TENSOR_AXIS] > 1:
+        raise InputError(
+            f"parallelism pmap replicates the weights, but mesh is {mesh}: choose jit, or data alone"
+        )
+    return PmapRunner(built)
+
+
+def single_device() -> JitRunner:
+    """Return a runner on the first device of this process."""
+    return JitRunner(MeshShape().build(jax.local_devices()[:1]))

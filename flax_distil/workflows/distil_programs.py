@@ -2,9 +2,9 @@
 
 import functools
 from collections.abc import Mapping
-from typing import Any
 
-from jax.sharding import Mesh
+import jax
+from jax.sharding import PartitionSpec as P
 
 from flax_distil.audio import log_mel
 from flax_distil.core import Array, Params
@@ -12,44 +12,61 @@ from flax_distil.distillation import (
     StepConfig,
     TokenLossSums,
     TrainState,
+    apply_gradients,
+    compute_gradients,
     encode,
     eval_step,
+    init_state,
     make_optimiser,
-    train_step,
 )
-from flax_distil.parallel import DATA_AXIS, over_data
+from flax_distil.parallel import BATCH, REPLICATED, ROWS, Runner
 from flax_distil.workflows.distil_config import DistilConfig
-from flax_distil.workflows.distil_models import DistilModels
+from flax_distil.workflows.distil_layout import DistilLayout
 
 
 class DistilPrograms:
-    """Programs over all local devices; batches are dictionaries of arrays named by their axes.
+    """Programs over the devices of all processes; batches are dictionaries of arrays named by their axes.
 
     Attributes:
-        optimiser: the optax transformation whose state the train state holds.
-        train: ``(state, frozen, teacher, batch, key) -> (state, metrics)``; the state is donated.
+        init: ``trainable -> state``; the parameters are donated.
+        train: ``(state, frozen, teacher, batch) -> (state, metrics)``; the state is donated.
         evaluate: ``(params, frozen, teacher, batch) -> TokenLossSums``.
         encode: ``(encoder, {"samples_BW": …}) -> {"states_BSD": …}``.
     """
 
-    def __init__(self, config: DistilConfig, models: DistilModels, mesh: Mesh, *, max_steps: int):
+    def __init__(self, config: DistilConfig, layout: DistilLayout, runner: Runner, *, max_steps: int):
         """Describe the programs; nothing is compiled before its first call."""
-        step = StepConfig(
-            student=models.student.config,
-            teacher=None if models.teacher is None else models.teacher.config,
-            student_options=config.compute,
-            teacher_options=config.compute,
-            weights=config.loss_weights,
-            gradient_dtype="bfloat16" if config.precision == "full_mixed" else "float32",
-            axis_name=DATA_AXIS,
+        step, optimiser = layout.step, make_optimiser(config.optimiser(max_steps))
+        trainable, frozen, teacher = (
+            tree.specs for tree in (layout.trainable, layout.frozen, layout.teacher)
         )
-        self.optimiser = make_optimiser(config.optimiser(max_steps))
-        self.train = over_data(
-            functools.partial(_train, step, self.optimiser), mesh, batch_argument=3, arguments=5, donate=(0,)
+        gradients = runner.per_device(
+            functools.partial(_gradients, step, config.seed),
+            arguments=(trainable, frozen, teacher, BATCH, P()),
+            results=(trainable, REPLICATED),
         )
-        self.evaluate = over_data(functools.partial(_evaluate, step), mesh, batch_argument=3, arguments=4)
-        self.encode = over_data(
-            functools.partial(_encode, step), mesh, batch_argument=1, arguments=2, results_split=True
+
+        def train(
+            state: TrainState, frozen: Params, teacher: Params, batch: Mapping[str, Array]
+        ) -> tuple[TrainState, dict[str, Array]]:
+            found = gradients(state.params, frozen, teacher, batch, state.step)
+            return apply_gradients(optimiser, state, *found)
+
+        state = layout.state(max_steps).specs
+        self.init = runner.program(
+            functools.partial(init_state, optimiser=optimiser), donate=(0,), results=state
+        )
+        self.train = runner.program(train, donate=(0,), results=(state, REPLICATED))
+        self.evaluate = runner.program(
+            runner.per_device(
+                functools.partial(_evaluate, step),
+                arguments=(trainable, frozen, teacher, BATCH),
+                results=REPLICATED,
+            )
+        )
+        encoder = layout.whole_student().specs["encoder"]
+        self.encode = runner.program(
+            runner.per_device(functools.partial(_encode, step), arguments=(encoder, BATCH), results=ROWS)
         )
 
 
@@ -67,17 +84,18 @@ def _with_mel(batch: Mapping[str, Array], num_mel_bins: int) -> dict[str, Array]
     return named
 
 
-def _train(
+def _gradients(
     step: StepConfig,
-    optimiser: Any,
-    state: TrainState,
+    seed: int,
+    trainable: Params,
     frozen: Params,
     teacher: Params,
     batch: Mapping[str, Array],
-    key: Array,
-) -> tuple[TrainState, dict[str, Array]]:
+    number: Array,
+) -> tuple[Params, dict[str, Array]]:
     batch = _with_mel(batch, step.student.num_mel_bins)
-    return train_step(step, optimiser, state, frozen, teacher, batch, key)
+    key = jax.random.fold_in(jax.random.key(seed), number)
+    return compute_gradients(step, trainable, frozen, teacher, batch, key)
 
 
 def _evaluate(

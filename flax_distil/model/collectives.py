@@ -1,0 +1,102 @@
+"""What devices that share a model say to each other; without such devices, nothing.
+
+The functions take the name of a mesh axis, or None where the axis does not exist, and run inside
+``jax.shard_map`` or ``jax.pmap``. Activations between blocks are equal on all devices of the tensor
+axis; so are the gradients of weights that are not divided.
+"""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from flax_distil.core import Array, Float, Int, WeightLayout
+
+STORED_PIECE = "gathered weight"
+"""Name under which a gathered weight is known to checkpoint policies: gathered again, never kept."""
+
+
+def enter(x: Array, axis: str | None) -> Array:
+    """Hand equal activations to devices that go different ways; their gradients are added up."""
+    return x if axis is None else _enter(x, axis)
+
+
+def leave(x: Array, axis: str | None) -> Array:
+    """Add up the parts that the devices of an axis computed; the gradient goes to each of them."""
+    return x if axis is None else _leave(x, axis)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
+def _enter(x: Array, axis: str) -> Array:
+    return x
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
+def _leave(x: Array, axis: str) -> Array:
+    return jax.lax.psum(x, axis)
+
+
+def _same(x: Array, axis: str) -> tuple[Array, None]:
+    return x, None
+
+
+def _sum(x: Array, axis: str) -> tuple[Array, None]:
+    return jax.lax.psum(x, axis), None
+
+
+_enter.defvjp(_same, lambda axis, _, gradient: (jax.lax.psum(gradient, axis),))
+_leave.defvjp(_sum, lambda axis, _, gradient: (gradient,))
+
+
+def own_key(key: Array | None, axis: str | None) -> Array | None:
+    """Return a random key of this device alone, for what the devices of an axis do not share."""
+    return key if key is None or axis is None else jax.random.fold_in(key, jax.lax.axis_index(axis))
+
+
+def look_up(
+    embedding_VD: Float[Array, "V D"], tokens_BT: Int[Array, "B T"], axis: str | None
+) -> Float[Array, "B T D"]:
+    """Return rows of an embedding, whose rows may be divided over an axis."""
+    if axis is None:
+        return jnp.take(embedding_VD, tokens_BT, axis=0)
+    rows = embedding_VD.shape[0]
+    own_BT = tokens_BT - jax.lax.axis_index(axis) * rows
+    is_here_BT1 = ((own_BT >= 0) & (own_BT < rows))[..., None]
+    found_BTD = jnp.take(embedding_VD, jnp.clip(own_BT, 0, rows - 1), axis=0)
+    return leave(jnp.where(is_here_BT1, found_BTD, 0), axis)
+
+
+def gather_outside_layers(params: Any, layout: WeightLayout) -> Any:
+    """Put together the stored pieces of every leaf but those of the stacked layers."""
+    return _gather(params, layout, within=(), skipped=("layers",))
+
+
+def gather_layer(layer: Any, layout: WeightLayout) -> Any:
+    """Put together the stored pieces of one layer, sliced out of its stack."""
+    return _gather(layer, layout, within=("layers",))
+
+
+def _gather(
+    tree: Any, layout: WeightLayout, *, within: tuple[str, ...], skipped: tuple[str, ...] = ()
+) -> Any:
+    if layout.gather_axis is None:
+        return tree
+    dimensions = dict(layout.gather_dimensions)
+
+    def gather(path: Any, leaf: Array) -> Array:
+        names = [name for key in path if (name := _name(key)) is not None]
+        if names[0] in skipped:
+            return leaf
+        # A layer out of its stack has one dimension less.
+        dimension = dimensions["/".join([*within, *names])] - len(within)
+        whole = jax.lax.all_gather(leaf, layout.gather_axis, axis=dimension, tiled=True)
+        return jax.ad_checkpoint.checkpoint_name(whole, STORED_PIECE)
+
+    return jax.tree_util.tree_map_with_path(gather, tree)
+
+
+def _name(key: Any) -> str | None:
+    """Return the name in a step of a path; None for what NNX puts around a leaf."""
+    name = getattr(key, "key", None)
+    return name if isinstance(name, str) else None

@@ -1,0 +1,103 @@
+"""Which dimension of which weight lies over which axis of a mesh: one table."""
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from jax.sharding import PartitionSpec as P
+
+from flax_distil.core import InputError, Params, WeightLayout, flatten, unflatten
+from flax_distil.parallel.mesh import FSDP_AXIS, TENSOR_AXIS
+
+WEIGHT_RULES: tuple[tuple[str, tuple[str | None, ...]], ...] = (
+    # path of a leaf below encoder/ or decoder/               its dimensions
+    (r"conv[12]/kernel",                                      (None, None, "width")),
+    (r"(conv[12]|norm)/(bias|scale)",                         ("width",)),
+    (r"position_embedding/embedding",                         (None, "width")),
+    (r"token_embedding/embedding",                            ("vocabulary", "width")),
+    (r"layers/(self|cross)_attention/(query|key|value)/kernel", (None, "width", "heads", None)),
+    (r"layers/(self|cross)_attention/(query|key|value)/bias", (None, "heads", "width")),
+    (r"layers/(self|cross)_attention/out/kernel",             (None, "heads", None, "width")),
+    (r"layers/(self|cross)_attention/out/bias",               (None, "width")),
+    (r"layers/(\w+_norm)/(scale|bias)",                       (None, "width")),
+    (r"layers/fc1/kernel",                                    (None, "width", "features")),
+    (r"layers/fc1/bias",                                      (None, "features+width")),
+    (r"layers/fc2/kernel",                                    (None, "features", "width")),
+    (r"layers/fc2/bias",                                      (None, "width")),
+)  # fmt: skip
+"""``heads``, ``features`` and ``vocabulary`` are divided over the tensor axis, ``width`` over the fsdp axis
+(the head features of a bias count as width), ``features+width`` over both."""
+
+_MESH_AXES: dict[str | None, tuple[str, ...]] = {
+    None: (),
+    "width": (FSDP_AXIS,),
+    "heads": (TENSOR_AXIS,),
+    "features": (TENSOR_AXIS,),
+    "vocabulary": (TENSOR_AXIS,),
+    "features+width": (TENSOR_AXIS, FSDP_AXIS),
+}
+
+
+def weight_specs(shapes: Params, axes: Mapping[str, int], *, vocabulary: bool = True) -> dict[str, Any]:
+    """Return the ``PartitionSpec`` of every leaf, as a tree like ``shapes``.
+
+    Args:
+        shapes: (part of) a tree of ``flax_distil.model.whisper_shapes``, with ``encoder`` or
+            ``decoder`` on top.
+        axes: sizes of the mesh axes to use; others leave the weights alone.
+        vocabulary: whether the tensor axis divides the token embedding.
+
+    Raises:
+        InputError: if no rule matches a leaf, or an axis does not divide a dimension.
+    """
+    return unflatten(
+        {path: _spec(path, leaf.shape, axes, vocabulary) for path, leaf in flatten(shapes).items()}
+    )
+
+
+def _spec(path: str, shape: Sequence[int], axes: Mapping[str, int], vocabulary: bool) -> P:
+    below = path.split("/", 1)[-1]
+    dimensions = next((found for rule, found in WEIGHT_RULES if re.fullmatch(rule, below)), None)
+    if dimensions is None or len(dimensions) != len(shape):
+        raise InputError(f"no rule says how weight {path} of shape {list(shape)} lies over a mesh")
+    entries: list[Any] = []
+    for name, size in zip(dimensions, shape, strict=True):
+        used = tuple(axis for axis in _MESH_AXES[name] if axes.get(axis, 1) > 1)
+        if name == "vocabulary" and not vocabulary:
+            used = ()
+        if size % math.prod(axes[axis] for axis in used):
+            advice = ", or set shard_vocabulary to false" if name == "vocabulary" else ""
+            over = " and ".join(f"{axis}={axes[axis]}" for axis in used)
+            raise InputError(
+                f"the {name} of {path} ({size}) cannot be divided over {over}: choose a mesh whose size "
+                f"divides it{advice}"
+            )
+        entries.append(used[0] if len(used) == 1 else used or None)
+    while entries and entries[-1] is None:
+        entries.pop()
+    return P(*entries)
+
+
+def weight_layout(specs: Mapping[str, Any]) -> WeightLayout:
+    """Tell the model what :func:`weight_specs` did to its weights."""
+    flat = flatten(specs)
+    gathered: dict[str, int] = {}
+    for path, spec in flat.items():
+        for dimension, entry in enumerate(spec):
+            if FSDP_AXIS in _names(entry):
+                gathered[path.split("/", 1)[-1]] = dimension
+    tensor = any(
+        TENSOR_AXIS in _names(entry) for path, spec in flat.items() if "/layers/" in path for entry in spec
+    )
+    embedding = flat.get("decoder/token_embedding/embedding", P())
+    return WeightLayout(
+        tensor_axis=TENSOR_AXIS if tensor else None,
+        vocabulary_axis=TENSOR_AXIS if embedding and TENSOR_AXIS in _names(embedding[0]) else None,
+        gather_axis=FSDP_AXIS if gathered else None,
+        gather_dimensions=tuple(sorted(gathered.items())),
+    )
+
+
+def _names(entry: Any) -> tuple[str, ...]:
+    return (entry,) if isinstance(entry, str) else tuple(entry or ())

@@ -1,0 +1,35 @@
+"""Settings of every job that computes: how its work is laid over devices and processes."""
+
+import dataclasses
+
+from flax_distil.parallel import MeshShape, Runner, make_runner
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ParallelConfig:
+    """How work is laid over devices.
+
+    Attributes:
+        parallelism: jit (meshes, named shardings) or pmap (every device a whole copy of the model).
+        mesh: Devices per axis, as data=2,fsdp=2,tensor=2; -1 is the rest. The batch is divided over
+            data and fsdp, stored weights over fsdp, heads, features and vocabulary over tensor.
+        shard_vocabulary: Divide the token embedding over tensor too; false where tensor does not divide
+            the vocabulary.
+    """
+
+    parallelism: str = "jit"
+    mesh: str = "data=-1"
+    shard_vocabulary: bool = True
+
+    @property
+    def mesh_shape(self) -> MeshShape:
+        """The sizes of ``mesh``."""
+        return MeshShape.parse(self.mesh)
+
+    def make_runner(self) -> Runner:
+        """Return the runner over the devices of all processes.
+
+        Raises:
+            InputError: if the mesh does not fit the devices, or ``parallelism`` is unknown.
+        """
+        return make_runner(self.parallelism, self.mesh_shape, shard_vocabulary=self.shard_vocabulary)
