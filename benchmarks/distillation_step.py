@@ -190,7 +190,7 @@ def main(arguments: list[str]) -> None:
         measure_memory(args)
         return
     from benchmarks.checkpoints import checkpoint_folder
-    from benchmarks.operations import distillation_flop
+    from flax_distil.planning.operations import distillation_flop
     from flax_distil.model import WhisperConfig
 
     results: dict[str, Any] = {"benchmark": "distillation step", "machine": describe(args.threads)}

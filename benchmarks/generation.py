@@ -126,7 +126,7 @@ def main(arguments: list[str]) -> None:
 def show(args: argparse.Namespace, results: dict[str, Any]) -> None:
     """Print the table."""
     from benchmarks.checkpoints import checkpoint_folder
-    from benchmarks.operations import encoder_flop
+    from flax_distil.planning.operations import encoder_flop
     from flax_distil.model import WhisperConfig
 
     config = WhisperConfig.from_huggingface(

@@ -1,0 +1,77 @@
+"""How fast a program could go on a chip: floors, and an estimate that is called one."""
+
+import dataclasses
+
+from flax_distil.planning.hlo import ProgramCosts
+from flax_distil.planning.topologies import Chip
+
+KERNEL_EFFICIENCY = 1 / 3
+"""Share of the peak at which Pallas kernels are taken to run: not measured. Attention with heads of 64
+features fills at most half of a 128 wide matrix unit, and has its softmax besides."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class StepEstimate:
+    """Seconds of one run of a program, on every chip at once.
+
+    Attributes:
+        flop_bound: its FLOPs at the peak: no program is faster.
+        bandwidth_bound: what must cross the HBM interface at least, at its full width.
+        cycles: the compiler's cycles over the clock; None where the program could not be read.
+        kernels: FLOPs of Pallas kernels, which the cycles leave out, at ``KERNEL_EFFICIENCY``.
+        collectives: bytes of collectives, which they leave out too, at the full width of the links and
+            as if nothing overlapped.
+    """
+
+    flop_bound: float
+    bandwidth_bound: float
+    cycles: float | None
+    kernels: float
+    collectives: float
+
+    @property
+    def floor(self) -> float:
+        """The higher of the bounds."""
+        return max(self.flop_bound, self.bandwidth_bound)
+
+    @property
+    def seconds(self) -> float | None:
+        """The estimate; None where only the floor is known."""
+        if self.cycles is None:
+            return None
+        return max(self.floor, self.cycles + self.kernels + self.collectives)
+
+
+def estimate_step(
+    chip: Chip, costs: ProgramCosts | None, *, flops: float, least_bytes: float, chips: int
+) -> StepEstimate:
+    """Turn counts into seconds.
+
+    Args:
+        chip: what runs it.
+        costs: read from the program; None if it could not be read.
+        flops: counted analytically, per chip.
+        least_bytes: HBM traffic that cannot be avoided, per chip.
+        chips: how many take part in collectives.
+    """
+    costs_or_none = costs if costs is not None and costs.cycles > 0 else None
+    kernels = collectives = 0.0
+    if costs is not None:
+        kernels = kernel_flops(costs, flops) / (KERNEL_EFFICIENCY * chip.peak_flops)
+        # A ring sends every byte of an all-reduce twice, but for one part in ``chips``.
+        sent = 2 * (chips - 1) / chips * costs.collective_bytes
+        collectives = sent / chip.interconnect_bytes_per_second
+    return StepEstimate(
+        flop_bound=flops / chip.peak_flops,
+        bandwidth_bound=least_bytes / chip.hbm_bytes_per_second,
+        cycles=None if costs_or_none is None else costs_or_none.cycles / chip.cycles_per_second,
+        kernels=kernels,
+        collectives=collectives,
+    )
+
+
+def kernel_flops(costs: ProgramCosts, flops: float) -> float:
+    """Return the work of kernels: what they state, or what the rest of the program lacks."""
+    if not costs.kernels:
+        return 0.0
+    return max(costs.kernel_flops, flops - costs.flops)

@@ -1,0 +1,131 @@
+"""Floating-point operations of Whisper, counted: two per multiply-add of every matrix product."""
+
+import dataclasses
+
+from flax_distil.model import WhisperConfig
+
+_MEL_WINDOW, _MEL_FREQUENCIES = 400, 201
+
+
+def mel_flop(config: WhisperConfig, batch: int) -> float:
+    """Count the log-mel of 30 s windows, its Fourier transform as two matrix products (as on a TPU)."""
+    frames = 2 * config.max_source_positions
+    return 2.0 * batch * frames * _MEL_FREQUENCIES * (2 * _MEL_WINDOW + config.num_mel_bins)
+
+
+def encoder_attention_flop(config: WhisperConfig, batch: int) -> float:
+    """Count scores and mixing of the encoder's attention, which a kernel may compute."""
+    return 4.0 * batch * config.encoder_layers * config.max_source_positions**2 * config.d_model
+
+
+def encoder_flop(config: WhisperConfig, batch: int) -> float:
+    """Count one forward pass over 30 s windows: convolutions, projections, attention, feed-forward."""
+    width, positions = config.d_model, config.max_source_positions
+    convolutions = 2 * 3 * (2 * positions * config.num_mel_bins * width + positions * width * width)
+    projections = 2 * positions * (4 * width * width + 2 * width * config.encoder_ffn_dim)
+    return batch * (convolutions + config.encoder_layers * projections) + encoder_attention_flop(config, batch)
+
+
+def vocabulary_flop(config: WhisperConfig, batch: int, tokens: int) -> float:
+    """Count the projection of so many hidden states per sample onto the vocabulary."""
+    return 2.0 * batch * tokens * config.d_model * config.vocab_size
+
+
+def decoder_flop(config: WhisperConfig, batch: int, tokens: int) -> float:
+    """Count one forward pass with teacher forcing, the vocabulary projection included.
+
+    Cross-attention is counted with keys and values projected from the states, which the decoder does from
+    as many tokens on as a head has features.
+    """
+    width, positions = config.d_model, config.max_source_positions
+    own = 2 * tokens * 4 * width * width + 2 * 2 * tokens * tokens * width
+    cross = 2 * (2 * tokens + 2 * positions) * width * width + 2 * 2 * tokens * positions * width
+    forward = 2 * tokens * 2 * width * config.decoder_ffn_dim
+    layers = batch * config.decoder_layers * (own + cross + forward)
+    return layers + vocabulary_flop(config, batch, tokens)
+
+
+def distillation_flop(
+    teacher: WhisperConfig, student: WhisperConfig, batch: int, tokens: int
+) -> dict[str, float]:
+    """Count a step with a shared frozen encoder, from mel frames on; see :class:`StepWork`."""
+    return StepWork(student=student, teacher=teacher, batch=batch, tokens=tokens, with_mel=False).flop()
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class StepWork:
+    """What a training step computes.
+
+    Attributes:
+        student: its shape.
+        teacher: its shape; None without a teacher in the loss.
+        batch: samples.
+        tokens: label positions per sample, all of which count in the loss.
+        encodes: whether the student's encoder runs (not where its states are kept on disk).
+        teacher_encodes: whether the teacher runs an encoder of its own.
+        trains_encoder: whether the encoder is differentiated.
+        trains_decoder: whether the decoder's weights are (it is always differentiated).
+        with_kl: whether the teacher's logits are needed.
+        recomputes: whether the backward pass computes every layer again (gradient checkpointing).
+        with_mel: whether log-mel is computed on the device.
+    """
+
+    student: WhisperConfig
+    teacher: WhisperConfig | None
+    batch: int
+    tokens: int
+    encodes: bool = True
+    teacher_encodes: bool = False
+    trains_encoder: bool = False
+    trains_decoder: bool = True
+    with_kl: bool = True
+    recomputes: bool = False
+    with_mel: bool = True
+
+    def flop(self) -> dict[str, float]:
+        """Count by part; a backward pass costs a forward one per operand that needs a gradient.
+
+        The gradient of frozen encoder states is not needed, and left out.
+        """
+        student, batch, tokens = self.student, self.batch, self.tokens
+        logits = vocabulary_flop(student, batch, tokens)
+        decoder = decoder_flop(student, batch, tokens)
+        passes = 3.0 if self.trains_decoder else 2.0
+        parts = {"student_decoder": passes * decoder + self.recomputes * (decoder - logits)}
+        if not self.trains_encoder:
+            width, positions = student.d_model, student.max_source_positions
+            parts["student_decoder"] -= batch * student.decoder_layers * 2 * 2 * positions * width * width
+        if self.encodes:
+            times = 3.0 + self.recomputes if self.trains_encoder else 1.0
+            parts["encoder"] = times * encoder_flop(student, batch)
+        if self.teacher is not None:
+            unneeded = 0.0 if self.with_kl else vocabulary_flop(self.teacher, batch, tokens)
+            parts["teacher_decoder"] = decoder_flop(self.teacher, batch, tokens) - unneeded
+            if self.teacher_encodes:
+                parts["teacher_encoder"] = encoder_flop(self.teacher, batch)
+        if self.with_mel and (self.encodes or self.teacher_encodes):
+            parts["log_mel"] = mel_flop(student, batch)
+        return parts
+
+
+def decode_step_flop(config: WhisperConfig, batch: int, slots: int) -> float:
+    """Count one step of a search: a token for every sample, with a cache of so many slots.
+
+    Cross-attention goes to the encoder states themselves (see ``DecoderLayer.look_at_states``): queries are
+    projected back, and scores and mixing have the width of the model for every head.
+    """
+    width, heads = config.d_model, config.decoder_attention_heads
+    own = 2 * 4 * width * width + 2 * 2 * slots * width
+    cross = 2 * 4 * width * width + 2 * 2 * heads * config.max_source_positions * width
+    forward = 2 * 2 * width * config.decoder_ffn_dim
+    return batch * config.decoder_layers * (own + cross + forward) + vocabulary_flop(config, batch, 1)
+
+
+def decode_step_bytes(config: WhisperConfig, batch: int, slots: int, bytes_per_element: int) -> float:
+    """Count what one step of a search must read: weights, caches, and per layer the encoder states once."""
+    width = config.d_model
+    attention = 2 * 4 * width * width
+    weights = config.decoder_layers * (attention + 2 * width * config.decoder_ffn_dim)
+    embedding = config.vocab_size * width
+    cached = config.decoder_layers * batch * width * (2 * slots + config.max_source_positions)
+    return float(bytes_per_element * (weights + embedding + cached))

@@ -1,0 +1,157 @@
+"""From a program to a plan: compile it for a slice, and say whether it fits and how fast it could go."""
+
+import dataclasses
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+
+from flax_distil.planning.estimate import StepEstimate, estimate_step
+from flax_distil.planning.hlo import ProgramCosts
+from flax_distil.planning.largest_batch import LargestBatch, Trial, find_largest_batch
+from flax_distil.planning.memory import MemoryUse, memory_use
+from flax_distil.planning.topologies import Topology
+
+ENOUGH_STEPS_AHEAD = 1.2
+"""Another compilation begins if the time left is this many times what the longest one took."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Job:
+    """A program that can be lowered for any batch.
+
+    Attributes:
+        what: ``train`` or ``generate``.
+        lower: batch per device to the lowered program and its arguments by name, as described
+            leaves; the one named ``batch`` is what grows with the batch.
+        flops: batch per device to FLOPs of one step on one chip, by part.
+        least_bytes: batch and the arguments' bytes to HBM traffic of a step that cannot be avoided.
+        costs: text of the compiled program to the costs of one step.
+        resident: what stays on the chips beside the arguments, by name.
+    """
+
+    what: str
+    lower: Callable[[int], tuple[jax.stages.Lowered, Mapping[str, Any]]]
+    flops: Callable[[int], Mapping[str, float]]
+    least_bytes: Callable[[int, int], float]
+    costs: Callable[[str], ProgramCosts]
+    resident: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What is known of a job on a slice before it runs.
+
+    Attributes:
+        job: of what.
+        topology: on what.
+        batch: samples per device that were asked for.
+        memory: None if the compiler found no room.
+        largest: the largest batch.
+        flops: FLOPs of one step on one chip, counted analytically, by part.
+        costs: read from the compiled program; None if it did not fit or could not be read.
+        estimate: floors and estimate.
+        notes: what the reader must know besides.
+    """
+
+    job: Job
+    topology: Topology
+    batch: int
+    memory: MemoryUse | None
+    largest: LargestBatch
+    flops: Mapping[str, float]
+    costs: ProgramCosts | None
+    estimate: StepEstimate
+    notes: tuple[str, ...]
+
+    @property
+    def fits(self) -> bool:
+        """Whether the batch asked for fits."""
+        return self.memory is not None and self.memory.total <= self.topology.chip.hbm_bytes
+
+    @property
+    def chips(self) -> int:
+        """How many chips the slice has."""
+        return len(self.topology.devices)
+
+
+def make_plan(job: Job, topology: Topology, *, batch: int, search_seconds: float) -> Plan:
+    """Compile a job for a slice at the batch asked for, then at what may be the largest.
+
+    Args:
+        job: the program.
+        topology: the slice.
+        batch: samples per device.
+        search_seconds: no compilation begins that would probably end later than this after the start.
+    """
+    compiler = _Compiler(job)
+    first = compiler.compile(batch)
+    costs, notes = None, list(compiler.notes)
+    if compiler.compiled is not None:
+        try:
+            costs = job.costs(compiler.compiled.as_text() or "")
+        except Exception as error:  # the plugin of some generations cannot print its programs
+            notes.append(f"the compiled program could not be read ({error}): only the floor is known")
+        compiler.compiled = None
+    memory = compiler.memory
+    largest = find_largest_batch(
+        first,
+        limit=topology.chip.hbm_bytes,
+        fixed=compiler.fixed_bytes,
+        compile_batch=compiler.compile,
+        may_compile=lambda: compiler.seconds + ENOUGH_STEPS_AHEAD * compiler.longest < search_seconds,
+    )
+    flops = job.flops(batch)
+    least = job.least_bytes(batch, memory.arguments if memory else 0)
+    return Plan(
+        job=job,
+        topology=topology,
+        batch=batch,
+        memory=memory,
+        largest=largest,
+        flops=flops,
+        costs=costs,
+        estimate=estimate_step(
+            topology.chip, costs, flops=sum(flops.values()), least_bytes=least, chips=len(topology.devices)
+        ),
+        notes=tuple(notes),
+    )
+
+
+class _Compiler:
+    """Compiles a job at several batches and remembers what the first of them said."""
+
+    def __init__(self, job: Job):
+        self._job = job
+        self._start = time.monotonic()
+        self.longest = 0.0
+        self.fixed_bytes = 0
+        self.memory: MemoryUse | None = None
+        self.compiled: jax.stages.Compiled | None = None
+        self.notes: list[str] = []
+
+    @property
+    def seconds(self) -> float:
+        """Time since the start."""
+        return time.monotonic() - self._start
+
+    def compile(self, batch: int) -> Trial:
+        """Compile one batch; what the compiler finds no room for is a trial too."""
+        start, is_first = time.monotonic(), self.longest == 0
+        lowered, trees = self._job.lower(batch)
+        try:
+            compiled = lowered.compile()
+        except jax.errors.JaxRuntimeError as error:
+            if "RESOURCE_EXHAUSTED" not in str(error):
+                raise
+            if is_first:
+                self.notes.append(f"compiler: {str(error).splitlines()[0]}")
+            return Trial(batch=batch, bytes=None)
+        finally:
+            self.longest = max(self.longest, time.monotonic() - start)
+        memory = memory_use(compiled, trees, resident=self._job.resident)
+        self.fixed_bytes = memory.arguments + memory.resident + memory.code - memory.shares.get("batch", 0)
+        if is_first:
+            self.memory, self.compiled = memory, compiled
+        return Trial(batch=batch, bytes=memory.total)

@@ -1,0 +1,183 @@
+"""A plan as text and as JSON."""
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from flax_distil.planning.estimate import KERNEL_EFFICIENCY
+from flax_distil.planning.largest_batch import LargestBatch
+from flax_distil.planning.plan import Plan
+from flax_distil.planning.topologies import GIB
+
+_LEFT_OUT = "Pallas kernels, collectives, asynchronous copies"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class JobDescription:
+    """What a report says of a job beside its figures.
+
+    Attributes:
+        teacher: name; None without one.
+        student: name or how it is made.
+        label_length: tokens per sample.
+        micro_batches: per step.
+        samples: per device and step.
+        max_steps: of the run; None if unknown.
+        notes: to be printed with those of the plan.
+    """
+
+    teacher: str | None
+    student: str
+    label_length: int
+    micro_batches: int
+    max_steps: int | None
+    notes: tuple[str, ...] = ()
+
+
+def plan_as_json(plan: Plan, description: JobDescription) -> dict[str, Any]:
+    """Return every figure by name; bytes, FLOPs and seconds in their units, unknown ones None."""
+    estimate, memory, costs = plan.estimate, plan.memory, plan.costs
+    seconds = estimate.seconds if plan.fits else None
+    samples = plan.batch * description.micro_batches * plan.chips
+    steps = description.max_steps
+    hours = None if seconds is None or steps is None else seconds * steps / 3600
+    figures = {
+        "what": plan.job.what,
+        "topology": plan.topology.name,
+        "chips": plan.chips,
+        "teacher": description.teacher,
+        "student": description.student,
+        "per_device_batch_size": plan.batch,
+        "micro_batches": description.micro_batches,
+        "label_length": description.label_length,
+        "fits": plan.fits,
+        "hbm_bytes_per_chip": None if memory is None else memory.total,
+        "hbm_limit_bytes_per_chip": int(plan.topology.chip.hbm_bytes),
+        "memory": None if memory is None else dataclasses.asdict(memory),
+        "largest_per_device_batch": plan.largest.batch,
+        "largest_batch_found_by": _found_by(plan.largest),
+        "compiled_batches": {str(trial.batch): trial.bytes for trial in plan.largest.trials},
+        "flops_per_step": sum(plan.flops.values()) * plan.chips,
+        "flops_per_step_per_chip": sum(plan.flops.values()),
+        "flops_per_step_per_chip_by_part": dict(plan.flops),
+        "compiled_flops_per_step_per_chip": None if costs is None else costs.flops,
+        "collectives": _tallies(costs.collectives if costs else {}, "bytes"),
+        "kernels": _tallies(costs.kernels if costs else {}, "stated_flops"),
+        "flop_bound_seconds": estimate.flop_bound,
+        "bandwidth_bound_seconds": estimate.bandwidth_bound,
+        "floor_seconds": estimate.floor,
+        "compiler_cycles": None if costs is None else costs.cycles,
+        "compiler_cycles_seconds": estimate.cycles,
+        "kernel_seconds": estimate.kernels,
+        "collective_seconds": estimate.collectives,
+        "estimated_step_seconds": seconds,
+        "notes": [*description.notes, *plan.notes],
+    }
+    if plan.job.what == "train":
+        rate = None if seconds is None else samples / seconds
+        figures |= {"samples_per_second": rate, "max_steps": steps, "estimated_hours": hours}
+    else:
+        figures["tokens_per_second"] = None if seconds is None else samples / seconds
+    return figures
+
+
+def plan_as_text(plan: Plan, description: JobDescription) -> str:
+    """Return the plan for people; what is an estimate is called one."""
+    return "\n".join(
+        [
+            *_heading(plan, description),
+            "",
+            *_memory(plan),
+            "",
+            *_work(plan),
+            "",
+            *_time(plan, plan_as_json(plan, description)),
+            *(f"note: {note}" for note in (*description.notes, *plan.notes)),
+        ]
+    )
+
+
+def _heading(plan: Plan, description: JobDescription) -> Iterator[str]:
+    step = {"train": "training step", "generate": "decoding step"}[plan.job.what]
+    source = f" from {description.teacher}" if description.teacher else ""
+    yield f"{step} of {description.student}{source} on {plan.topology.name} ({plan.chips} chips)"
+    micro = f" × {description.micro_batches} micro-batches" if description.micro_batches > 1 else ""
+    yield f"{plan.batch} samples per chip{micro}, {description.label_length} tokens per sample"
+    yield "compiled for that TPU; nothing was allocated, and nothing was run on one"
+
+
+def _memory(plan: Plan) -> Iterator[str]:
+    limit = plan.topology.chip.hbm_bytes
+    yield "memory per chip, as the compiler allocates it (GiB)"
+    if plan.memory is None:
+        yield f"  does not fit into {limit / GIB:.2f}"
+    else:
+        rows = {
+            **plan.memory.shares,
+            "activations and other temporaries": plan.memory.temporaries,
+            "outputs": plan.memory.outputs,
+            "program": plan.memory.code,
+        }
+        for name, size in rows.items():
+            if size >= GIB / 200:
+                yield f"  {name:36}{size / GIB:8.2f}"
+        verdict = "fits" if plan.fits else "does not fit"
+        yield f"  {'total':36}{plan.memory.total / GIB:8.2f} of {limit / GIB:.2f}: {verdict}"
+    tried = ", ".join(str(trial.batch) for trial in plan.largest.trials)
+    if plan.largest.batch == 0:
+        yield f"  no batch fits (compiled: {tried})"
+    else:
+        found = _found_by(plan.largest)
+        yield f"  largest batch that fits: {plan.largest.batch} per chip ({found}; compiled: {tried})"
+
+
+def _work(plan: Plan) -> Iterator[str]:
+    per_chip = sum(plan.flops.values())
+    yield "work per step (TFLOP)"
+    for name, flops in plan.flops.items():
+        yield f"  {name.replace('_', ' '):36}{flops / 1e12:8.3f}"
+    yield f"  {'per chip':36}{per_chip / 1e12:8.3f}, on all chips {per_chip * plan.chips / 1e12:.3f}"
+    if plan.costs is None:
+        return
+    share = plan.costs.flops / per_chip
+    yield f"  {'found in the compiled program':36}{plan.costs.flops / 1e12:8.3f} ({share:.1%})"
+    for kind, tally in plan.costs.collectives.items():
+        yield f"  {kind}: {tally.calls:.0f} per step, {tally.amount / 1e6:.1f} MB per chip"
+    for name, tally in plan.costs.kernels.items():
+        yield f"  kernel {name}: {tally.calls:.0f} per step"
+    if plan.costs.unread_lines:
+        yield f"  {plan.costs.unread_lines} lines of the program could not be read"
+
+
+def _time(plan: Plan, figures: Mapping[str, Any]) -> Iterator[str]:
+    estimate, costs = plan.estimate, plan.costs
+    yield "time per step (seconds; estimates)"
+    yield f"  {'floor: FLOPs at the peak':44}{estimate.flop_bound:10.5f}"
+    yield f"  {'floor: HBM traffic at full bandwidth':44}{estimate.bandwidth_bound:10.5f}"
+    if estimate.cycles is not None and costs is not None:
+        without = f"{_LEFT_OUT} and {costs.without_cycles:.0f} operations"
+        yield f"  {'compiler cycles over the clock':44}{estimate.cycles:10.5f} (without {without})"
+    if costs is not None and costs.kernels:
+        yield f"  {f'kernels, at {KERNEL_EFFICIENCY:.0%} of the peak (assumed)':44}{estimate.kernels:10.5f}"
+    yield f"  {'collectives at full bandwidth, not hidden':44}{estimate.collectives:10.5f}"
+    seconds = figures["estimated_step_seconds"]
+    if seconds is None:
+        yield "  no estimate"
+        return
+    yield f"  {'estimate':44}{seconds:10.5f}"
+    if plan.job.what == "generate":
+        yield f"  {figures['tokens_per_second']:.0f} tokens/s"
+        return
+    yield f"  {figures['samples_per_second']:.1f} samples/s"
+    if figures["estimated_hours"] is not None:
+        yield f"  {figures['estimated_hours']:.1f} hours for {figures['max_steps']} steps, nothing else counted"
+
+
+def _found_by(largest: LargestBatch) -> str:
+    if largest.is_compiled or largest.batch == 0:
+        return "compiled"
+    return "interpolated" if len(largest.trials) > 1 else "extrapolated"
+
+
+def _tallies(tallies: Mapping[str, Any], unit: str) -> dict[str, dict[str, float]]:
+    return {name: {"calls": tally.calls, unit: tally.amount} for name, tally in tallies.items()}
