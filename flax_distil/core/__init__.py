@@ -2,10 +2,11 @@
 
 from flax_distil.core.arrays import Array, Bool, Float, Int, Params
 from flax_distil.core.errors import InputError
-from flax_distil.core.layout import WeightLayout
+from flax_distil.core.layout import WHOLE, WeightLayout
 from flax_distil.core.tree import Tree, flatten, merge, partition, unflatten
 
 __all__ = [
+    "WHOLE",
     "Array",
     "Bool",
     "Float",

@@ -28,3 +28,7 @@ class WeightLayout:
     vocabulary_axis: str | None = None
     gather_axis: str | None = None
     gather_dimensions: tuple[tuple[str, int], ...] = ()
+
+
+WHOLE = WeightLayout()
+"""Every device holds all weights."""

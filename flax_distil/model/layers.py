@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from flax_distil.core import Array, Float, InputError, WeightLayout
+from flax_distil.core import WHOLE, Array, Float, InputError, WeightLayout
 from flax_distil.model.attention import dropout
 from flax_distil.model.collectives import STORED_PIECE, enter, gather_layer, leave, own_key
 
@@ -39,7 +39,7 @@ class ComputeOptions:
     dtype: str = "float32"
     use_scan: bool = True
     gradient_checkpointing: str | None = None
-    layout: WeightLayout = WeightLayout()
+    layout: WeightLayout = WHOLE
 
     def __post_init__(self) -> None:
         if self.dtype not in ("float32", "bfloat16", "float16"):

@@ -9,7 +9,7 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from flax_distil.parallel.batches import batch_spec
-from flax_distil.parallel.runner import REPLICATED, Batch, Runner, batch_rows
+from flax_distil.parallel.runner import REPLICATED, Batch, Function, Runner, batch_rows
 
 
 class JitRunner(Runner):
@@ -30,6 +30,8 @@ class JitRunner(Runner):
         return NamedSharding(self.mesh, spec)
 
     def put(self, tree: Any, specs: Any = REPLICATED) -> Any:
+        """See ``Runner.put``."""
+
         def send(spec: P, leaf: Any) -> jax.Array:
             whole = np.asarray(leaf)
             return jax.make_array_from_callback(
@@ -39,6 +41,7 @@ class JitRunner(Runner):
         return _map_with_specs(send, specs, tree)
 
     def put_batch(self, batch: Mapping[str, np.ndarray]) -> dict[str, jax.Array]:
+        """See ``Runner.put_batch``."""
         sent = {}
         for name, value in batch.items():
             self.check_rows(name, batch_rows(name, value))
@@ -46,9 +49,12 @@ class JitRunner(Runner):
         return sent
 
     def rows(self, tree: Any) -> Any:
+        """See ``Runner.rows``."""
         return jax.tree.map(_local_rows, _started(tree))
 
     def fetch(self, tree: Any) -> Any:
+        """See ``Runner.fetch``."""
+
         def fetch(leaf: Any) -> np.ndarray:
             addressable = (
                 not isinstance(leaf, jax.Array) or leaf.is_fully_addressable or leaf.is_fully_replicated
@@ -58,11 +64,12 @@ class JitRunner(Runner):
         return jax.tree.map(fetch, _started(tree))
 
     def whole(self, tree: Any) -> Any:
+        """See ``Runner.whole``."""
         return tree
 
-    def per_device(
-        self, function: Callable[..., Any], *, arguments: tuple[Any, ...], results: Any
-    ) -> Callable:
+    def per_device(self, function: Function, *, arguments: tuple[Any, ...], results: Any) -> Function:
+        """See ``Runner.per_device``."""
+
         def call(*args: Any) -> Any:
             given = tuple(
                 {name: batch_spec(name) for name in arg} if isinstance(spec, Batch) else spec
@@ -74,8 +81,12 @@ class JitRunner(Runner):
 
         return call
 
-    def program(self, function: Callable[..., Any], *, donate: tuple[int, ...] = ()) -> Callable[..., Any]:
-        return jax.jit(function, donate_argnums=donate)
+    def program(self, function: Function, *, donate: tuple[int, ...] = (), results: Any = None) -> Function:
+        """See ``Runner.program``."""
+        if results is None:
+            return jax.jit(function, donate_argnums=donate)
+        shardings = jax.tree.map(self.sharding, results, is_leaf=lambda node: isinstance(node, P))
+        return jax.jit(function, donate_argnums=donate, out_shardings=shardings)
 
     def describe(self, tree: Any, specs: Any = REPLICATED) -> Any:
         """Return ``ShapeDtypeStruct`` leaves that lie as ``put`` would lay them; allocates nothing."""

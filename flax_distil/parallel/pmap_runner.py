@@ -1,6 +1,6 @@
 """``jax.pmap``: every device holds the whole model and its rows of the batch."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -10,7 +10,7 @@ from jax.sharding import PartitionSpec as P
 
 from flax_distil.parallel.batches import batch_axis
 from flax_distil.parallel.mesh import DATA_AXIS
-from flax_distil.parallel.runner import REPLICATED, Runner, batch_rows
+from flax_distil.parallel.runner import REPLICATED, Function, Runner, batch_rows
 
 
 class PmapRunner(Runner):
@@ -24,9 +24,12 @@ class PmapRunner(Runner):
 
     @property
     def batch_axes(self) -> tuple[str, ...]:
+        """See ``Runner.batch_axes``."""
         return (DATA_AXIS,)
 
     def put(self, tree: Any, specs: Any = REPLICATED) -> Any:
+        """See ``Runner.put``."""
+
         def send(leaf: Any) -> jax.Array:
             whole = np.asarray(leaf)
             return jax.make_array_from_callback(
@@ -36,6 +39,7 @@ class PmapRunner(Runner):
         return jax.tree.map(send, tree)
 
     def put_batch(self, batch: Mapping[str, np.ndarray]) -> dict[str, jax.Array]:
+        """See ``Runner.put_batch``."""
         sent = {}
         for name, value in batch.items():
             self.check_rows(name, batch_rows(name, value))
@@ -44,24 +48,28 @@ class PmapRunner(Runner):
         return sent
 
     def rows(self, tree: Any) -> Any:
+        """See ``Runner.rows``."""
         return jax.tree.map(lambda leaf: np.concatenate([*_own(leaf)]), tree)
 
     def fetch(self, tree: Any) -> Any:
+        """See ``Runner.fetch``."""
         return jax.tree.map(lambda leaf: _own(leaf)[0] if isinstance(leaf, jax.Array) else leaf, tree)
 
     def whole(self, tree: Any) -> Any:
+        """See ``Runner.whole``."""
+
         def join(leaf: jax.Array) -> jax.Array:
             copies = [shard.data[0] for shard in leaf.addressable_shards]
             return jax.make_array_from_single_device_arrays(leaf.shape[1:], self._replicated, copies)
 
         return jax.tree.map(join, tree)
 
-    def per_device(
-        self, function: Callable[..., Any], *, arguments: tuple[Any, ...], results: Any
-    ) -> Callable:
+    def per_device(self, function: Function, *, arguments: tuple[Any, ...], results: Any) -> Function:
+        """See ``Runner.per_device``."""
         return function
 
-    def program(self, function: Callable[..., Any], *, donate: tuple[int, ...] = ()) -> Callable[..., Any]:
+    def program(self, function: Function, *, donate: tuple[int, ...] = (), results: Any = None) -> Function:
+        """See ``Runner.program``."""
         return jax.pmap(function, axis_name=DATA_AXIS, donate_argnums=donate)
 
 

@@ -26,6 +26,8 @@ from flax_distil.parallel.batches import batch_axis
 from flax_distil.parallel.mesh import BATCH_AXES
 from flax_distil.parallel.rules import weight_specs
 
+Function = Callable[..., Any]
+
 
 class Batch:
     """Stands for a batch where the layout of an argument is asked for."""
@@ -57,7 +59,7 @@ class Runner(abc.ABC):
         self._shard_vocabulary = shard_vocabulary
         self.batch_shards = mesh.shape["data"] * mesh.shape["fsdp"]
         parts = _parts_by_process(mesh)
-        own = parts[jax.process_index()] if jax.process_index() in parts else ()
+        own = parts.get(jax.process_index(), ())
         slices = sorted(set(parts.values()))
         if sum(map(len, slices)) != self.batch_shards:
             raise InputError(
@@ -106,9 +108,7 @@ class Runner(abc.ABC):
         """Return global arrays as a checkpoint keeps them, without copying where possible."""
 
     @abc.abstractmethod
-    def per_device(
-        self, function: Callable[..., Any], *, arguments: tuple[Any, ...], results: Any
-    ) -> Callable:
+    def per_device(self, function: Function, *, arguments: tuple[Any, ...], results: Any) -> Function:
         """Return a function of whole arrays that runs ``function`` on every device's pieces.
 
         Args:
@@ -118,8 +118,14 @@ class Runner(abc.ABC):
         """
 
     @abc.abstractmethod
-    def program(self, function: Callable[..., Any], *, donate: tuple[int, ...] = ()) -> Callable[..., Any]:
-        """Compile a function that calls ``per_device`` functions; the memory of arguments may be given away."""
+    def program(self, function: Function, *, donate: tuple[int, ...] = (), results: Any = None) -> Function:
+        """Compile a function that calls ``per_device`` functions.
+
+        Args:
+            function: of whole arrays.
+            donate: positions of arguments whose memory the results may take.
+            results: their layout where the compiler shall not choose it: specs, for all or below each part.
+        """
 
     @property
     def batch_axes(self) -> tuple[str, ...]:

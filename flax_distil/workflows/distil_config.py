@@ -3,16 +3,19 @@
 import dataclasses
 from pathlib import Path
 
+import jax
+
 from flax_distil.core import InputError
 from flax_distil.data import FilterConfig, LabelConfig
 from flax_distil.distillation import PRECISIONS, Freezing, LossWeights, OptimiserConfig
 from flax_distil.model import ComputeOptions
 from flax_distil.weights import EXPORT_DTYPES
+from flax_distil.workflows.parallel_config import ParallelConfig
 from flax_distil.workflows.transcription_config import check_positive
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class DistilConfig:
+class DistilConfig(ParallelConfig):
     """Distil a Whisper teacher into a student, or fine-tune a model on labels alone.
 
     Attributes:
@@ -71,6 +74,10 @@ class DistilConfig:
         dropout: On embeddings and blocks while training.
         attention_dropout: On attention probabilities while training.
         activation_dropout: Inside the feed-forward while training.
+        teacher_dtype: Element type of the teacher's and a shared encoder's weights, and what they compute in;
+            by default bfloat16 on TPU and GPU, and on a CPU what the student computes in.
+        teacher_sharding: Axes of the mesh that divide the teacher and a shared encoder: fsdp,tensor (as
+            the student), fsdp, tensor or none.
         gradient_checkpointing: Recompute layers in the backward pass: full, dots or
             dots_with_no_batch_dims; by default every activation is kept.
         use_scan: Compile the layers as one loop, in the time of one layer; false unrolls them.
@@ -149,6 +156,8 @@ class DistilConfig:
     dropout: float = 0.0
     attention_dropout: float = 0.0
     activation_dropout: float = 0.0
+    teacher_dtype: str | None = None
+    teacher_sharding: str = "fsdp,tensor"
     gradient_checkpointing: str | None = None
     use_scan: bool = True
     cache_encoder_states: bool = False
@@ -180,6 +189,9 @@ class DistilConfig:
         self._check_combinations()
         # The rooms' own settings check the rest of the values.
         _ = self.freezing, self.loss_weights, self.filters, self.labels, self.compute
+        _ = self.mesh_shape, self.teacher_axes
+        if self.teacher_dtype is not None:
+            ComputeOptions(dtype=self.teacher_dtype)
         if self.max_steps is not None:
             self.optimiser(self.max_steps)
 
@@ -290,6 +302,25 @@ class DistilConfig:
             use_scan=self.use_scan,
             gradient_checkpointing=self.gradient_checkpointing,
         )
+
+    @property
+    def teacher_options(self) -> ComputeOptions:
+        """How the teacher and a shared encoder compute."""
+        dtype = self.teacher_dtype
+        if dtype is None:
+            dtype = self.compute.dtype if jax.default_backend() == "cpu" else "bfloat16"
+        return dataclasses.replace(self.compute, dtype=dtype)
+
+    @property
+    def teacher_axes(self) -> tuple[str, ...]:
+        """The axes of ``teacher_sharding``."""
+        axes = () if self.teacher_sharding == "none" else tuple(self.teacher_sharding.split(","))
+        if unknown := [axis for axis in axes if axis not in ("fsdp", "tensor")]:
+            raise InputError(
+                f"teacher_sharding {self.teacher_sharding!r} names {unknown[0]!r}: expected fsdp,tensor, fsdp, "
+                "tensor or none"
+            )
+        return axes
 
     def optimiser(self, max_steps: int) -> OptimiserConfig:
         """Return the optimiser's settings for a run of ``max_steps`` updates."""

@@ -6,9 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
-from jax.sharding import Mesh
 
 from flax_distil.core import Array, Params
 from flax_distil.data import (
@@ -22,7 +20,7 @@ from flax_distil.data import (
     load_source,
     load_sources,
 )
-from flax_distil.parallel import put_batch
+from flax_distil.parallel import Runner
 from flax_distil.text import WhisperTokenizer, normaliser
 from flax_distil.workflows.distil_config import DistilConfig
 
@@ -110,13 +108,19 @@ def open_cache(
 
 
 def training_pipeline(
-    config: DistilConfig, data: DistilData, batch_size: int, cache: EncoderStateCache | None
+    config: DistilConfig, data: DistilData, runner: Runner, cache: EncoderStateCache | None
 ) -> TrainingPipeline:
-    """Return the stream of training batches of ``batch_size`` samples, all micro-batches together."""
+    """Return the stream of this process's training batches, all micro-batches together."""
+    rows = config.per_device_train_batch_size * config.gradient_accumulation_steps
     return TrainingPipeline(
         data.train,
         data.labels,
-        PipelineConfig(batch_size=batch_size, num_threads=config.dataloader_num_workers),
+        PipelineConfig(
+            batch_size=rows * runner.local_batch_shards,
+            num_threads=config.dataloader_num_workers,
+            shard_index=runner.shard_index,
+            shard_count=runner.shard_count,
+        ),
         seed=config.seed,
         min_duration_seconds=config.min_duration_in_seconds,
         max_duration_seconds=config.max_duration_in_seconds,
@@ -134,7 +138,7 @@ class BatchFeeder:
 
     def __init__(
         self,
-        mesh: Mesh,
+        runner: Runner,
         *,
         micro_batches: int,
         encode: Callable[[Params, Mapping[str, Array]], dict[str, Array]],
@@ -144,13 +148,13 @@ class BatchFeeder:
         """Describe how batches are fed.
 
         Args:
-            mesh: devices the batch is split over.
+            runner: of the programs.
             micro_batches: K.
             encode: program of ``DistilPrograms``.
             encoder: parameters of the frozen encoder; ``{}`` without a cache.
             cache: of encoder states, or None.
         """
-        self._mesh = mesh
+        self._runner = runner
         self._micro_batches = micro_batches
         self._encode = encode
         self._encoder = encoder
@@ -163,7 +167,7 @@ class BatchFeeder:
             arrays["samples_BW"] = batch["samples_BW"]
         else:
             arrays["states_BSD"] = self._states(batch, self._cache)
-        return put_batch(self._in_micro_batches(arrays), self._mesh)
+        return self._runner.put_batch(self._in_micro_batches(arrays))
 
     def _in_micro_batches(self, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         count = self._micro_batches
@@ -179,7 +183,7 @@ class BatchFeeder:
         if missing.any():
             encoded = []
             for part in np.split(batch["samples_BW"], self._micro_batches):
-                sent = put_batch({"samples_BW": part}, self._mesh)
-                encoded.append(jax.device_get(self._encode(self._encoder, sent)["states_BSD"]))
+                sent = self._runner.put_batch({"samples_BW": part})
+                encoded.append(self._runner.rows(self._encode(self._encoder, sent))["states_BSD"])
             cache.write(rows[missing], np.concatenate(encoded)[missing])
         return cache.read(rows)

@@ -4,22 +4,26 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import Mesh
+import numpy as np
+from jax.sharding import SingleDeviceSharding
 
 from flax_distil.core import InputError, Params, flatten, merge
 from flax_distil.distillation import split_student
-from flax_distil.parallel import put_replicated
+from flax_distil.model import WhisperConfig
+from flax_distil.parallel import Runner
 from flax_distil.weights import Checkpoint, initialise_student, load_checkpoint
 from flax_distil.workflows.distil_config import DistilConfig
+from flax_distil.workflows.distil_layout import DistilLayout, Placed
 
 _LONGEST_PROMPT = 4  # tokens: start, language, task, no timestamps
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DistilModels:
-    """What the steps compute with, replicated over the devices.
+    """What the steps compute with, on the devices.
 
     Attributes:
+        layout: what lies where.
         student: configuration (with the run's dropouts) and files of the student; no weights.
         teacher: the same of the teacher; None if it takes no part in the loss.
         trainable: float32 leaves to train.
@@ -27,6 +31,7 @@ class DistilModels:
         teacher_params: ``{"decoder": …}``, with ``"encoder"`` if it is not shared; ``{}`` without teacher.
     """
 
+    layout: DistilLayout
     student: Checkpoint
     teacher: Checkpoint | None
     trainable: Params
@@ -66,15 +71,15 @@ def check_models(config: DistilConfig) -> Checkpoint:
     return student
 
 
-def load_models(config: DistilConfig, mesh: Mesh) -> DistilModels:
-    """Read the weights, make the student if asked to, and lay everything on the devices.
+def load_models(config: DistilConfig, runner: Runner) -> DistilModels:
+    """Read the weights into the host's memory, make the student if asked to, and lay all on the devices.
 
     Raises:
         InputError: if weights are missing or misshapen, or encoder states are to be kept although
             student and teacher encode apart.
     """
     name = config.teacher_model_name_or_path
-    teacher = load_checkpoint(name) if name else None
+    teacher = _load_on_host(name) if name else None
     student = _student(config, teacher)
     trainable, frozen = split_student(student.params, config.freezing)
     shared = teacher is not None and config.freeze_encoder and _same_encoder(student, teacher)
@@ -89,22 +94,44 @@ def load_models(config: DistilConfig, mesh: Mesh) -> DistilModels:
                     "encoder layers"
                 )
             teacher_params["encoder"] = teacher.params["encoder"]
-    dtype = jnp.dtype(config.compute.dtype)
-
-    def cast(params: Params) -> Params:
-        return put_replicated(jax.tree.map(lambda leaf: leaf.astype(dtype), params), mesh)
-
-    dropouts = {key: getattr(config, key) for key in ("dropout", "attention_dropout", "activation_dropout")}
-    return DistilModels(
-        student=dataclasses.replace(
-            student, params={}, config=dataclasses.replace(student.config, **dropouts)
-        ),
-        teacher=dataclasses.replace(teacher, params={}) if teacher is not None and teacher_params else None,
-        # A copy: the state is donated, and leaves of the teacher may be among them.
-        trainable=put_replicated(jax.tree.map(jnp.copy, trainable), mesh),
-        frozen=cast(frozen),
-        teacher_params=cast(teacher_params),
+    used_teacher = dataclasses.replace(teacher, params={}) if teacher is not None and teacher_params else None
+    student = dataclasses.replace(student, params={}, config=with_dropouts(config, student.config))
+    layout = DistilLayout(
+        config,
+        runner,
+        student=student.config,
+        teacher=used_teacher.config if used_teacher else None,
+        shares_encoder=shared,
     )
+
+    def put(params: Params, placed: Placed) -> Params:
+        typed = jax.tree.map(lambda shape, leaf: np.asarray(leaf).astype(shape.dtype), placed.shapes, params)
+        sent: Params = runner.put(typed, placed.specs)
+        return sent
+
+    return DistilModels(
+        layout=layout,
+        student=student,
+        teacher=used_teacher,
+        trainable=put(trainable, layout.trainable),
+        frozen=put(frozen, layout.frozen),
+        teacher_params=put(teacher_params, layout.teacher),
+    )
+
+
+def with_dropouts(config: DistilConfig, student: WhisperConfig) -> WhisperConfig:
+    """Return the student's shape with the dropouts of the run."""
+    dropouts = {key: getattr(config, key) for key in ("dropout", "attention_dropout", "activation_dropout")}
+    return dataclasses.replace(student, **dropouts)
+
+
+def _load_on_host(name: str) -> Checkpoint:
+    """Read a checkpoint beside the devices: they get no more than their own pieces."""
+    try:
+        host = jax.local_devices(backend="cpu")[0]
+    except RuntimeError:  # JAX_PLATFORMS may name the accelerator alone
+        host = jax.local_devices()[0]
+    return load_checkpoint(name, sharding=lambda path: SingleDeviceSharding(host))
 
 
 def exportable_params(config: DistilConfig, trained: Params) -> Params:
@@ -113,14 +140,16 @@ def exportable_params(config: DistilConfig, trained: Params) -> Params:
     The frozen leaves on the devices may have been rounded for computing, so they are read again.
     """
     name = config.teacher_model_name_or_path
-    teacher = load_checkpoint(name) if name and not config.model_name_or_path else None
+    teacher = _load_on_host(name) if name and not config.model_name_or_path else None
     _, frozen = split_student(_student(config, teacher).params, config.freezing)
     return merge(trained, frozen)
 
 
 def _student(config: DistilConfig, teacher: Checkpoint | None, *, config_only: bool = False) -> Checkpoint:
     if config.model_name_or_path:
-        return load_checkpoint(config.model_name_or_path, config_only=config_only)
+        if config_only:
+            return load_checkpoint(config.model_name_or_path, config_only=True)
+        return _load_on_host(config.model_name_or_path)
     assert teacher is not None  # DistilConfig refuses a run without either
     layers = config.student_decoder_layers
     if layers is None and config.student_decoder_layer_indices is None:

@@ -6,10 +6,11 @@ from typing import Any
 from flax_distil.core import InputError
 from flax_distil.model import ComputeOptions
 from flax_distil.transcription import TranscriptionOptions
+from flax_distil.workflows.parallel_config import ParallelConfig
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class TranscriptionConfig:
+class TranscriptionConfig(ParallelConfig):
     """Settings of a job that transcribes.
 
     Attributes:
@@ -32,7 +33,7 @@ class TranscriptionConfig:
 
     def __post_init__(self) -> None:
         check_positive(self, "generation_max_length", "per_device_eval_batch_size")
-        _ = self.options, self.compute  # check the rest
+        _ = self.options, self.compute, self.mesh_shape  # check the rest
 
     @property
     def options(self) -> TranscriptionOptions:
