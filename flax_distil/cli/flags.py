@@ -12,13 +12,14 @@ from flax_distil.core import InputError
 
 Config = TypeVar("Config")
 
-ALIASES = {"model_name_or_path": "--model"}
+ALIASES = {"model_name_or_path": "--model", "teacher_model_name_or_path": "--teacher"}
 """Shorter names of flags."""
 
 POSITIONAL = "files"
 """The field that takes the arguments without a flag."""
 
 SECTIONS = (
+    ("Planning", r"topology|^what$|search_seconds|^json$|dry_run|^label_length"),
     ("Model", r"model_name_or_path|_layers|_layer_indices|^dtype|use_scan|gradient_checkp"),
     ("Devices", r"parallelism|mesh|shard|^coordinator|process|^teacher_dtype"),
     ("Output", r"output|push_to_hub|hub_|export_|save_|logging_|resume_|overwrite_"),
@@ -105,6 +106,15 @@ def _descriptions(config_class: type) -> dict[str, str]:
         parsed = docstring_parser.parse(base.__doc__ or "", style=docstring_parser.DocstringStyle.GOOGLE)
         texts |= {entry.arg_name: " ".join((entry.description or "").split()) for entry in parsed.params}
     return texts
+
+
+def switched_on(name: str, arguments: Sequence[str]) -> bool:
+    """Say whether a switch is on the command line, before it is known whose flags the others are."""
+    given = [index for index, argument in enumerate(arguments) if argument.partition("=")[0] == f"--{name}"]
+    if not given:
+        return False
+    value = arguments[given[-1]].partition("=")[2] or "".join(arguments[given[-1] + 1 :][:1])
+    return value.lower() not in ("false", "no")
 
 
 def _with_values(hints: dict[str, Any], arguments: Sequence[str]) -> list[str]:

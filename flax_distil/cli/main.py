@@ -11,6 +11,7 @@ COMMANDS = {
     "pseudo-label": ("pseudo_label", "PseudoLabelConfig", "run_pseudo_labelling"),
     "init-student": ("conversion", "InitStudentConfig", "run_student_initialisation"),
     "distil": ("distil", "DistilConfig", "run_distillation"),
+    "plan": ("plan", "PlanConfig", "run_plan"),
     "eval": ("evaluate", "EvalConfig", "run_evaluation"),
     "transcribe": ("transcribe", "TranscribeConfig", "run_transcription"),
     "export": ("conversion", "ExportConfig", "run_export"),
@@ -25,6 +26,7 @@ commands:
   pseudo-label  transcribe a corpus with a teacher
   init-student  make a student of a teacher's layers
   distil        train a student, or fine-tune on labels alone
+  plan          tell whether distil fits on a TPU, and how fast it could go
   eval          measure word error rate and speed
   transcribe    transcribe audio files of at most 30 s
   export        write a checkpoint as a Hugging Face folder
@@ -53,15 +55,19 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def run_command(command: str, arguments: Sequence[str]) -> int:
-    """Run one command with its flags and return the exit status."""
-    from flax_distil.cli.flags import read_flags
+    """Run one command with its flags and return the exit status; ``distil --dry_run`` is ``plan``."""
+    from flax_distil.cli.flags import read_flags, switched_on
     from flax_distil.core import InputError
 
+    if command == "distil" and switched_on("dry_run", arguments):
+        command = "plan"
     module_name, config_name, function_name = COMMANDS[command]
     module = importlib.import_module(f"flax_distil.workflows.{module_name}")
     _set_up_logging()
     try:
         config = read_flags(getattr(module, config_name), arguments, program=f"flax-distil {command}")
+        if command == "distil" and config.dry_run:  # a file of flags may say so too
+            return run_command("plan", arguments)
         result = getattr(module, function_name)(config)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -65,9 +65,7 @@ def find_largest_batch(
 
 def _predicted(trials: list[Trial], limit: float, fixed: int) -> int:
     """Return the batch to try next: one that was tried already if there is no better one."""
-    fitting = sorted(
-        (t.batch, t.bytes) for t in trials if t.bytes is not None and t.bytes <= limit
-    )
+    fitting = sorted((t.batch, t.bytes) for t in trials if t.bytes is not None and t.bytes <= limit)
     too_large = min((t.batch for t in trials if t.bytes is None or t.bytes > limit), default=None)
     if not fitting:
         assert too_large is not None

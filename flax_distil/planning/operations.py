@@ -23,7 +23,9 @@ def encoder_flop(config: WhisperConfig, batch: int) -> float:
     width, positions = config.d_model, config.max_source_positions
     convolutions = 2 * 3 * (2 * positions * config.num_mel_bins * width + positions * width * width)
     projections = 2 * positions * (4 * width * width + 2 * width * config.encoder_ffn_dim)
-    return batch * (convolutions + config.encoder_layers * projections) + encoder_attention_flop(config, batch)
+    return batch * (convolutions + config.encoder_layers * projections) + encoder_attention_flop(
+        config, batch
+    )
 
 
 def vocabulary_flop(config: WhisperConfig, batch: int, tokens: int) -> float:

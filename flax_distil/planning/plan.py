@@ -26,7 +26,7 @@ class Job:
         lower: batch per device to the lowered program and its arguments by name, as described
             leaves; the one named ``batch`` is what grows with the batch.
         flops: batch per device to FLOPs of one step on one chip, by part.
-        least_bytes: batch and the arguments' bytes to HBM traffic of a step that cannot be avoided.
+        least_bytes: batch to HBM traffic of a step on one chip that cannot be avoided.
         costs: text of the compiled program to the costs of one step.
         resident: what stays on the chips beside the arguments, by name.
     """
@@ -34,7 +34,7 @@ class Job:
     what: str
     lower: Callable[[int], tuple[jax.stages.Lowered, Mapping[str, Any]]]
     flops: Callable[[int], Mapping[str, float]]
-    least_bytes: Callable[[int, int], float]
+    least_bytes: Callable[[int], float]
     costs: Callable[[str], ProgramCosts]
     resident: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
@@ -103,7 +103,6 @@ def make_plan(job: Job, topology: Topology, *, batch: int, search_seconds: float
         may_compile=lambda: compiler.seconds + ENOUGH_STEPS_AHEAD * compiler.longest < search_seconds,
     )
     flops = job.flops(batch)
-    least = job.least_bytes(batch, memory.arguments if memory else 0)
     return Plan(
         job=job,
         topology=topology,
@@ -113,7 +112,11 @@ def make_plan(job: Job, topology: Topology, *, batch: int, search_seconds: float
         flops=flops,
         costs=costs,
         estimate=estimate_step(
-            topology.chip, costs, flops=sum(flops.values()), least_bytes=least, chips=len(topology.devices)
+            topology.chip,
+            costs,
+            flops=sum(flops.values()),
+            least_bytes=job.least_bytes(batch),
+            chips=len(topology.devices),
         ),
         notes=tuple(notes),
     )

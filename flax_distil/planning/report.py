@@ -20,8 +20,8 @@ class JobDescription:
         teacher: name; None without one.
         student: name or how it is made.
         label_length: tokens per sample.
+        samples_per_step: on all chips and in all micro-batches.
         micro_batches: per step.
-        samples: per device and step.
         max_steps: of the run; None if unknown.
         notes: to be printed with those of the plan.
     """
@@ -29,6 +29,7 @@ class JobDescription:
     teacher: str | None
     student: str
     label_length: int
+    samples_per_step: int
     micro_batches: int
     max_steps: int | None
     notes: tuple[str, ...] = ()
@@ -38,7 +39,7 @@ def plan_as_json(plan: Plan, description: JobDescription) -> dict[str, Any]:
     """Return every figure by name; bytes, FLOPs and seconds in their units, unknown ones None."""
     estimate, memory, costs = plan.estimate, plan.memory, plan.costs
     seconds = estimate.seconds if plan.fits else None
-    samples = plan.batch * description.micro_batches * plan.chips
+    samples = description.samples_per_step
     steps = description.max_steps
     hours = None if seconds is None or steps is None else seconds * steps / 3600
     figures = {

@@ -99,6 +99,7 @@ class DistilConfig(ParallelConfig):
         push_to_hub: Upload the exported student at the end.
         hub_model_id: Repository on the Hub; by default the name of output_dir.
         hub_private_repo: Create it as a private one.
+        dry_run: Train nothing: plan, as the command plan does, whose flags are then allowed too.
 
     Raises:
         InputError: if a value is out of range, or two contradict each other.
@@ -176,6 +177,7 @@ class DistilConfig(ParallelConfig):
     push_to_hub: bool = False
     hub_model_id: str | None = None
     hub_private_repo: bool = False
+    dry_run: bool = False
 
     def __post_init__(self) -> None:
         if self.precision not in PRECISIONS:

@@ -1,6 +1,8 @@
 """Student and teacher of a run: loaded, checked against each other, split and laid on the devices."""
 
 import dataclasses
+import functools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -39,11 +41,25 @@ class DistilModels:
     teacher_params: Params
 
 
+_read_config = functools.partial(load_checkpoint, config_only=True)
+
+
 def check_models(config: DistilConfig) -> Checkpoint:
-    """Make the student, and compare it with the teacher, by configurations alone: no weight is read.
+    """Do :func:`describe_models` and return the student alone."""
+    return describe_models(config, _read_config)[0]
+
+
+def describe_models(
+    config: DistilConfig, read: Callable[[str], Checkpoint]
+) -> tuple[Checkpoint, Checkpoint | None]:
+    """Make the student, and compare it with the teacher, by configurations alone: no weight is needed.
+
+    Args:
+        config: of the run.
+        read: returns a checkpoint by its name, with or without weights.
 
     Returns:
-        The student's configuration and files.
+        Configuration and files of student and teacher, if there is one.
 
     Raises:
         InputError: if the student asks for layers that the teacher lacks, if the two differ in
@@ -51,8 +67,8 @@ def check_models(config: DistilConfig) -> Checkpoint:
             ``generation_max_length``, or if one cannot be read.
     """
     name = config.teacher_model_name_or_path
-    teacher = load_checkpoint(name, config_only=True) if name else None
-    student = _student(config, teacher, config_only=True)
+    teacher = read(name) if name else None
+    student = _student(config, teacher, read)
     if teacher is not None:
         equal = ("vocab_size", "num_mel_bins", *(("d_model",) if config.mse_weight > 0 else ()))
         for field in equal:
@@ -68,7 +84,7 @@ def check_models(config: DistilConfig) -> Checkpoint:
             f"generation_max_length {config.generation_max_length} is too large: the decoder has room for "
             f"{room} tokens after its prompt"
         )
-    return student
+    return student, teacher
 
 
 def load_models(config: DistilConfig, runner: Runner) -> DistilModels:
@@ -80,7 +96,7 @@ def load_models(config: DistilConfig, runner: Runner) -> DistilModels:
     """
     name = config.teacher_model_name_or_path
     teacher = _load_on_host(name) if name else None
-    student = _student(config, teacher)
+    student = _student(config, teacher, _load_on_host)
     trainable, frozen = split_student(student.params, config.freezing)
     shared = teacher is not None and config.freeze_encoder and _same_encoder(student, teacher)
     teacher_params: Params = {}
@@ -141,15 +157,15 @@ def exportable_params(config: DistilConfig, trained: Params) -> Params:
     """
     name = config.teacher_model_name_or_path
     teacher = _load_on_host(name) if name and not config.model_name_or_path else None
-    _, frozen = split_student(_student(config, teacher).params, config.freezing)
+    _, frozen = split_student(_student(config, teacher, _load_on_host).params, config.freezing)
     return merge(trained, frozen)
 
 
-def _student(config: DistilConfig, teacher: Checkpoint | None, *, config_only: bool = False) -> Checkpoint:
+def _student(
+    config: DistilConfig, teacher: Checkpoint | None, read: Callable[[str], Checkpoint]
+) -> Checkpoint:
     if config.model_name_or_path:
-        if config_only:
-            return load_checkpoint(config.model_name_or_path, config_only=True)
-        return _load_on_host(config.model_name_or_path)
+        return read(config.model_name_or_path)
     assert teacher is not None  # DistilConfig refuses a run without either
     layers = config.student_decoder_layers
     if layers is None and config.student_decoder_layer_indices is None:

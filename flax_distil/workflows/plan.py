@@ -1,0 +1,156 @@
+"""Tell before a TPU is rented whether a distillation fits, and how fast it could go."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+from flax_distil.core import InputError
+from flax_distil.model import PRESETS, ComputeOptions, WhisperConfig
+from flax_distil.parallel import JitRunner
+from flax_distil.planning import (
+    JobDescription,
+    check_topology,
+    make_plan,
+    open_topology,
+    plan_as_json,
+    plan_as_text,
+)
+from flax_distil.weights import Checkpoint, CheckpointFiles, load_checkpoint
+from flax_distil.weights.files import default_preprocessor
+from flax_distil.workflows.distil_config import DistilConfig
+from flax_distil.workflows.distil_models import describe_models, with_dropouts
+from flax_distil.workflows.plan_jobs import generation_job, training_job
+from flax_distil.workflows.transcription_config import check_positive
+
+_PUBLISHED = {f"openai/whisper-{size}": size for size in PRESETS}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PlanConfig(DistilConfig):
+    """Say whether a distillation fits on a TPU and how fast it could go; nothing is allocated or run.
+
+    Takes the flags of distil, and compiles the very step that distil would run.
+
+    Attributes:
+        train_dataset_name: Not read.
+        output_dir: Not written.
+        dry_run: Makes no difference here.
+        topology: TPU slice, as it is sold: v4-8, v5e-8, v5p-8, v6e-8 and larger ones.
+        what: train, or generate for one step of the student's decoding.
+        label_length: Tokens per sample, prompt included, that the step is compiled for.
+        search_seconds: Time for the largest batch: no compilation begins that would probably
+            end later than this after the start; 0 compiles the given batch alone.
+        json: File to write the plan to, as JSON.
+    """
+
+    train_dataset_name: str = ""
+    output_dir: str = ""
+    topology: str = "v4-8"
+    what: str = "train"
+    label_length: int = 128
+    search_seconds: float = 240.0
+    json: str | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_topology(self.topology)
+        if self.what not in ("train", "generate"):
+            raise InputError(f"what {self.what!r} is unknown: expected train or generate")
+        check_positive(self, "label_length")
+
+    @property
+    def teacher_options(self) -> ComputeOptions:
+        """How the teacher computes on a TPU, whatever plans here."""
+        return dataclasses.replace(self.compute, dtype=self.teacher_dtype or "bfloat16")
+
+    @property
+    def planned_steps(self) -> int:
+        """The run's updates, or as many as its schedule needs at least: they do not change the step."""
+        return self.max_steps or self.warmup_steps + 1
+
+
+def run_plan(config: PlanConfig) -> dict[str, Any]:
+    """Compile, print the plan, write it if asked to, and return its figures.
+
+    Raises:
+        InputError: if the topology is unknown, its compiler missing, or models or flags do not fit.
+    """
+    student, teacher = describe_models(config, read_described)
+    if config.label_length > student.config.max_target_positions:
+        raise InputError(
+            f"label_length {config.label_length} is too large: the decoder has "
+            f"{student.config.max_target_positions} positions"
+        )
+    topology = open_topology(config.topology)
+    runner = JitRunner(config.mesh_shape.build(topology.devices), shard_vocabulary=config.shard_vocabulary)
+    shape = with_dropouts(config, student.config)
+    if config.what == "train":
+        job = training_job(config, runner, shape, teacher.config if teacher else None)
+        batch, micro_batches = config.per_device_train_batch_size, config.gradient_accumulation_steps
+    else:
+        job = generation_job(config, runner, student.config)
+        batch, micro_batches = config.per_device_eval_batch_size, 1
+    plan = make_plan(job, topology, batch=batch, search_seconds=config.search_seconds)
+    description = JobDescription(
+        teacher=config.teacher_model_name_or_path,
+        student=_student_name(config, shape),
+        label_length=config.label_length,
+        samples_per_step=batch * micro_batches * runner.batch_shards,
+        micro_batches=micro_batches,
+        max_steps=config.max_steps,
+        notes=_notes(config),
+    )
+    print(plan_as_text(plan, description))
+    figures = plan_as_json(plan, description)
+    if config.json is not None:
+        _write(Path(config.json).expanduser(), figures)
+    return figures
+
+
+def read_described(name: str) -> Checkpoint:
+    """Return what a checkpoint looks like; published models are known without a network."""
+    size = _PUBLISHED.get(name)
+    if size is None or Path(name).expanduser().is_dir():
+        return load_checkpoint(name, config_only=True)
+    config = WhisperConfig.preset(size)
+    files = CheckpointFiles(
+        origin=name,
+        config=config.to_huggingface(),
+        generation_config={},
+        preprocessor_config=default_preprocessor(config.num_mel_bins),
+        tokenizer_config={},
+        tokenizer={},
+    )
+    return Checkpoint(config=config, params={}, files=files)
+
+
+def _student_name(config: DistilConfig, shape: WhisperConfig) -> str:
+    name = f" {config.model_name_or_path}" if config.model_name_or_path else ""
+    return f"a student{name} of {shape.encoder_layers} encoder and {shape.decoder_layers} decoder layers"
+
+
+def _notes(config: PlanConfig) -> tuple[str, ...]:
+    notes = []
+    if config.what == "generate":
+        notes.append("one token per sample and step; encoder and prompt are not in the time")
+        if str(config.mesh_shape) != "data=-1,fsdp=1,tensor=1":
+            notes.append(f"mesh {config.mesh} is that of training: decoding is planned with whole weights")
+        return tuple(notes)
+    notes.append(f"label_length {config.label_length}: a step costs less where labels are shorter")
+    if config.max_steps is None:
+        notes.append("max_steps is not given: the length of the run is unknown without its data")
+    if config.parallelism == "pmap":
+        notes.append("parallelism pmap is planned as jit over data: every device does the same work")
+    if config.model_name_or_path and config.teacher_model_name_or_path and config.freeze_encoder:
+        notes.append("encoders of student and teacher are taken to be one if their shapes are equal")
+    if config.cache_encoder_states:
+        notes.append("encoder states are taken from their cache: the first epoch is slower")
+    return tuple(notes)
+
+
+def _write(path: Path, figures: dict[str, Any]) -> None:
+    try:
+        path.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"json {str(path)!r} cannot be written: {error.strerror}") from error

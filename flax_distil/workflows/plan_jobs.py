@@ -1,0 +1,182 @@
+"""The programs that a plan compiles: those of a real run, described instead of allocated."""
+
+import functools
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+
+from flax_distil.audio import CHUNK_SAMPLES
+from flax_distil.core import Array, Params
+from flax_distil.generation import DecodingRules, GreedyResult, greedy_search
+from flax_distil.model import ComputeOptions, WhisperConfig, bind_decoder, whisper_shapes
+from flax_distil.parallel import BATCH, REPLICATED, ROWS, JitRunner
+from flax_distil.planning import (
+    Job,
+    ProgramCosts,
+    StepWork,
+    bytes_per_chip,
+    decode_step_bytes,
+    decode_step_flop,
+    program_costs,
+)
+from flax_distil.text import SpecialTokens
+from flax_distil.text.special_tokens import TIMESTAMP_COUNT
+from flax_distil.workflows.distil_layout import DistilLayout
+from flax_distil.workflows.distil_programs import DistilPrograms
+
+if TYPE_CHECKING:
+    from flax_distil.workflows.plan import PlanConfig
+
+_PROMPT_LENGTH = 4  # start, language, task, no timestamps
+
+
+def training_job(
+    config: "PlanConfig", runner: JitRunner, student: WhisperConfig, teacher: WhisperConfig | None
+) -> Job:
+    """Return the training step of a run.
+
+    Args:
+        config: of the run.
+        runner: over the devices of a topology.
+        student: its shape, with the dropouts of the run.
+        teacher: its shape; None for fine-tuning on labels alone.
+    """
+    teacher = teacher if config.uses_teacher else None
+    shared = teacher is not None and config.freeze_encoder and _same_encoder(student, teacher)
+    layout = DistilLayout(config, runner, student=student, teacher=teacher, shares_encoder=shared)
+    programs = DistilPrograms(config, layout, runner, max_steps=config.planned_steps)
+    placed = layout.state(config.planned_steps)
+    state = runner.describe(placed.shapes, placed.specs)
+    frozen = runner.describe(layout.frozen.shapes, layout.frozen.specs)
+    held = runner.describe(layout.teacher.shapes, layout.teacher.specs)
+    trees = {
+        "teacher": held,
+        "frozen encoder": frozen.get("encoder", {}),
+        "student": [state.params, frozen.get("decoder", {})],
+        "moments": state.opt_state,
+    }
+
+    def described(batch: int) -> dict[str, Any]:
+        return runner.describe_batch(_training_batch(config, student, batch * runner.batch_shards))
+
+    def lower(batch: int) -> tuple[jax.stages.Lowered, Mapping[str, Any]]:
+        arrays = described(batch)
+        return programs.train.lower(state, frozen, held, arrays), {**trees, "batch": arrays}
+
+    def least_bytes(batch: int) -> float:
+        """Every weight and the batch are read, and the state is written."""
+        return float(bytes_per_chip([trees, described(batch), state]))
+
+    def flops(batch: int) -> dict[str, float]:
+        work = StepWork(
+            student=student,
+            teacher=teacher,
+            batch=batch * config.gradient_accumulation_steps,
+            tokens=config.label_length,
+            encodes=not config.cache_encoder_states,
+            teacher_encodes=teacher is not None and not shared,
+            trains_encoder=not config.freeze_encoder,
+            trains_decoder=not config.freeze_decoder,
+            with_kl=config.loss_weights.kl > 0,
+            recomputes=config.gradient_checkpointing == "full",
+        )
+        return {name: flop / runner.mesh.shape["tensor"] for name, flop in work.flop().items()}
+
+    return Job(
+        what="train",
+        lower=lower,
+        flops=flops,
+        least_bytes=least_bytes,
+        costs=program_costs,
+    )
+
+
+def generation_job(config: "PlanConfig", runner: JitRunner, student: WhisperConfig) -> Job:
+    """Return one step of the student's greedy decoding; weights are whole on every device."""
+    dtype, tokens = jnp.dtype(config.compute.dtype), config.label_length - _PROMPT_LENGTH
+    weights = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, dtype), whisper_shapes(student))
+    held = runner.describe(weights)
+    rules = DecodingRules(special=_special_tokens(student.vocab_size))
+    search = functools.partial(_search, student, config.compute, rules, tokens)
+    program = runner.program(runner.per_device(search, arguments=(REPLICATED, BATCH), results=ROWS))
+
+    def lower(batch: int) -> tuple[jax.stages.Lowered, Mapping[str, Any]]:
+        rows = batch * runner.batch_shards
+        arrays = runner.describe_batch(
+            {
+                "states_BSD": jax.ShapeDtypeStruct(
+                    (rows, student.max_source_positions, student.d_model), dtype
+                ),
+                "prompt_BP": jax.ShapeDtypeStruct((rows, _PROMPT_LENGTH), jnp.int32),
+            }
+        )
+        return program.lower(held["decoder"], arrays), {"decoder": held["decoder"], "batch": arrays}
+
+    def costs(text: str) -> ProgramCosts:
+        """Divide what the loops add to the program by the steps they do."""
+        loops = program_costs(text, unknown_trips=tokens)
+        steps = tokens * max(1, loops.unknown_loops)
+        return ProgramCosts().plus(loops.plus(program_costs(text, unknown_trips=0), -1.0), 1 / steps)
+
+    return Job(
+        what="generate",
+        lower=lower,
+        flops=lambda batch: {"decoding": decode_step_flop(student, batch, config.label_length)},
+        least_bytes=lambda batch: decode_step_bytes(student, batch, config.label_length, dtype.itemsize),
+        costs=costs,
+        resident={"encoder": held["encoder"]},
+    )
+
+
+def _training_batch(config: "PlanConfig", student: WhisperConfig, rows: int) -> dict[str, Any]:
+    """Describe what ``BatchFeeder`` feeds."""
+    leading = (config.gradient_accumulation_steps, rows)
+    tokens = (*leading, config.label_length)
+    batch = {
+        "decoder_input_ids_KBT": jax.ShapeDtypeStruct(tokens, jnp.int32),
+        "labels_KBT": jax.ShapeDtypeStruct(tokens, jnp.int32),
+        "loss_mask_KBT": jax.ShapeDtypeStruct(tokens, jnp.bool_),
+    }
+    if config.cache_encoder_states:
+        states = (*leading, student.max_source_positions, student.d_model)
+        return batch | {"states_KBSD": jax.ShapeDtypeStruct(states, jnp.bfloat16)}
+    return batch | {"samples_KBW": jax.ShapeDtypeStruct((*leading, CHUNK_SAMPLES), jnp.float32)}
+
+
+def _same_encoder(student: WhisperConfig, teacher: WhisperConfig) -> bool:
+    return whisper_shapes(student)["encoder"] == whisper_shapes(teacher)["encoder"]
+
+
+def _search(
+    config: WhisperConfig,
+    options: ComputeOptions,
+    rules: DecodingRules,
+    max_new_tokens: int,
+    decoder: Params,
+    batch: Mapping[str, Array],
+) -> GreedyResult:
+    prompt_BP = batch["prompt_BP"]
+    return greedy_search(
+        bind_decoder(config, options, decoder),
+        batch["states_BSD"],
+        prompt_BP,
+        jnp.full(prompt_BP.shape[:1], prompt_BP.shape[1], jnp.int32),
+        rules=rules,
+        max_new_tokens=max_new_tokens,
+    )
+
+
+def _special_tokens(vocab_size: int) -> SpecialTokens:
+    """Lay out a vocabulary without its files: which ids are special does not change the work."""
+    timestamp_begin = max(8, vocab_size - TIMESTAMP_COUNT)
+    return SpecialTokens(
+        eot=timestamp_begin - 8,
+        sot=timestamp_begin - 7,
+        sot_prev=timestamp_begin - 3,
+        no_speech=timestamp_begin - 2,
+        no_timestamps=timestamp_begin - 1,
+        timestamp_begin=timestamp_begin,
+        vocab_size=vocab_size,
+    )
