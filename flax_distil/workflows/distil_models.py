@@ -5,7 +5,6 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import SingleDeviceSharding
 
 from flax_distil.core import InputError, Params, flatten, merge
 from flax_distil.distillation import split_student
@@ -14,6 +13,7 @@ from flax_distil.parallel import Runner
 from flax_distil.weights import Checkpoint, initialise_student, load_checkpoint
 from flax_distil.workflows.distil_config import DistilConfig
 from flax_distil.workflows.distil_layout import DistilLayout, Placed
+from flax_distil.workflows.host_weights import load_on_host
 
 _LONGEST_PROMPT = 4  # tokens: start, language, task, no timestamps
 
@@ -79,7 +79,7 @@ def load_models(config: DistilConfig, runner: Runner) -> DistilModels:
             student and teacher encode apart.
     """
     name = config.teacher_model_name_or_path
-    teacher = _load_on_host(name) if name else None
+    teacher = load_on_host(name) if name else None
     student = _student(config, teacher)
     trainable, frozen = split_student(student.params, config.freezing)
     shared = teacher is not None and config.freeze_encoder and _same_encoder(student, teacher)
@@ -125,22 +125,13 @@ def with_dropouts(config: DistilConfig, student: WhisperConfig) -> WhisperConfig
     return dataclasses.replace(student, **dropouts)
 
 
-def _load_on_host(name: str) -> Checkpoint:
-    """Read a checkpoint beside the devices: they get no more than their own pieces."""
-    try:
-        host = jax.local_devices(backend="cpu")[0]
-    except RuntimeError:  # JAX_PLATFORMS may name the accelerator alone
-        host = jax.local_devices()[0]
-    return load_checkpoint(name, sharding=lambda path: SingleDeviceSharding(host))
-
-
 def exportable_params(config: DistilConfig, trained: Params) -> Params:
     """Return the whole student: trained leaves, and frozen ones as the source has them.
 
     The frozen leaves on the devices may have been rounded for computing, so they are read again.
     """
     name = config.teacher_model_name_or_path
-    teacher = _load_on_host(name) if name and not config.model_name_or_path else None
+    teacher = load_on_host(name) if name and not config.model_name_or_path else None
     _, frozen = split_student(_student(config, teacher).params, config.freezing)
     return merge(trained, frozen)
 
@@ -149,7 +140,7 @@ def _student(config: DistilConfig, teacher: Checkpoint | None, *, config_only: b
     if config.model_name_or_path:
         if config_only:
             return load_checkpoint(config.model_name_or_path, config_only=True)
-        return _load_on_host(config.model_name_or_path)
+        return load_on_host(config.model_name_or_path)
     assert teacher is not None  # DistilConfig refuses a run without either
     layers = config.student_decoder_layers
     if layers is None and config.student_decoder_layer_indices is None:
