@@ -2,7 +2,8 @@
 
 import threading
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +32,15 @@ class SkippedSamples:
 
     def __len__(self) -> int:
         return len(self._by_row)
+
+    @classmethod
+    def joined(cls, parts: Iterable[Iterable[SkippedSample]]) -> "SkippedSamples":
+        """Return what several processes skipped."""
+        joined = cls()
+        for part in parts:
+            for sample in part:
+                joined.add(**asdict(sample))
+        return joined
 
     def add(self, *, index: int, sample_id: str, kind: str, reason: str) -> None:
         """Record one sample; later records of the same row (the next epoch) are ignored."""

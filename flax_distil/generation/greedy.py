@@ -61,7 +61,7 @@ def greedy_search(
     *,
     rules: DecodingRules,
     max_new_tokens: int,
-    token_limit: Int[Array, ""] | None = None,
+    limit_B: Int[Array, " B"] | None = None,
 ) -> GreedyResult:
     """Emit the most likely allowed token of every row until all rows have ended.
 
@@ -73,7 +73,7 @@ def greedy_search(
         prompt_length_B: tokens of each prompt; rows may differ.
         rules: static.
         max_new_tokens: static; P + max_new_tokens ≤ ``max_target_positions``.
-        token_limit: a smaller limit known only at run time.
+        limit_B: smaller limits of single rows, known only at run time.
 
     Raises:
         ValueError: if prompt and new tokens do not fit the model's positions.
@@ -85,7 +85,8 @@ def greedy_search(
             f"{prompt_slots} prompt tokens and {max_new_tokens} new ones exceed the model's "
             f"{decoder.config.max_target_positions} positions"
         )
-    limit = max_new_tokens if token_limit is None else jnp.minimum(token_limit, max_new_tokens)
+    if limit_B is None:
+        limit_B = jnp.full(rows, max_new_tokens, jnp.int32)
     special, layers = rules.special, decoder.unrolled()
     few_slots = min(slots, max(FIRST_SLOTS, prompt_slots + 1))
     cache = decoder.init_cache(states_BSD, few_slots)
@@ -105,10 +106,9 @@ def greedy_search(
 
     def search_up_to(slots: int, search: _Search) -> _Search:
         """Emit until all rows have ended or a cache of so many slots is full."""
-        most = jnp.minimum(limit, slots - prompt_slots)
         return jax.lax.while_loop(
-            lambda search: (search.context.count < most) & ~search.done_B.all(),
-            functools.partial(_emit, decoder, layers, rules),
+            lambda search: (search.context.count < slots - prompt_slots) & ~search.done_B.all(),
+            functools.partial(_emit, decoder, layers, rules, limit_B),
             search,
         )
 
@@ -125,7 +125,9 @@ def greedy_search(
     )
 
 
-def _emit(decoder: Decoder, layers: list[Any], rules: DecodingRules, search: _Search) -> _Search:
+def _emit(
+    decoder: Decoder, layers: list[Any], rules: DecodingRules, limit_B: Int[Array, " B"], search: _Search
+) -> _Search:
     """Take every row's most likely allowed token, and run the decoder on it."""
     end = rules.special.eot
     scores_BV = apply_rules(rules, search.logits_BV, search.context)
@@ -142,5 +144,5 @@ def _emit(decoder: Decoder, layers: list[Any], rules: DecodingRules, search: _Se
         context=search.context.followed_by(token_B, rules.special.timestamp_begin),
         tokens_BT=search.tokens_BT.at[:, column].set(token_B),
         logprobs_BT=search.logprobs_BT.at[:, column].set(logprob_B),
-        done_B=search.done_B | (token_B == end),
+        done_B=search.done_B | (token_B == end) | (column + 1 >= limit_B),
     )

@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 
 from flax_distil.core import Array, Float, Int, WeightLayout
 
@@ -91,7 +92,7 @@ def _gather(
         # A layer out of its stack has one dimension less.
         dimension = dimensions["/".join([*within, *names])] - len(within)
         whole = jax.lax.all_gather(leaf, layout.gather_axis, axis=dimension, tiled=True)
-        return jax.ad_checkpoint.checkpoint_name(whole, STORED_PIECE)
+        return checkpoint_name(whole, STORED_PIECE)
 
     return jax.tree_util.tree_map_with_path(gather, tree)
 

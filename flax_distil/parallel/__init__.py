@@ -1,4 +1,4 @@
-"""How work is laid over devices."""
+"""How work is laid over devices and processes."""
 
 import jax
 
@@ -7,6 +7,7 @@ from flax_distil.parallel.batches import batch_axis, batch_spec
 from flax_distil.parallel.jit_runner import JitRunner
 from flax_distil.parallel.mesh import AXES, BATCH_AXES, DATA_AXIS, FSDP_AXIS, TENSOR_AXIS, MeshShape
 from flax_distil.parallel.pmap_runner import PmapRunner
+from flax_distil.parallel.processes import ProcessConfig, gather_objects, join_processes, together
 from flax_distil.parallel.rules import WEIGHT_RULES, weight_layout, weight_specs
 from flax_distil.parallel.runner import BATCH, REPLICATED, ROWS, Runner
 
@@ -23,11 +24,15 @@ __all__ = [
     "JitRunner",
     "MeshShape",
     "PmapRunner",
+    "ProcessConfig",
     "Runner",
     "batch_axis",
     "batch_spec",
+    "gather_objects",
+    "join_processes",
     "make_runner",
     "single_device",
+    "together",
     "weight_layout",
     "weight_specs",
 ]

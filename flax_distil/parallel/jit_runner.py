@@ -67,6 +67,10 @@ class JitRunner(Runner):
         """See ``Runner.whole``."""
         return tree
 
+    def as_before(self, tree: Any, whole: Any) -> Any:
+        """See ``Runner.as_before``."""
+        return whole
+
     def per_device(self, function: Function, *, arguments: tuple[Any, ...], results: Any) -> Function:
         """See ``Runner.per_device``."""
 

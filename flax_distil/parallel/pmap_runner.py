@@ -64,6 +64,10 @@ class PmapRunner(Runner):
 
         return jax.tree.map(join, tree)
 
+    def as_before(self, tree: Any, whole: Any) -> Any:
+        """See ``Runner.as_before``."""
+        return self.put(whole)
+
     def per_device(self, function: Function, *, arguments: tuple[Any, ...], results: Any) -> Function:
         """See ``Runner.per_device``."""
         return function

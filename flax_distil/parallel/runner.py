@@ -108,6 +108,10 @@ class Runner(abc.ABC):
         """Return global arrays as a checkpoint keeps them, without copying where possible."""
 
     @abc.abstractmethod
+    def as_before(self, tree: Any, whole: Any) -> Any:
+        """Invert :meth:`whole`: return ``whole`` as its original ``tree`` lies."""
+
+    @abc.abstractmethod
     def per_device(self, function: Function, *, arguments: tuple[Any, ...], results: Any) -> Function:
         """Return a function of whole arrays that runs ``function`` on every device's pieces.
 

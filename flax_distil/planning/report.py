@@ -171,7 +171,8 @@ def _time(plan: Plan, figures: Mapping[str, Any]) -> Iterator[str]:
         return
     yield f"  {figures['samples_per_second']:.1f} samples/s"
     if figures["estimated_hours"] is not None:
-        yield f"  {figures['estimated_hours']:.1f} hours for {figures['max_steps']} steps, nothing else counted"
+        hours, steps = figures["estimated_hours"], figures["max_steps"]
+        yield f"  {hours:.1f} hours for {steps} steps: no data loading, evaluation or checkpoint in them"
 
 
 def _found_by(largest: LargestBatch) -> str:

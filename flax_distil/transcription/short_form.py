@@ -1,16 +1,18 @@
-"""Recordings of at most 30 s, in batches: log-mel, encoder and search on the device."""
+"""Recordings of at most 30 s, in batches: log-mel, encoder and search on the devices."""
 
+import dataclasses
+import functools
 import time
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from flax_distil.audio import CHUNK_SAMPLES, log_mel
 from flax_distil.core import Array, Float, InputError, Params
 from flax_distil.generation import DecodingRules, GreedyResult, greedy_search, language_probabilities
-from flax_distil.model import ComputeOptions, WhisperConfig, bind_decoder, bind_encoder
+from flax_distil.model import ComputeOptions, WhisperConfig, bind_decoder, bind_encoder, whisper_shapes
+from flax_distil.parallel import BATCH, ROWS, Runner, single_device, weight_layout
 from flax_distil.text import GenerationSettings, SpecialTokens, WhisperTokenizer
 from flax_distil.transcription.results import Transcript, TranscriptionOptions
 
@@ -45,28 +47,28 @@ class ShortFormTranscriber:
         *,
         options: TranscriptionOptions,
         compute: ComputeOptions,
-        batch_sharding: jax.sharding.Sharding | None = None,
+        runner: Runner | None = None,
     ):
         """Bind weights to options; allocates and compiles nothing.
 
         Args:
             config: shape of the model.
-            params: its whole tree, where it should compute.
+            params: its whole tree, as ``runner.put`` lays it; on one device, arrays as they are.
             tokenizer: of the checkpoint.
             settings: its suppressed tokens and limits.
             options: language, task, timestamps.
             compute: dtype.
-            batch_sharding: how a batch is laid over devices; ``params`` are then replicated.
+            runner: over the devices to use; by default the first one.
 
         Raises:
             InputError: if the options do not fit the vocabulary (a language or a translation
                 asked of an English-only model) or the limit of tokens the model.
         """
-        self._shape = _Shape(config, compute)
+        self._runner = single_device() if runner is None else runner
+        self._shape = _shape(self._runner, config, compute)
         self._params = params
         self._tokenizer = tokenizer
         self._options = options
-        self._batch_sharding = batch_sharding
         special = tokenizer.special
         self._rules = DecodingRules.from_settings(
             settings, special, return_timestamps=options.return_timestamps
@@ -94,22 +96,27 @@ class ShortFormTranscriber:
         return self.collect(self.dispatch(samples_BW, stop_at_once=stop_at_once))
 
     def dispatch(
-        self, samples_BW: Float[np.ndarray | Array, "B W"], *, stop_at_once: bool = False
+        self, samples_BW: Float[np.ndarray, "B W"], *, stop_at_once: bool = False
     ) -> DispatchedBatch:
-        """Send a batch of 16 kHz windows of 30 s to the device, unless it is there, and return at once.
+        """Send this process's 16 kHz windows of 30 s to its devices and return at once.
 
         Only where the language must be detected first does this wait for the encoder.
         """
-        samples = jax.device_put(samples_BW, self._batch_sharding)
-        states_BSD = _encode(self._shape, self._params["encoder"], samples)
-        return self.dispatch_states(states_BSD, stop_at_once=stop_at_once)
+        samples = self._runner.put_batch({"samples_BW": samples_BW})
+        states = self._programs.encode(self._params["encoder"], samples)
+        return self.dispatch_states(states, rows=len(samples_BW), stop_at_once=stop_at_once)
 
     def dispatch_states(
-        self, states_BSD: Float[Array, "B S D"], *, stop_at_once: bool = False
+        self, states: Mapping[str, Array], *, rows: int, stop_at_once: bool = False
     ) -> DispatchedBatch:
-        """Do the same from encoder states already at hand."""
-        rows = states_BSD.shape[0]
-        languages = self._languages(states_BSD)
+        """Do the same from encoder states already on the devices.
+
+        Args:
+            states: ``{"states_BSD": …}``, rows of all processes.
+            rows: how many of them are this process's.
+            stop_at_once: emit one token, to compile and no more.
+        """
+        languages = self._languages(states, rows)
         prompts = [
             self._tokenizer.prompt(
                 language if self._tokenizer.special.is_multilingual else None,
@@ -118,30 +125,32 @@ class ShortFormTranscriber:
             )
             for language in languages
         ]
-        result = _search(
-            self._shape,
-            self._rules,
-            self._max_new_tokens,
-            self._params["decoder"],
-            states_BSD,
-            jnp.asarray(prompts, jnp.int32),
-            jnp.full(rows, len(prompts[0]), jnp.int32),
-            jnp.int32(1 if stop_at_once else self._max_new_tokens),
+        asked = self._runner.put_batch(
+            {
+                "prompt_BP": np.asarray(prompts, np.int32),
+                "prompt_length_B": np.full(rows, len(prompts[0]), np.int32),
+                "limit_B": np.full(rows, 1 if stop_at_once else self._max_new_tokens, np.int32),
+            }
         )
+        result = self._programs.search(self._params["decoder"], {**states, **asked})
         return DispatchedBatch(result, languages)
 
     def collect(self, batch: DispatchedBatch) -> list[Transcript]:
         """Wait for a dispatched batch and return its transcripts in order."""
-        result = jax.device_get(vars(batch.result))
+        result = self._runner.rows(vars(batch.result))
         return [self._transcript(result, row, language) for row, language in enumerate(batch.languages)]
 
-    def _languages(self, states_BSD: Array) -> list[str]:
+    @property
+    def _programs(self) -> "_Programs":
+        return _programs(self._runner, self._shape, self._rules, self._max_new_tokens)
+
+    def _languages(self, states: Mapping[str, Array], rows: int) -> list[str]:
         special = self._tokenizer.special
         if not special.is_multilingual:
-            return ["en"] * states_BSD.shape[0]
+            return ["en"] * rows
         if self._options.language is not None:
-            return [self._options.language] * states_BSD.shape[0]
-        best_B = jax.device_get(_detect(self._shape, special, self._params["decoder"], states_BSD))
+            return [self._options.language] * rows
+        best_B = self._runner.rows(self._programs.detect(self._params["decoder"], states))
         codes = list(special.languages)
         return [codes[index] for index in best_B]
 
@@ -160,37 +169,68 @@ class ShortFormTranscriber:
         )
 
 
-def _encode_samples(shape: _Shape, encoder: Params, samples_BW: Array) -> Array:
-    mel_BRM = log_mel(samples_BW, num_mel_bins=shape.config.num_mel_bins)
-    return bind_encoder(shape.config, shape.compute, encoder)(mel_BRM)[0]
-
-
-def _search_tokens(
-    shape: _Shape,
+def search_program(
+    runner: Runner,
+    config: WhisperConfig,
+    compute: ComputeOptions,
     rules: DecodingRules,
+    *,
     max_new_tokens: int,
-    decoder: Params,
-    states_BSD: Array,
-    prompt_BP: Array,
-    prompt_length_B: Array,
-    token_limit: Array,
-) -> GreedyResult:
-    return greedy_search(
-        bind_decoder(shape.config, shape.compute, decoder),
-        states_BSD,
-        prompt_BP,
-        prompt_length_B,
-        rules=rules,
-        max_new_tokens=max_new_tokens,
-        token_limit=token_limit,
+) -> Callable[..., GreedyResult]:
+    """Return the program of a search, ``(decoder, batch) -> GreedyResult``, as transcribers run it.
+
+    The batch has ``states_BSD``, ``prompt_BP``, ``prompt_length_B`` and ``limit_B``. To look at the program
+    ahead of time: nothing is compiled before it is called or lowered.
+    """
+    return _programs(runner, _shape(runner, config, compute), rules, max_new_tokens).search
+
+
+def _shape(runner: Runner, config: WhisperConfig, compute: ComputeOptions) -> _Shape:
+    specs = runner.weight_specs(whisper_shapes(config))
+    return _Shape(config, dataclasses.replace(compute, layout=weight_layout(specs)))
+
+
+class _Programs(NamedTuple):
+    """Compiled once for all transcribers of a shape on the same devices."""
+
+    encode: Callable[..., dict[str, Array]]
+    search: Callable[..., GreedyResult]
+    detect: Callable[..., Array]
+
+
+@functools.lru_cache(maxsize=32)
+def _programs(runner: Runner, shape: _Shape, rules: DecodingRules, max_new_tokens: int) -> _Programs:
+    specs = runner.weight_specs(whisper_shapes(shape.config))
+
+    def compiled(function: Callable[..., Any], weights: str) -> Callable[..., Any]:
+        return runner.program(runner.per_device(function, arguments=(specs[weights], BATCH), results=ROWS))
+
+    return _Programs(
+        encode=compiled(functools.partial(_encode, shape), "encoder"),
+        search=compiled(functools.partial(_search, shape, rules, max_new_tokens), "decoder"),
+        detect=compiled(functools.partial(_detect, shape, rules.special), "decoder"),
     )
 
 
-def _most_likely_language(shape: _Shape, special: SpecialTokens, decoder: Params, states_BSD: Array) -> Array:
+def _encode(shape: _Shape, encoder: Params, batch: Mapping[str, Array]) -> dict[str, Array]:
+    mel_BRM = log_mel(batch["samples_BW"], num_mel_bins=shape.config.num_mel_bins)
+    return {"states_BSD": bind_encoder(shape.config, shape.compute, encoder)(mel_BRM)[0]}
+
+
+def _search(
+    shape: _Shape, rules: DecodingRules, max_new_tokens: int, decoder: Params, batch: Mapping[str, Array]
+) -> GreedyResult:
+    return greedy_search(
+        bind_decoder(shape.config, shape.compute, decoder),
+        batch["states_BSD"],
+        batch["prompt_BP"],
+        batch["prompt_length_B"],
+        rules=rules,
+        max_new_tokens=max_new_tokens,
+        limit_B=batch["limit_B"],
+    )
+
+
+def _detect(shape: _Shape, special: SpecialTokens, decoder: Params, batch: Mapping[str, Array]) -> Array:
     bound = bind_decoder(shape.config, shape.compute, decoder)
-    return language_probabilities(bound, states_BSD, special).argmax(axis=1)
-
-
-_encode = jax.jit(_encode_samples, static_argnums=0)
-_search = jax.jit(_search_tokens, static_argnums=(0, 1, 2))
-_detect = jax.jit(_most_likely_language, static_argnums=(0, 1))
+    return language_probabilities(bound, batch["states_BSD"], special).argmax(axis=1)

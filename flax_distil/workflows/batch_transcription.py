@@ -1,4 +1,4 @@
-"""Every recording of a data set through a checkpoint, in batches over all local devices."""
+"""Every recording of a data set through a checkpoint, in batches over the devices of all processes."""
 
 import dataclasses
 import time
@@ -8,7 +8,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import NamedSharding, PartitionSpec
 from tqdm import tqdm
 
 from flax_distil.audio import CHUNK_SECONDS
@@ -16,10 +15,11 @@ from flax_distil.core import InputError
 from flax_distil.data import EvaluationPipeline, PipelineConfig, SkippedSamples, SpeechData
 from flax_distil.data.samples import TOO_LONG
 from flax_distil.metrics import Throughput
-from flax_distil.parallel import batch_spec, data_mesh
+from flax_distil.model import whisper_shapes
 from flax_distil.text import Normaliser, normaliser
 from flax_distil.transcription import DispatchedBatch, ShortFormTranscriber, Transcript
 from flax_distil.weights import load_checkpoint
+from flax_distil.workflows.host_weights import load_on_host
 from flax_distil.workflows.tokenizer import read_tokenizer
 from flax_distil.workflows.transcription_config import TranscriptionConfig
 
@@ -48,7 +48,7 @@ class TranscribedSet:
 
 
 class BatchTranscriber:
-    """A checkpoint for whole data sets, on every local device.
+    """A checkpoint for whole data sets, on the devices of all processes.
 
     Its weights are read when they are first needed: make it before the data are opened, and
     whatever does not fit is known before anything large is read.
@@ -65,7 +65,7 @@ class BatchTranscriber:
         Raises:
             InputError: if there is no such checkpoint, or the options do not fit it.
         """
-        self._config, self._mesh = config, data_mesh()
+        self._config, self._runner = config, config.make_runner()
         described = load_checkpoint(config.model_name_or_path, config_only=True)
         self._shape = described.config
         self._tokenizer, self._settings = read_tokenizer(described.files)
@@ -77,26 +77,24 @@ class BatchTranscriber:
         self._transcriber({})  # it checks the options, and touches no weights before the first batch
 
     def load(self) -> ShortFormTranscriber:
-        """Read the weights onto all devices, unless they are there, and return the transcriber.
+        """Read the weights onto the devices, unless they are there, and return the transcriber.
 
         Raises:
             InputError: if tensors are missing, unexpected or misshapen.
         """
         if self._loaded is None:
-            everywhere = NamedSharding(self._mesh, PartitionSpec())
-            checkpoint = load_checkpoint(
-                self._config.model_name_or_path,
-                dtype=jnp.dtype(self._config.dtype),
-                sharding=lambda path: everywhere,
-            )
+            dtype = jnp.dtype(self._config.dtype)
+            checkpoint = load_on_host(self._config.model_name_or_path, dtype=dtype)
             self.parameters = sum(leaf.size for leaf in jax.tree.leaves(checkpoint.params))
-            self._loaded = self._transcriber(checkpoint.params)
+            specs = self._runner.weight_specs(whisper_shapes(self._shape))
+            self._loaded = self._transcriber(self._runner.put(checkpoint.params, specs))
         return self._loaded
 
     def batch_size(self, samples: int) -> int:
-        """Return the rows of a batch over all devices: no more than ``samples`` need."""
-        devices = self._mesh.size
-        return devices * min(self._config.per_device_eval_batch_size, -(-samples // devices))
+        """Return the rows of this process's batches: no more than ``samples`` need."""
+        parts = self._runner.batch_shards
+        per_device = min(self._config.per_device_eval_batch_size, -(-samples // parts))
+        return self._runner.local_batch_shards * per_device
 
     def transcribe(self, data: SpeechData, *, num_workers: int | None = None) -> TranscribedSet:
         """Transcribe every recording that can be read and is not too long.
@@ -110,7 +108,14 @@ class BatchTranscriber:
             compile_seconds = transcriber.warm_up(batch_size)
             self._compiled.add(batch_size)
         pipeline = EvaluationPipeline(
-            data, PipelineConfig(batch_size=batch_size, num_threads=num_workers), too_long="skip"
+            data,
+            PipelineConfig(
+                batch_size=batch_size,
+                num_threads=num_workers,
+                shard_index=self._runner.shard_index,
+                shard_count=self._runner.shard_count,
+            ),
+            too_long="skip",
         )
         found: list[tuple[int, str, str, float, Transcript]] = []
         start = time.perf_counter()
@@ -147,7 +152,7 @@ class BatchTranscriber:
             self._settings,
             options=self._config.options,
             compute=self._config.compute,
-            batch_sharding=NamedSharding(self._mesh, batch_spec("samples_BW")),
+            runner=self._runner,
         )
 
     def _normaliser(self) -> Normaliser:

@@ -10,12 +10,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import Mesh
 
 from flax_distil.core import Array, InputError, Params
-from flax_distil.data import TrainingPipeline, weights_fingerprint
-from flax_distil.distillation import TrainState, init_state, learning_rate_schedule
-from flax_distil.parallel import data_mesh, put_replicated
+from flax_distil.data import SkippedSamples, weights_fingerprint
+from flax_distil.distillation import TrainState, learning_rate_schedule
+from flax_distil.parallel import Runner, gather_objects, together
 from flax_distil.weights import TrainingCheckpoints, export_checkpoint
 from flax_distil.workflows.distil_config import DistilConfig
 from flax_distil.workflows.distil_data import (
@@ -41,6 +40,9 @@ log = logging.getLogger(__name__)
 
 CHECKPOINTS_NAME = "checkpoints"
 
+_STEPS_IN_FLIGHT = 2
+"""Steps that may wait on the devices: one runs while the batch of the next is sent."""
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DistilResult:
@@ -65,36 +67,52 @@ def run_distillation(config: DistilConfig) -> DistilResult:
     Raises:
         InputError: if models, data or flags do not fit; before anything is compiled or written.
     """
-    folder = _checked_output(config)
-    mesh = data_mesh()
-    described = check_models(config)
+    runner = config.make_runner()
+    leads = jax.process_index() == 0
+    folder = together(lambda: _checked_output(config) if leads else config.output_path.absolute())
+    described = together(lambda: check_models(config))
     tokenizer, settings = read_tokenizer(described.files)
-    data = load_data(config, tokenizer)
-    batch_size = config.per_device_train_batch_size * mesh.size * config.gradient_accumulation_steps
+    data = together(lambda: load_data(config, tokenizer))
+    if config.cache_encoder_states and runner.shard_count > 1:
+        raise InputError("cache_encoder_states is set, but only one process can write the encoder states")
+    batch_size = config.per_device_train_batch_size * runner.batch_shards * config.gradient_accumulation_steps
     max_steps = config.max_steps or math.ceil(config.num_train_epochs * len(data.train) / batch_size)
     config.optimiser(max_steps)  # checks the schedule before weights are read
-    models = load_models(config, mesh)
-    _prepare_output(folder, overwrite=config.overwrite_output_dir)
-    programs = DistilPrograms(config, models, mesh, max_steps=max_steps)
-    evaluator = StudentEvaluator(config, data, models, programs, mesh, tokenizer=tokenizer, settings=settings)
-    run = _Run(config, data, models, programs, evaluator, mesh, max_steps=max_steps, batch_size=batch_size)
+    models = load_models(config, runner)
+    if leads:
+        _prepare_output(folder, overwrite=config.overwrite_output_dir)
+    gather_objects(None)  # the folder is there for all
+    programs = DistilPrograms(config, models.layout, runner, max_steps=max_steps)
+    evaluator = StudentEvaluator(
+        config, data, models, programs, runner, tokenizer=tokenizer, settings=settings
+    )
+    run = _Run(config, data, models, programs, evaluator, runner, max_steps=max_steps)
     with TrainingCheckpoints(
         folder / CHECKPOINTS_NAME, save_total_limit=config.save_total_limit
     ) as checkpoints:
         state, evaluation = run.train(checkpoints)
-    if data.skipped:
-        log.warning("%s", data.skipped.report())
+    skipped = SkippedSamples.joined(gather_objects(data.skipped.samples()))
+    if skipped and leads:
+        log.warning("%s", skipped.report())
+    trained = runner.fetch(state.params)
+    error = together(lambda: _export(config, models, trained, folder) if leads else None)
+    return DistilResult(
+        output_dir=folder, steps=int(runner.fetch(state.step)), evaluation=evaluation, upload_error=error
+    )
+
+
+def _export(config: DistilConfig, models: DistilModels, trained: Params, folder: Path) -> str | None:
+    """Write the student and upload it if asked to; return why the upload failed."""
     export_checkpoint(
-        exportable_params(config, state.params),
+        exportable_params(config, trained),
         models.student.config,
         folder,
         files=models.student.files,
         dtype=jnp.dtype(config.export_dtype),
     )
-    error = None
-    if config.push_to_hub:
-        error = upload(folder, repo_id=config.hub_model_id, private=config.hub_private_repo)
-    return DistilResult(output_dir=folder, steps=int(state.step), evaluation=evaluation, upload_error=error)
+    if not config.push_to_hub:
+        return None
+    return upload(folder, repo_id=config.hub_model_id, private=config.hub_private_repo)
 
 
 class _Run:
@@ -107,26 +125,25 @@ class _Run:
         models: DistilModels,
         programs: DistilPrograms,
         evaluator: StudentEvaluator,
-        mesh: Mesh,
+        runner: Runner,
         *,
         max_steps: int,
-        batch_size: int,
     ):
         self.config, self.data, self.models = config, data, models
-        self.programs, self.evaluator, self.mesh = programs, evaluator, mesh
+        self.programs, self.evaluator, self.runner = programs, evaluator, runner
         self.max_steps = max_steps
         self.cache = None
         if config.cache_encoder_states:
             shape = models.student.config.max_source_positions, models.student.config.d_model
             self.cache = open_cache(config, data.train, shape, self._encoder_fingerprint())
         self.feeder = BatchFeeder(
-            mesh,
+            runner,
             micro_batches=config.gradient_accumulation_steps,
             encode=programs.encode,
             encoder=models.frozen.get("encoder", {}),
             cache=self.cache,
         )
-        self.pipeline = training_pipeline(config, data, batch_size, self.cache)
+        self.pipeline = training_pipeline(config, data, runner, self.cache)
 
     def train(self, checkpoints: TrainingCheckpoints) -> tuple[TrainState, dict[str, dict[str, float]]]:
         """Train to the last step; the pipeline is closed whatever happens."""
@@ -139,24 +156,30 @@ class _Run:
 
     def _train(self, checkpoints: TrainingCheckpoints) -> tuple[TrainState, dict[str, dict[str, float]]]:
         config = self.config
-        state = put_replicated(init_state(self.models.trainable, self.programs.optimiser), self.mesh)
+        state = self.programs.init(self.models.trainable)
         first_step = 0
         if config.resume_from_checkpoint:
-            state, first_step = _resume(config, checkpoints, state, self.pipeline)
-        key = put_replicated(jax.random.key(config.seed), self.mesh)
+            state, first_step = self._resume(checkpoints, state)
         evaluation: dict[str, dict[str, float]] = {}
-        with TrainingLog(config.output_path, max_steps=self.max_steps, first_step=first_step) as logs:
-            interval = _Interval(config, logs, self.max_steps)
+        with TrainingLog(
+            config.output_path,
+            max_steps=self.max_steps,
+            first_step=first_step,
+            active=jax.process_index() == 0,
+        ) as logs:
+            interval = _Interval(config, logs, self.runner, self.max_steps)
             for step in range(first_step + 1, self.max_steps + 1):
                 batch = next(self.pipeline)
-                seconds = float(batch["duration_B"].sum())
+                seconds = float(batch["duration_B"].sum()) * self.runner.shard_count
+                samples = len(batch["valid_B"]) * self.runner.shard_count
                 state, metrics = self.programs.train(
-                    state, self.models.frozen, self.models.teacher_params, self.feeder.feed(batch), key
+                    state, self.models.frozen, self.models.teacher_params, self.feeder.feed(batch)
                 )
-                interval.add(step, metrics, samples=len(batch["valid_B"]), audio_seconds=seconds)
+                interval.add(step, metrics, samples=samples, audio_seconds=seconds)
                 last = step == self.max_steps
                 if last or step % config.save_steps == 0:  # before an evaluation, which may fail
-                    checkpoints.save(step, state, {"pipeline": self.pipeline.get_state()})
+                    positions = gather_objects(self.pipeline.get_state())
+                    checkpoints.save(step, self.runner.whole(state), {"pipelines": positions})
                     if self.cache is not None:
                         self.cache.flush()
                 if self.data.evaluation and (last or (config.eval_steps and step % config.eval_steps == 0)):
@@ -165,6 +188,21 @@ class _Run:
                     interval.restart_clock()
             interval.flush()
         return state, evaluation
+
+    def _resume(self, checkpoints: TrainingCheckpoints, state: TrainState) -> tuple[TrainState, int]:
+        wanted: Any = self.config.resume_from_checkpoint
+        template = self.runner.whole(state)
+        restored = checkpoints.restore(template, None if wanted == "latest" else int(wanted))
+        positions = restored.data["pipelines"]
+        if len(positions) != jax.process_count():
+            raise InputError(
+                f"the run to resume had {len(positions)} processes and this one has {jax.process_count()}: "
+                "resume it on as many"
+            )
+        self.pipeline.set_state(positions[jax.process_index()])
+        checkpoints.drop_after(restored.step)
+        log.info("resuming after step %d", restored.step)
+        return self.runner.as_before(state, restored.state), restored.step
 
     def _evaluate(self, step: int, params: Params, logs: TrainingLog) -> dict[str, dict[str, float]]:
         results = self.evaluator.evaluate(params)
@@ -182,7 +220,8 @@ class _Run:
 class _Interval:
     """Figures between two log lines; those of a step are fetched after the next one is dispatched."""
 
-    def __init__(self, config: DistilConfig, logs: TrainingLog, max_steps: int):
+    def __init__(self, config: DistilConfig, logs: TrainingLog, runner: Runner, max_steps: int):
+        self._runner = runner
         self._logs, self._every = logs, config.logging_steps
         self._schedule = learning_rate_schedule(config.optimiser(max_steps))
         self._waiting: list[tuple[int, dict[str, Array]]] = []
@@ -194,6 +233,8 @@ class _Interval:
         if self._waiting and self._waiting[-1][0] % self._every == 0:
             self.flush()
         self._waiting.append((step, metrics))
+        if len(self._waiting) > _STEPS_IN_FLIGHT:  # batches sent ahead take memory
+            jax.block_until_ready(self._waiting[-1 - _STEPS_IN_FLIGHT][1])
         self._samples += samples
         self._audio_seconds += audio_seconds
         self._logs.advance(step)
@@ -203,7 +244,7 @@ class _Interval:
         if not self._waiting:
             return
         step = self._waiting[-1][0]
-        fetched = jax.device_get([metrics for _, metrics in self._waiting])
+        fetched = self._runner.fetch([metrics for _, metrics in self._waiting])
         seconds = time.perf_counter() - self._start
         figures = {name: sum(float(m[name]) for m in fetched) / len(fetched) for name in fetched[0]}
         figures |= {
@@ -246,14 +287,3 @@ def _prepare_output(folder: Path, *, overwrite: bool) -> None:
             shutil.rmtree(folder / name, ignore_errors=True)
     make_folder(folder)
     (folder / METRICS_NAME).touch()  # from now on the folder is known as a run's, wherever that stops
-
-
-def _resume(
-    config: DistilConfig, checkpoints: TrainingCheckpoints, state: TrainState, pipeline: TrainingPipeline
-) -> tuple[TrainState, int]:
-    wanted: Any = config.resume_from_checkpoint
-    restored = checkpoints.restore(state, None if wanted == "latest" else int(wanted))
-    pipeline.set_state(restored.data["pipeline"])
-    checkpoints.drop_after(restored.step)
-    log.info("resuming after step %d", restored.step)
-    return restored.state, restored.step

@@ -319,8 +319,8 @@ class DistilConfig(ParallelConfig):
         axes = () if self.teacher_sharding == "none" else tuple(self.teacher_sharding.split(","))
         if unknown := [axis for axis in axes if axis not in ("fsdp", "tensor")]:
             raise InputError(
-                f"teacher_sharding {self.teacher_sharding!r} names {unknown[0]!r}: expected fsdp,tensor, fsdp, "
-                "tensor or none"
+                f"teacher_sharding {self.teacher_sharding!r} names {unknown[0]!r}: expected "
+                "fsdp,tensor, fsdp, tensor or none"
             )
         return axes
 

@@ -4,13 +4,12 @@ import time
 from typing import Any
 
 import jax
-from jax.sharding import Mesh, NamedSharding
 
 from flax_distil.core import Params, merge
 from flax_distil.data import EvaluationPipeline, PipelineConfig, SpeechData
 from flax_distil.distillation import TokenLossSums
 from flax_distil.metrics import ErrorCounts, word_errors
-from flax_distil.parallel import batch_spec, put_batch
+from flax_distil.parallel import Runner, gather_objects
 from flax_distil.text import GenerationSettings, WhisperTokenizer, normaliser
 from flax_distil.transcription import ShortFormTranscriber, TranscriptionOptions
 from flax_distil.workflows.distil_config import DistilConfig
@@ -28,14 +27,14 @@ class StudentEvaluator:
         data: DistilData,
         models: DistilModels,
         programs: DistilPrograms,
-        mesh: Mesh,
+        runner: Runner,
         *,
         tokenizer: WhisperTokenizer,
         settings: GenerationSettings,
     ):
         """Describe the evaluation; nothing is compiled before the first."""
         self._config, self._data, self._models = config, data, models
-        self._programs, self._mesh = programs, mesh
+        self._programs, self._runner = programs, runner
         self._tokenizer, self._settings = tokenizer, settings
         language = config.language if tokenizer.special.is_multilingual else "en"
         self._normalise = normaliser(language if config.task == "transcribe" else "en")
@@ -58,7 +57,7 @@ class StudentEvaluator:
                 max_new_tokens=self._config.generation_max_length,
             ),
             compute=self._config.compute,
-            batch_sharding=NamedSharding(self._mesh, batch_spec("samples_BW")),
+            runner=self._runner,
         )
         return {data.name: self._evaluate_set(data, params, transcriber) for data in self._data.evaluation}
 
@@ -66,10 +65,16 @@ class StudentEvaluator:
         self, data: SpeechData, params: Params, transcriber: ShortFormTranscriber
     ) -> dict[str, float]:
         start = time.perf_counter()
-        batch_size = self._config.per_device_eval_batch_size * self._mesh.size
+        runner = self._runner
+        batch_size = self._config.per_device_eval_batch_size * runner.local_batch_shards
         pipeline = EvaluationPipeline(
             data,
-            PipelineConfig(batch_size=batch_size, num_threads=self._config.dataloader_num_workers),
+            PipelineConfig(
+                batch_size=batch_size,
+                num_threads=self._config.dataloader_num_workers,
+                shard_index=runner.shard_index,
+                shard_count=runner.shard_count,
+            ),
             labels=self._data.labels,
             too_long="skip",
         )
@@ -85,24 +90,26 @@ class StudentEvaluator:
                 if real
             ]
             errors += word_errors([r for r, _ in pairs], [t for _, t in pairs], self._normalise)
+        # The sums are global already; processes of one tensor group transcribed the same rows.
+        parts = dict(gather_objects((runner.shard_index, (errors, samples, len(pipeline.skipped)))))
         figures = {
-            "wer": errors.wer,
-            "samples": samples,
-            "skipped": len(pipeline.skipped),
+            "wer": sum((part[0] for part in parts.values()), ErrorCounts()).wer,
+            "samples": sum(part[1] for part in parts.values()),
+            "skipped": sum(part[2] for part in parts.values()),
             "seconds": time.perf_counter() - start,
         }
-        return figures if sums is None else _per_token(jax.device_get(sums)) | figures
+        return figures if sums is None else _per_token(runner.fetch(sums)) | figures
 
     def _run_batch(self, batch: dict[str, Any], params: Params, transcriber: ShortFormTranscriber) -> tuple:
         """Dispatch the losses and the search of one batch, then wait for the transcripts."""
         models, arrays = self._models, {name: batch[name] for name in LABEL_ARRAYS}
-        sent = put_batch(arrays | {"samples_BW": batch["samples_BW"]}, self._mesh)
+        sent = self._runner.put_batch(arrays | {"samples_BW": batch["samples_BW"]})
+        encoder = merge(params, models.frozen)["encoder"]
+        states = self._programs.encode(encoder, {"samples_BW": sent["samples_BW"]})
+        handle = transcriber.dispatch_states(states, rows=len(batch["valid_B"]))
         if self._config.freeze_encoder and "encoder" not in models.teacher_params:
-            samples = {"samples_BW": sent.pop("samples_BW")}
-            sent |= self._programs.encode(models.frozen["encoder"], samples)
-            handle = transcriber.dispatch_states(sent["states_BSD"])
-        else:
-            handle = transcriber.dispatch(sent["samples_BW"])
+            del sent["samples_BW"]
+            sent |= states
         sums = self._programs.evaluate(params, models.frozen, models.teacher_params, sent)
         return sums, transcriber.collect(handle)
 

@@ -7,7 +7,6 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import SingleDeviceSharding
 
 from flax_distil.core import InputError, Params, flatten, merge
 from flax_distil.distillation import split_student
@@ -16,6 +15,7 @@ from flax_distil.parallel import Runner
 from flax_distil.weights import Checkpoint, initialise_student, load_checkpoint
 from flax_distil.workflows.distil_config import DistilConfig
 from flax_distil.workflows.distil_layout import DistilLayout, Placed
+from flax_distil.workflows.host_weights import load_on_host
 
 _LONGEST_PROMPT = 4  # tokens: start, language, task, no timestamps
 
@@ -95,8 +95,8 @@ def load_models(config: DistilConfig, runner: Runner) -> DistilModels:
             student and teacher encode apart.
     """
     name = config.teacher_model_name_or_path
-    teacher = _load_on_host(name) if name else None
-    student = _student(config, teacher, _load_on_host)
+    teacher = load_on_host(name) if name else None
+    student = _student(config, teacher, load_on_host)
     trainable, frozen = split_student(student.params, config.freezing)
     shared = teacher is not None and config.freeze_encoder and _same_encoder(student, teacher)
     teacher_params: Params = {}
@@ -141,23 +141,14 @@ def with_dropouts(config: DistilConfig, student: WhisperConfig) -> WhisperConfig
     return dataclasses.replace(student, **dropouts)
 
 
-def _load_on_host(name: str) -> Checkpoint:
-    """Read a checkpoint beside the devices: they get no more than their own pieces."""
-    try:
-        host = jax.local_devices(backend="cpu")[0]
-    except RuntimeError:  # JAX_PLATFORMS may name the accelerator alone
-        host = jax.local_devices()[0]
-    return load_checkpoint(name, sharding=lambda path: SingleDeviceSharding(host))
-
-
 def exportable_params(config: DistilConfig, trained: Params) -> Params:
     """Return the whole student: trained leaves, and frozen ones as the source has them.
 
     The frozen leaves on the devices may have been rounded for computing, so they are read again.
     """
     name = config.teacher_model_name_or_path
-    teacher = _load_on_host(name) if name and not config.model_name_or_path else None
-    _, frozen = split_student(_student(config, teacher, _load_on_host).params, config.freezing)
+    teacher = load_on_host(name) if name and not config.model_name_or_path else None
+    _, frozen = split_student(_student(config, teacher, load_on_host).params, config.freezing)
     return merge(trained, frozen)
 
 

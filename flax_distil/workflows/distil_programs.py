@@ -19,6 +19,7 @@ from flax_distil.distillation import (
     init_state,
     make_optimiser,
 )
+from flax_distil.model import ComputeOptions
 from flax_distil.parallel import BATCH, REPLICATED, ROWS, Runner
 from flax_distil.workflows.distil_config import DistilConfig
 from flax_distil.workflows.distil_layout import DistilLayout
@@ -65,8 +66,11 @@ class DistilPrograms:
             )
         )
         encoder = layout.whole_student().specs["encoder"]
+        options = step.teacher_options if config.freeze_encoder else step.student_options
         self.encode = runner.program(
-            runner.per_device(functools.partial(_encode, step), arguments=(encoder, BATCH), results=ROWS)
+            runner.per_device(
+                functools.partial(_encode, step, options), arguments=(encoder, BATCH), results=ROWS
+            )
         )
 
 
@@ -104,6 +108,8 @@ def _evaluate(
     return eval_step(step, params, frozen, teacher, _with_mel(batch, step.student.num_mel_bins))
 
 
-def _encode(step: StepConfig, encoder: Params, batch: Mapping[str, Array]) -> dict[str, Array]:
+def _encode(
+    step: StepConfig, options: ComputeOptions, encoder: Params, batch: Mapping[str, Array]
+) -> dict[str, Array]:
     mel_BRM = _with_mel(batch, step.student.num_mel_bins)["mel_BRM"]
-    return {"states_BSD": encode(step.student, step.teacher_options, encoder, mel_BRM)}
+    return {"states_BSD": encode(step.student, options, encoder, mel_BRM)}

@@ -2,12 +2,14 @@
 
 import dataclasses
 
-from flax_distil.parallel import MeshShape, Runner, make_runner
+import jax
+
+from flax_distil.parallel import MeshShape, ProcessConfig, Runner, join_processes, make_runner
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ParallelConfig:
-    """How work is laid over devices.
+class ParallelConfig(ProcessConfig):
+    """How work is laid over devices and processes.
 
     Attributes:
         parallelism: jit (meshes, named shardings) or pmap (every device a whole copy of the model).
@@ -27,9 +29,12 @@ class ParallelConfig:
         return MeshShape.parse(self.mesh)
 
     def make_runner(self) -> Runner:
-        """Return the runner over the devices of all processes.
+        """Join the other processes and return the runner over the devices of all.
 
         Raises:
-            InputError: if the mesh does not fit the devices, or ``parallelism`` is unknown.
+            InputError: if a process is missing, the mesh does not fit the devices, or ``parallelism`` is
+                unknown.
         """
+        if not jax.distributed.is_initialized():  # an embedding program may have joined already
+            join_processes(self)
         return make_runner(self.parallelism, self.mesh_shape, shard_vocabulary=self.shard_vocabulary)

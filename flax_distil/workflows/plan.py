@@ -134,8 +134,6 @@ def _notes(config: PlanConfig) -> tuple[str, ...]:
     notes = []
     if config.what == "generate":
         notes.append("one token per sample and step; encoder and prompt are not in the time")
-        if str(config.mesh_shape) != "data=-1,fsdp=1,tensor=1":
-            notes.append(f"mesh {config.mesh} is that of training: decoding is planned with whole weights")
         return tuple(notes)
     notes.append(f"label_length {config.label_length}: a step costs less where labels are shorter")
     if config.max_steps is None:

@@ -1,6 +1,5 @@
 """The programs that a plan compiles: those of a real run, described instead of allocated."""
 
-import functools
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -8,10 +7,9 @@ import jax
 import jax.numpy as jnp
 
 from flax_distil.audio import CHUNK_SAMPLES
-from flax_distil.core import Array, Params
-from flax_distil.generation import DecodingRules, GreedyResult, greedy_search
-from flax_distil.model import ComputeOptions, WhisperConfig, bind_decoder, whisper_shapes
-from flax_distil.parallel import BATCH, REPLICATED, ROWS, JitRunner
+from flax_distil.generation import DecodingRules
+from flax_distil.model import WhisperConfig, whisper_shapes
+from flax_distil.parallel import JitRunner
 from flax_distil.planning import (
     Job,
     ProgramCosts,
@@ -23,6 +21,7 @@ from flax_distil.planning import (
 )
 from flax_distil.text import SpecialTokens
 from flax_distil.text.special_tokens import TIMESTAMP_COUNT
+from flax_distil.transcription import search_program
 from flax_distil.workflows.distil_layout import DistilLayout
 from flax_distil.workflows.distil_programs import DistilPrograms
 
@@ -94,25 +93,25 @@ def training_job(
 
 
 def generation_job(config: "PlanConfig", runner: JitRunner, student: WhisperConfig) -> Job:
-    """Return one step of the student's greedy decoding; weights are whole on every device."""
+    """Return one step of the student's greedy decoding."""
     dtype, tokens = jnp.dtype(config.compute.dtype), config.label_length - _PROMPT_LENGTH
     weights = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, dtype), whisper_shapes(student))
-    held = runner.describe(weights)
+    held = runner.describe(weights, runner.weight_specs(weights))
+    shares = runner.mesh.shape["tensor"]  # devices that decode one row together
     rules = DecodingRules(special=_special_tokens(student.vocab_size))
-    search = functools.partial(_search, student, config.compute, rules, tokens)
-    program = runner.program(runner.per_device(search, arguments=(REPLICATED, BATCH), results=ROWS))
+    search = search_program(runner, student, config.compute, rules, max_new_tokens=tokens)
 
     def lower(batch: int) -> tuple[jax.stages.Lowered, Mapping[str, Any]]:
-        rows = batch * runner.batch_shards
+        rows, states = batch * runner.batch_shards, (student.max_source_positions, student.d_model)
         arrays = runner.describe_batch(
             {
-                "states_BSD": jax.ShapeDtypeStruct(
-                    (rows, student.max_source_positions, student.d_model), dtype
-                ),
+                "states_BSD": jax.ShapeDtypeStruct((rows, *states), dtype),
                 "prompt_BP": jax.ShapeDtypeStruct((rows, _PROMPT_LENGTH), jnp.int32),
+                "prompt_length_B": jax.ShapeDtypeStruct((rows,), jnp.int32),
+                "limit_B": jax.ShapeDtypeStruct((rows,), jnp.int32),
             }
         )
-        return program.lower(held["decoder"], arrays), {"decoder": held["decoder"], "batch": arrays}
+        return search.lower(held["decoder"], arrays), {"decoder": held["decoder"], "batch": arrays}
 
     def costs(text: str) -> ProgramCosts:
         """Divide what the loops add to the program by the steps they do."""
@@ -123,8 +122,10 @@ def generation_job(config: "PlanConfig", runner: JitRunner, student: WhisperConf
     return Job(
         what="generate",
         lower=lower,
-        flops=lambda batch: {"decoding": decode_step_flop(student, batch, config.label_length)},
-        least_bytes=lambda batch: decode_step_bytes(student, batch, config.label_length, dtype.itemsize),
+        flops=lambda batch: {"decoding": decode_step_flop(student, batch, config.label_length) / shares},
+        least_bytes=lambda batch: (
+            decode_step_bytes(student, batch, config.label_length, dtype.itemsize) / shares
+        ),
         costs=costs,
         resident={"encoder": held["encoder"]},
     )
@@ -147,25 +148,6 @@ def _training_batch(config: "PlanConfig", student: WhisperConfig, rows: int) -> 
 
 def _same_encoder(student: WhisperConfig, teacher: WhisperConfig) -> bool:
     return whisper_shapes(student)["encoder"] == whisper_shapes(teacher)["encoder"]
-
-
-def _search(
-    config: WhisperConfig,
-    options: ComputeOptions,
-    rules: DecodingRules,
-    max_new_tokens: int,
-    decoder: Params,
-    batch: Mapping[str, Array],
-) -> GreedyResult:
-    prompt_BP = batch["prompt_BP"]
-    return greedy_search(
-        bind_decoder(config, options, decoder),
-        batch["states_BSD"],
-        prompt_BP,
-        jnp.full(prompt_BP.shape[:1], prompt_BP.shape[1], jnp.int32),
-        rules=rules,
-        max_new_tokens=max_new_tokens,
-    )
 
 
 def _special_tokens(vocab_size: int) -> SpecialTokens:

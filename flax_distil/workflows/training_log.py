@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -19,22 +20,26 @@ class TrainingLog:
     are removed.
     """
 
-    def __init__(self, folder: Path, *, max_steps: int, first_step: int = 0):
+    def __init__(self, folder: Path, *, max_steps: int, first_step: int = 0, active: bool = True):
         """Open the logs of a run.
 
         Args:
             folder: the run's ``output_dir``; exists.
             max_steps: optimiser updates of the whole run.
             first_step: updates done before (a resumed run).
+            active: False on processes that keep no logs.
         """
         from tensorboardX import SummaryWriter
 
-        path = folder / METRICS_NAME
-        kept = [line for line in read_metrics(folder) if line["step"] <= first_step]
-        path.write_text("".join(json.dumps(line) + "\n" for line in kept))
+        path = folder / METRICS_NAME if active else Path(os.devnull)
+        if active:
+            kept = [line for line in read_metrics(folder) if line["step"] <= first_step]
+            path.write_text("".join(json.dumps(line) + "\n" for line in kept))
         self._file = path.open("a")
-        self._board = SummaryWriter(str(folder / TENSORBOARD_NAME))
-        self._bar = tqdm(total=max_steps, initial=first_step, unit="step", dynamic_ncols=True)
+        self._board = SummaryWriter(str(folder / TENSORBOARD_NAME), write_to_disk=active)
+        self._bar = tqdm(
+            total=max_steps, initial=first_step, unit="step", dynamic_ncols=True, disable=not active
+        )
 
     def advance(self, step: int) -> None:
         """Move the progress bar to a step."""
@@ -55,7 +60,8 @@ class TrainingLog:
 
     def say(self, text: str) -> None:
         """Print a line above the progress bar."""
-        self._bar.write(text)
+        if not self._bar.disable:
+            self._bar.write(text)
 
     def __enter__(self) -> "TrainingLog":
         return self

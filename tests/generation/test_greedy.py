@@ -38,10 +38,15 @@ def searching(config, rules, *, new=NEW):
     def run(params, states, prompts, lengths, limit):
         return greedy_search(
             bind_decoder(config, SCAN, params["decoder"]), states, prompts, lengths,
-            rules=rules, max_new_tokens=new, token_limit=limit,
+            rules=rules, max_new_tokens=new, limit_B=limit,
         )  # fmt: skip
 
     return compiled(run)
+
+
+def limits(task, limit):
+    """Give every row the same limit."""
+    return jnp.full(len(task.prompts), limit, jnp.int32)
 
 
 def padded(rows, slots, padding):
@@ -132,18 +137,18 @@ def test_prompts_ends_and_tokens_vary_so_that_the_other_tests_mean_something(tas
 
 
 def test_a_search_equals_running_whole_sequences_again(task, params, states):
-    assert_naive(task.search(params, states, task.padded, task.lengths, jnp.int32(NEW)), task)
+    assert_naive(task.search(params, states, task.padded, task.lengths, limits(task, NEW)), task)
 
 
 @pytest.mark.parametrize("limit", [1, 4, NEW + 9])
 def test_a_limit_at_run_time_cuts_the_same_tokens_short(task, params, states, limit):
-    assert_naive(task.search(params, states, task.padded, task.lengths, jnp.int32(limit)), task, limit)
+    assert_naive(task.search(params, states, task.padded, task.lengths, limits(task, limit)), task, limit)
 
 
 def test_what_pads_a_prompt_changes_nothing(task, params, states):
     noise = padded(task.prompts, SLOTS, 33)
     assert (noise != task.padded).any()
-    assert_naive(task.search(params, states, noise, task.lengths, jnp.int32(NEW)), task)
+    assert_naive(task.search(params, states, noise, task.lengths, limits(task, NEW)), task)
 
 
 def test_a_cache_that_grows_gives_the_tokens_of_a_large_one(task, config, params, states, monkeypatch):
@@ -156,7 +161,7 @@ def test_a_cache_that_grows_gives_the_tokens_of_a_large_one(task, config, params
     monkeypatch.setattr(greedy, "FIRST_SLOTS", 2 if task.rules.return_timestamps else SLOTS + 3)
     search = searching(config, task.rules)
     for limit in (NEW, 1, 2, 3, 4):
-        assert_naive(search(params, states, task.padded, task.lengths, jnp.int32(limit)), task, limit)
+        assert_naive(search(params, states, task.padded, task.lengths, limits(task, limit)), task, limit)
     assert grown == [SLOTS + NEW]
 
 

@@ -1,0 +1,264 @@
+"""Several processes as one program: how they find each other, and agree before they compute together.
+
+A program over the devices of several processes runs only while all of them take part. A process
+that stops alone leaves the others waiting, so whatever may fail on one is run through
+:func:`together`, which makes it fail on all.
+"""
+
+import os
+import pickle
+import socket
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+import jax
+import numpy as np
+from jax.experimental.multihost_utils import process_allgather
+
+from flax_distil.core import InputError
+
+T = TypeVar("T")
+
+_GRACE_SECONDS = 5
+"""How much longer process 0 waits: when it gives up, JAX aborts the others in the midst of waiting."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProcessConfig:
+    """How the processes of a run find each other.
+
+    Attributes:
+        coordinator_address: host and port where process 0 listens, such as 10.0.0.1:1234; without it, and
+            without JAX_COORDINATOR_ADDRESS, the processes of a TPU pod, of Slurm, Open MPI or Kubernetes find
+            each other by themselves.
+        num_processes: processes in all (or JAX_NUM_PROCESSES); 1 looks for no others.
+        process_id: number of this process, from 0 (or JAX_PROCESS_ID).
+        initialization_timeout_seconds: how long to wait until all processes are there.
+    """
+
+    coordinator_address: str | None = None
+    num_processes: int | None = None
+    process_id: int | None = None
+    initialization_timeout_seconds: int = 300
+
+
+def join_processes(config: ProcessConfig) -> None:
+    """Join the other processes of the run; call it before anything asks JAX for a device.
+
+    Afterwards ``jax.devices()`` are those of all processes. On a single machine nothing happens.
+
+    Raises:
+        InputError: if the settings are incomplete or contradict each other, a process is missing
+            when the time is over, or this one has joined already. The caller should end then: JAX
+            stays half connected.
+    """
+    if jax.distributed.is_initialized():
+        raise InputError("this process has already joined the others: join once, when it starts")
+    config = _with_environment(config)
+    _check(config)
+    if config.num_processes == 1 or (config.num_processes is None and _launched_alone()):
+        return
+    # With JAX's preemption service a process would survive SIGTERM, and nobody here asks for its notice.
+    jax.config.update("jax_enable_preemption_service", False)
+    if config.coordinator_address is None:
+        _join_detected(config)
+    else:
+        _join_given(config, config.coordinator_address)
+
+
+def gather_objects(value: T) -> list[T]:
+    """Return every process's value, in order of processes, on every process; all must call it.
+
+    Args:
+        value: anything that can be pickled; sizes may differ. All of them together are held on
+            every device for a moment. With one process it is handed back as it is.
+    """
+    if _is_alone():
+        return [value]
+    payload = np.frombuffer(pickle.dumps(value), np.uint8)
+    lengths = process_allgather(np.int32(len(payload)))
+    # Powers of two, so that few programs are compiled however sizes vary.
+    padded = np.zeros(1 << int(lengths.max() - 1).bit_length(), np.uint8)
+    padded[: len(payload)] = payload
+    gathered = process_allgather(padded)
+    return [pickle.loads(row[:length].tobytes()) for row, length in zip(gathered, lengths, strict=True)]
+
+
+def together(function: Callable[[], T]) -> T:
+    """Call a function on every process, and fail on all of them if it fails on one.
+
+    For what depends on one host: its files, its disk, its flags. The function must not compute
+    together with other processes itself. With one process it is simply called.
+
+    Returns:
+        This process's result.
+
+    Raises:
+        Exception: its own, on a process where the function failed.
+        InputError: elsewhere, if it failed with one, naming the first process where it did.
+        RuntimeError: elsewhere, if it failed with anything else.
+    """
+    if _is_alone():
+        return function()
+    try:
+        result = function()
+    except Exception as error:
+        gather_objects((isinstance(error, InputError), str(error) or repr(error)))
+        raise
+    failures = gather_objects(None)
+    for number, failure in enumerate(failures):
+        if failure is not None:
+            mendable, message = failure
+            message = f"process {number} of {len(failures)}: {message}"
+            raise InputError(message) if mendable else RuntimeError(message)
+    return result
+
+
+def _is_alone() -> bool:
+    # The first question spares a single process the start of its devices before its input is checked.
+    return not jax.distributed.is_initialized() or jax.process_count() == 1
+
+
+def _with_environment(config: ProcessConfig) -> ProcessConfig:
+    """Fill what is not given from the variables named like it."""
+    address = config.coordinator_address or os.environ.get("JAX_COORDINATOR_ADDRESS") or None
+    numbers = {}
+    for name in ("num_processes", "process_id"):
+        value, variable = getattr(config, name), f"JAX_{name.upper()}"
+        given = os.environ.get(variable)
+        if value is None and given:
+            if not given.isdecimal():
+                raise InputError(f"{variable} must be a whole number, got {given!r}")
+            value = int(given)
+        numbers[name] = value
+    return replace(config, coordinator_address=address, **numbers)
+
+
+def _check(config: ProcessConfig) -> None:
+    address, count, number = config.coordinator_address, config.num_processes, config.process_id
+    if config.initialization_timeout_seconds < 1:
+        raise InputError(
+            f"initialization_timeout_seconds must be at least 1, got {config.initialization_timeout_seconds}"
+        )
+    if count is not None and count < 1:
+        raise InputError(f"num_processes must be at least 1, got {count}")
+    if number is not None and count is not None and not 0 <= number < count:
+        raise InputError(
+            f"process_id must lie between 0 and {count - 1} (num_processes is {count}), got {number}"
+        )
+    settings = {"coordinator_address": address, "num_processes": count, "process_id": number}
+    missing = [name for name, value in settings.items() if value is None]
+    if count != 1 and 0 < len(missing) < len(settings):
+        raise InputError(
+            f"{' and '.join(missing)} must be given too: several processes need coordinator_address, "
+            "num_processes and process_id, or none of them where a TPU pod, Slurm, Open MPI or Kubernetes "
+            "starts them"
+        )
+    if address is not None:
+        _split_address(address)
+
+
+def _split_address(address: str) -> tuple[str, int]:
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdecimal() or not 0 < int(port) < 65_536:
+        raise InputError(
+            f"coordinator_address must be host:port, such as 10.0.0.1:1234 (process 0's), got {address!r}"
+        )
+    return host.strip("[]"), int(port)
+
+
+def _launched_alone() -> bool:
+    """Return whether a launcher's variables say that it started one process.
+
+    JAX would join that one with itself, and then leave it one of its host's GPUs (Slurm, Open
+    MPI), or wait for a host that has no name (some hosted TPU notebooks).
+    """
+    if "OMPI_MCA_orte_hnp_uri" in os.environ:
+        return os.environ.get("OMPI_COMM_WORLD_SIZE") == "1"
+    if "SLURM_STEP_NODELIST" in os.environ:
+        return os.environ.get("SLURM_NTASKS") == "1"
+    hosts = os.environ.get("TPU_PROCESS_ADDRESSES") or os.environ.get("TPU_WORKER_HOSTNAMES")
+    one_slice = os.environ.get("MEGASCALE_NUM_SLICES", "1") == "1"
+    return hosts is not None and "," not in hosts and one_slice
+
+
+def _join_given(config: ProcessConfig, address: str) -> None:
+    host, port = _split_address(address)
+    first = config.process_id == 0
+    if first:
+        _check_port_is_free(port)
+    seconds = config.initialization_timeout_seconds
+    if _initialize(config, patience=seconds + _GRACE_SECONDS * first):
+        return
+    who = f"process {config.process_id} of {config.num_processes}"
+    if not first and not _answers(host, port):
+        raise InputError(
+            f"{who} found nobody at coordinator_address {address} within {seconds} s: start process 0 on "
+            "that host, and let the others reach this port"
+        )
+    raise InputError(
+        f"{who} waited {seconds} s at {address}, but not all came: start each process_id below num_processes "
+        "once, all with the same address and num_processes"
+    )
+
+
+def _join_detected(config: ProcessConfig) -> None:
+    remedy = "start one process on every host, or set num_processes to 1 to run without the others"
+    try:
+        joined = _initialize(config, patience=config.initialization_timeout_seconds)
+    except Exception as error:
+        # Nothing detected; or JAX is in use already, as in a notebook, where nothing can be joined any more.
+        if any(text in str(error) for text in ("coordinator_address should be", "must be called before")):
+            return
+        raise InputError(f"JAX could not find the processes of this cluster ({error}): {remedy}") from error
+    if not joined:
+        raise InputError(
+            "not all processes of this cluster came within "
+            f"{config.initialization_timeout_seconds} s: {remedy}"
+        )
+
+
+def _initialize(config: ProcessConfig, *, patience: int) -> bool:
+    """Initialise JAX's distributed system and return whether that ended in time.
+
+    In a thread, with a limit that JAX never reaches: its own would abort the process.
+    """
+    errors: list[Exception] = []
+
+    def initialize() -> None:
+        try:
+            jax.distributed.initialize(
+                config.coordinator_address,
+                config.num_processes,
+                config.process_id,
+                initialization_timeout=patience + 60,
+            )
+        except Exception as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=initialize, daemon=True)
+    thread.start()
+    thread.join(patience)
+    if errors:
+        raise errors[0]
+    return not thread.is_alive()
+
+
+def _check_port_is_free(port: int) -> None:
+    # JAX crashes without a word where it cannot listen.
+    try:
+        socket.create_server(("", port)).close()
+    except OSError as error:
+        raise InputError(
+            f"process 0 cannot listen on port {port} of coordinator_address ({error.strerror}): take another"
+        ) from error
+
+
+def _answers(host: str, port: int) -> bool:
+    try:
+        socket.create_connection((host, port), timeout=2).close()
+    except OSError:
+        return False
+    return True

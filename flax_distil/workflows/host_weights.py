@@ -1,0 +1,21 @@
+"""Checkpoints in the memory of the host, from which devices get no more than their own pieces."""
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import SingleDeviceSharding
+from jax.typing import DTypeLike
+
+from flax_distil.weights import Checkpoint, load_checkpoint
+
+
+def load_on_host(name: str, *, dtype: DTypeLike = jnp.float32) -> Checkpoint:
+    """Read a checkpoint beside the devices; on a machine of CPUs alone, onto the first one.
+
+    Raises:
+        InputError: as ``load_checkpoint``.
+    """
+    try:
+        host = jax.local_devices(backend="cpu")[0]
+    except RuntimeError:  # JAX_PLATFORMS may name the accelerator alone
+        host = jax.local_devices()[0]
+    return load_checkpoint(name, dtype=dtype, sharding=lambda path: SingleDeviceSharding(host))

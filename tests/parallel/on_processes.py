@@ -1,0 +1,68 @@
+"""One of several processes; ``test_processes.py`` starts them and reads what each found."""
+
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import jax
+
+from flax_distil.core import InputError
+from flax_distil.parallel import ProcessConfig, gather_objects, join_processes, together
+
+
+def message_of(function: Callable[[], Any]) -> str:
+    try:
+        return f"returned {function()}"
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+
+
+def agree() -> dict[str, Any]:
+    """Gather values of different sizes, then fail on one process or another."""
+    mine = jax.process_index()
+
+    def fail_on(number: int, error: type[Exception]) -> Callable[[], int]:
+        def function() -> int:
+            if mine == number:
+                raise error("the disk is full")
+            return mine
+
+        return function
+
+    return {
+        "devices": [jax.device_count(), jax.local_device_count()],
+        "gathered": [gather_objects(mine), gather_objects({"text": "ß" * 10**mine}), gather_objects(None)],
+        "succeeded": message_of(lambda: together(lambda: mine)),
+        "bad_input": message_of(lambda: together(fail_on(1, InputError))),
+        "broken": message_of(lambda: together(fail_on(2, OSError))),
+        "joined_again": message_of(lambda: join_processes(ProcessConfig())),
+    }
+
+
+def main() -> int:
+    task, address, count, number, timeout = sys.argv[1:]
+    config = ProcessConfig(
+        coordinator_address=address,
+        num_processes=int(count),
+        process_id=int(number),
+        initialization_timeout_seconds=int(timeout),
+    )
+    try:
+        join_processes(config)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    if task == "agree":
+        print(json.dumps(agree()))
+    if task == "be_stopped":
+        gather_objects(None)
+        os.kill(os.getpid(), signal.SIGTERM)
+        print("still here")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
