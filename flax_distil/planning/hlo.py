@@ -82,12 +82,12 @@ class ProgramCosts:
     @property
     def kernel_flops(self) -> float:
         """FLOPs that the kernels state."""
-        return sum(kernel.amount for kernel in self.kernels.values())
+        return sum((kernel.amount for kernel in self.kernels.values()), 0.0)
 
     @property
     def collective_bytes(self) -> float:
         """Bytes of all collectives."""
-        return sum(collective.amount for collective in self.collectives.values())
+        return sum((collective.amount for collective in self.collectives.values()), 0.0)
 
 
 def _added(mine: Mapping[str, Tally], theirs: Mapping[str, Tally], times: float) -> dict[str, Tally]:
@@ -98,7 +98,7 @@ def _added(mine: Mapping[str, Tally], theirs: Mapping[str, Tally], times: float)
     return added
 
 
-def program_costs(text: str, *, unknown_trips: float = 1.0) -> ProgramCosts:
+def program_costs(text: str, *, unknown_trips: int = 1) -> ProgramCosts:
     """Count one run of an optimised HLO module.
 
     Args:
@@ -118,7 +118,7 @@ def program_costs(text: str, *, unknown_trips: float = 1.0) -> ProgramCosts:
 class _Counter:
     """Walks the calls between computations; each is counted once and multiplied."""
 
-    def __init__(self, program: Program, unknown_trips: float):
+    def __init__(self, program: Program, unknown_trips: int):
         self._program, self._unknown_trips = program, unknown_trips
         self.of: Callable[[str], ProgramCosts] = functools.cache(self._of)
 
@@ -136,7 +136,7 @@ class _Counter:
             trips = trip_count(self._program, within, instruction)
             unknown = ProgramCosts(unknown_loops=int(trips is None))
             body = self.of(called.get("body", "")).plus(self.of(called.get("condition", "")))
-            return total.plus(unknown).plus(body, self._unknown_trips if trips is None else trips)
+            return total.plus(unknown).plus(body, float(self._unknown_trips if trips is None else trips))
         if opcode == "conditional":
             branches = [self.of(name) for name in instruction.branches]
             return total.plus(max(branches, key=lambda costs: (costs.flops, costs.cycles)))
@@ -164,9 +164,9 @@ class _Counter:
             moved = max(sum(a.bytes for a in arrays), sum(a.bytes for a in instruction.result))
             if opcode.endswith("-start"):  # its result repeats the operands
                 moved = max(sum(a.bytes for a in arrays), moved - sum(a.bytes for a in arrays))
-            collectives = {kind: Tally(calls=1, amount=moved)}
+            collectives = {kind: Tally(calls=1.0, amount=float(moved))}
         if opcode == "custom-call" and f'custom_call_target="{KERNEL_TARGET}"' in instruction.attributes:
-            kernels = {_kernel_name(instruction): Tally(calls=1, amount=_stated_flops(instruction))}
+            kernels = {_kernel_name(instruction): Tally(calls=1.0, amount=_stated_flops(instruction))}
         return ProgramCosts(
             flops=flops,
             cycles=float(cycles or 0),
@@ -253,9 +253,8 @@ def _pairs(
 
 
 def _kernel_name(call: Instruction) -> str:
-    """Return the last words of what the program called a kernel, without numbers the compiler adds."""
-    named = call.attribute(r'"kernel_name":"([^"]+)"') or call.attribute(r'op_name="([^"]+)"')
-    return (named or call.name).rsplit("/", 1)[-1]
+    """Return a kernel's own name, which its instruction bears, without the number the compiler adds."""
+    return re.sub(r"(\.(\d+|clone|remat\d*))+$", "", call.name)
 
 
 def _stated_flops(call: Instruction) -> float:

@@ -3,6 +3,7 @@
 The devices come from the TPU compiler (package ``libtpu``); no TPU is needed.
 """
 
+import contextlib
 import dataclasses
 import importlib.util
 import os
@@ -152,5 +153,6 @@ def _prepare_environment() -> None:
     }
     for key, value in settings.items():
         os.environ.setdefault(key, value)
-    if "JAX_PLATFORMS" not in os.environ and jax.config.jax_platforms is None:
-        jax.config.update("jax_platforms", "cpu")
+    if "JAX_PLATFORMS" not in os.environ and jax.config.jax_platforms is None:  # type: ignore[attr-defined]
+        with contextlib.suppress(RuntimeError):  # JAX has chosen already
+            jax.config.update("jax_platforms", "cpu")

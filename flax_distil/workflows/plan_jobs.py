@@ -45,7 +45,7 @@ def training_job(
     teacher = teacher if config.uses_teacher else None
     shared = teacher is not None and config.freeze_encoder and _same_encoder(student, teacher)
     layout = DistilLayout(config, runner, student=student, teacher=teacher, shares_encoder=shared)
-    programs = DistilPrograms(config, layout, runner, max_steps=config.planned_steps)
+    train: Any = DistilPrograms(config, layout, runner, max_steps=config.planned_steps).train
     placed = layout.state(config.planned_steps)
     state = runner.describe(placed.shapes, placed.specs)
     frozen = runner.describe(layout.frozen.shapes, layout.frozen.specs)
@@ -62,7 +62,7 @@ def training_job(
 
     def lower(batch: int) -> tuple[jax.stages.Lowered, Mapping[str, Any]]:
         arrays = described(batch)
-        return programs.train.lower(state, frozen, held, arrays), {**trees, "batch": arrays}
+        return train.lower(state, frozen, held, arrays), {**trees, "batch": arrays}
 
     def least_bytes(batch: int) -> float:
         """Every weight and the batch are read, and the state is written."""
@@ -99,7 +99,7 @@ def generation_job(config: "PlanConfig", runner: JitRunner, student: WhisperConf
     held = runner.describe(weights, runner.weight_specs(weights))
     shares = runner.mesh.shape["tensor"]  # devices that decode one row together
     rules = DecodingRules(special=_special_tokens(student.vocab_size))
-    search = search_program(runner, student, config.compute, rules, max_new_tokens=tokens)
+    search: Any = search_program(runner, student, config.compute, rules, max_new_tokens=tokens)
 
     def lower(batch: int) -> tuple[jax.stages.Lowered, Mapping[str, Any]]:
         rows, states = batch * runner.batch_shards, (student.max_source_positions, student.d_model)
