@@ -74,9 +74,9 @@ def test_decoding_is_planned_by_the_token_from_a_configuration_alone(tmp_path):
     code, text, figures = run(*flags, "--student_decoder_layers=1", folder=tmp_path)
     assert code == 0
     assert "decoding step of a student of 1 encoder and 1 decoder layers" in text
-    assert figures["compiled_flops_per_step_per_chip"] == pytest.approx(
-        figures["flops_per_step_per_chip"], rel=0.02
-    )
+    # One query's attention to the cache of its own tokens is compiled to sums, not to a product.
+    unseen = 16 * 2 * 2 * 128 * 128
+    assert figures["compiled_flops_per_step_per_chip"] == figures["flops_per_step_per_chip"] - unseen
     assert figures["tokens_per_second"] * figures["estimated_step_seconds"] == pytest.approx(16 * 4)
 
 

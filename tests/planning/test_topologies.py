@@ -23,7 +23,7 @@ def test_the_number_in_a_name_counts_cores_or_chips(name, chips):
 
 @pytest.mark.parametrize("name", TOPOLOGIES)
 def test_every_known_slice_can_be_compiled_for(name):
-    kind, shape = TOPOLOGIES[name]
+    _, shape = TOPOLOGIES[name]
     assert len(open_topology(name).devices) == np.prod([int(side) for side in shape.split("x")])
 
 
