@@ -34,20 +34,26 @@ class LabelledSample:
 
 
 def collate(
-    samples: Sequence[LabelledSample], *, batch_size: int, pad_token: int, buckets: Sequence[int] | None
+    samples: Sequence[LabelledSample],
+    *,
+    batch_size: int,
+    pad_token: int,
+    buckets: Sequence[int] | None,
+    always_audio: bool = False,
 ) -> Batch:
     """Join samples to one batch.
 
     Args:
-        samples: Between one and ``batch_size``.
+        samples: At most ``batch_size``; without any, the whole batch is padding.
         batch_size: Rows of the batch; missing ones are padding.
         pad_token: Fills inputs and targets behind each label.
         buckets: Target lengths, ascending; None leaves labels out.
+        always_audio: Give ``samples_BW`` even if no row has audio, so that all batches are alike.
 
     Returns:
         =====================  =====================  ===============================================
         ``samples_BW``         float32 [B, 480000]    16 kHz, zeros behind each recording; left out
-                                                      if no row of the batch needs its audio
+                                                      if no row has audio, unless ``always_audio``
         ``has_audio_B``        bool [B]               False: padding, or audio not asked for
         ``duration_B``         float32 [B]            seconds
         ``index_B``            int64 [B]              row in the data set; -1 in padding
@@ -59,21 +65,21 @@ def collate(
         =====================  =====================  ===============================================
 
     Raises:
-        ValueError: if there are no samples, or too many.
+        ValueError: if there are too many samples.
     """
-    if not 1 <= len(samples) <= batch_size:
-        raise ValueError(f"expected 1 to {batch_size} samples, got {len(samples)}")
+    if len(samples) > batch_size:
+        raise ValueError(f"expected at most {batch_size} samples, got {len(samples)}")
     missing = batch_size - len(samples)
     read = [item.sample for item in samples]
     has_audio = [sample.samples_W is not None for sample in read]
     batch: Batch = {
-        "has_audio_B": np.array(has_audio + [False] * missing),
+        "has_audio_B": np.array(has_audio + [False] * missing, np.bool_),
         "duration_B": np.array([sample.duration_seconds for sample in read] + [0.0] * missing, np.float32),
         "index_B": np.array([sample.index for sample in read] + [-1] * missing, np.int64),
-        "valid_B": np.array([True] * len(read) + [False] * missing),
+        "valid_B": np.arange(batch_size) < len(read),
         "ids": [sample.sample_id for sample in read] + [""] * missing,
     }
-    if any(has_audio):
+    if always_audio or any(has_audio):
         batch["samples_BW"] = stack_audio([sample.samples_W for sample in read], batch_size=batch_size)
     if buckets is not None:
         labels = [item.label for item in samples]
@@ -118,12 +124,7 @@ def stack_labels(
         ValueError: if a label is longer than the last bucket.
     """
     lengths = [0 if label is None else len(label.tokens) - 1 for label in labels]
-    longest = max(lengths)
-    length = next((bucket for bucket in buckets if bucket >= longest), None)
-    if length is None:
-        raise ValueError(
-            f"expected labels of at most {buckets[-1]} tokens, got {longest}: add a longer bucket"
-        )
+    length = smallest_bucket(max(lengths, default=0), buckets)
     inputs_BT = np.full((batch_size, length), pad_token, np.int32)
     labels_BT = np.full((batch_size, length), pad_token, np.int32)
     mask_BT = np.zeros((batch_size, length), np.bool_)
@@ -134,6 +135,18 @@ def stack_labels(
             labels_BT[row, used] = label.labels_T
             mask_BT[row, used] = label.loss_mask_T
     return {"decoder_input_ids_BT": inputs_BT, "labels_BT": labels_BT, "loss_mask_BT": mask_BT}
+
+
+def smallest_bucket(longest: int, buckets: Sequence[int]) -> int:
+    """Return the first bucket that holds a label of ``longest`` tokens.
+
+    Raises:
+        ValueError: if none does.
+    """
+    for bucket in buckets:
+        if bucket >= longest:
+            return bucket
+    raise ValueError(f"expected labels of at most {buckets[-1]} tokens, got {longest}: add a longer bucket")
 
 
 def check_buckets(buckets: Sequence[int], *, longest: int) -> None:

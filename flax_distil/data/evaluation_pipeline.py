@@ -1,7 +1,8 @@
 """Every row once, in order: for evaluation and pseudo-labelling. No filter applies here."""
 
 from collections.abc import Iterator, Sequence
-from typing import Literal
+from contextlib import closing
+from typing import TYPE_CHECKING, Literal
 
 from flax_distil.audio import CHUNK_SECONDS
 from flax_distil.core import InputError
@@ -11,6 +12,9 @@ from flax_distil.data.pipeline_config import NeedsAudio, PipelineConfig
 from flax_distil.data.samples import TOO_LONG, Sample, SampleError, SampleReader
 from flax_distil.data.skipped import SkippedSamples
 from flax_distil.data.speech_data import SpeechData
+
+if TYPE_CHECKING:
+    import grain
 
 TooLong = Literal["raise", "skip"]
 
@@ -24,6 +28,10 @@ class EvaluationPipeline:
     is missing or too long keeps its audio and reference but has no target that counts.
 
     A recording that cannot be read is skipped and recorded, not counted.
+
+    With several shards, each reads every ``shard_count``-th row, and all give equally many batches
+    of equal shapes, as programs that run over all processes need: one that has no row left goes
+    on with batches of padding alone.
 
     Args:
         data: The evaluation set.
@@ -58,40 +66,48 @@ class EvaluationPipeline:
         """Rows that are evaluated but have no usable label for the loss."""
         self._config, self._labels, self._too_long = config, labels, too_long
         self._needs_audio = needs_audio or (lambda index: True)
-        self._indices = [int(index) for index in (range(len(data)) if indices is None else indices)]
+        rows = [int(index) for index in (range(len(data)) if indices is None else indices)]
+        self._indices = rows[config.shard_index :: config.shard_count]
+        self._largest_shard = len(rows[:: config.shard_count])
+        self._buckets = None if labels is None else config.buckets_for(data, labels, rows)
         self._reader = SampleReader(data)
         if too_long == "raise":
-            self._check_durations(data)
+            self._check_durations(data, rows)
 
     @property
     def num_samples(self) -> int:
-        """Rows to read, those counted that turn out to be unreadable."""
+        """Rows of this shard, those counted that turn out to be unreadable."""
         return len(self._indices)
 
     def __len__(self) -> int:
-        """Return the number of batches, at most."""
-        return -(-len(self._indices) // self._config.batch_size)
+        """Return the number of batches: at most, or exactly with several shards."""
+        return -(-self._largest_shard // self._config.batch_size)
 
     def __iter__(self) -> Iterator[Batch]:
+        given = 0
+        if self._indices:
+            with closing(self._open()) as batches:
+                for batch in batches:
+                    given += 1
+                    yield batch
+        if self._config.shard_count > 1:
+            yield from (self._collate([]) for _ in range(given, len(self)))
+
+    def _open(self) -> "grain.DatasetIterator[Batch]":
         import grain
 
-        if not self._indices:
-            return
         samples = grain.MapDataset.source(self._indices).map(self._load)
         batches = samples.to_iter_dataset(
             grain.ReadOptions(
                 num_threads=self._config.threads, prefetch_buffer_size=self._config.samples_ahead
             )
         ).batch(self._config.batch_size, drop_remainder=False, batch_fn=self._collate)
-        iterator = iter(grain.experimental.ThreadPrefetchIterDataset(batches, prefetch_buffer_size=1))
-        try:
-            yield from iterator
-        finally:
-            iterator.close()
+        return iter(grain.experimental.ThreadPrefetchIterDataset(batches, prefetch_buffer_size=1))
 
-    def _check_durations(self, data: SpeechData) -> None:
+    def _check_durations(self, data: SpeechData, rows: Sequence[int]) -> None:
+        """Check the rows of all shards, so that the run ends in all processes alike."""
         durations = data.durations()
-        for index in self._indices:
+        for index in rows:
             seconds = durations[index]
             if seconds is not None and seconds > CHUNK_SECONDS:
                 raise self._long_audio(index, f"{seconds:.2f} s of audio")
@@ -131,7 +147,8 @@ class EvaluationPipeline:
             samples,
             batch_size=self._config.batch_size,
             pad_token=0 if self._labels is None else self._labels.pad_token,
-            buckets=None if self._labels is None else self._config.label_buckets,
+            buckets=self._buckets,
+            always_audio=self._config.shard_count > 1,
         )
         missing = self._config.batch_size - len(samples)
         return {**batch, "references": [item.sample.reference or "" for item in samples] + [""] * missing}

@@ -12,6 +12,7 @@ task, timestamps, text and the end are learned.
 """
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -148,6 +149,11 @@ class LabelBuilder:
         tokens = self.text_tokens(text)
         timed = self._has_timestamps(tokens)
         return len(self._tokenizer.prompt(self._config.language, self._config.task, timed)) + len(tokens)
+
+    def longest(self, texts: Iterable[str | None]) -> int:
+        """Return the tokens of the longest label that is taken, 0 if none is; without previous texts."""
+        lengths = (self.length(text) for text in texts if text is not None)
+        return max((length for length in lengths if length <= self.max_label_length), default=0)
 
     def build(
         self, text: str | None, *, previous: str | None = None, random: np.random.Generator

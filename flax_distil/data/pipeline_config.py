@@ -1,11 +1,13 @@
 """Settings of the threads that read ahead of the accelerator."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from flax_distil.core import InputError
-from flax_distil.data.batches import LABEL_BUCKETS
+from flax_distil.data.batches import LABEL_BUCKETS, smallest_bucket
+from flax_distil.data.labels import LabelBuilder
+from flax_distil.data.speech_data import SpeechData
 
 NeedsAudio = Callable[[int], bool]
 """Row number to whether its recording must be decoded; False where its encoder states are kept."""
@@ -15,23 +17,36 @@ NeedsAudio = Callable[[int], bool]
 class PipelineConfig:
     """How batches are read.
 
+    Several processes share a data set as *shards*: each reads every ``shard_count``-th sample, none
+    reads another's. Their batches are parts of one, so all of them must have the same shapes: with
+    more than one shard, labels are padded to one length, the bucket of the longest label of the
+    whole set. That costs the padding that smaller buckets would spare batches of short labels.
+
     Args:
-        batch_size: Samples per batch, over all local devices.
+        batch_size: Samples per batch of this process, over all its devices.
         num_threads: Threads that decode audio; None takes the machine's cores, at most 16.
         prefetch_batches: Batches decoded ahead of the step that uses them.
         label_buckets: Target lengths that batches are padded to, ascending.
+        shard_index: Which part of the samples this process reads, from 0.
+        shard_count: Number of parts, one per process.
     """
 
     batch_size: int
     num_threads: int | None = None
     prefetch_batches: int = 2
     label_buckets: tuple[int, ...] = LABEL_BUCKETS
+    shard_index: int = 0
+    shard_count: int = 1
 
     def __post_init__(self) -> None:
-        for name in ("batch_size", "num_threads", "prefetch_batches"):
+        for name in ("batch_size", "num_threads", "prefetch_batches", "shard_count"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise InputError(f"{name} must be at least 1, got {value}")
+        if not 0 <= self.shard_index < self.shard_count:
+            raise InputError(
+                f"shard_index must lie between 0 and {self.shard_count - 1}, got {self.shard_index}"
+            )
 
     @property
     def threads(self) -> int:
@@ -42,3 +57,16 @@ class PipelineConfig:
     def samples_ahead(self) -> int:
         """Samples decoded before they are asked for."""
         return max(self.threads, self.prefetch_batches * self.batch_size)
+
+    def buckets_for(self, data: SpeechData, labels: LabelBuilder, rows: Iterable[int]) -> tuple[int, ...]:
+        """Return the buckets that batches choose from: with several shards one, the same in all.
+
+        Args:
+            data: The data set.
+            labels: Makes the labels.
+            rows: All that are read, those of other shards too.
+        """
+        if self.shard_count == 1:
+            return self.label_buckets
+        texts = data.labels()
+        return (smallest_bucket(labels.longest(texts[row] for row in rows), self.label_buckets),)

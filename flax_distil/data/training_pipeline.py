@@ -3,9 +3,19 @@
 The stream runs on over the ends of epochs, so no sample is lost to a last partial batch: within
 any ``samples_per_epoch`` draws that start at an epoch's beginning every row comes up once. Its
 position is one number, so resuming decodes nothing that was already used.
+
+Several processes share the stream, each taking every so-many-th place::
+
+    epoch     0                   1
+    place     0   1   2   3   4   5   6   7   8   9
+    process   0   1   0   1   0   1   0   1   0   1
+
+so that what all of them drew together is what one process would have drawn, whatever the number
+of rows.
 """
 
 import hashlib
+import math
 from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -32,12 +42,13 @@ class TrainingPipeline:
 
     A row without readable audio or usable label is skipped, its place taken by the next one.
     Whether that happens depends on the row alone, never on the run, so that a resumed run sees
-    the batches that an uninterrupted one would have.
+    the batches that an uninterrupted one would have. With several shards, the next place of the
+    same shard is taken; the others do not notice.
 
     Args:
         data: The training set, filtered.
         labels: Makes the labels.
-        config: Batch size and threads.
+        config: Batch size, threads and shard.
         seed: Decides on order, timestamps and prompts.
         shuffle: False keeps the order of rows.
         min_duration_seconds: Recordings must be longer.
@@ -82,6 +93,15 @@ class TrainingPipeline:
         )
         self._name = data.name
         self._rows = len(data)
+        self._shard, self._shards = config.shard_index, config.shard_count
+        # Unshuffled, a shard comes back to the same rows in every epoch, perhaps to a part of them only.
+        self._reachable = self._rows if shuffle else self._rows // math.gcd(self._rows, self._shards)
+        # A prompt fills what its label leaves of the decoder's positions: the last bucket holds both.
+        self._buckets = (
+            config.label_buckets[-1:]
+            if previous_column and self._shards > 1
+            else config.buckets_for(data, labels, range(self._rows))
+        )
         self._fingerprint = hashlib.blake2b("\0".join(data.ids()).encode(), digest_size=16).hexdigest()
         self._rejected: set[int] = set()
         self._iterator = self._open()
@@ -100,7 +120,12 @@ class TrainingPipeline:
 
     def get_state(self) -> dict[str, Any]:
         """Return the position after the last batch handed out, as JSON takes it."""
-        return {**self._identity(), "iterator": self._iterator.get_state()}
+        return {
+            **self._identity(),
+            "shard_count": self._shards,
+            "shard_index": self._shard,
+            "iterator": self._iterator.get_state(),
+        }
 
     def set_state(self, state: dict[str, Any]) -> None:
         """Continue where :meth:`get_state` was called; the next batch is the next one of that run.
@@ -108,8 +133,9 @@ class TrainingPipeline:
         The batch size and the number of threads may differ.
 
         Raises:
-            InputError: if the state is of another data set, seed or order.
+            InputError: if the state is of another data set, seed or order, or of another shard.
         """
+        self._check_shard(state)
         for key, value in self._identity().items():
             if state.get(key) != value:
                 raise InputError(
@@ -121,6 +147,19 @@ class TrainingPipeline:
     def close(self) -> None:
         """Stop the threads; no batch can be read afterwards."""
         self._iterator.close()
+
+    def _check_shard(self, state: dict[str, Any]) -> None:
+        shards, shard = state.get("shard_count", 1), state.get("shard_index", 0)
+        if shards != self._shards:
+            raise InputError(
+                f"cannot resume: the interrupted run read its training data in {shards} process(es) and "
+                f"this one has {self._shards}: start as many processes as then"
+            )
+        if shard != self._shard:
+            raise InputError(
+                f"cannot resume: this position in the training data is that of process {shard}, not of "
+                f"process {self._shard}: give every process its own"
+            )
 
     def _identity(self) -> dict[str, Any]:
         """Return what must be equal for a position to mean the same sample."""
@@ -139,7 +178,7 @@ class TrainingPipeline:
             # grain adds the epoch's number to the seed: without hashing, neighbouring seeds would
             # give each other's epochs.
             stream = stream.shuffle(int(np.random.SeedSequence(self._seed).generate_state(1)[0]))
-        samples = stream.repeat().map_with_index(self._load)
+        samples = stream.repeat()[self._shard :: self._shards].map_with_index(self._load)
         batches = samples.to_iter_dataset(
             grain.ReadOptions(
                 num_threads=self._config.threads, prefetch_buffer_size=self._config.samples_ahead
@@ -148,11 +187,11 @@ class TrainingPipeline:
         return iter(grain.experimental.ThreadPrefetchIterDataset(batches, prefetch_buffer_size=1))
 
     def _load(self, position: int, index: int) -> LabelledSample | None:
-        """Make the sample at a position of the stream; None (left out by grain) if its row is unusable."""
+        """Make the sample at a position of this shard; None (left out by grain) if its row is unusable."""
         index = int(index)
         if index in self._rejected:
             return None
-        epoch = position // self._rows
+        epoch = (self._shard + position * self._shards) // self._rows
         random = sample_random(seed=self._seed, epoch=epoch, index=index)
         try:
             sample = self._reader.read(index, load_audio=self._needs_audio(index))
@@ -167,10 +206,12 @@ class TrainingPipeline:
             index=index, sample_id=self._reader.sample_id(index), kind=error.kind, reason=error.reason
         )
         self._rejected.add(index)
-        if len(self._rejected) == self._rows:
+        if len(self._rejected) == self._reachable:
             # Without this the stream would look for a usable row for ever.
             raise InputError(
-                f"none of the {self._rows} samples of data set {self._name!r} can be used: {error.reason}"
+                f"none of the {self._reachable} samples of data set {self._name!r}"
+                f"{'' if self._reachable == self._rows else ' that this process reads'} can be used: "
+                f"{error.reason}"
             )
 
     def _collate(self, samples: Sequence[LabelledSample]) -> Batch:
@@ -178,6 +219,6 @@ class TrainingPipeline:
             collate,
             batch_size=self._config.batch_size,
             pad_token=self._labels.pad_token,
-            buckets=self._config.label_buckets,
+            buckets=self._buckets,
         )
         return {**join(samples), "epoch": samples[0].epoch}

@@ -16,6 +16,7 @@ from flax_distil.data import EvaluationPipeline, PipelineConfig, SkippedSamples,
 from flax_distil.data.samples import TOO_LONG
 from flax_distil.metrics import Throughput
 from flax_distil.model import whisper_shapes
+from flax_distil.parallel import Runner, gather_objects
 from flax_distil.text import Normaliser, normaliser
 from flax_distil.transcription import DispatchedBatch, ShortFormTranscriber, Transcript
 from flax_distil.weights import load_checkpoint
@@ -59,13 +60,13 @@ class BatchTranscriber:
         normalise: how transcripts are compared with references.
     """
 
-    def __init__(self, config: TranscriptionConfig):
+    def __init__(self, config: TranscriptionConfig, runner: Runner):
         """Read the small files of the checkpoint.
 
         Raises:
             InputError: if there is no such checkpoint, or the options do not fit it.
         """
-        self._config, self._runner = config, config.make_runner()
+        self._config, self._runner = config, runner
         described = load_checkpoint(config.model_name_or_path, config_only=True)
         self._shape = described.config
         self._tokenizer, self._settings = read_tokenizer(described.files)
@@ -119,12 +120,16 @@ class BatchTranscriber:
         )
         found: list[tuple[int, str, str, float, Transcript]] = []
         start = time.perf_counter()
-        with tqdm(total=len(data), desc=data.name, unit=" samples", disable=None) as bar:
+        with tqdm(total=len(data), desc=data.name, unit=" samples", disable=True if jax.process_index() else None) as bar:
             for collected in transcribe_batches(transcriber, pipeline):
                 found += collected
                 bar.update(len(collected))
         seconds = time.perf_counter() - start
-        skipped = _with_remedies(pipeline.skipped, data)
+        own = found, seconds, _with_remedies(pipeline.skipped, data).samples()
+        # By slice: processes of one tensor group transcribed the same rows.
+        parts = dict(gather_objects((self._runner.shard_index, own))).values()
+        found = sorted((row for part in parts for row in part[0]), key=lambda row: row[0])
+        skipped = SkippedSamples.joined(part[2] for part in parts)
         if not found:
             raise InputError(f"no recording of data set {data.name!r} can be transcribed: {skipped.report()}")
         rows, ids, references, durations, transcripts = (list(column) for column in zip(*found, strict=True))
@@ -136,7 +141,7 @@ class BatchTranscriber:
             transcripts=transcripts,
             throughput=Throughput(
                 audio_seconds=sum(durations),
-                compute_seconds=seconds,
+                compute_seconds=max(part[1] for part in parts),
                 compile_seconds=compile_seconds,
                 tokens=sum(len(transcript.tokens) for transcript in transcripts),
                 samples=len(rows),

@@ -9,8 +9,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
+
 from flax_distil.data import load_sources
 from flax_distil.metrics import Throughput, compression_ratio, repeated_ngrams, sample_wer, word_errors
+from flax_distil.parallel import together
 from flax_distil.text import Normaliser, orthographic
 from flax_distil.workflows.batch_transcription import BatchTranscriber, TranscribedSet
 from flax_distil.workflows.outputs import check_output_dir, staged
@@ -53,13 +56,19 @@ def run_evaluation(config: EvalConfig) -> dict[str, Figures]:
     Raises:
         InputError: for whatever does not fit, before the model is loaded.
     """
-    folder = None
-    if config.output_dir is not None:
-        folder = check_output_dir(config.output_dir, overwrite=config.overwrite_output_dir)
-    model = BatchTranscriber(config)
+    runner = config.make_runner()
+    leads = jax.process_index() == 0
+    folder = together(
+        lambda: check_output_dir(config.output_dir, overwrite=config.overwrite_output_dir)
+        if leads and config.output_dir is not None
+        else None
+    )
+    model = together(lambda: BatchTranscriber(config, runner))
     if model.is_multilingual and config.language is None:
         log.warning("language is not given: it is detected, and scored by the rules for any language")
-    sets = load_sources(config.dataset_name, **config.source_options(config.text_column_name))
+    sets = together(
+        lambda: load_sources(config.dataset_name, **config.source_options(config.text_column_name))
+    )
     results: dict[str, Figures] = {}
     transcribed: list[TranscribedSet] = []
     samples: list[list[Any]] = []
@@ -71,6 +80,8 @@ def run_evaluation(config: EvalConfig) -> dict[str, Figures]:
         transcribed.append(result)
         samples += _sample_rows(name, result, model.normalise)
     total = _figures(transcribed, model) if len(transcribed) > 1 else None
+    if not leads:
+        return results
     print(format_table(results, total))
     for result in transcribed:
         if result.skipped:

@@ -6,9 +6,12 @@ import logging
 from pathlib import Path
 from typing import Any
 
+import jax
+
 from flax_distil.core import InputError
 from flax_distil.data import DURATION_COLUMN, PSEUDO_LABEL_COLUMN, SpeechData, load_source
 from flax_distil.metrics import compression_ratio, sample_wer, word_errors
+from flax_distil.parallel import together
 from flax_distil.text import Normaliser
 from flax_distil.workflows.batch_transcription import BatchTranscriber, TranscribedSet
 from flax_distil.workflows.outputs import check_output_dir, staged
@@ -48,17 +51,37 @@ def run_pseudo_labelling(config: PseudoLabelConfig) -> Path:
     Raises:
         InputError: for whatever does not fit, before the teacher is loaded.
     """
-    folder = check_output_dir(config.output_dir, overwrite=config.overwrite_output_dir)
-    teacher = BatchTranscriber(config)
+    runner = config.make_runner()
+    leads = jax.process_index() == 0
+    folder = together(
+        lambda: check_output_dir(config.output_dir, overwrite=config.overwrite_output_dir)
+        if leads
+        else Path(config.output_dir).expanduser().absolute()
+    )
+    teacher = together(lambda: BatchTranscriber(config, runner))
     if teacher.is_multilingual and config.language is None:
         raise InputError(
             f"language is not given, and teacher {config.model_name_or_path!r} is multilingual: "
             "name the language"
         )
-    data = load_source(config.dataset_name, **config.source_options(config.text_column_name))
+    data = together(
+        lambda: load_source(config.dataset_name, **config.source_options(config.text_column_name))
+    )
     if data.text_column is None and data.has_column(DEFAULT_TEXT_COLUMN):
         data = dataclasses.replace(data, text_column=DEFAULT_TEXT_COLUMN)
     result = teacher.transcribe(data, num_workers=config.dataloader_num_workers)
+    together(lambda: _write(config, folder, data, result, teacher) if leads else None)
+    return folder
+
+
+def _write(
+    config: PseudoLabelConfig,
+    folder: Path,
+    data: SpeechData,
+    result: TranscribedSet,
+    teacher: BatchTranscriber,
+) -> None:
+    """Write the data set and its summary, and say what was done."""
     summary = _summary(data, result, teacher.normalise)
     with staged(folder, stale=("data-*.arrow",)) as scratch:
         data.select(result.rows).with_columns(_columns(data, result, teacher.normalise)).save(scratch)
@@ -70,7 +93,6 @@ def run_pseudo_labelling(config: PseudoLabelConfig) -> Path:
     )
     if result.skipped:
         log.warning("%s", result.skipped.report())
-    return folder
 
 
 def _columns(data: SpeechData, result: TranscribedSet, normalise: Normaliser) -> dict[str, list]:

@@ -76,7 +76,10 @@ def run_transcription(config: TranscribeConfig) -> list[Path]:
         )
     for file in config.files:
         _check_duration(file, audio_duration(Path(file).expanduser()))
-    model = BatchTranscriber(config)
+    runner = config.make_runner()
+    if runner.shard_count > 1:
+        raise InputError("transcribe runs in one process: start it on one machine, or split the files")
+    model = BatchTranscriber(config, runner)
     transcriber = model.load()
     batches = _batches(config.files, model.batch_size(len(config.files)))
     with staged(folder) as scratch:

@@ -81,10 +81,24 @@ def test_audio_is_left_out_when_no_row_needs_it():
     assert batch["samples_BW"].any(axis=1).tolist() == [False, True]
 
 
+def test_a_batch_without_samples_has_the_shapes_and_types_of_any_other():
+    tokens = LabelledSample(sample=sample(0, 1.0).sample, label=label(3))
+    options = {"batch_size": 2, "pad_token": 9, "buckets": (4,), "always_audio": True}
+    full, empty = collate([tokens], **options), collate([], **options)
+    assert empty.keys() == full.keys()
+    for name, value in full.items():
+        if isinstance(value, np.ndarray):
+            assert (empty[name].shape, empty[name].dtype) == (value.shape, value.dtype), name
+    assert empty["ids"] == ["", ""]
+    assert empty["index_B"].tolist() == [-1, -1]
+    assert (empty["labels_BT"] == 9).all()
+    for name in ("samples_BW", "has_audio_B", "duration_B", "valid_B", "loss_mask_BT"):
+        assert not empty[name].any(), name
+
+
 def test_a_batch_of_the_wrong_size_is_refused():
-    for samples in ([], [sample(0, 1.0)] * 3):
-        with pytest.raises(ValueError, match="expected 1 to 2 samples"):
-            collate(samples, batch_size=2, pad_token=0, buckets=None)
+    with pytest.raises(ValueError, match="expected at most 2 samples, got 3"):
+        collate([sample(0, 1.0)] * 3, batch_size=2, pad_token=0, buckets=None)
 
 
 def test_buckets_must_ascend_and_hold_every_label():

@@ -43,22 +43,16 @@ def agree() -> dict[str, Any]:
 
 
 def main() -> int:
-    task, address, count, number, timeout = sys.argv[1:]
-    config = ProcessConfig(
-        coordinator_address=address,
-        num_processes=int(count),
-        process_id=int(number),
-        initialization_timeout_seconds=int(timeout),
-    )
+    task, settings = sys.argv[1], json.loads(sys.argv[2])
     try:
-        join_processes(config)
+        join_processes(ProcessConfig(**settings))
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     if task == "agree":
         print(json.dumps(agree()))
     if task == "be_stopped":
-        gather_objects(None)
+        print(json.dumps(gather_objects(jax.process_index())), flush=True)
         os.kill(os.getpid(), signal.SIGTERM)
         print("still here")
     return 0

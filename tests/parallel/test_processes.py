@@ -29,20 +29,48 @@ def free_address() -> str:
         return f"127.0.0.1:{server.getsockname()[1]}"
 
 
-def start(task: str, address: str, *, count: int, numbers: list[int], timeout: int) -> list[subprocess.Popen]:
+def start(task: str, settings: dict, environment: dict[str, str] | None = None) -> subprocess.Popen:
     script = Path(__file__).with_name("on_processes.py")
+    return subprocess.Popen(
+        [sys.executable, "-W", "error", script, task, json.dumps(settings)],
+        env={
+            **os.environ,
+            "JAX_PLATFORMS": "cpu",
+            "PYTHONPATH": str(Path(__file__).parents[2]),
+            "XLA_FLAGS": f"--xla_force_host_platform_device_count={DEVICES}",
+            **(environment or {}),
+        },
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def start_given(
+    task: str, address: str, *, count: int, numbers: list[int], timeout: int
+) -> list[subprocess.Popen]:
+    """Start processes that are told all there is to know."""
+    given = {
+        "coordinator_address": address,
+        "num_processes": count,
+        "initialization_timeout_seconds": timeout,
+    }
+    return [start(task, {**given, "process_id": number}) for number in numbers]
+
+
+def start_in_slurm(task: str, *, count: int, numbers: list[int], timeout: int) -> list[subprocess.Popen]:
+    """Start processes that are told nothing, with the variables of Slurm."""
+    job = {
+        "SLURM_JOB_ID": "1",
+        "SLURM_STEP_NODELIST": "localhost",
+        "SLURM_NTASKS": str(count),
+        "JAX_COORDINATOR_PORT": free_address().split(":")[1],
+    }
     return [
-        subprocess.Popen(
-            [sys.executable, "-W", "error", script, task, address, str(count), str(number), str(timeout)],
-            env={
-                **os.environ,
-                "JAX_PLATFORMS": "cpu",
-                "PYTHONPATH": str(Path(__file__).parents[2]),
-                "XLA_FLAGS": f"--xla_force_host_platform_device_count={DEVICES}",
-            },
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
+        start(
+            task,
+            {"initialization_timeout_seconds": timeout},
+            {**job, "SLURM_PROCID": str(number), "SLURM_LOCALID": str(number)},
         )
         for number in numbers
     ]
@@ -52,11 +80,12 @@ def start(task: str, address: str, *, count: int, numbers: list[int], timeout: i
 def ended():
     """How each process of every run ended; the runs go on side by side, as most of them only wait."""
     runs = {
-        "incomplete": start("wait", free_address(), count=3, numbers=[0, 1], timeout=2),
-        "alone": start("wait", free_address(), count=2, numbers=[1], timeout=1),
-        "unknown host": start("wait", "no-such-host.invalid:1234", count=2, numbers=[1], timeout=1),
-        "agree": start("agree", free_address(), count=3, numbers=[0, 1, 2], timeout=60),
-        "be_stopped": start("be_stopped", free_address(), count=2, numbers=[0, 1], timeout=60),
+        "incomplete": start_given("wait", free_address(), count=3, numbers=[0, 1], timeout=2),
+        "alone": start_given("wait", free_address(), count=2, numbers=[1], timeout=1),
+        "alone in slurm": start_in_slurm("wait", count=2, numbers=[1], timeout=1),
+        "unknown host": start_given("wait", "no-such-host.invalid:1234", count=2, numbers=[1], timeout=1),
+        "agree": start_given("agree", free_address(), count=3, numbers=[0, 1, 2], timeout=60),
+        "be_stopped": start_in_slurm("be_stopped", count=2, numbers=[0, 1], timeout=60),
     }
     try:
         results = {}
@@ -127,6 +156,15 @@ def test_every_process_says_that_one_is_missing(ended):
         assert process.status == 2, process.error
         assert f"error: process {number} of 3 waited 2 s at 127.0.0.1:" in process.error
         assert "but not all came" in process.error
+
+
+def test_processes_of_a_cluster_find_each_other_without_settings(ended):
+    for process in ended["be_stopped"]:
+        assert process.out.splitlines()[-1] == "[0, 1]", process.error
+    (process,) = ended["alone in slurm"]
+    assert process.status == 2, process.error
+    assert "error: not all processes of this cluster came within 1 s: start one" in process.error
+    assert "or set num_processes to 1 to run without the others" in process.error
 
 
 def test_sigterm_still_ends_a_process(ended):
