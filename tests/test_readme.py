@@ -68,9 +68,9 @@ def test_every_make_target_it_names_exists():
 
 
 def test_every_extra_it_names_exists():
-    extras = re.findall(r"^ +\"(\w+)\": \[", (ROOT / "setup.py").read_text(encoding="utf-8"), re.MULTILINE)
-    named = set(re.findall(r"pip install \"\.\[(\w+)\]\"", README))
-    assert "tpu" in named
+    extras = re.findall(r"^ +\"([\w-]+)\": ", (ROOT / "setup.py").read_text(encoding="utf-8"), re.MULTILINE)
+    named = set(re.findall(r"pip install \"\.\[([\w-]+)\]\"", README))
+    assert {"tpu", "tpu-plan"} <= named
     assert named <= set(extras)
 
 
