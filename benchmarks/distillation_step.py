@@ -190,8 +190,8 @@ def main(arguments: list[str]) -> None:
         measure_memory(args)
         return
     from benchmarks.checkpoints import checkpoint_folder
-    from flax_distil.planning.operations import distillation_flop
     from flax_distil.model import WhisperConfig
+    from flax_distil.planning.operations import distillation_flop
 
     results: dict[str, Any] = {"benchmark": "distillation step", "machine": describe(args.threads)}
     results["arguments"] = vars(args)

@@ -126,8 +126,8 @@ def main(arguments: list[str]) -> None:
 def show(args: argparse.Namespace, results: dict[str, Any]) -> None:
     """Print the table."""
     from benchmarks.checkpoints import checkpoint_folder
-    from flax_distil.planning.operations import encoder_flop
     from flax_distil.model import WhisperConfig
+    from flax_distil.planning.operations import encoder_flop
 
     config = WhisperConfig.from_huggingface(
         json.loads((checkpoint_folder(args.model) / "config.json").read_text())

@@ -58,9 +58,11 @@ def estimate_step(
     kernels = collectives = 0.0
     if costs is not None:
         kernels = kernel_flops(costs, flops) / (KERNEL_EFFICIENCY * chip.peak_flops)
-        # A ring sends every byte of an all-reduce twice, but for one part in ``chips``.
-        sent = 2 * (chips - 1) / chips * costs.collective_bytes
-        collectives = sent / chip.interconnect_bytes_per_second
+        # A ring passes all but one part in ``chips`` on: once, or twice to sum and to spread the sums.
+        moved = costs.collective_bytes
+        if "all-reduce" in costs.collectives:
+            moved += costs.collectives["all-reduce"].amount
+        collectives = (chips - 1) / chips * moved / chip.interconnect_bytes_per_second
     return StepEstimate(
         flop_bound=flops / chip.peak_flops,
         bandwidth_bound=least_bytes / chip.hbm_bytes_per_second,

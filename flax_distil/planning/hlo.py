@@ -56,7 +56,7 @@ class ProgramCosts:
         kernels: Pallas kernels by name; ``amount`` is in FLOPs.
         without_cycles: executions of operations for which the compiler gave no estimate.
         unknown_loops: loops whose length only the data decide.
-        unread_lines: lines that could not be read.
+        unread_lines: lines that could not be read, and products of a form that is not known.
     """
 
     flops: float = 0.0
@@ -112,7 +112,7 @@ def program_costs(text: str, *, unknown_trips: int = 1) -> ProgramCosts:
     if not program.entry:
         return ProgramCosts(unread_lines=max(1, program.unread_lines))
     costs = _Counter(program, unknown_trips).of(program.entry)
-    return dataclasses.replace(costs, unread_lines=program.unread_lines)
+    return costs.plus(ProgramCosts(unread_lines=program.unread_lines))
 
 
 class _Counter:
@@ -139,7 +139,8 @@ class _Counter:
             return total.plus(unknown).plus(body, float(self._unknown_trips if trips is None else trips))
         if opcode == "conditional":
             branches = [self.of(name) for name in instruction.branches]
-            return total.plus(max(branches, key=lambda costs: (costs.flops, costs.cycles)))
+            dearest = max(branches, key=lambda c: (c.flops, c.cycles), default=ProgramCosts(unread_lines=1))
+            return total.plus(dearest)
         own = self._own(within, instruction)
         inner = called.get("calls") or (called.get("to_apply") if opcode == "call" else None)
         if inner is None:
@@ -156,9 +157,12 @@ class _Counter:
         cycles = instruction.attribute(_CYCLES)
         operands = [within.instructions[name] for name in instruction.operands if name in within.instructions]
         arrays = [array for operand in operands for array in operand.result]
-        flops, collectives, kernels = 0.0, {}, {}
-        if opcode in ("dot", "convolution") and len(arrays) == 2 and instruction.result:
-            flops = (_dot_flops if opcode == "dot" else _convolution_flops)(instruction, *arrays)
+        flops, unread, collectives, kernels = 0.0, 0, {}, {}
+        if opcode in ("dot", "convolution"):
+            try:
+                flops = (_dot_flops if opcode == "dot" else _convolution_flops)(instruction, *arrays)
+            except (IndexError, TypeError, ValueError):  # a form this reader does not know
+                unread = 1
         kind = opcode.removesuffix("-start")
         if kind in _COLLECTIVES:
             moved = max(sum(a.bytes for a in arrays), sum(a.bytes for a in instruction.result))
@@ -173,6 +177,7 @@ class _Counter:
             collectives=collectives,
             kernels=kernels,
             without_cycles=float(opcode in _WORK and cycles is None),
+            unread_lines=unread,
         )
 
 
@@ -192,7 +197,7 @@ def _convolution_flops(convolution: Instruction, left: Array, right: Array) -> f
     """
     labels = _DIMENSIONS.search(convolution.attributes)
     if labels is None:
-        return 2.0 * convolution.result[0].elements
+        raise ValueError("a convolution without dim_labels")
     left_labels, right_labels, result_labels = labels[1], labels[2], labels[3]
     result = convolution.result[0]
     pairs = 1

@@ -174,7 +174,7 @@ def trip_count(program: Program, within: Computation, loop: Instruction) -> int 
         return int(known[1])
     condition = program.computations.get(loop.called.get("condition", ""))
     body = program.computations.get(loop.called.get("body", ""))
-    if condition is None or body is None or not condition.root:
+    if condition is None or body is None:
         return None
     initial = within.instructions.get(loop.operands[0]) if loop.operands else None
 
@@ -186,16 +186,16 @@ def trip_count(program: Program, within: Computation, loop: Instruction) -> int 
     compared = _comparison(program, condition)
     if compared is None:
         return None
-    (left, right), direction = compared
-    counter, bound = (left, right) if isinstance(left, _Element) else (right, left)
-    if not isinstance(counter, _Element):
-        return None
-    limit = entering(bound.index) if isinstance(bound, _Element) else bound
-    start, step = entering(counter.index), _step(program, body, counter.index)
-    if limit is None or start is None or not step:
-        return None
-    inclusive = direction in ("LE", "GE")
-    return max(0, math.ceil((limit - start + (math.copysign(1, step) if inclusive else 0)) / step))
+    sides, is_inclusive = compared
+    for counter, bound in (sides, sides[::-1]):
+        step = _step(program, body, counter.index) if isinstance(counter, _Element) else None
+        if isinstance(counter, _Element) and step:
+            start = entering(counter.index)
+            limit = entering(bound.index) if isinstance(bound, _Element) else bound
+            if start is not None and limit is not None:
+                past = math.copysign(1, step) if is_inclusive else 0
+                return max(0, math.ceil((limit + past - start) / step))
+    return None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -207,19 +207,19 @@ class _Element:
 
 def _comparison(
     program: Program, condition: Computation
-) -> tuple[tuple[int | _Element | None, ...], str] | None:
-    """Return both sides and the direction of the comparison that ends a loop, looking into a fusion."""
-    root = condition.instructions[condition.root]
-    sides = {name: _value(condition, name) for name in root.operands}
-    within = condition
-    if root.opcode == "fusion" and (inner := program.computations.get(root.called.get("calls", ""))):
-        arguments = [sides[name] for name in root.operands]
-        within, root = inner, inner.instructions[inner.root]
-        sides = {name: _value(inner, name, arguments) for name in root.operands}
-    direction = root.attribute(r"direction=(\w+)")
-    if root.opcode != "compare" or direction is None or len(root.operands) != 2 or within is None:
+) -> tuple[tuple[int | _Element | None, int | _Element | None], bool] | None:
+    """Return both sides of the comparison that a loop goes by, and whether equality goes on."""
+    root = condition.instructions.get(condition.root)
+    if root is None:
         return None
-    return tuple(sides[name] for name in root.operands), direction
+    values = [_value(condition, name) for name in root.operands]
+    if root.opcode == "fusion" and (inner := program.computations.get(root.called.get("calls", ""))):
+        root = inner.instructions.get(inner.root)
+        values = [] if root is None else [_value(inner, name, values) for name in root.operands]
+    direction = None if root is None else root.attribute(r"direction=(\w+)")
+    if root is None or root.opcode != "compare" or direction in (None, "EQ") or len(values) != 2:
+        return None
+    return (values[0], values[1]), direction in ("LE", "GE")
 
 
 def _value(
@@ -233,7 +233,7 @@ def _value(
         index = instruction.attribute(r"index=(\d+)")
         return None if index is None else _Element(int(index))
     if instruction.opcode == "parameter" and arguments is not None:
-        position = int(instruction.argument or 0)
+        position = int(instruction.argument) if instruction.argument.isdigit() else len(arguments)
         return arguments[position] if position < len(arguments) else None
     if instruction.opcode in ("copy", "bitcast", "convert") and instruction.operands:
         return _value(within, instruction.operands[0], arguments)

@@ -112,6 +112,39 @@ def test_what_is_no_program_is_counted_as_unread():
     assert (costs.unread_lines, costs.flops) == (2, 0.0)
 
 
+def test_a_loop_to_a_bound_it_carries_is_counted_and_one_it_changes_is_not():
+    def program(step):
+        return f"""
+%body (t: (s32[], s32[], f32[8,8])) -> (s32[], s32[], f32[8,8]) {{
+  %t = (s32[], s32[], f32[8,8]) parameter(0)
+  %i = s32[] get-tuple-element(%t), index=0
+  %n = s32[] get-tuple-element(%t), index=1
+  %x = f32[8,8] get-tuple-element(%t), index=2
+  %two = s32[] constant(2)
+  %next = s32[] {step}(%i, %two)
+  %y = f32[8,8] dot(%x, %x), lhs_contracting_dims={{1}}, rhs_contracting_dims={{0}}
+  ROOT %out = (s32[], s32[], f32[8,8]) tuple(%next, %n, %y)
+}}
+%condition (t: (s32[], s32[], f32[8,8])) -> pred[] {{
+  %t = (s32[], s32[], f32[8,8]) parameter(0)
+  %i = s32[] get-tuple-element(%t), index=0
+  %n = s32[] get-tuple-element(%t), index=1
+  ROOT %go = pred[] compare(%n, %i), direction=GE
+}}
+ENTRY %main (x: f32[8,8]) -> (s32[], s32[], f32[8,8]) {{
+  %x = f32[8,8] parameter(0)
+  %zero = s32[] constant(0)
+  %ten = s32[] constant(10)
+  %start = (s32[], s32[], f32[8,8]) tuple(%zero, %ten, %x)
+  ROOT %loop = (s32[], s32[], f32[8,8]) while(%start), condition=%condition, body=%body
+}}
+"""
+
+    counted, uncounted = program_costs(program("add")), program_costs(program("multiply"))
+    assert (counted.flops, counted.unknown_loops) == (6 * 2 * 8**3, 0)  # 0, 2, … 10
+    assert (uncounted.flops, uncounted.unknown_loops) == (2 * 8**3, 1)
+
+
 def test_shapes_with_layouts_tuples_and_bounds_are_read():
     shape = read_shape("(bf16[4,<=8]{1,0:T(8,128)(2,1)S(3)}, /*index=1*/pred[], f8e4m3fn[16]{0})")
     assert [(array.sides, array.bytes) for array in shape] == [((4, 8), 64), ((), 1), ((16,), 16)]
