@@ -120,7 +120,8 @@ class BatchTranscriber:
         )
         found: list[tuple[int, str, str, float, Transcript]] = []
         start = time.perf_counter()
-        with tqdm(total=len(data), desc=data.name, unit=" samples", disable=True if jax.process_index() else None) as bar:
+        quiet = True if jax.process_index() else None  # None: unless there is no terminal
+        with tqdm(total=len(data), desc=data.name, unit=" samples", disable=quiet) as bar:
             for collected in transcribe_batches(transcriber, pipeline):
                 found += collected
                 bar.update(len(collected))

@@ -29,6 +29,7 @@ class DistilPrograms:
     """Programs over the devices of all processes; batches are dictionaries of arrays named by their axes.
 
     Attributes:
+        gradients: ``(trainable, frozen, teacher, batch, step) -> (gradients, metrics)``; not compiled.
         init: ``trainable -> state``; the parameters are donated.
         train: ``(state, frozen, teacher, batch) -> (state, metrics)``; the state is donated.
         evaluate: ``(params, frozen, teacher, batch) -> TokenLossSums``.
@@ -41,7 +42,7 @@ class DistilPrograms:
         trainable, frozen, teacher = (
             tree.specs for tree in (layout.trainable, layout.frozen, layout.teacher)
         )
-        gradients = runner.per_device(
+        self.gradients = runner.per_device(
             functools.partial(_gradients, step, config.seed),
             arguments=(trainable, frozen, teacher, BATCH, P()),
             results=(trainable, REPLICATED),
@@ -50,7 +51,7 @@ class DistilPrograms:
         def train(
             state: TrainState, frozen: Params, teacher: Params, batch: Mapping[str, Array]
         ) -> tuple[TrainState, dict[str, Array]]:
-            found = gradients(state.params, frozen, teacher, batch, state.step)
+            found = self.gradients(state.params, frozen, teacher, batch, state.step)
             return apply_gradients(optimiser, state, *found)
 
         state = layout.state(max_steps).specs

@@ -59,9 +59,11 @@ def run_evaluation(config: EvalConfig) -> dict[str, Figures]:
     runner = config.make_runner()
     leads = jax.process_index() == 0
     folder = together(
-        lambda: check_output_dir(config.output_dir, overwrite=config.overwrite_output_dir)
-        if leads and config.output_dir is not None
-        else None
+        lambda: (
+            check_output_dir(config.output_dir, overwrite=config.overwrite_output_dir)
+            if leads and config.output_dir is not None
+            else None
+        )
     )
     model = together(lambda: BatchTranscriber(config, runner))
     if model.is_multilingual and config.language is None:

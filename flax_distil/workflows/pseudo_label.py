@@ -54,9 +54,11 @@ def run_pseudo_labelling(config: PseudoLabelConfig) -> Path:
     runner = config.make_runner()
     leads = jax.process_index() == 0
     folder = together(
-        lambda: check_output_dir(config.output_dir, overwrite=config.overwrite_output_dir)
-        if leads
-        else Path(config.output_dir).expanduser().absolute()
+        lambda: (
+            check_output_dir(config.output_dir, overwrite=config.overwrite_output_dir)
+            if leads
+            else Path(config.output_dir).expanduser().absolute()
+        )
     )
     teacher = together(lambda: BatchTranscriber(config, runner))
     if teacher.is_multilingual and config.language is None:

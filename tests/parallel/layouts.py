@@ -1,0 +1,163 @@
+"""The same training, evaluation and generation under any layout of devices; used by scripts and tests.
+
+Small models, but all of the real programs of a run: ``DistilLayout`` and ``DistilPrograms``.
+"""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from flax_distil.core import Params, flatten
+from flax_distil.distillation import split_student
+from flax_distil.model import ComputeOptions, WhisperConfig, whisper_shapes
+from flax_distil.parallel import Runner, make_runner
+from flax_distil.text import GenerationSettings, WhisperTokenizer
+from flax_distil.transcription import ShortFormTranscriber, TranscriptionOptions
+from flax_distil.workflows.distil_config import DistilConfig
+from flax_distil.workflows.distil_layout import DistilLayout
+from flax_distil.workflows.distil_programs import DistilPrograms
+
+UPDATES = 5
+ROWS = 8
+SMALL = WhisperConfig(
+    vocab_size=96, num_mel_bins=8, d_model=16, encoder_layers=2, decoder_layers=2,
+    encoder_attention_heads=2, decoder_attention_heads=2, encoder_ffn_dim=32, decoder_ffn_dim=32,
+    max_source_positions=20, max_target_positions=32,
+)  # fmt: skip
+TEACHER = dataclasses.replace(SMALL, decoder_layers=3)
+SPEAKING = WhisperConfig(
+    vocab_size=51864, d_model=16, encoder_layers=1, decoder_layers=1,
+    encoder_attention_heads=2, decoder_attention_heads=2, encoder_ffn_dim=32, decoder_ffn_dim=32,
+)  # fmt: skip
+
+LAYOUTS: dict[str, dict[str, Any]] = {
+    "pmap×8": {"parallelism": "pmap"},
+    "data×8": {"mesh": "data=8"},
+    "fsdp×8": {"mesh": "fsdp=8"},
+    "tensor×2·data×4": {"mesh": "tensor=2,data=4"},
+    "fsdp×4·tensor×2": {"mesh": "data=1,fsdp=4,tensor=2"},
+    "all three, teacher whole": {"mesh": "data=2,fsdp=2,tensor=2", "teacher_sharding": "none"},
+    "all three, teacher by fsdp": {"mesh": "data=2,fsdp=2,tensor=2", "teacher_sharding": "fsdp"},
+    "vocabulary whole": {"mesh": "data=4,tensor=2", "shard_vocabulary": False},
+}
+
+COMPILED_MOST = ("pmap×8", "fsdp×8", "fsdp×4·tensor×2")
+"""Layouts under which everything else is tried too; compiling it under all of them takes minutes."""
+
+
+def config(*, freeze_encoder: bool, **options: Any) -> DistilConfig:
+    # A large epsilon: else the sign of a gradient that is nearly 0, which is rounding, moves a parameter.
+    given = {
+        "teacher_model_name_or_path": "teacher", "train_dataset_name": "speech", "output_dir": "student",
+        "precision": "full", "warmup_steps": 0, "max_steps": 10, "learning_rate": 1e-2, "adam_epsilon": 1e-2,
+        "mse_weight": 0.02, "gradient_accumulation_steps": 2,
+    }  # fmt: skip
+    return DistilConfig(**given | options, freeze_encoder=freeze_encoder)
+
+
+def random_params(shape: WhisperConfig, seed: int, scale: float = 0.5) -> Params:
+    random = np.random.default_rng(seed)
+    return jax.tree.map(
+        lambda leaf: random.normal(scale=scale, size=leaf.shape).astype(np.float32), whisper_shapes(shape)
+    )
+
+
+def training_batch(micro_batches: int = 2) -> dict[str, np.ndarray]:
+    """Rows of very different lengths; the first has no label token at all."""
+    random = np.random.default_rng(0)
+    tokens = random.integers(0, SMALL.vocab_size, (2, ROWS, 13), np.int32)
+    mask = np.arange(12) < np.arange(ROWS)[:, None] * 12 // (ROWS - 1)
+    batch = {
+        "mel_KBRM": random.normal(size=(2, ROWS, 40, 8)).astype(np.float32),
+        "decoder_input_ids_KBT": tokens[:, :, :-1],
+        "labels_KBT": tokens[:, :, 1:],
+        "loss_mask_KBT": np.broadcast_to(mask, (2, ROWS, 12)).copy(),
+    }
+    return {name: value.reshape(micro_batches, -1, *value.shape[2:]) for name, value in batch.items()}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Trained:
+    runner: Runner
+    state: Any
+    params: dict[str, np.ndarray]
+    history: list[dict[str, float]]
+    programs: DistilPrograms
+    arguments: tuple[Any, ...]
+
+
+def train(run: DistilConfig, runner: Runner, batch: dict[str, np.ndarray]) -> Trained:
+    """Do ``UPDATES`` updates on this process's rows of the batch."""
+    shared = run.freeze_encoder
+    layout = DistilLayout(run, runner, student=SMALL, teacher=TEACHER, shares_encoder=shared)
+    programs = DistilPrograms(run, layout, runner, max_steps=10)
+    student, teacher = random_params(SMALL, 2), random_params(TEACHER, 1)
+    if shared:
+        student["encoder"] = teacher.pop("encoder")
+    trainable, frozen = split_student(student, run.freezing)
+    state = programs.init(runner.put(trainable, layout.trainable.specs))
+    others = runner.put(frozen, layout.frozen.specs), runner.put(teacher, layout.teacher.specs)
+    history = []
+    for _ in range(UPDATES):
+        state, metrics = programs.train(state, *others, runner.put_batch(batch))
+        history.append({name: float(value) for name, value in runner.fetch(metrics).items()})
+    return Trained(
+        runner=runner,
+        state=state,
+        params=flatten(runner.fetch(state.params)),
+        history=history,
+        programs=programs,
+        arguments=others,
+    )
+
+
+def evaluate(trained: Trained) -> list[float]:
+    batch = {name.replace("_KB", "_B"): value[0] for name, value in training_batch().items()}
+    sums = trained.programs.evaluate(
+        trained.state.params, *trained.arguments, trained.runner.put_batch(batch)
+    )
+    return [float(value) for value in trained.runner.fetch(sums)]
+
+
+def transcribe(runner: Runner, folder: Path, tones: np.ndarray) -> list[list[int]]:
+    """Return the tokens that a random model says to this process's tones."""
+    tokenizer = WhisperTokenizer.from_pretrained(folder)
+    params = random_params(SPEAKING, 3)
+    transcriber = ShortFormTranscriber(
+        SPEAKING,
+        runner.put(params, runner.weight_specs(whisper_shapes(SPEAKING))),
+        tokenizer,
+        GenerationSettings.from_folder(folder, tokenizer.special),
+        options=TranscriptionOptions(max_new_tokens=8),
+        compute=ComputeOptions(),
+        runner=runner,
+    )
+    return [transcript.tokens for transcript in transcriber.transcribe(tones)]
+
+
+def tones() -> np.ndarray:
+    seconds_W = np.arange(480_000) / 16_000
+    pitch_B = 110.0 * 2.0 ** (np.arange(ROWS) * 0.75)
+    return np.sin(2 * np.pi * pitch_B[:, None] * seconds_W).astype(np.float32)
+
+
+def differences(found: Trained, wanted: Trained) -> dict[str, Any]:
+    """Return the largest relative difference of any metric of any update, and of any weight."""
+    return {
+        "metrics": max(
+            abs(mine[name] - theirs[name]) / max(abs(theirs[name]), 1e-6)
+            for mine, theirs in zip(found.history, wanted.history, strict=True)
+            for name in theirs
+        ),
+        "params": max(
+            float(np.abs(found.params[path] - leaf).max() / np.abs(leaf).max())
+            for path, leaf in wanted.params.items()
+        ),
+    }
+
+
+def runner_for(run: DistilConfig) -> Runner:
+    return make_runner(run.parallelism, run.mesh_shape, shard_vocabulary=run.shard_vocabulary)

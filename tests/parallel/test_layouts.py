@@ -1,0 +1,106 @@
+"""However work is laid over eight devices, the numbers are those of one."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from jax.sharding import PartitionSpec as P
+
+from flax_distil.parallel import batch_spec
+from tests.parallel.layouts import COMPILED_MOST, LAYOUTS, ROWS, UPDATES
+
+DEVICES = 8
+
+
+@pytest.fixture(scope="module")
+def on_eight(tiny_en_dir):
+    """What ``on_eight_devices.py`` found; this process has one device."""
+    done = subprocess.run(
+        [sys.executable, "-W", "error", Path(__file__).with_name("on_eight_devices.py"), tiny_en_dir],
+        env={
+            **os.environ,
+            "JAX_PLATFORMS": "cpu",
+            "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",  # compiling is the cost
+            "XLA_FLAGS": f"--xla_force_host_platform_device_count={DEVICES}",
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+@pytest.mark.parametrize(
+    ("encoder", "layout"),
+    [
+        *(("frozen encoder", layout) for layout in LAYOUTS),
+        *(("trained encoder", layout) for layout in COMPILED_MOST),
+    ],
+)
+def test_five_updates_give_the_losses_and_weights_of_one_device(on_eight, encoder, layout):
+    """With rows so uneven that a mean of the devices' means would be another number."""
+    found = on_eight[encoder][layout]
+    assert found["metrics"] <= 1e-5
+    assert found["params"] <= 1e-5
+
+
+def test_the_student_learns_meanwhile(on_eight):
+    losses = [metrics["loss"] for metrics in on_eight["frozen encoder"]["one"]["history"]]
+    assert len(losses) == UPDATES
+    assert losses == sorted(losses, reverse=True)
+
+
+@pytest.mark.parametrize("layout", COMPILED_MOST)
+def test_evaluation_sums_are_those_of_one_device(on_eight, layout):
+    trained = on_eight["frozen encoder"]
+    np.testing.assert_allclose(trained[layout]["evaluation"], trained["one"]["evaluation"], rtol=1e-5)
+
+
+@pytest.mark.parametrize("layout", COMPILED_MOST)
+def test_generated_tokens_are_those_of_one_device(on_eight, layout):
+    said = on_eight["transcripts"]
+    assert said[layout] == said["one"]
+    assert len({tuple(tokens) for tokens in said["one"]}) == ROWS  # rows cannot be mistaken
+
+
+def test_two_micro_batches_are_one_big_batch(on_eight):
+    found = on_eight["accumulation"]
+    assert found["params"] <= 1e-6
+    assert found["metrics"] <= 1e-6
+    assert found["steps"] == [UPDATES, UPDATES]
+
+
+@pytest.mark.parametrize("tree", ["params", "gradients", "moments", "teacher and encoder"])
+def test_a_device_of_an_fsdp_axis_of_eight_stores_at_most_a_seventh(on_eight, tree):
+    assert on_eight["bytes"][tree] <= 1 / 7
+
+
+def test_nothing_is_compiled_after_the_first_updates(on_eight):
+    assert set(on_eight["recompilations"].values()) == {0}
+
+
+def test_batches_and_weights_come_back_as_they_were_sent(on_eight):
+    assert len(on_eight["placement"]) == 4
+    assert all(on_eight["placement"].values())
+
+
+@pytest.mark.parametrize(
+    ("name", "spec"),
+    [
+        ("samples_BW", P(("data", "fsdp"))),
+        ("labels_KBT", P(None, ("data", "fsdp"))),
+    ],
+)
+def test_the_name_of_an_array_tells_how_it_is_split(name, spec):
+    assert batch_spec(name) == spec
+
+
+@pytest.mark.parametrize("name", ["embedding_VD", "samples", ""])
+def test_an_array_whose_name_has_no_batch_axis_is_refused(name):
+    with pytest.raises(ValueError, match=f"{name!r} has no axis B"):
+        batch_spec(name)

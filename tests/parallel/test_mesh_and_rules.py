@@ -1,0 +1,75 @@
+"""Meshes and rules refuse what does not fit, naming it."""
+
+import jax
+import pytest
+from jax.sharding import PartitionSpec as P
+
+from flax_distil.core import InputError, flatten
+from flax_distil.model import PRESETS, WhisperConfig, whisper_shapes
+from flax_distil.parallel import MeshShape, make_runner, weight_layout, weight_specs
+
+
+def test_a_mesh_is_read_from_its_axes():
+    assert MeshShape.parse("data=2, fsdp=-1") == MeshShape(data=2, fsdp=-1)
+    assert MeshShape.parse("tensor=2") == MeshShape(data=-1, tensor=2)
+    assert MeshShape.parse("fsdp=-1") == MeshShape(data=1, fsdp=-1)
+
+
+@pytest.mark.parametrize("text", ["rows=2", "data", "data=two", "data=2,data=4"])
+def test_a_mesh_that_is_not_understood_is_refused(text):
+    with pytest.raises(InputError, match="expected data=…,fsdp=…,tensor=…"):
+        MeshShape.parse(text)
+
+
+@pytest.mark.parametrize("sizes", [{"data": 0}, {"fsdp": -2}, {"data": -1, "fsdp": -1}])
+def test_impossible_sizes_are_refused(sizes):
+    with pytest.raises(InputError, match="cannot be"):
+        MeshShape(**sizes)
+
+
+@pytest.mark.parametrize("shape", [MeshShape(data=3), MeshShape(fsdp=2), MeshShape(data=-1, tensor=4)])
+def test_a_mesh_must_multiply_to_the_devices(shape):
+    with pytest.raises(InputError, match="does not multiply to the 1 devices"):
+        shape.build(jax.devices()[:1])
+
+
+def test_an_unknown_parallelism_is_refused():
+    with pytest.raises(InputError, match="expected jit or pmap"):
+        make_runner("pjit", MeshShape())
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_every_weight_of_every_size_has_a_rule(preset):
+    shapes = whisper_shapes(PRESETS[preset])
+    specs = flatten(weight_specs(shapes, {"fsdp": 2, "tensor": 2}, vocabulary=False))
+    assert set(specs) == set(flatten(shapes))
+    assert all("fsdp" in str(spec) for spec in specs.values())  # nothing is stored twice
+
+
+def test_a_leaf_without_a_rule_is_named():
+    with pytest.raises(InputError, match="no rule says how weight encoder/adapter/kernel"):
+        weight_specs({"encoder": {"adapter": {"kernel": jax.ShapeDtypeStruct((2, 2), "float32")}}}, {})
+
+
+def test_heads_that_do_not_divide_are_named():
+    with pytest.raises(InputError, match=r"heads of decoder/layers/\w+/\w+/kernel \(6\).*tensor=4"):
+        weight_specs(whisper_shapes(WhisperConfig.preset("tiny.en")), {"tensor": 4})
+
+
+def test_a_vocabulary_that_does_not_divide_is_named_with_the_remedy():
+    shapes = whisper_shapes(WhisperConfig.preset("base"))
+    with pytest.raises(InputError, match=r"vocabulary of .* \(51865\).*tensor=2.*shard_vocabulary"):
+        weight_specs(shapes, {"tensor": 2})
+    weight_specs(shapes, {"tensor": 2}, vocabulary=False)
+
+
+def test_the_layout_tells_the_model_what_is_divided():
+    shapes = whisper_shapes(WhisperConfig.preset("tiny.en"))
+    specs = weight_specs(shapes, {"fsdp": 8, "tensor": 2})
+    layout = weight_layout(specs)
+    assert (layout.tensor_axis, layout.vocabulary_axis, layout.gather_axis) == ("tensor", "tensor", "fsdp")
+    assert dict(layout.gather_dimensions)["layers/self_attention/out/kernel"] == 3
+    assert specs["decoder"]["layers"]["fc1"]["bias"] == P(None, ("tensor", "fsdp"))
+    whole = weight_layout(weight_specs(shapes, {}))
+    assert whole.gather_axis is None
+    assert whole.tensor_axis is None
