@@ -21,11 +21,19 @@ def encoder_attention_flop(config: WhisperConfig, batch: int) -> float:
 def encoder_flop(config: WhisperConfig, batch: int) -> float:
     """Count one forward pass over 30 s windows: convolutions, projections, attention, feed-forward."""
     width, positions = config.d_model, config.max_source_positions
-    convolutions = 2 * 3 * (2 * positions * config.num_mel_bins * width + positions * width * width)
+    second_convolution = 2 * 3 * positions * width * width
+    return first_convolution_flop(config, batch) + batch * second_convolution + _encoder_layers(config, batch)
+
+
+def first_convolution_flop(config: WhisperConfig, batch: int) -> float:
+    """Count the convolution over mel frames."""
+    return 2.0 * 3 * batch * 2 * config.max_source_positions * config.num_mel_bins * config.d_model
+
+
+def _encoder_layers(config: WhisperConfig, batch: int) -> float:
+    width, positions = config.d_model, config.max_source_positions
     projections = 2 * positions * (4 * width * width + 2 * width * config.encoder_ffn_dim)
-    return batch * (convolutions + config.encoder_layers * projections) + encoder_attention_flop(
-        config, batch
-    )
+    return batch * config.encoder_layers * projections + encoder_attention_flop(config, batch)
 
 
 def vocabulary_flop(config: WhisperConfig, batch: int, tokens: int) -> float:
@@ -90,16 +98,17 @@ class StepWork:
         The gradient of frozen encoder states is not needed, and left out.
         """
         student, batch, tokens = self.student, self.batch, self.tokens
-        logits = vocabulary_flop(student, batch, tokens)
+        width, positions = student.d_model, student.max_source_positions
         decoder = decoder_flop(student, batch, tokens)
-        passes = 3.0 if self.trains_decoder else 2.0
-        parts = {"student_decoder": passes * decoder + self.recomputes * (decoder - logits)}
+        parts = {"student_decoder": (3.0 if self.trains_decoder else 2.0) * decoder}
         if not self.trains_encoder:
-            width, positions = student.d_model, student.max_source_positions
             parts["student_decoder"] -= batch * student.decoder_layers * 2 * 2 * positions * width * width
         if self.encodes:
-            times = 3.0 + self.recomputes if self.trains_encoder else 1.0
-            parts["encoder"] = times * encoder_flop(student, batch)
+            parts["encoder"] = encoder_flop(student, batch)
+            if self.trains_encoder:  # sound needs no gradient
+                parts["encoder"] = 3 * parts["encoder"] - first_convolution_flop(student, batch)
+        if self.recomputes:
+            self._recompute(parts)
         if self.teacher is not None:
             unneeded = 0.0 if self.with_kl else vocabulary_flop(self.teacher, batch, tokens)
             parts["teacher_decoder"] = decoder_flop(self.teacher, batch, tokens) - unneeded
@@ -108,6 +117,16 @@ class StepWork:
         if self.with_mel and (self.encodes or self.teacher_encodes):
             parts["log_mel"] = mel_flop(student, batch)
         return parts
+
+    def _recompute(self, parts: dict[str, float]) -> None:
+        """Add the layers' second forward pass, which ends before the last product, whose result nobody needs."""
+        student, batch, tokens = self.student, self.batch, self.tokens
+        layers = decoder_flop(student, batch, tokens) - vocabulary_flop(student, batch, tokens)
+        last = 2 * student.d_model * student.decoder_ffn_dim * student.decoder_layers
+        parts["student_decoder"] += layers - batch * tokens * last
+        if self.trains_encoder:
+            last = 2 * student.d_model * student.encoder_ffn_dim * student.encoder_layers
+            parts["encoder"] += _encoder_layers(student, batch) - batch * student.max_source_positions * last
 
 
 def decode_step_flop(config: WhisperConfig, batch: int, slots: int) -> float:
