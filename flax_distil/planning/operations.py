@@ -119,7 +119,7 @@ class StepWork:
         return parts
 
     def _recompute(self, parts: dict[str, float]) -> None:
-        """Add the layers' second forward pass, which ends before the last product, whose result nobody needs."""
+        """Add the layers' second forward pass, without its last product, whose result nobody needs."""
         student, batch, tokens = self.student, self.batch, self.tokens
         layers = decoder_flop(student, batch, tokens) - vocabulary_flop(student, batch, tokens)
         last = 2 * student.d_model * student.decoder_ffn_dim * student.decoder_layers
