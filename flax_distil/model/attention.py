@@ -7,6 +7,12 @@ import jax
 import jax.numpy as jnp
 
 from flax_distil.core import Array, Bool, Float
+from flax_distil.model.attention_kernels import (
+    attend_on_tpu,
+    attend_with_cudnn,
+    fits_cudnn,
+    fits_tpu_kernel,
+)
 
 _BLOCK_BYTES = 4 << 20
 """Scores of one block on a CPU: about what stays in the cache of a core."""
@@ -51,8 +57,12 @@ def dot_product_attention(
         return _whole(query_BNTH, key_BNSH, value_BNSH, mask_B1TS, dropout_rate, dropout_key)
     if mask_B1TS is not None:
         return _whole(query_BNTH, key_BNSH, value_BNSH, mask_B1TS)
-    on_cpu = _by_keys if query_BNTH.shape[2] < _FEW_QUERIES else _by_blocks
-    return jax.lax.platform_dependent(query_BNTH, key_BNSH, value_BNSH, cpu=on_cpu, default=_whole)
+    kernels = {"cpu": _by_keys if query_BNTH.shape[2] < _FEW_QUERIES else _by_blocks}
+    if fits_tpu_kernel(query_BNTH, key_BNSH):
+        kernels["tpu"] = attend_on_tpu
+    if fits_cudnn(query_BNTH):
+        kernels["cuda"] = attend_with_cudnn
+    return jax.lax.platform_dependent(query_BNTH, key_BNSH, value_BNSH, **kernels, default=_whole)
 
 
 def dropout(x: Array, rate: float, key: Array | None) -> Array:

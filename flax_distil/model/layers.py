@@ -131,6 +131,14 @@ def gelu(x: Array) -> Array:
     return 0.5 * x * (1.0 + jax.lax.erf(x * math.sqrt(0.5)))
 
 
+def _apart_on_tpu(x: Array) -> Array:
+    """Keep what makes ``x`` and what reads it from becoming one operation on a TPU.
+
+    Its compiler nests the two products of a feed-forward in one, which takes 1.6 times their time (large-v2).
+    """
+    return jax.lax.platform_dependent(x, tpu=jax.lax.optimization_barrier, default=lambda x: x)
+
+
 def feed_forward(
     fc1: nnx.Linear,
     fc2: nnx.Linear,
@@ -139,7 +147,7 @@ def feed_forward(
     key: Array | None,
 ) -> Float[Array, "B T D"]:
     """Return ``fc2(gelu(fc1(x)))`` with dropout on the activation."""
-    return fc2(dropout(gelu(fc1(x_BTD)), activation_dropout, key))
+    return fc2(dropout(gelu(_apart_on_tpu(fc1(x_BTD))), activation_dropout, key))
 
 
 def split_key(key: Array | None, count: int) -> list[Any]:
