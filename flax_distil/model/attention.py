@@ -34,10 +34,14 @@ def dot_product_attention(
     """Attend with every query to the keys its mask allows.
 
     ``softmax(scale · q kᵀ) v``; the softmax is in float32 whatever the inputs are.
-    The implementation is chosen when the program is lowered, by platform: one batched
-    product in general; on a CPU one head at a time, many queries in blocks, so that
-    scores never leave the cache, and few of them so that the keys are read as they lie
-    (several times faster on 1500 positions, equal to within float32 rounding).
+    The implementation is chosen when the program is lowered, by platform. In general and under
+    a mask or dropout it is one batched product. Otherwise:
+
+    - on a CPU one head at a time, many queries in blocks, so that scores never leave the cache,
+      and few of them so that the keys are read as they lie (several times faster on 1500
+      positions, equal to within float32 rounding);
+    - on a TPU, for many queries, a Pallas kernel;
+    - on an NVIDIA GPU, in half precision, cuDNN's flash attention.
 
     Args:
         query_BNTH: queries.
@@ -57,7 +61,9 @@ def dot_product_attention(
         return _whole(query_BNTH, key_BNSH, value_BNSH, mask_B1TS, dropout_rate, dropout_key)
     if mask_B1TS is not None:
         return _whole(query_BNTH, key_BNSH, value_BNSH, mask_B1TS)
-    kernels = {"cpu": _by_keys if query_BNTH.shape[2] < _FEW_QUERIES else _by_blocks}
+    kernels: dict[str, Callable[..., Array]] = {
+        "cpu": _by_keys if query_BNTH.shape[2] < _FEW_QUERIES else _by_blocks
+    }
     if fits_tpu_kernel(query_BNTH, key_BNSH):
         kernels["tpu"] = attend_on_tpu
     if fits_cudnn(query_BNTH):

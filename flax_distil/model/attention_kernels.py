@@ -79,9 +79,7 @@ def _forward_and_residuals(
     return mixed, (query, key, value, mixed, logsumexp_BN1T)
 
 
-def _backward(
-    interpret: bool, residuals: tuple[Array, ...], slope_BNTH: Array
-) -> tuple[Array, Array, Array]:
+def _backward(interpret: bool, residuals: tuple[Array, ...], slope_BNTH: Array) -> tuple[Array, Array, Array]:
     query, key, value, mixed, logsumexp_BN1T = residuals
     rows, heads, queries, features = query.shape
     keys = key.shape[2]
@@ -201,7 +199,9 @@ def fits_cudnn(query: Array) -> bool:
 
 
 def attend_with_cudnn(
-    query_BNTH: Float[Array, "B N T H"], key_BNSH: Float[Array, "B N S H"], value_BNSH: Float[Array, "B N S H"]
+    query_BNTH: Float[Array, "B N T H"],
+    key_BNSH: Float[Array, "B N S H"],
+    value_BNSH: Float[Array, "B N S H"],
 ) -> Float[Array, "B N T H"]:
     """Return ``softmax(q kᵀ) v`` of half-precision numbers by cuDNN's flash attention."""
     turned = (x.swapaxes(1, 2) for x in (query_BNTH, key_BNSH, value_BNSH))
