@@ -1,6 +1,10 @@
 """Fixtures shared by every room: real checkpoints, real speech, shapes checked at run time."""
 
+import os
 from pathlib import Path
+
+# Before JAX is imported: with libtpu installed, to compile for TPUs, it would look for one.
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 import pytest
 from jaxtyping import install_import_hook

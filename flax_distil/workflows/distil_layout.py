@@ -24,7 +24,7 @@ class Placed:
         specs: a ``PartitionSpec`` for each.
     """
 
-    shapes: Params
+    shapes: Any
     specs: Any
 
 
