@@ -188,19 +188,14 @@ def feed_forward(
     *,
     axis: str | None = None,
 ) -> Float[Array, "B T D"]:
-<<<<<<< HEAD
     """Return ``fc2(gelu(fc1(x)))`` with dropout on the activation.
 
     The features F may be some of all: the devices of ``axis`` add up what theirs give.
     """
-    x_BTF = gelu(fc1(enter(x_BTD, axis)))
+    x_BTF = gelu(_apart_on_tpu(fc1(enter(x_BTD, axis))))
     x_BTF = dropout(x_BTF, activation_dropout, own_key(key, axis))
     y_BTD = leave(x_BTF @ fc2.kernel[...].astype(x_BTF.dtype), axis)
     return y_BTD + fc2.bias[...].astype(x_BTF.dtype)
-=======
-    """Return ``fc2(gelu(fc1(x)))`` with dropout on the activation."""
-    return fc2(dropout(gelu(_apart_on_tpu(fc1(x_BTD))), activation_dropout, key))
->>>>>>> attention
 
 
 def split_key(key: Array | None, count: int) -> list[Any]:

@@ -1,4 +1,4 @@
-"""Two processes of four devices each do what one process with eight does: the commands themselves, over loopback."""
+"""The commands in two processes of four devices, over loopback, do what they do in one of eight."""
 
 import csv
 import json
