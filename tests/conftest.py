@@ -3,7 +3,8 @@
 import os
 from pathlib import Path
 
-os.environ.setdefault("JAX_PLATFORMS", "cpu")  # libtpu, installed to compile with, is no TPU to run on
+# Before JAX is imported: with libtpu installed, to compile for TPUs, it would look for one.
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 import pytest
 from jaxtyping import install_import_hook

@@ -21,7 +21,7 @@ POSITIONAL = "files"
 SECTIONS = (
     ("Planning", r"topology|^what$|search_seconds|^json$|dry_run|^label_length"),
     ("Model", r"model_name_or_path|_layers|_layer_indices|^dtype|use_scan|gradient_checkp"),
-    ("Devices", r"parallelism|mesh|shard|^coordinator|process|^teacher_dtype"),
+    ("Devices", r"parallelism|mesh|shard|^coordinator|process|^initialization|^teacher_dtype"),
     ("Output", r"output|push_to_hub|hub_|export_|save_|logging_|resume_|overwrite_"),
     ("Data", r"dataset|split_name|_column_name|_samples|_num_workers|^files$|cache_encoder|encoder_cache"),
     ("Speech and labels", r"language|task|timestamp|_length|batch_size_in_tokens"),

@@ -7,6 +7,12 @@ import jax
 import jax.numpy as jnp
 
 from flax_distil.core import Array, Bool, Float
+from flax_distil.model.attention_kernels import (
+    attend_on_tpu,
+    attend_with_cudnn,
+    fits_cudnn,
+    fits_tpu_kernel,
+)
 
 _BLOCK_BYTES = 4 << 20
 """Scores of one block on a CPU: about what stays in the cache of a core."""
@@ -28,10 +34,14 @@ def dot_product_attention(
     """Attend with every query to the keys its mask allows.
 
     ``softmax(scale · q kᵀ) v``; the softmax is in float32 whatever the inputs are.
-    The implementation is chosen when the program is lowered, by platform: one batched
-    product in general; on a CPU one head at a time, many queries in blocks, so that
-    scores never leave the cache, and few of them so that the keys are read as they lie
-    (several times faster on 1500 positions, equal to within float32 rounding).
+    The implementation is chosen when the program is lowered, by platform. In general and under
+    a mask or dropout it is one batched product. Otherwise:
+
+    - on a CPU one head at a time, many queries in blocks, so that scores never leave the cache,
+      and few of them so that the keys are read as they lie (several times faster on 1500
+      positions, equal to within float32 rounding);
+    - on a TPU, for many queries, a Pallas kernel;
+    - on an NVIDIA GPU, in half precision, cuDNN's flash attention.
 
     Args:
         query_BNTH: queries.
@@ -51,8 +61,14 @@ def dot_product_attention(
         return _whole(query_BNTH, key_BNSH, value_BNSH, mask_B1TS, dropout_rate, dropout_key)
     if mask_B1TS is not None:
         return _whole(query_BNTH, key_BNSH, value_BNSH, mask_B1TS)
-    on_cpu = _by_keys if query_BNTH.shape[2] < _FEW_QUERIES else _by_blocks
-    return jax.lax.platform_dependent(query_BNTH, key_BNSH, value_BNSH, cpu=on_cpu, default=_whole)
+    kernels: dict[str, Callable[..., Array]] = {
+        "cpu": _by_keys if query_BNTH.shape[2] < _FEW_QUERIES else _by_blocks
+    }
+    if fits_tpu_kernel(query_BNTH, key_BNSH):
+        kernels["tpu"] = attend_on_tpu
+    if fits_cudnn(query_BNTH):
+        kernels["cuda"] = attend_with_cudnn
+    return jax.lax.platform_dependent(query_BNTH, key_BNSH, value_BNSH, **kernels, default=_whole)
 
 
 def dropout(x: Array, rate: float, key: Array | None) -> Array:

@@ -124,9 +124,43 @@ class AttentionProjections(nnx.Module):
         self.out = MergeHeads(width, heads, dtype=dtype, axis=axis, rngs=rngs)
 
 
-def layer_norm(width: int, *, dtype: str, rngs: nnx.Rngs) -> nnx.LayerNorm:
-    """Return Whisper's LayerNorm: epsilon 1e-5, statistics in float32 in two passes."""
-    return nnx.LayerNorm(width, epsilon=1e-5, use_fast_variance=False, dtype=dtype, rngs=rngs)
+def _variance_in_two_passes(x: Array, mean: Array) -> Array:
+    return jnp.square(x - mean).mean(axis=-1, keepdims=True)
+
+
+def _variance_in_one_pass(x: Array, mean: Array) -> Array:
+    return jnp.maximum(jnp.square(x).mean(axis=-1, keepdims=True) - jnp.square(mean), 0.0)
+
+
+class LayerNorm(nnx.Module):
+    """Layer normalisation with statistics in float32.
+
+    The variance is the mean square of what is left without the mean. A TPU takes the mean square less the
+    squared mean, in the pass that sums for the mean: a tenth of an encoder's time outside attention.
+    Of tiny.en and base the squared mean is at most 3.7 variances, so that costs 1e-6 of the variance where
+    float32 leaves 3e-7.
+    """
+
+    def __init__(self, width: int, *, epsilon: float, dtype: str, rngs: nnx.Rngs):
+        self.scale = nnx.Param(nnx.initializers.ones(rngs.params(), (width,)))
+        self.bias = nnx.Param(nnx.initializers.zeros(rngs.params(), (width,)))
+        self.epsilon = epsilon
+        self.dtype = dtype
+
+    def __call__(self, x: Float[Array, "... D"]) -> Float[Array, "... D"]:
+        """Return ``x`` of mean 0 and variance 1, scaled and shifted, in the compute dtype."""
+        x = x.astype(self.dtype).astype(jnp.float32)
+        mean = x.mean(axis=-1, keepdims=True)
+        variance = jax.lax.platform_dependent(
+            x, mean, tpu=_variance_in_one_pass, default=_variance_in_two_passes
+        )
+        scale, bias = (p[...].astype(self.dtype).astype(jnp.float32) for p in (self.scale, self.bias))
+        return ((x - mean) * (jax.lax.rsqrt(variance + self.epsilon) * scale) + bias).astype(self.dtype)
+
+
+def layer_norm(width: int, *, dtype: str, rngs: nnx.Rngs) -> LayerNorm:
+    """Return Whisper's layer norm, of epsilon 1e-5."""
+    return LayerNorm(width, epsilon=1e-5, dtype=dtype, rngs=rngs)
 
 
 def gelu(x: Array) -> Array:
@@ -135,6 +169,14 @@ def gelu(x: Array) -> Array:
     ``jax.nn.gelu`` is the tanh approximation by default, and otherwise takes erfc, twice the time on a CPU.
     """
     return 0.5 * x * (1.0 + jax.lax.erf(x * math.sqrt(0.5)))
+
+
+def _apart_on_tpu(x: Array) -> Array:
+    """Keep what makes ``x`` and what reads it from becoming one operation on a TPU.
+
+    Its compiler nests the two products of a feed-forward in one, which takes 1.6 times their time (large-v2).
+    """
+    return jax.lax.platform_dependent(x, tpu=jax.lax.optimization_barrier, default=lambda x: x)
 
 
 def feed_forward(
@@ -150,7 +192,7 @@ def feed_forward(
 
     The features F may be some of all: the devices of ``axis`` add up what theirs give.
     """
-    x_BTF = gelu(fc1(enter(x_BTD, axis)))
+    x_BTF = gelu(_apart_on_tpu(fc1(enter(x_BTD, axis))))
     x_BTF = dropout(x_BTF, activation_dropout, own_key(key, axis))
     y_BTD = leave(x_BTF @ fc2.kernel[...].astype(x_BTF.dtype), axis)
     return y_BTD + fc2.bias[...].astype(x_BTF.dtype)

@@ -13,10 +13,12 @@ class Trial:
 
     Attributes:
         batch: samples per device.
-        bytes: HBM it takes; None if the compiler found no room for it.
+        fits: whether there is room.
+        bytes: HBM it takes, or would at least; None if that is unknown.
     """
 
     batch: int
+    fits: bool
     bytes: int | None
 
 
@@ -27,7 +29,7 @@ class LargestBatch:
     Attributes:
         batch: samples per device; 0 if none fits.
         is_compiled: whether this very batch was compiled and fits; otherwise it is calculated from
-            the trials, taking memory to grow linearly with the batch.
+            the trials, taking memory to grow linearly with the batch, which it does but roughly.
         trials: in the order of compilation.
     """
 
@@ -49,8 +51,8 @@ def find_largest_batch(
     Args:
         first: a trial that was made anyway.
         limit: HBM there is.
-        fixed: bytes that no batch changes (weights and state). One trial alone is extrapolated as if
-            everything else grew with the batch, which is careful: some of it does not.
+        fixed: bytes that no batch changes (weights and state): the point where a line through one
+            trial alone begins.
         compile_batch: compiles another batch.
         may_compile: whether there is time for one more.
     """
@@ -65,17 +67,19 @@ def find_largest_batch(
 
 def _predicted(trials: list[Trial], limit: float, fixed: int) -> int:
     """Return the batch to try next: one that was tried already if there is no better one."""
-    fitting = sorted((t.batch, t.bytes) for t in trials if t.bytes is not None and t.bytes <= limit)
-    too_large = min((t.batch for t in trials if t.bytes is None or t.bytes > limit), default=None)
+    fitting = sorted((t.batch, t.bytes or 0) for t in trials if t.fits)
+    failing = min(((t.batch, t.bytes) for t in trials if not t.fits), default=None)
     if not fitting:
-        assert too_large is not None
-        return _rounded(too_large // 2)
+        assert failing is not None
+        return _rounded(failing[0] // 2)
     batch, used = fitting[-1]
-    before, before_used = fitting[-2] if len(fitting) > 1 else (0, fixed)
-    slope = max((used - before_used) / (batch - before), 1.0)
+    other, other_used = fitting[-2] if len(fitting) > 1 else (0, fixed)
+    if failing is not None and failing[1] is not None:  # between the two lies the answer
+        other, other_used = failing[0], failing[1]
+    slope = max((used - other_used) / (batch - other), 1.0)
     guess = _rounded(batch + int((limit - used) / slope))
-    if too_large is not None and guess >= too_large:
-        guess = _rounded((batch + too_large) // 2)
+    if failing is not None and guess >= failing[0]:
+        guess = _rounded((batch + failing[0]) // 2)
     return max(guess, batch)
 
 

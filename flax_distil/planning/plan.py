@@ -1,6 +1,7 @@
 """From a program to a plan: compile it for a slice, and say whether it fits and how fast it could go."""
 
 import dataclasses
+import re
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -11,9 +12,9 @@ from flax_distil.planning.estimate import StepEstimate, estimate_step
 from flax_distil.planning.hlo import ProgramCosts
 from flax_distil.planning.largest_batch import LargestBatch, Trial, find_largest_batch
 from flax_distil.planning.memory import MemoryUse, memory_use
-from flax_distil.planning.topologies import Topology
+from flax_distil.planning.topologies import GIB, Topology
 
-ENOUGH_STEPS_AHEAD = 1.2
+ENOUGH_TIME = 1.2
 """Another compilation begins if the time left is this many times what the longest one took."""
 
 
@@ -83,24 +84,18 @@ def make_plan(job: Job, topology: Topology, *, batch: int, search_seconds: float
         job: the program.
         topology: the slice.
         batch: samples per device.
-        search_seconds: no compilation begins that would probably end later than this after the start.
+        search_seconds: no third compilation begins that would probably end later than this after the
+            start; with 0 no second one.
     """
-    compiler = _Compiler(job)
+    compiler = _Compiler(job, topology.chip.hbm_bytes)
     first = compiler.compile(batch)
-    costs, notes = None, list(compiler.notes)
-    if compiler.compiled is not None:
-        try:
-            costs = job.costs(compiler.compiled.as_text() or "")
-        except Exception as error:  # the plugin of some generations cannot print its programs
-            notes.append(f"the compiled program could not be read ({error}): only the floor is known")
-        compiler.compiled = None
-    memory = compiler.memory
+    costs, memory = compiler.costs, compiler.memory
     largest = find_largest_batch(
         first,
         limit=topology.chip.hbm_bytes,
         fixed=compiler.fixed_bytes,
         compile_batch=compiler.compile,
-        may_compile=lambda: compiler.seconds + ENOUGH_STEPS_AHEAD * compiler.longest < search_seconds,
+        may_compile=lambda: compiler.may_go_on(search_seconds),
     )
     flops = job.flops(batch)
     return Plan(
@@ -118,20 +113,22 @@ def make_plan(job: Job, topology: Topology, *, batch: int, search_seconds: float
             least_bytes=job.least_bytes(batch),
             chips=len(topology.devices),
         ),
-        notes=tuple(notes),
+        notes=tuple(compiler.notes),
     )
 
 
 class _Compiler:
     """Compiles a job at several batches and remembers what the first of them said."""
 
-    def __init__(self, job: Job):
+    def __init__(self, job: Job, limit: float):
         self._job = job
         self._start = time.monotonic()
+        self._limit = limit
+        self._compilations = 0
         self.longest = 0.0
         self.fixed_bytes = 0
         self.memory: MemoryUse | None = None
-        self.compiled: jax.stages.Compiled | None = None
+        self.costs: ProgramCosts | None = None
         self.notes: list[str] = []
 
     @property
@@ -139,9 +136,16 @@ class _Compiler:
         """Time since the start."""
         return time.monotonic() - self._start
 
+    def may_go_on(self, search_seconds: float) -> bool:
+        """Say whether to compile once more: a line through one batch alone is not to be trusted."""
+        if self._compilations == 1:
+            return search_seconds > 0
+        return self.seconds + ENOUGH_TIME * self.longest < search_seconds
+
     def compile(self, batch: int) -> Trial:
         """Compile one batch; what the compiler finds no room for is a trial too."""
-        start, is_first = time.monotonic(), self.longest == 0
+        start, is_first = time.monotonic(), self._compilations == 0
+        self._compilations += 1
         lowered, trees = self._job.lower(batch)
         try:
             compiled = lowered.compile()
@@ -150,11 +154,24 @@ class _Compiler:
                 raise
             if is_first:
                 self.notes.append(f"compiler: {str(error).splitlines()[0]}")
-            return Trial(batch=batch, bytes=None)
+            return Trial(batch=batch, fits=False, bytes=_bytes_needed(str(error)))
         finally:
             self.longest = max(self.longest, time.monotonic() - start)
         memory = memory_use(compiled, trees, resident=self._job.resident)
         self.fixed_bytes = memory.arguments + memory.resident + memory.code - memory.shares.get("batch", 0)
         if is_first:
-            self.memory, self.compiled = memory, compiled
-        return Trial(batch=batch, bytes=memory.total)
+            self.memory, self.costs = memory, self._read(compiled)
+        return Trial(batch=batch, fits=memory.total <= self._limit, bytes=memory.total)
+
+    def _read(self, compiled: jax.stages.Compiled) -> ProgramCosts | None:
+        try:
+            return self._job.costs(compiled.as_text() or "")
+        except Exception as error:  # the compilers of some generations cannot print their programs
+            self.notes.append(f"the compiled program could not be read ({error}): only the floor is known")
+            return None
+
+
+def _bytes_needed(message: str) -> int | None:
+    """Read how much a program would need off the message that refuses it."""
+    found = re.search(r"total memory required[^(]*\(([\d.]+)G\)|Used ([\d.]+)G of", message)
+    return None if found is None else int(float(found[1] or found[2]) * GIB)

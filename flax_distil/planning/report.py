@@ -129,6 +129,8 @@ def _memory(plan: Plan) -> Iterator[str]:
         yield f"  no batch fits (compiled: {tried})"
     else:
         found = _found_by(plan.largest)
+        if not plan.largest.is_compiled:
+            found += ", it may be too large"
         yield f"  largest batch that fits: {plan.largest.batch} per chip ({found}; compiled: {tried})"
 
 

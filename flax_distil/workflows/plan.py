@@ -39,7 +39,7 @@ class PlanConfig(DistilConfig):
         topology: TPU slice, as it is sold: v4-8, v5e-8, v5p-8, v6e-8 and larger ones.
         what: train, or generate for one step of the student's decoding.
         label_length: Tokens per sample, prompt included, that the step is compiled for.
-        search_seconds: Time for the largest batch: no compilation begins that would probably
+        search_seconds: Time for the largest batch: no third compilation begins that would probably
             end later than this after the start; 0 compiles the given batch alone.
         json: File to write the plan to, as JSON.
     """

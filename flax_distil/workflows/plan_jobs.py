@@ -69,18 +69,7 @@ def training_job(
         return float(bytes_per_chip([trees, described(batch), state]))
 
     def flops(batch: int) -> dict[str, float]:
-        work = StepWork(
-            student=student,
-            teacher=teacher,
-            batch=batch * config.gradient_accumulation_steps,
-            tokens=config.label_length,
-            encodes=not config.cache_encoder_states,
-            teacher_encodes=teacher is not None and not shared,
-            trains_encoder=not config.freeze_encoder,
-            trains_decoder=not config.freeze_decoder,
-            with_kl=config.loss_weights.kl > 0,
-            recomputes=config.gradient_checkpointing == "full",
-        )
+        work = _step_work(config, layout, batch)
         return {name: flop / runner.mesh.shape["tensor"] for name, flop in work.flop().items()}
 
     return Job(
@@ -89,6 +78,22 @@ def training_job(
         flops=flops,
         least_bytes=least_bytes,
         costs=program_costs,
+    )
+
+
+def _step_work(config: "PlanConfig", layout: DistilLayout, batch: int) -> StepWork:
+    """Say what a step does with so many samples per part of the batch and micro-batch."""
+    return StepWork(
+        student=layout.step.student,
+        teacher=layout.step.teacher,
+        batch=batch * config.gradient_accumulation_steps,
+        tokens=config.label_length,
+        encodes=not config.cache_encoder_states,
+        teacher_encodes="encoder" in layout.teacher.shapes,
+        trains_encoder=not config.freeze_encoder,
+        trains_decoder=not config.freeze_decoder,
+        with_kl=config.loss_weights.kl > 0,
+        recomputes=config.gradient_checkpointing == "full",
     )
 
 

@@ -7,13 +7,14 @@ from flax_distil.planning.largest_batch import Trial, find_largest_batch
 LIMIT = 1000.0
 
 
-def search(memory, start, *, compilations=100):
-    """Search with a function from batch to bytes; a compiler has no figure for what is too large."""
+def search(memory, start, *, compilations=100, tells=False):
+    """Search with a function from batch to bytes; of what is too large a compiler may tell none."""
     seen = []
 
     def compile_batch(batch):
         seen.append(batch)
-        return Trial(batch=batch, bytes=memory(batch) if memory(batch) <= LIMIT else None)
+        used = memory(batch)
+        return Trial(batch=batch, fits=used <= LIMIT, bytes=used if used <= LIMIT or tells else None)
 
     return find_largest_batch(
         compile_batch(start),
@@ -35,8 +36,9 @@ def search(memory, start, *, compilations=100):
     ],
 )
 @pytest.mark.parametrize("start", [1, 4, 64, 512])
-def test_with_enough_compilations_the_largest_batch_is_found(memory, start):
-    found = search(memory, start)
+@pytest.mark.parametrize("tells", [False, True])
+def test_with_enough_compilations_the_largest_batch_is_found(memory, start, tells):
+    found = search(memory, start, tells=tells)
     step = 1 if found.batch < 16 else 8
     assert found.is_compiled
     assert memory(found.batch) <= LIMIT
@@ -51,10 +53,15 @@ def test_two_compilations_interpolate():
     assert len(found.trials) == 2
 
 
-def test_one_compilation_is_extrapolated_carefully():
-    found = search(lambda batch: 100 + 3 * batch + (200 if batch else 0), 64, compilations=1)
+def test_one_compilation_is_extrapolated_from_what_no_batch_changes():
+    found = search(lambda batch: 100 + 3 * batch, 64, compilations=1)
     assert not found.is_compiled
-    assert 64 < found.batch <= (LIMIT - 300) / 3
+    assert found.batch == 296
+
+
+def test_what_is_too_large_shows_the_way_back_if_the_compiler_tells_its_size():
+    found = search(lambda batch: 100 + 3 * batch, 512, compilations=4, tells=True)
+    assert [trial.batch for trial in found.trials] == [512, 256, 296]
 
 
 def test_nothing_fits():

@@ -1,0 +1,208 @@
+"""Attention kernels of accelerators, for many queries that may all look at every key."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from jax.experimental import pallas as pl
+from jax.experimental.pallas import tpu as pltpu
+
+from flax_distil.core import Array, Float
+
+_LANES = 128
+"""Numbers side by side in a TPU register; a block's last axis is a multiple of them."""
+
+_BLOCK = 512
+"""Queries of one step, whose scores for all keys stay on the chip: 3 MiB for 1500 keys."""
+
+_FEWEST_QUERIES = 128
+_MOST_KEYS = 2048
+_MOST_FEATURES = 128
+"""Beyond these a step wastes its block, or its arrays do not fit a TPU core's 16 MiB."""
+
+
+def fits_tpu_kernel(query: Array, key: Array) -> bool:
+    """Say whether :func:`attend_on_tpu` takes these shapes [B, N, T, H] and [B, N, S, H]."""
+    queries, features = query.shape[2:]
+    return queries >= _FEWEST_QUERIES and key.shape[2] <= _MOST_KEYS and features <= _MOST_FEATURES
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnames=("interpret",))
+def attend_on_tpu(
+    query_BNTH: Float[Array, "B N T H"],
+    key_BNSH: Float[Array, "B N S H"],
+    value_BNSH: Float[Array, "B N S H"],
+    interpret: bool = False,
+) -> Float[Array, "B N T H"]:
+    """Return ``softmax(q kᵀ) v``, a Pallas kernel for TPU; scores never leave the chip.
+
+    A step holds a block of queries and all keys of one head, so the softmax needs no running maximum.
+    Blocks reach beyond arrays whose length is no multiple of 128: what they read there is masked in
+    the kernel and what they write there is dropped, so nothing is padded. Positions are the last axis
+    inside: 64 features would fill half a register.
+
+    Args:
+        query_BNTH: scaled queries.
+        key_BNSH: keys.
+        value_BNSH: values.
+        interpret: run it without a TPU, as plain JAX.
+    """
+    return _forward(query_BNTH, key_BNSH, value_BNSH, interpret, with_logsumexp=False)[0]
+
+
+def _forward(
+    query: Array, key: Array, value: Array, interpret: bool, *, with_logsumexp: bool
+) -> tuple[Array, ...]:
+    rows, heads, queries, features = query.shape
+    keys = key.shape[2]
+    block = min(_BLOCK, _round_up(queries))
+    by_block, row_by_block, whole = _specs(features, block, keys)
+    mixed_BNHT = jax.ShapeDtypeStruct((rows, heads, features, queries), query.dtype)
+    logsumexp_BN1T = jax.ShapeDtypeStruct((rows, heads, 1, queries), jnp.float32)
+    mixed, *rest = pl.pallas_call(
+        functools.partial(_forward_kernel, keys=keys),
+        grid=(rows, heads, pl.cdiv(queries, block)),
+        in_specs=[by_block, whole, whole],
+        out_specs=[by_block, row_by_block][: 1 + with_logsumexp],
+        out_shape=[mixed_BNHT, logsumexp_BN1T][: 1 + with_logsumexp],
+        compiler_params=pltpu.CompilerParams(dimension_semantics=("parallel", "parallel", "arbitrary")),
+        name="attention_forward",
+        interpret=interpret,
+    )(*(x.swapaxes(2, 3) for x in (query, key, value)))
+    return mixed.swapaxes(2, 3), *rest
+
+
+def _forward_and_residuals(
+    query: Array, key: Array, value: Array, interpret: bool
+) -> tuple[Array, tuple[Array, ...]]:
+    mixed, logsumexp_BN1T = _forward(query, key, value, interpret, with_logsumexp=True)
+    return mixed, (query, key, value, mixed, logsumexp_BN1T)
+
+
+def _backward(interpret: bool, residuals: tuple[Array, ...], slope_BNTH: Array) -> tuple[Array, Array, Array]:
+    query, key, value, mixed, logsumexp_BN1T = residuals
+    rows, heads, queries, features = query.shape
+    keys = key.shape[2]
+    block = min(_BLOCK, _round_up(queries))
+    by_block, row_by_block, whole = _specs(features, block, keys)
+    turned = [x.swapaxes(2, 3) for x in (query, key, value, mixed, slope_BNTH)]
+    sums = pltpu.VMEM((features, _round_up(keys)), jnp.float32)
+    slopes = pl.pallas_call(
+        functools.partial(_backward_kernel, queries=queries, keys=keys, block=block),
+        grid=(rows, heads, pl.cdiv(queries, block)),
+        in_specs=[by_block, whole, whole, by_block, by_block, row_by_block],
+        out_specs=[by_block, whole, whole],
+        out_shape=[jax.ShapeDtypeStruct(x.shape, x.dtype) for x in turned[:3]],
+        scratch_shapes=[sums, sums],
+        compiler_params=pltpu.CompilerParams(dimension_semantics=("parallel", "parallel", "arbitrary")),
+        name="attention_backward",
+        interpret=interpret,
+    )(*turned, logsumexp_BN1T)
+    query_slope, key_slope, value_slope = (x.swapaxes(2, 3) for x in slopes)
+    return query_slope, key_slope, value_slope
+
+
+attend_on_tpu.defvjp(_forward_and_residuals, _backward)
+
+
+def _round_up(length: int) -> int:
+    return pl.cdiv(length, _LANES) * _LANES
+
+
+def _specs(features: int, block: int, keys: int) -> tuple[pl.BlockSpec, pl.BlockSpec, pl.BlockSpec]:
+    """Return what one step sees of arrays by query, of numbers by query, and of arrays by key."""
+    return (
+        pl.BlockSpec((None, None, features, block), lambda row, head, step: (row, head, 0, step)),
+        pl.BlockSpec((None, None, 1, block), lambda row, head, step: (row, head, 0, step)),
+        pl.BlockSpec((None, None, features, _round_up(keys)), lambda row, head, step: (row, head, 0, 0)),
+    )
+
+
+def _dot(left: Array, right: Array, left_axis: int, right_axis: int) -> Array:
+    contract = (((left_axis,), (right_axis,)), ((), ()))
+    return jax.lax.dot_general(left, right, contract, preferred_element_type=jnp.float32)
+
+
+def _first(count: Array | int, x_XY: Array, otherwise: float = 0.0) -> Array:
+    """Replace what lies at and beyond ``count`` on the last axis: there a block reads anything, NaN too."""
+    if isinstance(count, int) and count >= x_XY.shape[1]:
+        return x_XY
+    real_1Y = jax.lax.broadcasted_iota(jnp.int32, (1, x_XY.shape[1]), 1) < count
+    return jnp.where(real_1Y, x_XY.astype(jnp.float32), otherwise).astype(x_XY.dtype)
+
+
+def _scores(key_HS: Array, query_HQ: Array, keys: int) -> Array:
+    """Return scores [S, Q] in float32, lowest at keys beyond the last."""
+    scores_SQ = _dot(key_HS, query_HQ, 0, 0)
+    if keys == scores_SQ.shape[0]:
+        return scores_SQ
+    real_S1 = jax.lax.broadcasted_iota(jnp.int32, (scores_SQ.shape[0], 1), 0) < keys
+    return jnp.where(real_S1, scores_SQ, jnp.finfo(jnp.float32).min)
+
+
+def _forward_kernel(query_ref, key_ref, value_ref, mixed_ref, *logsumexp_ref, keys: int) -> None:  # type: ignore[no-untyped-def]
+    scores_SQ = _scores(key_ref[...], query_ref[...], keys)
+    highest_1Q = scores_SQ.max(axis=0, keepdims=True)
+    weights_SQ = jnp.exp(scores_SQ - highest_1Q)
+    total_1Q = weights_SQ.sum(axis=0, keepdims=True)
+    value_HS = _first(keys, value_ref[...])
+    mixed_HQ = _dot(value_HS, weights_SQ.astype(value_HS.dtype), 1, 0)
+    mixed_ref[...] = (mixed_HQ / total_1Q).astype(mixed_ref.dtype)
+    for ref in logsumexp_ref:
+        ref[...] = highest_1Q + jnp.log(total_1Q)
+
+
+def _backward_kernel(  # type: ignore[no-untyped-def]
+    query_ref, key_ref, value_ref, mixed_ref, slope_ref, logsumexp_ref,
+    query_slope_ref, key_slope_ref, value_slope_ref, key_sum_ref, value_sum_ref,
+    *, queries: int, keys: int, block: int,
+) -> None:  # fmt: skip
+    step = pl.program_id(2)
+
+    @pl.when(step == 0)
+    def _() -> None:
+        key_sum_ref[...] = jnp.zeros_like(key_sum_ref)
+        value_sum_ref[...] = jnp.zeros_like(value_sum_ref)
+
+    left = queries if queries % block == 0 else queries - step * block
+    query_HQ, slope_HQ = _first(left, query_ref[...]), _first(left, slope_ref[...])
+    key_HS, value_HS = _first(keys, key_ref[...]), _first(keys, value_ref[...])
+    # No weight at queries beyond the last: exp(0 - the largest number).
+    logsumexp_1Q = _first(left, logsumexp_ref[...], float(jnp.finfo(jnp.float32).max))
+    weights_SQ = jnp.exp(_scores(key_HS, query_HQ, keys) - logsumexp_1Q)
+    value_sum_ref[...] += _dot(slope_HQ, weights_SQ.astype(slope_HQ.dtype), 1, 1)
+    slope_f32_HQ = slope_HQ.astype(jnp.float32)
+    mean_1Q = (_first(left, mixed_ref[...]).astype(jnp.float32) * slope_f32_HQ).sum(axis=0, keepdims=True)
+    score_slope_SQ = (weights_SQ * (_dot(value_HS, slope_HQ, 0, 0) - mean_1Q)).astype(query_HQ.dtype)
+    query_slope_ref[...] = _dot(key_HS, score_slope_SQ, 1, 0).astype(query_slope_ref.dtype)
+    key_sum_ref[...] += _dot(query_HQ, score_slope_SQ, 1, 1)
+
+    @pl.when(step == pl.num_programs(2) - 1)
+    def _() -> None:
+        key_slope_ref[...] = key_sum_ref[...].astype(key_slope_ref.dtype)
+        value_slope_ref[...] = value_sum_ref[...].astype(value_slope_ref.dtype)
+
+
+def fits_cudnn(query: Array) -> bool:
+    """Say whether :func:`attend_with_cudnn` takes queries [B, N, T, H], on this machine.
+
+    It can be traced only where JAX runs on an NVIDIA GPU with cuDNN, of compute capability 8.0 or later.
+    """
+    device = jax.local_devices()[0]
+    return (
+        query.dtype in (jnp.bfloat16, jnp.float16)
+        and query.shape[3] % 8 == 0
+        and query.shape[3] <= _MOST_FEATURES
+        and "cuda" in device.client.platform_version
+        and float(device.compute_capability) >= 8.0
+    )
+
+
+def attend_with_cudnn(
+    query_BNTH: Float[Array, "B N T H"],
+    key_BNSH: Float[Array, "B N S H"],
+    value_BNSH: Float[Array, "B N S H"],
+) -> Float[Array, "B N T H"]:
+    """Return ``softmax(q kᵀ) v`` of half-precision numbers by cuDNN's flash attention."""
+    turned = (x.swapaxes(1, 2) for x in (query_BNTH, key_BNSH, value_BNSH))
+    return jax.nn.dot_product_attention(*turned, scale=1.0, implementation="cudnn").swapaxes(1, 2)
