@@ -37,6 +37,11 @@ class LargestBatch:
     is_compiled: bool
     trials: tuple[Trial, ...]
 
+    @property
+    def surely(self) -> int:
+        """The largest batch that was compiled and fits; 0 if none."""
+        return max((trial.batch for trial in self.trials if trial.fits), default=0)
+
 
 def find_largest_batch(
     first: Trial,

@@ -57,6 +57,7 @@ def plan_as_json(plan: Plan, description: JobDescription) -> dict[str, Any]:
         "memory": None if memory is None else dataclasses.asdict(memory),
         "largest_per_device_batch": plan.largest.batch,
         "largest_batch_found_by": _found_by(plan.largest),
+        "largest_compiled_batch_that_fits": plan.largest.surely,
         "compiled_batches": {str(trial.batch): trial.bytes for trial in plan.largest.trials},
         "flops_per_step": sum(plan.flops.values()) * plan.chips,
         "flops_per_step_per_chip": sum(plan.flops.values()),
@@ -130,7 +131,7 @@ def _memory(plan: Plan) -> Iterator[str]:
     else:
         found = _found_by(plan.largest)
         if not plan.largest.is_compiled:
-            found += ", it may be too large"
+            found += f", may be too large; {plan.largest.surely} fits"
         yield f"  largest batch that fits: {plan.largest.batch} per chip ({found}; compiled: {tried})"
 
 
@@ -143,7 +144,8 @@ def _work(plan: Plan) -> Iterator[str]:
     if plan.costs is None:
         return
     share = plan.costs.flops / per_chip
-    yield f"  {'found in the compiled program':36}{plan.costs.flops / 1e12:8.3f} ({share:.1%})"
+    rest = ", the rest in kernels" if plan.costs.kernels else ""
+    yield f"  {'found in the compiled program':36}{plan.costs.flops / 1e12:8.3f} ({share:.1%}{rest})"
     for kind, tally in plan.costs.collectives.items():
         yield f"  {kind}: {tally.calls:.0f} per step, {tally.amount / 1e6:.1f} MB per chip"
     for name, tally in plan.costs.kernels.items():
