@@ -1,5 +1,7 @@
 """How work is laid over devices and processes."""
 
+import functools
+
 import jax
 
 from flax_distil.core import InputError
@@ -57,6 +59,7 @@ def make_runner(parallelism: str, mesh: MeshShape, *, shard_vocabulary: bool = T
     return PmapRunner(built)
 
 
+@functools.cache
 def single_device() -> JitRunner:
-    """Return a runner on the first device of this process."""
+    """Return the runner on the first device of this process: always the same, so its programs are shared."""
     return JitRunner(MeshShape().build(jax.local_devices()[:1]))

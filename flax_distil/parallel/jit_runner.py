@@ -83,6 +83,7 @@ class JitRunner(Runner):
                 function, mesh=self.mesh, in_specs=given, out_specs=results, check_vma=False
             )(*args)
 
+        call.__name__ = getattr(function, "func", function).__name__  # what profiles show
         return call
 
     def program(self, function: Function, *, donate: tuple[int, ...] = (), results: Any = None) -> Function:

@@ -97,7 +97,9 @@ def our_tokens(
     for batch in recordings.batches():
         states_BSD = encode(pair.ours.config, pair.ours.params["encoder"], batch.samples_BW)
         for timestamps, transcriber in transcribers.items():
-            transcripts = transcriber.collect(transcriber.dispatch_states(states_BSD))
+            transcripts = transcriber.collect(
+                transcriber.dispatch_states({"states_BSD": states_BSD}, rows=len(states_BSD))
+            )
             found[timestamps] += [transcript.tokens for transcript in transcripts]
     return found
 

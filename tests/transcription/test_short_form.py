@@ -12,6 +12,12 @@ from tests.transcription.models import Model
 NEW = 24  # tokens: more than any of the recordings needs, and one short cache
 
 
+def heard(transcriber, states, **options):
+    """Transcribe from encoder states."""
+    sent = transcriber.dispatch_states({"states_BSD": states}, rows=len(states), **options)
+    return transcriber.collect(sent)
+
+
 def assert_same(transcripts, wanted):
     for ours, theirs in zip(transcripts, wanted, strict=True):
         assert (ours.tokens, ours.text, ours.language) == (theirs.tokens, theirs.text, theirs.language)
@@ -87,13 +93,15 @@ def test_batches_may_be_under_way_together_and_start_from_encoder_states(
     english, said, speech_and_silence, states
 ):
     first = english.dispatch(speech_and_silence)
-    second = english.dispatch_states(states[::-1])
+    second = english.dispatch_states({"states_BSD": states[::-1]}, rows=len(states))
     assert_same(english.collect(second), said[::-1])
     assert_same(english.collect(first), said)
 
 
 def test_stopping_at_once_emits_one_token(english, said, states):
-    stopped = english.collect(english.dispatch_states(states, stop_at_once=True))
+    stopped = english.collect(
+        english.dispatch_states({"states_BSD": states}, rows=len(states), stop_at_once=True)
+    )
     assert [transcript.tokens for transcript in stopped] == [transcript.tokens[:1] for transcript in said]
 
 
@@ -114,13 +122,15 @@ def detecting(base):
 
 @pytest.fixture(scope="module")
 def detected(detecting, base_states):
-    return detecting.collect(detecting.dispatch_states(base_states))
+    return heard(detecting, base_states)
 
 
 @pytest.fixture(scope="module")
 def japanese(base, base_states):
     transcriber = base.transcriber(max_new_tokens=NEW, language="Japanese")
-    return transcriber.collect(transcriber.dispatch_states(base_states))
+    return transcriber.collect(
+        transcriber.dispatch_states({"states_BSD": base_states}, rows=len(base_states))
+    )
 
 
 def test_base_detects_english_and_says_what_is_said(detected, texts):
@@ -131,7 +141,7 @@ def test_base_detects_english_and_says_what_is_said(detected, texts):
 
 def test_a_language_given_is_reported_and_prompted(base, base_states, detected, japanese):
     given = base.transcriber(max_new_tokens=NEW, language="en")
-    assert_same(given.collect(given.dispatch_states(base_states)), detected)
+    assert_same(heard(given, base_states), detected)
     assert [transcript.language for transcript in japanese] == ["ja"] * 2
     assert not japanese[0].text.isascii()
 
@@ -141,12 +151,12 @@ def test_every_row_is_prompted_in_its_own_language(
 ):
     codes = list(WhisperTokenizer.from_pretrained(base.folder).special.languages)
     monkeypatch.setattr(short_form, "_detect", lambda *_: jnp.array([codes.index("ja"), codes.index("en")]))
-    mixed = detecting.collect(detecting.dispatch_states(base_states))
+    mixed = heard(detecting, base_states)
     assert_same(mixed, [japanese[0], detected[1]])
     assert abs(mixed[1].avg_logprob - japanese[1].avg_logprob) > 0.01  # the prompt matters to both rows
 
 
 def test_a_checkpoint_limits_its_transcripts_by_max_length(base, base_states):
     limited = base.transcriber(language="en", max_length=7)  # four of them are the prompt
-    transcripts = limited.collect(limited.dispatch_states(base_states))
+    transcripts = heard(limited, base_states)
     assert [len(transcript.tokens) for transcript in transcripts] == [3, 3]
