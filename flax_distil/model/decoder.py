@@ -195,7 +195,8 @@ class Decoder(nnx.Module):
 
     def init_cache(self, states_BSD: Float[Array, "B S D"], slots: int) -> DecoderCache:
         """Return an empty cache of ``slots`` tokens for decoding from these encoder states."""
-        heads, features = self.layers.self_attention.key.kernel.shape[2:]  # those of this device
+        layers: Any = self.layers
+        heads, features = layers.self_attention.key.kernel.shape[2:]  # those of this device
         empty = jnp.zeros((states_BSD.shape[0], heads, slots, features), self.options.dtype)
         blank = (empty,) * self.config.decoder_layers
         return DecoderCache(blank, blank, states_BSD.astype(self.options.dtype))

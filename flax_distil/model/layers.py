@@ -195,7 +195,8 @@ def feed_forward(
     x_BTF = gelu(_apart_on_tpu(fc1(enter(x_BTD, axis))))
     x_BTF = dropout(x_BTF, activation_dropout, own_key(key, axis))
     y_BTD = leave(x_BTF @ fc2.kernel[...].astype(x_BTF.dtype), axis)
-    return y_BTD + fc2.bias[...].astype(x_BTF.dtype)
+    bias: Any = fc2.bias
+    return y_BTD + bias[...].astype(x_BTF.dtype)
 
 
 def split_key(key: Array | None, count: int) -> list[Any]:

@@ -214,7 +214,8 @@ class _Run:
         return results
 
     def _encoder_fingerprint(self) -> str:
-        return f"{weights_fingerprint(self.models.frozen['encoder'])}-{self.config.compute.dtype}"
+        encoder = self.runner.fetch(self.models.frozen["encoder"])
+        return f"{weights_fingerprint(encoder)}-{self.config.compute.dtype}"
 
 
 class _Interval:

@@ -13,7 +13,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from flax_distil.core import flatten
+from flax_distil.core import InputError, flatten
 from flax_distil.parallel import single_device
 from tests.parallel.layouts import (
     COMPILED_MOST,
@@ -112,6 +112,10 @@ def placement() -> dict[str, Any]:
         tree = {"a": np.arange(3.0), "b": {"c": np.float32(2.0)}}
         back = flatten(runner.fetch(runner.put(tree)))
         found[f"{name} whole"] = all(np.array_equal(back[path], leaf) for path, leaf in flatten(tree).items())
+        try:
+            runner.put_batch({"x_BW": rows[:6]})
+        except InputError as error:
+            found[f"{name} refuses"] = "6 rows of x_BW cannot be divided" in str(error)
     return found
 
 
