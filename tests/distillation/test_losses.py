@@ -124,8 +124,8 @@ def test_the_chunked_loss_is_the_plain_one_in_a_third_of_the_memory():
     positions, width, vocabulary = 8 * 128, 16, 51865
     student_PD, teacher_PD = (random.normal(size=(positions, width)).astype(np.float32) for _ in range(2))
     student_VD, teacher_VD = (random.normal(size=(vocabulary, width)).astype(np.float32) for _ in range(2))
-    labels_P = random.integers(0, vocabulary, positions, np.int32)
-    mask_P = np.arange(positions) % 128 < 100
+    labels_P = jnp.asarray(random.integers(0, vocabulary, positions, np.int32))
+    mask_P = jnp.arange(positions) % 128 < 100
     weights = LossWeights()
 
     def chunked(student_PD, student_VD):

@@ -5,8 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from flax_distil.text import WhisperTokenizer
-from flax_distil.transcription import short_form
+from flax_distil.transcription import ShortFormTranscriber
 from tests.transcription.models import Model
 
 NEW = 24  # tokens: more than any of the recordings needs, and one short cache
@@ -99,9 +98,7 @@ def test_batches_may_be_under_way_together_and_start_from_encoder_states(
 
 
 def test_stopping_at_once_emits_one_token(english, said, states):
-    stopped = english.collect(
-        english.dispatch_states({"states_BSD": states}, rows=len(states), stop_at_once=True)
-    )
+    stopped = heard(english, states, stop_at_once=True)
     assert [transcript.tokens for transcript in stopped] == [transcript.tokens[:1] for transcript in said]
 
 
@@ -128,9 +125,7 @@ def detected(detecting, base_states):
 @pytest.fixture(scope="module")
 def japanese(base, base_states):
     transcriber = base.transcriber(max_new_tokens=NEW, language="Japanese")
-    return transcriber.collect(
-        transcriber.dispatch_states({"states_BSD": base_states}, rows=len(base_states))
-    )
+    return heard(transcriber, base_states)
 
 
 def test_base_detects_english_and_says_what_is_said(detected, texts):
@@ -149,8 +144,7 @@ def test_a_language_given_is_reported_and_prompted(base, base_states, detected, 
 def test_every_row_is_prompted_in_its_own_language(
     base, detecting, detected, japanese, base_states, monkeypatch
 ):
-    codes = list(WhisperTokenizer.from_pretrained(base.folder).special.languages)
-    monkeypatch.setattr(short_form, "_detect", lambda *_: jnp.array([codes.index("ja"), codes.index("en")]))
+    monkeypatch.setattr(ShortFormTranscriber, "_languages", lambda *_: ["ja", "en"])
     mixed = heard(detecting, base_states)
     assert_same(mixed, [japanese[0], detected[1]])
     assert abs(mixed[1].avg_logprob - japanese[1].avg_logprob) > 0.01  # the prompt matters to both rows
