@@ -54,7 +54,6 @@ def estimate_step(
         least_bytes: HBM traffic that cannot be avoided, per chip.
         chips: how many take part in collectives.
     """
-    costs_or_none = costs if costs is not None and costs.cycles > 0 else None
     kernels = collectives = 0.0
     if costs is not None:
         kernels = kernel_flops(costs, flops) / (KERNEL_EFFICIENCY * chip.peak_flops)
@@ -66,7 +65,7 @@ def estimate_step(
     return StepEstimate(
         flop_bound=flops / chip.peak_flops,
         bandwidth_bound=least_bytes / chip.hbm_bytes_per_second,
-        cycles=None if costs_or_none is None else costs_or_none.cycles / chip.cycles_per_second,
+        cycles=None if costs is None else costs.cycles / chip.cycles_per_second,
         kernels=kernels,
         collectives=collectives,
     )

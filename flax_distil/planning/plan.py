@@ -2,8 +2,10 @@
 
 import dataclasses
 import re
+import tempfile
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -148,7 +150,7 @@ class _Compiler:
         self._compilations += 1
         lowered, trees = self._job.lower(batch)
         try:
-            compiled = lowered.compile()
+            compiled, text = _compile(lowered)
         except jax.errors.JaxRuntimeError as error:
             if "RESOURCE_EXHAUSTED" not in str(error):
                 raise
@@ -160,15 +162,27 @@ class _Compiler:
         memory = memory_use(compiled, trees, resident=self._job.resident)
         self.fixed_bytes = memory.arguments + memory.resident + memory.code - memory.shares.get("batch", 0)
         if is_first:
-            self.memory, self.costs = memory, self._read(compiled)
+            self.memory, self.costs = memory, self._read(text)
         return Trial(batch=batch, fits=memory.total <= self._limit, bytes=memory.total)
 
-    def _read(self, compiled: jax.stages.Compiled) -> ProgramCosts | None:
-        try:
-            return self._job.costs(compiled.as_text() or "")
-        except Exception as error:  # the compilers of some generations cannot print their programs
-            self.notes.append(f"the compiled program could not be read ({error}): only the floor is known")
-            return None
+    def _read(self, text: str) -> ProgramCosts | None:
+        costs = self._job.costs(text)
+        if costs.cycles > 0:
+            return costs
+        self.notes.append("the compiled program could not be read: only the floor is known")
+        return None
+
+
+def _compile(lowered: jax.stages.Lowered) -> tuple[jax.stages.Compiled, str]:
+    """Compile, and return the text of the optimised program as the compiler itself writes it down.
+
+    ``as_text`` would hand the program to another library to print, which knows not all of a v6e's operations.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        options: dict[str, str | bool] = {"xla_dump_to": folder, "xla_dump_hlo_as_text": True}
+        compiled = lowered.compile(compiler_options=options)
+        written = Path(folder).rglob("*.after_codegen.txt")
+        return compiled, max((file.read_text(encoding="utf-8") for file in written), key=len, default="")
 
 
 def _bytes_needed(message: str) -> int | None:

@@ -164,7 +164,8 @@ def _time(plan: Plan, figures: Mapping[str, Any]) -> Iterator[str]:
         yield f"  {'compiler cycles over the clock':44}{estimate.cycles:10.5f} (without {without})"
     if costs is not None and costs.kernels:
         yield f"  {f'kernels, at {KERNEL_EFFICIENCY:.0%} of the peak (assumed)':44}{estimate.kernels:10.5f}"
-    yield f"  {'collectives at full bandwidth, not hidden':44}{estimate.collectives:10.5f}"
+    if costs is not None:
+        yield f"  {'collectives at full bandwidth, not hidden':44}{estimate.collectives:10.5f}"
     seconds = figures["estimated_step_seconds"]
     if seconds is None:
         yield "  no estimate"
