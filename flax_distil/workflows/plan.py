@@ -1,16 +1,14 @@
 """Tell before a TPU is rented whether a distillation fits, and how fast it could go."""
 
-import dataclasses
 import json
 from pathlib import Path
 from typing import Any
 
 from flax_distil.core import InputError
-from flax_distil.model import PRESETS, ComputeOptions, WhisperConfig
+from flax_distil.model import PRESETS, WhisperConfig
 from flax_distil.parallel import JitRunner
 from flax_distil.planning import (
     JobDescription,
-    check_topology,
     make_plan,
     open_topology,
     plan_as_json,
@@ -20,54 +18,10 @@ from flax_distil.weights import Checkpoint, CheckpointFiles, load_checkpoint
 from flax_distil.weights.files import default_preprocessor
 from flax_distil.workflows.distil_config import DistilConfig
 from flax_distil.workflows.distil_models import describe_models, with_dropouts
+from flax_distil.workflows.plan_config import PlanConfig
 from flax_distil.workflows.plan_jobs import generation_job, training_job
-from flax_distil.workflows.transcription_config import check_positive
 
 _PUBLISHED = {f"openai/whisper-{size}": size for size in PRESETS}
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class PlanConfig(DistilConfig):
-    """Say whether a distillation fits on a TPU and how fast it could go; nothing is allocated or run.
-
-    Takes the flags of distil, and compiles the very step that distil would run.
-
-    Attributes:
-        train_dataset_name: Not read.
-        output_dir: Not written.
-        dry_run: Makes no difference here.
-        topology: TPU slice, as it is sold: v4-8, v5e-8, v5p-8, v6e-8 and larger ones.
-        what: train, or generate for one step of the student's decoding.
-        label_length: Tokens per sample, prompt included, that the step is compiled for.
-        search_seconds: Time for the largest batch: no third compilation begins that would probably
-            end later than this after the start; 0 compiles the given batch alone.
-        json: File to write the plan to, as JSON.
-    """
-
-    train_dataset_name: str = ""
-    output_dir: str = ""
-    topology: str = "v4-8"
-    what: str = "train"
-    label_length: int = 128
-    search_seconds: float = 240.0
-    json: str | None = None
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_topology(self.topology)
-        if self.what not in ("train", "generate"):
-            raise InputError(f"what {self.what!r} is unknown: expected train or generate")
-        check_positive(self, "label_length")
-
-    @property
-    def teacher_options(self) -> ComputeOptions:
-        """How the teacher computes on a TPU, whatever plans here."""
-        return dataclasses.replace(self.compute, dtype=self.teacher_dtype or "bfloat16")
-
-    @property
-    def planned_steps(self) -> int:
-        """The run's updates, or as many as its schedule needs at least: they do not change the step."""
-        return self.max_steps or self.warmup_steps + 1
 
 
 def run_plan(config: PlanConfig) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """The programs that a plan compiles: those of a real run, described instead of allocated."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -24,15 +24,13 @@ from flax_distil.text.special_tokens import TIMESTAMP_COUNT
 from flax_distil.transcription import search_program
 from flax_distil.workflows.distil_layout import DistilLayout
 from flax_distil.workflows.distil_programs import DistilPrograms
-
-if TYPE_CHECKING:
-    from flax_distil.workflows.plan import PlanConfig
+from flax_distil.workflows.plan_config import PlanConfig
 
 _PROMPT_LENGTH = 4  # start, language, task, no timestamps
 
 
 def training_job(
-    config: "PlanConfig", runner: JitRunner, student: WhisperConfig, teacher: WhisperConfig | None
+    config: PlanConfig, runner: JitRunner, student: WhisperConfig, teacher: WhisperConfig | None
 ) -> Job:
     """Return the training step of a run.
 
@@ -81,7 +79,7 @@ def training_job(
     )
 
 
-def _step_work(config: "PlanConfig", layout: DistilLayout, batch: int) -> StepWork:
+def _step_work(config: PlanConfig, layout: DistilLayout, batch: int) -> StepWork:
     """Say what a step does with so many samples per part of the batch and micro-batch."""
     return StepWork(
         student=layout.step.student,
@@ -97,7 +95,7 @@ def _step_work(config: "PlanConfig", layout: DistilLayout, batch: int) -> StepWo
     )
 
 
-def generation_job(config: "PlanConfig", runner: JitRunner, student: WhisperConfig) -> Job:
+def generation_job(config: PlanConfig, runner: JitRunner, student: WhisperConfig) -> Job:
     """Return one step of the student's greedy decoding."""
     dtype, tokens = jnp.dtype(config.compute.dtype), config.label_length - _PROMPT_LENGTH
     weights = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, dtype), whisper_shapes(student))
@@ -136,7 +134,7 @@ def generation_job(config: "PlanConfig", runner: JitRunner, student: WhisperConf
     )
 
 
-def _training_batch(config: "PlanConfig", student: WhisperConfig, rows: int) -> dict[str, Any]:
+def _training_batch(config: PlanConfig, student: WhisperConfig, rows: int) -> dict[str, Any]:
     """Describe what ``BatchFeeder`` feeds."""
     leading = (config.gradient_accumulation_steps, rows)
     tokens = (*leading, config.label_length)
