@@ -77,6 +77,14 @@ def distilled(workplace):
     return folder / "student-1", folder / "student-2"
 
 
+def transcribing(teacher: Path, prompts: Path) -> dict[str, object]:
+    """Return the flags of a job that transcribes the prompts."""
+    return {
+        "model_name_or_path": teacher, "dataset_name": prompts, "per_device_eval_batch_size": 1,
+        "generation_max_length": 4,
+    }  # fmt: skip
+
+
 def metrics(folder: Path, name: str) -> list[float]:
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     return [line[name] for line in lines if name in line]
@@ -103,10 +111,7 @@ def test_every_usable_sample_is_evaluated_once(distilled):
 
 def test_pseudo_labelling_in_two_processes_labels_every_sample_once(workplace):
     teacher, prompts, folder = workplace
-    flags = {
-        "model_name_or_path": teacher, "dataset_name": prompts, "per_device_eval_batch_size": 1,
-        "generation_max_length": 4,
-    }  # fmt: skip
+    flags = transcribing(teacher, prompts)
     for processes in (1, 2):
         run("run_pseudo_label", flags | {"output_dir": folder / f"labels-{processes}"}, processes=processes)
     one, two = (load_from_disk(str(folder / f"labels-{processes}")) for processes in (1, 2))
@@ -117,10 +122,7 @@ def test_pseudo_labelling_in_two_processes_labels_every_sample_once(workplace):
 
 def test_evaluation_in_two_processes_counts_every_sample_once_and_prints_once(workplace):
     teacher, prompts, folder = workplace
-    flags = {
-        "model_name_or_path": teacher, "dataset_name": prompts, "per_device_eval_batch_size": 1,
-        "generation_max_length": 4,
-    }  # fmt: skip
+    flags = transcribing(teacher, prompts)
     rows = []
     for processes in (1, 2):
         output = folder / f"report-{processes}"
