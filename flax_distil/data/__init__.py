@@ -14,7 +14,9 @@ from flax_distil.data.labels import (
     spoken_text,
 )
 from flax_distil.data.pipeline_config import NeedsAudio, PipelineConfig
-from flax_distil.data.samples import Sample, SampleError, SampleReader
+from flax_distil.data.rows import SpeechRow
+from flax_distil.data.samples import DurationLimits, Sample, SampleError, SampleReader
+from flax_distil.data.shards import Block, Cursor, Shard
 from flax_distil.data.skipped import SkippedSample, SkippedSamples
 from flax_distil.data.sources import SourceSpec, load_source, load_sources, parse_sources
 from flax_distil.data.speech_data import (
@@ -23,6 +25,8 @@ from flax_distil.data.speech_data import (
     PSEUDO_LABEL_COLUMN,
     SpeechData,
 )
+from flax_distil.data.speech_stream import SpeechStream
+from flax_distil.data.tables import speech_data
 from flax_distil.data.training_pipeline import TrainingPipeline
 
 __all__ = [
@@ -31,6 +35,9 @@ __all__ = [
     "LABEL_BUCKETS",
     "PSEUDO_LABEL_COLUMN",
     "Batch",
+    "Block",
+    "Cursor",
+    "DurationLimits",
     "EncoderStateCache",
     "EvaluationPipeline",
     "FilterConfig",
@@ -43,10 +50,13 @@ __all__ = [
     "Sample",
     "SampleError",
     "SampleReader",
+    "Shard",
     "SkippedSample",
     "SkippedSamples",
     "SourceSpec",
     "SpeechData",
+    "SpeechRow",
+    "SpeechStream",
     "TrainingPipeline",
     "collate",
     "filter_rows",
@@ -55,6 +65,7 @@ __all__ = [
     "load_sources",
     "parse_sources",
     "sample_random",
+    "speech_data",
     "spoken_text",
     "stack_audio",
     "stack_labels",

@@ -47,6 +47,7 @@ def join_sources(sources: Sequence[SpeechData]) -> SpeechData:
         audio_column=first.audio_column,
         text_column=first.text_column,
         label_column=first.label_column,
+        speaker_column=first.speaker_column if first.speaker_column in shared else None,
     )
 
 
@@ -57,6 +58,7 @@ def _renamed(source: SpeechData, first: SpeechData) -> "datasets.Dataset":
         (source.audio_column, first.audio_column),
         (source.text_column, first.text_column),
         (source.label_column, first.label_column),
+        (source.speaker_column, first.speaker_column),
     ]
     for own, wanted in roles:
         if own is None or wanted is None or own == wanted:

@@ -1,5 +1,6 @@
 """From one row to one decoded sample, or to the reason why there is none."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -7,7 +8,8 @@ import numpy as np
 
 from flax_distil.audio import CHUNK_SECONDS, SAMPLING_RATE, AudioError, decode_audio, raw_format
 from flax_distil.core import Float
-from flax_distil.data.speech_data import DURATION_COLUMN, ID_COLUMN, SpeechData
+from flax_distil.data.rows import SpeechRow
+from flax_distil.data.speech_data import SpeechData
 
 NO_AUDIO = "without audio"
 UNREADABLE = "with unreadable audio"
@@ -52,38 +54,61 @@ class Sample:
     label: str | None
 
 
+@dataclass(frozen=True, kw_only=True)
+class DurationLimits:
+    """Which recordings are taken.
+
+    Attributes:
+        min_seconds: Recordings must be longer than this.
+        max_seconds: Recordings must be shorter than this, or as long if ``allow_max``.
+        allow_max: Whether exactly ``max_seconds`` is allowed.
+    """
+
+    min_seconds: float = 0.0
+    max_seconds: float = float(CHUNK_SECONDS)
+    allow_max: bool = True
+
+    def check(self, seconds: float) -> None:
+        """Raise :class:`SampleError` unless a recording of this length is taken."""
+        if seconds <= self.min_seconds:
+            raise SampleError(
+                TOO_SHORT, f"{seconds:.2f} s of audio: more than {self.min_seconds:g} s are needed"
+            )
+        if seconds > self.max_seconds or (seconds == self.max_seconds and not self.allow_max):
+            limit = "at most" if self.allow_max else "less than"
+            raise SampleError(TOO_LONG, f"{seconds:.2f} s of audio: {limit} {self.max_seconds:g} s are taken")
+
+
+def decode_row(row: SpeechRow, limits: DurationLimits) -> Sample:
+    """Decode the audio of a row.
+
+    Raises:
+        SampleError: if there is no audio, it cannot be decoded, or its duration is out of bounds.
+    """
+    samples_W = _decode(row.audio)
+    seconds = len(samples_W) / SAMPLING_RATE
+    limits.check(seconds)
+    return _sample(row, samples_W, seconds)
+
+
 class SampleReader:
     """Reads rows of a data set from any thread.
 
     Args:
         data: The data set.
-        min_duration_seconds: Recordings must be longer than this.
-        max_duration_seconds: Recordings must be shorter than this, or as long if ``allow_max``.
-        allow_max: Whether exactly ``max_duration_seconds`` is allowed.
+        limits: Which recordings are taken.
     """
 
-    def __init__(
-        self,
-        data: SpeechData,
-        *,
-        min_duration_seconds: float = 0.0,
-        max_duration_seconds: float = float(CHUNK_SECONDS),
-        allow_max: bool = True,
-    ):
+    def __init__(self, data: SpeechData, limits: DurationLimits | None = None):
         self._data = data
-        self._min = min_duration_seconds
-        self._max = max_duration_seconds
-        self._allow_max = allow_max
-        columns = [ID_COLUMN, data.text_column, data.label_column, DURATION_COLUMN]
-        present = [name for name in dict.fromkeys(columns) if name is not None and data.has_column(name)]
-        self._texts = data.table.select_columns(present)
-        self._rows = data.table.select_columns([*present, data.audio_column])
+        self._without_audio = data.without_audio()
+        self._limits = limits or DurationLimits()
         # Seconds of rows without a duration column, once they were decoded. Dictionaries are thread-safe.
         self._measured: dict[int, float] = {}
 
     def sample_id(self, index: int) -> str:
         """Return the stable name of a row."""
-        return str(self._texts[index][ID_COLUMN])
+        return self._without_audio.row(index).sample_id
 
     def read(self, index: int, *, load_audio: bool = True) -> Sample:
         """Read a row and decode its audio.
@@ -94,46 +119,37 @@ class SampleReader:
                 ``duration`` column or from an earlier reading; otherwise it is decoded all the same.
 
         Raises:
-            SampleError: if there is no audio, it cannot be decoded, or its duration is out of bounds.
+            SampleError: as :func:`decode_row`.
         """
-        known = self._texts[index].get(DURATION_COLUMN) if not load_audio else None
-        known = self._measured.get(index) if known is None else known
-        if load_audio or known is None:
-            row = self._rows[index]
-            samples_W = self._decode(row[self._data.audio_column])
-            seconds = len(samples_W) / SAMPLING_RATE
-            self._measured[index] = seconds
-        else:
-            row, samples_W, seconds = self._texts[index], None, float(known)
-        self._check_duration(seconds)
-        return Sample(
-            index=index,
-            sample_id=str(row[ID_COLUMN]),
-            samples_W=samples_W,
-            duration_seconds=seconds,
-            reference=_text(row, self._data.text_column),
-            label=_text(row, self._data.label_column or self._data.text_column),
-        )
-
-    def _decode(self, audio: Any) -> Float[np.ndarray, " W"]:
-        if audio is None or (audio["bytes"] is None and not audio["path"]):
-            raise SampleError(NO_AUDIO, "the row has no audio")
-        try:
-            if audio["bytes"] is None:
-                return decode_audio(audio["path"])
-            return decode_audio(audio["bytes"], format=raw_format(audio["path"] or ""))
-        except (AudioError, OSError, ValueError, RuntimeError, LookupError) as error:
-            # Wider than AudioError: no damaged file may end a run, whatever its decoder trips over.
-            raise SampleError(UNREADABLE, str(error)) from error
-
-    def _check_duration(self, seconds: float) -> None:
-        if seconds <= self._min:
-            raise SampleError(TOO_SHORT, f"{seconds:.2f} s of audio: more than {self._min:g} s are needed")
-        if seconds > self._max or (seconds == self._max and not self._allow_max):
-            limit = "at most" if self._allow_max else "less than"
-            raise SampleError(TOO_LONG, f"{seconds:.2f} s of audio: {limit} {self._max:g} s are taken")
+        if not load_audio:
+            row = self._without_audio.row(index)
+            known = self._measured.get(index, row.duration_seconds)
+            if known is not None:
+                self._limits.check(known)
+                return _sample(row, None, known)
+        sample = decode_row(self._data.row(index), self._limits)
+        self._measured[index] = sample.duration_seconds
+        return sample
 
 
-def _text(row: dict[str, Any], column: str | None) -> str | None:
-    value = None if column is None else row.get(column)
-    return None if value is None else str(value)
+def _sample(row: SpeechRow, samples_W: Float[np.ndarray, " W"] | None, seconds: float) -> Sample:
+    return Sample(
+        index=row.index,
+        sample_id=row.sample_id,
+        samples_W=samples_W,
+        duration_seconds=seconds,
+        reference=row.reference,
+        label=row.label,
+    )
+
+
+def _decode(audio: Mapping[str, Any] | None) -> Float[np.ndarray, " W"]:
+    if audio is None or (audio["bytes"] is None and not audio["path"]):
+        raise SampleError(NO_AUDIO, "the row has no audio")
+    try:
+        if audio["bytes"] is None:
+            return decode_audio(audio["path"])
+        return decode_audio(audio["bytes"], format=raw_format(audio["path"] or ""))
+    except (AudioError, OSError, ValueError, RuntimeError, LookupError) as error:
+        # Wider than AudioError: no damaged file may end a run, whatever its decoder trips over.
+        raise SampleError(UNREADABLE, str(error)) from error

@@ -1,5 +1,6 @@
 """One way in for every kind of data set: what the user wrote becomes :class:`SpeechData`."""
 
+import dataclasses
 import glob
 import re
 from collections.abc import Sequence
@@ -11,8 +12,9 @@ from flax_distil.core import InputError
 from flax_distil.data.builder_sources import read_saved_folder, read_with_builder
 from flax_distil.data.file_sources import audio_files, read_audio_folder, read_manifest
 from flax_distil.data.joining import join_sources
-from flax_distil.data.speech_data import DURATION_COLUMN, ID_COLUMN, SpeechData, require_columns
+from flax_distil.data.speech_data import SpeechData, require_columns
 from flax_distil.data.splits import choose_split
+from flax_distil.data.tables import speech_data
 
 if TYPE_CHECKING:
     import datasets
@@ -90,6 +92,7 @@ def load_sources(
     audio_column: str = "audio",
     text_column: str | None = None,
     label_column: str | None = None,
+    speaker_column: str | None = None,
     required_columns: Sequence[str] = (),
     max_samples: int | None = None,
     revision: str | None = None,
@@ -105,6 +108,7 @@ def load_sources(
         audio_column: Column of recordings; ``+``-joined for several.
         text_column: Column of reference texts; ``+``-joined for several; None if there are none.
         label_column: Column of pseudo-labels; None if there are none.
+        speaker_column: Column that tells speakers apart; None takes a usual one where it exists.
         required_columns: Further columns that must exist.
         max_samples: Keep only the first rows of each.
         revision: Branch, tag or commit on the Hub.
@@ -122,21 +126,23 @@ def load_sources(
         spec, config_name=config_name, split=split, audio_column=audio_column, text_column=text_column
     ):
         table = _read(source, options)
-        needed = [source.audio_column, source.text_column, label_column, *required_columns]
-        require_columns(table, [column for column in needed if column], name=source.name)
+        require_columns(table, required_columns, name=source.name)
         if not len(table):
             raise InputError(f"data set {source.name!r} has no rows in split {source.split or 'train'!r}")
         if max_samples is not None:
             table = table.select(range(min(max_samples, len(table))))
-        loaded.append(
-            SpeechData(
-                name=_short_name(source.name),
-                table=_plain_columns(_undecoded(table, source), source, label_column),
-                audio_column=source.audio_column,
-                text_column=source.text_column,
-                label_column=label_column,
-            )
+        name = _short_name(source.name)
+        prefix = name + (f"/{source.split}" if source.split else "")
+        data = speech_data(
+            table,
+            name=source.name,
+            audio_column=source.audio_column,
+            text_column=source.text_column,
+            label_column=label_column,
+            speaker_column=speaker_column,
+            id_prefix=prefix,
         )
+        loaded.append(dataclasses.replace(data, name=name))
     return loaded
 
 
@@ -210,45 +216,3 @@ def _short_name(name: str) -> str:
     if path.suffix.lower() in MANIFEST_SUFFIXES | {".parquet"} and "*" not in path.name:
         return path.stem
     return path.name or path.absolute().name
-
-
-def _undecoded(table: "datasets.Dataset", source: SourceSpec) -> "datasets.Dataset":
-    """Make the audio column bytes and path, never decoded by ``datasets``; no audio is copied.
-
-    Raises:
-        InputError: if the column holds something else than recordings.
-    """
-    import datasets
-    import pyarrow
-
-    column = source.audio_column
-    try:
-        return table.cast_column(column, datasets.Audio(decode=False))
-    except (pyarrow.ArrowInvalid, pyarrow.ArrowNotImplementedError, TypeError, ImportError) as error:
-        raise InputError(
-            f"column {column!r} of data set {source.name!r} is of type {table.features[column]}: "
-            "expected encoded audio (bytes) or paths"
-        ) from error
-
-
-def _plain_columns(
-    table: "datasets.Dataset", source: SourceSpec, label_column: str | None
-) -> "datasets.Dataset":
-    """Bring texts, durations and ids to one type each, whatever the files use; add missing ids."""
-    import datasets
-
-    types: dict[str, tuple[type, Any]] = {DURATION_COLUMN: (float, datasets.Value("float64"))}
-    for name in (source.text_column, label_column, ID_COLUMN):
-        if name is not None:
-            types[name] = (str, datasets.Value("string"))
-    for name, (convert, feature) in types.items():
-        if name in table.column_names and table.features[name] != feature:
-            values = [None if value is None else convert(value) for value in table[name]]
-            table = table.remove_columns(name).add_column(name, values, feature=feature)
-    names = list(table[ID_COLUMN]) if ID_COLUMN in table.column_names else [None] * len(table)
-    if None in names:
-        prefix = _short_name(source.name) + (f"/{source.split}" if source.split else "")
-        names = [f"{prefix}:{index}" if value is None else value for index, value in enumerate(names)]
-        table = table.remove_columns([ID_COLUMN] if ID_COLUMN in table.column_names else [])
-        table = table.add_column(ID_COLUMN, names)
-    return table

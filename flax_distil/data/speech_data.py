@@ -2,12 +2,13 @@
 
 import dataclasses
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flax_distil.core import InputError
+from flax_distil.data.rows import SpeechRow
 
 if TYPE_CHECKING:
     import datasets
@@ -33,6 +34,7 @@ class SpeechData:
         audio_column: Column of recordings.
         text_column: Column of reference texts, or None when there are none.
         label_column: Column of pseudo-labels, or None when there are none.
+        speaker_column: Column that tells speakers apart, or None when none does.
     """
 
     name: str
@@ -40,6 +42,7 @@ class SpeechData:
     audio_column: str = "audio"
     text_column: str | None = None
     label_column: str | None = None
+    speaker_column: str | None = None
 
     def __len__(self) -> int:
         return len(self.table)
@@ -79,6 +82,39 @@ class SpeechData:
         if not self.has_column(DURATION_COLUMN):
             return [None] * len(self)
         return [None if value is None else float(value) for value in self.column(DURATION_COLUMN)]
+
+    def row(self, index: int) -> SpeechRow:
+        """Return one row with its encoded audio."""
+        return self._row(index, self.table[index])
+
+    def rows_without_audio(self) -> Iterator[SpeechRow]:
+        """Yield every row, in order, without reading its audio."""
+        return (self._row(index, values) for index, values in enumerate(self.without_audio().table))
+
+    def without_audio(self) -> "SpeechData":
+        """Return the same rows, whose :meth:`row` does not read the audio."""
+        if self.audio_column not in self.table.column_names:
+            return self
+        return dataclasses.replace(self, table=self.table.remove_columns(self.audio_column))
+
+    def _row(self, index: int, values: dict[str, Any]) -> SpeechRow:
+        audio = values.pop(self.audio_column, None)
+        seconds = values.get(DURATION_COLUMN)
+
+        def text(column: str | None) -> str | None:
+            value = None if column is None else values.get(column)
+            return None if value is None else str(value)
+
+        return SpeechRow(
+            index=index,
+            sample_id=str(values[ID_COLUMN]),
+            audio=audio,
+            reference=text(self.text_column),
+            label=text(self.label_column or self.text_column),
+            speaker=text(self.speaker_column),
+            duration_seconds=None if seconds is None else float(seconds),
+            values=values,
+        )
 
     def select(self, indices: Sequence[int]) -> "SpeechData":
         """Return the rows with these numbers, in this order; no audio is copied."""

@@ -26,7 +26,7 @@ from flax_distil.core import InputError
 from flax_distil.data.batches import Batch, LabelledSample, check_buckets, collate
 from flax_distil.data.labels import DECODER_POSITIONS, LabelBuilder, sample_random
 from flax_distil.data.pipeline_config import NeedsAudio, PipelineConfig
-from flax_distil.data.samples import SampleError, SampleReader
+from flax_distil.data.samples import DurationLimits, SampleError, SampleReader
 from flax_distil.data.skipped import SkippedSamples
 from flax_distil.data.speech_data import SpeechData, require_columns
 
@@ -87,9 +87,9 @@ class TrainingPipeline:
         )
         self._reader = SampleReader(
             data,
-            min_duration_seconds=min_duration_seconds,
-            max_duration_seconds=max_duration_seconds,
-            allow_max=False,
+            DurationLimits(
+                min_seconds=min_duration_seconds, max_seconds=max_duration_seconds, allow_max=False
+            ),
         )
         self._name = data.name
         self._rows = len(data)

@@ -1,0 +1,47 @@
+"""Files of rows that are read from front to back, in blocks, from any place that was reached before."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
+
+if TYPE_CHECKING:
+    import pyarrow
+
+Cursor = list[int]
+"""A place in a shard, as JSON takes it; what the numbers mean is the shard's own business."""
+
+BLOCK_ROWS = 64
+"""Most rows of a block."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Block:
+    """Rows that follow each other in a shard.
+
+    Attributes:
+        table: At least one row, audio still encoded.
+        first_row: Number of the first row in its shard.
+        after: Where the next block begins; None behind the last.
+    """
+
+    table: "pyarrow.Table"
+    first_row: int
+    after: Cursor | None
+
+
+@runtime_checkable
+class Shard(Protocol):
+    """One file (or listing) of rows. Reading it twice gives the same blocks."""
+
+    @property
+    def name(self) -> str:
+        """Short, and no other shard of the source has it."""
+
+    def blocks(self, cursor: Cursor | None = None) -> Iterator[Block]:
+        """Yield the blocks from a cursor on; from the beginning for None.
+
+        Closing the iterator frees what it holds.
+
+        Raises:
+            InputError: if the shard cannot be read, in one sentence.
+        """
