@@ -1,7 +1,7 @@
 """A data set that is read from front to back: shards of rows, never all of them at once."""
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass
 
 from flax_distil.core import InputError
@@ -30,7 +30,7 @@ class SpeechStream:
     label_column: str | None = None
     speaker_column: str | None = None
 
-    def blocks(self, shard: int, cursor: Cursor | None = None) -> Iterator[tuple[SpeechData, Cursor | None]]:
+    def blocks(self, shard: int, cursor: Cursor | None = None) -> Generator[tuple[SpeechData, Cursor | None]]:
         """Yield the blocks of a shard from a cursor on, each with the cursor behind it (None at the end).
 
         Args:
@@ -43,7 +43,8 @@ class SpeechStream:
         import datasets
 
         source = self.shards[shard]
-        for block in source.blocks(cursor):
+        with closing(source.blocks(cursor)) as blocks:
+          for block in blocks:
             data = speech_data(
                 datasets.Dataset(block.table),
                 name=self.name,
