@@ -9,7 +9,14 @@ from flax_distil.audio.constants import (
     N_FFT,
     SAMPLING_RATE,
 )
-from flax_distil.audio.decoding import AudioError, audio_duration, decode_audio, raw_format
+from flax_distil.audio.decoding import (
+    AudioError,
+    audio_duration,
+    decode_audio,
+    lasts_longer_than,
+    open_audio,
+    raw_format,
+)
 from flax_distil.audio.mel import log_mel, mel_filters
 
 __all__ = [
@@ -22,8 +29,10 @@ __all__ = [
     "AudioError",
     "audio_duration",
     "decode_audio",
+    "lasts_longer_than",
     "log_mel",
     "mel_filters",
+    "open_audio",
     "pad_or_trim",
     "raw_format",
 ]
