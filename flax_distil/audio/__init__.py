@@ -18,6 +18,8 @@ from flax_distil.audio.decoding import (
     raw_format,
 )
 from flax_distil.audio.mel import log_mel, mel_filters
+from flax_distil.audio.segmentation import Segment, cut_segments, speech_segments
+from flax_distil.audio.voice_activity import VadName, VoiceActivity
 
 __all__ = [
     "CHUNK_FRAMES",
@@ -27,7 +29,11 @@ __all__ = [
     "N_FFT",
     "SAMPLING_RATE",
     "AudioError",
+    "Segment",
+    "VadName",
+    "VoiceActivity",
     "audio_duration",
+    "cut_segments",
     "decode_audio",
     "lasts_longer_than",
     "log_mel",
@@ -35,4 +41,5 @@ __all__ = [
     "open_audio",
     "pad_or_trim",
     "raw_format",
+    "speech_segments",
 ]

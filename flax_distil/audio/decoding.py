@@ -250,9 +250,7 @@ def _pyav_after(first: UnreadableError, read: Callable[[], T]) -> T:
         raise UnreadableError(f"libsndfile says '{first}', FFmpeg says '{second}'") from second
 
 
-def _read(
-    stream: MonoStream, name: str, max_seconds: float | None
-) -> tuple[Float[np.ndarray, " W"], int]:
+def _read(stream: MonoStream, name: str, max_seconds: float | None) -> tuple[Float[np.ndarray, " W"], int]:
     """Return all samples and their rate, unless they are known to be too many."""
     allowed = math.inf if max_seconds is None else max_seconds
     limit = allowed + HEADER_SLACK_SECONDS
@@ -313,9 +311,7 @@ def _check_values(block: Float[np.ndarray, " _"], name: str) -> None:
 
 
 def _unreadable(name: str, reason: str) -> AudioError:
-    return AudioError(
-        UNREADABLE, f"cannot read {name}: {reason}; convert it to WAV or FLAC, or leave it out"
-    )
+    return AudioError(UNREADABLE, f"cannot read {name}: {reason}; convert it to WAV or FLAC, or leave it out")
 
 
 def _no_samples(name: str) -> AudioError:

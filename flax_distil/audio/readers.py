@@ -101,9 +101,14 @@ def _pyav_blocks(first: Any, others: Iterator[Any]) -> Iterator[Float[np.ndarray
 
     resampler = av.AudioResampler("fltp", first.layout, first.sample_rate)
     # The last, None, has the resampler hand out what it still holds; PyAV does so with the decoder.
+    gathered, size = [], 0
     for frame in itertools.chain([first], others, [None]):
         for part in resampler.resample(frame):
-            yield part.to_ndarray().mean(axis=0)
+            gathered.append(part.to_ndarray().mean(axis=0))
+            size += len(gathered[-1])
+        if size >= BLOCK_SAMPLES or (frame is None and gathered):
+            yield np.concatenate(gathered)
+            gathered, size = [], 0
 
 
 @contextlib.contextmanager

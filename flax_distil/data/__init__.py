@@ -1,6 +1,7 @@
 """From data sets of any kind to batches of a few shapes: sources, filters, labels, pipelines."""
 
 from flax_distil.data.batches import LABEL_BUCKETS, Batch, collate, stack_audio, stack_labels
+from flax_distil.data.cutting import cut_rows
 from flax_distil.data.encoder_cache import EncoderStateCache
 from flax_distil.data.evaluation_pipeline import EvaluationPipeline
 from flax_distil.data.filters import FilterConfig, FilterResult, filter_rows
@@ -59,6 +60,7 @@ __all__ = [
     "SpeechStream",
     "TrainingPipeline",
     "collate",
+    "cut_rows",
     "filter_rows",
     "join_sources",
     "load_source",

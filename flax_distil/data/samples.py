@@ -13,6 +13,7 @@ from flax_distil.data.rows import SpeechRow
 from flax_distil.data.speech_data import SpeechData
 
 NO_AUDIO = "without audio"
+NO_SPEECH = "without speech"
 TOO_SHORT = "too short"
 NO_LABEL = "without label"
 LABEL_TOO_LONG = "with too long a label"
