@@ -2,6 +2,7 @@
 
 from flax_distil.data.batches import LABEL_BUCKETS, Batch, collate, stack_audio, stack_labels
 from flax_distil.data.drop_report import DropReport
+from flax_distil.data.cutting import cut_rows
 from flax_distil.data.encoder_cache import EncoderStateCache
 from flax_distil.data.evaluation_pipeline import EvaluationPipeline
 from flax_distil.data.filters import FilterConfig, FilterResult, RowFilter, filter_rows
@@ -73,6 +74,7 @@ __all__ = [
     "TrainingPipeline",
     "collate",
     "decode_pack",
+    "cut_rows",
     "filter_rows",
     "join_audio",
     "join_sources",
