@@ -1,6 +1,6 @@
 """From files to samples on the host, from samples to log-mel features on the device."""
 
-from flax_distil.audio.clip import pad_or_trim
+from flax_distil.audio.clip import pad_or_trim, to_int16
 from flax_distil.audio.constants import (
     CHUNK_FRAMES,
     CHUNK_SAMPLES,
@@ -42,4 +42,5 @@ __all__ = [
     "pad_or_trim",
     "raw_format",
     "speech_segments",
+    "to_int16",
 ]

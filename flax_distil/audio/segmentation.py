@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
+from flax_distil.audio.clip import to_int16
 from flax_distil.audio.constants import CHUNK_SAMPLES, SAMPLING_RATE
 from flax_distil.audio.decoding import open_audio
 from flax_distil.audio.voice_activity import FRAME_SAMPLES, VoiceActivity
@@ -202,6 +203,6 @@ def flac_bytes(samples_W: Float[np.ndarray, " W"]) -> bytes:
         samples_W: In [-1, 1]; those of a 16-bit recording are kept exactly.
     """
     buffer = io.BytesIO()
-    integers = np.clip(np.round(samples_W * 32768.0), -32768, 32767).astype(np.int16)
+    integers = to_int16(samples_W)
     soundfile.write(buffer, integers, SAMPLING_RATE, format="FLAC", subtype="PCM_16")
     return buffer.getvalue()

@@ -1,8 +1,8 @@
 """From data sets of any kind to batches of a few shapes: sources, filters, labels, pipelines."""
 
 from flax_distil.data.batches import LABEL_BUCKETS, Batch, collate, stack_audio, stack_labels
-from flax_distil.data.drop_report import DropReport
 from flax_distil.data.cutting import cut_rows
+from flax_distil.data.drop_report import DropReport
 from flax_distil.data.encoder_cache import EncoderStateCache
 from flax_distil.data.evaluation_pipeline import EvaluationPipeline
 from flax_distil.data.filters import FilterConfig, FilterResult, RowFilter, filter_rows
@@ -33,6 +33,7 @@ from flax_distil.data.speech_data import (
 from flax_distil.data.speech_stream import SpeechStream
 from flax_distil.data.tables import speech_data
 from flax_distil.data.training_pipeline import TrainingPipeline
+from flax_distil.data.training_sources import StreamSource, TableSource, TrainingSource
 
 __all__ = [
     "DURATION_COLUMN",
@@ -71,10 +72,13 @@ __all__ = [
     "SpeechData",
     "SpeechRow",
     "SpeechStream",
+    "StreamSource",
+    "TableSource",
     "TrainingPipeline",
+    "TrainingSource",
     "collate",
-    "decode_pack",
     "cut_rows",
+    "decode_pack",
     "filter_rows",
     "join_audio",
     "join_sources",

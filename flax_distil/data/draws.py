@@ -15,6 +15,7 @@ import grain
 import numpy as np
 
 from flax_distil.core import InputError
+from flax_distil.data.drop_report import DropReport
 from flax_distil.data.packing import PackedRows
 from flax_distil.data.rows import SpeechRow
 from flax_distil.data.shards import Cursor
@@ -34,13 +35,13 @@ class Draw:
     Attributes:
         source: Number of the data set it comes from.
         epoch: How many times that data set had been passed over.
-        item: Its number among the samples of a table; None in a stream.
+        number: Its number among the samples of a table; -1 in a stream.
         rows: Its rows, for a stream; None in a table, where they are looked up when they are needed.
     """
 
     source: int
     epoch: int
-    item: int | None = None
+    number: int = -1
     rows: PackedRows | None = None
 
 
@@ -63,18 +64,25 @@ class TableDraws(DrawIterator):
         process   0   1   0   1   0   1   0   1   0   1
 
     Args:
-        sizes: Number of the source and number of its samples, for each.
+        sizes: Number of samples of each table.
+        first_source: Number of the first table among the data sets.
         seed: Of the order; None keeps that of the tables.
         shard_index: Which part.
         shard_count: Number of parts.
     """
 
     def __init__(
-        self, sizes: Sequence[tuple[int, int]], *, seed: int | None, shard_index: int, shard_count: int
+        self,
+        sizes: Sequence[int],
+        *,
+        first_source: int = 0,
+        seed: int | None,
+        shard_index: int,
+        shard_count: int,
     ):
         super().__init__()
-        self._sources = [source for source, _ in sizes]
-        self._ends = np.cumsum([size for _, size in sizes])
+        self._first_source = first_source
+        self._ends = np.cumsum(sizes)
         self._total = int(self._ends[-1])
         order = grain.MapDataset.range(self._total)
         if seed is not None:
@@ -91,7 +99,7 @@ class TableDraws(DrawIterator):
         number = int(self._order[place])
         which = int(np.searchsorted(self._ends, number, side="right"))
         before = int(self._ends[which - 1]) if which else 0
-        return Draw(source=self._sources[which], epoch=place // self._total, item=number - before)
+        return Draw(source=self._first_source + which, epoch=place // self._total, number=number - before)
 
     def start_epoch(self, epoch: int) -> None:
         """Go to this process's first place of an epoch."""
@@ -122,12 +130,17 @@ class StreamRows:
     def __init__(self, stream: SpeechStream, *, seed: int | None, shard_index: int, shard_count: int):
         if len(stream.shards) < shard_count:
             raise InputError(
-                f"data set {stream.name!r} has {len(stream.shards)} files to stream for {shard_count} processes: "
-                "write it as at least as many files, or do not stream it"
+                f"data set {stream.name!r} has {len(stream.shards)} files to stream for {shard_count} "
+                "processes: write it as at least as many files, or do not stream it"
             )
         self._stream, self._seed = stream, seed
         self._shard_index, self._shard_count = shard_index, shard_count
-        self._open({"epoch": 0, "opened": 0, "waiting": []}, 0)
+        self._go_to({"epoch": 0, "opened": 0, "waiting": []}, 0)
+
+    def _go_to(self, place: State, row: int) -> None:
+        self._place, self._row = place, row
+        self._blocks = self._read(place)
+        self._rows = next(self._blocks)[1] if row else []
 
     def __next__(self) -> tuple[int, SpeechRow | None]:
         """Return the epoch and its next row; None behind its last."""
@@ -148,18 +161,11 @@ class StreamRows:
     def set_state(self, state: State) -> None:
         """Continue at a place; its block is read again."""
         self._blocks.close()
-        self._open(state["place"], state["row"])
+        self._go_to(state["place"], state["row"])
 
     def close(self) -> None:
         """Close the files that are open."""
         self._blocks.close()
-
-    def _open(self, place: State, row: int) -> None:
-        self._place, self._row = place, row
-        self._blocks = self._read(place)
-        self._rows: list[SpeechRow | None] = []
-        if row:
-            _, self._rows = next(self._blocks)
 
     def _order(self, epoch: int) -> list[int]:
         shards = np.arange(len(self._stream.shards))
@@ -204,12 +210,17 @@ class _Window:
     """Samples made of neighbouring rows."""
 
     start: State
+    epoch: int
     draws: list[Draw]
+    dropped: DropReport
     ends_epoch: bool
 
 
 class StreamDraws(DrawIterator):
     """Samples of a stream, made of windows of neighbouring rows and shuffled within them.
+
+    Attributes:
+        dropped: What the filters dropped in the first pass, up to the window at hand.
 
     The next window is read while this one is used; no audio is decoded. A position is where the
     window began and how many of its samples are gone, so a resumed run reads one window again.
@@ -217,7 +228,7 @@ class StreamDraws(DrawIterator):
     Args:
         source: Number of the data set.
         rows: Its rows.
-        make: Filters and packs the rows of a window.
+        make: Filters and joins the rows of a window, and tells what it dropped.
         window_size: Rows of a window; it never holds those of two epochs.
         seed: Of the order within windows; None keeps that of the rows.
     """
@@ -227,7 +238,7 @@ class StreamDraws(DrawIterator):
         source: int,
         rows: StreamRows,
         *,
-        make: Callable[[list[SpeechRow]], list[PackedRows]],
+        make: Callable[[list[SpeechRow]], tuple[list[PackedRows], DropReport]],
         window_size: int,
         seed: int | None,
     ):
@@ -237,7 +248,7 @@ class StreamDraws(DrawIterator):
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="window")
         self._window: _Window | None = None
         self._ahead: Future[_Window] | None = None
-        self._position = 0
+        self.dropped = DropReport()
         self._begin(rows.get_state(), 0)
 
     def __next__(self) -> Draw:
@@ -265,6 +276,7 @@ class StreamDraws(DrawIterator):
         """Read the window again and continue in it."""
         self._stop_reading()
         self._rows.set_state(state["start"])
+        self.dropped = DropReport.joined([state["dropped"]])
         self._begin(state["start"], state["number"])
         if state["position"]:
             self._next_window()
@@ -280,12 +292,15 @@ class StreamDraws(DrawIterator):
     def _begin(self, start: State, number: int) -> None:
         """Stand before a window that is not read yet."""
         self._window, self._position = None, 0
-        self._state: State = {"start": start, "number": number}
+        self._state: State = {"start": start, "number": number, "dropped": self.dropped.get_state()}
 
     def _next_window(self) -> None:
         number = self._state["number"] + (self._window is not None)
         self._window = (self._ahead or self._thread.submit(self._read_window, number)).result()
-        self._state, self._position = {"start": self._window.start, "number": number}, 0
+        self._state = {"start": self._window.start, "number": number, "dropped": self.dropped.get_state()}
+        self._position = 0
+        if self._window.epoch == 0:
+            self.dropped = DropReport.joined([self.dropped.get_state(), self._window.dropped.get_state()])
         self._ahead = self._thread.submit(self._read_window, number + 1)
 
     def _stop_reading(self) -> None:
@@ -294,7 +309,8 @@ class StreamDraws(DrawIterator):
             self._ahead = None
 
     def _read_window(self, number: int) -> _Window:
-        start, rows, ends_epoch = self._rows.get_state(), [], False
+        start, ends_epoch = self._rows.get_state(), False
+        rows: list[SpeechRow] = []
         epoch = start["place"]["epoch"]
         while len(rows) < self._window_size and not ends_epoch:
             epoch, row = next(self._rows)
@@ -302,12 +318,12 @@ class StreamDraws(DrawIterator):
                 ends_epoch = True
             else:
                 rows.append(row)
-        samples = self._make(rows)
+        samples, dropped = self._make(rows)
         if self._seed is not None:
             order = np.random.default_rng([self._seed, epoch, number]).permutation(len(samples))
             samples = [samples[place] for place in order]
         draws = [Draw(source=self._source, epoch=epoch, rows=sample) for sample in samples]
-        return _Window(start=start, draws=draws, ends_epoch=ends_epoch)
+        return _Window(start=start, epoch=epoch, draws=draws, dropped=dropped, ends_epoch=ends_epoch)
 
 
 class MixedDraws(DrawIterator):

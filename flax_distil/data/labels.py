@@ -146,6 +146,11 @@ class LabelBuilder:
         return self._tokenizer.special.eot
 
     @property
+    def uses_previous(self) -> bool:
+        """Whether a label may be prompted with what was said before."""
+        return self._config.condition_on_prev_probability > 0
+
+    @property
     def max_label_length(self) -> int:
         """Longest label in tokens, without the previous text."""
         return self._config.max_label_length
@@ -183,13 +188,13 @@ class LabelBuilder:
         return max((length for length in lengths if length <= self.max_label_length), default=0)
 
     def build(
-        self, text: str | None, *, previous: str | None = None, random: np.random.Generator
+        self, text: str | None, *, previous: Sequence[str] = (), random: np.random.Generator
     ) -> LabelTokens:
         """Make the label of one sample.
 
         Args:
             text: What was said, with or without timestamps.
-            previous: What was said before, by the same speaker.
+            previous: What the same speaker said before, text by text.
             random: Decides on timestamps and prompt; see :func:`sample_random`.
 
         Returns:
@@ -200,7 +205,7 @@ class LabelBuilder:
         """
         if text is None:
             raise SampleError(NO_LABEL, "the row has no text to learn")
-        return self._built(self.text_tokens(text), () if previous is None else (previous,), random)
+        return self._built(self.text_tokens(text), previous, random)
 
     def build_joined(
         self, parts: Sequence[LabelPart], *, previous: Sequence[str] = (), random: np.random.Generator

@@ -4,8 +4,9 @@ It runs on over the ends of epochs, so no sample is lost to a last partial batch
 a few numbers (see :mod:`flax_distil.data.draws`), so resuming decodes nothing that was used before.
 """
 
+import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -23,15 +24,15 @@ from flax_distil.data.draws import (
     StreamRows,
     TableDraws,
 )
-from flax_distil.data.labels import DECODER_POSITIONS, LabelTokens, sample_random
+from flax_distil.data.drop_report import DropReport
+from flax_distil.data.labels import DECODER_POSITIONS, sample_random
 from flax_distil.data.packed_audio import decode_pack
 from flax_distil.data.packing import PackedRows
 from flax_distil.data.parallel_map import ParallelMap
 from flax_distil.data.pipeline_config import NeedsAudio, PipelineConfig
-from flax_distil.data.rows import SpeechRow
-from flax_distil.data.samples import DurationLimits, Sample, SampleError, decode_row, undecoded
+from flax_distil.data.samples import DurationLimits, SampleError, SampleReader, decode_row
 from flax_distil.data.skipped import SkippedSamples
-from flax_distil.data.training_sources import StreamSource, TableSource, TrainingSource
+from flax_distil.data.training_sources import StreamSource, TableSource, TrainingSource, skip
 
 
 class TrainingPipeline:
@@ -91,8 +92,15 @@ class TrainingPipeline:
         self._needs_audio = needs_audio or (lambda number: True)
         self._buckets = self._label_buckets()
         self._fingerprint = "-".join(source.fingerprint() for source in sources)
+        # Of streams nobody knows.
+        self._sizes = [len(source) if isinstance(source, TableSource) else 0 for source in sources]
+        self._in_a_row = all(self._sizes) and all(source.weight is None for source in sources)
         self._rejected: list[set[int]] = [set() for _ in sources]
-        self._measured: dict[int, float] = {}
+        self._streams: list[StreamDraws] = []
+        if needs_audio is not None:
+            (table,) = sources
+            assert isinstance(table, TableSource)
+            self._reader = SampleReader(table.data, self._limits)
         self._iterator = self._open()
 
     def __iter__(self) -> "TrainingPipeline":
@@ -117,6 +125,10 @@ class TrainingPipeline:
             for source, count in zip(self._sources, self.drawn, strict=True)
         )
         return "samples drawn: " + ", ".join(parts)
+
+    def dropped(self) -> DropReport:
+        """Return what the filters dropped of streamed data sets in the first pass over them."""
+        return DropReport.joined(stream.dropped.get_state() for stream in self._streams)
 
     def get_state(self) -> dict[str, Any]:
         """Return the position after the last batch handed out, as JSON takes it."""
@@ -166,6 +178,7 @@ class TrainingPipeline:
     def _identity(self) -> dict[str, Any]:
         """Return what must be equal for a position to mean the same sample."""
         return {
+            "samples": "+".join(str(size) for size in self._sizes),
             "fingerprint": self._fingerprint,
             "seed": self._seed,
             "shuffle": self._shuffle,
@@ -202,82 +215,90 @@ class TrainingPipeline:
     def _draws(self) -> DrawIterator:
         seed = self._seed if self._shuffle else None
         shard = {"shard_index": self._config.shard_index, "shard_count": self._config.shard_count}
-        numbered = list(enumerate(self._sources))
-        tables = [(number, len(s)) for number, s in numbered if isinstance(s, TableSource) and s.weight is None]
-        if len(tables) == len(numbered):
-            return TableDraws(tables, seed=seed, **shard)
+        if self._in_a_row:
+            return TableDraws(self._sizes, seed=seed, **shard)
         parents: list[DrawIterator] = []
-        for number, source in numbered:
+        for number, source in enumerate(self._sources):
             if isinstance(source, TableSource):
-                parents.append(TableDraws([(number, len(source))], seed=seed, **shard))
+                parents.append(TableDraws([len(source)], first_source=number, seed=seed, **shard))
             else:
-                parents.append(
-                    StreamDraws(
-                        number,
-                        StreamRows(source.stream, seed=seed, **shard),
-                        make=source.samples,
-                        window_size=self._config.shuffle_buffer_size,
-                        seed=seed,
-                    )
+                draws = StreamDraws(
+                    number,
+                    StreamRows(source.stream, seed=seed, **shard),
+                    make=partial(source.samples, skipped=self.skipped),
+                    window_size=self._config.shuffle_buffer_size,
+                    seed=seed,
                 )
+                self._streams.append(draws)
+                parents.append(draws)
         weights = [1.0 if source.weight is None else source.weight for source in self._sources]
         return parents[0] if len(parents) == 1 else MixedDraws(parents, weights, restart=self._restart)
 
     def _load(self, draw: Draw) -> LabelledSample | None:
         """Make a drawn sample; None (left out) if nothing of it is usable."""
-        source, number = self._sources[draw.source], draw.number
+        source = self._sources[draw.source]
         if isinstance(source, StreamSource):
-            return self._made(source, draw, draw.rows)
-        if number in self._rejected[draw.source]:
+            assert draw.rows is not None
+            return self._made(draw, draw.rows)
+        if draw.number in self._rejected[draw.source]:
             return None
-        load_audio = self._needs_audio(number)
-        seconds = self._measured.get(number)
-        made = self._made(source, draw, source.read(number, load_audio=load_audio))
+        load_audio = self._needs_audio(draw.number)
+        made = self._made(draw, source.read(draw.number, load_audio=load_audio), load_audio=load_audio)
         if made is None:
-            self._reject(draw.source, number)
+            self._reject(draw)
         return made
 
-    def _made(self, source: TrainingSource, draw: Draw, packed: PackedRows) -> LabelledSample | None:
-        first = packed.rows[0]
+    def _made(self, draw: Draw, packed: PackedRows, *, load_audio: bool = True) -> LabelledSample | None:
+        source, first = self._sources[draw.source], packed.rows[0]
         random = sample_random(seed=self._seed, epoch=draw.epoch, sample_id=first.sample_id)
         try:
-            if len(packed.rows) == 1:
-                sample = decode_row(first, self._limits)
-                label = source.labels.build(first.label, previous=packed.previous, random=random)
-            else:
-                joined = decode_pack(packed, self._limits, partial(self._skip, source))
+            if len(packed.rows) > 1:
+                joined = decode_pack(packed.rows, self._limits, partial(skip, self.skipped, source.name))
                 if joined is None:
                     return None
-                sample = joined.sample
+                sample = dataclasses.replace(joined.sample, index=draw.number)
                 label = source.labels.build_joined(joined.parts, previous=packed.previous, random=random)
+            else:
+                sample = (
+                    decode_row(first, self._limits)
+                    if load_audio
+                    else self._reader.read(draw.number, load_audio=False)
+                )
+                label = source.labels.build(first.label, previous=packed.previous, random=random)
         except SampleError as error:
-            self._skip(source, first, error)
+            skip(self.skipped, source.name, first, error)
             return None
         return LabelledSample(sample=sample, label=label, source=draw.source, epoch=draw.epoch)
 
-    def _skip(self, source: TrainingSource, row: SpeechRow, error: SampleError) -> None:
-        self.skipped.reject(row, error, data_set=source.name)
-
-    def _reject(self, source: int, number: int) -> None:
-        """Remember a sample of a table that is never used again."""
-        self._rejected[source].add(number)
-        rejected = sum(len(numbers) for numbers in self._rejected)
-        ...
+    def _reject(self, draw: Draw) -> None:
+        """Remember a sample of a table that is not tried again; end the run if it was the last."""
+        self._rejected[draw.source].add(draw.number)
+        numbers = range(len(self._sources)) if self._in_a_row else [draw.source]
+        samples = sum(self._sizes[number] for number in numbers)
+        # Unshuffled, a shard comes back to the same places in every epoch, perhaps to a part of them only.
+        reachable = samples if self._shuffle else samples // math.gcd(samples, self._config.shard_count)
+        if sum(len(self._rejected[number]) for number in numbers) == reachable:
+            names = "+".join(self._sources[number].name for number in numbers)
+            part = "" if reachable == samples else " that this process reads"
+            raise InputError(
+                f"none of the {reachable} samples of data set {names!r}{part} can be used: "
+                f"{self.skipped.samples()[-1].reason}"
+            )
 
     def _collate(self, samples: Sequence[LabelledSample]) -> Batch:
         batch = collate(
             samples,
             batch_size=self._config.batch_size,
-            pad_token=samples[0].pad,
+            pad_token=self._sources[0].labels.pad_token,
             buckets=self._buckets,
-            audio_dtype=np.int16,
+            audio_dtype=np.dtype(np.int16),
         )
         source_B = np.array([sample.source for sample in samples], np.int32)
         return {**batch, "source_B": source_B, "epoch": samples[0].epoch}
 
 
-class _Samples(grain.IterDataset):
-    """What grain builds a pipeline on, around an iterator of ours."""
+class _Samples(grain.IterDataset[LabelledSample]):
+    """An iterator of ours, as grain takes it."""
 
     def __init__(self, make: Callable[[], "grain.DatasetIterator[LabelledSample]"]):
         super().__init__()

@@ -1,12 +1,14 @@
 """Data sets as training uses them: filtered, joined to samples, each with its own language and task."""
 
 import dataclasses
+import functools
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
-from flax_distil.data.filters import RowFilter
+from flax_distil.data.drop_report import DropReport
+from flax_distil.data.filters import FilterConfig, RowFilter
 from flax_distil.data.labels import LabelBuilder
-from flax_distil.data.packing import PackedData, PackedRows, Packer, PackingReport, measured, pack
+from flax_distil.data.packing import PackedData, PackedRows, Packer, measured, pack
 from flax_distil.data.rows import SpeechRow
 from flax_distil.data.samples import SampleError
 from flax_distil.data.skipped import SkippedSamples
@@ -65,20 +67,24 @@ class StreamSource:
     Attributes:
         stream: The rows.
         labels: Makes their labels.
-        row_filter: Tells which stay; None keeps all.
+        filters: Which stay.
+        normalise: Text normaliser of the language, for the WER.
         concatenate: Whether neighbours are joined.
         weight: Its share in a mixture; None is 1.
-        packing: How well samples are filled, so far.
-        skipped: Where rows are recorded whose duration cannot be told.
+
+    Raises:
+        InputError: if the data set lacks a column that a filter needs, or has no rows.
     """
 
     stream: SpeechStream
     labels: LabelBuilder
-    row_filter: RowFilter | None = None
+    filters: FilterConfig
+    normalise: Callable[[str], str]
     concatenate: bool = False
     weight: float | None = None
-    packing: PackingReport = dataclasses.field(default_factory=PackingReport)
-    skipped: SkippedSamples = dataclasses.field(default_factory=SkippedSamples)
+
+    def __post_init__(self) -> None:
+        _ = self._filter
 
     @property
     def name(self) -> str:
@@ -88,40 +94,64 @@ class StreamSource:
     @property
     def gives_prompts(self) -> bool:
         """Whether a sample may be prompted with the text before it."""
-        return self.labels.uses_previous
+        return self.labels.uses_previous and self._first_rows.speaker_column is not None
 
-    def samples(self, rows: list[SpeechRow]) -> list[PackedRows]:
-        """Filter and join rows that follow each other."""
-        kept = [row for row in rows if self.row_filter is None or self.row_filter.keeps(row)]
+    def samples(self, rows: list[SpeechRow], skipped: SkippedSamples) -> tuple[list[PackedRows], DropReport]:
+        """Filter and join rows that follow each other.
+
+        Args:
+            rows: With audio.
+            skipped: Where rows are recorded whose duration cannot be told.
+
+        Returns:
+            The samples, and what the filters dropped.
+        """
+        report, kept = DropReport(), []
+        for row in rows:
+            reason = self._filter.judge(row)
+            report.add(self.name, reason, row.duration_seconds)
+            if reason is None:
+                kept.append(row)
         if not self.concatenate:
-            return [_alone(before, row) for before, row in zip([None, *kept], kept, strict=False)]
-        has_speakers = any(row.speaker is not None for row in kept)
+            return [_alone(before, row) for before, row in zip([None, *kept], kept, strict=False)], report
+        has_speakers = self._first_rows.speaker_column is not None
         packer = Packer(name=self.name, has_speakers=has_speakers, labels=self.labels)
-        packs = list(pack(self._measured(kept), packer))
-        for made in packs:
-            self.packing.add(made)
-        return packs
+        return list(pack(self._measured(kept, skipped), packer)), report
 
     def fingerprint(self) -> str:
         """Return a digest of what a position in the stream stands for."""
-        settings = "" if self.row_filter is None else repr(self.row_filter.config)
-        return _digest([*(shard.name for shard in self.stream.shards), settings, str(self.concatenate)])
+        names = [shard.name for shard in self.stream.shards]
+        return _digest([*names, repr(self.filters), str(self.concatenate)])
 
-    def _measured(self, rows: Iterable[SpeechRow]) -> Iterator[SpeechRow]:
+    @functools.cached_property
+    def _first_rows(self) -> SpeechData:
+        return self.stream.first_rows()
+
+    @functools.cached_property
+    def _filter(self) -> RowFilter:
+        return RowFilter(self._first_rows, self.filters, normalise=self.normalise, labels=self.labels)
+
+    def _measured(self, rows: Iterable[SpeechRow], skipped: SkippedSamples) -> Iterator[SpeechRow]:
         for row in rows:
             try:
                 yield measured(row)
             except SampleError as error:
-                self.skipped.reject(row, error, data_set=self.name)
+                skip(skipped, self.name, row, error)
 
 
 TrainingSource = TableSource | StreamSource
 
 
+def skip(skipped: SkippedSamples, name: str, row: SpeechRow, error: SampleError) -> None:
+    """Record a row that is left out, and why."""
+    skipped.add(data_set=name, index=row.index, sample_id=row.sample_id, kind=error.kind, reason=error.reason)
+
+
 def _alone(before: SpeechRow | None, row: SpeechRow) -> PackedRows:
     """Return one row as a sample, and what the same speaker said right before."""
-    continues = before is not None and row.speaker is not None and before.speaker == row.speaker
-    return PackedRows(rows=(row,), previous=(before.label,) if continues and before.label else ())
+    if before is None or not before.label or row.speaker is None or before.speaker != row.speaker:
+        return PackedRows(rows=(row,))
+    return PackedRows(rows=(row,), previous=(before.label,))
 
 
 def _digest(texts: Iterable[str]) -> str:

@@ -2,9 +2,7 @@
 
 import dataclasses
 
-from flax_distil.audio import AugmentationConfig
 from flax_distil.core import InputError
-from flax_distil.data import FilterConfig, LabelConfig
 from flax_distil.workflows.transcription_config import check_positive
 
 STOPPING_STRATEGIES = ("first_exhausted", "all_exhausted")
