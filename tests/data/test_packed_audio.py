@@ -15,6 +15,7 @@ from flax_distil.data import (
     LabelBuilder,
     LabelConfig,
     LabelPart,
+    LabelTokens,
     SampleError,
     SpeechData,
     SpeechRow,
@@ -181,14 +182,14 @@ EOT, SOT, PREVIOUS, NO_TIMESTAMPS, ZERO = 50256, 50257, 50360, 50362, 50363
 HELLO_WORLD, BYE = [18435, 995, 13], [47843, 13]
 
 
-def joined_tokens(tokenizer, *parts: tuple[str | None, float, float], **options) -> list[int]:
-    config = LabelConfig(**{"timestamp_probability": 1.0, **options.pop("config", {})})
-    built = LabelBuilder(tokenizer, config).build_joined(
-        [LabelPart(text=text, start=start, end=end) for text, start, end in parts],
-        random=random(),
-        **options,
-    )
-    return built.tokens.tolist()
+def joined_label(tokenizer, *parts: tuple[str | None, float, float], previous=(), config=None) -> LabelTokens:
+    builder = LabelBuilder(tokenizer, LabelConfig(**{"timestamp_probability": 1.0, **(config or {})}))
+    joined = [LabelPart(text=text, start=start, end=end) for text, start, end in parts]
+    return builder.build_joined(joined, previous=previous, random=random())
+
+
+def joined_tokens(tokenizer, *parts: tuple[str | None, float, float], config=None) -> list[int]:
+    return joined_label(tokenizer, *parts, config=config).tokens.tolist()
 
 
 def test_texts_without_timestamps_follow_each_other(english_tokenizer):
@@ -239,12 +240,13 @@ def test_previous_texts_are_one_prompt_and_no_target(english_tokenizer):
     config = {"condition_on_prev_probability": 1.0, "timestamp_probability": 0.0}
     parts = (("<|0.00|> Bye.<|1.00|>", 0.0, 1.0), ("Bye.", 1.0, 2.0))
     previous = ("<|0.00|> Hello world.<|1.00|>", "Bye.")
-    tokens = joined_tokens(english_tokenizer, *parts, previous=previous, config=config)
-    assert tokens == [PREVIOUS, *HELLO_WORLD, *BYE, SOT, NO_TIMESTAMPS, *BYE, *BYE, EOT]
-    never = joined_tokens(
-        english_tokenizer, *parts, previous=previous, config={"condition_on_prev_probability": 0.0}
-    )
-    assert PREVIOUS not in never
+    label = joined_label(english_tokenizer, *parts, previous=previous, config=config)
+    learned = [NO_TIMESTAMPS, *BYE, *BYE, EOT]
+    assert label.tokens.tolist() == [PREVIOUS, *HELLO_WORLD, *BYE, SOT, *learned]
+    assert label.labels_T[label.loss_mask_T].tolist() == learned
+    config["condition_on_prev_probability"] = 0.0
+    never = joined_label(english_tokenizer, *parts, previous=previous, config=config)
+    assert never.tokens.tolist() == [SOT, *learned]
 
 
 def test_languages_without_spaces_are_joined_without(multilingual_tokenizer):
