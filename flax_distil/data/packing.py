@@ -283,7 +283,14 @@ class PackedData:
         continues: Sequence[bool],
         report: PackingReport,
     ):
-        """Args are those of :func:`pack_rows`'s result; ``continues`` tells packs with a previous text."""
+        """Name the packs.
+
+        Args:
+            data: The rows.
+            packs: Row numbers of each pack.
+            continues: Of each pack, whether it has a previous text: that of the pack before.
+            report: How well they are filled.
+        """
         self.packs = packs
         self.report = report
         self._data = data

@@ -67,6 +67,17 @@ def test_the_same_rows_give_the_same_packs(rows):
     assert made(rows) == made(rows)
 
 
+def test_there_is_room_for_a_step_more_than_durations_tell(rows):
+    # A column's 2.00 s may be 32,001 samples: 101 steps of 0.02 s, of which 14 times as many fit.
+    packs = made([of(row, "anna", 2.0) for row in rows[:100]])
+    assert {len(pack.rows) for pack in packs[:-1]} == {14}
+
+
+def test_a_row_of_thirty_seconds_is_a_pack_of_its_own(rows):
+    packs = made([of(row, "anna", seconds) for row, seconds in zip(rows, [3.0, 30.0, 3.0], strict=False)])
+    assert indices(packs) == [[0, 2], [1]]
+
+
 def test_speakers_are_never_mixed_and_prompt_nobody_else(rows):
     names = ["anna"] * 30 + ["ben"] * 25 + ["anna"] * 40 + ["carl"] + ["ben"] * 60
     spoken = [of(row, name) for row, name in zip(rows, names, strict=False)]

@@ -44,6 +44,13 @@ def test_the_same_row_of_another_data_set_counts_too():
     for name in ("talks", "news", "talks"):
         skipped.add(data_set=name, index=0, sample_id="0", kind="without audio", reason="")
     assert [sample.data_set for sample in skipped.samples()] == ["news", "talks"]
+    skipped.add(data_set="talks", index=1, sample_id="1", kind="too long", reason="31 s")
+    assert skipped.report(limit=0).splitlines() == [
+        "skipped 3 samples: 2 without audio, 1 too long",
+        "  of news: 1 without audio",
+        "  of talks: 1 without audio, 1 too long",
+        "  and 3 more",
+    ]
 
 
 def test_processes_and_earlier_parts_of_a_run_are_joined_without_doubles():
