@@ -109,9 +109,7 @@ class SkippedSamples:
             return ""
         lines = [f"skipped {total} samples: {_listed(sum(by_data_set.values(), Counter()))}"]
         if len(by_data_set) > 1:
-            lines += [
-                f"  of {name}: {_listed(dict(kinds.most_common()))}" for name, kinds in by_data_set.items()
-            ]
+            lines += [f"  of {name}: {_listed(kinds)}" for name, kinds in by_data_set.items()]
         lines += [f"  {sample.sample_id}: {sample.reason}" for sample in samples[:limit]]
         if total > limit:
             lines.append(f"  and {total - limit} more")
