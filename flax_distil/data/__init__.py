@@ -14,11 +14,13 @@ from flax_distil.data.labels import (
     spoken_text,
 )
 from flax_distil.data.pipeline_config import NeedsAudio, PipelineConfig
+from flax_distil.data.remote import read_bytes
+from flax_distil.data.retries import DEFAULT_POLICY, RetryPolicy, SourceError, SourceMissingError
 from flax_distil.data.rows import SpeechRow
 from flax_distil.data.samples import DurationLimits, Sample, SampleError, SampleReader
 from flax_distil.data.shards import Block, Cursor, Shard
 from flax_distil.data.skipped import SkippedSample, SkippedSamples
-from flax_distil.data.sources import SourceSpec, load_source, load_sources, parse_sources
+from flax_distil.data.sources import SourceSpec, load_source, load_sources, parse_sources, stream_sources
 from flax_distil.data.speech_data import (
     DURATION_COLUMN,
     ID_COLUMN,
@@ -30,6 +32,7 @@ from flax_distil.data.tables import speech_data
 from flax_distil.data.training_pipeline import TrainingPipeline
 
 __all__ = [
+    "DEFAULT_POLICY",
     "DURATION_COLUMN",
     "ID_COLUMN",
     "LABEL_BUCKETS",
@@ -47,12 +50,15 @@ __all__ = [
     "LabelTokens",
     "NeedsAudio",
     "PipelineConfig",
+    "RetryPolicy",
     "Sample",
     "SampleError",
     "SampleReader",
     "Shard",
     "SkippedSample",
     "SkippedSamples",
+    "SourceError",
+    "SourceMissingError",
     "SourceSpec",
     "SpeechData",
     "SpeechRow",
@@ -64,10 +70,12 @@ __all__ = [
     "load_source",
     "load_sources",
     "parse_sources",
+    "read_bytes",
     "sample_random",
     "speech_data",
     "spoken_text",
     "stack_audio",
     "stack_labels",
+    "stream_sources",
     "weights_fingerprint",
 ]

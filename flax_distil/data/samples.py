@@ -8,6 +8,8 @@ import numpy as np
 
 from flax_distil.audio import CHUNK_SECONDS, SAMPLING_RATE, AudioError, decode_audio, raw_format
 from flax_distil.core import Float
+from flax_distil.data.remote import is_remote, read_bytes
+from flax_distil.data.retries import DEFAULT_POLICY, RetryPolicy, SourceMissingError
 from flax_distil.data.rows import SpeechRow
 from flax_distil.data.speech_data import SpeechData
 
@@ -79,13 +81,19 @@ class DurationLimits:
             raise SampleError(TOO_LONG, f"{seconds:.2f} s of audio: {limit} {self.max_seconds:g} s are taken")
 
 
-def decode_row(row: SpeechRow, limits: DurationLimits) -> Sample:
+def decode_row(row: SpeechRow, limits: DurationLimits, *, policy: RetryPolicy = DEFAULT_POLICY) -> Sample:
     """Decode the audio of a row.
+
+    Args:
+        row: The row; an address for a path is fetched.
+        limits: Which recordings are taken.
+        policy: When to ask a server again.
 
     Raises:
         SampleError: if there is no audio, it cannot be decoded, or its duration is out of bounds.
+        SourceError: if its server cannot be read from, which says nothing about the sample.
     """
-    samples_W = _decode(row.audio)
+    samples_W = _decode(row.audio, policy)
     seconds = len(samples_W) / SAMPLING_RATE
     limits.check(seconds)
     return _sample(row, samples_W, seconds)
@@ -97,9 +105,17 @@ class SampleReader:
     Args:
         data: The data set.
         limits: Which recordings are taken.
+        policy: When to ask a server again for a recording.
     """
 
-    def __init__(self, data: SpeechData, limits: DurationLimits | None = None):
+    def __init__(
+        self,
+        data: SpeechData,
+        limits: DurationLimits | None = None,
+        *,
+        policy: RetryPolicy = DEFAULT_POLICY,
+    ):
+        self._policy = policy
         self._data = data
         self._without_audio = data.without_audio()
         self._limits = limits or DurationLimits()
@@ -120,6 +136,7 @@ class SampleReader:
 
         Raises:
             SampleError: as :func:`decode_row`.
+            SourceError: as :func:`decode_row`.
         """
         if not load_audio:
             row = self._without_audio.row(index)
@@ -127,7 +144,7 @@ class SampleReader:
             if known is not None:
                 self._limits.check(known)
                 return _sample(row, None, known)
-        sample = decode_row(self._data.row(index), self._limits)
+        sample = decode_row(self._data.row(index), self._limits, policy=self._policy)
         self._measured[index] = sample.duration_seconds
         return sample
 
@@ -143,13 +160,19 @@ def _sample(row: SpeechRow, samples_W: Float[np.ndarray, " W"] | None, seconds: 
     )
 
 
-def _decode(audio: Mapping[str, Any] | None) -> Float[np.ndarray, " W"]:
+def _decode(audio: Mapping[str, Any] | None, policy: RetryPolicy) -> Float[np.ndarray, " W"]:
     if audio is None or (audio["bytes"] is None and not audio["path"]):
         raise SampleError(NO_AUDIO, "the row has no audio")
+    data = audio["bytes"]
+    if data is None and is_remote(audio["path"]):
+        try:
+            data = read_bytes(audio["path"], policy)
+        except SourceMissingError as error:
+            raise SampleError(UNREADABLE, str(error)) from error
     try:
-        if audio["bytes"] is None:
+        if data is None:
             return decode_audio(audio["path"])
-        return decode_audio(audio["bytes"], format=raw_format(audio["path"] or ""))
+        return decode_audio(data, format=raw_format(audio["path"] or ""))
     except (AudioError, OSError, ValueError, RuntimeError, LookupError) as error:
         # Wider than AudioError: no damaged file may end a run, whatever its decoder trips over.
         raise SampleError(UNREADABLE, str(error)) from error
