@@ -4,24 +4,13 @@ import dataclasses
 import logging
 from collections.abc import Sequence
 
-from flax_distil.core import InputError
 from flax_distil.data import (
     DropReport,
-    LabelBuilder,
-    RowFilter,
     SkippedSamples,
-    SpeechData,
-    SpeechStream,
-    StreamSource,
     TableSource,
     TrainingSource,
-    filter_rows,
-    load_sources,
-    pack_rows,
-    split_values,
-    stream_sources,
 )
-from flax_distil.text import WhisperTokenizer, normaliser
+from flax_distil.text import WhisperTokenizer
 from flax_distil.workflows.training_data_config import TrainingDataConfig
 
 log = logging.getLogger(__name__)
@@ -65,4 +54,3 @@ def load_training_data(config: TrainingDataConfig, tokenizer: WhisperTokenizer) 
         "speaker_column": config.speaker_column_name,
         "max_samples": config.max_train_samples,
     }
-    ...

@@ -174,7 +174,9 @@ def test_a_stream_and_a_table_teach_the_same(table, stream, builder, opened):
 
 @pytest.mark.parametrize("weights", [(1.0, 1.0), (3.0, 1.0), (100.0, 360.0)])
 def test_data_sets_are_mixed_in_their_proportions(weights, table, stream, opened):
-    sources = [{"data": data, "weight": weight} for data, weight in zip((table, stream), weights, strict=True)]
+    sources = [
+        {"data": data, "weight": weight} for data, weight in zip((table, stream), weights, strict=True)
+    ]
     pipeline = opened(*sources)
     counts = sum(np.bincount(batch["source_B"], minlength=2) for batch in islice(pipeline, 20))
     np.testing.assert_allclose(counts / 80, np.array(weights) / sum(weights), atol=1 / 80)
