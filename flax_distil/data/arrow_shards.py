@@ -1,6 +1,6 @@
 """Arrow files read as shards: those that ``datasets`` writes, and the format with an index at its end."""
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -30,7 +30,7 @@ class ArrowShard:
     path: str
     policy: RetryPolicy = DEFAULT_POLICY
 
-    def blocks(self, cursor: Cursor | None = None) -> Iterator[Block]:
+    def blocks(self, cursor: Cursor | None = None) -> Generator[Block]:
         """Yield the rows from a cursor (byte of a record batch, rows of it read, rows of the file) on."""
         import pyarrow
 
@@ -50,7 +50,7 @@ class ArrowShard:
         open_file(self.path, self.policy).close()  # tells in one sentence what is missing
         return pyarrow.memory_map(self.path)
 
-    def _blocks(self, file: Any, cursor: Cursor | None) -> Iterator[Block]:
+    def _blocks(self, file: Any, cursor: Cursor | None) -> Generator[Block]:
         import pyarrow.ipc
 
         if file.read(len(FILE_MAGIC)) != FILE_MAGIC:

@@ -1,6 +1,6 @@
 """The first rows of several shards."""
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass
 
 from flax_distil.data.shards import Block, Cursor, Shard
@@ -20,7 +20,7 @@ class FirstRows:
     shards: tuple[Shard, ...]
     rows: int
 
-    def blocks(self, cursor: Cursor | None = None) -> Iterator[Block]:
+    def blocks(self, cursor: Cursor | None = None) -> Generator[Block]:
         """Yield the rows from a cursor (shard, rows given, then the shard's own cursor) on."""
         first, row, *inner = cursor or [0, 0]
         for number in range(first, len(self.shards)):
