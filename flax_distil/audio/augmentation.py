@@ -29,7 +29,7 @@ BABBLE_TALKERS = 4
 """Rows that babble is made of."""
 
 # Each draw of a row has a stream of its own, so that switching one option on leaves the others as they were.
-TIME_MASK, FEATURE_MASK, WHITE_NOISE, BABBLE_NOISE = range(4)
+TIME_MASK, FEATURE_MASK, WHITE_NOISE, WHITE_SNR, BABBLE_NOISE, BABBLE_SNR = range(6)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,7 +117,7 @@ def augment_samples(
             clean_BW,
             _per_row(lambda key: jax.random.normal(key, clean_BW.shape[1:]), seed_B, WHITE_NOISE),
             lengths_B,
-            _drawn_snr(config.white_noise_prob, config.noise_snr, seed_B, WHITE_NOISE),
+            _drawn_snr(config.white_noise_prob, config.noise_snr, seed_B, WHITE_SNR),
         )
     if config.babble_noise_prob and len(clean_BW) > 1:
         samples_BW = _with_noise(
@@ -125,7 +125,7 @@ def augment_samples(
             clean_BW,
             _babble(clean_BW, lengths_B, seed_B),
             lengths_B,
-            _drawn_snr(config.babble_noise_prob, config.noise_snr, seed_B, BABBLE_NOISE),
+            _drawn_snr(config.babble_noise_prob, config.noise_snr, seed_B, BABBLE_SNR),
         )
     return samples_BW
 
@@ -259,7 +259,7 @@ def _drawn_snr(
     """Draw the ratio of each row in dB; infinite where it gets no noise."""
 
     def draw(key: Array) -> Array:
-        whether, snr = jax.random.split(jax.random.fold_in(key, 1))
+        whether, snr = jax.random.split(key)
         drawn = jax.random.uniform(snr, minval=between[0], maxval=between[1])
         return jnp.where(jax.random.uniform(whether) < probability, drawn, jnp.inf)
 
