@@ -13,7 +13,7 @@ BEFORE = [7413, 13]
 
 
 def random() -> np.random.Generator:
-    return sample_random(seed=0, epoch=0, index=0)
+    return sample_random(seed=0, epoch=0, sample_id="a")
 
 
 def test_a_plain_label_learns_everything_after_the_start(english_tokenizer):
@@ -86,18 +86,35 @@ def test_timestamps_are_kept_or_stripped_as_probability_says(english_tokenizer):
 def test_the_share_of_timestamped_labels_is_the_probability(english_tokenizer):
     builder = LabelBuilder(english_tokenizer, LabelConfig(timestamp_probability=0.2))
     kept = [
-        builder.build(TIMED, random=sample_random(seed=1, epoch=0, index=index)).tokens[1] == ZERO
+        builder.build(TIMED, random=sample_random(seed=1, epoch=0, sample_id=str(index))).tokens[1] == ZERO
         for index in range(2000)
     ]
     # Four standard deviations of a binomial share: 4 * sqrt(0.2 * 0.8 / 2000) = 0.036.
     assert abs(np.mean(kept) - 0.2) < 0.036
 
 
+def test_the_share_of_prompted_labels_is_the_probability(english_tokenizer):
+    builder = LabelBuilder(english_tokenizer, LabelConfig(condition_on_prev_probability=0.2))
+    prompted = [
+        builder.build(
+            TIMED, previous="Before.", random=sample_random(seed=1, epoch=0, sample_id=str(index))
+        ).tokens[0]
+        == PREVIOUS
+        for index in range(2000)
+    ]
+    assert abs(np.mean(prompted) - 0.2) < 0.036  # as above
+
+
+def test_random_numbers_of_a_name_are_the_same_in_every_process():
+    # Written down once: Python's own hash of a string would change from process to process.
+    assert sample_random(seed=1, epoch=2, sample_id="talk:7").integers(1 << 32) == 465326194
+
+
 def test_the_choice_depends_on_seed_epoch_and_row_and_on_nothing_else(english_tokenizer):
     builder = LabelBuilder(english_tokenizer, LabelConfig(timestamp_probability=0.5))
 
     def choices(seed: int, epoch: int) -> list[int]:
-        randoms = [sample_random(seed=seed, epoch=epoch, index=index) for index in range(40)]
+        randoms = [sample_random(seed=seed, epoch=epoch, sample_id=str(index)) for index in range(40)]
         return [int(builder.build(TIMED, random=random).tokens[1]) for random in randoms]
 
     assert choices(3, 0) == choices(3, 0)
@@ -144,7 +161,7 @@ def test_whether_a_label_is_too_long_does_not_depend_on_chance(english_tokenizer
     assert builder.length(TIMED) == 6
     for index in range(20):
         with pytest.raises(SampleError):
-            builder.build(TIMED, random=sample_random(seed=0, epoch=0, index=index))
+            builder.build(TIMED, random=sample_random(seed=0, epoch=0, sample_id=str(index)))
 
 
 def test_wrong_settings_are_told_before_any_label_is_made(english_tokenizer, multilingual_tokenizer):
