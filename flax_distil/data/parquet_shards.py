@@ -1,6 +1,6 @@
 """Parquet files read as shards: a block lies within a row group."""
 
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 
 from flax_distil.data.remote import open_file
