@@ -1,6 +1,6 @@
 """Arrow files read as shards: those that ``datasets`` writes, and the format with an index at its end."""
 
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -50,7 +50,7 @@ class ArrowShard:
         open_file(self.path, self.policy).close()  # tells in one sentence what is missing
         return pyarrow.memory_map(self.path)
 
-    def _blocks(self, file: Any, cursor: Cursor | None) -> Generator[Block]:
+    def _blocks(self, file: Any, cursor: Cursor | None) -> Iterator[Block]:
         import pyarrow.ipc
 
         if file.read(len(FILE_MAGIC)) != FILE_MAGIC:
