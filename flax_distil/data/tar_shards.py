@@ -56,7 +56,7 @@ class TarShard:
         schema = self.schema
         with open_file(self.path, self.policy) as file:
             try:
-                if file.read(6).startswith(COMPRESSED):
+                if not start and file.read(6).startswith(COMPRESSED):
                     raise InputError(
                         f"cannot read {shown(self.path)!r}: it is compressed, so no place in it could be "
                         "found again; unpack it to a plain .tar"

@@ -71,6 +71,15 @@ def test_what_lies_before_the_place_is_not_read(content, tmp_path):
     assert [part for _, _, part in behaviour.seen] == ["bytes=49152-53247"]
 
 
+def test_a_file_that_changes_while_it_is_read_is_told(content, tmp_path):
+    with serving(tmp_path) as address, RemoteFile(f"{address}/file.bin", QUICK) as file:
+        file.read(10)
+        (tmp_path / "file.bin").write_bytes(content + b"more")
+        file.seek(50_000)
+        with pytest.raises(SourceError, match="its size changed from 100001 to 100005 bytes"):
+            file.read(10)
+
+
 def test_empty_files_are_empty(tmp_path):
     (tmp_path / "empty").touch()
     with serving(tmp_path) as address:
