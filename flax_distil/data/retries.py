@@ -26,8 +26,7 @@ NETWORK_LIBRARIES = frozenset(
 
 CREDENTIALS = {
     "gs": "set GOOGLE_APPLICATION_CREDENTIALS or run 'gcloud auth application-default login'",
-    "gcs": "set GOOGLE_APPLICATION_CREDENTIALS or run 'gcloud auth application-default login'",
-    "s3": "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE",
+    "s3": "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY; for open data, FSSPEC_S3_ANON=true",
     "hf": "accept the data set's terms on the Hub and run 'hf auth login'",
 }
 

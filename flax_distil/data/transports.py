@@ -21,9 +21,7 @@ TAGS = ("ETag", "etag", "generation", "LastModified", "mtime")
 
 PACKAGES = {
     "gs": "gcsfs ('pip install gcsfs', or the extra 'gcs')",
-    "gcs": "gcsfs ('pip install gcsfs', or the extra 'gcs')",
     "s3": "s3fs ('pip install s3fs', or the extra 's3')",
-    "s3a": "s3fs ('pip install s3fs', or the extra 's3')",
 }
 
 
@@ -102,7 +100,7 @@ def _filesystem(protocol: str, _process: int) -> Any:
     except ImportError as error:
         package = PACKAGES.get(protocol, str(error).splitlines()[0])
         raise InputError(f"reading {protocol}:// needs a package that is not installed: {package}") from error
-    except ValueError as error:
+    except (ValueError, TypeError) as error:
         raise InputError(
             f"addresses that start with {protocol}:// cannot be read: use gs://, s3://, http(s):// or hf://"
         ) from error

@@ -9,7 +9,7 @@ import time
 import pytest
 
 from flax_distil.core import InputError
-from flax_distil.data import remote
+from flax_distil.data import remote, transports
 from flax_distil.data.remote import RemoteFile, expand, read_bytes
 from flax_distil.data.retries import RetryPolicy, SourceError, SourceMissingError
 from tests.data.flaky_http_server import Behaviour, serving
@@ -142,6 +142,7 @@ def test_a_file_that_is_not_there_is_told_from_a_server_that_is_not(tmp_path):
 def test_unknown_kinds_of_address_and_missing_packages_are_told(monkeypatch):
     with pytest.raises(InputError, match="addresses that start with xyz:// cannot be read"):
         read_bytes("xyz://a/b")
+    transports._filesystem.cache_clear()
     monkeypatch.setitem(sys.modules, "gcsfs", None)
     with pytest.raises(InputError, match=r"gs:// needs a package .*pip install gcsfs"):
         read_bytes("gs://a/b")
