@@ -23,6 +23,8 @@ _MARKS = (
     "model.safetensors",
     "model.safetensors.index.json",
     "metrics.jsonl",
+    "index.json",
+    ".labelling",
 )
 """One of these is in every folder that a command here wrote."""
 
