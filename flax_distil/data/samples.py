@@ -1,15 +1,24 @@
 """From one row to one decoded sample, or to the reason why there is none."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
-from flax_distil.audio import CHUNK_SECONDS, SAMPLING_RATE, AudioError, decode_audio, raw_format
+from flax_distil.audio import (
+    CHUNK_SECONDS,
+    SAMPLING_RATE,
+    AudioError,
+    audio_duration,
+    decode_audio,
+    raw_format,
+)
 from flax_distil.core import Float
 from flax_distil.data.rows import SpeechRow
 from flax_distil.data.speech_data import SpeechData
+
+T = TypeVar("T")
 
 NO_AUDIO = "without audio"
 UNREADABLE = "with unreadable audio"
@@ -85,10 +94,19 @@ def decode_row(row: SpeechRow, limits: DurationLimits) -> Sample:
     Raises:
         SampleError: if there is no audio, it cannot be decoded, or its duration is out of bounds.
     """
-    samples_W = _decode(row.audio)
+    samples_W = _read_audio(row.audio, decode_audio)
     seconds = len(samples_W) / SAMPLING_RATE
     limits.check(seconds)
     return _sample(row, samples_W, seconds)
+
+
+def row_duration(row: SpeechRow) -> float:
+    """Measure the audio of a row, in seconds, by its header where that tells.
+
+    Raises:
+        SampleError: if there is no audio, or it cannot be read.
+    """
+    return _read_audio(row.audio, audio_duration)
 
 
 class SampleReader:
@@ -143,13 +161,14 @@ def _sample(row: SpeechRow, samples_W: Float[np.ndarray, " W"] | None, seconds: 
     )
 
 
-def _decode(audio: Mapping[str, Any] | None) -> Float[np.ndarray, " W"]:
+def _read_audio(audio: Mapping[str, Any] | None, read: Callable[..., T]) -> T:
+    """Give a row's recording to a function of ``flax_distil.audio``."""
     if audio is None or (audio["bytes"] is None and not audio["path"]):
         raise SampleError(NO_AUDIO, "the row has no audio")
     try:
         if audio["bytes"] is None:
-            return decode_audio(audio["path"])
-        return decode_audio(audio["bytes"], format=raw_format(audio["path"] or ""))
+            return read(audio["path"])
+        return read(audio["bytes"], format=raw_format(audio["path"] or ""))
     except (AudioError, OSError, ValueError, RuntimeError, LookupError) as error:
         # Wider than AudioError: no damaged file may end a run, whatever its decoder trips over.
         raise SampleError(UNREADABLE, str(error)) from error

@@ -192,9 +192,9 @@ class TrainingPipeline:
         if index in self._rejected:
             return None
         epoch = (self._shard + position * self._shards) // self._rows
-        random = sample_random(seed=self._seed, epoch=epoch, index=index)
         try:
             sample = self._reader.read(index, load_audio=self._needs_audio(index))
+            random = sample_random(seed=self._seed, epoch=epoch, sample_id=sample.sample_id)
             label = self._labels.build(sample.label, previous=self._previous[index], random=random)
         except SampleError as error:
             self._reject(index, error)
@@ -203,7 +203,11 @@ class TrainingPipeline:
 
     def _reject(self, index: int, error: SampleError) -> None:
         self.skipped.add(
-            index=index, sample_id=self._reader.sample_id(index), kind=error.kind, reason=error.reason
+            data_set=self._name,
+            index=index,
+            sample_id=self._reader.sample_id(index),
+            kind=error.kind,
+            reason=error.reason,
         )
         self._rejected.add(index)
         if len(self._rejected) == self._reachable:
