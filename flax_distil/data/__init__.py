@@ -1,6 +1,7 @@
 """From data sets of any kind to batches of a few shapes: sources, filters, labels, pipelines."""
 
 from flax_distil.data.batches import LABEL_BUCKETS, Batch, collate, stack_audio, stack_labels
+from flax_distil.data.cutting import cut_rows
 from flax_distil.data.drop_report import DropReport
 from flax_distil.data.encoder_cache import EncoderStateCache
 from flax_distil.data.evaluation_pipeline import EvaluationPipeline
@@ -72,6 +73,7 @@ __all__ = [
     "SpeechStream",
     "TrainingPipeline",
     "collate",
+    "cut_rows",
     "decode_pack",
     "filter_rows",
     "join_audio",

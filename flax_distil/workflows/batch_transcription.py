@@ -3,7 +3,7 @@
 import dataclasses
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +11,7 @@ import numpy as np
 from tqdm import tqdm
 
 from flax_distil.audio import CHUNK_SECONDS
-from flax_distil.core import InputError
+from flax_distil.core import Float, InputError
 from flax_distil.data import EvaluationPipeline, PipelineConfig, SkippedSamples, SpeechData
 from flax_distil.data.samples import TOO_LONG
 from flax_distil.metrics import Throughput
@@ -23,6 +23,8 @@ from flax_distil.weights import load_checkpoint
 from flax_distil.workflows.host_weights import load_on_host
 from flax_distil.workflows.tokenizer import read_tokenizer
 from flax_distil.workflows.transcription_config import TranscriptionConfig
+
+T = TypeVar("T")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -170,18 +172,42 @@ class BatchTranscriber:
 def transcribe_batches(
     transcriber: ShortFormTranscriber, batches: Iterable[Mapping[str, Any]]
 ) -> Iterator[list[tuple[int, str, str, float, Transcript]]]:
-    """Yield ``(row, id, reference, seconds, transcript)`` of each batch, padding left out.
+    """Yield ``(row, id, reference, seconds, transcript)`` of each batch, padding left out."""
+    sent = ((batch, batch["samples_BW"], int(batch["valid_B"].sum())) for batch in batches)
+    for batch, transcripts in transcribe_in_turn(transcriber, sent):
+        yield [
+            (
+                int(batch["index_B"][row]),
+                batch["ids"][row],
+                batch["references"][row],
+                float(batch["duration_B"][row]),
+                transcript,
+            )
+            for row, transcript in enumerate(transcripts)
+        ]
+
+
+def transcribe_in_turn(
+    transcriber: ShortFormTranscriber, batches: Iterable[tuple[T, Float[np.ndarray, "B W"], int]]
+) -> Iterator[tuple[T, list[Transcript]]]:
+    """Yield the transcripts of each batch, beside whatever came with it.
 
     The next batch is read and sent before the last one is waited for.
+
+    Args:
+        transcriber: of the checkpoint.
+        batches: what comes with a batch; 16 kHz windows of 30 s; how many are recordings, the others
+            behind them being padding.
     """
-    waiting: tuple[Mapping[str, Any], DispatchedBatch] | None = None
-    for batch in batches:
-        dispatched = batch, transcriber.dispatch(_filled(batch))
+    waiting: tuple[T, DispatchedBatch, int] | None = None
+    for given, samples_BW, rows in batches:
+        samples_BW[rows:] = samples_BW[0]  # in silence a model may talk to its limit
+        dispatched = given, transcriber.dispatch(samples_BW), rows
         if waiting is not None:
-            yield _collected(transcriber, *waiting)
+            yield waiting[0], transcriber.collect(waiting[1])[: waiting[2]]
         waiting = dispatched
     if waiting is not None:
-        yield _collected(transcriber, *waiting)
+        yield waiting[0], transcriber.collect(waiting[1])[: waiting[2]]
 
 
 def _with_remedies(skipped: SkippedSamples, data: SpeechData) -> SkippedSamples:
@@ -194,26 +220,3 @@ def _with_remedies(skipped: SkippedSamples, data: SpeechData) -> SkippedSamples:
             reason += f"; cut {file} into pieces of at most {CHUNK_SECONDS} s, or leave it out"
         explained.add(index=sample.index, sample_id=sample.sample_id, kind=sample.kind, reason=reason)
     return explained
-
-
-def _filled(batch: Mapping[str, Any]) -> np.ndarray:
-    """Repeat the first recording in the padding rows: in silence a model may talk to its limit."""
-    samples_BW = batch["samples_BW"]
-    samples_BW[~batch["valid_B"]] = samples_BW[0]
-    return samples_BW
-
-
-def _collected(
-    transcriber: ShortFormTranscriber, batch: Mapping[str, Any], handle: DispatchedBatch
-) -> list[tuple[int, str, str, float, Transcript]]:
-    transcripts = transcriber.collect(handle)
-    return [
-        (
-            int(batch["index_B"][row]),
-            batch["ids"][row],
-            batch["references"][row],
-            float(batch["duration_B"][row]),
-            transcripts[row],
-        )
-        for row in np.flatnonzero(batch["valid_B"])
-    ]

@@ -14,7 +14,7 @@ import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from flax_distil.core import InputError
 from flax_distil.data.shard_writer import publish, write_shard
@@ -39,20 +39,6 @@ _FORMER_RESULTS = ("dataset_info.json", "state.json", "data-*.arrow")
 """What versions before shards wrote."""
 
 
-class Skipped(NamedTuple):
-    """A recording without a label.
-
-    Attributes:
-        sample_id: its name.
-        kind: a few words to count by.
-        reason: what is wrong with this one.
-    """
-
-    sample_id: str
-    kind: str
-    reason: str
-
-
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class UnitRecord:
     """What is known of a finished unit.
@@ -68,7 +54,7 @@ class UnitRecord:
         audio_seconds: speech in it.
         tokens: ids generated.
         errors: counts against the references, as ``flax_distil.metrics.ErrorCounts`` has them.
-        skipped: recordings without a label.
+        skipped: recordings without a label, as ``SkippedSamples.get_state`` gives them.
         process_seconds: wall-clock time that one process took.
         processes: how many worked at the same time.
     """
@@ -83,7 +69,7 @@ class UnitRecord:
     audio_seconds: float = 0.0
     tokens: int = 0
     errors: dict[str, int]
-    skipped: list[Skipped]
+    skipped: dict[str, Any]
     process_seconds: float
     processes: int
 
@@ -96,14 +82,8 @@ class UnitRecord:
         """Read such a line."""
         values = json.loads(line)
         after = values["after"]
-        return cls(
-            **{
-                **values,
-                "key": tuple(values["key"]),
-                "after": None if after is None else tuple(after),
-                "skipped": [Skipped(*entry) for entry in values["skipped"]],
-            }
-        )
+        place = None if after is None else tuple(after)
+        return cls(**{**values, "key": tuple(values["key"]), "after": place})
 
 
 class LabelStore:
@@ -256,8 +236,8 @@ class LabelStore:
             yield
         except OSError as error:
             raise InputError(
-                f"cannot write {what} in output_dir {self._output_dir!r} ({error.strerror or error}): finished "
-                "files are safe there; make room, and the same command goes on"
+                f"cannot write {what} in output_dir {self._output_dir!r} ({error.strerror or error}): the "
+                "finished files there are safe; make room, and the same command goes on"
             ) from error
 
     def _earlier(self) -> dict[str, Any] | None:

@@ -158,10 +158,10 @@ def test_unreadable_recordings_are_replaced_by_the_next_and_listed_once(flawed, 
     batches = list(islice(pipeline, 9))  # 36 samples: four passes over nine good rows
     assert {batch["samples_BW"].shape for batch in batches} == {(4, 480_000)}
     assert Counter(rows_of(batches)) == dict.fromkeys(GOOD, 4)
-    assert pipeline.skipped.counts() == {"with unreadable audio": 2}
+    assert pipeline.skipped.counts() == {"with unreadable audio": 1, "with empty audio": 1}
     assert [skip.index for skip in pipeline.skipped.samples()] == [3, 7]
     report = pipeline.skipped.report()
-    assert "skipped 2 samples: 2 with unreadable audio" in report
+    assert "skipped 2 samples: 1 with unreadable audio, 1 with empty audio" in report
     assert "07.flac" in report
     assert "it is empty" in report
 
@@ -184,7 +184,7 @@ def test_rows_without_audio_or_label_and_out_of_bounds_are_counted_by_reason(spe
     assert set(rows_of(islice(pipeline, 2))) == {0}
     assert pipeline.skipped.counts() == {
         "without audio": 1,
-        "with unreadable audio": 1,
+        "whose audio file cannot be opened": 1,
         "without label": 1,
         "with too long a label": 1,
         "too long": 1,
