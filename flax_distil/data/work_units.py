@@ -1,6 +1,5 @@
 """A corpus in units of work: always the same ones, however many processes share them or often a job stops."""
 
-import contextlib
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -105,7 +104,8 @@ class StreamUnits:
         """
         starts: dict[int, tuple[int, Place]] = {}
         for shard in range(len(self._stream.shards)):
-            number, place = 0, (None, 0)
+            number = 0
+            place: Place | None = (None, 0)
             while place is not None and (shard, number) in done:
                 place = done[shard, number]
                 number += 1
@@ -118,22 +118,21 @@ class StreamUnits:
         cursor, first = place
         parts: list[SpeechData] = []
         filling = _Filling(self._samples_per_unit)
-        with contextlib.closing(self._stream.blocks(shard, cursor)) as blocks:
-            for block, after in blocks:
-                sizes = block.audio_sizes()
-                for row in range(first, len(block)):
-                    if not filling.full_with(sizes[row]):
-                        continue
-                    parts.append(block.select(range(first, row + 1)))
-                    first = row + 1
-                    rest: Place | None = cursor, first
-                    if first == len(block):
-                        rest = None if after is None else (after, 0)
-                    yield WorkUnit(key=(shard, number), data=_joined(parts), after=rest)
-                    parts, number = [], number + 1
-                if first < len(block):
-                    parts.append(block.select(range(first, len(block))))
-                cursor, first = after, 0
+        for block, after in self._stream.blocks(shard, cursor):
+            sizes = block.audio_sizes()
+            for row in range(first, len(block)):
+                if not filling.full_with(sizes[row]):
+                    continue
+                parts.append(block.select(range(first, row + 1)))
+                first = row + 1
+                rest: Place | None = cursor, first
+                if first == len(block):
+                    rest = None if after is None else (after, 0)
+                yield WorkUnit(key=(shard, number), data=_joined(parts), after=rest)
+                parts, number = [], number + 1
+            if first < len(block):
+                parts.append(block.select(range(first, len(block))))
+            cursor, first = after, 0
         if parts:
             yield WorkUnit(key=(shard, number), data=_joined(parts))
 

@@ -12,7 +12,13 @@ from tqdm import tqdm
 
 from flax_distil.audio import CHUNK_SECONDS
 from flax_distil.core import Float, InputError
-from flax_distil.data import EvaluationPipeline, PipelineConfig, SkippedSamples, SpeechData
+from flax_distil.data import (
+    EvaluationPipeline,
+    PipelineConfig,
+    SkippedSamples,
+    SpeechData,
+    weights_fingerprint,
+)
 from flax_distil.data.samples import TOO_LONG
 from flax_distil.metrics import Throughput
 from flax_distil.model import whisper_shapes
@@ -76,6 +82,7 @@ class BatchTranscriber:
         self.is_multilingual = self._tokenizer.special.is_multilingual
         self.normalise = self._normaliser()
         self._compiled: set[int] = set()
+        self._params: dict[str, Any] = {}
         self._loaded: ShortFormTranscriber | None = None
         self._transcriber({})  # it checks the options, and touches no weights before the first batch
 
@@ -90,13 +97,27 @@ class BatchTranscriber:
             checkpoint = load_on_host(self._config.model_name_or_path, dtype=dtype)
             self.parameters = sum(leaf.size for leaf in jax.tree.leaves(checkpoint.params))
             specs = self._runner.weight_specs(whisper_shapes(self._shape))
-            self._loaded = self._transcriber(self._runner.put(checkpoint.params, specs))
+            self._params = self._runner.put(checkpoint.params, specs)
+            self._loaded = self._transcriber(self._params)
         return self._loaded
 
-    def batch_size(self, samples: int) -> int:
-        """Return the rows of this process's batches: no more than ``samples`` need."""
-        parts = self._runner.batch_shards
-        per_device = min(self._config.per_device_eval_batch_size, -(-samples // parts))
+    def fingerprint(self) -> str:
+        """Return a digest of the weights, which are read if they were not."""
+        self.load()
+        return weights_fingerprint(self._runner.fetch(self._params))
+
+    def warm_up(self, batch_size: int) -> float:
+        """Compile for batches of this size, unless that was done, and return the seconds it took."""
+        if batch_size in self._compiled:
+            return 0.0
+        self._compiled.add(batch_size)
+        return self.load().warm_up(batch_size)
+
+    def batch_size(self, samples: int | None = None) -> int:
+        """Return the rows of this process's batches: no more than ``samples`` need, if they are known."""
+        per_device = self._config.per_device_eval_batch_size
+        if samples is not None:
+            per_device = min(per_device, -(-samples // self._runner.batch_shards))
         return self._runner.local_batch_shards * per_device
 
     def transcribe(self, data: SpeechData, *, num_workers: int | None = None) -> TranscribedSet:
@@ -106,10 +127,7 @@ class BatchTranscriber:
             InputError: if there is none.
         """
         transcriber, batch_size = self.load(), self.batch_size(len(data))
-        compile_seconds = 0.0
-        if batch_size not in self._compiled:
-            compile_seconds = transcriber.warm_up(batch_size)
-            self._compiled.add(batch_size)
+        compile_seconds = self.warm_up(batch_size)
         pipeline = EvaluationPipeline(
             data,
             PipelineConfig(

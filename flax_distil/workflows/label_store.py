@@ -34,7 +34,9 @@ SUMMARY_NAME = "summary.json"
 THROUGHPUT_NAME = "throughput.json"
 CARD_NAME = "README.md"
 
-_RESULTS = (INDEX_NAME, SUMMARY_NAME, THROUGHPUT_NAME, CARD_NAME, f"{DATA_NAME}/*.parquet")
+RESULTS = (INDEX_NAME, SUMMARY_NAME, THROUGHPUT_NAME, CARD_NAME, f"{DATA_NAME}/*.parquet")
+"""Patterns of all files of a finished data set."""
+
 _FORMER_RESULTS = ("dataset_info.json", "state.json", "data-*.arrow")
 """What versions before shards wrote."""
 
@@ -97,7 +99,7 @@ class LabelStore:
         folder: absolute path.
 
     Raises:
-        InputError: if it cannot be written to, or holds something else than pseudo-labels.
+        InputError: if it cannot be written to.
     """
 
     def __init__(self, output_dir: str, *, overwrite: bool):
@@ -105,8 +107,15 @@ class LabelStore:
         self._output_dir = output_dir
         self._work = self.folder / WORK_NAME
         self._overwrite = overwrite
-        if overwrite or not (self._work.is_dir() or self._earlier()):
-            check_output_dir(output_dir, overwrite=overwrite)
+
+    def check(self) -> None:
+        """Check that nothing is in the folder that must not be touched.
+
+        Raises:
+            InputError: if it holds something else than pseudo-labels.
+        """
+        if self._overwrite or not (self._work.is_dir() or self._earlier()):
+            check_output_dir(self._output_dir, overwrite=self._overwrite)
 
     def begin(self, settings: Mapping[str, Any]) -> bool:
         """Make the folder ready, and say whether all is done there already.
@@ -263,7 +272,7 @@ class LabelStore:
         # What tells of labels goes first: a folder half cleared holds none.
         for path in self._work.iterdir():
             path.unlink()
-        for pattern in (*_RESULTS, *_FORMER_RESULTS):
+        for pattern in (*RESULTS, *_FORMER_RESULTS):
             for path in self.folder.glob(pattern):
                 path.unlink()
 

@@ -1,7 +1,9 @@
 """Settings of pseudo-labelling."""
 
 import dataclasses
+import typing
 
+from flax_distil.audio import VadName
 from flax_distil.core import InputError
 from flax_distil.workflows.transcription_config import DatasetTranscriptionConfig, check_positive
 
@@ -17,6 +19,7 @@ class PseudoLabelConfig(DatasetTranscriptionConfig):
         speaker_column_name: Column that tells speakers apart; by default speaker_id, speaker or source_id.
         streaming: Read the data set from front to back, instead of all of its files before the first sample.
         concatenate_audio: Join neighbouring recordings of one speaker up to 30 s before they are transcribed.
+        vad: How speech is found in recordings of more than 30 s, which are cut: auto, silero or energy.
         samples_per_shard: Samples of the source per Parquet file; what a run that is killed does again.
         output_dir: Folder of the new data set. The same command goes on with what it has not finished there.
         overwrite_output_dir: Replace the data set of an earlier run in output_dir; other files stay.
@@ -33,6 +36,7 @@ class PseudoLabelConfig(DatasetTranscriptionConfig):
     speaker_column_name: str | None = None
     streaming: bool = False
     concatenate_audio: bool = False
+    vad: str = "auto"
     samples_per_shard: int = 1000
     output_dir: str
     overwrite_output_dir: bool = False
@@ -43,5 +47,8 @@ class PseudoLabelConfig(DatasetTranscriptionConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_positive(self, "samples_per_shard")
+        if self.vad not in typing.get_args(VadName):
+            expected = ", ".join(typing.get_args(VadName))
+            raise InputError(f"vad {self.vad!r} is unknown: expected one of {expected}")
         if self.streaming and self.max_samples is not None:
             raise InputError("max_samples cannot be kept to while streaming: leave out one of them")

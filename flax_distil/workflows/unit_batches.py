@@ -151,24 +151,20 @@ def _recording(order: int, rows: Sequence[SpeechRow], skipped: SkippedSamples) -
             return None
         sample = decoded.sample
         first = next(row for row in rows if row.sample_id == sample.sample_id)
-        samples_W = sample.samples_W
-        audio: Mapping[str, Any] = {"bytes": _flac(samples_W), "path": None}
     else:
         (first,) = rows
         try:
             sample = decode_row(first, limits)
-            audio = _embedded(first.audio)
         except SampleError as error:
             _record(skipped, first, error)
             return None
-        samples_W = sample.samples_W
-    assert samples_W is not None
+    assert sample.samples_W is not None
     return Recording(
         order=order,
         row=first,
         reference=sample.reference,
-        audio=audio,
-        samples_W=samples_W,
+        audio=_embedded(first.audio) if len(rows) == 1 else {"bytes": _flac(sample.samples_W), "path": None},
+        samples_W=sample.samples_W,
         seconds=sample.duration_seconds,
     )
 
