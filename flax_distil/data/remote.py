@@ -14,7 +14,7 @@ from flax_distil.data.retries import RetryPolicy, shown
 from flax_distil.data.transports import (
     NoRangesError,
     Piece,
-    call,
+    ask,
     filesystem,
     protocol_of,
     transport_for,
@@ -27,6 +27,10 @@ BLOCK_BYTES = 8 << 20
 
 KEPT_BLOCKS = 3
 """Blocks in memory: Parquet goes to and fro between a long column and short ones."""
+
+
+IDENTITY_KEYS = ("size", "ETag", "Last-Modified", "LastModified", "etag", "generation", "mtime", "blob_id")
+"""What file systems tell about a file's contents."""
 
 
 def is_remote(path: str) -> bool:
@@ -163,6 +167,25 @@ def read_bytes(url: str, policy: RetryPolicy | None = None) -> bytes:
         return file.read(file.size)
 
 
+def file_identity(path: str, policy: RetryPolicy) -> str:
+    """Return what changes when a file does: its size and its time or tag, as far as they are known.
+
+    Raises:
+        SourceError: if the server cannot be asked.
+    """
+    if not is_remote(path):
+        status = os.stat(path)
+        return f"{status.st_size} {status.st_mtime_ns}"
+    files = filesystem(protocol_of(path))
+    place = files._strip_protocol(path)
+
+    def attempt() -> str:
+        info = ask(files, "info", place, seconds=policy.read_seconds)
+        return " ".join(str(info[key]) for key in IDENTITY_KEYS if info.get(key) is not None)
+
+    return policy.run(attempt, url=path)
+
+
 def has_pattern(path: str) -> bool:
     """Return whether a path or address stands for several."""
     return re.search(r"[*\[{]", path if is_remote(path) else path.replace("?", "*")) is not None
@@ -216,10 +239,7 @@ def _listed(url: str, method: str, policy: RetryPolicy) -> list[str]:
     def attempt() -> list[str]:
         # What was listed before a failure may be incomplete.
         files.invalidate_cache()
-        if files.async_impl:
-            found = call(getattr(files, f"_{method}"), files, path, seconds=policy.read_seconds)
-        else:
-            found = getattr(files, method)(path)
+        found = ask(files, method, path, seconds=policy.read_seconds)
         return [name if is_remote(name) else f"{protocol}://{name.lstrip('/')}" for name in sorted(found)]
 
     return [name for name in policy.run(attempt, url=url) if not name.endswith("/")]

@@ -110,6 +110,13 @@ def call(
     return fsspec.asyn.sync(files.loop, method, *args, timeout=seconds, **options)
 
 
+def ask(files: Any, method: str, *args: Any, seconds: float, **options: Any) -> Any:
+    """Call a method of a file system, with a time-out if it is of the asynchronous kind."""
+    if files.async_impl:
+        return call(getattr(files, f"_{method}"), files, *args, seconds=seconds, **options)
+    return getattr(files, method)(*args, **options)
+
+
 class HttpTransport:
     """A file on a web server.
 
@@ -198,9 +205,11 @@ class FileSystemTransport:
         """As :meth:`Transport.fetch`."""
         path = self._files._strip_protocol(self._url)
         if self._size is None:
-            self._size = int(self._ask("info", path, seconds=seconds)["size"])
+            self._size = int(ask(self._files, "info", path, seconds=seconds)["size"])
         end = min(end, self._size)
-        data = self._ask("cat_file", path, start=start, end=end, seconds=seconds) if start < end else b""
+        data = (
+            ask(self._files, "cat_file", path, start=start, end=end, seconds=seconds) if start < end else b""
+        )
         if len(data) != max(end - start, 0):
             raise BrokenAnswerError(f"{len(data)} bytes came instead of {end - start}")
         return Piece(data=data, size=self._size)
@@ -208,8 +217,3 @@ class FileSystemTransport:
     def download(self, file: io.BufferedIOBase, *, seconds: float) -> None:
         """Never needed: all fsspec file systems read parts."""
         raise NotImplementedError
-
-    def _ask(self, method: str, *args: Any, seconds: float | None, **options: Any) -> Any:
-        if self._files.async_impl:
-            return call(getattr(self._files, f"_{method}"), self._files, *args, seconds=seconds, **options)
-        return getattr(self._files, method)(*args, **options)
