@@ -23,7 +23,7 @@ SECTIONS = (
     ("Model", r"model_name_or_path|_layers|_layer_indices|^dtype|use_scan|gradient_checkp"),
     ("Devices", r"parallelism|mesh|shard_voc|^coordinator|process|^initialization|^teacher_dtype"),
     ("Output", r"output|push_to_hub|hub_|samples_per_shard|export_|save_|logging_|resume_|overwrite_"),
-    ("Data", r"dataset|split_name|_column_name|_samples|_num_workers|^files$|cache_enc|encoder_cache|stream"),
+    ("Data", r"dataset|split_|_column_name|_samples|_workers|^files$|cache_enc|encoder_cache|stream|source_"),
     ("Speech and labels", r"language|^vad|concatenate_audio|task|timestamp|_length|batch_size_in_tokens"),
     ("Filters of the training data", r"threshold|_in_seconds|min_avg|max_compression|max_no_speech"),
     ("Loss", r"ce_weight|kl_weight|mse_weight|temperature"),

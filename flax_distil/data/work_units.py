@@ -85,9 +85,9 @@ class StreamUnits:
         self._samples_per_unit = samples_per_unit
 
     @property
-    def samples(self) -> None:
-        """None: how many rows there are is only known at the end."""
-        return None
+    def shards(self) -> int:
+        """How many there are; how many rows is only known at the end."""
+        return len(self._stream.shards)
 
     def remaining(
         self, done: Mapping[UnitKey, Place | None], *, index: int, count: int

@@ -7,6 +7,7 @@ from types import TracebackType
 import jax
 from tqdm import tqdm
 
+from flax_distil.data.work_units import CorpusUnits, TableUnits
 from flax_distil.workflows.unit_batches import UnitBatch
 
 _RATE_SECONDS = 60.0
@@ -17,12 +18,15 @@ class LabelProgress:
 
     Args:
         name: of the data set.
-        total: samples of the source; None if that is not known, and no time left is told then.
-        done: how many were labelled before.
+        units: of the source. How many samples a stream has is not known: files are counted instead of
+            telling the time left.
+        done: how many samples were labelled before.
         processes: how many share the work.
     """
 
-    def __init__(self, name: str, *, total: int | None, done: int, processes: int):
+    def __init__(self, name: str, units: CorpusUnits, *, done: int, processes: int):
+        total = units.samples if isinstance(units, TableUnits) else None
+        self._files = None if isinstance(units, TableUnits) else units.shards
         quiet = True if jax.process_index() else None  # None: unless there is no terminal
         self._bar = tqdm(total=total, initial=done, desc=name, unit=" samples", disable=quiet)
         self._processes = processes
@@ -51,7 +55,8 @@ class LabelProgress:
         self._counted = counted
         if batch.last:
             self._in_unit = self._counted = 0
-        self._bar.set_postfix_str(f"{self._seconds / 3600:.2f} h, RTFx {self._rate():.1f}")
+        file = f", file {batch.open_unit.unit.key[0] + 1} of {self._files}" if self._files else ""
+        self._bar.set_postfix_str(f"{self._seconds / 3600:.2f} h, RTFx {self._rate():.1f}{file}")
 
     def _rate(self) -> float:
         now = time.monotonic()

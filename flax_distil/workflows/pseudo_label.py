@@ -18,7 +18,14 @@ import jax
 
 from flax_distil.audio import VadName, VoiceActivity
 from flax_distil.core import InputError
-from flax_distil.data import SkippedSamples, SpeechData, SpeechStream, load_source
+from flax_distil.data import (
+    RetryPolicy,
+    SkippedSamples,
+    SpeechData,
+    SpeechStream,
+    load_source,
+    stream_sources,
+)
 from flax_distil.data.work_units import CorpusUnits, StreamUnits, TableUnits
 from flax_distil.metrics import word_errors
 from flax_distil.parallel import gather_objects, together
@@ -134,7 +141,8 @@ class _Job:
         """Open the data set; read no audio."""
         self.config, self.teacher, self._store = config, teacher, store
         self._detector = detector
-        source = _open(config)
+        self._policy = RetryPolicy(total_seconds=config.source_retry_seconds)
+        source = _open(config, self._policy)
         first = source.first_rows() if isinstance(source, SpeechStream) else source
         self.name, self._text_column = source.name, source.text_column
         self.units: CorpusUnits = (
@@ -162,12 +170,13 @@ class _Job:
             detector=self._detector,
             concatenate=self.config.concatenate_audio,
             threads=self.config.dataloader_num_workers or os.cpu_count() or 1,
+            policy=self._policy,
         )
         batches = reader.batches(self.units.remaining(places, index=index, count=count))
         samples = sum(record.samples for record in done.values())
         with (
             self._store.progress(index) as note,
-            LabelProgress(self.name, total=self.units.samples, done=samples, processes=count) as bar,
+            LabelProgress(self.name, self.units, done=samples, processes=count) as bar,
             read_ahead(batches) as waiting,
         ):
             start, labels = time.perf_counter(), list[tuple[Recording, Transcript]]()
@@ -215,12 +224,26 @@ class _Job:
         )
 
 
-def _open(config: PseudoLabelConfig) -> SpeechData | SpeechStream:
-    options = config.source_options(config.text_column_name) | {"speaker_column": config.speaker_column_name}
-    data = load_source(config.dataset_name, **options)
-    if data.text_column is None and data.has_column(DEFAULT_TEXT_COLUMN):
-        data = dataclasses.replace(data, text_column=DEFAULT_TEXT_COLUMN)
-    return data
+def _open(config: PseudoLabelConfig, policy: RetryPolicy) -> SpeechData | SpeechStream:
+    options = {
+        **config.source_options(config.text_column_name),
+        "speaker_column": config.speaker_column_name,
+        "policy": policy,
+    }
+    source: SpeechData | SpeechStream
+    if config.streaming:
+        source, *others = stream_sources(config.dataset_name, **options)
+        if others:
+            raise InputError(
+                f"{config.dataset_name!r} names {1 + len(others)} data sets, and streaming labels one at a "
+                "time: run it for each, or do not stream"
+            )
+    else:
+        source = load_source(config.dataset_name, **options)
+    first = source.first_rows() if isinstance(source, SpeechStream) else source
+    if source.text_column is None and first.has_column(DEFAULT_TEXT_COLUMN):
+        source = dataclasses.replace(source, text_column=DEFAULT_TEXT_COLUMN)
+    return source
 
 
 def _fingerprint(source: SpeechData | SpeechStream) -> str:

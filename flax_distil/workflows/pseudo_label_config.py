@@ -18,6 +18,7 @@ class PseudoLabelConfig(DatasetTranscriptionConfig):
         text_column_name: Column of reference texts, for the WER; by default text where there is one.
         speaker_column_name: Column that tells speakers apart; by default speaker_id, speaker or source_id.
         streaming: Read the data set from front to back, instead of all of its files before the first sample.
+        source_retry_seconds: A server that fails is asked again for so long before the run ends.
         concatenate_audio: Join neighbouring recordings of one speaker up to 30 s before they are transcribed.
         vad: How speech is found in recordings of more than 30 s, which are cut: auto, silero or energy.
         samples_per_shard: Samples of the source per Parquet file; what a run that is killed does again.
@@ -35,6 +36,7 @@ class PseudoLabelConfig(DatasetTranscriptionConfig):
     text_column_name: str | None = None
     speaker_column_name: str | None = None
     streaming: bool = False
+    source_retry_seconds: float = 1800.0
     concatenate_audio: bool = False
     vad: str = "auto"
     samples_per_shard: int = 1000
@@ -50,5 +52,5 @@ class PseudoLabelConfig(DatasetTranscriptionConfig):
         if self.vad not in typing.get_args(VadName):
             expected = ", ".join(typing.get_args(VadName))
             raise InputError(f"vad {self.vad!r} is unknown: expected one of {expected}")
-        if self.streaming and self.max_samples is not None:
-            raise InputError("max_samples cannot be kept to while streaming: leave out one of them")
+        if self.source_retry_seconds < 0:
+            raise InputError(f"source_retry_seconds {self.source_retry_seconds:g} is below 0")

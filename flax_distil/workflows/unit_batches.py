@@ -13,12 +13,24 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 import soundfile
 
-from flax_distil.audio import SAMPLING_RATE
+from flax_distil.audio import SAMPLING_RATE, VoiceActivity
 from flax_distil.core import Float
-from flax_distil.data import DurationLimits, SampleError, SkippedSamples, SpeechRow, stack_audio
-from flax_distil.data.cutting import cut_rows
-from flax_distil.data.packed_audio import decode_pack
-from flax_distil.data.packing import Packer, measured, pack
+from flax_distil.data import (
+    DurationLimits,
+    Packer,
+    RetryPolicy,
+    SampleError,
+    SkippedSamples,
+    SourceMissingError,
+    SpeechRow,
+    cut_rows,
+    decode_pack,
+    measured,
+    pack,
+    read_bytes,
+    stack_audio,
+)
+from flax_distil.data.remote import is_remote
 from flax_distil.data.samples import decode_row
 from flax_distil.data.work_units import WorkUnit
 
@@ -88,9 +100,19 @@ class UnitReader:
         detector: tells where long recordings may be cut.
         concatenate: whether to join neighbours.
         threads: how many decode.
+        policy: when to ask a server again for a recording.
     """
 
-    def __init__(self, *, batch_size: int, detector: Any, concatenate: bool, threads: int):
+    def __init__(
+        self,
+        *,
+        batch_size: int,
+        detector: VoiceActivity,
+        concatenate: bool,
+        threads: int,
+        policy: RetryPolicy,
+    ):
+        self._policy = policy
         self._batch_size = batch_size
         self._detector = detector
         self._concatenate = concatenate
@@ -105,7 +127,7 @@ class UnitReader:
         with ThreadPoolExecutor(self._threads, thread_name_prefix="decode") as pool:
             for unit in units:
                 skipped = SkippedSamples()
-                packs = self._packs(unit, skipped)
+                packs = self._packs(unit, skipped, pool)
                 opened = OpenUnit(unit=unit, recordings=len(packs), skipped=skipped)
                 groups = _groups(self._decoded(packs, skipped, pool), self._batch_size)
                 for recordings, last in _with_last(groups):
@@ -114,11 +136,13 @@ class UnitReader:
                         opened, recordings, stack_audio(samples, batch_size=self._batch_size), last
                     )
 
-    def _packs(self, unit: WorkUnit, skipped: SkippedSamples) -> list[tuple[SpeechRow, ...]]:
+    def _packs(
+        self, unit: WorkUnit, skipped: SkippedSamples, pool: ThreadPoolExecutor
+    ) -> list[tuple[SpeechRow, ...]]:
         """Return the rows that each recording is made of, in the order of the corpus."""
         data = unit.data
         texts = [column for column in (data.text_column, data.label_column) if column]
-        source = (data.row(index) for index in range(len(data)))
+        source = pool.map(self._fetched, (data.row(index) for index in range(len(data))))
         rows = []
         for row in cut_rows(source, detector=self._detector, skipped=skipped, text_columns=texts):
             try:
@@ -130,6 +154,17 @@ class UnitReader:
         # Pieces of a recording name it as their speaker, whatever columns there are.
         has_speakers = any(row.speaker is not None for row in rows)
         return [made.rows for made in pack(rows, Packer(name=data.name, has_speakers=has_speakers))]
+
+    def _fetched(self, row: SpeechRow) -> SpeechRow:
+        """Return the row with the bytes of a recording behind an address, which is read several times."""
+        audio = row.audio
+        if audio is None or audio["bytes"] is not None or not is_remote(audio["path"] or ""):
+            return row
+        try:
+            data = read_bytes(audio["path"], self._policy)
+        except SourceMissingError:  # decoding says so
+            return row
+        return dataclasses.replace(row, audio={**audio, "bytes": data})
 
     def _decoded(
         self, packs: Sequence[tuple[SpeechRow, ...]], skipped: SkippedSamples, pool: ThreadPoolExecutor

@@ -33,12 +33,11 @@ def label(folder: Path, *, overwrite: bool, units: int = UNITS) -> int:
             if (number,) not in done:
                 table = pyarrow.table({"number": [number] * 10})
                 written = store.write((number,), "train", table, process=0)
-                note(
-                    UnitRecord(
-                        key=(number,), after=None, samples=10, **written, process_seconds=1.0, processes=1,
-                        errors=vars(ErrorCounts()), skipped={"samples": [], "forgotten": {}},
-                    )  # fmt: skip
-                )
+                record = UnitRecord(
+                    key=(number,), after=None, samples=10, **written, process_seconds=1.0, processes=1,
+                    errors=vars(ErrorCounts()), skipped={"samples": [], "forgotten": {}},
+                )  # fmt: skip
+                note(record)
     records = store.records()
     store.finish({"summary.json": "{}\n"}, {"files": [record.sha256 for record in records.values()]})
     return units - len(done)
