@@ -111,6 +111,13 @@ configs:
   data_files:
   - split: {split}
     path: {DATA_NAME}/{split}-*.parquet
+dataset_info:
+  splits:
+  - name: {split}
+    num_bytes: {summary["bytes"]}
+    num_examples: {summary["labelled"]}
+  download_size: {summary["bytes"]}
+  dataset_size: {summary["bytes"]}
 ---
 
 # {name}, labelled by {config.model_name_or_path}

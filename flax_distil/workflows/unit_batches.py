@@ -7,6 +7,7 @@ import queue
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -151,9 +152,14 @@ class UnitReader:
                 _record(skipped, row, error)
         if not self._concatenate:
             return [(row,) for row in rows]
-        # Pieces of a recording name it as their speaker, whatever columns there are.
-        has_speakers = any(row.speaker is not None for row in rows)
-        return [made.rows for made in pack(rows, Packer(name=data.name, has_speakers=has_speakers))]
+        has_speakers = data.speaker_column is not None
+        # Without speakers the pieces of a recording still name it, and are not joined with others.
+        parts = [rows] if has_speakers else [list(part) for _, part in groupby(rows, lambda row: row.speaker)]
+        return [
+            made.rows
+            for part in parts
+            for made in pack(part, Packer(name=data.name, has_speakers=has_speakers))
+        ]
 
     def _fetched(self, row: SpeechRow) -> SpeechRow:
         """Return the row with the bytes of a recording behind an address, which is read several times."""
