@@ -320,7 +320,7 @@ def _read_folder(
         files = {str(split): [*map(str, files)] for split, files in (opened.config.data_files or {}).items()}
         suffixes = {suffix_of(file) for part in files.values() for file in part}
         if len(suffixes) == 1 and suffixes <= BUILDERS.keys():
-            # By name: ``datasets`` finds its copy of a folder with a card by the card, whatever is in the files.
+            # By name: ``datasets`` finds its copy of a folder with a card by the card, not by its files.
             options["data_files"] = files
             return read_with_builder(
                 BUILDERS[suffixes.pop()], options=options, **{**builder, "config_name": None}

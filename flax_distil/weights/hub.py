@@ -15,7 +15,7 @@ _WEIGHT_FILES = (WEIGHTS_NAME, "model-*-of-*.safetensors", MODEL_NAME)
 
 
 _WAITS_SECONDS = (2.0, 10.0, 60.0)
-"""Before a data set is sent again."""
+"""Before a data set is sent again, where the Hub or the way to it fails."""
 
 log = logging.getLogger(__name__)
 
@@ -118,7 +118,6 @@ def push_data_set(
     patterns: Sequence[str],
     token: str | None = None,
     private: bool = False,
-    waits: Sequence[float] = _WAITS_SECONDS,
 ) -> str:
     """Upload a data set; files that are there already are not sent again.
 
@@ -128,7 +127,6 @@ def push_data_set(
         patterns: which files, relative to the folder.
         token: as for :func:`push_to_hub`.
         private: whether a repository made by this call is private.
-        waits: seconds before each further attempt, where the Hub or the way to it fails.
 
     Returns:
         The address of the commit.
@@ -139,7 +137,7 @@ def push_data_set(
     from huggingface_hub import HfApi
 
     api = HfApi(token=token)
-    for wait in (*waits, None):
+    for wait in (*_WAITS_SECONDS, None):
         try:
             api.create_repo(repo_id, repo_type="dataset", private=private, exist_ok=True)
             commit = api.upload_folder(

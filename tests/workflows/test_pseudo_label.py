@@ -381,7 +381,7 @@ def test_a_failed_upload_is_made_up_for_by_the_same_command(flags, whole, hub, m
     assert label(given) == 1
     assert "the same command uploads it without labelling again" in caplog.text
     monkeypatch.setenv("HF_TOKEN", TOKEN)
-    hub.failures = 2
+    hub.failing_requests = 2
     monkeypatch.setattr("flax_distil.weights.hub._WAITS_SECONDS", (0.01, 0.01, 0.01))
     assert label(given) == 0
     files = hub.commit("datasets/someone/labels", "main").files
