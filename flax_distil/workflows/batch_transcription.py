@@ -206,7 +206,7 @@ def transcribe_batches(
 
 
 def transcribe_in_turn(
-    transcriber: ShortFormTranscriber, batches: Iterable[tuple[T, Float[np.ndarray, "B W"], int]]
+    transcriber: ShortFormTranscriber, batches: Iterable[tuple[T, Float[np.ndarray, "B W"] | None, int]]
 ) -> Iterator[tuple[T, list[Transcript]]]:
     """Yield the transcripts of each batch, beside whatever came with it.
 
@@ -214,18 +214,23 @@ def transcribe_in_turn(
 
     Args:
         transcriber: of the checkpoint.
-        batches: what comes with a batch; 16 kHz windows of 30 s; how many are recordings, the others
-            behind them being padding.
+        batches: what comes with a batch; 16 kHz windows of 30 s, None to send nothing; how many of them
+            are recordings, the others behind them being padding.
     """
-    waiting: tuple[T, DispatchedBatch, int] | None = None
+
+    def collected(given: T, sent: DispatchedBatch | None, rows: int) -> tuple[T, list[Transcript]]:
+        return given, [] if sent is None else transcriber.collect(sent)[:rows]
+
+    waiting: tuple[T, DispatchedBatch | None, int] | None = None
     for given, samples_BW, rows in batches:
-        samples_BW[rows:] = samples_BW[0]  # in silence a model may talk to its limit
-        dispatched = given, transcriber.dispatch(samples_BW), rows
+        if samples_BW is not None:
+            samples_BW[rows:] = samples_BW[0]  # in silence a model may talk to its limit
+        dispatched = given, None if samples_BW is None else transcriber.dispatch(samples_BW), rows
         if waiting is not None:
-            yield waiting[0], transcriber.collect(waiting[1])[: waiting[2]]
+            yield collected(*waiting)
         waiting = dispatched
     if waiting is not None:
-        yield waiting[0], transcriber.collect(waiting[1])[: waiting[2]]
+        yield collected(*waiting)
 
 
 def _with_remedies(skipped: SkippedSamples, data: SpeechData) -> SkippedSamples:

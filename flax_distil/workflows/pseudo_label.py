@@ -8,6 +8,7 @@ take turns at the units, and wait for each other only at the beginning and the e
 import dataclasses
 import hashlib
 import logging
+import math
 import os
 import time
 from collections.abc import Mapping
@@ -215,7 +216,7 @@ class _Job:
             after=opened.unit.after,
             samples=len(opened.unit.data),
             **written,
-            audio_seconds=sum(recording.seconds for recording in recordings),
+            audio_seconds=math.fsum(recording.seconds for recording in recordings),
             tokens=sum(len(transcript.tokens) for transcript in transcripts),
             errors=dataclasses.asdict(errors),
             skipped=opened.skipped.get_state(),

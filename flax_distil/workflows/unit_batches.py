@@ -83,13 +83,13 @@ class UnitBatch(NamedTuple):
     Attributes:
         open_unit: their unit.
         recordings: at most as many as the batch has rows; none where nothing in the unit can be read.
-        samples_BW: float32, 16 kHz; rows behind the recordings are padding.
+        samples_BW: float32, 16 kHz; rows behind the recordings are padding. None without recordings.
         last: whether the unit ends here.
     """
 
     open_unit: OpenUnit
     recordings: Sequence[Recording]
-    samples_BW: Float[np.ndarray, "B W"]
+    samples_BW: Float[np.ndarray, "B W"] | None
     last: bool
 
 
@@ -133,9 +133,8 @@ class UnitReader:
                 groups = _groups(self._decoded(packs, skipped, pool), self._batch_size)
                 for recordings, last in _with_last(groups):
                     samples = [recording.samples_W for recording in recordings]
-                    yield UnitBatch(
-                        opened, recordings, stack_audio(samples, batch_size=self._batch_size), last
-                    )
+                    stacked = stack_audio(samples, batch_size=self._batch_size) if samples else None
+                    yield UnitBatch(opened, recordings, stacked, last)
 
     def _packs(
         self, unit: WorkUnit, skipped: SkippedSamples, pool: ThreadPoolExecutor
