@@ -9,7 +9,7 @@ from flax_distil.audio.augmentation import (
     perturb_speed,
     spec_augment,
 )
-from flax_distil.audio.clip import pad_or_trim
+from flax_distil.audio.clip import pad_or_trim, to_int16
 from flax_distil.audio.constants import (
     CHUNK_FRAMES,
     CHUNK_SAMPLES,
@@ -59,4 +59,5 @@ __all__ = [
     "raw_format",
     "spec_augment",
     "speech_segments",
+    "to_int16",
 ]

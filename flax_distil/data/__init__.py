@@ -25,7 +25,14 @@ from flax_distil.data.rows import SpeechRow
 from flax_distil.data.samples import DurationLimits, Sample, SampleError, SampleReader
 from flax_distil.data.shards import Block, Cursor, Shard
 from flax_distil.data.skipped import SkippedSample, SkippedSamples
-from flax_distil.data.sources import SourceSpec, load_source, load_sources, parse_sources, stream_sources
+from flax_distil.data.sources import (
+    SourceSpec,
+    load_source,
+    load_sources,
+    parse_sources,
+    split_values,
+    stream_sources,
+)
 from flax_distil.data.speech_data import (
     DURATION_COLUMN,
     ID_COLUMN,
@@ -35,6 +42,7 @@ from flax_distil.data.speech_data import (
 from flax_distil.data.speech_stream import SpeechStream
 from flax_distil.data.tables import speech_data
 from flax_distil.data.training_pipeline import TrainingPipeline
+from flax_distil.data.training_sources import StreamSource, TableSource, TrainingSource
 
 __all__ = [
     "DEFAULT_POLICY",
@@ -77,7 +85,10 @@ __all__ = [
     "SpeechData",
     "SpeechRow",
     "SpeechStream",
+    "StreamSource",
+    "TableSource",
     "TrainingPipeline",
+    "TrainingSource",
     "collate",
     "cut_rows",
     "decode_pack",
@@ -93,6 +104,7 @@ __all__ = [
     "read_bytes",
     "sample_random",
     "speech_data",
+    "split_values",
     "spoken_text",
     "stack_audio",
     "stack_labels",

@@ -1,6 +1,6 @@
 """Parquet files read as shards: a block lies within a row group."""
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass
 
 from flax_distil.data.remote import open_file
@@ -25,7 +25,7 @@ class ParquetShard:
     path: str
     policy: RetryPolicy = DEFAULT_POLICY
 
-    def blocks(self, cursor: Cursor | None = None) -> Iterator[Block]:
+    def blocks(self, cursor: Cursor | None = None) -> Generator[Block]:
         """Yield the rows from a cursor (row group, rows of it that were read, rows of the file) on."""
         import pyarrow
 
@@ -37,7 +37,7 @@ class ParquetShard:
             except (pyarrow.ArrowException, OSError) as error:
                 raise damaged(self.path, error) from error
 
-    def _blocks(self, source: object, first_group: int, done: int, row: int) -> Iterator[Block]:
+    def _blocks(self, source: object, first_group: int, done: int, row: int) -> Generator[Block]:
         import pyarrow
         import pyarrow.parquet
 

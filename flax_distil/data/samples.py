@@ -27,6 +27,9 @@ TOO_SHORT = "too short"
 NO_LABEL = "without label"
 LABEL_TOO_LONG = "with too long a label"
 
+AUDIO_ERRORS = (AudioError, OSError, ValueError, RuntimeError, LookupError)
+"""Wider than AudioError: no damaged file may end a run, whatever its decoder trips over."""
+
 
 class SampleError(Exception):
     """Why one row gives no sample.
@@ -110,13 +113,13 @@ def decode_row(row: SpeechRow, limits: DurationLimits, *, policy: RetryPolicy = 
     return _sample(row, samples_W, seconds)
 
 
-def row_duration(row: SpeechRow) -> float:
+def row_duration(row: SpeechRow, policy: RetryPolicy = DEFAULT_POLICY) -> float:
     """Measure the audio of a row, in seconds, by its header where that tells.
 
     Raises:
         SampleError: if there is no audio, or it cannot be read.
     """
-    source, format = encoded_audio(row.audio)
+    source, format = encoded_audio(row.audio, policy)
     try:
         return audio_duration(source, format=format)
     except AUDIO_ERRORS as error:
@@ -187,7 +190,7 @@ def _sample(row: SpeechRow, samples_W: Float[np.ndarray, " W"] | None, seconds: 
 def _decode(
     audio: Mapping[str, Any] | None, limits: DurationLimits, policy: RetryPolicy
 ) -> Float[np.ndarray, " W"]:
-    source, format = encoded_audio(audio, policy=policy)
+    source, format = encoded_audio(audio, policy)
     try:
         return decode_audio(source, format=format, max_seconds=limits.max_seconds)
     except LongAudioError as error:
@@ -196,18 +199,14 @@ def _decode(
         raise audio_failure(error) from error
 
 
-AUDIO_ERRORS = (AudioError, OSError, ValueError, RuntimeError, LookupError)
-"""Wider than AudioError: no damaged file may end a run, whatever its decoder trips over."""
-
-
 def encoded_audio(
-    audio: Mapping[str, Any] | None, *, policy: RetryPolicy = DEFAULT_POLICY
+    audio: Mapping[str, Any] | None, policy: RetryPolicy = DEFAULT_POLICY
 ) -> tuple[str | bytes, str | None]:
     """Return what decoders take of a row's audio: path or bytes, and the format where only the name tells.
 
     Args:
-        audio: Of a row; an address for a path is fetched.
-        policy: When to ask a server again.
+        audio: ``{"bytes", "path"}``; an address for a path is fetched.
+        policy: When to ask its server again.
 
     Raises:
         SampleError: if there is no audio.
@@ -221,9 +220,7 @@ def encoded_audio(
             data = read_bytes(audio["path"], policy)
         except SourceMissingError as error:
             raise SampleError(UNREADABLE, str(error)) from error
-    if data is None:
-        return audio["path"], None
-    return data, raw_format(audio["path"] or "")
+    return (audio["path"], None) if data is None else (data, raw_format(audio["path"] or ""))
 
 
 def audio_failure(error: Exception) -> SampleError:

@@ -6,6 +6,9 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from flax_distil.data.rows import SpeechRow
+from flax_distil.data.samples import SampleError
+
 REMEMBERED_SAMPLES = 10_000
 """Most samples that are kept one by one: a few megabytes."""
 
@@ -109,9 +112,7 @@ class SkippedSamples:
             return ""
         lines = [f"skipped {total} samples: {_listed(sum(by_data_set.values(), Counter()))}"]
         if len(by_data_set) > 1:
-            lines += [
-                f"  of {name}: {_listed(dict(kinds.most_common()))}" for name, kinds in by_data_set.items()
-            ]
+            lines += [f"  of {name}: {_listed(kinds)}" for name, kinds in by_data_set.items()]
         lines += [f"  {sample.sample_id}: {sample.reason}" for sample in samples[:limit]]
         if total > limit:
             lines.append(f"  and {total - limit} more")
@@ -119,4 +120,11 @@ class SkippedSamples:
 
 
 def _listed(counts: Counter[str]) -> str:
-    return ", ".join(f"{count} {kind}" for kind, count in counts.most_common())
+    # Not in the order of arrival, which threads decide.
+    ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    return ", ".join(f"{count} {kind}" for kind, count in ordered)
+
+
+def skip(skipped: SkippedSamples, name: str, row: SpeechRow, error: SampleError) -> None:
+    """Record a row that is left out, and why."""
+    skipped.add(data_set=name, index=row.index, sample_id=row.sample_id, kind=error.kind, reason=error.reason)

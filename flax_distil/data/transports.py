@@ -90,6 +90,8 @@ def _filesystem(protocol: str, _process: int) -> Any:
     # fsspec keeps an instance for each thread that ever asked, with its connections; one is enough.
     import fsspec
 
+    # gcsfs would ask for each bucket's kind over gRPC, which hangs where only HTTPS passes or after a fork.
+    os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
     try:
         return fsspec.filesystem(protocol)
     except ImportError as error:

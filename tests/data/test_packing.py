@@ -140,6 +140,14 @@ def test_one_row_per_pack_tells_previous_texts_and_holds_nothing_back(rows):
         Packer(name="prompts", has_speakers=True, max_rows=0)
 
 
+def test_a_flush_ends_what_prompts_refer_to(rows):
+    """The next shard's rows of the same speaker were not spoken behind those of this one."""
+    packer = Packer(name="prompts", has_speakers=True, max_rows=1)
+    assert [pack.previous for row in rows[:2] for pack in packer.push(row)] == [(), (rows[0].label,)]
+    packer.flush()
+    assert [pack.previous for pack in packer.push(rows[2])] == [()]
+
+
 @pytest.mark.parametrize("max_rows", [1, 3, 1500])
 def test_from_the_state_behind_any_pack_the_same_packs_follow(rows, max_rows):
     names = ["anna"] * 60 + ["ben"] * 5 + [None] * 3 + ["ben"] * 70

@@ -52,7 +52,7 @@ def labelled(flawed, tiny_en_dir, tmp_path_factory):
 
 def test_pseudo_labels_keep_columns_order_and_timestamps(labelled):
     rows = load_source(str(labelled))
-    assert rows.column("speaker") == ["7", "7", "7"]
+    assert rows.column("speaker") == [7, 7, 7]
     assert rows.column("whisper_transcript")[0].startswith("<|0.00|> That conference is full.<|")
     assert all(text.startswith("<|0.00|>") for text in rows.column("whisper_transcript"))
     assert rows.column("wer") == [0.0, 0.0, None]
