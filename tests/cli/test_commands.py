@@ -51,7 +51,7 @@ def labelled(tiny_en_dir, prompts_dir, tmp_path_factory):
 def test_pseudo_labels_carry_confidences_and_wer(labelled):
     import datasets
 
-    rows = datasets.load_from_disk(str(labelled))
+    rows = datasets.load_dataset(str(labelled), split="train", cache_dir=str(labelled.parent))
     assert len(rows) == 4
     wanted = {"whisper_transcript", "avg_logprob", "no_speech_prob", "compression_ratio", "duration", "wer"}
     assert wanted <= set(rows.column_names)
