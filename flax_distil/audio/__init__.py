@@ -1,6 +1,6 @@
 """From files to samples on the host, from samples to log-mel features on the device."""
 
-from flax_distil.audio.clip import pad_or_trim
+from flax_distil.audio.clip import pad_or_trim, to_int16
 from flax_distil.audio.constants import (
     CHUNK_FRAMES,
     CHUNK_SAMPLES,
@@ -9,8 +9,17 @@ from flax_distil.audio.constants import (
     N_FFT,
     SAMPLING_RATE,
 )
-from flax_distil.audio.decoding import AudioError, audio_duration, decode_audio, raw_format
+from flax_distil.audio.decoding import (
+    AudioError,
+    audio_duration,
+    decode_audio,
+    lasts_longer_than,
+    open_audio,
+    raw_format,
+)
 from flax_distil.audio.mel import log_mel, mel_filters
+from flax_distil.audio.segmentation import Segment, cut_segments, speech_segments
+from flax_distil.audio.voice_activity import VadName, VoiceActivity
 
 __all__ = [
     "CHUNK_FRAMES",
@@ -20,10 +29,18 @@ __all__ = [
     "N_FFT",
     "SAMPLING_RATE",
     "AudioError",
+    "Segment",
+    "VadName",
+    "VoiceActivity",
     "audio_duration",
+    "cut_segments",
     "decode_audio",
+    "lasts_longer_than",
     "log_mel",
     "mel_filters",
+    "open_audio",
     "pad_or_trim",
     "raw_format",
+    "speech_segments",
+    "to_int16",
 ]

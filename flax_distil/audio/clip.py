@@ -3,7 +3,7 @@
 import numpy as np
 
 from flax_distil.audio.constants import CHUNK_SAMPLES
-from flax_distil.core import Float
+from flax_distil.core import Float, Int
 
 
 def pad_or_trim(
@@ -25,3 +25,8 @@ def pad_or_trim(
     kept = samples_W[:length]
     clip[: len(kept)] = kept
     return clip
+
+
+def to_int16(samples_W: Float[np.ndarray, " W"]) -> Int[np.ndarray, " W"]:
+    """Return samples in [-1, 1] as int16; those of a 16-bit file come back as they were."""
+    return np.clip(np.rint(samples_W * 32768.0), -32768, 32767).astype(np.int16)

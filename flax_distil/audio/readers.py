@@ -9,19 +9,20 @@ import contextlib
 import io
 import itertools
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import soundfile
 
-from flax_distil.core import Float
+from flax_distil.core import Float, InputError
 
 Encoded = Path | bytes
 """A file, or the contents of one."""
 
-BLOCK_FRAMES = 1 << 18
-"""Sample frames mixed to mono at a time: long stereo recordings never lie in memory as stereo."""
+BLOCK_SAMPLES = 1 << 18
+"""Samples of all channels together that are mixed to mono at a time: wide recordings never lie in memory."""
 
 UNKNOWN_FRAMES = 1 << 62
 """libsndfile reports 2^63 - 1 frames when the header leaves the length open."""
@@ -30,75 +31,84 @@ TIMED_CONTAINERS = frozenset({"mov", "matroska", "g722"})
 """Containers whose stated duration is exact; FFmpeg guesses the others' from their bit rate."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class MonoStream:
+    """An open recording, read from front to back.
+
+    Attributes:
+        rate: Samples per second.
+        seconds: Length according to the header; None where it does not tell.
+        blocks: Mono float32 samples (mean of the channels), some at a time; read once.
+    """
+
+    rate: int
+    seconds: float | None
+    blocks: Iterator[Float[np.ndarray, " _"]]
+
+
 class UnreadableError(Exception):
     """A reader cannot make samples of this; the message is the reason, as half a sentence."""
 
 
-def read_with_soundfile(source: Encoded) -> tuple[Float[np.ndarray, " W"], int]:
-    """Read WAV, FLAC, MP3, Ogg Vorbis, Ogg Opus, AIFF and the like.
-
-    Returns:
-        Mono float32 samples (mean of the channels), and their rate in Hz.
+@contextlib.contextmanager
+def open_with_soundfile(source: Encoded) -> Iterator[MonoStream]:
+    """Open WAV, FLAC, MP3, Ogg Vorbis, Ogg Opus, AIFF and the like.
 
     Raises:
-        UnreadableError: if libsndfile does not know the format.
+        UnreadableError: if libsndfile does not know the format, or, while blocks are read, it is damaged.
     """
     with _soundfile(source) as sound:
-        blocks = []
-        while len(block_WC := sound.read(BLOCK_FRAMES, dtype="float32", always_2d=True)):
-            blocks.append(block_WC.mean(axis=1))
-        return _joined(blocks), sound.samplerate
+        told = 0 < sound.frames < UNKNOWN_FRAMES
+        yield MonoStream(
+            rate=sound.samplerate,
+            seconds=sound.frames / sound.samplerate if told else None,
+            blocks=_soundfile_blocks(sound),
+        )
 
 
-def read_with_pyav(source: Encoded, *, format: str | None = None) -> tuple[Float[np.ndarray, " W"], int]:
-    """Read the first audio stream of anything that FFmpeg's libraries know.
+@contextlib.contextmanager
+def open_with_pyav(source: Encoded, *, format: str | None = None) -> Iterator[MonoStream]:
+    """Open the first audio stream of anything that FFmpeg's libraries know.
 
     Args:
         source: a file, or its contents.
         format: FFmpeg's name of the format; needed where nothing in the bytes tells it.
 
-    Returns:
-        Mono float32 samples (mean of the channels), and their rate in Hz.
-
     Raises:
-        UnreadableError: if there is no audio in it, or it is damaged.
-    """
-    import av
-
-    with _pyav_container(source, format) as (container, stream):
-        resampler: Any = None
-        blocks = []
-        # The last, None, has the resampler hand out what it still holds; PyAV does so with the decoder.
-        for frame in itertools.chain(container.decode(stream), [None]):
-            if resampler is None:
-                if frame is None:
-                    break
-                resampler = av.AudioResampler("fltp", frame.layout, frame.sample_rate)
-            blocks += [part.to_ndarray().mean(axis=0) for part in resampler.resample(frame)]
-        return _joined(blocks), resampler.rate if resampler else stream.rate
-
-
-def duration_with_soundfile(source: Encoded) -> float | None:
-    """Seconds according to the header, or None where it does not tell.
-
-    Raises:
-        UnreadableError: if libsndfile does not know the format.
-    """
-    with _soundfile(source) as sound:
-        return sound.frames / sound.samplerate if 0 < sound.frames < UNKNOWN_FRAMES else None
-
-
-def duration_with_pyav(source: Encoded, *, format: str | None = None) -> float | None:
-    """Seconds according to the container, or None where it does not tell or FFmpeg would guess.
-
-    Raises:
-        UnreadableError: if there is no audio in it.
+        UnreadableError: if there is no audio in it, or it is damaged; also while blocks are read.
     """
     with _pyav_container(source, format) as (container, stream):
         exact = TIMED_CONTAINERS.intersection(container.format.name.split(","))
-        if not exact or not stream.duration:
-            return None
-        return float(stream.duration * stream.time_base)
+        frames = container.decode(stream)
+        first = next(frames, None)
+        if first is None:
+            raise UnreadableError("it holds no samples")
+        yield MonoStream(
+            rate=first.sample_rate,  # not the container's: a decoder may double that (HE-AAC)
+            seconds=float(stream.duration * stream.time_base) if exact and stream.duration else None,
+            blocks=_pyav_blocks(first, frames),
+        )
+
+
+def _soundfile_blocks(sound: soundfile.SoundFile) -> Iterator[Float[np.ndarray, " _"]]:
+    frames = max(1, BLOCK_SAMPLES // sound.channels)
+    while len(block_WC := sound.read(frames, dtype="float32", always_2d=True)):
+        yield block_WC.mean(axis=1)
+
+
+def _pyav_blocks(first: Any, others: Iterator[Any]) -> Iterator[Float[np.ndarray, " _"]]:
+    import av
+
+    resampler = av.AudioResampler("fltp", first.layout, first.sample_rate)
+    # The last, None, has the resampler hand out what it still holds; PyAV does so with the decoder.
+    gathered, size = [], 0
+    for frame in itertools.chain([first], others, [None]):
+        for part in resampler.resample(frame):
+            gathered.append(part.to_ndarray().mean(axis=0))
+            size += len(gathered[-1])
+        if size >= BLOCK_SAMPLES or (frame is None and gathered):
+            yield np.concatenate(gathered)
+            gathered, size = [], 0
 
 
 @contextlib.contextmanager
@@ -124,11 +134,9 @@ def _pyav_container(source: Encoded, format: str | None) -> Iterator[tuple[Any, 
             if not container.streams.audio:
                 raise UnreadableError("it holds no audio stream")
             yield container, container.streams.audio[0]
+    except InputError:  # a ValueError too: the caller's own verdict on what was read
+        raise
     except av.FFmpegError as error:
         raise UnreadableError((error.strerror or str(error)).lower()) from error
     except ValueError as error:  # an unknown format name, or channels that change half-way
         raise UnreadableError(str(error)) from error
-
-
-def _joined(blocks: list[np.ndarray]) -> Float[np.ndarray, " W"]:
-    return np.concatenate(blocks) if blocks else np.zeros(0, np.float32)

@@ -1,18 +1,23 @@
 """From data sets of any kind to batches of a few shapes: sources, filters, labels, pipelines."""
 
 from flax_distil.data.batches import LABEL_BUCKETS, Batch, collate, stack_audio, stack_labels
+from flax_distil.data.cutting import cut_rows
+from flax_distil.data.drop_report import DropReport
 from flax_distil.data.encoder_cache import EncoderStateCache
 from flax_distil.data.evaluation_pipeline import EvaluationPipeline
-from flax_distil.data.filters import FilterConfig, FilterResult, filter_rows
+from flax_distil.data.filters import FilterConfig, FilterResult, RowFilter, filter_rows
 from flax_distil.data.fingerprints import weights_fingerprint
 from flax_distil.data.joining import join_sources
 from flax_distil.data.labels import (
     LabelBuilder,
     LabelConfig,
+    LabelPart,
     LabelTokens,
     sample_random,
     spoken_text,
 )
+from flax_distil.data.packed_audio import DecodedPack, JoinedAudio, decode_pack, join_audio
+from flax_distil.data.packing import PackedData, PackedRows, Packer, PackingReport, measured, pack, pack_rows
 from flax_distil.data.pipeline_config import NeedsAudio, PipelineConfig
 from flax_distil.data.rows import SpeechRow
 from flax_distil.data.samples import DurationLimits, Sample, SampleError, SampleReader
@@ -28,6 +33,7 @@ from flax_distil.data.speech_data import (
 from flax_distil.data.speech_stream import SpeechStream
 from flax_distil.data.tables import speech_data
 from flax_distil.data.training_pipeline import TrainingPipeline
+from flax_distil.data.training_sources import StreamSource, TableSource, TrainingSource
 
 __all__ = [
     "DURATION_COLUMN",
@@ -37,16 +43,25 @@ __all__ = [
     "Batch",
     "Block",
     "Cursor",
+    "DecodedPack",
+    "DropReport",
     "DurationLimits",
     "EncoderStateCache",
     "EvaluationPipeline",
     "FilterConfig",
     "FilterResult",
+    "JoinedAudio",
     "LabelBuilder",
     "LabelConfig",
+    "LabelPart",
     "LabelTokens",
     "NeedsAudio",
+    "PackedData",
+    "PackedRows",
+    "Packer",
+    "PackingReport",
     "PipelineConfig",
+    "RowFilter",
     "Sample",
     "SampleError",
     "SampleReader",
@@ -57,12 +72,21 @@ __all__ = [
     "SpeechData",
     "SpeechRow",
     "SpeechStream",
+    "StreamSource",
+    "TableSource",
     "TrainingPipeline",
+    "TrainingSource",
     "collate",
+    "cut_rows",
+    "decode_pack",
     "filter_rows",
+    "join_audio",
     "join_sources",
     "load_source",
     "load_sources",
+    "measured",
+    "pack",
+    "pack_rows",
     "parse_sources",
     "sample_random",
     "speech_data",

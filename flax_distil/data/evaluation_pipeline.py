@@ -132,7 +132,8 @@ class EvaluationPipeline:
         if self._labels is None:
             return None
         try:
-            return self._labels.build(sample.label, random=sample_random(seed=0, epoch=0, index=sample.index))
+            random = sample_random(seed=0, epoch=0, sample_id=sample.sample_id)
+            return self._labels.build(sample.label, random=random)
         except SampleError as error:
             self._record(self.without_loss, sample.index, error)
             return None

@@ -11,8 +11,9 @@ Everything up to and including ``<|startoftranscript|>`` is given, never learned
 task, timestamps, text and the end are learned.
 """
 
+import hashlib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,6 +27,7 @@ from flax_distil.text import (
     round_timestamps,
     strip_timestamp_text,
     strip_timestamps,
+    timestamp_token,
 )
 
 DECODER_POSITIONS = 448
@@ -33,6 +35,9 @@ DECODER_POSITIONS = 448
 
 SPECIAL_MARK = re.compile(r"<\|(?!\d+\.\d+\|>)[\w.]*\|>")
 """Special tokens spelt out in a pseudo-label, timestamps excepted."""
+
+TEXT_START = re.compile(r"^((?:<\|\d+\.\d+\|>)*+)(?=\S)")
+"""Where the first word of a text begins, behind its timestamp, if no space does."""
 
 COARSE_TIMESTAMP_SECONDS = 0.1
 
@@ -99,6 +104,21 @@ class LabelTokens:
         return np.arange(1, len(self.tokens)) >= self.given
 
 
+@dataclass(frozen=True, kw_only=True)
+class LabelPart:
+    """What was said in one of several recordings that were joined.
+
+    Attributes:
+        text: The recording's own label, its timestamps counted from its beginning; None if it has none.
+        start: Where the recording begins, in seconds; a multiple of 0.02.
+        end: Where the next one begins, or this one ends; a multiple of 0.02.
+    """
+
+    text: str | None
+    start: float
+    end: float
+
+
 class LabelBuilder:
     """Makes labels; holds no state, so every thread may use it.
 
@@ -126,6 +146,11 @@ class LabelBuilder:
         return self._tokenizer.special.eot
 
     @property
+    def uses_previous(self) -> bool:
+        """Whether a label may be prompted with what was said before."""
+        return self._config.condition_on_prev_probability > 0
+
+    @property
     def max_label_length(self) -> int:
         """Longest label in tokens, without the previous text."""
         return self._config.max_label_length
@@ -136,13 +161,7 @@ class LabelBuilder:
         Special tokens spelt out in a pseudo-label are taken off: the prompt is made anew. Where
         the language has spaces, a text starts with one, as Whisper's own transcripts do.
         """
-        spoken = SPECIAL_MARK.sub("", text).rstrip()
-        if spoken and not spoken[0].isspace() and not spoken.startswith("<|"):
-            spoken = self._opening + spoken
-        tokens = self._tokenizer.encode(spoken)
-        if self._config.round_timestamps:
-            tokens = round_timestamps(tokens, self._tokenizer.special, step_seconds=COARSE_TIMESTAMP_SECONDS)
-        return tokens
+        return self._rounded(self._encoded(text))
 
     def length(self, text: str) -> int:
         """Return the number of tokens that ``max_label_length`` limits, at its longest: with timestamps."""
@@ -150,19 +169,32 @@ class LabelBuilder:
         timed = self._has_timestamps(tokens)
         return len(self._tokenizer.prompt(self._config.language, self._config.task, timed)) + len(tokens)
 
+    def part_length(self, text: str) -> int:
+        """Return the number of tokens of a text at its longest as a part of others: between timestamps."""
+        tokens = self._encoded(text)
+        special = self._tokenizer.special
+        return len(tokens) + sum(not special.is_timestamp(token) for token in (tokens[:1] + tokens[-1:]))
+
+    @property
+    def max_parts_length(self) -> int:
+        """Most tokens of all parts together, by :meth:`part_length`."""
+        return self.max_label_length - len(
+            self._tokenizer.prompt(self._config.language, self._config.task, False)
+        )
+
     def longest(self, texts: Iterable[str | None]) -> int:
         """Return the tokens of the longest label that is taken, 0 if none is; without previous texts."""
         lengths = (self.length(text) for text in texts if text is not None)
         return max((length for length in lengths if length <= self.max_label_length), default=0)
 
     def build(
-        self, text: str | None, *, previous: str | None = None, random: np.random.Generator
+        self, text: str | None, *, previous: Sequence[str] = (), random: np.random.Generator
     ) -> LabelTokens:
         """Make the label of one sample.
 
         Args:
             text: What was said, with or without timestamps.
-            previous: What was said before, by the same speaker.
+            previous: What the same speaker said before, text by text.
             random: Decides on timestamps and prompt; see :func:`sample_random`.
 
         Returns:
@@ -173,7 +205,35 @@ class LabelBuilder:
         """
         if text is None:
             raise SampleError(NO_LABEL, "the row has no text to learn")
-        tokens = self.text_tokens(text)
+        return self._built(self.text_tokens(text), previous, random)
+
+    def build_joined(
+        self, parts: Sequence[LabelPart], *, previous: Sequence[str] = (), random: np.random.Generator
+    ) -> LabelTokens:
+        """Make the label of recordings that were joined to one sample.
+
+        The tokens of the parts follow each other as they are. Their timestamps are moved to where their
+        recordings lie. If any part has timestamps, all have: a text that does not begin or end with
+        one gets the beginning or end of its recording.
+
+        Args:
+            parts: In order of time.
+            previous: What the same speaker said before, text by text.
+            random: As for :meth:`build`.
+
+        Raises:
+            SampleError: if a part has no text, or they are too long together.
+        """
+        encoded = []
+        for part in parts:
+            if part.text is None:
+                raise SampleError(NO_LABEL, "one of its recordings has no text to learn")
+            encoded.append(self._encoded(part.text))
+        if any(self._has_timestamps(tokens) for tokens in encoded):
+            encoded = [self._moved(tokens, part) for tokens, part in zip(encoded, parts, strict=True)]
+        return self._built(self._rounded([token for tokens in encoded for token in tokens]), previous, random)
+
+    def _built(self, tokens: list[int], previous: Sequence[str], random: np.random.Generator) -> LabelTokens:
         timed = self._has_timestamps(tokens)
         prompt = self._tokenizer.prompt(self._config.language, self._config.task, timed)
         length, limit = len(prompt) + len(tokens), self._config.max_label_length
@@ -187,17 +247,42 @@ class LabelBuilder:
         if timed and not keep_timestamps:
             tokens = strip_timestamps(tokens, self._tokenizer.special)
             prompt = self._tokenizer.prompt(self._config.language, self._config.task, False)
-        if previous is not None and use_previous:
+        if previous and use_previous:
             prompt = self._prompt_with_previous(previous, timed and bool(keep_timestamps), len(tokens))
         given = prompt.index(self._tokenizer.special.sot) + 1
         sequence = np.array([*prompt, *tokens, self._tokenizer.special.eot], np.int32)
         return LabelTokens(tokens=sequence, given=given)
 
+    def _encoded(self, text: str) -> list[int]:
+        spoken = SPECIAL_MARK.sub("", text).rstrip()
+        return self._tokenizer.encode(TEXT_START.sub(rf"\1{self._opening}", spoken))
+
+    def _rounded(self, tokens: list[int]) -> list[int]:
+        if not self._config.round_timestamps:
+            return tokens
+        return round_timestamps(tokens, self._tokenizer.special, step_seconds=COARSE_TIMESTAMP_SECONDS)
+
+    def _moved(self, tokens: list[int], part: LabelPart) -> list[int]:
+        """Return a part's tokens on the time of the whole, opened and closed by timestamps."""
+        special = self._tokenizer.special
+        start, end = (timestamp_token(seconds, special) for seconds in (part.start, part.end))
+        moved = [
+            # A teacher may hear speech end in the silence behind the recording.
+            min(token - special.timestamp_begin + start, end) if special.is_timestamp(token) else token
+            for token in tokens
+        ]
+        if moved and not special.is_timestamp(moved[0]):
+            moved.insert(0, start)
+        if moved and not special.is_timestamp(moved[-1]):
+            moved.append(end)
+        return moved
+
     def _has_timestamps(self, tokens: list[int]) -> bool:
         return any(self._tokenizer.special.is_timestamp(token) for token in tokens)
 
-    def _prompt_with_previous(self, previous: str, timed: bool, label_length: int) -> list[int]:
-        tokens = strip_timestamps(self.text_tokens(previous), self._tokenizer.special)
+    def _prompt_with_previous(self, previous: Sequence[str], timed: bool, label_length: int) -> list[int]:
+        said = [token for text in previous for token in self._encoded(text)]
+        tokens = strip_timestamps(said, self._tokenizer.special)
         plain = self._tokenizer.prompt(self._config.language, self._config.task, timed)
         room = DECODER_POSITIONS - len(plain) - label_length - 1  # one for <|startofprev|>
         tokens = tokens[max(0, len(tokens) - room) :] if room > 0 else []
@@ -209,6 +294,8 @@ def spoken_text(text: str) -> str:
     return strip_timestamp_text(SPECIAL_MARK.sub("", text)).strip()
 
 
-def sample_random(*, seed: int, epoch: int, index: int) -> np.random.Generator:
-    """Return the random numbers of one sample in one epoch, whichever thread or run asks."""
-    return np.random.default_rng([seed, epoch, index])
+def sample_random(*, seed: int, epoch: int, sample_id: str) -> np.random.Generator:
+    """Return the random numbers of one sample in one epoch, whichever thread, process or run asks."""
+    # Python's own hash differs from process to process.
+    digest = hashlib.blake2b(sample_id.encode(), digest_size=8).digest()
+    return np.random.default_rng([seed, epoch, int.from_bytes(digest, "little")])

@@ -1,6 +1,6 @@
 """Parquet files read as shards: one block is at most a row group."""
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass
 
 from flax_distil.data.shards import BLOCK_ROWS, Block, Cursor
@@ -18,7 +18,7 @@ class ParquetShard:
     name: str
     path: str
 
-    def blocks(self, cursor: Cursor | None = None) -> Iterator[Block]:
+    def blocks(self, cursor: Cursor | None = None) -> Generator[Block]:
         """Yield the rows from a cursor (row group, rows of it that were read, rows of the file) on."""
         import pyarrow
         import pyarrow.parquet

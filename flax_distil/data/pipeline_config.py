@@ -24,8 +24,10 @@ class PipelineConfig:
 
     Args:
         batch_size: Samples per batch of this process, over all its devices.
-        num_threads: Threads that decode audio; None takes the machine's cores, at most 16.
+        num_threads: Threads that decode audio; None takes the machine's cores, at most 16; 0 decodes in the
+            thread that makes the batches.
         prefetch_batches: Batches decoded ahead of the step that uses them.
+        shuffle_buffer_size: Rows of a stream that are shuffled, and joined, together.
         label_buckets: Target lengths that batches are padded to, ascending.
         shard_index: Which part of the samples this process reads, from 0.
         shard_count: Number of parts, one per process.
@@ -34,15 +36,17 @@ class PipelineConfig:
     batch_size: int
     num_threads: int | None = None
     prefetch_batches: int = 2
+    shuffle_buffer_size: int = 500
     label_buckets: tuple[int, ...] = LABEL_BUCKETS
     shard_index: int = 0
     shard_count: int = 1
 
     def __post_init__(self) -> None:
-        for name in ("batch_size", "num_threads", "prefetch_batches", "shard_count"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise InputError(f"{name} must be at least 1, got {value}")
+        for name in ("batch_size", "prefetch_batches", "shuffle_buffer_size", "shard_count"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.num_threads is not None and self.num_threads < 0:
+            raise InputError(f"num_threads must not be negative, got {self.num_threads}")
         if not 0 <= self.shard_index < self.shard_count:
             raise InputError(
                 f"shard_index must lie between 0 and {self.shard_count - 1}, got {self.shard_index}"
@@ -51,7 +55,7 @@ class PipelineConfig:
     @property
     def threads(self) -> int:
         """Threads that decode audio."""
-        return self.num_threads or min(16, os.cpu_count() or 1)
+        return min(16, os.cpu_count() or 1) if self.num_threads is None else self.num_threads
 
     @property
     def samples_ahead(self) -> int:

@@ -6,15 +6,22 @@ from typing import Any
 
 import numpy as np
 
-from flax_distil.audio import CHUNK_SECONDS, SAMPLING_RATE, AudioError, decode_audio, raw_format
+from flax_distil.audio import (
+    CHUNK_SECONDS,
+    SAMPLING_RATE,
+    AudioError,
+    audio_duration,
+    decode_audio,
+    raw_format,
+)
+from flax_distil.audio.decoding import TOO_LONG, UNREADABLE, LongAudioError
 from flax_distil.core import Float
 from flax_distil.data.rows import SpeechRow
 from flax_distil.data.speech_data import SpeechData
 
 NO_AUDIO = "without audio"
-UNREADABLE = "with unreadable audio"
+NO_SPEECH = "without speech"
 TOO_SHORT = "too short"
-TOO_LONG = "too long"
 NO_LABEL = "without label"
 LABEL_TOO_LONG = "with too long a label"
 
@@ -23,7 +30,7 @@ class SampleError(Exception):
     """Why one row gives no sample.
 
     Args:
-        kind: A few words to count by, one of the constants of this file.
+        kind: A few words to count by, one of the constants of this file or of ``audio/decoding.py``.
         reason: The whole reason, for the list at the end of a run.
     """
 
@@ -75,8 +82,12 @@ class DurationLimits:
                 TOO_SHORT, f"{seconds:.2f} s of audio: more than {self.min_seconds:g} s are needed"
             )
         if seconds > self.max_seconds or (seconds == self.max_seconds and not self.allow_max):
-            limit = "at most" if self.allow_max else "less than"
-            raise SampleError(TOO_LONG, f"{seconds:.2f} s of audio: {limit} {self.max_seconds:g} s are taken")
+            raise self.too_long(f"{seconds:.2f} s")
+
+    def too_long(self, length: str) -> SampleError:
+        """Return the error for a recording of a length such as ``"31.50 s"``."""
+        limit = "at most" if self.allow_max else "less than"
+        return SampleError(TOO_LONG, f"{length} of audio: {limit} {self.max_seconds:g} s are taken")
 
 
 def decode_row(row: SpeechRow, limits: DurationLimits) -> Sample:
@@ -85,10 +96,23 @@ def decode_row(row: SpeechRow, limits: DurationLimits) -> Sample:
     Raises:
         SampleError: if there is no audio, it cannot be decoded, or its duration is out of bounds.
     """
-    samples_W = _decode(row.audio)
+    samples_W = _decode(row.audio, limits)
     seconds = len(samples_W) / SAMPLING_RATE
     limits.check(seconds)
     return _sample(row, samples_W, seconds)
+
+
+def row_duration(row: SpeechRow) -> float:
+    """Measure the audio of a row, in seconds, by its header where that tells.
+
+    Raises:
+        SampleError: if there is no audio, or it cannot be read.
+    """
+    try:
+        source, format = encoded_audio(row.audio)
+        return audio_duration(source, format=format)
+    except AUDIO_ERRORS as error:
+        raise audio_failure(error) from error
 
 
 class SampleReader:
@@ -143,13 +167,33 @@ def _sample(row: SpeechRow, samples_W: Float[np.ndarray, " W"] | None, seconds: 
     )
 
 
-def _decode(audio: Mapping[str, Any] | None) -> Float[np.ndarray, " W"]:
+def _decode(audio: Mapping[str, Any] | None, limits: DurationLimits) -> Float[np.ndarray, " W"]:
+    try:
+        source, format = encoded_audio(audio)
+        return decode_audio(source, format=format, max_seconds=limits.max_seconds)
+    except LongAudioError as error:
+        raise limits.too_long(error.length) from error
+    except AUDIO_ERRORS as error:
+        raise audio_failure(error) from error
+
+
+AUDIO_ERRORS = (AudioError, OSError, ValueError, RuntimeError, LookupError)
+"""Wider than AudioError: no damaged file may end a run, whatever its decoder trips over."""
+
+
+def encoded_audio(audio: Mapping[str, Any] | None) -> tuple[str | bytes, str | None]:
+    """Return what decoders take of a row's audio: path or bytes, and the format where only the name tells.
+
+    Raises:
+        SampleError: if there is no audio.
+    """
     if audio is None or (audio["bytes"] is None and not audio["path"]):
         raise SampleError(NO_AUDIO, "the row has no audio")
-    try:
-        if audio["bytes"] is None:
-            return decode_audio(audio["path"])
-        return decode_audio(audio["bytes"], format=raw_format(audio["path"] or ""))
-    except (AudioError, OSError, ValueError, RuntimeError, LookupError) as error:
-        # Wider than AudioError: no damaged file may end a run, whatever its decoder trips over.
-        raise SampleError(UNREADABLE, str(error)) from error
+    if audio["bytes"] is None:
+        return audio["path"], None
+    return audio["bytes"], raw_format(audio["path"] or "")
+
+
+def audio_failure(error: Exception) -> SampleError:
+    """Say by what kind a failure to decode counts, one of :data:`AUDIO_ERRORS`."""
+    return SampleError(error.kind if isinstance(error, AudioError) else UNREADABLE, str(error))

@@ -1,6 +1,6 @@
 """Files of rows that are read from front to back, in blocks, from any place that was reached before."""
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
@@ -37,7 +37,7 @@ class Shard(Protocol):
     def name(self) -> str:
         """Short, and no other shard of the source has it."""
 
-    def blocks(self, cursor: Cursor | None = None) -> Iterator[Block]:
+    def blocks(self, cursor: Cursor | None = None) -> Generator[Block]:
         """Yield the blocks from a cursor on; from the beginning for None.
 
         Closing the iterator frees what it holds.

@@ -4,6 +4,10 @@ import threading
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
+from typing import Any
+
+REMEMBERED_SAMPLES = 10_000
+"""Most samples that are kept one by one: a few megabytes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -11,12 +15,14 @@ class SkippedSample:
     """One sample that was left out.
 
     Args:
-        index: Its row in the data set.
+        data_set: Short name of its data set.
+        index: Its row there; in a streamed one, within its shard's block.
         sample_id: Its stable name.
         kind: A few words to count by, such as ``"unreadable audio"``.
         reason: What exactly is wrong with this one.
     """
 
+    data_set: str = ""
     index: int
     sample_id: str
     kind: str
@@ -24,38 +30,59 @@ class SkippedSample:
 
 
 class SkippedSamples:
-    """Collects skipped samples from many threads; a sample met again is kept once."""
+    """Collects skipped samples from many threads; a sample met again (in the next epoch) counts once.
+
+    Memory is bounded, however long a stream runs: behind the first :data:`REMEMBERED_SAMPLES` a
+    sample is counted and forgotten, so one of those that comes again counts again.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._by_row: dict[tuple[str, int], SkippedSample] = {}
+        self._by_row: dict[tuple[str, str, int], SkippedSample] = {}
+        self._forgotten = Counter[str]()
 
     def __len__(self) -> int:
-        return len(self._by_row)
+        return len(self._by_row) + self._forgotten.total()
 
     @classmethod
-    def joined(cls, parts: Iterable[Iterable[SkippedSample]]) -> "SkippedSamples":
-        """Return what several processes skipped."""
+    def joined(cls, states: Iterable[dict[str, Any]]) -> "SkippedSamples":
+        """Return what several processes, or earlier parts of a run, skipped.
+
+        Args:
+            states: What :meth:`get_state` gave each.
+        """
         joined = cls()
-        for part in parts:
-            for sample in part:
-                joined.add(**asdict(sample))
+        for state in states:
+            for sample in state["samples"]:
+                joined.add(**sample)
+            joined._forgotten.update(state["forgotten"])
         return joined
 
-    def add(self, *, index: int, sample_id: str, kind: str, reason: str) -> None:
-        """Record one sample; later records of the same row (the next epoch) are ignored."""
-        sample = SkippedSample(index=index, sample_id=sample_id, kind=kind, reason=reason)
+    def get_state(self) -> dict[str, Any]:
+        """Return all there is, as JSON takes it."""
+        samples = self.samples()
+        return {"samples": [asdict(sample) for sample in samples], "forgotten": dict(self._forgotten)}
+
+    def add(self, *, data_set: str = "", index: int, sample_id: str, kind: str, reason: str) -> None:
+        """Record one sample; later records of the same row are ignored."""
+        sample = SkippedSample(data_set=data_set, index=index, sample_id=sample_id, kind=kind, reason=reason)
+        row = (data_set, sample_id, index)
         with self._lock:
-            self._by_row.setdefault((sample_id, index), sample)
+            if row in self._by_row or len(self._by_row) < REMEMBERED_SAMPLES:
+                self._by_row.setdefault(row, sample)
+            else:
+                self._forgotten[kind] += 1
 
     def samples(self) -> list[SkippedSample]:
-        """Return what was skipped so far, in order of row number."""
+        """Return what was skipped so far and is remembered, in order of data set and row number."""
         with self._lock:
-            return sorted(self._by_row.values(), key=lambda sample: (sample.index, sample.sample_id))
+            samples = list(self._by_row.values())
+        return sorted(samples, key=lambda sample: (sample.data_set, sample.index, sample.sample_id))
 
     def counts(self) -> dict[str, int]:
         """Return the number of skipped samples of each kind, the most frequent first."""
-        return dict(Counter(sample.kind for sample in self.samples()).most_common())
+        counts = Counter(sample.kind for sample in self.samples())
+        return dict((counts + self._forgotten).most_common())
 
     def report(self, *, limit: int = 20) -> str:
         """Return lines to print at the end of a run: counts by kind, then each sample.
@@ -66,12 +93,12 @@ class SkippedSamples:
         Returns:
             The text, or ``""`` when nothing was skipped.
         """
-        samples = self.samples()
+        samples, total = self.samples(), len(self)
         if not samples:
             return ""
         counts = ", ".join(f"{count} {kind}" for kind, count in self.counts().items())
-        lines = [f"skipped {len(samples)} samples: {counts}"]
+        lines = [f"skipped {total} samples: {counts}"]
         lines += [f"  {sample.sample_id}: {sample.reason}" for sample in samples[:limit]]
-        if len(samples) > limit:
-            lines.append(f"  and {len(samples) - limit} more")
+        if total > limit:
+            lines.append(f"  and {total - limit} more")
         return "\n".join(lines)

@@ -87,6 +87,10 @@ class SpeechData:
         """Return one row with its encoded audio."""
         return self._row(index, self.table[index])
 
+    def rows(self) -> list[SpeechRow]:
+        """Return every row with its encoded audio: for small tables."""
+        return [self._row(index, values) for index, values in enumerate(self.table.to_list())]
+
     def rows_without_audio(self) -> Iterator[SpeechRow]:
         """Yield every row, in order, without reading its audio."""
         return (self._row(index, values) for index, values in enumerate(self.without_audio().table))

@@ -1,7 +1,7 @@
 """A data set that is read from front to back: shards of rows, never all of them at once."""
 
-import dataclasses
-from collections.abc import Iterator
+from collections.abc import Generator
+from contextlib import closing
 from dataclasses import dataclass
 
 from flax_distil.core import InputError
@@ -30,7 +30,7 @@ class SpeechStream:
     label_column: str | None = None
     speaker_column: str | None = None
 
-    def blocks(self, shard: int, cursor: Cursor | None = None) -> Iterator[tuple[SpeechData, Cursor | None]]:
+    def blocks(self, shard: int, cursor: Cursor | None = None) -> Generator[tuple[SpeechData, Cursor | None]]:
         """Yield the blocks of a shard from a cursor on, each with the cursor behind it (None at the end).
 
         Args:
@@ -43,18 +43,19 @@ class SpeechStream:
         import datasets
 
         source = self.shards[shard]
-        for block in source.blocks(cursor):
-            data = speech_data(
-                datasets.Dataset(block.table),
-                name=self.name,
-                audio_column=self.audio_column,
-                text_column=self.text_column,
-                label_column=self.label_column,
-                speaker_column=self.speaker_column,
-                id_prefix=source.name,
-                first_row=block.first_row,
-            )
-            yield data, block.after
+        with closing(source.blocks(cursor)) as blocks:
+            for block in blocks:
+                data = speech_data(
+                    datasets.Dataset(block.table),
+                    name=self.name,
+                    audio_column=self.audio_column,
+                    text_column=self.text_column,
+                    label_column=self.label_column,
+                    speaker_column=self.speaker_column,
+                    id_prefix=source.name,
+                    first_row=block.first_row,
+                )
+                yield data, block.after
 
     def first_rows(self) -> SpeechData:
         """Return the first block: what tells columns and their types.
@@ -63,10 +64,7 @@ class SpeechStream:
             InputError: if there are no rows, or a column does not exist.
         """
         for shard in range(len(self.shards)):
-            for data, _ in self.blocks(shard):
-                return data
+            with closing(self.blocks(shard)) as blocks:
+                for data, _ in blocks:
+                    return data
         raise InputError(f"data set {self.name!r} has no rows in its {len(self.shards)} files")
-
-    def take(self, shards: tuple[Shard, ...]) -> "SpeechStream":
-        """Return the same data set with other shards."""
-        return dataclasses.replace(self, shards=shards)

@@ -1,129 +1,142 @@
-"""An endless, shuffled, resumable stream of training batches.
+"""An endless, shuffled, resumable stream of training batches, from tables and streams alike.
 
-The stream runs on over the ends of epochs, so no sample is lost to a last partial batch: within
-any ``samples_per_epoch`` draws that start at an epoch's beginning every row comes up once. Its
-position is one number, so resuming decodes nothing that was already used.
-
-Several processes share the stream, each taking every so-many-th place::
-
-    epoch     0                   1
-    place     0   1   2   3   4   5   6   7   8   9
-    process   0   1   0   1   0   1   0   1   0   1
-
-so that what all of them drew together is what one process would have drawn, whatever the number
-of rows.
+It runs on over the ends of epochs, so no sample is lost to a last partial batch. Its position is
+a few numbers (see :mod:`flax_distil.data.draws`), so resuming decodes nothing that was used before.
 """
 
-import hashlib
+import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import grain
 import numpy as np
 
 from flax_distil.core import InputError
-from flax_distil.data.batches import Batch, LabelledSample, check_buckets, collate
-from flax_distil.data.labels import DECODER_POSITIONS, LabelBuilder, sample_random
+from flax_distil.data.batches import Batch, LabelledSample, check_buckets, collate, smallest_bucket
+from flax_distil.data.draws import (
+    Draw,
+    DrawIterator,
+    MixedDraws,
+    NoSampleError,
+    StreamDraws,
+    StreamRows,
+    TableDraws,
+)
+from flax_distil.data.drop_report import DropReport
+from flax_distil.data.labels import DECODER_POSITIONS, sample_random
+from flax_distil.data.packed_audio import decode_pack
+from flax_distil.data.packing import PackedRows
+from flax_distil.data.parallel_map import ParallelMap
 from flax_distil.data.pipeline_config import NeedsAudio, PipelineConfig
-from flax_distil.data.samples import DurationLimits, SampleError, SampleReader
+from flax_distil.data.samples import DurationLimits, SampleError, SampleReader, decode_row
 from flax_distil.data.skipped import SkippedSamples
-from flax_distil.data.speech_data import SpeechData, require_columns
-
-if TYPE_CHECKING:
-    import grain
+from flax_distil.data.training_sources import StreamSource, TableSource, TrainingSource, skip
 
 
 class TrainingPipeline:
     """Batches of decoded audio and labels, for ever.
 
-    Each batch is what :func:`flax_distil.data.batches.collate` makes, with labels, all rows
-    valid, and ``epoch``: how many whole passes were made before its first sample.
+    Each batch is what :func:`flax_distil.data.batches.collate` makes, its audio as 16-bit integers,
+    with labels, all rows valid, and
 
-    A row without readable audio or usable label is skipped, its place taken by the next one.
-    Whether that happens depends on the row alone, never on the run, so that a resumed run sees
+    ==============  ===========  ==================================================================
+    ``source_B``    int32 [B]    number of the data set
+    ``epoch``       int          passes that had been made over the data set of the first sample
+    ==============  ===========  ==================================================================
+
+    Tables without weights are put one after the other, and every sample comes once in an epoch.
+    Otherwise data sets are mixed in the proportions of their weights.
+
+    A sample without readable audio or usable label is skipped, its place taken by the next one.
+    Whether that happens depends on the sample alone, never on the run, so that a resumed run sees
     the batches that an uninterrupted one would have. With several shards, the next place of the
     same shard is taken; the others do not notice.
 
     Args:
-        data: The training set, filtered.
-        labels: Makes the labels.
+        sources: The data sets.
         config: Batch size, threads and shard.
         seed: Decides on order, timestamps and prompts.
         shuffle: False keeps the order of rows.
-        min_duration_seconds: Recordings must be longer.
-        max_duration_seconds: Recordings must be shorter.
-        previous_column: Column of the text before each row, for prompts.
-        needs_audio: Called for each row before its audio is decoded, from any thread.
+        restart: Where data sets are mixed: begin anew with all of them when the first is exhausted.
+        limits: Which recordings are taken; by default those of at most 30 s.
+        needs_audio: Called for each sample of a single table before it is decoded, from any thread.
         skipped: Where skipped rows are recorded.
 
     Raises:
-        InputError: if a column is missing or the buckets do not hold the labels.
+        InputError: if the buckets do not hold the labels, or a stream has fewer files than there are shards.
     """
 
     def __init__(
         self,
-        data: SpeechData,
-        labels: LabelBuilder,
+        sources: Sequence[TrainingSource],
         config: PipelineConfig,
         *,
         seed: int,
         shuffle: bool = True,
-        min_duration_seconds: float = 0.0,
-        max_duration_seconds: float = 30.0,
-        previous_column: str | None = None,
+        restart: bool = True,
+        limits: DurationLimits | None = None,
         needs_audio: NeedsAudio | None = None,
         skipped: SkippedSamples | None = None,
     ):
-        require_columns(data.table, [previous_column] if previous_column else [], name=data.name)
-        check_buckets(
-            config.label_buckets, longest=DECODER_POSITIONS if previous_column else labels.max_label_length
-        )
+        for source in sources:
+            longest = DECODER_POSITIONS if source.gives_prompts else source.labels.max_label_length
+            check_buckets(config.label_buckets, longest=longest)
         self.skipped = SkippedSamples() if skipped is None else skipped
-        self._config, self._labels, self._seed, self._shuffle = config, labels, seed, shuffle
-        self._needs_audio = needs_audio or (lambda index: True)
-        self._previous: Sequence[str | None] = (
-            data.column(previous_column) if previous_column else [None] * len(data)
-        )
-        self._reader = SampleReader(
-            data,
-            DurationLimits(
-                min_seconds=min_duration_seconds, max_seconds=max_duration_seconds, allow_max=False
-            ),
-        )
-        self._name = data.name
-        self._rows = len(data)
-        self._shard, self._shards = config.shard_index, config.shard_count
-        # Unshuffled, a shard comes back to the same rows in every epoch, perhaps to a part of them only.
-        self._reachable = self._rows if shuffle else self._rows // math.gcd(self._rows, self._shards)
-        # A prompt fills what its label leaves of the decoder's positions: the last bucket holds both.
-        self._buckets = (
-            config.label_buckets[-1:]
-            if previous_column and self._shards > 1
-            else config.buckets_for(data, labels, range(self._rows))
-        )
-        self._fingerprint = hashlib.blake2b("\0".join(data.ids()).encode(), digest_size=16).hexdigest()
-        self._rejected: set[int] = set()
+        self.drawn = np.zeros(len(sources), np.int64)
+        """Samples handed out of each data set, since the beginning of the first run."""
+        self._sources, self._config = sources, config
+        self._seed, self._shuffle, self._restart = seed, shuffle, restart
+        self._limits = limits or DurationLimits()
+        self._needs_audio = needs_audio or (lambda number: True)
+        self._buckets = self._label_buckets()
+        self._fingerprint = "-".join(source.fingerprint() for source in sources)
+        # Of streams nobody knows.
+        self._sizes = [len(source) if isinstance(source, TableSource) else 0 for source in sources]
+        self._in_a_row = all(self._sizes) and all(source.weight is None for source in sources)
+        self._rejected: list[set[int]] = [set() for _ in sources]
+        self._streams: list[StreamDraws] = []
+        if needs_audio is not None:
+            (table,) = sources
+            assert isinstance(table, TableSource)
+            self._reader = SampleReader(table.data, self._limits)
         self._iterator = self._open()
-
-    @property
-    def samples_per_epoch(self) -> int:
-        """Rows of the data set, those counted that turn out to be unusable."""
-        return self._rows
 
     def __iter__(self) -> "TrainingPipeline":
         return self
 
     def __next__(self) -> Batch:
-        batch: Batch = next(self._iterator)
+        try:
+            batch: Batch = next(self._iterator)
+        except NoSampleError as error:
+            names = "+".join(source.name for source in self._sources)
+            raise InputError(
+                f"no sample of data set {names!r} is left in a whole pass over it: loosen the filters"
+            ) from error
+        self.drawn += np.bincount(batch["source_B"], minlength=len(self.drawn))
         return batch
+
+    def proportions(self) -> str:
+        """Return one line: how many samples of each data set were handed out, and their share."""
+        total = max(1, int(self.drawn.sum()))
+        parts = (
+            f"{source.name} {count} ({count / total:.1%})"
+            for source, count in zip(self._sources, self.drawn, strict=True)
+        )
+        return "samples drawn: " + ", ".join(parts)
+
+    def dropped(self) -> DropReport:
+        """Return what the filters dropped of streamed data sets in the first pass over them."""
+        return DropReport.joined(stream.dropped.get_state() for stream in self._streams)
 
     def get_state(self) -> dict[str, Any]:
         """Return the position after the last batch handed out, as JSON takes it."""
         return {
             **self._identity(),
-            "shard_count": self._shards,
-            "shard_index": self._shard,
+            "shard_count": self._config.shard_count,
+            "shard_index": self._config.shard_index,
+            "drawn": self.drawn.tolist(),
             "iterator": self._iterator.get_state(),
         }
 
@@ -133,15 +146,16 @@ class TrainingPipeline:
         The batch size and the number of threads may differ.
 
         Raises:
-            InputError: if the state is of another data set, seed or order, or of another shard.
+            InputError: if the state is of other data, another seed or order, or of another shard.
         """
         self._check_shard(state)
         for key, value in self._identity().items():
             if state.get(key) != value:
                 raise InputError(
                     f"cannot resume: the training data's {key} was {state.get(key)!r} and is {value!r}; "
-                    "use the data set, filters and seed of the interrupted run"
+                    "use the data sets, filters and seed of the interrupted run"
                 )
+        self.drawn = np.array(state["drawn"], np.int64)
         self._iterator.set_state(state["iterator"])
 
     def close(self) -> None:
@@ -149,76 +163,146 @@ class TrainingPipeline:
         self._iterator.close()
 
     def _check_shard(self, state: dict[str, Any]) -> None:
-        shards, shard = state.get("shard_count", 1), state.get("shard_index", 0)
-        if shards != self._shards:
+        shards, shard = state["shard_count"], state["shard_index"]
+        if shards != self._config.shard_count:
             raise InputError(
                 f"cannot resume: the interrupted run read its training data in {shards} process(es) and "
-                f"this one has {self._shards}: start as many processes as then"
+                f"this one has {self._config.shard_count}: start as many processes as then"
             )
-        if shard != self._shard:
+        if shard != self._config.shard_index:
             raise InputError(
                 f"cannot resume: this position in the training data is that of process {shard}, not of "
-                f"process {self._shard}: give every process its own"
+                f"process {self._config.shard_index}: give every process its own"
             )
 
     def _identity(self) -> dict[str, Any]:
         """Return what must be equal for a position to mean the same sample."""
         return {
-            "rows": self._rows,
+            "samples": "+".join(str(size) for size in self._sizes),
             "fingerprint": self._fingerprint,
             "seed": self._seed,
             "shuffle": self._shuffle,
+            "weights": [source.weight for source in self._sources],
+            "restart": self._restart,
+            "shuffle_buffer_size": self._config.shuffle_buffer_size,
         }
 
-    def _open(self) -> "grain.DatasetIterator[Batch]":
-        import grain
+    def _label_buckets(self) -> tuple[int, ...]:
+        """Return the buckets that batches choose from: with several shards one, the same in all."""
+        if self._config.shard_count == 1:
+            return self._config.label_buckets
+        longest = 0
+        for source in self._sources:
+            if source.gives_prompts:  # a prompt fills what its label leaves of the decoder's positions
+                return self._config.label_buckets[-1:]
+            if isinstance(source, TableSource) and source.packs is None:
+                longest = max(longest, source.labels.longest(source.data.labels()))
+            else:
+                longest = max(longest, source.labels.max_label_length)
+        return (smallest_bucket(longest, self._config.label_buckets),)
 
-        stream = grain.MapDataset.range(self._rows)
-        if self._shuffle:
-            # grain adds the epoch's number to the seed: without hashing, neighbouring seeds would
-            # give each other's epochs.
-            stream = stream.shuffle(int(np.random.SeedSequence(self._seed).generate_state(1)[0]))
-        samples = stream.repeat()[self._shard :: self._shards].map_with_index(self._load)
-        batches = samples.to_iter_dataset(
-            grain.ReadOptions(
-                num_threads=self._config.threads, prefetch_buffer_size=self._config.samples_ahead
-            )
-        ).batch(self._config.batch_size, drop_remainder=True, batch_fn=self._collate)
+    def _open(self) -> "grain.DatasetIterator[Batch]":
+        batches = _Samples(self._samples).batch(
+            self._config.batch_size, drop_remainder=True, batch_fn=self._collate
+        )
         return iter(grain.experimental.ThreadPrefetchIterDataset(batches, prefetch_buffer_size=1))
 
-    def _load(self, position: int, index: int) -> LabelledSample | None:
-        """Make the sample at a position of this shard; None (left out by grain) if its row is unusable."""
-        index = int(index)
-        if index in self._rejected:
-            return None
-        epoch = (self._shard + position * self._shards) // self._rows
-        random = sample_random(seed=self._seed, epoch=epoch, index=index)
-        try:
-            sample = self._reader.read(index, load_audio=self._needs_audio(index))
-            label = self._labels.build(sample.label, previous=self._previous[index], random=random)
-        except SampleError as error:
-            self._reject(index, error)
-            return None
-        return LabelledSample(sample=sample, label=label, epoch=epoch)
-
-    def _reject(self, index: int, error: SampleError) -> None:
-        self.skipped.add(
-            index=index, sample_id=self._reader.sample_id(index), kind=error.kind, reason=error.reason
+    def _samples(self) -> "grain.DatasetIterator[LabelledSample]":
+        return ParallelMap(
+            self._draws(), self._load, threads=self._config.threads, ahead=self._config.samples_ahead
         )
-        self._rejected.add(index)
-        if len(self._rejected) == self._reachable:
-            # Without this the stream would look for a usable row for ever.
+
+    def _draws(self) -> DrawIterator:
+        seed = self._seed if self._shuffle else None
+        shard = {"shard_index": self._config.shard_index, "shard_count": self._config.shard_count}
+        if self._in_a_row:
+            return TableDraws(self._sizes, seed=seed, **shard)
+        parents: list[DrawIterator] = []
+        for number, source in enumerate(self._sources):
+            if isinstance(source, TableSource):
+                parents.append(TableDraws([len(source)], first_source=number, seed=seed, **shard))
+            else:
+                draws = StreamDraws(
+                    number,
+                    StreamRows(source.stream, seed=seed, **shard),
+                    make=partial(source.samples, skipped=self.skipped),
+                    window_size=self._config.shuffle_buffer_size,
+                    seed=seed,
+                )
+                self._streams.append(draws)
+                parents.append(draws)
+        weights = [1.0 if source.weight is None else source.weight for source in self._sources]
+        return parents[0] if len(parents) == 1 else MixedDraws(parents, weights, restart=self._restart)
+
+    def _load(self, draw: Draw) -> LabelledSample | None:
+        """Make a drawn sample; None (left out) if nothing of it is usable."""
+        source = self._sources[draw.source]
+        if isinstance(source, StreamSource):
+            assert draw.rows is not None
+            return self._made(draw, draw.rows)
+        if draw.number in self._rejected[draw.source]:
+            return None
+        load_audio = self._needs_audio(draw.number)
+        made = self._made(draw, source.read(draw.number, load_audio=load_audio), load_audio=load_audio)
+        if made is None:
+            self._reject(draw)
+        return made
+
+    def _made(self, draw: Draw, packed: PackedRows, *, load_audio: bool = True) -> LabelledSample | None:
+        source, first = self._sources[draw.source], packed.rows[0]
+        random = sample_random(seed=self._seed, epoch=draw.epoch, sample_id=first.sample_id)
+        try:
+            if len(packed.rows) > 1:
+                joined = decode_pack(packed.rows, self._limits, partial(skip, self.skipped, source.name))
+                if joined is None:
+                    return None
+                sample = dataclasses.replace(joined.sample, index=draw.number)
+                label = source.labels.build_joined(joined.parts, previous=packed.previous, random=random)
+            else:
+                sample = (
+                    decode_row(first, self._limits)
+                    if load_audio
+                    else self._reader.read(draw.number, load_audio=False)
+                )
+                label = source.labels.build(first.label, previous=packed.previous, random=random)
+        except SampleError as error:
+            skip(self.skipped, source.name, first, error)
+            return None
+        return LabelledSample(sample=sample, label=label, source=draw.source, epoch=draw.epoch)
+
+    def _reject(self, draw: Draw) -> None:
+        """Remember a sample of a table that is not tried again; end the run if it was the last."""
+        self._rejected[draw.source].add(draw.number)
+        numbers = range(len(self._sources)) if self._in_a_row else [draw.source]
+        samples = sum(self._sizes[number] for number in numbers)
+        # Unshuffled, a shard comes back to the same places in every epoch, perhaps to a part of them only.
+        reachable = samples if self._shuffle else samples // math.gcd(samples, self._config.shard_count)
+        if sum(len(self._rejected[number]) for number in numbers) == reachable:
+            names = "+".join(self._sources[number].name for number in numbers)
+            part = "" if reachable == samples else " that this process reads"
             raise InputError(
-                f"none of the {self._reachable} samples of data set {self._name!r}"
-                f"{'' if self._reachable == self._rows else ' that this process reads'} can be used: "
-                f"{error.reason}"
+                f"none of the {reachable} samples of data set {names!r}{part} can be used: "
+                f"{self.skipped.samples()[-1].reason}"
             )
 
     def _collate(self, samples: Sequence[LabelledSample]) -> Batch:
-        join = partial(
-            collate,
+        batch = collate(
+            samples,
             batch_size=self._config.batch_size,
-            pad_token=self._labels.pad_token,
+            pad_token=self._sources[0].labels.pad_token,
             buckets=self._buckets,
+            audio_dtype=np.dtype(np.int16),
         )
-        return {**join(samples), "epoch": samples[0].epoch}
+        source_B = np.array([sample.source for sample in samples], np.int32)
+        return {**batch, "source_B": source_B, "epoch": samples[0].epoch}
+
+
+class _Samples(grain.IterDataset[LabelledSample]):
+    """An iterator of ours, as grain takes it."""
+
+    def __init__(self, make: Callable[[], "grain.DatasetIterator[LabelledSample]"]):
+        super().__init__()
+        self._make = make
+
+    def __iter__(self) -> "grain.DatasetIterator[LabelledSample]":
+        return self._make()

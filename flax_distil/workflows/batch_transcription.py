@@ -126,7 +126,7 @@ class BatchTranscriber:
                 found += collected
                 bar.update(len(collected))
         seconds = time.perf_counter() - start
-        own = found, seconds, _with_remedies(pipeline.skipped, data).samples()
+        own = found, seconds, _with_remedies(pipeline.skipped, data).get_state()
         # By slice: processes of one tensor group transcribed the same rows.
         parts = dict(gather_objects((self._runner.shard_index, own))).values()
         found = sorted((row for part in parts for row in part[0]), key=lambda row: row[0])

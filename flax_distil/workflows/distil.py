@@ -91,7 +91,7 @@ def run_distillation(config: DistilConfig) -> DistilResult:
         folder / CHECKPOINTS_NAME, save_total_limit=config.save_total_limit
     ) as checkpoints:
         state, evaluation = run.train(checkpoints)
-    skipped = SkippedSamples.joined(gather_objects(data.skipped.samples()))
+    skipped = SkippedSamples.joined(gather_objects(data.skipped.get_state()))
     if skipped and leads:
         log.warning("%s", skipped.report())
     trained = runner.fetch(state.params)

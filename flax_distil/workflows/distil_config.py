@@ -6,16 +6,16 @@ from pathlib import Path
 import jax
 
 from flax_distil.core import InputError
-from flax_distil.data import FilterConfig, LabelConfig
 from flax_distil.distillation import PRECISIONS, Freezing, LossWeights, OptimiserConfig
 from flax_distil.model import ComputeOptions
 from flax_distil.weights import EXPORT_DTYPES
 from flax_distil.workflows.parallel_config import ParallelConfig
+from flax_distil.workflows.training_data_config import TrainingDataConfig
 from flax_distil.workflows.transcription_config import check_positive
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class DistilConfig(ParallelConfig):
+class DistilConfig(TrainingDataConfig, ParallelConfig):
     """Distil a Whisper teacher into a student, or fine-tune a model on labels alone.
 
     Attributes:
@@ -24,31 +24,10 @@ class DistilConfig(ParallelConfig):
         student_encoder_layers: Encoder layers of a student made here; by default all.
         student_decoder_layers: Decoder layers of a student made here, maximally spaced; by default 2.
         student_decoder_layer_indices: The teacher's decoder layers to copy, instead of a number.
-        train_dataset_name: Training data: Hub id, save_to_disk folder, audio folder, Parquet or
-            JSONL file; several joined by +.
-        train_dataset_config_name: Configuration of the training data.
-        train_split_name: Split of the training data.
         eval_dataset_name: Evaluation data; several joined by +. By default nothing is evaluated.
         eval_dataset_config_name: Configuration of the evaluation data.
         eval_split_name: Split of the evaluation data.
-        audio_column_name: Column of recordings.
-        text_column_name: Column of reference texts, of training and evaluation data.
-        label_column_name: Column of pseudo-labels to train on; an empty name trains on the references.
-        max_train_samples: Use only this many training samples.
         max_eval_samples: Use only this many samples of each evaluation set.
-        dataset_cache_dir: Where data sets are downloaded to and converted.
-        language: Language of the speech, name or code; needed by multilingual models.
-        task: transcribe or translate.
-        wer_threshold: Keep a training sample only if its pseudo-label's word error rate is below
-            this many percent (10 in the paper); by default none is dropped.
-        min_duration_in_seconds: Training recordings must be longer.
-        max_duration_in_seconds: Training recordings must be shorter; at most 30.
-        min_avg_logprob: Keep a training sample only from this average log-probability of the teacher on.
-        max_compression_ratio: Keep a training sample only up to this compression ratio of its label.
-        max_no_speech_prob: Keep a training sample only up to this probability of no speech.
-        max_label_length: Longest label in tokens; training samples above are dropped and counted.
-        timestamp_probability: How often a label that has timestamps keeps them.
-        round_timestamps: Round timestamps to tenths of a second.
         per_device_train_batch_size: Training samples per device and micro-batch.
         per_device_eval_batch_size: Evaluation samples per device.
         gradient_accumulation_steps: Micro-batches per optimiser update.
@@ -110,29 +89,10 @@ class DistilConfig(ParallelConfig):
     student_encoder_layers: int | None = None
     student_decoder_layers: int | None = None
     student_decoder_layer_indices: list[int] | None = None
-    train_dataset_name: str
-    train_dataset_config_name: str | None = None
-    train_split_name: str | None = None
     eval_dataset_name: str | None = None
     eval_dataset_config_name: str | None = None
     eval_split_name: str | None = None
-    audio_column_name: str = "audio"
-    text_column_name: str | None = "text"
-    label_column_name: str = "whisper_transcript"
-    max_train_samples: int | None = None
     max_eval_samples: int | None = None
-    dataset_cache_dir: str | None = None
-    language: str | None = None
-    task: str = "transcribe"
-    wer_threshold: float | None = None
-    min_duration_in_seconds: float = 0.0
-    max_duration_in_seconds: float = 30.0
-    min_avg_logprob: float | None = None
-    max_compression_ratio: float | None = None
-    max_no_speech_prob: float | None = None
-    max_label_length: int = 256
-    timestamp_probability: float = 0.2
-    round_timestamps: bool = False
     per_device_train_batch_size: int = 16
     per_device_eval_batch_size: int = 16
     gradient_accumulation_steps: int = 1
@@ -180,6 +140,7 @@ class DistilConfig(ParallelConfig):
     dry_run: bool = False
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.precision not in PRECISIONS:
             raise InputError(f"precision {self.precision!r} is unknown: expected {', '.join(PRECISIONS)}")
         if self.export_dtype not in EXPORT_DTYPES:
@@ -190,7 +151,7 @@ class DistilConfig(ParallelConfig):
         self._check_counts()
         self._check_combinations()
         # The rooms' own settings check the rest of the values.
-        _ = self.freezing, self.loss_weights, self.filters, self.labels, self.compute
+        _ = self.freezing, self.loss_weights, self.compute
         _ = self.mesh_shape, self.teacher_axes
         if self.teacher_dtype is not None:
             ComputeOptions(dtype=self.teacher_dtype)
@@ -226,7 +187,7 @@ class DistilConfig(ParallelConfig):
             self,
             "per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps",
             "logging_steps", "eval_steps", "save_steps", "max_steps", "generation_max_length",
-            "max_train_samples", "max_eval_samples", "save_total_limit", "student_encoder_layers",
+            "max_eval_samples", "save_total_limit", "student_encoder_layers",
             "student_decoder_layers", "dataloader_num_workers",
         )  # fmt: skip
         if self.num_train_epochs <= 0:
@@ -272,29 +233,6 @@ class DistilConfig(ParallelConfig):
     def uses_teacher(self) -> bool:
         """Whether the teacher takes part in the loss, not only in the initialisation."""
         return self.loss_weights.kl > 0 or self.mse_weight > 0
-
-    @property
-    def filters(self) -> FilterConfig:
-        """Filters of the training set."""
-        return FilterConfig(
-            wer_threshold=self.wer_threshold,
-            min_duration_in_seconds=self.min_duration_in_seconds,
-            max_duration_in_seconds=self.max_duration_in_seconds,
-            min_avg_logprob=self.min_avg_logprob,
-            max_compression_ratio=self.max_compression_ratio,
-            max_no_speech_prob=self.max_no_speech_prob,
-        )
-
-    @property
-    def labels(self) -> LabelConfig:
-        """How texts become labels."""
-        return LabelConfig(
-            language=self.language,
-            task=self.task,
-            timestamp_probability=self.timestamp_probability,
-            round_timestamps=self.round_timestamps,
-            max_label_length=self.max_label_length,
-        )
 
     @property
     def compute(self) -> ComputeOptions:

@@ -13,6 +13,7 @@ from flax_distil.data import (
     EncoderStateCache,
     LabelBuilder,
     PipelineConfig,
+    RowFilter,
     SkippedSamples,
     SpeechData,
     TrainingPipeline,
@@ -75,13 +76,7 @@ def load_data(config: DistilConfig, tokenizer: WhisperTokenizer) -> DistilData:
             cache_dir=config.dataset_cache_dir,
         )
     spoken = config.language or (None if tokenizer.special.is_multilingual else "en")
-    kept = filter_rows(
-        train,
-        config.filters,
-        normalise=normaliser(spoken),
-        label_length=labels.length,
-        max_label_length=config.max_label_length,
-    )
+    kept = filter_rows(train, RowFilter(train, config.filters, normalise=normaliser(spoken), labels=labels))
     log.info("training data: %s", kept.summary())
     return DistilData(train=train.select(kept.kept.tolist()), evaluation=evaluation, labels=labels)
 

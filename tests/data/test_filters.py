@@ -3,7 +3,15 @@
 import pytest
 
 from flax_distil.core import InputError
-from flax_distil.data import FilterConfig, LabelBuilder, LabelConfig, SpeechData, filter_rows
+from flax_distil.data import (
+    FilterConfig,
+    FilterResult,
+    LabelBuilder,
+    LabelConfig,
+    RowFilter,
+    SpeechData,
+    filter_rows,
+)
 from flax_distil.text import normaliser
 
 
@@ -14,8 +22,15 @@ def with_labels(speech: SpeechData, references: list[str | None], labels: list[s
     return SpeechData(name="prompts", table=data.table, text_column="text", label_column="whisper_transcript")
 
 
+def filtered(
+    data: SpeechData, language: str = "en", labels: LabelBuilder | None = None, **config: float
+) -> FilterResult:
+    row_filter = RowFilter(data, FilterConfig(**config), normalise=normaliser(language), labels=labels)
+    return filter_rows(data, row_filter)
+
+
 def kept(data: SpeechData, **config: float) -> list[int]:
-    return filter_rows(data, FilterConfig(**config), normalise=normaliser("en")).kept.tolist()
+    return filtered(data, **config).kept.tolist()
 
 
 def test_rows_stay_below_the_wer_threshold_and_go_at_it(speech):
@@ -32,7 +47,7 @@ def test_rows_stay_below_the_wer_threshold_and_go_at_it(speech):
             "<|0.00|> Hello<|0.50|><|0.50|> there.<|1.00|>",
         ],
     )
-    result = filter_rows(data, FilterConfig(wer_threshold=20.0), normalise=normaliser("en"))
+    result = filtered(data, wer_threshold=20.0)
     # WER: 0, 10, 20 (not below 20), two references with nothing to compare with, 0.
     assert result.kept.tolist() == [0, 1, 5]
     assert result.dropped == {"with an empty reference": 2, "above the WER threshold": 1}
@@ -50,7 +65,7 @@ def test_hallucinated_insertions_count_as_errors(speech):
 def test_the_filter_compares_in_the_language_of_the_texts(speech):
     data = with_labels(speech, ["colour", "colour"], ["color", "colour"])
     assert kept(data, wer_threshold=10.0) == [0, 1]  # English spelling is one
-    french = filter_rows(data, FilterConfig(wer_threshold=10.0), normalise=normaliser("fr"))
+    french = filtered(data, "fr", wer_threshold=10.0)
     assert french.kept.tolist() == [1]
 
 
@@ -63,13 +78,7 @@ def test_durations_must_lie_strictly_within_the_bounds(speech):
 def test_long_and_missing_labels_are_dropped_and_counted(speech, english_tokenizer):
     builder = LabelBuilder(english_tokenizer, LabelConfig(max_label_length=5))
     data = with_labels(speech, ["x"] * 3, [" Hello world.", " Hello big world.", None])
-    result = filter_rows(
-        data,
-        FilterConfig(),
-        normalise=normaliser("en"),
-        label_length=builder.length,
-        max_label_length=builder.max_label_length,
-    )
+    result = filtered(data, labels=builder)
     assert result.kept.tolist() == [0]
     assert result.dropped == {"with too long a label": 1, "without label": 1}
 

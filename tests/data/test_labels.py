@@ -13,7 +13,7 @@ BEFORE = [7413, 13]
 
 
 def random() -> np.random.Generator:
-    return sample_random(seed=0, epoch=0, index=0)
+    return sample_random(seed=0, epoch=0, sample_id="a")
 
 
 def test_a_plain_label_learns_everything_after_the_start(english_tokenizer):
@@ -86,7 +86,7 @@ def test_timestamps_are_kept_or_stripped_as_probability_says(english_tokenizer):
 def test_the_share_of_timestamped_labels_is_the_probability(english_tokenizer):
     builder = LabelBuilder(english_tokenizer, LabelConfig(timestamp_probability=0.2))
     kept = [
-        builder.build(TIMED, random=sample_random(seed=1, epoch=0, index=index)).tokens[1] == ZERO
+        builder.build(TIMED, random=sample_random(seed=1, epoch=0, sample_id=str(index))).tokens[1] == ZERO
         for index in range(2000)
     ]
     # Four standard deviations of a binomial share: 4 * sqrt(0.2 * 0.8 / 2000) = 0.036.
@@ -97,7 +97,7 @@ def test_the_choice_depends_on_seed_epoch_and_row_and_on_nothing_else(english_to
     builder = LabelBuilder(english_tokenizer, LabelConfig(timestamp_probability=0.5))
 
     def choices(seed: int, epoch: int) -> list[int]:
-        randoms = [sample_random(seed=seed, epoch=epoch, index=index) for index in range(40)]
+        randoms = [sample_random(seed=seed, epoch=epoch, sample_id=str(index)) for index in range(40)]
         return [int(builder.build(TIMED, random=random).tokens[1]) for random in randoms]
 
     assert choices(3, 0) == choices(3, 0)
@@ -144,7 +144,7 @@ def test_whether_a_label_is_too_long_does_not_depend_on_chance(english_tokenizer
     assert builder.length(TIMED) == 6
     for index in range(20):
         with pytest.raises(SampleError):
-            builder.build(TIMED, random=sample_random(seed=0, epoch=0, index=index))
+            builder.build(TIMED, random=sample_random(seed=0, epoch=0, sample_id=str(index)))
 
 
 def test_wrong_settings_are_told_before_any_label_is_made(english_tokenizer, multilingual_tokenizer):

@@ -1,5 +1,6 @@
 """Processes that share a data set read all of it, nothing twice, in batches of equal shapes."""
 
+import dataclasses
 import itertools
 import json
 import math
@@ -10,7 +11,14 @@ import numpy as np
 import pytest
 
 from flax_distil.core import InputError
-from flax_distil.data import EvaluationPipeline, LabelBuilder, LabelConfig, PipelineConfig, TrainingPipeline
+from flax_distil.data import (
+    EvaluationPipeline,
+    LabelBuilder,
+    LabelConfig,
+    PipelineConfig,
+    TableSource,
+    TrainingPipeline,
+)
 
 ROWS = 11
 GOOD = sorted(set(range(ROWS)) - {3, 7})
@@ -31,7 +39,7 @@ def opened(labels):
 
     def make(data, shards, *, batch_size=2, builder=labels, seed=0, **options) -> list[TrainingPipeline]:
         made = [
-            TrainingPipeline(data, builder, config, seed=seed, **options)
+            TrainingPipeline([TableSource(data=data, labels=builder)], config, seed=seed, **options)
             for config in configs(shards, batch_size)
         ]
         pipelines.extend(made)
@@ -150,13 +158,14 @@ def test_a_shard_that_only_ever_meets_unusable_rows_ends_with_a_reason(flawed, o
 def test_shards_train_on_labels_of_one_length(speech, english_tokenizer, opened):
     texts = ["word " * 40, *["word"] * 9, "word " * 80]
     builder = LabelBuilder(english_tokenizer, LabelConfig(max_label_length=64))
-    data = speech.with_columns({"text": texts, "before": [None, *["Earlier."] * 10]})
+    data = speech.with_columns({"text": texts, "speaker_id": ["a"] * 11})
     options = {"batch_size": 1, "builder": builder, "needs_audio": without_audio}
     for part in opened(data, 3, **options):  # the longest label is one of 42 tokens: 83 are too many
         assert {batch["labels_BT"].shape for batch in islice(part, 12)} == {(1, 64)}
     (alone,) = opened(data, 1, **options)
     assert {batch["labels_BT"].shape for batch in islice(alone, 12)} == {(1, 32), (1, 64)}
-    for part in opened(data, 2, previous_column="before", **options):  # a prompt may fill the rest
+    told = dataclasses.replace(data, speaker_column="speaker_id")
+    for part in opened(told, 2, **options):  # a prompt may fill the rest
         assert next(part)["labels_BT"].shape == (1, 448)
 
 

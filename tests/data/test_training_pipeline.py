@@ -1,5 +1,6 @@
 """The training stream: every row in every epoch, the same batches after a resume, no bad row twice."""
 
+import dataclasses
 import json
 import threading
 from collections import Counter
@@ -10,10 +11,12 @@ import pytest
 
 from flax_distil.core import InputError
 from flax_distil.data import (
+    DurationLimits,
     LabelBuilder,
     LabelConfig,
     PipelineConfig,
     SampleReader,
+    TableSource,
     TrainingPipeline,
     load_source,
 )
@@ -29,7 +32,9 @@ def opened(labels):
     pipelines = []
 
     def make(data, config=CONFIG, *, builder=labels, seed=0, **options) -> TrainingPipeline:
-        pipelines.append(TrainingPipeline(data, builder, config, seed=seed, **options))
+        pipelines.append(
+            TrainingPipeline([TableSource(data=data, labels=builder)], config, seed=seed, **options)
+        )
         return pipelines[-1]
 
     yield make
@@ -80,11 +85,12 @@ def test_batches_hold_the_recordings_and_labels_of_their_rows(speech, labels, en
     reader, texts = SampleReader(speech), speech.labels()
     for batch in islice(opened(speech), 3):
         assert batch["samples_BW"].shape == (4, 480_000)
-        assert batch["samples_BW"].dtype == np.float32
+        assert batch["samples_BW"].dtype == np.int16
         assert batch["valid_B"].all()
         for row, index in enumerate(batch["index_B"]):
             samples_W = reader.read(int(index)).samples_W
-            np.testing.assert_array_equal(batch["samples_BW"][row, : len(samples_W)], samples_W)
+            decoded = batch["samples_BW"][row, : len(samples_W)] / 32768  # exactly: they are of 16 bit
+            np.testing.assert_array_equal(decoded, samples_W)
             assert not batch["samples_BW"][row, len(samples_W) :].any()
             assert batch["duration_B"][row] == pytest.approx(len(samples_W) / 16_000)
             assert batch["ids"][row] == speech.ids()[index]
@@ -145,7 +151,7 @@ def test_a_resume_decodes_only_what_is_still_to_come(speech, opened):
 
 def test_resuming_on_other_data_or_another_seed_is_refused(speech, opened):
     state = opened(speech).get_state()
-    with pytest.raises(InputError, match="rows was 11 and is 10"):
+    with pytest.raises(InputError, match="samples was '11' and is '10'"):
         opened(speech.select(range(10))).set_state(state)
     with pytest.raises(InputError, match="fingerprint"):
         opened(speech.select([*range(1, ROWS), 0])).set_state(state)
@@ -158,10 +164,10 @@ def test_unreadable_recordings_are_replaced_by_the_next_and_listed_once(flawed, 
     batches = list(islice(pipeline, 9))  # 36 samples: four passes over nine good rows
     assert {batch["samples_BW"].shape for batch in batches} == {(4, 480_000)}
     assert Counter(rows_of(batches)) == dict.fromkeys(GOOD, 4)
-    assert pipeline.skipped.counts() == {"with unreadable audio": 2}
+    assert pipeline.skipped.counts() == {"with unreadable audio": 1, "with empty audio": 1}
     assert [skip.index for skip in pipeline.skipped.samples()] == [3, 7]
     report = pipeline.skipped.report()
-    assert "skipped 2 samples: 2 with unreadable audio" in report
+    assert "skipped 2 samples: 1 with unreadable audio, 1 with empty audio" in report
     assert "07.flac" in report
     assert "it is empty" in report
 
@@ -180,11 +186,13 @@ def test_rows_without_audio_or_label_and_out_of_bounds_are_counted_by_reason(spe
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     data = load_source(str(tmp_path / "rows.jsonl"), text_column="text")
     seconds = SampleReader(data).read(5).duration_seconds
-    pipeline = opened(data, max_duration_seconds=seconds)  # exactly as long is too long
+    pipeline = opened(
+        data, limits=DurationLimits(max_seconds=seconds, allow_max=False)
+    )  # exactly as long is too long
     assert set(rows_of(islice(pipeline, 2))) == {0}
     assert pipeline.skipped.counts() == {
         "without audio": 1,
-        "with unreadable audio": 1,
+        "whose audio file cannot be opened": 1,
         "without label": 1,
         "with too long a label": 1,
         "too long": 1,
@@ -215,15 +223,18 @@ def test_audio_of_unknown_duration_is_decoded_once_and_then_remembered(flawed, o
     assert durations == dict(zip(later["index_B"].tolist(), later["duration_B"].tolist(), strict=True))
 
 
-def test_a_column_of_previous_texts_becomes_prompts(speech, english_tokenizer, opened):
-    data = speech.with_columns({"before": [None] + [" Earlier."] * (ROWS - 1)})
+def test_what_the_same_speaker_said_before_becomes_a_prompt(speech, english_tokenizer, opened):
+    data = speech.with_columns({"speaker_id": [*"aabbb", None, None, *"cccc"]})
+    data = dataclasses.replace(data, speaker_column="speaker_id")
     builder = LabelBuilder(english_tokenizer, LabelConfig(condition_on_prev_probability=1.0))
-    pipeline = opened(data, builder=builder, previous_column="before", shuffle=False)
-    first = next(pipeline)["decoder_input_ids_BT"][:, 0].tolist()
+    pipeline = opened(data, PipelineConfig(batch_size=ROWS), builder=builder, shuffle=False)
+    inputs_BT = next(pipeline)["decoder_input_ids_BT"]
     special = english_tokenizer.special
-    assert first == [special.sot] + [special.sot_prev] * 3
-    with pytest.raises(InputError, match="no column 'earlier'"):
-        opened(data, previous_column="earlier")
+    prompted = inputs_BT[:, 0] == special.sot_prev
+    assert prompted.tolist() == [False, True, False, True, True, False, False, False, True, True, True]
+    for row in np.flatnonzero(prompted):
+        given = inputs_BT[row][1 : inputs_BT[row].tolist().index(special.sot)]
+        assert english_tokenizer.decode(given).strip() == speech.labels()[row - 1]
 
 
 def test_settings_that_cannot_work_are_refused(speech, opened):

@@ -1,0 +1,208 @@
+"""Long recordings are cut where nobody speaks, into pieces that the encoder takes.
+
+Runs of speech are joined to segments as long as they fit, cut in the longest pause of a segment's
+last third. Only speech that goes on for 30 s without a pause is cut where it is faintest.
+"""
+
+import io
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import soundfile
+
+from flax_distil.audio.clip import to_int16
+from flax_distil.audio.constants import CHUNK_SAMPLES, SAMPLING_RATE
+from flax_distil.audio.decoding import open_audio
+from flax_distil.audio.voice_activity import FRAME_SAMPLES, VoiceActivity
+from flax_distil.core import Bool, Float
+
+FRAMES_PER_SECOND = SAMPLING_RATE / FRAME_SAMPLES
+LONGEST = CHUNK_SAMPLES // FRAME_SAMPLES
+"""Frames of the longest segment: 29.98 s."""
+
+AIM = round(20 * FRAMES_PER_SECOND)
+"""A segment shorter than these 20 s is not ended while speech goes on after a short pause."""
+
+LONG_SILENCE = round(2 * FRAMES_PER_SECOND)
+"""A silence of more than 2 s always ends a segment."""
+
+PADDING = round(0.2 * FRAMES_PER_SECOND)
+"""Frames kept before and behind speech: detectors miss soft beginnings and ends."""
+
+SHORTEST = 3
+"""Fewer frames of speech (0.1 s) are a click."""
+
+Run = tuple[int, int]
+"""First frame, and the frame behind the last."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Segment:
+    """A part of a recording.
+
+    Attributes:
+        start: Its first sample, at 16 kHz.
+        stop: The sample behind its last.
+    """
+
+    start: int
+    stop: int
+
+    @property
+    def offset_seconds(self) -> float:
+        """Where it begins in the recording."""
+        return self.start / SAMPLING_RATE
+
+    @property
+    def duration_seconds(self) -> float:
+        """Its length, at most 30 s."""
+        return (self.stop - self.start) / SAMPLING_RATE
+
+
+def speech_segments(
+    source: str | Path | bytes, detector: VoiceActivity, *, format: str | None = None
+) -> list[Segment]:
+    """Find the segments of a recording of any length: all of its speech, no long silence.
+
+    Args:
+        source: A path, or the contents of a file.
+        detector: Tells speech from silence.
+        format: As for :func:`flax_distil.audio.decode_audio`.
+
+    Returns:
+        Segments of at most 30 s, in order, without overlap; none where nobody speaks.
+
+    Raises:
+        AudioError: if any part of it cannot be read.
+    """
+    samples = 0
+
+    def counted(blocks: Iterator[Float[np.ndarray, " _"]]) -> Iterator[Float[np.ndarray, " _"]]:
+        nonlocal samples
+        for block in blocks:
+            samples += len(block)
+            yield block
+
+    with open_audio(source, format=format) as blocks:
+        speech_F, levels_F = detector(counted(blocks))
+    return [
+        Segment(start=start * FRAME_SAMPLES, stop=min(stop * FRAME_SAMPLES, samples))
+        for start, stop in segment_frames(speech_F, levels_F)
+    ]
+
+
+def segment_frames(
+    speech_F: Bool[np.ndarray, " frames"], levels_F: Float[np.ndarray, " frames"]
+) -> list[Run]:
+    """Join frames of speech to segments.
+
+    Args:
+        speech_F: Which frames hold speech.
+        levels_F: How loud they are, in dB.
+
+    Returns:
+        First frame of each segment and the frame behind its last.
+    """
+    runs = [
+        piece
+        for start, stop in _runs(speech_F)
+        if stop - start >= SHORTEST
+        for piece in _faintest_cuts(start, stop, levels_F)
+    ]
+    if not runs:
+        return []
+    starts, stops = zip(*runs, strict=True)
+    # Padding ends half-way to the neighbour, which may be padded as well.
+    middles = [(stop + start) // 2 for stop, start in zip(stops, starts[1:], strict=False)]
+    begins = [max(start - PADDING, low) for start, low in zip(starts, [0, *middles], strict=True)]
+    ends = [min(stop + PADDING, high) for stop, high in zip(stops, [*middles, len(speech_F)], strict=True)]
+    segments, first = [], 0
+    while first < len(runs):
+        last = _last_run(runs, begins, ends, first)
+        segments.append((begins[first], ends[last]))
+        first = last + 1
+    return segments
+
+
+def _last_run(runs: list[Run], begins: list[int], ends: list[int], first: int) -> int:
+    """Choose the run of speech that a segment ends with."""
+    best, best_pause = first, -1
+    for last in range(first, len(runs)):
+        length = ends[last] - begins[first]
+        if length > LONGEST:
+            break
+        pause = runs[last + 1][0] - runs[last][1] if last + 1 < len(runs) else LONG_SILENCE + 1
+        if pause > LONG_SILENCE:
+            return last
+        # Of short segments the longest; of those that are long enough, the one before the longest pause.
+        if length < AIM:
+            best = last
+        elif pause >= best_pause:
+            best, best_pause = last, pause
+    return best
+
+
+def _runs(speech_F: Bool[np.ndarray, " frames"]) -> Iterator[Run]:
+    edges = np.flatnonzero(np.diff(speech_F.astype(np.int8), prepend=0, append=0))
+    return ((int(start), int(stop)) for start, stop in edges.reshape(-1, 2))
+
+
+def _faintest_cuts(start: int, stop: int, levels_F: Float[np.ndarray, " frames"]) -> Iterator[Run]:
+    """Cut a run of speech that is too long where it is faintest, not before the length aimed at."""
+    longest = LONGEST - 2 * PADDING
+    begin = start
+    while stop - begin > longest:
+        # Two frames more on either side, for the mean of five.
+        window = np.convolve(levels_F[begin + AIM - 2 : begin + longest + 2], np.ones(5) / 5, mode="valid")
+        cut = begin + AIM + int(np.argmin(window))
+        yield begin, cut
+        begin = cut
+    yield begin, stop
+
+
+def cut_segments(
+    source: str | Path | bytes, segments: list[Segment], *, format: str | None = None
+) -> Iterator[tuple[Segment, bytes]]:
+    """Cut a recording, reading it once from front to back.
+
+    Args:
+        source: A path, or the contents of a file.
+        segments: What :func:`speech_segments` found in it.
+        format: As for :func:`flax_distil.audio.decode_audio`.
+
+    Yields:
+        Each segment and its FLAC file: mono, 16 kHz, 16 bit.
+
+    Raises:
+        AudioError: if it cannot be read.
+    """
+    with open_audio(source, format=format) as blocks:
+        held, reached = np.zeros(0, np.float32), 0  # the samples read last, and how many were read in all
+        for segment in segments:
+            while reached < segment.stop:
+                block = next(blocks)
+                reached += len(block)
+                # What lies before the segment goes at once: a silence may last for hours.
+                held = _last(np.concatenate([held, block]), reached - segment.start)
+            held = _last(held, reached - segment.start)
+            length = segment.stop - segment.start
+            yield segment, flac_bytes(held[:length])
+            held = held[length:]
+
+
+def _last(samples_W: Float[np.ndarray, " W"], count: int) -> Float[np.ndarray, " _"]:
+    return samples_W[max(0, len(samples_W) - max(0, count)) :]
+
+
+def flac_bytes(samples_W: Float[np.ndarray, " W"]) -> bytes:
+    """Encode mono samples at 16 kHz as FLAC of 16 bit.
+
+    Args:
+        samples_W: In [-1, 1]; those of a 16-bit recording are kept exactly.
+    """
+    buffer = io.BytesIO()
+    integers = to_int16(samples_W)
+    soundfile.write(buffer, integers, SAMPLING_RATE, format="FLAC", subtype="PCM_16")
+    return buffer.getvalue()

@@ -1,0 +1,97 @@
+"""Rows of long recordings become rows of pieces that one window of the encoder holds."""
+
+import dataclasses
+from collections.abc import Collection, Iterable, Iterator
+
+from flax_distil.audio import (
+    CHUNK_SECONDS,
+    VoiceActivity,
+    cut_segments,
+    lasts_longer_than,
+    speech_segments,
+)
+from flax_distil.data.rows import SpeechRow
+from flax_distil.data.samples import AUDIO_ERRORS, NO_SPEECH, SampleError, audio_failure, encoded_audio
+from flax_distil.data.skipped import SkippedSamples
+from flax_distil.data.speech_data import DURATION_COLUMN, ID_COLUMN
+
+SOURCE_ID_COLUMN = "source_id"
+"""The recording that a row was cut from."""
+
+OFFSET_COLUMN = "offset_seconds"
+"""Where in that recording the row begins."""
+
+
+def cut_rows(
+    rows: Iterable[SpeechRow],
+    *,
+    detector: VoiceActivity,
+    skipped: SkippedSamples,
+    text_columns: Collection[str] = (),
+) -> Iterator[SpeechRow]:
+    """Cut recordings of more than 30 s at silence; the same rows give the same pieces, byte for byte.
+
+    A row of at most 30 s, by its ``duration`` or else by its audio, passes unchanged. A longer one
+    becomes one row per segment of speech, in order, called ``name@seconds``, with FLAC bytes (16 kHz,
+    16 bit) for audio, and with ``id``, ``source_id``, ``offset_seconds`` and ``duration`` among its
+    values. Its speaker stays; where none is told, it is the recording. A text of the whole recording
+    cannot be cut: reference and label are None.
+
+    Args:
+        rows: Rows with their audio.
+        detector: Tells speech from silence.
+        skipped: Where rows without audio, and recordings that cannot be read or hold no speech, are
+            recorded. A recording is read to its end before its first piece is given.
+        text_columns: Columns whose values are texts of the whole recording, None in its pieces.
+
+    Yields:
+        Rows of at most 30 s; pieces keep the number of their recording's row.
+    """
+    for row in rows:
+        try:
+            if _fits(row):
+                yield row
+            else:
+                yield from _pieces(row, detector, text_columns)
+        except SampleError as error:
+            skipped.add(index=row.index, sample_id=row.sample_id, kind=error.kind, reason=error.reason)
+
+
+def _fits(row: SpeechRow) -> bool:
+    if row.duration_seconds is not None:
+        return row.duration_seconds <= CHUNK_SECONDS
+    source, format = encoded_audio(row.audio)
+    try:
+        return not lasts_longer_than(CHUNK_SECONDS, source, format=format)
+    except AUDIO_ERRORS as error:
+        raise audio_failure(error) from error
+
+
+def _pieces(row: SpeechRow, detector: VoiceActivity, text_columns: Collection[str]) -> Iterator[SpeechRow]:
+    source, format = encoded_audio(row.audio)
+    try:
+        segments = speech_segments(source, detector, format=format)
+        if not segments:
+            raise SampleError(NO_SPEECH, "no speech was found in it")
+        for segment, flac in cut_segments(source, segments, format=format):
+            sample_id = f"{row.sample_id}@{segment.offset_seconds:.2f}"
+            values = {
+                **row.values,
+                **dict.fromkeys(text_columns),
+                ID_COLUMN: sample_id,
+                SOURCE_ID_COLUMN: row.sample_id,
+                OFFSET_COLUMN: segment.offset_seconds,
+                DURATION_COLUMN: segment.duration_seconds,
+            }
+            yield dataclasses.replace(
+                row,
+                sample_id=sample_id,
+                audio={"bytes": flac, "path": None},
+                reference=None,
+                label=None,
+                speaker=row.speaker or row.sample_id,
+                duration_seconds=segment.duration_seconds,
+                values=values,
+            )
+    except AUDIO_ERRORS as error:
+        raise audio_failure(error) from error

@@ -1,0 +1,81 @@
+"""What the filters dropped, by data set and reason: rows and hours, small enough for a checkpoint."""
+
+import threading
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+KEPT = "kept"
+
+
+@dataclass(kw_only=True)
+class _Count:
+    rows: int = 0
+    seconds: float = 0.0
+
+
+class DropReport:
+    """Counts judged rows from many threads.
+
+    Memory does not grow with the rows, so it cannot tell whether a row was judged before: count
+    each row once, in the first pass over its data set.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        # Data set, then reason ("kept" for none).
+        self._counts: dict[str, dict[str, _Count]] = {}
+
+    @classmethod
+    def joined(cls, states: Iterable[dict[str, Any]]) -> "DropReport":
+        """Return the sum of what several processes, or earlier parts of a run, counted.
+
+        Args:
+            states: What :meth:`get_state` gave each.
+        """
+        joined = cls()
+        for state in states:
+            for data_set, counts in state.items():
+                for reason, count in counts.items():
+                    joined._add(data_set, reason, **count)
+        return joined
+
+    def get_state(self) -> dict[str, Any]:
+        """Return the counts as JSON takes them: data set, reason (or ``kept``), rows and seconds."""
+        with self._lock:
+            return {
+                data_set: {reason: asdict(count) for reason, count in counts.items()}
+                for data_set, counts in self._counts.items()
+            }
+
+    def add(self, data_set: str, reason: str | None, seconds: float | None) -> None:
+        """Count one row.
+
+        Args:
+            data_set: Short name of its data set.
+            reason: Why it was dropped; None if it was kept.
+            seconds: Its duration, None where that is unknown.
+        """
+        self._add(data_set, reason or KEPT, rows=1, seconds=seconds or 0.0)
+
+    def table(self) -> str:
+        """Return a table to print, hours of audio where durations are known; ``""`` without rows."""
+        lines: list[tuple[str, int, float]] = []
+        for data_set, counts in self.get_state().items():
+            # Kept first, then the most frequent reason.
+            ordered = sorted(counts.items(), key=lambda item: (item[0] != KEPT, -item[1]["rows"], item[0]))
+            parts = [(f"  {reason}", count["rows"], count["seconds"]) for reason, count in ordered]
+            lines.append((data_set, sum(rows for _, rows, _ in parts), sum(part[2] for part in parts)))
+            lines += parts
+        if not lines:
+            return ""
+        width = max(len(name) for name, *_ in lines)
+        table = [f"{'':<{width}}  {'rows':>11}  {'hours':>9}"]
+        table += [f"{name:<{width}}  {rows:>11,}  {seconds / 3600:>9.2f}" for name, rows, seconds in lines]
+        return "\n".join(table)
+
+    def _add(self, data_set: str, reason: str, *, rows: int, seconds: float) -> None:
+        with self._lock:
+            count = self._counts.setdefault(data_set, {}).setdefault(reason, _Count())
+            count.rows += rows
+            count.seconds += seconds
