@@ -161,19 +161,24 @@ def find_files(patterns: Sequence[str]) -> list[str]:
     files: list[str] = []
     for pattern in patterns:
         if "://" in pattern:
+            check_reachable(pattern)
             found = tf.io.gfile.glob(pattern)
         else:
             found = glob.glob(os.path.expanduser(pattern), recursive=True)
         if not found:
-            reason = "check the path"
-            if "://" in pattern:  # patterns keep quiet about a bucket that may not be read
-                try:
-                    tf.io.gfile.stat(pattern)
-                except tf.errors.OpError as error:
-                    reason = _sentence(error)
-            raise BadInput(f"no file is called {pattern!r}: {reason}")
+            raise BadInput(f"no file is called {pattern!r}: check the path")
         files += sorted(found)
     return list(dict.fromkeys(files))
+
+
+def check_reachable(pattern: str) -> None:
+    """Refuse a bucket that may not be read; patterns would find nothing there, and keep quiet about it."""
+    try:
+        tf.io.gfile.stat(pattern)
+    except tf.errors.NotFoundError:
+        pass
+    except tf.errors.OpError as error:
+        raise BadInput(f"cannot read {pattern!r}: {_sentence(error)}") from error
 
 
 def shard_paths(files: Sequence[str], folder: Path) -> dict[str, Path]:

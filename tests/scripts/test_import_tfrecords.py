@@ -343,4 +343,4 @@ def test_files_in_a_bucket_are_read_through_tensorflow_io(environment, corpus, p
         environment, files, "--output_dir", tmp_path / "other", GOOGLE_RUNNING_ON_GCE_CHECK_OVERRIDE="0"
     )
     assert refused.returncode == 2
-    assert re.match(r"error: no file is called 'gs://.*credentials.*\n", refused.stderr)
+    assert re.match(r"error: cannot read 'gs://.*credentials.*\n", refused.stderr)
