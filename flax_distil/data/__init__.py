@@ -31,7 +31,9 @@ from flax_distil.data.speech_data import (
     SpeechData,
 )
 from flax_distil.data.speech_stream import SpeechStream
+from flax_distil.data.survey import Survey, joined_surveys, spread, survey_source
 from flax_distil.data.tables import speech_data
+from flax_distil.data.token_roles import SeenToken, seen_tokens
 from flax_distil.data.training_pipeline import TrainingPipeline
 from flax_distil.data.training_sources import StreamSource, TableSource, TrainingSource
 
@@ -65,6 +67,7 @@ __all__ = [
     "Sample",
     "SampleError",
     "SampleReader",
+    "SeenToken",
     "Shard",
     "SkippedSample",
     "SkippedSamples",
@@ -73,6 +76,7 @@ __all__ = [
     "SpeechRow",
     "SpeechStream",
     "StreamSource",
+    "Survey",
     "TableSource",
     "TrainingPipeline",
     "TrainingSource",
@@ -82,6 +86,7 @@ __all__ = [
     "filter_rows",
     "join_audio",
     "join_sources",
+    "joined_surveys",
     "load_source",
     "load_sources",
     "measured",
@@ -89,9 +94,12 @@ __all__ = [
     "pack_rows",
     "parse_sources",
     "sample_random",
+    "seen_tokens",
     "speech_data",
     "spoken_text",
+    "spread",
     "stack_audio",
     "stack_labels",
+    "survey_source",
     "weights_fingerprint",
 ]

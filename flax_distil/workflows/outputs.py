@@ -23,6 +23,7 @@ _MARKS = (
     "model.safetensors",
     "model.safetensors.index.json",
     "metrics.jsonl",
+    "report.json",
 )
 """One of these is in every folder that a command here wrote."""
 
