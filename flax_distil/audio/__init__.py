@@ -1,5 +1,14 @@
 """From files to samples on the host, from samples to log-mel features on the device."""
 
+from flax_distil.audio.augmentation import (
+    AugmentationConfig,
+    augment_samples,
+    draw_recorded_noise,
+    draw_speed,
+    mix_noise,
+    perturb_speed,
+    spec_augment,
+)
 from flax_distil.audio.clip import pad_or_trim, to_int16
 from flax_distil.audio.constants import (
     CHUNK_FRAMES,
@@ -18,7 +27,7 @@ from flax_distil.audio.decoding import (
     open_audio,
     raw_format,
 )
-from flax_distil.audio.mel import log_mel, mel_filters
+from flax_distil.audio.mel import as_float, log_mel, mel_filters
 from flax_distil.audio.segmentation import Segment, cut_segments, speech_segments
 from flax_distil.audio.voice_activity import VadName, VoiceActivity
 
@@ -30,19 +39,27 @@ __all__ = [
     "N_FFT",
     "SAMPLING_RATE",
     "AudioError",
+    "AugmentationConfig",
     "Segment",
     "VadName",
     "VoiceActivity",
+    "as_float",
     "audio_duration",
     "audio_encoding",
+    "augment_samples",
     "cut_segments",
     "decode_audio",
+    "draw_recorded_noise",
+    "draw_speed",
     "lasts_longer_than",
     "log_mel",
     "mel_filters",
+    "mix_noise",
     "open_audio",
     "pad_or_trim",
+    "perturb_speed",
     "raw_format",
+    "spec_augment",
     "speech_segments",
     "to_int16",
 ]

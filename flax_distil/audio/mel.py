@@ -22,7 +22,7 @@ import numpy as np
 from jax import lax
 
 from flax_distil.audio.constants import HOP_LENGTH, N_FFT, SAMPLING_RATE
-from flax_distil.core import Array, Float
+from flax_distil.core import Array, Float, Int
 
 # TPUs multiply float32 matrices in bfloat16 unless told otherwise.
 EXACT = lax.Precision.HIGHEST
@@ -33,7 +33,25 @@ BREAK_MEL = 15.0
 MELS_PER_LOG_HZ = 27.0 / np.log(6.4)
 
 
-def log_mel(samples_BW: Float[Array, "B W"], *, num_mel_bins: int) -> Float[Array, "B R M"]:
+def as_float(samples: Float[Array, "*shape"] | Int[Array, "*shape"]) -> Float[Array, "*shape"]:
+    """Bring samples to float32 in [-1, 1]; int16 ones come as decoders' float32 to the bit.
+
+    Args:
+        samples: float32, or int16 where 32768 is full scale: half as heavy on the way to the device.
+
+    Raises:
+        ValueError: if they are integers of another size.
+    """
+    if jnp.issubdtype(samples.dtype, jnp.floating):
+        return samples.astype(jnp.float32)
+    if samples.dtype != jnp.int16:
+        raise ValueError(f"expected float32 or int16 samples, got {samples.dtype}")
+    return samples.astype(jnp.float32) / 32768.0
+
+
+def log_mel(
+    samples_BW: Float[Array, "B W"] | Int[Array, "B W"], *, num_mel_bins: int
+) -> Float[Array, "B R M"]:
     """Compute Whisper's log-mel features; pure, so call it inside the jitted step.
 
     Centred frames of 25 ms every 10 ms (reflect padding, periodic Hann, the frame
@@ -42,8 +60,8 @@ def log_mel(samples_BW: Float[Array, "B W"], *, num_mel_bins: int) -> Float[Arra
     ``(x + 4) / 4``.
 
     Args:
-        samples_BW: samples at 16 kHz in [-1, 1], already padded: the floor belongs to
-            the clip *with* its padding. Any length above 200 samples.
+        samples_BW: samples at 16 kHz, float32 in [-1, 1] or int16, already padded: the floor
+            belongs to the clip *with* its padding. Any length above 200 samples.
         num_mel_bins: 80, or 128 for large-v3 and its kin (the checkpoint's config says).
 
     Returns:
@@ -67,7 +85,7 @@ def log_mel(samples_BW: Float[Array, "B W"], *, num_mel_bins: int) -> Float[Arra
 
     by_fft = mel_by(_power_by_fft)
     mel_BRM = lax.platform_dependent(
-        samples_BW.astype(jnp.float32),
+        as_float(samples_BW),
         # One clip after the other: a CPU keeps its frames in the cache.
         cpu=lambda samples_BW: lax.map(by_fft, samples_BW[:, None])[:, 0],
         cuda=by_fft,

@@ -59,15 +59,17 @@ def open_with_soundfile(source: Encoded) -> Iterator[MonoStream]:
     """Open WAV, FLAC, MP3, Ogg Vorbis, Ogg Opus, AIFF and the like.
 
     Raises:
-        UnreadableError: if libsndfile does not know the format, or, while blocks are read, it is damaged.
+        UnreadableError: if libsndfile does not know the format, cannot tell the end of it, or,
+            while blocks are read, it is damaged.
     """
     with _soundfile(source) as sound:
-        told = 0 < sound.frames < UNKNOWN_FRAMES
+        if sound.frames > UNKNOWN_FRAMES:  # it would stumble over the end
+            raise UnreadableError("its header does not tell its length")
         yield MonoStream(
             encoding=f"{sound.format} {sound.subtype}",
             rate=sound.samplerate,
             channels=sound.channels,
-            seconds=sound.frames / sound.samplerate if told else None,
+            seconds=sound.frames / sound.samplerate if sound.frames else None,
             blocks=_soundfile_blocks(sound),
         )
 

@@ -1,6 +1,6 @@
 """What every room shares: axis names and array types, tree paths, error types."""
 
-from flax_distil.core.arrays import Array, Bool, Float, Int, Params
+from flax_distil.core.arrays import Array, Bool, Float, Int, Params, UInt
 from flax_distil.core.errors import InputError
 from flax_distil.core.layout import WHOLE, WeightLayout
 from flax_distil.core.tree import Tree, flatten, merge, partition, unflatten
@@ -14,6 +14,7 @@ __all__ = [
     "Int",
     "Params",
     "Tree",
+    "UInt",
     "WeightLayout",
     "flatten",
     "merge",

@@ -24,11 +24,11 @@ Names of arrays carry the letters of their axes, in order: ``logits_BTV``.
 from typing import Any
 
 import jax
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, UInt
 
 Params = dict[str, Any]
 """A nested dictionary of arrays, keyed by name; see ``flax_distil.model`` for its leaves."""
 
-__all__ = ["Array", "Bool", "Float", "Int", "Params"]
+__all__ = ["Array", "Bool", "Float", "Int", "Params", "UInt"]
 
 Array = jax.Array

@@ -19,11 +19,13 @@ from flax_distil.data.labels import (
 from flax_distil.data.packed_audio import DecodedPack, JoinedAudio, decode_pack, join_audio
 from flax_distil.data.packing import PackedData, PackedRows, Packer, PackingReport, measured, pack, pack_rows
 from flax_distil.data.pipeline_config import NeedsAudio, PipelineConfig
+from flax_distil.data.remote import read_bytes
+from flax_distil.data.retries import DEFAULT_POLICY, RetryPolicy, SourceError, SourceMissingError
 from flax_distil.data.rows import SpeechRow
 from flax_distil.data.samples import DurationLimits, Sample, SampleError, SampleReader
 from flax_distil.data.shards import Block, Cursor, Shard
 from flax_distil.data.skipped import SkippedSample, SkippedSamples
-from flax_distil.data.sources import SourceSpec, load_source, load_sources, parse_sources
+from flax_distil.data.sources import SourceSpec, load_source, load_sources, parse_sources, stream_sources
 from flax_distil.data.speech_data import (
     DURATION_COLUMN,
     ID_COLUMN,
@@ -38,6 +40,7 @@ from flax_distil.data.training_pipeline import TrainingPipeline
 from flax_distil.data.training_sources import StreamSource, TableSource, TrainingSource
 
 __all__ = [
+    "DEFAULT_POLICY",
     "DURATION_COLUMN",
     "ID_COLUMN",
     "LABEL_BUCKETS",
@@ -63,6 +66,7 @@ __all__ = [
     "Packer",
     "PackingReport",
     "PipelineConfig",
+    "RetryPolicy",
     "RowFilter",
     "Sample",
     "SampleError",
@@ -71,6 +75,8 @@ __all__ = [
     "Shard",
     "SkippedSample",
     "SkippedSamples",
+    "SourceError",
+    "SourceMissingError",
     "SourceSpec",
     "SpeechData",
     "SpeechRow",
@@ -93,6 +99,7 @@ __all__ = [
     "pack",
     "pack_rows",
     "parse_sources",
+    "read_bytes",
     "sample_random",
     "seen_tokens",
     "speech_data",
@@ -100,6 +107,7 @@ __all__ = [
     "spread",
     "stack_audio",
     "stack_labels",
+    "stream_sources",
     "survey_source",
     "weights_fingerprint",
 ]

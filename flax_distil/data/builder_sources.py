@@ -50,11 +50,7 @@ def read_with_builder(
     """
     import datasets
 
-    try:
-        builder = datasets.load_dataset_builder(path, config_name, **options)
-    except (ValueError, OSError, RuntimeError) as error:
-        # Not found, no network, gated, unknown configuration: the library's first line says which.
-        raise InputError(f"cannot load data set {name!r}: {_first_line(error)}") from error
+    builder = open_builder(path, name=name, config_name=config_name, options=options)
     splits = [str(key) for key in builder.info.splits or builder.config.data_files or ()]
     split = check_split_names(splits, split, name=name) if splits else split
     if any(base.__name__ == "AudioFolder" for base in type(builder).__mro__):
@@ -68,6 +64,27 @@ def read_with_builder(
     if split is None:
         split = check_split_names([str(key) for key in builder.info.splits or ()], None, name=name)
     return _as_dataset(builder, split, name)
+
+
+def open_builder(path: str, *, name: str, config_name: str | None, options: Mapping[str, Any]) -> Any:
+    """Return the ``datasets`` builder of a Hub id, a folder, or files by kind; no rows are read.
+
+    Args:
+        path: As for :func:`read_with_builder`.
+        name: What to call it in messages.
+        config_name: The configuration, where there are several.
+        options: Further arguments of ``datasets.load_dataset_builder``.
+
+    Raises:
+        InputError: if data set or configuration do not exist or cannot be reached.
+    """
+    import datasets
+
+    try:
+        return datasets.load_dataset_builder(path, config_name, **options)
+    except (ValueError, OSError, RuntimeError) as error:
+        # Not found, no network, gated, unknown configuration: the library's first line says which.
+        raise InputError(f"cannot load data set {name!r}: {_first_line(error)}") from error
 
 
 def _as_dataset(builder: Any, split: str, name: str) -> "datasets.Dataset":

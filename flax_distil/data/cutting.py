@@ -62,7 +62,7 @@ def _fits(row: SpeechRow) -> bool:
         return row.duration_seconds <= CHUNK_SECONDS
     source, format = encoded_audio(row.audio)
     try:
-        return not lasts_longer_than(CHUNK_SECONDS, source, format=format)
+        return not lasts_longer_than(float(CHUNK_SECONDS), source, format=format)
     except AUDIO_ERRORS as error:
         raise audio_failure(error) from error
 

@@ -1,17 +1,25 @@
-"""Local sources that list recordings by path: folders of audio, and JSONL or CSV manifests.
+"""Sources that list recordings by path: folders of audio, and JSONL or CSV manifests, here or on a server.
 
 ``datasets`` has an AudioFolder of its own, but it insists on torchcodec even where nothing is
 decoded, and copies everything through its cache. Reading the list ourselves needs neither.
 """
 
 import csv
+import io
 import json
+import os
+import posixpath
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
+from urllib.parse import quote
 
 from flax_distil.core import InputError
+from flax_distil.data.remote import is_remote, open_file
+from flax_distil.data.retries import DEFAULT_POLICY, RetryPolicy, shown
+from flax_distil.data.shards import damaged
 from flax_distil.data.speech_data import DURATION_COLUMN
+from flax_distil.data.transports import protocol_of
 
 if TYPE_CHECKING:
     import datasets
@@ -34,33 +42,43 @@ SPLIT_FOLDERS = frozenset(
 Row = dict[str, Any]
 
 
-def read_manifest(path: Path, *, audio_column: str) -> dict[str, "datasets.Dataset"]:
+def read_manifest(
+    path: str, *, audio_column: str, policy: RetryPolicy = DEFAULT_POLICY
+) -> "datasets.Dataset":
     """Read a JSONL or CSV file with one recording per row; paths are relative to the file.
 
     Args:
-        path: The file. Its path column is ``audio_column`` or one of :data:`PATH_COLUMNS`.
+        path: The file, or its address. Its path column is ``audio_column`` or one of :data:`PATH_COLUMNS`.
         audio_column: Name of the audio column in the result.
-
-    Returns:
-        One split, ``train``, as ``datasets`` calls what is not split.
+        policy: When to ask a server again.
 
     Raises:
         InputError: if a line is not a JSON object, or no column holds paths.
     """
-    rows = read_rows(path)
-    return {"train": _table(_with_audio(rows, path, audio_column), origin=str(path))}
+    return _table(_with_audio(read_rows(path, policy), path, audio_column), origin=path)
 
 
 def read_audio_folder(folder: Path, *, audio_column: str) -> dict[str, "datasets.Dataset"]:
-    """Read a folder of recordings, with their texts if it holds ``metadata.jsonl``, ``.csv`` or ``.parquet``.
+    """Read a local folder of recordings, as :func:`read_audio_files` does."""
+    folder = folder.absolute()
+    files = [str(path) for path in folder.rglob("*") if path.is_file()]
+    return read_audio_files(files, str(folder), audio_column=audio_column)
+
+
+def read_audio_files(
+    files: Sequence[str], folder: str, *, audio_column: str, policy: RetryPolicy = DEFAULT_POLICY
+) -> dict[str, "datasets.Dataset"]:
+    """Read recordings, with their texts if ``metadata.jsonl``, ``.csv`` or ``.parquet`` is among the files.
 
     Metadata files may lie at any depth; their ``file_name`` is relative to themselves. Without
-    any, every recording below the folder is a row without text. Recordings below a folder
-    called ``train``, ``validation``, ``test`` or the like belong to the split of that name.
+    any, every recording is a row without text. Recordings below a folder called ``train``,
+    ``validation``, ``test`` or the like belong to the split of that name.
 
     Args:
-        folder: The folder.
+        files: Absolute paths or addresses, others than recordings among them.
+        folder: What they all lie below.
         audio_column: Name of the audio column in the result.
+        policy: When to ask a server again.
 
     Returns:
         Split name to rows; ``train`` alone if the folder has no splits.
@@ -68,26 +86,31 @@ def read_audio_folder(folder: Path, *, audio_column: str) -> dict[str, "datasets
     Raises:
         InputError: if a metadata file cannot be read or has no column of paths.
     """
-    folder = folder.absolute()
     rows: list[Row] = []
-    metadata = _metadata_files(folder)
+    metadata = _metadata_files(files)
     for path in metadata:
-        rows += _with_audio(read_rows(path), path, audio_column)
+        rows += _with_audio(read_rows(path, policy), path, audio_column)
     if not metadata:
-        rows = [{audio_column: str(path)} for path in sorted(audio_files(folder))]
+        rows = [{audio_column: path} for path in sorted(files) if suffix_of(path) in AUDIO_SUFFIXES]
     splits: dict[str, list[Row]] = {}
     for row in rows:
         splits.setdefault(_split_of(row[audio_column], folder), []).append(row)
-    return {name: _table(members, origin=str(folder)) for name, members in splits.items()}
+    return {name: _table(members, origin=folder) for name, members in splits.items()}
 
 
-def _metadata_files(folder: Path) -> list[Path]:
+def suffix_of(path: str) -> str:
+    """Return the kind of a path or address: ``.flac``; in small letters, of an address without its query."""
+    return posixpath.splitext(shown(path))[1].lower()
+
+
+def _metadata_files(files: Sequence[str]) -> list[str]:
     """Return one metadata file per folder: copies in another format would list every recording twice."""
-    first_of_folder: dict[Path, Path] = {}
+    chosen: dict[str, str] = {}
     for name in METADATA_NAMES:
-        for path in folder.rglob(name):
-            first_of_folder.setdefault(path.parent, path)
-    return sorted(first_of_folder.values())
+        for path in files:
+            if posixpath.basename(path) == name:
+                chosen.setdefault(posixpath.dirname(path), path)
+    return sorted(chosen.values())
 
 
 def audio_files(folder: Path) -> Iterator[Path]:
@@ -95,23 +118,28 @@ def audio_files(folder: Path) -> Iterator[Path]:
     return (path for path in folder.rglob("*") if path.suffix.lower() in AUDIO_SUFFIXES and path.is_file())
 
 
-def read_rows(path: Path) -> list[Row]:
+def read_rows(path: str, policy: RetryPolicy) -> list[Row]:
     """Read the rows of a JSONL, CSV, TSV or Parquet file.
 
     Raises:
         InputError: if the file is damaged; the line is named.
     """
-    suffix = path.suffix.lower()
-    if suffix == ".parquet":
-        import pyarrow.parquet
+    suffix = suffix_of(path)
+    with open_file(path, policy) as binary:
+        if suffix == ".parquet":
+            import pyarrow.parquet
 
-        return pyarrow.parquet.read_table(path).to_pylist()
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        if suffix in {".csv", ".tsv"}:
-            return _csv_rows(file, delimiter="\t" if suffix == ".tsv" else ",")
-        return [
-            _json_row(line, f"{path}, line {number}") for number, line in enumerate(file, 1) if line.strip()
-        ]
+            rows: list[Row] = pyarrow.parquet.read_table(binary).to_pylist()
+            return rows
+        buffered = binary if isinstance(binary, io.BufferedIOBase) else io.BufferedReader(binary)
+        with io.TextIOWrapper(cast(io.BufferedReader, buffered), encoding="utf-8-sig", newline="") as file:
+            try:
+                if suffix in {".csv", ".tsv"}:
+                    return _csv_rows(file, delimiter="\t" if suffix == ".tsv" else ",")
+                lines = ((number, line) for number, line in enumerate(file, 1) if line.strip())
+                return [_json_row(line, f"{shown(path)}, line {number}") for number, line in lines]
+            except UnicodeDecodeError as error:
+                raise damaged(path, error) from error
 
 
 def _csv_rows(file: Iterable[str], *, delimiter: str) -> list[Row]:
@@ -133,14 +161,14 @@ def _json_row(line: str, where: str) -> Row:
     return row
 
 
-def _with_audio(rows: Sequence[Row], origin: Path, audio_column: str) -> list[Row]:
+def _with_audio(rows: Sequence[Row], origin: str, audio_column: str) -> list[Row]:
     """Replace the column of relative paths by a column of absolute ones, called ``audio_column``."""
     columns = dict.fromkeys(name for row in rows for name in row)
     path_column = next((name for name in (audio_column, *PATH_COLUMNS) if name in columns), None)
     if path_column is None:
         found = ", ".join(columns) or "none"
         raise InputError(
-            f"{origin} has no column of audio paths (columns: {found}): "
+            f"{shown(origin)} has no column of audio paths (columns: {found}): "
             f"call it {audio_column!r} or one of {', '.join(PATH_COLUMNS)}"
         )
     others = [name for name in columns if name not in (path_column, audio_column)]
@@ -150,23 +178,26 @@ def _with_audio(rows: Sequence[Row], origin: Path, audio_column: str) -> list[Ro
     ]
 
 
-def _absolute(value: Any, origin: Path) -> str | None:
+def _absolute(value: Any, origin: str) -> str | None:
     """Resolve a path against its manifest; a missing one stays None, to be skipped and listed later."""
     if isinstance(value, Mapping):
         value = value.get("path")
     if value is None or value == "":
         return None
-    return str(origin.absolute().parent / str(value))
+    value = str(value)
+    if is_remote(value):
+        return value
+    if not is_remote(origin):
+        return os.path.join(os.path.dirname(os.path.abspath(origin)), value)
+    protocol, _, place = shown(origin).partition("://")
+    path = posixpath.normpath(posixpath.join(posixpath.dirname(place), value))
+    return f"{protocol}://{quote(path, safe='/:%') if protocol_of(origin).startswith('http') else path}"
 
 
-def _split_of(path: str | None, folder: Path) -> str:
-    if path is None:
-        return "train"
-    try:
-        first = Path(path).relative_to(folder).parts[0]
-    except ValueError:
-        return "train"
-    return first if first.lower() in SPLIT_FOLDERS else "train"
+def _split_of(path: str | None, folder: str) -> str:
+    inside = "" if path is None else path.removeprefix(folder.rstrip("/") + "/")
+    first = inside.partition("/")[0]
+    return first if inside != path and first.lower() in SPLIT_FOLDERS else "train"
 
 
 def _table(rows: Sequence[Row], *, origin: str) -> "datasets.Dataset":

@@ -157,16 +157,16 @@ class RowFilter:
         """Apply the filters that need no reference. A missing value cannot vouch for its row: it goes."""
         config, values = self._config, row.values
         if config.min_avg_logprob is not None:
-            logprob = values[AVG_LOGPROB_COLUMN]
+            logprob = values.get(AVG_LOGPROB_COLUMN)
             if logprob is None or not logprob >= config.min_avg_logprob:
                 return LOW_LOGPROB
         if config.max_no_speech_prob is not None:
-            no_speech = values[NO_SPEECH_PROB_COLUMN]
+            no_speech = values.get(NO_SPEECH_PROB_COLUMN)
             if no_speech is None or not no_speech <= config.max_no_speech_prob:
                 return NO_SPEECH
         if config.max_compression_ratio is not None:
             ratio = (
-                values[COMPRESSION_RATIO_COLUMN]
+                values.get(COMPRESSION_RATIO_COLUMN)
                 if self._has_ratio
                 else compression_ratio(spoken_text(row.label or ""))
             )

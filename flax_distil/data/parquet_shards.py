@@ -1,9 +1,14 @@
-"""Parquet files read as shards: one block is at most a row group."""
+"""Parquet files read as shards: a block lies within a row group."""
 
 from collections.abc import Generator
 from dataclasses import dataclass
 
-from flax_distil.data.shards import BLOCK_ROWS, Block, Cursor
+from flax_distil.data.remote import open_file
+from flax_distil.data.retries import DEFAULT_POLICY, RetryPolicy, SourceError
+from flax_distil.data.shards import Block, Cursor, damaged, rows_per_block
+
+COLUMN_BUFFER_BYTES = 1 << 20
+"""Read-ahead within each column; without one, a row group would be in memory whole."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -12,32 +17,47 @@ class ParquetShard:
 
     Attributes:
         name: Short name.
-        path: The file.
+        path: The file: a path or an address.
+        policy: When to ask a server again.
     """
 
     name: str
     path: str
+    policy: RetryPolicy = DEFAULT_POLICY
 
     def blocks(self, cursor: Cursor | None = None) -> Generator[Block]:
         """Yield the rows from a cursor (row group, rows of it that were read, rows of the file) on."""
         import pyarrow
+
+        with open_file(self.path, self.policy) as file:
+            try:
+                yield from self._blocks(file, *(cursor or [0, 0, 0]))
+            except SourceError:
+                raise
+            except (pyarrow.ArrowException, OSError) as error:
+                raise damaged(self.path, error) from error
+
+    def _blocks(self, source: object, first_group: int, done: int, row: int) -> Iterator[Block]:
+        import pyarrow
         import pyarrow.parquet
 
-        first_group, done, row = cursor or [0, 0, 0]
-        with pyarrow.parquet.ParquetFile(self.path, pre_buffer=False) as file:
-            for group in range(first_group, file.num_row_groups):
-                size, seen = file.metadata.row_group(group).num_rows, 0
-                for batch in file.iter_batches(BLOCK_ROWS, row_groups=[group]):
-                    seen += len(batch)
-                    if seen <= done:
-                        continue
-                    last = seen == size
-                    after = [group + 1, 0, row + len(batch)] if last else [group, seen, row + len(batch)]
-                    ended = last and group + 1 == file.num_row_groups
-                    yield Block(
-                        table=pyarrow.Table.from_batches([batch]),
-                        first_row=row,
-                        after=None if ended else after,
-                    )
-                    row += len(batch)
-                done = 0
+        file = pyarrow.parquet.ParquetFile(source, pre_buffer=False, buffer_size=COLUMN_BUFFER_BYTES)
+        sizes = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
+        total = sum(sizes)
+        for group in range(first_group, len(sizes)):
+            if not sizes[group]:
+                continue
+            rows = rows_per_block(sizes[group], file.metadata.row_group(group).total_byte_size)
+            seen = 0
+            for batch in file.iter_batches(rows, row_groups=[group]):
+                seen += len(batch)
+                if seen <= done:
+                    continue
+                row += len(batch)
+                after = [group + 1, 0, row] if seen == sizes[group] else [group, seen, row]
+                yield Block(
+                    table=pyarrow.Table.from_batches([batch]),
+                    first_row=row - len(batch),
+                    after=None if row == total else after,
+                )
+            done = 0

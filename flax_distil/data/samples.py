@@ -16,6 +16,8 @@ from flax_distil.audio import (
 )
 from flax_distil.audio.decoding import TOO_LONG, UNREADABLE, LongAudioError
 from flax_distil.core import Float
+from flax_distil.data.remote import is_remote, read_bytes
+from flax_distil.data.retries import DEFAULT_POLICY, RetryPolicy, SourceMissingError
 from flax_distil.data.rows import SpeechRow
 from flax_distil.data.speech_data import SpeechData
 
@@ -90,26 +92,32 @@ class DurationLimits:
         return SampleError(TOO_LONG, f"{length} of audio: {limit} {self.max_seconds:g} s are taken")
 
 
-def decode_row(row: SpeechRow, limits: DurationLimits) -> Sample:
+def decode_row(row: SpeechRow, limits: DurationLimits, *, policy: RetryPolicy = DEFAULT_POLICY) -> Sample:
     """Decode the audio of a row.
+
+    Args:
+        row: The row; an address for a path is fetched.
+        limits: Which recordings are taken.
+        policy: When to ask a server again.
 
     Raises:
         SampleError: if there is no audio, it cannot be decoded, or its duration is out of bounds.
+        SourceError: if its server cannot be read from, which says nothing about the sample.
     """
-    samples_W = _decode(row.audio, limits)
+    samples_W = _decode(row.audio, limits, policy)
     seconds = len(samples_W) / SAMPLING_RATE
     limits.check(seconds)
     return _sample(row, samples_W, seconds)
 
 
-def row_duration(row: SpeechRow) -> float:
+def row_duration(row: SpeechRow, policy: RetryPolicy = DEFAULT_POLICY) -> float:
     """Measure the audio of a row, in seconds, by its header where that tells.
 
     Raises:
         SampleError: if there is no audio, or it cannot be read.
     """
+    source, format = encoded_audio(row.audio, policy)
     try:
-        source, format = encoded_audio(row.audio)
         return audio_duration(source, format=format)
     except AUDIO_ERRORS as error:
         raise audio_failure(error) from error
@@ -121,9 +129,17 @@ class SampleReader:
     Args:
         data: The data set.
         limits: Which recordings are taken.
+        policy: When to ask a server again for a recording.
     """
 
-    def __init__(self, data: SpeechData, limits: DurationLimits | None = None):
+    def __init__(
+        self,
+        data: SpeechData,
+        limits: DurationLimits | None = None,
+        *,
+        policy: RetryPolicy = DEFAULT_POLICY,
+    ):
+        self._policy = policy
         self._data = data
         self._without_audio = data.without_audio()
         self._limits = limits or DurationLimits()
@@ -144,6 +160,7 @@ class SampleReader:
 
         Raises:
             SampleError: as :func:`decode_row`.
+            SourceError: as :func:`decode_row`.
         """
         if not load_audio:
             row = self._without_audio.row(index)
@@ -151,7 +168,7 @@ class SampleReader:
             if known is not None:
                 self._limits.check(known)
                 return _sample(row, None, known)
-        sample = decode_row(self._data.row(index), self._limits)
+        sample = decode_row(self._data.row(index), self._limits, policy=self._policy)
         self._measured[index] = sample.duration_seconds
         return sample
 
@@ -167,9 +184,11 @@ def _sample(row: SpeechRow, samples_W: Float[np.ndarray, " W"] | None, seconds: 
     )
 
 
-def _decode(audio: Mapping[str, Any] | None, limits: DurationLimits) -> Float[np.ndarray, " W"]:
+def _decode(
+    audio: Mapping[str, Any] | None, limits: DurationLimits, policy: RetryPolicy
+) -> Float[np.ndarray, " W"]:
+    source, format = encoded_audio(audio, policy)
     try:
-        source, format = encoded_audio(audio)
         return decode_audio(source, format=format, max_seconds=limits.max_seconds)
     except LongAudioError as error:
         raise limits.too_long(error.length) from error
@@ -181,17 +200,28 @@ AUDIO_ERRORS = (AudioError, OSError, ValueError, RuntimeError, LookupError)
 """Wider than AudioError: no damaged file may end a run, whatever its decoder trips over."""
 
 
-def encoded_audio(audio: Mapping[str, Any] | None) -> tuple[str | bytes, str | None]:
+def encoded_audio(
+    audio: Mapping[str, Any] | None, policy: RetryPolicy = DEFAULT_POLICY
+) -> tuple[str | bytes, str | None]:
     """Return what decoders take of a row's audio: path or bytes, and the format where only the name tells.
+
+    Args:
+        audio: ``{"bytes", "path"}``; an address for a path is fetched.
+        policy: When to ask its server again.
 
     Raises:
         SampleError: if there is no audio.
+        SourceError: if its server cannot be read from, which says nothing about the sample.
     """
     if audio is None or (audio["bytes"] is None and not audio["path"]):
         raise SampleError(NO_AUDIO, "the row has no audio")
-    if audio["bytes"] is None:
-        return audio["path"], None
-    return audio["bytes"], raw_format(audio["path"] or "")
+    data = audio["bytes"]
+    if data is None and is_remote(audio["path"]):
+        try:
+            data = read_bytes(audio["path"], policy)
+        except SourceMissingError as error:
+            raise SampleError(UNREADABLE, str(error)) from error
+    return (audio["path"], None) if data is None else (data, raw_format(audio["path"] or ""))
 
 
 def audio_failure(error: Exception) -> SampleError:

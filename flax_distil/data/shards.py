@@ -4,6 +4,9 @@ from collections.abc import Generator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
+from flax_distil.core import InputError
+from flax_distil.data.retries import shown
+
 if TYPE_CHECKING:
     import pyarrow
 
@@ -12,6 +15,27 @@ Cursor = list[int]
 
 BLOCK_ROWS = 64
 """Most rows of a block."""
+
+BLOCK_BYTES = 64 << 20
+"""Most bytes of a block, as far as the mean of the rows around it tells; one row may be larger."""
+
+
+def rows_per_block(rows: int, num_bytes: int) -> int:
+    """Return how many rows of a group make a block.
+
+    Args:
+        rows: Rows of the group, at least one.
+        num_bytes: Their size in memory.
+    """
+    return max(1, min(BLOCK_ROWS, BLOCK_BYTES * rows // max(num_bytes, 1)))
+
+
+def damaged(path: str, reason: object) -> InputError:
+    """Return the error for a file that does not hold what its name promises."""
+    text = (str(reason).strip() or type(reason).__name__).splitlines()[0].rstrip(".")
+    return InputError(
+        f"cannot read {shown(path)!r}: it is damaged or cut short ({text}); fetch or write it again"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -39,10 +39,11 @@ class SkippedSamples:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._by_row: dict[tuple[str, str, int], SkippedSample] = {}
-        self._forgotten = Counter[str]()
+        # By data set, by kind.
+        self._forgotten: dict[str, Counter[str]] = {}
 
     def __len__(self) -> int:
-        return len(self._by_row) + self._forgotten.total()
+        return sum(self.counts().values())
 
     @classmethod
     def joined(cls, states: Iterable[dict[str, Any]]) -> "SkippedSamples":
@@ -55,13 +56,15 @@ class SkippedSamples:
         for state in states:
             for sample in state["samples"]:
                 joined.add(**sample)
-            joined._forgotten.update(state["forgotten"])
+            for data_set, counts in state["forgotten"].items():
+                joined._forgotten.setdefault(data_set, Counter()).update(counts)
         return joined
 
     def get_state(self) -> dict[str, Any]:
         """Return all there is, as JSON takes it."""
-        samples = self.samples()
-        return {"samples": [asdict(sample) for sample in samples], "forgotten": dict(self._forgotten)}
+        with self._lock:
+            forgotten = {data_set: dict(counts) for data_set, counts in self._forgotten.items()}
+        return {"samples": [asdict(sample) for sample in self.samples()], "forgotten": forgotten}
 
     def add(self, *, data_set: str = "", index: int, sample_id: str, kind: str, reason: str) -> None:
         """Record one sample; later records of the same row are ignored."""
@@ -71,7 +74,7 @@ class SkippedSamples:
             if row in self._by_row or len(self._by_row) < REMEMBERED_SAMPLES:
                 self._by_row.setdefault(row, sample)
             else:
-                self._forgotten[kind] += 1
+                self._forgotten.setdefault(data_set, Counter())[kind] += 1
 
     def samples(self) -> list[SkippedSample]:
         """Return what was skipped so far and is remembered, in order of data set and row number."""
@@ -81,11 +84,19 @@ class SkippedSamples:
 
     def counts(self) -> dict[str, int]:
         """Return the number of skipped samples of each kind, the most frequent first."""
-        counts = Counter(sample.kind for sample in self.samples())
-        return dict((counts + self._forgotten).most_common())
+        return dict(sum(self._counts().values(), Counter()).most_common())
+
+    def _counts(self) -> dict[str, Counter[str]]:
+        """Return the number of skipped samples of each kind by data set."""
+        with self._lock:
+            counts = {data_set: Counter(forgotten) for data_set, forgotten in self._forgotten.items()}
+            for sample in self._by_row.values():
+                counts.setdefault(sample.data_set, Counter())[sample.kind] += 1
+        return dict(sorted(counts.items()))
 
     def report(self, *, limit: int = 20) -> str:
-        """Return lines to print at the end of a run: counts by kind, then each sample.
+        """Return lines to print at the end of a run: counts by kind (of several data sets, by each
+        too), then each sample.
 
         Args:
             limit: At most this many samples are listed; the number left out is told.
@@ -93,12 +104,17 @@ class SkippedSamples:
         Returns:
             The text, or ``""`` when nothing was skipped.
         """
-        samples, total = self.samples(), len(self)
+        samples, by_data_set, total = self.samples(), self._counts(), len(self)
         if not samples:
             return ""
-        counts = ", ".join(f"{count} {kind}" for kind, count in self.counts().items())
-        lines = [f"skipped {total} samples: {counts}"]
+        lines = [f"skipped {total} samples: {_listed(sum(by_data_set.values(), Counter()))}"]
+        if len(by_data_set) > 1:
+            lines += [f"  of {name}: {_listed(kinds)}" for name, kinds in by_data_set.items()]
         lines += [f"  {sample.sample_id}: {sample.reason}" for sample in samples[:limit]]
         if total > limit:
             lines.append(f"  and {total - limit} more")
         return "\n".join(lines)
+
+
+def _listed(counts: Counter[str]) -> str:
+    return ", ".join(f"{count} {kind}" for kind, count in counts.most_common())

@@ -50,9 +50,13 @@ class TableSource:
         """Return the rows of one sample, their audio still encoded; from any thread."""
         if self.packs is not None:
             return self.packs.read(number)
-        row = (self.data if load_audio else self.data.without_audio()).row(number)
-        before = self.data.without_audio().row(number - 1) if number and self.gives_prompts else None
+        row = (self.data if load_audio else self._texts).row(number)
+        before = self._texts.row(number - 1) if number and self.gives_prompts else None
         return _alone(before, row)
+
+    @functools.cached_property
+    def _texts(self) -> SpeechData:
+        return self.data.without_audio()
 
     def fingerprint(self) -> str:
         """Return a digest of what the numbers of samples stand for."""

@@ -63,6 +63,16 @@ def test_a_lowering_for_tpu_holds_no_fft_and_one_for_cpu_does() -> None:
     assert "fft" in traced.lower(lowering_platforms=("cpu",)).as_text()
 
 
+def test_sixteen_bit_samples_give_the_features_of_their_recording_to_the_bit(clips: np.ndarray) -> None:
+    integers = np.clip(np.round(clips * 32768), -32768, 32767).astype(np.int16)
+    read_back = integers.astype(np.float32) / 32768  # what decoders make of a 16-bit file
+    np.testing.assert_array_equal(
+        jitted_log_mel(integers, num_mel_bins=80), jitted_log_mel(read_back, num_mel_bins=80)
+    )
+    with pytest.raises(ValueError, match="float32 or int16 samples, got int32"):
+        log_mel(jnp.zeros((1, 400), jnp.int32), num_mel_bins=80)
+
+
 @pytest.mark.parametrize("num_mel_bins", [80, 128])
 def test_mel_filters_equal_those_of_transformers(num_mel_bins: int) -> None:
     expected = WhisperFeatureExtractor(feature_size=num_mel_bins).mel_filters

@@ -1,5 +1,6 @@
 """Real speech in small: recorded prompts from the repository's example corpus."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -49,6 +50,15 @@ def flawed(flac_rows) -> SpeechData:
     """Eleven recordings without durations; rows 3 and 7 cannot be read."""
     path = Path(flac_rows[0]["audio"]).parent / "rows.jsonl"
     return load_source(str(path), text_column="text")
+
+
+@pytest.fixture(scope="session")
+def train(prompts_dir) -> SpeechData:
+    """The 369 prompts of the training split, all spoken by one person."""
+    data = load_source(str(prompts_dir / "train"), text_column="text")
+    return dataclasses.replace(
+        data.with_columns({"speaker": ["Allison"] * len(data)}), speaker_column="speaker"
+    )
 
 
 @pytest.fixture(scope="session")

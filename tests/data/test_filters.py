@@ -1,17 +1,22 @@
 """Filters: each on its own, by hand, and what they say about what they dropped."""
 
+import dataclasses
+
 import pytest
 
 from flax_distil.core import InputError
 from flax_distil.data import (
+    DropReport,
     FilterConfig,
     FilterResult,
     LabelBuilder,
     LabelConfig,
     RowFilter,
     SpeechData,
+    SpeechStream,
     filter_rows,
 )
+from flax_distil.data.parquet_shards import ParquetShard
 from flax_distil.text import normaliser
 
 
@@ -94,6 +99,61 @@ def test_filters_without_references_judge_the_teacher(speech):
     assert kept(stored, max_compression_ratio=2.4) == [1, 2, 3]
 
 
+def test_labels_in_upper_case_only_go_where_that_is_asked_for(speech):
+    labels = [" HELLO THERE.", " Hello.", "<|0.00|> HELLO.<|1.00|>", "你好", " 42!", " TV is on"]
+    data = with_labels(speech, ["HELLO"] * 6, labels)
+    assert kept(data) == [0, 1, 2, 3, 4, 5]
+    result = filtered(data, drop_upper_case=True)
+    assert result.kept.tolist() == [1, 3, 4, 5]
+    assert result.dropped == {"in upper case only": 2}
+
+
+def test_upper_case_references_do_for_the_word_error_rate(speech):
+    data = with_labels(speech, ["HELLO THERE", "GOOD BYE"], [" Hello there.", " Good night."])
+    assert kept(data, wer_threshold=10.0, drop_upper_case=True) == [0]
+
+
+def test_empty_texts_are_silence_from_a_teacher_and_unknown_from_a_person(speech):
+    texts = ["", "  ", "Hello."]
+    pseudo = with_labels(speech, [None] * 3, texts)
+    assert kept(pseudo) == [0, 1, 2]
+    references = dataclasses.replace(pseudo, text_column="whisper_transcript", label_column=None)
+    result = filtered(references)
+    assert result.kept.tolist() == [2]
+    assert result.dropped == {"with an empty reference": 2}
+
+
+def test_a_stream_is_judged_as_the_table_is(speech, tmp_path):
+    """The same rows, read from three Parquet files piece by piece."""
+    references = [text or "" for text in speech.references()]
+    labels = [f" {text}" for text in references]
+    labels[2], labels[5], labels[8] = " something else", None, " SHOUTED"
+    data = with_labels(speech, references, labels).with_columns({"no_speech_prob": [0.1, 0.9] * 5 + [None]})
+    options = {"wer_threshold": 50.0, "max_no_speech_prob": 0.5, "max_duration_in_seconds": 6.0}
+    table, expected = DropReport(), FilterConfig(**options, drop_upper_case=True)
+    result = filter_rows(data, RowFilter(data, expected, normalise=normaliser("en")), report=table)
+
+    shards = []
+    for number, rows in enumerate([range(4), range(4, 9), range(9, 11)]):
+        path = tmp_path / f"{number}.parquet"
+        data.select(rows).table.to_parquet(path)
+        shards.append(ParquetShard(name=path.name, path=str(path)))
+    stream = SpeechStream(
+        name="prompts", shards=tuple(shards), text_column="text", label_column="whisper_transcript"
+    )
+    judge = RowFilter(stream.first_rows(), expected, normalise=normaliser("en")).judge
+    streamed, kept_ids = DropReport(), []
+    for shard in range(3):
+        for block, _ in stream.blocks(shard):
+            for row in block.rows_without_audio():
+                reason = judge(row)
+                streamed.add("prompts", reason, row.duration_seconds)
+                kept_ids += [] if reason else [row.sample_id]
+    assert kept_ids == [data.ids()[index] for index in result.kept]
+    assert streamed.get_state() == table.get_state()
+    assert len(table.get_state()["prompts"]) >= 5
+
+
 def test_without_settings_only_unusable_rows_go(speech):
     assert kept(speech) == list(range(len(speech)))
 
@@ -103,8 +163,11 @@ def test_a_filter_without_its_column_is_refused(speech):
         kept(speech, wer_threshold=10.0)
     with pytest.raises(InputError, match="needs the column 'avg_logprob'"):
         kept(speech, min_avg_logprob=-1.0)
-    with pytest.raises(InputError, match="needs the column 'no_speech_prob'"):
+    with pytest.raises(InputError, match=r"needs the column 'no_speech_prob', .* \(it has .*text, duration"):
         kept(speech, max_no_speech_prob=0.6)
+    unnamed = dataclasses.replace(speech, text_column=None)
+    with pytest.raises(InputError, match="name one of audio, text, duration, id"):
+        kept(unnamed, wer_threshold=10.0)
 
 
 def test_filters_that_leave_nothing_say_why(speech):
@@ -120,3 +183,9 @@ def test_bounds_that_contradict_each_other_are_refused():
         FilterConfig(max_duration_in_seconds=40.0)
     with pytest.raises(InputError, match="wer_threshold must be a positive percentage"):
         FilterConfig(wer_threshold=0.0)
+    with pytest.raises(InputError, match="max_no_speech_prob must be a probability between 0 and 1, got 60"):
+        FilterConfig(max_no_speech_prob=60.0)
+    with pytest.raises(InputError, match=r"min_avg_logprob must be the logarithm .*, got 0\.5"):
+        FilterConfig(min_avg_logprob=0.5)
+    with pytest.raises(InputError, match="got nan"):
+        FilterConfig(max_no_speech_prob=float("nan"))

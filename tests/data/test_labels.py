@@ -93,6 +93,23 @@ def test_the_share_of_timestamped_labels_is_the_probability(english_tokenizer):
     assert abs(np.mean(kept) - 0.2) < 0.036
 
 
+def test_the_share_of_prompted_labels_is_the_probability(english_tokenizer):
+    builder = LabelBuilder(english_tokenizer, LabelConfig(condition_on_prev_probability=0.2))
+    prompted = [
+        builder.build(
+            TIMED, previous="Before.", random=sample_random(seed=1, epoch=0, sample_id=str(index))
+        ).tokens[0]
+        == PREVIOUS
+        for index in range(2000)
+    ]
+    assert abs(np.mean(prompted) - 0.2) < 0.036  # as above
+
+
+def test_random_numbers_of_a_name_are_the_same_in_every_process():
+    # Written down once: Python's own hash of a string would change from process to process.
+    assert sample_random(seed=1, epoch=2, sample_id="talk:7").integers(1 << 32) == 465326194
+
+
 def test_the_choice_depends_on_seed_epoch_and_row_and_on_nothing_else(english_tokenizer):
     builder = LabelBuilder(english_tokenizer, LabelConfig(timestamp_probability=0.5))
 

@@ -1,0 +1,345 @@
+"""Recordings made harder on purpose, so that a student hears more than its data set holds.
+
+Noise and masks are made on the device, from a seed per row: what happens to a row depends on its
+seed alone (babble: on the rows of its device as well), not on its place in the batch or on the
+number of devices. Speed and recorded noise change a recording on the host, before it is batched.
+What is off costs nothing and changes nothing.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import soxr
+from jax import lax
+
+from flax_distil.audio.constants import CHUNK_SECONDS, HOP_LENGTH, SAMPLING_RATE
+from flax_distil.core import Array, Bool, Float, InputError, Int, UInt
+
+T = TypeVar("T")
+
+SnrRange = tuple[float, float]
+"""Least and greatest signal-to-noise ratio in dB; each row draws its own between them."""
+
+BABBLE_TALKERS = 4
+"""Rows that babble is made of."""
+
+# Each draw of a row has a stream of its own, so that switching one option on leaves the others as they were.
+TIME_MASK, FEATURE_MASK, WHITE_NOISE, BABBLE_NOISE = range(4)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AugmentationConfig:
+    """What is done to the training input; everything is off by default.
+
+    Attributes:
+        mask_time_prob: Share of a recording's frames that SpecAugment's time masks cover (less where
+            masks overlap).
+        mask_time_length: Frames of 10 ms in one time mask.
+        mask_feature_prob: Share of the mel bins that SpecAugment's frequency masks cover.
+        mask_feature_length: Mel bins in one frequency mask.
+        white_noise_prob: How often white noise is added.
+        white_noise_snr: Least and greatest signal-to-noise ratio of white noise in dB.
+        babble_noise_prob: How often babble is added: four other recordings of the device's batch.
+        babble_noise_snr: Least and greatest signal-to-noise ratio of babble in dB.
+        recorded_noise_prob: How often a piece of recorded noise is added.
+        recorded_noise_snr: Least and greatest signal-to-noise ratio of recorded noise in dB.
+        speed_factors: Speeds to draw from, such as 0.9, 1.0 and 1.1; pitch and timestamps change with them.
+
+    Raises:
+        InputError: if a value is out of range.
+    """
+
+    mask_time_prob: float = 0.0
+    mask_time_length: int = 10
+    mask_feature_prob: float = 0.0
+    mask_feature_length: int = 10
+    white_noise_prob: float = 0.0
+    white_noise_snr: SnrRange = (5.0, 30.0)
+    babble_noise_prob: float = 0.0
+    babble_noise_snr: SnrRange = (5.0, 30.0)
+    recorded_noise_prob: float = 0.0
+    recorded_noise_snr: SnrRange = (5.0, 30.0)
+    speed_factors: tuple[float, ...] = (1.0,)
+
+    def __post_init__(self) -> None:
+        for name in ("mask_time", "mask_feature", "white_noise", "babble_noise", "recorded_noise"):
+            probability = getattr(self, f"{name}_prob")
+            if not 0.0 <= probability <= 1.0:
+                raise InputError(f"{name}_prob must lie between 0 and 1, got {probability:g}")
+        for name in ("mask_time_length", "mask_feature_length"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name} must be at least 1, got {getattr(self, name)}")
+        for name in ("white_noise_snr", "babble_noise_snr", "recorded_noise_snr"):
+            low, high = getattr(self, name)
+            if not -math.inf < low <= high < math.inf:
+                raise InputError(
+                    f"{name} must be two numbers of dB, the smaller first, got {low:g} and {high:g}"
+                )
+        for factor in self.speed_factors or (0.0,):
+            if not 0.5 <= factor <= 2.0:
+                raise InputError(
+                    "speed_factors must be one or more numbers between 0.5 and 2, got "
+                    f"{', '.join(f'{value:g}' for value in self.speed_factors) or 'none'}"
+                )
+
+    @property
+    def on_device(self) -> bool:
+        """Whether :func:`augment_samples` or :func:`spec_augment` change anything, and need seeds."""
+        return any(
+            (self.mask_time_prob, self.mask_feature_prob, self.white_noise_prob, self.babble_noise_prob)
+        )
+
+
+def augment_samples(
+    config: AugmentationConfig,
+    samples_BW: Float[Array, "B W"],
+    lengths_B: Int[Array, " B"],
+    seed_B: UInt[Array, " B"],
+) -> Float[Array, "B W"]:
+    """Add white noise and babble; pure, so call it inside the jitted step.
+
+    Noise is as long as the recording: the padding stays silent. The ratio is that of the mean powers
+    over the recording's length. The sum may exceed full scale; log-mel features do not mind.
+
+    Args:
+        config: What to add, how often and how loud.
+        samples_BW: float32, 16 kHz, padded.
+        lengths_B: Samples of each recording; 0 in padding rows.
+        seed_B: uint32, one per row and epoch.
+
+    Returns:
+        The samples; the very array where neither is switched on.
+    """
+    clean_BW = samples_BW
+    if config.white_noise_prob:
+        samples_BW = _with_noise(
+            samples_BW,
+            clean_BW,
+            _per_row(lambda key: jax.random.normal(key, clean_BW.shape[1:]), seed_B, WHITE_NOISE),
+            lengths_B,
+            _drawn_snr(config.white_noise_prob, config.white_noise_snr, seed_B, WHITE_NOISE),
+        )
+    if config.babble_noise_prob and len(clean_BW) > 1:
+        samples_BW = _with_noise(
+            samples_BW,
+            clean_BW,
+            _babble(clean_BW, lengths_B, seed_B),
+            lengths_B,
+            _drawn_snr(config.babble_noise_prob, config.babble_noise_snr, seed_B, BABBLE_NOISE),
+        )
+    return samples_BW
+
+
+def spec_augment(
+    config: AugmentationConfig,
+    mel_BRM: Float[Array, "B R M"],
+    lengths_B: Int[Array, " B"],
+    seed_B: UInt[Array, " B"],
+) -> Float[Array, "B R M"]:
+    """Mask stretches of time and bands of mel bins; pure, so call it inside the jitted step.
+
+    As in transformers' Whisper, masks have one length, may overlap, and set normalised features to 0;
+    unlike there, all of them stay within the recording, and no least number of masks is enforced.
+
+    Args:
+        config: How much to mask.
+        mel_BRM: Log-mel features of padded recordings.
+        lengths_B: Samples (not frames) of each recording; 0 in padding rows.
+        seed_B: uint32, one per row and epoch.
+
+    Returns:
+        The features; the very array where neither is switched on.
+
+    Source: SpecAugment (arXiv 1904.08779).
+    """
+    frames_B = jnp.minimum(lengths_B // HOP_LENGTH, mel_BRM.shape[1])
+    inside_BR = jnp.arange(mel_BRM.shape[1]) < frames_B[:, None]
+    if config.mask_time_prob:
+        masked_BR = _masks(
+            mel_BRM.shape[1],
+            frames_B,
+            config.mask_time_prob,
+            config.mask_time_length,
+            seed_B,
+            TIME_MASK,
+        )
+        mel_BRM = jnp.where((masked_BR & inside_BR)[:, :, None], 0.0, mel_BRM)
+    if config.mask_feature_prob:
+        bins = mel_BRM.shape[2]
+        masked_BM = _masks(
+            bins,
+            jnp.full_like(frames_B, bins),
+            config.mask_feature_prob,
+            config.mask_feature_length,
+            seed_B,
+            FEATURE_MASK,
+        )
+        mel_BRM = jnp.where(masked_BM[:, None, :] & inside_BR[:, :, None], 0.0, mel_BRM)
+    return mel_BRM
+
+
+def draw_speed(config: AugmentationConfig, *, seconds: float, random: np.random.Generator) -> float:
+    """Draw the speed of one recording; 1.0 where the drawn one would stretch it to 30 s or more.
+
+    Timestamps of its label are to be divided by the factor.
+
+    Args:
+        config: Which speeds.
+        seconds: Length of the recording.
+        random: Random numbers of this sample in this epoch.
+    """
+    factor = float(random.choice(config.speed_factors))
+    return factor if seconds / factor < CHUNK_SECONDS else 1.0
+
+
+def perturb_speed(samples_W: Float[np.ndarray, " W"], factor: float) -> Float[np.ndarray, " _"]:
+    """Play a recording faster or slower, its pitch changed with it.
+
+    Args:
+        samples_W: float32 at 16 kHz.
+        factor: Above 1 is faster.
+
+    Returns:
+        ``W / factor`` samples in [-1, 1]; the very array where the factor is 1.
+    """
+    if factor == 1.0:
+        return samples_W
+    resampled = soxr.resample(samples_W, SAMPLING_RATE * factor, SAMPLING_RATE, quality="HQ")
+    return np.clip(resampled, -1.0, 1.0, dtype=np.float32)
+
+
+def draw_recorded_noise(config: AugmentationConfig, random: np.random.Generator) -> float | None:
+    """Draw whether one recording gets recorded noise: the signal-to-noise ratio in dB, or None.
+
+    Args:
+        config: How often and how loud.
+        random: Random numbers of this sample in this epoch.
+    """
+    drawn, snr = random.random(), float(random.uniform(*config.recorded_noise_snr))
+    return snr if drawn < config.recorded_noise_prob else None
+
+
+def mix_noise(
+    samples_W: Float[np.ndarray, " W"],
+    noise_N: Float[np.ndarray, " N"],
+    snr: float,
+    random: np.random.Generator,
+) -> Float[np.ndarray, " W"]:
+    """Add a piece of recorded noise, repeated where it is too short.
+
+    Args:
+        samples_W: float32 at 16 kHz.
+        noise_N: Noise at 16 kHz; at least one sample.
+        snr: Signal-to-noise ratio in dB, over the whole recording.
+        random: Draws where in the noise the piece begins.
+
+    Returns:
+        The sum, made fainter as a whole where it would exceed full scale.
+    """
+    start = int(random.integers(max(1, len(noise_N) - len(samples_W) + 1)))
+    piece_W = np.resize(noise_N[start:], samples_W.shape)
+    noise_power = np.mean(np.square(piece_W, dtype=np.float64))
+    if not noise_power:
+        return samples_W
+    gain = np.sqrt(np.mean(np.square(samples_W, dtype=np.float64)) / noise_power * 10 ** (-snr / 10))
+    mixed_W = samples_W + piece_W * np.float32(gain)
+    return mixed_W / max(np.float32(1.0), np.abs(mixed_W).max())
+
+
+def _per_row(draw: Callable[[Array], T], seed_B: UInt[Array, " B"], stream: int) -> T:
+    """Call a function of a random key for every row; the kind of key is fixed, whatever the platform's."""
+    return jax.vmap(lambda seed: draw(jax.random.fold_in(jax.random.key(seed, impl="threefry2x32"), stream)))(
+        seed_B
+    )
+
+
+def _drawn_snr(
+    probability: float, between: SnrRange, seed_B: UInt[Array, " B"], stream: int
+) -> Float[Array, " B"]:
+    """Draw the ratio of each row in dB; infinite where it gets no noise."""
+
+    def draw(key: Array) -> Array:
+        whether, snr = jax.random.split(jax.random.fold_in(key, 1))
+        drawn = jax.random.uniform(snr, minval=between[0], maxval=between[1])
+        return jnp.where(jax.random.uniform(whether) < probability, drawn, jnp.inf)
+
+    return _per_row(draw, seed_B, stream)
+
+
+def _with_noise(
+    samples_BW: Float[Array, "B W"],
+    clean_BW: Float[Array, "B W"],
+    noise_BW: Float[Array, "B W"],
+    lengths_B: Int[Array, " B"],
+    snr_B: Float[Array, " B"],
+) -> Float[Array, "B W"]:
+    """Add noise to samples, as loud as the clean recording's power and the ratio ask for."""
+    inside_BW = _inside(clean_BW, lengths_B)
+    noise_BW = jnp.where(inside_BW, noise_BW, 0.0)
+    wanted_B = _energy(jnp.where(inside_BW, clean_BW, 0.0)) * 10 ** (-snr_B / 10)
+    noise_B = _energy(noise_BW)
+    gain_B = jnp.where(noise_B > 0, jnp.sqrt(wanted_B / jnp.where(noise_B > 0, noise_B, 1.0)), 0.0)
+    return samples_BW + gain_B[:, None] * noise_BW
+
+
+def _babble(
+    samples_BW: Float[Array, "B W"], lengths_B: Int[Array, " B"], seed_B: UInt[Array, " B"]
+) -> Float[Array, "B W"]:
+    """Lay other rows over each other, equally loud, each moved to begin before or within the recording."""
+    rows, width = samples_BW.shape
+    power_B = _energy(samples_BW) / jnp.maximum(lengths_B, 1)
+    level_B = jnp.where(power_B > 0, lax.rsqrt(jnp.where(power_B > 0, power_B, 1.0)), 0.0)
+
+    def draw(key: Array) -> tuple[Array, Array]:
+        who, where = jax.random.split(key)
+        return (
+            jax.random.randint(who, (BABBLE_TALKERS,), 1, rows),
+            jax.random.uniform(where, (BABBLE_TALKERS,)),
+        )
+
+    steps_BK, places_BK = _per_row(draw, seed_B, BABBLE_NOISE)
+
+    babble_BW = jnp.zeros_like(samples_BW)
+    for talker in range(BABBLE_TALKERS):
+        others_B = (jnp.arange(rows) + steps_BK[:, talker]) % rows
+        starts_B = (places_BK[:, talker] * lengths_B).astype(jnp.int32) - lengths_B[others_B] // 2
+        moved_BW = jax.vmap(jnp.roll)(samples_BW[others_B], starts_B % width)
+        babble_BW += level_B[others_B][:, None] * moved_BW
+    return babble_BW
+
+
+def _inside(samples_BW: Float[Array, "B W"], lengths_B: Int[Array, " B"]) -> Bool[Array, "B W"]:
+    return jnp.arange(samples_BW.shape[1]) < lengths_B[:, None]
+
+
+def _energy(samples_BW: Float[Array, "B W"]) -> Float[Array, " B"]:
+    return jnp.sum(jnp.square(samples_BW), axis=1)
+
+
+def _masks(
+    size: int,
+    true_B: Int[Array, " B"],
+    share: float,
+    length: int,
+    seed_B: UInt[Array, " B"],
+    stream: int,
+) -> Bool[Array, "B size"]:
+    """Draw masks of one length among the first ``true_B`` of ``size`` places of each row."""
+    most = int(share * size / length + 1)
+
+    def draw(key: Array) -> tuple[Array, Array]:
+        count, starts = jax.random.split(key)
+        return jax.random.uniform(count), jax.random.uniform(starts, (most,))
+
+    drawn_B, places_BK = _per_row(draw, seed_B, stream)
+    count_B1 = jnp.floor(share * true_B / length + drawn_B)[:, None]
+    starts_BK = (places_BK * jnp.maximum(true_B - length + 1, 1)[:, None]).astype(jnp.int32)
+    at = jnp.arange(size)
+    used_BK = jnp.arange(most) < count_B1
+    covered = (at >= starts_BK[:, :, None]) & (at < starts_BK[:, :, None] + length) & used_BK[:, :, None]
+    return covered.any(axis=1)

@@ -1,0 +1,34 @@
+"""Tables in memory read as shards: lists of recordings by path, as manifests and folders give them."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from flax_distil.data.shards import BLOCK_ROWS, Block, Cursor
+
+if TYPE_CHECKING:
+    import pyarrow
+
+
+@dataclass(frozen=True, kw_only=True)
+class TableShard:
+    """A table whose audio is paths or addresses.
+
+    Attributes:
+        name: Short name.
+        table: The rows.
+    """
+
+    name: str
+    table: "pyarrow.Table"
+
+    def blocks(self, cursor: Cursor | None = None) -> Iterator[Block]:
+        """Yield the rows from a cursor (rows read) on."""
+        (first,) = cursor or [0]
+        for row in range(first, len(self.table), BLOCK_ROWS):
+            after = row + BLOCK_ROWS
+            yield Block(
+                table=self.table.slice(row, BLOCK_ROWS),
+                first_row=row,
+                after=[after] if after < len(self.table) else None,
+            )
