@@ -37,7 +37,7 @@ class ParquetShard:
             except (pyarrow.ArrowException, OSError) as error:
                 raise damaged(self.path, error) from error
 
-    def _blocks(self, source: object, first_group: int, done: int, row: int) -> Iterator[Block]:
+    def _blocks(self, source: object, first_group: int, done: int, row: int) -> Generator[Block]:
         import pyarrow
         import pyarrow.parquet
 
