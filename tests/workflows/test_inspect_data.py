@@ -71,8 +71,10 @@ def test_hours_lengths_speakers_and_encodings_are_counted(inspected):
     assert sum(spoken["hours_by_speaker"].values()) == pytest.approx(spoken["hours"])
     assert spoken["encodings"] == {"OGG OPUS, 16000 Hz, 1 channel": 35}
     assert plain["encodings"] == {
-        "OGG OPUS, 16000 Hz, 1 channel": 38, "FLAC PCM_16, 8000 Hz, 1 channel": 1,
-    }  # fmt: skip
+        "OGG OPUS, 16000 Hz, 1 channel": 38,
+        "FLAC PCM_16, 8000 Hz, 1 channel": 1,
+        "with unreadable audio": 1,
+    }
     for figures in (spoken, plain):
         seconds = figures["sample_seconds"]
         assert 0 < seconds["min"] <= seconds["median"] <= seconds["95%"] <= seconds["max"] <= 30
@@ -152,7 +154,7 @@ def test_pictures_are_drawn(inspected):
     for name in ("samples.png", "statistics.png"):
         pixels = image.imread(out / name)
         assert pixels.shape[1] > 1200
-        assert len(np.unique(pixels.reshape(-1, pixels.shape[-1]), axis=0)) > 100
+        assert pixels.std() > 0.1
 
 
 def test_a_report_is_replaced_only_on_request(inspected, capsys):
