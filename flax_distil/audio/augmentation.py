@@ -29,7 +29,7 @@ BABBLE_TALKERS = 4
 """Rows that babble is made of."""
 
 # Each draw of a row has a stream of its own, so that switching one option on leaves the others as they were.
-TIME_MASK, FEATURE_MASK, WHITE_NOISE, BABBLE_NOISE = range(4)
+TIME_MASK, FEATURE_MASK, WHITE_NOISE, WHITE_SNR, BABBLE_NOISE, BABBLE_SNR = range(6)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,11 +43,9 @@ class AugmentationConfig:
         mask_feature_prob: Share of the mel bins that SpecAugment's frequency masks cover.
         mask_feature_length: Mel bins in one frequency mask.
         white_noise_prob: How often white noise is added.
-        white_noise_snr: Least and greatest signal-to-noise ratio of white noise in dB.
         babble_noise_prob: How often babble is added: four other recordings of the device's batch.
-        babble_noise_snr: Least and greatest signal-to-noise ratio of babble in dB.
         recorded_noise_prob: How often a piece of recorded noise is added.
-        recorded_noise_snr: Least and greatest signal-to-noise ratio of recorded noise in dB.
+        noise_snr: Least and greatest signal-to-noise ratio of whatever noise is added, in dB.
         speed_factors: Speeds to draw from, such as 0.9, 1.0 and 1.1; pitch and timestamps change with them.
 
     Raises:
@@ -59,11 +57,9 @@ class AugmentationConfig:
     mask_feature_prob: float = 0.0
     mask_feature_length: int = 10
     white_noise_prob: float = 0.0
-    white_noise_snr: SnrRange = (5.0, 30.0)
     babble_noise_prob: float = 0.0
-    babble_noise_snr: SnrRange = (5.0, 30.0)
     recorded_noise_prob: float = 0.0
-    recorded_noise_snr: SnrRange = (5.0, 30.0)
+    noise_snr: SnrRange = (5.0, 30.0)
     speed_factors: tuple[float, ...] = (1.0,)
 
     def __post_init__(self) -> None:
@@ -74,12 +70,11 @@ class AugmentationConfig:
         for name in ("mask_time_length", "mask_feature_length"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} must be at least 1, got {getattr(self, name)}")
-        for name in ("white_noise_snr", "babble_noise_snr", "recorded_noise_snr"):
-            low, high = getattr(self, name)
-            if not -math.inf < low <= high < math.inf:
-                raise InputError(
-                    f"{name} must be two numbers of dB, the smaller first, got {low:g} and {high:g}"
-                )
+        low, high = self.noise_snr
+        if not -math.inf < low <= high < math.inf:
+            raise InputError(
+                f"noise_snr must be two numbers of dB, the smaller first, got {low:g} and {high:g}"
+            )
         for factor in self.speed_factors or (0.0,):
             if not 0.5 <= factor <= 2.0:
                 raise InputError(
@@ -122,7 +117,7 @@ def augment_samples(
             clean_BW,
             _per_row(lambda key: jax.random.normal(key, clean_BW.shape[1:]), seed_B, WHITE_NOISE),
             lengths_B,
-            _drawn_snr(config.white_noise_prob, config.white_noise_snr, seed_B, WHITE_NOISE),
+            _drawn_snr(config.white_noise_prob, config.noise_snr, seed_B, WHITE_SNR),
         )
     if config.babble_noise_prob and len(clean_BW) > 1:
         samples_BW = _with_noise(
@@ -130,7 +125,7 @@ def augment_samples(
             clean_BW,
             _babble(clean_BW, lengths_B, seed_B),
             lengths_B,
-            _drawn_snr(config.babble_noise_prob, config.babble_noise_snr, seed_B, BABBLE_NOISE),
+            _drawn_snr(config.babble_noise_prob, config.noise_snr, seed_B, BABBLE_SNR),
         )
     return samples_BW
 
@@ -220,7 +215,7 @@ def draw_recorded_noise(config: AugmentationConfig, random: np.random.Generator)
         config: How often and how loud.
         random: Random numbers of this sample in this epoch.
     """
-    drawn, snr = random.random(), float(random.uniform(*config.recorded_noise_snr))
+    drawn, snr = random.random(), float(random.uniform(*config.noise_snr))
     return snr if drawn < config.recorded_noise_prob else None
 
 
@@ -264,7 +259,7 @@ def _drawn_snr(
     """Draw the ratio of each row in dB; infinite where it gets no noise."""
 
     def draw(key: Array) -> Array:
-        whether, snr = jax.random.split(jax.random.fold_in(key, 1))
+        whether, snr = jax.random.split(key)
         drawn = jax.random.uniform(snr, minval=between[0], maxval=between[1])
         return jnp.where(jax.random.uniform(whether) < probability, drawn, jnp.inf)
 

@@ -183,6 +183,11 @@ def audio_encoding(source: str | Path | bytes, *, format: str | None = None) -> 
 def lasts_longer_than(seconds: float, source: str | Path | bytes, *, format: str | None = None) -> bool:
     """Tell whether a recording is longer, from its header, or else by decoding no more than is needed.
 
+    Args:
+        seconds: The length to compare with.
+        source: a path, or the contents of a file.
+        format: as for :func:`decode_audio`.
+
     Raises:
         AudioError: if it is missing, empty or unreadable.
     """

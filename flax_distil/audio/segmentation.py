@@ -34,6 +34,12 @@ PADDING = round(0.4 * FRAMES_PER_SECOND)
 SHORTEST = 3
 """Fewer frames of speech (0.1 s) are a click."""
 
+SMOOTH = 5
+"""Frames (160 ms) whose mean tells how faint a place is."""
+
+ALIKE_DB = 3.0
+"""Places this close to the faintest one are as good."""
+
 Run = tuple[int, int]
 """First frame, and the frame behind the last."""
 
@@ -105,17 +111,18 @@ def segment_frames(
     Returns:
         First frame of each segment and the frame behind its last.
     """
+    smooth_F = np.convolve(levels_F, np.ones(SMOOTH) / SMOOTH)[SMOOTH // 2 :] if len(levels_F) else levels_F
     runs = [
         piece
         for start, stop in _runs(speech_F)
         if stop - start >= SHORTEST
-        for piece in _faintest_cuts(start, stop, levels_F)
+        for piece in _cut_where_faintest(start, stop, smooth_F)
     ]
     if not runs:
         return []
     starts, stops = zip(*runs, strict=True)
     # Between neighbours, where padding would overlap, one ends and the other begins at one place.
-    bounds = [_quiet(stop, start, levels_F) for stop, start in zip(stops, starts[1:], strict=False)]
+    bounds = [_quiet(stop, start, smooth_F) for stop, start in zip(stops, starts[1:], strict=False)]
     begins = [max(start - PADDING, low) for start, low in zip(starts, [0, *bounds], strict=True)]
     ends = [min(stop + PADDING, high) for stop, high in zip(stops, [*bounds, len(speech_F)], strict=True)]
     segments, first = [], 0
@@ -149,32 +156,27 @@ def _runs(speech_F: Bool[np.ndarray, " frames"]) -> Iterator[Run]:
     return ((int(start), int(stop)) for start, stop in edges.reshape(-1, 2))
 
 
-def _faintest_cuts(start: int, stop: int, levels_F: Float[np.ndarray, " frames"]) -> Iterator[Run]:
-    """Cut a run of speech that is too long where it is faintest, not before the length aimed at."""
+def _cut_where_faintest(start: int, stop: int, smooth_F: Float[np.ndarray, " frames"]) -> Iterator[Run]:
+    """Cut a run of speech that is too long, not before the length aimed at."""
     longest = LONGEST - 2 * PADDING
     begin = start
     while stop - begin > longest:
-        cut = _faintest(begin + AIM, begin + longest, levels_F)[0]
+        cut = begin + AIM + int(np.argmin(smooth_F[begin + AIM : begin + longest]))
         yield begin, cut
         begin = cut
     yield begin, stop
 
 
-def _quiet(start: int, stop: int, levels_F: Float[np.ndarray, " frames"]) -> int:
+def _quiet(start: int, stop: int, smooth_F: Float[np.ndarray, " frames"]) -> int:
     """Return the middle of a pause, or what is nearest to it and about as faint as any place in it.
 
     A detector may hear the next words too late: then the middle would be theirs.
     """
-    if start == stop:
+    if start == stop:  # a cut in speech
         return start
-    return min(_faintest(start, stop, levels_F), key=lambda place: abs(2 * place - start - stop))
-
-
-def _faintest(start: int, stop: int, levels_F: Float[np.ndarray, " frames"]) -> list[int]:
-    """Return the frames whose surroundings (160 ms) are the faintest, to 3 dB; the first of all leads."""
-    mean = np.convolve(np.pad(levels_F, 2, mode="edge")[start : stop + 4], np.ones(5) / 5, mode="valid")
-    order = np.argsort(mean, kind="stable")
-    return [start + int(place) for place in order if mean[place] <= mean[order[0]] + 3.0]
+    pause = smooth_F[start:stop]
+    quiet = start + np.flatnonzero(pause <= pause.min() + ALIKE_DB)
+    return int(quiet[np.argmin(np.abs(2 * quiet - start - stop))])
 
 
 def cut_segments(

@@ -1,7 +1,6 @@
 """Where in a recording somebody speaks: by Silero's network, or by loudness alone."""
 
 from collections.abc import Iterable, Iterator
-from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
@@ -44,6 +43,9 @@ class VoiceActivity:
     Args:
         vad: How: ``auto``, ``silero`` or ``energy``.
 
+    Attributes:
+        name: How, ``auto`` resolved.
+
     Raises:
         InputError: if Silero is asked for and not installed.
     """
@@ -56,6 +58,7 @@ class VoiceActivity:
                 "or take vad 'energy'"
             )
         self.name: Literal["silero", "energy"] = "energy" if vad == "energy" or not installed else "silero"
+        self._network = _open_network() if self.name == "silero" else None
 
     def __call__(
         self, blocks: Iterable[Float[np.ndarray, " _"]]
@@ -75,10 +78,10 @@ class VoiceActivity:
         for frames in _in_frames(blocks):
             power = np.mean(np.square(frames), axis=1)
             levels.append(10 * np.log10(np.maximum(power, SILENCE_POWER)))
-            if self.name == "silero":
+            if self._network is not None:
                 before = np.concatenate([context[None], frames[:-1, -CONTEXT_SAMPLES:]])
                 context = frames[-1, -CONTEXT_SAMPLES:]
-                found, *state = self._session.run(
+                found, *state = self._network.run(
                     ["speech_probs", "hn", "cn"],
                     {"input": np.concatenate([before, frames], axis=1), "h": state[0], "c": state[1]},
                 )
@@ -88,21 +91,21 @@ class VoiceActivity:
             return _loud(levels_F), levels_F
         return _with_hysteresis(np.concatenate([*probabilities, np.zeros(0, np.float32)])), levels_F
 
-    @cached_property
-    def _session(self) -> Any:
-        """Open the network by its file: importing silero_vad would load torch, which it does not need."""
-        import onnxruntime
 
-        package = find_spec("silero_vad")
-        assert package is not None
-        assert package.origin is not None
-        options = onnxruntime.SessionOptions()
-        options.inter_op_num_threads = options.intra_op_num_threads = 1
-        return onnxruntime.InferenceSession(
-            Path(package.origin).parent / "data" / "silero_vad_16k_sequence.onnx",
-            sess_options=options,
-            providers=["CPUExecutionProvider"],
-        )
+def _open_network() -> Any:
+    """Open Silero's network by its file: importing silero_vad would load torch, which it does not need."""
+    import onnxruntime
+
+    package = find_spec("silero_vad")
+    assert package is not None
+    assert package.origin is not None
+    options = onnxruntime.SessionOptions()
+    options.inter_op_num_threads = options.intra_op_num_threads = 1
+    return onnxruntime.InferenceSession(
+        Path(package.origin).parent / "data" / "silero_vad_16k_sequence.onnx",
+        sess_options=options,
+        providers=["CPUExecutionProvider"],
+    )
 
 
 def _in_frames(blocks: Iterable[Float[np.ndarray, " _"]]) -> Iterator[Float[np.ndarray, "frames 512"]]:

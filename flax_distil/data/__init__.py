@@ -25,7 +25,14 @@ from flax_distil.data.rows import SpeechRow
 from flax_distil.data.samples import DurationLimits, Sample, SampleError, SampleReader
 from flax_distil.data.shards import Block, Cursor, Shard
 from flax_distil.data.skipped import SkippedSample, SkippedSamples
-from flax_distil.data.sources import SourceSpec, load_source, load_sources, parse_sources, stream_sources
+from flax_distil.data.sources import (
+    SourceSpec,
+    load_source,
+    load_sources,
+    parse_sources,
+    split_values,
+    stream_sources,
+)
 from flax_distil.data.speech_data import (
     DURATION_COLUMN,
     ID_COLUMN,
@@ -103,6 +110,7 @@ __all__ = [
     "sample_random",
     "seen_tokens",
     "speech_data",
+    "split_values",
     "spoken_text",
     "spread",
     "stack_audio",

@@ -1,6 +1,6 @@
 """Arrow files read as shards: those that ``datasets`` writes, and the format with an index at its end."""
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -30,7 +30,7 @@ class ArrowShard:
     path: str
     policy: RetryPolicy = DEFAULT_POLICY
 
-    def blocks(self, cursor: Cursor | None = None) -> Iterator[Block]:
+    def blocks(self, cursor: Cursor | None = None) -> Generator[Block]:
         """Yield the rows from a cursor (byte of a record batch, rows of it read, rows of the file) on."""
         import pyarrow
 

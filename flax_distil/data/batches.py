@@ -29,12 +29,14 @@ class LabelledSample:
         label: Tokens; None where the sample has no usable label (evaluation only).
         source: Number of the data set it comes from.
         epoch: How many times the data set had been passed over when it was drawn.
+        seed: Of what is done to its audio on the device.
     """
 
     sample: Sample
     label: LabelTokens | None
     source: int = 0
     epoch: int = 0
+    seed: int = 0
 
 
 def collate(

@@ -5,7 +5,8 @@ import hashlib
 import itertools
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -59,15 +60,20 @@ def _write(shards: Sequence[Shard], path: Path) -> None:
     """Write all rows; the file has its name only once it is whole."""
     import pyarrow.ipc
 
-    tables = ((shard.name, block.table) for shard in shards for block in shard.blocks())
-    first = next(tables, None)
-    if first is None:
-        raise InputError(f"{shards[0].name!r} has no rows in its {len(shards)} files")
-    schema = first[1].schema
-    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+    def tables() -> Generator[tuple[str, "pyarrow.Table"]]:
+        for shard in shards:
+            with closing(shard.blocks()) as blocks:
+                for block in blocks:
+                    yield shard.name, block.table
+
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder, closing(tables()) as found:
+        first = next(found, None)
+        if first is None:
+            raise InputError(f"{shards[0].name!r} has no rows in its {len(shards)} files")
+        schema = first[1].schema
         unfinished = os.path.join(folder, path.name)
         with pyarrow.ipc.new_stream(unfinished, schema) as writer:
-            for name, table in itertools.chain([first], tables):
+            for name, table in itertools.chain([first], found):
                 writer.write_table(_as(table, schema, name))
         os.replace(unfinished, path)
 

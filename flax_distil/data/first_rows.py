@@ -1,6 +1,7 @@
 """The first rows of several shards."""
 
-from collections.abc import Iterator
+from collections.abc import Generator
+from contextlib import closing
 from dataclasses import dataclass
 
 from flax_distil.data.shards import Block, Cursor, Shard
@@ -20,17 +21,21 @@ class FirstRows:
     shards: tuple[Shard, ...]
     rows: int
 
-    def blocks(self, cursor: Cursor | None = None) -> Iterator[Block]:
+    def blocks(self, cursor: Cursor | None = None) -> Generator[Block]:
         """Yield the rows from a cursor (shard, rows given, then the shard's own cursor) on."""
         first, row, *inner = cursor or [0, 0]
         for number in range(first, len(self.shards)):
-            for block in self.shards[number].blocks(inner or None):
-                table = block.table.slice(0, self.rows - row)
-                following = [number + 1] if block.after is None else [number]
-                place = [following[0], row + len(table), *(block.after or [])]
-                ended = row + len(table) == self.rows or following[0] == len(self.shards)
-                yield Block(table=table, first_row=row, after=None if ended else place)
-                row += len(table)
-                if ended:
-                    return
+            with closing(self.shards[number].blocks(inner or None)) as blocks:
+                for block in blocks:
+                    table = block.table.slice(0, self.rows - row)
+                    row += len(table)
+                    following = number + (block.after is None)
+                    ended = row == self.rows or following == len(self.shards)
+                    yield Block(
+                        table=table,
+                        first_row=row - len(table),
+                        after=None if ended else [following, row, *(block.after or [])],
+                    )
+                    if ended:
+                        return
             inner = []

@@ -188,7 +188,12 @@ class LabelBuilder:
         return max((length for length in lengths if length <= self.max_label_length), default=0)
 
     def build(
-        self, text: str | None, *, previous: Sequence[str] = (), random: np.random.Generator
+        self,
+        text: str | None,
+        *,
+        previous: Sequence[str] = (),
+        random: np.random.Generator,
+        speed: float = 1.0,
     ) -> LabelTokens:
         """Make the label of one sample.
 
@@ -196,6 +201,7 @@ class LabelBuilder:
             text: What was said, with or without timestamps.
             previous: What the same speaker said before, text by text.
             random: Decides on timestamps and prompt; see :func:`sample_random`.
+            speed: How much faster the recording is played than it was labelled.
 
         Returns:
             The tokens. A prompt that does not fit beside its label loses its beginning.
@@ -205,10 +211,15 @@ class LabelBuilder:
         """
         if text is None:
             raise SampleError(NO_LABEL, "the row has no text to learn")
-        return self._built(self.text_tokens(text), previous, random)
+        return self._built(self._rounded(self._hastened(self._encoded(text), speed)), previous, random)
 
     def build_joined(
-        self, parts: Sequence[LabelPart], *, previous: Sequence[str] = (), random: np.random.Generator
+        self,
+        parts: Sequence[LabelPart],
+        *,
+        previous: Sequence[str] = (),
+        random: np.random.Generator,
+        speed: float = 1.0,
     ) -> LabelTokens:
         """Make the label of recordings that were joined to one sample.
 
@@ -220,6 +231,7 @@ class LabelBuilder:
             parts: In order of time.
             previous: What the same speaker said before, text by text.
             random: As for :meth:`build`.
+            speed: As for :meth:`build`, of all of them.
 
         Raises:
             SampleError: if a part has no text, or they are too long together.
@@ -231,7 +243,8 @@ class LabelBuilder:
             encoded.append(self._encoded(part.text))
         if any(self._has_timestamps(tokens) for tokens in encoded):
             encoded = [self._moved(tokens, part) for tokens, part in zip(encoded, parts, strict=True)]
-        return self._built(self._rounded([token for tokens in encoded for token in tokens]), previous, random)
+        joined = [token for tokens in encoded for token in tokens]
+        return self._built(self._rounded(self._hastened(joined, speed)), previous, random)
 
     def _built(self, tokens: list[int], previous: Sequence[str], random: np.random.Generator) -> LabelTokens:
         timed = self._has_timestamps(tokens)
@@ -261,6 +274,19 @@ class LabelBuilder:
         if not self._config.round_timestamps:
             return tokens
         return round_timestamps(tokens, self._tokenizer.special, step_seconds=COARSE_TIMESTAMP_SECONDS)
+
+    def _hastened(self, tokens: list[int], speed: float) -> list[int]:
+        """Return tokens with their timestamps where a recording played faster has them."""
+        if speed == 1.0:
+            return tokens
+        special = self._tokenizer.special
+        last = special.timestamp_end - 1
+        return [
+            min(special.timestamp_begin + round((token - special.timestamp_begin) / speed), last)
+            if special.is_timestamp(token)
+            else token
+            for token in tokens
+        ]
 
     def _moved(self, tokens: list[int], part: LabelPart) -> list[int]:
         """Return a part's tokens on the time of the whole, opened and closed by timestamps."""

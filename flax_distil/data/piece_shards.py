@@ -3,6 +3,7 @@
 import dataclasses
 import posixpath
 from collections.abc import Sequence
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 from flax_distil.core import InputError
@@ -63,9 +64,8 @@ def _shard(piece: Piece, name: str, audio_column: str, policy: RetryPolicy) -> S
 
 
 def _first_schema(shard: TarShard) -> "pyarrow.Schema | None":
-    for block in shard.blocks():
-        return block.table.schema
-    return None
+    with closing(shard.blocks()) as blocks:
+        return next((block.table.schema for block in blocks), None)
 
 
 def _distinct(pieces: Sequence[Piece]) -> list[str]:

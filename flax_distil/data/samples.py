@@ -27,6 +27,9 @@ TOO_SHORT = "too short"
 NO_LABEL = "without label"
 LABEL_TOO_LONG = "with too long a label"
 
+AUDIO_ERRORS = (AudioError, OSError, ValueError, RuntimeError, LookupError)
+"""Wider than AudioError: no damaged file may end a run, whatever its decoder trips over."""
+
 
 class SampleError(Exception):
     """Why one row gives no sample.
@@ -194,10 +197,6 @@ def _decode(
         raise limits.too_long(error.length) from error
     except AUDIO_ERRORS as error:
         raise audio_failure(error) from error
-
-
-AUDIO_ERRORS = (AudioError, OSError, ValueError, RuntimeError, LookupError)
-"""Wider than AudioError: no damaged file may end a run, whatever its decoder trips over."""
 
 
 def encoded_audio(

@@ -16,7 +16,7 @@ Cursor = list[int]
 BLOCK_ROWS = 64
 """Most rows of a block."""
 
-BLOCK_BYTES = 64 << 20
+BLOCK_BYTES = 32 << 20
 """Most bytes of a block, as far as the mean of the rows around it tells; one row may be larger."""
 
 

@@ -6,6 +6,9 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from flax_distil.data.rows import SpeechRow
+from flax_distil.data.samples import SampleError
+
 REMEMBERED_SAMPLES = 10_000
 """Most samples that are kept one by one: a few megabytes."""
 
@@ -118,3 +121,8 @@ class SkippedSamples:
 
 def _listed(counts: Counter[str]) -> str:
     return ", ".join(f"{count} {kind}" for kind, count in counts.most_common())
+
+
+def skip(skipped: SkippedSamples, name: str, row: SpeechRow, error: SampleError) -> None:
+    """Record a row that is left out, and why."""
+    skipped.add(data_set=name, index=row.index, sample_id=row.sample_id, kind=error.kind, reason=error.reason)

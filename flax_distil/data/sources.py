@@ -63,14 +63,8 @@ def parse_sources(
     if not all(names):
         raise InputError(f"data set {spec!r} has an empty name beside a '+': name one data set on each side")
 
-    def parts(value: str | None, what: str) -> Sequence[str | None]:
-        values = [value] if value is None or len(names) == 1 else [part.strip() for part in value.split("+")]
-        if len(values) not in (1, len(names)):
-            raise InputError(
-                f"{len(values)} {what} ({value}) for {len(names)} data sets ({spec}): "
-                "give one for all, or as many as data sets"
-            )
-        return values * len(names) if len(values) == 1 else values
+    def parts(value: str | None, what: str) -> list[str | None]:
+        return split_values(value, what, spec)
 
     audio_columns = parts(audio_column, "audio columns")
     return [
@@ -86,6 +80,27 @@ def parse_sources(
             strict=True,
         )
     ]
+
+
+def split_values(value: str | None, what: str, spec: str) -> list[str | None]:
+    """Split ``x+y`` into one value for each data set of a specification; a single one is for all.
+
+    Args:
+        value: The values; None is one that is not given.
+        what: What to call them in a message, in the plural.
+        spec: The data sets.
+
+    Raises:
+        InputError: if the numbers do not agree.
+    """
+    count = len(_names(spec))
+    values = [value] if value is None or count == 1 else [part.strip() for part in value.split("+")]
+    if len(values) not in (1, count):
+        raise InputError(
+            f"{len(values)} {what} ({value}) for {count} data sets ({spec}): "
+            "give one for all, or as many as data sets"
+        )
+    return [*values] * (count if len(values) == 1 else 1)
 
 
 def _names(spec: str) -> list[str]:

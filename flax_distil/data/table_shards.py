@@ -1,6 +1,6 @@
 """Tables in memory read as shards: lists of recordings by path, as manifests and folders give them."""
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -22,7 +22,7 @@ class TableShard:
     name: str
     table: "pyarrow.Table"
 
-    def blocks(self, cursor: Cursor | None = None) -> Iterator[Block]:
+    def blocks(self, cursor: Cursor | None = None) -> Generator[Block]:
         """Yield the rows from a cursor (rows read) on."""
         (first,) = cursor or [0]
         for row in range(first, len(self.table), BLOCK_ROWS):

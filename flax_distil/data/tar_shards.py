@@ -9,7 +9,7 @@ import json
 import os
 import posixpath
 import tarfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -50,7 +50,7 @@ class TarShard:
     schema: "pyarrow.Schema | None" = None
     policy: RetryPolicy = DEFAULT_POLICY
 
-    def blocks(self, cursor: Cursor | None = None) -> Iterator[Block]:
+    def blocks(self, cursor: Cursor | None = None) -> Generator[Block]:
         """Yield the rows from a cursor (byte of a member, rows before it) on."""
         start, row = cursor or [0, 0]
         schema = self.schema

@@ -13,7 +13,9 @@ from typing import Any
 import grain
 import numpy as np
 
+from flax_distil.audio import SAMPLING_RATE, AugmentationConfig
 from flax_distil.core import InputError
+from flax_distil.data.augmenter import Augmenter
 from flax_distil.data.batches import Batch, LabelledSample, check_buckets, collate, smallest_bucket
 from flax_distil.data.draws import (
     Draw,
@@ -31,8 +33,9 @@ from flax_distil.data.packing import PackedRows
 from flax_distil.data.parallel_map import ParallelMap
 from flax_distil.data.pipeline_config import NeedsAudio, PipelineConfig
 from flax_distil.data.samples import DurationLimits, SampleError, SampleReader, decode_row
-from flax_distil.data.skipped import SkippedSamples
-from flax_distil.data.training_sources import StreamSource, TableSource, TrainingSource, skip
+from flax_distil.data.skipped import SkippedSamples, skip
+from flax_distil.data.speech_data import SpeechData
+from flax_distil.data.training_sources import StreamSource, TableSource, TrainingSource
 
 
 class TrainingPipeline:
@@ -43,6 +46,8 @@ class TrainingPipeline:
 
     ==============  ===========  ==================================================================
     ``source_B``    int32 [B]    number of the data set
+    ``seed_B``      uint32 [B]   of what is done to the audio on the device; only if anything is
+    ``lengths_B``   int32 [B]    samples of each recording; likewise
     ``epoch``       int          passes that had been made over the data set of the first sample
     ==============  ===========  ==================================================================
 
@@ -62,6 +67,8 @@ class TrainingPipeline:
         restart: Where data sets are mixed: begin anew with all of them when the first is exhausted.
         limits: Which recordings are taken; by default those of at most 30 s.
         needs_audio: Called for each sample of a single table before it is decoded, from any thread.
+        augmentation: What is done to the audio.
+        noise: Recordings of noise; needed for recorded noise.
         skipped: Where skipped rows are recorded.
 
     Raises:
@@ -78,6 +85,8 @@ class TrainingPipeline:
         restart: bool = True,
         limits: DurationLimits | None = None,
         needs_audio: NeedsAudio | None = None,
+        augmentation: AugmentationConfig | None = None,
+        noise: SpeechData | None = None,
         skipped: SkippedSamples | None = None,
     ):
         for source in sources:
@@ -89,6 +98,9 @@ class TrainingPipeline:
         self._sources, self._config = sources, config
         self._seed, self._shuffle, self._restart = seed, shuffle, restart
         self._limits = limits or DurationLimits()
+        self._augmenter = Augmenter(
+            augmentation or AugmentationConfig(), noise, policy=config.policy, skipped=self.skipped
+        )
         self._needs_audio = needs_audio or (lambda number: True)
         self._buckets = self._label_buckets()
         self._fingerprint = "-".join(source.fingerprint() for source in sources)
@@ -256,19 +268,26 @@ class TrainingPipeline:
                 joined = decode_pack(packed.rows, self._limits, partial(skip, self.skipped, source.name))
                 if joined is None:
                     return None
-                sample = dataclasses.replace(joined.sample, index=draw.number)
-                label = source.labels.build_joined(joined.parts, previous=packed.previous, random=random)
+                made = self._augmenter(dataclasses.replace(joined.sample, index=draw.number), random)
+                label = source.labels.build_joined(
+                    joined.parts, previous=packed.previous, random=random, speed=made.speed
+                )
             else:
                 sample = (
                     decode_row(first, self._limits)
                     if load_audio
                     else self._reader.read(draw.number, load_audio=False)
                 )
-                label = source.labels.build(first.label, previous=packed.previous, random=random)
+                made = self._augmenter(sample, random)
+                label = source.labels.build(
+                    first.label, previous=packed.previous, random=random, speed=made.speed
+                )
         except SampleError as error:
             skip(self.skipped, source.name, first, error)
             return None
-        return LabelledSample(sample=sample, label=label, source=draw.source, epoch=draw.epoch)
+        return LabelledSample(
+            sample=made.sample, label=label, source=draw.source, epoch=draw.epoch, seed=made.seed
+        )
 
     def _reject(self, draw: Draw) -> None:
         """Remember a sample of a table that is not tried again; end the run if it was the last."""
@@ -293,8 +312,13 @@ class TrainingPipeline:
             buckets=self._buckets,
             audio_dtype=np.dtype(np.int16),
         )
-        source_B = np.array([sample.source for sample in samples], np.int32)
-        return {**batch, "source_B": source_B, "epoch": samples[0].epoch}
+        batch["source_B"] = np.array([sample.source for sample in samples], np.int32)
+        if self._augmenter.config.on_device:
+            batch["seed_B"] = np.array([sample.seed for sample in samples], np.uint32)
+            batch["lengths_B"] = np.array(
+                [round(sample.sample.duration_seconds * SAMPLING_RATE) for sample in samples], np.int32
+            )
+        return {**batch, "epoch": samples[0].epoch}
 
 
 class _Samples(grain.IterDataset[LabelledSample]):

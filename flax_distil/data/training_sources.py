@@ -11,7 +11,7 @@ from flax_distil.data.labels import LabelBuilder
 from flax_distil.data.packing import PackedData, PackedRows, Packer, measured, pack
 from flax_distil.data.rows import SpeechRow
 from flax_distil.data.samples import SampleError
-from flax_distil.data.skipped import SkippedSamples
+from flax_distil.data.skipped import SkippedSamples, skip
 from flax_distil.data.speech_data import SpeechData
 from flax_distil.data.speech_stream import SpeechStream
 
@@ -144,11 +144,6 @@ class StreamSource:
 
 
 TrainingSource = TableSource | StreamSource
-
-
-def skip(skipped: SkippedSamples, name: str, row: SpeechRow, error: SampleError) -> None:
-    """Record a row that is left out, and why."""
-    skipped.add(data_set=name, index=row.index, sample_id=row.sample_id, kind=error.kind, reason=error.reason)
 
 
 def _alone(before: SpeechRow | None, row: SpeechRow) -> PackedRows:

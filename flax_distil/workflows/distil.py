@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from flax_distil.core import Array, InputError, Params
-from flax_distil.data import SkippedSamples, weights_fingerprint
+from flax_distil.data import DropReport, SkippedSamples, SourceError, TableSource, weights_fingerprint
 from flax_distil.distillation import TrainState, learning_rate_schedule
 from flax_distil.parallel import Runner, gather_objects, together
 from flax_distil.weights import TrainingCheckpoints, export_checkpoint
@@ -20,9 +20,10 @@ from flax_distil.workflows.distil_config import DistilConfig
 from flax_distil.workflows.distil_data import (
     BatchFeeder,
     DistilData,
+    check_cacheable,
+    distil_pipeline,
     load_data,
     open_cache,
-    training_pipeline,
 )
 from flax_distil.workflows.distil_evaluation import StudentEvaluator
 from flax_distil.workflows.distil_models import (
@@ -34,6 +35,7 @@ from flax_distil.workflows.distil_models import (
 from flax_distil.workflows.distil_programs import DistilPrograms
 from flax_distil.workflows.outputs import check_output_dir, check_writable, make_folder, upload
 from flax_distil.workflows.tokenizer import read_tokenizer
+from flax_distil.workflows.training_data import TrainingData
 from flax_distil.workflows.training_log import METRICS_NAME, TENSORBOARD_NAME, TrainingLog
 
 log = logging.getLogger(__name__)
@@ -73,10 +75,9 @@ def run_distillation(config: DistilConfig) -> DistilResult:
     described = together(lambda: check_models(config))
     tokenizer, settings = read_tokenizer(described.files)
     data = together(lambda: load_data(config, tokenizer))
-    if config.cache_encoder_states and runner.shard_count > 1:
-        raise InputError("cache_encoder_states is set, but only one process can write the encoder states")
+    check_cacheable(config, data.train, runner)
     batch_size = config.per_device_train_batch_size * runner.batch_shards * config.gradient_accumulation_steps
-    max_steps = config.max_steps or math.ceil(config.num_train_epochs * len(data.train) / batch_size)
+    max_steps = config.max_steps or _steps(config, data.train, batch_size)
     config.optimiser(max_steps)  # checks the schedule before weights are read
     models = load_models(config, runner)
     if leads:
@@ -91,14 +92,32 @@ def run_distillation(config: DistilConfig) -> DistilResult:
         folder / CHECKPOINTS_NAME, save_total_limit=config.save_total_limit
     ) as checkpoints:
         state, evaluation = run.train(checkpoints)
-    skipped = SkippedSamples.joined(gather_objects(data.skipped.get_state()))
-    if skipped and leads:
-        log.warning("%s", skipped.report())
+    skipped = SkippedSamples.joined(gather_objects(data.train.skipped.get_state()))
+    dropped = DropReport.joined(gather_objects(run.pipeline.dropped().get_state()))
+    if leads:
+        if table := dropped.table():
+            log.info("streamed training data, first pass\n%s", table)
+        if skipped:
+            log.warning("%s", skipped.report())
     trained = runner.fetch(state.params)
     error = together(lambda: _export(config, models, trained, folder) if leads else None)
     return DistilResult(
         output_dir=folder, steps=int(runner.fetch(state.step)), evaluation=evaluation, upload_error=error
     )
+
+
+def _steps(config: DistilConfig, train: TrainingData, batch_size: int) -> int:
+    """Return the updates that the epochs take.
+
+    Raises:
+        InputError: if nobody knows how many samples an epoch has.
+    """
+    if train.samples is None or config.train_dataset_samples is not None:
+        raise InputError(
+            "max_steps is not given, and an epoch of streamed or mixed training data has no fixed length: "
+            "give max_steps"
+        )
+    return math.ceil(config.num_train_epochs * train.samples / batch_size)
 
 
 def _export(config: DistilConfig, models: DistilModels, trained: Params, folder: Path) -> str | None:
@@ -135,7 +154,9 @@ class _Run:
         self.cache = None
         if config.cache_encoder_states:
             shape = models.student.config.max_source_positions, models.student.config.d_model
-            self.cache = open_cache(config, data.train, shape, self._encoder_fingerprint())
+            (table,) = data.train.sources
+            assert isinstance(table, TableSource)  # checked before
+            self.cache = open_cache(config, table.data, shape, self._encoder_fingerprint())
         self.feeder = BatchFeeder(
             runner,
             micro_batches=config.gradient_accumulation_steps,
@@ -143,7 +164,7 @@ class _Run:
             encoder=models.frozen.get("encoder", {}),
             cache=self.cache,
         )
-        self.pipeline = training_pipeline(config, data, runner, self.cache)
+        self.pipeline = distil_pipeline(config, data, runner, self.cache)
 
     def train(self, checkpoints: TrainingCheckpoints) -> tuple[TrainState, dict[str, dict[str, float]]]:
         """Train to the last step; the pipeline is closed whatever happens."""
@@ -169,7 +190,12 @@ class _Run:
         ) as logs:
             interval = _Interval(config, logs, self.runner, self.max_steps)
             for step in range(first_step + 1, self.max_steps + 1):
-                batch = next(self.pipeline)
+                try:
+                    batch = next(self.pipeline)
+                except SourceError:
+                    if step > first_step + 1 and jax.process_count() == 1:
+                        self._save(checkpoints, step - 1, state)
+                    raise
                 seconds = float(batch["duration_B"].sum()) * self.runner.shard_count
                 samples = len(batch["valid_B"]) * self.runner.shard_count
                 state, metrics = self.programs.train(
@@ -178,16 +204,22 @@ class _Run:
                 interval.add(step, metrics, samples=samples, audio_seconds=seconds)
                 last = step == self.max_steps
                 if last or step % config.save_steps == 0:  # before an evaluation, which may fail
-                    positions = gather_objects(self.pipeline.get_state())
-                    checkpoints.save(step, self.runner.whole(state), {"pipelines": positions})
-                    if self.cache is not None:
-                        self.cache.flush()
+                    self._save(checkpoints, step, state)
                 if self.data.evaluation and (last or (config.eval_steps and step % config.eval_steps == 0)):
                     interval.flush()
                     evaluation = self._evaluate(step, state.params, logs)
                     interval.restart_clock()
             interval.flush()
+            if len(self.data.train.sources) > 1:
+                logs.say(self.pipeline.proportions())
         return state, evaluation
+
+    def _save(self, checkpoints: TrainingCheckpoints, step: int, state: TrainState) -> None:
+        """Keep the state of training and of all processes' data."""
+        positions = gather_objects(self.pipeline.get_state())
+        checkpoints.save(step, self.runner.whole(state), {"pipelines": positions})
+        if self.cache is not None:
+            self.cache.flush()
 
     def _resume(self, checkpoints: TrainingCheckpoints, state: TrainState) -> tuple[TrainState, int]:
         wanted: Any = self.config.resume_from_checkpoint

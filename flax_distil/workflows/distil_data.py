@@ -1,84 +1,130 @@
 """The data of a run: sources checked and filtered, and host batches made into what the steps take."""
 
 import dataclasses
-import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from flax_distil.core import Array, Params
+from flax_distil.audio import AugmentationConfig
+from flax_distil.core import Array, InputError, Params
 from flax_distil.data import (
     EncoderStateCache,
     LabelBuilder,
     PipelineConfig,
-    RowFilter,
-    SkippedSamples,
     SpeechData,
     TrainingPipeline,
-    filter_rows,
-    load_source,
     load_sources,
+    split_values,
 )
 from flax_distil.parallel import Runner
-from flax_distil.text import WhisperTokenizer, normaliser
+from flax_distil.text import Normaliser, WhisperTokenizer
 from flax_distil.workflows.distil_config import DistilConfig
+from flax_distil.workflows.training_data import (
+    TrainingData,
+    load_training_data,
+    text_normaliser,
+    training_pipeline,
+)
 
-log = logging.getLogger(__name__)
-
+AUDIO_ARRAYS = ("samples_BW", "lengths_B", "seed_B")
 LABEL_ARRAYS = ("decoder_input_ids_BT", "labels_BT", "loss_mask_BT")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class DistilData:
-    """Training set after its filters, evaluation sets as they are.
+class EvaluationSet:
+    """An evaluation set, as it is, and how it is transcribed.
 
     Attributes:
-        train: filtered rows.
-        evaluation: one per name in ``eval_dataset_name``.
-        labels: makes the labels of both.
-        skipped: training rows that could not be used.
+        data: all rows.
+        labels: makes the targets of the loss.
+        language: of the speech.
+        task: transcribe or translate.
+        normalise: how transcripts are compared with references.
     """
 
-    train: SpeechData
-    evaluation: list[SpeechData]
+    data: SpeechData
     labels: LabelBuilder
-    skipped: SkippedSamples = dataclasses.field(default_factory=SkippedSamples)
+    language: str | None
+    task: str
+    normalise: Normaliser
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DistilData:
+    """Training data after their filters, evaluation sets as they are.
+
+    Attributes:
+        train: training data.
+        evaluation: one per name in ``eval_dataset_name``.
+    """
+
+    train: TrainingData
+    evaluation: list[EvaluationSet]
 
 
 def load_data(config: DistilConfig, tokenizer: WhisperTokenizer) -> DistilData:
-    """Open the data sets, check their columns and filter the training set.
+    """Open the data sets, check their columns and filter the training data.
 
     Raises:
         InputError: if a data set, split or column is unknown, or no training sample is left.
     """
-    labels = LabelBuilder(tokenizer, config.labels)
-    train = load_source(
-        config.train_dataset_name,
-        config_name=config.train_dataset_config_name,
-        split=config.train_split_name,
+    return DistilData(
+        train=load_training_data(config, tokenizer), evaluation=_evaluation_sets(config, tokenizer)
+    )
+
+
+def _evaluation_sets(config: DistilConfig, tokenizer: WhisperTokenizer) -> list[EvaluationSet]:
+    spec = config.eval_dataset_name
+    if spec is None:
+        return []
+    opened = load_sources(
+        spec,
+        config_name=config.eval_dataset_config_name,
+        split=config.eval_split_name,
         audio_column=config.audio_column_name,
         text_column=config.text_column_name,
-        label_column=config.label_column_name or None,
-        max_samples=config.max_train_samples,
+        max_samples=config.max_eval_samples,
         cache_dir=config.dataset_cache_dir,
+        policy=config.retries,
     )
-    evaluation = []
-    if config.eval_dataset_name is not None:
-        evaluation = load_sources(
-            config.eval_dataset_name,
-            config_name=config.eval_dataset_config_name,
-            split=config.eval_split_name,
-            audio_column=config.audio_column_name,
-            text_column=config.text_column_name,
-            max_samples=config.max_eval_samples,
-            cache_dir=config.dataset_cache_dir,
+    languages = split_values(config.language, "languages", spec)
+    tasks = split_values(config.task, "tasks", spec)
+    return [
+        EvaluationSet(
+            data=data,
+            labels=LabelBuilder(tokenizer, config.labels(language, task)),
+            language=language,
+            task=task or "transcribe",
+            normalise=text_normaliser(tokenizer, language if task == "transcribe" else "en"),
         )
-    spoken = config.language or (None if tokenizer.special.is_multilingual else "en")
-    kept = filter_rows(train, RowFilter(train, config.filters, normalise=normaliser(spoken), labels=labels))
-    log.info("training data: %s", kept.summary())
-    return DistilData(train=train.select(kept.kept.tolist()), evaluation=evaluation, labels=labels)
+        for data, language, task in zip(opened, languages, tasks, strict=True)
+    ]
+
+
+def check_cacheable(config: DistilConfig, data: TrainingData, runner: Runner) -> None:
+    """Check that encoder states can be kept, if they are to be.
+
+    Raises:
+        InputError: if the training data are streamed, joined, changed or of several data sets, or several
+            processes read them.
+    """
+    if not config.cache_encoder_states:
+        return
+    if runner.shard_count > 1:
+        raise InputError("cache_encoder_states is set, but only one process can write the encoder states")
+    obstacles = {
+        "streaming": config.streaming,
+        "concatenate_audio": config.concatenate_audio,
+        "several training data sets": len(data.sources) > 1,
+        "augmentation of the audio": config.augmentation != AugmentationConfig(),
+    }
+    if found := [name for name, there in obstacles.items() if there]:
+        raise InputError(
+            f"cache_encoder_states does not go with {found[0]}: states are kept by row, of clean audio; "
+            "leave one of them out"
+        )
 
 
 def open_cache(
@@ -102,14 +148,14 @@ def open_cache(
     )
 
 
-def training_pipeline(
+def distil_pipeline(
     config: DistilConfig, data: DistilData, runner: Runner, cache: EncoderStateCache | None
 ) -> TrainingPipeline:
     """Return the stream of this process's training batches, all micro-batches together."""
     rows = config.per_device_train_batch_size * config.gradient_accumulation_steps
-    return TrainingPipeline(
+    return training_pipeline(
+        config,
         data.train,
-        data.labels,
         PipelineConfig(
             batch_size=rows * runner.local_batch_shards,
             num_threads=config.dataloader_num_workers,
@@ -117,10 +163,7 @@ def training_pipeline(
             shard_count=runner.shard_count,
         ),
         seed=config.seed,
-        min_duration_seconds=config.min_duration_in_seconds,
-        max_duration_seconds=config.max_duration_in_seconds,
         needs_audio=None if cache is None else cache.needs_audio,
-        skipped=data.skipped,
     )
 
 
@@ -159,7 +202,7 @@ class BatchFeeder:
         """Return the arrays of a step, [K, B, …], on their way to the devices."""
         arrays = {name: batch[name] for name in LABEL_ARRAYS}
         if self._cache is None:
-            arrays["samples_BW"] = batch["samples_BW"]
+            arrays |= {name: batch[name] for name in AUDIO_ARRAYS if name in batch}
         else:
             arrays["states_BSD"] = self._states(batch, self._cache)
         return self._runner.put_batch(self._in_micro_batches(arrays))

@@ -6,14 +6,14 @@ from typing import Any
 import jax
 
 from flax_distil.core import Params, merge
-from flax_distil.data import EvaluationPipeline, PipelineConfig, SpeechData
+from flax_distil.data import EvaluationPipeline, PipelineConfig
 from flax_distil.distillation import TokenLossSums
 from flax_distil.metrics import ErrorCounts, word_errors
 from flax_distil.parallel import Runner, gather_objects
-from flax_distil.text import GenerationSettings, WhisperTokenizer, normaliser
+from flax_distil.text import GenerationSettings, WhisperTokenizer
 from flax_distil.transcription import ShortFormTranscriber, TranscriptionOptions
 from flax_distil.workflows.distil_config import DistilConfig
-from flax_distil.workflows.distil_data import LABEL_ARRAYS, DistilData
+from flax_distil.workflows.distil_data import LABEL_ARRAYS, DistilData, EvaluationSet
 from flax_distil.workflows.distil_models import DistilModels
 from flax_distil.workflows.distil_programs import DistilPrograms
 
@@ -36,8 +36,6 @@ class StudentEvaluator:
         self._config, self._data, self._models = config, data, models
         self._programs, self._runner = programs, runner
         self._tokenizer, self._settings = tokenizer, settings
-        language = config.language if tokenizer.special.is_multilingual else "en"
-        self._normalise = normaliser(language if config.task == "transcribe" else "en")
 
     def evaluate(self, params: Params) -> dict[str, dict[str, float]]:
         """Return the figures of every evaluation set, by its name.
@@ -45,37 +43,22 @@ class StudentEvaluator:
         ``loss``, ``ce_loss``, ``kl_loss`` (temperature 1, per label token), ``accuracy``, ``wer``
         (percent), ``samples``, ``skipped`` and ``seconds``.
         """
-        student = merge(params, self._models.frozen)
-        transcriber = ShortFormTranscriber(
-            self._models.student.config,
-            student,
-            self._tokenizer,
-            self._settings,
-            options=TranscriptionOptions(
-                language=self._config.language,
-                task=self._config.task,
-                max_new_tokens=self._config.generation_max_length,
-            ),
-            compute=self._config.compute,
-            runner=self._runner,
-        )
-        return {data.name: self._evaluate_set(data, params, transcriber) for data in self._data.evaluation}
+        return {chosen.data.name: self._evaluate_set(chosen, params) for chosen in self._data.evaluation}
 
-    def _evaluate_set(
-        self, data: SpeechData, params: Params, transcriber: ShortFormTranscriber
-    ) -> dict[str, float]:
+    def _evaluate_set(self, chosen: EvaluationSet, params: Params) -> dict[str, float]:
         start = time.perf_counter()
+        transcriber = self._transcriber(chosen, params)
         runner = self._runner
         batch_size = self._config.per_device_eval_batch_size * runner.local_batch_shards
         pipeline = EvaluationPipeline(
-            data,
+            chosen.data,
             PipelineConfig(
                 batch_size=batch_size,
                 num_threads=self._config.dataloader_num_workers,
                 shard_index=runner.shard_index,
                 shard_count=runner.shard_count,
             ),
-            labels=self._data.labels,
+            labels=chosen.labels,
             too_long="skip",
         )
         sums, errors, samples = None, ErrorCounts(), 0
@@ -89,7 +72,7 @@ class StudentEvaluator:
                 for reference, transcript, real in zip(batch["references"], transcripts, valid, strict=True)
                 if real
             ]
-            errors += word_errors([r for r, _ in pairs], [t for _, t in pairs], self._normalise)
+            errors += word_errors([r for r, _ in pairs], [t for _, t in pairs], chosen.normalise)
         # The sums are global already; processes of one tensor group transcribed the same rows.
         parts = dict(gather_objects((runner.shard_index, (errors, samples, len(pipeline.skipped)))))
         figures = {
@@ -99,6 +82,21 @@ class StudentEvaluator:
             "seconds": time.perf_counter() - start,
         }
         return figures if sums is None else _per_token(runner.fetch(sums)) | figures
+
+    def _transcriber(self, chosen: EvaluationSet, params: Params) -> ShortFormTranscriber:
+        return ShortFormTranscriber(
+            self._models.student.config,
+            merge(params, self._models.frozen),
+            self._tokenizer,
+            self._settings,
+            options=TranscriptionOptions(
+                language=chosen.language,
+                task=chosen.task,
+                max_new_tokens=self._config.generation_max_length,
+            ),
+            compute=self._config.compute,
+            runner=self._runner,
+        )
 
     def _run_batch(self, batch: dict[str, Any], params: Params, transcriber: ShortFormTranscriber) -> tuple:
         """Dispatch the losses and the search of one batch, then wait for the transcripts."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import jax
 from jax.sharding import PartitionSpec as P
 
-from flax_distil.audio import log_mel
+from flax_distil.audio import AugmentationConfig, as_float, augment_samples, log_mel, spec_augment
 from flax_distil.core import Array, Params
 from flax_distil.distillation import (
     StepConfig,
@@ -43,7 +43,7 @@ class DistilPrograms:
             tree.specs for tree in (layout.trainable, layout.frozen, layout.teacher)
         )
         self.gradients = runner.per_device(
-            functools.partial(_gradients, step, config.seed),
+            functools.partial(_gradients, step, config.augmentation, config.seed),
             arguments=(trainable, frozen, teacher, BATCH, P()),
             results=(trainable, REPLICATED),
         )
@@ -75,22 +75,35 @@ class DistilPrograms:
         )
 
 
-def _with_mel(batch: Mapping[str, Array], num_mel_bins: int) -> dict[str, Array]:
-    """Replace raw samples, of any leading axes, by log-mel frames."""
-    named = {}
-    for name, value in batch.items():
-        if name.startswith("samples_"):
-            mel = log_mel(value.reshape(-1, value.shape[-1]), num_mel_bins=num_mel_bins)
-            named["mel_KBRM" if value.ndim == 3 else "mel_BRM"] = mel.reshape(
-                *value.shape[:-1], *mel.shape[1:]
-            )
-        else:
-            named[name] = value
-    return named
+def _with_mel(
+    batch: Mapping[str, Array], num_mel_bins: int, augmentation: AugmentationConfig | None = None
+) -> dict[str, Array]:
+    """Replace raw samples, of any leading axes, by log-mel frames.
+
+    Args:
+        batch: with ``samples_…``, or without; with ``lengths_…`` and ``seed_…`` where audio is changed.
+        num_mel_bins: M.
+        augmentation: what is done to the audio; None where nothing is.
+    """
+    arrays = dict(batch)
+    name = next((name for name in arrays if name.startswith("samples_")), None)
+    if name is None:
+        return arrays
+    samples = arrays.pop(name)
+    leading, axes = samples.shape[:-1], name.removeprefix("samples_").removesuffix("W")
+    samples_BW = samples.reshape(-1, samples.shape[-1])
+    if augmentation is None or not augmentation.on_device:
+        mel_BRM = log_mel(samples_BW, num_mel_bins=num_mel_bins)
+    else:
+        drawn = arrays.pop(f"lengths_{axes}").reshape(-1), arrays.pop(f"seed_{axes}").reshape(-1)
+        changed_BW = augment_samples(augmentation, as_float(samples_BW), *drawn)
+        mel_BRM = spec_augment(augmentation, log_mel(changed_BW, num_mel_bins=num_mel_bins), *drawn)
+    return arrays | {f"mel_{axes}RM": mel_BRM.reshape(*leading, *mel_BRM.shape[1:])}
 
 
 def _gradients(
     step: StepConfig,
+    augmentation: AugmentationConfig,
     seed: int,
     trainable: Params,
     frozen: Params,
@@ -98,7 +111,7 @@ def _gradients(
     batch: Mapping[str, Array],
     number: Array,
 ) -> tuple[Params, dict[str, Array]]:
-    batch = _with_mel(batch, step.student.num_mel_bins)
+    batch = _with_mel(batch, step.student.num_mel_bins, augmentation)
     key = jax.random.fold_in(jax.random.key(seed), number)
     return compute_gradients(step, trainable, frozen, teacher, batch, key)
 

@@ -146,7 +146,12 @@ def _training_batch(config: PlanConfig, student: WhisperConfig, rows: int) -> di
     if config.cache_encoder_states:
         states = (*leading, student.max_source_positions, student.d_model)
         return batch | {"states_KBSD": jax.ShapeDtypeStruct(states, jnp.bfloat16)}
-    return batch | {"samples_KBW": jax.ShapeDtypeStruct((*leading, CHUNK_SAMPLES), jnp.float32)}
+    if config.augmentation.on_device:
+        batch |= {
+            "lengths_KB": jax.ShapeDtypeStruct(leading, jnp.int32),
+            "seed_KB": jax.ShapeDtypeStruct(leading, jnp.uint32),
+        }
+    return batch | {"samples_KBW": jax.ShapeDtypeStruct((*leading, CHUNK_SAMPLES), jnp.int16)}
 
 
 def _same_encoder(student: WhisperConfig, teacher: WhisperConfig) -> bool:

@@ -1,23 +1,37 @@
-"""The training data of a run: opened, checked, filtered, joined."""
+"""The training data of a run: opened, checked, filtered, joined, each data set with its own language."""
 
 import dataclasses
+import logging
 from collections.abc import Sequence
+from typing import Any
 
+from flax_distil.core import InputError
 from flax_distil.data import (
     DropReport,
-    FilterConfig,
+    DurationLimits,
     LabelBuilder,
-    LabelConfig,
+    PackedData,
+    PipelineConfig,
     RowFilter,
     SkippedSamples,
+    SpeechData,
+    SpeechStream,
+    StreamSource,
     TableSource,
+    TrainingPipeline,
     TrainingSource,
     filter_rows,
+    load_source,
     load_sources,
     pack_rows,
+    split_values,
+    stream_sources,
 )
-from flax_distil.text import WhisperTokenizer, normaliser
+from flax_distil.data.pipeline_config import NeedsAudio
+from flax_distil.text import Normaliser, WhisperTokenizer, normaliser
 from flax_distil.workflows.training_data_config import TrainingDataConfig
+
+log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -28,53 +42,155 @@ class TrainingData:
         sources: One per data set.
         dropped: What the filters dropped of tables; streams are filtered as they come.
         skipped: Rows that cannot be used; pipelines add to it.
+        noise: Recordings of noise, None if there are none.
     """
 
     sources: Sequence[TrainingSource]
     dropped: DropReport
-    skipped: SkippedSamples = dataclasses.field(default_factory=SkippedSamples)
+    skipped: SkippedSamples
+    noise: SpeechData | None = None
+
+    @property
+    def samples(self) -> int | None:
+        """Samples of all tables; None where a stream's are not counted before."""
+        sizes = [len(source) if isinstance(source, TableSource) else None for source in self.sources]
+        return None if None in sizes else sum(size or 0 for size in sizes)
 
 
 def load_training_data(config: TrainingDataConfig, tokenizer: WhisperTokenizer) -> TrainingData:
     """Open the data sets, check their columns, filter and join the rows of tables.
 
     Raises:
-        InputError: if a data set, split, column or language is unknown, or no sample is left.
+        InputError: if a data set, split, column or language is unknown, two lists of values are of
+            unequal lengths, or no sample is left.
     """
-    labels = LabelBuilder(
-        tokenizer,
-        LabelConfig(
-            language=config.language,
-            task=config.task,
-            timestamp_probability=config.timestamp_probability,
-            condition_on_prev_probability=config.condition_on_prev_probability,
-            round_timestamps=config.round_timestamps,
-            max_label_length=config.max_label_length,
+    spec = config.train_dataset_name
+    languages = split_values(config.language, "languages", spec)
+    tasks = split_values(config.task, "tasks", spec)
+    weights = _weights(config)
+    builders = [
+        LabelBuilder(tokenizer, config.labels(language, task))
+        for language, task in zip(languages, tasks, strict=True)
+    ]
+    options: dict[str, Any] = {
+        "config_name": config.train_dataset_config_name,
+        "split": config.train_split_name,
+        "audio_column": config.audio_column_name,
+        "text_column": config.text_column_name,
+        "label_column": config.label_column_name or None,
+        "speaker_column": config.speaker_column_name,
+        "max_samples": config.max_train_samples,
+        "cache_dir": config.dataset_cache_dir,
+        "policy": config.retries,
+    }
+    opened: Sequence[SpeechData | SpeechStream] = (
+        stream_sources(spec, **options) if config.streaming else load_sources(spec, **options)
+    )
+    dropped, skipped = DropReport(), SkippedSamples()
+    sources: list[TrainingSource] = []
+    for data, language, labels, weight in zip(opened, languages, builders, weights, strict=True):
+        normalise = text_normaliser(tokenizer, language)
+        if isinstance(data, SpeechStream):
+            sources.append(_stream_source(config, data, labels, normalise, weight))
+        else:
+            sources.append(_table_source(config, data, labels, normalise, weight, dropped, skipped))
+    if table := dropped.table():
+        log.info("training data\n%s", table)
+    return TrainingData(sources=sources, dropped=dropped, skipped=skipped, noise=_noise(config))
+
+
+def training_pipeline(
+    config: TrainingDataConfig,
+    data: TrainingData,
+    pipeline: PipelineConfig,
+    *,
+    seed: int,
+    needs_audio: NeedsAudio | None = None,
+) -> TrainingPipeline:
+    """Return the stream of one process's training batches.
+
+    Args:
+        config: How data sets are mixed and audio is changed.
+        data: The data sets.
+        pipeline: Batch size, threads and shard.
+        seed: Of all that is drawn.
+        needs_audio: As for :class:`TrainingPipeline`.
+    """
+    return TrainingPipeline(
+        data.sources,
+        dataclasses.replace(pipeline, policy=config.retries, shuffle_buffer_size=config.shuffle_buffer_size),
+        seed=seed,
+        restart=config.stopping_strategy == "first_exhausted",
+        limits=DurationLimits(
+            min_seconds=config.min_duration_in_seconds,
+            max_seconds=config.max_duration_in_seconds,
+            allow_max=False,
         ),
+        needs_audio=needs_audio,
+        augmentation=config.augmentation,
+        noise=data.noise,
+        skipped=data.skipped,
     )
-    filters = FilterConfig(
-        wer_threshold=config.wer_threshold,
-        min_duration_in_seconds=config.min_duration_in_seconds,
-        max_duration_in_seconds=config.max_duration_in_seconds,
-        min_avg_logprob=config.min_avg_logprob,
-        max_compression_ratio=config.max_compression_ratio,
-        max_no_speech_prob=config.max_no_speech_prob,
+
+
+def text_normaliser(tokenizer: WhisperTokenizer, language: str | None) -> Normaliser:
+    """Return the normaliser of a language; English where a model knows no other."""
+    return normaliser(language or (None if tokenizer.special.is_multilingual else "en"))
+
+
+def _weights(config: TrainingDataConfig) -> list[float | None]:
+    if config.train_dataset_samples is None:
+        return [None for _ in split_values(None, "", config.train_dataset_name)]
+    values = split_values(config.train_dataset_samples, "numbers of samples", config.train_dataset_name)
+    try:
+        weights = [float(value or "") for value in values]
+    except ValueError:
+        weights = [0.0]
+    if not all(0 < weight < float("inf") for weight in weights):
+        raise InputError(
+            f"train_dataset_samples {config.train_dataset_samples!r} is not made of positive numbers: "
+            "give one per data set, joined by +"
+        )
+    return [*weights]
+
+
+def _table_source(
+    config: TrainingDataConfig,
+    data: SpeechData,
+    labels: LabelBuilder,
+    normalise: Normaliser,
+    weight: float | None,
+    dropped: DropReport,
+    skipped: SkippedSamples,
+) -> TableSource:
+    row_filter = RowFilter(data, config.filters, normalise=normalise, labels=labels)
+    kept = filter_rows(data, row_filter, report=dropped)
+    data = data.select(kept.kept.tolist())
+    packs: PackedData | None = None
+    if config.concatenate_audio:
+        packs = pack_rows(data, labels=labels, skipped=skipped)
+        log.info("%s: %s", data.name, packs.report.summary())
+    return TableSource(data=data, labels=labels, packs=packs, weight=weight)
+
+
+def _stream_source(
+    config: TrainingDataConfig,
+    stream: SpeechStream,
+    labels: LabelBuilder,
+    normalise: Normaliser,
+    weight: float | None,
+) -> StreamSource:
+    return StreamSource(
+        stream=stream,
+        labels=labels,
+        filters=config.filters,
+        normalise=normalise,
+        concatenate=config.concatenate_audio,
+        weight=weight,
     )
-    spoken = config.language or (None if tokenizer.special.is_multilingual else "en")
-    sources, dropped, skipped = [], DropReport(), SkippedSamples()
-    for data in load_sources(
-        config.train_dataset_name,
-        config_name=config.train_dataset_config_name,
-        split=config.train_split_name,
-        audio_column=config.audio_column_name,
-        text_column=config.text_column_name,
-        label_column=config.label_column_name or None,
-        speaker_column=config.speaker_column_name,
-        max_samples=config.max_train_samples,
-        cache_dir=config.dataset_cache_dir,
-    ):
-        row_filter = RowFilter(data, filters, normalise=normaliser(spoken), labels=labels)
-        kept = data.select(filter_rows(data, row_filter, report=dropped).kept.tolist())
-        packs = pack_rows(kept, labels=labels, skipped=skipped) if config.concatenate_audio else None
-        sources.append(TableSource(data=kept, labels=labels, packs=packs))
-    return TrainingData(sources=sources, dropped=dropped, skipped=skipped)
+
+
+def _noise(config: TrainingDataConfig) -> SpeechData | None:
+    if config.noise_dataset_name is None:
+        return None
+    return load_source(config.noise_dataset_name, cache_dir=config.dataset_cache_dir, policy=config.retries)

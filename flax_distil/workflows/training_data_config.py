@@ -1,8 +1,11 @@
-"""Settings of the training data: which, how mixed, filtered, packed and labelled."""
+"""Settings of the training data: which, how mixed, filtered, joined, labelled and made harder."""
 
 import dataclasses
+from typing import Any
 
+from flax_distil.audio import AugmentationConfig
 from flax_distil.core import InputError
+from flax_distil.data import FilterConfig, LabelConfig, RetryPolicy
 from flax_distil.workflows.transcription_config import check_positive
 
 STOPPING_STRATEGIES = ("first_exhausted", "all_exhausted")
@@ -41,11 +44,22 @@ class TrainingDataConfig:
         min_avg_logprob: Keep a training sample only from this average log-probability of the teacher on.
         max_compression_ratio: Keep a training sample only up to this compression ratio of its label.
         max_no_speech_prob: Keep a training sample only up to this probability of no speech.
+        drop_upper_case: Drop training samples whose label is in capitals throughout.
         max_label_length: Longest label in tokens; training samples above are dropped and counted.
         timestamp_probability: How often a label that has timestamps keeps them.
         round_timestamps: Round timestamps to tenths of a second.
         condition_on_prev_probability: How often the text before, of the same speaker, is given as a prompt.
         concatenate_audio: Join neighbouring samples of one speaker to up to 30 s, after the filters.
+        mask_time_prob: Share of the frames that SpecAugment masks.
+        mask_time_length: Frames of 10 ms in one mask.
+        mask_feature_prob: Share of the mel bins that SpecAugment masks.
+        mask_feature_length: Mel bins in one mask.
+        white_noise_prob: How often white noise is added.
+        babble_noise_prob: How often babble, made of other samples of the batch, is added.
+        recorded_noise_prob: How often a recording of noise_dataset_name is added.
+        noise_dataset_name: Recordings of noise; as for train_dataset_name.
+        noise_snr: Least and greatest signal-to-noise ratio of added noise in dB; by default 5 and 30.
+        speed_factors: Speeds of which one is drawn for each sample, as 0.9 1.0 1.1; by default its own.
     """
 
     train_dataset_name: str
@@ -70,11 +84,22 @@ class TrainingDataConfig:
     min_avg_logprob: float | None = None
     max_compression_ratio: float | None = None
     max_no_speech_prob: float | None = None
+    drop_upper_case: bool = False
     max_label_length: int = 256
     timestamp_probability: float = 0.2
     round_timestamps: bool = False
     condition_on_prev_probability: float = 0.2
     concatenate_audio: bool = False
+    mask_time_prob: float = 0.0
+    mask_time_length: int = 10
+    mask_feature_prob: float = 0.0
+    mask_feature_length: int = 10
+    white_noise_prob: float = 0.0
+    babble_noise_prob: float = 0.0
+    recorded_noise_prob: float = 0.0
+    noise_dataset_name: str | None = None
+    noise_snr: list[float] | None = None
+    speed_factors: list[float] | None = None
 
     def __post_init__(self) -> None:
         if self.stopping_strategy not in STOPPING_STRATEGIES:
@@ -83,3 +108,63 @@ class TrainingDataConfig:
                 f"expected {' or '.join(STOPPING_STRATEGIES)}"
             )
         check_positive(self, "max_train_samples", "shuffle_buffer_size")
+        if self.source_retry_seconds < 0:
+            raise InputError(f"source_retry_seconds {self.source_retry_seconds:g} is negative")
+        if self.noise_snr is not None and len(self.noise_snr) != 2:
+            raise InputError(
+                f"noise_snr has {len(self.noise_snr)} values: expected two, the least and the greatest in dB"
+            )
+        if bool(self.recorded_noise_prob) != (self.noise_dataset_name is not None):
+            raise InputError(
+                f"recorded_noise_prob {self.recorded_noise_prob:g} and noise_dataset_name "
+                f"{self.noise_dataset_name!r} go together: give both or neither"
+            )
+        _ = self.filters, self.augmentation  # check the rest
+        LabelConfig(**self._label_options)
+
+    @property
+    def filters(self) -> FilterConfig:
+        """Which rows stay."""
+        return FilterConfig(
+            wer_threshold=self.wer_threshold,
+            min_duration_in_seconds=self.min_duration_in_seconds,
+            max_duration_in_seconds=self.max_duration_in_seconds,
+            min_avg_logprob=self.min_avg_logprob,
+            max_compression_ratio=self.max_compression_ratio,
+            max_no_speech_prob=self.max_no_speech_prob,
+            drop_upper_case=self.drop_upper_case,
+        )
+
+    def labels(self, language: str | None, task: str | None) -> LabelConfig:
+        """How texts of a language become labels."""
+        return LabelConfig(language=language, task=task or "transcribe", **self._label_options)
+
+    @property
+    def augmentation(self) -> AugmentationConfig:
+        """What is done to the training audio."""
+        low, high = self.noise_snr or (5.0, 30.0)
+        return AugmentationConfig(
+            mask_time_prob=self.mask_time_prob,
+            mask_time_length=self.mask_time_length,
+            mask_feature_prob=self.mask_feature_prob,
+            mask_feature_length=self.mask_feature_length,
+            white_noise_prob=self.white_noise_prob,
+            babble_noise_prob=self.babble_noise_prob,
+            recorded_noise_prob=self.recorded_noise_prob,
+            noise_snr=(low, high),
+            speed_factors=tuple(self.speed_factors or (1.0,)),
+        )
+
+    @property
+    def retries(self) -> RetryPolicy:
+        """When a server is asked again."""
+        return RetryPolicy(total_seconds=self.source_retry_seconds)
+
+    @property
+    def _label_options(self) -> dict[str, Any]:
+        return {
+            "timestamp_probability": self.timestamp_probability,
+            "condition_on_prev_probability": self.condition_on_prev_probability,
+            "round_timestamps": self.round_timestamps,
+            "max_label_length": self.max_label_length,
+        }

@@ -28,8 +28,8 @@ PROMPTS = Path(__file__).parents[2] / "examples" / "asterisk_prompts" / "validat
 WIDTH = 8 * 16_000
 ROWS = 6
 SEEDS = np.arange(ROWS, dtype=np.uint32) * 7919
-WHITE = AugmentationConfig(white_noise_prob=1.0, white_noise_snr=(10.0, 10.0))
-BABBLE = AugmentationConfig(babble_noise_prob=1.0, babble_noise_snr=(5.0, 5.0))
+WHITE = AugmentationConfig(white_noise_prob=1.0, noise_snr=(10.0, 10.0))
+BABBLE = AugmentationConfig(babble_noise_prob=1.0, noise_snr=(5.0, 5.0))
 MASKS = AugmentationConfig(
     mask_time_prob=0.2, mask_time_length=10, mask_feature_prob=0.2, mask_feature_length=8
 )
@@ -88,7 +88,7 @@ def test_noise_has_the_ratio_that_was_asked_for_and_leaves_padding_silent(batch,
 
 
 def test_every_row_draws_its_own_ratio_between_the_bounds(batch, lengths):
-    config = AugmentationConfig(white_noise_prob=1.0, white_noise_snr=(0.0, 20.0))
+    config = AugmentationConfig(white_noise_prob=1.0, noise_snr=(0.0, 20.0))
     noisy = np.asarray(augmented(config, batch, lengths, SEEDS))
     ratios = [snr(batch[row, :n], noisy[row, :n]) for row, n in enumerate(lengths[:-1])]
     assert min(ratios) >= -0.1
@@ -275,7 +275,7 @@ def test_recorded_noise_has_the_ratio_that_was_asked_for(noise_seconds):
 
 
 def test_recorded_noise_is_drawn_as_often_as_asked_for():
-    config = AugmentationConfig(recorded_noise_prob=0.3, recorded_noise_snr=(3.0, 9.0))
+    config = AugmentationConfig(recorded_noise_prob=0.3, noise_snr=(3.0, 9.0))
     drawn = [draw_recorded_noise(config, np.random.default_rng([0, sample])) for sample in range(500)]
     ratios = [value for value in drawn if value is not None]
     assert 0.24 < len(ratios) / 500 < 0.36
@@ -289,7 +289,7 @@ def test_recorded_noise_is_drawn_as_often_as_asked_for():
         ({"white_noise_prob": 1.5}, "white_noise_prob must lie between 0 and 1, got 1.5"),
         ({"mask_time_prob": float("nan")}, "mask_time_prob must lie between 0 and 1, got nan"),
         ({"mask_feature_length": 0}, "mask_feature_length must be at least 1, got 0"),
-        ({"babble_noise_snr": (20.0, 5.0)}, "babble_noise_snr must be two numbers of dB, the smaller first"),
+        ({"noise_snr": (20.0, 5.0)}, "noise_snr must be two numbers of dB, the smaller first"),
         ({"speed_factors": (0.9, 3.0)}, "speed_factors must be one or more numbers .* got 0.9, 3"),
         ({"speed_factors": ()}, "got none"),
     ],

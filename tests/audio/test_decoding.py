@@ -208,7 +208,9 @@ def test_bad_audio_is_refused_with_its_name_and_the_reason(
         decode_audio(content)
 
 
-@pytest.mark.parametrize("content", [b"", b"this is no audio" * 100, wav([])])
+@pytest.mark.parametrize(
+    "content", [b"", b"this is no audio" * 100, wav([])], ids=["empty", "text", "no samples"]
+)
 def test_what_cannot_be_decoded_has_no_duration(content: bytes) -> None:
     with pytest.raises(AudioError):
         audio_duration(content)

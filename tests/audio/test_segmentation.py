@@ -1,6 +1,8 @@
 """Long recordings are cut in silence, lose no speech, and their pieces say where they come from."""
 
 import io
+import subprocess
+import sys
 import tracemalloc
 from itertools import pairwise
 from pathlib import Path
@@ -156,9 +158,13 @@ def test_nobody_speaks_in_silence_or_hiss(vad, level):
 
 
 def test_silero_in_blocks_gives_the_probabilities_of_its_own_package(monkeypatch):
-    """The package is asked through its own API, which loads torch; ours does not."""
+    """The package is asked through its own API, which loads torch and leaves it one thread."""
+    import torch
+
+    threads = torch.get_num_threads()
     import silero_vad
 
+    torch.set_num_threads(threads)
     samples, _ = joined(12, 1e-3)
     found = []
     decide = voice_activity._with_hysteresis
@@ -166,6 +172,21 @@ def test_silero_in_blocks_gives_the_probabilities_of_its_own_package(monkeypatch
     VoiceActivity("silero")(np.array_split(samples, 37))
     expected = silero_vad.load_silero_vad(sequence=True).audio_forward(samples)
     np.testing.assert_allclose(found[0], expected, rtol=0, atol=1e-6)
+
+
+def test_silero_runs_without_torch():
+    program = (
+        "import sys, numpy as np; from flax_distil.audio import VoiceActivity; "
+        "VoiceActivity('silero')([np.zeros(16_000, np.float32)]); assert 'torch' not in sys.modules"
+    )
+    root = Path(__file__).parents[2]
+    subprocess.run([sys.executable, "-W", "error", "-c", program], cwd=root, check=True)
+
+
+def test_speech_goes_on_until_its_probability_falls_below_the_smaller_bound():
+    probabilities = np.array([0.4, 0.6, 0.4, 0.3, 0.4, 0.5, 0.36], np.float32)
+    found = voice_activity._with_hysteresis(probabilities)
+    assert found.tolist() == [False, True, True, False, False, True, True]
 
 
 @pytest.mark.parametrize("vad", DETECTORS)

@@ -76,20 +76,24 @@ class _Handler(BaseHTTPRequestHandler):
         elif not (self.root / path).is_file():
             self._reply(404, b"no such file")
         else:
-            self._file((self.root / path).read_bytes(), fault)
+            self._file(self.root / path, fault)
 
     do_HEAD = do_GET
 
-    def _file(self, data: bytes, fault: str | None) -> None:
+    def _file(self, path: Path, fault: str | None) -> None:
+        size = path.stat().st_size
         part = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range") or "")
         if not part or not self.behaviour.ranges:
-            self._reply(200, data, fault)
+            self._reply(200, path.read_bytes(), fault)
             return
-        first, end = int(part[1]), min(int(part[2]) + 1 if part[2] else len(data), len(data))
-        if first >= len(data):
-            self._reply(416, b"", Content_Range=f"bytes */{len(data)}")
+        first, end = int(part[1]), min(int(part[2]) + 1 if part[2] else size, size)
+        if first >= size:
+            self._reply(416, b"", Content_Range=f"bytes */{size}")
             return
-        self._reply(206, data[first:end], fault, Content_Range=f"bytes {first}-{end - 1}/{len(data)}")
+        with path.open("rb") as file:
+            file.seek(first)
+            data = file.read(end - first)
+        self._reply(206, data, fault, Content_Range=f"bytes {first}-{end - 1}/{size}")
 
     def _reply(self, status: int, body: bytes, fault: str | None = None, **headers: str) -> None:
         self.send_response(status)

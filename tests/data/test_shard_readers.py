@@ -5,6 +5,7 @@ import itertools
 import json
 import random
 import tarfile
+import tracemalloc
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -253,3 +254,32 @@ def test_a_table_is_read_in_blocks_too(rows):
     table = pyarrow.Table.from_pylist([{"audio": f"{n}.flac"} for n in range(200)])
     shard = TableShard(name="rows", table=table)
     check_every_cursor(shard, table.to_pylist())
+
+
+@pytest.mark.parametrize("name", ["parquet", "tar"])
+def test_memory_does_not_grow_with_the_shard(name, tmp_path, monkeypatch):
+    monkeypatch.setattr(shards, "BLOCK_BYTES", 1 << 20)
+    monkeypatch.setattr("flax_distil.data.tar_shards.BLOCK_BYTES", 1 << 20)
+    monkeypatch.setattr(remote, "BLOCK_BYTES", 1 << 18)
+    noise = random.Random(0).randbytes(1 << 17)
+    large = [
+        {"id": f"{n:03d}", "audio": {"bytes": noise[n:], "path": f"{n:03d}.flac"}, "text": "", "speaker": n}
+        for n in range(240)
+    ]
+    if name == "parquet":  # one row group of 30 MB
+        table = pyarrow.Table.from_pylist(large)
+        pyarrow.parquet.write_table(table, tmp_path / "rows", use_dictionary=False, write_batch_size=4)
+        del table
+    else:
+        write_tar(large, tmp_path / "rows")
+    with serving(tmp_path) as address:
+        shard = FORMATS[name].reader(name="rows", path=f"{address}/rows", policy=QUICK)
+        before = pyarrow.total_allocated_bytes()
+        tracemalloc.start()
+        try:
+            held = [pyarrow.total_allocated_bytes() - before for _ in shard.blocks()]
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+    assert len(held) > 25
+    assert max(held) + peak < 24 << 20

@@ -1,0 +1,108 @@
+"""What is drawn for each sample's audio, and what of it is done on the host: speed and recorded noise."""
+
+import dataclasses
+import functools
+
+import numpy as np
+
+from flax_distil.audio import (
+    SAMPLING_RATE,
+    AugmentationConfig,
+    decode_audio,
+    draw_recorded_noise,
+    draw_speed,
+    mix_noise,
+    perturb_speed,
+)
+from flax_distil.core import Float, InputError
+from flax_distil.data.retries import RetryPolicy
+from flax_distil.data.samples import AUDIO_ERRORS, Sample, SampleError, audio_failure, encoded_audio
+from flax_distil.data.skipped import SkippedSamples, skip
+from flax_distil.data.speech_data import SpeechData
+
+NOISES_HELD = 32
+"""Decoded recordings of noise that are kept at hand."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Augmented:
+    """A sample as it is trained on.
+
+    Attributes:
+        sample: Its audio and duration changed.
+        speed: How much faster it is: timestamps are to be divided by it.
+        seed: Of what is done on the device.
+    """
+
+    sample: Sample
+    speed: float = 1.0
+    seed: int = 0
+
+
+class Augmenter:
+    """Changes samples by their own random numbers; any thread may use it.
+
+    Args:
+        config: What is done.
+        noise: Recordings of noise, of any length; needed where recorded noise is added.
+        policy: When to ask their server again.
+        skipped: Where noise is recorded that cannot be read; a sample that drew it stays clean.
+
+    Raises:
+        InputError: if there is no noise to add.
+    """
+
+    def __init__(
+        self,
+        config: AugmentationConfig,
+        noise: SpeechData | None,
+        *,
+        policy: RetryPolicy,
+        skipped: SkippedSamples,
+    ):
+        if config.recorded_noise_prob and noise is None:
+            raise InputError("recorded noise is to be added, but no data set of noise is given: name one")
+        self.config = config
+        self._noise, self._policy, self._skipped = noise, policy, skipped
+        self._changes_speed = config.speed_factors != (1.0,)
+        self._decoded = functools.lru_cache(NOISES_HELD)(self._decode)
+
+    def __call__(self, sample: Sample, random: np.random.Generator) -> Augmented:
+        """Change a sample, if its audio was read.
+
+        Args:
+            sample: At most 30 s.
+            random: Random numbers of this sample in this epoch; what it is drawn for beside stays the same.
+        """
+        samples_W, speed = sample.samples_W, 1.0
+        changes = self._changes_speed or self._noise is not None or self.config.on_device
+        if samples_W is None or not changes:
+            return Augmented(sample=sample)
+        (random,) = random.spawn(1)
+        if self._changes_speed:
+            speed = draw_speed(self.config, seconds=sample.duration_seconds, random=random)
+            samples_W = perturb_speed(samples_W, speed)
+        if self._noise is not None:
+            snr = draw_recorded_noise(self.config, random)
+            noise_N = None if snr is None else self._decoded(int(random.integers(len(self._noise))))
+            if snr is not None and noise_N is not None:
+                samples_W = mix_noise(samples_W, noise_N, snr, random)
+        seconds = len(samples_W) / SAMPLING_RATE
+        return Augmented(
+            sample=dataclasses.replace(sample, samples_W=samples_W, duration_seconds=seconds),
+            speed=speed,
+            seed=int(random.integers(1 << 32)),
+        )
+
+    def _decode(self, index: int) -> Float[np.ndarray, " N"] | None:
+        assert self._noise is not None
+        row = self._noise.row(index)
+        try:
+            source, format = encoded_audio(row.audio, self._policy)
+            try:
+                return decode_audio(source, format=format)
+            except AUDIO_ERRORS as error:
+                raise audio_failure(error) from error
+        except SampleError as error:
+            skip(self._skipped, self._noise.name, row, error)
+            return None
