@@ -17,6 +17,12 @@ def status_mb(name: str) -> float:
     raise RuntimeError(f"the kernel does not report {name}: memory is measured on Linux only")
 
 
+def give_back_freed_pages() -> None:
+    """Have the allocator return what is free: what is resident then is what is held."""
+    gc.collect()
+    ctypes.CDLL("libc.so.6").malloc_trim(0)
+
+
 @dataclasses.dataclass
 class StepMemory:
     """Both sides are measured alike: weights, optimiser state, batch and the step's own needs count.
@@ -47,8 +53,7 @@ class StepMemory:
 
         What loading and compiling needed for a while is thereby left out, on both sides.
         """
-        gc.collect()
-        ctypes.CDLL("libc.so.6").malloc_trim(0)
+        give_back_freed_pages()
         Path("/proc/self/clear_refs").write_text("5")
         self.resident_mb = status_mb("VmRSS") - self.imported_mb
 

@@ -7,7 +7,6 @@ pipeline; after a warm-up of a fifth, resident memory is noted at regular distan
 """
 
 import argparse
-import gc
 import json
 import sys
 import tempfile
@@ -19,10 +18,13 @@ from typing import Any
 import numpy as np
 
 from benchmarks.machine import describe, limit_threads, report
-from benchmarks.memory import status_mb
+from benchmarks.memory import give_back_freed_pages, status_mb
 
-NOTES = 20
-"""Times that memory is noted."""
+NOTES = 160
+"""Times that memory is noted: many, since the window of a stream fills and empties between."""
+
+SHOWN = 8
+"""Every so-many-th note is printed."""
 
 WANTED_MB = 1.0
 """Growth per 1000 samples that still counts as flat: less than one batch."""
@@ -53,7 +55,7 @@ def measure(pipeline: Pipeline, files: list[Path], args: argparse.Namespace) -> 
     for batch in batches:
         read += len(batch["ids"])
         if read >= warm_up + step * len(notes):
-            gc.collect()
+            give_back_freed_pages()
             seconds = time.perf_counter() - start
             notes.append({"samples": read, "seconds": seconds, "resident_mb": status_mb("VmRSS")})
         if read >= args.samples:
@@ -80,7 +82,7 @@ def main(arguments: list[str]) -> None:
     )
     results |= {"notes": notes, "mb_per_1000_samples": slope * 1000}
     print(f"{'samples':>9}{'seconds':>9}{'resident MB':>13}")
-    for note in notes:
+    for note in notes[::SHOWN]:
         print(f"{note['samples']:9}{note['seconds']:9.1f}{note['resident_mb']:13.1f}")
     flat = "flat" if slope * 1000 < WANTED_MB else "GROWING"
     print(f"{args.source}: {slope * 1000:+.3f} MB per 1000 samples ({flat})")

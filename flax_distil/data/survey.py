@@ -24,6 +24,9 @@ from flax_distil.data.samples import (
 from flax_distil.data.skipped import SkippedSamples
 from flax_distil.data.training_sources import StreamSource, TableSource, TrainingSource, skip
 
+SPEAKERS_LISTED = 100
+"""Most speakers whose hours a report lists."""
+
 HEADERS_READ = 500
 """Most recordings of a table whose headers are read just to tell their encoding: they may lie far away."""
 
@@ -37,7 +40,7 @@ class Survey:
         row_seconds: Seconds of each row that stays and can be used, as far as its header tells.
         sample_seconds: Seconds of each sample: of several rows where they are joined.
         label_lengths: Tokens of each sample's label, as ``max_label_length`` counts them.
-        speaker_seconds: Speaker to seconds; empty where no column tells speakers apart.
+        speaker_seconds: Speaker to seconds of them; empty where no column tells speakers apart.
         encodings: How recordings are encoded, and how many of those looked at are.
         complete: Whether all rows were read.
     """
@@ -46,7 +49,7 @@ class Survey:
     row_seconds: list[float] = field(default_factory=list)
     sample_seconds: list[float] = field(default_factory=list)
     label_lengths: list[int] = field(default_factory=list)
-    speaker_seconds: Counter[str] = field(default_factory=Counter)
+    speaker_seconds: dict[str, float] = field(default_factory=dict)
     encodings: Counter[str] = field(default_factory=Counter)
     complete: bool = True
 
@@ -69,7 +72,12 @@ class Survey:
         self.label_lengths.append(_label_length(rows, labels))
         for row, length in zip(rows, seconds, strict=True):
             if row.speaker is not None:
-                self.speaker_seconds[row.speaker] += length
+                self.speaker_seconds[row.speaker] = self.speaker_seconds.get(row.speaker, 0.0) + length
+
+    def speakers(self, most: int) -> list[tuple[str, float]]:
+        """Return the speakers of whom there is most, and their hours."""
+        ordered = sorted(self.speaker_seconds.items(), key=lambda item: -item[1])
+        return [(name, seconds / 3600) for name, seconds in ordered[:most]]
 
     def figures(self, dropped: DropReport) -> dict[str, Any]:
         """Return the counts as JSON takes them.
@@ -88,9 +96,7 @@ class Survey:
             "row_seconds": spread(self.row_seconds),
             "sample_seconds": spread(self.sample_seconds),
             "label_lengths": spread(self.label_lengths),
-            "hours_by_speaker": {
-                speaker: seconds / 3600 for speaker, seconds in self.speaker_seconds.most_common(100)
-            },
+            "hours_by_speaker": dict(self.speakers(SPEAKERS_LISTED)),
             "encodings": dict(self.encodings.most_common()),
             "dropped": {
                 reason: {"rows": count["rows"], "hours": count["seconds"] / 3600}
@@ -225,7 +231,8 @@ def joined_surveys(surveys: Sequence[Survey]) -> Survey:
         total.row_seconds += survey.row_seconds
         total.sample_seconds += survey.sample_seconds
         total.label_lengths += survey.label_lengths
-        total.speaker_seconds.update(survey.speaker_seconds)
+        for speaker, seconds in survey.speaker_seconds.items():
+            total.speaker_seconds[speaker] = total.speaker_seconds.get(speaker, 0.0) + seconds
         total.encodings.update(survey.encodings)
         total.complete &= survey.complete
     return total

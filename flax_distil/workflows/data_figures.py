@@ -81,9 +81,12 @@ def draw_statistics(surveys: Sequence[Survey], dropped: DropReport, path: Path) 
         bins = np.linspace(0, CHUNK_SECONDS if longest > 10 else np.ceil(longest), 61)
         _histogram(durations, surveys, [survey.sample_seconds for survey in surveys], bins, "{:.1f} s")
         durations.set(title="Durations", xlabel="seconds of a sample", ylabel="samples")
-        width = -(-max(total.label_lengths, default=1) // 60)  # whole tokens, or bars would differ in width
-        bins = np.arange(0, max(total.label_lengths, default=1) + width + 1, width) - 0.5
-        _histogram(labels, surveys, [survey.label_lengths for survey in surveys], bins, "{:.0f} tokens")
+        most = max(total.label_lengths, default=1)
+        width = -(-most // 60)  # whole tokens, or bars would stand for unequally many
+        bins_of_labels = np.arange(0, most + width + 1, width) - 0.5
+        _histogram(
+            labels, surveys, [survey.label_lengths for survey in surveys], bins_of_labels, "{:.0f} tokens"
+        )
         labels.set(title="Label lengths", xlabel="tokens of a label, without previous text", ylabel="samples")
         _draw_speakers(speakers, total)
         _draw_drops(drops, dropped)
@@ -145,6 +148,8 @@ def _histogram(
     unit: str,
 ) -> None:
     """Draw a histogram, data sets above each other, with median and 95th percentile of all."""
+    from matplotlib.ticker import MaxNLocator
+
     every = [value for part in values for value in part]
     axes.hist(values, bins=bins.tolist(), stacked=True, label=[survey.name for survey in surveys])
     if every:
@@ -153,19 +158,19 @@ def _histogram(
             axes.axvline(
                 value, color=INK, linestyle=style, linewidth=1.2, label=f"{name} {unit.format(value)}"
             )
-    axes.yaxis.get_major_locator().set_params(integer=True)
+    axes.yaxis.set_major_locator(MaxNLocator(integer=True))
     axes.legend(edgecolor="none")
 
 
 def _draw_speakers(axes: "Axes", total: Survey) -> None:
-    found = total.speaker_seconds.most_common(BARS)
+    found = total.speakers(BARS)
     axes.set(title=f"Hours per speaker, {len(found)} of {len(total.speaker_seconds):,}", xlabel="hours")
     if not found:
         axes.set(title="Hours per speaker", xlabel="")
         _say(axes, "no column tells speakers apart")
         return
     names = [_short(name, 22) for name, _ in found]
-    axes.barh(range(len(found)), [seconds / 3600 for _, seconds in found], color="tab:blue")
+    axes.barh(range(len(found)), [hours for _, hours in found], color="tab:blue")
     axes.set_yticks(range(len(found)), names)
     axes.invert_yaxis()
 

@@ -19,7 +19,6 @@ from flax_distil.data import (
     PipelineConfig,
     SkippedSamples,
     Survey,
-    TrainingPipeline,
     joined_surveys,
     seen_tokens,
     spread,
@@ -31,7 +30,7 @@ from flax_distil.workflows.data_figures import ShownSample, draw_samples, draw_s
 from flax_distil.workflows.outputs import check_output_dir, staged
 from flax_distil.workflows.token_text import HEADING, token_lines
 from flax_distil.workflows.tokenizer import read_tokenizer
-from flax_distil.workflows.training_data import TrainingData, load_training_data
+from flax_distil.workflows.training_data import TrainingData, load_training_data, training_pipeline
 from flax_distil.workflows.training_data_config import TrainingDataConfig
 from flax_distil.workflows.transcription_config import check_positive
 
@@ -137,14 +136,7 @@ def shown_samples(
     config: InspectConfig, data: TrainingData, tokenizer: WhisperTokenizer
 ) -> list[ShownSample]:
     """Return the first samples that the training pipeline gives, whatever its batch size."""
-    pipeline = TrainingPipeline(
-        data.sources,
-        PipelineConfig(batch_size=1, shuffle_buffer_size=config.shuffle_buffer_size),
-        seed=config.seed,
-        restart=config.stopping_strategy == "first_exhausted",
-        limits=_limits(config),
-        skipped=data.skipped,
-    )
+    pipeline = training_pipeline(config, data, PipelineConfig(batch_size=1), seed=config.seed)
     try:
         batches = [next(pipeline) for _ in range(config.num_shown_samples)]
     finally:
@@ -176,9 +168,15 @@ def _described(sample: ShownSample) -> dict[str, Any]:
 def _print_report(
     surveys: Sequence[Survey], dropped: DropReport, skipped: SkippedSamples, shown: Sequence[ShownSample]
 ) -> None:
-    for survey in [*surveys, *([joined_surveys(surveys)] if len(surveys) > 1 else [])]:
-        print("\n".join(_lines(survey)), end="\n\n")
-    print(dropped.table(), end="\n\n")
+    for survey in surveys:
+        lines = _lines(survey)
+        if drops := survey.figures(dropped)["dropped"]:
+            lines.append(
+                "  dropped: " + ", ".join(f"{count['rows']:,} {why}" for why, count in drops.items())
+            )
+        print("\n".join(lines), end="\n\n")
+    if len(surveys) > 1:
+        print("\n".join(_lines(joined_surveys(surveys))), end="\n\n")
     if skipped:
         print(skipped.report(), end="\n\n")
     terminal = sys.stdout.isatty() and "NO_COLOR" not in os.environ

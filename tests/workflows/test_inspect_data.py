@@ -81,7 +81,6 @@ def test_hours_lengths_speakers_and_encodings_are_counted(inspected):
         assert figures["fill"] == pytest.approx(seconds["mean"] / 30)
         assert figures["samples"] < figures["rows_kept"] / 3
         assert figures["label_lengths"]["max"] <= 256
-    assert "spoken + plain" not in printed
     assert re.search(r"^all: 0\.\d+ hours, 73 rows kept, 4 speakers$", printed, re.MULTILINE)
 
 
@@ -92,7 +91,7 @@ def test_drops_are_told_by_data_set_and_reason(inspected):
     assert rows == {"above the WER threshold": 4, "with an empty reference": 1}
     kinds = {sample["sample_id"]: sample["kind"] for sample in report["skipped"]["samples"]}
     assert kinds == {"plain:3": "with unreadable audio", "plain:7": "too long"}
-    assert "above the WER threshold" in printed
+    assert "  dropped: 4 above the WER threshold, 1 with an empty reference\n" in printed
     assert "broken.wav" in printed
 
 
@@ -128,17 +127,17 @@ def test_samples_show_every_token_with_its_role_and_whether_it_is_learned(inspec
 
 def test_samples_are_those_that_training_sees_first(inspected):
     from flax_distil.cli.flags import read_flags
-    from flax_distil.data import PipelineConfig, TrainingPipeline
+    from flax_distil.data import PipelineConfig
     from flax_distil.weights import load_checkpoint
     from flax_distil.workflows.inspect_data import InspectConfig
     from flax_distil.workflows.tokenizer import read_tokenizer
-    from flax_distil.workflows.training_data import load_training_data
+    from flax_distil.workflows.training_data import load_training_data, training_pipeline
 
     _, report, _, arguments = inspected
     config = read_flags(InspectConfig, arguments[2:], program="flax-distil data inspect")
     files = load_checkpoint(config.model_name_or_path, config_only=True).files
     data = load_training_data(config, read_tokenizer(files)[0])
-    pipeline = TrainingPipeline(data.sources, PipelineConfig(batch_size=6), seed=config.seed)
+    pipeline = training_pipeline(config, data, PipelineConfig(batch_size=6), seed=config.seed)
     batch = next(pipeline)
     pipeline.close()
     assert [sample["id"] for sample in report["samples"]] == batch["ids"]
@@ -155,6 +154,25 @@ def test_pictures_are_drawn(inspected):
         pixels = image.imread(out / name)
         assert pixels.shape[1] > 1200
         assert pixels.std() > 0.1
+
+
+def test_a_stream_is_read_from_its_beginning(data_sets, tiny_en_dir, tmp_path, capsys):
+    flags = {
+        "train_dataset_name": data_sets / "spoken.jsonl", "streaming": "true", "concatenate_audio": "true",
+        "wer_threshold": 10, "model_name_or_path": tiny_en_dir, "output_dir": tmp_path / "report",
+        "num_shown_samples": 1,
+    }  # fmt: skip
+    arguments = ["data", "inspect", *(f"--{name}={value}" for name, value in flags.items())]
+    found = {}
+    for rows in (20, 1000):
+        assert main([*arguments, f"--max_stream_samples={rows}", "--overwrite_output_dir"]) == 0
+        found[rows] = json.loads((tmp_path / "report" / "report.json").read_text())["data_sets"]["spoken"]
+        assert ("(the stream goes on)" in capsys.readouterr().out) == (rows == 20)
+    assert {rows: figures["complete"] for rows, figures in found.items()} == {20: False, 1000: True}
+    assert (found[20]["rows"], found[20]["rows_kept"]) == (20, 17)
+    assert (found[1000]["rows"], found[1000]["rows_kept"], found[1000]["speakers"]) == (40, 35, 4)
+    assert found[1000]["dropped"]["above the WER threshold"]["rows"] == 4
+    assert found[1000]["samples"] < 15
 
 
 def test_a_report_is_replaced_only_on_request(inspected, capsys):
