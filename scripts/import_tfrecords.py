@@ -213,7 +213,8 @@ def read_schema(file: str, args: argparse.Namespace) -> pa.Schema:
                     many.add(name)
     except (tf.errors.DataLossError, BadRecord) as error:
         if not kinds:
-            raise BadInput(f"cannot read {file!r} as TFRecords of tf.train.Example: {error}") from error
+            reason = str(error) if isinstance(error, BadRecord) else _sentence(error)
+            raise BadInput(f"cannot read {file!r} as TFRecords of tf.train.Example: {reason}") from error
     if not kinds:
         raise BadInput(f"{file!r} holds no records with features: leave it out")
     asked = (args.audio_feature, args.text_feature, args.id_feature, args.sampling_rate_feature)
@@ -234,7 +235,7 @@ def read_schema(file: str, args: argparse.Namespace) -> pa.Schema:
     ]
     left_out = sorted(kinds.keys() - {field.name for field in kept} - set(asked))
     if left_out:
-        print(f"features left out, which are not one number or text per record: {', '.join(left_out)}")
+        print(f"features left out (columns hold one number or text per record): {', '.join(left_out)}")
     audio = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
     text = [pa.field("text", pa.string())] if args.text_feature else []
     fields = [

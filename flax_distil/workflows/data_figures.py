@@ -159,7 +159,7 @@ def _histogram(
                 value, color=INK, linestyle=style, linewidth=1.2, label=f"{name} {unit.format(value)}"
             )
     axes.yaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.legend(edgecolor="none")
+    axes.legend(edgecolor="none", framealpha=1)
 
 
 def _draw_speakers(axes: "Axes", total: Survey) -> None:

@@ -169,7 +169,7 @@ def test_audio_and_texts_arrive_unchanged(imported, corpus, prompts):
         np.testing.assert_array_equal(samples, wanted)
         assert row.duration_seconds == pytest.approx(len(samples) / SAMPLING_RATE, abs=1e-4)
     assert not data.has_column("frames")
-    assert "features left out, which are not one number or text per record: frames" in done.stdout
+    assert re.search(r"^features left out \(.*\): frames$", done.stdout, re.MULTILINE)
 
 
 @pytest.mark.slow
@@ -249,7 +249,7 @@ def test_a_full_disk_leaves_only_finished_shards(environment, corpus, tmp_path):
         (["train-0.tfrecord", "--text_feature=words"], "has the feature 'words': it has audio, frames, "),
         (["nothing-*"], "no file is called '.*nothing-.*': check the path"),
         (["train-0.tfrecord", "./train-0.tfrecord"], "two files are called 'train-0.tfrecord'"),
-        (["notes.txt"], "cannot read '.*notes.txt' as TFRecords"),
+        (["notes.txt"], "cannot read '.*notes.txt' as TFRecords of tf.train.Example: corrupted record"),
     ],
 )  # fmt: skip
 def test_bad_input_is_one_sentence(arguments, sentence, environment, corpus, tmp_path):
