@@ -32,6 +32,7 @@ REQUIRED = [
     "tensorboardX>=2.6",
     "tqdm>=4.70",
 ]
+PLOTS = ["matplotlib>=3.11"]
 VAD = ["silero-vad>=6.2.3,<7", "onnxruntime>=1.32"]  # runs without torch, which silero-vad requires
 GCS = ["gcsfs>=2026.9"]  # gs://
 S3 = ["s3fs>=2026.9"]  # s3://
@@ -56,14 +57,15 @@ setup(
         "cuda12": ["jax[cuda12]>=0.10,<0.11"],
         "gcs": GCS,
         "s3": S3,
-        "demo": ["matplotlib>=3.11", *TEACHER],
+        "plots": PLOTS,
+        "demo": [*PLOTS, *TEACHER],
         "dev": [
             "pytest>=9.2",
             "pytest-xdist>=3.8",
             "beartype>=0.23",
             "torch==2.13.0",  # the reference in parity tests; never needed at run time
             "ctranslate2>=4.8",
-            "matplotlib>=3.11",
+            *PLOTS,
             "ruff",
             "mypy",
             "pre-commit",

@@ -85,16 +85,18 @@ def run_demo(
 
     labelled = stages.run(
         "pseudo-label",
-        lambda: run_pseudo_labelling(
-            PseudoLabelConfig(
-                model_name_or_path=teacher,
-                dataset_name=dataset,
-                dataset_split_name="train",
-                text_column_name="text",
-                language=language,
-                generation_max_length=MAX_NEW_TOKENS,
-                output_dir=str(output / "pseudo_labelled"),
-            )
+        lambda: (
+            run_pseudo_labelling(
+                PseudoLabelConfig(
+                    model_name_or_path=teacher,
+                    dataset_name=dataset,
+                    dataset_split_name="train",
+                    text_column_name="text",
+                    language=language,
+                    generation_max_length=MAX_NEW_TOKENS,
+                    output_dir=str(output / "pseudo_labelled"),
+                )
+            ).output_dir
         ),
     )
     summary: dict[str, Any] = {"teacher": stages.run("teacher", lambda: evaluate("teacher", teacher))}

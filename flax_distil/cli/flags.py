@@ -21,11 +21,16 @@ POSITIONAL = "files"
 SECTIONS = (
     ("Planning", r"topology|^what$|search_seconds|^json$|dry_run|^label_length"),
     ("Model", r"model_name_or_path|_layers|_layer_indices|^dtype|use_scan|gradient_checkp"),
-    ("Devices", r"parallelism|mesh|shard|^coordinator|process|^initialization|^teacher_dtype"),
-    ("Output", r"output|push_to_hub|hub_|export_|save_|logging_|resume_|overwrite_"),
-    ("Data", r"dataset|split_name|_column_name|_samples|_num_workers|^files$|cache_encoder|encoder_cache"),
-    ("Speech and labels", r"language|task|timestamp|_length|batch_size_in_tokens"),
-    ("Filters of the training data", r"threshold|_in_seconds|min_avg|max_compression|max_no_speech"),
+    ("Devices", r"parallelism|mesh|shard_voc|^coordinator|process|^initialization|^teacher_dtype"),
+    ("Output", r"output|push_to_hub|hub_|samples_per_shard|export_|save_|logging_|resume_|overwrite_"),
+    ("Augmentation of the training data", r"^mask_|noise|speed_factors"),
+    (
+        "Data",
+        r"dataset|split_name|stopping_str|streaming|shuffle_buffer|source_retry|concatenate|_column_name|"
+        r"_samples|_num_workers|^files$|cache_encoder|encoder_cache",
+    ),
+    ("Speech and labels", r"language|task|^vad|timestamp|condition_on_prev|_length|batch_size_in_tokens"),
+    ("Filters of the training data", r"threshold|_in_seconds|min_avg|max_compression|max_no_speech|drop_"),
     ("Loss", r"ce_weight|kl_weight|mse_weight|temperature"),
     ("Training", r"batch_size|steps|epochs|learning_rate|lr_|adam|norm|decay|precision|freeze|dropout|seed"),
 )  # fmt: skip

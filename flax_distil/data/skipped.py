@@ -120,7 +120,9 @@ class SkippedSamples:
 
 
 def _listed(counts: Counter[str]) -> str:
-    return ", ".join(f"{count} {kind}" for kind, count in counts.most_common())
+    # Not in the order of arrival, which threads decide.
+    ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    return ", ".join(f"{count} {kind}" for kind, count in ordered)
 
 
 def skip(skipped: SkippedSamples, name: str, row: SpeechRow, error: SampleError) -> None:

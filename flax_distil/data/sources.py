@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flax_distil.core import InputError
-from flax_distil.data.builder_sources import read_saved_folder, read_with_builder
+from flax_distil.data.builder_sources import open_builder, read_saved_folder, read_with_builder
 from flax_distil.data.cached_table import cached_table
 from flax_distil.data.file_sources import audio_files, read_audio_folder, suffix_of
 from flax_distil.data.first_rows import FirstRows
@@ -326,7 +326,18 @@ def _read_folder(
         splits = read_audio_folder(folder, audio_column=source.audio_column)
         return choose_split(splits, source.split, name=source.name)
     if any(next(folder.rglob(f"*{suffix}"), None) for suffix in BUILDERS):
-        return read_with_builder(str(folder.absolute()), options={"cache_dir": place.cache_dir}, **builder)
+        options: dict[str, Any] = {"cache_dir": place.cache_dir}
+        opened = open_builder(
+            str(folder.absolute()), name=source.name, config_name=source.config_name, options=options
+        )
+        files = {str(split): [*map(str, files)] for split, files in (opened.config.data_files or {}).items()}
+        suffixes = {suffix_of(file) for part in files.values() for file in part}
+        if len(suffixes) == 1 and suffixes <= BUILDERS.keys():
+            # By name: ``datasets`` finds its copy of a folder with a card by the card, not by its files.
+            options["data_files"] = files
+            return read_with_builder(
+                BUILDERS[suffixes.pop()], options=options, **{**builder, "config_name": None}
+            )
     return _read_pieces(source, place)
 
 

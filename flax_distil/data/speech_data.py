@@ -168,6 +168,19 @@ class SpeechData:
         for batch in audio.iter(batch_size=64):
             yield batch[self.audio_column].combine_chunks()
 
+    def audio_sizes(self) -> list[int]:
+        """Return the bytes of every row's recording as it is stored; 0 where there is none."""
+        import pyarrow.compute
+
+        sizes: list[int] = []
+        for batch in self._audio_batches():
+            stored = pyarrow.compute.binary_length(pyarrow.compute.struct_field(batch, "bytes")).to_pylist()
+            paths = pyarrow.compute.struct_field(batch, "path").to_pylist()
+            sizes += [
+                _file_size(path) if size is None else size for size, path in zip(stored, paths, strict=True)
+            ]
+        return sizes
+
     def fingerprint(self) -> str:
         """Return a digest of the rows' names and recordings, the same in every process.
 
@@ -180,6 +193,13 @@ class SpeechData:
             for value in batch.to_pylist():
                 digest.update(_audio_identity(value))
         return digest.hexdigest()
+
+
+def _file_size(path: str | None) -> int:
+    try:
+        return Path(path).stat().st_size if path else 0
+    except OSError:
+        return 0
 
 
 def _audio_identity(value: Mapping[str, Any] | None) -> bytes:

@@ -43,7 +43,7 @@ def speech_data(
     if speaker_column is None:
         speaker_column = next((column for column in SPEAKER_COLUMNS if column in table.column_names), None)
     table = _undecoded(table, audio_column, name)
-    texts = [column for column in (text_column, label_column, speaker_column, ID_COLUMN) if column]
+    texts = [column for column in (text_column, label_column, ID_COLUMN) if column]
     return SpeechData(
         name=name,
         table=_named(_plain_columns(table, texts), id_prefix, first_row),

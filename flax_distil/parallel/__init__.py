@@ -1,6 +1,7 @@
 """How work is laid over devices and processes."""
 
 import functools
+from collections.abc import Sequence
 
 import jax
 
@@ -40,18 +41,24 @@ __all__ = [
 ]
 
 
-def make_runner(parallelism: str, mesh: MeshShape, *, shard_vocabulary: bool = True) -> Runner:
-    """Return the runner that the flags ask for, over the devices of all processes.
+def make_runner(
+    parallelism: str,
+    mesh: MeshShape,
+    *,
+    shard_vocabulary: bool = True,
+    devices: Sequence[jax.Device] | None = None,
+) -> Runner:
+    """Return the runner that the flags ask for, over these devices, by default those of all processes.
 
     Raises:
         InputError: if ``parallelism`` is unknown, the mesh does not multiply to the devices, or ``pmap``
             is asked to divide weights.
     """
     if parallelism == "jit":
-        return JitRunner(mesh.build(), shard_vocabulary=shard_vocabulary)
+        return JitRunner(mesh.build(devices), shard_vocabulary=shard_vocabulary)
     if parallelism != "pmap":
         raise InputError(f"parallelism {parallelism!r} is unknown: expected jit or pmap")
-    built = mesh.build()
+    built = mesh.build(devices)
     if built.shape[FSDP_AXIS] * built.shape[TENSOR_AXIS] > 1:
         raise InputError(
             f"parallelism pmap replicates the weights, but mesh is {mesh}: choose jit, or data alone"

@@ -4,7 +4,7 @@ from flax_distil.weights.alignment import renumber_alignment_heads
 from flax_distil.weights.checkpoint import Checkpoint, load_checkpoint
 from flax_distil.weights.export import EXPORT_DTYPES, export_checkpoint
 from flax_distil.weights.files import CheckpointFiles
-from flax_distil.weights.hub import UploadError, push_to_hub
+from flax_distil.weights.hub import UploadError, push_data_set, push_to_hub
 from flax_distil.weights.student import initialise_student, spaced_layers
 from flax_distil.weights.training_checkpoints import TrainingCheckpoints
 
@@ -17,6 +17,7 @@ __all__ = [
     "export_checkpoint",
     "initialise_student",
     "load_checkpoint",
+    "push_data_set",
     "push_to_hub",
     "renumber_alignment_heads",
     "spaced_layers",

@@ -1,6 +1,9 @@
-"""The Hugging Face Hub: checkpoints down, exports up."""
+"""The Hugging Face Hub: checkpoints down, exports and data sets up."""
 
+import logging
 import shlex
+import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from flax_distil.core import InputError
@@ -11,8 +14,14 @@ from flax_distil.weights.huggingface import INDEX_NAME, WEIGHTS_NAME
 _WEIGHT_FILES = (WEIGHTS_NAME, "model-*-of-*.safetensors", MODEL_NAME)
 
 
+_WAITS_SECONDS = (2.0, 10.0, 60.0)
+"""Before a data set is sent again, where the Hub or the way to it fails."""
+
+log = logging.getLogger(__name__)
+
+
 class UploadError(RuntimeError):
-    """The Hub did not take an export; the message says where it is safe and how to try again."""
+    """The Hub did not take a folder; the message says where it is safe and how to try again."""
 
 
 def download(
@@ -100,6 +109,61 @@ def push_to_hub(
             f"the export is safe in {folder}, to be uploaded with: {shlex.join(retry)}"
         ) from error
     return commit.commit_url
+
+
+def push_data_set(
+    folder: str | Path,
+    repo_id: str,
+    *,
+    patterns: Sequence[str],
+    token: str | None = None,
+    private: bool = False,
+) -> str:
+    """Upload a data set; files that are there already are not sent again.
+
+    Args:
+        folder: the data set.
+        repo_id: ``user/name``; created if absent.
+        patterns: which files, relative to the folder.
+        token: as for :func:`push_to_hub`.
+        private: whether a repository made by this call is private.
+
+    Returns:
+        The address of the commit.
+
+    Raises:
+        UploadError: if the upload fails for whatever reason; the folder is untouched.
+    """
+    from huggingface_hub import HfApi
+
+    api = HfApi(token=token)
+    for wait in (*_WAITS_SECONDS, None):
+        try:
+            api.create_repo(repo_id, repo_type="dataset", private=private, exist_ok=True)
+            commit = api.upload_folder(
+                repo_id=repo_id,
+                repo_type="dataset",
+                folder_path=folder,
+                commit_message="Upload pseudo-labels",
+                allow_patterns=list(patterns),
+            )
+        except Exception as error:  # as in push_to_hub
+            if wait is None or _is_refusal(error):
+                raise UploadError(
+                    f"could not upload to data set {repo_id!r} on the Hugging Face Hub ({_reason(error)}); "
+                    f"it is safe in {folder}, and the same command uploads it without labelling again"
+                ) from error
+            log.warning("the upload to %r failed (%s): again in %g s", repo_id, _reason(error), wait)
+            time.sleep(wait)
+        else:
+            return commit.commit_url
+    raise AssertionError("the last attempt returns or raises")
+
+
+def _is_refusal(error: Exception) -> bool:
+    """Tell a Hub that does not want (no token, no such user, quota) from one that cannot."""
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    return status is not None and 400 <= status < 500 and status not in (408, 429)
 
 
 def _reason(error: BaseException) -> str:

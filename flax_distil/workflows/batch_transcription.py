@@ -3,7 +3,7 @@
 import dataclasses
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -11,8 +11,14 @@ import numpy as np
 from tqdm import tqdm
 
 from flax_distil.audio import CHUNK_SECONDS
-from flax_distil.core import InputError
-from flax_distil.data import EvaluationPipeline, PipelineConfig, SkippedSamples, SpeechData
+from flax_distil.core import Float, InputError
+from flax_distil.data import (
+    EvaluationPipeline,
+    PipelineConfig,
+    SkippedSamples,
+    SpeechData,
+    weights_fingerprint,
+)
 from flax_distil.data.samples import TOO_LONG
 from flax_distil.metrics import Throughput
 from flax_distil.model import whisper_shapes
@@ -23,6 +29,8 @@ from flax_distil.weights import load_checkpoint
 from flax_distil.workflows.host_weights import load_on_host
 from flax_distil.workflows.tokenizer import read_tokenizer
 from flax_distil.workflows.transcription_config import TranscriptionConfig
+
+T = TypeVar("T")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -74,6 +82,7 @@ class BatchTranscriber:
         self.is_multilingual = self._tokenizer.special.is_multilingual
         self.normalise = self._normaliser()
         self._compiled: set[int] = set()
+        self._params: dict[str, Any] = {}
         self._loaded: ShortFormTranscriber | None = None
         self._transcriber({})  # it checks the options, and touches no weights before the first batch
 
@@ -88,13 +97,27 @@ class BatchTranscriber:
             checkpoint = load_on_host(self._config.model_name_or_path, dtype=dtype)
             self.parameters = sum(leaf.size for leaf in jax.tree.leaves(checkpoint.params))
             specs = self._runner.weight_specs(whisper_shapes(self._shape))
-            self._loaded = self._transcriber(self._runner.put(checkpoint.params, specs))
+            self._params = self._runner.put(checkpoint.params, specs)
+            self._loaded = self._transcriber(self._params)
         return self._loaded
 
-    def batch_size(self, samples: int) -> int:
-        """Return the rows of this process's batches: no more than ``samples`` need."""
-        parts = self._runner.batch_shards
-        per_device = min(self._config.per_device_eval_batch_size, -(-samples // parts))
+    def fingerprint(self) -> str:
+        """Return a digest of the weights, which are read if they were not."""
+        self.load()
+        return weights_fingerprint(self._runner.fetch(self._params))
+
+    def warm_up(self, batch_size: int) -> float:
+        """Compile for batches of this size, unless that was done, and return the seconds it took."""
+        if batch_size in self._compiled:
+            return 0.0
+        self._compiled.add(batch_size)
+        return self.load().warm_up(batch_size)
+
+    def batch_size(self, samples: int | None = None) -> int:
+        """Return the rows of this process's batches: no more than ``samples`` need, if they are known."""
+        per_device = self._config.per_device_eval_batch_size
+        if samples is not None:
+            per_device = min(per_device, -(-samples // self._runner.batch_shards))
         return self._runner.local_batch_shards * per_device
 
     def transcribe(self, data: SpeechData, *, num_workers: int | None = None) -> TranscribedSet:
@@ -104,10 +127,7 @@ class BatchTranscriber:
             InputError: if there is none.
         """
         transcriber, batch_size = self.load(), self.batch_size(len(data))
-        compile_seconds = 0.0
-        if batch_size not in self._compiled:
-            compile_seconds = transcriber.warm_up(batch_size)
-            self._compiled.add(batch_size)
+        compile_seconds = self.warm_up(batch_size)
         pipeline = EvaluationPipeline(
             data,
             PipelineConfig(
@@ -170,18 +190,47 @@ class BatchTranscriber:
 def transcribe_batches(
     transcriber: ShortFormTranscriber, batches: Iterable[Mapping[str, Any]]
 ) -> Iterator[list[tuple[int, str, str, float, Transcript]]]:
-    """Yield ``(row, id, reference, seconds, transcript)`` of each batch, padding left out.
+    """Yield ``(row, id, reference, seconds, transcript)`` of each batch, padding left out."""
+    sent = ((batch, batch["samples_BW"], int(batch["valid_B"].sum())) for batch in batches)
+    for batch, transcripts in transcribe_in_turn(transcriber, sent):
+        yield [
+            (
+                int(batch["index_B"][row]),
+                batch["ids"][row],
+                batch["references"][row],
+                float(batch["duration_B"][row]),
+                transcript,
+            )
+            for row, transcript in enumerate(transcripts)
+        ]
+
+
+def transcribe_in_turn(
+    transcriber: ShortFormTranscriber, batches: Iterable[tuple[T, Float[np.ndarray, "B W"] | None, int]]
+) -> Iterator[tuple[T, list[Transcript]]]:
+    """Yield the transcripts of each batch, beside whatever came with it.
 
     The next batch is read and sent before the last one is waited for.
+
+    Args:
+        transcriber: of the checkpoint.
+        batches: what comes with a batch; 16 kHz windows of 30 s, None to send nothing; how many of them
+            are recordings, the others behind them being padding.
     """
-    waiting: tuple[Mapping[str, Any], DispatchedBatch] | None = None
-    for batch in batches:
-        dispatched = batch, transcriber.dispatch(_filled(batch))
+
+    def collected(given: T, sent: DispatchedBatch | None, rows: int) -> tuple[T, list[Transcript]]:
+        return given, [] if sent is None else transcriber.collect(sent)[:rows]
+
+    waiting: tuple[T, DispatchedBatch | None, int] | None = None
+    for given, samples_BW, rows in batches:
+        if samples_BW is not None:
+            samples_BW[rows:] = samples_BW[0]  # in silence a model may talk to its limit
+        dispatched = given, None if samples_BW is None else transcriber.dispatch(samples_BW), rows
         if waiting is not None:
-            yield _collected(transcriber, *waiting)
+            yield collected(*waiting)
         waiting = dispatched
     if waiting is not None:
-        yield _collected(transcriber, *waiting)
+        yield collected(*waiting)
 
 
 def _with_remedies(skipped: SkippedSamples, data: SpeechData) -> SkippedSamples:
@@ -194,26 +243,3 @@ def _with_remedies(skipped: SkippedSamples, data: SpeechData) -> SkippedSamples:
             reason += f"; cut {file} into pieces of at most {CHUNK_SECONDS} s, or leave it out"
         explained.add(index=sample.index, sample_id=sample.sample_id, kind=sample.kind, reason=reason)
     return explained
-
-
-def _filled(batch: Mapping[str, Any]) -> np.ndarray:
-    """Repeat the first recording in the padding rows: in silence a model may talk to its limit."""
-    samples_BW = batch["samples_BW"]
-    samples_BW[~batch["valid_B"]] = samples_BW[0]
-    return samples_BW
-
-
-def _collected(
-    transcriber: ShortFormTranscriber, batch: Mapping[str, Any], handle: DispatchedBatch
-) -> list[tuple[int, str, str, float, Transcript]]:
-    transcripts = transcriber.collect(handle)
-    return [
-        (
-            int(batch["index_B"][row]),
-            batch["ids"][row],
-            batch["references"][row],
-            float(batch["duration_B"][row]),
-            transcripts[row],
-        )
-        for row in np.flatnonzero(batch["valid_B"])
-    ]

@@ -9,11 +9,11 @@ import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from flax_distil.core import InputError
-from flax_distil.weights import UploadError, push_to_hub
+from flax_distil.weights import UploadError, push_data_set, push_to_hub
 
 log = logging.getLogger(__name__)
 
@@ -23,6 +23,9 @@ _MARKS = (
     "model.safetensors",
     "model.safetensors.index.json",
     "metrics.jsonl",
+    "index.json",
+    ".labelling",
+    "report.json",
 )
 """One of these is in every folder that a command here wrote."""
 
@@ -126,8 +129,26 @@ def upload(folder: Path, *, repo_id: str | None, private: bool) -> str | None:
     Returns:
         Why the upload failed, None if it did not.
     """
+    return _tried(lambda: push_to_hub(folder, repo_id or folder.name, private=private))
+
+
+def upload_data_set(
+    folder: Path, *, repo_id: str | None, private: bool, patterns: Sequence[str]
+) -> str | None:
+    """Do the same for a data set.
+
+    Args:
+        folder: the data set.
+        repo_id: as for :func:`upload`.
+        private: as for :func:`upload`.
+        patterns: which of its files.
+    """
+    return _tried(lambda: push_data_set(folder, repo_id or folder.name, private=private, patterns=patterns))
+
+
+def _tried(push: Callable[[], str]) -> str | None:
     try:
-        log.info("uploaded to %s", push_to_hub(folder, repo_id or folder.name, private=private))
+        log.info("uploaded to %s", push())
     except UploadError as error:
         log.error("%s", error)
         return str(error)

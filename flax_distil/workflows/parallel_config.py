@@ -4,6 +4,7 @@ import dataclasses
 
 import jax
 
+from flax_distil.core import InputError
 from flax_distil.parallel import MeshShape, ProcessConfig, Runner, join_processes, make_runner
 
 
@@ -35,6 +36,31 @@ class ParallelConfig(ProcessConfig):
             InputError: if a process is missing, the mesh does not fit the devices, or ``parallelism`` is
                 unknown.
         """
+        self._join()
+        return make_runner(self.parallelism, self.mesh_shape, shard_vocabulary=self.shard_vocabulary)
+
+    def make_own_runner(self) -> Runner:
+        """Join the other processes and return a runner over the devices of this one alone.
+
+        For work that processes share without waiting for each other: each holds the whole model, and
+        a data axis of the mesh counts the devices of all.
+
+        Raises:
+            InputError: as :meth:`make_runner`, or if the data axis cannot be divided over the processes.
+        """
+        self._join()
+        shape, processes = self.mesh_shape, jax.process_count()
+        if shape.data != -1:
+            if shape.data % processes:
+                raise InputError(
+                    f"mesh {shape} cannot be divided over {processes} processes that compute apart from each "
+                    "other: give data as a multiple of them, or as -1"
+                )
+            shape = dataclasses.replace(shape, data=shape.data // processes)
+        return make_runner(
+            self.parallelism, shape, shard_vocabulary=self.shard_vocabulary, devices=jax.local_devices()
+        )
+
+    def _join(self) -> None:
         if not jax.distributed.is_initialized():  # an embedding program may have joined already
             join_processes(self)
-        return make_runner(self.parallelism, self.mesh_shape, shard_vocabulary=self.shard_vocabulary)

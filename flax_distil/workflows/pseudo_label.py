@@ -1,134 +1,277 @@
-"""The teacher transcribes a corpus; the result is a data set with its transcripts and confidences."""
+"""The teacher transcribes a corpus; the result is a data set with its transcripts and confidences.
+
+The corpus is divided into units that do not depend on who works on them. A unit becomes one Parquet
+file, and is done again as a whole if a run is killed before that: see ``label_store.py``. Processes
+take turns at the units, and wait for each other only at the beginning and the end.
+"""
 
 import dataclasses
-import json
+import hashlib
 import logging
+import math
+import os
+import time
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import jax
 
+from flax_distil.audio import VadName, VoiceActivity
 from flax_distil.core import InputError
-from flax_distil.data import DURATION_COLUMN, PSEUDO_LABEL_COLUMN, SpeechData, load_source
-from flax_distil.metrics import compression_ratio, sample_wer, word_errors
-from flax_distil.parallel import together
-from flax_distil.text import Normaliser
-from flax_distil.workflows.batch_transcription import BatchTranscriber, TranscribedSet
-from flax_distil.workflows.outputs import check_output_dir, staged
-from flax_distil.workflows.transcription_config import DatasetTranscriptionConfig
+from flax_distil.data import (
+    RetryPolicy,
+    SkippedSamples,
+    SpeechData,
+    SpeechStream,
+    load_source,
+    stream_sources,
+)
+from flax_distil.data.work_units import CorpusUnits, StreamUnits, TableUnits
+from flax_distil.metrics import word_errors
+from flax_distil.parallel import gather_objects, together
+from flax_distil.transcription import Transcript
+from flax_distil.workflows.batch_transcription import BatchTranscriber, transcribe_in_turn
+from flax_distil.workflows.label_documents import describe
+from flax_distil.workflows.label_progress import LabelProgress
+from flax_distil.workflows.label_store import RESULTS, LabelStore, UnitRecord, split_name
+from flax_distil.workflows.label_table import label_features, label_table
+from flax_distil.workflows.outputs import upload_data_set
+from flax_distil.workflows.pseudo_label_config import PseudoLabelConfig
+from flax_distil.workflows.unit_batches import OpenUnit, Recording, UnitReader, read_ahead
 
 log = logging.getLogger(__name__)
 
-
-SUMMARY_NAME = "summary.json"
 DEFAULT_TEXT_COLUMN = "text"
+
+_DECIDING = (
+    "model_name_or_path", "dtype", "task", "return_timestamps", "generation_max_length",
+    "dataset_name", "dataset_config_name", "dataset_split_name", "audio_column_name", "max_samples",
+    "streaming", "samples_per_shard", "concatenate_audio",
+)  # fmt: skip
+"""Flags that decide the labels or how they are divided over files. Devices and batch sizes are none."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class PseudoLabelConfig(DatasetTranscriptionConfig):
-    """Transcribe a data set with a teacher and write it back with the transcripts.
+class PseudoLabelResult:
+    """What a run leaves.
 
     Attributes:
-        language: Language of the speech, name or code; needed by multilingual teachers.
-        generation_max_length: Most tokens per recording; 256 is the recipe's limit of a label.
-        text_column_name: Column of reference texts, for the WER; by default text where there is one.
-        output_dir: Folder of the new data set.
-        overwrite_output_dir: Replace the data set of an earlier run in output_dir; other files stay.
-
-    Raises:
-        InputError: if a value is out of range.
+        output_dir: the folder of the data set.
+        upload_error: why the upload failed; None if it did not, or was not asked for.
     """
 
-    generation_max_length: int | None = 256
-    text_column_name: str | None = None
-    output_dir: str
-    overwrite_output_dir: bool = False
+    output_dir: Path
+    upload_error: str | None = None
 
 
-def run_pseudo_labelling(config: PseudoLabelConfig) -> Path:
-    """Write the labelled data set and return its folder.
+def run_pseudo_labelling(config: PseudoLabelConfig) -> PseudoLabelResult:
+    """Write the labelled data set, or what of it is not there yet.
 
     Raises:
-        InputError: for whatever does not fit, before the teacher is loaded.
+        InputError: for whatever does not fit, before the teacher is loaded; if the disk is full.
     """
-    runner = config.make_runner()
+    runner = config.make_own_runner()
     leads = jax.process_index() == 0
-    folder = together(
-        lambda: (
-            check_output_dir(config.output_dir, overwrite=config.overwrite_output_dir)
-            if leads
-            else Path(config.output_dir).expanduser().absolute()
-        )
-    )
+    store = together(lambda: LabelStore(config.output_dir, overwrite=config.overwrite_output_dir))
+    together(lambda: store.check() if leads else None)
     teacher = together(lambda: BatchTranscriber(config, runner))
     if teacher.is_multilingual and config.language is None:
         raise InputError(
             f"language is not given, and teacher {config.model_name_or_path!r} is multilingual: "
             "name the language"
         )
-    data = together(
-        lambda: load_source(config.dataset_name, **config.source_options(config.text_column_name))
-    )
-    if data.text_column is None and data.has_column(DEFAULT_TEXT_COLUMN):
-        data = dataclasses.replace(data, text_column=DEFAULT_TEXT_COLUMN)
-    result = teacher.transcribe(data, num_workers=config.dataloader_num_workers)
-    together(lambda: _write(config, folder, data, result, teacher) if leads else None)
-    return folder
+    detector = together(lambda: VoiceActivity(cast(VadName, config.vad)))
+    job = together(lambda: _Job(config, teacher, detector, store))
+    _check_alike(job.settings)
+    complete = gather_objects(together(lambda: store.begin(job.settings) if leads else False))[0]
+    if complete:
+        log.info("all of %s is labelled already: %s", config.dataset_name, config.output_dir)
+    else:
+        _label(job, store, leads=leads)
+    error = None
+    if config.push_to_hub:
+        error = together(
+            lambda: (
+                upload_data_set(
+                    store.folder,
+                    repo_id=config.hub_dataset_id,
+                    private=config.hub_private_repo,
+                    patterns=RESULTS,
+                )
+                if leads
+                else None
+            )
+        )
+    return PseudoLabelResult(output_dir=store.folder, upload_error=error)
 
 
-def _write(
-    config: PseudoLabelConfig,
-    folder: Path,
-    data: SpeechData,
-    result: TranscribedSet,
-    teacher: BatchTranscriber,
-) -> None:
-    """Write the data set and its summary, and say what was done."""
-    summary = _summary(data, result, teacher.normalise)
-    with staged(folder, stale=("data-*.arrow",)) as scratch:
-        data.select(result.rows).with_columns(_columns(data, result, teacher.normalise)).save(scratch)
-        (scratch / SUMMARY_NAME).write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+def _label(job: "_Job", store: LabelStore, *, leads: bool) -> None:
+    together(store.check_shared)
+    job.teacher.load()
+    digest = gather_objects(job.teacher.fingerprint())[0]
+    together(lambda: store.begin_with(digest) if leads else None)
+    done = together(store.records)
+    if done:
+        log.info("%d files of an earlier run are finished: going on behind them", len(done))
+    compile_seconds = together(lambda: job.run(done))
+    together(lambda: _finish(job, store, compile_seconds) if leads else None)
+
+
+def _check_alike(settings: Mapping[str, Any]) -> None:
+    """Check that all processes were started with the same flags and see the same data."""
+    for number, other in enumerate(gather_objects(dict(settings))):
+        for name, value in other.items():
+            if value != settings[name]:
+                raise InputError(
+                    f"process {number} has {name} {value!r}, and process {jax.process_index()} has "
+                    f"{settings[name]!r}: start all with the same flags and data"
+                )
+
+
+class _Job:
+    """What to label, by whom, and where to."""
+
+    def __init__(
+        self,
+        config: PseudoLabelConfig,
+        teacher: BatchTranscriber,
+        detector: VoiceActivity,
+        store: LabelStore,
+    ):
+        """Open the data set; read no audio."""
+        self.config, self.teacher, self._store = config, teacher, store
+        self._detector = detector
+        self._policy = RetryPolicy(total_seconds=config.source_retry_seconds)
+        source = _open(config, self._policy)
+        first = source.first_rows() if isinstance(source, SpeechStream) else source
+        self.name, self._text_column = source.name, source.text_column
+        self.units: CorpusUnits = (
+            StreamUnits(source, samples_per_unit=config.samples_per_shard)
+            if isinstance(source, SpeechStream)
+            else TableUnits(source, samples_per_unit=config.samples_per_shard)
+        )
+        self._features = label_features(first)
+        self.settings = {name: getattr(config, name) for name in _DECIDING} | {
+            "language": config.options.language,
+            "vad": detector.name,
+            "text_column_name": source.text_column,
+            "speaker_column_name": first.speaker_column,
+            "corpus": _fingerprint(source),
+        }
+
+    def run(self, done: Mapping[tuple[int, ...], UnitRecord]) -> float:
+        """Label this process's share of what is not done, and return the seconds spent compiling."""
+        index, count = jax.process_index(), jax.process_count()
+        places = {key: record.after for key, record in done.items()}
+        batch_size = self.teacher.batch_size()
+        compile_seconds = self.teacher.warm_up(batch_size)
+        reader = UnitReader(
+            batch_size=batch_size,
+            detector=self._detector,
+            concatenate=self.config.concatenate_audio,
+            threads=self.config.dataloader_num_workers or os.cpu_count() or 1,
+            policy=self._policy,
+        )
+        batches = reader.batches(self.units.remaining(places, index=index, count=count))
+        samples = sum(record.samples for record in done.values())
+        with (
+            self._store.progress(index) as note,
+            LabelProgress(self.name, self.units, done=samples, processes=count) as bar,
+            read_ahead(batches) as waiting,
+        ):
+            start, labels = time.perf_counter(), list[tuple[Recording, Transcript]]()
+            sent = ((batch, batch.samples_BW, len(batch.recordings)) for batch in waiting)
+            for batch, transcripts in transcribe_in_turn(self.teacher.load(), sent):
+                labels += zip(batch.recordings, transcripts, strict=True)
+                bar.advance(batch)
+                if batch.last:
+                    now = time.perf_counter()
+                    note(self._finished(batch.open_unit, labels, seconds=now - start))
+                    start, labels = now, []
+        return compile_seconds
+
+    def _finished(
+        self, opened: OpenUnit, labels: list[tuple[Recording, Transcript]], *, seconds: float
+    ) -> UnitRecord:
+        """Write the file of a unit and return what to remember of it."""
+        labels.sort(key=lambda label: label[0].order)
+        recordings = [recording for recording, _ in labels]
+        transcripts = [transcript for _, transcript in labels]
+        references = [recording.reference or "" for recording in recordings]
+        errors = word_errors(references, [t.text for t in transcripts], self.teacher.normalise)
+        written: dict[str, Any] = {}
+        if recordings:
+            split = split_name(self.config.dataset_split_name)
+            table = label_table(
+                opened.unit.data,
+                recordings,
+                transcripts,
+                features=self._features,
+                normalise=self.teacher.normalise,
+            )
+            written = self._store.write(opened.unit.key, split, table, process=jax.process_index())
+        return UnitRecord(
+            key=opened.unit.key,
+            after=opened.unit.after,
+            samples=len(opened.unit.data),
+            **written,
+            audio_seconds=math.fsum(recording.seconds for recording in recordings),
+            tokens=sum(len(transcript.tokens) for transcript in transcripts),
+            errors=dataclasses.asdict(errors),
+            skipped=opened.skipped.get_state(),
+            process_seconds=seconds,
+            processes=jax.process_count(),
+        )
+
+
+def _open(config: PseudoLabelConfig, policy: RetryPolicy) -> SpeechData | SpeechStream:
+    options = {
+        **config.source_options(config.text_column_name),
+        "speaker_column": config.speaker_column_name,
+        "policy": policy,
+    }
+    source: SpeechData | SpeechStream
+    if config.streaming:
+        source, *others = stream_sources(config.dataset_name, **options)
+        if others:
+            raise InputError(
+                f"{config.dataset_name!r} names {1 + len(others)} data sets, and streaming labels one at a "
+                "time: run it for each, or do not stream"
+            )
+    else:
+        source = load_source(config.dataset_name, **options)
+    first = source.first_rows() if isinstance(source, SpeechStream) else source
+    if source.text_column is None and first.has_column(DEFAULT_TEXT_COLUMN):
+        source = dataclasses.replace(source, text_column=DEFAULT_TEXT_COLUMN)
+    return source
+
+
+def _fingerprint(source: SpeechData | SpeechStream) -> str:
+    """Return a digest of what the corpus is made of, without reading its audio."""
+    if isinstance(source, SpeechStream):
+        parts = [shard.name for shard in source.shards]
+    else:
+        sizes = source.audio_sizes()
+        parts = [f"{name} {size}" for name, size in zip(source.ids(), sizes, strict=True)]
+    digest = hashlib.blake2b("\0".join(parts).encode(), digest_size=16)
+    return f"{len(parts)} {'shards' if isinstance(source, SpeechStream) else 'samples'}, {digest.hexdigest()}"
+
+
+def _finish(job: _Job, store: LabelStore, compile_seconds: float) -> None:
+    """Describe the whole data set, and say what was done."""
+    records = list(store.records().values())
+    skipped = SkippedSamples.joined(record.skipped for record in records)
+    if not any(record.rows for record in records):
+        store.discard()
+        raise InputError(f"no recording of data set {job.name!r} can be transcribed: {skipped.report()}")
+    described = describe(job.config, job.name, records, compile_seconds=compile_seconds)
+    store.finish(described.documents, described.index)
+    summary, throughput = described.summary, described.throughput
     against = "" if summary["wer"] is None else f", WER {summary['wer']:.2f} % against the references"
     print(
-        f"labelled {len(result.rows)} of {len(data)} samples at RTFx {result.throughput.rtfx:.1f}{against}: "
-        f"{config.output_dir}"
+        f"labelled {summary['labelled']} recordings of {summary['samples']} samples at "
+        f"RTFx {throughput.rtfx:.1f}{against}: {job.config.output_dir}"
     )
-    if result.skipped:
-        log.warning("%s", result.skipped.report())
-
-
-def _columns(data: SpeechData, result: TranscribedSet, normalise: Normaliser) -> dict[str, list]:
-    texts = [transcript.text for transcript in result.transcripts]
-    columns: dict[str, list] = {
-        # With timestamps where they were asked for: distillation may train on them.
-        PSEUDO_LABEL_COLUMN: [t.text_with_timestamps or t.text for t in result.transcripts],
-        "avg_logprob": [t.avg_logprob for t in result.transcripts],
-        "no_speech_prob": [t.no_speech_prob for t in result.transcripts],
-        "compression_ratio": [compression_ratio(text) for text in texts],
-        DURATION_COLUMN: result.durations,
-    }
-    if data.text_column is not None:
-        columns["wer"] = [
-            sample_wer(reference, text, normalise)
-            for reference, text in zip(result.references, texts, strict=True)
-        ]
-    return columns
-
-
-def _summary(data: SpeechData, result: TranscribedSet, normalise: Normaliser) -> dict[str, Any]:
-    """Return what is written beside the data: counts, speed, and every skipped sample with its reason."""
-    texts = [transcript.text for transcript in result.transcripts]
-    errors = word_errors(result.references, texts, normalise)
-    return {
-        "samples": len(data),
-        "labelled": len(result.rows),
-        "skipped": result.skipped.counts(),
-        "skipped_samples": {sample.sample_id: sample.reason for sample in result.skipped.samples()},
-        "wer": errors.wer if errors.samples else None,
-        "samples_with_reference": errors.samples,
-        "audio_seconds": result.throughput.audio_seconds,
-        "compute_seconds": result.throughput.compute_seconds,
-        "compile_seconds": result.throughput.compile_seconds,
-        "rtfx": result.throughput.rtfx,
-        "tokens_per_second": result.throughput.tokens_per_second,
-    }
+    if skipped:
+        log.warning("%s", skipped.report())

@@ -26,6 +26,15 @@ def test_an_unknown_command_is_refused(capsys):
     assert "unknown command 'distill'" in capsys.readouterr().err
 
 
+def test_a_command_of_two_words_lists_what_it_may_be(capsys):
+    assert main(["data"]) == 2
+    assert "data inspect  look at training data" in capsys.readouterr().out
+    assert main(["data", "--help"]) == 0
+    assert main(["data", "inspekt"]) == 2
+    message = capsys.readouterr().err
+    assert message == "error: unknown command 'data inspekt': expected one of data inspect\n"
+
+
 def test_transcribe_writes_what_was_said(tiny_en_dir, prompts_dir, tmp_path):
     file = prompts_dir / "validation" / "conf-full.ogg"
     assert main(["transcribe", str(file), "--model", str(tiny_en_dir), "--output_dir", str(tmp_path)]) == 0
@@ -51,7 +60,7 @@ def labelled(tiny_en_dir, prompts_dir, tmp_path_factory):
 def test_pseudo_labels_carry_confidences_and_wer(labelled):
     import datasets
 
-    rows = datasets.load_from_disk(str(labelled))
+    rows = datasets.load_dataset(str(labelled), split="train", cache_dir=str(labelled.parent))
     assert len(rows) == 4
     wanted = {"whisper_transcript", "avg_logprob", "no_speech_prob", "compression_ratio", "duration", "wer"}
     assert wanted <= set(rows.column_names)

@@ -19,7 +19,14 @@ import soundfile
 import soxr
 
 from flax_distil.audio import AudioError, decode_audio, readers
-from flax_distil.data import EvaluationPipeline, PipelineConfig, SpeechData, TrainingPipeline, load_source
+from flax_distil.data import (
+    EvaluationPipeline,
+    PipelineConfig,
+    SpeechData,
+    TableSource,
+    TrainingPipeline,
+    load_source,
+)
 
 CONFIG = PipelineConfig(batch_size=4, num_threads=2)
 THREE_HOURS = 3 * 3600 * 16_000
@@ -145,7 +152,7 @@ def test_an_evaluation_goes_on_and_counts_each(corrupt):
 
 
 def test_a_training_run_goes_on_and_counts_each(corrupt, labels):
-    pipeline = TrainingPipeline(corrupt, labels, CONFIG, seed=0)
+    pipeline = TrainingPipeline([TableSource(data=corrupt, labels=labels)], CONFIG, seed=0)
     with contextlib.closing(pipeline), without_privileges():
         batches = list(islice(pipeline, 6))
     assert Counter(name for batch in batches for name in batch["ids"]) == dict.fromkeys(GOOD, 8)

@@ -10,7 +10,13 @@ import numpy as np
 import pytest
 
 from flax_distil.core import InputError
-from flax_distil.data import EncoderStateCache, PipelineConfig, TrainingPipeline, weights_fingerprint
+from flax_distil.data import (
+    EncoderStateCache,
+    PipelineConfig,
+    TableSource,
+    TrainingPipeline,
+    weights_fingerprint,
+)
 
 ROWS, POSITIONS, WIDTH = 6, 5, 4
 
@@ -135,7 +141,9 @@ def test_fingerprints_follow_names_values_types_and_shapes():
 def test_a_second_epoch_decodes_nothing_once_states_are_kept(speech, labels, tmp_path):
     cache = opened(tmp_path, rows=len(speech))
     config = PipelineConfig(batch_size=4, num_threads=1, prefetch_batches=1)
-    pipeline = TrainingPipeline(speech, labels, config, seed=0, needs_audio=cache.needs_audio)
+    pipeline = TrainingPipeline(
+        [TableSource(data=speech, labels=labels)], config, seed=0, needs_audio=cache.needs_audio
+    )
     decoded = []
     for _ in range(12):
         batch = next(pipeline)

@@ -43,7 +43,7 @@ def test_translations_start_with_a_space_whatever_was_spoken(multilingual_tokeni
 
 def test_the_start_of_a_prompted_label_is_no_target(english_tokenizer):
     builder = LabelBuilder(english_tokenizer, LabelConfig(condition_on_prev_probability=1.0))
-    label = builder.build("Hello world.", previous="Before.", random=random())
+    label = builder.build("Hello world.", previous=("Before.",), random=random())
     assert label.tokens.tolist() == [PREVIOUS, *BEFORE, SOT, NO_TIMESTAMPS, *HELLO_WORLD, EOT]
     # Targets are one position on: three of the prompt (the last one is the start itself) are masked.
     assert label.labels_T[~label.loss_mask_T].tolist() == [*BEFORE, SOT]
@@ -53,21 +53,21 @@ def test_the_start_of_a_prompted_label_is_no_target(english_tokenizer):
 def test_a_prompt_changes_nothing_of_what_is_learned(english_tokenizer):
     never = LabelBuilder(english_tokenizer, LabelConfig(condition_on_prev_probability=0.0))
     always = LabelBuilder(english_tokenizer, LabelConfig(condition_on_prev_probability=1.0))
-    plain = never.build("Hello world.", previous="Before.", random=random())
-    prompted = always.build("Hello world.", previous="Before.", random=random())
+    plain = never.build("Hello world.", previous=("Before.",), random=random())
+    prompted = always.build("Hello world.", previous=("Before.",), random=random())
     np.testing.assert_array_equal(plain.labels_T[plain.loss_mask_T], prompted.labels_T[prompted.loss_mask_T])
 
 
 def test_a_long_prompt_loses_its_beginning_and_never_its_label(english_tokenizer):
     config = LabelConfig(condition_on_prev_probability=1.0, max_label_length=448)
     builder = LabelBuilder(english_tokenizer, config)
-    label = builder.build(" word" * 300, previous=" first" + " previous" * 400, random=random())
+    label = builder.build(" word" * 300, previous=(" first" + " previous" * 400,), random=random())
     assert len(label.decoder_input_ids_T) == 448
     assert label.labels_T[label.loss_mask_T].tolist()[1:-1] == english_tokenizer.encode(" word" * 300)
     assert english_tokenizer.encode(" first")[0] not in label.tokens
-    full = builder.build(" word" * 446, previous=" previous", random=random())
+    full = builder.build(" word" * 446, previous=(" previous",), random=random())
     assert full.tokens[0] == SOT
-    short = builder.build(" word", previous=" previous" * 400, random=random())
+    short = builder.build(" word", previous=(" previous" * 400,), random=random())
     assert short.given - 1 == 224  # <|startofprev|> and 223 tokens: half of the decoder's positions
 
 
@@ -97,7 +97,7 @@ def test_the_share_of_prompted_labels_is_the_probability(english_tokenizer):
     builder = LabelBuilder(english_tokenizer, LabelConfig(condition_on_prev_probability=0.2))
     prompted = [
         builder.build(
-            TIMED, previous="Before.", random=sample_random(seed=1, epoch=0, sample_id=str(index))
+            TIMED, previous=("Before.",), random=sample_random(seed=1, epoch=0, sample_id=str(index))
         ).tokens[0]
         == PREVIOUS
         for index in range(2000)

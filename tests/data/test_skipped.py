@@ -48,7 +48,7 @@ def test_the_same_row_of_another_data_set_counts_too():
     assert skipped.report(limit=0).splitlines() == [
         "skipped 3 samples: 2 without audio, 1 too long",
         "  of news: 1 without audio",
-        "  of talks: 1 without audio, 1 too long",
+        "  of talks: 1 too long, 1 without audio",
         "  and 3 more",
     ]
 

@@ -167,7 +167,7 @@ def test_unreadable_recordings_are_replaced_by_the_next_and_listed_once(flawed, 
     assert pipeline.skipped.counts() == {"with unreadable audio": 1, "with empty audio": 1}
     assert [skip.index for skip in pipeline.skipped.samples()] == [3, 7]
     report = pipeline.skipped.report()
-    assert "skipped 2 samples: 1 with unreadable audio, 1 with empty audio" in report
+    assert "skipped 2 samples: 1 with empty audio, 1 with unreadable audio" in report
     assert "07.flac" in report
     assert "it is empty" in report
 

@@ -1,4 +1,4 @@
-"""A Hugging Face Hub on the loopback interface: the part of its protocol that models travel by.
+"""A Hugging Face Hub on the loopback interface: the part of its protocol that models and data sets go up by.
 
 Files are really stored, under their SHA-256, and uploads whose bytes do not match the
 announced hash are refused. Writing needs the token.
@@ -16,7 +16,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import unquote, urlsplit
 
 TOKEN = "hf_loopback"
-_LARGE = (".safetensors", ".bin")
+_LARGE = (".safetensors", ".bin", ".parquet")
 
 
 @dataclasses.dataclass
@@ -33,7 +33,10 @@ class Commit:
 
 @dataclasses.dataclass
 class Hub:
-    """What the server knows: blobs by hash, branches of repositories, requests seen."""
+    """What the server knows: blobs by hash, branches of repositories, requests seen.
+
+    Data sets are repositories called ``datasets/owner/name``.
+    """
 
     endpoint: str = ""
     blobs: dict[str, bytes] = dataclasses.field(default_factory=dict)
@@ -42,6 +45,7 @@ class Hub:
     commits: list[Commit] = dataclasses.field(default_factory=list)
     requests: list[str] = dataclasses.field(default_factory=list)
     refuse_commits: bool = False
+    failing_requests: int = 0
 
     def file(self, repo: str, path: str, revision: str = "main") -> bytes:
         return self.blobs[self.commit(repo, revision).files[path]]
@@ -75,6 +79,11 @@ class _Handler(BaseHTTPRequestHandler):
         path = unquote(urlsplit(self.path).path)
         self.hub.requests.append(f"{self.command} {path}")
         body = self._body()
+        if self.hub.failing_requests:
+            self.hub.failing_requests -= 1
+            self._reply({"error": "down for maintenance"}, status=503)
+            return
+        path = path.replace("/api/datasets/", "/api/models/datasets/")
         for method, pattern, answer in _ROUTES:
             match = re.fullmatch(pattern, path)
             if match and self.command in method:
@@ -127,8 +136,9 @@ class _Handler(BaseHTTPRequestHandler):
     def create_repo(self, body: bytes) -> None:
         self._check_token()
         wanted = json.loads(body)
-        repo = f"{wanted['organization']}/{wanted['name']}"
-        answer = {"url": f"{self.hub.endpoint}/{repo}", "name": repo, "id": "1"}
+        name = f"{wanted['organization']}/{wanted['name']}"
+        repo = f"datasets/{name}" if wanted.get("type") == "dataset" else name
+        answer = {"url": f"{self.hub.endpoint}/{repo}", "name": name, "id": "1"}
         if repo in self.hub.branches:
             self._reply(answer, status=409)
             return
@@ -138,6 +148,11 @@ class _Handler(BaseHTTPRequestHandler):
         if wanted.get("visibility") == "private" or wanted.get("private"):
             self.hub.private.add(repo)
         self._reply(answer)
+
+    def validate_card(self, body: bytes) -> None:
+        text = json.loads(body)["content"]
+        errors = [] if text.startswith("---\n") else [{"message": "a card begins with its metadata"}]
+        self._reply({"errors": errors, "warnings": []}, status=400 if errors else 200)
 
     def create_branch(self, _: bytes, repo: str, branch: str) -> None:
         self._check_token()
@@ -230,9 +245,10 @@ class _Handler(BaseHTTPRequestHandler):
         self._reply(self.hub.blobs[digest], headers=headers)
 
 
-_REPO = r"([^/]+/[^/]+)"
+_REPO = r"((?:datasets/)?[^/]+/[^/]+)"
 _ROUTES = (
     ("POST", r"/api/repos/create", _Handler.create_repo),
+    ("POST", r"/api/validate-yaml", _Handler.validate_card),
     ("POST", rf"/api/models/{_REPO}/branch/(.+)", _Handler.create_branch),
     ("POST", rf"/api/models/{_REPO}/preupload/(.+)", _Handler.preupload),
     ("POST", rf"/{_REPO}\.git/info/lfs/objects/batch", _Handler.lfs_batch),

@@ -1,0 +1,123 @@
+"""Parquet files of recordings that appear whole or not at all, equal byte for byte for equal rows."""
+
+import hashlib
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from flax_distil.data.shards import BLOCK_ROWS
+from flax_distil.data.speech_data import SpeechData
+
+if TYPE_CHECKING:
+    import datasets
+    import pyarrow
+
+
+@dataclass(frozen=True, kw_only=True)
+class WrittenFile:
+    """A finished file.
+
+    Attributes:
+        bytes: Its size.
+        sha256: Its digest, as the Hub counts it.
+    """
+
+    bytes: int
+    sha256: str
+
+
+def shard_features(data: SpeechData, added: Mapping[str, Any]) -> "datasets.Features":
+    """Return the columns of a shard as ``datasets`` and the Hub's viewer understand them.
+
+    Args:
+        data: Has the columns of the source.
+        added: Features of further columns; those of a name that exists take its place.
+    """
+    import datasets
+
+    features = dict(data.table.features)
+    return datasets.Features({**features, data.audio_column: datasets.Audio(), **added})
+
+
+def shard_table(
+    data: SpeechData,
+    rows: Sequence[int],
+    *,
+    audio: Sequence[Mapping[str, Any]],
+    columns: Mapping[str, Sequence[Any]],
+    features: "datasets.Features",
+) -> "pyarrow.Table":
+    """Return the table of a shard.
+
+    Args:
+        data: The source.
+        rows: For each row of the table, the row of the source that its other columns are copied from.
+        audio: ``{"bytes", "path"}`` of each row.
+        columns: Values of the columns that are not the source's.
+        features: Of :func:`shard_features`.
+    """
+    import pyarrow
+
+    schema = features.arrow_schema
+    copied = data.without_audio().table.with_format("arrow")[list(rows)]
+    given = {**columns, data.audio_column: [dict(value) for value in audio]}
+    arrays = [
+        pyarrow.chunked_array([pyarrow.array(given[field.name], field.type)])
+        if field.name in given
+        else copied[field.name].cast(field.type)
+        for field in schema
+    ]
+    return pyarrow.Table.from_arrays(arrays, schema=schema)
+
+
+def write_shard(table: "pyarrow.Table", path: Path, *, scratch: Path) -> WrittenFile:
+    """Write a Parquet file that is on the disk, whole, once it has its name.
+
+    Args:
+        table: The rows.
+        path: Where it goes; the folder exists.
+        scratch: Where it is written first, in the same file system; gone afterwards.
+
+    Raises:
+        OSError: if it cannot be written; ``path`` is then as it was.
+    """
+    import pyarrow.parquet
+
+    try:
+        with scratch.open("wb") as file:
+            # Row groups of one block each, so that no reader holds more than it hands out.
+            pyarrow.parquet.write_table(table, file, row_group_size=BLOCK_ROWS, write_page_index=True)
+        written = _described(scratch)
+        publish(scratch, path)
+    except BaseException:
+        scratch.unlink(missing_ok=True)
+        raise
+    return written
+
+
+def publish(scratch: Path, path: Path) -> None:
+    """Give a written file its name once its contents are on the disk, and put the name there too.
+
+    Raises:
+        OSError: if the disk is full.
+    """
+    with scratch.open("rb") as file:
+        os.fsync(file.fileno())
+    os.replace(scratch, path)
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Put the names in a folder on the disk."""
+    opened = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)
+
+
+def _described(path: Path) -> WrittenFile:
+    with path.open("rb") as file:
+        return WrittenFile(bytes=path.stat().st_size, sha256=hashlib.file_digest(file, "sha256").hexdigest())

@@ -1,0 +1,56 @@
+"""Settings of pseudo-labelling."""
+
+import dataclasses
+import typing
+
+from flax_distil.audio import VadName
+from flax_distil.core import InputError
+from flax_distil.workflows.transcription_config import DatasetTranscriptionConfig, check_positive
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PseudoLabelConfig(DatasetTranscriptionConfig):
+    """Transcribe a data set with a teacher and write it back with the transcripts.
+
+    Attributes:
+        language: Language of the speech, name or code; needed by multilingual teachers.
+        generation_max_length: Most tokens per recording; 256 is the recipe's limit of a label.
+        text_column_name: Column of reference texts, for the WER; by default text where there is one.
+        speaker_column_name: Column that tells speakers apart; by default speaker_id, speaker or source_id.
+        streaming: Read the data set from front to back, instead of all of its files before the first sample.
+        source_retry_seconds: A server that fails is asked again for so long before the run ends.
+        concatenate_audio: Join neighbouring recordings of one speaker up to 30 s before they are transcribed.
+        vad: How speech is found in recordings of more than 30 s, which are cut: auto, silero or energy.
+        samples_per_shard: Samples of the source per Parquet file; what a run that is killed does again.
+        output_dir: Folder of the new data set. The same command goes on with what it has not finished there.
+        overwrite_output_dir: Replace the data set of an earlier run in output_dir; other files stay.
+        push_to_hub: Upload the data set at the end.
+        hub_dataset_id: Repository to upload to, as user/name; by default the folder's name.
+        hub_private_repo: Make the repository a private one.
+
+    Raises:
+        InputError: if a value is out of range.
+    """
+
+    generation_max_length: int | None = 256
+    text_column_name: str | None = None
+    speaker_column_name: str | None = None
+    streaming: bool = False
+    source_retry_seconds: float = 1800.0
+    concatenate_audio: bool = False
+    vad: str = "auto"
+    samples_per_shard: int = 1000
+    output_dir: str
+    overwrite_output_dir: bool = False
+    push_to_hub: bool = False
+    hub_dataset_id: str | None = None
+    hub_private_repo: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_positive(self, "samples_per_shard")
+        if self.vad not in typing.get_args(VadName):
+            expected = ", ".join(typing.get_args(VadName))
+            raise InputError(f"vad {self.vad!r} is unknown: expected one of {expected}")
+        if self.source_retry_seconds < 0:
+            raise InputError(f"source_retry_seconds {self.source_retry_seconds:g} is below 0")

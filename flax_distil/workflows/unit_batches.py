@@ -1,0 +1,296 @@
+"""Units of work become batches of decoded recordings, read ahead of the devices."""
+
+import contextlib
+import dataclasses
+import io
+import queue
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import groupby
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+import soundfile
+
+from flax_distil.audio import SAMPLING_RATE, VoiceActivity
+from flax_distil.core import Float
+from flax_distil.data import (
+    DurationLimits,
+    Packer,
+    RetryPolicy,
+    SampleError,
+    SkippedSamples,
+    SourceMissingError,
+    SpeechRow,
+    cut_rows,
+    decode_pack,
+    measured,
+    pack,
+    read_bytes,
+    stack_audio,
+)
+from flax_distil.data.remote import is_remote
+from flax_distil.data.samples import decode_row
+from flax_distil.data.work_units import WorkUnit
+
+T = TypeVar("T")
+
+_BATCHES_AHEAD = 2
+"""Batches decoded and not yet sent; of a unit that is not begun, too."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Recording:
+    """What one row of the new data set is made of.
+
+    Attributes:
+        order: its place in the unit.
+        row: the row of the source, or of the piece that was cut from it; of joined ones the first.
+        reference: reference text, None if there is none.
+        audio: encoded, ``{"bytes", "path"}``.
+        samples_W: float32, 16 kHz.
+        seconds: its length.
+    """
+
+    order: int
+    row: SpeechRow
+    reference: str | None
+    audio: Mapping[str, Any]
+    samples_W: Float[np.ndarray, " W"]
+    seconds: float
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class OpenUnit:
+    """A unit whose recordings are on their way.
+
+    Attributes:
+        unit: its rows.
+        recordings: how many rows were made of them, by cutting and joining.
+        skipped: recordings that give none.
+    """
+
+    unit: WorkUnit
+    recordings: int
+    skipped: SkippedSamples
+
+
+class UnitBatch(NamedTuple):
+    """Recordings for one call of the program.
+
+    Attributes:
+        open_unit: their unit.
+        recordings: at most as many as the batch has rows; none where nothing in the unit can be read.
+        samples_BW: float32, 16 kHz; rows behind the recordings are padding. None without recordings.
+        last: whether the unit ends here.
+    """
+
+    open_unit: OpenUnit
+    recordings: Sequence[Recording]
+    samples_BW: Float[np.ndarray, "B W"] | None
+    last: bool
+
+
+class UnitReader:
+    """Cuts, joins, sorts and decodes the rows of units.
+
+    Args:
+        batch_size: rows of every batch.
+        detector: tells where long recordings may be cut.
+        concatenate: whether to join neighbours.
+        threads: how many decode.
+        policy: when to ask a server again for a recording.
+    """
+
+    def __init__(
+        self,
+        *,
+        batch_size: int,
+        detector: VoiceActivity,
+        concatenate: bool,
+        threads: int,
+        policy: RetryPolicy,
+    ):
+        self._policy = policy
+        self._batch_size = batch_size
+        self._detector = detector
+        self._concatenate = concatenate
+        self._threads = threads
+
+    def batches(self, units: Iterable[WorkUnit]) -> Iterator[UnitBatch]:
+        """Yield the batches of units, one unit after the other, at least one of each.
+
+        Recordings of like length come together: they need about as many steps of the search. Which ones
+        share a batch depends on their unit alone.
+        """
+        with ThreadPoolExecutor(self._threads, thread_name_prefix="decode") as pool:
+            for unit in units:
+                skipped = SkippedSamples()
+                packs = self._packs(unit, skipped, pool)
+                opened = OpenUnit(unit=unit, recordings=len(packs), skipped=skipped)
+                groups = _groups(self._decoded(packs, skipped, pool), self._batch_size)
+                for recordings, last in _with_last(groups):
+                    samples = [recording.samples_W for recording in recordings]
+                    stacked = stack_audio(samples, batch_size=self._batch_size) if samples else None
+                    yield UnitBatch(opened, recordings, stacked, last)
+
+    def _packs(
+        self, unit: WorkUnit, skipped: SkippedSamples, pool: ThreadPoolExecutor
+    ) -> list[tuple[SpeechRow, ...]]:
+        """Return the rows that each recording is made of, in the order of the corpus."""
+        data = unit.data
+        texts = [column for column in (data.text_column, data.label_column) if column]
+        source = pool.map(self._fetched, (data.row(index) for index in range(len(data))))
+        rows = []
+        for row in cut_rows(source, detector=self._detector, skipped=skipped, text_columns=texts):
+            try:
+                rows.append(measured(row))
+            except SampleError as error:
+                _record(skipped, row, error)
+        if not self._concatenate:
+            return [(row,) for row in rows]
+        has_speakers = data.speaker_column is not None
+        # Without speakers the pieces of a recording still name it, and are not joined with others.
+        parts = [rows] if has_speakers else [list(part) for _, part in groupby(rows, lambda row: row.speaker)]
+        return [
+            made.rows
+            for part in parts
+            for made in pack(part, Packer(name=data.name, has_speakers=has_speakers))
+        ]
+
+    def _fetched(self, row: SpeechRow) -> SpeechRow:
+        """Return the row with the bytes of a recording behind an address, which is read several times."""
+        audio = row.audio
+        if audio is None or audio["bytes"] is not None or not is_remote(audio["path"] or ""):
+            return row
+        try:
+            data = read_bytes(audio["path"], self._policy)
+        except SourceMissingError:  # decoding says so
+            return row
+        return dataclasses.replace(row, audio={**audio, "bytes": data})
+
+    def _decoded(
+        self, packs: Sequence[tuple[SpeechRow, ...]], skipped: SkippedSamples, pool: ThreadPoolExecutor
+    ) -> Iterator[Recording]:
+        """Yield what can be decoded, the longest first."""
+        seconds = [sum(row.duration_seconds or 0.0 for row in rows) for rows in packs]
+        orders = sorted(range(len(packs)), key=lambda order: -seconds[order])
+        for first in range(0, len(orders), self._batch_size):
+            chunk = orders[first : first + self._batch_size]
+            decoded = pool.map(lambda order: _recording(order, packs[order], skipped), chunk)
+            yield from (recording for recording in decoded if recording is not None)
+
+
+def _recording(order: int, rows: Sequence[SpeechRow], skipped: SkippedSamples) -> Recording | None:
+    limits = DurationLimits()
+    if len(rows) > 1:
+        decoded = decode_pack(rows, limits, lambda row, error: _record(skipped, row, error))
+        if decoded is None:
+            return None
+        sample = decoded.sample
+        first = next(row for row in rows if row.sample_id == sample.sample_id)
+    else:
+        (first,) = rows
+        try:
+            sample = decode_row(first, limits)
+        except SampleError as error:
+            _record(skipped, first, error)
+            return None
+    assert sample.samples_W is not None
+    return Recording(
+        order=order,
+        row=first,
+        reference=sample.reference,
+        audio=_embedded(first.audio) if len(rows) == 1 else {"bytes": _flac(sample.samples_W), "path": None},
+        samples_W=sample.samples_W,
+        seconds=sample.duration_seconds,
+    )
+
+
+def _record(skipped: SkippedSamples, row: SpeechRow, error: SampleError) -> None:
+    skipped.add(index=row.index, sample_id=row.sample_id, kind=error.kind, reason=error.reason)
+
+
+def _embedded(audio: Mapping[str, Any] | None) -> Mapping[str, Any]:
+    """Return the audio with its bytes, and of its path only the name."""
+    assert audio is not None  # it was decoded
+    path = audio["path"]
+    data = Path(path).read_bytes() if audio["bytes"] is None else audio["bytes"]
+    return {"bytes": data, "path": Path(path).name if path else None}
+
+
+def _flac(samples_W: Float[np.ndarray, " W"]) -> bytes:
+    file = io.BytesIO()
+    soundfile.write(file, samples_W, SAMPLING_RATE, format="FLAC", subtype="PCM_16")
+    return file.getvalue()
+
+
+def _groups(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    """Yield lists of ``size``, the last one shorter; one that is empty if there is nothing."""
+    group: list[T] = []
+    empty = True
+    for item in items:
+        group.append(item)
+        if len(group) == size:
+            yield group
+            group, empty = [], False
+    if group or empty:
+        yield group
+
+
+def _with_last(items: Iterable[T]) -> Iterator[tuple[T, bool]]:
+    """Yield each item, and whether it is the last."""
+    waiting: list[T] = []
+    for item in items:
+        if waiting:
+            yield waiting.pop(), False
+        waiting.append(item)
+    for item in waiting:
+        yield item, True
+
+
+@contextlib.contextmanager
+def read_ahead(items: Iterator[T], *, depth: int = _BATCHES_AHEAD) -> Iterator[Iterator[T]]:
+    """Run an iterator in a thread, so many items ahead; what it raises is raised where it is read."""
+    made: queue.Queue[tuple[str, Any]] = queue.Queue(depth)
+    stop = threading.Event()
+
+    def offer(kind: str, value: Any) -> bool:
+        while not stop.is_set():
+            with contextlib.suppress(queue.Full):
+                made.put((kind, value), timeout=0.1)
+                return True
+        return False
+
+    def run() -> None:
+        try:
+            for item in items:
+                if not offer("item", item):
+                    break
+            else:
+                offer("end", None)
+        except BaseException as error:
+            offer("error", error)
+        finally:
+            close: Callable[[], None] | None = getattr(items, "close", None)
+            if close is not None:
+                close()
+
+    def given() -> Iterator[T]:
+        while True:
+            kind, value = made.get()
+            if kind == "end":
+                return
+            if kind == "error":
+                raise value
+            yield value
+
+    thread = threading.Thread(target=run, name="read-ahead", daemon=True)
+    thread.start()
+    try:
+        yield given()
+    finally:
+        stop.set()
+        thread.join()
