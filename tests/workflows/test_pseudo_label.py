@@ -327,7 +327,9 @@ def test_overwriting_begins_anew_and_leaves_other_files_alone(flags, tmp_path):
     assert len(list(folder.glob("data/*"))) == 3
     assert label({**flags, "max_samples": 2, "output_dir": folder, "overwrite_output_dir": True}) == 0
     assert [path.name for path in folder.glob("data/*")] == ["train-00000.parquet"]
-    assert len(load_source(str(folder))) == 2
+    data = load_source(str(folder))
+    assert len(data) == 2
+    assert data.speaker_column is None  # nothing was cut: there is no recording to name
     assert (folder / "thesis.json").read_text() == "mine"
 
 
