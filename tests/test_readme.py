@@ -33,7 +33,8 @@ def own_commands() -> list[tuple[str, list[str]]]:
     calls = []
     for words in command_lines():
         if words[0] == "flax-distil":
-            calls.append((words[1], words[2:]))
+            of_one = words[1] in COMMANDS
+            calls.append((words[1], words[2:]) if of_one else (" ".join(words[1:3]), words[3:]))
         elif words[0] == "python":
             script = (ROOT / words[1]).read_text(encoding="utf-8")
             calls.append((re.search(r'script\("([\w-]+)"\)', script)[1], words[2:]))

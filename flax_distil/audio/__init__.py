@@ -21,6 +21,7 @@ from flax_distil.audio.constants import (
 from flax_distil.audio.decoding import (
     AudioError,
     audio_duration,
+    audio_encoding,
     decode_audio,
     lasts_longer_than,
     open_audio,
@@ -44,6 +45,7 @@ __all__ = [
     "VoiceActivity",
     "as_float",
     "audio_duration",
+    "audio_encoding",
     "augment_samples",
     "cut_segments",
     "decode_audio",

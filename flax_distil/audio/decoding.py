@@ -159,6 +159,27 @@ def audio_duration(source: str | Path | bytes, *, format: str | None = None) -> 
     return seconds
 
 
+def audio_encoding(source: str | Path | bytes, *, format: str | None = None) -> str:
+    """Describe how a recording is encoded, by its header.
+
+    Args:
+        source: a path, or the contents of a file.
+        format: as for :func:`decode_audio`.
+
+    Returns:
+        Such as ``FLAC PCM_16, 16000 Hz, 1 channel``.
+
+    Raises:
+        AudioError: if it is missing, empty or unreadable.
+    """
+
+    def described(stream: MonoStream) -> str:
+        channels = "1 channel" if stream.channels == 1 else f"{stream.channels} channels"
+        return f"{stream.encoding}, {stream.rate} Hz, {channels}"
+
+    return _with_any_reader(*_prepared(source, format), described)
+
+
 def lasts_longer_than(seconds: float, source: str | Path | bytes, *, format: str | None = None) -> bool:
     """Tell whether a recording is longer, from its header, or else by decoding no more than is needed.
 

@@ -36,12 +36,16 @@ class MonoStream:
     """An open recording, read from front to back.
 
     Attributes:
+        encoding: How it is encoded, such as ``FLAC PCM_16``, in the words of its reader.
         rate: Samples per second.
+        channels: Number of channels.
         seconds: Length according to the header; None where it does not tell.
         blocks: Mono float32 samples (mean of the channels), some at a time; read once.
     """
 
+    encoding: str
     rate: int
+    channels: int
     seconds: float | None
     blocks: Iterator[Float[np.ndarray, " _"]]
 
@@ -62,7 +66,9 @@ def open_with_soundfile(source: Encoded) -> Iterator[MonoStream]:
         if sound.frames > UNKNOWN_FRAMES:  # it would stumble over the end
             raise UnreadableError("its header does not tell its length")
         yield MonoStream(
+            encoding=f"{sound.format} {sound.subtype}",
             rate=sound.samplerate,
+            channels=sound.channels,
             seconds=sound.frames / sound.samplerate if sound.frames else None,
             blocks=_soundfile_blocks(sound),
         )
@@ -86,6 +92,8 @@ def open_with_pyav(source: Encoded, *, format: str | None = None) -> Iterator[Mo
         if first is None:
             raise UnreadableError("it holds no samples")
         yield MonoStream(
+            encoding=f"{container.format.name} {stream.codec_context.name}",
+            channels=first.layout.nb_channels,
             rate=first.sample_rate,  # not the container's: a decoder may double that (HE-AAC)
             seconds=float(stream.duration * stream.time_base) if exact and stream.duration else None,
             blocks=_pyav_blocks(first, frames),

@@ -11,12 +11,13 @@ COMMANDS = {
     "pseudo-label": ("pseudo_label", "PseudoLabelConfig", "run_pseudo_labelling"),
     "init-student": ("conversion", "InitStudentConfig", "run_student_initialisation"),
     "distil": ("distil", "DistilConfig", "run_distillation"),
+    "data inspect": ("inspect_data", "InspectConfig", "run_inspection"),
     "plan": ("plan", "PlanConfig", "run_plan"),
     "eval": ("evaluate", "EvalConfig", "run_evaluation"),
     "transcribe": ("transcribe", "TranscribeConfig", "run_transcription"),
     "export": ("conversion", "ExportConfig", "run_export"),
 }
-"""Command to workflow module, configuration and function."""
+"""Command, of one word or two, to workflow module, configuration and function."""
 
 _USAGE = """usage: flax-distil COMMAND [flags]
 
@@ -25,6 +26,7 @@ Distil OpenAI Whisper with JAX and Flax.
 commands:
   pseudo-label  transcribe a corpus with a teacher
   init-student  make a student of a teacher's layers
+  data inspect  look at training data before a run: hours, drops, samples with their tokens
   distil        train a student, or fine-tune on labels alone
   plan          tell whether distil fits on a TPU, and how fast it could go
   eval          measure word error rate and speed
@@ -48,10 +50,27 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(__version__)
         return 0
     command, *rest = arguments
+    seconds = [name.partition(" ")[2] for name in COMMANDS if name.startswith(f"{command} ")]
+    if seconds:
+        return _run_second(command, seconds, rest)
     if command not in COMMANDS:
         print(f"error: unknown command {command!r}: expected one of {', '.join(COMMANDS)}", file=sys.stderr)
         return 2
     return run_command(command, rest)
+
+
+def _run_second(first: str, seconds: Sequence[str], arguments: Sequence[str]) -> int:
+    """Run a command of two words, or list those that begin with the first."""
+    if not arguments or arguments[0] in ("-h", "--help"):
+        listed = [line for line in _USAGE.splitlines() if line.startswith(f"  {first} ")]
+        print("\n".join([f"usage: flax-distil {first} COMMAND [flags]", "", "commands:", *listed]))
+        return 0 if arguments else 2
+    second, *rest = arguments
+    if second not in seconds:
+        expected = ", ".join(f"{first} {name}" for name in seconds)
+        print(f"error: unknown command '{first} {second}': expected one of {expected}", file=sys.stderr)
+        return 2
+    return run_command(f"{first} {second}", rest)
 
 
 def run_command(command: str, arguments: Sequence[str]) -> int:

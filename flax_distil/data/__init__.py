@@ -40,7 +40,9 @@ from flax_distil.data.speech_data import (
     SpeechData,
 )
 from flax_distil.data.speech_stream import SpeechStream
+from flax_distil.data.survey import Survey, joined_surveys, spread, survey_source
 from flax_distil.data.tables import speech_data
+from flax_distil.data.token_roles import SeenToken, seen_tokens
 from flax_distil.data.training_pipeline import TrainingPipeline
 from flax_distil.data.training_sources import StreamSource, TableSource, TrainingSource
 
@@ -76,6 +78,7 @@ __all__ = [
     "Sample",
     "SampleError",
     "SampleReader",
+    "SeenToken",
     "Shard",
     "SkippedSample",
     "SkippedSamples",
@@ -86,6 +89,7 @@ __all__ = [
     "SpeechRow",
     "SpeechStream",
     "StreamSource",
+    "Survey",
     "TableSource",
     "TrainingPipeline",
     "TrainingSource",
@@ -95,6 +99,7 @@ __all__ = [
     "filter_rows",
     "join_audio",
     "join_sources",
+    "joined_surveys",
     "load_source",
     "load_sources",
     "measured",
@@ -103,11 +108,14 @@ __all__ = [
     "parse_sources",
     "read_bytes",
     "sample_random",
+    "seen_tokens",
     "speech_data",
     "split_values",
     "spoken_text",
+    "spread",
     "stack_audio",
     "stack_labels",
     "stream_sources",
+    "survey_source",
     "weights_fingerprint",
 ]

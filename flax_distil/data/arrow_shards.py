@@ -91,4 +91,4 @@ def _at_end(file: Any) -> bool:
     place = file.tell()
     head = file.read(8)
     file.seek(place)
-    return len(head) < 8 or head[4:] == bytes(4)
+    return not head or bytes(4) in (head[:4], head[4:])

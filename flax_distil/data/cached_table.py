@@ -22,13 +22,19 @@ if TYPE_CHECKING:
 
 
 def cached_table(
-    shards: Sequence[Shard], pieces: Sequence[Piece], *, cache_dir: str | None, policy: RetryPolicy
+    shards: Sequence[Shard],
+    pieces: Sequence[Piece],
+    *,
+    audio_column: str,
+    cache_dir: str | None,
+    policy: RetryPolicy,
 ) -> "datasets.Dataset":
     """Read shards once into the ``datasets`` cache; files that did not change are not read again.
 
     Args:
         shards: What to read.
         pieces: The files that they were made of.
+        audio_column: Column of recordings; of archives, it has the name that is asked for.
         cache_dir: The cache; by default that of ``datasets``.
         policy: When to ask a server again.
 
@@ -37,7 +43,7 @@ def cached_table(
     """
     import datasets
 
-    digest = hashlib.blake2b(digest_size=16)
+    digest = hashlib.blake2b(audio_column.encode(), digest_size=16)
     for piece in pieces:
         digest.update(f"{piece.origin} {file_identity(piece.origin, policy)}\0".encode())
     folder = Path(cache_dir or datasets.config.HF_DATASETS_CACHE) / "flax_distil_shards"

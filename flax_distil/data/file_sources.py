@@ -34,10 +34,19 @@ PATH_COLUMNS = ("audio", "audio_filepath", "file_name", "path", "file")
 
 METADATA_NAMES = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
 
-SPLIT_FOLDERS = frozenset(
-    ("train", "training", "dev", "val", "valid", "validation", "test", "testing", "eval", "evaluation")
-)
-"""Folders directly below an audio folder that are taken for splits."""
+SPLIT_WORDS = {
+    "train": "train",
+    "training": "train",
+    "dev": "validation",
+    "val": "validation",
+    "valid": "validation",
+    "validation": "validation",
+    "test": "test",
+    "testing": "test",
+    "eval": "test",
+    "evaluation": "test",
+}
+"""Words that tell splits, with the names that ``datasets`` gives these splits."""
 
 Row = dict[str, Any]
 
@@ -197,7 +206,7 @@ def _absolute(value: Any, origin: str) -> str | None:
 def _split_of(path: str | None, folder: str) -> str:
     inside = "" if path is None else path.removeprefix(folder.rstrip("/") + "/")
     first = inside.partition("/")[0]
-    return first if inside != path and first.lower() in SPLIT_FOLDERS else "train"
+    return first if inside != path and first.lower() in SPLIT_WORDS else "train"
 
 
 def _table(rows: Sequence[Row], *, origin: str) -> "datasets.Dataset":

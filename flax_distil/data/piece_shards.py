@@ -58,7 +58,7 @@ def _shard(piece: Piece, name: str, audio_column: str, policy: RetryPolicy) -> S
         return ParquetShard(name=name, path=piece.origin, policy=policy)
     if suffix == ".arrow":
         return ArrowShard(name=name, path=piece.origin, policy=policy)
-    if suffix == ".tar" or shown(piece.origin).lower().endswith((".tar.gz", ".tgz")):  # it says why not
+    if suffix in (".tar", ".tgz") or shown(piece.origin).lower().endswith(".tar.gz"):  # it says why not
         return TarShard(name=name, path=piece.origin, audio_column=audio_column, policy=policy)
     raise InputError(f"cannot read {shown(piece.origin)!r} as a data set: expected {KINDS}")
 

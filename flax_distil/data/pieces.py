@@ -14,12 +14,13 @@ from flax_distil.data.builder_sources import open_builder
 from flax_distil.data.file_sources import (
     AUDIO_SUFFIXES,
     METADATA_NAMES,
+    SPLIT_WORDS,
     audio_files,
     read_audio_files,
     read_audio_folder,
     suffix_of,
 )
-from flax_distil.data.remote import expand, has_pattern, is_remote, list_folder
+from flax_distil.data.remote import expand, file_identity, has_pattern, is_remote, list_folder
 from flax_distil.data.retries import RetryPolicy, shown
 
 if TYPE_CHECKING:
@@ -32,24 +33,13 @@ SHARD_SUFFIXES = (".parquet", ".arrow", ".tar")
 ROW_SUFFIXES = MANIFEST_SUFFIXES | frozenset(SHARD_SUFFIXES)
 """Names of files that are data sets."""
 
+REFUSED_SUFFIXES = frozenset({".gz", ".tgz"})
+"""Names of files that are told from folders, to say why they are not read."""
+
 KINDS = (
     "a Hub id, a folder written by save_to_disk, a folder of audio files, "
     "Parquet, Arrow or tar files or a JSONL or CSV file of paths"
 )
-
-SPLIT_WORDS = {
-    "train": "train",
-    "training": "train",
-    "dev": "validation",
-    "val": "validation",
-    "valid": "validation",
-    "validation": "validation",
-    "test": "test",
-    "testing": "test",
-    "eval": "test",
-    "evaluation": "test",
-}
-"""Words in the names of a folder's files that tell their split, as ``datasets`` understands them."""
 
 OWN_FILES = frozenset({"state.json", "dataset_info.json", "dataset_dict.json"})
 """What ``save_to_disk`` writes beside the rows."""
@@ -98,8 +88,10 @@ def find_pieces(
         return _local_folder(Path(path), name, config_name, audio_column)
     if os.path.isfile(path):
         return {"train": [Piece(origin=path)]}
-    if has_pattern(path) or (is_remote(path) and suffix_of(path) in ROW_SUFFIXES):
-        return {"train": [Piece(origin=file) for file in expand(path, policy)]}
+    if has_pattern(path) or (is_remote(path) and suffix_of(path) in ROW_SUFFIXES | REFUSED_SUFFIXES):
+        files = expand(path, policy)
+        file_identity(files[-1], policy)  # one range too long is told now, not in some days
+        return {"train": [Piece(origin=file) for file in files]}
     if is_remote(path):
         return _folder(list_folder(path, policy), path, audio_column, policy)
     if looks_like_path(name):

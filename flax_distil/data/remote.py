@@ -10,10 +10,10 @@ from collections.abc import Iterable
 from typing import Any, cast
 
 from flax_distil.core import InputError
-from flax_distil.data.retries import RetryPolicy, shown
+from flax_distil.data.retries import DEFAULT_POLICY, RetryPolicy, SourceError, shown
 from flax_distil.data.transports import (
     NoRangesError,
-    Piece,
+    Part,
     ask,
     filesystem,
     protocol_of,
@@ -27,10 +27,6 @@ BLOCK_BYTES = 8 << 20
 
 KEPT_BLOCKS = 3
 """Blocks in memory: Parquet goes to and fro between a long column and short ones."""
-
-
-IDENTITY_KEYS = ("size", "ETag", "Last-Modified", "LastModified", "etag", "generation", "mtime", "blob_id")
-"""What file systems tell about a file's contents."""
 
 
 def is_remote(path: str) -> bool:
@@ -116,16 +112,21 @@ class RemoteFile(io.RawIOBase):
         start = number * BLOCK_BYTES
         if self._copy is None:
             try:
-                piece = self._policy.run(lambda: self._attempt(start), url=self.url)
-                self._size = piece.size
-                return piece.data
+                part = self._policy.run(lambda: self._attempt(start), url=self.url)
+                if self._size not in (None, part.size):
+                    raise SourceError(
+                        f"cannot read {shown(self.url)}: its size changed from {self._size} to {part.size} "
+                        "bytes while it was read; start again from its beginning"
+                    )
+                self._size = part.size
+                return part.data
             except NoRangesError:
                 self._copy = self._policy.run(self._download, url=self.url)
                 self._size = self._copy.seek(0, os.SEEK_END)
         self._copy.seek(start)
         return self._copy.read(BLOCK_BYTES)
 
-    def _attempt(self, start: int) -> Piece:
+    def _attempt(self, start: int) -> Part:
         return self._transport.fetch(start, start + BLOCK_BYTES, seconds=self._policy.read_seconds)
 
     def _download(self) -> io.BufferedIOBase:
@@ -152,7 +153,7 @@ def open_file(path: str, policy: RetryPolicy) -> ByteFile:
         raise InputError(f"cannot read {path!r}: {error.strerror}") from error
 
 
-def read_bytes(url: str, policy: RetryPolicy | None = None) -> bytes:
+def read_bytes(url: str, policy: RetryPolicy = DEFAULT_POLICY) -> bytes:
     """Return the contents of a remote file.
 
     Args:
@@ -163,7 +164,7 @@ def read_bytes(url: str, policy: RetryPolicy | None = None) -> bytes:
         SourceMissingError: if there is no such file.
         SourceError: if it cannot be read.
     """
-    with RemoteFile(url, policy or RetryPolicy()) as file:
+    with RemoteFile(url, policy) as file:
         return file.read(file.size)
 
 
@@ -171,19 +172,18 @@ def file_identity(path: str, policy: RetryPolicy) -> str:
     """Return what changes when a file does: its size and its time or tag, as far as they are known.
 
     Raises:
-        SourceError: if the server cannot be asked.
+        InputError: if there is no such file, or the server cannot be asked.
     """
     if not is_remote(path):
-        status = os.stat(path)
+        with open_file(path, policy) as file:
+            status = os.fstat(file.fileno())
         return f"{status.st_size} {status.st_mtime_ns}"
-    files = filesystem(protocol_of(path))
-    place = files._strip_protocol(path)
-
-    def attempt() -> str:
-        info = ask(files, "info", place, seconds=policy.read_seconds)
-        return " ".join(str(info[key]) for key in IDENTITY_KEYS if info.get(key) is not None)
-
-    return policy.run(attempt, url=path)
+    transport = transport_for(path)
+    try:
+        part = policy.run(lambda: transport.fetch(0, 1, seconds=policy.read_seconds), url=path)
+    except NoRangesError:
+        return ""
+    return f"{part.size} {part.tag}"
 
 
 def has_pattern(path: str) -> bool:

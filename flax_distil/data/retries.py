@@ -26,8 +26,7 @@ NETWORK_LIBRARIES = frozenset(
 
 CREDENTIALS = {
     "gs": "set GOOGLE_APPLICATION_CREDENTIALS or run 'gcloud auth application-default login'",
-    "gcs": "set GOOGLE_APPLICATION_CREDENTIALS or run 'gcloud auth application-default login'",
-    "s3": "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE",
+    "s3": "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY; for open data, FSSPEC_S3_ANON=true",
     "hf": "accept the data set's terms on the Hub and run 'hf auth login'",
 }
 
@@ -104,19 +103,17 @@ class RetryPolicy:
     def _stop_if_permanent(self, error: Exception, url: str) -> None:
         """Raise unless the next attempt may succeed."""
         status = _status(error)
+        if status is not None and (status >= 500 or status in TRANSIENT_STATUS):
+            return
         what = f"cannot read {shown(url)}"
         if isinstance(error, (FileNotFoundError, IsADirectoryError)) or status in (404, 410):
             raise SourceMissingError(f"{what}: it does not exist; check the address") from error
         if _is_refusal(error, status):
             remedy = CREDENTIALS.get(url.partition("://")[0], "check the address and its access rights")
             raise SourceError(f"{what}: no permission ({self._reason(error)}); {remedy}") from error
-        if status is not None:
-            transient = status >= 500 or status in TRANSIENT_STATUS
-        elif isinstance(error, OSError) or _module(error) in NETWORK_LIBRARIES:
-            transient = not isinstance(error, ValueError)  # as with an address that is none
-        else:
+        if not isinstance(error, OSError) and _module(error) not in NETWORK_LIBRARIES:
             raise error  # a fault of this program, or what it already has a sentence for
-        if not transient:
+        if status is not None or isinstance(error, ValueError):  # the latter: no such address can be
             raise SourceError(f"{what}: {self._reason(error)}; check the address") from error
 
     def _reason(self, error: Exception) -> str:

@@ -304,15 +304,13 @@ def _read(source: SourceSpec, place: _Place) -> "datasets.Dataset":
     path = Path(source.name).expanduser()
     if path.is_dir():
         return _read_folder(path, source, builder, place)
-    files = (
-        [str(path)] if path.is_file() else expand(str(path), place.policy) if has_pattern(str(path)) else []
-    )
+    files = [str(path)] if path.is_file() else []
+    if not files and has_pattern(source.name):
+        files = expand(str(path), place.policy)
     suffixes = {suffix_of(file) for file in files}
     if len(suffixes) == 1 and suffixes <= BUILDERS.keys():
-        options["data_files"] = {"train": files}
-        return read_with_builder(
-            BUILDERS[suffixes.pop()], options=options, **{**builder, "config_name": None}
-        )
+        options["data_files"], builder["config_name"] = {"train": files}, None
+        return read_with_builder(BUILDERS[suffixes.pop()], options=options, **builder)
     if files or looks_like_path(source.name):
         return _read_pieces(source, place)
     return read_with_builder(source.name, options=options, **builder)
@@ -358,11 +356,16 @@ def _read_pieces(source: SourceSpec, place: _Place) -> "datasets.Dataset":
             policy=place.policy,
         )
         lists = [datasets.Dataset(shard.table) for shard in shards if isinstance(shard, TableShard)]
-        tables[name] = (
-            datasets.concatenate_datasets(lists)
-            if len(lists) == len(shards)
-            else cached_table(shards, splits[name], cache_dir=place.cache_dir, policy=place.policy)
-        )
+        if len(lists) == len(shards):
+            tables[name] = datasets.concatenate_datasets(lists)
+        else:
+            tables[name] = cached_table(
+                shards,
+                splits[name],
+                audio_column=source.audio_column,
+                cache_dir=place.cache_dir,
+                policy=place.policy,
+            )
     return choose_split(tables, source.split, name=shown(source.name))
 
 

@@ -2,11 +2,10 @@
 
 ``a/0001.flac``, ``a/0001.txt`` and ``a/0001.json`` make a row with the id ``a/0001``, the
 recording, the text as column ``text``, and a column for each field of the JSON object. Members
-of other kinds are left out.
+of other kinds are left out; a row of two recordings has none, to be skipped later.
 """
 
 import json
-import os
 import posixpath
 import tarfile
 from collections.abc import Generator, Iterable, Iterator, Sequence
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from flax_distil.core import InputError
 from flax_distil.data.file_sources import AUDIO_SUFFIXES
 from flax_distil.data.remote import ByteFile, open_file
-from flax_distil.data.retries import DEFAULT_POLICY, RetryPolicy, SourceError, shown
+from flax_distil.data.retries import DEFAULT_POLICY, RetryPolicy, shown
 from flax_distil.data.shards import BLOCK_BYTES, BLOCK_ROWS, Block, Cursor, damaged
 from flax_distil.data.speech_data import ID_COLUMN
 
@@ -56,7 +55,7 @@ class TarShard:
         schema = self.schema
         with open_file(self.path, self.policy) as file:
             try:
-                if file.read(6).startswith(COMPRESSED):
+                if not start and file.read(6).startswith(COMPRESSED):
                     raise InputError(
                         f"cannot read {shown(self.path)!r}: it is compressed, so no place in it could be "
                         "found again; unpack it to a plain .tar"
@@ -69,9 +68,9 @@ class TarShard:
                         after=None if after is None else [after, row + len(rows)],
                     )
                     row += len(rows)
-            except SourceError:
+            except InputError:
                 raise
-            except (tarfile.TarError, OSError) as error:
+            except (tarfile.TarError, OSError, ValueError) as error:
                 raise damaged(self.path, error) from error
 
     def _rows(self, file: ByteFile, start: int) -> Iterator[tuple[Row, int | None]]:
@@ -99,10 +98,12 @@ class TarShard:
                 if field not in (ID_COLUMN, self.audio_column):
                     row.setdefault(field, value)
         elif self.audio_column in row:
-            raise InputError(
-                f"{shown(self.path)!r} has two recordings called {row[ID_COLUMN]!r}, the second is {name!r}: "
-                "what stands before a member's first dot must be its own"
-            )
+            row[self.audio_column] = None
+            if self.schema is None:  # nothing was read before: it may be so with all of them
+                raise InputError(
+                    f"{shown(self.path)!r} has two recordings called {row[ID_COLUMN]!r}, the second is "
+                    f"{name!r}: what stands before a member's first dot must be its own"
+                )
         else:
             row[self.audio_column] = {"bytes": data, "path": posixpath.basename(name)}
 
@@ -120,11 +121,13 @@ def _members(file: ByteFile, start: int) -> Iterator[tuple[tarfile.TarFile, tarf
             try:
                 member = tarfile.TarInfo.fromtarfile(archive)
             except tarfile.HeaderError:
-                size = file.seek(0, os.SEEK_END)
-                file.seek(min(place, size))
-                if place > size or any(file.read(tarfile.BLOCKSIZE) or b""):
+                file.seek(place)
+                block = file.read(tarfile.BLOCKSIZE)
+                if any(block):
                     raise
-                return  # an empty block, or the last member's end
+                if len(block) < tarfile.BLOCKSIZE:
+                    raise tarfile.ReadError("the empty block at its end is missing") from None
+                return
             place = archive.offset
             if member.isreg():
                 yield archive, member

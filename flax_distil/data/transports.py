@@ -16,11 +16,12 @@ if TYPE_CHECKING:
 
 CHUNK_BYTES = 1 << 20
 
+TAGS = ("ETag", "etag", "generation", "LastModified", "mtime")
+"""What file systems tell about a file's contents, beside its size."""
+
 PACKAGES = {
     "gs": "gcsfs ('pip install gcsfs', or the extra 'gcs')",
-    "gcs": "gcsfs ('pip install gcsfs', or the extra 'gcs')",
     "s3": "s3fs ('pip install s3fs', or the extra 's3')",
-    "s3a": "s3fs ('pip install s3fs', or the extra 's3')",
 }
 
 
@@ -29,23 +30,25 @@ class NoRangesError(Exception):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Piece:
+class Part:
     """Bytes of a file.
 
     Attributes:
         data: As many as were asked for, fewer only where the file ends.
         size: Bytes of the whole file.
+        tag: What else changes when the file does, as far as the server tells.
     """
 
     data: bytes
     size: int
+    tag: str
 
 
 @runtime_checkable
 class Transport(Protocol):
     """Reads one file, an attempt at a time."""
 
-    def fetch(self, start: int, end: int, *, seconds: float) -> Piece:
+    def fetch(self, start: int, end: int, *, seconds: float) -> Part:
         """Read bytes from ``start`` on, up to ``end``.
 
         Raises:
@@ -97,7 +100,7 @@ def _filesystem(protocol: str, _process: int) -> Any:
     except ImportError as error:
         package = PACKAGES.get(protocol, str(error).splitlines()[0])
         raise InputError(f"reading {protocol}:// needs a package that is not installed: {package}") from error
-    except ValueError as error:
+    except (ValueError, TypeError) as error:
         raise InputError(
             f"addresses that start with {protocol}:// cannot be read: use gs://, s3://, http(s):// or hf://"
         ) from error
@@ -132,26 +135,27 @@ class HttpTransport:
         # Compressed, a part of the file would not be a part of the answer.
         self._headers = {**(headers or {}), "Accept-Encoding": "identity"}
 
-    def fetch(self, start: int, end: int, *, seconds: float) -> Piece:
+    def fetch(self, start: int, end: int, *, seconds: float) -> Part:
         """As :meth:`Transport.fetch`."""
-        piece: Piece = call(self._fetch, filesystem("https"), start, end, seconds=seconds)
-        return piece
+        part: Part = call(self._fetch, filesystem("https"), start, end, seconds=seconds)
+        return part
 
-    async def _fetch(self, start: int, end: int) -> Piece:
+    async def _fetch(self, start: int, end: int) -> Part:
         async with await self._get({"Range": f"bytes={start}-{end - 1}"}) as answer:
+            tag = answer.headers.get("ETag") or answer.headers.get("Last-Modified") or ""
             given = re.match(r"bytes (?:(\d+)-\d+|\*)/(\d+)", answer.headers.get("Content-Range", ""))
             if answer.status == 416 and given:  # behind the end; an empty file has no byte to begin with
-                return Piece(data=b"", size=int(given[2]))
+                return Part(data=b"", size=int(given[2]), tag=tag)
             answer.raise_for_status()
             if answer.status == 200 and not start and (answer.content_length or end + 1) <= end:
                 data = await answer.read()
-                return Piece(data=data, size=len(data))
+                return Part(data=data, size=len(data), tag=tag)
             if answer.status != 206 or not given:
                 raise NoRangesError
             data, size = await answer.read(), int(given[2])
         if int(given[1] or 0) != start or len(data) != min(end, size) - start:
             raise BrokenAnswerError(f"{len(data)} bytes came instead of {min(end, size) - start}")
-        return Piece(data=data, size=size)
+        return Part(data=data, size=size, tag=tag)
 
     def download(self, file: io.BufferedIOBase, *, seconds: float) -> None:
         """As :meth:`Transport.download`."""
@@ -201,20 +205,22 @@ class FileSystemTransport:
     def __init__(self, url: str):
         self._url = url
         self._files = filesystem(protocol_of(url))
-        self._size: int | None = None
+        self._info: dict[str, Any] = {}
 
-    def fetch(self, start: int, end: int, *, seconds: float) -> Piece:
+    def fetch(self, start: int, end: int, *, seconds: float) -> Part:
         """As :meth:`Transport.fetch`."""
         path = self._files._strip_protocol(self._url)
-        if self._size is None:
-            self._size = int(ask(self._files, "info", path, seconds=seconds)["size"])
-        end = min(end, self._size)
-        data = (
-            ask(self._files, "cat_file", path, start=start, end=end, seconds=seconds) if start < end else b""
-        )
-        if len(data) != max(end - start, 0):
-            raise BrokenAnswerError(f"{len(data)} bytes came instead of {end - start}")
-        return Piece(data=data, size=self._size)
+        if not self._info:
+            self._info = ask(self._files, "info", path, seconds=seconds)
+        size = int(self._info["size"])
+        tag = " ".join(str(self._info[key]) for key in TAGS if self._info.get(key) is not None)
+        end = min(end, size)
+        data = b""
+        if start < end:
+            data = ask(self._files, "cat_file", path, start=start, end=end, seconds=seconds)
+            if len(data) != end - start:
+                raise BrokenAnswerError(f"{len(data)} bytes came instead of {end - start}")
+        return Part(data=data, size=size, tag=tag)
 
     def download(self, file: io.BufferedIOBase, *, seconds: float) -> None:
         """Never needed: all fsspec file systems read parts."""

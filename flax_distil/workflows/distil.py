@@ -95,6 +95,8 @@ def run_distillation(config: DistilConfig) -> DistilResult:
     skipped = SkippedSamples.joined(gather_objects(data.train.skipped.get_state()))
     dropped = DropReport.joined(gather_objects(run.pipeline.dropped().get_state()))
     if leads:
+        if len(data.train.sources) > 1:
+            log.info("%s", run.pipeline.proportions())
         if table := dropped.table():
             log.info("streamed training data, first pass\n%s", table)
         if skipped:
@@ -193,7 +195,9 @@ class _Run:
                 try:
                     batch = next(self.pipeline)
                 except SourceError:
+                    # Alone: other processes may be steps away, and save nothing now.
                     if step > first_step + 1 and jax.process_count() == 1:
+                        interval.flush()
                         self._save(checkpoints, step - 1, state)
                     raise
                 seconds = float(batch["duration_B"].sum()) * self.runner.shard_count
@@ -210,8 +214,6 @@ class _Run:
                     evaluation = self._evaluate(step, state.params, logs)
                     interval.restart_clock()
             interval.flush()
-            if len(self.data.train.sources) > 1:
-                logs.say(self.pipeline.proportions())
         return state, evaluation
 
     def _save(self, checkpoints: TrainingCheckpoints, step: int, state: TrainState) -> None:

@@ -26,6 +26,15 @@ def test_an_unknown_command_is_refused(capsys):
     assert "unknown command 'distill'" in capsys.readouterr().err
 
 
+def test_a_command_of_two_words_lists_what_it_may_be(capsys):
+    assert main(["data"]) == 2
+    assert "data inspect  look at training data" in capsys.readouterr().out
+    assert main(["data", "--help"]) == 0
+    assert main(["data", "inspekt"]) == 2
+    message = capsys.readouterr().err
+    assert message == "error: unknown command 'data inspekt': expected one of data inspect\n"
+
+
 def test_transcribe_writes_what_was_said(tiny_en_dir, prompts_dir, tmp_path):
     file = prompts_dir / "validation" / "conf-full.ogg"
     assert main(["transcribe", str(file), "--model", str(tiny_en_dir), "--output_dir", str(tmp_path)]) == 0

@@ -25,7 +25,7 @@ def read(config_class, *arguments):
 def test_help_explains_every_field_under_a_heading(command, capsys):
     module, name, _ = COMMANDS[command]
     fields = dataclasses.fields(getattr(importlib.import_module(f"flax_distil.workflows.{module}"), name))
-    assert main([command, "--help"]) == 0
+    assert main([*command.split(), "--help"]) == 0
     shown = " ".join(capsys.readouterr().out.split())
     for field in fields:
         assert section(field.name) != "Other"
@@ -37,7 +37,7 @@ def test_help_explains_every_field_under_a_heading(command, capsys):
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_overwriting_means_the_same_in_every_command(command, capsys):
-    assert main([command, "--help"]) == 0
+    assert main([*command.split(), "--help"]) == 0
     shown = " ".join(capsys.readouterr().out.split())
     if "--overwrite_output_dir" in shown:
         text = shown.split("--overwrite_output_dir", 1)[1]

@@ -9,7 +9,7 @@ import time
 import pytest
 
 from flax_distil.core import InputError
-from flax_distil.data import remote
+from flax_distil.data import remote, transports
 from flax_distil.data.remote import RemoteFile, expand, read_bytes
 from flax_distil.data.retries import RetryPolicy, SourceError, SourceMissingError
 from tests.data.flaky_http_server import Behaviour, serving
@@ -69,6 +69,15 @@ def test_what_lies_before_the_place_is_not_read(content, tmp_path):
         file.seek(50_000)
         file.read(10)
     assert [part for _, _, part in behaviour.seen] == ["bytes=49152-53247"]
+
+
+def test_a_file_that_changes_while_it_is_read_is_told(content, tmp_path):
+    with serving(tmp_path) as address, RemoteFile(f"{address}/file.bin", QUICK) as file:
+        file.read(10)
+        (tmp_path / "file.bin").write_bytes(content + b"more")
+        file.seek(50_000)
+        with pytest.raises(SourceError, match="its size changed from 100001 to 100005 bytes"):
+            file.read(10)
 
 
 def test_empty_files_are_empty(tmp_path):
@@ -133,6 +142,7 @@ def test_a_file_that_is_not_there_is_told_from_a_server_that_is_not(tmp_path):
 def test_unknown_kinds_of_address_and_missing_packages_are_told(monkeypatch):
     with pytest.raises(InputError, match="addresses that start with xyz:// cannot be read"):
         read_bytes("xyz://a/b")
+    transports._filesystem.cache_clear()
     monkeypatch.setitem(sys.modules, "gcsfs", None)
     with pytest.raises(InputError, match=r"gs:// needs a package .*pip install gcsfs"):
         read_bytes("gs://a/b")

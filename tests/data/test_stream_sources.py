@@ -1,5 +1,6 @@
 """Every kind of source as a stream: the rows that loading it gives, from this disk and from a server."""
 
+import gzip
 import json
 import shutil
 import tarfile
@@ -228,6 +229,7 @@ def test_what_cannot_be_streamed_is_told_in_one_sentence(rows, tmp_path):
     (tmp_path / "empty").mkdir()
     (tmp_path / "empty" / "notes.txt").write_text("x")
     shutil.copy(tmp_path / "corpus" / "train-0.parquet", tmp_path / "odd.tar")
+    (tmp_path / "packed.tar.gz").write_bytes(gzip.compress(b"x"))
     behaviour = Behaviour()
     with serving(tmp_path, behaviour) as address:
         for spec, options, message in (
@@ -236,6 +238,8 @@ def test_what_cannot_be_streamed_is_told_in_one_sentence(rows, tmp_path):
             ("corpus/lost.parquet", {}, r"lost\.parquet: it does not exist"),
             ("corpus/*.tar", {}, r"no file matches '.*/corpus/\*\.tar'"),
             ("corpus/{a,b.tar", {}, "its braces do not match"),
+            ("corpus/train-{0..2}.parquet", {}, r"train-2\.parquet: it does not exist"),
+            ("packed.tar.gz", {}, "it is compressed"),
             ("corpus/notes.*", {}, r"cannot read '.*notes\.txt' as a data set: expected a Hub id"),
             ("empty/", {}, "folder '.*empty/' holds no data set: expected"),
             ("odd.tar", {}, r"cannot read '.*odd\.tar': it is damaged or cut short"),

@@ -95,12 +95,14 @@ def observe(config: DistilConfig) -> ObservedRun:
     handler.emit = lambda record: messages.append(record.getMessage())  # type: ignore[method-assign]
     logger = logging.getLogger("flax_distil")
     logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
     try:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(DistilPrograms, "__init__", noted)
             result = run_distillation(config)
     finally:
         logger.removeHandler(handler)
+        logger.setLevel(logging.NOTSET)
     return ObservedRun(folder=Path(config.output_dir), result=result, programs=made[0], messages=messages)
 
 
