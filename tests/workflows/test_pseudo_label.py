@@ -175,7 +175,7 @@ def whole(flags, tmp_path_factory) -> dict[bool, Path]:
 def test_a_killed_run_goes_on_to_the_same_bytes(flags, whole, tmp_path, streaming):
     given = {**flags, "streaming": streaming, "output_dir": tmp_path / "labels"}
     random = np.random.default_rng(int(streaming))
-    for _ in range(2):
+    for _ in range(1 + streaming):
         kill_at_random(given, random, within=1.0)
     assert label(given) == 0
     assert contents(tmp_path / "labels") == contents(whole[streaming])
@@ -211,7 +211,7 @@ def test_ten_kills_of_a_real_teacher_change_no_byte(tiny_en_dir, prompts_dir, tm
 
 @pytest.mark.parametrize("case", ["new", "overwrite"])
 def test_a_run_killed_at_any_line_loses_one_unit_at_most(tmp_path, case):
-    every_nth_line = 9
+    every_nth_line = 15
     done = subprocess.run(
         [sys.executable, Path(__file__).with_name("killed_store.py"), tmp_path, case, str(every_nth_line)],
         env={**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)},
