@@ -320,6 +320,14 @@ def test_labels_of_another_teacher_of_the_same_name_are_not_mixed_in(flags, tiny
     assert "holds labels of a teacher with other weights" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_folder_with_an_index_of_something_else_is_left_alone(flags, tmp_path, capsys, overwrite):
+    (tmp_path / "index.json").write_text("<html>")
+    assert label({**flags, "output_dir": tmp_path, "overwrite_output_dir": overwrite}) == 2
+    assert ("not written by flax-distil" if overwrite else "is not empty") in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["index.json"]
+
+
 def test_overwriting_begins_anew_and_leaves_other_files_alone(flags, tmp_path):
     folder = tmp_path / "labels"
     assert label({**flags, "max_samples": 7, "output_dir": folder}) == 0
