@@ -21,7 +21,7 @@ POSITIONAL = "files"
 SECTIONS = (
     ("Planning", r"topology|^what$|search_seconds|^json$|dry_run|^label_length"),
     ("Model", r"model_name_or_path|_layers|_layer_indices|^dtype|use_scan|gradient_checkp"),
-    ("Devices", r"parallelism|mesh|shard_voc|^coordinator|process|^initialization|^teacher_dtype"),
+    ("Devices", r"parallelism|mesh|shard_voc|sharding|^coordinator|process|^initialization|^teacher_dtype"),
     ("Output", r"output|push_to_hub|hub_|samples_per_shard|export_|save_|logging_|resume_|overwrite_"),
     ("Augmentation of the training data", r"^mask_|noise|speed_factors"),
     (

@@ -1,4 +1,4 @@
-"""Every row once, in order: for evaluation and pseudo-labelling. No filter applies here."""
+"""Every row once, in order: for evaluation. No filter applies here."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import closing

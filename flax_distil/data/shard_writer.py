@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from flax_distil.core import InputError
 from flax_distil.data.shards import BLOCK_ROWS
 from flax_distil.data.speech_data import SpeechData
 
@@ -57,18 +58,27 @@ def shard_table(
         audio: ``{"bytes", "path"}`` of each row.
         columns: Values of the columns that are not the source's.
         features: Of :func:`shard_features`.
+
+    Raises:
+        InputError: if the source has not the columns that the features were made of.
     """
     import pyarrow
 
     schema = features.arrow_schema
     copied = data.without_audio().table.with_format("arrow")[list(rows)]
     given = {**columns, data.audio_column: [dict(value) for value in audio]}
-    arrays = [
-        pyarrow.chunked_array([pyarrow.array(given[field.name], field.type)])
-        if field.name in given
-        else copied[field.name].cast(field.type)
-        for field in schema
-    ]
+    arrays = []
+    for field in schema:
+        if field.name in given:
+            arrays.append(pyarrow.chunked_array([pyarrow.array(given[field.name], field.type)]))
+            continue
+        try:
+            arrays.append(copied[field.name].cast(field.type))
+        except (KeyError, pyarrow.ArrowException) as error:
+            raise InputError(
+                f"the files of data set {data.name!r} differ in column {field.name!r}: give all of them "
+                f"one of type {field.type}, or leave it out"
+            ) from error
     return pyarrow.Table.from_arrays(arrays, schema=schema)
 
 

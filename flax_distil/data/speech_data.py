@@ -142,26 +142,6 @@ class SpeechData:
             table = table.add_column(name, list(values))
         return dataclasses.replace(self, table=table)
 
-    def save(self, folder: Path) -> None:
-        """Write the rows, audio bytes included, as a folder that ``datasets`` loads from disk.
-
-        Raises:
-            InputError: if a row's audio file no longer exists.
-        """
-        lost = [path for path in self._files() if not Path(path).is_file()]
-        if lost:
-            raise InputError(f"cannot save {self.name!r}: audio file {lost[0]!r} does not exist")
-        self.table.save_to_disk(str(folder))
-
-    def _files(self) -> list[str]:
-        """Return the paths of recordings whose bytes are not in the table."""
-        paths = []
-        for batch in self._audio_batches():
-            for value in batch.to_pylist():
-                if value is not None and value["bytes"] is None and value["path"] is not None:
-                    paths.append(value["path"])
-        return paths
-
     def _audio_batches(self) -> Any:
         """Yield the audio column in pieces small enough to hold in memory."""
         audio = self.table.select_columns([self.audio_column]).with_format("arrow")

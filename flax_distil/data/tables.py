@@ -31,7 +31,8 @@ def speech_data(
         audio_column: Column of recordings: encoded, or paths.
         text_column: Column of reference texts, None if there are none.
         label_column: Column of pseudo-labels, None if there are none.
-        speaker_column: Column that tells speakers apart; None takes one of :data:`SPEAKER_COLUMNS` if there.
+        speaker_column: Column that tells speakers apart; None takes the first of :data:`SPEAKER_COLUMNS`
+            that has values, if any.
         id_prefix: A row without an ``id`` is called ``prefix:number``.
         first_row: Number of the first row.
 
@@ -41,7 +42,7 @@ def speech_data(
     needed = [audio_column, text_column, label_column, speaker_column]
     require_columns(table, [column for column in needed if column], name=name)
     if speaker_column is None:
-        speaker_column = next((column for column in SPEAKER_COLUMNS if column in table.column_names), None)
+        speaker_column = next((column for column in SPEAKER_COLUMNS if _has_values(table, column)), None)
     table = _undecoded(table, audio_column, name)
     texts = [column for column in (text_column, label_column, ID_COLUMN) if column]
     return SpeechData(
@@ -52,6 +53,10 @@ def speech_data(
         label_column=label_column,
         speaker_column=speaker_column,
     )
+
+
+def _has_values(table: "datasets.Dataset", column: str) -> bool:
+    return column in table.column_names and table.data[column].null_count < table.data.num_rows
 
 
 def _undecoded(table: "datasets.Dataset", column: str, name: str) -> "datasets.Dataset":

@@ -10,8 +10,8 @@ from flax_distil.data.shards import Cursor
 from flax_distil.data.speech_data import SpeechData
 from flax_distil.data.speech_stream import SpeechStream
 
-MAX_UNIT_BYTES = 1 << 29
-"""A unit ends once its encoded audio reaches 512 MiB, so that it fits into memory."""
+MAX_UNIT_BYTES = 1 << 28
+"""A unit ends once its encoded audio reaches 256 MiB: as FLAC, the form of what is cut, at most some GB."""
 
 UnitKey = tuple[int, ...]
 """(unit,) of a table, (shard, unit) of a stream; ascending in the order of the corpus."""
@@ -41,13 +41,17 @@ class TableUnits:
     Args:
         data: The rows.
         samples_per_unit: A unit ends after so many rows, or at :data:`MAX_UNIT_BYTES`.
+
+    Attributes:
+        sizes: Bytes of each row's recording.
     """
 
     def __init__(self, data: SpeechData, *, samples_per_unit: int):
         self._data = data
         self._units: list[range] = []
+        self.sizes = data.audio_sizes()
         first, filling = 0, _Filling(samples_per_unit)
-        for row, size in enumerate(data.audio_sizes()):
+        for row, size in enumerate(self.sizes):
             if filling.full_with(size) or row + 1 == len(data):
                 self._units.append(range(first, row + 1))
                 first = row + 1

@@ -176,7 +176,7 @@ class LabelStore:
         """Return the finished units, whichever process did them, in the order of the corpus."""
         found: dict[UnitKey, UnitRecord] = {}
         for path in sorted(self._work.glob("progress-*.jsonl")):
-            for line in _whole_lines(path).splitlines():
+            for line in _whole_lines(path).split("\n")[:-1]:
                 record = UnitRecord.from_json(line)
                 found[record.key] = record
         return {key: found[key] for key in sorted(found) if self._is_there(found[key])}
@@ -252,7 +252,10 @@ class LabelStore:
     def _earlier(self) -> dict[str, Any] | None:
         """Return the settings of the labels that are there."""
         index = self.folder / INDEX_NAME
-        known = json.loads(index.read_text(encoding="utf-8")) if index.is_file() else self._run()
+        try:
+            known = json.loads(index.read_text(encoding="utf-8")) if index.is_file() else self._run()
+        except ValueError:  # somebody else's index
+            return None
         return known.get("settings") if isinstance(known, dict) else None
 
     def _run(self) -> dict[str, Any] | None:

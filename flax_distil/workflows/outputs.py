@@ -23,7 +23,7 @@ _MARKS = (
     "model.safetensors",
     "model.safetensors.index.json",
     "metrics.jsonl",
-    "index.json",
+    "throughput.json",
     ".labelling",
     "report.json",
 )

@@ -11,7 +11,7 @@ import logging
 import math
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -108,11 +108,10 @@ def run_pseudo_labelling(config: PseudoLabelConfig) -> PseudoLabelResult:
 
 def _label(job: "_Job", store: LabelStore, *, leads: bool) -> None:
     together(store.check_shared)
-    job.teacher.load()
-    digest = gather_objects(job.teacher.fingerprint())[0]
+    digest = gather_objects(together(job.teacher.fingerprint))[0]
     together(lambda: store.begin_with(digest) if leads else None)
     done = together(store.records)
-    if done:
+    if done and leads:
         log.info("%d files of an earlier run are finished: going on behind them", len(done))
     compile_seconds = together(lambda: job.run(done))
     together(lambda: _finish(job, store, compile_seconds) if leads else None)
@@ -144,20 +143,22 @@ class _Job:
         self._detector = detector
         self._policy = RetryPolicy(total_seconds=config.source_retry_seconds)
         source = _open(config, self._policy)
-        first = source.first_rows() if isinstance(source, SpeechStream) else source
-        self.name, self._text_column = source.name, source.text_column
-        self.units: CorpusUnits = (
-            StreamUnits(source, samples_per_unit=config.samples_per_shard)
-            if isinstance(source, SpeechStream)
-            else TableUnits(source, samples_per_unit=config.samples_per_shard)
-        )
+        self.name = source.name
+        self.units: CorpusUnits
+        if isinstance(source, SpeechStream):
+            self.units = StreamUnits(source, samples_per_unit=config.samples_per_shard)
+            first, parts = source.first_rows(), [shard.name for shard in source.shards]
+        else:
+            self.units = TableUnits(source, samples_per_unit=config.samples_per_shard)
+            sizes = zip(source.ids(), self.units.sizes, strict=True)
+            first, parts = source, [f"{name} {size}" for name, size in sizes]
         self._features = label_features(first)
         self.settings = {name: getattr(config, name) for name in _DECIDING} | {
             "language": config.options.language,
             "vad": detector.name,
             "text_column_name": source.text_column,
             "speaker_column_name": first.speaker_column,
-            "corpus": _fingerprint(source),
+            "corpus": f"{len(parts)} parts, {_digest(parts)}",
         }
 
     def run(self, done: Mapping[tuple[int, ...], UnitRecord]) -> float:
@@ -173,6 +174,8 @@ class _Job:
             threads=self.config.dataloader_num_workers or os.cpu_count() or 1,
             policy=self._policy,
         )
+        if index == 0 and isinstance(self.units, StreamUnits) and self.units.shards < count:
+            log.warning("%d files for %d processes: some have nothing to do", self.units.shards, count)
         batches = reader.batches(self.units.remaining(places, index=index, count=count))
         samples = sum(record.samples for record in done.values())
         with (
@@ -247,15 +250,11 @@ def _open(config: PseudoLabelConfig, policy: RetryPolicy) -> SpeechData | Speech
     return source
 
 
-def _fingerprint(source: SpeechData | SpeechStream) -> str:
-    """Return a digest of what the corpus is made of, without reading its audio."""
-    if isinstance(source, SpeechStream):
-        parts = [shard.name for shard in source.shards]
-    else:
-        sizes = source.audio_sizes()
-        parts = [f"{name} {size}" for name, size in zip(source.ids(), sizes, strict=True)]
-    digest = hashlib.blake2b("\0".join(parts).encode(), digest_size=16)
-    return f"{len(parts)} {'shards' if isinstance(source, SpeechStream) else 'samples'}, {digest.hexdigest()}"
+def _digest(parts: Iterable[str]) -> str:
+    digest = hashlib.blake2b(digest_size=16)
+    for part in parts:
+        digest.update(part.encode() + b"\0")
+    return digest.hexdigest()
 
 
 def _finish(job: _Job, store: LabelStore, compile_seconds: float) -> None:

@@ -50,7 +50,6 @@ class Recording:
         row: the row of the source, or of the piece that was cut from it; of joined ones the first.
         reference: reference text, None if there is none.
         audio: encoded, ``{"bytes", "path"}``.
-        samples_W: float32, 16 kHz.
         seconds: its length.
     """
 
@@ -58,7 +57,6 @@ class Recording:
     row: SpeechRow
     reference: str | None
     audio: Mapping[str, Any]
-    samples_W: Float[np.ndarray, " W"]
     seconds: float
 
 
@@ -131,8 +129,9 @@ class UnitReader:
                 packs = self._packs(unit, skipped, pool)
                 opened = OpenUnit(unit=unit, recordings=len(packs), skipped=skipped)
                 groups = _groups(self._decoded(packs, skipped, pool), self._batch_size)
-                for recordings, last in _with_last(groups):
-                    samples = [recording.samples_W for recording in recordings]
+                for group, last in _with_last(groups):
+                    recordings = [recording for recording, _ in group]
+                    samples = [samples_W for _, samples_W in group]
                     stacked = stack_audio(samples, batch_size=self._batch_size) if samples else None
                     yield UnitBatch(opened, recordings, stacked, last)
 
@@ -173,17 +172,19 @@ class UnitReader:
 
     def _decoded(
         self, packs: Sequence[tuple[SpeechRow, ...]], skipped: SkippedSamples, pool: ThreadPoolExecutor
-    ) -> Iterator[Recording]:
-        """Yield what can be decoded, the longest first."""
+    ) -> Iterator[tuple[Recording, Float[np.ndarray, " W"]]]:
+        """Yield what can be decoded, the longest first, and its samples."""
         seconds = [sum(row.duration_seconds or 0.0 for row in rows) for rows in packs]
         orders = sorted(range(len(packs)), key=lambda order: -seconds[order])
         for first in range(0, len(orders), self._batch_size):
             chunk = orders[first : first + self._batch_size]
             decoded = pool.map(lambda order: _recording(order, packs[order], skipped), chunk)
-            yield from (recording for recording in decoded if recording is not None)
+            yield from (found for found in decoded if found is not None)
 
 
-def _recording(order: int, rows: Sequence[SpeechRow], skipped: SkippedSamples) -> Recording | None:
+def _recording(
+    order: int, rows: Sequence[SpeechRow], skipped: SkippedSamples
+) -> tuple[Recording, Float[np.ndarray, " W"]] | None:
     limits = DurationLimits()
     if len(rows) > 1:
         decoded = decode_pack(rows, limits, lambda row, error: _record(skipped, row, error))
@@ -199,14 +200,14 @@ def _recording(order: int, rows: Sequence[SpeechRow], skipped: SkippedSamples) -
             _record(skipped, first, error)
             return None
     assert sample.samples_W is not None
-    return Recording(
+    recording = Recording(
         order=order,
         row=first,
         reference=sample.reference,
         audio=_embedded(first.audio) if len(rows) == 1 else {"bytes": _flac(sample.samples_W), "path": None},
-        samples_W=sample.samples_W,
         seconds=sample.duration_seconds,
     )
+    return recording, sample.samples_W
 
 
 def _record(skipped: SkippedSamples, row: SpeechRow, error: SampleError) -> None:

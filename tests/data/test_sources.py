@@ -147,28 +147,6 @@ def test_splits_of_a_folder_of_parquet_files_are_chosen_by_name(rows, tmp_path):
         load_source(str(folder), split="dev", cache_dir=cache)
 
 
-def test_saved_data_carries_its_recordings_and_columns_along(speech, tmp_path):
-    chosen = speech.select([4, 2]).with_columns({"whisper_transcript": [" a", " b"], "duration": [1.0, 2.0]})
-    chosen.save(tmp_path / "out")
-    data = load_source(
-        str(tmp_path / "out"), text_column="text", label_column="whisper_transcript", cache_dir=tmp_path
-    )
-    assert data.labels() == [" a", " b"]
-    assert data.durations() == [1.0, 2.0]
-    assert data.ids() == [speech.ids()[4], speech.ids()[2]]
-    audio = data.table[0]["audio"]
-    assert audio["bytes"] == Path(speech.table[4]["audio"]["path"]).read_bytes()
-    assert data.table.features["audio"] == datasets.Audio(decode=False)
-
-
-def test_saving_names_a_recording_that_is_gone(tmp_path):
-    (tmp_path / "rows.jsonl").write_text('{"audio": "gone.wav", "text": "x"}\n')
-    data = load_source(str(tmp_path / "rows.jsonl"))
-    with pytest.raises(InputError, match=r"gone\.wav' does not exist"):
-        data.save(tmp_path / "out")
-    assert not (tmp_path / "out").exists()
-
-
 def test_joined_sources_have_their_own_splits_and_columns(rows, tmp_path):
     first, second = tmp_path / "first", tmp_path / "second"
     for folder in (first / "train", first / "test", second / "train"):

@@ -57,7 +57,9 @@ def test_a_folder_that_cannot_be_made_is_refused_at_once(tmp_path):
         check_writable(str(tmp_path / "file" / "below"))
 
 
-@pytest.mark.parametrize("mark", ["metrics.jsonl", "results.json", "model.safetensors", "dataset_info.json"])
+@pytest.mark.parametrize(
+    "mark", ["metrics.jsonl", "results.json", "model.safetensors", "dataset_info.json", ".labelling"]
+)
 def test_what_a_command_wrote_may_be_overwritten_even_if_it_stopped_early(tmp_path, mark):
     (tmp_path / mark).write_text("")
     assert check_output_dir(str(tmp_path), overwrite=True) == tmp_path

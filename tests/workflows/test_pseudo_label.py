@@ -175,7 +175,7 @@ def whole(flags, tmp_path_factory) -> dict[bool, Path]:
 def test_a_killed_run_goes_on_to_the_same_bytes(flags, whole, tmp_path, streaming):
     given = {**flags, "streaming": streaming, "output_dir": tmp_path / "labels"}
     random = np.random.default_rng(int(streaming))
-    for _ in range(2):
+    for _ in range(1 + streaming):
         kill_at_random(given, random, within=1.0)
     assert label(given) == 0
     assert contents(tmp_path / "labels") == contents(whole[streaming])
@@ -211,7 +211,7 @@ def test_ten_kills_of_a_real_teacher_change_no_byte(tiny_en_dir, prompts_dir, tm
 
 @pytest.mark.parametrize("case", ["new", "overwrite"])
 def test_a_run_killed_at_any_line_loses_one_unit_at_most(tmp_path, case):
-    every_nth_line = 9
+    every_nth_line = 15
     done = subprocess.run(
         [sys.executable, Path(__file__).with_name("killed_store.py"), tmp_path, case, str(every_nth_line)],
         env={**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)},
@@ -320,6 +320,14 @@ def test_labels_of_another_teacher_of_the_same_name_are_not_mixed_in(flags, tiny
     assert "holds labels of a teacher with other weights" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_folder_with_an_index_of_something_else_is_left_alone(flags, tmp_path, capsys, overwrite):
+    (tmp_path / "index.json").write_text("<html>")
+    assert label({**flags, "output_dir": tmp_path, "overwrite_output_dir": overwrite}) == 2
+    assert ("not written by flax-distil" if overwrite else "is not empty") in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["index.json"]
+
+
 def test_overwriting_begins_anew_and_leaves_other_files_alone(flags, tmp_path):
     folder = tmp_path / "labels"
     assert label({**flags, "max_samples": 7, "output_dir": folder}) == 0
@@ -327,7 +335,9 @@ def test_overwriting_begins_anew_and_leaves_other_files_alone(flags, tmp_path):
     assert len(list(folder.glob("data/*"))) == 3
     assert label({**flags, "max_samples": 2, "output_dir": folder, "overwrite_output_dir": True}) == 0
     assert [path.name for path in folder.glob("data/*")] == ["train-00000.parquet"]
-    assert len(load_source(str(folder))) == 2
+    data = load_source(str(folder))
+    assert len(data) == 2
+    assert data.speaker_column is None  # nothing was cut: there is no recording to name
     assert (folder / "thesis.json").read_text() == "mine"
 
 
