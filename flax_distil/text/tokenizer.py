@@ -10,7 +10,7 @@ still reads and writes them. Nothing here is mutable: a prompt is a value, not a
 import json
 import operator
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, SupportsIndex
 
@@ -238,13 +238,31 @@ def _backend_from_json(contents: dict[str, Any], special: SpecialTokens) -> Toke
         token | {"special": token["special"] or special.is_timestamp(token["id"])}
         for token in contents["added_tokens"]
     ]
-    return Tokenizer.from_str(json.dumps(contents | {"added_tokens": added}))
+    model = contents["model"]
+    if "merges" in model:
+        model = model | {"merges": _with_lost_merge(model["merges"], model["vocab"])}
+    return Tokenizer.from_str(json.dumps(contents | {"added_tokens": added, "model": model}))
+
+
+def _with_lost_merge(merges: list[Any], vocabulary: Mapping[str, int]) -> list[Any]:
+    """Put back the first merge, of a space and a t, where a published file lost it.
+
+    Multilingual files were converted as if the first line of the merges were a heading. The models were
+    trained with it: they say " the" as one token, and a file without it encodes two others.
+    """
+    if "Ġt" not in vocabulary or any(merge in ("Ġ t", ["Ġ", "t"]) for merge in merges):
+        return merges
+    return ["Ġ t" if isinstance(merges[0], str) else ["Ġ", "t"], *merges]
 
 
 def _backend_from_merges(folder: Path) -> Tokenizer:
     """Build a tokenizer from the older files: vocabulary, merges and the list of added tokens."""
     vocabulary, merges = folder / "vocab.json", folder / "merges.txt"
-    backend = Tokenizer(models.BPE.from_file(str(vocabulary), str(merges)))
+    lines = merges.read_text(encoding="utf-8").split("\n")
+    pairs = [line.split(" ") for line in lines if line and not line.startswith("#version")]
+    known: dict[str, int] = _read_json(vocabulary)
+    pairs = _with_lost_merge(pairs, known)
+    backend = Tokenizer(models.BPE(vocab=known, merges=[(left, right) for left, right in pairs]))
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     backend.decoder = decoders.ByteLevel()
     added = _added_tokens(folder)

@@ -92,11 +92,20 @@ def ours(checkpoint_dir: Path) -> WhisperTokenizer:
 
 
 @pytest.fixture(scope="session")
-def theirs(checkpoint_dir: Path) -> Any:
-    """The tokenizer of transformers for the same folder."""
+def theirs(checkpoint_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """The tokenizer of transformers for the same folder, with the first merge that published files lost."""
     import transformers
 
-    return transformers.WhisperTokenizer.from_pretrained(checkpoint_dir)
+    folder = tmp_path_factory.mktemp("theirs")
+    shutil.copytree(
+        checkpoint_dir, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("*.safetensors")
+    )
+    contents = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
+    merges = contents["model"]["merges"]
+    if len(merges) == 49_999:
+        merges.insert(0, "Ġ t")
+    (folder / "tokenizer.json").write_text(json.dumps(contents), encoding="utf-8")
+    return transformers.WhisperTokenizer.from_pretrained(folder)
 
 
 @pytest.fixture(scope="session")

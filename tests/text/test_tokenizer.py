@@ -186,3 +186,19 @@ def test_a_broken_tokenizer_file_is_refused(tmp_path: Path, contents: str):
     (tmp_path / "tokenizer.json").write_text(contents)
     with pytest.raises(InputError, match=r"tokenizer.json is not"):
         WhisperTokenizer.from_pretrained(tmp_path)
+
+
+def test_words_that_begin_with_t_are_the_tokens_that_models_say(
+    base: WhisperTokenizer, base_dir: Path, tmp_path: Path
+):
+    """The published files of multilingual models lost the merge of a space and a t."""
+    contents = json.loads((base_dir / "tokenizer.json").read_text())
+    added = {token["content"]: token["id"] for token in contents["added_tokens"]}
+    (tmp_path / "added_tokens.json").write_text(json.dumps(added))
+    for name in ("vocab.json", "merges.txt"):
+        (tmp_path / name).write_bytes((base_dir / name).read_bytes())
+    for tokenizer in (base, WhisperTokenizer.from_pretrained(tmp_path)):
+        for token in (264, 565, 281):  # the, time, to: seen in what whisper-base says
+            text = tokenizer.decode([token])
+            assert text.startswith(" t")
+            assert tokenizer.encode(text) == [token]
