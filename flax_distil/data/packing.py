@@ -14,15 +14,13 @@ import logging
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from flax_distil.audio import CHUNK_SECONDS
-from flax_distil.core import InputError
 from flax_distil.data.labels import LabelBuilder
 from flax_distil.data.packed_audio import MAX_STEPS, STEPS_PER_SECOND
 from flax_distil.data.rows import SpeechRow
 from flax_distil.data.samples import SampleError, row_duration
-from flax_distil.data.skipped import SkippedSamples
+from flax_distil.data.skipped import SkippedSamples, skip
 from flax_distil.data.speech_data import SpeechData
 
 log = logging.getLogger(__name__)
@@ -39,12 +37,10 @@ class PackedRows:
         rows: At least one, in order.
         previous: What the same speaker said before, text by text: the part of the last pack that lies
             before this one. Empty where nothing does, or the speaker is unknown.
-        state: What :meth:`Packer.set_state` takes to go on behind this pack; None out of a table.
     """
 
     rows: tuple[SpeechRow, ...]
     previous: tuple[str, ...] = ()
-    state: dict[str, Any] | None = None
 
     @property
     def seconds(self) -> float:
@@ -98,7 +94,6 @@ class _Held:
 
     number: int
     row: SpeechRow
-    place: Any
     steps: int
     tokens: int
 
@@ -106,47 +101,31 @@ class _Held:
 class Packer:
     """Joins rows pushed one after the other; the same rows always give the same packs.
 
-    Resuming a stream: every pack carries the state behind it. A new packer with that state is pushed
-    the rows from ``state["place"]`` on, and makes the packs that follow. Rows that were in a pack
-    already come by again, and are ignored.
-
     Args:
         name: Of the data set, for the log.
         has_speakers: Whether the data set tells speakers apart. If so, a pack is of one speaker, and a
             row whose speaker is missing stays alone. If not, neighbours are joined whoever speaks, and
             no pack has a previous text.
         labels: Bounds the tokens of a pack by its ``max_label_length``; None (no labels yet) does not.
-        max_rows: Most rows of a pack; 1 joins nothing and only tells the previous text.
-
-    Raises:
-        InputError: if ``max_rows`` is not positive.
     """
 
-    def __init__(
-        self, *, name: str, has_speakers: bool, labels: LabelBuilder | None = None, max_rows: int = MAX_STEPS
-    ):
-        if max_rows < 1:
-            raise InputError(f"max_rows must be at least 1, got {max_rows}")
+    def __init__(self, *, name: str, has_speakers: bool, labels: LabelBuilder | None = None):
         if not has_speakers:
             _tell_without_speakers(name)
         self._has_speakers = has_speakers
         self._labels = labels
-        self._max_rows = max_rows
         self._pushed = 0
         self._filling: list[_Held] = []
         self._waiting: list[_Held] = []
         # Who spoke in the last pack, and what: the previous text of the next one.
         self._speaker: str | None = None
         self._texts: tuple[str, ...] = ()
-        # Numbers of rows behind the first one held that are in finished packs; some may come by again.
-        self._handed_out: set[int] = set()
 
-    def push(self, row: SpeechRow, place: Any = None) -> list[PackedRows]:
+    def push(self, row: SpeechRow) -> list[PackedRows]:
         """Take the next row; return the packs that it closes.
 
         Args:
             row: With its duration; see :func:`measured`.
-            place: Where reading must go on to come by this row again, as JSON takes it.
 
         Raises:
             ValueError: if its duration is unknown.
@@ -154,12 +133,9 @@ class Packer:
         if row.duration_seconds is None:
             raise ValueError(f"expected a row with its duration, {row.sample_id!r} has none: measure it")
         self._pushed += 1
-        if self._pushed in self._handed_out:
-            return []
         held = _Held(
             number=self._pushed,
             row=row,
-            place=place,
             # One step more than its duration: columns are rounded, and resampling may add a sample.
             steps=math.ceil(row.duration_seconds * STEPS_PER_SECOND) + 1,
             tokens=0 if self._labels is None else self._labels.part_length(row.label or ""),
@@ -167,9 +143,7 @@ class Packer:
         (self._filling if self._fits(held) else self._waiting).append(held)
         packs = []
         while self._filling and (
-            len(self._waiting) >= LOOK_AHEAD
-            or len(self._filling) == self._max_rows
-            or (self._filling[0] is not held and not self._continues(row))
+            len(self._waiting) >= LOOK_AHEAD or (self._filling[0] is not held and not self._continues(row))
         ):
             packs.append(self._take())
         return packs
@@ -180,32 +154,7 @@ class Packer:
         while self._filling:
             packs.append(self._take())
         self._speaker, self._texts = None, ()
-        return [*packs[:-1], *(dataclasses.replace(last, state=self.get_state()) for last in packs[-1:])]
-
-    def get_state(self) -> dict[str, Any]:
-        """Return, as JSON takes it, what a new packer needs to go on.
-
-        ``place`` is that of the first row to be pushed again; None if none is held: behind the last one
-        pushed.
-        """
-        first = self._first_held
-        return {
-            "place": self._filling[0].place if self._filling else None,
-            # Counted from the row at that place.
-            "handed_out": sorted(number - first for number in self._handed_out),
-            "speaker": self._speaker,
-            "texts": list(self._texts),
-        }
-
-    def set_state(self, state: dict[str, Any]) -> None:
-        """Go on from a state; the next row to push is the one at its ``place``."""
-        self._pushed, self._filling, self._waiting = 0, [], []
-        self._handed_out = {1 + offset for offset in state["handed_out"]}
-        self._speaker, self._texts = state["speaker"], tuple(state["texts"])
-
-    @property
-    def _first_held(self) -> int:
-        return self._filling[0].number if self._filling else self._pushed + 1
+        return packs
 
     def _continues(self, row: SpeechRow) -> bool:
         """Return whether the pack's speaker goes on."""
@@ -219,7 +168,6 @@ class Packer:
         joined = [*self._filling, held]
         return (
             self._continues(held.row)
-            and len(joined) <= self._max_rows
             and sum(part.steps for part in joined) <= MAX_STEPS
             and (self._labels is None or sum(part.tokens for part in joined) <= self._labels.max_parts_length)
         )
@@ -230,15 +178,12 @@ class Packer:
         self._filling, self._waiting = [], []
         for held in waiting:
             (self._filling if self._fits(held) else self._waiting).append(held)
-        rows = tuple(held.row for held in taken)
-        speaker = rows[0].speaker if self._has_speakers else None
+        speaker = taken[0].row.speaker if self._has_speakers else None
         previous = self._texts if speaker is not None and speaker == self._speaker else ()
-        first = self._first_held
-        self._speaker = speaker
-        self._texts = tuple(held.row.label for held in taken if held.row.label and held.number < first)
-        numbers = self._handed_out.union(held.number for held in taken)
-        self._handed_out = {number for number in numbers if number > first}
-        return PackedRows(rows=rows, previous=previous, state=self.get_state())
+        next_begins = self._filling[0].number if self._filling else self._pushed + 1
+        said = (held.row.label for held in taken if held.number < next_begins)
+        self._speaker, self._texts = speaker, tuple(text for text in said if text)
+        return PackedRows(rows=tuple(held.row for held in taken), previous=previous)
 
 
 @functools.cache  # one line per data set, however many packers its shards need
@@ -315,7 +260,6 @@ def pack_rows(
     data: SpeechData,
     *,
     labels: LabelBuilder | None = None,
-    max_rows: int = MAX_STEPS,
     skipped: SkippedSamples | None = None,
 ) -> PackedData:
     """Plan the packs of a whole data set; only recordings of unknown duration are opened.
@@ -323,12 +267,9 @@ def pack_rows(
     Args:
         data: The rows, filtered.
         labels: As for :class:`Packer`.
-        max_rows: As for :class:`Packer`.
         skipped: Where rows whose duration cannot be measured are recorded; they are in no pack.
     """
-    packer = Packer(
-        name=data.name, has_speakers=data.speaker_column is not None, labels=labels, max_rows=max_rows
-    )
+    packer = Packer(name=data.name, has_speakers=data.speaker_column is not None, labels=labels)
     packs, continues, report = [], [], PackingReport()
     for made in pack(_measured_rows(data, skipped), packer):
         packs.append(tuple(row.index for row in made.rows))
@@ -345,12 +286,6 @@ def _measured_rows(data: SpeechData, skipped: SkippedSamples | None) -> Iterator
                 row = dataclasses.replace(row, duration_seconds=seconds)
         except SampleError as error:
             if skipped is not None:
-                skipped.add(
-                    data_set=data.name,
-                    index=row.index,
-                    sample_id=row.sample_id,
-                    kind=error.kind,
-                    reason=error.reason,
-                )
+                skip(skipped, data.name, row, error)
             continue
         yield row

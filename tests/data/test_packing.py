@@ -1,7 +1,6 @@
 """Packing of real prompts: full, in time, of one speaker, the same again after any stop."""
 
 import dataclasses
-import json
 import logging
 from itertools import chain
 
@@ -9,7 +8,6 @@ import numpy as np
 import pytest
 
 from flax_distil.audio import SAMPLING_RATE, decode_audio
-from flax_distil.core import InputError
 from flax_distil.data import (
     LabelBuilder,
     LabelConfig,
@@ -129,45 +127,12 @@ def test_a_pack_holds_no_more_tokens_than_a_label_may_have(rows, english_tokeniz
         assert len(label.decoder_input_ids_T) <= 40
 
 
-def test_one_row_per_pack_tells_previous_texts_and_holds_nothing_back(rows):
-    packer = Packer(name="prompts", has_speakers=True, max_rows=1)
-    for row, before in zip(rows, [None, *rows], strict=False):
-        (pack_,) = packer.push(row)
-        assert pack_.rows == (row,)
-        assert pack_.previous == (() if before is None else (before.label,))
-    assert packer.flush() == []
-    with pytest.raises(InputError, match="max_rows must be at least 1, got 0"):
-        Packer(name="prompts", has_speakers=True, max_rows=0)
-
-
 def test_a_flush_ends_what_prompts_refer_to(rows):
     """The next shard's rows of the same speaker were not spoken behind those of this one."""
-    packer = Packer(name="prompts", has_speakers=True, max_rows=1)
-    assert [pack.previous for row in rows[:2] for pack in packer.push(row)] == [(), (rows[0].label,)]
-    packer.flush()
-    assert [pack.previous for pack in packer.push(rows[2])] == [()]
-
-
-@pytest.mark.parametrize("max_rows", [1, 3, 1500])
-def test_from_the_state_behind_any_pack_the_same_packs_follow(rows, max_rows):
-    names = ["anna"] * 60 + ["ben"] * 5 + [None] * 3 + ["ben"] * 70
-    spoken = [of(row, name) for row, name in zip(rows, names, strict=False)]
-
-    def packs(packer: Packer, first: int) -> list[tuple[int, PackedRows]]:
-        """Return packs, each with the number of rows pushed until it came."""
-        found = [(row.index + 1, p) for row in spoken[first:] for p in packer.push(row, row.index)]
-        return found + [(len(spoken), p) for p in packer.flush()]
-
-    whole = packs(Packer(name="prompts", has_speakers=True, max_rows=max_rows), 0)
-    assert sorted(chain(*indices([pack for _, pack in whole]))) == list(range(len(spoken)))
-    for number, (pushed, pack_) in enumerate(whole):
-        packer = Packer(name="prompts", has_speakers=True, max_rows=max_rows)
-        state = json.loads(json.dumps(pack_.state))
-        packer.set_state(state)
-        first = pushed if state["place"] is None else state["place"]
-        followed = packs(packer, first)
-        # The states behind them too, so that a resumed run can be resumed.
-        assert [pack for _, pack in followed] == [pack for _, pack in whole[number + 1 :]]
+    packer = Packer(name="prompts", has_speakers=True)
+    first = [pack for row in rows[:60] for pack in packer.push(row)] + packer.flush()
+    assert [bool(pack.previous) for pack in first] == [False] + [True] * (len(first) - 1)
+    assert next(pack.previous for row in rows[60:120] for pack in packer.push(row)) == ()
 
 
 def test_a_table_gives_the_packs_that_a_stream_gives(train, labels):
@@ -175,9 +140,7 @@ def test_a_table_gives_the_packs_that_a_stream_gives(train, labels):
     packed = pack_rows(data, labels=labels)
     rows = (data.row(index) for index in range(90))
     streamed = list(pack(rows, Packer(name="prompts", has_speakers=True, labels=labels)))
-    assert [packed.read(number) for number in range(len(packed))] == [
-        dataclasses.replace(pack, state=None) for pack in streamed
-    ]
+    assert [packed.read(number) for number in range(len(packed))] == streamed
 
 
 def test_unknown_durations_are_measured_and_unreadable_rows_recorded(flawed):
