@@ -81,8 +81,8 @@ def run_command(command: str, arguments: Sequence[str]) -> int:
     if command == "distil" and switched_on("dry_run", arguments):
         command = "plan"
     module_name, config_name, function_name = COMMANDS[command]
+    _set_up_logging()  # first: libraries that say something while they are imported would set it up their way
     module = importlib.import_module(f"flax_distil.workflows.{module_name}")
-    _set_up_logging()
     try:
         config = read_flags(getattr(module, config_name), arguments, program=f"flax-distil {command}")
         if command == "distil" and config.dry_run:  # a file of flags may say so too
