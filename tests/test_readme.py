@@ -15,27 +15,28 @@ from flax_distil.cli.main import COMMANDS
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+GUIDES = [path.read_text(encoding="utf-8") for path in sorted((ROOT / "docs").glob("*.md"))]
 
 
-def fences(language: str) -> list[str]:
+def fences(language: str, text: str = README) -> list[str]:
     """Return the bodies of fenced blocks in a language, also of those inside a list."""
-    found = re.findall(rf"^( *)```{language}\n(.*?)^\1```$", README, re.MULTILINE | re.DOTALL)
+    found = re.findall(rf"^( *)```{language}\n(.*?)^\1```$", text, re.MULTILINE | re.DOTALL)
     return [textwrap.dedent(body) for _, body in found]
 
 
-def command_lines() -> list[list[str]]:
-    text = "\n".join(fences("sh")).replace("\\\n", " ")
+def command_lines(*texts: str) -> list[list[str]]:
+    text = "\n".join(body for text in texts or [README] for body in fences("sh", text)).replace("\\\n", " ")
     return [words for line in text.splitlines() if (words := shlex.split(line, comments=True))]
 
 
-def own_commands() -> list[tuple[str, list[str]]]:
+def own_commands(*texts: str) -> list[tuple[str, list[str]]]:
     """Return command and flags of every call of ``flax-distil`` or of a script beside it."""
     calls = []
-    for words in command_lines():
+    for words in command_lines(*texts):
         if words[0] == "flax-distil":
             of_one = words[1] in COMMANDS
             calls.append((words[1], words[2:]) if of_one else (" ".join(words[1:3]), words[3:]))
-        elif words[0] == "python":
+        elif words[0] == "python" and words[1] != "-m":
             script = (ROOT / words[1]).read_text(encoding="utf-8")
             calls.append((re.search(r'script\("([\w-]+)"\)', script)[1], words[2:]))
     return calls
@@ -46,7 +47,9 @@ def test_every_command_is_shown():
     assert {name for name in COMMANDS if f"| `{name}`" in README} == set(COMMANDS)
 
 
-@pytest.mark.parametrize(("command", "flags"), own_commands(), ids=lambda value: str(value)[:20])
+@pytest.mark.parametrize(
+    ("command", "flags"), own_commands(README, *GUIDES), ids=lambda value: str(value)[:20]
+)
 def test_every_command_line_parses(command, flags):
     module, config_name, _ = COMMANDS[command]
     config_class = getattr(importlib.import_module(f"flax_distil.workflows.{module}"), config_name)
