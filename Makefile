@@ -23,6 +23,8 @@ benchmark: $(VENV)/.installed
 	$(VENV)/bin/python -m benchmarks.data_pipeline --json outputs/benchmarks/data_pipeline.json
 	$(VENV)/bin/python -m benchmarks.data_pipeline --threads 1 --json outputs/benchmarks/data_pipeline_1.json
 	$(VENV)/bin/python -m benchmarks.pipeline_memory --json outputs/benchmarks/pipeline_memory.json
+	$(VENV)/bin/python -m benchmarks.stream_resume --json outputs/benchmarks/stream_resume.json
+	$(VENV)/bin/python -m benchmarks.cutting --json outputs/benchmarks/cutting.json
 
 lint: $(VENV)/.installed
 	$(VENV)/bin/ruff check .

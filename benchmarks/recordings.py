@@ -41,6 +41,15 @@ def short_noise(count: int, shards: int, folder: Path) -> list[Path]:
     return files
 
 
+def silence(count: int, shards: int, folder: Path) -> list[Path]:
+    """Return Parquet files of a tenth of a second of silence, ever again."""
+    files = [folder / f"silence-{shard}.parquet" for shard in range(shards)]
+    for file in files:
+        nothing = np.zeros(SAMPLING_RATE // 10, np.int16)
+        _write(file, ((nothing, f"Recording {number}.") for number in range(-(-count // shards))))
+    return files
+
+
 def _mixtures(count: int, seed: int) -> Iterator[tuple[np.ndarray, str]]:
     """Yield utterances of 10 to 30 s (as long as packing makes them) and their texts."""
     folder = REPOSITORY / "examples" / "asterisk_prompts" / "train"
