@@ -10,7 +10,15 @@ import pytest
 import soundfile
 import soxr
 
-from flax_distil.audio import AudioError, audio_duration, decode_audio, pad_or_trim, raw_format
+from flax_distil.audio import (
+    AudioError,
+    audio_duration,
+    decode_audio,
+    lasts_longer_than,
+    open_audio,
+    pad_or_trim,
+    raw_format,
+)
 from flax_distil.core import InputError
 
 PROMPTS = Path(__file__).parents[2] / "examples" / "asterisk_prompts"
@@ -99,6 +107,19 @@ def test_m4a_comes_back_aligned_with_its_tail(speech: np.ndarray, layout: str) -
     # AAC comes in frames of 1024 samples; the last is padded, never cut.
     assert 0 <= len(decoded) - len(speech) < 1024
     assert audio_duration(encoded) == pytest.approx(len(speech) / RATE, abs=1024 / RATE)
+
+
+@pytest.mark.parametrize(("container", "codec"), [("ipod", "aac"), ("adts", "aac"), ("g722", "g722")])
+def test_what_ffmpeg_reads_comes_in_blocks_as_well(speech: np.ndarray, container: str, codec: str) -> None:
+    encoded = muxed(np.tile(speech, 5), container, codec)
+    format = raw_format(f"a.{container}")
+    with open_audio(encoded, format=format) as blocks:
+        parts = list(blocks)
+    assert len(parts) > 1
+    np.testing.assert_array_equal(np.concatenate(parts), decode_audio(encoded, format=format))
+    seconds = audio_duration(encoded, format=format)
+    assert lasts_longer_than(seconds - 0.1, encoded, format=format)
+    assert not lasts_longer_than(seconds, encoded, format=format)
 
 
 def test_an_aac_stream_without_a_container_is_measured_by_decoding_it(speech: np.ndarray) -> None:
