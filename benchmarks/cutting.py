@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
+from benchmarks.machine import report
 from flax_distil.audio import SAMPLING_RATE, VoiceActivity, cut_segments, decode_audio, speech_segments
 
 PROMPTS = Path(__file__).parents[1] / "examples" / "asterisk_prompts" / "train"
@@ -42,6 +43,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--hours", type=float, default=1.0)
     parser.add_argument("--vad", choices=("energy", "silero"), default="energy")
+    parser.add_argument("--json", help="write the results here")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "recording.flac"
@@ -68,6 +70,7 @@ def main() -> None:
         "peak_before_mb": round(before),
     }
     print(json.dumps({"vad": args.vad, **figures}, indent=2))
+    report({"benchmark": "cutting", "arguments": vars(args), **figures}, args.json)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ from flax_distil.data.encoder_cache import EncoderStateCache
 from flax_distil.data.evaluation_pipeline import EvaluationPipeline
 from flax_distil.data.filters import FilterConfig, FilterResult, RowFilter, filter_rows
 from flax_distil.data.fingerprints import weights_fingerprint
-from flax_distil.data.joining import join_sources
 from flax_distil.data.labels import (
     LabelBuilder,
     LabelConfig,
@@ -19,13 +18,10 @@ from flax_distil.data.labels import (
 from flax_distil.data.packed_audio import DecodedPack, JoinedAudio, decode_pack, join_audio
 from flax_distil.data.packing import PackedData, PackedRows, Packer, PackingReport, measured, pack, pack_rows
 from flax_distil.data.pipeline_config import NeedsAudio, PipelineConfig
-from flax_distil.data.remote import read_bytes
-from flax_distil.data.retries import DEFAULT_POLICY, RetryPolicy, SourceError, SourceMissingError
-from flax_distil.data.rows import SpeechRow
-from flax_distil.data.samples import DurationLimits, Sample, SampleError, SampleReader
-from flax_distil.data.shards import Block, Cursor, Shard
-from flax_distil.data.skipped import SkippedSample, SkippedSamples
-from flax_distil.data.sources import (
+from flax_distil.data.reading.joining import join_sources
+from flax_distil.data.reading.remote import read_bytes
+from flax_distil.data.reading.retries import DEFAULT_POLICY, RetryPolicy, SourceError, SourceMissingError
+from flax_distil.data.reading.sources import (
     SourceSpec,
     load_source,
     load_sources,
@@ -33,6 +29,10 @@ from flax_distil.data.sources import (
     split_values,
     stream_sources,
 )
+from flax_distil.data.rows import SpeechRow
+from flax_distil.data.samples import DurationLimits, Sample, SampleError, SampleReader
+from flax_distil.data.shards import Block, Cursor, Shard
+from flax_distil.data.skipped import SkippedSample, SkippedSamples
 from flax_distil.data.speech_data import (
     DURATION_COLUMN,
     ID_COLUMN,

@@ -15,7 +15,7 @@ from flax_distil.audio import (
     perturb_speed,
 )
 from flax_distil.core import Float, InputError
-from flax_distil.data.retries import RetryPolicy
+from flax_distil.data.reading.retries import RetryPolicy
 from flax_distil.data.samples import AUDIO_ERRORS, Sample, SampleError, audio_failure, encoded_audio
 from flax_distil.data.skipped import SkippedSamples, skip
 from flax_distil.data.speech_data import SpeechData

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from flax_distil.core import InputError
 from flax_distil.data.batches import LABEL_BUCKETS, smallest_bucket
 from flax_distil.data.labels import LabelBuilder
-from flax_distil.data.retries import DEFAULT_POLICY, RetryPolicy
+from flax_distil.data.reading.retries import DEFAULT_POLICY, RetryPolicy
 from flax_distil.data.speech_data import SpeechData
 
 NeedsAudio = Callable[[int], bool]

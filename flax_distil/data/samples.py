@@ -16,8 +16,8 @@ from flax_distil.audio import (
 )
 from flax_distil.audio.decoding import TOO_LONG, UNREADABLE, LongAudioError
 from flax_distil.core import Float
-from flax_distil.data.remote import is_remote, read_bytes
-from flax_distil.data.retries import DEFAULT_POLICY, RetryPolicy, SourceMissingError
+from flax_distil.data.reading.remote import is_remote, read_bytes
+from flax_distil.data.reading.retries import DEFAULT_POLICY, RetryPolicy, SourceMissingError
 from flax_distil.data.rows import SpeechRow
 from flax_distil.data.speech_data import SpeechData
 

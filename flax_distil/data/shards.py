@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from flax_distil.core import InputError
-from flax_distil.data.retries import shown
+from flax_distil.data.reading.retries import shown
 
 if TYPE_CHECKING:
     import pyarrow

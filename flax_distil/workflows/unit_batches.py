@@ -31,7 +31,7 @@ from flax_distil.data import (
     read_bytes,
     stack_audio,
 )
-from flax_distil.data.remote import is_remote
+from flax_distil.data.reading.remote import is_remote
 from flax_distil.data.samples import decode_row
 from flax_distil.data.work_units import WorkUnit
 

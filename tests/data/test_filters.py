@@ -16,7 +16,7 @@ from flax_distil.data import (
     SpeechStream,
     filter_rows,
 )
-from flax_distil.data.parquet_shards import ParquetShard
+from flax_distil.data.reading.parquet_shards import ParquetShard
 from flax_distil.text import normaliser
 
 

@@ -26,7 +26,7 @@ from flax_distil.data import (
     pack_rows,
     speech_data,
 )
-from flax_distil.data.parquet_shards import ParquetShard
+from flax_distil.data.reading.parquet_shards import ParquetShard
 from flax_distil.text import normaliser
 
 CORPUS = Path(__file__).parents[2] / "examples" / "asterisk_prompts" / "validation"

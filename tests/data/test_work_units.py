@@ -9,7 +9,7 @@ import pytest
 
 from flax_distil.core import InputError
 from flax_distil.data import SpeechStream, work_units
-from flax_distil.data.parquet_shards import ParquetShard
+from flax_distil.data.reading.parquet_shards import ParquetShard
 from flax_distil.data.work_units import StreamUnits, TableUnits
 
 ROWS = 11

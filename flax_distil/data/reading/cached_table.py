@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flax_distil.core import InputError
-from flax_distil.data.pieces import Piece
-from flax_distil.data.remote import file_identity
-from flax_distil.data.retries import RetryPolicy
+from flax_distil.data.reading.pieces import Piece
+from flax_distil.data.reading.remote import file_identity
+from flax_distil.data.reading.retries import RetryPolicy
 from flax_distil.data.shards import Shard
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flax_distil.core import InputError
-from flax_distil.data.builder_sources import open_builder
-from flax_distil.data.file_sources import (
+from flax_distil.data.reading.builder_sources import open_builder
+from flax_distil.data.reading.file_sources import (
     AUDIO_SUFFIXES,
     METADATA_NAMES,
     SPLIT_WORDS,
@@ -20,8 +20,8 @@ from flax_distil.data.file_sources import (
     read_audio_folder,
     suffix_of,
 )
-from flax_distil.data.remote import expand, file_identity, has_pattern, is_remote, list_folder
-from flax_distil.data.retries import RetryPolicy, shown
+from flax_distil.data.reading.remote import expand, file_identity, has_pattern, is_remote, list_folder
+from flax_distil.data.reading.retries import RetryPolicy, shown
 
 if TYPE_CHECKING:
     import datasets

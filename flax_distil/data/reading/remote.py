@@ -10,8 +10,8 @@ from collections.abc import Iterable
 from typing import Any, cast
 
 from flax_distil.core import InputError
-from flax_distil.data.retries import DEFAULT_POLICY, RetryPolicy, SourceError, shown
-from flax_distil.data.transports import (
+from flax_distil.data.reading.retries import DEFAULT_POLICY, RetryPolicy, SourceError, shown
+from flax_distil.data.reading.transports import (
     NoRangesError,
     Part,
     ask,

@@ -8,19 +8,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flax_distil.core import InputError
-from flax_distil.data.builder_sources import open_builder, read_saved_folder, read_with_builder
-from flax_distil.data.cached_table import cached_table
-from flax_distil.data.file_sources import audio_files, read_audio_folder, suffix_of
-from flax_distil.data.first_rows import FirstRows
-from flax_distil.data.joining import join_sources
-from flax_distil.data.piece_shards import make_shards
-from flax_distil.data.pieces import KINDS, ROW_SUFFIXES, Piece, find_pieces, looks_like_path
-from flax_distil.data.remote import expand, has_pattern, is_remote
-from flax_distil.data.retries import DEFAULT_POLICY, RetryPolicy, shown
+from flax_distil.data.reading.builder_sources import open_builder, read_saved_folder, read_with_builder
+from flax_distil.data.reading.cached_table import cached_table
+from flax_distil.data.reading.file_sources import audio_files, read_audio_folder, suffix_of
+from flax_distil.data.reading.first_rows import FirstRows
+from flax_distil.data.reading.joining import join_sources
+from flax_distil.data.reading.piece_shards import make_shards
+from flax_distil.data.reading.pieces import KINDS, ROW_SUFFIXES, Piece, find_pieces, looks_like_path
+from flax_distil.data.reading.remote import expand, has_pattern, is_remote
+from flax_distil.data.reading.retries import DEFAULT_POLICY, RetryPolicy, shown
+from flax_distil.data.reading.splits import check_split_names, choose_split
+from flax_distil.data.reading.table_shards import TableShard
 from flax_distil.data.speech_data import SpeechData, require_columns
 from flax_distil.data.speech_stream import SpeechStream
-from flax_distil.data.splits import check_split_names, choose_split
-from flax_distil.data.table_shards import TableShard
 from flax_distil.data.tables import speech_data
 
 if TYPE_CHECKING:

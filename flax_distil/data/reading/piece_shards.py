@@ -7,14 +7,14 @@ from contextlib import closing
 from typing import TYPE_CHECKING
 
 from flax_distil.core import InputError
-from flax_distil.data.arrow_shards import ArrowShard
-from flax_distil.data.file_sources import read_manifest, suffix_of
-from flax_distil.data.parquet_shards import ParquetShard
-from flax_distil.data.pieces import KINDS, MANIFEST_SUFFIXES, Piece
-from flax_distil.data.retries import RetryPolicy, shown
+from flax_distil.data.reading.arrow_shards import ArrowShard
+from flax_distil.data.reading.file_sources import read_manifest, suffix_of
+from flax_distil.data.reading.parquet_shards import ParquetShard
+from flax_distil.data.reading.pieces import KINDS, MANIFEST_SUFFIXES, Piece
+from flax_distil.data.reading.retries import RetryPolicy, shown
+from flax_distil.data.reading.table_shards import TableShard
+from flax_distil.data.reading.tar_shards import TarShard
 from flax_distil.data.shards import Shard
-from flax_distil.data.table_shards import TableShard
-from flax_distil.data.tar_shards import TarShard
 
 if TYPE_CHECKING:
     import pyarrow

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flax_distil.core import InputError
-from flax_distil.data.file_sources import read_audio_folder
-from flax_distil.data.splits import check_split_names, choose_split
+from flax_distil.data.reading.file_sources import read_audio_folder
+from flax_distil.data.reading.splits import check_split_names, choose_split
 
 if TYPE_CHECKING:
     import datasets

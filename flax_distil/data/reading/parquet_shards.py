@@ -3,8 +3,8 @@
 from collections.abc import Generator
 from dataclasses import dataclass
 
-from flax_distil.data.remote import open_file
-from flax_distil.data.retries import DEFAULT_POLICY, RetryPolicy, SourceError
+from flax_distil.data.reading.remote import open_file
+from flax_distil.data.reading.retries import DEFAULT_POLICY, RetryPolicy, SourceError
 from flax_distil.data.shards import Block, Cursor, damaged, rows_per_block
 
 COLUMN_BUFFER_BYTES = 1 << 20
