@@ -5,10 +5,8 @@ Several processes share an order; each draws its own part, and no two the same s
 """
 
 import dataclasses
-import itertools
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, closing
 from typing import Any
 
 import grain
@@ -174,31 +172,45 @@ class StreamRows:
         return [int(shard) for shard in shards[self._shard_index :: self._shard_count]]
 
     def _read(self, place: State) -> Generator[tuple[State, list[SpeechRow | None]]]:
-        """Yield blocks, each with the place it was read from; ``[None]`` behind each epoch."""
+        """Yield blocks, each with the place it was read from; ``[None]`` behind each epoch.
+
+        The next block of every open shard is read meanwhile.
+        """
         epoch, opened = place["epoch"], place["opened"]
         waiting: list[tuple[int, Cursor | None]] = [(shard, cursor) for shard, cursor in place["waiting"]]
         readers: dict[int, Generator[tuple[SpeechData, Cursor | None]]] = {}
+        blocks: dict[int, Future[tuple[SpeechData, Cursor | None] | None]] = {}
         at_once = 1 if self._seed is None else OPEN_SHARDS
-        with ExitStack() as stack:
-            while True:
-                order = self._order(epoch)
-                while len(waiting) < at_once and opened < len(order):
-                    waiting.append((order[opened], None))
-                    opened += 1
-                here = {"epoch": epoch, "opened": opened, "waiting": [list(entry) for entry in waiting]}
-                if not waiting:
-                    yield here, [None]
-                    epoch, opened = epoch + 1, 0
-                    continue
-                shard, cursor = waiting.pop(0)
-                if shard not in readers:
-                    readers[shard] = stack.enter_context(closing(self._stream.blocks(shard, cursor)))
-                for data, after in itertools.islice(readers[shard], 1):  # none if the shard has no rows
-                    if after is not None:
+        with ThreadPoolExecutor(at_once, thread_name_prefix="shard") as threads:
+            try:
+                while True:
+                    order = self._order(epoch)
+                    while len(waiting) < at_once and opened < len(order):
+                        waiting.append((order[opened], None))
+                        opened += 1
+                    here = {"epoch": epoch, "opened": opened, "waiting": [list(entry) for entry in waiting]}
+                    if not waiting:
+                        yield here, [None]
+                        epoch, opened = epoch + 1, 0
+                        continue
+                    for shard, cursor in waiting:
+                        if shard not in readers:
+                            readers[shard] = self._stream.blocks(shard, cursor)
+                            blocks[shard] = threads.submit(next, readers[shard], None)
+                    shard, _ = waiting.pop(0)
+                    data, after = blocks.pop(shard).result() or (None, None)  # a shard may have no rows
+                    if after is None:
+                        readers.pop(shard).close()
+                    else:
                         waiting.append((shard, after))
-                    yield here, [*data.rows()]
-                if not any(shard == other for other, _ in waiting):
-                    readers.pop(shard).close()
+                        blocks[shard] = threads.submit(next, readers[shard], None)
+                    if data is not None:
+                        yield here, [*data.rows()]
+            finally:
+                for block in blocks.values():
+                    block.exception()  # a reader that runs cannot be closed
+                for reader in readers.values():
+                    reader.close()
 
 
 class NoSampleError(Exception):

@@ -14,7 +14,8 @@ from moto.server import ThreadedMotoServer
 
 from flax_distil.audio import decode_audio
 from flax_distil.core import InputError
-from flax_distil.data import RetryPolicy, SampleReader, SourceError, load_sources, stream_sources, transports
+from flax_distil.data import RetryPolicy, SampleReader, SourceError, load_sources, stream_sources
+from flax_distil.data.reading import transports
 from tests.data.stream_checks import all_rows
 
 QUICK = RetryPolicy(total_seconds=2.0, first_pause_seconds=0.05, largest_pause_seconds=0.1, read_seconds=5.0)

@@ -17,7 +17,8 @@ import pyarrow.parquet
 import pytest
 
 from flax_distil.core import InputError
-from flax_distil.data.reading import remote, shards
+from flax_distil.data import shards
+from flax_distil.data.reading import remote
 from flax_distil.data.reading.arrow_shards import ArrowShard
 from flax_distil.data.reading.parquet_shards import ParquetShard
 from flax_distil.data.reading.retries import RetryPolicy, SourceError
