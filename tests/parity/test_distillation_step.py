@@ -149,7 +149,7 @@ def as_our_tree(gradients: dict[str, torch.Tensor], folder: Path, like: Checkpoi
     [
         ("tiny_en", None, True, LossWeights()),
         ("tiny_en", None, False, LossWeights(mse=1.0)),
-        ("base", "en", True, LossWeights()),
+        pytest.param("base", "en", True, LossWeights(), marks=pytest.mark.slow),
     ],
     ids=["tiny.en", "tiny.en training its encoder with MSE", "base"],
 )

@@ -7,7 +7,7 @@ from flax_distil.weights import export_checkpoint, initialise_student
 from tests.parity.reference import Pair, our_tokens, their_tokens
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float16"])
+@pytest.mark.parametrize("dtype", [pytest.param("float32", marks=pytest.mark.slow), "float16"])
 def test_transformers_emits_the_tokens_of_the_student_we_exported(tiny_en, held_out, tmp_path, dtype):
     student = initialise_student(tiny_en.ours, decoder_layers=2)
     folder = export_checkpoint(
