@@ -25,7 +25,9 @@ def on_eight(tiny_en_dir):
             **os.environ,
             "JAX_PLATFORMS": "cpu",
             "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",  # compiling is the cost
-            "XLA_FLAGS": f"--xla_force_host_platform_device_count={DEVICES} --xla_cpu_use_fusion_emitters=false",
+            "XLA_FLAGS": " ".join(
+                [f"--xla_force_host_platform_device_count={DEVICES}", "--xla_cpu_use_fusion_emitters=false"]
+            ),
         },
         capture_output=True,
         text=True,

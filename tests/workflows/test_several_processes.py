@@ -27,7 +27,9 @@ def start(script: str, flags: dict[str, object], *, devices: int) -> subprocess.
             **os.environ,
             "JAX_PLATFORMS": "cpu",
             "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
-            "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices} --xla_cpu_use_fusion_emitters=false",
+            "XLA_FLAGS": " ".join(
+                [f"--xla_force_host_platform_device_count={devices}", "--xla_cpu_use_fusion_emitters=false"]
+            ),
             "PYTHONPATH": str(ROOT),
         },
         stdout=subprocess.PIPE,
