@@ -13,6 +13,13 @@ install_import_hook("flax_distil", "beartype.beartype")
 
 from tests.checkpoints import CHECKPOINTS, ensure_checkpoints  # noqa: E402 (after the hook)
 
+HEAVY = ("workflows", "parallel", "parity", "distillation", "cli", "planning")
+"""Folders whose files take minutes: they come first, so that no worker waits for another at the end."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.path.parent.name not in HEAVY)
+
 
 @pytest.fixture(scope="session")
 def tiny_en_dir() -> Path:

@@ -4,9 +4,6 @@ from collections.abc import Generator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
-from flax_distil.core import InputError
-from flax_distil.data.reading.retries import shown
-
 if TYPE_CHECKING:
     import pyarrow
 
@@ -28,14 +25,6 @@ def rows_per_block(rows: int, num_bytes: int) -> int:
         num_bytes: Their size in memory.
     """
     return max(1, min(BLOCK_ROWS, BLOCK_BYTES * rows // max(num_bytes, 1)))
-
-
-def damaged(path: str, reason: object) -> InputError:
-    """Return the error for a file that does not hold what its name promises."""
-    text = (str(reason).strip() or type(reason).__name__).splitlines()[0].rstrip(".")
-    return InputError(
-        f"cannot read {shown(path)!r}: it is damaged or cut short ({text}); fetch or write it again"
-    )
 
 
 @dataclass(frozen=True, kw_only=True)

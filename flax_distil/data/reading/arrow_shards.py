@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from flax_distil.core import InputError
 from flax_distil.data.reading.remote import is_remote, open_file
-from flax_distil.data.reading.retries import DEFAULT_POLICY, RetryPolicy, SourceError, shown
-from flax_distil.data.shards import Block, Cursor, damaged, rows_per_block
+from flax_distil.data.reading.retries import DEFAULT_POLICY, RetryPolicy, SourceError, damaged, shown
+from flax_distil.data.shards import Block, Cursor, rows_per_block
 
 if TYPE_CHECKING:
     import pyarrow

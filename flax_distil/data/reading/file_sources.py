@@ -16,9 +16,8 @@ from urllib.parse import quote
 
 from flax_distil.core import InputError
 from flax_distil.data.reading.remote import is_remote, open_file
-from flax_distil.data.reading.retries import DEFAULT_POLICY, RetryPolicy, shown
+from flax_distil.data.reading.retries import DEFAULT_POLICY, RetryPolicy, damaged, shown
 from flax_distil.data.reading.transports import protocol_of
-from flax_distil.data.shards import damaged
 from flax_distil.data.speech_data import DURATION_COLUMN
 
 if TYPE_CHECKING:

@@ -4,8 +4,8 @@ from collections.abc import Generator
 from dataclasses import dataclass
 
 from flax_distil.data.reading.remote import open_file
-from flax_distil.data.reading.retries import DEFAULT_POLICY, RetryPolicy, SourceError
-from flax_distil.data.shards import Block, Cursor, damaged, rows_per_block
+from flax_distil.data.reading.retries import DEFAULT_POLICY, RetryPolicy, SourceError, damaged
+from flax_distil.data.shards import Block, Cursor, rows_per_block
 
 COLUMN_BUFFER_BYTES = 1 << 20
 """Read-ahead within each column; without one, a row group would be in memory whole."""

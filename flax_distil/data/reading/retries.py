@@ -134,6 +134,14 @@ def shown(url: str) -> str:
     return url.partition("?")[0] if "://" in url else url
 
 
+def damaged(path: str, reason: object) -> InputError:
+    """Return the error for a file that does not hold what its name promises."""
+    text = (str(reason).strip() or type(reason).__name__).splitlines()[0].rstrip(".")
+    return InputError(
+        f"cannot read {shown(path)!r}: it is damaged or cut short ({text}); fetch or write it again"
+    )
+
+
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
     """Yield an error and what it was made from: file systems wrap those of their clients."""
     while error is not None:

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 from flax_distil.core import InputError
 from flax_distil.data.reading.file_sources import AUDIO_SUFFIXES
 from flax_distil.data.reading.remote import ByteFile, open_file
-from flax_distil.data.reading.retries import DEFAULT_POLICY, RetryPolicy, shown
-from flax_distil.data.shards import BLOCK_BYTES, BLOCK_ROWS, Block, Cursor, damaged
+from flax_distil.data.reading.retries import DEFAULT_POLICY, RetryPolicy, damaged, shown
+from flax_distil.data.shards import BLOCK_BYTES, BLOCK_ROWS, Block, Cursor
 from flax_distil.data.speech_data import ID_COLUMN
 
 if TYPE_CHECKING:
