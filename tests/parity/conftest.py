@@ -22,4 +22,4 @@ def held_out(prompts_dir) -> Recordings:
 
 @pytest.fixture(scope="session")
 def some_held_out(held_out) -> Recordings:
-    return held_out.of_all_lengths(16)
+    return held_out.of_all_lengths(8)

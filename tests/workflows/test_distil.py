@@ -3,7 +3,6 @@
 import json
 import shutil
 
-import jax
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
@@ -20,20 +19,9 @@ from tests.workflows.distil_toys import (
     write_teacher,
 )
 
+pytestmark = pytest.mark.usefixtures("quick_compilations")
+
 STEPS = 6
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick_compilations():
-    """Leave most optimisations out: toys run in no time, and compiling is their cost."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
-@pytest.fixture(scope="module")
-def teacher(tiny_en_dir, tmp_path_factory):
-    return write_teacher(tmp_path_factory.mktemp("teacher") / "toy.en", tiny_en_dir)
 
 
 @pytest.fixture(scope="module")

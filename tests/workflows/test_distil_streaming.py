@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import datasets
-import jax
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
@@ -14,22 +13,11 @@ from safetensors.numpy import load_file
 from flax_distil.data import SourceError
 from flax_distil.workflows.distil import DistilConfig, run_distillation
 from tests.data.flaky_http_server import Behaviour, serving
-from tests.workflows.distil_toys import observe, write_teacher
+from tests.workflows.distil_toys import observe
+
+pytestmark = pytest.mark.usefixtures("quick_compilations")
 
 STEPS = 10
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick_compilations():
-    """Leave most optimisations out: toys run in no time, and compiling is their cost."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
-@pytest.fixture(scope="module")
-def teacher(tiny_en_dir, tmp_path_factory):
-    return write_teacher(tmp_path_factory.mktemp("teacher") / "toy.en", tiny_en_dir)
 
 
 @pytest.fixture(scope="module")
