@@ -148,7 +148,7 @@ def as_our_tree(gradients: dict[str, torch.Tensor], folder: Path, like: Checkpoi
     ("name", "language", "frozen_encoder", "weights"),
     [
         ("tiny_en", None, True, LossWeights()),
-        ("tiny_en", None, False, LossWeights(mse=1.0)),
+        pytest.param("tiny_en", None, False, LossWeights(mse=1.0), marks=pytest.mark.slow),
         pytest.param("base", "en", True, LossWeights(), marks=pytest.mark.slow),
     ],
     ids=["tiny.en", "tiny.en training its encoder with MSE", "base"],
