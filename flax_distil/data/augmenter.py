@@ -2,13 +2,13 @@
 
 import dataclasses
 import functools
+import math
 
 import numpy as np
 
 from flax_distil.audio import (
     SAMPLING_RATE,
     AugmentationConfig,
-    decode_audio,
     draw_recorded_noise,
     draw_speed,
     mix_noise,
@@ -16,7 +16,7 @@ from flax_distil.audio import (
 )
 from flax_distil.core import Float, InputError
 from flax_distil.data.reading.retries import RetryPolicy
-from flax_distil.data.samples import AUDIO_ERRORS, Sample, SampleError, audio_failure, encoded_audio
+from flax_distil.data.samples import DurationLimits, Sample, SampleError, decode_row
 from flax_distil.data.skipped import SkippedSamples, skip
 from flax_distil.data.speech_data import SpeechData
 
@@ -98,11 +98,7 @@ class Augmenter:
         assert self._noise is not None
         row = self._noise.row(index)
         try:
-            source, format = encoded_audio(row.audio, self._policy)
-            try:
-                return decode_audio(source, format=format)
-            except AUDIO_ERRORS as error:
-                raise audio_failure(error) from error
+            return decode_row(row, DurationLimits(max_seconds=math.inf), policy=self._policy).samples_W
         except SampleError as error:
             skip(self._skipped, self._noise.name, row, error)
             return None

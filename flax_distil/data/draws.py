@@ -231,11 +231,11 @@ class _Window:
 class StreamDraws(DrawIterator):
     """Samples of a stream, made of windows of neighbouring rows and shuffled within them.
 
-    Attributes:
-        dropped: What the filters dropped in the first pass, up to the window at hand.
-
     The next window is read while this one is used; no audio is decoded. A position is where the
     window began and how many of its samples are gone, so a resumed run reads one window again.
+
+    Attributes:
+        dropped: What the filters dropped in the first pass, up to the window at hand.
 
     Args:
         source: Number of the data set.

@@ -16,6 +16,7 @@ import numpy as np
 from flax_distil.audio import CHUNK_SAMPLES, SAMPLING_RATE
 from flax_distil.core import Float
 from flax_distil.data.labels import LabelPart
+from flax_distil.data.reading.retries import DEFAULT_POLICY, RetryPolicy
 from flax_distil.data.rows import SpeechRow
 from flax_distil.data.samples import TOO_LONG, DurationLimits, Sample, SampleError, decode_row
 
@@ -86,7 +87,11 @@ class DecodedPack:
 
 
 def decode_pack(
-    rows: Sequence[SpeechRow], limits: DurationLimits, reject: Callable[[SpeechRow, SampleError], None]
+    rows: Sequence[SpeechRow],
+    limits: DurationLimits,
+    reject: Callable[[SpeechRow, SampleError], None],
+    *,
+    policy: RetryPolicy = DEFAULT_POLICY,
 ) -> DecodedPack | None:
     """Decode and join a pack.
 
@@ -97,6 +102,7 @@ def decode_pack(
         rows: In order, with audio; :attr:`PackedRows.rows`.
         limits: Which recordings are taken.
         reject: Told each row that is left out, and why.
+        policy: When to ask a server again for a recording.
 
     Returns:
         The sample, or None if no recording is left.
@@ -105,7 +111,7 @@ def decode_pack(
     steps = 0
     for row in rows:
         try:
-            samples_W = decode_row(row, limits).samples_W
+            samples_W = decode_row(row, limits, policy=policy).samples_W
             assert samples_W is not None
             after = steps + steps_of(len(samples_W))
             if after > MAX_STEPS:

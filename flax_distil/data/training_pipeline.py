@@ -112,7 +112,7 @@ class TrainingPipeline:
         if needs_audio is not None:
             (table,) = sources
             assert isinstance(table, TableSource)
-            self._reader = SampleReader(table.data, self._limits)
+            self._reader = SampleReader(table.data, self._limits, policy=config.policy)
         self._iterator = self._open()
 
     def __iter__(self) -> "TrainingPipeline":
@@ -265,7 +265,12 @@ class TrainingPipeline:
         random = sample_random(seed=self._seed, epoch=draw.epoch, sample_id=first.sample_id)
         try:
             if len(packed.rows) > 1:
-                joined = decode_pack(packed.rows, self._limits, partial(skip, self.skipped, source.name))
+                joined = decode_pack(
+                    packed.rows,
+                    self._limits,
+                    partial(skip, self.skipped, source.name),
+                    policy=self._config.policy,
+                )
                 if joined is None:
                     return None
                 made = self._augmenter(dataclasses.replace(joined.sample, index=draw.number), random)
@@ -274,7 +279,7 @@ class TrainingPipeline:
                 )
             else:
                 sample = (
-                    decode_row(first, self._limits)
+                    decode_row(first, self._limits, policy=self._config.policy)
                     if load_audio
                     else self._reader.read(draw.number, load_audio=False)
                 )

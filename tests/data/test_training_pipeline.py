@@ -9,17 +9,22 @@ from itertools import islice
 import numpy as np
 import pytest
 
+from flax_distil.audio import AugmentationConfig
 from flax_distil.core import InputError
 from flax_distil.data import (
     DurationLimits,
     LabelBuilder,
     LabelConfig,
     PipelineConfig,
+    RetryPolicy,
     SampleReader,
+    SourceError,
     TableSource,
     TrainingPipeline,
     load_source,
+    pack_rows,
 )
+from tests.data.flaky_http_server import Behaviour, serving
 
 CONFIG = PipelineConfig(batch_size=4, num_threads=2)
 ROWS = 11
@@ -242,3 +247,50 @@ def test_settings_that_cannot_work_are_refused(speech, opened):
         PipelineConfig(batch_size=0)
     with pytest.raises(InputError, match="longest label bucket"):
         opened(speech, PipelineConfig(batch_size=2, label_buckets=(32, 64)))
+
+
+def test_recorded_noise_is_mixed_in_and_noise_that_cannot_be_read_is_listed(speech, flawed, labels):
+    def batch(noise):
+        config = AugmentationConfig(recorded_noise_prob=1.0, noise_snr=(10.0, 10.0)) if noise else None
+        pipeline = TrainingPipeline(
+            [TableSource(data=speech, labels=labels)],
+            PipelineConfig(batch_size=ROWS, num_threads=0),
+            seed=0,
+            augmentation=config,
+            noise=noise,
+        )
+        try:
+            return next(pipeline), pipeline.skipped
+        finally:
+            pipeline.close()
+
+    clean, _ = batch(None)
+    noisy, skipped = batch(flawed.select([3, 0]))
+    assert clean["ids"] == noisy["ids"]
+    changed = (clean["samples_BW"] != noisy["samples_BW"]).any(axis=1)
+    assert 0 < changed.sum() < ROWS  # those that drew the broken recording stay clean
+    assert [sample.data_set for sample in skipped.samples()] == [flawed.name]
+
+
+@pytest.mark.parametrize("joined", [False, True])
+def test_recordings_at_addresses_are_asked_for_as_long_as_the_policy_says(
+    corpus_rows, labels, tmp_path, joined
+):
+    with serving(tmp_path, Behaviour(failing=1.0, faults=("500",))) as address:
+        rows = [
+            {"audio": f"{address}/{number}.flac", "text": row["text"], "duration": 1.0}
+            for number, row in enumerate(corpus_rows)
+        ]
+        path = tmp_path / "rows.jsonl"
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        data = load_source(str(path), text_column="text")
+        source = TableSource(
+            data=data, labels=labels, packs=pack_rows(data, labels=labels) if joined else None
+        )
+        config = PipelineConfig(batch_size=2, num_threads=1, policy=RetryPolicy(total_seconds=0.0))
+        pipeline = TrainingPipeline([source], config, seed=0)
+        try:
+            with pytest.raises(SourceError, match="500"):
+                next(pipeline)
+        finally:
+            pipeline.close()
