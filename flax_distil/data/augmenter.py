@@ -17,7 +17,7 @@ from flax_distil.audio import (
 from flax_distil.core import Float, InputError
 from flax_distil.data.reading.retries import RetryPolicy
 from flax_distil.data.samples import DurationLimits, Sample, SampleError, decode_row
-from flax_distil.data.skipped import SkippedSamples, skip
+from flax_distil.data.skipped import SkippedSamples
 from flax_distil.data.speech_data import SpeechData
 
 NOISES_HELD = 32
@@ -100,5 +100,5 @@ class Augmenter:
         try:
             return decode_row(row, DurationLimits(max_seconds=math.inf), policy=self._policy).samples_W
         except SampleError as error:
-            skip(self._skipped, self._noise.name, row, error)
+            self._skipped.reject(row, error, data_set=self._noise.name)
             return None

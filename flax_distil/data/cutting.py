@@ -54,7 +54,7 @@ def cut_rows(
             else:
                 yield from _pieces(row, detector, text_columns)
         except SampleError as error:
-            skipped.add(index=row.index, sample_id=row.sample_id, kind=error.kind, reason=error.reason)
+            skipped.reject(row, error)
 
 
 def _fits(row: SpeechRow) -> bool:

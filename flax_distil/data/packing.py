@@ -20,7 +20,7 @@ from flax_distil.data.labels import LabelBuilder
 from flax_distil.data.packed_audio import MAX_STEPS, STEPS_PER_SECOND
 from flax_distil.data.rows import SpeechRow
 from flax_distil.data.samples import SampleError, row_duration
-from flax_distil.data.skipped import SkippedSamples, skip
+from flax_distil.data.skipped import SkippedSamples
 from flax_distil.data.speech_data import SpeechData
 
 log = logging.getLogger(__name__)
@@ -286,6 +286,6 @@ def _measured_rows(data: SpeechData, skipped: SkippedSamples | None) -> Iterator
                 row = dataclasses.replace(row, duration_seconds=seconds)
         except SampleError as error:
             if skipped is not None:
-                skip(skipped, data.name, row, error)
+                skipped.reject(row, error, data_set=data.name)
             continue
         yield row

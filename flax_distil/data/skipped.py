@@ -79,6 +79,12 @@ class SkippedSamples:
             else:
                 self._forgotten.setdefault(data_set, Counter())[kind] += 1
 
+    def reject(self, row: SpeechRow, error: SampleError, *, data_set: str = "") -> None:
+        """Record a row that is left out, and why."""
+        self.add(
+            data_set=data_set, index=row.index, sample_id=row.sample_id, kind=error.kind, reason=error.reason
+        )
+
     def samples(self) -> list[SkippedSample]:
         """Return what was skipped so far and is remembered, in order of data set and row number."""
         with self._lock:
@@ -123,8 +129,3 @@ def _listed(counts: Counter[str]) -> str:
     # Not in the order of arrival, which threads decide.
     ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
     return ", ".join(f"{count} {kind}" for kind, count in ordered)
-
-
-def skip(skipped: SkippedSamples, name: str, row: SpeechRow, error: SampleError) -> None:
-    """Record a row that is left out, and why."""
-    skipped.add(data_set=name, index=row.index, sample_id=row.sample_id, kind=error.kind, reason=error.reason)

@@ -22,7 +22,7 @@ from flax_distil.data.samples import (
     encoded_audio,
 )
 from flax_distil.data.skipped import SkippedSamples
-from flax_distil.data.training_sources import StreamSource, TableSource, TrainingSource, skip
+from flax_distil.data.training_sources import StreamSource, TableSource, TrainingSource
 
 SPEAKERS_LISTED = 100
 """Most speakers whose hours a report lists."""
@@ -202,7 +202,7 @@ def _checked(row: SpeechRow, name: str, limits: DurationLimits, skipped: Skipped
         row = measured(row)
         limits.check(row.duration_seconds or 0.0)
     except SampleError as error:
-        skip(skipped, name, row, error)
+        skipped.reject(row, error, data_set=name)
         return None
     return dataclasses.replace(row, audio=None)
 

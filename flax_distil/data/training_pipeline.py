@@ -33,7 +33,7 @@ from flax_distil.data.packing import PackedRows
 from flax_distil.data.parallel_map import ParallelMap
 from flax_distil.data.pipeline_config import NeedsAudio, PipelineConfig
 from flax_distil.data.samples import DurationLimits, SampleError, SampleReader, decode_row
-from flax_distil.data.skipped import SkippedSamples, skip
+from flax_distil.data.skipped import SkippedSamples
 from flax_distil.data.speech_data import SpeechData
 from flax_distil.data.training_sources import StreamSource, TableSource, TrainingSource
 
@@ -268,7 +268,7 @@ class TrainingPipeline:
                 joined = decode_pack(
                     packed.rows,
                     self._limits,
-                    partial(skip, self.skipped, source.name),
+                    partial(self.skipped.reject, data_set=source.name),
                     policy=self._config.policy,
                 )
                 if joined is None:
@@ -288,7 +288,7 @@ class TrainingPipeline:
                     first.label, previous=packed.previous, random=random, speed=made.speed
                 )
         except SampleError as error:
-            skip(self.skipped, source.name, first, error)
+            self.skipped.reject(first, error, data_set=source.name)
             return None
         return LabelledSample(
             sample=made.sample, label=label, source=draw.source, epoch=draw.epoch, seed=made.seed

@@ -11,7 +11,7 @@ from flax_distil.data.labels import LabelBuilder
 from flax_distil.data.packing import PackedData, PackedRows, Packer, measured, pack
 from flax_distil.data.rows import SpeechRow
 from flax_distil.data.samples import SampleError
-from flax_distil.data.skipped import SkippedSamples, skip
+from flax_distil.data.skipped import SkippedSamples
 from flax_distil.data.speech_data import SpeechData
 from flax_distil.data.speech_stream import SpeechStream
 
@@ -140,7 +140,7 @@ class StreamSource:
             try:
                 yield measured(row)
             except SampleError as error:
-                skip(skipped, self.name, row, error)
+                skipped.reject(row, error, data_set=self.name)
 
 
 TrainingSource = TableSource | StreamSource

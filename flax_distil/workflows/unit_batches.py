@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import io
 import queue
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -12,9 +11,9 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
-import soundfile
 
-from flax_distil.audio import SAMPLING_RATE, VoiceActivity
+from flax_distil.audio import VoiceActivity
+from flax_distil.audio.segmentation import flac_bytes
 from flax_distil.core import Float
 from flax_distil.data import (
     DurationLimits,
@@ -147,7 +146,7 @@ class UnitReader:
             try:
                 rows.append(measured(row))
             except SampleError as error:
-                _record(skipped, row, error)
+                skipped.reject(row, error)
         if not self._concatenate:
             return [(row,) for row in rows]
         has_speakers = data.speaker_column is not None
@@ -187,7 +186,7 @@ def _recording(
 ) -> tuple[Recording, Float[np.ndarray, " W"]] | None:
     limits = DurationLimits()
     if len(rows) > 1:
-        decoded = decode_pack(rows, limits, lambda row, error: _record(skipped, row, error))
+        decoded = decode_pack(rows, limits, lambda row, error: skipped.reject(row, error))
         if decoded is None:
             return None
         sample = decoded.sample
@@ -197,21 +196,19 @@ def _recording(
         try:
             sample = decode_row(first, limits)
         except SampleError as error:
-            _record(skipped, first, error)
+            skipped.reject(first, error)
             return None
     assert sample.samples_W is not None
     recording = Recording(
         order=order,
         row=first,
         reference=sample.reference,
-        audio=_embedded(first.audio) if len(rows) == 1 else {"bytes": _flac(sample.samples_W), "path": None},
+        audio=_embedded(first.audio)
+        if len(rows) == 1
+        else {"bytes": flac_bytes(sample.samples_W), "path": None},
         seconds=sample.duration_seconds,
     )
     return recording, sample.samples_W
-
-
-def _record(skipped: SkippedSamples, row: SpeechRow, error: SampleError) -> None:
-    skipped.add(index=row.index, sample_id=row.sample_id, kind=error.kind, reason=error.reason)
 
 
 def _embedded(audio: Mapping[str, Any] | None) -> Mapping[str, Any]:
@@ -220,12 +217,6 @@ def _embedded(audio: Mapping[str, Any] | None) -> Mapping[str, Any]:
     path = audio["path"]
     data = Path(path).read_bytes() if audio["bytes"] is None else audio["bytes"]
     return {"bytes": data, "path": Path(path).name if path else None}
-
-
-def _flac(samples_W: Float[np.ndarray, " W"]) -> bytes:
-    file = io.BytesIO()
-    soundfile.write(file, samples_W, SAMPLING_RATE, format="FLAC", subtype="PCM_16")
-    return file.getvalue()
 
 
 def _groups(items: Iterable[T], size: int) -> Iterator[list[T]]:
