@@ -43,17 +43,17 @@ def our_transcriber(args: argparse.Namespace, recordings: list[Any]) -> Transcri
     from flax_distil.audio import pad_or_trim
     from flax_distil.model import ComputeOptions
     from flax_distil.text import GenerationSettings, WhisperTokenizer
-    from flax_distil.transcription import ShortFormTranscriber, TranscriptionOptions
+    from flax_distil.transcription import ShortFormTranscriber, TranscriptionOptions, WindowDecoder
     from flax_distil.weights import load_checkpoint
 
     folder = checkpoint_folder(args.model)
     checkpoint, tokenizer = load_checkpoint(folder), WhisperTokenizer.from_pretrained(folder)
-    transcriber = ShortFormTranscriber(
+    transcriber = ShortFormTranscriber(WindowDecoder(
         checkpoint.config, checkpoint.params, tokenizer,
         GenerationSettings.from_folder(folder, tokenizer.special),
         options=TranscriptionOptions(language="en" if tokenizer.special.is_multilingual else None),
         compute=ComputeOptions(),
-    )  # fmt: skip
+    ))  # fmt: skip
 
     def run() -> list[list[int]]:
         batches = [np.stack([pad_or_trim(x) for x in part]) for part in in_batches(recordings, args.batch)]

@@ -1,14 +1,16 @@
 """From encoder states to tokens: what may be emitted, and the search for it."""
 
-from flax_distil.generation.greedy import GreedyResult, greedy_search
 from flax_distil.generation.language import language_probabilities
+from flax_distil.generation.result import SearchResult
 from flax_distil.generation.rules import DecodingRules, EmittedContext, apply_rules
+from flax_distil.generation.search import SearchOptions, search
 
 __all__ = [
     "DecodingRules",
     "EmittedContext",
-    "GreedyResult",
+    "SearchOptions",
+    "SearchResult",
     "apply_rules",
-    "greedy_search",
     "language_probabilities",
+    "search",
 ]

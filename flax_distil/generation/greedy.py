@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from flax_distil.core import Array, Bool, Float, Int
+from flax_distil.generation.result import SearchResult
 from flax_distil.generation.rules import DecodingRules, EmittedContext, apply_rules
 from flax_distil.model import Decoder, DecoderCache
 
@@ -16,27 +17,6 @@ FIRST_SLOTS = 128
 
 Every step reads the whole cache; the few rows that say more go on with a full one.
 """
-
-
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class GreedyResult:
-    """What a search returns, on the device.
-
-    Attributes:
-        tokens_BT: emitted tokens without the prompt, padded with end-of-text.
-        logprobs_BT: natural logarithm of each token's probability after the rules, the
-            end-of-text token's included where it was emitted; 0 on padding.
-        length_B: emitted tokens, end-of-text left out.
-        avg_logprob_B: sum of ``logprobs_BT`` over ``length_B + 1`` (as OpenAI's code counts).
-        no_speech_prob_B: probability of ``<|nospeech|>`` right after ``<|startoftranscript|>``.
-    """
-
-    tokens_BT: Int[Array, "B T"]
-    logprobs_BT: Float[Array, "B T"]
-    length_B: Int[Array, " B"]
-    avg_logprob_B: Float[Array, " B"]
-    no_speech_prob_B: Float[Array, " B"]
 
 
 @jax.tree_util.register_dataclass
@@ -62,7 +42,7 @@ def greedy_search(
     rules: DecodingRules,
     max_new_tokens: int,
     limit_B: Int[Array, " B"] | None = None,
-) -> GreedyResult:
+) -> SearchResult:
     """Emit the most likely allowed token of every row until all rows have ended.
 
     Args:
@@ -72,21 +52,20 @@ def greedy_search(
             ``<|startoftranscript|>``.
         prompt_length_B: tokens of each prompt; rows may differ.
         rules: static.
-        max_new_tokens: static; P + max_new_tokens ≤ ``max_target_positions``.
-        limit_B: smaller limits of single rows, known only at run time.
+        max_new_tokens: static; a row ends earlier where its prompt leaves less room in
+            ``max_target_positions``.
+        limit_B: smaller limits of single rows, known only at run time; a row of limit 0 is idle.
 
     Raises:
-        ValueError: if prompt and new tokens do not fit the model's positions.
+        ValueError: if the padded prompts leave no position for a token.
     """
     rows, prompt_slots = prompt_BP.shape
-    slots = prompt_slots + max_new_tokens
-    if slots > decoder.config.max_target_positions:
-        raise ValueError(
-            f"{prompt_slots} prompt tokens and {max_new_tokens} new ones exceed the model's "
-            f"{decoder.config.max_target_positions} positions"
-        )
-    if limit_B is None:
-        limit_B = jnp.full(rows, max_new_tokens, jnp.int32)
+    positions = decoder.config.max_target_positions
+    if prompt_slots >= positions:
+        raise ValueError(f"{prompt_slots} prompt tokens leave none of the model's {positions} positions")
+    slots = min(positions, prompt_slots + max_new_tokens)
+    room_B = jnp.minimum(positions - prompt_length_B, max_new_tokens)
+    limit_B = room_B if limit_B is None else jnp.minimum(limit_B, room_B)
     special, layers = rules.special, decoder.unrolled()
     few_slots = min(slots, max(FIRST_SLOTS, prompt_slots + 1))
     cache = decoder.init_cache(states_BSD, few_slots)
@@ -101,13 +80,13 @@ def greedy_search(
         context=EmittedContext.empty(rows),
         tokens_BT=jnp.full((rows, max_new_tokens), special.eot, jnp.int32),
         logprobs_BT=jnp.zeros((rows, max_new_tokens), jnp.float32),
-        done_B=jnp.zeros(rows, bool),
+        done_B=limit_B < 1,
     )
 
     def search_up_to(slots: int, search: _Search) -> _Search:
         """Emit until all rows have ended or a cache of so many slots is full."""
         return jax.lax.while_loop(
-            lambda search: (search.context.count < slots - prompt_slots) & ~search.done_B.all(),
+            lambda search: _goes_on(search, slots),
             functools.partial(_emit, decoder, layers, rules, limit_B),
             search,
         )
@@ -116,13 +95,19 @@ def greedy_search(
     if slots > few_slots:
         final = search_up_to(slots, dataclasses.replace(final, cache=final.cache.with_slots(slots)))
     length_B = (final.tokens_BT != special.eot).sum(axis=1)
-    return GreedyResult(
+    return SearchResult(
         tokens_BT=final.tokens_BT,
         logprobs_BT=final.logprobs_BT,
         length_B=length_B,
         avg_logprob_B=final.logprobs_BT.sum(axis=1) / (length_B + 1),
         no_speech_prob_B=jax.nn.softmax(logits_B2V[:, 0])[:, special.no_speech],
     )
+
+
+def _goes_on(search: _Search, slots: int) -> Bool[Array, ""]:
+    """Say whether a row has not ended, and the cache has room for the next token of every such row."""
+    furthest = jnp.where(search.done_B, -1, search.offset_B).max()
+    return (furthest >= 0) & (furthest < slots)
 
 
 def _emit(
@@ -140,7 +125,7 @@ def _emit(
     return _Search(
         logits_BV=decoder.logits(hidden_B1D)[:, 0],
         cache=cache,
-        offset_B=search.offset_B + 1,
+        offset_B=search.offset_B + ~search.done_B,
         context=search.context.followed_by(token_B, rules.special.timestamp_begin),
         tokens_BT=search.tokens_BT.at[:, column].set(token_B),
         logprobs_BT=search.logprobs_BT.at[:, column].set(logprob_B),

@@ -1,6 +1,31 @@
 """From recordings to transcripts."""
 
-from flax_distil.transcription.results import Transcript, TranscriptionOptions
-from flax_distil.transcription.short_form import DispatchedBatch, ShortFormTranscriber, search_program
+from flax_distil.transcription.fallback import failed, is_silence
+from flax_distil.transcription.options import FALLBACK_TEMPERATURES, TranscriptionOptions
+from flax_distil.transcription.prompts import Prompts
+from flax_distil.transcription.results import TranscribedSegment, Transcript, Word, window_transcript
+from flax_distil.transcription.short_form import DispatchedBatch, ShortFormTranscriber
+from flax_distil.transcription.window_decoder import (
+    WindowDecoder,
+    WindowRequest,
+    WindowResult,
+    search_program,
+)
 
-__all__ = ["DispatchedBatch", "ShortFormTranscriber", "Transcript", "TranscriptionOptions", "search_program"]
+__all__ = [
+    "FALLBACK_TEMPERATURES",
+    "DispatchedBatch",
+    "Prompts",
+    "ShortFormTranscriber",
+    "TranscribedSegment",
+    "Transcript",
+    "TranscriptionOptions",
+    "WindowDecoder",
+    "WindowRequest",
+    "WindowResult",
+    "Word",
+    "failed",
+    "is_silence",
+    "search_program",
+    "window_transcript",
+]

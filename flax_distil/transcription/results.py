@@ -1,37 +1,52 @@
 """What a transcription is."""
 
 import dataclasses
+from collections.abc import Mapping
 
-from flax_distil.core import InputError
-from flax_distil.text import resolve_language
+from flax_distil.text import WhisperTokenizer, split_segments
+from flax_distil.transcription.window_decoder import WindowResult
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class TranscriptionOptions:
-    """What to transcribe into.
+class Word:
+    """A word and its place.
 
     Attributes:
-        language: spoken language by name or code; None detects it (multilingual models).
-        task: "transcribe", or "translate" into English.
-        return_timestamps: emit timestamps of segments.
-        max_new_tokens: at most this many tokens per recording; None for the checkpoint's ``max_length``.
-
-    Raises:
-        InputError: if the task or the language is unknown.
+        text: with the space before it and the punctuation around it.
+        start: seconds from the beginning of the recording.
+        end: likewise.
+        probability: mean of its tokens' probabilities, from 0 to 1.
     """
 
-    language: str | None = None
-    task: str = "transcribe"
-    return_timestamps: bool = False
-    max_new_tokens: int | None = None
+    text: str
+    start: float
+    end: float
+    probability: float
 
-    def __post_init__(self) -> None:
-        if self.task not in ("transcribe", "translate"):
-            raise InputError(f"task {self.task!r} is unknown: expected transcribe or translate")
-        if self.language is not None:
-            object.__setattr__(self, "language", resolve_language(self.language))
-        if self.max_new_tokens is not None and self.max_new_tokens < 1:
-            raise InputError(f"max_new_tokens {self.max_new_tokens} is below 1")
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TranscribedSegment:
+    """A stretch of a recording between two timestamps.
+
+    Attributes:
+        start: seconds from the beginning of the recording.
+        end: likewise; None if the text runs beyond the last timestamp of a window.
+        text: without special tokens, with the space it begins with.
+        tokens: ids of text.
+        avg_logprob: of the window it came from.
+        no_speech_prob: likewise.
+        temperature: likewise.
+        words: the times of its words, None where they were not asked for.
+    """
+
+    start: float
+    end: float | None
+    text: str
+    tokens: tuple[int, ...]
+    avg_logprob: float
+    no_speech_prob: float
+    temperature: float
+    words: tuple[Word, ...] | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -47,6 +62,9 @@ class Transcript:
         avg_logprob: their sum over the number of tokens plus one.
         no_speech_prob: probability that nothing is spoken, from 0 to 1.
         language: code of the language given or detected; "en" for English-only models.
+        language_probabilities: of each language, where it was detected.
+        temperature: at which the tokens were found.
+        segments: between timestamps, where those were asked for.
     """
 
     text: str
@@ -56,3 +74,43 @@ class Transcript:
     avg_logprob: float
     no_speech_prob: float
     language: str
+    language_probabilities: Mapping[str, float] | None = None
+    temperature: float = 0.0
+    segments: tuple[TranscribedSegment, ...] = ()
+
+
+def window_transcript(
+    result: WindowResult,
+    tokenizer: WhisperTokenizer,
+    *,
+    language: str,
+    language_probabilities: Mapping[str, float] | None = None,
+    with_timestamps: bool,
+) -> Transcript:
+    """Return the transcript of a recording that is one window."""
+    segments = split_segments(result.tokens, tokenizer.special) if with_timestamps else []
+    return Transcript(
+        text=tokenizer.decode(result.tokens).strip(),
+        text_with_timestamps=tokenizer.decode(result.tokens, with_timestamps=True)
+        if with_timestamps
+        else None,
+        tokens=list(result.tokens),
+        token_logprobs=list(result.token_logprobs),
+        avg_logprob=result.avg_logprob,
+        no_speech_prob=result.no_speech_prob,
+        language=language,
+        language_probabilities=language_probabilities,
+        temperature=result.temperature,
+        segments=tuple(
+            TranscribedSegment(
+                start=segment.start or 0.0,
+                end=segment.end,
+                text=tokenizer.decode(segment.tokens),
+                tokens=segment.tokens,
+                avg_logprob=result.avg_logprob,
+                no_speech_prob=result.no_speech_prob,
+                temperature=result.temperature,
+            )
+            for segment in segments
+        ),
+    )

@@ -6,7 +6,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
@@ -17,18 +16,13 @@ from flax_distil.data import (
     PipelineConfig,
     SkippedSamples,
     SpeechData,
-    weights_fingerprint,
 )
 from flax_distil.data.samples import TOO_LONG
 from flax_distil.metrics import Throughput
-from flax_distil.model import whisper_shapes
 from flax_distil.parallel import Runner, gather_objects
-from flax_distil.text import Normaliser, normaliser
 from flax_distil.transcription import DispatchedBatch, ShortFormTranscriber, Transcript
-from flax_distil.weights import load_checkpoint
-from flax_distil.workflows.host_weights import load_on_host
-from flax_distil.workflows.tokenizer import read_tokenizer
 from flax_distil.workflows.transcription_config import TranscriptionConfig
+from flax_distil.workflows.transcription_model import TranscriptionModel
 
 T = TypeVar("T")
 
@@ -63,7 +57,6 @@ class BatchTranscriber:
     whatever does not fit is known before anything large is read.
 
     Attributes:
-        parameters: numbers in the weights; 0 before :meth:`load`.
         is_multilingual: whether prompts name a language.
         normalise: how transcripts are compared with references.
     """
@@ -75,16 +68,18 @@ class BatchTranscriber:
             InputError: if there is no such checkpoint, or the options do not fit it.
         """
         self._config, self._runner = config, runner
-        described = load_checkpoint(config.model_name_or_path, config_only=True)
-        self._shape = described.config
-        self._tokenizer, self._settings = read_tokenizer(described.files)
-        self.parameters = 0
-        self.is_multilingual = self._tokenizer.special.is_multilingual
-        self.normalise = self._normaliser()
+        self._model = TranscriptionModel(
+            config.model_name_or_path, runner, options=config.options, compute=config.compute
+        )
+        self.is_multilingual = self._model.is_multilingual
+        self.normalise = self._model.normalise
         self._compiled: set[int] = set()
-        self._params: dict[str, Any] = {}
         self._loaded: ShortFormTranscriber | None = None
-        self._transcriber({})  # it checks the options, and touches no weights before the first batch
+
+    @property
+    def parameters(self) -> int:
+        """Numbers in the weights; 0 before :meth:`load`."""
+        return self._model.parameters
 
     def load(self) -> ShortFormTranscriber:
         """Read the weights onto the devices, unless they are there, and return the transcriber.
@@ -93,18 +88,12 @@ class BatchTranscriber:
             InputError: if tensors are missing, unexpected or misshapen.
         """
         if self._loaded is None:
-            dtype = jnp.dtype(self._config.dtype)
-            checkpoint = load_on_host(self._config.model_name_or_path, dtype=dtype)
-            self.parameters = sum(leaf.size for leaf in jax.tree.leaves(checkpoint.params))
-            specs = self._runner.weight_specs(whisper_shapes(self._shape))
-            self._params = self._runner.put(checkpoint.params, specs)
-            self._loaded = self._transcriber(self._params)
+            self._loaded = ShortFormTranscriber(self._model.load())
         return self._loaded
 
     def fingerprint(self) -> str:
         """Return a digest of the weights, which are read if they were not."""
-        self.load()
-        return weights_fingerprint(self._runner.fetch(self._params))
+        return self._model.fingerprint()
 
     def warm_up(self, batch_size: int) -> float:
         """Compile for batches of this size, unless that was done, and return the seconds it took."""
@@ -169,22 +158,6 @@ class BatchTranscriber:
             ),
             skipped=skipped,
         )
-
-    def _transcriber(self, params: dict[str, Any]) -> ShortFormTranscriber:
-        return ShortFormTranscriber(
-            self._shape,
-            params,
-            self._tokenizer,
-            self._settings,
-            options=self._config.options,
-            compute=self._config.compute,
-            runner=self._runner,
-        )
-
-    def _normaliser(self) -> Normaliser:
-        if self._config.task == "translate" or not self.is_multilingual:
-            return normaliser("en")
-        return normaliser(self._config.language)
 
 
 def transcribe_batches(

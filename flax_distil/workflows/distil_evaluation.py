@@ -11,7 +11,7 @@ from flax_distil.distillation import TokenLossSums
 from flax_distil.metrics import ErrorCounts, word_errors
 from flax_distil.parallel import Runner, gather_objects
 from flax_distil.text import GenerationSettings, WhisperTokenizer
-from flax_distil.transcription import ShortFormTranscriber, TranscriptionOptions
+from flax_distil.transcription import ShortFormTranscriber, TranscriptionOptions, WindowDecoder
 from flax_distil.workflows.distil_config import DistilConfig
 from flax_distil.workflows.distil_data import LABEL_ARRAYS, DistilData, EvaluationSet
 from flax_distil.workflows.distil_models import DistilModels
@@ -85,17 +85,19 @@ class StudentEvaluator:
 
     def _transcriber(self, chosen: EvaluationSet, params: Params) -> ShortFormTranscriber:
         return ShortFormTranscriber(
-            self._models.student.config,
-            merge(params, self._models.frozen),
-            self._tokenizer,
-            self._settings,
-            options=TranscriptionOptions(
-                language=chosen.language,
-                task=chosen.task,
-                max_new_tokens=self._config.generation_max_length,
-            ),
-            compute=self._config.compute,
-            runner=self._runner,
+            WindowDecoder(
+                self._models.student.config,
+                merge(params, self._models.frozen),
+                self._tokenizer,
+                self._settings,
+                options=TranscriptionOptions(
+                    language=chosen.language,
+                    task=chosen.task,
+                    max_new_tokens=self._config.generation_max_length,
+                ),
+                compute=self._config.compute,
+                runner=self._runner,
+            )
         )
 
     def _run_batch(self, batch: dict[str, Any], params: Params, transcriber: ShortFormTranscriber) -> tuple:

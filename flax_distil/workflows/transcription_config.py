@@ -4,6 +4,7 @@ import dataclasses
 from typing import Any
 
 from flax_distil.core import InputError
+from flax_distil.generation import SearchOptions
 from flax_distil.model import ComputeOptions
 from flax_distil.transcription import TranscriptionOptions
 from flax_distil.workflows.parallel_config import ParallelConfig
@@ -18,7 +19,19 @@ class TranscriptionConfig(ParallelConfig):
         language: Language of the speech, name or code; by default multilingual models detect it.
         task: transcribe, or translate into English.
         return_timestamps: Add timestamps of segments.
-        generation_max_length: Most tokens per recording; by default the checkpoint's max_length.
+        generation_max_length: Most tokens per window of 30 s; by default the checkpoint's max_length.
+        num_beams: Beams of the search at temperature 0; 1 takes the likeliest token.
+        length_penalty: Rank beams by ((5 + length) / 6) to this power; by default by their length.
+        patience: Wait for num_beams times as many finished beams.
+        temperatures: Tried in turn while a window fails a threshold; by default 0, which draws nothing.
+        top_k: At a temperature, draw from this many likeliest tokens.
+        top_p: At a temperature, draw from the fewest tokens whose probabilities add to this.
+        seed: What draws depend on.
+        compression_ratio_threshold: A window whose tokens compress better fails; 1.35 is usual.
+        logprob_threshold: A window of lower average log-probability fails; -1 is usual.
+        no_speech_threshold: A window fails not, and is silent, if that is likelier than this; 0.6 is usual.
+        prompt: Text that might have come before: its spelling and style are followed.
+        prefix: How every transcript begins; it is not part of the result.
         dtype: What the model computes in: float32, bfloat16 or float16.
         per_device_eval_batch_size: Recordings per device.
     """
@@ -28,6 +41,18 @@ class TranscriptionConfig(ParallelConfig):
     task: str = "transcribe"
     return_timestamps: bool = False
     generation_max_length: int | None = None
+    num_beams: int = 1
+    length_penalty: float | None = None
+    patience: float = 1.0
+    temperatures: list[float] | None = None
+    top_k: int | None = None
+    top_p: float | None = None
+    seed: int = 0
+    compression_ratio_threshold: float | None = None
+    logprob_threshold: float | None = None
+    no_speech_threshold: float | None = None
+    prompt: str | None = None
+    prefix: str | None = None
     dtype: str = "float32"
     per_device_eval_batch_size: int = 16
 
@@ -43,6 +68,20 @@ class TranscriptionConfig(ParallelConfig):
             task=self.task,
             return_timestamps=self.return_timestamps,
             max_new_tokens=self.generation_max_length,
+            search=SearchOptions(
+                num_beams=self.num_beams,
+                length_penalty=self.length_penalty,
+                patience=self.patience,
+                top_k=self.top_k,
+                top_p=self.top_p,
+            ),
+            temperature=tuple(self.temperatures or [0.0]),
+            seed=self.seed,
+            compression_ratio_threshold=self.compression_ratio_threshold,
+            logprob_threshold=self.logprob_threshold,
+            no_speech_threshold=self.no_speech_threshold,
+            prompt=self.prompt,
+            prefix=self.prefix,
         )
 
     @property

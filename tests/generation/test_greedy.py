@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from flax_distil.generation import DecodingRules, GreedyResult, greedy, greedy_search
+from flax_distil.generation import DecodingRules, SearchResult, greedy
+from flax_distil.generation.greedy import greedy_search
 from flax_distil.model import DecoderCache, bind_decoder
 from tests.generation.reference import log_softmax, ruled
 from tests.model.programs import SCAN, compiled, decoding
@@ -26,7 +27,7 @@ class Task:
     prompts: list[list[int]]
     padded: jax.Array
     lengths: jax.Array
-    search: Callable[..., GreedyResult]
+    search: Callable[..., SearchResult]
     tokens: list[list[int]]
     logprobs: list[list[float]]
     no_speech: list[float]
@@ -183,8 +184,27 @@ def test_the_search_stops_when_the_last_row_has_ended(text_task, config, params,
         assert len(steps) == wanted
 
 
-def test_prompts_and_tokens_must_fit_the_positions(text_task, config, params, states):
-    # The other tests fill the model's positions to the last.
-    search = searching(config, text_task.rules, new=NEW + 1)
-    with pytest.raises(ValueError, match="7 prompt tokens and 13 new ones exceed the model's 19 positions"):
-        search(params, states, text_task.padded, text_task.lengths, None)
+def test_a_search_ends_where_the_positions_do(text_task, config, params, states):
+    task = text_task
+    search = searching(config, task.rules, new=config.max_target_positions)
+    result = search(params, states, task.padded, task.lengths, None)
+    room_B = config.max_target_positions - np.asarray(task.lengths)
+    ended_B = (np.asarray(result.tokens_BT)[:, :-1] == task.rules.special.eot).any(axis=1)
+    assert (np.asarray(result.length_B)[~ended_B] == room_B[~ended_B]).all()
+    for row, said in enumerate(task.tokens):
+        assert result.tokens_BT[row, : len(said)].tolist() == said
+
+
+def test_prompts_must_leave_a_position(text_task, config, params, states):
+    prompts = padded(text_task.prompts, config.max_target_positions, 0)
+    with pytest.raises(ValueError, match="19 prompt tokens leave none of the model's 19 positions"):
+        searching(config, text_task.rules)(params, states, prompts, text_task.lengths, None)
+
+
+def test_a_row_of_limit_zero_is_idle(text_task, params, states):
+    task = text_task
+    limit_B = limits(task, NEW).at[3].set(0)
+    result = task.search(params, states, task.padded, task.lengths, limit_B)
+    assert result.length_B[3] == 0
+    for row in set(range(8)) - {3}:
+        assert result.tokens_BT[row, : len(task.tokens[row])].tolist() == task.tokens[row]

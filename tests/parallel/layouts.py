@@ -15,7 +15,7 @@ from flax_distil.distillation import split_student
 from flax_distil.model import ComputeOptions, WhisperConfig, whisper_shapes
 from flax_distil.parallel import Runner, make_runner
 from flax_distil.text import GenerationSettings, WhisperTokenizer
-from flax_distil.transcription import ShortFormTranscriber, TranscriptionOptions
+from flax_distil.transcription import ShortFormTranscriber, TranscriptionOptions, WindowDecoder
 from flax_distil.workflows.distil_config import DistilConfig
 from flax_distil.workflows.distil_layout import DistilLayout
 from flax_distil.workflows.distil_programs import DistilPrograms
@@ -127,13 +127,15 @@ def transcribe(runner: Runner, folder: Path, tones: np.ndarray) -> list[list[int
     tokenizer = WhisperTokenizer.from_pretrained(folder)
     params = random_params(SPEAKING, 3)
     transcriber = ShortFormTranscriber(
-        SPEAKING,
-        runner.put(params, runner.weight_specs(whisper_shapes(SPEAKING))),
-        tokenizer,
-        GenerationSettings.from_folder(folder, tokenizer.special),
-        options=TranscriptionOptions(max_new_tokens=8),
-        compute=ComputeOptions(),
-        runner=runner,
+        WindowDecoder(
+            SPEAKING,
+            runner.put(params, runner.weight_specs(whisper_shapes(SPEAKING))),
+            tokenizer,
+            GenerationSettings.from_folder(folder, tokenizer.special),
+            options=TranscriptionOptions(max_new_tokens=8),
+            compute=ComputeOptions(),
+            runner=runner,
+        )
     )
     return [transcript.tokens for transcript in transcriber.transcribe(tones)]
 

@@ -14,7 +14,7 @@ from flax_distil.audio import decode_audio, log_mel, pad_or_trim
 from flax_distil.core import Array, Params
 from flax_distil.model import ComputeOptions, WhisperConfig, bind_encoder
 from flax_distil.text import GenerationSettings, WhisperTokenizer
-from flax_distil.transcription import ShortFormTranscriber, TranscriptionOptions
+from flax_distil.transcription import ShortFormTranscriber, TranscriptionOptions, WindowDecoder
 from flax_distil.weights import Checkpoint, load_checkpoint
 
 torch.set_num_threads(2)  # more threads than there are cores cost a third of the speed
@@ -85,13 +85,13 @@ def our_tokens(
     """Greedy tokens of every recording without (False) and with (True) timestamps, from one encoding."""
     found: dict[bool, list[list[int]]] = {False: [], True: []}
     transcribers = {
-        timestamps: ShortFormTranscriber(
+        timestamps: ShortFormTranscriber(WindowDecoder(
             pair.ours.config, pair.ours.params, pair.tokenizer, pair.settings,
             options=TranscriptionOptions(
                 language=language, return_timestamps=timestamps, max_new_tokens=max_new_tokens
             ),
             compute=ComputeOptions(),
-        )
+        ))
         for timestamps in found
     }  # fmt: skip
     for batch in recordings.batches():

@@ -12,7 +12,7 @@ from flax_distil.audio import log_mel
 from flax_distil.core import Params
 from flax_distil.model import ComputeOptions, WhisperConfig, bind_encoder
 from flax_distil.text import GenerationSettings, WhisperTokenizer
-from flax_distil.transcription import ShortFormTranscriber, TranscriptionOptions
+from flax_distil.transcription import ShortFormTranscriber, TranscriptionOptions, WindowDecoder
 from flax_distil.weights import load_checkpoint
 
 
@@ -37,10 +37,10 @@ class Model:
         settings = GenerationSettings.from_folder(self.folder, tokenizer.special)
         if max_length is not None:
             settings = dataclasses.replace(settings, max_length=max_length)
-        return ShortFormTranscriber(
+        return ShortFormTranscriber(WindowDecoder(
             self.config, params or self.params, tokenizer, settings,
             options=TranscriptionOptions(**options), compute=ComputeOptions(),
-        )  # fmt: skip
+        ))  # fmt: skip
 
     def encode(self, samples_BW: np.ndarray) -> jax.Array:
         """Return encoder states by a program that is not the transcriber's."""

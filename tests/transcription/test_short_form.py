@@ -144,7 +144,7 @@ def test_a_language_given_is_reported_and_prompted(base, base_states, detected, 
 def test_every_row_is_prompted_in_its_own_language(
     base, detecting, detected, japanese, base_states, monkeypatch
 ):
-    monkeypatch.setattr(ShortFormTranscriber, "_languages", lambda *_: ["ja", "en"])
+    monkeypatch.setattr(ShortFormTranscriber, "_languages", lambda *_: (["ja", "en"], [None] * 2))
     mixed = heard(detecting, base_states)
     assert_same(mixed, [japanese[0], detected[1]])
     assert abs(mixed[1].avg_logprob - japanese[1].avg_logprob) > 0.01  # the prompt matters to both rows

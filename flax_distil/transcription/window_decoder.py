@@ -1,0 +1,364 @@
+"""Windows of 30 s to tokens, in batches on the devices: encoder, language and search.
+
+Short recordings, chunks and the windows of long recordings are all decoded here; what differs is
+which windows a batch is made of, and the prompt, the temperature and the seed of each.
+"""
+
+import dataclasses
+import functools
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from flax_distil.audio import CHUNK_SAMPLES, log_mel
+from flax_distil.core import Array, Float, InputError, Params
+from flax_distil.generation import DecodingRules, SearchOptions, SearchResult, language_probabilities, search
+from flax_distil.model import ComputeOptions, WhisperConfig, bind_decoder, bind_encoder, whisper_shapes
+from flax_distil.parallel import BATCH, ROWS, Runner, single_device, weight_layout
+from flax_distil.text import MAX_PREVIOUS_TOKENS, GenerationSettings, SpecialTokens, WhisperTokenizer
+from flax_distil.transcription.options import TranscriptionOptions
+from flax_distil.transcription.prompts import Prompts
+
+States = Mapping[str, Array]
+"""Encoder states of a batch on the devices: ``{"states_BSD": …}``, rows of all processes."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class WindowRequest:
+    """How one window of a batch is decoded.
+
+    Attributes:
+        prompt: decoder prompt, whole; see ``Prompts.build``.
+        limit: at most this many tokens, if fewer than all windows may have.
+        temperature: 0 for the likeliest tokens, or beams.
+        seed: of the draws at a temperature.
+    """
+
+    prompt: tuple[int, ...]
+    limit: int | None = None
+    temperature: float = 0.0
+    seed: int = 0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class WindowResult:
+    """What was decoded of one window.
+
+    Attributes:
+        tokens: emitted ids, without prompt and end-of-text; timestamps included.
+        token_logprobs: natural logarithm of each token's probability, and of end-of-text at
+            the end where it was reached.
+        avg_logprob: their sum over the number of tokens plus one.
+        no_speech_prob: probability that nothing is spoken, from 0 to 1.
+        temperature: of the request.
+    """
+
+    tokens: tuple[int, ...]
+    token_logprobs: tuple[float, ...]
+    avg_logprob: float
+    no_speech_prob: float
+    temperature: float
+
+
+class DispatchedWindows(NamedTuple):
+    """A batch the devices may still be working on; see ``WindowDecoder.collect``."""
+
+    requests: tuple[WindowRequest | None, ...]
+    parts: tuple[tuple[SearchResult, frozenset[int]], ...]
+    """Results of all rows, and which of them count."""
+
+
+class Shape(NamedTuple):
+    """The static part of every program here."""
+
+    config: WhisperConfig
+    compute: ComputeOptions
+
+
+class WindowDecoder:
+    """A Whisper checkpoint ready to decode batches of windows.
+
+    Programs are compiled once per batch size, and once for prompts with and once for prompts without
+    previous text. All decoders of the same shape share them, so evaluating new weights of the same
+    student compiles nothing.
+
+    Attributes:
+        config: shape of the model.
+        params: its whole tree, on the devices.
+        tokenizer: of the checkpoint.
+        settings: its suppressed tokens and limits.
+        options: what to transcribe into, and how.
+        prompts: builds the prompts of requests.
+        runner: over the devices.
+        max_new_tokens: most tokens per window.
+    """
+
+    def __init__(
+        self,
+        config: WhisperConfig,
+        params: Params,
+        tokenizer: WhisperTokenizer,
+        settings: GenerationSettings,
+        *,
+        options: TranscriptionOptions,
+        compute: ComputeOptions,
+        runner: Runner | None = None,
+    ):
+        """Bind weights to options; allocates and compiles nothing.
+
+        Args:
+            config: shape of the model.
+            params: its whole tree, as ``runner.put`` lays it; on one device, arrays as they are.
+            tokenizer: of the checkpoint.
+            settings: its suppressed tokens and limits.
+            options: language, task, timestamps, search.
+            compute: dtype.
+            runner: over the devices to use; by default the first one.
+
+        Raises:
+            InputError: if the options do not fit the vocabulary (a language or a translation
+                asked of an English-only model, timestamps of one without them) or the limit of
+                tokens the model.
+        """
+        self.runner = single_device() if runner is None else runner
+        self.config, self.params = config, params
+        self.tokenizer, self.settings, self.options = tokenizer, settings, options
+        self.prompts = Prompts(tokenizer, options)
+        self.shape = shape_on(self.runner, config, compute)
+        special = tokenizer.special
+        if options.return_timestamps and config.vocab_size < special.timestamp_end:
+            raise InputError(
+                f"timestamps are asked of a model without them: its vocabulary of {config.vocab_size} ends "
+                f"before <|30.00|> ({special.timestamp_end - 1}); leave return_timestamps out"
+            )
+        self.rules = DecodingRules.from_settings(
+            settings, special, return_timestamps=options.return_timestamps
+        )
+        shortest = self.prompts.shortest + len(self.prompts.prefix)
+        room = config.max_target_positions - shortest
+        if options.max_new_tokens is not None and options.max_new_tokens > room:
+            raise InputError(
+                f"max_new_tokens {options.max_new_tokens} is too large: the model has room for {room} "
+                "tokens after the prompt"
+            )
+        self.max_new_tokens = options.max_new_tokens or max(1, min(room, settings.max_length - shortest))
+
+    def warm_up(self, batch_size: int) -> float:
+        """Compile for batches of this size and return the seconds it took."""
+        start = time.perf_counter()
+        states = self.encode_samples(np.zeros((batch_size, CHUNK_SAMPLES), np.float32))
+        language = self.options.language or "en"
+        if self.tokenizer.special.is_multilingual and self.options.language is None:
+            self.language_probabilities(states)
+        request = WindowRequest(prompt=self.prompts.build(language, self.prompts.initial), limit=1)
+        self.collect(self.dispatch(states, [request] * batch_size))
+        return time.perf_counter() - start
+
+    def encode_samples(self, samples_BW: Float[np.ndarray, "B W"]) -> States:
+        """Send this process's 16 kHz windows of 30 s to its devices and encode them; does not wait."""
+        samples = self.runner.put_batch({"samples_BW": samples_BW})
+        return self._programs.encode_samples(self.params["encoder"], samples)
+
+    def encode_features(self, mel_BRM: Float[np.ndarray, "B R M"]) -> States:
+        """Do the same from log-mel features of 3000 frames."""
+        features = self.runner.put_batch({"mel_BRM": mel_BRM})
+        return self._programs.encode_features(self.params["encoder"], features)
+
+    def language_probabilities(self, states: States) -> Float[np.ndarray, "B G"]:
+        """Wait for the probability of each of ``tokenizer.special.languages``, in this process's rows.
+
+        Raises:
+            ValueError: if the vocabulary is English-only.
+        """
+        found: np.ndarray = self.runner.rows(self._programs.detect(self.params["decoder"], states))
+        return found
+
+    def dispatch(self, states: States, requests: Sequence[WindowRequest | None]) -> DispatchedWindows:
+        """Start the search and return at once.
+
+        Args:
+            states: of the batch.
+            requests: one for each of this process's rows; None leaves a row idle.
+
+        Raises:
+            ValueError: if a prompt leaves no room for a token.
+        """
+        rows = frozenset(row for row, request in enumerate(requests) if request is not None)
+        drawn = frozenset(row for row in rows if requests[row].temperature > 0)  # type: ignore[union-attr]
+        if self.options.search.num_beams == 1 and drawn:
+            drawn = rows  # one program takes the likeliest tokens of some rows and draws those of others
+        parts = [(self._search(states, requests, part), part) for part in (rows - drawn, drawn) if part]
+        return DispatchedWindows(tuple(requests), tuple(parts))
+
+    def collect(self, batch: DispatchedWindows) -> list[WindowResult | None]:
+        """Wait for a dispatched batch and return what was decoded of each row; None of idle ones."""
+        results: list[WindowResult | None] = [None] * len(batch.requests)
+        for part, rows in batch.parts:
+            found = self.runner.rows(vars(part))
+            for row in rows:
+                request = batch.requests[row]
+                assert request is not None
+                length = int(found["length_B"][row])
+                results[row] = WindowResult(
+                    tokens=tuple(found["tokens_BT"][row, :length].tolist()),
+                    token_logprobs=tuple(found["logprobs_BT"][row, : length + 1].tolist()),
+                    avg_logprob=float(found["avg_logprob_B"][row]),
+                    no_speech_prob=float(found["no_speech_prob_B"][row]),
+                    temperature=request.temperature,
+                )
+        return results
+
+    def _search(
+        self, states: States, requests: Sequence[WindowRequest | None], rows: frozenset[int]
+    ) -> SearchResult:
+        """Start the search of some rows; the others are idle."""
+        asked = [request if row in rows else None for row, request in enumerate(requests)]
+        batch = self.runner.put_batch(self._search_batch(asked))
+        return self._programs.search(self.params["decoder"], {**states, **batch})
+
+    def _search_batch(self, requests: Sequence[WindowRequest | None]) -> dict[str, np.ndarray]:
+        """Return what a search is told of its rows, besides their encoder states."""
+        anything = next(request for request in requests if request is not None)
+        given = [request or dataclasses.replace(anything, limit=0) for request in requests]
+        lengths = [len(request.prompt) for request in given]
+        slots = self._prompt_slots(max(lengths))
+        prompt_BP = np.full((len(given), slots), self.tokenizer.special.eot, np.int32)
+        for row, request in enumerate(given):
+            prompt_BP[row, : lengths[row]] = request.prompt
+        limits = [self.max_new_tokens if request.limit is None else request.limit for request in given]
+        batch = {
+            "prompt_BP": prompt_BP,
+            "prompt_length_B": np.asarray(lengths, np.int32),
+            "limit_B": np.asarray(limits, np.int32),
+        }
+        if any(request.temperature > 0 for request in given):
+            batch["temperature_B"] = np.asarray([request.temperature for request in given], np.float32)
+            batch["seed_B"] = np.asarray([request.seed for request in given], np.int32)
+        return batch
+
+    def _prompt_slots(self, longest: int) -> int:
+        """Return the length that prompts are padded to: one of three, so three programs at most."""
+        prefix = len(self.prompts.prefix)
+        for slots in (self.prompts.shortest, self.prompts.shortest + prefix):
+            if longest <= slots:
+                return slots
+        return min(
+            self.prompts.shortest + prefix + 1 + MAX_PREVIOUS_TOKENS, self.config.max_target_positions - 1
+        )
+
+    @property
+    def _programs(self) -> "_Programs":
+        return _programs(self.runner, self.shape, self.rules, self.options.search, self.max_new_tokens)
+
+
+def search_program(
+    runner: Runner,
+    config: WhisperConfig,
+    compute: ComputeOptions,
+    rules: DecodingRules,
+    options: SearchOptions | None = None,
+    *,
+    max_new_tokens: int,
+) -> Callable[..., SearchResult]:
+    """Return the program of a search, ``(decoder, batch) -> SearchResult``, as decoders run it.
+
+    The batch has ``states_BSD``, ``prompt_BP``, ``prompt_length_B`` and ``limit_B``. To look at the program
+    ahead of time: nothing is compiled before it is called or lowered.
+    """
+    shape = shape_on(runner, config, compute)
+    return _programs(runner, shape, rules, options or SearchOptions(), max_new_tokens).search
+
+
+def shape_on(runner: Runner, config: WhisperConfig, compute: ComputeOptions) -> Shape:
+    """Return the static part of programs on these devices."""
+    specs = runner.weight_specs(whisper_shapes(config))
+    return Shape(config, dataclasses.replace(compute, layout=weight_layout(specs)))
+
+
+def compiled(runner: Runner, shape: Shape, function: Callable[..., Any], weights: str) -> Callable[..., Any]:
+    """Return a program over the devices of ``(weights, batch) -> rows``.
+
+    Args:
+        runner: over the devices.
+        shape: of the model.
+        function: of one device.
+        weights: the branch it takes, ``encoder`` or ``decoder``.
+    """
+    specs = runner.weight_specs(whisper_shapes(shape.config))
+    return runner.program(runner.per_device(function, arguments=(specs[weights], BATCH), results=ROWS))
+
+
+class _Programs(NamedTuple):
+    """Compiled once for all decoders of a shape on the same devices."""
+
+    encode_samples: Callable[..., dict[str, Array]]
+    encode_features: Callable[..., dict[str, Array]]
+    search: Callable[..., SearchResult]
+    detect: Callable[..., Array]
+
+
+@functools.lru_cache(maxsize=32)
+def _programs(
+    runner: Runner, shape: Shape, rules: DecodingRules, options: SearchOptions, max_new_tokens: int
+) -> _Programs:
+    encode_samples, encode_features = _encoders(runner, shape)
+    return _Programs(
+        encode_samples=encode_samples,
+        encode_features=encode_features,
+        search=compiled(
+            runner, shape, functools.partial(_search, shape, rules, options, max_new_tokens), "decoder"
+        ),
+        detect=_detector(runner, shape, rules.special),
+    )
+
+
+@functools.lru_cache(maxsize=32)
+def _encoders(runner: Runner, shape: Shape) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """Return programs that do not depend on how tokens are searched."""
+    return (
+        compiled(runner, shape, functools.partial(_encode_samples, shape), "encoder"),
+        compiled(runner, shape, functools.partial(_encode_features, shape), "encoder"),
+    )
+
+
+@functools.lru_cache(maxsize=32)
+def _detector(runner: Runner, shape: Shape, special: SpecialTokens) -> Callable[..., Any]:
+    return compiled(runner, shape, functools.partial(_detect, shape, special), "decoder")
+
+
+def _encode_samples(shape: Shape, encoder: Params, batch: Mapping[str, Array]) -> dict[str, Array]:
+    mel_BRM = log_mel(batch["samples_BW"], num_mel_bins=shape.config.num_mel_bins)
+    return {"states_BSD": bind_encoder(shape.config, shape.compute, encoder)(mel_BRM)[0]}
+
+
+def _encode_features(shape: Shape, encoder: Params, batch: Mapping[str, Array]) -> dict[str, Array]:
+    return {"states_BSD": bind_encoder(shape.config, shape.compute, encoder)(batch["mel_BRM"])[0]}
+
+
+def _search(
+    shape: Shape,
+    rules: DecodingRules,
+    options: SearchOptions,
+    max_new_tokens: int,
+    decoder: Params,
+    batch: Mapping[str, Array],
+) -> SearchResult:
+    return search(
+        bind_decoder(shape.config, shape.compute, decoder),
+        batch["states_BSD"],
+        batch["prompt_BP"],
+        batch["prompt_length_B"],
+        rules=rules,
+        options=options,
+        max_new_tokens=max_new_tokens,
+        limit_B=batch["limit_B"],
+        temperature_B=batch.get("temperature_B"),
+        seed_B=batch.get("seed_B"),
+    )
+
+
+def _detect(shape: Shape, special: SpecialTokens, decoder: Params, batch: Mapping[str, Array]) -> Array:
+    bound = bind_decoder(shape.config, shape.compute, decoder)
+    return language_probabilities(bound, batch["states_BSD"], special)
