@@ -65,6 +65,8 @@ setup(
             "beartype>=0.23",
             "torch==2.13.0",  # the reference in parity tests; never needed at run time
             "ctranslate2>=4.8",
+            "openai-whisper==20250625",  # a reference too
+            "faster-whisper>=1.2.1,<2",  # a peer in benchmarks
             *PLOTS,
             "ruff",
             "mypy",

@@ -3,6 +3,7 @@
 from flax_distil.transcription.fallback import failed, is_silence
 from flax_distil.transcription.options import FALLBACK_TEMPERATURES, TranscriptionOptions
 from flax_distil.transcription.prompts import Prompts
+from flax_distil.transcription.recordings import RecordingTranscriber, ShortRecordings, make_transcriber
 from flax_distil.transcription.results import TranscribedSegment, Transcript, Word, window_transcript
 from flax_distil.transcription.short_form import DispatchedBatch, ShortFormTranscriber
 from flax_distil.transcription.window_decoder import (
@@ -16,7 +17,9 @@ __all__ = [
     "FALLBACK_TEMPERATURES",
     "DispatchedBatch",
     "Prompts",
+    "RecordingTranscriber",
     "ShortFormTranscriber",
+    "ShortRecordings",
     "TranscribedSegment",
     "Transcript",
     "TranscriptionOptions",
@@ -26,6 +29,7 @@ __all__ = [
     "Word",
     "failed",
     "is_silence",
+    "make_transcriber",
     "search_program",
     "window_transcript",
 ]
