@@ -1,159 +1,120 @@
-"""Batched greedy transcription of recorded prompts, ours against transformers.
+"""Transcription of recorded speech, ours against transformers and faster-whisper.
 
-    python -m benchmarks.generation --model base --rounds 5 --threads 2
+    python -m benchmarks.generation --task prompts --model base --rounds 5 --threads 2
+    python -m benchmarks.generation --task sequential
 
-Both sides: float32, from the same samples to tokens, log-mel included; the tokens must be identical.
+Tasks: ``prompts`` (16 prompts of 2 to 7 s) and ``utterances`` (16 of 10 to 29 s), both in batches;
+``sequential`` and ``chunked``, one recording of five minutes. All sides: greedy, from the same samples to
+text, log-mel included; float32, and faster-whisper in int8 too. The texts of transformers must be ours.
 """
 
 import argparse
+import functools
+import io
 import json
 import sys
-from collections.abc import Callable
 from typing import Any
 
 from benchmarks.machine import describe, interleave, limit_threads, matmul_peak, report
+from benchmarks.transcribers import SIDES, Recordings, build_sides
 
-SIDES = ("flax_distil", "transformers")
-
-Transcribe = Callable[[], list[list[int]]]
-"""Transcribes all recordings and returns their tokens."""
+TASKS = ("prompts", "utterances", "sequential", "chunked")
+SECONDS = 300
 
 
-def read_recordings(count: int) -> tuple[list[Any], float]:
-    """Return samples of held-out prompts, from the shortest text to the longest, and their seconds."""
+def read_recordings(task: str, count: int) -> Recordings:
+    """Return 16 kHz samples, from the shortest text to the longest, or one long recording."""
+    if task in ("sequential", "chunked"):
+        from tests.long_recording import long_recording
+
+        return [long_recording(SECONDS, seed=number)[0] for number in range(count)]
+    chosen = sorted(_prompts() if task == "prompts" else _utterances(count), key=lambda row: len(row[1]))
+    last = len(chosen) - 1
+    return [chosen[index * last // max(count - 1, 1)][0] for index in range(count)]
+
+
+def _prompts() -> list[tuple[Any, str]]:
     from benchmarks.checkpoints import REPOSITORY
-    from flax_distil.audio import SAMPLING_RATE, decode_audio
+    from flax_distil.audio import decode_audio
 
     folder = REPOSITORY / "examples" / "asterisk_prompts" / "validation"
     rows = [json.loads(line) for line in (folder / "metadata.jsonl").read_text().splitlines()]
-    rows.sort(key=lambda row: len(row["text"]))
-    chosen = [rows[index * (len(rows) - 1) // max(count - 1, 1)] for index in range(count)]
-    samples = [decode_audio(folder / row["file_name"]) for row in chosen]
-    return samples, sum(map(len, samples)) / SAMPLING_RATE
+    return [(decode_audio(folder / row["file_name"]), row["text"]) for row in rows]
 
 
-def in_batches(recordings: list[Any], size: int) -> list[list[Any]]:
-    return [recordings[start : start + size] for start in range(0, len(recordings), size)]
+def _utterances(count: int) -> list[tuple[Any, str]]:
+    import pyarrow.parquet as pq
+    import soundfile
 
+    from benchmarks.recordings import real_utterances
 
-def our_transcriber(args: argparse.Namespace, recordings: list[Any]) -> Transcribe:
-    import numpy as np
-
-    from benchmarks.checkpoints import checkpoint_folder
-    from flax_distil.audio import pad_or_trim
-    from flax_distil.model import ComputeOptions
-    from flax_distil.text import GenerationSettings, WhisperTokenizer
-    from flax_distil.transcription import ShortFormTranscriber, TranscriptionOptions, WindowDecoder
-    from flax_distil.weights import load_checkpoint
-
-    folder = checkpoint_folder(args.model)
-    checkpoint, tokenizer = load_checkpoint(folder), WhisperTokenizer.from_pretrained(folder)
-    transcriber = ShortFormTranscriber(WindowDecoder(
-        checkpoint.config, checkpoint.params, tokenizer,
-        GenerationSettings.from_folder(folder, tokenizer.special),
-        options=TranscriptionOptions(language="en" if tokenizer.special.is_multilingual else None),
-        compute=ComputeOptions(),
-    ))  # fmt: skip
-
-    def run() -> list[list[int]]:
-        batches = [np.stack([pad_or_trim(x) for x in part]) for part in in_batches(recordings, args.batch)]
-        return [transcript.tokens for batch in batches for transcript in transcriber.transcribe(batch)]
-
-    return run
-
-
-def their_transcriber(args: argparse.Namespace, recordings: list[Any]) -> Transcribe:
-    import torch
-    from transformers import WhisperForConditionalGeneration, WhisperProcessor
-
-    from benchmarks.checkpoints import checkpoint_folder
-
-    torch.set_num_threads(args.threads)
-    folder = checkpoint_folder(args.model)
-    model = WhisperForConditionalGeneration.from_pretrained(folder, dtype=torch.float32).eval()
-    processor = WhisperProcessor.from_pretrained(folder)
-    settings = model.generation_config
-    spoken = {"language": "en", "task": "transcribe"} if settings.is_multilingual else {}
-    # generate() returns prompt, tokens and end of text; everything from the first of these on is special.
-    first_special = settings.eos_token_id
-
-    def run() -> list[list[int]]:
-        found = []
-        for part in in_batches(recordings, args.batch):
-            features = processor(part, sampling_rate=16000, return_tensors="pt").input_features
-            with torch.no_grad():
-                rows = model.generate(
-                    features, return_timestamps=False, num_beams=1, do_sample=False, **spoken
-                )
-            found += [[token for token in row if token < first_special] for row in rows.tolist()]
-        return found
-
-    return run
-
-
-BUILDERS = {"flax_distil": our_transcriber, "transformers": their_transcriber}
+    rows = pq.read_table(real_utterances(640)[0]).slice(0, count).to_pylist()
+    return [
+        (soundfile.read(io.BytesIO(row["audio"]["bytes"]), dtype="float32")[0], row["text"]) for row in rows
+    ]
 
 
 def main(arguments: list[str]) -> None:
     args = parse(arguments)
     limit_threads(args.threads)
-    recordings, audio_seconds = read_recordings(args.recordings)
+    is_long = args.task in ("sequential", "chunked")
+    recordings = read_recordings(args.task, args.files if is_long else args.recordings)
+    seconds = sum(map(len, recordings)) / 16000
     results: dict[str, Any] = {
-        "benchmark": "greedy transcription", "machine": describe(args.threads), "arguments": vars(args),
-        "audio_seconds": audio_seconds, "peak": matmul_peak(),
+        "benchmark": f"transcription: {args.task}", "machine": describe(args.threads),
+        "arguments": vars(args), "audio_seconds": seconds, "peak": matmul_peak(),
     }  # fmt: skip
     print(json.dumps(results["machine"]))
     print(
-        f"{args.model}: {args.recordings} recordings ({audio_seconds:.0f} s), each padded to 480000 samples, "
-        f"batches of {args.batch}, float32"
+        f"{args.task}: {args.model}, {len(recordings)} recordings, {seconds:.0f} s, batches of {args.batch}"
     )
-    contestants = {side: build(args, recordings) for side, build in BUILDERS.items()}
-    tokens: dict[str, list[list[int]]] = {}
+    texts: dict[str, list[str]] = {}
+
+    def contest(side: str, run: Any) -> None:
+        texts[side] = run(recordings)
+
+    sides = build_sides(args.task if is_long else "short", args)
     rounds = interleave(
-        {side: lambda side=side, run=run: tokens.update({side: run()}) for side, run in contestants.items()},
-        rounds=args.rounds,
+        {side: functools.partial(contest, side, run) for side, run in sides.items()}, rounds=args.rounds
     )
-    if tokens[SIDES[0]] != tokens[SIDES[1]]:
-        different = [pair for pair in zip(*tokens.values(), strict=True) if pair[0] != pair[1]]
-        raise RuntimeError(f"the two sides emit different tokens: {different}")
     results["peak"] = max(results["peak"], matmul_peak())
-    results["tokens"] = sum(map(len, tokens[SIDES[0]]))
     results["sides"] = {side: rounds.summary(side) for side in SIDES}
+    results["other_texts"] = {
+        side: sum(a != b for a, b in zip(texts[SIDES[0]], texts[side], strict=True)) for side in SIDES
+    }
     show(args, results)
     report(results, args.json)
+    if texts[SIDES[0]] != texts[SIDES[1]]:
+        pairs = zip(texts[SIDES[0]], texts[SIDES[1]], strict=True)
+        raise RuntimeError(
+            f"ours and transformers' texts differ: {[pair for pair in pairs if pair[0] != pair[1]]}"
+        )
 
 
 def show(args: argparse.Namespace, results: dict[str, Any]) -> None:
-    """Print the table."""
-    from benchmarks.checkpoints import checkpoint_folder
-    from flax_distil.model import WhisperConfig
-    from flax_distil.planning.operations import encoder_flop
-
-    config = WhisperConfig.from_huggingface(
-        json.loads((checkpoint_folder(args.model) / "config.json").read_text())
-    )
-    encoder = encoder_flop(config, args.recordings) / 1e9
+    """Print the table; a ratio is a side's time over ours."""
+    print(f"matmul peak of this machine: {results['peak']:.0f} GFLOP/s (float32)")
     print(
-        f"matmul peak of this machine: {results['peak']:.0f} GFLOP/s (float32); the encoder's "
-        f"{encoder:.0f} GFLOP would take {encoder / results['peak']:.1f} s there"
+        f"{'':20}{'median':>9}{'fastest':>9}{'slowest':>9}{'compile':>9}{'RTFx':>8}"
+        f"{'time over ours':>16}{'other texts':>13}"
     )
-    print(f"{'':14}{'median':>9}{'fastest':>9}{'slowest':>9}{'compile':>9}{'RTFx':>8}{'tokens/s':>10}")
+    ours = results["sides"][SIDES[0]]["seconds"]
     for side, row in results["sides"].items():
         print(
-            f"{side:14}{row['seconds']:8.2f}s{row['fastest']:8.2f}s{row['slowest']:8.2f}s"
+            f"{side:20}{row['seconds']:8.2f}s{row['fastest']:8.2f}s{row['slowest']:8.2f}s"
             f"{row['compile_seconds']:8.1f}s{results['audio_seconds'] / row['seconds']:8.1f}"
-            f"{results['tokens'] / row['seconds']:10.1f}"
+            f"{row['seconds'] / ours:16.2f}{results['other_texts'][side]:13}"
         )
-    ours, theirs = (results["sides"][side]["seconds"] for side in SIDES)
-    print(f"time: {ours / theirs:.2f} × transformers, with identical tokens")
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--model", default="base", help="tiny.en, base or a checkpoint folder")
-    parser.add_argument("--recordings", type=int, default=16)
+    parser.add_argument("--task", default="prompts", choices=TASKS)
+    parser.add_argument("--model", default="base", help="tiny.en or base")
+    parser.add_argument("--recordings", type=int, default=16, help="short ones")
+    parser.add_argument("--files", type=int, default=1, help="long ones")
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)

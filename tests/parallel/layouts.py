@@ -44,6 +44,9 @@ LAYOUTS: dict[str, dict[str, Any]] = {
     "vocabulary whole": {"mesh": "data=4,tensor=2", "shard_vocabulary": False},
 }
 
+RARE = ("tensor×2·data×4", "all three, teacher by fsdp")
+"""Layouts that only slow tests try."""
+
 COMPILED_MOST = ("pmap×8", "fsdp×8", "fsdp×4·tensor×2")
 """Layouts under which everything else is tried too; compiling it under all of them takes minutes."""
 

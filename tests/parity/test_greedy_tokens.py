@@ -21,7 +21,9 @@ def assert_identical(pair: Pair, recordings: Recordings, *, language: str | None
     assert all(tokens and max(tokens) < first for tokens in ours[False])
 
 
-@pytest.mark.parametrize(("name", "language"), [("tiny_en", None), ("base", "en")])
+@pytest.mark.parametrize(
+    ("name", "language"), [("tiny_en", None), pytest.param("base", "en", marks=pytest.mark.slow)]
+)
 def test_prompts_of_all_lengths_are_transcribed_as_transformers_does(request, some_held_out, name, language):
     assert_identical(request.getfixturevalue(name), some_held_out, language=language)
 
