@@ -154,7 +154,7 @@ class BranchDecoder:
         self._end, self._max_new_tokens = special.eot, max_new_tokens
         self._few_tokens = min(max_new_tokens, max(FIRST_SLOTS - prompt_slots, FIRST_SLOTS // 2))
         cache = decoder.init_cache(states_BSD, self._slots(self._few_tokens))
-        hidden_BPD, cache = decoder.extend(self._layers, prompt_BP, cache, jnp.zeros(rows, jnp.int32))
+        hidden_BPD, cache = decoder.extend(self._layers, prompt_BP, cache, jnp.zeros((), jnp.int32))
         start_B = (prompt_BP == special.sot).argmax(axis=1)
         picked = jnp.stack([start_B, prompt_length_B - 1], axis=1)[:, :, None]
         logits_B2V = decoder.logits(jnp.take_along_axis(hidden_BPD, picked, axis=1))

@@ -44,7 +44,8 @@ def sample(
             best_R = scores_RV.argmax(axis=1).astype(jnp.int32)
         else:
             best_R = draw_tokens(scores_RV, temperature_R, seed_R, sample_R, branches.context.count, options)
-        logprob_R = jnp.take_along_axis(jax.nn.log_softmax(scores_RV), best_R[:, None], axis=1)
+        best_score_R = jnp.take_along_axis(scores_RV, best_R[:, None], axis=1)[:, 0]
+        logprob_R = best_score_R - jax.nn.logsumexp(scores_RV, axis=1)
         token_BK = jnp.where(done_BK, end, best_R.reshape(rows, samples))
         logprob_BK = jnp.where(done_BK, 0.0, logprob_R.reshape(rows, samples))
         is_last_B1 = (branches.context.count + 1 >= decoder.limit_B)[:, None]

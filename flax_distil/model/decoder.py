@@ -214,7 +214,7 @@ class Decoder(nnx.Module):
         layers: list[DecoderLayer],
         tokens_BT: Int[Array, "B T"],
         cache: DecoderCache,
-        offset_B: Int[Array, " B"],
+        offset: Int[Array, " B"] | Int[Array, ""],
     ) -> tuple[Float[Array, "B T D"], DecoderCache]:
         """Run T new tokens of every row, each row from its own offset on.
 
@@ -223,17 +223,17 @@ class Decoder(nnx.Module):
 
         Args:
             layers: of :meth:`unrolled`.
-            tokens_BT: new tokens; the first of row b stands at position ``offset_B[b]``.
+            tokens_BT: new tokens; the first of row b stands at position ``offset[b]``.
             cache: of :meth:`init_cache` or of an earlier call.
-            offset_B: how many tokens of each row the cache holds; offset + T ≤ slots.
+            offset: how many tokens of each row the cache holds, or of all rows; offset + T ≤ slots.
 
         Returns:
             Hidden states of the new tokens after the final norm, and the grown cache.
         """
-        length = tokens_BT.shape[1]
+        length, offset_B = tokens_BT.shape[1], jnp.atleast_1d(offset)
         position_BT = offset_B[:, None] + jnp.arange(length)
         mask_B1TC = visible_slots(offset_B, length, cache.slots)
-        return self._onto(cache, offset_B, layers, self._embed(tokens_BT, position_BT), mask_B1TC)
+        return self._onto(cache, offset, layers, self._embed(tokens_BT, position_BT), mask_B1TC)
 
     def extend_branches(
         self,
@@ -271,7 +271,7 @@ class Decoder(nnx.Module):
         offset: Int[Array, " B"] | Int[Array, ""],
         layers: list[DecoderLayer],
         x_BTD: Float[Array, "B T D"],
-        mask_B1TC: Bool[Array, "B 1 T C"],
+        mask_B1TC: Bool[Array, "#B 1 T C"],
     ) -> tuple[Float[Array, "B T D"], DecoderCache]:
         """Run embedded tokens through the layers, writing to the cache from an offset on."""
         grown = []
