@@ -59,9 +59,14 @@ def few(tiny_en, held_out) -> Spoken:
     return Spoken.of(tiny_en, held_out.of_all_lengths(8).take([2, 4]))
 
 
-@functools.lru_cache(maxsize=2)
-def many(pair: Pair, recordings: Recordings) -> Spoken:
-    return Spoken.of(pair, recordings)
+@pytest.fixture(scope="module")
+def of_tiny_en(tiny_en, some_held_out) -> Spoken:
+    return Spoken.of(tiny_en, some_held_out)
+
+
+@pytest.fixture(scope="module")
+def of_base(base, held_out) -> Spoken:
+    return Spoken.of(base, held_out.of_all_lengths(5))
 
 
 def beams(**options: Any) -> dict[str, Any]:
@@ -106,7 +111,8 @@ def assert_identical(spoken: Spoken, ours: dict[str, Any], theirs: dict[str, Any
     mine, yours = spoken.transcribe(**ours), spoken.transcribe_as_openai(**theirs)
     decode = functools.partial(spoken.pair.tokenizer.decode, with_timestamps=True)
     differing = [
-        f"{text!r}: {decode(one.tokens)!r} ({one.avg_logprob}) is not {decode(other.tokens)!r} ({other.avg_logprob})"
+        f"{text!r}: {decode(one.tokens)!r} is not {decode(other.tokens)!r} "
+        f"(average log-probabilities {one.avg_logprob} and {other.avg_logprob})"
         for text, one, other in zip(spoken.texts, mine, yours, strict=True)
         if one.tokens != other.tokens or one.language != other.language
     ]
@@ -125,23 +131,23 @@ def test_beams_are_those_of_openai(few, case):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
-def test_every_search_of_tiny_en_is_that_of_openai(tiny_en, some_held_out, case):
-    assert_identical(many(tiny_en, some_held_out), *CASES[case])
+def test_every_search_of_tiny_en_is_that_of_openai(of_tiny_en, case):
+    assert_identical(of_tiny_en, *CASES[case])
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("case", [*MULTILINGUAL, *CASES])
-def test_every_search_of_base_is_that_of_openai(base, some_held_out, case):
+def test_every_search_of_base_is_that_of_openai(of_base, case):
     ours, theirs = (MULTILINGUAL | CASES)[case]
     language = {} if case in MULTILINGUAL else {"language": "en"}
-    assert_identical(many(base, some_held_out), ours | language, theirs | language)
+    assert_identical(of_base, ours | language, theirs | language)
 
 
 @pytest.mark.slow
-def test_probabilities_of_languages_are_those_of_openai(base, some_held_out):
-    spoken = many(base, some_held_out)
+def test_probabilities_of_languages_are_those_of_openai(of_base):
+    spoken = of_base
     transcripts = spoken.transcribe(max_new_tokens=1)
-    _, wanted = whisper.detect_language(openai_model(base.folder), spoken.theirs)
+    _, wanted = whisper.detect_language(openai_model(spoken.pair.folder), spoken.theirs)
     for transcript, probabilities in zip(transcripts, wanted, strict=True):
         assert transcript.language == max(probabilities, key=probabilities.__getitem__)
         found = transcript.language_probabilities
@@ -161,19 +167,16 @@ def test_probabilities_of_languages_are_those_of_openai(base, some_held_out):
     ],
     ids=["greedy", "beams", "samples"],
 )
-def test_a_row_does_not_depend_on_its_neighbours_or_the_size_of_the_batch(
-    tiny_en, some_held_out, temperature, search
-):
-    spoken = many(tiny_en, some_held_out)
+def test_a_row_does_not_depend_on_its_neighbours_or_the_size_of_the_batch(of_tiny_en, temperature, search):
     options = {"temperature": (temperature,), "search": search, "return_timestamps": True}
-    together = [transcript.tokens for transcript in spoken.transcribe(**options)]
+    together = [transcript.tokens for transcript in of_tiny_en.transcribe(**options)]
     assert len({*map(tuple, together)}) == len(together)
-    backwards = [transcript.tokens for transcript in spoken.transcribe(slice(None, None, -1), **options)]
+    backwards = [transcript.tokens for transcript in of_tiny_en.transcribe(slice(None, None, -1), **options)]
     assert backwards[::-1] == together
     for size in (1, 3):
         apart = [
             transcript.tokens
             for start in range(0, len(together), size)
-            for transcript in spoken.transcribe(slice(start, start + size), **options)
+            for transcript in of_tiny_en.transcribe(slice(start, start + size), **options)
         ]
         assert apart == together
