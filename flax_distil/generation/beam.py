@@ -11,26 +11,27 @@ from flax_distil.generation.branches import BranchDecoder, SearchState, rank_sco
 from flax_distil.generation.options import SearchOptions
 from flax_distil.generation.result import SearchResult
 from flax_distil.generation.rules import DecodingRules, EmittedContext, apply_rules
+from flax_distil.generation.top_tokens import top_tokens
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class _Finished:
-    """Up to F sequences of every row that have ended, in the order in which they did.
+    """Up to E sequences of every row that have ended, in the order in which they did.
 
     Attributes:
         count_B: how many there are.
-        path_BFT: their ways through the slots; see ``Branches``.
-        length_BF: tokens, end-of-text left out.
-        total_BF: sums of log-probabilities, that of end-of-text included.
-        end_BF: log-probability of end-of-text.
+        path_BET: their ways through the slots; see ``Branches``.
+        length_BE: tokens, end-of-text left out.
+        total_BE: sums of log-probabilities, that of end-of-text included.
+        end_BE: log-probability of end-of-text.
     """
 
     count_B: Int[Array, " B"]
-    path_BFT: Int[Array, "B F T"]
-    length_BF: Int[Array, "B F"]
-    total_BF: Float[Array, "B F"]
-    end_BF: Float[Array, "B F"]
+    path_BET: Int[Array, "B E T"]
+    length_BE: Int[Array, "B E"]
+    total_BE: Float[Array, "B E"]
+    end_BE: Float[Array, "B E"]
 
     @classmethod
     def none(cls, rows: int, most: int, tokens: int) -> "_Finished":
@@ -96,10 +97,10 @@ def beam_search(
     def choose(state: _Beams, logits_BJV: Float[Array, "B J V"]) -> _Beams:
         """Choose the next beams; all beams are one, J = 1, in the first step."""
         sources, column = logits_BJV.shape[1], state.branches.context.count
-        logits_RV = logits_BJV.reshape(rows * sources, -1)
+        logits_QV = logits_BJV.reshape(rows * sources, -1)
         context = EmittedContext.empty(rows) if sources == 1 else state.branches.context
-        logprobs_RV = jax.nn.log_softmax(apply_rules(rules, logits_RV, context))
-        candidates = _candidates(logprobs_RV.reshape(rows, sources, -1), state.total_BK[:, :sources], beams)
+        scores_QV = apply_rules(rules, logits_QV, context)
+        candidates = _candidates(scores_QV, state.total_BK[:, :sources], beams)
         ends_BM = candidates.token_BM == end
         order_BM = jnp.argsort(ends_BM, axis=1, stable=True)
         chosen = candidates.take(order_BM[:, :beams])
@@ -129,20 +130,19 @@ def beam_search(
     return _best(final, decoder, options, end)
 
 
-def _candidates(
-    logprobs_BJV: Float[Array, "B J V"], total_BJ: Float[Array, "B J"], beams: int
-) -> _Candidates:
+def _candidates(scores_QV: Float[Array, "Q V"], total_BJ: Float[Array, "B J"], beams: int) -> _Candidates:
     """Return the likeliest continuations: all that end before ``beams`` that do not, and those."""
     rows = len(total_BJ)
-    logprob_BJX, token_BJX = jax.lax.top_k(logprobs_BJV, beams + 1)
-    total_BM = (total_BJ[:, :, None] + logprob_BJX).reshape(rows, -1)
+    score_QX, token_QX = top_tokens(scores_QV, beams + 1)
+    logprob_QX = score_QX - jax.nn.logsumexp(scores_QV, axis=1, keepdims=True)
+    total_BM = (total_BJ.reshape(-1, 1) + logprob_QX).reshape(rows, -1)
     # At most one continuation of each beam ends.
     total_BM, index_BM = jax.lax.top_k(total_BM, min(2 * beams, total_BM.shape[1]))
 
-    def pick(values_BJX: Array) -> Array:
-        return jnp.take_along_axis(values_BJX.reshape(rows, -1), index_BM, axis=1)
+    def pick(values_QX: Array) -> Array:
+        return jnp.take_along_axis(values_QX.reshape(rows, -1), index_BM, axis=1)
 
-    return _Candidates(index_BM // (beams + 1), pick(token_BJX), pick(logprob_BJX), total_BM)
+    return _Candidates(index_BM // (beams + 1), pick(token_QX), pick(logprob_QX), total_BM)
 
 
 def _with_ended(
@@ -150,27 +150,27 @@ def _with_ended(
 ) -> _Finished:
     """Put sequences that have ended behind those that did before, as far as there is room."""
     finished = state.finished
-    most = finished.total_BF.shape[1]
-    rank_BF = jnp.arange(most) - finished.count_B[:, None]
+    most = finished.total_BE.shape[1]
+    rank_BE = jnp.arange(most) - finished.count_B[:, None]
     new_B = ended_BM.sum(axis=1)
-    is_new_BF = (rank_BF >= 0) & (rank_BF < new_B[:, None])
+    is_new_BE = (rank_BE >= 0) & (rank_BE < new_B[:, None])
     ended_first_BM = jnp.argsort(~ended_BM, axis=1, stable=True)
-    source_BF = jnp.clip(rank_BF, 0, ended_BM.shape[1] - 1)
-    ended = candidates.take(jnp.take_along_axis(ended_first_BM, source_BF, axis=1))
-    path_BFT = jnp.take_along_axis(state.branches.path_BKT, ended.parent_BM[:, :, None], axis=1)
+    source_BE = jnp.clip(rank_BE, 0, ended_BM.shape[1] - 1)
+    ended = candidates.take(jnp.take_along_axis(ended_first_BM, source_BE, axis=1))
+    path_BET = jnp.take_along_axis(state.branches.path_BKT, ended.parent_BM[:, :, None], axis=1)
     return _Finished(
         count_B=jnp.minimum(finished.count_B + new_B, most),
-        path_BFT=jnp.where(is_new_BF[:, :, None], path_BFT, finished.path_BFT),
-        length_BF=jnp.where(is_new_BF, column, finished.length_BF),
-        total_BF=jnp.where(is_new_BF, ended.total_BM, finished.total_BF),
-        end_BF=jnp.where(is_new_BF, ended.logprob_BM, finished.end_BF),
+        path_BET=jnp.where(is_new_BE[:, :, None], path_BET, finished.path_BET),
+        length_BE=jnp.where(is_new_BE, column, finished.length_BE),
+        total_BE=jnp.where(is_new_BE, ended.total_BM, finished.total_BE),
+        end_BE=jnp.where(is_new_BE, ended.logprob_BM, finished.end_BE),
     )
 
 
 def _best(final: _Beams, decoder: BranchDecoder, options: SearchOptions, end: int) -> SearchResult:
     """Rank what has ended, and as many unfinished beams as are missing."""
     finished, beams = final.finished, options.num_beams
-    most = finished.total_BF.shape[1]
+    most = finished.total_BE.shape[1]
     length_BK = jnp.broadcast_to(final.length_B[:, None], final.total_BK.shape)
     is_there = jnp.concatenate(
         [
@@ -179,16 +179,16 @@ def _best(final: _Beams, decoder: BranchDecoder, options: SearchOptions, end: in
         ],
         axis=1,
     )
-    total = jnp.concatenate([finished.total_BF, final.total_BK], axis=1)
-    length = jnp.concatenate([finished.length_BF, length_BK], axis=1)
-    path = jnp.concatenate([finished.path_BFT, final.branches.path_BKT], axis=1)
+    total = jnp.concatenate([finished.total_BE, final.total_BK], axis=1)
+    length = jnp.concatenate([finished.length_BE, length_BK], axis=1)
+    path = jnp.concatenate([finished.path_BET, final.branches.path_BKT], axis=1)
     best_B1 = jnp.where(is_there, rank_scores(total, length, options.length_penalty), -jnp.inf).argmax(
         axis=1, keepdims=True
     )
     length_B = jnp.take_along_axis(length, best_B1, axis=1)[:, 0]
     path_BT = jnp.take_along_axis(path, best_B1[:, :, None], axis=1)[:, 0]
     tokens_BT, logprobs_BT = final.branches.along(path_BT, length_B, end)
-    end_B1 = jnp.take_along_axis(finished.end_BF, jnp.minimum(best_B1, most - 1), axis=1)
+    end_B1 = jnp.take_along_axis(finished.end_BE, jnp.minimum(best_B1, most - 1), axis=1)
     at_end_BT = (jnp.arange(tokens_BT.shape[1]) == length_B[:, None]) & (best_B1 < most)
     return SearchResult(
         tokens_BT=tokens_BT,

@@ -6,8 +6,8 @@ K sequences::
     | prompt, padded to P slots | token 0: k = 0 … K-1 | token 1: k = 0 … K-1 | …
 
 A sequence is a *path*: which of the K slots holds its token 0, its token 1, and so on. A beam that splits
-or dies changes paths, of one byte or so a token, and moves no keys or values. The price: a query is
-compared with the slots of all K sequences, and sees those on its path.
+or dies changes paths, a number per token, and moves no keys or values. The price: a query is compared
+with the slots of all K sequences, and sees those on its path.
 """
 
 import dataclasses

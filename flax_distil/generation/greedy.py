@@ -32,22 +32,22 @@ def sample(
     """
     rows, samples, _ = decoder.first.path_BKT.shape
     end = rules.special.eot
-    sample_R = jnp.tile(jnp.arange(samples), rows)
-    temperature_R = None if temperature_B is None else jnp.repeat(temperature_B, samples)
-    seed_R = jnp.zeros_like(sample_R) if seed_B is None else jnp.repeat(seed_B, samples)
+    sample_Q = jnp.tile(jnp.arange(samples), rows)
+    temperature_Q = None if temperature_B is None else jnp.repeat(temperature_B, samples)
+    seed_Q = jnp.zeros_like(sample_Q) if seed_B is None else jnp.repeat(seed_B, samples)
 
     def choose(state: SearchState, logits_BKV: Float[Array, "B K V"]) -> SearchState:
         branches, done_BK = state.branches, state.done
-        logits_RV = logits_BKV.reshape(rows * samples, -1)
-        scores_RV = apply_rules(rules, logits_RV, branches.context)
-        if temperature_R is None:
-            best_R = scores_RV.argmax(axis=1).astype(jnp.int32)
+        logits_QV = logits_BKV.reshape(rows * samples, -1)
+        scores_QV = apply_rules(rules, logits_QV, branches.context)
+        if temperature_Q is None:
+            best_Q = scores_QV.argmax(axis=1).astype(jnp.int32)
         else:
-            best_R = draw_tokens(scores_RV, temperature_R, seed_R, sample_R, branches.context.count, options)
-        best_score_R = jnp.take_along_axis(scores_RV, best_R[:, None], axis=1)[:, 0]
-        logprob_R = best_score_R - jax.nn.logsumexp(scores_RV, axis=1)
-        token_BK = jnp.where(done_BK, end, best_R.reshape(rows, samples))
-        logprob_BK = jnp.where(done_BK, 0.0, logprob_R.reshape(rows, samples))
+            best_Q = draw_tokens(scores_QV, temperature_Q, seed_Q, sample_Q, branches.context.count, options)
+        best_score_Q = jnp.take_along_axis(scores_QV, best_Q[:, None], axis=1)[:, 0]
+        logprob_Q = best_score_Q - jax.nn.logsumexp(scores_QV, axis=1)
+        token_BK = jnp.where(done_BK, end, best_Q.reshape(rows, samples))
+        logprob_BK = jnp.where(done_BK, 0.0, logprob_Q.reshape(rows, samples))
         is_last_B1 = (branches.context.count + 1 >= decoder.limit_B)[:, None]
         return SearchState(
             branches=branches.followed_by(token_BK, logprob_BK, rules.special.timestamp_begin),

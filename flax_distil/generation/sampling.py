@@ -5,6 +5,7 @@ import jax.numpy as jnp
 
 from flax_distil.core import Array, Float, Int
 from flax_distil.generation.options import SearchOptions
+from flax_distil.generation.top_tokens import top_tokens
 
 
 def warp_scores(
@@ -22,12 +23,12 @@ def warp_scores(
     scores_BV = scores_BV / temperature_B[:, None]
     vocabulary = scores_BV.shape[1]
     if options.top_k is not None and options.top_k < vocabulary:
-        least_B1 = jax.lax.top_k(scores_BV, options.top_k)[0][:, -1:]
+        least_B1 = top_tokens(scores_BV, options.top_k)[0][:, -1:]
         scores_BV = jnp.where(scores_BV < least_B1, -jnp.inf, scores_BV)
     if options.top_p is not None and options.top_p < 1:
         # What was cut is at the end of the order: no more than the likeliest need sorting (ties aside).
         likeliest = min(options.top_k or vocabulary, vocabulary)
-        ordered_BK = jax.lax.top_k(scores_BV, likeliest)[0]
+        ordered_BK = top_tokens(scores_BV, likeliest)[0]
         probability_BK = jax.nn.softmax(ordered_BK)
         before_BK = jnp.cumsum(probability_BK, axis=1) - probability_BK
         kept_BK = (before_BK < options.top_p).at[:, 0].set(True)

@@ -9,6 +9,7 @@ from transformers import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWa
 
 from flax_distil.generation import SearchOptions
 from flax_distil.generation.sampling import draw_tokens, warp_scores
+from flax_distil.generation.top_tokens import top_tokens
 
 V = 50
 drawing = jax.jit(draw_tokens, static_argnums=5)
@@ -41,6 +42,15 @@ def test_what_is_drawn_from_is_what_transformers_draws_from(scores, temperature,
     found = warp_scores(jnp.asarray(scores), jnp.full(len(scores), temperature, jnp.float32), options)
     np.testing.assert_allclose(found, wanted, rtol=1e-6)
     assert 0 < np.isfinite(found).sum() <= np.isfinite(scores).sum()
+
+
+@pytest.mark.parametrize("count", [1, 6, 30, 40])
+def test_the_likeliest_of_many_are_those_of_a_whole_sort_ties_included(count):
+    rng = np.random.default_rng(count)
+    scores = jnp.asarray(rng.integers(0, 300, size=(32, 5003)), jnp.float32)
+    scores = scores.at[0].set(-jnp.inf).at[1, 3:].set(-jnp.inf)
+    for ours, wanted in zip(top_tokens(scores, count), jax.lax.top_k(scores, count), strict=True):
+        np.testing.assert_array_equal(ours, wanted)
 
 
 def test_frequencies_are_the_probabilities(scores):

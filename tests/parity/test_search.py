@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import warnings
 from typing import Any
 
 import numpy as np
@@ -35,6 +36,8 @@ class Spoken:
     @classmethod
     def of(cls, pair: Pair, recordings: Recordings) -> "Spoken":
         model = openai_model(pair.folder)
+        with warnings.catch_warnings(action="ignore", category=ResourceWarning):  # it leaves a file open
+            whisper.tokenizer.get_tokenizer(model.is_multilingual, num_languages=model.num_languages)
         mels = [whisper.log_mel_spectrogram(torch.from_numpy(row)) for row in recordings.samples_BW]
         with torch.no_grad():
             theirs = torch.stack([model.encoder(mel[None])[0] for mel in mels])
@@ -53,8 +56,10 @@ class Spoken:
 
     def transcribe_as_openai(self, **options: Any) -> list[whisper.DecodingResult]:
         """Transcribe row by row, each with the recording as its only neighbour."""
-        given = {"fp16": False, "sample_len": NEW, "without_timestamps": True} | options
         model = openai_model(self.pair.folder)
+        given = {"fp16": False, "sample_len": NEW, "without_timestamps": True} | options
+        if not model.is_multilingual:
+            given["language"] = "en"
         return [whisper.decode(model, states, whisper.DecodingOptions(**given)) for states in self.theirs]
 
 
