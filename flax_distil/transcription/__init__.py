@@ -11,6 +11,7 @@ from flax_distil.transcription.results import (
     Word,
     window_transcript,
 )
+from flax_distil.transcription.sequential import SequentialTranscriber, long_form_defaults
 from flax_distil.transcription.short_form import DispatchedBatch, ShortFormTranscriber
 from flax_distil.transcription.window_decoder import (
     WindowDecoder,
@@ -27,6 +28,7 @@ __all__ = [
     "DispatchedBatch",
     "Prompts",
     "RecordingTranscriber",
+    "SequentialTranscriber",
     "ShortFormTranscriber",
     "ShortRecordings",
     "TranscribedSegment",
@@ -40,6 +42,7 @@ __all__ = [
     "attach_words",
     "failed",
     "is_silence",
+    "long_form_defaults",
     "make_transcriber",
     "search_program",
     "window_transcript",

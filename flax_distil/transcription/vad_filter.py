@@ -1,6 +1,7 @@
 """Silence is cut out of a recording before it is transcribed, and put back into the times afterwards."""
 
 import dataclasses
+import itertools
 from bisect import bisect_left, bisect_right
 
 import numpy as np
@@ -61,7 +62,7 @@ def keep_speech(
     regions = speech_regions(blocks, detector)
     lengths = [region.duration_seconds for region in regions]
     times = SpeechTimes(
-        kept=tuple(sum(lengths[:region]) for region in range(len(regions))),
+        kept=tuple(itertools.accumulate(lengths, initial=0.0))[:-1],
         original=tuple(region.offset_seconds for region in regions),
     )
     parts = [samples_W[region.start : region.stop] for region in regions]
