@@ -12,6 +12,7 @@ import torch
 from transformers import WhisperFeatureExtractor
 
 from flax_distil.transcription import SequentialTranscriber, Transcript
+from flax_distil.transcription.word_timestamps import WordAligner
 from tests.long_recording import long_recording
 from tests.openai_whisper import openai_model
 from tests.parity.reference import Pair
@@ -21,7 +22,10 @@ SECONDS = 300
 THRESHOLDS = {"logprob_threshold": -1.0, "no_speech_threshold": 0.6}
 TOLERANCE_SECONDS = 0.02
 
-pytestmark = pytest.mark.slow
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning"),  # of OpenAI's tokenizer
+]
 
 
 @pytest.fixture(scope="module", params=["tiny.en", "base"])
@@ -78,3 +82,25 @@ def test_five_minutes_are_transcribed_as_by_transformers(pair, conditioned):
     ]
     assert [segment.text for segment in transcript.segments] == [text for _, text in kept]
     assert_times(transcript, [segment for segment, _ in kept])
+
+
+def test_words_of_a_minute_are_where_openais_code_finds_them(pair):
+    """Windows follow the last word here, so this is parity of where they begin too."""
+    samples, _ = long_recording(70)
+    model = Model(pair.folder, pair.ours.config, pair.ours.params)
+    decoder = model.transcriber(
+        return_timestamps=True, word_timestamps=True, text_compression_ratio_threshold=2.4, **THRESHOLDS
+    ).decoder
+    [(_, transcript)] = SequentialTranscriber(decoder, batch_size=1).transcribe_recordings([("a", samples)])
+    theirs = openai_model(pair.folder, WordAligner(decoder).heads).transcribe(
+        samples, temperature=0.0, compression_ratio_threshold=2.4, condition_on_previous_text=False,
+        word_timestamps=True, fp16=False, **THRESHOLDS,
+    )  # fmt: skip
+    segments = [segment for segment in theirs["segments"] if segment["text"]]
+    assert transcript.text == theirs["text"].strip()
+    assert_times(transcript, segments)
+    ours = [word for segment in transcript.segments for word in segment.words or ()]
+    wanted = [word for segment in segments for word in segment["words"]]
+    assert [word.text for word in ours] == [word["word"] for word in wanted]
+    apart = [max(abs(a.start - b["start"]), abs(a.end - b["end"])) for a, b in zip(ours, wanted, strict=True)]
+    assert np.quantile(apart, 0.95) <= 0.04
