@@ -22,10 +22,14 @@ def segment(start: float, end: float, words: tuple[Word, ...] | None = None) -> 
         ((0.0, 4.0), (5.0, 9.0)),
         ((9.5, 10.0), (14.5, 15.0)),
         ((10.0, 12.0), (60.0, 62.0)),
-        ((11.0, 13.0), (61.0, 101.0)),
+        ((9.0, 10.3), (14.0, 15.0)),  # a little too long
+        ((9.8, 10.9), (60.0, 60.9)),  # a little too early
+        ((9.0, 11.0), (14.0, 61.0)),  # over the silence
+        ((9.0, 13.0), (14.0, 101.0)),
+        ((12.0, 90.0), (100.0, 178.0)),
     ],
 )
-def test_an_end_belongs_to_the_region_before_and_a_start_to_the_one_behind(kept, original):
+def test_segments_keep_to_one_region_unless_they_reach_far_into_the_next(kept, original):
     restored = TIMES.restore(segment(*kept))
     assert (restored.start, restored.end) == original
 
