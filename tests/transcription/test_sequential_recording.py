@@ -11,7 +11,8 @@ from flax_distil.audio import LongMel
 from flax_distil.text import WhisperTokenizer
 from flax_distil.transcription import Prompts, Transcript, TranscriptionOptions, WindowResult
 from flax_distil.transcription.results import AlignedWord
-from flax_distil.transcription.sequential_recording import SequentialRecording, cut_window
+from flax_distil.transcription.sequential_recording import SequentialRecording
+from flax_distil.transcription.window_cut import cut_window
 
 FIRST = 50363  # <|0.00|> of English-only vocabularies
 THRESHOLDS: dict[str, Any] = {
