@@ -4,7 +4,14 @@ from flax_distil.transcription.fallback import failed, is_silence
 from flax_distil.transcription.options import FALLBACK_TEMPERATURES, TranscriptionOptions
 from flax_distil.transcription.prompts import Prompts
 from flax_distil.transcription.recordings import RecordingTranscriber, ShortRecordings, make_transcriber
-from flax_distil.transcription.results import TranscribedSegment, Transcript, Word, window_transcript
+from flax_distil.transcription.results import (
+    AlignedWord,
+    TranscribedSegment,
+    Transcript,
+    Word,
+    window_transcript,
+)
+from flax_distil.transcription.sequential import SequentialTranscriber, long_form_defaults
 from flax_distil.transcription.short_form import DispatchedBatch, ShortFormTranscriber
 from flax_distil.transcription.window_decoder import (
     WindowDecoder,
@@ -12,12 +19,16 @@ from flax_distil.transcription.window_decoder import (
     WindowResult,
     search_program,
 )
+from flax_distil.transcription.word_timestamps import AlignmentRequest, WordAligner, attach_words
 
 __all__ = [
     "FALLBACK_TEMPERATURES",
+    "AlignedWord",
+    "AlignmentRequest",
     "DispatchedBatch",
     "Prompts",
     "RecordingTranscriber",
+    "SequentialTranscriber",
     "ShortFormTranscriber",
     "ShortRecordings",
     "TranscribedSegment",
@@ -27,8 +38,11 @@ __all__ = [
     "WindowRequest",
     "WindowResult",
     "Word",
+    "WordAligner",
+    "attach_words",
     "failed",
     "is_silence",
+    "long_form_defaults",
     "make_transcriber",
     "search_program",
     "window_transcript",

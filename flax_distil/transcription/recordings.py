@@ -81,4 +81,8 @@ def make_transcriber(mode: str, decoder: WindowDecoder, *, batch_size: int) -> R
     """
     if mode == "short":
         return ShortRecordings(decoder, batch_size=batch_size)
+    if mode == "sequential":
+        from flax_distil.transcription.sequential import SequentialTranscriber  # it imports this file
+
+        return SequentialTranscriber(decoder, batch_size=batch_size)
     raise InputError(f"mode {mode!r} is unknown: expected one of {', '.join(get_args(ModeName))}")
