@@ -10,10 +10,10 @@ from typing import Any
 DEVICES = 8
 
 
-def run_on_eight_devices(script: str, folder: Path) -> Any:
-    """Return the JSON that a script beside this file prints; it is given a folder of a tokenizer."""
+def run_on_eight_devices(script: str, *arguments: Path) -> Any:
+    """Return the JSON that a script beside this file prints."""
     done = subprocess.run(
-        [sys.executable, "-W", "error", Path(__file__).with_name(script), folder],
+        [sys.executable, "-W", "error", Path(__file__).with_name(script), *arguments],
         env={
             **os.environ,
             "JAX_PLATFORMS": "cpu",
