@@ -1,7 +1,6 @@
 """Which heads of a model follow the speech: found by how well its words agree with known ones.
 
-A student's heads are its teacher's no more. Each head is tried alone, then the best is joined by the one
-that helps it most, and so on while it helps.
+A student's heads are its teacher's no more.
 """
 
 import dataclasses
@@ -84,24 +83,27 @@ class HeadSearch:
         self._decoder, self._aligner = decoder, WordAligner(decoder, heads=self.present)
 
     def find(self, windows: Windows, *, most: int) -> Heads:
-        """Return the heads whose mean follows the words best, found greedily.
+        """Return heads whose mean follows the words well.
+
+        From none, and from those present, the head is added or left out that helps most, while one helps;
+        the better of the two ends is taken.
 
         Args:
             windows: at least one with words.
             most: heads at most.
         """
-        chosen: Heads = ()
-        error = float("inf")
-        while len(chosen) < most:
-            choices = [(*chosen, head) for head in self.candidates if head not in chosen]
-            if not choices:
-                break
-            errors = [found.mean_seconds for found in self.errors(windows, choices)]
-            best = int(np.argmin(errors))
-            if errors[best] >= error:
-                break
-            chosen, error = choices[best], errors[best]
-        return tuple(sorted(chosen))
+        ends = [self._improved(windows, start, most) for start in ((), self.present[:most])]
+        return min(ends, key=lambda end: end[0])[1]
+
+    def _improved(self, windows: Windows, chosen: Heads, most: int) -> tuple[float, Heads]:
+        error = self.errors(windows, [chosen])[0].mean_seconds if chosen else float("inf")
+        while True:
+            flipped = [tuple(sorted({*chosen} ^ {head})) for head in self.candidates]
+            choices = [heads for heads in flipped if 0 < len(heads) <= most]
+            errors = [found.mean_seconds for found in self.errors(windows, choices)] if choices else []
+            if not errors or min(errors) >= error:
+                return error, chosen
+            error, chosen = min(zip(errors, choices, strict=True))
 
     def errors(self, windows: Windows, choices: Sequence[Heads]) -> list[WordErrors]:
         """Return the errors of the words that each choice of heads gives, over all windows together."""

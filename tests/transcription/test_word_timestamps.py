@@ -13,11 +13,14 @@ from flax_distil.text import GenerationSettings
 from flax_distil.transcription import (
     AlignedWord,
     AlignmentRequest,
+    HeadSearch,
+    KnownWords,
     TranscribedSegment,
     WordAligner,
     attach_words,
+    content_frames,
 )
-from flax_distil.transcription.word_timestamps import add_words, alignment_heads, content_frames
+from flax_distil.transcription.word_timestamps import add_words, alignment_heads
 from tests.transcription.models import Model
 
 CONFIG = dataclasses.replace(PRESETS["tiny"], decoder_layers=2, decoder_attention_heads=3)
@@ -84,6 +87,42 @@ def test_a_text_without_timestamps_is_one_segment_and_idle_rows_stay_empty(
     first, *idle = aligner.align(states, requests)
     assert "".join(word.text for word in first).strip() == said[0].text
     assert idle == [None, None]
+
+
+@pytest.fixture(scope="module")
+def searched(transcriber, said, speech_and_silence):
+    """A search, and two recordings with the words that the model's own heads give; silence does not count."""
+    states = transcriber.decoder.encode_samples(speech_and_silence)
+    requests = [
+        AlignmentRequest(
+            tokens=tuple(token for part in transcript.segments for token in part.tokens),
+            language="en",
+            frames=frames,
+        )
+        for transcript, frames in zip(said[:2], content_frames(speech_and_silence), strict=False)
+    ]
+    words = WordAligner(transcriber.decoder).align(states, [*requests, None])
+    known = [KnownWords(request=request, words=own) for request, own in zip(requests, words, strict=False)]
+    return HeadSearch(transcriber.decoder), [(states, [*known, None])]
+
+
+def test_words_of_the_same_heads_are_the_same(searched):
+    search, windows = searched
+    others = tuple(head for head in search.candidates if head not in search.present)
+    same, other = search.errors(windows, [search.present, others])
+    assert same.mean_seconds < 0.002  # a sum in another order may move a boundary by a step
+    assert same.within_tenth == 1
+    assert other.mean_seconds > 0.05
+
+
+def test_heads_that_are_found_are_better_than_each_alone(searched):
+    search, windows = searched
+    found = search.find(windows, most=3)
+    assert 1 <= len(found) <= 3
+    assert set(found) <= set(search.candidates)
+    best, *alone = search.errors(windows, [found, *((head,) for head in search.candidates)])
+    assert best.mean_seconds <= min(errors.mean_seconds for errors in alone)
+    assert best.mean_seconds < np.median([errors.mean_seconds for errors in alone]) / 2
 
 
 def test_content_ends_where_zeros_begin():
