@@ -1,11 +1,12 @@
 """Recordings of at most 30 s, in batches: one window each."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from flax_distil.audio import CHUNK_FRAMES
 from flax_distil.core import Float
 from flax_distil.parallel import gather_objects
 from flax_distil.transcription.fallback import attempt_seed, failed, is_silence, may_fail
@@ -17,6 +18,7 @@ from flax_distil.transcription.window_decoder import (
     WindowRequest,
     WindowResult,
 )
+from flax_distil.transcription.word_timestamps import WordAligner, add_words, content_frames
 
 
 class DispatchedBatch(NamedTuple):
@@ -25,8 +27,10 @@ class DispatchedBatch(NamedTuple):
     windows: DispatchedWindows
     languages: list[str]
     probabilities: list[Mapping[str, float] | None]
+    frames: list[int]
+    retries: bool
     states: States | None
-    """Of the batch, where a window may be tried again."""
+    """Of the batch, where they are needed again: for another attempt, or for words."""
 
 
 class ShortFormTranscriber:
@@ -38,10 +42,12 @@ class ShortFormTranscriber:
 
     def __init__(self, decoder: WindowDecoder):
         self.decoder = decoder
+        self._aligner = WordAligner(decoder) if decoder.options.word_timestamps else None
 
     def warm_up(self, batch_size: int) -> float:
         """Compile for batches of this size and return the seconds it took."""
-        return self.decoder.warm_up(batch_size, continued=False)
+        words = self._aligner.warm_up(batch_size) if self._aligner else 0.0
+        return words + self.decoder.warm_up(batch_size, continued=False)
 
     def transcribe(
         self, samples_BW: Float[np.ndarray, "B W"], *, stop_at_once: bool = False
@@ -57,15 +63,24 @@ class ShortFormTranscriber:
         Only where the language must be detected first does this wait for the encoder.
         """
         states = self.decoder.encode_samples(samples_BW)
-        return self.dispatch_states(states, rows=len(samples_BW), stop_at_once=stop_at_once)
+        frames = content_frames(samples_BW) if self._aligner else None
+        return self.dispatch_states(states, rows=len(samples_BW), stop_at_once=stop_at_once, frames=frames)
 
-    def dispatch_states(self, states: States, *, rows: int, stop_at_once: bool = False) -> DispatchedBatch:
+    def dispatch_states(
+        self,
+        states: States,
+        *,
+        rows: int,
+        stop_at_once: bool = False,
+        frames: Sequence[int] | None = None,
+    ) -> DispatchedBatch:
         """Do the same from encoder states already on the devices.
 
         Args:
             states: rows of all processes.
             rows: how many of them are this process's.
             stop_at_once: emit one token, to compile and no more.
+            frames: of 10 ms with content in each row, where words are looked for; by default all.
         """
         languages, probabilities = self._languages(states, rows)
         prompts, options = self.decoder.prompts, self.decoder.options
@@ -78,9 +93,15 @@ class ShortFormTranscriber:
             )
             for language in languages
         ]
-        windows = self.decoder.dispatch(states, requests)
-        again = states if may_fail(options) and not stop_at_once else None
-        return DispatchedBatch(windows, languages, probabilities, again)
+        retries = may_fail(options) and not stop_at_once
+        return DispatchedBatch(
+            self.decoder.dispatch(states, requests),
+            languages,
+            probabilities,
+            list(frames or [CHUNK_FRAMES] * rows),
+            retries,
+            states if retries or self._aligner else None,
+        )
 
     def collect(self, batch: DispatchedBatch) -> list[Transcript]:
         """Wait for a dispatched batch and return its transcripts in order.
@@ -90,7 +111,7 @@ class ShortFormTranscriber:
         """
         options = self.decoder.options
         found = self._again(batch, [result for result in self.decoder.collect(batch.windows) if result])
-        return [
+        transcripts = [
             window_transcript(
                 dataclasses.replace(result, tokens=(), token_logprobs=())
                 if is_silence(result, options)
@@ -104,23 +125,25 @@ class ShortFormTranscriber:
                 found, batch.languages, batch.probabilities, strict=True
             )
         ]
+        if self._aligner is None or batch.states is None:
+            return transcripts
+        return add_words(self._aligner, batch.states, transcripts, batch.frames)
 
     def _again(self, batch: DispatchedBatch, found: list[WindowResult]) -> list[WindowResult]:
         """Return the results after as many attempts as each window needs."""
         options, states = self.decoder.options, batch.states
-        if states is None:
+        if not batch.retries or states is None:
             return found
         for attempt, temperature in enumerate(options.temperature[1:], start=1):
             failures = [failed(result, options, self.decoder.tokenizer) for result in found]
-            # Processes that share the devices decode together; rows of a limit of 0 are idle.
-            if not any(gather_objects(any(failures))):
+            if not self._any_process(any(failures)):
                 break
             requests = [
                 dataclasses.replace(
                     request,
                     temperature=temperature,
                     seed=attempt_seed(options, attempt),
-                    limit=request.limit if has_failed else 0,
+                    limit=request.limit if has_failed else 0,  # an idle row
                 )
                 for request, has_failed in zip(batch.windows.requests, failures, strict=True)
                 if request
@@ -131,6 +154,10 @@ class ShortFormTranscriber:
                 for old, new, has_failed in zip(found, retried, failures, strict=True)
             ]
         return found
+
+    def _any_process(self, value: bool) -> bool:
+        """Say whether it holds for any of the processes that share the devices: they decode together."""
+        return any(gather_objects(value)) if self.decoder.runner.shard_count > 1 else value
 
     def _languages(self, states: States, rows: int) -> tuple[list[str], list[Any]]:
         special = self.decoder.tokenizer.special
