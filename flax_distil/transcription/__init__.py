@@ -1,9 +1,11 @@
 """From recordings to transcripts."""
 
+from flax_distil.transcription.chunked import ChunkedTranscriber
 from flax_distil.transcription.fallback import failed, is_silence
+from flax_distil.transcription.modes import ModeName, make_transcriber
 from flax_distil.transcription.options import FALLBACK_TEMPERATURES, TranscriptionOptions
 from flax_distil.transcription.prompts import Prompts
-from flax_distil.transcription.recordings import RecordingTranscriber, ShortRecordings, make_transcriber
+from flax_distil.transcription.recordings import RecordingTranscriber, ShortRecordings
 from flax_distil.transcription.results import TranscribedSegment, Transcript, Word, window_transcript
 from flax_distil.transcription.short_form import DispatchedBatch, ShortFormTranscriber
 from flax_distil.transcription.window_decoder import (
@@ -15,7 +17,9 @@ from flax_distil.transcription.window_decoder import (
 
 __all__ = [
     "FALLBACK_TEMPERATURES",
+    "ChunkedTranscriber",
     "DispatchedBatch",
+    "ModeName",
     "Prompts",
     "RecordingTranscriber",
     "ShortFormTranscriber",

@@ -1,8 +1,8 @@
-"""Recordings in, transcripts out: what every way of transcribing has in common, and the choice of one."""
+"""Recordings in, transcripts out: what every way of transcribing has in common, and the simplest one."""
 
 import abc
 from collections.abc import Iterable, Iterator
-from typing import Literal, TypeVar, get_args
+from typing import TypeVar
 
 import numpy as np
 
@@ -13,7 +13,6 @@ from flax_distil.transcription.short_form import ShortFormTranscriber
 from flax_distil.transcription.window_decoder import WindowDecoder
 
 Name = TypeVar("Name")
-ModeName = Literal["short", "chunked", "sequential"]
 
 
 class RecordingTranscriber(abc.ABC):
@@ -71,14 +70,3 @@ class ShortRecordings(RecordingTranscriber):
         if names:
             samples_BW[len(names) :] = samples_BW[0]  # in silence a model may talk to its limit
             yield from zip(names, transcriber.transcribe(samples_BW)[: len(names)], strict=True)
-
-
-def make_transcriber(mode: str, decoder: WindowDecoder, *, batch_size: int) -> RecordingTranscriber:
-    """Return what transcribes in one of the modes.
-
-    Raises:
-        InputError: if the mode is unknown.
-    """
-    if mode == "short":
-        return ShortRecordings(decoder, batch_size=batch_size)
-    raise InputError(f"mode {mode!r} is unknown: expected one of {', '.join(get_args(ModeName))}")
