@@ -7,6 +7,7 @@ from flax_distil.transcription.options import FALLBACK_TEMPERATURES, Transcripti
 from flax_distil.transcription.prompts import Prompts
 from flax_distil.transcription.recordings import RecordingTranscriber, ShortRecordings
 from flax_distil.transcription.results import TranscribedSegment, Transcript, Word, window_transcript
+from flax_distil.transcription.sequential import SequentialTranscriber, long_form_defaults
 from flax_distil.transcription.short_form import DispatchedBatch, ShortFormTranscriber
 from flax_distil.transcription.window_decoder import (
     WindowDecoder,
@@ -22,6 +23,7 @@ __all__ = [
     "ModeName",
     "Prompts",
     "RecordingTranscriber",
+    "SequentialTranscriber",
     "ShortFormTranscriber",
     "ShortRecordings",
     "TranscribedSegment",
@@ -33,6 +35,7 @@ __all__ = [
     "Word",
     "failed",
     "is_silence",
+    "long_form_defaults",
     "make_transcriber",
     "search_program",
     "window_transcript",

@@ -5,6 +5,7 @@ from typing import Literal, get_args
 from flax_distil.core import InputError
 from flax_distil.transcription.chunked import ChunkedTranscriber
 from flax_distil.transcription.recordings import RecordingTranscriber, ShortRecordings
+from flax_distil.transcription.sequential import SequentialTranscriber
 from flax_distil.transcription.window_decoder import WindowDecoder
 
 ModeName = Literal["short", "chunked", "sequential"]
@@ -28,7 +29,7 @@ def make_transcriber(
         stride_length_s: likewise.
 
     Raises:
-        InputError: if the mode is unknown, or a length out of range.
+        InputError: if the mode is unknown or does not fit the options, or a length is out of range.
     """
     if mode == "short":
         return ShortRecordings(decoder, batch_size=batch_size)
@@ -36,4 +37,6 @@ def make_transcriber(
         return ChunkedTranscriber(
             decoder, batch_size=batch_size, chunk_length_s=chunk_length_s, stride_length_s=stride_length_s
         )
+    if mode == "sequential":
+        return SequentialTranscriber(decoder, batch_size=batch_size)
     raise InputError(f"mode {mode!r} is unknown: expected one of {', '.join(get_args(ModeName))}")
