@@ -8,6 +8,7 @@ import numpy as np
 
 from flax_distil.audio import CHUNK_SAMPLES, CHUNK_SECONDS, SAMPLING_RATE, pad_or_trim
 from flax_distil.core import Float, InputError
+from flax_distil.transcription.fallback import failed, is_silence
 from flax_distil.transcription.merging import DecodedChunk, DecodedToken, MergedSegment, merge_chunks
 from flax_distil.transcription.recordings import Name, RecordingTranscriber
 from flax_distil.transcription.results import TranscribedSegment, Transcript
@@ -63,7 +64,9 @@ def cut_chunks(samples: int, chunk: int, stride_left: int, stride_right: int) ->
 class ChunkedTranscriber(RecordingTranscriber):
     """Transcribes recordings of any length as chunks that overlap.
 
-    The language is that of a recording's first chunk.
+    The language is that of a recording's first chunk. A transcript's tokens are those of text that are left
+    after merging, with one log-probability each, and ``avg_logprob`` is their mean. The recording is as
+    silent as its least silent chunk, and its temperature is the highest of any.
 
     Attributes:
         chunk: samples per chunk.
@@ -114,9 +117,7 @@ class ChunkedTranscriber(RecordingTranscriber):
         if waiting is not None:
             yield from self._collect(waiting)
 
-    def _batches(
-        self, recordings: Iterable[tuple[Name, Float[np.ndarray, " W"]]]
-    ) -> "Iterator[list[_Row]]":
+    def _batches(self, recordings: Iterable[tuple[Name, Float[np.ndarray, " W"]]]) -> "Iterator[list[_Row]]":
         """Yield the rows of each batch: full ones, but for the last."""
         rows: list[_Row] = []
         for name, samples_W in recordings:
@@ -141,12 +142,14 @@ class ChunkedTranscriber(RecordingTranscriber):
             WindowRequest(
                 prompt=prompts.build(recording.language, prompts.initial, with_prefix=not chunk.start),
                 limit=self._limit,
+                temperature=self.decoder.options.temperature[0],
+                seed=self._seed(chunk, 0),
             )
             for recording, chunk, _ in rows
         ]
         idle = [None] * (self.batch_size - len(rows))
         windows = self.decoder.dispatch(states, [*requests, *idle])
-        return _DispatchedRows([(row.recording, row.chunk) for row in rows], windows)
+        return _DispatchedRows([(row.recording, row.chunk) for row in rows], states, windows)
 
     def _find_languages(self, rows: "Sequence[_Row]", states: States) -> None:
         """Set the language of each recording whose first chunk is in the batch; may wait for the encoder."""
@@ -167,12 +170,35 @@ class ChunkedTranscriber(RecordingTranscriber):
 
     def _collect(self, batch: "_DispatchedRows") -> Iterator[tuple[Any, Transcript]]:
         """Wait for a batch and yield the recordings that end in it."""
-        results = self.decoder.collect(batch.windows)
-        for (recording, chunk), result in zip(batch.rows, results, strict=False):
-            assert result is not None
+        options = self.decoder.options
+        for (recording, chunk), result in zip(batch.rows, self._results(batch), strict=True):
+            if is_silence(result, options):
+                result = dataclasses.replace(result, tokens=(), token_logprobs=())
             recording.done.append((chunk, result))
             if len(recording.done) == recording.chunks:
                 yield recording.name, self._transcript(recording)
+
+    def _results(self, batch: "_DispatchedRows") -> list[WindowResult]:
+        """Wait for a batch; chunks that fail a threshold are decoded again at the next temperature."""
+        decoder, options = self.decoder, self.decoder.options
+        results = [result for result in decoder.collect(batch.windows) if result is not None]
+        for attempt, temperature in enumerate(options.temperature[1:], 1):
+            failures = [failed(result, options, decoder.tokenizer) for result in results]
+            if not any(failures):
+                break
+            requests: list[WindowRequest | None] = [None] * self.batch_size
+            for row, request in enumerate(batch.windows.requests[: len(results)]):
+                if request is not None and failures[row]:
+                    seed = self._seed(batch.rows[row][1], attempt)
+                    requests[row] = dataclasses.replace(request, temperature=temperature, seed=seed)
+            again = decoder.collect(decoder.dispatch(batch.states, requests))
+            results = [new or old for old, new in zip(results, again, strict=False)]
+        return results
+
+    def _seed(self, chunk: Chunk, attempt: int) -> int:
+        """Return what the draws of a chunk depend on; not on where it lies in a batch."""
+        place = [self.decoder.options.seed, chunk.start, attempt]
+        return int(np.random.SeedSequence(place).generate_state(1)[0] >> 1)
 
     def _transcript(self, recording: "_Recording") -> Transcript:
         tokenizer = self.decoder.tokenizer
@@ -250,6 +276,7 @@ class _Row(NamedTuple):
 
 class _DispatchedRows(NamedTuple):
     rows: list[tuple[_Recording, Chunk]]
+    states: States
     windows: DispatchedWindows
 
 
