@@ -45,9 +45,9 @@ def read_audio(given: Any, *, retry_seconds: float = RETRY_SECONDS) -> Float[np.
     """Return 16 kHz mono samples of a recording.
 
     Args:
-        given: a path; an address (``http(s)://``, ``gs://``, ``s3://``, ``hf://``); the contents of a file; an
-            array of 16 kHz samples; or a dictionary of "array" (or "raw") and "sampling_rate", or of "bytes"
-            and "path", as ``datasets`` gives them. Arrays are floating-point, ``[samples]`` or
+        given: a path; an address (``http(s)://``, ``gs://``, ``s3://``, ``hf://``); the contents of a file;
+            an array of 16 kHz samples; or a dictionary of "array" (or "raw") and "sampling_rate", or of
+            "bytes" and "path", as ``datasets`` gives them. Arrays are floating-point, ``[samples]`` or
             ``[channels, samples]``.
         retry_seconds: how long a server that does not answer is asked again.
 

@@ -21,13 +21,14 @@ MIN_COMPILE_SECONDS = 0.2
 def use_compilation_cache() -> Path | None:
     """Keep compiled programs from now on, unless JAX was told already where to, and return the folder.
 
-    It is what ``FLAX_DISTIL_COMPILATION_CACHE`` names, by default ``flax_distil/compiled`` in the user's cache
-    folder, and in it a folder for machines of this kind: a program for a CPU may hold instructions that
-    another has not. Any number of processes may share it, and it may be deleted at any time. Where it cannot
+    It is what ``FLAX_DISTIL_COMPILATION_CACHE`` names, by default ``flax_distil/compiled`` in the user's
+    cache folder, and in it a folder for machines of this kind: a program for a CPU may hold instructions
+    that another has not. Any number of processes may share it, and it may be deleted at any time. Where it cannot
     be written to, a warning is logged once and nothing is kept.
     """
-    if jax.config.jax_compilation_cache_dir:
-        return Path(jax.config.jax_compilation_cache_dir)
+    given = jax.config.values["jax_compilation_cache_dir"]
+    if given:
+        return Path(given)
     wanted = os.environ.get(VARIABLE, "")
     if wanted.lower() in ("off", "false", "0", "no"):
         return None

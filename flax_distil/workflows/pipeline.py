@@ -96,13 +96,13 @@ class FlaxWhisperPipeline:
             A result of a recording, a list of them of a list. Of an iterator another one, which takes
             recordings as there is room for them and yields results in order.
 
-            A result is a dictionary: ``text``; ``chunks`` of ``text`` and ``timestamp`` (start, end) in seconds if
-            ``return_timestamps``; ``language`` (its code) if ``return_language``. A recording of a list or an
-            iterator that cannot be read has ``text`` "" and ``error``, a sentence.
+            A result is a dictionary: ``text``; ``chunks`` of ``text`` and ``timestamp`` (start, end) in
+            seconds if ``return_timestamps``; ``language`` (its code) if ``return_language``. A recording of
+            a list or an iterator that cannot be read has ``text`` "" and ``error``, a sentence.
 
         Raises:
-            InputError: if an option is unknown or does not fit the checkpoint, or a single recording cannot be
-                read.
+            InputError: if an option is unknown or does not fit the checkpoint, or a single recording cannot
+                be read.
         """
         call = _Call({**self._defaults, **_flat(options)})
         stream = RecordingStream(self._model, self._runner, call.options, call.route)

@@ -48,8 +48,8 @@ class Route:
     """How recordings are transcribed.
 
     Attributes:
-        mode: "short", "chunked" or "sequential"; "auto" is chunked where ``chunk_length_s`` is given, otherwise
-            short up to 30 s and sequential beyond.
+        mode: "short", "chunked" or "sequential"; "auto" is chunked where ``chunk_length_s`` is given,
+            otherwise short up to 30 s and sequential beyond.
         batch_size: windows decoded at once; rounded up to what the devices of this process divide.
         chunk_length_s: seconds of a chunk.
         stride_length_s: seconds that chunks share on each side, or on the left and on the right.
@@ -251,11 +251,11 @@ class _Turns:
 
     def _overdue(self, queue: "collections.deque[tuple[int, ReadRecording]]") -> bool:
         size = self._stream.batch_size
-        return len(queue) >= size or bool(queue) and self._taken - queue[0][0] >= PATIENCE * size
+        return len(queue) >= size or (bool(queue) and self._taken - queue[0][0] >= PATIENCE * size)
 
     def _longest_waiting(self) -> ModeName | None:
-        queues = {mode: queue[0][0] for mode, queue in self._waiting.items() if queue}
-        return min(queues, key=queues.__getitem__) if queues else None
+        waiting = [(queue[0][0], mode) for mode, queue in self._waiting.items() if queue]
+        return min(waiting)[1] if waiting else None
 
     def _failures(self) -> Iterator[Outcome]:
         while self._failed:

@@ -146,8 +146,8 @@ def run_transcription(config: TranscribeConfig) -> TranscribedFiles:
     A killed run keeps those that it wrote. A file that cannot be read is named, and the rest is done.
 
     Raises:
-        InputError: if a transcript is there already or a flag does not fit, before the weights are read; or if
-            no file can be transcribed.
+        InputError: if a transcript is there already or a flag does not fit, before the weights are read; or
+            if no file can be transcribed.
     """
     folder = check_writable(config.output_dir)
     names = [name for file in config.files for name in config.output_names(file)]

@@ -4,7 +4,6 @@ import dataclasses
 import itertools
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import NamedTuple
 
 from flax_distil.transcription import TranscribedSegment, Transcript, Word
 

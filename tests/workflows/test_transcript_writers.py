@@ -12,29 +12,36 @@ import whisper.utils
 from flax_distil.transcription import TranscribedSegment, Transcript, Word
 from flax_distil.workflows.transcript_writers import SubtitleOptions, render
 
-SAID = " Well -- he said, in 1984, that the café (or so --> it seems) was closed\tfor ever. Über uns!".split(
-    " "
-)
+SAID = [
+    " Well",
+    " --",
+    " -->",
+    " he",
+    " said,",
+    " 1984,",
+    " (or",
+    " so)",
+    " café",
+    " closed\tfor",
+    " Über",
+    ".",
+]
 
 
 def transcript(draw: random.Random, *, words: bool) -> Transcript:
-    """Return segments of some words each, with pauses; some end behind the first hour."""
+    """Return segments of some words each, with pauses; some begin shortly before the first hour."""
     segments, now = [], draw.choice([0.0, 0.0, 3590.5])
     for _ in range(draw.randrange(0, 7)):
-        said = []
+        said, start = [], round(now, 2)
         for _ in range(draw.randrange(0 if segments else 1, 14)):
             end = round(now + draw.random(), 2)
-            said.append(
-                Word(text=f" {draw.choice(SAID)}", start=round(now, 2), end=end, probability=draw.random())
-            )
+            said.append(Word(text=draw.choice(SAID), start=round(now, 2), end=end, probability=0.5))
             now = end + draw.choice([0.0, 0.0, 0.3, 4.0])
-        segments.append(
-            TranscribedSegment(
-                start=said[0].start if said else round(now, 2), end=said[-1].end if said else round(now + 1, 2),
-                text="".join(word.text for word in said), tokens=(1,), avg_logprob=-0.5, no_speech_prob=0.1,
-                temperature=0.0, words=tuple(said) if words else None,
-            )
-        )  # fmt: skip
+        segments.append(TranscribedSegment(
+            start=start, end=said[-1].end if said else start + 1, text="".join(word.text for word in said),
+            tokens=(1,), avg_logprob=-0.5, no_speech_prob=0.1, temperature=0.0,
+            words=tuple(said) if words else None,
+        ))  # fmt: skip
     return Transcript(
         text="".join(segment.text for segment in segments).strip(), text_with_timestamps=None, tokens=[],
         token_logprobs=[], avg_logprob=-0.5, no_speech_prob=0.1, language="en", segments=tuple(segments),
@@ -53,8 +60,9 @@ def as_openai(given: Transcript) -> dict:
     return {"text": given.text, "segments": segments, "language": given.language}
 
 
+NAMES = ("max_line_width", "max_line_count", "highlight_words", "max_words_per_line")
 OPTIONS = [
-    dict(zip(("max_line_width", "max_line_count", "highlight_words", "max_words_per_line"), values, strict=True))
+    dict(zip(NAMES, values, strict=True))
     for values in itertools.product((None, 12, 42), (None, 1, 2), (False, True), (None, 1, 4))
 ]  # fmt: skip
 
