@@ -45,6 +45,10 @@ class LongMel:
         window_RM[:frames] = (content_RM + 4.0) / 4.0
         return window_RM
 
+    def loudest(self, start: int, frames: int) -> float:
+        """Return the largest logarithm of a window that begins in the recording."""
+        return float(self.log10_RM[start : start + frames].max())
+
 
 def long_log_mel(
     samples_W: Float[np.ndarray, " W"], program: BlockProgram, *, rows: int, num_mel_bins: int

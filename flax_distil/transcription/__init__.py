@@ -6,7 +6,13 @@ from flax_distil.transcription.modes import ModeName, make_transcriber
 from flax_distil.transcription.options import FALLBACK_TEMPERATURES, TranscriptionOptions
 from flax_distil.transcription.prompts import Prompts
 from flax_distil.transcription.recordings import RecordingTranscriber, ShortRecordings
-from flax_distil.transcription.results import TranscribedSegment, Transcript, Word, window_transcript
+from flax_distil.transcription.results import (
+    AlignedWord,
+    TranscribedSegment,
+    Transcript,
+    Word,
+    window_transcript,
+)
 from flax_distil.transcription.sequential import SequentialTranscriber, long_form_defaults
 from flax_distil.transcription.short_form import DispatchedBatch, ShortFormTranscriber
 from flax_distil.transcription.window_decoder import (
@@ -15,9 +21,12 @@ from flax_distil.transcription.window_decoder import (
     WindowResult,
     search_program,
 )
+from flax_distil.transcription.word_timestamps import AlignmentRequest, WordAligner, attach_words
 
 __all__ = [
     "FALLBACK_TEMPERATURES",
+    "AlignedWord",
+    "AlignmentRequest",
     "ChunkedTranscriber",
     "DispatchedBatch",
     "ModeName",
@@ -33,6 +42,8 @@ __all__ = [
     "WindowRequest",
     "WindowResult",
     "Word",
+    "WordAligner",
+    "attach_words",
     "failed",
     "is_silence",
     "long_form_defaults",

@@ -24,10 +24,11 @@ from flax_distil.core import Array, Float, InputError
 from flax_distil.parallel import BATCH, ROWS, Runner
 from flax_distil.transcription.options import FALLBACK_TEMPERATURES, TranscriptionOptions
 from flax_distil.transcription.recordings import RecordingTranscriber
-from flax_distil.transcription.results import Transcript
-from flax_distil.transcription.sequential_recording import SequentialRecording
+from flax_distil.transcription.results import AlignedWord, Transcript
+from flax_distil.transcription.sequential_recording import DecodedWindow, SequentialRecording
 from flax_distil.transcription.vad_filter import keep_speech
 from flax_distil.transcription.window_decoder import States, WindowDecoder, WindowRequest
+from flax_distil.transcription.word_timestamps import AlignmentRequest, WordAligner
 
 Name = TypeVar("Name")
 
@@ -84,6 +85,7 @@ class SequentialTranscriber(RecordingTranscriber):
                 "sequential transcription finds the next window by timestamps: set return_timestamps"
             )
         decoder.runner.check_rows("a batch of recordings", batch_size)
+        self._aligner = WordAligner(decoder) if options.word_timestamps else None
         self._detector = None if options.vad is None else VoiceActivity(cast(VadName, options.vad))
         # Half of the positions are left to previous text.
         half = decoder.config.max_target_positions // 2
@@ -105,12 +107,14 @@ class SequentialTranscriber(RecordingTranscriber):
             for temperature in {min(decoder.options.temperature), max(decoder.options.temperature)}:
                 request = WindowRequest(prompt=prompt, limit=1, temperature=temperature)
                 decoder.collect(decoder.dispatch(states, [request] * self.batch_size))
+        if self._aligner is not None:
+            self._aligner.warm_up(self.batch_size)
         return time.perf_counter() - began
 
     def transcribe_recordings(
         self, recordings: Iterable[tuple[Name, Float[np.ndarray, " W"]]]
     ) -> Iterator[tuple[Name, Transcript]]:
-        """See ``RecordingTranscriber``. Of a recording shorter than a frame (10 ms) the transcript is empty."""
+        """See ``RecordingTranscriber``; a recording shorter than a frame (10 ms) has an empty transcript."""
         waiting = iter(recordings)
         rows: list[tuple[Name, SequentialRecording] | None] = [None] * self.batch_size
         states: States | None = None
@@ -174,12 +178,31 @@ class SequentialTranscriber(RecordingTranscriber):
         self._detect_languages(rows, states)
         requests = [None if recording is None else recording.request() for recording in rows]
         results = decoder.collect(decoder.dispatch(states, requests))
-        for recording, result in zip(rows, results, strict=True):
-            if recording is not None and result is not None:
-                window = recording.receive(result)
-                if window is not None:
-                    recording.accept(window)
+        windows = [
+            None if recording is None or result is None else recording.receive(result)
+            for recording, result in zip(rows, results, strict=True)
+        ]
+        words = self._words(windows, states)
+        for recording, window, found in zip(rows, windows, words, strict=True):
+            if recording is not None and window is not None:
+                recording.accept(window, found)
         return states
+
+    def _words(
+        self, windows: Sequence[DecodedWindow | None], states: States
+    ) -> Sequence[Sequence[AlignedWord] | None]:
+        """Return the words of every window; None of all windows if words are not asked for."""
+        if self._aligner is None:
+            return [None] * len(windows)
+        requests = [
+            AlignmentRequest(tokens=window.text_tokens, language=window.language, frames=window.frames)
+            if window is not None and window.text_tokens
+            else None
+            for window in windows
+        ]
+        if not any(requests):
+            return [()] * len(windows)
+        return [words or () for words in self._aligner.align(states, requests)]
 
     def _features(self, rows: Sequence[SequentialRecording | None]) -> Float[np.ndarray, "B R M"]:
         """Return the windows of a batch; a new array, since the devices may still read the last one."""

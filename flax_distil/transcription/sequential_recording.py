@@ -17,14 +17,21 @@ from flax_distil.text import SpecialTokens, WhisperTokenizer
 from flax_distil.transcription.fallback import failed, is_silence
 from flax_distil.transcription.options import TranscriptionOptions
 from flax_distil.transcription.prompts import Prompts
-from flax_distil.transcription.results import TranscribedSegment, Transcript
+from flax_distil.transcription.results import AlignedWord, TranscribedSegment, Transcript
 from flax_distil.transcription.vad_filter import SpeechTimes
 from flax_distil.transcription.window_decoder import WindowRequest, WindowResult
+from flax_distil.transcription.word_segments import attach_words
 
 FRAMES_PER_SECOND = 100
 FRAMES_PER_TIMESTAMP = 2
 LAST_TRUSTED_TEMPERATURE = 0.5
 """Text found at a higher one is no prompt for the next window."""
+
+FAINTEST_LOG10 = -8.0
+"""A window whose features stay below this holds at most the rounding noise of 16-bit samples (-86 dB).
+
+Models may hear words in it, and be sure of them: tiny.en says "you" to digital silence, log-probability -0.7.
+"""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -98,7 +105,7 @@ class DecodedWindow:
         result: what was decoded.
         cut: where its timestamps cut it.
         segments: one for each of ``cut``.
-        text_tokens: ids of text of all of them.
+        language: code.
         frames: of the window that belong to the recording.
         offset: seconds from the beginning of the recording to the window.
     """
@@ -106,11 +113,13 @@ class DecodedWindow:
     result: WindowResult
     cut: WindowCut
     segments: tuple[TranscribedSegment, ...]
+    language: str
     frames: int
     offset: float
 
     @property
     def text_tokens(self) -> tuple[int, ...]:
+        """Ids of text of all segments."""
         return tuple(token for segment in self.segments for token in segment.tokens)
 
 
@@ -120,7 +129,6 @@ class SequentialRecording:
     Attributes:
         language: code; None until it is detected.
         attempt: how many temperatures the present window has failed at.
-        last_speech_timestamp: end of the last word found, in seconds.
     """
 
     def __init__(
@@ -149,8 +157,8 @@ class SequentialRecording:
         multilingual = tokenizer.special.is_multilingual
         self.language = options.language if multilingual else "en"
         self._language_probabilities: Mapping[str, float] | None = None
-        self.attempt, self.last_speech_timestamp = 0, 0.0
-        self._seek = 0
+        self.attempt, self._last_speech = 0, 0.0
+        self._seek = self._first_heard = self._behind_silence(0)
         self._previous: list[int] = list(prompts.initial)
         self._segments: list[TranscribedSegment] = []
         self._tokens: list[int] = []
@@ -176,7 +184,9 @@ class SequentialRecording:
         assert self.language is not None
         seeds = np.random.SeedSequence([self._options.seed, self._seek, self.attempt])
         return WindowRequest(
-            prompt=self._prompts.build(self.language, self._previous, with_prefix=self._seek == 0),
+            prompt=self._prompts.build(
+                self.language, self._previous, with_prefix=self._seek == self._first_heard
+            ),
             limit=self._limit,
             temperature=self._options.temperature[self.attempt],
             seed=int(seeds.generate_state(1)[0] >> 1),
@@ -192,32 +202,36 @@ class SequentialRecording:
         self.attempt = 0
         self._no_speech_prob = min(self._no_speech_prob, result.no_speech_prob)
         if is_silence(result, self._options):
-            self._seek += self._window_frames
+            self._seek = self._behind_silence(self._seek + self._window_frames)
             return None
         cut = cut_window(result.tokens, self._tokenizer.special, self._window_frames)
         return DecodedWindow(
             result=result,
             cut=cut,
             segments=tuple(self._segment(segment, result) for segment in cut.segments),
+            language=self.language or "en",
             frames=self._window_frames,
             offset=self._seek / FRAMES_PER_SECOND,
         )
 
-    def accept(self, window: DecodedWindow, segments: Sequence[TranscribedSegment] | None = None) -> None:
+    def accept(self, window: DecodedWindow, words: Sequence[AlignedWord] | None = None) -> None:
         """Keep what was said in a window and go on to the next.
 
         Args:
             window: as received.
-            segments: its segments with words, where those are asked for: where the last word ends, the next
-                window begins.
+            words: of all its text, where they are asked for: where the last one ends, the next window begins.
         """
-        special, result = self._tokenizer.special, window.result
+        special, result, segments = self._tokenizer.special, window.result, window.segments
         seek = self._seek + window.cut.advance
-        if segments is not None and not window.cut.heard_out:
+        if words is not None:
+            segments, _ = attach_words(
+                segments, words, last_speech_timestamp=self._last_speech, offset=window.offset
+            )
             end = _last_word_end(segments)
-            if end is not None and end > window.offset:
+            self._last_speech = end
+            if end > window.offset and not window.cut.heard_out:
                 seek = round(end * FRAMES_PER_SECOND)
-        for segment, part in zip(segments or window.segments, window.cut.segments, strict=True):
+        for segment, part in zip(segments, window.cut.segments, strict=True):
             if segment.start == segment.end or not segment.text.strip():
                 continue
             self._segments.append(segment)
@@ -230,7 +244,7 @@ class SequentialRecording:
                     self._logprobs.append(logprob)
         if not self._options.condition_on_prev_tokens or result.temperature > LAST_TRUSTED_TEMPERATURE:
             self._previous = []
-        self._seek = seek
+        self._seek = self._behind_silence(seek)
 
     def transcript(self) -> Transcript:
         """Return what was said.
@@ -262,6 +276,13 @@ class SequentialRecording:
     def _window_frames(self) -> int:
         return min(CHUNK_FRAMES, self._frames - self._seek)
 
+    def _behind_silence(self, seek: int) -> int:
+        """Step over windows without a sound, if silence is to be left out at all."""
+        if self._options.no_speech_threshold is not None:
+            while seek < self._frames and self._mel.loudest(seek, CHUNK_FRAMES) <= FAINTEST_LOG10:
+                seek += CHUNK_FRAMES
+        return seek
+
     def _segment(self, cut: CutSegment, result: WindowResult) -> TranscribedSegment:
         tokens = tuple(token for token in result.tokens[cut.tokens] if token < self._tokenizer.special.eot)
         return TranscribedSegment(
@@ -275,7 +296,9 @@ class SequentialRecording:
         )
 
 
-def _last_word_end(segments: Sequence[TranscribedSegment]) -> float | None:
+def _last_word_end(segments: Sequence[TranscribedSegment]) -> float:
     """Return where the last word ends, or else the last segment."""
     ends = [word.end for segment in segments for word in segment.words or ()]
-    return ends[-1] if ends else segments[-1].end
+    last = ends[-1] if ends else segments[-1].end
+    assert last is not None
+    return last

@@ -5,7 +5,7 @@ from bisect import bisect_left, bisect_right
 
 import numpy as np
 
-from flax_distil.audio import CHUNK_SAMPLES, SAMPLING_RATE, VoiceActivity, speech_regions
+from flax_distil.audio import CHUNK_SAMPLES, VoiceActivity, speech_regions
 from flax_distil.core import Float
 from flax_distil.transcription.results import TranscribedSegment, Word
 

@@ -23,8 +23,8 @@ def use_compilation_cache() -> Path | None:
 
     It is what ``FLAX_DISTIL_COMPILATION_CACHE`` names, by default ``flax_distil/compiled`` in the user's
     cache folder, and in it a folder for machines of this kind: a program for a CPU may hold instructions
-    that another has not. Any number of processes may share it, and it may be deleted at any time. Where it cannot
-    be written to, a warning is logged once and nothing is kept.
+    that another has not. Any number of processes may share it, and it may be deleted at any time. Where it
+    cannot be written to, a warning is logged once and nothing is kept.
     """
     given = jax.config.values["jax_compilation_cache_dir"]
     if given:
