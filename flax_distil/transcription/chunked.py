@@ -6,12 +6,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from flax_distil.audio import CHUNK_SAMPLES, CHUNK_SECONDS, SAMPLING_RATE, pad_or_trim
-from flax_distil.core import Float, InputError
+from flax_distil.audio import CHUNK_SAMPLES, HOP_LENGTH, pad_or_trim
+from flax_distil.core import Float
+from flax_distil.text import strip_timestamps
+from flax_distil.transcription.chunk_cutting import Chunk, chunk_samples, cut_chunks
+from flax_distil.transcription.chunk_transcript import TranscribedChunk, chunked_transcript
 from flax_distil.transcription.fallback import failed, is_silence
-from flax_distil.transcription.merging import DecodedChunk, DecodedToken, MergedSegment, merge_chunks
 from flax_distil.transcription.recordings import Name, RecordingTranscriber
-from flax_distil.transcription.results import TranscribedSegment, Transcript
+from flax_distil.transcription.results import AlignedWord, Transcript
 from flax_distil.transcription.window_decoder import (
     DispatchedWindows,
     States,
@@ -19,46 +21,10 @@ from flax_distil.transcription.window_decoder import (
     WindowRequest,
     WindowResult,
 )
+from flax_distil.transcription.word_timestamps import AlignmentRequest, WordAligner
 
 MAX_NEW_TOKENS = 128
 """Tokens of a chunk at most, unless another number is asked for; RECIPE 6."""
-
-
-class Chunk(NamedTuple):
-    """Where a chunk lies, in samples.
-
-    Attributes:
-        start: of the recording.
-        stop: likewise.
-        stride_left: what it shares with the chunk before it; 0 for the first.
-        stride_right: what it shares with the next one; 0 for the last.
-    """
-
-    start: int
-    stop: int
-    stride_left: int
-    stride_right: int
-
-
-def cut_chunks(samples: int, chunk: int, stride_left: int, stride_right: int) -> list[Chunk]:
-    """Cut a recording; the first chunk that reaches its end is the last.
-
-    Args:
-        samples: of the recording.
-        chunk: samples per chunk.
-        stride_left: samples shared with the chunk before.
-        stride_right: samples shared with the next; with ``stride_left`` less than ``chunk``.
-
-    Source: RECIPE 6 and 8.8.
-    """
-    chunks: list[Chunk] = []
-    for start in range(0, max(samples, 1), chunk - stride_left - stride_right):
-        stop = min(start + chunk, samples)
-        last = stop == samples
-        chunks.append(Chunk(start, stop, stride_left if start else 0, 0 if last else stride_right))
-        if last:
-            break
-    return chunks
 
 
 class ChunkedTranscriber(RecordingTranscriber):
@@ -97,9 +63,15 @@ class ChunkedTranscriber(RecordingTranscriber):
         """
         super().__init__(decoder, batch_size=batch_size)
         self.chunk, self.stride_left, self.stride_right = chunk_samples(chunk_length_s, stride_length_s)
+        self._aligner = WordAligner(decoder) if decoder.options.word_timestamps else None
         self._limit = (
             MAX_NEW_TOKENS if decoder.options.max_new_tokens is None else decoder.options.max_new_tokens
         )
+
+    def warm_up(self) -> float:
+        """Compile and return the seconds it took."""
+        seconds = super().warm_up()
+        return seconds if self._aligner is None else seconds + self._aligner.warm_up(self.batch_size)
 
     def transcribe_recordings(
         self, recordings: Iterable[tuple[Name, Float[np.ndarray, " W"]]]
@@ -170,13 +142,27 @@ class ChunkedTranscriber(RecordingTranscriber):
 
     def _collect(self, batch: "_DispatchedRows") -> Iterator[tuple[Any, Transcript]]:
         """Wait for a batch and yield the recordings that end in it."""
-        options = self.decoder.options
-        for (recording, chunk), result in zip(batch.rows, self._results(batch), strict=True):
-            if is_silence(result, options):
-                result = dataclasses.replace(result, tokens=(), token_logprobs=())
-            recording.done.append((chunk, result))
+        results = [
+            dataclasses.replace(result, tokens=(), token_logprobs=())
+            if is_silence(result, self.decoder.options)
+            else result
+            for result in self._results(batch)
+        ]
+        for (recording, chunk), result, words in zip(
+            batch.rows, results, self._words(batch, results), strict=True
+        ):
+            recording.done.append(TranscribedChunk(chunk, result, words))
             if len(recording.done) == recording.chunks:
-                yield recording.name, self._transcript(recording)
+                yield (
+                    recording.name,
+                    chunked_transcript(
+                        recording.done,
+                        self.decoder.tokenizer,
+                        language=recording.language,
+                        language_probabilities=recording.probabilities,
+                        with_timestamps=self.decoder.options.return_timestamps,
+                    ),
+                )
 
     def _results(self, batch: "_DispatchedRows") -> list[WindowResult]:
         """Wait for a batch; chunks that fail a threshold are decoded again at the next temperature."""
@@ -195,66 +181,27 @@ class ChunkedTranscriber(RecordingTranscriber):
             results = [new or old for old, new in zip(results, again, strict=False)]
         return results
 
+    def _words(
+        self, batch: "_DispatchedRows", results: Sequence[WindowResult]
+    ) -> Sequence[Sequence[AlignedWord] | None]:
+        """Return the words of every chunk; None of all chunks if they are not asked for."""
+        if self._aligner is None:
+            return [None] * len(results)
+        special = self.decoder.tokenizer.special
+        requests: list[AlignmentRequest | None] = [None] * self.batch_size
+        for row, ((recording, chunk), result) in enumerate(zip(batch.rows, results, strict=True)):
+            tokens = tuple(strip_timestamps(result.tokens, special))
+            frames = (chunk.stop - chunk.start) // HOP_LENGTH
+            if tokens:
+                requests[row] = AlignmentRequest(tokens=tokens, language=recording.language, frames=frames)
+        if not any(requests):
+            return [()] * len(results)
+        return [words or () for words in self._aligner.align(batch.states, requests)[: len(results)]]
+
     def _seed(self, chunk: Chunk, attempt: int) -> int:
         """Return what the draws of a chunk depend on; not on where it lies in a batch."""
         place = [self.decoder.options.seed, chunk.start, attempt]
         return int(np.random.SeedSequence(place).generate_state(1)[0] >> 1)
-
-    def _transcript(self, recording: "_Recording") -> Transcript:
-        tokenizer = self.decoder.tokenizer
-        chunks = [decoded_chunk(*done, number=number) for number, done in enumerate(recording.done)]
-        results = [result for _, result in recording.done]
-        merged = merge_chunks(chunks, tokenizer.special)
-        segments = [_segment(segment, tokenizer.decode(_ids(segment)), results) for segment in merged]
-        logprobs = [token.logprob for segment in merged for token in segment.tokens]
-        with_timestamps = self.decoder.options.return_timestamps
-        return Transcript(
-            text="".join(segment.text for segment in segments).strip(),
-            text_with_timestamps="".join(map(_with_marks, segments)) if with_timestamps else None,
-            tokens=[token for segment in segments for token in segment.tokens],
-            token_logprobs=logprobs,
-            avg_logprob=_mean(logprobs),
-            no_speech_prob=min(result.no_speech_prob for result in results),
-            language=recording.language,
-            language_probabilities=recording.probabilities,
-            temperature=max(result.temperature for result in results),
-            segments=tuple(segments) if with_timestamps else (),
-        )
-
-
-def chunk_samples(
-    chunk_length_s: float | None, stride_length_s: float | tuple[float, float] | None
-) -> tuple[int, int, int]:
-    """Return samples per chunk, and what it shares with the one before and the next; see the class.
-
-    Raises:
-        InputError: if a length is out of range.
-    """
-    length = CHUNK_SECONDS if chunk_length_s is None else chunk_length_s
-    if not 0 < length <= CHUNK_SECONDS:
-        raise InputError(f"chunk_length_s {length:g} is not above 0 and at most {CHUNK_SECONDS}")
-    stride = length / 6 if stride_length_s is None else stride_length_s
-    left, right = stride if isinstance(stride, tuple) else (stride, stride)
-    if min(left, right) < 0 or not left + right < length:
-        raise InputError(
-            f"stride_length_s {left:g} and {right:g} do not fit chunk_length_s {length:g}: "
-            "give strides of at least 0 that are shorter together than a chunk"
-        )
-    chunk, left, right = (round(seconds * SAMPLING_RATE) for seconds in (length, left, right))
-    return chunk, left, right
-
-
-def decoded_chunk(chunk: Chunk, result: WindowResult, *, number: int) -> DecodedChunk:
-    """Return what was emitted of a chunk, as it is merged."""
-    return DecodedChunk(
-        tokens=[
-            DecodedToken(token, logprob, number)
-            for token, logprob in zip(result.tokens, result.token_logprobs, strict=False)
-        ],
-        seconds=(chunk.stop - chunk.start) / SAMPLING_RATE,
-        stride_left=chunk.stride_left / SAMPLING_RATE,
-        stride_right=chunk.stride_right / SAMPLING_RATE,
-    )
 
 
 @dataclasses.dataclass(eq=False)
@@ -265,7 +212,7 @@ class _Recording:
     chunks: int
     language: str = "en"
     probabilities: Mapping[str, float] | None = None
-    done: list[tuple[Chunk, WindowResult]] = dataclasses.field(default_factory=list)
+    done: list[TranscribedChunk] = dataclasses.field(default_factory=list)
 
 
 class _Row(NamedTuple):
@@ -278,30 +225,3 @@ class _DispatchedRows(NamedTuple):
     rows: list[tuple[_Recording, Chunk]]
     states: States
     windows: DispatchedWindows
-
-
-def _segment(segment: MergedSegment, text: str, results: Sequence[WindowResult]) -> TranscribedSegment:
-    """Return a segment with the figures of its tokens, and of the chunks they are from."""
-    sources = [results[chunk] for chunk in {token.chunk for token in segment.tokens}] or results
-    return TranscribedSegment(
-        start=segment.start or 0.0,
-        end=segment.end,
-        text=text,
-        tokens=_ids(segment),
-        avg_logprob=_mean([token.logprob for token in segment.tokens]),
-        no_speech_prob=min(source.no_speech_prob for source in sources),
-        temperature=max(source.temperature for source in sources),
-    )
-
-
-def _ids(segment: MergedSegment) -> tuple[int, ...]:
-    return tuple(token.id for token in segment.tokens)
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values) if values else 0.0
-
-
-def _with_marks(segment: TranscribedSegment) -> str:
-    end = "" if segment.end is None else f"<|{segment.end:.2f}|>"
-    return f"<|{segment.start:.2f}|>{segment.text}{end}"

@@ -16,7 +16,7 @@ from flax_distil.transcription import (
     long_form_defaults,
     make_transcriber,
 )
-from flax_distil.transcription.chunked import chunk_samples, cut_chunks
+from flax_distil.transcription.chunk_cutting import chunk_samples, cut_chunks
 from flax_distil.workflows.audio_inputs import ReadRecording
 from flax_distil.workflows.transcription_model import TranscriptionModel
 
