@@ -74,7 +74,7 @@ class ChunkedTranscriber(RecordingTranscriber):
         return seconds if self._aligner is None else seconds + self._aligner.warm_up(self.batch_size)
 
     def transcribe_recordings(
-        self, recordings: Iterable[tuple[Name, Float[np.ndarray, " W"]]]
+        self, recordings: Iterable[tuple[Name, Float[np.ndarray, " _"]]]
     ) -> Iterator[tuple[Name, Transcript]]:
         """See ``RecordingTranscriber``; transcripts come in the order of the recordings.
 
@@ -89,7 +89,7 @@ class ChunkedTranscriber(RecordingTranscriber):
         if waiting is not None:
             yield from self._collect(waiting)
 
-    def _batches(self, recordings: Iterable[tuple[Name, Float[np.ndarray, " W"]]]) -> "Iterator[list[_Row]]":
+    def _batches(self, recordings: Iterable[tuple[Name, Float[np.ndarray, " _"]]]) -> "Iterator[list[_Row]]":
         """Yield the rows of each batch: full ones, but for the last."""
         rows: list[_Row] = []
         for name, samples_W in recordings:

@@ -36,7 +36,7 @@ class RecordingTranscriber(abc.ABC):
 
     @abc.abstractmethod
     def transcribe_recordings(
-        self, recordings: Iterable[tuple[Name, Float[np.ndarray, " W"]]]
+        self, recordings: Iterable[tuple[Name, Float[np.ndarray, " _"]]]
     ) -> Iterator[tuple[Name, Transcript]]:
         """Yield the transcript of each recording as it is finished, beside its name.
 
@@ -66,7 +66,7 @@ class ShortRecordings(RecordingTranscriber):
         return seconds if self._aligner is None else seconds + self._aligner.warm_up(self.batch_size)
 
     def transcribe_recordings(
-        self, recordings: Iterable[tuple[Name, Float[np.ndarray, " W"]]]
+        self, recordings: Iterable[tuple[Name, Float[np.ndarray, " _"]]]
     ) -> Iterator[tuple[Name, Transcript]]:
         """See ``RecordingTranscriber``; transcripts come in the order of the recordings.
 
@@ -83,7 +83,7 @@ class ShortRecordings(RecordingTranscriber):
         if waiting is not None:
             yield from self._collect(waiting)
 
-    def _dispatch(self, batch: Sequence[tuple[Any, Float[np.ndarray, " W"]]]) -> "_ShortBatch":
+    def _dispatch(self, batch: Sequence[tuple[Any, Float[np.ndarray, " _"]]]) -> "_ShortBatch":
         samples_BW = np.zeros((self.batch_size, CHUNK_SAMPLES), np.float32)
         for row, (name, samples_W) in enumerate(batch):
             if len(samples_W) > CHUNK_SAMPLES:
