@@ -49,8 +49,8 @@ def test_no_chunk_lies_within_the_last_stride():
 
 @pytest.mark.parametrize(
     ("lengths", "named"),
-    [((31.0, None), "chunk_length_s 31"), ((0.0, None), "chunk_length_s 0"), ((15.0, 8.0), "stride_length_s 8"),
-     ((15.0, (-1.0, 1.0)), "stride_length_s -1")],
+    [((31.0, None), "chunk_length_s 31"), ((0.0, None), "chunk_length_s 0"),
+     ((15.0, 8.0), "stride_length_s 8"), ((15.0, (-1.0, 1.0)), "stride_length_s -1")],
 )  # fmt: skip
 def test_lengths_out_of_range_are_refused(lengths, named):
     with pytest.raises(InputError, match=named):
@@ -71,8 +71,8 @@ def their_result(
 ) -> dict[str, Any]:
     """Return what the Transformers pipeline makes of a recording.
 
-    Its default is five beams. ``force_unique_generate_call``: with timestamps it would otherwise decode each chunk
-    again behind its last pair of timestamps, as if the padding were a long recording.
+    Its default is five beams. ``force_unique_generate_call``: with timestamps it would otherwise decode each
+    chunk again behind its last pair of timestamps, as if the padding were a long recording.
     """
     torch.set_num_threads(2)
     pipeline = transformers.pipeline(
