@@ -1,7 +1,6 @@
 """Recordings of any kind that a program may hand over: paths, addresses, bytes, arrays."""
 
 import collections
-import contextlib
 import itertools
 import os
 from collections.abc import Iterable, Iterator, Mapping
@@ -92,9 +91,8 @@ def read_ahead(
     threads = min(READ_AHEAD, os.cpu_count() or 1)
     source = iter(recordings)
     waiting: collections.deque[Future[ReadRecording]] = collections.deque()
-    with contextlib.ExitStack() as stack:
-        pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
-        stack.callback(pool.shutdown, wait=False, cancel_futures=True)
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
+    try:
         for name, given in itertools.islice(source, 1):
             yield read(name, given)  # a single one needs no thread
         while True:
@@ -103,6 +101,8 @@ def read_ahead(
             if not waiting:
                 return
             yield waiting.popleft().result()
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
 
 
 def _of_dictionary(given: Mapping[str, Any]) -> tuple[Any, int | None]:

@@ -176,7 +176,7 @@ class _Call:
         stride = given.get("stride_length_s")
         self.route = Route(
             mode=given.get("mode") or "auto",
-            batch_size=given.get("batch_size") or 16,
+            batch_size=16 if given.get("batch_size") is None else given["batch_size"],
             chunk_length_s=given.get("chunk_length_s"),
             stride_length_s=tuple(stride) if isinstance(stride, Sequence) else stride,
             keep_temperature=temperature is not None,

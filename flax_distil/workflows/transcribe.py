@@ -3,7 +3,6 @@
 import dataclasses
 import logging
 import os
-import tempfile
 import urllib.parse
 from pathlib import Path
 
@@ -186,20 +185,11 @@ def _write(config: TranscribeConfig, folder: Path, outcome: Outcome, transcript:
     written = []
     for name, output_format in zip(config.output_names(outcome.name), config.formats, strict=True):
         text = render(transcript, outcome.seconds, output_format, config.subtitles)
-        with tempfile.NamedTemporaryFile(
-            "w", encoding="utf-8", newline="\n", dir=folder, prefix=".writing-", delete=False
-        ) as file:
-            file.write(text)
-        os.chmod(file.name, 0o666 & ~_umask())
-        os.replace(file.name, folder / name)
+        scratch = folder / f".writing-{os.getpid()}-{name}"
+        scratch.write_text(text, encoding="utf-8", newline="\n")
+        os.replace(scratch, folder / name)
         written.append(folder / name)
     return written
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def _shown(transcript: Transcript, options: TranscriptionOptions) -> str:

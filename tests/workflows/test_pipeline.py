@@ -3,7 +3,9 @@
 import functools
 import http.server
 import itertools
+import json
 import logging
+import os
 import subprocess
 import sys
 import threading
@@ -181,3 +183,17 @@ def test_words_have_times_in_every_mode(tiny_en_dir):
         assert len(times) > 20
         assert all(0 <= start <= end <= len(given) / SAMPLING_RATE for start, end in times)
         assert times == sorted(times)
+
+
+@pytest.mark.slow
+def test_results_do_not_depend_on_the_number_of_devices(tiny_en_dir):
+    done = subprocess.run(
+        [sys.executable, Path(__file__).with_name("pipeline_on_eight_devices.py"), tiny_en_dir],
+        env={**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=8"},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert len(found["one"]["short"]) == 9
+    assert len(found["one"]["chunked"]["chunks"]) > 3
+    assert found["eight"] == found["one"]
