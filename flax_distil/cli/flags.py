@@ -20,7 +20,7 @@ POSITIONAL = "files"
 
 SECTIONS = (
     ("Planning", r"topology|^what$|search_seconds|^json$|dry_run|^label_length"),
-    ("Model", r"model_name_or_path|_layers|_layer_indices|^dtype|use_scan|gradient_checkp"),
+    ("Model", r"model_name_or_path|_layers|_layer_indices|^dtype|use_scan|gradient_checkp|^max_heads"),
     ("Devices", r"parallelism|mesh|shard_voc|sharding|^coordinator|process|^initialization|^teacher_dtype"),
     (
         "Decoding",

@@ -15,6 +15,7 @@ COMMANDS = {
     "plan": ("plan", "PlanConfig", "run_plan"),
     "eval": ("evaluate", "EvalConfig", "run_evaluation"),
     "transcribe": ("transcribe", "TranscribeConfig", "run_transcription"),
+    "align-heads": ("align_heads", "AlignHeadsConfig", "run_head_search"),
     "export": ("conversion", "ExportConfig", "run_export"),
 }
 """Command, of one word or two, to workflow module, configuration and function."""
@@ -31,6 +32,7 @@ commands:
   plan          tell whether distil fits on a TPU, and how fast it could go
   eval          measure word error rate and speed
   transcribe    transcribe audio files of any length: text, subtitles, JSON
+  align-heads   find the heads of a student that give word timestamps
   export        write a checkpoint as a Hugging Face folder
 
 'flax-distil COMMAND --help' lists the flags; --config FILE reads them from YAML or JSON.

@@ -11,7 +11,8 @@ Source: openai/whisper's word timestamps; dynamic time warping, Sakoe and Chiba 
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -53,7 +54,6 @@ def align_tokens(
     decoder: Decoder,
     states_BSD: Float[Array, "B S D"],
     tokens_BT: Int[Array, "B T"],
-    length_B: Int[Array, " B"],
     text_length_B: Int[Array, " B"],
     positions_B: Int[Array, " B"],
     *,
@@ -61,13 +61,12 @@ def align_tokens(
     text_vocabulary: int,
     heads: Sequence[tuple[int, int]],
 ) -> TokenAlignment:
-    """Find the tokens of a text in the speech.
+    """Find the tokens of texts in the speech.
 
     Args:
         decoder: bound to its parameters.
         states_BSD: encoder states.
         tokens_BT: prompt ending in ``<|notimestamps|>``, text, end-of-text if there is room, padding.
-        length_B: of all but the padding.
         text_length_B: tokens of text.
         positions_B: source positions with content, at least 1.
         text_start: static; length of the prompt.
@@ -77,31 +76,83 @@ def align_tokens(
     Returns:
         Positions and probabilities, ``T - text_start + 1`` entries per row.
     """
-    hidden_BTD, query_BATH, key_ADH = decoder.look_with_heads(tokens_BT, states_BSD, heads)
-    states_BSD = states_BSD.astype(decoder.options.dtype)
-
-    def matrix_of_row(row: tuple[Array, Array, Array, Array]) -> Array:
-        query_ATH, states_SD, length, positions = row
-        key_ASH = jnp.einsum("sd,adh->ash", states_SD, key_ADH)
-        scores_ATS = jnp.einsum("ath,ash->ats", query_ATH, key_ASH, preferred_element_type=jnp.float32)
-        return _follow_speech(scores_ATS, length, positions).mean(axis=0)
+    before = text_start - 1  # a token is predicted, and looked for, by the one before it
+    hidden_BTD, weights_of_row, rows = _attention(
+        decoder, states_BSD, tokens_BT, text_length_B, positions_B, text_start=text_start, heads=heads
+    )
 
     def probabilities_of_row(row: tuple[Array, Array]) -> Array:
         hidden_TD, next_T = row
         logits_TV = decoder.logits(hidden_TD[None])[0, :, :text_vocabulary]
-        return jnp.exp(
-            jnp.take_along_axis(logits_TV, next_T[:, None], axis=1)[:, 0]
-            - jax.nn.logsumexp(logits_TV, axis=1)
-        )
+        picked_T = jnp.take_along_axis(logits_TV, next_T[:, None], axis=1)[:, 0]
+        return jnp.exp(picked_T - jax.nn.logsumexp(logits_TV, axis=1))
 
-    # Row by row: scores of all rows, and logits over the vocabulary, would not fit.
-    matrix_BTS = jax.lax.map(matrix_of_row, (query_BATH, states_BSD, length_B, positions_B))
-    before = text_start - 1  # a token is predicted, and looked for, by the one before it
+    # Row by row: the weights, and logits over the vocabulary, of all rows would not fit.
+    matrix_BTS = jax.lax.map(lambda row: weights_of_row(row).mean(axis=0)[before:], rows)
     next_BT = jnp.minimum(jnp.roll(tokens_BT, -1, axis=1), text_vocabulary - 1)
     return TokenAlignment(
-        first_positions(-matrix_BTS[:, before:], text_length_B + 1, positions_B),
+        first_positions(-matrix_BTS, text_length_B + 1, positions_B),
         jax.lax.map(probabilities_of_row, (hidden_BTD[:, before:], next_BT[:, before:])),
     )
+
+
+def align_by_choices(
+    decoder: Decoder,
+    states_BSD: Float[Array, "B S D"],
+    tokens_BT: Int[Array, "B T"],
+    text_length_B: Int[Array, " B"],
+    positions_B: Int[Array, " B"],
+    share_BCA: Float[Array, "B C A"],
+    *,
+    text_start: int,
+    heads: Sequence[tuple[int, int]],
+) -> Int[Array, "B C _"]:
+    """Find the tokens of texts in the speech as each of several choices of heads would.
+
+    Args:
+        decoder: as the other arguments, see :func:`align_tokens`.
+        share_BCA: of each head in the mean of choice c.
+
+    Returns:
+        Positions, as in :class:`TokenAlignment`.
+    """
+    _, weights_of_row, rows = _attention(
+        decoder, states_BSD, tokens_BT, text_length_B, positions_B, text_start=text_start, heads=heads
+    )
+
+    def positions_of_row(row: tuple[Any, Array, Array, Array]) -> Array:
+        given, share_CA, text_length, positions = row
+        weights_ATS = weights_of_row(given)[:, text_start - 1 :]
+        matrix_CTS = jnp.einsum("ca,ats->cts", share_CA, weights_ATS, precision="highest")
+        choices = len(share_CA)
+        lengths, ends = jnp.full(choices, text_length + 1), jnp.full(choices, positions)
+        return first_positions(-matrix_CTS, lengths, ends)
+
+    return jax.lax.map(positions_of_row, (rows, share_BCA, text_length_B, positions_B))
+
+
+def _attention(
+    decoder: Decoder,
+    states_BSD: Array,
+    tokens_BT: Array,
+    text_length_B: Array,
+    positions_B: Array,
+    *,
+    text_start: int,
+    heads: Sequence[tuple[int, int]],
+) -> tuple[Array, Callable[[Any], Array], Any]:
+    """Return hidden states, a function that gives the weights [A, T, S] of a row, and the rows."""
+    hidden_BTD, query_BATH, key_ADH = decoder.look_with_heads(tokens_BT, states_BSD, heads)
+
+    def weights_of_row(row: Any) -> Array:
+        query_ATH, states_SD, length, positions = row
+        key_ASH = jnp.einsum("sd,adh->ash", states_SD, key_ADH)
+        scores_ATS = jnp.einsum("ath,ash->ats", query_ATH, key_ASH, preferred_element_type=jnp.float32)
+        return _follow_speech(scores_ATS, length, positions)
+
+    length_B = jnp.minimum(text_start + text_length_B + 1, tokens_BT.shape[1])
+    rows = (query_BATH, states_BSD.astype(decoder.options.dtype), length_B, positions_B)
+    return hidden_BTD, weights_of_row, rows
 
 
 def _follow_speech(

@@ -2,6 +2,7 @@
 
 from flax_distil.transcription.chunked import ChunkedTranscriber
 from flax_distil.transcription.fallback import failed, is_silence
+from flax_distil.transcription.head_search import HeadSearch, KnownWords, Windows, WordErrors
 from flax_distil.transcription.modes import ModeName, make_transcriber
 from flax_distil.transcription.options import FALLBACK_TEMPERATURES, TranscriptionOptions
 from flax_distil.transcription.prompts import Prompts
@@ -16,12 +17,19 @@ from flax_distil.transcription.results import (
 from flax_distil.transcription.sequential import SequentialTranscriber, long_form_defaults
 from flax_distil.transcription.short_form import DispatchedBatch, ShortFormTranscriber
 from flax_distil.transcription.window_decoder import (
+    States,
     WindowDecoder,
     WindowRequest,
     WindowResult,
     search_program,
 )
-from flax_distil.transcription.word_timestamps import AlignmentRequest, WordAligner, attach_words
+from flax_distil.transcription.word_timestamps import (
+    AlignmentRequest,
+    Heads,
+    WordAligner,
+    attach_words,
+    content_frames,
+)
 
 __all__ = [
     "FALLBACK_TEMPERATURES",
@@ -29,21 +37,28 @@ __all__ = [
     "AlignmentRequest",
     "ChunkedTranscriber",
     "DispatchedBatch",
+    "HeadSearch",
+    "Heads",
+    "KnownWords",
     "ModeName",
     "Prompts",
     "RecordingTranscriber",
     "SequentialTranscriber",
     "ShortFormTranscriber",
     "ShortRecordings",
+    "States",
     "TranscribedSegment",
     "Transcript",
     "TranscriptionOptions",
     "WindowDecoder",
     "WindowRequest",
     "WindowResult",
+    "Windows",
     "Word",
     "WordAligner",
+    "WordErrors",
     "attach_words",
+    "content_frames",
     "failed",
     "is_silence",
     "long_form_defaults",

@@ -8,9 +8,9 @@ from flax_distil.audio import SAMPLING_RATE
 from flax_distil.text import SpecialTokens, WhisperTokenizer, split_words
 from flax_distil.transcription.chunk_cutting import Chunk
 from flax_distil.transcription.merging import DecodedChunk, DecodedToken, MergedSegment, merge_chunks
-from flax_distil.transcription.recordings import with_words
 from flax_distil.transcription.results import AlignedWord, TranscribedSegment, Transcript
 from flax_distil.transcription.window_decoder import WindowResult
+from flax_distil.transcription.word_timestamps import attach_words
 
 
 class TranscribedChunk(NamedTuple):
@@ -44,7 +44,11 @@ def chunked_transcript(
     segments = [_segment(segment, tokenizer.decode(_ids(segment)), results) for segment in merged]
     tokens = [token for segment in merged for token in segment.tokens]
     logprobs = [token.logprob for token in tokens]
-    transcript = Transcript(
+    if chunks[0].words is not None:
+        words = _words(tokens, tokenizer, language=language)
+        segments = list(attach_words(segments, words, last_speech_timestamp=0.0, offset=0.0)[0])
+    with_segments = with_timestamps or chunks[0].words is not None
+    return Transcript(
         text="".join(segment.text for segment in segments).strip(),
         text_with_timestamps="".join(map(_with_marks, segments)) if with_timestamps else None,
         tokens=[token.id for token in tokens],
@@ -54,11 +58,8 @@ def chunked_transcript(
         language=language,
         language_probabilities=language_probabilities,
         temperature=max(result.temperature for result in results),
-        segments=tuple(segments) if with_timestamps else (),
+        segments=tuple(segments) if with_segments else (),
     )
-    if chunks[0].words is None:
-        return transcript
-    return with_words(transcript, _words(tokens, tokenizer, language=language))
 
 
 def _decoded(done: TranscribedChunk, special: SpecialTokens, number: int) -> DecodedChunk:

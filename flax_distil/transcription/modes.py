@@ -31,9 +31,6 @@ def make_transcriber(
     Raises:
         InputError: if the mode is unknown or does not fit the options, or a length is out of range.
     """
-    options = decoder.options
-    if options.word_timestamps and not options.return_timestamps:
-        raise InputError("word_timestamps are asked for without return_timestamps: set both")
     if mode == "short":
         return ShortRecordings(decoder, batch_size=batch_size)
     if mode == "chunked":

@@ -8,23 +8,36 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from flax_distil.audio import CHUNK_SAMPLES
-from flax_distil.core import Array, InputError, Params
+from flax_distil.audio import CHUNK_SAMPLES, HOP_LENGTH
+from flax_distil.core import Array, Float, InputError, Params
 from flax_distil.generation import TokenAlignment, align_tokens
 from flax_distil.model import WhisperConfig, bind_decoder
 from flax_distil.parallel import Runner
 from flax_distil.text import GenerationSettings, default_alignment_heads, split_words
-from flax_distil.transcription.results import AlignedWord
+from flax_distil.transcription.results import AlignedWord, TranscribedSegment, Transcript
 from flax_distil.transcription.window_decoder import Shape, States, WindowDecoder, compiled
 from flax_distil.transcription.word_segments import attach_words
 
-__all__ = ["AlignmentRequest", "WordAligner", "alignment_heads", "attach_words"]
+__all__ = [
+    "AlignmentRequest",
+    "Heads",
+    "WordAligner",
+    "add_words",
+    "alignment_heads",
+    "attach_words",
+    "content_frames",
+]
 
 SHORT_TOKENS = 128
 """Texts with their prompt are padded to this many tokens, or to as many as the model has room for."""
 
+Heads = tuple[tuple[int, int], ...]
+"""Pairs of decoder layer and head."""
+
 _FRAMES_PER_POSITION = 2
-_POSITIONS_PER_SECOND = 50
+
+POSITIONS_PER_SECOND = 50
+"""Of the encoder; the grid of word times."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -50,25 +63,30 @@ class WordAligner:
     Attributes:
         decoder: of the checkpoint.
         heads: pairs of decoder layer and head whose attention is followed.
+        prompt_length: tokens before a text.
     """
 
-    def __init__(self, decoder: WindowDecoder):
+    def __init__(self, decoder: WindowDecoder, *, heads: Heads | None = None):
         """Choose the heads; compiles nothing.
+
+        Args:
+            decoder: of the checkpoint.
+            heads: to follow; by default those :func:`alignment_heads` returns.
 
         Raises:
             InputError: if the checkpoint names heads that the model does not have.
         """
         self.decoder = decoder
-        self.heads = alignment_heads(decoder.settings, decoder.config)
-        self._prompt_length = len(self._prompt(None))
+        self.heads = heads or alignment_heads(decoder.settings, decoder.config)
+        self.prompt_length = len(self._prompt(None))
 
     def warm_up(self, batch_size: int) -> float:
         """Compile for batches of this size and return the seconds it took."""
         start = time.perf_counter()
         states = self.decoder.encode_samples(np.zeros((batch_size, CHUNK_SAMPLES), np.float32))
-        room = self.decoder.config.max_target_positions - self._prompt_length
+        room = self.decoder.config.max_target_positions - self.prompt_length
         longest = min(self.decoder.max_new_tokens, room)
-        for length in {min(longest, SHORT_TOKENS - self._prompt_length), longest}:
+        for length in {min(longest, SHORT_TOKENS - self.prompt_length), longest}:
             request = AlignmentRequest(tokens=(0,) * length, language=self._any_language, frames=2)
             self.align(states, [request] * batch_size)
         return time.perf_counter() - start
@@ -88,17 +106,18 @@ class WordAligner:
         Raises:
             ValueError: if a text is longer than the model has room for.
         """
-        batch = self.decoder.runner.put_batch(self._batch(rows))
+        batch = self.decoder.runner.put_batch(self.batch(rows))
         found = self._program(self.decoder.params["decoder"], {**states, **batch})
         aligned = self.decoder.runner.rows(vars(found))
         return [
-            None if row is None else self._words(row, position_T / _POSITIONS_PER_SECOND, probability_T)
+            None if row is None else self._words(row, position_T / POSITIONS_PER_SECOND, probability_T)
             for row, position_T, probability_T in zip(
                 rows, aligned["position_BT"], aligned["probability_BT"], strict=True
             )
         ]
 
-    def _batch(self, rows: Sequence[AlignmentRequest | None]) -> dict[str, np.ndarray]:
+    def batch(self, rows: Sequence[AlignmentRequest | None]) -> dict[str, np.ndarray]:
+        """Return what programs are told of the rows, besides their encoder states."""
         given = [row or AlignmentRequest(tokens=(), language=self._any_language, frames=0) for row in rows]
         slots = self._slots(max(len(row.tokens) for row in given))
         tokens_BT = np.full((len(given), slots), self.decoder.tokenizer.special.eot, np.int32)
@@ -109,7 +128,6 @@ class WordAligner:
         positions_B = np.asarray([row.frames for row in given], np.int32) // _FRAMES_PER_POSITION
         return {
             "tokens_BT": tokens_BT,
-            "length_B": np.minimum(self._prompt_length + text_length_B + 1, slots, dtype=np.int32),
             "text_length_B": text_length_B,
             "positions_B": positions_B.clip(1, self.decoder.config.max_source_positions),
         }
@@ -117,10 +135,10 @@ class WordAligner:
     def _slots(self, text_length: int) -> int:
         """Return the length that texts are padded to."""
         room = self.decoder.config.max_target_positions
-        needed = self._prompt_length + text_length
+        needed = self.prompt_length + text_length
         if needed > room:
             raise ValueError(
-                f"expected at most {room - self._prompt_length} tokens of text, got {text_length}"
+                f"expected at most {room - self.prompt_length} tokens of text, got {text_length}"
             )
         return min(room, SHORT_TOKENS) if needed <= SHORT_TOKENS else room
 
@@ -153,11 +171,69 @@ class WordAligner:
     def _program(self) -> Callable[..., TokenAlignment]:
         text_vocabulary = self.decoder.tokenizer.special.eot
         return _program(
-            self.decoder.runner, self.decoder.shape, self.heads, self._prompt_length, text_vocabulary
+            self.decoder.runner, self.decoder.shape, self.heads, self.prompt_length, text_vocabulary
         )
 
 
-def alignment_heads(settings: GenerationSettings, config: WhisperConfig) -> tuple[tuple[int, int], ...]:
+def add_words(
+    aligner: WordAligner, states: States, transcripts: Sequence[Transcript], frames: Sequence[int]
+) -> list[Transcript]:
+    """Find the words of recordings of one window each.
+
+    Args:
+        aligner: of the checkpoint.
+        states: of the batch.
+        transcripts: of all its rows; what has no timestamps becomes one segment.
+        frames: with content, of each row.
+
+    Returns:
+        The transcripts with words in their segments.
+    """
+    segments = [transcript.segments or _one_segment(transcript, aligner) for transcript in transcripts]
+    requests = [
+        AlignmentRequest(
+            tokens=tuple(token for segment in of_one for token in segment.tokens),
+            language=transcript.language,
+            frames=count,
+        )
+        for transcript, of_one, count in zip(transcripts, segments, frames, strict=True)
+    ]
+    return [
+        dataclasses.replace(
+            transcript,
+            segments=attach_words(of_one, words or (), last_speech_timestamp=0.0, offset=0.0)[0],
+        )
+        for transcript, of_one, words in zip(
+            transcripts, segments, aligner.align(states, requests), strict=True
+        )
+    ]
+
+
+def _one_segment(transcript: Transcript, aligner: WordAligner) -> tuple[TranscribedSegment, ...]:
+    tokens = tuple(transcript.tokens)
+    if not tokens:
+        return ()
+    segment = TranscribedSegment(
+        start=0.0,
+        end=None,
+        text=aligner.decoder.tokenizer.decode(tokens),
+        tokens=tokens,
+        avg_logprob=transcript.avg_logprob,
+        no_speech_prob=transcript.no_speech_prob,
+        temperature=transcript.temperature,
+    )
+    return (segment,)
+
+
+def content_frames(samples_BW: Float[np.ndarray, "B W"]) -> list[int]:
+    """Return how many frames of 10 ms each recording has before the zeros that pad it."""
+    reverse_BW = samples_BW[:, ::-1] != 0
+    silent_B = np.where(reverse_BW.any(axis=1), reverse_BW.argmax(axis=1), samples_BW.shape[1])
+    frames: list[int] = ((samples_BW.shape[1] - silent_B) // HOP_LENGTH).tolist()
+    return frames
+
+
+def alignment_heads(settings: GenerationSettings, config: WhisperConfig) -> Heads:
     """Return the alignment heads of a checkpoint by layer; by default those OpenAI's code takes.
 
     Raises:
@@ -179,7 +255,7 @@ def alignment_heads(settings: GenerationSettings, config: WhisperConfig) -> tupl
 def _program(
     runner: Runner,
     shape: Shape,
-    heads: tuple[tuple[int, int], ...],
+    heads: Heads,
     text_start: int,
     text_vocabulary: int,
 ) -> Callable[..., TokenAlignment]:
@@ -188,7 +264,6 @@ def _program(
             bind_decoder(shape.config, shape.compute, decoder),
             batch["states_BSD"],
             batch["tokens_BT"],
-            batch["length_B"],
             batch["text_length_B"],
             batch["positions_B"],
             text_start=text_start,
