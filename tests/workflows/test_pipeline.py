@@ -197,3 +197,17 @@ def test_results_do_not_depend_on_the_number_of_devices(tiny_en_dir):
     assert len(found["one"]["short"]) == 9
     assert len(found["one"]["chunked"]["chunks"]) > 3
     assert found["eight"] == found["one"]
+
+
+@pytest.mark.slow
+def test_the_example_of_the_guide_runs(tiny_en_dir, file):
+    guide = (Path(__file__).parents[2] / "docs" / "inference.md").read_text()
+    code = guide.split("```python\n")[1].split("```")[0]
+    code = code.replace('"student"', repr(str(tiny_en_dir))).replace('"talk.mp3"', repr(str(file)))
+    lines = code.strip().splitlines()
+    scope: dict = {}
+    exec("\n".join(lines[:-2]), scope)
+    assert eval(lines[-2], scope) == {"text": SAID["conf-full"]}
+    [chunk] = eval(lines[-1], scope)["chunks"]
+    assert chunk["text"] == f" {SAID['conf-full']}"
+    assert chunk["timestamp"][0] == 0.0
