@@ -1,17 +1,19 @@
 """Speech recognition from Python: any input, any length, results shaped as those of transformers."""
 
 import dataclasses
+import functools
 import operator
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 
 from flax_distil.core import InputError
 from flax_distil.generation import SearchOptions
 from flax_distil.model import ComputeOptions
-from flax_distil.parallel import Runner, single_device
+from flax_distil.parallel import MeshShape, Runner, make_runner, single_device
 from flax_distil.transcription import Transcript, TranscriptionOptions
 from flax_distil.workflows.audio_inputs import RETRY_SECONDS, read_ahead
 from flax_distil.workflows.compilation_cache import use_compilation_cache
@@ -57,8 +59,8 @@ class FlaxWhisperPipeline:
         Args:
             model: a Hugging Face or CTranslate2 folder, or a Hub id.
             dtype: what the model computes in: float32, bfloat16 or float16.
-            runner: over the devices to use, as ``flax_distil.parallel.make_runner`` makes it; by default the
-                first device.
+            runner: over the devices to use, as ``flax_distil.parallel.make_runner`` makes it; by default
+                the batch is divided over all of this process.
             source_retry_seconds: how long a server that does not answer is asked again.
             defaults: options of calls, see :meth:`__call__`.
 
@@ -66,7 +68,7 @@ class FlaxWhisperPipeline:
             InputError: if there is no such checkpoint, or an option is unknown or does not fit it.
         """
         use_compilation_cache()
-        self._runner = single_device() if runner is None else runner
+        self._runner = _all_devices() if runner is None else runner
         if self._runner.shard_count > 1:
             raise InputError("a pipeline runs in one process: start one on each machine")
         self._retry_seconds = source_retry_seconds
@@ -195,6 +197,12 @@ class _Call:
         if self._language:
             result["language"] = transcript.language
         return result
+
+
+@functools.cache  # always the same, so its programs are shared
+def _all_devices() -> Runner:
+    devices = jax.local_devices()
+    return single_device() if len(devices) == 1 else make_runner("jit", MeshShape(), devices=devices)
 
 
 def _segments(transcript: Transcript) -> Iterator[Result]:

@@ -98,6 +98,7 @@ class RecordingStream:
 
     Attributes:
         route: how recordings are transcribed.
+        batch_size: rows of a full batch.
     """
 
     def __init__(
@@ -114,11 +115,11 @@ class RecordingStream:
         self.route = route
         self._model, self._options = model, options
         self._shards = runner.local_batch_shards
-        self._batch_size = -(-route.batch_size // self._shards) * self._shards
+        self.batch_size = -(-route.batch_size // self._shards) * self._shards
 
     def warm_up(self) -> float:
         """Compile what full batches need and return the seconds it took."""
-        return sum(self._transcriber(mode, self._batch_size).warm_up() for mode in self.route.modes)
+        return sum(self.transcriber(mode, self.batch_size).warm_up() for mode in self.route.modes)
 
     def transcribe(self, recordings: Iterable[ReadRecording]) -> Iterator[Outcome]:
         """Yield what becomes of each recording as it is known; their order may change.
@@ -132,7 +133,7 @@ class RecordingStream:
         samples = len(recording.samples)
         if recording.error is None and self.route.mode_of(samples) == "short" and samples > CHUNK_SAMPLES:
             return InputError(
-                f"{recording.name!r} lasts {samples / SAMPLING_RATE:.1f} s, and mode short takes at most "
+                f"recording {recording.name!r} lasts {samples / SAMPLING_RATE:.1f} s, and mode short takes at most "
                 f"{CHUNK_SECONDS} s: use mode sequential or chunked"
             )
         return recording.error
@@ -147,33 +148,25 @@ class RecordingStream:
             )
         )
 
-    def bucket(self, rows: int) -> int:
-        """Return the size of batch for so many rows."""
-        size = self._shards
-        while size < rows:
-            size *= 2
-        return min(size, self._batch_size)
-
-    @property
-    def batch_size(self) -> int:
-        """Rows of a full batch."""
-        return self._batch_size
-
     def transcriber(self, mode: ModeName, rows: int) -> RecordingTranscriber:
-        """Return what transcribes in one way; it compiles nothing that is there already."""
-        return self._transcriber(mode, self.bucket(rows))
-
-    def _transcriber(self, mode: ModeName, batch_size: int) -> RecordingTranscriber:
+        """Return what transcribes in one way, so many windows at once; it compiles nothing that is there."""
         options = self._options
         if mode == "sequential":
             options = long_form_defaults(options, keep_temperature=self.route.keep_temperature)
         return make_transcriber(
             mode,
             self._model.decoder(options),
-            batch_size=batch_size,
+            batch_size=self._bucket(rows),
             chunk_length_s=self.route.chunk_length_s,
             stride_length_s=self.route.stride_length_s,
         )
+
+    def _bucket(self, rows: int) -> int:
+        """Return the size of batch for so many rows."""
+        size = self._shards
+        while size < rows:
+            size *= 2
+        return min(size, self.batch_size)
 
 
 class _Turns:
