@@ -133,8 +133,8 @@ class RecordingStream:
         samples = len(recording.samples)
         if recording.error is None and self.route.mode_of(samples) == "short" and samples > CHUNK_SAMPLES:
             return InputError(
-                f"recording {recording.name!r} lasts {samples / SAMPLING_RATE:.1f} s, and mode short takes at "
-                f"most {CHUNK_SECONDS} s: use mode sequential or chunked"
+                f"recording {recording.name!r} lasts {samples / SAMPLING_RATE:.1f} s, and mode short takes "
+                f"at most {CHUNK_SECONDS} s: use mode sequential or chunked"
             )
         return recording.error
 

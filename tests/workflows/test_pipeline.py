@@ -25,7 +25,7 @@ from tests.long_recording import long_recording
 
 SAID = {
     "conf-full": "That conference is full.",
-    "agent-user": "Agent login. Please enter your agent number followed by the pound key.",
+    "agent-user": "Agent log in. Please enter your Agent number followed by the pound key.",
 }
 
 
