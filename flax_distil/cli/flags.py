@@ -27,7 +27,11 @@ SECTIONS = (
         r"^num_beams|^length_penalty|^patience|^temperatures|^top_|compression_ratio_t|^logprob_t|^no_speech_t|"
         r"^prompt|^prefix|^generation_max|assistant|^mode$|chunk_length_s|stride_length_s|on_prev_tokens|^word_time",
     ),
-    ("Output", r"output|push_to_hub|hub_|samples_per_shard|export_|save_|logging_|resume_|overwrite_"),
+    (
+        "Output",
+        r"output|push_to_hub|hub_|samples_per_shard|export_|save_|logging_|resume_|overwrite_|^max_line|^max_words|"
+        r"^highlight",
+    ),
     ("Augmentation of the training data", r"^mask_|noise|speed_factors"),
     (
         "Data",

@@ -1,10 +1,12 @@
 """From recordings to transcripts."""
 
+from flax_distil.transcription.chunked import ChunkedTranscriber
 from flax_distil.transcription.fallback import failed, is_silence
 from flax_distil.transcription.head_search import HeadSearch, KnownWords, Windows, WordErrors
+from flax_distil.transcription.modes import ModeName, make_transcriber
 from flax_distil.transcription.options import FALLBACK_TEMPERATURES, TranscriptionOptions
 from flax_distil.transcription.prompts import Prompts
-from flax_distil.transcription.recordings import RecordingTranscriber, ShortRecordings, make_transcriber
+from flax_distil.transcription.recordings import RecordingTranscriber, ShortRecordings
 from flax_distil.transcription.results import (
     AlignedWord,
     TranscribedSegment,
@@ -33,10 +35,12 @@ __all__ = [
     "FALLBACK_TEMPERATURES",
     "AlignedWord",
     "AlignmentRequest",
+    "ChunkedTranscriber",
     "DispatchedBatch",
     "HeadSearch",
     "Heads",
     "KnownWords",
+    "ModeName",
     "Prompts",
     "RecordingTranscriber",
     "SequentialTranscriber",
