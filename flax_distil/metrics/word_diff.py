@@ -1,7 +1,7 @@
 """A prediction laid over its reference, word by word."""
 
 from collections.abc import Callable
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, cast
 
 DiffKind = Literal["equal", "substitute", "delete", "insert"]
 
@@ -36,7 +36,7 @@ def word_diff(reference: str, prediction: str, normalise: Callable[[str], str]) 
     (chunks,) = jiwer.process_words(" ".join(wanted), " ".join(heard)).alignments
     return [
         DiffPart(
-            chunk.type,
+            cast(DiffKind, chunk.type),
             tuple(wanted[chunk.ref_start_idx : chunk.ref_end_idx]),
             tuple(heard[chunk.hyp_start_idx : chunk.hyp_end_idx]),
         )

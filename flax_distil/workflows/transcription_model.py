@@ -23,7 +23,7 @@ class TranscriptionModel:
     Attributes:
         name: as it was asked for.
         options: what to transcribe into, and how.
-        parameters: numbers in the weights; 0 before :meth:`load`.
+        parameters: numbers in the weights.
         is_multilingual: whether prompts name a language.
         normalise: how transcripts are compared with references.
     """
@@ -44,7 +44,7 @@ class TranscriptionModel:
         described = load_checkpoint(name, config_only=True)
         self._shape = described.config
         self._tokenizer, self._settings = read_tokenizer(described.files)
-        self.parameters = 0
+        self.parameters = sum(leaf.size for leaf in jax.tree.leaves(whisper_shapes(self._shape)))
         self.is_multilingual = self._tokenizer.special.is_multilingual
         self.normalise = self._normaliser()
         self._params: dict[str, Any] = {}
@@ -59,7 +59,6 @@ class TranscriptionModel:
         """
         if self._loaded is None:
             checkpoint = load_on_host(self.name, dtype=jnp.dtype(self._compute.dtype))
-            self.parameters = sum(leaf.size for leaf in jax.tree.leaves(checkpoint.params))
             specs = self._runner.weight_specs(whisper_shapes(self._shape))
             self._params = self._runner.put(checkpoint.params, specs)
             self._loaded = self._decoder(self._params)

@@ -20,7 +20,9 @@ def corpus(seed: int, recordings: int = 60) -> np.ndarray:
     random = np.random.default_rng(seed)
     words = random.integers(3, 30, recordings)
     hard = random.beta(1, 6, recordings)
-    return np.stack([random.binomial(words, hard), random.binomial(words, hard * 1.2), words], 1).astype(float)
+    return np.stack([random.binomial(words, hard), random.binomial(words, hard * 1.2), words], 1).astype(
+        float
+    )
 
 
 def test_draws_are_those_of_all_possible_samples():
