@@ -43,7 +43,9 @@ def resampled_sums(
     random = np.random.default_rng(seed)
     recordings = len(counts_NX)
     sums_RX = np.zeros((resamples, counts_NX.shape[1]))
-    rows = max(1, _DRAWN_AT_ONCE // max(1, recordings))
+    if not recordings:
+        return sums_RX
+    rows = max(1, _DRAWN_AT_ONCE // recordings)
     for start in range(0, resamples, rows):
         drawn_RN = random.integers(recordings, size=(min(rows, resamples - start), recordings))
         for column, counts_N in enumerate(counts_NX.T):

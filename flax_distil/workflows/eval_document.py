@@ -85,7 +85,7 @@ def document(evaluation: Evaluation) -> dict[str, Any]:
                 "macro_wer_interval": resampled.macro_interval(model),
             }
         for model in [model for model in models if model != baseline]:
-            for data_set in (None, *by_set):
+            for data_set in (None, *(by_set if len(by_set) > 1 else ())):
                 place = {"model": model, "baseline": baseline, "data_set": data_set, "condition": condition}
                 comparisons.append(place | resampled.comparison(model, baseline, data_set))
     _relate(models, baseline)

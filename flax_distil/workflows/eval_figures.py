@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,7 @@ from flax_distil.metrics import (
     resampled_sums,
     word_errors,
 )
-from flax_distil.text import Normaliser, orthographic
+from flax_distil.text import orthographic
 from flax_distil.workflows.eval_records import LatencySample, Prediction, UnitRecords
 
 Figures = dict[str, Any]
@@ -38,7 +38,7 @@ class ScoredUnit:
     """
 
     records: UnitRecords
-    normalise: Normaliser
+    normalise: Callable[[str], str]
 
     @functools.cached_property
     def predictions(self) -> list[Prediction]:
@@ -135,18 +135,17 @@ class Resampled:
             columns = [[found[row][0] for row in rows] for found in counts]
             words = [counts[0][row][1] for row in rows]
             self._models = list(by_model)
-            self._counts_NX[name] = np.array([*columns, words], float).T.reshape(len(rows), -1)
-            self._sums_RX[name] = (
-                resampled_sums(self._counts_NX[name], seed=seed) if rows else np.zeros((1, len(columns) + 1))
-            )
+            self._counts_NX[name] = np.array([*columns, words], float).T
+            self._sums_RX[name] = resampled_sums(self._counts_NX[name], seed=seed)
 
     def interval(self, model: str, data_set: str | None = None) -> list[float] | None:
         """Return the 95 % interval of the word error rate in percent; of all words without a data set."""
         return _ends(self._rates_R(model, data_set))
 
     def macro_interval(self, model: str) -> list[float] | None:
-        """Return the interval of the mean of the data sets' rates."""
-        return _ends(np.mean([self._rates_R(model, name) for name in self._sums_RX], axis=0))
+        """Return the interval of the mean of the data sets' rates, those without references left out."""
+        known = [name for name, counts_NX in self._counts_NX.items() if len(counts_NX)]
+        return _ends(np.mean([self._rates_R(model, name) for name in known], axis=0)) if known else None
 
     def comparison(self, model: str, baseline: str, data_set: str | None = None) -> Figures:
         """Return by how much a model's rate is above the baseline's, and how sure that is."""

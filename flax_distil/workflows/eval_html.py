@@ -76,7 +76,7 @@ def table(rows: Sequence[Sequence[str]], *, texts: int = 1) -> str:
 
     def cells(row: Sequence[str], tag: str) -> str:
         return "".join(
-            f"<{tag}{' class=text' if number < texts else ''}>{escape(text)}</{tag}>"
+            f'<{tag} class="{"text" if number < texts else "figure"}">{escape(text)}</{tag}>'
             for number, text in enumerate(row)
         )
 

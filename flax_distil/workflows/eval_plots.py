@@ -46,12 +46,11 @@ class Rate:
         return self.wer - self.interval[0], self.interval[1] - self.wer
 
 
-def data_set_plot(rates: dict[str, dict[str, Rate | None]], *, format: str = "svg") -> bytes:
+def data_set_plot(rates: dict[str, dict[str, Rate | None]]) -> bytes:
     """Draw the rate of every model on every data set, with intervals.
 
     Args:
         rates: by model, by data set.
-        format: ``svg`` or ``png``.
     """
     names = list(next(iter(rates.values())))
     width = min(0.8 / len(rates), 0.3)
@@ -79,21 +78,18 @@ def data_set_plot(rates: dict[str, dict[str, Rate | None]], *, format: str = "sv
         axes.set_ylim(bottom=0)
         axes.margins(y=0.12)
         _legend(figure, axes)
-        return _rendered(figure, format)
+        return _rendered(figure)
 
 
 def noise_plot(
     curves: dict[str, dict[str, Sequence[tuple[float, Rate | None]]]],
     clean: dict[str, Rate | None],
-    *,
-    format: str = "svg",
 ) -> bytes:
     """Draw the rate of every model as noise gets louder, a panel for each noise.
 
     Args:
         curves: by noise, by model: signal-to-noise ratios in dB and rates.
         clean: rates without noise.
-        format: ``svg`` or ``png``.
     """
     with new_figure(max(6.5, 5.2 * len(curves)), 4.4) as figure:
         panels = figure.subplots(1, len(curves), sharey=True, squeeze=False)[0]
@@ -119,16 +115,15 @@ def noise_plot(
             axes.grid(axis="y", color=PALE, alpha=0.25)
         panels[0].set_ylabel("WER, % (dotted: without noise)")
         _legend(figure, panels[0])
-        return _rendered(figure, format)
+        return _rendered(figure)
 
 
-def latency_plot(points: dict[str, tuple[float, Rate]], *, xlabel: str, format: str = "svg") -> bytes:
+def latency_plot(points: dict[str, tuple[float, Rate]], *, xlabel: str) -> bytes:
     """Draw the rate of every model against the time it takes.
 
     Args:
         points: time and rate by model.
         xlabel: what the time is.
-        format: ``svg`` or ``png``.
     """
     with new_figure(6.5, 4.4) as figure:
         axes = figure.subplots()
@@ -143,7 +138,7 @@ def latency_plot(points: dict[str, tuple[float, Rate]], *, xlabel: str, format: 
         axes.set_ylim(bottom=0)
         axes.grid(color=PALE, alpha=0.25)
         _legend(figure, axes)
-        return _rendered(figure, format)
+        return _rendered(figure)
 
 
 def _colour(number: int) -> str:
@@ -155,7 +150,7 @@ def _legend(figure: "Figure", axes: "Axes") -> None:
     figure.legend(handles, labels, loc="outside lower center", ncols=min(3, len(handles)), frameon=False)
 
 
-def _rendered(figure: "Figure", format: str) -> bytes:
+def _rendered(figure: "Figure") -> bytes:
     buffer = io.BytesIO()
-    figure.savefig(buffer, format=format, metadata={"Date": None} if format == "svg" else {})
+    figure.savefig(buffer, format="svg", metadata={"Date": None})
     return buffer.getvalue()

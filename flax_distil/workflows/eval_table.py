@@ -24,11 +24,11 @@ SAMPLE_COLUMNS = (
 
 
 def cell(value: Any) -> str:
-    """Return a figure as text: two decimals, an interval with a dash, what is unknown as a dash."""
+    """Return a figure as text: two decimals, both ends of an interval, a dash for what is unknown."""
     if value is None:
         return "-"
     if isinstance(value, list):
-        return "–".join(map(cell, value))
+        return " to ".join(map(cell, value))
     return f"{value:.2f}" if isinstance(value, float) else str(value)
 
 
