@@ -11,7 +11,6 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
-from flax_distil.audio import CHUNK_SECONDS
 from flax_distil.core import Float
 from flax_distil.data import (
     DurationLimits,
@@ -163,7 +162,7 @@ class ModelEvaluation:
 
     @property
     def _limits(self) -> DurationLimits:
-        return DurationLimits(max_seconds=CHUNK_SECONDS if self._config.mode == "short" else math.inf)
+        return DurationLimits() if self._config.mode == "short" else DurationLimits(max_seconds=math.inf)
 
     def _recordings(
         self,

@@ -27,7 +27,9 @@ def unit(*pairs: tuple[str, str], lines=(SESSION,)) -> ScoredUnit:
 
 
 RIGHT = unit(("one cat", "one cat"), ("a b c d e f", "a b c d e f"), ("so so so", "so so so"))
-WRONG = unit(("one cat", "one dog"), ("a b c d e f", "a b c"), ("so so so", "so so so and so and so and so and"))
+WRONG = unit(
+    ("one cat", "one dog"), ("a b c d e f", "a b c"), ("so so so", "so so so and so and so and so and")
+)  # fmt: skip
 OTHER = unit(("yes", "no"), ("...", "nothing was said"))
 
 
@@ -51,9 +53,9 @@ def test_speed_is_that_of_all_sessions_and_processes_work_at_the_same_time():
     beside = Session(number=2, process=1, devices="1 x cpu", batch_size=4, compile_seconds=5.0)
     lines = [SESSION, late, beside, prediction(0, "a", "a", seconds=4.0), prediction(1, "b", "b", session=2),
              prediction(2, "c", "c", session=2, process=1, seconds=3.0)]  # fmt: skip
-    throughput = UnitRecords(lines).throughput()
-    assert (throughput.audio_seconds, throughput.compute_seconds, throughput.compile_seconds) == (6.0, 7.0, 8.0)
-    assert (throughput.tokens, throughput.samples) == (15, 3)
+    found = UnitRecords(lines).throughput()
+    assert (found.audio_seconds, found.compute_seconds, found.compile_seconds) == (6.0, 7.0, 8.0)
+    assert (found.tokens, found.samples) == (15, 3)
 
 
 def evaluated() -> dict:
@@ -78,8 +80,9 @@ def test_micro_averages_weigh_words_and_macro_averages_data_sets():
     assert totals["a"]["macro_wer"] == pytest.approx(50)
     assert totals["b"]["wer"] == pytest.approx(100)
     for total in totals.values():
-        for wer, interval in ((total["wer"], total["wer_interval"]), (total["macro_wer"], total["macro_wer_interval"])):
-            assert interval[0] <= wer <= interval[1]
+        for name in ("wer", "macro_wer"):
+            low, high = total[f"{name}_interval"]
+            assert low <= total[name] <= high
 
 
 def test_comparisons_are_of_each_data_set_and_all_together():
@@ -89,7 +92,8 @@ def test_comparisons_are_of_each_data_set_and_all_together():
     assert lines["x"]["difference"] == pytest.approx(1100 / 11)
     assert lines[None]["difference"] == pytest.approx(1100 / 12)
     assert lines[None]["recordings"] == 4
-    assert (lines["y"]["difference"], lines["y"]["p_bootstrap"], lines["y"]["p_matched_pairs"]) == (0, 1, None)
+    figures = ("difference", "p_bootstrap", "p_matched_pairs")
+    assert [lines["y"][name] for name in figures] == [0, 1, None]
 
 
 def test_latency_is_the_median_and_relative_to_the_baseline():

@@ -51,7 +51,7 @@ class Page(HTMLParser):
 
 
 def evaluation(**settings) -> Evaluation:
-    """Return two models on two data sets, in quiet and in noise, whatever can be named having a nasty name."""
+    """Return two models on two data sets, in quiet and in noise, whatever has a name having a nasty one."""
     model, name = f"b{ATTACK}", f"x{ATTACK}"
     hurt = ScoredUnit(
         UnitRecords([
@@ -104,12 +104,14 @@ def test_texts_from_outside_are_only_texts(report):
 
 def test_the_page_loads_nothing(report):
     page = Page(report)
-    links = [value for _, name, value in page.attributes if name in ("src", "href", "srcset", "action", "data")]
+    names = ("src", "href", "srcset", "action", "data")
+    links = [value for _, name, value in page.attributes if name in names]
     assert links
     assert all(value.startswith("data:image/svg+xml;base64,") for value in links)
     assert "url(" not in report
     assert "@import" not in report
-    assert ("meta", "content", "default-src 'none'; img-src data:; style-src 'unsafe-inline'") in page.attributes
+    policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+    assert ("meta", "content", policy) in page.attributes
 
 
 def test_pictures_are_whole_drawings_without_links(report):
