@@ -124,8 +124,9 @@ class UnitRecords:
 
     @property
     def done(self) -> set[int]:
-        """Rows that need no more work."""
-        return {line.index for line in self.lines if isinstance(line, Prediction | SkippedSample)}
+        """Rows that need no more work; none while no recording could be transcribed."""
+        transcribed = {line.index for line in self._of(Prediction)}
+        return transcribed | {line.index for line in self._of(SkippedSample)} if transcribed else set()
 
     def throughput(self) -> Throughput:
         """Return all sessions together; processes of one worked at the same time."""

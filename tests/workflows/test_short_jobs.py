@@ -54,8 +54,8 @@ def evaluated(flawed, prompts_dir, tiny_en_dir, tmp_path_factory):
     assert main(["init-student", *(f"--{name}={value}" for name, value in given.items())]) == 0
     flags = {
         "model": f"{tiny_en_dir}+{folder / 'cut'}", "dataset_name": f"{flawed}+{prompts_dir / 'validation'}",
-        "max_samples": 5, "per_device_eval_batch_size": 4, "generation_max_length": 48, "noise_types": "white",
-        "snr_db": -5, "output_dir": folder / "report",
+        "max_samples": 5, "per_device_eval_batch_size": 4, "generation_max_length": 48,
+        "noise_types": "white", "snr_db": -5, "output_dir": folder / "report",
     }  # fmt: skip
     assert main(["eval", *(f"--{name}={value}" for name, value in flags.items())]) == 0
     return folder / "report"
