@@ -1,3 +1,19 @@
 """flax_distil: distil OpenAI Whisper into small, fast students with JAX and Flax."""
 
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from flax_distil.workflows.pipeline import FlaxWhisperPipeline
+
+__all__ = ["FlaxWhisperPipeline", "__version__"]
+
 __version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    """Import the pipeline, and JAX with it, when it is first asked for."""
+    if name == "FlaxWhisperPipeline":
+        from flax_distil.workflows.pipeline import FlaxWhisperPipeline
+
+        return FlaxWhisperPipeline
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -5,6 +5,8 @@ from pathlib import Path
 
 # Before JAX is imported: with libtpu installed, to compile for TPUs, it would look for one.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# Here and in the processes that tests start: nothing is written into the user's home.
+os.environ.setdefault("FLAX_DISTIL_COMPILATION_CACHE", "off")
 
 import pytest
 from jaxtyping import install_import_hook

@@ -27,11 +27,13 @@ from flax_distil.audio.decoding import (
     open_audio,
     raw_format,
 )
-from flax_distil.audio.mel import as_float, log_mel, mel_filters
-from flax_distil.audio.segmentation import Segment, cut_segments, speech_segments
+from flax_distil.audio.long_mel import BLOCK_SAMPLES, LongMel, long_log_mel
+from flax_distil.audio.mel import as_float, log10_mel, log_mel, mel_filters
+from flax_distil.audio.segmentation import Segment, cut_segments, speech_regions, speech_segments
 from flax_distil.audio.voice_activity import VadName, VoiceActivity
 
 __all__ = [
+    "BLOCK_SAMPLES",
     "CHUNK_FRAMES",
     "CHUNK_SAMPLES",
     "CHUNK_SECONDS",
@@ -40,6 +42,7 @@ __all__ = [
     "SAMPLING_RATE",
     "AudioError",
     "AugmentationConfig",
+    "LongMel",
     "Segment",
     "VadName",
     "VoiceActivity",
@@ -52,7 +55,9 @@ __all__ = [
     "draw_recorded_noise",
     "draw_speed",
     "lasts_longer_than",
+    "log10_mel",
     "log_mel",
+    "long_log_mel",
     "mel_filters",
     "mix_noise",
     "open_audio",
@@ -60,6 +65,7 @@ __all__ = [
     "perturb_speed",
     "raw_format",
     "spec_augment",
+    "speech_regions",
     "speech_segments",
     "to_int16",
 ]

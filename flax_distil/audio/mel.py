@@ -78,23 +78,39 @@ def log_mel(
             f"expected more than {N_FFT // 2} samples a clip, got {samples_BW.shape[-1]}: pad first"
         )
 
+    context = N_FFT // 2
+    padded_BW = jnp.pad(as_float(samples_BW), ((0, 0), (context, context)), mode="reflect")
+    log_BRM = log10_mel(padded_BW, num_mel_bins=num_mel_bins)
+    floor_B11 = jnp.max(log_BRM, axis=(1, 2), keepdims=True) - 8.0
+    return (jnp.maximum(log_BRM, floor_B11) + 4.0) / 4.0
+
+
+def log10_mel(padded_BW: Float[Array, "B W"], *, num_mel_bins: int) -> Float[Array, "B R M"]:
+    """Compute ``log10(max(x, 1e-10))`` of samples that have 200 more on both sides.
+
+    Args:
+        padded_BW: float32 samples at 16 kHz; a frame lies around every 160th from the 200th on.
+        num_mel_bins: as for :func:`log_mel`.
+
+    Returns:
+        float32 ``[B, R, M]`` with ``R = (W - 400) // 160`` frames, not yet brought to a clip's maximum.
+    """
+
     def mel_by(power: Callable[[Array], Array]) -> Callable[[Array], Array]:
-        return lambda samples_BW: jnp.einsum(
-            "brf,fm->brm", power(_frames(samples_BW)), mel_filters(num_mel_bins), precision=EXACT
+        return lambda padded_BW: jnp.einsum(
+            "brf,fm->brm", power(_frames(padded_BW)), mel_filters(num_mel_bins), precision=EXACT
         )
 
     by_fft = mel_by(_power_by_fft)
     mel_BRM = lax.platform_dependent(
-        as_float(samples_BW),
+        padded_BW,
         # One clip after the other: a CPU keeps its frames in the cache.
-        cpu=lambda samples_BW: lax.map(by_fft, samples_BW[:, None])[:, 0],
+        cpu=lambda padded_BW: lax.map(by_fft, padded_BW[:, None])[:, 0],
         cuda=by_fft,
         rocm=by_fft,
         default=mel_by(_power_by_matmul),
     )
-    log_BRM = jnp.log10(jnp.maximum(mel_BRM, 1e-10))
-    floor_B11 = jnp.max(log_BRM, axis=(1, 2), keepdims=True) - 8.0
-    return (jnp.maximum(log_BRM, floor_B11) + 4.0) / 4.0
+    return jnp.log10(jnp.maximum(mel_BRM, 1e-10))
 
 
 @lru_cache
@@ -132,12 +148,11 @@ def _mel_to_hz(mels: Float[np.ndarray, " P"]) -> Float[np.ndarray, " P"]:
     return np.where(mels < BREAK_MEL, linear, logarithmic)
 
 
-def _frames(samples_BW: Float[Array, "B W"]) -> Float[Array, "B R 400"]:
-    """Cut centred frames: a frame is two and a half hops, so three shifted views make all of them."""
-    batch, width = samples_BW.shape
-    count = width // HOP_LENGTH
-    padded = jnp.pad(samples_BW, ((0, 0), (N_FFT // 2, N_FFT // 2)), mode="reflect")
-    hops = padded[:, : (count + 2) * HOP_LENGTH].reshape(batch, count + 2, HOP_LENGTH)
+def _frames(padded_BW: Float[Array, "B W"]) -> Float[Array, "B R 400"]:
+    """Cut frames: a frame is two and a half hops, so three shifted views make all of them."""
+    batch, width = padded_BW.shape
+    count = (width - N_FFT) // HOP_LENGTH
+    hops = padded_BW[:, : (count + 2) * HOP_LENGTH].reshape(batch, count + 2, HOP_LENGTH)
     rest = N_FFT - 2 * HOP_LENGTH
     return jnp.concatenate([hops[:, :-2], hops[:, 1:-1], hops[:, 2:, :rest]], axis=-1)
 

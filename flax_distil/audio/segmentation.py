@@ -5,7 +5,7 @@ last third. Only speech that goes on for 30 s without a pause is cut where it is
 """
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -63,7 +63,7 @@ class Segment:
 
     @property
     def duration_seconds(self) -> float:
-        """Its length, at most 30 s."""
+        """Its length."""
         return (self.stop - self.start) / SAMPLING_RATE
 
 
@@ -83,19 +83,47 @@ def speech_segments(
     Raises:
         AudioError: if any part of it cannot be read.
     """
+    with open_audio(source, format=format) as blocks:
+        runs, samples = _speech_runs(blocks, detector)
+    return _segments(runs, samples)
+
+
+def speech_regions(blocks: Iterable[Float[np.ndarray, " _"]], detector: VoiceActivity) -> list[Segment]:
+    """Find where somebody speaks, in stretches of any length.
+
+    Args:
+        blocks: Mono samples at 16 kHz, in pieces of any size.
+        detector: Tells speech from silence.
+
+    Returns:
+        Parts of the recording, in order; silences of more than 2 s lie between them.
+    """
+    runs, samples = _speech_runs(blocks, detector)
+    regions: list[Run] = []
+    for start, stop in runs:
+        if regions and start - regions[-1][1] + 2 * PADDING <= LONG_SILENCE:
+            regions[-1] = regions[-1][0], stop
+        else:
+            regions.append((start, stop))
+    return _segments(regions, samples)
+
+
+def _speech_runs(blocks: Iterable[Float[np.ndarray, " _"]], detector: VoiceActivity) -> tuple[list[Run], int]:
+    """Return the frames of segments, and how many samples there are."""
     samples = 0
 
-    def counted(blocks: Iterator[Float[np.ndarray, " _"]]) -> Iterator[Float[np.ndarray, " _"]]:
+    def counted() -> Iterator[Float[np.ndarray, " _"]]:
         nonlocal samples
         for block in blocks:
             samples += len(block)
             yield block
 
-    with open_audio(source, format=format) as blocks:
-        speech_F, levels_F = detector(counted(blocks))
+    return segment_frames(*detector(counted())), samples
+
+
+def _segments(runs: list[Run], samples: int) -> list[Segment]:
     return [
-        Segment(start=start * FRAME_SAMPLES, stop=min(stop * FRAME_SAMPLES, samples))
-        for start, stop in segment_frames(speech_F, levels_F)
+        Segment(start=start * FRAME_SAMPLES, stop=min(stop * FRAME_SAMPLES, samples)) for start, stop in runs
     ]
 
 

@@ -20,14 +20,18 @@ POSITIONAL = "files"
 
 SECTIONS = (
     ("Planning", r"topology|^what$|search_seconds|^json$|dry_run|^label_length"),
-    ("Model", r"model_name_or_path|_layers|_layer_indices|^dtype|use_scan|gradient_checkp"),
+    ("Model", r"model_name_or_path|_layers|_layer_indices|^dtype|use_scan|gradient_checkp|^max_heads"),
     ("Devices", r"parallelism|mesh|shard_voc|sharding|^coordinator|process|^initialization|^teacher_dtype"),
     (
         "Decoding",
         r"^num_beams|^length_penalty|^patience|^temperatures|^top_|compression_ratio_t|^logprob_t|^no_speech_t|"
         r"^prompt|^prefix|^generation_max|assistant|^mode$|chunk_length_s|stride_length_s|on_prev_tokens|^word_time",
     ),
-    ("Output", r"output|push_to_hub|hub_|samples_per_shard|export_|save_|logging_|resume_|overwrite_"),
+    (
+        "Output",
+        r"output|push_to_hub|hub_|samples_per_shard|export_|save_|logging_|resume_|overwrite_|^max_line|^max_words|"
+        r"^highlight",
+    ),
     ("Augmentation of the training data", r"^mask_|noise|speed_factors"),
     (
         "Data",

@@ -15,6 +15,7 @@ COMMANDS = {
     "plan": ("plan", "PlanConfig", "run_plan"),
     "eval": ("evaluate", "EvalConfig", "run_evaluation"),
     "transcribe": ("transcribe", "TranscribeConfig", "run_transcription"),
+    "align-heads": ("align_heads", "AlignHeadsConfig", "run_head_search"),
     "export": ("conversion", "ExportConfig", "run_export"),
 }
 """Command, of one word or two, to workflow module, configuration and function."""
@@ -30,7 +31,8 @@ commands:
   distil        train a student, or fine-tune on labels alone
   plan          tell whether distil fits on a TPU, and how fast it could go
   eval          measure word error rate and speed
-  transcribe    transcribe audio files of at most 30 s
+  transcribe    transcribe audio files of any length: text, subtitles, JSON
+  align-heads   find the heads of a student that give word timestamps
   export        write a checkpoint as a Hugging Face folder
 
 'flax-distil COMMAND --help' lists the flags; --config FILE reads them from YAML or JSON.
@@ -40,7 +42,7 @@ commands:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command line and return its exit status.
 
-    0; 1 if only the upload failed; 2 for bad input; 130 if interrupted.
+    0; 1 if only the upload failed, or some of the files to transcribe; 2 for bad input; 130 if interrupted.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or arguments[0] in ("-h", "--help"):
@@ -96,7 +98,7 @@ def run_command(command: str, arguments: Sequence[str]) -> int:
         return 130
     except SystemExit as stop:  # of the parser, after --help
         return stop.code if isinstance(stop.code, int) else 2
-    return 1 if getattr(result, "upload_error", None) else 0
+    return 1 if getattr(result, "upload_error", None) or getattr(result, "failed", None) else 0
 
 
 def _set_up_logging() -> None:

@@ -1,5 +1,6 @@
 """From encoder states to tokens: what may be emitted, and the search for it."""
 
+from flax_distil.generation.alignment import TokenAlignment, align_by_choices, align_tokens
 from flax_distil.generation.language import language_probabilities
 from flax_distil.generation.result import SearchResult
 from flax_distil.generation.rules import DecodingRules, EmittedContext, apply_rules
@@ -10,6 +11,9 @@ __all__ = [
     "EmittedContext",
     "SearchOptions",
     "SearchResult",
+    "TokenAlignment",
+    "align_by_choices",
+    "align_tokens",
     "apply_rules",
     "language_probabilities",
     "search",

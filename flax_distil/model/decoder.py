@@ -1,5 +1,6 @@
 """The Whisper decoder: whole sequences for training, any number of tokens onto a cache for decoding."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -38,7 +39,7 @@ class DecoderLayer(nnx.Module):
         self.fc1 = nnx.Linear(width, config.decoder_ffn_dim, dtype=dtype, rngs=rngs)
         self.fc2 = nnx.Linear(config.decoder_ffn_dim, width, dtype=dtype, rngs=rngs)
         self.final_norm = layer_norm(width, dtype=dtype, rngs=rngs)
-        self.config, self.axis = config, axis
+        self.config, self.axis, self.dtype = config, axis, dtype
 
     def self_key_value(self, y_BTD: Float[Array, "B T D"]) -> KeyValue:
         """Return keys and values of normed inputs, [B, N, T, H] each."""
@@ -109,8 +110,19 @@ class DecoderLayer(nnx.Module):
             The layer's output and the self-attention keys and values: those of the
             cache with the new tokens written from each row's offset on, or the new ones.
         """
-        config = self.config
         keys = split_key(key, 6)
+        x_BTD, own = self.attend_to_tokens(x_BTD, mask_B1TC, cached=cached, keys=keys[:2])
+        return self.attend_to_states(x_BTD, states_BSD, keys=keys[2:]), own
+
+    def attend_to_tokens(
+        self,
+        x_BTD: Float[Array, "B T D"],
+        mask_B1TC: Bool[Array, "#B 1 T C"],
+        *,
+        cached: tuple[KeyValue, Int[Array, " B"]] | None = None,
+        keys: Sequence[Array | None] = (None, None),
+    ) -> tuple[Float[Array, "B T D"], KeyValue]:
+        """Run the layer up to its attention to the states."""
         y_BTD = enter(self.self_attention_norm(x_BTD), self.axis)
         own = self.self_key_value(y_BTD)
         if cached is not None:
@@ -120,17 +132,47 @@ class DecoderLayer(nnx.Module):
             self.self_attention.query(y_BTD),
             *own,
             mask_B1TC,
-            dropout_rate=config.attention_dropout,
+            dropout_rate=self.config.attention_dropout,
             dropout_key=own_key(keys[0], self.axis),
         )
-        x_BTD = x_BTD + dropout(self.self_attention.out(mixed), config.dropout, keys[1])
+        return x_BTD + dropout(self.self_attention.out(mixed), self.config.dropout, keys[1]), own
+
+    def attend_to_states(
+        self,
+        x_BTD: Float[Array, "B T D"],
+        states_BSD: Float[Array, "B S D"],
+        *,
+        keys: Sequence[Array | None] = (None,) * 4,
+    ) -> Float[Array, "B T D"]:
+        """Run the rest of the layer."""
+        config = self.config
         y_BTD = enter(self.cross_attention_norm(x_BTD), self.axis)
-        mixed = self.look_at_states(y_BTD, states_BSD, keys[2])
-        x_BTD = x_BTD + dropout(self.cross_attention.out(mixed), config.dropout, keys[3])
+        mixed = self.look_at_states(y_BTD, states_BSD, keys[0])
+        x_BTD = x_BTD + dropout(self.cross_attention.out(mixed), config.dropout, keys[1])
         y_BTD = feed_forward(
-            self.fc1, self.fc2, self.final_norm(x_BTD), config.activation_dropout, keys[4], axis=self.axis
+            self.fc1, self.fc2, self.final_norm(x_BTD), config.activation_dropout, keys[2], axis=self.axis
         )
-        return x_BTD + dropout(y_BTD, config.dropout, keys[5]), own
+        return x_BTD + dropout(y_BTD, config.dropout, keys[3])
+
+    def queries_and_keys(
+        self, x_BTD: Float[Array, "B T D"], heads: Sequence[int]
+    ) -> tuple[Float[Array, "B A T H"], Float[Array, "A D H"]]:
+        """Return what A heads ask of the states, before :meth:`attend_to_states`, and their key projections.
+
+        The product of a query and a projected state is a score, scaled already. Where the heads are divided
+        over devices, all get those asked for.
+        """
+        query, key = self.cross_attention.query, self.cross_attention.key
+        query_ADH = self._of_heads(query.kernel[...].swapaxes(0, 1), heads)
+        bias_AH = self._of_heads(query.bias[...], heads)  # type: ignore[index]
+        query_BATH = jnp.einsum("btd,adh->bath", self.cross_attention_norm(x_BTD), query_ADH)
+        query_BATH = (query_BATH + bias_AH[:, None]) * query_ADH.shape[2] ** -0.5
+        return query_BATH, self._of_heads(key.kernel[...].swapaxes(0, 1), heads)
+
+    def _of_heads(self, leaf: Array, heads: Sequence[int]) -> Array:
+        """Return entries of a leaf that may be divided over devices in its first axis, the heads."""
+        flat_ND = leaf.reshape(leaf.shape[0], -1).astype(self.dtype)
+        return look_up(flat_ND, jnp.asarray(heads)[None], self.axis).reshape(-1, *leaf.shape[1:])
 
 
 class Decoder(nnx.Module):
@@ -185,6 +227,37 @@ class Decoder(nnx.Module):
             collect_layers=collect_layers,
         )
         return self.norm(x_BTD), layers_LBTD
+
+    def look_with_heads(
+        self,
+        tokens_BT: Int[Array, "B T"],
+        states_BSD: Float[Array, "B S D"],
+        heads: Sequence[tuple[int, int]],
+    ) -> tuple[Float[Array, "B T D"], Float[Array, "B A T H"], Float[Array, "A D H"]]:
+        """Run whole sequences, and return what some of the heads ask of the encoder states.
+
+        Their scores are ``query · (state · key projection)``; those of the other heads are never kept.
+
+        Args:
+            tokens_BT: token ids; padding goes to the right.
+            states_BSD: encoder states.
+            heads: A pairs of layer and head, by layer.
+
+        Returns:
+            Hidden states after the final norm, scaled queries and key projections of the heads in order.
+        """
+        length = tokens_BT.shape[1]
+        states_BSD = states_BSD.astype(self.options.dtype)
+        x_BTD = self._embed(tokens_BT, jnp.arange(length)[None])
+        mask = visible_slots(jnp.zeros(1, jnp.int32), length, length)
+        asked = []
+        for index, layer in enumerate(self.unrolled()):
+            x_BTD, _ = layer.attend_to_tokens(x_BTD, mask)
+            if chosen := [head for number, head in heads if number == index]:
+                asked.append(layer.queries_and_keys(x_BTD, chosen))
+            x_BTD = layer.attend_to_states(x_BTD, states_BSD)
+        queries, keys = zip(*asked, strict=True)
+        return self.norm(x_BTD), jnp.concatenate(queries, axis=1), jnp.concatenate(keys)
 
     def logits(self, hidden_BTD: Float[Array, "B T D"]) -> Float[Array, "B T V"]:
         """Project hidden states onto the tied token embedding; float32, not normalised."""

@@ -1,6 +1,6 @@
 """Tokens and text: special tokens, prompts, timestamps, languages, normalisers."""
 
-from flax_distil.text.generation_settings import GenerationSettings
+from flax_distil.text.generation_settings import GenerationSettings, default_alignment_heads
 from flax_distil.text.languages import LANGUAGES, LANGUAGES_WITHOUT_SPACES, resolve_language
 from flax_distil.text.normalisers import Normaliser, normaliser, orthographic
 from flax_distil.text.special_tokens import SpecialTokens
@@ -16,6 +16,7 @@ from flax_distil.text.timestamps import (
     timestamp_token,
 )
 from flax_distil.text.tokenizer import MAX_PREVIOUS_TOKENS, WhisperTokenizer
+from flax_distil.text.words import TokenWord, split_words
 
 __all__ = [
     "LANGUAGES",
@@ -27,12 +28,15 @@ __all__ = [
     "Normaliser",
     "Segment",
     "SpecialTokens",
+    "TokenWord",
     "WhisperTokenizer",
+    "default_alignment_heads",
     "normaliser",
     "orthographic",
     "resolve_language",
     "round_timestamps",
     "split_segments",
+    "split_words",
     "strip_timestamp_text",
     "strip_timestamps",
     "timestamp_seconds",

@@ -141,9 +141,8 @@ class GenerationSettings:
     def with_decoder_layers(self, layers: Sequence[int], *, attention_heads: int) -> "GenerationSettings":
         """Return the settings of a student whose decoder copies some of this model's layers.
 
-        Heads of copied layers are kept under the layer's new number. If none remain, all heads of
-        the later half of the layers are taken, the rule of openai/whisper for models it knows
-        nothing about. No layer number reaches ``len(layers)``: programs that read word timestamps
+        Heads of copied layers are kept under the layer's new number. If none remain, the default ones
+        are taken. No layer number reaches ``len(layers)``: programs that read word timestamps
         crash on those.
 
         Args:
@@ -161,10 +160,13 @@ class GenerationSettings:
             for layer, head in self.alignment_heads
             if layer == old
         )
-        fallback = tuple(
-            (layer, head) for layer in range(len(layers) // 2, len(layers)) for head in range(attention_heads)
-        )
-        return replace(self, alignment_heads=kept or fallback)
+        return replace(self, alignment_heads=kept or default_alignment_heads(len(layers), attention_heads))
+
+
+def default_alignment_heads(decoder_layers: int, attention_heads: int) -> tuple[tuple[int, int], ...]:
+    """Return all heads of the later half of the layers: openai/whisper's choice for an unknown model."""
+    later = range(decoder_layers // 2, decoder_layers)
+    return tuple((layer, head) for layer in later for head in range(attention_heads))
 
 
 def _token_ids(value: Any) -> tuple[int, ...]:

@@ -1,34 +1,67 @@
 """From recordings to transcripts."""
 
+from flax_distil.transcription.chunked import ChunkedTranscriber
 from flax_distil.transcription.fallback import failed, is_silence
+from flax_distil.transcription.head_search import HeadSearch, KnownWords, Windows, WordErrors
+from flax_distil.transcription.modes import ModeName, make_transcriber
 from flax_distil.transcription.options import FALLBACK_TEMPERATURES, TranscriptionOptions
 from flax_distil.transcription.prompts import Prompts
-from flax_distil.transcription.recordings import RecordingTranscriber, ShortRecordings, make_transcriber
-from flax_distil.transcription.results import TranscribedSegment, Transcript, Word, window_transcript
+from flax_distil.transcription.recordings import RecordingTranscriber, ShortRecordings
+from flax_distil.transcription.results import (
+    AlignedWord,
+    TranscribedSegment,
+    Transcript,
+    Word,
+    window_transcript,
+)
+from flax_distil.transcription.sequential import SequentialTranscriber, long_form_defaults
 from flax_distil.transcription.short_form import DispatchedBatch, ShortFormTranscriber
 from flax_distil.transcription.window_decoder import (
+    States,
     WindowDecoder,
     WindowRequest,
     WindowResult,
     search_program,
 )
+from flax_distil.transcription.word_timestamps import (
+    AlignmentRequest,
+    Heads,
+    WordAligner,
+    attach_words,
+    content_frames,
+)
 
 __all__ = [
     "FALLBACK_TEMPERATURES",
+    "AlignedWord",
+    "AlignmentRequest",
+    "ChunkedTranscriber",
     "DispatchedBatch",
+    "HeadSearch",
+    "Heads",
+    "KnownWords",
+    "ModeName",
     "Prompts",
     "RecordingTranscriber",
+    "SequentialTranscriber",
     "ShortFormTranscriber",
     "ShortRecordings",
+    "States",
     "TranscribedSegment",
     "Transcript",
     "TranscriptionOptions",
     "WindowDecoder",
     "WindowRequest",
     "WindowResult",
+    "Windows",
     "Word",
+    "WordAligner",
+    "WordErrors",
+    "attach_words",
+    "content_frames",
     "failed",
     "is_silence",
+    "long_form_defaults",
     "make_transcriber",
     "search_program",
     "window_transcript",

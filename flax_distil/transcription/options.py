@@ -1,7 +1,9 @@
 """What to transcribe into, and how."""
 
 import dataclasses
+import typing
 
+from flax_distil.audio import VadName
 from flax_distil.core import InputError
 from flax_distil.generation import SearchOptions
 from flax_distil.text import resolve_language
@@ -34,6 +36,7 @@ class TranscriptionOptions:
         prompt_ids: the same as ids, without ``<|startofprev|>``.
         prefix: how the transcript of a first window begins; it is not part of the result.
         condition_on_prev_tokens: long recordings: prompt a window with the text of those before it.
+        vad: long recordings, sequential: how speech is found; what is none is left out. None leaves all in.
 
     Raises:
         InputError: if a value is unknown or out of range.
@@ -57,6 +60,7 @@ class TranscriptionOptions:
     prompt_ids: tuple[int, ...] | None = None
     prefix: str | None = None
     condition_on_prev_tokens: bool = False
+    vad: str | None = None
 
     def __post_init__(self) -> None:
         if self.task not in ("transcribe", "translate"):
@@ -80,3 +84,6 @@ class TranscriptionOptions:
             )
         if self.prompt is not None and self.prompt_ids is not None:
             raise InputError("prompt and prompt_ids are both given: choose one")
+        if self.vad is not None and self.vad not in typing.get_args(VadName):
+            expected = ", ".join(typing.get_args(VadName))
+            raise InputError(f"vad {self.vad!r} is unknown: expected one of {expected}")

@@ -1,19 +1,19 @@
-"""Recordings in, transcripts out: what every way of transcribing has in common, and the choice of one."""
+"""Recordings in, transcripts out: what every way of transcribing has in common, and the simplest one."""
 
 import abc
-from collections.abc import Iterable, Iterator
-from typing import Literal, TypeVar, get_args
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 
 from flax_distil.audio import CHUNK_SAMPLES, pad_or_trim
 from flax_distil.core import Float, InputError
 from flax_distil.transcription.results import Transcript
-from flax_distil.transcription.short_form import ShortFormTranscriber
+from flax_distil.transcription.short_form import DispatchedBatch, ShortFormTranscriber
 from flax_distil.transcription.window_decoder import WindowDecoder
 
 Name = TypeVar("Name")
-ModeName = Literal["short", "chunked", "sequential"]
 
 
 class RecordingTranscriber(abc.ABC):
@@ -34,7 +34,7 @@ class RecordingTranscriber(abc.ABC):
 
     @abc.abstractmethod
     def transcribe_recordings(
-        self, recordings: Iterable[tuple[Name, Float[np.ndarray, " W"]]]
+        self, recordings: Iterable[tuple[Name, Float[np.ndarray, " _"]]]
     ) -> Iterator[tuple[Name, Transcript]]:
         """Yield the transcript of each recording as it is finished, beside its name.
 
@@ -47,38 +47,46 @@ class RecordingTranscriber(abc.ABC):
 
 
 class ShortRecordings(RecordingTranscriber):
-    """Recordings of at most 30 s, a window each."""
+    """Recordings of at most 30 s, a window each.
+
+    The next batch is sent before the last one is waited for.
+    """
+
+    def __init__(self, decoder: WindowDecoder, *, batch_size: int):
+        """Bind a decoder; compiles nothing."""
+        super().__init__(decoder, batch_size=batch_size)
+        self._transcriber = ShortFormTranscriber(decoder)
+
+    def warm_up(self) -> float:
+        """Compile and return the seconds it took."""
+        return self._transcriber.warm_up(self.batch_size)
 
     def transcribe_recordings(
-        self, recordings: Iterable[tuple[Name, Float[np.ndarray, " W"]]]
+        self, recordings: Iterable[tuple[Name, Float[np.ndarray, " _"]]]
     ) -> Iterator[tuple[Name, Transcript]]:
-        """See ``RecordingTranscriber``.
+        """See ``RecordingTranscriber``; transcripts come in the order of the recordings.
 
         Raises:
             InputError: if a recording is longer.
         """
-        transcriber = ShortFormTranscriber(self.decoder)
-        names: list[Name] = []
+        waiting: tuple[list[Name], DispatchedBatch] | None = None
+        source = iter(recordings)
+        while batch := list(itertools.islice(source, self.batch_size)):
+            sent = [name for name, _ in batch], self._transcriber.dispatch(self._samples(batch))
+            if waiting is not None:
+                yield from self._collect(*waiting)
+            waiting = sent
+        if waiting is not None:
+            yield from self._collect(*waiting)
+
+    def _samples(self, batch: Sequence[tuple[Any, Float[np.ndarray, " _"]]]) -> Float[np.ndarray, "B W"]:
         samples_BW = np.zeros((self.batch_size, CHUNK_SAMPLES), np.float32)
-        for name, samples_W in recordings:
+        for row, (name, samples_W) in enumerate(batch):
             if len(samples_W) > CHUNK_SAMPLES:
                 raise InputError(f"{name!r} is longer than 30 s: use mode chunked or sequential")
-            samples_BW[len(names)] = pad_or_trim(samples_W)
-            names.append(name)
-            if len(names) == self.batch_size:
-                yield from zip(names, transcriber.transcribe(samples_BW), strict=True)
-                names = []
-        if names:
-            samples_BW[len(names) :] = samples_BW[0]  # in silence a model may talk to its limit
-            yield from zip(names, transcriber.transcribe(samples_BW)[: len(names)], strict=True)
+            samples_BW[row] = pad_or_trim(samples_W)
+        samples_BW[len(batch) :] = samples_BW[0]  # in silence a model may talk to its limit
+        return samples_BW
 
-
-def make_transcriber(mode: str, decoder: WindowDecoder, *, batch_size: int) -> RecordingTranscriber:
-    """Return what transcribes in one of the modes.
-
-    Raises:
-        InputError: if the mode is unknown.
-    """
-    if mode == "short":
-        return ShortRecordings(decoder, batch_size=batch_size)
-    raise InputError(f"mode {mode!r} is unknown: expected one of {', '.join(get_args(ModeName))}")
+    def _collect(self, names: list[Name], batch: DispatchedBatch) -> Iterator[tuple[Name, Transcript]]:
+        yield from zip(names, self._transcriber.collect(batch)[: len(names)], strict=True)

@@ -25,6 +25,17 @@ class Word:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class AlignedWord(Word):
+    """A word as it was found in a window: punctuation is apart, and times are the window's.
+
+    Attributes:
+        tokens: its ids.
+    """
+
+    tokens: tuple[int, ...]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class TranscribedSegment:
     """A stretch of a recording between two timestamps.
 

@@ -1,6 +1,6 @@
 """Weights in and out: checkpoints of every format, students, exports, training checkpoints, the Hub."""
 
-from flax_distil.weights.alignment import renumber_alignment_heads
+from flax_distil.weights.alignment import renumber_alignment_heads, with_alignment_heads
 from flax_distil.weights.checkpoint import Checkpoint, load_checkpoint
 from flax_distil.weights.export import EXPORT_DTYPES, export_checkpoint
 from flax_distil.weights.files import CheckpointFiles
@@ -21,4 +21,5 @@ __all__ = [
     "push_to_hub",
     "renumber_alignment_heads",
     "spaced_layers",
+    "with_alignment_heads",
 ]

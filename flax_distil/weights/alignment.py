@@ -4,7 +4,7 @@ They are kept in ``generation_config.json`` as ``[decoder layer, head]`` and use
 timestamps. A student that lacks a layer they name makes its readers crash.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from flax_distil.model import WhisperConfig
@@ -34,7 +34,7 @@ def renumber_alignment_heads(generation_config: Mapping[str, Any], layers: Seque
         for student, copied in enumerate(layers)
         if copied == layer
     ]
-    return _with_heads(generation_config, kept)
+    return with_alignment_heads(generation_config, kept)
 
 
 def valid_alignment_heads(generation_config: Mapping[str, Any], config: WhisperConfig) -> dict[str, Any]:
@@ -44,9 +44,13 @@ def valid_alignment_heads(generation_config: Mapping[str, Any], config: WhisperC
         for layer, head in generation_config.get(_KEY) or ()
         if 0 <= layer < config.decoder_layers and 0 <= head < config.decoder_attention_heads
     ]
-    return _with_heads(generation_config, kept)
+    return with_alignment_heads(generation_config, kept)
 
 
-def _with_heads(generation_config: Mapping[str, Any], heads: list[list[int]]) -> dict[str, Any]:
+def with_alignment_heads(
+    generation_config: Mapping[str, Any], heads: Iterable[Sequence[int]]
+) -> dict[str, Any]:
+    """Return a copy that names these heads; without the key if there are none."""
     others = {key: value for key, value in generation_config.items() if key != _KEY}
-    return others | ({_KEY: heads} if heads else {})
+    pairs = [list(pair) for pair in heads]
+    return others | ({_KEY: pairs} if pairs else {})

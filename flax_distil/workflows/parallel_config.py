@@ -6,6 +6,7 @@ import jax
 
 from flax_distil.core import InputError
 from flax_distil.parallel import MeshShape, ProcessConfig, Runner, join_processes, make_runner
+from flax_distil.workflows.compilation_cache import use_compilation_cache
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -62,5 +63,6 @@ class ParallelConfig(ProcessConfig):
         )
 
     def _join(self) -> None:
+        use_compilation_cache()
         if not jax.distributed.is_initialized():  # an embedding program may have joined already
             join_processes(self)

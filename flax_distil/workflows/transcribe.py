@@ -1,33 +1,47 @@
-"""Files to transcripts, short-form."""
+"""Files and addresses to transcripts on disk."""
 
 import dataclasses
-import json
-from collections.abc import Iterator, Sequence
+import logging
+import os
+import urllib.parse
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-
-from flax_distil.audio import CHUNK_SECONDS, SAMPLING_RATE, audio_duration, decode_audio
 from flax_distil.core import InputError
-from flax_distil.data import stack_audio
-from flax_distil.transcription import Transcript
-from flax_distil.workflows.batch_transcription import BatchTranscriber, transcribe_batches
-from flax_distil.workflows.outputs import check_writable, staged
-from flax_distil.workflows.transcription_config import TranscriptionConfig
+from flax_distil.data.reading.remote import is_remote
+from flax_distil.transcription import Transcript, TranscriptionOptions
+from flax_distil.workflows.audio_inputs import RETRY_SECONDS, read_ahead
+from flax_distil.workflows.outputs import check_writable, make_folder
+from flax_distil.workflows.recording_stream import Outcome, RecordingStream, Route
+from flax_distil.workflows.transcript_writers import NEED_TIMESTAMPS, WRITERS, SubtitleOptions, render
+from flax_distil.workflows.transcription_config import TranscriptionConfig, check_positive
+from flax_distil.workflows.transcription_model import TranscriptionModel
 
-OUTPUT_FORMATS = ("json", "txt")
+log = logging.getLogger(__name__)
+
+ALL_FORMATS = "all"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TranscribeConfig(TranscriptionConfig):
-    """Transcribe recordings of at most 30 s.
+    """Transcribe recordings of any length.
 
     Attributes:
-        files: Audio files of any format and rate.
+        files: Audio files of any format and rate, or their addresses (http(s)://, gs://, s3://, hf://).
         output_dir: Where <stem>.<format> is written.
-        output_format: json or txt.
+        output_format: json, txt, srt, vtt, tsv or all; the last four switch return_timestamps on.
         overwrite_output_dir: Replace the transcripts of an earlier run in output_dir; other files stay.
+        mode: auto (chunked if chunk_length_s is given, otherwise short up to 30 s and sequential beyond),
+            short, chunked or sequential.
+        chunk_length_s: Seconds of a chunk, at most 30.
+        stride_length_s: Seconds that chunks share on each side; by default a sixth of chunk_length_s.
+        condition_on_prev_tokens: Sequential: prompt each window with the text before it.
+        vad: Sequential: leave out what is no speech: auto, silero or energy; by default all is heard.
+        word_timestamps: Find when each word is spoken; switches return_timestamps on.
+        max_line_width: Subtitles: characters of a line; with word_timestamps, like the next three.
+        max_line_count: Subtitles: lines of one, with max_line_width.
+        highlight_words: Subtitles: underline each word as it is spoken.
+        max_words_per_line: Subtitles: words of one, without max_line_width.
+        source_retry_seconds: Ask a server that does not answer again for so many seconds.
 
     Raises:
         InputError: if a value is out of range, or two files would have the same transcript.
@@ -37,17 +51,33 @@ class TranscribeConfig(TranscriptionConfig):
     output_dir: str = "."
     output_format: str = "json"
     overwrite_output_dir: bool = False
+    mode: str = "auto"
+    chunk_length_s: float | None = None
+    stride_length_s: float | None = None
+    condition_on_prev_tokens: bool = False
+    vad: str | None = None
+    word_timestamps: bool = False
+    max_line_width: int | None = None
+    max_line_count: int | None = None
+    highlight_words: bool = False
+    max_words_per_line: int | None = None
+    source_retry_seconds: float = RETRY_SECONDS
 
     def __post_init__(self) -> None:
+        if self.output_format not in (*WRITERS, ALL_FORMATS):
+            expected = ", ".join([*WRITERS, ALL_FORMATS])
+            raise InputError(f"output_format {self.output_format!r} is unknown: expected one of {expected}")
         super().__post_init__()
-        if self.output_format not in OUTPUT_FORMATS:
-            expected = " or ".join(OUTPUT_FORMATS)
-            raise InputError(f"output_format {self.output_format!r} is unknown: expected {expected}")
+        check_positive(self, "max_line_width", "max_line_count", "max_words_per_line")
+        laid_out = [field.name for field in dataclasses.fields(SubtitleOptions) if getattr(self, field.name)]
+        if laid_out and not self.word_timestamps:
+            raise InputError(f"{laid_out[0]} lays out words, whose times are not known: add word_timestamps")
+        self.route(self.per_device_eval_batch_size)
         if not self.files:
             raise InputError("no audio file is given: name at least one")
         by_name: dict[str, str] = {}
         for file in self.files:
-            name = self.output_name(file)
+            name = self.output_names(file)[0]
             if name in by_name:
                 raise InputError(
                     f"the transcripts of {by_name[name]!r} and {file!r} would both be {name}: "
@@ -55,72 +85,112 @@ class TranscribeConfig(TranscriptionConfig):
                 )
             by_name[name] = file
 
-    def output_name(self, file: str) -> str:
-        """Return the name of a file's transcript."""
-        return f"{Path(file).stem}.{self.output_format}"
+    @property
+    def formats(self) -> tuple[str, ...]:
+        """The formats to write."""
+        return tuple(WRITERS) if self.output_format == ALL_FORMATS else (self.output_format,)
+
+    @property
+    def options(self) -> TranscriptionOptions:
+        """What to transcribe into."""
+        return dataclasses.replace(
+            super().options,
+            return_timestamps=self.return_timestamps
+            or self.word_timestamps
+            or any(name in NEED_TIMESTAMPS for name in self.formats),
+            word_timestamps=self.word_timestamps,
+            condition_on_prev_tokens=self.condition_on_prev_tokens,
+            vad=self.vad,
+        )
+
+    @property
+    def subtitles(self) -> SubtitleOptions:
+        """How words are laid out."""
+        return SubtitleOptions(
+            **{field.name: getattr(self, field.name) for field in dataclasses.fields(SubtitleOptions)}
+        )
+
+    def route(self, batch_size: int) -> Route:
+        """Return how recordings are transcribed, so many windows at once."""
+        return Route(
+            mode=self.mode,
+            batch_size=batch_size,
+            chunk_length_s=self.chunk_length_s,
+            stride_length_s=self.stride_length_s,
+            keep_temperature=self.temperatures is not None,
+        )
+
+    def output_names(self, file: str) -> list[str]:
+        """Return the names of a file's transcripts."""
+        path = urllib.parse.unquote(urllib.parse.urlsplit(file).path) if is_remote(file) else file
+        return [f"{Path(path).stem}.{name}" for name in self.formats]
 
 
-def run_transcription(config: TranscribeConfig) -> list[Path]:
-    """Transcribe every file and return the files written: all of them, or none.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TranscribedFiles:
+    """What a run wrote.
+
+    Attributes:
+        written: transcripts.
+        failed: files that could not be transcribed, each with one sentence.
+    """
+
+    written: list[Path]
+    failed: dict[str, str]
+
+
+def run_transcription(config: TranscribeConfig) -> TranscribedFiles:
+    """Transcribe every file, and write each transcript when it is there.
+
+    A killed run keeps those that it wrote. A file that cannot be read is named, and the rest is done.
 
     Raises:
-        InputError: if a file cannot be read or is longer than 30 s, before the model is loaded,
-            or a transcript is there already.
+        InputError: if a transcript is there already or a flag does not fit, before the weights are read; or
+            if no file can be transcribed.
     """
     folder = check_writable(config.output_dir)
-    taken = next((file for file in config.files if (folder / config.output_name(file)).exists()), None)
+    names = [name for file in config.files for name in config.output_names(file)]
+    taken = next((name for name in names if (folder / name).exists()), None)
     if taken is not None and not config.overwrite_output_dir:
         raise InputError(
-            f"output_dir {config.output_dir!r} already holds {config.output_name(taken)}: "
+            f"output_dir {config.output_dir!r} already holds {taken}: "
             "choose another, or set overwrite_output_dir"
         )
-    for file in config.files:
-        _check_duration(file, audio_duration(Path(file).expanduser()))
     runner = config.make_runner()
     if runner.shard_count > 1:
         raise InputError("transcribe runs in one process: start it on one machine, or split the files")
-    model = BatchTranscriber(config, runner)
-    transcriber = model.load()
-    batches = _batches(config.files, model.batch_size(len(config.files)))
-    with staged(folder) as scratch:
-        for rows in transcribe_batches(transcriber, batches):
-            for _, file, _, seconds, transcript in rows:
-                text = _render(transcript, seconds, config.output_format)
-                (scratch / config.output_name(file)).write_text(text, encoding="utf-8")
-                print(f"{file}: {transcript.text_with_timestamps or transcript.text}")
-    return [folder / config.output_name(file) for file in config.files]
-
-
-def _check_duration(file: str, seconds: float) -> None:
-    # A header may count a little more than there is; what is decoded decides.
-    if seconds > CHUNK_SECONDS:
+    options = config.options
+    model = TranscriptionModel(config.model_name_or_path, runner, options=options, compute=config.compute)
+    route = config.route(config.per_device_eval_batch_size * runner.local_batch_shards)
+    stream = RecordingStream(model, runner, options, route)
+    reads = read_ahead(((file, file) for file in config.files), retry_seconds=config.source_retry_seconds)
+    done = TranscribedFiles(written=[], failed={})
+    for outcome in stream.transcribe(reads):
+        if outcome.transcript is None:
+            done.failed[outcome.name] = str(outcome.error)
+            log.error("%s", outcome.error)
+        else:
+            done.written.extend(_write(config, folder, outcome, outcome.transcript))
+            print(f"{outcome.name}: {_shown(outcome.transcript, options)}", flush=True)
+    if not done.written:
         raise InputError(
-            f"{file!r} lasts {seconds:.1f} s, and short-form transcription takes at most "
-            f"{CHUNK_SECONDS} s: cut it"
+            f"none of {len(config.files)} files could be transcribed: {next(iter(done.failed.values()))}"
         )
+    return done
 
 
-def _batches(files: Sequence[str], batch_size: int) -> Iterator[dict[str, Any]]:
-    """Decode files, a batch at a time."""
-    for start in range(0, len(files), batch_size):
-        names = files[start : start + batch_size]
-        recordings = [decode_audio(Path(name).expanduser()) for name in names]
-        seconds = [len(samples_W) / SAMPLING_RATE for samples_W in recordings]
-        for name, length in zip(names, seconds, strict=True):
-            _check_duration(name, length)
-        missing = batch_size - len(names)
-        yield {
-            "samples_BW": stack_audio(recordings, batch_size=batch_size),
-            "index_B": np.arange(start, start + batch_size),
-            "valid_B": np.arange(batch_size) < len(names),
-            "duration_B": np.array(seconds + [0.0] * missing),
-            "ids": [*names, *[""] * missing],
-            "references": [""] * batch_size,
-        }
+def _write(config: TranscribeConfig, folder: Path, outcome: Outcome, transcript: Transcript) -> list[Path]:
+    """Write the transcript of a recording in every format; a file is there whole or not at all."""
+    make_folder(folder)
+    written = []
+    for name, output_format in zip(config.output_names(outcome.name), config.formats, strict=True):
+        text = render(transcript, outcome.seconds, output_format, config.subtitles)
+        scratch = folder / f".writing-{os.getpid()}-{name}"
+        scratch.write_text(text, encoding="utf-8", newline="\n")
+        os.replace(scratch, folder / name)
+        written.append(folder / name)
+    return written
 
 
-def _render(transcript: Transcript, seconds: float, output_format: str) -> str:
-    if output_format == "txt":
-        return (transcript.text_with_timestamps or transcript.text) + "\n"
-    document = dataclasses.asdict(transcript) | {"duration": seconds}
-    return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
+def _shown(transcript: Transcript, options: TranscriptionOptions) -> str:
+    return (options.return_timestamps and transcript.text_with_timestamps) or transcript.text

@@ -49,7 +49,7 @@ class TranscriptionModel:
         self.normalise = self._normaliser()
         self._params: dict[str, Any] = {}
         self._loaded: WindowDecoder | None = None
-        self._decoder({})  # it checks the options, and touches no weights before the first batch
+        self._decoder({}, options)  # it checks the options, and touches no weights before the first batch
 
     def load(self) -> WindowDecoder:
         """Read the weights onto the devices, unless they are there, and return the decoder.
@@ -61,21 +61,30 @@ class TranscriptionModel:
             checkpoint = load_on_host(self.name, dtype=jnp.dtype(self._compute.dtype))
             specs = self._runner.weight_specs(whisper_shapes(self._shape))
             self._params = self._runner.put(checkpoint.params, specs)
-            self._loaded = self._decoder(self._params)
+            self._loaded = self._decoder(self._params, self.options)
         return self._loaded
+
+    def decoder(self, options: TranscriptionOptions) -> WindowDecoder:
+        """Return a decoder of the same weights with other options; it compiles nothing that is there already.
+
+        Raises:
+            InputError: if the options do not fit the checkpoint, or as :meth:`load`.
+        """
+        self.load()
+        return self._decoder(self._params, options)
 
     def fingerprint(self) -> str:
         """Return a digest of the weights, which are read if they were not."""
         self.load()
         return weights_fingerprint(self._runner.fetch(self._params))
 
-    def _decoder(self, params: dict[str, Any]) -> WindowDecoder:
+    def _decoder(self, params: dict[str, Any], options: TranscriptionOptions) -> WindowDecoder:
         return WindowDecoder(
             self._shape,
             params,
             self._tokenizer,
             self._settings,
-            options=self.options,
+            options=options,
             compute=self._compute,
             runner=self._runner,
         )

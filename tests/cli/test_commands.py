@@ -172,13 +172,13 @@ def test_bad_input_is_one_sentence_and_exit_code_2(
     assert not out.exists()
 
 
-def test_audio_over_30_seconds_is_refused_before_the_model_is_read(tmp_path, capsys):
+def test_mode_short_refuses_audio_over_30_seconds(tiny_en_dir, tmp_path, capsys):
     import soundfile
 
     file = tmp_path / "long.wav"
     soundfile.write(file, np.zeros(16000 * 31, np.float32), 16000)
-    assert main(["transcribe", str(file), "--model=./nowhere"]) == 2
-    assert "31.0 s" in capsys.readouterr().err
+    assert main(["transcribe", str(file), f"--model={tiny_en_dir}", "--mode=short"]) == 2
+    assert "lasts 31.0 s, and mode short takes at most 30 s" in capsys.readouterr().err
 
 
 def test_overwriting_never_removes_a_folder_that_is_not_an_output(tiny_en_dir, tmp_path, capsys):

@@ -1,0 +1,68 @@
+"""Ids cut into words, as OpenAI's code cuts them for word timestamps."""
+
+import string
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from flax_distil.text.languages import LANGUAGES_WITHOUT_SPACES
+from flax_distil.text.tokenizer import WhisperTokenizer
+
+_INCOMPLETE = "\ufffd"
+
+
+class TokenWord(NamedTuple):
+    """A word and its ids."""
+
+    text: str
+    tokens: tuple[int, ...]
+
+
+def split_words(tokens: Sequence[int], tokenizer: WhisperTokenizer, *, language: str) -> list[TokenWord]:
+    """Cut ids of text into words, without losing any.
+
+    A word begins with a space, or is punctuation alone. In languages written without spaces a word is
+    what a character needs.
+
+    Args:
+        tokens: text only.
+        tokenizer: of the checkpoint.
+        language: code.
+
+    Source: openai/whisper, tokenizer.
+    """
+    characters = _split_characters(tokens, tokenizer)
+    if language in LANGUAGES_WITHOUT_SPACES:
+        return characters
+    words: list[TokenWord] = []
+    for character in characters:
+        begins = character.text.startswith(" ") or character.text.strip() in string.punctuation
+        if begins or not words:
+            words.append(character)
+        else:
+            words[-1] = _joined(words[-1], character)
+    return words
+
+
+def _split_characters(tokens: Sequence[int], tokenizer: WhisperTokenizer) -> list[TokenWord]:
+    """Cut ids wherever they make whole characters."""
+    whole = tokenizer.decode(tokens, with_timestamps=True)
+    found: list[TokenWord] = []
+    length = 0
+    pending: list[int] = []
+    for token in tokens:
+        pending.append(token)
+        text = tokenizer.decode(pending, with_timestamps=True)
+        hole = text.find(_INCOMPLETE)
+        # A mark of replacement that the whole text has too is no half of a character.
+        if hole < 0 or whole[length + hole : length + hole + 1] == _INCOMPLETE:
+            found.append(TokenWord(text, tuple(pending)))
+            length += len(text)
+            pending = []
+    if pending:
+        rest = TokenWord(tokenizer.decode(pending, with_timestamps=True), tuple(pending))
+        found = [*found[:-1], _joined(found[-1], rest)] if found else [rest]
+    return found
+
+
+def _joined(one: TokenWord, other: TokenWord) -> TokenWord:
+    return TokenWord(one.text + other.text, one.tokens + other.tokens)

@@ -1,0 +1,124 @@
+"""The transcript of a recording from what was decoded of its chunks."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from flax_distil.audio import SAMPLING_RATE
+from flax_distil.text import SpecialTokens, WhisperTokenizer, split_words
+from flax_distil.transcription.chunk_cutting import Chunk
+from flax_distil.transcription.merging import DecodedChunk, DecodedToken, MergedSegment, merge_chunks
+from flax_distil.transcription.results import AlignedWord, TranscribedSegment, Transcript
+from flax_distil.transcription.window_decoder import WindowResult
+from flax_distil.transcription.word_timestamps import attach_words
+
+
+class TranscribedChunk(NamedTuple):
+    """What was decoded of a chunk.
+
+    Attributes:
+        chunk: where it lies.
+        result: its tokens.
+        words: their times within the chunk; None where they are not asked for.
+    """
+
+    chunk: Chunk
+    result: WindowResult
+    words: Sequence[AlignedWord] | None
+
+
+def chunked_transcript(
+    chunks: Sequence[TranscribedChunk],
+    tokenizer: WhisperTokenizer,
+    *,
+    language: str,
+    language_probabilities: Mapping[str, float] | None,
+    with_timestamps: bool,
+) -> Transcript:
+    """Merge the chunks of a recording, in order; see ``ChunkedTranscriber``."""
+    results = [chunk.result for chunk in chunks]
+    merged = merge_chunks(
+        [_decoded(chunk, tokenizer.special, number) for number, chunk in enumerate(chunks)],
+        tokenizer.special,
+    )
+    segments = [_segment(segment, tokenizer.decode(_ids(segment)), results) for segment in merged]
+    tokens = [token for segment in merged for token in segment.tokens]
+    logprobs = [token.logprob for token in tokens]
+    if chunks[0].words is not None:
+        words = _words(tokens, tokenizer, language=language)
+        segments = list(attach_words(segments, words, last_speech_timestamp=0.0, offset=0.0)[0])
+    with_segments = with_timestamps or chunks[0].words is not None
+    return Transcript(
+        text="".join(segment.text for segment in segments).strip(),
+        text_with_timestamps="".join(map(_with_marks, segments)) if with_timestamps else None,
+        tokens=[token.id for token in tokens],
+        token_logprobs=logprobs,
+        avg_logprob=_mean(logprobs),
+        no_speech_prob=min(result.no_speech_prob for result in results),
+        language=language,
+        language_probabilities=language_probabilities,
+        temperature=max(result.temperature for result in results),
+        segments=tuple(segments) if with_segments else (),
+    )
+
+
+def _decoded(done: TranscribedChunk, special: SpecialTokens, number: int) -> DecodedChunk:
+    """Return a chunk as it is merged; tokens of text have the times of their word."""
+    spans = iter([(word.start, word.end) for word in done.words or () for _ in word.tokens])
+    return DecodedChunk(
+        tokens=[
+            DecodedToken(token, logprob, number, None if special.is_timestamp(token) else next(spans, None))
+            for token, logprob in zip(done.result.tokens, done.result.token_logprobs, strict=False)
+        ],
+        seconds=(done.chunk.stop - done.chunk.start) / SAMPLING_RATE,
+        stride_left=done.chunk.stride_left / SAMPLING_RATE,
+        stride_right=done.chunk.stride_right / SAMPLING_RATE,
+    )
+
+
+def _words(
+    tokens: Sequence[DecodedToken], tokenizer: WhisperTokenizer, *, language: str
+) -> list[AlignedWord]:
+    """Cut merged tokens into words; one begins with its first token's word and ends with its last one's."""
+    rest = iter(tokens)
+    words = []
+    for word in split_words([token.id for token in tokens], tokenizer, language=language):
+        own = [next(rest) for _ in word.tokens]
+        spans = [token.span for token in own if token.span is not None]
+        words.append(
+            AlignedWord(
+                text=word.text,
+                start=spans[0][0],
+                end=max(spans[0][0], spans[-1][1]),
+                probability=_mean([math.exp(token.logprob) for token in own]),
+                tokens=word.tokens,
+            )
+        )
+    return words
+
+
+def _segment(segment: MergedSegment, text: str, results: Sequence[WindowResult]) -> TranscribedSegment:
+    """Return a segment with the figures of its tokens, and of the chunks they are from."""
+    sources = [results[chunk] for chunk in {token.chunk for token in segment.tokens}] or results
+    return TranscribedSegment(
+        start=segment.start or 0.0,
+        end=segment.end,
+        text=text,
+        tokens=_ids(segment),
+        avg_logprob=_mean([token.logprob for token in segment.tokens]),
+        no_speech_prob=min(source.no_speech_prob for source in sources),
+        temperature=max(source.temperature for source in sources),
+    )
+
+
+def _ids(segment: MergedSegment) -> tuple[int, ...]:
+    return tuple(token.id for token in segment.tokens)
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values) if values else 0.0
+
+
+def _with_marks(segment: TranscribedSegment) -> str:
+    end = "" if segment.end is None else f"<|{segment.end:.2f}|>"
+    return f"<|{segment.start:.2f}|>{segment.text}{end}"

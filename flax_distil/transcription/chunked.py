@@ -1,0 +1,227 @@
+"""Long recordings as chunks that overlap: all chunks of all recordings are one stream of batches."""
+
+import dataclasses
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from flax_distil.audio import CHUNK_SAMPLES, HOP_LENGTH, pad_or_trim
+from flax_distil.core import Float
+from flax_distil.text import strip_timestamps
+from flax_distil.transcription.chunk_cutting import Chunk, chunk_samples, cut_chunks
+from flax_distil.transcription.chunk_transcript import TranscribedChunk, chunked_transcript
+from flax_distil.transcription.fallback import failed, is_silence
+from flax_distil.transcription.recordings import Name, RecordingTranscriber
+from flax_distil.transcription.results import AlignedWord, Transcript
+from flax_distil.transcription.window_decoder import (
+    DispatchedWindows,
+    States,
+    WindowDecoder,
+    WindowRequest,
+    WindowResult,
+)
+from flax_distil.transcription.word_timestamps import AlignmentRequest, WordAligner
+
+MAX_NEW_TOKENS = 128
+"""Tokens of a chunk at most, unless another number is asked for; RECIPE 6."""
+
+
+class ChunkedTranscriber(RecordingTranscriber):
+    """Transcribes recordings of any length as chunks that overlap.
+
+    The language is that of a recording's first chunk. A transcript's tokens are those of text that are left
+    after merging, with one log-probability each, and ``avg_logprob`` is their mean. The recording is as
+    silent as its least silent chunk, and its temperature is the highest of any.
+
+    Attributes:
+        chunk: samples per chunk.
+        stride_left: samples that a chunk shares with the one before it.
+        stride_right: samples that it shares with the next one.
+    """
+
+    def __init__(
+        self,
+        decoder: WindowDecoder,
+        *,
+        batch_size: int,
+        chunk_length_s: float | None = None,
+        stride_length_s: float | tuple[float, float] | None = None,
+    ):
+        """Choose how recordings are cut.
+
+        Args:
+            decoder: of the checkpoint.
+            batch_size: chunks decoded at once.
+            chunk_length_s: seconds per chunk, at most 30 (the default); distilled models were made for
+                15 (distil-large-v2), 20 (distil-medium.en) or 25 (distil-large-v3).
+            stride_length_s: seconds shared on each side, or on the left and on the right; by default a sixth
+                of ``chunk_length_s``.
+
+        Raises:
+            InputError: if a length is out of range.
+        """
+        super().__init__(decoder, batch_size=batch_size)
+        self.chunk, self.stride_left, self.stride_right = chunk_samples(chunk_length_s, stride_length_s)
+        self._aligner = WordAligner(decoder) if decoder.options.word_timestamps else None
+        self._limit = (
+            MAX_NEW_TOKENS if decoder.options.max_new_tokens is None else decoder.options.max_new_tokens
+        )
+
+    def warm_up(self) -> float:
+        """Compile and return the seconds it took."""
+        seconds = super().warm_up()
+        return seconds if self._aligner is None else seconds + self._aligner.warm_up(self.batch_size)
+
+    def transcribe_recordings(
+        self, recordings: Iterable[tuple[Name, Float[np.ndarray, " _"]]]
+    ) -> Iterator[tuple[Name, Transcript]]:
+        """See ``RecordingTranscriber``; transcripts come in the order of the recordings.
+
+        The next batch is sent before the last one is waited for.
+        """
+        waiting: _DispatchedRows | None = None
+        for rows in self._batches(recordings):
+            sent = self._dispatch(rows)
+            if waiting is not None:
+                yield from self._collect(waiting)
+            waiting = sent
+        if waiting is not None:
+            yield from self._collect(waiting)
+
+    def _batches(self, recordings: Iterable[tuple[Name, Float[np.ndarray, " _"]]]) -> "Iterator[list[_Row]]":
+        """Yield the rows of each batch: full ones, but for the last."""
+        rows: list[_Row] = []
+        for name, samples_W in recordings:
+            chunks = cut_chunks(len(samples_W), self.chunk, self.stride_left, self.stride_right)
+            recording = _Recording(name=name, chunks=len(chunks))
+            for chunk in chunks:
+                rows.append(_Row(recording, chunk, samples_W[chunk.start : chunk.stop]))
+                if len(rows) == self.batch_size:
+                    yield rows
+                    rows = []
+        if rows:
+            yield rows
+
+    def _dispatch(self, rows: "Sequence[_Row]") -> "_DispatchedRows":
+        samples_BW = np.zeros((self.batch_size, CHUNK_SAMPLES), np.float32)
+        for row, (_, _, samples_W) in enumerate(rows):
+            samples_BW[row] = pad_or_trim(samples_W)
+        states = self.decoder.encode_samples(samples_BW)
+        self._find_languages(rows, states)
+        prompts = self.decoder.prompts
+        requests = [
+            WindowRequest(
+                prompt=prompts.build(recording.language, prompts.initial, with_prefix=not chunk.start),
+                limit=self._limit,
+                temperature=self.decoder.options.temperature[0],
+                seed=self._seed(chunk, 0),
+            )
+            for recording, chunk, _ in rows
+        ]
+        idle = [None] * (self.batch_size - len(rows))
+        windows = self.decoder.dispatch(states, [*requests, *idle])
+        return _DispatchedRows([(row.recording, row.chunk) for row in rows], states, windows)
+
+    def _find_languages(self, rows: "Sequence[_Row]", states: States) -> None:
+        """Set the language of each recording whose first chunk is in the batch; may wait for the encoder."""
+        special = self.decoder.tokenizer.special
+        fixed = self.decoder.options.language if special.is_multilingual else "en"
+        codes = list(special.languages)
+        found = None
+        for row, (recording, chunk, _) in enumerate(rows):
+            if chunk.start:
+                continue
+            if fixed is not None:
+                recording.language = fixed
+                continue
+            if found is None:
+                found = self.decoder.language_probabilities(states).tolist()
+            recording.probabilities = dict(zip(codes, found[row], strict=True))
+            recording.language = max(codes, key=recording.probabilities.__getitem__)
+
+    def _collect(self, batch: "_DispatchedRows") -> Iterator[tuple[Any, Transcript]]:
+        """Wait for a batch and yield the recordings that end in it."""
+        results = [
+            dataclasses.replace(result, tokens=(), token_logprobs=())
+            if is_silence(result, self.decoder.options)
+            else result
+            for result in self._results(batch)
+        ]
+        for (recording, chunk), result, words in zip(
+            batch.rows, results, self._words(batch, results), strict=True
+        ):
+            recording.done.append(TranscribedChunk(chunk, result, words))
+            if len(recording.done) == recording.chunks:
+                yield (
+                    recording.name,
+                    chunked_transcript(
+                        recording.done,
+                        self.decoder.tokenizer,
+                        language=recording.language,
+                        language_probabilities=recording.probabilities,
+                        with_timestamps=self.decoder.options.return_timestamps,
+                    ),
+                )
+
+    def _results(self, batch: "_DispatchedRows") -> list[WindowResult]:
+        """Wait for a batch; chunks that fail a threshold are decoded again at the next temperature."""
+        decoder, options = self.decoder, self.decoder.options
+        results = [result for result in decoder.collect(batch.windows) if result is not None]
+        for attempt, temperature in enumerate(options.temperature[1:], 1):
+            failures = [failed(result, options, decoder.tokenizer) for result in results]
+            if not any(failures):
+                break
+            requests: list[WindowRequest | None] = [None] * self.batch_size
+            for row, request in enumerate(batch.windows.requests[: len(results)]):
+                if request is not None and failures[row]:
+                    seed = self._seed(batch.rows[row][1], attempt)
+                    requests[row] = dataclasses.replace(request, temperature=temperature, seed=seed)
+            again = decoder.collect(decoder.dispatch(batch.states, requests))
+            results = [new or old for old, new in zip(results, again, strict=False)]
+        return results
+
+    def _words(
+        self, batch: "_DispatchedRows", results: Sequence[WindowResult]
+    ) -> Sequence[Sequence[AlignedWord] | None]:
+        """Return the words of every chunk; None of all chunks if they are not asked for."""
+        if self._aligner is None:
+            return [None] * len(results)
+        special = self.decoder.tokenizer.special
+        requests: list[AlignmentRequest | None] = [None] * self.batch_size
+        for row, ((recording, chunk), result) in enumerate(zip(batch.rows, results, strict=True)):
+            tokens = tuple(strip_timestamps(result.tokens, special))
+            frames = (chunk.stop - chunk.start) // HOP_LENGTH
+            if tokens:
+                requests[row] = AlignmentRequest(tokens=tokens, language=recording.language, frames=frames)
+        if not any(requests):
+            return [()] * len(results)
+        return [words or () for words in self._aligner.align(batch.states, requests)[: len(results)]]
+
+    def _seed(self, chunk: Chunk, attempt: int) -> int:
+        """Return what the draws of a chunk depend on; not on where it lies in a batch."""
+        place = [self.decoder.options.seed, chunk.start, attempt]
+        return int(np.random.SeedSequence(place).generate_state(1)[0] >> 1)
+
+
+@dataclasses.dataclass(eq=False)
+class _Recording:
+    """A recording whose chunks are under way."""
+
+    name: Any
+    chunks: int
+    language: str = "en"
+    probabilities: Mapping[str, float] | None = None
+    done: list[TranscribedChunk] = dataclasses.field(default_factory=list)
+
+
+class _Row(NamedTuple):
+    recording: _Recording
+    chunk: Chunk
+    samples_W: Float[np.ndarray, " W"]
+
+
+class _DispatchedRows(NamedTuple):
+    rows: list[tuple[_Recording, Chunk]]
+    states: States
+    windows: DispatchedWindows

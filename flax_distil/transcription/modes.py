@@ -1,0 +1,42 @@
+"""The ways to transcribe recordings, by name."""
+
+from typing import Literal, get_args
+
+from flax_distil.core import InputError
+from flax_distil.transcription.chunked import ChunkedTranscriber
+from flax_distil.transcription.recordings import RecordingTranscriber, ShortRecordings
+from flax_distil.transcription.sequential import SequentialTranscriber
+from flax_distil.transcription.window_decoder import WindowDecoder
+
+ModeName = Literal["short", "chunked", "sequential"]
+
+
+def make_transcriber(
+    mode: str,
+    decoder: WindowDecoder,
+    *,
+    batch_size: int,
+    chunk_length_s: float | None = None,
+    stride_length_s: float | tuple[float, float] | None = None,
+) -> RecordingTranscriber:
+    """Return what transcribes in one of the modes.
+
+    Args:
+        mode: "short" (recordings of at most 30 s), "chunked" or "sequential".
+        decoder: of the checkpoint.
+        batch_size: windows decoded at once, over the devices of this process.
+        chunk_length_s: of mode chunked; see ``ChunkedTranscriber``.
+        stride_length_s: likewise.
+
+    Raises:
+        InputError: if the mode is unknown or does not fit the options, or a length is out of range.
+    """
+    if mode == "short":
+        return ShortRecordings(decoder, batch_size=batch_size)
+    if mode == "chunked":
+        return ChunkedTranscriber(
+            decoder, batch_size=batch_size, chunk_length_s=chunk_length_s, stride_length_s=stride_length_s
+        )
+    if mode == "sequential":
+        return SequentialTranscriber(decoder, batch_size=batch_size)
+    raise InputError(f"mode {mode!r} is unknown: expected one of {', '.join(get_args(ModeName))}")

@@ -1,0 +1,220 @@
+"""Speech recognition from Python: any input, any length, results shaped as those of transformers."""
+
+import dataclasses
+import operator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from flax_distil.core import InputError
+from flax_distil.generation import SearchOptions
+from flax_distil.model import ComputeOptions
+from flax_distil.parallel import Runner, single_device
+from flax_distil.transcription import Transcript, TranscriptionOptions
+from flax_distil.workflows.audio_inputs import RETRY_SECONDS, read_ahead
+from flax_distil.workflows.compilation_cache import use_compilation_cache
+from flax_distil.workflows.recording_stream import Outcome, RecordingStream, Route
+from flax_distil.workflows.transcription_model import TranscriptionModel
+
+Result = dict[str, Any]
+
+_SEARCH_OPTIONS = tuple(field.name for field in dataclasses.fields(SearchOptions))
+_OPTIONS = tuple(
+    field.name
+    for field in dataclasses.fields(TranscriptionOptions)
+    if field.name not in ("search", "return_timestamps", "word_timestamps")
+)
+OPTIONS = (
+    *_OPTIONS, *_SEARCH_OPTIONS, "return_timestamps", "return_language", "batch_size", "chunk_length_s",
+    "stride_length_s", "mode",
+)  # fmt: skip
+"""Names that a pipeline, and each call of it, take."""
+
+
+class FlaxWhisperPipeline:
+    """A Whisper checkpoint that transcribes whatever it is given::
+
+        pipeline = FlaxWhisperPipeline("openai/whisper-large-v3", dtype="bfloat16", batch_size=16)
+        pipeline("talk.mp3", return_timestamps=True)["chunks"]
+
+    Weights are read once, when they are first needed. Programs are compiled once per size of batch, and kept
+    on disk for the next process.
+    """
+
+    def __init__(
+        self,
+        model: str | Path,
+        *,
+        dtype: str = "float32",
+        runner: Runner | None = None,
+        source_retry_seconds: float = RETRY_SECONDS,
+        **defaults: Any,
+    ):
+        """Read the small files of a checkpoint.
+
+        Args:
+            model: a Hugging Face or CTranslate2 folder, or a Hub id.
+            dtype: what the model computes in: float32, bfloat16 or float16.
+            runner: over the devices to use, as ``flax_distil.parallel.make_runner`` makes it; by default the
+                first device.
+            source_retry_seconds: how long a server that does not answer is asked again.
+            defaults: options of calls, see :meth:`__call__`.
+
+        Raises:
+            InputError: if there is no such checkpoint, or an option is unknown or does not fit it.
+        """
+        use_compilation_cache()
+        self._runner = single_device() if runner is None else runner
+        if self._runner.shard_count > 1:
+            raise InputError("a pipeline runs in one process: start one on each machine")
+        self._retry_seconds = source_retry_seconds
+        self._defaults = _flat(defaults)
+        self._model = TranscriptionModel(
+            str(model),
+            self._runner,
+            options=_Call(self._defaults).options,
+            compute=ComputeOptions(dtype=dtype),
+        )
+
+    def __call__(self, inputs: Any, **options: Any) -> Result | list[Result] | Iterator[Result]:
+        """Transcribe recordings.
+
+        Args:
+            inputs: a recording, or a list or an iterator of them. A recording is a path, an address
+                (``http(s)://``, ``gs://``, ``s3://``, ``hf://``), the contents of a file, an array of 16 kHz
+                samples, or a dictionary of "array" (or "raw") and "sampling_rate", or of "bytes" or "path".
+            options: by name, or in a dictionary ``generate_kwargs``:
+                ``return_timestamps`` (True for segments, "word" for words), ``return_language``;
+                ``batch_size`` (16), ``chunk_length_s``, ``stride_length_s``, ``mode`` (of ``Route``);
+                ``num_beams`` and the rest of ``SearchOptions``; ``language``, ``task``, ``temperature`` (one,
+                or several to try in turn), ``prompt``, ``prompt_ids``, ``max_new_tokens``, the thresholds and
+                the rest of ``TranscriptionOptions``.
+
+        Returns:
+            A result of a recording, a list of them of a list. Of an iterator another one, which takes
+            recordings as there is room for them and yields results in order.
+
+            A result is a dictionary: ``text``; ``chunks`` of ``text`` and ``timestamp`` (start, end) in
+            seconds if ``return_timestamps``; ``language`` (its code) if ``return_language``. A recording of
+            a list or an iterator that cannot be read has ``text`` "" and ``error``, a sentence.
+
+        Raises:
+            InputError: if an option is unknown or does not fit the checkpoint, or a single recording cannot
+                be read.
+        """
+        call = _Call({**self._defaults, **_flat(options)})
+        stream = RecordingStream(self._model, self._runner, call.options, call.route)
+        if _is_recording(inputs):
+            outcome = next(self._outcomes(stream, [inputs]))
+            if outcome.error is not None:
+                raise outcome.error
+            return call.result(outcome)
+        if isinstance(inputs, Sequence):
+            return list(map(call.result, self._outcomes(stream, inputs)))
+        if isinstance(inputs, Iterable):
+            return map(call.result, self._outcomes(stream, inputs))
+        raise InputError(
+            f"inputs are a {type(inputs).__name__}: expected a recording, or a list or an iterator of them"
+        )
+
+    def warm_up(self, **options: Any) -> float:
+        """Read the weights, compile what full batches need, and return the seconds compiling took.
+
+        Args:
+            options: of the calls to come.
+        """
+        call = _Call({**self._defaults, **_flat(options)})
+        return RecordingStream(self._model, self._runner, call.options, call.route).warm_up()
+
+    def _outcomes(self, stream: RecordingStream, inputs: Iterable[Any]) -> Iterator[Outcome]:
+        """Yield outcomes in the order of the inputs."""
+        reads = read_ahead(enumerate(inputs), retry_seconds=self._retry_seconds)
+        early: dict[int, Outcome] = {}
+        following = 0
+        for outcome in stream.transcribe(reads):
+            early[outcome.name] = outcome
+            while following in early:
+                yield early.pop(following)
+                following += 1
+
+
+class _Call:
+    """Options of one call, sorted out.
+
+    Attributes:
+        options: what to transcribe into, and how.
+        route: in which way.
+    """
+
+    def __init__(self, given: Mapping[str, Any]):
+        unknown = [name for name in given if name not in OPTIONS]
+        if unknown:
+            raise InputError(
+                f"option {unknown[0]!r} is unknown: expected one of {', '.join(sorted(OPTIONS))}"
+            )
+        self._timestamps = given.get("return_timestamps")
+        if self._timestamps not in (None, False, True, "word"):
+            raise InputError(f"return_timestamps {self._timestamps!r} is unknown: expected True or 'word'")
+        self._language = bool(given.get("return_language"))
+        fields = {name: given[name] for name in _OPTIONS if given.get(name) is not None}
+        temperature = fields.pop("temperature", None)
+        if temperature is not None:
+            several = isinstance(temperature, Sequence)
+            fields["temperature"] = tuple(map(float, temperature if several else [temperature]))
+        if "prompt_ids" in fields:
+            fields["prompt_ids"] = tuple(map(operator.index, np.asarray(fields["prompt_ids"])))
+        self.options = TranscriptionOptions(
+            **fields,
+            return_timestamps=bool(self._timestamps),
+            word_timestamps=self._timestamps == "word",
+            search=SearchOptions(
+                **{name: given[name] for name in _SEARCH_OPTIONS if given.get(name) is not None}
+            ),
+        )
+        stride = given.get("stride_length_s")
+        self.route = Route(
+            mode=given.get("mode") or "auto",
+            batch_size=16 if given.get("batch_size") is None else given["batch_size"],
+            chunk_length_s=given.get("chunk_length_s"),
+            stride_length_s=tuple(stride) if isinstance(stride, Sequence) else stride,
+            keep_temperature=temperature is not None,
+        )
+
+    def result(self, outcome: Outcome) -> Result:
+        """Return an outcome as the user sees it."""
+        transcript = outcome.transcript
+        if transcript is None:
+            return {"text": "", "error": str(outcome.error)}
+        result: Result = {"text": transcript.text}
+        if self._timestamps:
+            result["chunks"] = list(
+                _words(transcript) if self._timestamps == "word" else _segments(transcript)
+            )
+        if self._language:
+            result["language"] = transcript.language
+        return result
+
+
+def _segments(transcript: Transcript) -> Iterator[Result]:
+    for segment in transcript.segments:
+        yield {"timestamp": (segment.start, segment.end), "text": segment.text}
+
+
+def _words(transcript: Transcript) -> Iterator[Result]:
+    for segment in transcript.segments:
+        for word in segment.words or ():
+            yield {"text": word.text, "timestamp": (word.start, word.end)}
+
+
+def _flat(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return options with those of ``generate_kwargs`` among them."""
+    rest = dict(options)
+    return {**(rest.pop("generate_kwargs", None) or {}), **rest}
+
+
+def _is_recording(inputs: Any) -> bool:
+    return isinstance(inputs, (str, Path, bytes, bytearray, memoryview, Mapping)) or hasattr(
+        inputs, "__array__"
+    )

@@ -1,0 +1,213 @@
+"""The pipeline as a user calls it: every kind of input, results as transformers gives them."""
+
+import functools
+import http.server
+import itertools
+import json
+import logging
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+import soxr
+import torch
+import transformers
+
+from flax_distil import FlaxWhisperPipeline
+from flax_distil.audio import SAMPLING_RATE, decode_audio
+from flax_distil.core import InputError
+from tests.long_recording import long_recording
+
+SAID = {
+    "conf-full": "That conference is full.",
+    "agent-user": "Agent login. Please enter your agent number followed by the pound key.",
+}
+
+
+@pytest.fixture(scope="module")
+def pipeline(tiny_en_dir) -> FlaxWhisperPipeline:
+    return FlaxWhisperPipeline(tiny_en_dir, batch_size=2, max_new_tokens=40)
+
+
+@pytest.fixture(scope="module")
+def file(prompts_dir) -> Path:
+    return prompts_dir / "validation" / "conf-full.ogg"
+
+
+@pytest.fixture(scope="module")
+def address(file):
+    """The address of the recording on a web server of this machine."""
+
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = http.server.ThreadingHTTPServer(
+        ("127.0.0.1", 0), functools.partial(Handler, directory=str(file.parent))
+    )
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}/{file.name}"
+    server.shutdown()
+    server.server_close()
+
+
+def test_the_package_itself_imports_nothing_heavy():
+    script = "import sys, flax_distil; sys.exit('jax' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
+
+
+def test_every_kind_of_input_gives_the_same_text(pipeline, file, address):
+    samples = decode_audio(file)
+    inputs = {
+        "path": file,
+        "name": str(file),
+        "bytes": file.read_bytes(),
+        "address": address,
+        "array": samples,
+        "stereo": {"raw": np.stack([samples, samples]), "sampling_rate": SAMPLING_RATE},
+        "other rate": {"array": soxr.resample(samples, SAMPLING_RATE, 24_000), "sampling_rate": 24_000},
+        "undecoded": {"bytes": file.read_bytes(), "path": None},
+    }
+    results = pipeline(list(inputs.values()))
+    assert dict(zip(inputs, results, strict=True)) == {name: {"text": SAID["conf-full"]} for name in inputs}
+
+
+def test_a_recording_that_cannot_be_read_is_an_error_in_its_place(pipeline, file, prompts_dir, address):
+    given = [file, prompts_dir / "LICENSE", b"", address + ".gone", np.zeros(0, np.float32), 7, str(file)]
+    results = pipeline(given)
+    assert [result["text"] for result in results] == [
+        SAID["conf-full"],
+        "",
+        "",
+        "",
+        "",
+        "",
+        SAID["conf-full"],
+    ]
+    errors = [result.get("error", "") for result in results]
+    named = ["LICENSE", "0 bytes", "does not exist", "no samples", "int"]
+    assert all(name in error for name, error in zip(named, errors[1:-1], strict=True))
+    with pytest.raises(InputError, match="LICENSE"):
+        pipeline(prompts_dir / "LICENSE")
+
+
+def test_an_iterator_is_transcribed_as_it_is_read_and_in_order(pipeline, prompts_dir, caplog):
+    files = [prompts_dir / "validation" / f"{name}.ogg" for name in SAID]
+    taken = []
+
+    def endless():
+        for number in itertools.count():
+            taken.append(number)
+            yield files[number % 2]
+
+    results = pipeline(endless())
+    first = [next(results)["text"] for _ in range(4)]
+    assert first == [*SAID.values(), *SAID.values()]
+    assert len(taken) < 20
+    with caplog.at_level(logging.WARNING), jax.log_compiles():
+        assert [next(results)["text"] for _ in range(4)] == first
+    assert not [record for record in caplog.records if record.getMessage().startswith("Compiling ")]
+
+
+def test_recordings_of_all_lengths_in_one_list(pipeline, file):
+    """In chunks: the long one is cut, the short one is a chunk."""
+    long = long_recording(40.0)[0]
+    results = pipeline([file, long, file], chunk_length_s=15.0, return_language=True)
+    assert [result["language"] for result in results] == ["en"] * 3
+    assert [result["text"] for result in results[::2]] == [SAID["conf-full"]] * 2
+    assert len(results[1]["text"].split()) > 40
+
+
+def test_options_that_are_unknown_or_do_not_fit_are_refused(pipeline, file, tiny_en_dir):
+    with pytest.raises(InputError, match=r"'num_beam' is unknown: expected one of .*num_beams"):
+        pipeline(file, num_beam=5)
+    with pytest.raises(InputError, match="return_timestamps 'char'"):
+        pipeline(file, return_timestamps="char")
+    with pytest.raises(InputError, match="English-only"):
+        pipeline(file, generate_kwargs={"language": "de"})
+    with pytest.raises(InputError, match="chunk_length_s 40"):
+        pipeline(file, chunk_length_s=40.0)
+    with pytest.raises(InputError, match="inputs are a int"):
+        pipeline(7)
+    with pytest.raises(InputError, match="nowhere"):
+        FlaxWhisperPipeline("./nowhere")
+
+
+def test_results_with_timestamps_are_those_of_transformers(pipeline, prompts_dir, tiny_en_dir):
+    torch.set_num_threads(2)
+    theirs = transformers.pipeline(
+        "automatic-speech-recognition",
+        model=transformers.WhisperForConditionalGeneration.from_pretrained(tiny_en_dir).eval(),
+        tokenizer=transformers.AutoTokenizer.from_pretrained(tiny_en_dir),
+        feature_extractor=transformers.WhisperFeatureExtractor(),
+    )  # fmt: skip
+    recordings = [decode_audio(prompts_dir / "validation" / f"{name}.ogg") for name in SAID]
+    generate = {"num_beams": 1, "max_new_tokens": 40, "force_unique_generate_call": True}
+    expected = theirs(
+        [samples.copy() for samples in recordings], return_timestamps=True, generate_kwargs=generate
+    )
+    found = pipeline(recordings, return_timestamps=True)
+    assert found == [result | {"text": result["text"].strip()} for result in expected]
+
+
+@pytest.mark.slow
+def test_short_and_long_recordings_go_their_own_ways(tiny_en_dir, file, prompts_dir):
+    """More long ones than a batch holds, between short ones; each as if it were alone."""
+    pipeline = FlaxWhisperPipeline(tiny_en_dir, batch_size=2)
+    long = long_recording(45.0)[0]
+    cut = long[: SAMPLING_RATE * 35]
+    given = [file, long, cut, file, file, prompts_dir / "LICENSE", file, long, *[file] * 3]
+    results = list(pipeline(iter(given), return_timestamps=True))
+    assert len(results) == len(given)
+    short = [result["text"] for result, one in zip(results, given, strict=True) if one is file]
+    assert short == [SAID["conf-full"]] * 7
+    assert "LICENSE" in results[5]["error"]
+    assert results[1] == results[7] == pipeline(long, return_timestamps=True, batch_size=1)
+    assert results[1]["chunks"][-1]["timestamp"][1] <= 46.0
+    assert results[2]["text"] != results[1]["text"]
+
+
+@pytest.mark.slow
+def test_words_have_times_in_every_mode(tiny_en_dir):
+    pipeline = FlaxWhisperPipeline(tiny_en_dir, batch_size=2)
+    long = long_recording(40.0)[0]
+    for given, options in ((long[: 20 * SAMPLING_RATE], {}), (long, {}), (long, {"chunk_length_s": 30.0})):
+        result = pipeline(given, return_timestamps="word", **options)
+        times = [chunk["timestamp"] for chunk in result["chunks"]]
+        assert "".join(chunk["text"] for chunk in result["chunks"]).strip() == result["text"]
+        assert len(times) > 20
+        assert all(0 <= start <= end <= len(given) / SAMPLING_RATE for start, end in times)
+        assert times == sorted(times)
+
+
+@pytest.mark.slow
+def test_results_do_not_depend_on_the_number_of_devices(tiny_en_dir):
+    done = subprocess.run(
+        [sys.executable, Path(__file__).with_name("pipeline_on_eight_devices.py"), tiny_en_dir],
+        env={**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=8"},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert len(found["one"]["short"]) == 9
+    assert len(found["one"]["chunked"]["chunks"]) > 3
+    assert found["eight"] == found["one"]
+
+
+@pytest.mark.slow
+def test_the_example_of_the_guide_runs(tiny_en_dir, file):
+    guide = (Path(__file__).parents[2] / "docs" / "inference.md").read_text()
+    code = guide.split("```python\n")[1].split("```")[0]
+    code = code.replace('"student"', repr(str(tiny_en_dir))).replace('"talk.mp3"', repr(str(file)))
+    lines = code.strip().splitlines()
+    scope: dict = {}
+    exec("\n".join(lines[:-2]), scope)
+    assert eval(lines[-2], scope) == {"text": SAID["conf-full"]}
+    [chunk] = eval(lines[-1], scope)["chunks"]
+    assert chunk["text"] == f" {SAID['conf-full']}"
+    assert chunk["timestamp"][0] == 0.0
