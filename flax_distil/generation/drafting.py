@@ -153,9 +153,7 @@ class Drafter:
 
     def _logits(self, hidden_BD: Float[Array, "B D"]) -> Float[Array, "B V"]:
         """Return logits, minus infinity outside the part that drafts are made of."""
-        logits_BN = jnp.einsum(
-            "bd,nd->bn", hidden_BD, self._embedding_ND, preferred_element_type=jnp.float32
-        )
+        logits_BN = jnp.einsum("bd,nd->bn", hidden_BD, self._embedding_ND, preferred_element_type=jnp.float32)
         rows, special = len(hidden_BD), self._rules.special
         text, others = logits_BN[:, : self._text], logits_BN[:, self._text :]
         vocabulary = self._student.config.vocab_size

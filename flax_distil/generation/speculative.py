@@ -24,11 +24,13 @@ class SpeculativeResult(SearchResult):
         rounds_B: passes of the teacher over a draft, until the row had ended.
         drafted_B: tokens that the student proposed, those behind an end of text or a limit left out.
         accepted_B: how many of them were emitted.
+        emitted_B: all tokens that were, end-of-text included.
     """
 
     rounds_B: Int[Array, " B"]
     drafted_B: Int[Array, " B"]
     accepted_B: Int[Array, " B"]
+    emitted_B: Int[Array, " B"]
 
 
 @jax.tree_util.register_dataclass
@@ -166,6 +168,7 @@ def speculative_search(
         rounds_B=final.counts_B3[:, 0],
         drafted_B=final.counts_B3[:, 1],
         accepted_B=final.counts_B3[:, 2],
+        emitted_B=final.context.count,
     )
 
 
@@ -187,7 +190,9 @@ def _emit(
     logits_BJV = teacher.logits(hidden_BJD)
     scores_FV = apply_rules(rules, logits_BJV.reshape(rows * (drafted + 1), -1), flat)
     scores_BJV = scores_FV.reshape(logits_BJV.shape)
-    found_BJ, accepted_B = _likeliest(scores_BJV, draft) if draws is None else _drawn(scores_BJV, draft, draws)
+    found_BJ, accepted_B = (
+        _likeliest(scores_BJV, draft) if draws is None else _drawn(scores_BJV, draft, draws)
+    )
     logprob_BJ = jnp.take_along_axis(scores_BJV, found_BJ[:, :, None], axis=2)[:, :, 0]
     logprob_BJ -= jax.nn.logsumexp(scores_BJV, axis=2)
 
@@ -220,9 +225,7 @@ def _emit(
     )
 
 
-def _likeliest(
-    scores_BJV: Float[Array, "B J V"], draft: Draft
-) -> tuple[Int[Array, "B J"], Int[Array, " B"]]:
+def _likeliest(scores_BJV: Float[Array, "B J V"], draft: Draft) -> tuple[Int[Array, "B J"], Int[Array, " B"]]:
     """Return the teacher's likeliest tokens, and how many drafted ones are the same."""
     best_BJ = scores_BJV.argmax(axis=2).astype(jnp.int32)
     return best_BJ, _leading(draft.tokens_BK == best_BJ[:, :-1])

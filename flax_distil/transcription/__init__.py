@@ -6,6 +6,12 @@ from flax_distil.transcription.prompts import Prompts
 from flax_distil.transcription.recordings import RecordingTranscriber, ShortRecordings, make_transcriber
 from flax_distil.transcription.results import TranscribedSegment, Transcript, Word, window_transcript
 from flax_distil.transcription.short_form import DispatchedBatch, ShortFormTranscriber
+from flax_distil.transcription.speculative_decoder import (
+    NUM_ASSISTANT_TOKENS,
+    Assistant,
+    SpeculativeDecoder,
+    SpeculativeStatistics,
+)
 from flax_distil.transcription.window_decoder import (
     WindowDecoder,
     WindowRequest,
@@ -15,11 +21,15 @@ from flax_distil.transcription.window_decoder import (
 
 __all__ = [
     "FALLBACK_TEMPERATURES",
+    "NUM_ASSISTANT_TOKENS",
+    "Assistant",
     "DispatchedBatch",
     "Prompts",
     "RecordingTranscriber",
     "ShortFormTranscriber",
     "ShortRecordings",
+    "SpeculativeDecoder",
+    "SpeculativeStatistics",
     "TranscribedSegment",
     "Transcript",
     "TranscriptionOptions",

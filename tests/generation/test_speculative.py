@@ -76,7 +76,9 @@ def task(request, config, student_config, special) -> Task:
     previous = [[], [special.sot_prev, 5], [special.sot_prev, 30, 8], []]
     language = list(special.languages.values())
     end = [] if timestamps else [special.no_timestamps]
-    prompts = [[*previous[row % 4], special.sot, language[row % 3], special.transcribe, *end] for row in range(7)]
+    prompts = [
+        [*previous[row % 4], special.sot, language[row % 3], special.transcribe, *end] for row in range(7)
+    ]
     prompts.append([special.sot])
     rules = DecodingRules(
         special=special, suppress_tokens=(special.sot, *language, special.no_speech),
