@@ -12,7 +12,11 @@ from flax_distil.core import InputError
 
 Config = TypeVar("Config")
 
-ALIASES = {"model_name_or_path": "--model", "teacher_model_name_or_path": "--teacher"}
+ALIASES = {
+    "model_name_or_path": "--model",
+    "teacher_model_name_or_path": "--teacher",
+    "assistant_model_name_or_path": "--assistant_model",
+}
 """Shorter names of flags."""
 
 POSITIONAL = "files"

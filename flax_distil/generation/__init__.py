@@ -5,16 +5,19 @@ from flax_distil.generation.language import language_probabilities
 from flax_distil.generation.result import SearchResult
 from flax_distil.generation.rules import DecodingRules, EmittedContext, apply_rules
 from flax_distil.generation.search import SearchOptions, search
+from flax_distil.generation.speculative import SpeculativeResult, speculative_search
 
 __all__ = [
     "DecodingRules",
     "EmittedContext",
     "SearchOptions",
     "SearchResult",
+    "SpeculativeResult",
     "TokenAlignment",
     "align_by_choices",
     "align_tokens",
     "apply_rules",
     "language_probabilities",
     "search",
+    "speculative_search",
 ]

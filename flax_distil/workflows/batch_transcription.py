@@ -33,7 +33,12 @@ class BatchTranscriber:
         """
         self._config, self._runner = config, runner
         self._model = TranscriptionModel(
-            config.model_name_or_path, runner, options=config.options, compute=config.compute
+            config.model_name_or_path,
+            runner,
+            options=config.options,
+            compute=config.compute,
+            assistant=config.assistant_model_name_or_path,
+            num_assistant_tokens=config.num_assistant_tokens,
         )
         self.is_multilingual = self._model.is_multilingual
         self.normalise = self._model.normalise
