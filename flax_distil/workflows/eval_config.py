@@ -8,10 +8,13 @@ from pathlib import Path
 from typing import get_args
 
 from flax_distil.core import InputError
-from flax_distil.transcription.recordings import ModeName
+from flax_distil.transcription import ModeName, TranscriptionOptions, long_form_defaults
+from flax_distil.workflows.recording_stream import Route
 from flax_distil.workflows.transcription_config import DatasetTranscriptionConfig, check_positive
 
-MODES = get_args(ModeName)
+SPECULATIVE = "speculative"
+
+MODES = (*get_args(ModeName), SPECULATIVE)
 
 NOISE_TYPES = ("white", "babble", "recorded")
 
@@ -45,7 +48,11 @@ class EvalConfig(DatasetTranscriptionConfig):
         model_name_or_path: Whisper checkpoints: Hugging Face or CTranslate2 folders, or Hub ids; joined by +
             for several.
         baseline_model: Which of them the others are compared with; by default the first.
-        mode: short (recordings of at most 30 s), chunked or sequential (of any length).
+        mode: short (recordings of at most 30 s), chunked or sequential (of any length), or speculative:
+            short, with assistant_model_name_or_path, which the other modes may have too.
+        chunk_length_s: Chunked: seconds of a chunk, at most 30.
+        stride_length_s: Chunked: seconds that chunks share on each side; by default a sixth of a chunk.
+        condition_on_prev_tokens: Sequential: prompt each window with the text before it.
         text_column_name: Column of reference texts; joined by + for several data sets.
         noise_types: Also measure in noise: white, babble (of other recordings of the data set) or recorded
             (of noise_dataset_name).
@@ -62,6 +69,9 @@ class EvalConfig(DatasetTranscriptionConfig):
 
     baseline_model: str | None = None
     mode: str = "short"
+    chunk_length_s: float | None = None
+    stride_length_s: float | None = None
+    condition_on_prev_tokens: bool = False
     text_column_name: str = "text"
     noise_types: list[str] | None = None
     snr_db: list[float] | None = None
@@ -71,13 +81,35 @@ class EvalConfig(DatasetTranscriptionConfig):
     overwrite_output_dir: bool = False
 
     def __post_init__(self) -> None:
+        if self.mode not in MODES:
+            raise InputError(f"mode {self.mode!r} is unknown: expected one of {', '.join(MODES)}")
         super().__post_init__()
         if self.latency_samples:
             check_positive(self, "latency_samples")
-        if self.mode not in MODES:
-            raise InputError(f"mode {self.mode!r} is unknown: expected one of {', '.join(MODES)}")
+        if self.mode == SPECULATIVE and self.assistant_model_name_or_path is None:
+            raise InputError(
+                "mode speculative drafts with a student: name it by assistant_model_name_or_path"
+            )
+        Route(
+            mode=self.transcriber_mode,
+            chunk_length_s=self.chunk_length_s,
+            stride_length_s=self.stride_length_s,
+        )
         _ = self.baseline
         self._check_noise()
+
+    @property
+    def transcriber_mode(self) -> ModeName:
+        """How recordings become windows."""
+        return "short" if self.mode == SPECULATIVE else self.mode  # type: ignore[return-value]
+
+    @property
+    def options(self) -> TranscriptionOptions:
+        """What to transcribe into; sequential, with the usual thresholds where none is given."""
+        options = dataclasses.replace(super().options, condition_on_prev_tokens=self.condition_on_prev_tokens)
+        if self.mode != "sequential":
+            return options
+        return long_form_defaults(options, keep_temperature=self.temperatures is not None)
 
     @property
     def models(self) -> Mapping[str, str]:

@@ -1,6 +1,7 @@
 """All figures of an evaluation in one document: what ``results.json`` holds and reports show."""
 
 import dataclasses
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,6 +13,7 @@ from flax_distil.workflows.eval_figures import (
     Resampled,
     ScoredUnit,
     latency_figures,
+    speculation_figures,
     unit_figures,
 )
 from flax_distil.workflows.eval_records import UnitRecords
@@ -101,7 +103,7 @@ def document(evaluation: Evaluation) -> dict[str, Any]:
 
 
 def _speed(evaluation: Evaluation, model: str) -> Figures:
-    """Return how fast a model was on clean speech, and alone."""
+    """Return how fast a model was on clean speech and alone, and how well its assistant drafted."""
     units = [evaluation.units[model, name, CLEAN.name] for name in evaluation.data_sets]
     figures = unit_figures(units)
     sessions = [session for unit in units for session in unit.records.sessions]
@@ -110,6 +112,7 @@ def _speed(evaluation: Evaluation, model: str) -> Figures:
         "batch_size": sorted({session.batch_size for session in sessions}),
         "devices": sorted({session.devices for session in sessions}),
         "processes": max((session.process + 1 for session in sessions), default=0),
+        "speculation": speculation_figures(sum((unit.records.statistics() for unit in units), Counter())),
         "latency": latency_figures(evaluation.latency[model].latency),
     }
 

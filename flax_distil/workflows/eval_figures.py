@@ -20,6 +20,7 @@ from flax_distil.metrics import (
     word_errors,
 )
 from flax_distil.text import orthographic
+from flax_distil.transcription import SpeculativeStatistics
 from flax_distil.workflows.eval_records import LatencySample, Prediction, UnitRecords
 
 Figures = dict[str, Any]
@@ -113,6 +114,17 @@ def latency_figures(samples: Sequence[LatencySample]) -> Figures | None:
         "audio_seconds": sum(sample.duration for sample in samples),
         "tokens_per_second": sum(sample.tokens for sample in samples) / sum(seconds),
         "devices": samples[0].devices,
+    }
+
+
+def speculation_figures(counts: Mapping[str, int]) -> Figures | None:
+    """Return how well an assistant drafted, from the sums of ``SpeculativeStatistics``; None without one."""
+    if not counts:
+        return None
+    statistics = SpeculativeStatistics(**counts)
+    return vars(statistics) | {
+        "acceptance_rate": statistics.acceptance_rate,
+        "passes_per_token": statistics.passes_per_token,
     }
 
 

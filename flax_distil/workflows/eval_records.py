@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from collections import Counter
 from collections.abc import Sequence
 from typing import TypeVar
 
@@ -45,7 +46,7 @@ class Prediction:
         session: number of the session.
         process: which process it was.
         seconds: since that session began, compilation left out.
-        statistics: of speculative decoding, since that session began.
+        statistics: of speculative decoding, since that session began; None without an assistant.
     """
 
     index: int
@@ -60,7 +61,7 @@ class Prediction:
     session: int
     process: int
     seconds: float
-    statistics: dict[str, float] | None = None
+    statistics: dict[str, int] | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -145,16 +146,14 @@ class UnitRecords:
             samples=len(predictions),
         )
 
-    def statistics(self) -> dict[str, float] | None:
-        """Return the sums that speculative decoding counted in all sessions; None without."""
+    def statistics(self) -> Counter[str]:
+        """Return the sums that speculative decoding counted in all sessions; none without an assistant."""
         last: dict[tuple[int, int], Prediction] = {}
         for line in self._of(Prediction):
             place = line.session, line.process
             if place not in last or line.seconds >= last[place].seconds:
                 last[place] = line
-        found = [line.statistics for line in last.values() if line.statistics is not None]
-        names = dict.fromkeys(name for counts in found for name in counts)
-        return {name: sum(counts.get(name, 0.0) for counts in found) for name in names} or None
+        return sum((Counter(line.statistics or {}) for line in last.values()), Counter())
 
     def _of(self, kind: type[L]) -> list[L]:
         return [line for line in self.lines if isinstance(line, kind)]

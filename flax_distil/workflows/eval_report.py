@@ -12,7 +12,14 @@ from flax_distil.workflows.eval_config import CLEAN
 from flax_distil.workflows.eval_document import Evaluation
 from flax_distil.workflows.eval_figures import ScoredUnit
 from flax_distil.workflows.eval_plots import Rate, data_set_plot, latency_plot, noise_plot
-from flax_distil.workflows.eval_table import cell, data_set_rows, model_rows, noise_rows, p_value
+from flax_distil.workflows.eval_table import (
+    cell,
+    data_set_rows,
+    model_rows,
+    noise_rows,
+    p_value,
+    speculation_rows,
+)
 from flax_distil.workflows.plotting import PLOTS_REMEDY, has_matplotlib
 
 log = logging.getLogger(__name__)
@@ -77,6 +84,9 @@ def _models(document: dict[str, Any], *, plots: bool) -> str:
         else "Latency was not measured (latency_samples)."
     )
     parts.append(html.note(text))
+    if drafting := speculation_rows(document):
+        assistant = document["config"]["assistant_model_name_or_path"]
+        parts += [html.note(f"Drafts of {assistant}:"), html.table(drafting)]
     points = {}
     for model, entry in document["models"].items():
         rate, speed = Rate.of(entry["total"][CLEAN.name]), entry["speed"]

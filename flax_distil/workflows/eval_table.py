@@ -72,6 +72,15 @@ def model_rows(document: dict[str, Any]) -> list[list[str]]:
     return rows
 
 
+def speculation_rows(document: dict[str, Any]) -> list[list[str]]:
+    """Return how well the assistant drafted for every model; nothing without one."""
+    found = {model: entry["speed"]["speculation"] for model, entry in document["models"].items()}
+    figures = ("acceptance_rate", "passes_per_token", "drafted", "accepted", "tokens", "rounds")
+    rows = [[model, *(cell(counts[name]) for name in figures)] for model, counts in found.items() if counts]
+    head = ["model", "acceptance", "passes/token", "drafted", "accepted", "tokens", "passes"]
+    return [head, *rows] if rows else []
+
+
 def noise_rows(document: dict[str, Any], evaluation: Evaluation) -> list[list[str]]:
     """Return the word error rate of every model in each noise, all data sets together."""
     conditions = [condition for condition in evaluation.config.conditions if condition.noise is not None]
@@ -101,7 +110,7 @@ def format_tables(document: dict[str, Any], evaluation: Evaluation) -> str:
     tables = [per_set if several else [row[1:] for row in per_set]]
     if several or document["config"]["latency_samples"]:
         tables.append(model_rows(document))
-    tables.append(noise_rows(document, evaluation))
+    tables += [speculation_rows(document), noise_rows(document, evaluation)]
     return "\n\n".join(format_table(rows) for rows in tables if rows)
 
 

@@ -23,7 +23,12 @@ from flax_distil.data import (
 )
 from flax_distil.data.samples import TOO_LONG
 from flax_distil.parallel import Runner, gather_objects
-from flax_distil.transcription import RecordingTranscriber, Transcript, make_transcriber
+from flax_distil.transcription import (
+    RecordingTranscriber,
+    SpeculativeDecoder,
+    Transcript,
+    make_transcriber,
+)
 from flax_distil.workflows.eval_config import CLEAN, Condition, EvalConfig
 from flax_distil.workflows.eval_noise import NoiseMaker
 from flax_distil.workflows.eval_records import LatencySample, Prediction, Session, UnitRecords
@@ -102,10 +107,14 @@ class ModelEvaluation:
         ):
             writer.write(session)
             recordings = self._recordings(data, pending, noise, condition, writer)
+            decoder = transcriber.decoder
+            if isinstance(decoder, SpeculativeDecoder):
+                decoder.reset_statistics()
             start = time.perf_counter()
             for sample, transcript in transcriber.transcribe_recordings(recordings):
                 seconds = time.perf_counter() - start
-                writer.write(_prediction(sample, transcript, session, seconds))
+                counted = vars(decoder.statistics) if isinstance(decoder, SpeculativeDecoder) else None
+                writer.write(_prediction(sample, transcript, session, seconds, counted))
                 bar.update()
 
     def measure_latency(self, name: str, data: SpeechData) -> None:
@@ -122,9 +131,7 @@ class ModelEvaluation:
             return
         read = read_rows(data, range(len(data)), self._limits)
         samples = list(itertools.islice((row for row in read if isinstance(row, Sample)), wanted))
-        alone = make_transcriber(
-            self._config.mode, self._model.load(), batch_size=self._runner.local_batch_shards
-        )
+        alone = self._make_transcriber(self._runner.local_batch_shards)
         alone.warm_up()
         found = []
         for sample in [
@@ -149,11 +156,22 @@ class ModelEvaluation:
     def _transcriber(self) -> RecordingTranscriber:
         """The transcriber, with its weights on the devices and its programs compiled."""
         shards, per_device = self._runner.local_batch_shards, self._config.per_device_eval_batch_size
-        if self._config.mode == "short":  # one window each: no more rows than there are recordings
+        if (
+            self._config.transcriber_mode == "short"
+        ):  # one window each: no more rows than there are recordings
             per_device = min(per_device, -(-self._most // (shards * jax.process_count())))
-        transcriber = make_transcriber(self._config.mode, self._model.load(), batch_size=shards * per_device)
+        transcriber = self._make_transcriber(shards * per_device)
         self._compile_seconds = transcriber.warm_up()
         return transcriber
+
+    def _make_transcriber(self, batch_size: int) -> RecordingTranscriber:
+        return make_transcriber(
+            self._config.transcriber_mode,
+            self._model.load(),
+            batch_size=batch_size,
+            chunk_length_s=self._config.chunk_length_s,
+            stride_length_s=self._config.stride_length_s,
+        )
 
     @property
     def _devices(self) -> str:
@@ -162,7 +180,8 @@ class ModelEvaluation:
 
     @property
     def _limits(self) -> DurationLimits:
-        return DurationLimits() if self._config.mode == "short" else DurationLimits(max_seconds=math.inf)
+        any_length = self._config.transcriber_mode != "short"
+        return DurationLimits(max_seconds=math.inf) if any_length else DurationLimits()
 
     def _recordings(
         self,
@@ -232,7 +251,13 @@ def _with_remedy(error: SampleError, data: SpeechData, row: int) -> str:
     return f"{error.reason}; set mode to chunked or sequential, or cut {file}"
 
 
-def _prediction(sample: Sample, transcript: Transcript, session: Session, seconds: float) -> Prediction:
+def _prediction(
+    sample: Sample,
+    transcript: Transcript,
+    session: Session,
+    seconds: float,
+    statistics: dict[str, int] | None,
+) -> Prediction:
     return Prediction(
         index=sample.index,
         id=sample.sample_id,
@@ -246,4 +271,5 @@ def _prediction(sample: Sample, transcript: Transcript, session: Session, second
         session=session.number,
         process=session.process,
         seconds=seconds,
+        statistics=statistics,
     )

@@ -103,7 +103,14 @@ def _transcribe(
 def _open_models(config: EvalConfig, runner: Runner) -> dict[str, TranscriptionModel]:
     """Read the small files of every checkpoint: whatever does not fit is known at once."""
     return {
-        label: TranscriptionModel(name, runner, options=config.options, compute=config.compute)
+        label: TranscriptionModel(
+            name,
+            runner,
+            options=config.options,
+            compute=config.compute,
+            assistant=config.assistant_model_name_or_path,
+            num_assistant_tokens=config.num_assistant_tokens,
+        )
         for label, name in config.models.items()
     }
 
