@@ -80,8 +80,12 @@ def run_demo(
             generation_max_length=MAX_NEW_TOKENS,
             output_dir=str(output / f"eval_{name}"),
         )
-        figures = next(iter(run_evaluation(config).values()))
-        return {key: figures[key] for key in ("wer", "rtfx", "parameters")}
+        (found,) = run_evaluation(config)["models"].values()
+        return {
+            "wer": found["total"]["clean"]["wer"],
+            "rtfx": found["speed"]["rtfx"],
+            "parameters": found["parameters"],
+        }
 
     labelled = stages.run(
         "pseudo-label",

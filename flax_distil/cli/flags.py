@@ -12,7 +12,11 @@ from flax_distil.core import InputError
 
 Config = TypeVar("Config")
 
-ALIASES = {"model_name_or_path": "--model", "teacher_model_name_or_path": "--teacher"}
+ALIASES = {
+    "model_name_or_path": "--model",
+    "teacher_model_name_or_path": "--teacher",
+    "assistant_model_name_or_path": "--assistant_model",
+}
 """Shorter names of flags."""
 
 POSITIONAL = "files"
@@ -20,6 +24,7 @@ POSITIONAL = "files"
 
 SECTIONS = (
     ("Planning", r"topology|^what$|search_seconds|^json$|dry_run|^label_length"),
+    ("Measurement", r"^baseline_model|^latency_samples"),
     ("Model", r"model_name_or_path|_layers|_layer_indices|^dtype|use_scan|gradient_checkp|^max_heads"),
     ("Devices", r"parallelism|mesh|shard_voc|sharding|^coordinator|process|^initialization|^teacher_dtype"),
     (
@@ -32,7 +37,7 @@ SECTIONS = (
         r"output|push_to_hub|hub_|samples_per_shard|export_|save_|logging_|resume_|overwrite_|^max_line|^max_words|"
         r"^highlight",
     ),
-    ("Augmentation of the training data", r"^mask_|noise|speed_factors"),
+    ("Noise and augmentation", r"^mask_|noise|^snr_db|speed_factors"),
     (
         "Data",
         r"dataset|split_name|stopping_str|streaming|shuffle_buffer|source_retry|concatenate|_column_name|"

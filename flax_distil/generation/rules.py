@@ -51,13 +51,13 @@ class EmittedContext:
     """What the rules must know of the tokens a row has emitted so far.
 
     Attributes:
-        count: tokens emitted (the same for all rows).
+        count: tokens emitted, by all rows or by each.
         last_B: the last token, -1 before the first.
         before_last_B: the one before it, -1 before the second.
         timestamp_B: the last timestamp emitted, -1 before the first.
     """
 
-    count: Int[Array, ""]
+    count: Int[Array, ""] | Int[Array, " B"]
     last_B: Int[Array, " B"]
     before_last_B: Int[Array, " B"]
     timestamp_B: Int[Array, " B"]
@@ -67,6 +67,11 @@ class EmittedContext:
         """Return the context before anything is emitted."""
         none = jnp.full(rows, -1, jnp.int32)
         return cls(jnp.zeros((), jnp.int32), none, none, none)
+
+    @property
+    def at_begin(self) -> Bool[Array, "#B 1"]:
+        """Whether a row has emitted nothing."""
+        return self.count.reshape(-1, 1) == 0
 
     def followed_by(self, token_B: Int[Array, " B"], timestamp_begin: int) -> "EmittedContext":
         """Return the context after one more token of every row."""
@@ -86,9 +91,8 @@ def apply_rules(
     """
     vocabulary = logits_BV.shape[1]
     logits_BV = jnp.where(_contains(rules.suppress_tokens, vocabulary), -jnp.inf, logits_BV)
-    at_begin = context.count == 0
     blocked_first_V = _contains(rules.begin_suppress_tokens, vocabulary)
-    logits_BV = jnp.where(at_begin & blocked_first_V, -jnp.inf, logits_BV)
+    logits_BV = jnp.where(context.at_begin & blocked_first_V, -jnp.inf, logits_BV)
     if not rules.return_timestamps:
         return logits_BV
     logits_BV = jnp.where(_timestamp_grammar(rules, context, vocabulary), logits_BV, -jnp.inf)
@@ -117,7 +121,7 @@ def _timestamp_grammar(rules: DecodingRules, context: EmittedContext, vocabulary
     first_V = is_timestamp_V
     if rules.max_initial_timestamp_index is not None:
         first_V &= token_V <= special.timestamp_begin + rules.max_initial_timestamp_index
-    allowed_BV = jnp.where(context.count == 0, first_V, allowed_BV)
+    allowed_BV = jnp.where(context.at_begin, first_V, allowed_BV)
     return allowed_BV & (token_V != special.no_timestamps)
 
 

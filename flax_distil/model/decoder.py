@@ -266,6 +266,11 @@ class Decoder(nnx.Module):
         axis = self.options.layout.vocabulary_axis
         return logits_BTV if axis is None else jax.lax.all_gather(logits_BTV, axis, axis=2, tiled=True)
 
+    def output_embedding(self, tokens_N: Int[Array, " N"]) -> Float[Array, "N D"]:
+        """Return the rows of the embedding that give the logits of some tokens, in the compute dtype."""
+        embedding_VD = self.token_embedding.embedding[...].astype(self.options.dtype)
+        return look_up(embedding_VD, tokens_N[None], self.options.layout.vocabulary_axis)[0]
+
     def init_cache(self, states_BSD: Float[Array, "B S D"], slots: int) -> DecoderCache:
         """Return an empty cache of ``slots`` tokens for decoding from these encoder states."""
         layers: Any = self.layers
@@ -298,7 +303,8 @@ class Decoder(nnx.Module):
             layers: of :meth:`unrolled`.
             tokens_BT: new tokens; the first of row b stands at position ``offset[b]``.
             cache: of :meth:`init_cache` or of an earlier call.
-            offset: how many tokens of each row the cache holds, or of all rows; offset + T ≤ slots.
+            offset: how many tokens of each row the cache holds, or of all rows; offset + T ≤ slots. Tokens beyond
+                the last position stand at it: what a draft has too many, for the caller to drop.
 
         Returns:
             Hidden states of the new tokens after the final norm, and the grown cache.
@@ -358,4 +364,5 @@ class Decoder(nnx.Module):
     def _embed(self, tokens_BT: Int[Array, "B T"], position_BT: Int[Array, "#B #T"]) -> Float[Array, "B T D"]:
         axis = self.options.layout.vocabulary_axis
         embedding_VD = self.token_embedding.embedding[...].astype(self.options.dtype)
+        position_BT = jnp.minimum(position_BT, self.config.max_target_positions - 1)
         return look_up(embedding_VD, tokens_BT, axis) + self.position_embedding(position_BT)

@@ -16,6 +16,12 @@ from flax_distil.transcription.results import (
 )
 from flax_distil.transcription.sequential import SequentialTranscriber, long_form_defaults
 from flax_distil.transcription.short_form import DispatchedBatch, ShortFormTranscriber
+from flax_distil.transcription.speculative_decoder import (
+    NUM_ASSISTANT_TOKENS,
+    Assistant,
+    SpeculativeDecoder,
+    SpeculativeStatistics,
+)
 from flax_distil.transcription.window_decoder import (
     States,
     WindowDecoder,
@@ -33,8 +39,10 @@ from flax_distil.transcription.word_timestamps import (
 
 __all__ = [
     "FALLBACK_TEMPERATURES",
+    "NUM_ASSISTANT_TOKENS",
     "AlignedWord",
     "AlignmentRequest",
+    "Assistant",
     "ChunkedTranscriber",
     "DispatchedBatch",
     "HeadSearch",
@@ -46,6 +54,8 @@ __all__ = [
     "SequentialTranscriber",
     "ShortFormTranscriber",
     "ShortRecordings",
+    "SpeculativeDecoder",
+    "SpeculativeStatistics",
     "States",
     "TranscribedSegment",
     "Transcript",

@@ -1,53 +1,17 @@
 """Every recording of a data set through a checkpoint, in batches over the devices of all processes."""
 
-import dataclasses
-import time
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
-import jax
 import numpy as np
-from tqdm import tqdm
 
-from flax_distil.audio import CHUNK_SECONDS
-from flax_distil.core import Float, InputError
-from flax_distil.data import (
-    EvaluationPipeline,
-    PipelineConfig,
-    SkippedSamples,
-    SpeechData,
-)
-from flax_distil.data.samples import TOO_LONG
-from flax_distil.metrics import Throughput
-from flax_distil.parallel import Runner, gather_objects
+from flax_distil.core import Float
+from flax_distil.parallel import Runner
 from flax_distil.transcription import DispatchedBatch, ShortFormTranscriber, Transcript
 from flax_distil.workflows.transcription_config import TranscriptionConfig
 from flax_distil.workflows.transcription_model import TranscriptionModel
 
 T = TypeVar("T")
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class TranscribedSet:
-    """What transcribing a data set gives.
-
-    Attributes:
-        rows: row numbers that were transcribed, ascending.
-        ids: their names.
-        references: their references, "" where there is none.
-        durations: their seconds.
-        transcripts: one per row.
-        throughput: compile time apart (0 if the program was there already); reading the audio counts.
-        skipped: rows that could not be read, or are too long, each with its reason.
-    """
-
-    rows: list[int]
-    ids: list[str]
-    references: list[str]
-    durations: list[float]
-    transcripts: list[Transcript]
-    throughput: Throughput
-    skipped: SkippedSamples
 
 
 class BatchTranscriber:
@@ -69,7 +33,12 @@ class BatchTranscriber:
         """
         self._config, self._runner = config, runner
         self._model = TranscriptionModel(
-            config.model_name_or_path, runner, options=config.options, compute=config.compute
+            config.model_name_or_path,
+            runner,
+            options=config.options,
+            compute=config.compute,
+            assistant=config.assistant_model_name_or_path,
+            num_assistant_tokens=config.num_assistant_tokens,
         )
         self.is_multilingual = self._model.is_multilingual
         self.normalise = self._model.normalise
@@ -108,56 +77,6 @@ class BatchTranscriber:
         if samples is not None:
             per_device = min(per_device, -(-samples // self._runner.batch_shards))
         return self._runner.local_batch_shards * per_device
-
-    def transcribe(self, data: SpeechData, *, num_workers: int | None = None) -> TranscribedSet:
-        """Transcribe every recording that can be read and is not too long.
-
-        Raises:
-            InputError: if there is none.
-        """
-        transcriber, batch_size = self.load(), self.batch_size(len(data))
-        compile_seconds = self.warm_up(batch_size)
-        pipeline = EvaluationPipeline(
-            data,
-            PipelineConfig(
-                batch_size=batch_size,
-                num_threads=num_workers,
-                shard_index=self._runner.shard_index,
-                shard_count=self._runner.shard_count,
-            ),
-            too_long="skip",
-        )
-        found: list[tuple[int, str, str, float, Transcript]] = []
-        start = time.perf_counter()
-        quiet = True if jax.process_index() else None  # None: unless there is no terminal
-        with tqdm(total=len(data), desc=data.name, unit=" samples", disable=quiet) as bar:
-            for collected in transcribe_batches(transcriber, pipeline):
-                found += collected
-                bar.update(len(collected))
-        seconds = time.perf_counter() - start
-        own = found, seconds, _with_remedies(pipeline.skipped, data).get_state()
-        # By slice: processes of one tensor group transcribed the same rows.
-        parts = dict(gather_objects((self._runner.shard_index, own))).values()
-        found = sorted((row for part in parts for row in part[0]), key=lambda row: row[0])
-        skipped = SkippedSamples.joined(part[2] for part in parts)
-        if not found:
-            raise InputError(f"no recording of data set {data.name!r} can be transcribed: {skipped.report()}")
-        rows, ids, references, durations, transcripts = (list(column) for column in zip(*found, strict=True))
-        return TranscribedSet(
-            rows=rows,
-            ids=ids,
-            references=references,
-            durations=durations,
-            transcripts=transcripts,
-            throughput=Throughput(
-                audio_seconds=sum(durations),
-                compute_seconds=max(part[1] for part in parts),
-                compile_seconds=compile_seconds,
-                tokens=sum(len(transcript.tokens) for transcript in transcripts),
-                samples=len(rows),
-            ),
-            skipped=skipped,
-        )
 
 
 def transcribe_batches(
@@ -204,15 +123,3 @@ def transcribe_in_turn(
         waiting = dispatched
     if waiting is not None:
         yield collected(*waiting)
-
-
-def _with_remedies(skipped: SkippedSamples, data: SpeechData) -> SkippedSamples:
-    """Say of recordings that are too long which file they are and what to do about it."""
-    explained = SkippedSamples()
-    for sample in skipped.samples():
-        reason = sample.reason
-        if sample.kind == TOO_LONG:
-            file = data.table[sample.index][data.audio_column]["path"] or "it"
-            reason += f"; cut {file} into pieces of at most {CHUNK_SECONDS} s, or leave it out"
-        explained.add(index=sample.index, sample_id=sample.sample_id, kind=sample.kind, reason=reason)
-    return explained

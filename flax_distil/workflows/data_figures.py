@@ -1,11 +1,9 @@
 """Pictures of training data: counts in one, samples with their tokens in another."""
 
-import contextlib
 import dataclasses
-import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import jax.numpy as jnp
 import numpy as np
@@ -13,6 +11,7 @@ import numpy as np
 from flax_distil.audio import CHUNK_SECONDS, log_mel
 from flax_distil.core import Float
 from flax_distil.data import DropReport, SeenToken, Survey, joined_surveys
+from flax_distil.workflows.plotting import INK, PALE, new_figure, say, short
 from flax_distil.workflows.token_text import visible
 
 if TYPE_CHECKING:
@@ -24,8 +23,6 @@ BARS = 12
 
 TOKENS_WIDTH = 136
 """Characters of a line of tokens."""
-
-INK, PALE = "#333333", "#9a9a9a"
 
 ROLE_COLOURS = {
     "prompt": "#c9a6c4",
@@ -75,7 +72,7 @@ def draw_statistics(surveys: Sequence[Survey], dropped: DropReport, path: Path) 
         path: A PNG file to write.
     """
     total = joined_surveys(surveys)
-    with _figure(13.0, 8.5) as figure:
+    with new_figure(13.0, 8.5) as figure:
         ((durations, labels), (speakers, drops)) = figure.subplots(2, 2)
         longest = max(total.sample_seconds, default=1.0)
         bins = np.linspace(0, CHUNK_SECONDS if longest > 10 else np.ceil(longest), 61)
@@ -112,7 +109,7 @@ def draw_samples(samples: Sequence[ShownSample], *, num_mel_bins: int, path: Pat
     strips = [_laid_out(sample.tokens) for sample in samples]
     lines = [max(line for _, _, line in strip) + 1 for strip in strips]
     heights = [height for count in lines for height in (0.8, 1.6, 0.3 * count)]
-    with _figure(14.0, sum(heights) + 1.15 * len(samples) + 0.5) as figure:
+    with new_figure(14.0, sum(heights) + 1.15 * len(samples) + 0.5) as figure:
         axes = figure.subplots(3 * len(samples), 1, gridspec_kw={"height_ratios": heights})
         for number, sample in enumerate(samples):
             waveform, spectrogram, strip = axes[3 * number : 3 * number + 3]
@@ -121,23 +118,6 @@ def draw_samples(samples: Sequence[ShownSample], *, num_mel_bins: int, path: Pat
             _draw_tokens(strip, strips[number], lines[number])
         _draw_legend(figure)
         figure.savefig(path)
-
-
-@contextlib.contextmanager
-def _figure(width: float, height: float) -> Iterator["Figure"]:
-    """Give an empty figure that needs no window."""
-    import matplotlib
-    from matplotlib.figure import Figure
-
-    style: dict[Any, Any] = {
-        "font.size": 10, "axes.titleweight": "bold", "axes.titlelocation": "left", "axes.edgecolor": PALE,
-        "axes.spines.top": False, "axes.spines.right": False, "text.color": INK, "axes.labelcolor": INK,
-        "xtick.color": INK, "ytick.color": INK,
-    }  # fmt: skip
-    with matplotlib.rc_context(style), warnings.catch_warnings():
-        # What the font lacks becomes boxes; the terminal and report.json have it.
-        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-        yield Figure(figsize=(width, height), dpi=110, layout="constrained")
 
 
 def _histogram(
@@ -167,9 +147,9 @@ def _draw_speakers(axes: "Axes", total: Survey) -> None:
     axes.set(title=f"Hours per speaker, {len(found)} of {len(total.speaker_seconds):,}", xlabel="hours")
     if not found:
         axes.set(title="Hours per speaker", xlabel="")
-        _say(axes, "no column tells speakers apart")
+        say(axes, "no column tells speakers apart")
         return
-    names = [_short(name, 22) for name, _ in found]
+    names = [short(name, 22) for name, _ in found]
     axes.barh(range(len(found)), [hours for _, hours in found], color="tab:blue")
     axes.set_yticks(range(len(found)), names)
     axes.invert_yaxis()
@@ -177,7 +157,7 @@ def _draw_speakers(axes: "Axes", total: Survey) -> None:
 
 def _draw_drops(axes: "Axes", dropped: DropReport) -> None:
     found = [
-        (f"{_short(name, 22)}\n{reason}", count["rows"])
+        (f"{short(name, 22)}\n{reason}", count["rows"])
         for name, counts in dropped.get_state().items()
         for reason, count in counts.items()
         if reason != "kept"
@@ -187,23 +167,13 @@ def _draw_drops(axes: "Axes", dropped: DropReport) -> None:
     axes.set(title="Rows dropped by the filters", xlabel="rows")
     if not found:
         axes.set(xlabel="")
-        _say(axes, f"none of {rows:,}")
+        say(axes, f"none of {rows:,}")
         return
     bars = axes.barh(range(len(found)), [count for _, count in found], color="tab:red", alpha=0.8)
     axes.bar_label(bars, [f" {count:,} ({count / rows:.1%})" for _, count in found])
     axes.margins(x=0.3)
     axes.set_yticks(range(len(found)), [name for name, _ in found])
     axes.invert_yaxis()
-
-
-def _say(axes: "Axes", text: str) -> None:
-    """Write a sentence where there is nothing to draw."""
-    axes.text(0.5, 0.5, text, transform=axes.transAxes, ha="center", va="center", color=PALE)
-    axes.set(xticks=[], yticks=[])
-
-
-def _short(text: str, length: int) -> str:
-    return text if len(text) <= length else f"…{text[1 - length :]}"
 
 
 def _draw_waveform(axes: "Axes", sample: ShownSample) -> None:

@@ -1,180 +1,176 @@
-"""Short-form evaluation: word errors and speed of a checkpoint on one or more data sets."""
+"""Evaluation: word errors and speed of checkpoints on data sets, in quiet and in noise."""
 
-import csv
 import dataclasses
+import hashlib
 import json
 import logging
-import math
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
 
-from flax_distil.data import load_sources
-from flax_distil.metrics import Throughput, compression_ratio, repeated_ngrams, sample_wer, word_errors
-from flax_distil.parallel import together
-from flax_distil.text import Normaliser, orthographic
-from flax_distil.workflows.batch_transcription import BatchTranscriber, TranscribedSet
-from flax_distil.workflows.outputs import check_output_dir, staged
-from flax_distil.workflows.transcription_config import DatasetTranscriptionConfig
+from flax_distil.core import InputError
+from flax_distil.data import SpeechData, load_sources
+from flax_distil.parallel import Runner, together
+from flax_distil.text import Normaliser, normaliser
+from flax_distil.workflows.eval_config import CLEAN, EvalConfig
+from flax_distil.workflows.eval_document import Evaluation, document
+from flax_distil.workflows.eval_figures import ScoredUnit
+from flax_distil.workflows.eval_noise import NoiseMaker
+from flax_distil.workflows.eval_report import write_report
+from flax_distil.workflows.eval_store import REPORT_NAME, RESULTS_NAME, SAMPLES_NAME, EvalStore
+from flax_distil.workflows.eval_table import format_tables, write_samples
+from flax_distil.workflows.eval_transcription import LATENCY, ModelEvaluation, gathered
+from flax_distil.workflows.outputs import staged
+from flax_distil.workflows.transcription_model import TranscriptionModel
+
+__all__ = ["EvalConfig", "run_evaluation"]
 
 log = logging.getLogger(__name__)
 
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class EvalConfig(DatasetTranscriptionConfig):
-    """Measure the word error rate and the speed of a checkpoint.
-
-    Attributes:
-        text_column_name: Column of reference texts; joined by + for several data sets.
-        output_dir: Folder of results.json and predictions.csv; by default only the table is shown.
-        overwrite_output_dir: Replace the reports of an earlier run in output_dir; other files stay.
-
-    Raises:
-        InputError: if a value is out of range.
-    """
-
-    text_column_name: str = "text"
-    output_dir: str | None = None
-    overwrite_output_dir: bool = False
+_WITHOUT_EFFECT = {
+    "baseline_model", "output_dir", "overwrite_output_dir", "dataloader_num_workers", "dataset_cache_dir",
+    "coordinator_address", "num_processes", "process_id", "initialization_timeout_seconds",
+}  # fmt: skip
+"""Settings that change no prediction: another run may have others and go on."""
 
 
-Figures = dict[str, Any]
+def run_evaluation(config: EvalConfig) -> dict[str, Any]:
+    """Evaluate, print tables, write the reports and return what ``results.json`` holds.
 
-
-def run_evaluation(config: EvalConfig) -> dict[str, Figures]:
-    """Evaluate, print a table, write the reports and return the figures by data set.
-
-    Several data sets have a total too, over all their samples together: the last row of the table,
-    and ``total`` in results.json.
-
-    Rates are percentages: ``wer``, ``wer_ortho``, ``cer``, ``insertion_rate``, ``deletion_rate``,
-    ``substitution_rate``; ``repeated_5grams`` are per recording; speeds leave ``compile_seconds``
-    out: ``rtfx``, ``tokens_per_second``.
+    What is in ``output_dir`` already is not done again; see docs/evaluation.md for every figure.
 
     Raises:
-        InputError: for whatever does not fit, before the model is loaded.
+        InputError: for whatever does not fit, before weights are read.
     """
-    runner = config.make_runner()
+    runner = config.make_own_runner()
     leads = jax.process_index() == 0
-    folder = together(
-        lambda: (
-            check_output_dir(config.output_dir, overwrite=config.overwrite_output_dir)
-            if leads and config.output_dir is not None
-            else None
+    with EvalStore(config.output_dir, overwrite=config.overwrite_output_dir) as store:
+        together(lambda: store.check() if leads else None)
+        models = together(lambda: _open_models(config, runner))
+        data_sets = together(lambda: _open_data(config))
+        noise = together(lambda: _open_noise(config, data_sets))
+        normalise = _normaliser(config, models)
+        parameters = {label: model.parameters for label, model in models.items()}
+        together(lambda: store.begin(_settings(config, data_sets)) if leads else None)
+        together(store.check_shared)
+        _transcribe(config, runner, store, models, data_sets, noise)
+        evaluation = Evaluation(
+            config=config,
+            normalise=normalise,
+            parameters=parameters,
+            data_sets=list(data_sets),
+            units={
+                (label, name, condition.name): ScoredUnit(
+                    gathered(store, (label, name, condition.name)), normalise
+                )
+                for label in parameters
+                for name in data_sets
+                for condition in config.conditions
+            },
+            latency={label: gathered(store, (label, next(iter(data_sets)), LATENCY)) for label in parameters},
         )
-    )
-    model = together(lambda: BatchTranscriber(config, runner))
-    if model.is_multilingual and config.language is None:
-        log.warning("language is not given: it is detected, and scored by the rules for any language")
-    sets = together(
-        lambda: load_sources(config.dataset_name, **config.source_options(config.text_column_name))
-    )
-    results: dict[str, Figures] = {}
-    transcribed: list[TranscribedSet] = []
-    samples: list[list[Any]] = []
-    for number, data in enumerate(sets, 1):
-        name = data.name if data.name not in results else f"{data.name}-{number}"
-        result = model.transcribe(data, num_workers=config.dataloader_num_workers)
-        skipped = {sample.sample_id: sample.reason for sample in result.skipped.samples()}
-        results[name] = _figures([result], model) | {"skipped_samples": skipped}
-        transcribed.append(result)
-        samples += _sample_rows(name, result, model.normalise)
-    total = _figures(transcribed, model) if len(transcribed) > 1 else None
-    if not leads:
-        return results
-    print(format_table(results, total))
-    for result in transcribed:
-        if result.skipped:
-            log.warning("%s", result.skipped.report())
-    if folder is not None:
-        document = {"config": dataclasses.asdict(config), "results": results}
-        document |= {} if total is None else {"total": total}
-        with staged(folder) as scratch:
-            _write_reports(scratch, document, samples)
+        results = document(evaluation)
+        if leads:
+            _report(evaluation, results, store)
     return results
 
 
-def _figures(results: Sequence[TranscribedSet], model: BatchTranscriber) -> Figures:
-    """Return the figures over the samples of all data sets together."""
-    references = [reference for result in results for reference in result.references]
-    texts = [transcript.text for result in results for transcript in result.transcripts]
-    throughput = sum((result.throughput for result in results), Throughput())
-    normalise = model.normalise
-    errors = word_errors(references, texts, normalise)
-    written = word_errors(references, texts, orthographic)
-    figures = {
-        "wer": errors.wer,
-        "wer_ortho": written.wer,
-        "cer": errors.cer,
-        "insertion_rate": errors.insertion_rate,
-        "deletion_rate": errors.deletion_rate,
-        "substitution_rate": errors.substitution_rate,
-        "repeated_5grams": sum(repeated_ngrams(normalise(text)) for text in texts) / len(texts),
-        "rtfx": throughput.rtfx,
-        "tokens_per_second": throughput.tokens_per_second,
-        "audio_seconds": throughput.audio_seconds,
-        "compute_seconds": throughput.compute_seconds,
-        "compile_seconds": throughput.compile_seconds,
-    }
-    finite = {name: value if math.isfinite(value) else None for name, value in figures.items()}
-    return finite | {
-        "samples": len(texts),
-        "empty_references": errors.skipped,
-        "skipped": sum(len(result.skipped) for result in results),
-        "parameters": model.parameters,
-    }
+def _transcribe(
+    config: EvalConfig,
+    runner: Runner,
+    store: EvalStore,
+    models: dict[str, TranscriptionModel],
+    data_sets: Mapping[str, SpeechData],
+    noise: Mapping[str, NoiseMaker],
+) -> None:
+    """Do all there is to do, model after model: the weights of one are gone when the next are read."""
+    most = max(map(len, data_sets.values()))
+    for label in list(models):
+        work = ModelEvaluation(config, runner, store, label=label, model=models.pop(label), most=most)
+        for name, data in data_sets.items():
+            for condition in config.conditions:
+                work.transcribe(name, data, noise[name], condition)
+            records = gathered(store, (label, name, CLEAN.name))
+            if not records.predictions:
+                reasons = records.skipped.report()
+                raise InputError(f"no recording of data set {name!r} can be transcribed: {reasons}")
+        name, data = next(iter(data_sets.items()))
+        work.measure_latency(name, data)
 
 
-_SAMPLE_COLUMNS = (
-    "dataset", "id", "reference", "prediction", "wer", "avg_logprob", "no_speech_prob",
-    "compression_ratio", "duration",
-)  # fmt: skip
-
-
-def _sample_rows(name: str, result: TranscribedSet, normalise: Normaliser) -> list[list[Any]]:
-    return [
-        [
+def _open_models(config: EvalConfig, runner: Runner) -> dict[str, TranscriptionModel]:
+    """Read the small files of every checkpoint: whatever does not fit is known at once."""
+    return {
+        label: TranscriptionModel(
             name,
-            sample_id,
-            reference,
-            transcript.text,
-            sample_wer(reference, transcript.text, normalise),
-            transcript.avg_logprob,
-            transcript.no_speech_prob,
-            compression_ratio(transcript.text),
-            seconds,
-        ]
-        for sample_id, reference, seconds, transcript in zip(
-            result.ids, result.references, result.durations, result.transcripts, strict=True
+            runner,
+            options=config.options,
+            compute=config.compute,
+            assistant=config.assistant_model_name_or_path,
+            num_assistant_tokens=config.num_assistant_tokens,
         )
-    ]
+        for label, name in config.models.items()
+    }
 
 
-def _write_reports(folder: Path, document: dict[str, Any], samples: list[list[Any]]) -> None:
-    (folder / "results.json").write_text(json.dumps(document, indent=2) + "\n")
-    with (folder / "predictions.csv").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(_SAMPLE_COLUMNS)
-        writer.writerows(samples)
+def _open_data(config: EvalConfig) -> dict[str, SpeechData]:
+    """Open the data sets; those of one name are numbered."""
+    found: dict[str, SpeechData] = {}
+    sources = load_sources(config.dataset_name, **config.source_options(config.text_column_name))
+    for number, data in enumerate(sources, 1):
+        found[data.name if data.name not in found else f"{data.name}-{number}"] = data
+    return found
 
 
-def format_table(results: dict[str, Figures], total: Figures | None = None) -> str:
-    """Return the figures as an aligned table: a row per data set, then one for all if it is given."""
-    columns = {
-        "wer": "WER", "wer_ortho": "WER ortho", "cer": "CER", "insertion_rate": "ins",
-        "deletion_rate": "del", "substitution_rate": "sub", "rtfx": "RTFx",
-        "tokens_per_second": "tokens/s", "compile_seconds": "compile s", "samples": "samples",
-        "skipped": "skipped",
-    }  # fmt: skip
-    rows = [["data set", *columns.values()]]
-    for name, figures in [*results.items(), *([] if total is None else [("total", total)])]:
-        cells = [figures[key] for key in columns]
-        rows.append(
-            [name, *("-" if c is None else f"{c:.2f}" if isinstance(c, float) else str(c) for c in cells)]
-        )
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    return "\n".join(
-        "  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows
-    )
+def _open_noise(config: EvalConfig, data_sets: Mapping[str, SpeechData]) -> dict[str, NoiseMaker]:
+    recorded = None
+    if config.noise_dataset_name is not None:
+        (recorded, *_) = load_sources(config.noise_dataset_name, cache_dir=config.dataset_cache_dir)
+    return {name: NoiseMaker(data, recorded, seed=config.seed) for name, data in data_sets.items()}
+
+
+def _normaliser(config: EvalConfig, models: Mapping[str, TranscriptionModel]) -> Normaliser:
+    """Return one way to compare texts for all models: the rules of the language, if it is known."""
+    english_only = not all(model.is_multilingual for model in models.values())
+    if english_only or config.task == "translate":
+        return normaliser("en")
+    if config.language is None:
+        log.warning("language is not given: it is detected, and scored by the rules for any language")
+    return normaliser(config.options.language)
+
+
+def _settings(config: EvalConfig, data_sets: Mapping[str, SpeechData]) -> dict[str, Any]:
+    """Return what decides predictions, as JSON takes it."""
+    settings = {
+        name: value for name, value in dataclasses.asdict(config).items() if name not in _WITHOUT_EFFECT
+    }
+    settings |= {f"weights of {label}": _weights_identity(name) for label, name in config.models.items()}
+    return settings | {f"rows of {name}": _rows_identity(data) for name, data in data_sets.items()}
+
+
+def _weights_identity(name: str) -> str:
+    """Return what changes when the weights in a folder do; a Hub id stands for itself."""
+    folder = Path(name).expanduser()
+    files = sorted(path for path in folder.glob("*") if path.suffix in (".safetensors", ".bin"))
+    known = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files]
+    return hashlib.blake2b(repr(known).encode(), digest_size=8).hexdigest() if known else name
+
+
+def _rows_identity(data: SpeechData) -> str:
+    rows = repr((data.ids(), data.references()))
+    return f"{len(data)} rows, {hashlib.blake2b(rows.encode(), digest_size=8).hexdigest()}"
+
+
+def _report(evaluation: Evaluation, results: dict[str, Any], store: EvalStore) -> None:
+    print(format_tables(results, evaluation))
+    for (label, name, condition), unit in evaluation.units.items():
+        if condition == CLEAN.name and label == evaluation.models[0] and unit.records.skipped:
+            log.warning("%s: %s", name, unit.records.skipped.report())
+    if store.keep:
+        with staged(store.folder) as scratch:
+            (scratch / RESULTS_NAME).write_text(json.dumps(results, indent=2) + "\n")
+            write_samples(evaluation, scratch / SAMPLES_NAME)
+            write_report(evaluation, results, scratch / REPORT_NAME)
+        log.info("written to %s", store.folder)

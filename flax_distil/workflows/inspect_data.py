@@ -28,6 +28,7 @@ from flax_distil.text import WhisperTokenizer
 from flax_distil.weights import load_checkpoint
 from flax_distil.workflows.data_figures import ShownSample, draw_samples, draw_statistics
 from flax_distil.workflows.outputs import check_output_dir, staged
+from flax_distil.workflows.plotting import PLOTS_REMEDY, has_matplotlib
 from flax_distil.workflows.token_text import HEADING, token_lines
 from flax_distil.workflows.tokenizer import read_tokenizer
 from flax_distil.workflows.training_data import TrainingData, load_training_data, training_pipeline
@@ -107,13 +108,8 @@ def run_inspection(config: InspectConfig) -> dict[str, Any]:
 
 
 def _check_matplotlib() -> None:
-    try:
-        import matplotlib  # noqa: F401 (only whether it is there)
-    except ImportError as error:
-        raise InputError(
-            'output_dir is given but matplotlib is not installed: pip install "flax-distil[plots]", '
-            "or leave output_dir out to print only"
-        ) from error
+    if not has_matplotlib():
+        raise InputError(f"output_dir is given but {PLOTS_REMEDY}, or leave output_dir out to print only")
 
 
 def _limits(config: InspectConfig) -> DurationLimits:

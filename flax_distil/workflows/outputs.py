@@ -25,6 +25,7 @@ _MARKS = (
     "metrics.jsonl",
     "throughput.json",
     ".labelling",
+    "predictions/settings.json",
     "report.json",
 )
 """One of these is in every folder that a command here wrote."""

@@ -4,13 +4,21 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
+from flax_distil.core import Params, flatten
 from flax_distil.data import weights_fingerprint
-from flax_distil.model import ComputeOptions, whisper_shapes
+from flax_distil.model import ComputeOptions, WhisperConfig, whisper_shapes
 from flax_distil.parallel import Runner
-from flax_distil.text import Normaliser, normaliser
-from flax_distil.transcription import TranscriptionOptions, WindowDecoder
-from flax_distil.weights import load_checkpoint
+from flax_distil.text import Normaliser, WhisperTokenizer, normaliser
+from flax_distil.transcription import (
+    NUM_ASSISTANT_TOKENS,
+    Assistant,
+    SpeculativeDecoder,
+    TranscriptionOptions,
+    WindowDecoder,
+)
+from flax_distil.weights import Checkpoint, load_checkpoint
 from flax_distil.workflows.host_weights import load_on_host
 from flax_distil.workflows.tokenizer import read_tokenizer
 
@@ -23,12 +31,21 @@ class TranscriptionModel:
     Attributes:
         name: as it was asked for.
         options: what to transcribe into, and how.
-        parameters: numbers in the weights; 0 before :meth:`load`.
+        parameters: numbers in the weights.
         is_multilingual: whether prompts name a language.
         normalise: how transcripts are compared with references.
     """
 
-    def __init__(self, name: str, runner: Runner, *, options: TranscriptionOptions, compute: ComputeOptions):
+    def __init__(
+        self,
+        name: str,
+        runner: Runner,
+        *,
+        options: TranscriptionOptions,
+        compute: ComputeOptions,
+        assistant: str | None = None,
+        num_assistant_tokens: int = NUM_ASSISTANT_TOKENS,
+    ):
         """Read the small files of the checkpoint.
 
         Args:
@@ -36,20 +53,28 @@ class TranscriptionModel:
             runner: over the devices.
             options: what to transcribe into, and how.
             compute: dtype.
+            assistant: a student of the checkpoint that drafts for it; a folder or Hub id.
+            num_assistant_tokens: tokens per draft.
 
         Raises:
-            InputError: if there is no such checkpoint, or the options do not fit it.
+            InputError: if there is no such checkpoint, or options or assistant do not fit it.
         """
         self.name, self.options, self._runner, self._compute = name, options, runner, compute
         described = load_checkpoint(name, config_only=True)
         self._shape = described.config
         self._tokenizer, self._settings = read_tokenizer(described.files)
-        self.parameters = 0
+        self.parameters = sum(leaf.size for leaf in jax.tree.leaves(whisper_shapes(self._shape)))
         self.is_multilingual = self._tokenizer.special.is_multilingual
         self.normalise = self._normaliser()
-        self._params: dict[str, Any] = {}
+        self._params: Params = {}
+        self._assistant_params: Params = {}
         self._loaded: WindowDecoder | None = None
-        self._decoder({}, options)  # it checks the options, and touches no weights before the first batch
+        self._assistant_name, self._num_assistant_tokens = assistant, num_assistant_tokens
+        self._assistant: tuple[WhisperConfig, WhisperTokenizer] | None = None
+        if assistant is not None:
+            student = load_checkpoint(assistant, config_only=True)
+            self._assistant = student.config, read_tokenizer(student.files)[0]
+        self._decoder({}, {}, options)  # it checks the options, and touches no weights before the first batch
 
     def load(self) -> WindowDecoder:
         """Read the weights onto the devices, unless they are there, and return the decoder.
@@ -58,11 +83,10 @@ class TranscriptionModel:
             InputError: if tensors are missing, unexpected or misshapen.
         """
         if self._loaded is None:
-            checkpoint = load_on_host(self.name, dtype=jnp.dtype(self._compute.dtype))
-            self.parameters = sum(leaf.size for leaf in jax.tree.leaves(checkpoint.params))
-            specs = self._runner.weight_specs(whisper_shapes(self._shape))
-            self._params = self._runner.put(checkpoint.params, specs)
-            self._loaded = self._decoder(self._params, self.options)
+            checkpoint = self._read(self.name)
+            self._params = self._put(self._shape, checkpoint.params)
+            self._assistant_params = self._load_assistant(checkpoint.params["encoder"])
+            self._loaded = self._decoder(self._params, self._assistant_params, self.options)
         return self._loaded
 
     def decoder(self, options: TranscriptionOptions) -> WindowDecoder:
@@ -72,25 +96,54 @@ class TranscriptionModel:
             InputError: if the options do not fit the checkpoint, or as :meth:`load`.
         """
         self.load()
-        return self._decoder(self._params, options)
+        return self._decoder(self._params, self._assistant_params, options)
 
     def fingerprint(self) -> str:
         """Return a digest of the weights, which are read if they were not."""
         self.load()
         return weights_fingerprint(self._runner.fetch(self._params))
 
-    def _decoder(self, params: dict[str, Any], options: TranscriptionOptions) -> WindowDecoder:
-        return WindowDecoder(
-            self._shape,
-            params,
-            self._tokenizer,
-            self._settings,
-            options=options,
-            compute=self._compute,
-            runner=self._runner,
+    def _load_assistant(self, encoder: Params) -> Params:
+        """Return the assistant's weights on the devices, without its encoder where it is the one given."""
+        if self._assistant is None or self._assistant_name is None:
+            return {}
+        params = dict(self._read(self._assistant_name).params)
+        if _equal(params["encoder"], encoder):
+            del params["encoder"]
+        return self._put(self._assistant[0], params)
+
+    def _read(self, name: str) -> Checkpoint:
+        return load_on_host(name, dtype=jnp.dtype(self._compute.dtype))
+
+    def _put(self, shape: WhisperConfig, params: Params) -> Params:
+        specs = self._runner.weight_specs(whisper_shapes(shape))
+        placed: Params = self._runner.put(params, {branch: specs[branch] for branch in params})
+        return placed
+
+    def _decoder(
+        self, params: Params, assistant_params: Params, options: TranscriptionOptions
+    ) -> WindowDecoder:
+        model = self._shape, params, self._tokenizer, self._settings
+        common: dict[str, Any] = {
+            "options": options, "compute": self._compute, "runner": self._runner,
+        }  # fmt: skip
+        if self._assistant is None:
+            return WindowDecoder(*model, **common)
+        config, tokenizer = self._assistant
+        assistant = Assistant(config=config, params=assistant_params, tokenizer=tokenizer)
+        return SpeculativeDecoder(
+            *model, assistant=assistant, num_assistant_tokens=self._num_assistant_tokens, **common
         )
 
     def _normaliser(self) -> Normaliser:
         if self.options.task == "translate" or not self.is_multilingual:
             return normaliser("en")
         return normaliser(self.options.language)
+
+
+def _equal(one: Params, other: Params) -> bool:
+    """Say whether two trees hold the same numbers."""
+    ours, theirs = flatten(one), flatten(other)
+    return ours.keys() == theirs.keys() and all(
+        ours[path].shape == theirs[path].shape and np.array_equal(ours[path], theirs[path]) for path in ours
+    )

@@ -6,37 +6,12 @@ import os
 import subprocess
 import sys
 
-import numpy as np
 import pytest
-import soundfile
 
-from flax_distil.audio import SAMPLING_RATE, decode_audio
 from flax_distil.cli.main import main
 from flax_distil.data import load_source
 from flax_distil.metrics import word_errors
 from flax_distil.text import normaliser
-
-NAMES = ("conf-full", "all-circuits-busy-now", "agent-user")
-
-
-@pytest.fixture(scope="module")
-def flawed(prompts_dir, tmp_path_factory):
-    """Three prompts (one without a reference), a file that is no audio, and one of 31 s."""
-    folder = tmp_path_factory.mktemp("flawed")
-    lines = (prompts_dir / "validation" / "metadata.jsonl").read_text().splitlines()
-    texts = {row["file_name"]: row["text"] for row in map(json.loads, lines)}
-    rows = []
-    for name in NAMES:
-        samples_W = decode_audio(prompts_dir / "validation" / f"{name}.ogg")
-        soundfile.write(folder / f"{name}.wav", samples_W, SAMPLING_RATE)
-        rows.append({"audio": f"{name}.wav", "text": texts[f"{name}.ogg"], "speaker": 7})
-    rows[2]["text"] = None
-    (folder / "broken.wav").write_bytes(b"this is not audio")
-    soundfile.write(folder / "long.wav", np.zeros(31 * SAMPLING_RATE, np.float32), SAMPLING_RATE)
-    rows[1:1] = [{"audio": f"{name}.wav", "text": "Hello.", "speaker": 8} for name in ("broken", "long")]
-    path = folder / "flawed.jsonl"
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return path
 
 
 @pytest.fixture(scope="module")
@@ -71,34 +46,51 @@ def test_pseudo_labelling_lists_what_was_skipped_and_why(labelled):
     assert throughput["compile_seconds"] > 0
 
 
-def test_data_sets_joined_by_plus_are_reported_apart(flawed, prompts_dir, tiny_en_dir, tmp_path, capsys):
+@pytest.fixture(scope="module")
+def evaluated(flawed, prompts_dir, tiny_en_dir, tmp_path_factory):
+    """An evaluation of the teacher and of what cutting its decoder leaves, in quiet and in noise."""
+    folder = tmp_path_factory.mktemp("evaluation")
+    given = {"teacher": tiny_en_dir, "decoder_layers": 1, "output_dir": folder / "cut"}
+    assert main(["init-student", *(f"--{name}={value}" for name, value in given.items())]) == 0
     flags = {
-        "model": tiny_en_dir, "dataset_name": f"{flawed}+{flawed}+{prompts_dir / 'validation'}",
-        "max_samples": 4, "per_device_eval_batch_size": 4, "generation_max_length": 48,
-        "output_dir": tmp_path / "report",
+        "model": f"{tiny_en_dir}+{folder / 'cut'}", "dataset_name": f"{flawed}+{prompts_dir / 'validation'}",
+        "max_samples": 5, "per_device_eval_batch_size": 4, "generation_max_length": 48,
+        "noise_types": "white", "snr_db": -5, "output_dir": folder / "report",
     }  # fmt: skip
-    arguments = ["eval", *(f"--{name}={value}" for name, value in flags.items())]
-    assert main(arguments) == 0
-    document = json.loads((tmp_path / "report" / "results.json").read_text())
-    results, total = document["results"], document["total"]
-    assert list(results) == ["flawed", "flawed-2", "validation"]
-    assert (results["flawed"]["samples"], results["flawed"]["skipped"]) == (2, 2)
-    same = ("wer", "wer_ortho", "cer", "samples")
-    assert [results["flawed"][key] for key in same] == [results["flawed-2"][key] for key in same]
-    with (tmp_path / "report" / "predictions.csv").open(newline="", encoding="utf-8") as file:
+    assert main(["eval", *(f"--{name}={value}" for name, value in flags.items())]) == 0
+    return folder / "report"
+
+
+def test_noise_and_cutting_make_errors_and_the_difference_is_no_luck(evaluated, tiny_en_dir):
+    document = json.loads((evaluated / "results.json").read_text())
+    teacher, student = (document["models"][name]["total"] for name in (tiny_en_dir.name, "cut"))
+    assert teacher["clean"]["wer"] < 15 < teacher["white -5 dB"]["wer"]
+    assert student["clean"]["wer"] > 80
+    figures = document["models"][tiny_en_dir.name]["data_sets"]["flawed"]["clean"]
+    assert (figures["samples"], figures["skipped"], figures["empty_references"]) == (3, 2, 1)
+    assert "set mode to chunked or sequential" in figures["skipped_samples"]["flawed:2"]
+    line = document["comparisons"][0]
+    assert (line["data_set"], line["condition"]) == (None, "clean")
+    assert line["difference"] == pytest.approx(student["clean"]["wer"] - teacher["clean"]["wer"])
+    assert max(line["p_bootstrap"], line["p_matched_pairs"]) < 0.05
+    low, high = line["difference_interval"]
+    assert 0 < low < line["difference"] < high
+
+
+def test_the_report_of_an_evaluation_shows_what_was_heard(evaluated, tiny_en_dir):
+    with (evaluated / "predictions.csv").open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
-    assert [row["dataset"] for row in rows] == ["flawed"] * 2 + ["flawed-2"] * 2 + ["validation"] * 4
     assert rows[0]["prediction"] == "That conference is full."
-    for added in ("samples", "skipped", "audio_seconds", "compute_seconds", "compile_seconds"):
-        assert total[added] == pytest.approx(sum(figures[added] for figures in results.values()))
-    speeds = [figures["audio_seconds"] / figures["rtfx"] for figures in results.values()]
-    assert total["rtfx"] == pytest.approx(total["audio_seconds"] / sum(speeds))
-    pairs = [row["reference"] for row in rows], [row["prediction"] for row in rows]
-    assert total["wer"] == word_errors(*pairs, normaliser("en")).wer
-    table = [line.split()[0] for line in capsys.readouterr().out.splitlines()[-5:]]
-    assert table == ["data", "flawed", "flawed-2", "validation", "total"]
-    assert main(arguments) == 2
-    assert "is not empty" in capsys.readouterr().err
+    own = [row for row in rows if (row["model"], row["condition"]) == (tiny_en_dir.name, "clean")]
+    pairs = [row["reference"] for row in own], [row["prediction"] for row in own]
+    document = json.loads((evaluated / "results.json").read_text())
+    assert (
+        document["models"][tiny_en_dir.name]["total"]["clean"]["wer"]
+        == word_errors(*pairs, normaliser("en")).wer
+    )
+    page = (evaluated / "report.html").read_text(encoding="utf-8")
+    assert page.count("data:image/svg+xml") == 3
+    assert "that conference is full" in page
 
 
 def test_a_data_set_without_usable_audio_writes_nothing(flawed, tiny_en_dir, tmp_path, capsys):

@@ -1,0 +1,275 @@
+"""Speculative decoding in batches: a student drafts tokens, its teacher checks those of all rows in one pass."""
+
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from flax_distil.core import Array, Bool, Float, Int
+from flax_distil.generation.drafting import ACCEPT, CORRECT, Draft, Drafter, Draws
+from flax_distil.generation.greedy import FIRST_SLOTS
+from flax_distil.generation.result import SearchResult
+from flax_distil.generation.rules import DecodingRules, EmittedContext, apply_rules
+from flax_distil.model import Decoder, DecoderCache
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class SpeculativeResult(SearchResult):
+    """What a speculative search returns: the teacher's tokens, and what they cost.
+
+    Attributes:
+        rounds_B: passes of the teacher over a draft, until the row had ended.
+        drafted_B: tokens that the student proposed, those behind an end of text or a limit left out.
+        accepted_B: how many of them were emitted.
+        emitted_B: all tokens that were, end-of-text included.
+    """
+
+    rounds_B: Int[Array, " B"]
+    drafted_B: Int[Array, " B"]
+    accepted_B: Int[Array, " B"]
+    emitted_B: Int[Array, " B"]
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class _Search:
+    """State of the loop.
+
+    Attributes:
+        teacher: its cache; it holds the tokens before ``position_B``.
+        student: its cache; it holds at least those before the last two.
+        recent_B2: the last two tokens, of the prompt where none were emitted.
+        position_B: of the last one.
+        context: what was emitted; ``count`` differs from row to row.
+        tokens_BW: emitted tokens, with room for a whole draft behind the last.
+        logprobs_BW: of the teacher.
+        done_B: rows that have ended.
+        counts_B3: rounds, drafted and accepted tokens.
+    """
+
+    teacher: DecoderCache
+    student: DecoderCache
+    recent_B2: Int[Array, "B 2"]
+    position_B: Int[Array, " B"]
+    context: EmittedContext
+    tokens_BW: Int[Array, "B W"]
+    logprobs_BW: Float[Array, "B W"]
+    done_B: Bool[Array, " B"]
+    counts_B3: Int[Array, "B 3"]
+
+
+def speculative_search(
+    teacher: Decoder,
+    student: Decoder,
+    states_BSD: Float[Array, "B S D"],
+    prompt_BP: Int[Array, "B P"],
+    prompt_length_B: Int[Array, " B"],
+    *,
+    rules: DecodingRules,
+    num_assistant_tokens: int,
+    max_new_tokens: int,
+    student_states_BSD: Float[Array, "B S E"] | None = None,
+    limit_B: Int[Array, " B"] | None = None,
+    temperature_B: Float[Array, " B"] | None = None,
+    seed_B: Int[Array, " B"] | None = None,
+) -> SpeculativeResult:
+    """Emit what the teacher alone would emit, in fewer of its passes.
+
+    Round by round the student drafts ``num_assistant_tokens`` tokens of every row, and the teacher reads them
+    at once::
+
+        emitted            the  cat
+        drafted                     sat  on   a    chair
+        teacher's next              sat  on   the
+        emitted            the  cat sat  on   the              two accepted, one of the teacher's own
+
+    Each row goes on behind its own last token: what a cache holds beyond is never seen. At temperature 0 the
+    tokens are the teacher's likeliest ones. At a temperature a draft is accepted with probability
+    ``min(1, p / q)``, p being the teacher's probability of it and q the student's, and the token in place of the
+    first that is not is drawn from ``max(p - q, 0)``: so tokens have the teacher's distribution.
+
+    Args:
+        teacher: bound to its parameters.
+        student: of the same vocabulary and as many positions.
+        states_BSD: encoder states.
+        prompt_BP: as ``search`` takes them, as the following are.
+        prompt_length_B: tokens of each prompt.
+        rules: static; drafts obey them too.
+        num_assistant_tokens: static; tokens per draft.
+        max_new_tokens: static.
+        student_states_BSD: of the student's own encoder; by default it attends to the teacher's.
+        limit_B: smaller limits of single rows; a row of limit 0 is idle.
+        temperature_B: of each row; None for 0.
+        seed_B: what a row's draws depend on; with ``temperature_B``.
+
+    Raises:
+        ValueError: if the padded prompts leave no position for a token.
+
+    Source: arXiv 2211.17192, algorithm 1; arXiv 2311.00430, section 5.3.
+    """
+    rows, prompt_slots = prompt_BP.shape
+    positions, drafted = teacher.config.max_target_positions, num_assistant_tokens
+    if prompt_slots >= positions:
+        raise ValueError(f"{prompt_slots} prompt tokens leave none of the model's {positions} positions")
+    room_B = jnp.minimum(positions - prompt_length_B, max_new_tokens)
+    limit_B = room_B if limit_B is None else jnp.minimum(limit_B, room_B)
+    slots = min(positions, prompt_slots + max_new_tokens) + drafted
+    few_slots = min(slots, max(FIRST_SLOTS, prompt_slots + drafted))
+    drafter = Drafter(student, rules, drafted)
+    special, layers = rules.special, teacher.unrolled()
+    cache = teacher.init_cache(states_BSD, few_slots)
+    hidden_BPD, cache = teacher.extend(layers, prompt_BP, cache, jnp.zeros(rows, jnp.int32))
+    start_B = (prompt_BP == special.sot).argmax(axis=1)
+    hidden_B1D = jnp.take_along_axis(hidden_BPD, start_B[:, None, None], axis=1)
+    at_start_BV = jax.nn.softmax(teacher.logits(hidden_B1D)[:, 0])
+    recent_B2 = jnp.maximum(prompt_length_B[:, None] - jnp.array([2, 1]), 0)
+    first = _Search(
+        teacher=cache,
+        student=drafter.prefill(
+            prompt_BP, states_BSD if student_states_BSD is None else student_states_BSD, few_slots
+        ),
+        recent_B2=jnp.take_along_axis(prompt_BP, recent_B2, axis=1),
+        position_B=prompt_length_B - 1,
+        context=dataclasses.replace(EmittedContext.empty(rows), count=jnp.zeros(rows, jnp.int32)),
+        tokens_BW=jnp.full((rows, max_new_tokens + drafted + 1), special.eot, jnp.int32),
+        logprobs_BW=jnp.zeros((rows, max_new_tokens + drafted + 1), jnp.float32),
+        done_B=limit_B < 1,
+        counts_B3=jnp.zeros((rows, 3), jnp.int32),
+    )
+    draws = None
+    if temperature_B is not None:
+        draws = Draws(temperature_B, jnp.zeros(rows, jnp.int32) if seed_B is None else seed_B)
+    emit = functools.partial(_emit, teacher, layers, drafter, rules, limit_B, draws)
+
+    def search_up_to(slots: int, search: _Search) -> _Search:
+        """Emit until all rows have ended or a cache of so many slots has no room for a draft."""
+
+        def goes_on(search: _Search) -> Bool[Array, ""]:
+            furthest = jnp.where(search.done_B, -1, search.position_B).max()
+            return (furthest >= 0) & (furthest + drafted < slots)
+
+        return jax.lax.while_loop(goes_on, emit, search)
+
+    final = search_up_to(few_slots, first)
+    if slots > few_slots:
+        grown = final.teacher.with_slots(slots), final.student.with_slots(slots)
+        final = search_up_to(slots, dataclasses.replace(final, teacher=grown[0], student=grown[1]))
+    tokens_BT, logprobs_BT = final.tokens_BW[:, :max_new_tokens], final.logprobs_BW[:, :max_new_tokens]
+    length_B = (tokens_BT != special.eot).sum(axis=1)
+    return SpeculativeResult(
+        tokens_BT=tokens_BT,
+        logprobs_BT=logprobs_BT,
+        length_B=length_B,
+        avg_logprob_B=logprobs_BT.sum(axis=1) / (length_B + 1),
+        no_speech_prob_B=at_start_BV[:, special.no_speech],
+        rounds_B=final.counts_B3[:, 0],
+        drafted_B=final.counts_B3[:, 1],
+        accepted_B=final.counts_B3[:, 2],
+        emitted_B=final.context.count,
+    )
+
+
+def _emit(
+    teacher: Decoder,
+    layers: list[Any],
+    drafter: Drafter,
+    rules: DecodingRules,
+    limit_B: Int[Array, " B"],
+    draws: Draws | None,
+    search: _Search,
+) -> _Search:
+    """Draft, check, and emit one token or more of every row."""
+    draft = drafter.draft(search.student, search.recent_B2, search.position_B, search.context, draws)
+    rows, drafted = draft.tokens_BK.shape
+    read_BJ = jnp.concatenate([search.recent_B2[:, 1:], draft.tokens_BK], axis=1)
+    hidden_BJD, cache = teacher.extend(layers, read_BJ, search.teacher, search.position_B)
+    flat = jax.tree.map(lambda *leaves: jnp.stack(leaves, axis=1).reshape(-1), *draft.contexts)
+    logits_BJV = teacher.logits(hidden_BJD)
+    scores_FV = apply_rules(rules, logits_BJV.reshape(rows * (drafted + 1), -1), flat)
+    scores_BJV = scores_FV.reshape(logits_BJV.shape)
+    found_BJ, accepted_B = (
+        _likeliest(scores_BJV, draft) if draws is None else _drawn(scores_BJV, draft, draws)
+    )
+    logprob_BJ = jnp.take_along_axis(scores_BJV, found_BJ[:, :, None], axis=2)[:, :, 0]
+    logprob_BJ -= jax.nn.logsumexp(scores_BJV, axis=2)
+
+    end, room_B = rules.special.eot, limit_B - search.context.count
+    emitted_B = jnp.minimum(jnp.minimum(accepted_B + 1, _through(found_BJ == end)), room_B)
+    emitted_B = jnp.where(search.done_B, 0, emitted_B)
+    is_emitted_BJ = jnp.arange(drafted + 1) < emitted_B[:, None]
+    last_B = jnp.maximum(emitted_B - 1, 0)
+    before_last = jax.tree.map(lambda *leaves: _pick(jnp.stack(leaves, axis=1), last_B), *draft.contexts)
+    token_B = _pick(found_BJ, last_B)
+    context = before_last.followed_by(token_B, rules.special.timestamp_begin)
+    moved_B = emitted_B > 0
+    useful_B = jnp.minimum(_through(draft.tokens_BK == end), room_B)
+    counts_B3 = jnp.stack([jnp.ones(rows, jnp.int32), useful_B, jnp.minimum(accepted_B, emitted_B)], axis=1)
+    write = jax.vmap(lambda row, new, start: jax.lax.dynamic_update_slice(row, new, (start,)))
+    return _Search(
+        teacher=cache,
+        student=draft.cache,
+        recent_B2=jnp.where(
+            moved_B[:, None], jnp.stack([_pick(read_BJ, last_B), token_B], axis=1), search.recent_B2
+        ),
+        position_B=search.position_B + emitted_B,
+        context=jax.tree.map(lambda new, old: jnp.where(moved_B, new, old), context, search.context),
+        tokens_BW=write(search.tokens_BW, jnp.where(is_emitted_BJ, found_BJ, end), search.context.count),
+        logprobs_BW=write(
+            search.logprobs_BW, jnp.where(is_emitted_BJ, logprob_BJ, 0.0), search.context.count
+        ),
+        done_B=search.done_B | (moved_B & (token_B == end)) | (search.context.count + emitted_B >= limit_B),
+        counts_B3=search.counts_B3 + jnp.where(moved_B[:, None], counts_B3, 0),
+    )
+
+
+def _likeliest(scores_BJV: Float[Array, "B J V"], draft: Draft) -> tuple[Int[Array, "B J"], Int[Array, " B"]]:
+    """Return the teacher's likeliest tokens, and how many drafted ones are the same."""
+    best_BJ = scores_BJV.argmax(axis=2).astype(jnp.int32)
+    return best_BJ, _leading(draft.tokens_BK == best_BJ[:, :-1])
+
+
+def _drawn(
+    scores_BJV: Float[Array, "B J V"], draft: Draft, draws: Draws
+) -> tuple[Int[Array, "B J"], Int[Array, " B"]]:
+    """Return the accepted drafts, each with the teacher's own token behind, and how many were accepted."""
+    assert draft.log_q_BKV is not None
+    log_p_BJV = jax.vmap(draws.log_probabilities, in_axes=1, out_axes=1)(scores_BJV)
+    count_BJ = jnp.stack([context.count for context in draft.contexts], axis=1)
+
+    def of_drafts(log_BJV: Array) -> Array:
+        drafts_BK1 = draft.tokens_BK[:, :, None]
+        return jnp.take_along_axis(log_BJV[:, : drafts_BK1.shape[1]], drafts_BK1, axis=2)[:, :, 0]
+
+    chance_BK = of_drafts(log_p_BJV) - of_drafts(draft.log_q_BKV)
+    coin_BK = jax.vmap(lambda count_B: draws.log_uniform(count_B, ACCEPT), in_axes=1, out_axes=1)(
+        count_BJ[:, :-1]
+    )
+    accepted_B = _leading(coin_BK < chance_BK)
+    p_BV = jnp.exp(_pick(log_p_BJV, accepted_B))
+    # Behind a draft that was accepted whole nothing was proposed: q is 0.
+    q_BJV = jnp.pad(jnp.exp(draft.log_q_BKV), [(0, 0), (0, 1), (0, 0)])
+    left_BV = jnp.maximum(p_BV - _pick(q_BJV, accepted_B), 0.0)
+    left_BV = jnp.where(left_BV.sum(axis=1, keepdims=True) > 0, left_BV, p_BV)
+    own_B = draws.tokens(jnp.log(left_BV), _pick(count_BJ, accepted_B), CORRECT)
+    drafts_BJ = jnp.pad(draft.tokens_BK, [(0, 0), (0, 1)])
+    is_accepted_BJ = jnp.arange(drafts_BJ.shape[1]) < accepted_B[:, None]
+    return jnp.where(is_accepted_BJ, drafts_BJ, own_B[:, None]), accepted_B
+
+
+def _leading(is_so_BK: Bool[Array, "B K"]) -> Int[Array, " B"]:
+    """Count how many are true before the first that is not."""
+    return jnp.cumprod(is_so_BK.astype(jnp.int32), axis=1).sum(axis=1)
+
+
+def _through(is_so_BK: Bool[Array, "B K"]) -> Int[Array, " B"]:
+    """Count those up to the first that is true, itself included; all if none is."""
+    return jnp.minimum(_leading(~is_so_BK) + 1, is_so_BK.shape[1])
+
+
+def _pick(values: Array, index_B: Int[Array, " B"]) -> Array:
+    """Return one entry of the second axis for every row."""
+    index = index_B.reshape(-1, *[1] * (values.ndim - 1))
+    return jnp.take_along_axis(values, index, axis=1)[:, 0]

@@ -1,0 +1,44 @@
+"""A prediction laid over its reference, word by word."""
+
+from collections.abc import Callable
+from typing import Literal, NamedTuple, cast
+
+DiffKind = Literal["equal", "substitute", "delete", "insert"]
+
+
+class DiffPart(NamedTuple):
+    """Neighbouring words of one kind.
+
+    Attributes:
+        kind: what happened to them.
+        reference: words of the reference; none where words were inserted.
+        prediction: words of the prediction; none where words were deleted.
+    """
+
+    kind: DiffKind
+    reference: tuple[str, ...]
+    prediction: tuple[str, ...]
+
+
+def word_diff(reference: str, prediction: str, normalise: Callable[[str], str]) -> list[DiffPart]:
+    """Return an alignment of the fewest errors, the one that error counts come from.
+
+    Args:
+        reference: whole reference transcript.
+        prediction: what was heard.
+        normalise: applied to both.
+    """
+    wanted, heard = normalise(reference).split(), normalise(prediction).split()
+    if not wanted:
+        return [DiffPart("insert", (), tuple(heard))] if heard else []
+    import jiwer  # slow to import, as in word_errors
+
+    (chunks,) = jiwer.process_words(" ".join(wanted), " ".join(heard)).alignments
+    return [
+        DiffPart(
+            cast(DiffKind, chunk.type),
+            tuple(wanted[chunk.ref_start_idx : chunk.ref_end_idx]),
+            tuple(heard[chunk.hyp_start_idx : chunk.hyp_end_idx]),
+        )
+        for chunk in chunks
+    ]

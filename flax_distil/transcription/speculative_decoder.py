@@ -1,0 +1,249 @@
+"""Windows decoded with an assistant: a student drafts what the model then checks."""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from flax_distil.core import Array, Float, InputError, Params
+from flax_distil.generation import DecodingRules, SpeculativeResult, speculative_search
+from flax_distil.model import ComputeOptions, WhisperConfig, bind_decoder, whisper_shapes
+from flax_distil.parallel import BATCH, ROWS, Runner
+from flax_distil.text import GenerationSettings, WhisperTokenizer
+from flax_distil.transcription.options import TranscriptionOptions
+from flax_distil.transcription.window_decoder import (
+    DispatchedWindows,
+    Shape,
+    States,
+    WindowDecoder,
+    WindowRequest,
+    WindowResult,
+    shape_on,
+)
+
+NUM_ASSISTANT_TOKENS = 5
+"""Tokens of a draft."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Assistant:
+    """A student that drafts.
+
+    Attributes:
+        config: its shape.
+        params: its tree, laid as that of the model; without the branch ``encoder`` it attends to the states of
+            the model's encoder.
+        tokenizer: of its checkpoint.
+    """
+
+    config: WhisperConfig
+    params: Params
+    tokenizer: WhisperTokenizer
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SpeculativeStatistics:
+    """How well an assistant drafts.
+
+    Attributes:
+        rounds: passes of the model over a draft, those of each row counted.
+        drafted: tokens that were drafted, those behind an end of text or a limit left out.
+        accepted: how many of them were emitted.
+        tokens: emitted, end-of-text included; without an assistant, as many passes of the model.
+    """
+
+    rounds: int = 0
+    drafted: int = 0
+    accepted: int = 0
+    tokens: int = 0
+
+    @property
+    def acceptance_rate(self) -> float:
+        """Accepted tokens per drafted one, from 0 to 1."""
+        return self.accepted / self.drafted if self.drafted else 0.0
+
+    @property
+    def passes_per_token(self) -> float:
+        """Passes of the model per emitted token, at most 1."""
+        return self.rounds / self.tokens if self.tokens else 0.0
+
+
+class SpeculativeDecoder(WindowDecoder):
+    """A Whisper checkpoint that decodes faster what it would decode alone.
+
+    At temperature 0 the tokens are those of greedy search, at others they have the same distribution. Rounding
+    decides between two tokens that are equally likely to within it: in bfloat16 that is seen now and then.
+
+    Attributes:
+        assistant: the student.
+        statistics: of all windows collected in this process since :meth:`reset_statistics`.
+    """
+
+    def __init__(
+        self,
+        config: WhisperConfig,
+        params: Params,
+        tokenizer: WhisperTokenizer,
+        settings: GenerationSettings,
+        *,
+        assistant: Assistant,
+        num_assistant_tokens: int = NUM_ASSISTANT_TOKENS,
+        options: TranscriptionOptions,
+        compute: ComputeOptions,
+        runner: Runner | None = None,
+    ):
+        """Bind weights to options; allocates and compiles nothing.
+
+        Args:
+            config: as of :class:`WindowDecoder`, as are those that are not listed here.
+            params: of the model.
+            tokenizer: of the model.
+            settings: of the model; the assistant's are not asked.
+            assistant: the student.
+            num_assistant_tokens: tokens per draft.
+            options: language, task, timestamps, search.
+            compute: dtype.
+            runner: over the devices to use.
+
+        Raises:
+            InputError: if the assistant does not fit the model or the options.
+        """
+        super().__init__(config, params, tokenizer, settings, options=options, compute=compute, runner=runner)
+        _check(config, tokenizer, assistant, options)
+        if not 1 <= num_assistant_tokens < config.max_target_positions:
+            raise InputError(
+                f"num_assistant_tokens {num_assistant_tokens} is not between 1 and "
+                f"{config.max_target_positions - 1}"
+            )
+        self.assistant, self._num_assistant_tokens = assistant, num_assistant_tokens
+        self.statistics = SpeculativeStatistics()
+        self._own_encoder: WindowDecoder | None = None
+        if "encoder" in assistant.params:
+            self._own_encoder = WindowDecoder(
+                assistant.config, assistant.params, tokenizer, settings,
+                options=options, compute=compute, runner=self.runner,
+            )  # fmt: skip
+        self._assistant_shape = shape_on(self.runner, assistant.config, compute)
+
+    def encode_samples(self, samples_BW: Float[np.ndarray, "B W"]) -> States:
+        """See :class:`WindowDecoder`; an assistant's own encoder runs too."""
+        return self._with_own(super().encode_samples(samples_BW), WindowDecoder.encode_samples, samples_BW)
+
+    def encode_features(self, mel_BRM: Float[np.ndarray, "B R M"]) -> States:
+        """See :class:`WindowDecoder`; an assistant's own encoder runs too."""
+        return self._with_own(super().encode_features(mel_BRM), WindowDecoder.encode_features, mel_BRM)
+
+    def collect(self, batch: DispatchedWindows) -> list[WindowResult | None]:
+        """Wait for a dispatched batch and return what was decoded of each row; counts it in ``statistics``."""
+        results = super().collect(batch)
+        for part, rows in batch.parts:
+            assert isinstance(part, SpeculativeResult)
+            counts = self.runner.rows(
+                {
+                    "rounds": part.rounds_B,
+                    "drafted": part.drafted_B,
+                    "accepted": part.accepted_B,
+                    "tokens": part.emitted_B,
+                }
+            )
+            own = sorted(rows)
+            self.statistics = SpeculativeStatistics(
+                **{
+                    name: getattr(self.statistics, name) + int(count[own].sum())
+                    for name, count in counts.items()
+                }
+            )
+        return results
+
+    def reset_statistics(self) -> None:
+        """Start counting again."""
+        self.statistics = SpeculativeStatistics()
+
+    def _with_own(self, states: States, encode: Callable[..., States], inputs: np.ndarray) -> States:
+        if self._own_encoder is None:
+            return states
+        return {**states, "assistant_states_BSD": encode(self._own_encoder, inputs)["states_BSD"]}
+
+    def _search(
+        self, states: States, requests: Sequence[WindowRequest | None], rows: frozenset[int]
+    ) -> SpeculativeResult:
+        asked = [request if row in rows else None for row, request in enumerate(requests)]
+        batch = self.runner.put_batch(self._search_batch(asked))
+        program = _program(
+            self.runner,
+            self.shape,
+            self._assistant_shape,
+            self.rules,
+            self._num_assistant_tokens,
+            self.max_new_tokens,
+        )
+        return program(self.params["decoder"], self.assistant.params["decoder"], {**states, **batch})
+
+
+def _check(
+    config: WhisperConfig, tokenizer: WhisperTokenizer, assistant: Assistant, options: TranscriptionOptions
+) -> None:
+    """Raise ``InputError`` unless the assistant can draft for the model."""
+    other = assistant.config
+    if options.search.num_beams > 1:
+        raise InputError(
+            f"an assistant drafts for greedy search and sampling, not for {options.search.num_beams} beams: "
+            "leave out num_beams or the assistant"
+        )
+    if other.vocab_size != config.vocab_size or assistant.tokenizer.special != tokenizer.special:
+        raise InputError(
+            f"the assistant's vocabulary of {other.vocab_size} tokens is not the model's of {config.vocab_size}: "
+            "choose a student of the same family"
+        )
+    if other.num_mel_bins != config.num_mel_bins:
+        raise InputError(
+            f"the assistant's encoder takes {other.num_mel_bins} mel bins and the model's "
+            f"{config.num_mel_bins}: choose a student of the same family"
+        )
+
+
+@functools.lru_cache(maxsize=32)
+def _program(
+    runner: Runner,
+    shape: Shape,
+    assistant: Shape,
+    rules: DecodingRules,
+    num_assistant_tokens: int,
+    max_new_tokens: int,
+) -> Callable[..., SpeculativeResult]:
+    """Return the program of a search, ``(decoder, assistant's decoder, batch) -> result``."""
+
+    def specs(shape: Shape) -> Any:
+        return runner.weight_specs(whisper_shapes(shape.config))["decoder"]
+
+    function = functools.partial(_speculate, shape, assistant, rules, num_assistant_tokens, max_new_tokens)
+    arguments = specs(shape), specs(assistant), BATCH
+    return runner.program(runner.per_device(function, arguments=arguments, results=ROWS))
+
+
+def _speculate(
+    shape: Shape,
+    assistant: Shape,
+    rules: DecodingRules,
+    num_assistant_tokens: int,
+    max_new_tokens: int,
+    teacher: Params,
+    student: Params,
+    batch: Mapping[str, Array],
+) -> SpeculativeResult:
+    return speculative_search(
+        bind_decoder(shape.config, shape.compute, teacher),
+        bind_decoder(assistant.config, assistant.compute, student),
+        batch["states_BSD"],
+        batch["prompt_BP"],
+        batch["prompt_length_B"],
+        rules=rules,
+        num_assistant_tokens=num_assistant_tokens,
+        max_new_tokens=max_new_tokens,
+        student_states_BSD=batch.get("assistant_states_BSD"),
+        limit_B=batch["limit_B"],
+        temperature_B=batch.get("temperature_B"),
+        seed_B=batch.get("seed_B"),
+    )

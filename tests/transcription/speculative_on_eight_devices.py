@@ -1,0 +1,64 @@
+"""What a model with an assistant says under layouts of eight devices; prints JSON.
+
+python speculative_on_eight_devices.py FOLDER_OF_A_TOKENIZER
+"""
+
+import dataclasses
+import json
+import sys
+from pathlib import Path
+
+import jax
+
+from flax_distil.model import ComputeOptions, whisper_shapes
+from flax_distil.parallel import single_device
+from flax_distil.text import GenerationSettings, WhisperTokenizer
+from flax_distil.transcription import (
+    Assistant,
+    ShortFormTranscriber,
+    SpeculativeDecoder,
+    TranscriptionOptions,
+)
+from tests.parallel.layouts import (
+    COMPILED_MOST,
+    LAYOUTS,
+    SPEAKING,
+    config,
+    random_params,
+    runner_for,
+    tones,
+    transcribe,
+)
+
+ASSISTANT = dataclasses.replace(SPEAKING, d_model=16, decoder_layers=2)
+
+
+def transcribe_with_assistant(runner, folder: Path) -> list[list[int]]:
+    """Return the tokens that the random model of ``transcribe`` says with another drafting for it."""
+    tokenizer = WhisperTokenizer.from_pretrained(folder)
+
+    def put(shape, seed):
+        return runner.put(random_params(shape, seed), runner.weight_specs(whisper_shapes(shape)))
+
+    assistant = Assistant(config=ASSISTANT, params=put(ASSISTANT, 4), tokenizer=tokenizer)
+    decoder = SpeculativeDecoder(
+        SPEAKING, put(SPEAKING, 3), tokenizer, GenerationSettings.from_folder(folder, tokenizer.special),
+        assistant=assistant, options=TranscriptionOptions(max_new_tokens=8), compute=ComputeOptions(),
+        runner=runner,
+    )  # fmt: skip
+    return [transcript.tokens for transcript in ShortFormTranscriber(decoder).transcribe(tones())]
+
+
+def main() -> None:
+    folder = Path(sys.argv[1])
+    said = {"alone": transcribe(single_device(), folder, tones())}
+    said["one"] = transcribe_with_assistant(single_device(), folder)
+    for name in COMPILED_MOST:
+        runner = runner_for(config(freeze_encoder=True, **LAYOUTS[name]))
+        said[name] = transcribe_with_assistant(runner, folder)
+    assert len(jax.devices()) == 8
+    print(json.dumps(said))
+
+
+if __name__ == "__main__":
+    main()
