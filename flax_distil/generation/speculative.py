@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from flax_distil.core import Array, Bool, Float, Int
 from flax_distil.generation.drafting import ACCEPT, CORRECT, Draft, Drafter, Draws
-from flax_distil.generation.greedy import FIRST_SLOTS
+from flax_distil.generation.branches import FIRST_SLOTS
 from flax_distil.generation.result import SearchResult
 from flax_distil.generation.rules import DecodingRules, EmittedContext, apply_rules
 from flax_distil.model import Decoder, DecoderCache

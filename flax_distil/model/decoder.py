@@ -303,8 +303,8 @@ class Decoder(nnx.Module):
             layers: of :meth:`unrolled`.
             tokens_BT: new tokens; the first of row b stands at position ``offset[b]``.
             cache: of :meth:`init_cache` or of an earlier call.
-            offset: how many tokens of each row the cache holds, or of all rows; offset + T ≤ slots. Tokens beyond
-                the last position stand at it: what a draft has too many, for the caller to drop.
+            offset: how many tokens of each row the cache holds, or of all rows; offset + T ≤ slots. Tokens
+                beyond the last position stand at it: what a draft has too many, for the caller to drop.
 
         Returns:
             Hidden states of the new tokens after the final norm, and the grown cache.
