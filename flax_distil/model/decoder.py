@@ -119,7 +119,7 @@ class DecoderLayer(nnx.Module):
         x_BTD: Float[Array, "B T D"],
         mask_B1TC: Bool[Array, "#B 1 T C"],
         *,
-        cached: tuple[KeyValue, Int[Array, " B"]] | None = None,
+        cached: tuple[KeyValue, Int[Array, " B"] | Int[Array, ""]] | None = None,
         keys: Sequence[Array | None] = (None, None),
     ) -> tuple[Float[Array, "B T D"], KeyValue]:
         """Run the layer up to its attention to the states."""
