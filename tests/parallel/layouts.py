@@ -122,22 +122,26 @@ def evaluate(trained: Trained) -> list[float]:
     return [float(value) for value in trained.runner.fetch(sums)]
 
 
-def transcribe(runner: Runner, folder: Path, tones: np.ndarray) -> list[list[int]]:
-    """Return the tokens that a random model says to this process's tones."""
+def transcribe(runner: Runner, folder: Path, tones: np.ndarray) -> list[list[Any]]:
+    """Return the tokens that a random model says to this process's tones, and when its words end."""
     tokenizer = WhisperTokenizer.from_pretrained(folder)
+    settings = GenerationSettings.from_folder(folder, tokenizer.special)
     params = random_params(SPEAKING, 3)
     transcriber = ShortFormTranscriber(
         WindowDecoder(
             SPEAKING,
             runner.put(params, runner.weight_specs(whisper_shapes(SPEAKING))),
             tokenizer,
-            GenerationSettings.from_folder(folder, tokenizer.special),
-            options=TranscriptionOptions(max_new_tokens=8),
+            dataclasses.replace(settings, alignment_heads=((0, 1),)),  # of the second device of a tensor axis
+            options=TranscriptionOptions(max_new_tokens=8, word_timestamps=True),
             compute=ComputeOptions(),
             runner=runner,
         )
     )
-    return [transcript.tokens for transcript in transcriber.transcribe(tones)]
+    return [
+        [transcript.tokens, [word.end for segment in transcript.segments for word in segment.words or ()]]
+        for transcript in transcriber.transcribe(tones)
+    ]
 
 
 def tones() -> np.ndarray:
