@@ -87,7 +87,7 @@ def test_transformers_reads_token_timestamps(result, student_dir, prompts_dir):
     with torch.no_grad():
         said = model.generate(
             features.input_features, attention_mask=features.attention_mask,
-            return_token_timestamps=True, max_new_tokens=20,
+            return_token_timestamps=True, min_new_tokens=8, max_new_tokens=20,
         )  # fmt: skip
     times = said["token_timestamps"][0].numpy()
     assert len(times) == said["sequences"].shape[1]
