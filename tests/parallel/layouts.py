@@ -128,13 +128,14 @@ def evaluate(trained: Trained) -> list[float]:
 def speaker(runner: Runner, folder: Path, **options: Any) -> ShortFormTranscriber:
     """Return a random model that says something."""
     tokenizer = WhisperTokenizer.from_pretrained(folder)
+    settings = GenerationSettings.from_folder(folder, tokenizer.special)
     params = random_params(SPEAKING, 3)
     return ShortFormTranscriber(
         WindowDecoder(
             SPEAKING,
             runner.put(params, runner.weight_specs(whisper_shapes(SPEAKING))),
             tokenizer,
-            GenerationSettings.from_folder(folder, tokenizer.special),
+            dataclasses.replace(settings, alignment_heads=((0, 1),)),  # of the second device of a tensor axis
             options=TranscriptionOptions(max_new_tokens=8, **options),
             compute=ComputeOptions(),
             runner=runner,
@@ -142,9 +143,12 @@ def speaker(runner: Runner, folder: Path, **options: Any) -> ShortFormTranscribe
     )
 
 
-def transcribe(runner: Runner, folder: Path, tones: np.ndarray) -> list[list[int]]:
-    """Return the tokens that a random model says to this process's tones."""
-    return [transcript.tokens for transcript in speaker(runner, folder).transcribe(tones)]
+def transcribe(runner: Runner, folder: Path, tones: np.ndarray) -> list[list[Any]]:
+    """Return the tokens that a random model says to this process's tones, and when its words end."""
+    return [
+        [transcript.tokens, [word.end for segment in transcript.segments for word in segment.words or ()]]
+        for transcript in speaker(runner, folder, word_timestamps=True).transcribe(tones)
+    ]
 
 
 def tones() -> np.ndarray:

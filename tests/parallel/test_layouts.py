@@ -56,10 +56,11 @@ def test_evaluation_sums_are_those_of_one_device(on_eight, layout):
 
 
 @pytest.mark.parametrize("layout", COMPILED_MOST)
-def test_generated_tokens_are_those_of_one_device(on_eight, layout):
+def test_generated_tokens_and_word_times_are_those_of_one_device(on_eight, layout):
     said = on_eight["transcripts"]
     assert said[layout] == said["one"]
-    assert len({tuple(tokens) for tokens in said["one"]}) == ROWS  # rows cannot be mistaken
+    assert len({tuple(tokens) for tokens, _ in said["one"]}) == ROWS  # rows cannot be mistaken
+    assert all(ends for _, ends in said["one"])
 
 
 def test_two_micro_batches_are_one_big_batch(on_eight):
