@@ -58,6 +58,6 @@ if __name__ == "__main__":
         "minute": minute.text,
         "text": transcript.text,
         "starts": [segment.start for segment in transcript.segments],
-        "minute_starts": [segment.start for segment in minute.segments],
+        "minute_seconds": len(long_recording(SPOKEN_SECONDS)[0]) / SAMPLING_RATE,
     }
     print(json.dumps(report))
