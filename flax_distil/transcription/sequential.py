@@ -122,10 +122,9 @@ class SequentialTranscriber(RecordingTranscriber):
             for row, working in enumerate(rows):
                 if working is None:
                     rows[row] = yield from self._next(waiting)
-            under_way = [None if working is None else working[1] for working in rows]
-            if not any(under_way):
+            if not any(rows):
                 return
-            states = self._step(under_way, states)
+            states = self._step([None if working is None else working[1] for working in rows], states)
             for row, working in enumerate(rows):
                 if working is not None and working[1].finished:
                     yield working[0], working[1].transcript()

@@ -13,17 +13,17 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from flax_distil.audio import CHUNK_FRAMES, LongMel
-from flax_distil.text import SpecialTokens, WhisperTokenizer
+from flax_distil.text import WhisperTokenizer
 from flax_distil.transcription.fallback import failed, is_silence
 from flax_distil.transcription.options import TranscriptionOptions
 from flax_distil.transcription.prompts import Prompts
 from flax_distil.transcription.results import AlignedWord, TranscribedSegment, Transcript
 from flax_distil.transcription.vad_filter import SpeechTimes
+from flax_distil.transcription.window_cut import CutSegment, WindowCut, cut_window
 from flax_distil.transcription.window_decoder import WindowRequest, WindowResult
 from flax_distil.transcription.word_segments import attach_words
 
 FRAMES_PER_SECOND = 100
-FRAMES_PER_TIMESTAMP = 2
 LAST_TRUSTED_TEMPERATURE = 0.5
 """Text found at a higher one is no prompt for the next window."""
 
@@ -32,69 +32,6 @@ FAINTEST_LOG10 = -8.0
 
 Models may hear words in it, and be sure of them: tiny.en says "you" to digital silence, log-probability -0.7.
 """
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class CutSegment:
-    """A segment of a window, in frames of 10 ms from its beginning, and which of its tokens are its own."""
-
-    start: int
-    end: int
-    tokens: slice
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class WindowCut:
-    """What the timestamps of a window say.
-
-    Attributes:
-        segments: in order.
-        advance: frames to the beginning of the next window.
-        heard_out: the window ends with a single timestamp: nothing is said behind it.
-    """
-
-    segments: tuple[CutSegment, ...]
-    advance: int
-    heard_out: bool
-
-
-def cut_window(tokens: Sequence[int], special: SpecialTokens, frames: int) -> WindowCut:
-    """Cut the tokens of a window at pairs of timestamps, and say where the next window begins.
-
-    After pairs, what stands behind the last is left to the next window, which begins there; unless
-    it ends with one timestamp, and the next window follows this one. Without a pair all is one
-    segment, up to the last timestamp or the end of the window.
-
-    Args:
-        tokens: emitted ids, timestamps included.
-        special: the vocabulary.
-        frames: of the window that belong to the recording.
-
-    Source: openai/whisper, ``transcribe``.
-    """
-    is_timestamp = [special.is_timestamp(token) for token in tokens]
-
-    def frame(index: int) -> int:
-        return (tokens[index] - special.timestamp_begin) * FRAMES_PER_TIMESTAMP
-
-    heard_out = is_timestamp[-2:] == [False, True]
-    stops = [
-        index for index in range(1, len(tokens)) if is_timestamp[index - 1] and is_timestamp[index]
-    ]  # fmt: skip
-    if not stops:
-        marks = [index for index, found in enumerate(is_timestamp) if found]
-        end = (frame(marks[-1]) if marks else 0) or frames
-        whole = CutSegment(start=0, end=end, tokens=slice(0, len(tokens)))
-        return WindowCut(segments=(whole,), advance=frames, heard_out=heard_out)
-    if heard_out:
-        stops.append(len(tokens))
-    segments = tuple(
-        CutSegment(start=frame(start), end=frame(stop - 1), tokens=slice(start, stop))
-        for start, stop in zip([0, *stops], stops, strict=False)
-    )
-    return WindowCut(
-        segments=segments, advance=frames if heard_out else segments[-1].end, heard_out=heard_out
-    )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -1,13 +1,17 @@
 """Silence is cut out of a recording before it is transcribed, and put back into the times afterwards."""
 
 import dataclasses
-from bisect import bisect_left, bisect_right
+import itertools
+from bisect import bisect_right
 
 import numpy as np
 
 from flax_distil.audio import CHUNK_SAMPLES, VoiceActivity, speech_regions
 from flax_distil.core import Float
 from flax_distil.transcription.results import TranscribedSegment, Word
+
+QUIET_SECONDS = 0.4
+"""Regions begin and end with so much that is no speech."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,26 +26,38 @@ class SpeechTimes:
     kept: tuple[float, ...]
     original: tuple[float, ...]
 
-    def time(self, seconds: float, *, is_end: bool = False) -> float:
-        """Return a time of the recording; between two regions an end belongs to the first of them."""
-        find = bisect_left if is_end else bisect_right
-        return self._from_region(max(0, find(self.kept, seconds) - 1), seconds)
-
     def restore(self, segment: TranscribedSegment) -> TranscribedSegment:
-        """Return a segment with times of the recording; a word lies where its middle does."""
-        words = None if segment.words is None else tuple(map(self._restore_word, segment.words))
-        if words:
+        """Return a segment with times of the recording.
+
+        Timestamps are not exact: a segment that reaches a little into the region before or behind the one
+        its middle lies in, where nobody speaks yet, does not stretch over the silence between them.
+        """
+        if segment.words:
+            words = tuple(map(self._restore_word, segment.words))
             return dataclasses.replace(segment, start=words[0].start, end=words[-1].end, words=words)
-        end = None if segment.end is None else self.time(segment.end, is_end=True)
-        return dataclasses.replace(segment, start=self.time(segment.start), end=end, words=words)
+        assert segment.end is not None
+        region = self._region((segment.start + segment.end) / 2)
+        first, last = self._region(segment.start), self._region(segment.end)
+        begin, stop = self.kept[region], self.kept[last] if last > region else segment.end
+        if segment.start >= begin - QUIET_SECONDS:
+            start = self._original(region, max(segment.start, begin))
+        else:
+            start = self._original(first, segment.start)
+        if segment.end <= stop + QUIET_SECONDS and last <= region + 1:
+            end = self._original(region, min(segment.end, stop))
+        else:
+            end = self._original(last, segment.end)
+        return dataclasses.replace(segment, start=start, end=end)
 
     def _restore_word(self, word: Word) -> Word:
-        region = max(0, bisect_right(self.kept, (word.start + word.end) / 2) - 1)
-        return dataclasses.replace(
-            word, start=self._from_region(region, word.start), end=self._from_region(region, word.end)
-        )
+        region = self._region((word.start + word.end) / 2)
+        start, end = self._original(region, word.start), self._original(region, word.end)
+        return dataclasses.replace(word, start=start, end=end)
 
-    def _from_region(self, region: int, seconds: float) -> float:
+    def _region(self, seconds: float) -> int:
+        return max(0, bisect_right(self.kept, seconds) - 1)
+
+    def _original(self, region: int, seconds: float) -> float:
         return round(self.original[region] + seconds - self.kept[region], 2)
 
 
@@ -61,7 +77,7 @@ def keep_speech(
     regions = speech_regions(blocks, detector)
     lengths = [region.duration_seconds for region in regions]
     times = SpeechTimes(
-        kept=tuple(sum(lengths[:region]) for region in range(len(regions))),
+        kept=tuple(itertools.accumulate(lengths, initial=0.0))[:-1],
         original=tuple(region.offset_seconds for region in regions),
     )
     parts = [samples_W[region.start : region.stop] for region in regions]

@@ -1,0 +1,62 @@
+"""Long recordings on eight devices and on one, in a process that has them; prints JSON for its test.
+
+python sequential_on_devices.py FOLDER_OF_TINY_EN
+"""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+from flax_distil.core import InputError
+from flax_distil.model import ComputeOptions, whisper_shapes
+from flax_distil.parallel import MeshShape, Runner, make_runner, single_device
+from flax_distil.text import GenerationSettings, WhisperTokenizer
+from flax_distil.transcription import SequentialTranscriber, TranscriptionOptions, WindowDecoder
+from flax_distil.weights import load_checkpoint
+from tests.long_recording import long_recording
+
+SECONDS = (5, 33, 8, 21, 3, 40, 9, 12, 6, 31, 7)
+"""More than eight, and a ragged end."""
+
+
+def transcriber(folder: Path, runner: Runner, batch_size: int) -> SequentialTranscriber:
+    checkpoint, tokenizer = load_checkpoint(folder), WhisperTokenizer.from_pretrained(folder)
+    decoder = WindowDecoder(
+        checkpoint.config,
+        runner.put(checkpoint.params, runner.weight_specs(whisper_shapes(checkpoint.config))),
+        tokenizer,
+        GenerationSettings.from_folder(folder, tokenizer.special),
+        options=TranscriptionOptions(return_timestamps=True, no_speech_threshold=0.6, logprob_threshold=-1.0),
+        compute=ComputeOptions(),
+        runner=runner,
+    )
+    return SequentialTranscriber(decoder, batch_size=batch_size)
+
+
+def transcribe(folder: Path, runner: Runner, batch_size: int) -> list[list[int]]:
+    samples, _ = long_recording(60)
+    pieces = [samples[16_000 * n :][: 16_000 * length] for n, length in enumerate(SECONDS)]
+    found = dict(transcriber(folder, runner, batch_size).transcribe_recordings(enumerate(pieces)))
+    return [found[n].tokens for n in range(len(SECONDS))]
+
+
+def refusal(folder: Path, runner: Runner) -> str:
+    try:
+        transcriber(folder, runner, 12)
+    except InputError as error:
+        return str(error)
+    return ""
+
+
+if __name__ == "__main__":
+    folder = Path(sys.argv[1])
+    eight = make_runner("jit", MeshShape.parse("data=8"))
+    results: dict[str, Any] = {
+        "one": transcribe(folder, single_device(), 2),
+        "data×8": transcribe(folder, eight, 8),
+        "refusal": refusal(folder, eight),
+    }
+    print(json.dumps(results))
