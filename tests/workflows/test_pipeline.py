@@ -114,6 +114,7 @@ def test_an_iterator_is_transcribed_as_it_is_read_and_in_order(pipeline, prompts
     assert not [record for record in caplog.records if record.getMessage().startswith("Compiling ")]
 
 
+@pytest.mark.slow
 def test_recordings_of_all_lengths_in_one_list(pipeline, file):
     """In chunks: the long one is cut, the short one is a chunk."""
     long = long_recording(40.0)[0]

@@ -37,11 +37,11 @@ def test_good_files_are_written_in_every_format_and_bad_ones_named(
     seconds = f"{int(end):02d},{round(end * 1000) % 1000:03d}"
     assert (out / "conf-full.srt").read_text() == f"1\n00:00:00,000 --> 00:00:{seconds}\n{said}\n\n"
     assert f"<|0.00|> {said}" in capsys.readouterr().out
-    assert [name in record.getMessage() for name, record in zip(files[1:], caplog.records, strict=True)] == [
-        True
-    ] * 2
+    messages = [record.getMessage() for record in caplog.records]
+    assert len(messages) == 2
+    assert all(file in message for file, message in zip(files[1:], messages, strict=True))
     assert main(arguments) == 2
-    assert "already holds conf-full.json" in capsys.readouterr().err
+    assert "already holds conf-full.txt" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
