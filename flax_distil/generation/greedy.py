@@ -16,7 +16,6 @@ def sample(
     rules: DecodingRules,
     options: SearchOptions,
     *,
-    max_new_tokens: int,
     temperature_B: Float[Array, " B"] | None = None,
     seed_B: Int[Array, " B"] | None = None,
 ) -> SearchResult:
@@ -26,7 +25,6 @@ def sample(
         decoder: of one or more sequences per row.
         rules: static.
         options: static.
-        max_new_tokens: static.
         temperature_B: see ``search``; None takes the likeliest tokens and compiles no draw.
         seed_B: see ``search``; by default 0.
     """

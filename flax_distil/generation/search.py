@@ -56,6 +56,4 @@ def search(
     )
     if options.num_beams > 1 and not is_drawn:
         return beam_search(branches, rules, options, max_new_tokens=max_new_tokens)
-    return sample(
-        branches, rules, options, max_new_tokens=max_new_tokens, temperature_B=temperature_B, seed_B=seed_B
-    )
+    return sample(branches, rules, options, temperature_B=temperature_B, seed_B=seed_B)

@@ -247,6 +247,8 @@ class WindowDecoder:
         given = [request or dataclasses.replace(anything, limit=0) for request in requests]
         lengths = [len(request.prompt) for request in given]
         slots = self._prompt_slots(max(lengths))
+        if max(lengths) > slots:
+            raise ValueError(f"a prompt has {max(lengths)} tokens, and {slots} are the most")
         prompt_BP = np.full((len(given), slots), self.tokenizer.special.eot, np.int32)
         for row, request in enumerate(given):
             prompt_BP[row, : lengths[row]] = request.prompt
