@@ -1,4 +1,4 @@
-"""Speculative decoding in batches: a student drafts tokens, its teacher checks those of all rows in one pass."""
+"""Speculative decoding in batches: a student drafts tokens of every row, one pass of its teacher checks all."""
 
 import dataclasses
 import functools
@@ -88,8 +88,8 @@ def speculative_search(
 
     Each row goes on behind its own last token: what a cache holds beyond is never seen. At temperature 0 the
     tokens are the teacher's likeliest ones. At a temperature a draft is accepted with probability
-    ``min(1, p / q)``, p being the teacher's probability of it and q the student's, and the token in place of the
-    first that is not is drawn from ``max(p - q, 0)``: so tokens have the teacher's distribution.
+    ``min(1, p / q)``, p being the teacher's probability of it and q the student's, and the token in place
+    of the first that is not is drawn from ``max(p - q, 0)``: so tokens have the teacher's distribution.
 
     Args:
         teacher: bound to its parameters.

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from flax_distil.core import Params
-from flax_distil.generation import DecodingRules, SearchOptions, SearchResult, apply_rules, drafting, search
-from flax_distil.generation.rules import EmittedContext
+from flax_distil.generation import DecodingRules, SearchOptions, SearchResult, drafting, search, speculative
 from flax_distil.generation.speculative import SpeculativeResult, speculative_search
-from flax_distil.model import WhisperConfig, bind_decoder
+from flax_distil.model import DecoderCache, WhisperConfig, bind_decoder
+from tests.generation.reference import log_softmax, ruled
 from tests.model.programs import SCAN, compiled, decoding
 
 NEW = 12
@@ -70,9 +70,7 @@ def students(params) -> list[Params]:
     return [{"decoder": first}, {"decoder": noisy}]
 
 
-@pytest.fixture(scope="module", params=["text", "timestamps"])
-def task(request, config, student_config, special) -> Task:
-    timestamps = request.param == "timestamps"
+def make_task(config, student_config, special, *, timestamps) -> Task:
     previous = [[], [special.sot_prev, 5], [special.sot_prev, 30, 8], []]
     language = list(special.languages.values())
     end = [] if timestamps else [special.no_timestamps]
@@ -93,6 +91,21 @@ def task(request, config, student_config, special) -> Task:
     )
 
 
+@pytest.fixture(scope="module")
+def text_task(config, student_config, special) -> Task:
+    return make_task(config, student_config, special, timestamps=False)
+
+
+@pytest.fixture(scope="module")
+def timestamp_task(config, student_config, special) -> Task:
+    return make_task(config, student_config, special, timestamps=True)
+
+
+@pytest.fixture(params=["text_task", "timestamp_task"])
+def task(request) -> Task:
+    return request.getfixturevalue(request.param)
+
+
 def assert_same(result, wanted):
     assert result.tokens_BT.tolist() == wanted.tokens_BT.tolist()
     assert result.length_B.tolist() == wanted.length_B.tolist()
@@ -109,3 +122,157 @@ def test_rows_say_what_the_teacher_alone_says(task, params, students, states, li
     wanted = task.alone(params, states, task.padded, task.lengths, limit)
     for student in students:
         assert_same(task.drafted(params, student, states, task.padded, task.lengths, limit), wanted)
+
+
+def test_a_teacher_that_drafts_for_itself_is_always_right(timestamp_task, config, params, states):
+    rules = dataclasses.replace(timestamp_task.rules, begin_suppress_tokens=())
+    drafted = with_student(config, config, rules)
+    limit = jnp.full(8, NEW, jnp.int32)
+    result = drafted(params, params, states, timestamp_task.padded, timestamp_task.lengths, limit)
+    assert_same(
+        result,
+        of_teacher(config, rules)(params, states, timestamp_task.padded, timestamp_task.lengths, limit),
+    )
+    assert result.accepted_B.tolist() == result.drafted_B.tolist()
+    emitted = np.asarray(result.emitted_B)
+    assert result.rounds_B.tolist() == (-(-emitted // (DRAFTED + 1))).tolist()
+    ends = np.asarray(result.length_B) < emitted
+    assert ends.any()
+    assert (emitted[~ends] == NEW).all()
+
+
+def test_what_was_drafted_and_accepted_is_counted(task, params, students, states):
+    limit = jnp.array([NEW, NEW, 1, 0, NEW, 5, NEW, NEW], jnp.int32)
+    for student in students:
+        result = task.drafted(params, student, states, task.padded, task.lengths, limit)
+        rounds, drafted, accepted, emitted = (
+            np.asarray(getattr(result, f"{name}_B")) for name in ("rounds", "drafted", "accepted", "emitted")
+        )
+        assert rounds[3] == drafted[3] == accepted[3] == emitted[3] == 0
+        assert (rounds[2], drafted[2], emitted[2]) == (1, 1, 1)
+        assert (accepted <= drafted).all()
+        assert (drafted <= DRAFTED * rounds).all()
+        # Every round emits what it accepts and one more, but the last one where a draft ends the row.
+        assert ((emitted == accepted + rounds) | (emitted == accepted + rounds - 1)).all()
+        assert 0 < accepted.sum() < drafted.sum()
+
+
+def test_drafts_of_few_tokens_change_nothing_but_their_acceptance(
+    text_task, config, student_config, params, students, states, monkeypatch
+):
+    limit = jnp.full(8, NEW, jnp.int32)
+    whole = text_task.drafted(params, students[0], states, text_task.padded, text_task.lengths, limit)
+    monkeypatch.setattr(drafting, "DRAFT_TEXT_TOKENS", 3)
+    few = with_student(config, student_config, text_task.rules)(
+        params, students[0], states, text_task.padded, text_task.lengths, limit
+    )
+    assert_same(few, whole)
+    assert few.accepted_B.sum() <= whole.accepted_B.sum()
+
+
+def test_a_draft_may_reach_beyond_the_last_position(
+    text_task, config, student_config, params, students, states
+):
+    new = config.max_target_positions
+    wanted = of_teacher(config, text_task.rules, new=new)(
+        params, states, text_task.padded, text_task.lengths, None
+    )
+    drafted = with_student(config, student_config, text_task.rules, new=new, drafted=5)
+    for student in students:
+        assert_same(drafted(params, student, states, text_task.padded, text_task.lengths, None), wanted)
+    assert (np.asarray(wanted.length_B) == config.max_target_positions - np.asarray(text_task.lengths)).any()
+
+
+def test_caches_grow_when_no_draft_fits(
+    timestamp_task, config, student_config, params, students, states, monkeypatch
+):
+    limit = jnp.full(8, NEW, jnp.int32)
+    wanted = timestamp_task.alone(params, states, timestamp_task.padded, timestamp_task.lengths, limit)
+    monkeypatch.setattr(speculative, "FIRST_SLOTS", SLOTS + DRAFTED + 2)
+    grown = []
+    with_slots = DecoderCache.with_slots
+    monkeypatch.setattr(
+        DecoderCache, "with_slots", lambda cache, slots: grown.append(slots) or with_slots(cache, slots)
+    )
+    drafted = with_student(config, student_config, timestamp_task.rules)
+    assert_same(
+        drafted(params, students[0], states, timestamp_task.padded, timestamp_task.lengths, limit), wanted
+    )
+    assert grown == [SLOTS + NEW + DRAFTED] * 2
+
+
+def test_draws_at_a_temperature_have_the_teachers_distribution(
+    config, student_config, params, students, states, special
+):
+    """The first two tokens of many equal rows, against their exact probabilities."""
+    rows, temperature, rounds = 256, 1.3, 16
+    rules = DecodingRules(
+        special=special, suppress_tokens=(special.sot, 7), begin_suppress_tokens=(special.eot,)
+    )
+    prompt = jnp.tile(jnp.array([[special.sot, special.no_timestamps]], jnp.int32), (rows, 1))
+    length, limit = jnp.full(rows, 2, jnp.int32), jnp.full(rows, 2, jnp.int32)
+    same = jnp.tile(states[:1], (rows, 1, 1))
+    drafted = with_student(config, student_config, rules, new=2, drafted=2)
+    say = decoding(config)
+
+    def exact(said):
+        tokens = jnp.concatenate([prompt[:1], jnp.array([said], jnp.int32).reshape(1, -1)], axis=1)
+        tokens = jnp.pad(tokens, [(0, 0), (0, 4 - tokens.shape[1])])
+        logits = np.asarray(say(params, tokens, states[:1]))[0, 1 + len(said)]
+        return np.exp(log_softmax(ruled(rules, logits, said) / temperature))
+
+    found = []
+    for index in range(rounds):
+        seeds = jnp.arange(rows, dtype=jnp.int32) + index * rows
+        result = drafted(params, students[0], same, prompt, length, limit, jnp.full(rows, temperature), seeds)
+        found.append(np.asarray(result.tokens_BT))
+    found = np.concatenate(found)
+    assert 0 < int(result.accepted_B.sum()) < int(result.drafted_B.sum())  # both ways of emitting are tried
+    first, count = exact([]), len(found)
+    assert_frequencies(np.bincount(found[:, 0], minlength=special.vocab_size) / count, first, count)
+    likeliest = int(first.argmax())
+    after = found[found[:, 0] == likeliest, 1]
+    second = exact([likeliest])
+    assert_frequencies(np.bincount(after, minlength=special.vocab_size) / len(after), second, len(after))
+
+
+def assert_frequencies(found, probabilities, count):
+    """Compare with standard errors: of 120 tokens none is 5 away by chance."""
+    error = np.sqrt(probabilities * (1 - probabilities) / count) + 1e-6
+    assert (np.abs(found - probabilities) < 5 * error + 1 / count).all()
+    assert (probabilities > 0.02).sum() > 3  # a distribution, not one token
+    assert found[probabilities == 0].sum() == 0
+
+
+def test_rows_at_temperature_zero_take_the_likeliest_beside_rows_that_draw(
+    timestamp_task, params, students, states
+):
+    limit = jnp.full(8, NEW, jnp.int32)
+    wanted = timestamp_task.alone(params, states, timestamp_task.padded, timestamp_task.lengths, limit)
+    temperature = jnp.array([0, 1, 0, 0.5, 0, 2, 0, 1], jnp.float32)
+    seed = jnp.arange(8, dtype=jnp.int32)
+    arguments = params, students[0], states, timestamp_task.padded, timestamp_task.lengths
+    result = timestamp_task.drafted(*arguments, limit, temperature, seed)
+    for row in (0, 2, 4, 6):
+        assert result.tokens_BT[row].tolist() == wanted.tokens_BT[row].tolist()
+    # What a row draws depends on its seed and on nothing else in the batch.
+    order = jnp.array([5, 4, 3, 2, 1, 0, 7, 6])
+    turned = timestamp_task.drafted(
+        params,
+        students[0],
+        *(
+            x[order]
+            for x in (states, timestamp_task.padded, timestamp_task.lengths, limit, temperature, seed)
+        ),
+    )
+    assert turned.tokens_BT.tolist() == result.tokens_BT[order].tolist()
+    other = timestamp_task.drafted(*arguments, limit, temperature, seed + 100)
+    changed = {row for row in range(8) if other.tokens_BT[row].tolist() != result.tokens_BT[row].tolist()}
+    assert changed
+    assert changed <= {1, 3, 5, 7}
+
+
+def test_prompts_must_leave_a_position(text_task, config, params, students, states):
+    prompts = jnp.zeros((8, config.max_target_positions), jnp.int32)
+    with pytest.raises(ValueError, match="19 prompt tokens leave none of the model's 19 positions"):
+        text_task.drafted(params, students[0], states, prompts, text_task.lengths, None)
