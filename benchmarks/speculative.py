@@ -2,10 +2,10 @@
 
     python -m benchmarks.speculative --rounds 5 --threads 2
 
-Teacher: whisper-base in float32; assistant: its 2-layer student of ``benchmarks.speculative_student``, which is
-trained first if it is not there. The tokens must be identical. Both sides decode the same encoder states; with
-``whole`` they start from samples. Seconds of the processor are given too: other work on the machine changes them
-less than those of the clock.
+Teacher: whisper-base in float32; assistant: its 2-layer student of ``benchmarks.speculative_student``, which
+is trained first if it is not there. The tokens must be identical. Both sides decode the same encoder states;
+with ``--whole`` from samples too. Seconds of the processor are given beside those of the clock: other work on
+the machine changes them less.
 """
 
 import argparse
@@ -28,7 +28,7 @@ def open_decoders(args: argparse.Namespace) -> dict[str, Any]:
     from benchmarks.speculative_student import student_folder
     from flax_distil.model import ComputeOptions
     from flax_distil.parallel import single_device
-    from flax_distil.transcription import TranscriptionOptions
+    from flax_distil.transcription import NUM_ASSISTANT_TOKENS, TranscriptionOptions
     from flax_distil.workflows.transcription_model import TranscriptionModel
 
     options = TranscriptionOptions(language="en", return_timestamps=args.timestamps)
@@ -42,7 +42,9 @@ def open_decoders(args: argparse.Namespace) -> dict[str, Any]:
     student = args.student or str(student_folder())
     return {
         "greedy": open_with(),
-        "speculative": open_with(assistant=student, num_assistant_tokens=args.num_assistant_tokens),
+        "speculative": open_with(
+            assistant=student, num_assistant_tokens=args.num_assistant_tokens or NUM_ASSISTANT_TOKENS
+        ),
     }
 
 
@@ -123,10 +125,7 @@ def main(arguments: list[str]) -> None:
     }  # fmt: skip
     print(json.dumps(results["machine"]))
     decoders = open_decoders(args)
-    print(
-        f"base, {args.num_assistant_tokens} tokens per draft: {args.recordings} recordings "
-        f"({audio_seconds:.0f} s), float32"
-    )
+    print(f"base with a 2-layer student: {args.recordings} recordings ({audio_seconds:.0f} s), float32")
     for size in args.batch:
         results["batches"].append(measure(args, decoders, recordings, size))
         show(results["batches"][-1])
@@ -134,13 +133,11 @@ def main(arguments: list[str]) -> None:
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
-    from flax_distil.transcription import NUM_ASSISTANT_TOKENS
-
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--student", help="folder of another student of whisper-base")
-    parser.add_argument("--num_assistant_tokens", type=int, default=NUM_ASSISTANT_TOKENS)
+    parser.add_argument("--num_assistant_tokens", type=int, help="tokens per draft")
     parser.add_argument("--timestamps", action="store_true")
     parser.add_argument("--whole", action="store_true", help="time the encoder and the samples too")
     parser.add_argument("--recordings", type=int, default=16)

@@ -10,9 +10,11 @@ from flax_distil.core import Array, Float, Int
 from flax_distil.generation.rules import DecodingRules, EmittedContext, apply_rules
 from flax_distil.model import Decoder, DecoderCache
 
-DRAFT_TEXT_TOKENS = 8192
+DRAFT_TEXT_TOKENS = 16384
 """Drafts are made of the first text tokens alone: ids are in the order in which byte pairs were merged,
-frequent ones first. All of them would make a step of a 2-layer student cost most of one of its teacher."""
+frequent ones first. Of the bundled prompts they are 93 % (the first 8192: 85 %), of other languages 67 to
+83 % of one long sentence. Projecting on all would take most of a step of a 2-layer student of base.
+"""
 
 DRAFT, ACCEPT, CORRECT = range(3)
 """What a random number is for."""

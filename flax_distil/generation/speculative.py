@@ -1,4 +1,4 @@
-"""Speculative decoding in batches: a student drafts tokens of every row, one pass of its teacher checks all."""
+"""Speculative decoding in batches: a student drafts for every row, one pass of its teacher checks all."""
 
 import dataclasses
 import functools
