@@ -33,8 +33,8 @@ class Assistant:
 
     Attributes:
         config: its shape.
-        params: its tree, laid as that of the model; without the branch ``encoder`` it attends to the states of
-            the model's encoder.
+        params: its tree, laid as that of the model; without the branch ``encoder`` it attends to the states
+            of the model's encoder.
         tokenizer: of its checkpoint.
     """
 
@@ -73,8 +73,8 @@ class SpeculativeStatistics:
 class SpeculativeDecoder(WindowDecoder):
     """A Whisper checkpoint that decodes faster what it would decode alone.
 
-    At temperature 0 the tokens are those of greedy search, at others they have the same distribution. Rounding
-    decides between two tokens that are equally likely to within it: in bfloat16 that is seen now and then.
+    At temperature 0 the tokens are those of greedy search, at others they have the same distribution. But
+    where two tokens are equally likely to within rounding, that decides: least seldom in bfloat16.
 
     Attributes:
         assistant: the student.
@@ -136,7 +136,7 @@ class SpeculativeDecoder(WindowDecoder):
         return self._with_own(super().encode_features(mel_BRM), WindowDecoder.encode_features, mel_BRM)
 
     def collect(self, batch: DispatchedWindows) -> list[WindowResult | None]:
-        """Wait for a dispatched batch and return what was decoded of each row; counts it in ``statistics``."""
+        """Wait for a dispatched batch and return what was decoded of each row; counts in ``statistics``."""
         results = super().collect(batch)
         for part, rows in batch.parts:
             assert isinstance(part, SpeculativeResult)
@@ -194,8 +194,8 @@ def _check(
         )
     if other.vocab_size != config.vocab_size or assistant.tokenizer.special != tokenizer.special:
         raise InputError(
-            f"the assistant's vocabulary of {other.vocab_size} tokens is not the model's of {config.vocab_size}: "
-            "choose a student of the same family"
+            f"the assistant's vocabulary of {other.vocab_size} tokens is not the model's of "
+            f"{config.vocab_size}: choose a student of the same family"
         )
     if other.num_mel_bins != config.num_mel_bins:
         raise InputError(
