@@ -1,7 +1,7 @@
-"""Every recording of a data set through a checkpoint, in batches over the devices of all processes."""
+"""Batches of recordings through a checkpoint, the next one sent before the last is waited for."""
 
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, TypeVar
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
 
 import numpy as np
 
@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 
 class BatchTranscriber:
-    """A checkpoint for whole data sets, on the devices of all processes.
+    """A checkpoint for batches of recordings.
 
     Its weights are read when they are first needed: make it before the data are opened, and
     whatever does not fit is known before anything large is read.
@@ -45,11 +45,6 @@ class BatchTranscriber:
         self._compiled: set[int] = set()
         self._loaded: ShortFormTranscriber | None = None
 
-    @property
-    def parameters(self) -> int:
-        """Numbers in the weights; 0 before :meth:`load`."""
-        return self._model.parameters
-
     def load(self) -> ShortFormTranscriber:
         """Read the weights onto the devices, unless they are there, and return the transcriber.
 
@@ -71,30 +66,9 @@ class BatchTranscriber:
         self._compiled.add(batch_size)
         return self.load().warm_up(batch_size)
 
-    def batch_size(self, samples: int | None = None) -> int:
-        """Return the rows of this process's batches: no more than ``samples`` need, if they are known."""
-        per_device = self._config.per_device_eval_batch_size
-        if samples is not None:
-            per_device = min(per_device, -(-samples // self._runner.batch_shards))
-        return self._runner.local_batch_shards * per_device
-
-
-def transcribe_batches(
-    transcriber: ShortFormTranscriber, batches: Iterable[Mapping[str, Any]]
-) -> Iterator[list[tuple[int, str, str, float, Transcript]]]:
-    """Yield ``(row, id, reference, seconds, transcript)`` of each batch, padding left out."""
-    sent = ((batch, batch["samples_BW"], int(batch["valid_B"].sum())) for batch in batches)
-    for batch, transcripts in transcribe_in_turn(transcriber, sent):
-        yield [
-            (
-                int(batch["index_B"][row]),
-                batch["ids"][row],
-                batch["references"][row],
-                float(batch["duration_B"][row]),
-                transcript,
-            )
-            for row, transcript in enumerate(transcripts)
-        ]
+    def batch_size(self) -> int:
+        """Return the rows of this process's batches."""
+        return self._runner.local_batch_shards * self._config.per_device_eval_batch_size
 
 
 def transcribe_in_turn(

@@ -88,7 +88,7 @@ class EvalConfig(DatasetTranscriptionConfig):
             check_positive(self, "latency_samples")
         if self.mode == SPECULATIVE and self.assistant_model_name_or_path is None:
             raise InputError(
-                "mode speculative drafts with a student: name it by assistant_model_name_or_path"
+                "mode speculative needs a student that drafts: name assistant_model_name_or_path"
             )
         Route(
             mode=self.transcriber_mode,
