@@ -79,17 +79,23 @@ def _decoded(done: TranscribedChunk, special: SpecialTokens, number: int) -> Dec
 def _words(
     tokens: Sequence[DecodedToken], tokenizer: WhisperTokenizer, *, language: str
 ) -> list[AlignedWord]:
-    """Cut merged tokens into words; one begins with its first token's word and ends with its last one's."""
+    """Cut merged tokens into words; one begins with its first token's word and ends with its last one's.
+
+    Where chunks meet, the first word of the next may be found before the last one ends: it is moved behind.
+    """
     rest = iter(tokens)
-    words = []
+    words: list[AlignedWord] = []
+    last_end = 0.0
     for word in split_words([token.id for token in tokens], tokenizer, language=language):
         own = [next(rest) for _ in word.tokens]
         spans = [token.span for token in own if token.span is not None]
+        start = max(last_end, spans[0][0])
+        last_end = max(start, spans[-1][1])
         words.append(
             AlignedWord(
                 text=word.text,
-                start=spans[0][0],
-                end=max(spans[0][0], spans[-1][1]),
+                start=start,
+                end=last_end,
                 probability=_mean([math.exp(token.logprob) for token in own]),
                 tokens=word.tokens,
             )
