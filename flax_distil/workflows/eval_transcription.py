@@ -22,7 +22,7 @@ from flax_distil.data import (
     SpeechData,
 )
 from flax_distil.data.samples import TOO_LONG
-from flax_distil.parallel import Runner, gather_objects
+from flax_distil.parallel import Runner, gather_objects, together
 from flax_distil.transcription import (
     RecordingTranscriber,
     SpeculativeDecoder,
@@ -87,7 +87,20 @@ class ModelEvaluation:
         number = max((session.number for session in before.sessions), default=0) + 1
         pending = [row for row in range(len(data)) if row not in before.done]
         pending = pending[jax.process_index() :: jax.process_count()]
-        if not pending:
+        # What goes wrong on one process is to end all.
+        together(lambda: self._transcribe_rows(key, number, data, pending, noise, condition))
+
+    def _transcribe_rows(
+        self,
+        key: Key,
+        number: int,
+        data: SpeechData,
+        rows: Sequence[int],
+        noise: NoiseMaker,
+        condition: Condition,
+    ) -> None:
+        """Transcribe this process's rows in a session of this number."""
+        if not rows:
             return
         noise.prepare(condition)
         transcriber = self._transcriber
@@ -103,10 +116,10 @@ class ModelEvaluation:
         title = " ".join(key) if condition != CLEAN else " ".join(key[:2])
         with (
             self._store.writer(key, process=jax.process_index()) as writer,
-            tqdm(total=len(pending), desc=title, unit=" samples", disable=quiet) as bar,
+            tqdm(total=len(rows), desc=title, unit=" samples", disable=quiet) as bar,
         ):
             writer.write(session)
-            recordings = self._recordings(data, pending, noise, condition, writer)
+            recordings = self._recordings(data, rows, noise, condition, writer)
             decoder = transcriber.decoder
             if isinstance(decoder, SpeculativeDecoder):
                 decoder.reset_statistics()
@@ -134,10 +147,7 @@ class ModelEvaluation:
         alone = self._make_transcriber(self._runner.local_batch_shards)
         alone.warm_up()
         found = []
-        for sample in [
-            *samples[:1],
-            *samples,
-        ]:  # the first one twice: whatever happens once happens unmeasured
+        for sample in [*samples[:1], *samples]:  # the first one twice, and once unmeasured
             start = time.perf_counter()
             ((_, transcript),) = alone.transcribe_recordings([(sample.index, _audio(sample))])
             found.append(
@@ -156,9 +166,7 @@ class ModelEvaluation:
     def _transcriber(self) -> RecordingTranscriber:
         """The transcriber, with its weights on the devices and its programs compiled."""
         shards, per_device = self._runner.local_batch_shards, self._config.per_device_eval_batch_size
-        if (
-            self._config.transcriber_mode == "short"
-        ):  # one window each: no more rows than there are recordings
+        if self._config.transcriber_mode == "short":  # a window each: no more rows than recordings
             per_device = min(per_device, -(-self._most // (shards * jax.process_count())))
         transcriber = self._make_transcriber(shards * per_device)
         self._compile_seconds = transcriber.warm_up()

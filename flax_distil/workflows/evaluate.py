@@ -1,6 +1,7 @@
 """Evaluation: word errors and speed of checkpoints on data sets, in quiet and in noise."""
 
 import dataclasses
+import functools
 import hashlib
 import json
 import logging
@@ -97,7 +98,7 @@ def _transcribe(
                 reasons = records.skipped.report()
                 raise InputError(f"no recording of data set {name!r} can be transcribed: {reasons}")
         name, data = next(iter(data_sets.items()))
-        work.measure_latency(name, data)
+        together(functools.partial(work.measure_latency, name, data))
 
 
 def _open_models(config: EvalConfig, runner: Runner) -> dict[str, TranscriptionModel]:
@@ -146,7 +147,10 @@ def _settings(config: EvalConfig, data_sets: Mapping[str, SpeechData]) -> dict[s
     settings = {
         name: value for name, value in dataclasses.asdict(config).items() if name not in _WITHOUT_EFFECT
     }
-    settings |= {f"weights of {label}": _weights_identity(name) for label, name in config.models.items()}
+    weights = dict(config.models)
+    if config.assistant_model_name_or_path is not None:
+        weights["the assistant"] = config.assistant_model_name_or_path
+    settings |= {f"weights of {label}": _weights_identity(name) for label, name in weights.items()}
     return settings | {f"rows of {name}": _rows_identity(data) for name, data in data_sets.items()}
 
 
