@@ -14,7 +14,7 @@ from flax_distil.core import InputError
 from flax_distil.generation import SearchOptions
 from flax_distil.model import ComputeOptions
 from flax_distil.parallel import MeshShape, Runner, make_runner, single_device
-from flax_distil.transcription import Transcript, TranscriptionOptions
+from flax_distil.transcription import NUM_ASSISTANT_TOKENS, Transcript, TranscriptionOptions
 from flax_distil.workflows.audio_inputs import RETRY_SECONDS, read_ahead
 from flax_distil.workflows.compilation_cache import use_compilation_cache
 from flax_distil.workflows.recording_stream import Outcome, RecordingStream, Route
@@ -51,6 +51,8 @@ class FlaxWhisperPipeline:
         *,
         dtype: str = "float32",
         runner: Runner | None = None,
+        assistant_model: str | Path | None = None,
+        num_assistant_tokens: int = NUM_ASSISTANT_TOKENS,
         source_retry_seconds: float = RETRY_SECONDS,
         **defaults: Any,
     ):
@@ -61,6 +63,9 @@ class FlaxWhisperPipeline:
             dtype: what the model computes in: float32, bfloat16 or float16.
             runner: over the devices to use, as ``flax_distil.parallel.make_runner`` makes it; by default
                 the batch is divided over all of this process.
+            assistant_model: a student of the checkpoint that drafts tokens for it, which it checks several at a
+                time: faster, with the same result.
+            num_assistant_tokens: tokens of a draft.
             source_retry_seconds: how long a server that does not answer is asked again.
             defaults: options of calls, see :meth:`__call__`.
 
@@ -78,6 +83,8 @@ class FlaxWhisperPipeline:
             self._runner,
             options=_Call(self._defaults).options,
             compute=ComputeOptions(dtype=dtype),
+            assistant=None if assistant_model is None else str(assistant_model),
+            num_assistant_tokens=num_assistant_tokens,
         )
 
     def __call__(self, inputs: Any, **options: Any) -> Result | list[Result] | Iterator[Result]:

@@ -160,7 +160,14 @@ def run_transcription(config: TranscribeConfig) -> TranscribedFiles:
     if runner.shard_count > 1:
         raise InputError("transcribe runs in one process: start it on one machine, or split the files")
     options = config.options
-    model = TranscriptionModel(config.model_name_or_path, runner, options=options, compute=config.compute)
+    model = TranscriptionModel(
+        config.model_name_or_path,
+        runner,
+        options=options,
+        compute=config.compute,
+        assistant=config.assistant_model_name_or_path,
+        num_assistant_tokens=config.num_assistant_tokens,
+    )
     route = config.route(config.per_device_eval_batch_size * runner.local_batch_shards)
     stream = RecordingStream(model, runner, options, route)
     reads = read_ahead(((file, file) for file in config.files), retry_seconds=config.source_retry_seconds)

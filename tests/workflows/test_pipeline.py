@@ -115,6 +115,16 @@ def test_an_iterator_is_transcribed_as_it_is_read_and_in_order(pipeline, prompts
 
 
 @pytest.mark.slow
+def test_an_assistant_changes_nothing_but_the_speed(pipeline, tiny_en_dir, prompts_dir):
+    """The model itself drafts, in short recordings and in long ones."""
+    files = [prompts_dir / "validation" / f"{name}.ogg" for name in SAID]
+    inputs = [*files, long_recording(40.0)[0]]
+    assisted = FlaxWhisperPipeline(tiny_en_dir, assistant_model=tiny_en_dir, batch_size=2, max_new_tokens=40)
+    options = {"return_timestamps": True, "temperature": 0.0}
+    assert assisted(inputs, **options) == pipeline(inputs, **options)
+
+
+@pytest.mark.slow
 def test_recordings_of_all_lengths_in_one_list(pipeline, file):
     """In chunks: the long one is cut, the short one is a chunk."""
     long = long_recording(40.0)[0]
