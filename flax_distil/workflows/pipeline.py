@@ -63,8 +63,8 @@ class FlaxWhisperPipeline:
             dtype: what the model computes in: float32, bfloat16 or float16.
             runner: over the devices to use, as ``flax_distil.parallel.make_runner`` makes it; by default
                 the batch is divided over all of this process.
-            assistant_model: a student of the checkpoint that drafts tokens for it, which it checks several at a
-                time: faster, with the same result.
+            assistant_model: a student of the checkpoint that drafts tokens for it, which it checks several at
+                a time: faster, with the same result.
             num_assistant_tokens: tokens of a draft.
             source_retry_seconds: how long a server that does not answer is asked again.
             defaults: options of calls, see :meth:`__call__`.
