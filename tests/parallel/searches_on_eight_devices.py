@@ -15,7 +15,7 @@ from flax_distil.parallel import Runner, single_device
 from flax_distil.transcription import WindowRequest
 from tests.parallel.layouts import LAYOUTS, config, runner_for, speaker, tones
 
-SEARCHED = ("pmap×8", "data×8", "tensor×2·data×4", "fsdp×4·tensor×2")
+SEARCHED = ("data×8", "tensor×2·data×4")
 SEARCHES: dict[str, dict[str, Any]] = {
     "beams": {"search": SearchOptions(num_beams=3), "return_timestamps": True},
     "samples": {"search": SearchOptions(best_of=2, top_k=40, top_p=0.95), "temperature": (0.9,)},

