@@ -111,8 +111,8 @@ def noise_plot(
             axes.set(title=f"{noise.capitalize()} noise", xlabel="signal-to-noise ratio, dB (louder noise →)")
             axes.set_xticks(sorted({ratio for points in by_model.values() for ratio, _ in points}))
             axes.invert_xaxis()
-            axes.set_ylim(bottom=0)
             axes.grid(axis="y", color=PALE, alpha=0.25)
+        panels[0].set_ylim(bottom=0)  # of all panels, and only once all curves are there
         panels[0].set_ylabel("WER, % (dotted: without noise)")
         _legend(figure, panels[0])
         return _rendered(figure)

@@ -10,7 +10,7 @@ import pytest
 
 from flax_distil.metrics import DiffPart
 from flax_distil.text import normaliser
-from flax_distil.workflows import eval_html
+from flax_distil.workflows import eval_html, eval_plots
 from flax_distil.workflows.eval_config import EvalConfig
 from flax_distil.workflows.eval_document import Evaluation, document
 from flax_distil.workflows.eval_records import SkippedSample, UnitRecords
@@ -149,3 +149,12 @@ def test_a_diff_marks_what_is_missing_invented_and_mistaken():
     assert "[28 words]" in shown
     assert 'w39 <ins>new</ins> <span class="sub"><del>cat</del> → <ins>dog</ins></span>' in shown
     assert Page(shown)
+
+
+def test_every_curve_is_whole_in_its_panel(monkeypatch):
+    figures = []
+    monkeypatch.setattr(eval_plots, "_rendered", lambda figure: figures.append(figure) or b"")
+    low, high = (eval_plots.Rate(wer=wer, interval=(wer / 2, wer * 2)) for wer in (5.0, 80.0))
+    eval_plots.noise_plot({"white": {"a": [(10.0, low)]}, "babble": {"a": [(10.0, high)]}}, {"a": low})
+    assert [axes.get_ylim()[0] for axes in figures[0].axes] == [0, 0]
+    assert min(axes.get_ylim()[1] for axes in figures[0].axes) >= 160
