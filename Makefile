@@ -19,7 +19,9 @@ demo: $(DEMO_VENV)/.installed
 
 benchmark: $(VENV)/.installed
 	$(VENV)/bin/python -m benchmarks.distillation_step --json outputs/benchmarks/distillation_step.json
-	$(VENV)/bin/python -m benchmarks.generation --json outputs/benchmarks/generation.json
+	for task in prompts utterances sequential chunked; do \
+		$(VENV)/bin/python -m benchmarks.generation --task $$task --json outputs/benchmarks/$$task.json || exit 1; done
+	$(VENV)/bin/python -m benchmarks.speculative --json outputs/benchmarks/speculative.json
 	$(VENV)/bin/python -m benchmarks.data_pipeline --json outputs/benchmarks/data_pipeline.json
 	$(VENV)/bin/python -m benchmarks.data_pipeline --threads 1 --json outputs/benchmarks/data_pipeline_1.json
 	$(VENV)/bin/python -m benchmarks.pipeline_memory --json outputs/benchmarks/pipeline_memory.json

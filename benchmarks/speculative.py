@@ -16,8 +16,9 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from benchmarks.generation import in_batches, read_recordings
+from benchmarks.generation import read_recordings
 from benchmarks.machine import describe, interleave, limit_threads, report
+from benchmarks.transcribers import in_batches
 
 SIDES = ("greedy", "speculative")
 
@@ -118,7 +119,8 @@ def show(row: dict[str, Any]) -> None:
 def main(arguments: list[str]) -> None:
     args = parse(arguments)
     limit_threads(args.threads)
-    recordings, audio_seconds = read_recordings(args.recordings)
+    recordings = read_recordings("prompts", args.recordings)
+    audio_seconds = sum(map(len, recordings)) / 16000
     results: dict[str, Any] = {
         "benchmark": "speculative decoding", "machine": describe(args.threads), "arguments": vars(args),
         "audio_seconds": audio_seconds, "batches": [],
