@@ -16,6 +16,8 @@ H       features of one head
 F       feed-forward width
 V       vocabulary
 L       layers
+K       beams or samples of a row
+Q       sequences of a batch: B rows of K each         B·K
 ======  =============================================  ======================
 
 Names of arrays carry the letters of their axes, in order: ``logits_BTV``.

@@ -1,50 +1,13 @@
-"""What every search takes and returns, and the choice of one."""
+"""One function for every search."""
 
-import dataclasses
-
-from flax_distil.core import Array, Float, InputError, Int
-from flax_distil.generation.greedy import greedy_search
+from flax_distil.core import Array, Float, Int
+from flax_distil.generation.beam import beam_search
+from flax_distil.generation.branches import BranchDecoder
+from flax_distil.generation.greedy import sample
+from flax_distil.generation.options import SearchOptions
 from flax_distil.generation.result import SearchResult
 from flax_distil.generation.rules import DecodingRules
 from flax_distil.model import Decoder
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class SearchOptions:
-    """How tokens are chosen; hashable, so a static argument of a jitted search.
-
-    Attributes:
-        num_beams: beams of rows at temperature 0; 1 is greedy search.
-        length_penalty: beams are ranked by their log-probability over their length; a number ranks them by
-            ``((5 + length) / 6) ** length_penalty`` instead.
-        patience: ``round(num_beams * patience)`` finished beams are waited for.
-        top_k: rows at a temperature draw from this many likeliest tokens; None from all.
-        top_p: … and from the fewest tokens whose probabilities add to this; None from all.
-
-    Raises:
-        InputError: if a value is out of range.
-
-    Source: arXiv 2212.04356, section 4.5, and openai/whisper's decoding; arXiv 1609.08144 (length
-    penalty), arXiv 2204.05424 (patience), arXiv 1904.09751 (top-p).
-    """
-
-    num_beams: int = 1
-    length_penalty: float | None = None
-    patience: float = 1.0
-    top_k: int | None = None
-    top_p: float | None = None
-
-    def __post_init__(self) -> None:
-        if self.num_beams < 1:
-            raise InputError(f"num_beams {self.num_beams} is below 1")
-        if not self.patience > 0:
-            raise InputError(f"patience {self.patience:g} is not above 0")
-        if self.length_penalty is not None and not 0 <= self.length_penalty <= 1:
-            raise InputError(f"length_penalty {self.length_penalty:g} is not between 0 and 1")
-        if self.top_k is not None and self.top_k < 1:
-            raise InputError(f"top_k {self.top_k} is below 1")
-        if self.top_p is not None and not 0 < self.top_p <= 1:
-            raise InputError(f"top_p {self.top_p:g} is not above 0 and at most 1")
 
 
 def search(
@@ -74,11 +37,23 @@ def search(
             ``max_target_positions``.
         limit_B: smaller limits of single rows, known only at run time; a row of limit 0 is idle.
         temperature_B: draw from the distribution at this temperature; rows at 0 take the likeliest token.
-            With None all do, and beams are searched if asked for.
+            With None all do, or beams are searched if asked for.
         seed_B: what a row's draws depend on, besides its own tokens; with ``temperature_B``.
+
+    Raises:
+        ValueError: if the padded prompts leave no position for a token.
     """
-    del temperature_B, seed_B, options  # TODO
-    return greedy_search(
-        decoder, states_BSD, prompt_BP, prompt_length_B,
-        rules=rules, max_new_tokens=max_new_tokens, limit_B=limit_B,
-    )  # fmt: skip
+    is_drawn = temperature_B is not None
+    branches = BranchDecoder(
+        decoder,
+        states_BSD,
+        prompt_BP,
+        prompt_length_B,
+        special=rules.special,
+        branches=options.best_of if is_drawn else options.num_beams,
+        max_new_tokens=max_new_tokens,
+        limit_B=limit_B,
+    )
+    if options.num_beams > 1 and not is_drawn:
+        return beam_search(branches, rules, options, max_new_tokens=max_new_tokens)
+    return sample(branches, rules, options, temperature_B=temperature_B, seed_B=seed_B)

@@ -40,11 +40,15 @@ class DecoderCache:
 
 
 def write_slots(
-    slots_BNCH: Float[Array, "B N C H"], new_BNTH: Float[Array, "B N T H"], offset_B: Int[Array, " B"]
+    slots_BNCH: Float[Array, "B N C H"],
+    new_BNTH: Float[Array, "B N T H"],
+    offset: Int[Array, " B"] | Int[Array, ""],
 ) -> Float[Array, "B N C H"]:
-    """Write T new entries of every row from that row's offset on (offset + T ≤ C)."""
+    """Write T new entries of every row from that row's offset on, or all from one (offset + T ≤ C)."""
+    inputs = slots_BNCH, new_BNTH.astype(slots_BNCH.dtype), offset
+    if offset.ndim == 0:
+        return jax.lax.dynamic_update_slice(*inputs[:2], (0, 0, offset, 0))
     on_tpu = _write_one if new_BNTH.shape[2] == 1 else _write_rows
-    inputs = slots_BNCH, new_BNTH.astype(slots_BNCH.dtype), offset_B
     return jax.lax.platform_dependent(*inputs, tpu=on_tpu, default=_write_rows)
 
 

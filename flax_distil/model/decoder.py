@@ -100,7 +100,7 @@ class DecoderLayer(nnx.Module):
         states_BSD: Float[Array, "B S D"],
         mask_B1TC: Bool[Array, "#B 1 T C"],
         *,
-        cached: tuple[KeyValue, Int[Array, " B"]] | None = None,
+        cached: tuple[KeyValue, Int[Array, " B"] | Int[Array, ""]] | None = None,
         key: Array | None = None,
     ) -> tuple[Float[Array, "B T D"], KeyValue]:
         """Run the layer on T tokens, after what a cache holds if one is given.
@@ -114,8 +114,8 @@ class DecoderLayer(nnx.Module):
         y_BTD = enter(self.self_attention_norm(x_BTD), self.axis)
         own = self.self_key_value(y_BTD)
         if cached is not None:
-            (past_keys, past_values), offset_B = cached
-            own = write_slots(past_keys, own[0], offset_B), write_slots(past_values, own[1], offset_B)
+            (past_keys, past_values), offset = cached
+            own = write_slots(past_keys, own[0], offset), write_slots(past_values, own[1], offset)
         mixed = dot_product_attention(
             self.self_attention.query(y_BTD),
             *own,
@@ -219,7 +219,7 @@ class Decoder(nnx.Module):
         layers: list[DecoderLayer],
         tokens_BT: Int[Array, "B T"],
         cache: DecoderCache,
-        offset_B: Int[Array, " B"],
+        offset: Int[Array, " B"] | Int[Array, ""],
     ) -> tuple[Float[Array, "B T D"], DecoderCache]:
         """Run T new tokens of every row, each row from its own offset on.
 
@@ -228,26 +228,67 @@ class Decoder(nnx.Module):
 
         Args:
             layers: of :meth:`unrolled`.
-            tokens_BT: new tokens; the first of row b stands at position ``offset_B[b]``.
+            tokens_BT: new tokens; the first of row b stands at position ``offset[b]``.
             cache: of :meth:`init_cache` or of an earlier call.
-            offset_B: how many tokens of each row the cache holds; offset + T ≤ slots. Tokens beyond the last
-                position stand at it: what a draft has too many, for the caller to drop.
+            offset: how many tokens of each row the cache holds, or of all rows; offset + T ≤ slots. Tokens
+                beyond the last position stand at it: what a draft has too many, for the caller to drop.
 
         Returns:
             Hidden states of the new tokens after the final norm, and the grown cache.
         """
-        length = tokens_BT.shape[1]
-        x_BTD = self._embed(tokens_BT, offset_B[:, None] + jnp.arange(length))
-        mask = visible_slots(offset_B, length, cache.slots)
+        length, offset_B = tokens_BT.shape[1], jnp.atleast_1d(offset)
+        position_BT = offset_B[:, None] + jnp.arange(length)
+        mask_B1TC = visible_slots(offset_B, length, cache.slots)
+        return self._onto(cache, offset, layers, self._embed(tokens_BT, position_BT), mask_B1TC)
+
+    def extend_branches(
+        self,
+        layers: list[DecoderLayer],
+        tokens_BK: Int[Array, "B K"],
+        cache: DecoderCache,
+        slot: Int[Array, ""],
+        *,
+        position_B: Int[Array, " B"],
+        visible_BKC: Bool[Array, "B K C"],
+    ) -> tuple[Float[Array, "B K D"], DecoderCache]:
+        """Run one new token of each of K sequences that share a row's prompt and states.
+
+        Beams and samples live in the cache of their row: each sequence is a path through its slots,
+        and sees the slots of that path only. So sequences that part copy nothing, and the states of a
+        row are read once for all of them.
+
+        Args:
+            layers: of :meth:`unrolled`.
+            tokens_BK: a token for each sequence.
+            cache: of :meth:`init_cache` or of an earlier call.
+            slot: where the first sequence's token is written in every row, the others' behind it.
+            position_B: of the new tokens, in each row.
+            visible_BKC: which slots each sequence sees, that of its new token included.
+
+        Returns:
+            Hidden states of the new tokens after the final norm, and the grown cache.
+        """
+        x_BKD = self._embed(tokens_BK, position_B[:, None])
+        return self._onto(cache, slot, layers, x_BKD, visible_BKC[:, None])
+
+    def _onto(
+        self,
+        cache: DecoderCache,
+        offset: Int[Array, " B"] | Int[Array, ""],
+        layers: list[DecoderLayer],
+        x_BTD: Float[Array, "B T D"],
+        mask_B1TC: Bool[Array, "#B 1 T C"],
+    ) -> tuple[Float[Array, "B T D"], DecoderCache]:
+        """Run embedded tokens through the layers, writing to the cache from an offset on."""
         grown = []
         for index, layer in enumerate(layers):
             past = cache.self_keys[index], cache.self_values[index]
-            x_BTD, own = layer(x_BTD, cache.states_BSD, mask, cached=(past, offset_B))
+            x_BTD, own = layer(x_BTD, cache.states_BSD, mask_B1TC, cached=(past, offset))
             grown.append(own)
         keys, values = tuple(k for k, _ in grown), tuple(v for _, v in grown)
         return self.norm(x_BTD), DecoderCache(keys, values, cache.states_BSD)
 
-    def _embed(self, tokens_BT: Int[Array, "B T"], position_BT: Int[Array, "#B T"]) -> Float[Array, "B T D"]:
+    def _embed(self, tokens_BT: Int[Array, "B T"], position_BT: Int[Array, "#B #T"]) -> Float[Array, "B T D"]:
         axis = self.options.layout.vocabulary_axis
         embedding_VD = self.token_embedding.embedding[...].astype(self.options.dtype)
         position_BT = jnp.minimum(position_BT, self.config.max_target_positions - 1)

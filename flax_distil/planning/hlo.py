@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from flax_distil.planning.hlo_text import Array, Computation, Instruction, Program, read_program, trip_count
+from flax_distil.planning.hlo_traffic import memory_traffic
 
 KERNEL_TARGET = "tpu_custom_call"
 """Custom call that runs a Pallas kernel."""
@@ -52,6 +53,7 @@ class ProgramCosts:
         flops: of matrix products and convolutions, two per multiply-add.
         cycles: the compiler's estimates, summed; kernels, collectives, asynchronous copies and
             what is counted in ``without_cycles`` are not in it.
+        traffic: bytes that operations read from and write to the chip's main memory.
         collectives: by kind, as ``all-reduce``; ``amount`` is in bytes.
         kernels: Pallas kernels by name; ``amount`` is in FLOPs.
         without_cycles: executions of operations for which the compiler gave no estimate.
@@ -61,6 +63,7 @@ class ProgramCosts:
 
     flops: float = 0.0
     cycles: float = 0.0
+    traffic: float = 0.0
     collectives: Mapping[str, Tally] = dataclasses.field(default_factory=dict)
     kernels: Mapping[str, Tally] = dataclasses.field(default_factory=dict)
     without_cycles: float = 0.0
@@ -72,6 +75,7 @@ class ProgramCosts:
         return ProgramCosts(
             flops=self.flops + times * other.flops,
             cycles=self.cycles + times * other.cycles,
+            traffic=self.traffic + times * other.traffic,
             collectives=_added(self.collectives, other.collectives, times),
             kernels=_added(self.kernels, other.kernels, times),
             without_cycles=self.without_cycles + times * other.without_cycles,
@@ -145,10 +149,10 @@ class _Counter:
         inner = called.get("calls") or (called.get("to_apply") if opcode == "call" else None)
         if inner is None:
             return total.plus(own)
-        # A fusion's cycles stand on the fusion itself.
+        # A fusion's cycles stand on the fusion itself, and what it makes inside never reaches memory.
         within_inner = self.of(inner)
         if opcode == "fusion":
-            within_inner = dataclasses.replace(within_inner, cycles=0.0, without_cycles=0.0)
+            within_inner = dataclasses.replace(within_inner, cycles=0.0, traffic=0.0, without_cycles=0.0)
         return total.plus(own).plus(within_inner)
 
     def _own(self, within: Computation, instruction: Instruction) -> ProgramCosts:
@@ -174,6 +178,7 @@ class _Counter:
         return ProgramCosts(
             flops=flops,
             cycles=float(cycles or 0),
+            traffic=float(memory_traffic(self._program, within, instruction)),
             collectives=collectives,
             kernels=kernels,
             without_cycles=float(opcode in _WORK and cycles is None),

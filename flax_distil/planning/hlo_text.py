@@ -8,7 +8,8 @@ import re
 _HEADER = re.compile(r"(?P<entry>ENTRY )?%?(?P<name>[\w.\-]+) \(.*\) -> .* \{$")
 _INSTRUCTION = re.compile(r"\s+(?P<root>ROOT )?%?(?P<name>[\w.\-]+) = (?P<rest>.*)$")
 _OPCODE = re.compile(r" ?(?P<opcode>[a-z][\w\-]*)\(")
-_SHAPE = re.compile(r"(?P<type>[a-z]+\d*\w*)\[(?P<sides>[\d,<=]*)\]")
+_SHAPE = re.compile(r"(?P<type>[a-z]+\d*\w*)\[(?P<sides>[\d,<=]*)\](?:\{(?P<layout>[^}]*)\})?")
+_TILE = re.compile(r"^([\d,]*):T\(([\d,]+)\)")
 _NAME = re.compile(r"%([\w.\-]+)")
 _CALLED = re.compile(r"(condition|body|calls|to_apply|true_computation|false_computation)=%?([\w.\-]+)")
 _BRANCHES = re.compile(r"branch_computations=\{([^}]*)\}")
@@ -19,10 +20,11 @@ _BITS = {"pred": 8, "token": 0, "bf16": 16, "c64": 64, "c128": 128}
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Array:
-    """Element type and sides of one array of a program."""
+    """Element type and sides of one array of a program, and how it lies in memory."""
 
     element_type: str
     sides: tuple[int, ...]
+    layout: str = dataclasses.field(default="", compare=False, repr=False)
 
     @property
     def elements(self) -> int:
@@ -32,9 +34,25 @@ class Array:
     @property
     def bytes(self) -> int:
         """Bytes without padding; an element type that is not known counts as four."""
+        return self._bytes_of(self.elements)
+
+    @property
+    def bytes_in_main_memory(self) -> int:
+        """Bytes it takes there, padded to whole tiles; 0 if it lies in a memory of the core's own."""
+        if "S(" in self.layout:
+            return 0
+        sides = list(self.sides)
+        if found := _TILE.match(self.layout):
+            order = [int(dimension) for dimension in found[1].split(",") if dimension]
+            tile = [int(side) for side in found[2].split(",")]
+            for dimension, side in zip(order, reversed(tile), strict=False):  # the minor dimension first
+                sides[dimension] = -(-sides[dimension] // side) * side
+        return self._bytes_of(math.prod(sides))
+
+    def _bytes_of(self, elements: int) -> int:
         digits = re.match(r"[a-z]+(\d+)", self.element_type)
         bits = _BITS.get(self.element_type, int(digits[1]) if digits else 32)
-        return self.elements * bits // 8
+        return elements * bits // 8
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -149,6 +167,7 @@ def read_shape(text: str) -> tuple[Array, ...]:
         Array(
             element_type=found["type"],
             sides=tuple(int(side.removeprefix("<=")) for side in found["sides"].split(",") if side),
+            layout=found["layout"] or "",
         )
         for found in _SHAPE.finditer(text)
     )

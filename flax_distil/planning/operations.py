@@ -129,21 +129,26 @@ class StepWork:
             parts["encoder"] += _encoder_layers(student, batch) - batch * student.max_source_positions * last
 
 
-def decode_step_flop(config: WhisperConfig, batch: int, slots: int) -> float:
-    """Count one step of a search: a token for every sample, with a cache of so many slots.
+def decode_step_flop(config: WhisperConfig, batch: int, slots: int, *, beams: int = 1) -> float:
+    """Count one step of a search: a token for every sample and beam, with a cache of so many slots.
 
-    Cross-attention goes to the encoder states themselves (see ``DecoderLayer.look_at_states``): queries are
-    projected back, and scores and mixing have the width of the model for every head.
+    The beams of a sample share its slots. Cross-attention goes to the encoder states themselves (see
+    ``DecoderLayer.look_at_states``): queries are projected back, and scores and mixing have the width of
+    the model for every head.
     """
     width, heads = config.d_model, config.decoder_attention_heads
     own = 2 * 4 * width * width + 2 * 2 * slots * width
     cross = 2 * 4 * width * width + 2 * 2 * heads * config.max_source_positions * width
     forward = 2 * 2 * width * config.decoder_ffn_dim
-    return batch * config.decoder_layers * (own + cross + forward) + vocabulary_flop(config, batch, 1)
+    layers = batch * beams * config.decoder_layers * (own + cross + forward)
+    return layers + vocabulary_flop(config, batch * beams, 1)
 
 
 def decode_step_bytes(config: WhisperConfig, batch: int, slots: int, bytes_per_element: int) -> float:
-    """Count what one step of a search must read: weights, caches, and per layer the encoder states once."""
+    """Count what one step of a search must read: weights, caches, and per layer the encoder states once.
+
+    Slots are those of a sample, whatever beams share them.
+    """
     width = config.d_model
     attention = 2 * 4 * width * width
     weights = config.decoder_layers * (attention + 2 * width * config.decoder_ffn_dim)

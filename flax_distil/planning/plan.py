@@ -53,6 +53,7 @@ class Plan:
         memory: None if the compiler found no room.
         largest: the largest batch.
         flops: FLOPs of one step on one chip, counted analytically, by part.
+        least_bytes: HBM traffic of a step on one chip that cannot be avoided.
         costs: read from the compiled program; None if it did not fit or could not be read.
         estimate: floors and estimate.
         notes: what the reader must know besides.
@@ -64,6 +65,7 @@ class Plan:
     memory: MemoryUse | None
     largest: LargestBatch
     flops: Mapping[str, float]
+    least_bytes: float
     costs: ProgramCosts | None
     estimate: StepEstimate
     notes: tuple[str, ...]
@@ -99,7 +101,7 @@ def make_plan(job: Job, topology: Topology, *, batch: int, search_seconds: float
         compile_batch=compiler.compile,
         may_compile=lambda: compiler.may_go_on(search_seconds),
     )
-    flops = job.flops(batch)
+    flops, least_bytes = job.flops(batch), job.least_bytes(batch)
     return Plan(
         job=job,
         topology=topology,
@@ -107,12 +109,13 @@ def make_plan(job: Job, topology: Topology, *, batch: int, search_seconds: float
         memory=memory,
         largest=largest,
         flops=flops,
+        least_bytes=least_bytes,
         costs=costs,
         estimate=estimate_step(
             topology.chip,
             costs,
             flops=sum(flops.values()),
-            least_bytes=job.least_bytes(batch),
+            least_bytes=least_bytes,
             chips=len(topology.devices),
         ),
         notes=tuple(compiler.notes),

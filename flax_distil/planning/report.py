@@ -63,6 +63,9 @@ def plan_as_json(plan: Plan, description: JobDescription) -> dict[str, Any]:
         "flops_per_step_per_chip": sum(plan.flops.values()),
         "flops_per_step_per_chip_by_part": dict(plan.flops),
         "compiled_flops_per_step_per_chip": None if costs is None else costs.flops,
+        "least_bytes_per_step_per_chip": plan.least_bytes,
+        "compiled_bytes_per_step_per_chip": None if costs is None else costs.traffic,
+        "compiled_bytes_over_least": None if costs is None else costs.traffic / plan.least_bytes,
         "collectives": _tallies(costs.collectives if costs else {}, "bytes"),
         "kernels": _tallies(costs.kernels if costs else {}, "stated_flops"),
         "flop_bound_seconds": estimate.flop_bound,
@@ -146,6 +149,11 @@ def _work(plan: Plan) -> Iterator[str]:
     share = plan.costs.flops / per_chip
     rest = ", the rest in kernels" if plan.costs.kernels else ""
     yield f"  {'found in the compiled program':36}{plan.costs.flops / 1e12:8.3f} ({share:.1%}{rest})"
+    if plan.job.what == "generate":
+        least, read = plan.least_bytes, plan.costs.traffic
+        yield "memory traffic per token and chip (MB)"
+        yield f"  {'weights and caches, read once':36}{least / plan.batch / 1e6:8.2f}"
+        yield f"  {'in the compiled program':36}{read / plan.batch / 1e6:8.2f} ({read / least:.2f} times)"
     for kind, tally in plan.costs.collectives.items():
         yield f"  {kind}: {tally.calls:.0f} per step, {tally.amount / 1e6:.1f} MB per chip"
     for name, tally in plan.costs.kernels.items():

@@ -1,5 +1,7 @@
 """Whether a window's transcript is to be trusted, silence, or tried again at a higher temperature."""
 
+import numpy as np
+
 from flax_distil.metrics import compression_ratio, token_compression_ratio
 from flax_distil.text import WhisperTokenizer
 from flax_distil.transcription.options import TranscriptionOptions
@@ -16,6 +18,16 @@ def is_silence(result: WindowResult, options: TranscriptionOptions) -> bool:
     return options.logprob_threshold is None or result.avg_logprob < options.logprob_threshold
 
 
+def may_fail(options: TranscriptionOptions) -> bool:
+    """Say whether a window can be tried again: there is a threshold, and another temperature."""
+    thresholds = (
+        options.logprob_threshold,
+        options.compression_ratio_threshold,
+        options.text_compression_ratio_threshold,
+    )
+    return len(options.temperature) > 1 and any(limit is not None for limit in thresholds)
+
+
 def failed(result: WindowResult, options: TranscriptionOptions, tokenizer: WhisperTokenizer) -> bool:
     """Say whether a transcript loops or is unlikely, and the window no silence.
 
@@ -26,8 +38,26 @@ def failed(result: WindowResult, options: TranscriptionOptions, tokenizer: Whisp
     if options.logprob_threshold is not None and result.avg_logprob < options.logprob_threshold:
         return True
     limit = options.compression_ratio_threshold
-    vocab_size = tokenizer.special.vocab_size
-    if limit is not None and token_compression_ratio(result.tokens, vocab_size=vocab_size) > limit:
+    if limit is not None and _token_compression_ratio(result, tokenizer) > limit:
         return True
     limit = options.text_compression_ratio_threshold
     return limit is not None and compression_ratio(tokenizer.decode(result.tokens).strip()) > limit
+
+
+def attempt_seed(options: TranscriptionOptions, *place: int) -> int:
+    """Return the seed of a window's draws.
+
+    Args:
+        options: ``seed``.
+        place: what the window can be told by wherever it lies in a batch: the number of the attempt,
+            and of the window in its recording.
+    """
+    return int(np.random.SeedSequence([options.seed, *place]).generate_state(1)[0] >> 1)
+
+
+def _token_compression_ratio(result: WindowResult, tokenizer: WhisperTokenizer) -> float:
+    """Measure the ids with end-of-text where it was reached, as transformers does."""
+    special = tokenizer.special
+    ended = len(result.token_logprobs) > len(result.tokens)
+    ids = (*result.tokens, special.eot) if ended else result.tokens
+    return token_compression_ratio(ids, vocab_size=special.vocab_size)

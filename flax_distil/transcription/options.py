@@ -70,6 +70,10 @@ class TranscriptionOptions:
         for value in self.temperature:
             if not 0 <= value < float("inf"):
                 raise InputError(f"temperature {value:g} is not a number of at least 0")
+        for name, neutral in (("best_of", 1), ("top_k", None), ("top_p", None)):
+            value = getattr(self.search, name)
+            if value != neutral and not any(self.temperature):
+                raise InputError(f"{name} {value:g} is given, but nothing is drawn at temperature 0")
         if not 0 <= self.seed < 2**31:
             raise InputError(f"seed {self.seed} is not between 0 and {2**31 - 1}")
         if self.no_speech_threshold is not None and not 0 <= self.no_speech_threshold <= 1:

@@ -1,13 +1,22 @@
 """Recordings of at most 30 s, in batches: one window each."""
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from flax_distil.core import Float
+from flax_distil.parallel import gather_objects
+from flax_distil.transcription.fallback import attempt_seed, failed, is_silence, may_fail
 from flax_distil.transcription.results import Transcript, window_transcript
-from flax_distil.transcription.window_decoder import DispatchedWindows, States, WindowDecoder, WindowRequest
+from flax_distil.transcription.window_decoder import (
+    DispatchedWindows,
+    States,
+    WindowDecoder,
+    WindowRequest,
+    WindowResult,
+)
 
 
 class DispatchedBatch(NamedTuple):
@@ -16,6 +25,8 @@ class DispatchedBatch(NamedTuple):
     windows: DispatchedWindows
     languages: list[str]
     probabilities: list[Mapping[str, float] | None]
+    states: States | None
+    """Of the batch, where a window may be tried again."""
 
 
 class ShortFormTranscriber:
@@ -30,7 +41,7 @@ class ShortFormTranscriber:
 
     def warm_up(self, batch_size: int) -> float:
         """Compile for batches of this size and return the seconds it took."""
-        return self.decoder.warm_up(batch_size)
+        return self.decoder.warm_up(batch_size, continued=False)
 
     def transcribe(
         self, samples_BW: Float[np.ndarray, "B W"], *, stop_at_once: bool = False
@@ -57,30 +68,69 @@ class ShortFormTranscriber:
             stop_at_once: emit one token, to compile and no more.
         """
         languages, probabilities = self._languages(states, rows)
-        prompts = self.decoder.prompts
-        limit = 1 if stop_at_once else None
+        prompts, options = self.decoder.prompts, self.decoder.options
         requests = [
-            WindowRequest(prompt=prompts.build(language, prompts.initial), limit=limit)
+            WindowRequest(
+                prompt=prompts.build(language, prompts.initial),
+                limit=1 if stop_at_once else None,
+                temperature=options.temperature[0],
+                seed=attempt_seed(options, 0),
+            )
             for language in languages
         ]
-        return DispatchedBatch(self.decoder.dispatch(states, requests), languages, probabilities)
+        windows = self.decoder.dispatch(states, requests)
+        again = states if may_fail(options) and not stop_at_once else None
+        return DispatchedBatch(windows, languages, probabilities, again)
 
     def collect(self, batch: DispatchedBatch) -> list[Transcript]:
-        """Wait for a dispatched batch and return its transcripts in order."""
-        found = self.decoder.collect(batch.windows)
+        """Wait for a dispatched batch and return its transcripts in order.
+
+        Windows that failed are tried again at the next temperature, all of the batch together; the last
+        attempt stands. What is silence has no text.
+        """
+        options = self.decoder.options
+        found = self._again(batch, [result for result in self.decoder.collect(batch.windows) if result])
         return [
             window_transcript(
-                result,
+                dataclasses.replace(result, tokens=(), token_logprobs=())
+                if is_silence(result, options)
+                else result,
                 self.decoder.tokenizer,
                 language=language,
                 language_probabilities=probabilities,
-                with_timestamps=self.decoder.options.return_timestamps,
+                with_timestamps=options.return_timestamps,
             )
             for result, language, probabilities in zip(
                 found, batch.languages, batch.probabilities, strict=True
             )
-            if result is not None
         ]
+
+    def _again(self, batch: DispatchedBatch, found: list[WindowResult]) -> list[WindowResult]:
+        """Return the results after as many attempts as each window needs."""
+        options, states = self.decoder.options, batch.states
+        if states is None:
+            return found
+        for attempt, temperature in enumerate(options.temperature[1:], start=1):
+            failures = [failed(result, options, self.decoder.tokenizer) for result in found]
+            # Processes that share the devices decode together; rows of a limit of 0 are idle.
+            if not any(gather_objects(any(failures))):
+                break
+            requests = [
+                dataclasses.replace(
+                    request,
+                    temperature=temperature,
+                    seed=attempt_seed(options, attempt),
+                    limit=request.limit if has_failed else 0,
+                )
+                for request, has_failed in zip(batch.windows.requests, failures, strict=True)
+                if request
+            ]
+            retried = self.decoder.collect(self.decoder.dispatch(states, requests))
+            found = [
+                new if new and has_failed else old
+                for old, new, has_failed in zip(found, retried, failures, strict=True)
+            ]
+        return found
 
     def _languages(self, states: States, rows: int) -> tuple[list[str], list[Any]]:
         special = self.decoder.tokenizer.special

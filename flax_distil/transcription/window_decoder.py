@@ -80,9 +80,9 @@ class Shape(NamedTuple):
 class WindowDecoder:
     """A Whisper checkpoint ready to decode batches of windows.
 
-    Programs are compiled once per batch size, and once for prompts with and once for prompts without
-    previous text. All decoders of the same shape share them, so evaluating new weights of the same
-    student compiles nothing.
+    Programs are compiled once per batch size, for prompts with and without previous text and for rows
+    with and without a temperature; only those that are used. All decoders of the same shape share them,
+    so evaluating new weights of the same student compiles nothing.
 
     Attributes:
         config: shape of the model.
@@ -119,8 +119,8 @@ class WindowDecoder:
 
         Raises:
             InputError: if the options do not fit the vocabulary (a language or a translation
-                asked of an English-only model, timestamps of one without them) or the limit of
-                tokens the model.
+                asked of an English-only model, timestamps of one without them, more beams than
+                tokens) or the limit of tokens the model.
         """
         self.runner = single_device() if runner is None else runner
         self.config, self.params = config, params
@@ -143,18 +143,40 @@ class WindowDecoder:
                 f"max_new_tokens {options.max_new_tokens} is too large: the model has room for {room} "
                 "tokens after the prompt"
             )
+        if options.search.num_beams >= config.vocab_size:
+            raise InputError(
+                f"num_beams {options.search.num_beams} is not below the vocabulary of {config.vocab_size}"
+            )
         self.max_new_tokens = options.max_new_tokens or max(1, min(room, settings.max_length - shortest))
 
-    def warm_up(self, batch_size: int) -> float:
-        """Compile for batches of this size and return the seconds it took."""
+    def warm_up(self, batch_size: int, *, continued: bool = True) -> float:
+        """Compile whatever the options can need for batches of this size; return the seconds it took.
+
+        Args:
+            batch_size: rows of this process.
+            continued: also what only later windows of long recordings need: prompts without the given
+                text, or with what was said before.
+        """
         start = time.perf_counter()
         states = self.encode_samples(np.zeros((batch_size, CHUNK_SAMPLES), np.float32))
-        language = self.options.language or "en"
         if self.tokenizer.special.is_multilingual and self.options.language is None:
             self.language_probabilities(states)
-        request = WindowRequest(prompt=self.prompts.build(language, self.prompts.initial), limit=1)
-        self.collect(self.dispatch(states, [request] * batch_size))
+        temperatures = self.options.temperature
+        for prompt in self._prompts_to_expect(continued):
+            for temperature in {min(temperatures), max(temperatures)}:
+                request = WindowRequest(prompt=prompt, limit=1, temperature=temperature)
+                self.collect(self.dispatch(states, [request] * batch_size))
         return time.perf_counter() - start
+
+    def _prompts_to_expect(self, continued: bool) -> list[tuple[int, ...]]:
+        """Return a prompt of every length that prompts are padded to."""
+        language = self.options.language or "en"
+        prompts = [self.prompts.build(language, self.prompts.initial)]
+        if continued:
+            prompts.append(self.prompts.build(language, with_prefix=False))
+            if self.options.condition_on_prev_tokens:
+                prompts.append(self.prompts.build(language, [0] * MAX_PREVIOUS_TOKENS))
+        return list({self._prompt_slots(len(prompt)): prompt for prompt in prompts}.values())
 
     def encode_samples(self, samples_BW: Float[np.ndarray, "B W"]) -> States:
         """Send this process's 16 kHz windows of 30 s to its devices and encode them; does not wait."""
@@ -201,9 +223,10 @@ class WindowDecoder:
                 request = batch.requests[row]
                 assert request is not None
                 length = int(found["length_B"][row])
+                ended = length < self._limit(request)
                 results[row] = WindowResult(
                     tokens=tuple(found["tokens_BT"][row, :length].tolist()),
-                    token_logprobs=tuple(found["logprobs_BT"][row, : length + 1].tolist()),
+                    token_logprobs=tuple(found["logprobs_BT"][row, : length + ended].tolist()),
                     avg_logprob=float(found["avg_logprob_B"][row]),
                     no_speech_prob=float(found["no_speech_prob_B"][row]),
                     temperature=request.temperature,
@@ -224,10 +247,12 @@ class WindowDecoder:
         given = [request or dataclasses.replace(anything, limit=0) for request in requests]
         lengths = [len(request.prompt) for request in given]
         slots = self._prompt_slots(max(lengths))
+        if max(lengths) > slots:
+            raise ValueError(f"a prompt has {max(lengths)} tokens, and {slots} are the most")
         prompt_BP = np.full((len(given), slots), self.tokenizer.special.eot, np.int32)
         for row, request in enumerate(given):
             prompt_BP[row, : lengths[row]] = request.prompt
-        limits = [self.max_new_tokens if request.limit is None else request.limit for request in given]
+        limits = [self._limit(request) for request in given]
         batch = {
             "prompt_BP": prompt_BP,
             "prompt_length_B": np.asarray(lengths, np.int32),
@@ -237,6 +262,12 @@ class WindowDecoder:
             batch["temperature_B"] = np.asarray([request.temperature for request in given], np.float32)
             batch["seed_B"] = np.asarray([request.seed for request in given], np.int32)
         return batch
+
+    def _limit(self, request: WindowRequest) -> int:
+        """Return how many tokens a window may have."""
+        room = self.config.max_target_positions - len(request.prompt)
+        wanted = self.max_new_tokens if request.limit is None else min(request.limit, self.max_new_tokens)
+        return min(wanted, room)
 
     def _prompt_slots(self, longest: int) -> int:
         """Return the length that prompts are padded to: one of three, so three programs at most."""

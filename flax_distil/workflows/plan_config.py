@@ -3,6 +3,7 @@
 import dataclasses
 
 from flax_distil.core import InputError
+from flax_distil.generation import SearchOptions
 from flax_distil.model import ComputeOptions
 from flax_distil.planning import check_topology
 from flax_distil.workflows.distil_config import DistilConfig
@@ -22,6 +23,7 @@ class PlanConfig(DistilConfig):
         topology: TPU slice, as it is sold: v4-8, v5e-8, v5p-8, v6e-8 and larger ones.
         what: train, or generate for one step of the student's decoding.
         label_length: Tokens per sample, prompt included, that the step is compiled for.
+        num_beams: Beams of the decoding, with generate.
         search_seconds: Time for the largest batch: no third compilation begins that would probably
             end later than this after the start; 0 compiles the given batch alone.
         json: File to write the plan to, as JSON.
@@ -32,6 +34,7 @@ class PlanConfig(DistilConfig):
     topology: str = "v4-8"
     what: str = "train"
     label_length: int = 128
+    num_beams: int = 1
     search_seconds: float = 240.0
     json: str | None = None
 
@@ -41,6 +44,12 @@ class PlanConfig(DistilConfig):
         if self.what not in ("train", "generate"):
             raise InputError(f"what {self.what!r} is unknown: expected train or generate")
         check_positive(self, "label_length")
+        _ = self.search_options
+
+    @property
+    def search_options(self) -> SearchOptions:
+        """How the student decodes."""
+        return SearchOptions(num_beams=self.num_beams)
 
     @property
     def teacher_options(self) -> ComputeOptions:

@@ -96,13 +96,16 @@ def _step_work(config: PlanConfig, layout: DistilLayout, batch: int) -> StepWork
 
 
 def generation_job(config: PlanConfig, runner: JitRunner, student: WhisperConfig) -> Job:
-    """Return one step of the student's greedy decoding."""
+    """Return one step of the student's decoding, greedy or with beams."""
     dtype, tokens = jnp.dtype(config.compute.dtype), config.label_length - _PROMPT_LENGTH
     weights = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, dtype), whisper_shapes(student))
     held = runner.describe(weights, runner.weight_specs(weights))
     shares = runner.mesh.shape["tensor"]  # devices that decode one row together
     rules = DecodingRules(special=_special_tokens(student.vocab_size))
-    search: Any = search_program(runner, student, config.compute, rules, max_new_tokens=tokens)
+    search: Any = search_program(
+        runner, student, config.compute, rules, config.search_options, max_new_tokens=tokens
+    )
+    slots = _PROMPT_LENGTH + config.num_beams * tokens
 
     def lower(batch: int) -> tuple[jax.stages.Lowered, Mapping[str, Any]]:
         rows, states = batch * runner.batch_shards, (student.max_source_positions, student.d_model)
@@ -125,10 +128,10 @@ def generation_job(config: PlanConfig, runner: JitRunner, student: WhisperConfig
     return Job(
         what="generate",
         lower=lower,
-        flops=lambda batch: {"decoding": decode_step_flop(student, batch, config.label_length) / shares},
-        least_bytes=lambda batch: (
-            decode_step_bytes(student, batch, config.label_length, dtype.itemsize) / shares
-        ),
+        flops=lambda batch: {
+            "decoding": decode_step_flop(student, batch, slots, beams=config.num_beams) / shares
+        },
+        least_bytes=lambda batch: decode_step_bytes(student, batch, slots, dtype.itemsize) / shares,
         costs=costs,
         resident={"encoder": held["encoder"]},
     )

@@ -27,6 +27,7 @@ class TranscriptionConfig(ParallelConfig):
         length_penalty: Rank beams by ((5 + length) / 6) to this power; by default by their length.
         patience: Wait for num_beams times as many finished beams.
         temperatures: Tried in turn while a window fails a threshold; by default 0, which draws nothing.
+        best_of: At a temperature, draw this often and keep the likeliest.
         top_k: At a temperature, draw from this many likeliest tokens.
         top_p: At a temperature, draw from the fewest tokens whose probabilities add to this.
         seed: What draws depend on.
@@ -50,6 +51,7 @@ class TranscriptionConfig(ParallelConfig):
     length_penalty: float | None = None
     patience: float = 1.0
     temperatures: list[float] | None = None
+    best_of: int = 1
     top_k: int | None = None
     top_p: float | None = None
     seed: int = 0
@@ -77,6 +79,7 @@ class TranscriptionConfig(ParallelConfig):
                 num_beams=self.num_beams,
                 length_penalty=self.length_penalty,
                 patience=self.patience,
+                best_of=self.best_of,
                 top_k=self.top_k,
                 top_p=self.top_p,
             ),

@@ -8,8 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from flax_distil.generation import DecodingRules, SearchResult, greedy
-from flax_distil.generation.greedy import greedy_search
+from flax_distil.generation import DecodingRules, SearchOptions, SearchResult, branches, greedy, search
 from flax_distil.model import DecoderCache, bind_decoder
 from tests.generation.reference import log_softmax, ruled
 from tests.model.programs import SCAN, compiled, decoding
@@ -37,9 +36,9 @@ def searching(config, rules, *, new=NEW):
     """Return a program of its own, traced anew."""
 
     def run(params, states, prompts, lengths, limit):
-        return greedy_search(
+        return search(
             bind_decoder(config, SCAN, params["decoder"]), states, prompts, lengths,
-            rules=rules, max_new_tokens=new, limit_B=limit,
+            rules=rules, options=SearchOptions(), max_new_tokens=new, limit_B=limit,
         )  # fmt: skip
 
     return compiled(run)
@@ -158,8 +157,8 @@ def test_a_cache_that_grows_gives_the_tokens_of_a_large_one(task, config, params
     monkeypatch.setattr(
         DecoderCache, "with_slots", lambda cache, slots: grown.append(slots) or with_slots(cache, slots)
     )
-    # The first cache has room for three tokens, or not even for the prompts: then it is made for one.
-    monkeypatch.setattr(greedy, "FIRST_SLOTS", 2 if task.rules.return_timestamps else SLOTS + 3)
+    # The first cache has room for three tokens behind the prompts, or half of FIRST_SLOTS, if that is more.
+    monkeypatch.setattr(branches, "FIRST_SLOTS", 2 if task.rules.return_timestamps else SLOTS + 3)
     search = searching(config, task.rules)
     for limit in (NEW, 1, 2, 3, 4):
         assert_naive(search(params, states, task.padded, task.lengths, limits(task, limit)), task, limit)

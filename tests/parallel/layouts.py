@@ -122,22 +122,26 @@ def evaluate(trained: Trained) -> list[float]:
     return [float(value) for value in trained.runner.fetch(sums)]
 
 
-def transcribe(runner: Runner, folder: Path, tones: np.ndarray) -> list[list[int]]:
-    """Return the tokens that a random model says to this process's tones."""
+def speaker(runner: Runner, folder: Path, **options: Any) -> ShortFormTranscriber:
+    """Return a random model that says something."""
     tokenizer = WhisperTokenizer.from_pretrained(folder)
     params = random_params(SPEAKING, 3)
-    transcriber = ShortFormTranscriber(
+    return ShortFormTranscriber(
         WindowDecoder(
             SPEAKING,
             runner.put(params, runner.weight_specs(whisper_shapes(SPEAKING))),
             tokenizer,
             GenerationSettings.from_folder(folder, tokenizer.special),
-            options=TranscriptionOptions(max_new_tokens=8),
+            options=TranscriptionOptions(max_new_tokens=8, **options),
             compute=ComputeOptions(),
             runner=runner,
         )
     )
-    return [transcript.tokens for transcript in transcriber.transcribe(tones)]
+
+
+def transcribe(runner: Runner, folder: Path, tones: np.ndarray) -> list[list[int]]:
+    """Return the tokens that a random model says to this process's tones."""
+    return [transcript.tokens for transcript in speaker(runner, folder).transcribe(tones)]
 
 
 def tones() -> np.ndarray:

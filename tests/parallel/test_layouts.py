@@ -1,40 +1,18 @@
 """However work is laid over eight devices, the numbers are those of one."""
 
-import json
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 from jax.sharding import PartitionSpec as P
 
 from flax_distil.parallel import batch_spec
+from tests.parallel.eight_devices import run_on_eight_devices
 from tests.parallel.layouts import COMPILED_MOST, LAYOUTS, ROWS, UPDATES
-
-DEVICES = 8
 
 
 @pytest.fixture(scope="module")
 def on_eight(tiny_en_dir):
     """What ``on_eight_devices.py`` found; this process has one device."""
-    done = subprocess.run(
-        [sys.executable, "-W", "error", Path(__file__).with_name("on_eight_devices.py"), tiny_en_dir],
-        env={
-            **os.environ,
-            "JAX_PLATFORMS": "cpu",
-            "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",  # compiling is the cost
-            "XLA_FLAGS": " ".join(
-                [f"--xla_force_host_platform_device_count={DEVICES}", "--xla_cpu_use_fusion_emitters=false"]
-            ),
-        },
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+    return run_on_eight_devices("on_eight_devices.py", tiny_en_dir)
 
 
 @pytest.mark.parametrize(

@@ -70,6 +70,10 @@ def test_memory_is_told_by_argument_and_adds_up(plan):
     assert plan.memory.total >= plan.memory.arguments + 64 * SIDE**2 * 4
 
 
+def test_every_product_reads_and_writes_its_matrices(plan):
+    assert plan.costs.traffic == pytest.approx(5 * plan.least_bytes, rel=0.1)
+
+
 def test_the_largest_batch_compiles_and_the_next_does_not(plan, job, topology):
     assert plan.largest.is_compiled
 

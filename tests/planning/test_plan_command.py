@@ -84,6 +84,10 @@ def test_decoding_is_planned_by_the_token_from_a_configuration_alone(tmp_path):
     unseen = 16 * 2 * 2 * 128 * 128
     assert figures["compiled_flops_per_step_per_chip"] == figures["flops_per_step_per_chip"] - unseen
     assert figures["tokens_per_second"] * figures["estimated_step_seconds"] == pytest.approx(16 * 4)
+    least, moved = (figures[f"{name}_bytes_per_step_per_chip"] for name in ("least", "compiled"))
+    assert moved / least == figures["compiled_bytes_over_least"]
+    assert 1 <= moved / least < 2
+    assert f"{moved / 16 / 1e6:.2f} ({moved / least:.2f} times)" in text
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,30 @@
+"""Scripts in a process that has eight devices."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+DEVICES = 8
+
+
+def run_on_eight_devices(script: str, folder: Path) -> Any:
+    """Return the JSON that a script beside this file prints; it is given a folder of a tokenizer."""
+    done = subprocess.run(
+        [sys.executable, "-W", "error", Path(__file__).with_name(script), folder],
+        env={
+            **os.environ,
+            "JAX_PLATFORMS": "cpu",
+            "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",  # compiling is the cost
+            "XLA_FLAGS": " ".join(
+                [f"--xla_force_host_platform_device_count={DEVICES}", "--xla_cpu_use_fusion_emitters=false"]
+            ),
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
