@@ -80,8 +80,7 @@ def speculative_search(
 ) -> SpeculativeResult:
     """Emit what the teacher alone would emit, in fewer of its passes.
 
-    Round by round the student drafts ``num_assistant_tokens`` tokens of every row, and the teacher reads them
-    at once::
+    Round by round the student drafts tokens of every row, and the teacher reads them at once::
 
         emitted            the  cat
         drafted                     sat  on   a    chair
@@ -101,7 +100,7 @@ def speculative_search(
         prompt_length_B: tokens of each prompt.
         rules: static; drafts obey them too.
         options: static; ``top_k`` and ``top_p`` of rows at a temperature.
-        num_assistant_tokens: static; tokens per draft.
+        num_assistant_tokens: static; most tokens of a draft, which ends earlier where the student is unsure.
         max_new_tokens: static.
         student_states_BSD: of the student's own encoder; by default it attends to the teacher's.
         limit_B: smaller limits of single rows; a row of limit 0 is idle.
@@ -185,7 +184,9 @@ def _emit(
     search: _Search,
 ) -> _Search:
     """Draft, check, and emit one token or more of every row."""
-    draft = drafter.draft(search.student, search.recent_B2, search.position_B, search.context, draws)
+    draft = drafter.draft(
+        search.student, search.recent_B2, search.position_B, search.context, search.done_B, draws
+    )
     rows, drafted = draft.tokens_BK.shape
     read_BJ = jnp.concatenate([search.recent_B2[:, 1:], draft.tokens_BK], axis=1)
     hidden_BJD, cache = teacher.extend(layers, read_BJ, search.teacher, search.position_B)
@@ -208,7 +209,7 @@ def _emit(
     token_B = _pick(found_BJ, last_B)
     context = before_last.followed_by(token_B, rules.special.timestamp_begin)
     moved_B = emitted_B > 0
-    useful_B = jnp.minimum(_through(draft.tokens_BK == end), room_B)
+    useful_B = jnp.minimum((draft.tokens_BK >= 0).sum(axis=1), room_B)
     counts_B3 = jnp.stack([jnp.ones(rows, jnp.int32), useful_B, jnp.minimum(accepted_B, emitted_B)], axis=1)
     write = jax.vmap(lambda row, new, start: jax.lax.dynamic_update_slice(row, new, (start,)))
     return _Search(
@@ -243,10 +244,11 @@ def _drawn(
     count_BJ = jnp.stack([context.count for context in draft.contexts], axis=1)
 
     def of_drafts(log_BJV: Array) -> Array:
-        drafts_BK1 = draft.tokens_BK[:, :, None]
+        drafts_BK1 = jnp.maximum(draft.tokens_BK, 0)[:, :, None]
         return jnp.take_along_axis(log_BJV[:, : drafts_BK1.shape[1]], drafts_BK1, axis=2)[:, :, 0]
 
     chance_BK = of_drafts(log_p_BJV) - of_drafts(draft.log_q_BKV)
+    chance_BK = jnp.where(draft.tokens_BK >= 0, chance_BK, -jnp.inf)
     coin_BK = jax.vmap(lambda count_B: draws.log_uniform(count_B, ACCEPT), in_axes=1, out_axes=1)(
         count_BJ[:, :-1]
     )

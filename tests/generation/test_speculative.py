@@ -59,16 +59,24 @@ def with_student(config, student_config, rules, *, new=NEW, drafted=DRAFTED, opt
 
 @pytest.fixture(scope="module")
 def student_config(config) -> WhisperConfig:
-    return dataclasses.replace(config, decoder_layers=1)
+    return dataclasses.replace(config, decoder_layers=3)
+
+
+def student_of(params: Params, scale: float) -> Params:
+    """Return the teacher with one more layer, which adds this much of what it finds."""
+    layers = params["decoder"]["layers"]
+    added = jax.tree.map(lambda leaf: leaf[:1], layers)
+    out = (added["self_attention"]["out"], added["cross_attention"]["out"], added["fc2"])
+    for part in out:
+        part |= {name: scale * leaf for name, leaf in part.items()}
+    stacked = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), layers, added)
+    return {"decoder": {**params["decoder"], "layers": stacked}}
 
 
 @pytest.fixture(scope="module")
 def students(params) -> list[Params]:
-    """The teacher's first layer, which often agrees, and the same with noise, which seldom does."""
-    first = {**params["decoder"], "layers": jax.tree.map(lambda leaf: leaf[:1], params["decoder"]["layers"])}
-    noise = np.random.default_rng(5)
-    noisy = jax.tree.map(lambda leaf: leaf + jnp.asarray(noise.normal(size=leaf.shape), jnp.float32), first)
-    return [{"decoder": first}, {"decoder": noisy}]
+    """One that says what the teacher says, one that often does, and one that seldom does."""
+    return [student_of(params, scale) for scale in (0.0, 0.05, 1.0)]
 
 
 def make_task(config, student_config, special, *, timestamps) -> Task:
@@ -125,25 +133,19 @@ def test_rows_say_what_the_teacher_alone_says(task, params, students, states, li
         assert_same(task.drafted(params, student, states, task.padded, task.lengths, limit), wanted)
 
 
-def test_a_teacher_that_drafts_for_itself_is_always_right(timestamp_task, config, params, states):
-    rules = dataclasses.replace(timestamp_task.rules, begin_suppress_tokens=())
-    drafted = with_student(config, config, rules)
+def test_a_student_that_equals_the_teacher_is_always_right(task, params, students, states):
     limit = jnp.full(8, NEW, jnp.int32)
-    result = drafted(params, params, states, timestamp_task.padded, timestamp_task.lengths, limit)
-    assert_same(
-        result,
-        of_teacher(config, rules)(params, states, timestamp_task.padded, timestamp_task.lengths, limit),
-    )
+    result = task.drafted(params, students[0], states, task.padded, task.lengths, limit)
     assert result.accepted_B.tolist() == result.drafted_B.tolist()
-    emitted = np.asarray(result.emitted_B)
-    assert result.rounds_B.tolist() == (-(-emitted // (DRAFTED + 1))).tolist()
-    ends = np.asarray(result.length_B) < emitted
-    assert ends.any()
-    assert (emitted[~ends] == NEW).all()
+    emitted, rounds = np.asarray(result.emitted_B), np.asarray(result.rounds_B)
+    assert (rounds >= -(-emitted // (DRAFTED + 1))).all()
+    assert rounds.sum() < emitted.sum()
+    assert (result.length_B < emitted).any()
 
 
 def test_what_was_drafted_and_accepted_is_counted(task, params, students, states):
     limit = jnp.array([NEW, NEW, 1, 0, NEW, 5, NEW, NEW], jnp.int32)
+    rates = []
     for student in students:
         result = task.drafted(params, student, states, task.padded, task.lengths, limit)
         rounds, drafted, accepted, emitted = (
@@ -152,20 +154,22 @@ def test_what_was_drafted_and_accepted_is_counted(task, params, students, states
         assert rounds[3] == drafted[3] == accepted[3] == emitted[3] == 0
         assert (rounds[2], drafted[2], emitted[2]) == (1, 1, 1)
         assert (accepted <= drafted).all()
+        assert (rounds <= drafted).all()
         assert (drafted <= DRAFTED * rounds).all()
         # Every round emits what it accepts and one more, but the last one where a draft ends the row.
         assert ((emitted == accepted + rounds) | (emitted == accepted + rounds - 1)).all()
-        assert 0 < accepted.sum() < drafted.sum()
+        rates.append(accepted.sum() / drafted.sum())
+    assert 1 == rates[0] > rates[1] > rates[2]
 
 
 def test_drafts_of_few_tokens_change_nothing_but_their_acceptance(
     text_task, config, student_config, params, students, states, monkeypatch
 ):
     limit = jnp.full(8, NEW, jnp.int32)
-    whole = text_task.drafted(params, students[0], states, text_task.padded, text_task.lengths, limit)
+    whole = text_task.drafted(params, students[1], states, text_task.padded, text_task.lengths, limit)
     monkeypatch.setattr(drafting, "DRAFT_TEXT_TOKENS", 3)
     few = with_student(config, student_config, text_task.rules)(
-        params, students[0], states, text_task.padded, text_task.lengths, limit
+        params, students[1], states, text_task.padded, text_task.lengths, limit
     )
     assert_same(few, whole)
     assert few.accepted_B.sum() <= whole.accepted_B.sum()
@@ -197,7 +201,7 @@ def test_caches_grow_when_no_draft_fits(
     )
     drafted = with_student(config, student_config, timestamp_task.rules)
     assert_same(
-        drafted(params, students[0], states, timestamp_task.padded, timestamp_task.lengths, limit), wanted
+        drafted(params, students[1], states, timestamp_task.padded, timestamp_task.lengths, limit), wanted
     )
     assert grown == [SLOTS + NEW + DRAFTED] * 2
 
@@ -226,7 +230,7 @@ def test_draws_at_a_temperature_have_the_teachers_distribution(
     found = []
     for index in range(rounds):
         seeds = jnp.arange(rows, dtype=jnp.int32) + index * rows
-        result = drafted(params, students[0], same, prompt, length, limit, jnp.full(rows, temperature), seeds)
+        result = drafted(params, students[1], same, prompt, length, limit, jnp.full(rows, temperature), seeds)
         found.append(np.asarray(result.tokens_BT))
     found = np.concatenate(found)
     assert 0 < int(result.accepted_B.sum()) < int(result.drafted_B.sum())  # both ways of emitting are tried
@@ -263,7 +267,7 @@ def test_rows_at_temperature_zero_take_the_likeliest_beside_rows_that_draw(
     wanted = timestamp_task.alone(params, states, timestamp_task.padded, timestamp_task.lengths, limit)
     temperature = jnp.array([0, 1, 0, 0.5, 0, 2, 0, 1], jnp.float32)
     seed = jnp.arange(8, dtype=jnp.int32)
-    arguments = params, students[0], states, timestamp_task.padded, timestamp_task.lengths
+    arguments = params, students[1], states, timestamp_task.padded, timestamp_task.lengths
     result = timestamp_task.drafted(*arguments, limit, temperature, seed)
     for row in (0, 2, 4, 6):
         assert result.tokens_BT[row].tolist() == wanted.tokens_BT[row].tolist()
@@ -271,7 +275,7 @@ def test_rows_at_temperature_zero_take_the_likeliest_beside_rows_that_draw(
     order = jnp.array([5, 4, 3, 2, 1, 0, 7, 6])
     turned = timestamp_task.drafted(
         params,
-        students[0],
+        students[1],
         *(
             x[order]
             for x in (states, timestamp_task.padded, timestamp_task.lengths, limit, temperature, seed)
@@ -287,4 +291,4 @@ def test_rows_at_temperature_zero_take_the_likeliest_beside_rows_that_draw(
 def test_prompts_must_leave_a_position(text_task, config, params, students, states):
     prompts = jnp.zeros((8, config.max_target_positions), jnp.int32)
     with pytest.raises(ValueError, match="19 prompt tokens leave none of the model's 19 positions"):
-        text_task.drafted(params, students[0], states, prompts, text_task.lengths, None)
+        text_task.drafted(params, students[1], states, prompts, text_task.lengths, None)
