@@ -27,7 +27,6 @@ DRAFT, ACCEPT, CORRECT = range(3)
 """What a random number is for."""
 
 
-@jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Draft:
     """What a student proposes.

@@ -87,10 +87,15 @@ def make_task(config, student_config, special, *, timestamps) -> Task:
         [*previous[row % 4], special.sot, language[row % 3], special.transcribe, *end] for row in range(7)
     ]
     prompts.append([special.sot])
+    # Without their grammar timestamps are never drafted: here the teacher does not say any either.
+    suppressed = (special.sot, *language, special.no_speech)
     rules = DecodingRules(
-        special=special, suppress_tokens=(special.sot, *language, special.no_speech),
-        begin_suppress_tokens=(special.eot,), return_timestamps=timestamps, max_initial_timestamp_index=9,
-    )  # fmt: skip
+        special=special,
+        suppress_tokens=suppressed if timestamps else tuple(range(special.eot + 1, special.vocab_size)),
+        begin_suppress_tokens=(special.eot,),
+        return_timestamps=timestamps,
+        max_initial_timestamp_index=9,
+    )
     return Task(
         rules=rules,
         padded=jnp.array([row + [special.eot] * (SLOTS - len(row)) for row in prompts], jnp.int32),
