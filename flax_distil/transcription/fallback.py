@@ -52,7 +52,7 @@ def attempt_seed(options: TranscriptionOptions, *place: int) -> int:
         place: what the window can be told by wherever it lies in a batch: the number of the attempt,
             and of the window in its recording.
     """
-    return int(np.random.SeedSequence([options.seed, *place]).generate_state(1)[0] >> 1)
+    return int(np.random.SeedSequence(options.seed, spawn_key=place).generate_state(1)[0] >> 1)
 
 
 def _token_compression_ratio(result: WindowResult, tokenizer: WhisperTokenizer) -> float:

@@ -2,10 +2,13 @@
 
 import dataclasses
 import types
+import warnings
+import zlib
 
 import numpy as np
 import pytest
-import whisper.transcribe
+import torch
+import whisper
 from whisper.decoding import DecodingResult
 
 from flax_distil.generation import SearchOptions
@@ -43,10 +46,10 @@ LOOP = " and so on" * 40
 
 @pytest.mark.parametrize("text", [" A short one.", LOOP])
 @pytest.mark.parametrize("avg_logprob", [-0.5, -1.0, -1.5])
-@pytest.mark.parametrize("no_speech_prob", [0.1, 0.6, 0.9])
+@pytest.mark.parametrize("no_speech_prob", [0.6, 0.9])
 @pytest.mark.parametrize("left_out", [None, "logprob", "no_speech", "compression_ratio"])
 def test_what_fails_and_what_is_silent_is_what_openai_says(
-    tokenizer, text, avg_logprob, no_speech_prob, left_out, monkeypatch
+    tokenizer, text, avg_logprob, no_speech_prob, left_out
 ):
     """OpenAI's own loop over temperatures runs, on a model that says what it is told to."""
     said = result(tokenizer, text, avg_logprob=avg_logprob, no_speech_prob=no_speech_prob)
@@ -63,11 +66,13 @@ def test_what_fails_and_what_is_silent_is_what_openai_says(
             compression_ratio=compression_ratio(text.strip()),
         )  # fmt: skip
 
+    with warnings.catch_warnings(action="ignore", category=ResourceWarning):  # it leaves a file open
+        whisper.tokenizer.get_tokenizer(False, num_languages=99)
     dims = types.SimpleNamespace(n_mels=80, n_audio_ctx=1500, n_text_ctx=448)
     model = types.SimpleNamespace(
-        device=whisper.torch.device("cpu"), dims=dims, is_multilingual=False, num_languages=0, decode=decode
+        device=torch.device("cpu"), dims=dims, is_multilingual=False, num_languages=99, decode=decode
     )
-    transcript = whisper.transcribe.transcribe(
+    transcript = whisper.transcribe(
         model, np.zeros(16_000, np.float32), temperature=(0.0, 0.5), fp16=False, language="en", **theirs
     )
     options = dataclasses.replace(
@@ -85,7 +90,7 @@ def test_ratios_of_ids_count_the_end_where_it_was_reached(tokenizer):
     """As transformers does; at a threshold between the two it makes the difference."""
     cut, whole = (result(tokenizer, LOOP, ended=ended) for ended in (False, True))
     bytes_of = [np.asarray(ids, np.uint16).tobytes() for ids in (cut.tokens, (*cut.tokens, 50256))]
-    low, high = sorted(len(data) / len(whisper.utils.zlib.compress(data)) for data in bytes_of)
+    low, high = sorted(len(data) / len(zlib.compress(data)) for data in bytes_of)
     assert low < high
     verdicts = [
         failed(one, TranscriptionOptions(compression_ratio_threshold=(low + high) / 2), tokenizer)
