@@ -189,6 +189,7 @@ class Drafter:
         if draws is None:
             token_B = scores_BV.argmax(axis=1).astype(jnp.int32)
         else:
+            assert log_q_BKV is not None
             log_q_BV = draws.log_probabilities(scores_BV)
             token_B = draws.tokens(log_q_BV, context.count, DRAFT)
             log_q_BKV = log_q_BKV.at[:, place].set(jnp.where(goes_on_B[:, None], log_q_BV, -jnp.inf))

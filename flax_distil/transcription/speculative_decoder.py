@@ -24,7 +24,7 @@ from flax_distil.transcription.window_decoder import (
 )
 
 NUM_ASSISTANT_TOKENS = 5
-"""Tokens of a draft."""
+"""Most tokens of a draft."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -74,7 +74,7 @@ class SpeculativeDecoder(WindowDecoder):
     """A Whisper checkpoint that decodes faster what it would decode alone.
 
     At temperature 0 the tokens are those of greedy search, at others they have the same distribution. But
-    where two tokens are equally likely to within rounding, that decides: least seldom in bfloat16.
+    where two tokens are equally likely to within rounding, that decides, most often in bfloat16.
 
     Attributes:
         assistant: the student.

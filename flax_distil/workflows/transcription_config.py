@@ -18,7 +18,7 @@ class TranscriptionConfig(ParallelConfig):
         model_name_or_path: Whisper checkpoint: a Hugging Face or CTranslate2 folder, or a Hub id.
         assistant_model_name_or_path: Student that drafts tokens, which the model checks several at a time:
             the same transcripts sooner. Its encoder does not run where it is the model's.
-        num_assistant_tokens: Tokens of a draft.
+        num_assistant_tokens: Most tokens of a draft, which ends earlier where the student is unsure.
         language: Language of the speech, name or code; by default multilingual models detect it.
         task: transcribe, or translate into English.
         return_timestamps: Add timestamps of segments.
