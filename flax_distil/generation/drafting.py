@@ -9,7 +9,9 @@ import jax
 import jax.numpy as jnp
 
 from flax_distil.core import Array, Bool, Float, Int
+from flax_distil.generation.options import SearchOptions
 from flax_distil.generation.rules import DecodingRules, EmittedContext, apply_rules
+from flax_distil.generation.sampling import warp_scores
 from flax_distil.model import Decoder, DecoderCache
 
 DRAFT_TEXT_TOKENS = 16384
@@ -71,18 +73,20 @@ class Draws:
     Attributes:
         temperature_B: 0 for the likeliest token.
         seed_B: a draw depends on this, the place of the token in its row, and what it is for.
+        options: ``top_k`` and ``top_p``.
     """
 
     temperature_B: Float[Array, " B"]
     seed_B: Int[Array, " B"]
+    options: SearchOptions
 
     def log_probabilities(self, scores_BV: Float[Array, "B V"]) -> Float[Array, "B V"]:
         """Return the natural logarithm of the probabilities that are drawn from."""
-        is_drawn_B1 = self.temperature_B[:, None] > 0
+        is_drawn_B = self.temperature_B > 0
         likeliest_BV = jnp.arange(scores_BV.shape[1]) == scores_BV.argmax(axis=1)[:, None]
         certain_BV = jnp.where(likeliest_BV, 0.0, -jnp.inf)
-        tempered_BV = scores_BV / jnp.where(is_drawn_B1, self.temperature_B[:, None], 1.0)
-        return jnp.where(is_drawn_B1, jax.nn.log_softmax(tempered_BV), certain_BV)
+        warped_BV = warp_scores(scores_BV, jnp.where(is_drawn_B, self.temperature_B, 1.0), self.options)
+        return jnp.where(is_drawn_B[:, None], jax.nn.log_softmax(warped_BV), certain_BV)
 
     def tokens(
         self, log_probability_BV: Float[Array, "B V"], count_B: Int[Array, " B"], use: int

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from flax_distil.core import Array, Bool, Float, Int
 from flax_distil.generation.branches import FIRST_SLOTS
 from flax_distil.generation.drafting import ACCEPT, CORRECT, Draft, Drafter, Draws
+from flax_distil.generation.options import SearchOptions
 from flax_distil.generation.result import SearchResult
 from flax_distil.generation.rules import DecodingRules, EmittedContext, apply_rules
 from flax_distil.model import Decoder, DecoderCache
@@ -69,6 +70,7 @@ def speculative_search(
     prompt_length_B: Int[Array, " B"],
     *,
     rules: DecodingRules,
+    options: SearchOptions,
     num_assistant_tokens: int,
     max_new_tokens: int,
     student_states_BSD: Float[Array, "B S E"] | None = None,
@@ -97,6 +99,7 @@ def speculative_search(
         prompt_BP: as ``search`` takes them, as the following are.
         prompt_length_B: tokens of each prompt.
         rules: static; drafts obey them too.
+        options: static; ``top_k`` and ``top_p`` of rows at a temperature.
         num_assistant_tokens: static; most tokens of a draft, which ends earlier where the student is unsure.
         max_new_tokens: static.
         student_states_BSD: of the student's own encoder; by default it attends to the teacher's.
@@ -140,7 +143,7 @@ def speculative_search(
     )
     draws = None
     if temperature_B is not None:
-        draws = Draws(temperature_B, jnp.zeros(rows, jnp.int32) if seed_B is None else seed_B)
+        draws = Draws(temperature_B, jnp.zeros(rows, jnp.int32) if seed_B is None else seed_B, options)
     emit = functools.partial(_emit, teacher, layers, drafter, rules, limit_B, draws)
 
     def search_up_to(slots: int, search: _Search) -> _Search:

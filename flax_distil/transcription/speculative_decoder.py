@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from flax_distil.core import Array, Float, InputError, Params
-from flax_distil.generation import DecodingRules, SpeculativeResult, speculative_search
+from flax_distil.generation import DecodingRules, SearchOptions, SpeculativeResult, speculative_search
 from flax_distil.model import ComputeOptions, WhisperConfig, bind_decoder, whisper_shapes
 from flax_distil.parallel import BATCH, ROWS, Runner
 from flax_distil.text import GenerationSettings, WhisperTokenizer
@@ -176,6 +176,7 @@ class SpeculativeDecoder(WindowDecoder):
             self.shape,
             self._assistant_shape,
             self.rules,
+            self.options.search,
             self._num_assistant_tokens,
             self.max_new_tokens,
         )
@@ -187,11 +188,11 @@ def _check(
 ) -> None:
     """Raise ``InputError`` unless the assistant can draft for the model."""
     other = assistant.config
-    if options.search.num_beams > 1:
-        raise InputError(
-            f"an assistant drafts for greedy search and sampling, not for {options.search.num_beams} beams: "
-            "leave out num_beams or the assistant"
-        )
+    for name in ("num_beams", "best_of"):
+        if (value := getattr(options.search, name)) > 1:
+            raise InputError(
+                f"an assistant drafts one sequence per row, not {name} {value}: leave out either of them"
+            )
     if other.vocab_size != config.vocab_size or assistant.tokenizer.special != tokenizer.special:
         raise InputError(
             f"the assistant's vocabulary of {other.vocab_size} tokens is not the model's of "
@@ -210,6 +211,7 @@ def _program(
     shape: Shape,
     assistant: Shape,
     rules: DecodingRules,
+    options: SearchOptions,
     num_assistant_tokens: int,
     max_new_tokens: int,
 ) -> Callable[..., SpeculativeResult]:
@@ -218,7 +220,9 @@ def _program(
     def specs(shape: Shape) -> Any:
         return runner.weight_specs(whisper_shapes(shape.config))["decoder"]
 
-    function = functools.partial(_speculate, shape, assistant, rules, num_assistant_tokens, max_new_tokens)
+    function = functools.partial(
+        _speculate, shape, assistant, rules, options, num_assistant_tokens, max_new_tokens
+    )
     arguments = specs(shape), specs(assistant), BATCH
     return runner.program(runner.per_device(function, arguments=arguments, results=ROWS))
 
@@ -227,6 +231,7 @@ def _speculate(
     shape: Shape,
     assistant: Shape,
     rules: DecodingRules,
+    options: SearchOptions,
     num_assistant_tokens: int,
     max_new_tokens: int,
     teacher: Params,
@@ -240,6 +245,7 @@ def _speculate(
         batch["prompt_BP"],
         batch["prompt_length_B"],
         rules=rules,
+        options=options,
         num_assistant_tokens=num_assistant_tokens,
         max_new_tokens=max_new_tokens,
         student_states_BSD=batch.get("assistant_states_BSD"),

@@ -18,6 +18,7 @@ from tests.model.programs import SCAN, compiled, decoding
 NEW = 12
 SLOTS = 7  # of the prompts
 DRAFTED = 3
+GREEDY = SearchOptions()
 CLOSE = {"rtol": 1e-4, "atol": 1e-4}  # float32, products of other shapes
 
 
@@ -36,21 +37,21 @@ def of_teacher(config, rules, *, new=NEW):
     def run(params, states, prompts, lengths, limit):
         return search(
             bind_decoder(config, SCAN, params["decoder"]), states, prompts, lengths,
-            rules=rules, options=SearchOptions(), max_new_tokens=new, limit_B=limit,
+            rules=rules, options=GREEDY, max_new_tokens=new, limit_B=limit,
         )  # fmt: skip
 
     return compiled(run)
 
 
-def with_student(config, student_config, rules, *, new=NEW, drafted=DRAFTED):
+def with_student(config, student_config, rules, *, new=NEW, drafted=DRAFTED, options=GREEDY):
     """Return a program of its own, traced anew."""
 
     def run(params, student, states, prompts, lengths, limit, temperature=None, seed=None):
         return speculative_search(
             bind_decoder(config, SCAN, params["decoder"]),
             bind_decoder(student_config, SCAN, student["decoder"]),
-            states, prompts, lengths, rules=rules, num_assistant_tokens=drafted, max_new_tokens=new,
-            limit_B=limit, temperature_B=temperature, seed_B=seed,
+            states, prompts, lengths, rules=rules, options=options, num_assistant_tokens=drafted,
+            max_new_tokens=new, limit_B=limit, temperature_B=temperature, seed_B=seed,
         )  # fmt: skip
 
     return compiled(run)
@@ -211,8 +212,9 @@ def test_caches_grow_when_no_draft_fits(
     assert grown == [SLOTS + NEW + DRAFTED] * 2
 
 
+@pytest.mark.parametrize("options", [GREEDY, SearchOptions(top_k=12, top_p=0.8)])
 def test_draws_at_a_temperature_have_the_teachers_distribution(
-    config, student_config, params, students, states, special
+    config, student_config, params, students, states, special, options
 ):
     """The first two tokens of many equal rows, against their exact probabilities."""
     rows, temperature, rounds = 256, 1.3, 16
@@ -222,14 +224,14 @@ def test_draws_at_a_temperature_have_the_teachers_distribution(
     prompt = jnp.tile(jnp.array([[special.sot, special.no_timestamps]], jnp.int32), (rows, 1))
     length, limit = jnp.full(rows, 2, jnp.int32), jnp.full(rows, 2, jnp.int32)
     same = jnp.tile(states[:1], (rows, 1, 1))
-    drafted = with_student(config, student_config, rules, new=2, drafted=2)
+    drafted = with_student(config, student_config, rules, new=2, drafted=2, options=options)
     say = decoding(config)
 
     def exact(said):
         tokens = jnp.concatenate([prompt[:1], jnp.array([said], jnp.int32).reshape(1, -1)], axis=1)
         tokens = jnp.pad(tokens, [(0, 0), (0, 4 - tokens.shape[1])])
         logits = np.asarray(say(params, tokens, states[:1]))[0, 1 + len(said)]
-        return np.exp(log_softmax(ruled(rules, logits, said) / temperature))
+        return probabilities(ruled(rules, logits, said) / temperature, options)
 
     found = []
     for index in range(rounds):
@@ -244,6 +246,16 @@ def test_draws_at_a_temperature_have_the_teachers_distribution(
     after = found[found[:, 0] == likeliest, 1]
     second = exact([likeliest])
     assert_frequencies(np.bincount(after, minlength=special.vocab_size) / len(after), second, len(after))
+
+
+def probabilities(scores, options):
+    """Return what is drawn from: of the likeliest tokens those whose probabilities add to ``top_p``."""
+    order = np.argsort(-scores, kind="stable")[: options.top_k]
+    kept = np.exp(log_softmax(scores[order]))
+    kept = np.where(np.cumsum(kept) - kept < (options.top_p or 2), kept, 0)
+    found = np.zeros(len(scores))
+    found[order] = kept / kept.sum()
+    return found
 
 
 def assert_frequencies(found, probabilities, count):

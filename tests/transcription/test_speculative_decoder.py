@@ -158,7 +158,8 @@ def test_an_assistant_that_does_not_fit_is_refused(alone, assistant, tiny_en_dir
         with pytest.raises(InputError, match=message):
             decoder_with(alone, changed, **changes)
 
-    refused("drafts for greedy search and sampling, not for 5 beams", search=SearchOptions(num_beams=5))
+    refused("one sequence per row, not num_beams 5", search=SearchOptions(num_beams=5))
+    refused("one sequence per row, not best_of 2", search=SearchOptions(best_of=2), temperature=(0.5,))
     mels = dataclasses.replace(assistant.config, num_mel_bins=128)
     refused("takes 128 mel bins and the model's 80", dataclasses.replace(assistant, config=mels))
     with pytest.raises(InputError, match="num_assistant_tokens 0 is not between 1 and 447"):
