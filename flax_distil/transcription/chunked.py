@@ -11,7 +11,7 @@ from flax_distil.core import Float
 from flax_distil.text import strip_timestamps
 from flax_distil.transcription.chunk_cutting import Chunk, chunk_samples, cut_chunks
 from flax_distil.transcription.chunk_transcript import TranscribedChunk, chunked_transcript
-from flax_distil.transcription.fallback import failed, is_silence
+from flax_distil.transcription.fallback import attempt_seed, failed, is_silence
 from flax_distil.transcription.recordings import Name, RecordingTranscriber
 from flax_distil.transcription.results import AlignedWord, Transcript
 from flax_distil.transcription.window_decoder import (
@@ -199,9 +199,7 @@ class ChunkedTranscriber(RecordingTranscriber):
         return [words or () for words in self._aligner.align(batch.states, requests)[: len(results)]]
 
     def _seed(self, chunk: Chunk, attempt: int) -> int:
-        """Return what the draws of a chunk depend on; not on where it lies in a batch."""
-        place = [self.decoder.options.seed, chunk.start, attempt]
-        return int(np.random.SeedSequence(place).generate_state(1)[0] >> 1)
+        return attempt_seed(self.decoder.options, chunk.start, attempt)
 
 
 @dataclasses.dataclass(eq=False)

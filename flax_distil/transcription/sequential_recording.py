@@ -14,7 +14,7 @@ import numpy as np
 
 from flax_distil.audio import CHUNK_FRAMES, LongMel
 from flax_distil.text import WhisperTokenizer
-from flax_distil.transcription.fallback import failed, is_silence
+from flax_distil.transcription.fallback import attempt_seed, failed, is_silence
 from flax_distil.transcription.options import TranscriptionOptions
 from flax_distil.transcription.prompts import Prompts
 from flax_distil.transcription.results import AlignedWord, TranscribedSegment, Transcript
@@ -119,14 +119,13 @@ class SequentialRecording:
     def request(self) -> WindowRequest:
         """Return how the present window is decoded; depends on nothing but this recording and the options."""
         assert self.language is not None
-        seeds = np.random.SeedSequence([self._options.seed, self._seek, self.attempt])
         return WindowRequest(
             prompt=self._prompts.build(
                 self.language, self._previous, with_prefix=self._seek == self._first_heard
             ),
             limit=self._limit,
             temperature=self._options.temperature[self.attempt],
-            seed=int(seeds.generate_state(1)[0] >> 1),
+            seed=attempt_seed(self._options, self._seek, self.attempt),
         )
 
     def receive(self, result: WindowResult) -> DecodedWindow | None:
