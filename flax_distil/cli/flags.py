@@ -29,7 +29,7 @@ SECTIONS = (
     ("Devices", r"parallelism|mesh|shard_voc|sharding|^coordinator|process|^initialization|^teacher_dtype"),
     (
         "Decoding",
-        r"^num_beams|^length_penalty|^patience|^temperatures|^top_|compression_ratio_t|^logprob_t|^no_speech_t|"
+        r"^num_beams|^best_of|^length_penalty|^patience|^temperatures|^top_|compression_ratio_t|^logprob_t|^no_speech_t|"
         r"^prompt|^prefix|^generation_max|assistant|^mode$|chunk_length_s|stride_length_s|on_prev_tokens|^word_time",
     ),
     (

@@ -137,6 +137,7 @@ def test_mse_counts_with_a_shared_encoder(setup, small_batch):
     np.testing.assert_allclose(metrics["loss"], parts, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_mse_compares_a_trained_encoder_too(setup, small_batch):
     freezing = Freezing(freeze_encoder=False)
     losses = []
@@ -156,7 +157,7 @@ def test_cross_entropy_alone_fine_tunes_without_a_teacher(setup, small_batch):
     assert float(metrics["kl_loss"]) == 0.0
 
 
-@pytest.mark.parametrize("mode", ["half_mixed", "full_mixed"])
+@pytest.mark.parametrize("mode", ["half_mixed", pytest.param("full_mixed", marks=pytest.mark.slow)])
 def test_mixed_precision_stays_near_full_precision_with_float32_masters(setup, small_batch, mode):
     run, state, frozen, teacher, _ = setup()
     _, wanted = run(state, frozen, teacher, small_batch, KEY)

@@ -168,6 +168,7 @@ def test_what_was_drafted_and_accepted_is_counted(task, params, students, states
     assert 0 < min(rates[1:]) < 1
 
 
+@pytest.mark.slow
 def test_drafts_of_few_tokens_change_nothing_but_their_acceptance(
     text_task, config, student_config, params, students, states, monkeypatch
 ):
@@ -181,6 +182,7 @@ def test_drafts_of_few_tokens_change_nothing_but_their_acceptance(
     assert few.accepted_B.sum() <= whole.accepted_B.sum()
 
 
+@pytest.mark.slow
 def test_a_draft_may_reach_beyond_the_last_position(
     text_task, config, student_config, params, students, states
 ):
@@ -194,6 +196,7 @@ def test_a_draft_may_reach_beyond_the_last_position(
     assert (np.asarray(wanted.length_B) == config.max_target_positions - np.asarray(text_task.lengths)).any()
 
 
+@pytest.mark.slow
 def test_caches_grow_when_no_draft_fits(
     timestamp_task, config, student_config, params, students, states, monkeypatch
 ):
@@ -212,7 +215,9 @@ def test_caches_grow_when_no_draft_fits(
     assert grown == [SLOTS + NEW + DRAFTED] * 2
 
 
-@pytest.mark.parametrize("options", [GREEDY, SearchOptions(top_k=12, top_p=0.8)])
+@pytest.mark.parametrize(
+    "options", [pytest.param(GREEDY, marks=pytest.mark.slow), SearchOptions(top_k=12, top_p=0.8)]
+)
 def test_draws_at_a_temperature_have_the_teachers_distribution(
     config, student_config, params, students, states, special, options
 ):

@@ -80,7 +80,9 @@ def plain_slopes(config, params, mel, tokens):
     return slopes(config, SCAN, params, mel, tokens)
 
 
-@pytest.mark.parametrize("policy", CHECKPOINT_POLICIES)
+@pytest.mark.parametrize(
+    "policy", [pytest.param(p, marks=() if p == "full" else pytest.mark.slow) for p in CHECKPOINT_POLICIES]
+)
 def test_gradient_checkpointing_changes_no_gradient(config, params, mel, tokens, plain_slopes, policy):
     options = dataclasses.replace(SCAN, gradient_checkpointing=policy)
     for path, leaf in slopes(config, options, params, mel, tokens).items():

@@ -43,7 +43,9 @@ def label_tokens(pair: Pair, recordings: Recordings, *, language: str | None) ->
     return np.array([row + [tokenizer.special.eot] * (width - len(row)) for row in rows], np.int32)
 
 
-@pytest.mark.parametrize(("name", "language"), [("tiny_en", None), ("base", "en")])
+@pytest.mark.parametrize(
+    ("name", "language"), [pytest.param("tiny_en", None, marks=pytest.mark.slow), ("base", "en")]
+)
 def test_encoder_states_and_logits_equal_those_of_transformers(request, held_out, name, language):
     pair = request.getfixturevalue(name)
     recordings = held_out.of_all_lengths(3)

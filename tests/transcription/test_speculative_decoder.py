@@ -134,6 +134,7 @@ def test_an_encoder_that_is_the_teachers_is_left_on_the_host(tiny_en_dir, studen
     assert set(loaded["other"].assistant.params) == {"decoder", "encoder"}
 
 
+@pytest.mark.slow
 def test_an_assistant_with_an_encoder_of_its_own_hears_by_it(alone, student, assisted, speech_and_silence):
     whole = Assistant(config=student.config, params=student.params, tokenizer=alone.tokenizer)
     decoder = decoder_with(alone, whole)

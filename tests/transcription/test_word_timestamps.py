@@ -115,6 +115,7 @@ def test_words_of_the_same_heads_are_the_same(searched):
     assert other.mean_seconds > 0.05
 
 
+@pytest.mark.slow
 def test_heads_that_are_found_are_better_than_each_alone(searched):
     search, windows = searched
     found = search.find(windows, most=3)

@@ -149,6 +149,7 @@ def test_options_that_are_unknown_or_do_not_fit_are_refused(pipeline, file, tiny
         FlaxWhisperPipeline("./nowhere")
 
 
+@pytest.mark.slow
 def test_results_with_timestamps_are_those_of_transformers(pipeline, prompts_dir, tiny_en_dir):
     torch.set_num_threads(2)
     theirs = transformers.pipeline(
