@@ -51,6 +51,10 @@ class ComputeOptions:
             )
 
 
+_FEW_ROWS = 64
+"""Up to so many queries of single heads, a product eight or more times as large costs less than order."""
+
+
 class SplitHeads(nnx.Module):
     """Project [B, T, D] into heads [B, N, T, H].
 
@@ -78,11 +82,45 @@ class SplitHeads(nnx.Module):
 
     def transposed(self, y_BNTH: Float[Array, "B N T H"]) -> Float[Array, "B N T D"]:
         """Return what has the same product with inputs as ``y_BNTH`` with their projection (no bias)."""
-        return jnp.einsum("bnth,dnh->bntd", y_BNTH, self.kernel[...].astype(self.dtype))
+
+        def contract(y_BNTH: Array, kernel_DNH: Array) -> Array:
+            return jnp.einsum("bnth,dnh->bntd", y_BNTH, kernel_DNH)
+
+        def multiply(y_BNTH: Array, kernel_DNH: Array) -> Array:
+            heads = y_BNTH.shape[1]
+            y_BNTNH = y_BNTH[:, :, :, None] * jnp.eye(heads, dtype=y_BNTH.dtype)[:, None, :, None]
+            y_RE = y_BNTNH.reshape(-1, heads * y_BNTH.shape[3])
+            y_RD = jnp.einsum("re,de->rd", y_RE, kernel_DNH.reshape(len(kernel_DNH), -1))
+            return y_RD.reshape(*y_BNTH.shape[:3], -1)
+
+        return self._head_by_head(y_BNTH, multiply, contract)
 
     def of_heads(self, x_BNTD: Float[Array, "B N T D"]) -> Float[Array, "B N T H"]:
         """Project inputs that already differ from head to head."""
-        return self._with_bias(jnp.einsum("bntd,dnh->bnth", x_BNTD, self.kernel[...].astype(self.dtype)))
+
+        def contract(x_BNTD: Array, kernel_DNH: Array) -> Array:
+            return jnp.einsum("bntd,dnh->bnth", x_BNTD, kernel_DNH)
+
+        def multiply(x_BNTD: Array, kernel_DNH: Array) -> Array:
+            y_RE = x_BNTD.reshape(-1, len(kernel_DNH)) @ kernel_DNH.reshape(len(kernel_DNH), -1)
+            y_BNTNH = y_RE.reshape(*x_BNTD.shape[:3], *kernel_DNH.shape[1:])
+            return jnp.einsum("bntnh->bnth", y_BNTNH)
+
+        return self._with_bias(self._head_by_head(x_BNTD, multiply, contract))
+
+    def _head_by_head(
+        self, x: Array, multiply: Callable[[Array, Array], Array], contract: Callable[[Array, Array], Array]
+    ) -> Array:
+        """Multiply every head by its part of the kernel.
+
+        On a CPU a few rows are multiplied by the whole kernel as it lies, for all heads and not only their
+        own: given the contraction, its compiler turns the kernel round in every step of a decoding loop.
+        """
+        is_few = math.prod(x.shape[:3]) <= _FEW_ROWS
+        kernel_DNH = self.kernel[...].astype(self.dtype)
+        return jax.lax.platform_dependent(
+            x, kernel_DNH, cpu=multiply if is_few else contract, default=contract
+        )
 
     def _with_bias(self, y_BNTH: Array) -> Array:
         return y_BNTH if self.bias is None else y_BNTH + self.bias[...].astype(self.dtype)[:, None]
