@@ -22,13 +22,8 @@ from flax_distil.transcription.speculative_decoder import (
     SpeculativeDecoder,
     SpeculativeStatistics,
 )
-from flax_distil.transcription.window_decoder import (
-    States,
-    WindowDecoder,
-    WindowRequest,
-    WindowResult,
-    search_program,
-)
+from flax_distil.transcription.window_decoder import States, WindowDecoder, WindowRequest, WindowResult
+from flax_distil.transcription.window_programs import search_program
 from flax_distil.transcription.word_timestamps import (
     AlignmentRequest,
     Heads,

@@ -16,7 +16,8 @@ from flax_distil.model import bind_decoder
 from flax_distil.parallel import Runner
 from flax_distil.text import default_alignment_heads
 from flax_distil.transcription.results import AlignedWord
-from flax_distil.transcription.window_decoder import Shape, States, WindowDecoder, compiled
+from flax_distil.transcription.window_decoder import States, WindowDecoder
+from flax_distil.transcription.window_programs import Shape, compiled
 from flax_distil.transcription.word_timestamps import (
     POSITIONS_PER_SECOND,
     AlignmentRequest,

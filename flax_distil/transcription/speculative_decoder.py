@@ -15,13 +15,12 @@ from flax_distil.text import GenerationSettings, WhisperTokenizer
 from flax_distil.transcription.options import TranscriptionOptions
 from flax_distil.transcription.window_decoder import (
     DispatchedWindows,
-    Shape,
     States,
     WindowDecoder,
     WindowRequest,
     WindowResult,
-    shape_on,
 )
+from flax_distil.transcription.window_programs import Shape, shape_on
 
 NUM_ASSISTANT_TOKENS = 5
 """Most tokens of a draft."""

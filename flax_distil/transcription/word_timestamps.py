@@ -15,7 +15,8 @@ from flax_distil.model import WhisperConfig, bind_decoder
 from flax_distil.parallel import Runner
 from flax_distil.text import GenerationSettings, default_alignment_heads, split_words
 from flax_distil.transcription.results import AlignedWord, TranscribedSegment, Transcript
-from flax_distil.transcription.window_decoder import Shape, States, WindowDecoder, compiled
+from flax_distil.transcription.window_decoder import States, WindowDecoder
+from flax_distil.transcription.window_programs import Shape, compiled
 from flax_distil.transcription.word_segments import attach_words
 
 __all__ = [
