@@ -107,6 +107,7 @@ def test_a_run_is_repeated_only_on_request_and_resumes_as_if_it_had_not_stopped(
 
 
 # huggingface_hub's own call of httpx, in the upload without Xet.
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
 def test_a_failed_upload_keeps_the_run_and_exits_with_1(distilled, monkeypatch, caplog):
     arguments, out = distilled

@@ -204,6 +204,7 @@ def test_changing_only_padding_changes_no_gradient(setup, small_batch):
         np.testing.assert_array_equal(leaf, flatten(two.params)[path], err_msg=path)
 
 
+@pytest.mark.slow
 def test_gradient_checkpointing_and_scan_change_no_number(setup, small_batch, small_config):
     run, state, frozen, teacher, config = setup()
     _, wanted = run(state, frozen, teacher, small_batch, KEY)

@@ -89,7 +89,10 @@ def test_gradient_checkpointing_changes_no_gradient(config, params, mel, tokens,
         np.testing.assert_allclose(leaf, plain_slopes[path], rtol=1e-4, atol=1e-6, err_msg=path)
 
 
-@pytest.mark.parametrize("rate", ["dropout", "attention_dropout", "activation_dropout"])
+@pytest.mark.parametrize(
+    "rate",
+    ["dropout", *(pytest.param(f"{p}_dropout", marks=pytest.mark.slow) for p in ("attention", "activation"))],
+)
 def test_every_dropout_draws_from_its_key_and_only_with_one(
     config, params, mel, tokens, states, logits, rate
 ):

@@ -116,9 +116,10 @@ def transcribed(tiny_en, recording, prompts_dir) -> dict[str, Transcript]:
     return dict(chunked(tiny_en).transcribe_recordings(named))
 
 
+@pytest.mark.slow
 def test_text_is_that_of_transformers(tiny_en_dir, recording, transcribed):
     theirs = their_result(tiny_en_dir, recording, (15.0, None), timestamps=False)
-    assert len(theirs["text"].split()) > 30
+    assert len(theirs["text"].split()) > 20
     assert transcribed["long"].text == theirs["text"].strip()
 
 

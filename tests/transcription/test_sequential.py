@@ -98,6 +98,7 @@ def test_a_recording_of_two_windows_is_openais_transcript_to_the_token(tiny_en_d
         np.testing.assert_allclose(segment.avg_logprob, reference["avg_logprob"], atol=1e-3)
 
 
+@pytest.mark.slow
 def test_many_at_once_are_as_one_at_a_time(english, recordings, together):
     def spans(transcript: Transcript) -> list[tuple[float, float | None]]:
         return [(segment.start, segment.end) for segment in transcript.segments]

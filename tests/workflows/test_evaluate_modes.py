@@ -59,6 +59,7 @@ def test_recordings_of_any_length_are_evaluated(mode, settings, teacher, recordi
     assert max(seconds.values()) > 65
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quick_compilations")
 def test_a_student_that_drafts_changes_no_transcript_and_is_counted(
     teacher, tiny_en_dir, recordings, tmp_path

@@ -61,6 +61,7 @@ def evaluated(flawed, prompts_dir, tiny_en_dir, tmp_path_factory):
     return folder / "report"
 
 
+@pytest.mark.slow
 def test_noise_and_cutting_make_errors_and_the_difference_is_no_luck(evaluated, tiny_en_dir):
     document = json.loads((evaluated / "results.json").read_text())
     teacher, student = (document["models"][name]["total"] for name in (tiny_en_dir.name, "cut"))
@@ -77,6 +78,7 @@ def test_noise_and_cutting_make_errors_and_the_difference_is_no_luck(evaluated, 
     assert 0 < low < line["difference"] < high
 
 
+@pytest.mark.slow
 def test_the_report_of_an_evaluation_shows_what_was_heard(evaluated, tiny_en_dir):
     with (evaluated / "predictions.csv").open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
