@@ -64,7 +64,7 @@ class FlaxWhisperPipeline:
             runner: over the devices to use, as ``flax_distil.parallel.make_runner`` makes it; by default
                 the batch is divided over all of this process.
             assistant_model: a student of the checkpoint that drafts tokens for it, which it checks several at
-                a time: faster, with the same result.
+                a time, with the same result.
             num_assistant_tokens: tokens of a draft.
             source_retry_seconds: how long a server that does not answer is asked again.
             defaults: options of calls, see :meth:`__call__`.
