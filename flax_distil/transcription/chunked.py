@@ -127,7 +127,6 @@ class ChunkedTranscriber(RecordingTranscriber):
         """Set the language of each recording whose first chunk is in the batch; may wait for the encoder."""
         special = self.decoder.tokenizer.special
         fixed = self.decoder.options.language if special.is_multilingual else "en"
-        codes = list(special.languages)
         found = None
         for row, (recording, chunk, _) in enumerate(rows):
             if chunk.start:
@@ -136,9 +135,9 @@ class ChunkedTranscriber(RecordingTranscriber):
                 recording.language = fixed
                 continue
             if found is None:
-                found = self.decoder.language_probabilities(states).tolist()
-            recording.probabilities = dict(zip(codes, found[row], strict=True))
-            recording.language = max(codes, key=recording.probabilities.__getitem__)
+                found = self.decoder.language_probabilities(states)
+            recording.probabilities = found[row]
+            recording.language = max(found[row], key=found[row].__getitem__)
 
     def _collect(self, batch: "_DispatchedRows") -> Iterator[tuple[Any, Transcript]]:
         """Wait for a batch and yield the recordings that end in it."""

@@ -27,7 +27,7 @@ from flax_distil.transcription.recordings import RecordingTranscriber
 from flax_distil.transcription.results import AlignedWord, Transcript
 from flax_distil.transcription.sequential_recording import DecodedWindow, SequentialRecording
 from flax_distil.transcription.vad_filter import keep_speech
-from flax_distil.transcription.window_decoder import States, WindowDecoder, WindowRequest
+from flax_distil.transcription.window_decoder import States, WindowDecoder
 from flax_distil.transcription.word_timestamps import AlignmentRequest, WordAligner
 
 Name = TypeVar("Name")
@@ -94,19 +94,10 @@ class SequentialTranscriber(RecordingTranscriber):
     def warm_up(self) -> float:
         """Compile everything that recordings may need, and return the seconds it took."""
         began = time.perf_counter()
-        decoder, prompts = self.decoder, self.decoder.prompts
+        decoder = self.decoder
         self._blocks(np.zeros((decoder.runner.local_batch_shards, BLOCK_SAMPLES), np.float32))()
         states = decoder.encode_features(self._features([None] * self.batch_size))
-        if decoder.options.language is None and decoder.tokenizer.special.is_multilingual:
-            decoder.language_probabilities(states)
-        language = decoder.options.language or "en"
-        asked = {prompts.build(language, with_prefix=False), prompts.build(language, prompts.initial)}
-        if decoder.options.condition_on_prev_tokens:
-            asked.add(prompts.build(language, (0,)))
-        for prompt in asked:
-            for temperature in {min(decoder.options.temperature), max(decoder.options.temperature)}:
-                request = WindowRequest(prompt=prompt, limit=1, temperature=temperature)
-                decoder.collect(decoder.dispatch(states, [request] * self.batch_size))
+        decoder.warm_up_search(states, self.batch_size)
         if self._aligner is not None:
             self._aligner.warm_up(self.batch_size)
         return time.perf_counter() - began
@@ -215,11 +206,10 @@ class SequentialTranscriber(RecordingTranscriber):
         """Detect the language of new recordings."""
         if all(recording is None or recording.language is not None for recording in rows):
             return
-        codes = list(self.decoder.tokenizer.special.languages)
-        found = self.decoder.language_probabilities(states).tolist()
+        found = self.decoder.language_probabilities(states)
         for recording, probabilities in zip(rows, found, strict=True):
             if recording is not None and recording.language is None:
-                recording.set_language(dict(zip(codes, probabilities, strict=True)))
+                recording.set_language(probabilities)
 
     def _blocks(self, blocks_BW: Float[np.ndarray, "B W"]) -> Callable[[], Float[np.ndarray, "B R M"]]:
         """Start the features of some blocks; see ``long_log_mel``."""

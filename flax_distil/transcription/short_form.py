@@ -166,8 +166,5 @@ class ShortFormTranscriber:
             return ["en"] * rows, nothing
         if self.decoder.options.language is not None:
             return [self.decoder.options.language] * rows, nothing
-        codes = list(special.languages)
-        found = [
-            dict(zip(codes, row, strict=True)) for row in self.decoder.language_probabilities(states).tolist()
-        ]
+        found = self.decoder.language_probabilities(states)
         return [max(row, key=row.__getitem__) for row in found], found

@@ -152,6 +152,11 @@ class WindowDecoder:
         """
         start = time.perf_counter()
         states = self.encode_samples(np.zeros((batch_size, CHUNK_SAMPLES), np.float32))
+        self.warm_up_search(states, batch_size, continued=continued)
+        return time.perf_counter() - start
+
+    def warm_up_search(self, states: States, batch_size: int, *, continued: bool = True) -> None:
+        """Compile what comes behind the encoder; arguments as those of :meth:`warm_up`."""
         if self.tokenizer.special.is_multilingual and self.options.language is None:
             self.language_probabilities(states)
         temperatures = self.options.temperature
@@ -159,7 +164,6 @@ class WindowDecoder:
             for temperature in {min(temperatures), max(temperatures)}:
                 request = WindowRequest(prompt=prompt, limit=1, temperature=temperature)
                 self.collect(self.dispatch(states, [request] * batch_size))
-        return time.perf_counter() - start
 
     def _prompts_to_expect(self, continued: bool) -> list[tuple[int, ...]]:
         """Return a prompt of every length that prompts are padded to."""
@@ -181,14 +185,15 @@ class WindowDecoder:
         features = self.runner.put_batch({"mel_BRM": mel_BRM})
         return self._programs.encode_features(self.params["encoder"], features)
 
-    def language_probabilities(self, states: States) -> Float[np.ndarray, "B G"]:
-        """Wait for the probability of each of ``tokenizer.special.languages``, in this process's rows.
+    def language_probabilities(self, states: States) -> list[dict[str, float]]:
+        """Wait for the probability of each language code, in this process's rows.
 
         Raises:
             ValueError: if the vocabulary is English-only.
         """
-        found: np.ndarray = self.runner.rows(self._programs.detect(self.params["decoder"], states))
-        return found
+        codes = list(self.tokenizer.special.languages)
+        found_BG = self.runner.rows(self._programs.detect(self.params["decoder"], states))
+        return [dict(zip(codes, row, strict=True)) for row in found_BG.tolist()]
 
     def dispatch(self, states: States, requests: Sequence[WindowRequest | None]) -> DispatchedWindows:
         """Start the search and return at once.
