@@ -29,7 +29,7 @@ def open_decoders(args: argparse.Namespace) -> dict[str, Any]:
     from benchmarks.speculative_student import student_folder
     from flax_distil.model import ComputeOptions
     from flax_distil.parallel import single_device
-    from flax_distil.transcription import NUM_ASSISTANT_TOKENS, TranscriptionOptions
+    from flax_distil.transcription import TranscriptionOptions
     from flax_distil.workflows.transcription_model import TranscriptionModel
 
     options = TranscriptionOptions(language="en", return_timestamps=args.timestamps)
@@ -43,9 +43,7 @@ def open_decoders(args: argparse.Namespace) -> dict[str, Any]:
     student = args.student or str(student_folder())
     return {
         "greedy": open_with(),
-        "speculative": open_with(
-            assistant=student, num_assistant_tokens=args.num_assistant_tokens or NUM_ASSISTANT_TOKENS
-        ),
+        "speculative": open_with(assistant=student, num_assistant_tokens=args.num_assistant_tokens),
     }
 
 

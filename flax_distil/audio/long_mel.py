@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from flax_distil.audio.constants import CHUNK_FRAMES, CHUNK_SAMPLES, HOP_LENGTH, N_FFT
-from flax_distil.core import Float
+from flax_distil.core import Float, one_ahead
 
 CONTEXT = N_FFT // 2
 """Samples that a frame sees on either side of its centre."""
@@ -75,14 +75,9 @@ def long_log_mel(
             if first < frames:
                 log10_RM[first : first + CHUNK_FRAMES] = block_RM[: frames - first]
 
-    waiting: tuple[int, Callable[[], Float[np.ndarray, "B R M"]]] | None = None
-    for start, blocks_BW in _batches(samples_W, rows, seen):
-        started = start, program(blocks_BW)
-        if waiting is not None:
-            keep(waiting[0], waiting[1]())
-        waiting = started
-    if waiting is not None:
-        keep(waiting[0], waiting[1]())
+    batches = _batches(samples_W, rows, seen)
+    for start, blocks in one_ahead((start, program(blocks_BW)) for start, blocks_BW in batches):
+        keep(start, blocks())
     return LongMel(log10_RM, peak)
 
 

@@ -21,7 +21,8 @@ class WeightLayout:
         vocabulary_axis: mesh axis that the token embedding's rows are divided over; None for none.
         gather_axis: mesh axis that stored pieces are gathered over; None if nothing is.
         gather_dimensions: path of a leaf below ``encoder/`` or ``decoder/``, and the dimension (of
-            the leaf with its layer axis) in which its pieces are put together.
+            the leaf with its layer axis) in which its pieces are put together; ``layers/*/…`` of layers
+            that are one by one.
     """
 
     tensor_axis: str | None = None

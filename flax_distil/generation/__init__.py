@@ -1,6 +1,7 @@
 """From encoder states to tokens: what may be emitted, and the search for it."""
 
 from flax_distil.generation.alignment import TokenAlignment, align_by_choices, align_tokens
+from flax_distil.generation.drafting import draft_embedding
 from flax_distil.generation.language import language_probabilities
 from flax_distil.generation.options import SearchOptions
 from flax_distil.generation.result import SearchResult
@@ -18,6 +19,7 @@ __all__ = [
     "align_by_choices",
     "align_tokens",
     "apply_rules",
+    "draft_embedding",
     "language_probabilities",
     "search",
     "speculative_search",

@@ -174,6 +174,9 @@ class BranchDecoder:
         Args:
             state: after its first token was chosen.
             choose: takes the logits of the next tokens and returns the state after them.
+
+        Returns:
+            The last state, without the keys and values of its cache.
         """
 
         def step(state: State) -> State:
@@ -186,12 +189,20 @@ class BranchDecoder:
                 lambda state: ~state.done.all() & (state.branches.context.count <= tokens), step, state
             )
 
-        state = up_to(self._few_tokens, state)
-        if self._max_new_tokens > self._few_tokens:
+        def with_cache(state: State, cache: DecoderCache) -> State:
+            return dataclasses.replace(state, branches=dataclasses.replace(state.branches, cache=cache))
+
+        def end(state: State) -> State:
+            return with_cache(state, state.branches.cache.without_tokens())
+
+        def go_on(state: State) -> State:
             cache = state.branches.cache.with_slots(self._slots(self._max_new_tokens))
-            state = dataclasses.replace(state, branches=dataclasses.replace(state.branches, cache=cache))
-            state = up_to(self._max_new_tokens, state)
-        return state
+            return end(up_to(self._max_new_tokens, with_cache(state, cache)))
+
+        state = up_to(self._few_tokens, state)
+        if self._max_new_tokens == self._few_tokens:
+            return end(state)
+        return jax.lax.cond(state.done.all(), end, go_on, state)
 
     def _slots(self, tokens: int) -> int:
         return self._prompt_slots + self._branches * tokens

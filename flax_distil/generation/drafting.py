@@ -12,7 +12,7 @@ from flax_distil.core import Array, Bool, Float, Int
 from flax_distil.generation.options import SearchOptions
 from flax_distil.generation.rules import DecodingRules, EmittedContext, apply_rules
 from flax_distil.generation.sampling import warp_scores
-from flax_distil.model import Decoder, DecoderCache
+from flax_distil.model import Decoder, DecoderCache, project_onto_tokens
 
 DRAFT_TEXT_TOKENS = 16384
 """Drafts are made of the first text tokens alone: ids are in the order in which byte pairs were merged,
@@ -106,30 +106,63 @@ class Draws:
         return jax.vmap(key)(self.seed_B, count_B)
 
 
+def draft_embedding(student: Decoder, rules: DecodingRules) -> Float[Array, "N D"]:
+    """Return the output embedding of the tokens that drafts are made of: text, end-of-text and behind."""
+    end = rules.special.eot
+    last = student.config.vocab_size if rules.return_timestamps else end + 1
+    return student.output_embedding(
+        jnp.concatenate([jnp.arange(min(DRAFT_TEXT_TOKENS, end)), jnp.arange(end, last)])
+    )
+
+
 class Drafter:
     """A student's decoder with what its loop reads, taken out of its weights once."""
 
-    def __init__(self, student: Decoder, rules: DecodingRules, num_assistant_tokens: int):
+    def __init__(
+        self,
+        student: Decoder,
+        rules: DecodingRules,
+        num_assistant_tokens: int,
+        embedding_ND: Float[Array, "N D"] | None = None,
+    ):
         self._student, self._rules, self._tokens = student, rules, num_assistant_tokens
         self._layers: list[Any] = student.unrolled()
-        special = rules.special
-        self._text = min(DRAFT_TEXT_TOKENS, special.eot)
-        last = student.config.vocab_size if rules.return_timestamps else special.eot + 1
-        ids_N = jnp.concatenate([jnp.arange(self._text), jnp.arange(special.eot, last)])
-        self._embedding_ND = student.output_embedding(ids_N)
+        self._text = min(DRAFT_TEXT_TOKENS, rules.special.eot)
+        self._embedding_ND = draft_embedding(student, rules) if embedding_ND is None else embedding_ND
 
-    def prefill(
-        self, prompt_BP: Int[Array, "B P"], states_BSD: Float[Array, "B S D"], slots: int
-    ) -> DecoderCache:
-        """Return a cache that holds the prompts."""
+    def read_prompts(
+        self,
+        prompt_BP: Int[Array, "B P"],
+        prompt_length_B: Int[Array, " B"],
+        states_BSD: Float[Array, "B S D"],
+        slots: int,
+    ) -> tuple[Float[Array, "B D"], DecoderCache]:
+        """Return what the student makes of each prompt's last token, and a cache that holds the prompts."""
         cache = self._student.init_cache(states_BSD, slots)
         start_B = jnp.zeros(len(prompt_BP), jnp.int32)
-        return self._student.extend(self._layers, prompt_BP, cache, start_B)[1]
+        hidden_BPD, cache = self._student.extend(self._layers, prompt_BP, cache, start_B)
+        return pick(hidden_BPD, prompt_length_B - 1), cache
+
+    def read_recent(
+        self, cache: DecoderCache, recent_B2: Int[Array, "B 2"], position_B: Int[Array, " B"]
+    ) -> tuple[Float[Array, "B D"], DecoderCache]:
+        """Return what the student makes of the last token, and the grown cache.
+
+        Args:
+            cache: whatever was drafted last, all tokens before the last two are in it. The last accepted
+                draft may not be: the student stopped at it.
+            recent_B2: the last two tokens.
+            position_B: of the last one.
+        """
+        start_B = jnp.maximum(position_B - 1, 0)
+        recent_B2 = jnp.where(position_B[:, None] > 0, recent_B2, recent_B2[:, 1:])
+        hidden_B2D, cache = self._student.extend(self._layers, recent_B2, cache, start_B)
+        return pick(hidden_B2D, position_B - start_B), cache
 
     def draft(
         self,
         cache: DecoderCache,
-        recent_B2: Int[Array, "B 2"],
+        hidden_BD: Float[Array, "B D"],
         position_B: Int[Array, " B"],
         context: EmittedContext,
         done_B: Bool[Array, " B"],
@@ -138,22 +171,17 @@ class Drafter:
         """Propose the next tokens of every row; each row has its own number of them.
 
         Args:
-            cache: whatever was drafted last, all tokens before the last two are in it.
-            recent_B2: the last two tokens.
-            position_B: of the last one.
+            cache: of the tokens up to the last.
+            hidden_BD: what the student makes of the last.
+            position_B: of the last.
             context: of the rules.
             done_B: rows that need no draft.
             draws: None for the likeliest tokens.
         """
-        # The last accepted draft was never read by the student: both are.
-        start_B = jnp.maximum(position_B - 1, 0)
-        recent_B2 = jnp.where(position_B[:, None] > 0, recent_B2, recent_B2[:, 1:])
-        hidden_B2D, cache = self._student.extend(self._layers, recent_B2, cache, start_B)
-        index_B = position_B - start_B
-        rows, vocabulary = len(recent_B2), self._student.config.vocab_size
+        rows, vocabulary = len(hidden_BD), self._student.config.vocab_size
         first = _Drafting(
             place=jnp.zeros((), jnp.int32),
-            hidden_BD=jnp.take_along_axis(hidden_B2D, index_B[:, None, None], axis=1)[:, 0],
+            hidden_BD=hidden_BD,
             context=context,
             confidence_B=jnp.where(done_B, -jnp.inf, 0.0),
             tokens_BK=jnp.full((rows, self._tokens), -1, jnp.int32),
@@ -207,10 +235,16 @@ class Drafter:
 
     def _logits(self, hidden_BD: Float[Array, "B D"]) -> Float[Array, "B V"]:
         """Return logits, minus infinity outside the part that drafts are made of."""
-        logits_BN = jnp.einsum("bd,nd->bn", hidden_BD, self._embedding_ND, preferred_element_type=jnp.float32)
+        logits_BN = project_onto_tokens(hidden_BD[:, None], self._embedding_ND)[:, 0]
         rows, special = len(hidden_BD), self._rules.special
         text, others = logits_BN[:, : self._text], logits_BN[:, self._text :]
         vocabulary = self._student.config.vocab_size
         before = jnp.full((rows, special.eot - self._text), -jnp.inf)
         behind = jnp.full((rows, vocabulary - special.eot - others.shape[1]), -jnp.inf)
         return jnp.concatenate([text, before, others, behind], axis=1)
+
+
+def pick(values: Array, index_B: Int[Array, " B"]) -> Array:
+    """Return one entry of the second axis for every row."""
+    index = index_B.reshape(-1, *[1] * (values.ndim - 1))
+    return jnp.take_along_axis(values, index, axis=1)[:, 0]

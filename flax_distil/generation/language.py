@@ -21,6 +21,7 @@ def language_probabilities(
     if not special.is_multilingual:
         raise ValueError("an English-only vocabulary has no language tokens")
     start_B1 = jnp.full((states_BSD.shape[0], 1), special.sot, jnp.int32)
-    hidden_B1D, _ = decoder(start_B1, states_BSD)
+    cache = decoder.init_cache(states_BSD, slots=1)
+    hidden_B1D, _ = decoder.extend(decoder.unrolled(), start_B1, cache, jnp.zeros((), jnp.int32))
     languages = jnp.asarray(list(special.languages.values()))
     return jax.nn.softmax(decoder.logits(hidden_B1D)[:, 0, languages])

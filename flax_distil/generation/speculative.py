@@ -2,14 +2,13 @@
 
 import dataclasses
 import functools
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from flax_distil.core import Array, Bool, Float, Int
 from flax_distil.generation.branches import FIRST_SLOTS
-from flax_distil.generation.drafting import ACCEPT, CORRECT, Draft, Drafter, Draws
+from flax_distil.generation.drafting import ACCEPT, CORRECT, Draft, Drafter, Draws, pick
 from flax_distil.generation.options import SearchOptions
 from flax_distil.generation.result import SearchResult
 from flax_distil.generation.rules import DecodingRules, EmittedContext, apply_rules
@@ -74,6 +73,7 @@ def speculative_search(
     num_assistant_tokens: int,
     max_new_tokens: int,
     student_states_BSD: Float[Array, "B S E"] | None = None,
+    draft_embedding_ND: Float[Array, "N E"] | None = None,
     limit_B: Int[Array, " B"] | None = None,
     temperature_B: Float[Array, " B"] | None = None,
     seed_B: Int[Array, " B"] | None = None,
@@ -103,6 +103,7 @@ def speculative_search(
         num_assistant_tokens: static; most tokens of a draft, which ends earlier where the student is unsure.
         max_new_tokens: static.
         student_states_BSD: of the student's own encoder; by default it attends to the teacher's.
+        draft_embedding_ND: of ``draft_embedding``, where it is at hand.
         limit_B: smaller limits of single rows; a row of limit 0 is idle.
         temperature_B: of each row; None for 0.
         seed_B: what a row's draws depend on; with ``temperature_B``.
@@ -120,19 +121,22 @@ def speculative_search(
     limit_B = room_B if limit_B is None else jnp.minimum(limit_B, room_B)
     slots = min(positions, prompt_slots + max_new_tokens) + drafted
     few_slots = min(slots, max(FIRST_SLOTS, prompt_slots + drafted))
-    drafter = Drafter(student, rules, drafted)
+    drafter = Drafter(student, rules, drafted, draft_embedding_ND)
     special, layers = rules.special, teacher.unrolled()
-    cache = teacher.init_cache(states_BSD, few_slots)
-    hidden_BPD, cache = teacher.extend(layers, prompt_BP, cache, jnp.zeros(rows, jnp.int32))
-    start_B = (prompt_BP == special.sot).argmax(axis=1)
-    hidden_B1D = jnp.take_along_axis(hidden_BPD, start_B[:, None, None], axis=1)
-    at_start_BV = jax.nn.softmax(teacher.logits(hidden_B1D)[:, 0])
+    draws = None
+    if temperature_B is not None:
+        draws = Draws(temperature_B, jnp.zeros(rows, jnp.int32) if seed_B is None else seed_B, options)
+    judge = functools.partial(_judge, rules, limit_B, draws)
+    hidden_BD, student_cache = drafter.read_prompts(
+        prompt_BP,
+        prompt_length_B,
+        states_BSD if student_states_BSD is None else student_states_BSD,
+        few_slots,
+    )
     recent_B2 = jnp.maximum(prompt_length_B[:, None] - jnp.array([2, 1]), 0)
-    first = _Search(
-        teacher=cache,
-        student=drafter.prefill(
-            prompt_BP, states_BSD if student_states_BSD is None else student_states_BSD, few_slots
-        ),
+    empty = _Search(
+        teacher=teacher.init_cache(states_BSD, few_slots),
+        student=student_cache,
         recent_B2=jnp.take_along_axis(prompt_BP, recent_B2, axis=1),
         position_B=prompt_length_B - 1,
         context=dataclasses.replace(EmittedContext.empty(rows), count=jnp.zeros(rows, jnp.int32)),
@@ -141,10 +145,26 @@ def speculative_search(
         done_B=limit_B < 1,
         counts_B3=jnp.zeros((rows, 3), jnp.int32),
     )
-    draws = None
-    if temperature_B is not None:
-        draws = Draws(temperature_B, jnp.zeros(rows, jnp.int32) if seed_B is None else seed_B, options)
-    emit = functools.partial(_emit, teacher, layers, drafter, rules, limit_B, draws)
+
+    # The first draft is read with the prompt.
+    draft = drafter.draft(empty.student, hidden_BD, empty.position_B, empty.context, empty.done_B, draws)
+    read_BT = jnp.pad(prompt_BP, [(0, 0), (0, drafted)])
+    read_BT = _write(read_BT, draft.tokens_BK, prompt_length_B)
+    hidden_BTD, cache = teacher.extend(layers, read_BT, empty.teacher, jnp.zeros(rows, jnp.int32))
+    start_B = (prompt_BP == special.sot).argmax(axis=1)
+    asked_BJ = jnp.concatenate(
+        [start_B[:, None], empty.position_B[:, None] + jnp.arange(drafted + 1)], axis=1
+    )
+    logits_BJV = teacher.logits(jnp.take_along_axis(hidden_BTD, asked_BJ[:, :, None], axis=1))
+    first = judge(empty, draft, logits_BJV[:, 1:], cache)
+
+    def emit(search: _Search) -> _Search:
+        """Draft, check, and emit one token or more of every row."""
+        hidden_BD, cache = drafter.read_recent(search.student, search.recent_B2, search.position_B)
+        draft = drafter.draft(cache, hidden_BD, search.position_B, search.context, search.done_B, draws)
+        read_BJ = jnp.concatenate([search.recent_B2[:, 1:], draft.tokens_BK], axis=1)
+        hidden_BJD, cache = teacher.extend(layers, read_BJ, search.teacher, search.position_B)
+        return judge(search, draft, teacher.logits(hidden_BJD), cache)
 
     def search_up_to(slots: int, search: _Search) -> _Search:
         """Emit until all rows have ended or a cache of so many slots has no room for a draft."""
@@ -155,10 +175,16 @@ def speculative_search(
 
         return jax.lax.while_loop(goes_on, emit, search)
 
+    def end(search: _Search) -> _Search:
+        caches = search.teacher.without_tokens(), search.student.without_tokens()
+        return dataclasses.replace(search, teacher=caches[0], student=caches[1])
+
+    def go_on(search: _Search) -> _Search:
+        caches = search.teacher.with_slots(slots), search.student.with_slots(slots)
+        return end(search_up_to(slots, dataclasses.replace(search, teacher=caches[0], student=caches[1])))
+
     final = search_up_to(few_slots, first)
-    if slots > few_slots:
-        grown = final.teacher.with_slots(slots), final.student.with_slots(slots)
-        final = search_up_to(slots, dataclasses.replace(final, teacher=grown[0], student=grown[1]))
+    final = jax.lax.cond(final.done_B.all(), end, go_on, final) if slots > few_slots else end(final)
     tokens_BT, logprobs_BT = final.tokens_BW[:, :max_new_tokens], final.logprobs_BW[:, :max_new_tokens]
     length_B = (tokens_BT != special.eot).sum(axis=1)
     return SpeculativeResult(
@@ -166,7 +192,7 @@ def speculative_search(
         logprobs_BT=logprobs_BT,
         length_B=length_B,
         avg_logprob_B=logprobs_BT.sum(axis=1) / (length_B + 1),
-        no_speech_prob_B=at_start_BV[:, special.no_speech],
+        no_speech_prob_B=jax.nn.softmax(logits_BJV[:, 0])[:, special.no_speech],
         rounds_B=final.counts_B3[:, 0],
         drafted_B=final.counts_B3[:, 1],
         accepted_B=final.counts_B3[:, 2],
@@ -174,24 +200,18 @@ def speculative_search(
     )
 
 
-def _emit(
-    teacher: Decoder,
-    layers: list[Any],
-    drafter: Drafter,
+def _judge(
     rules: DecodingRules,
     limit_B: Int[Array, " B"],
     draws: Draws | None,
     search: _Search,
+    draft: Draft,
+    logits_BJV: Float[Array, "B J V"],
+    cache: DecoderCache,
 ) -> _Search:
-    """Draft, check, and emit one token or more of every row."""
-    draft = drafter.draft(
-        search.student, search.recent_B2, search.position_B, search.context, search.done_B, draws
-    )
+    """Emit what the teacher accepts of a draft, and its own token behind; ``cache`` holds all it has read."""
     rows, drafted = draft.tokens_BK.shape
-    read_BJ = jnp.concatenate([search.recent_B2[:, 1:], draft.tokens_BK], axis=1)
-    hidden_BJD, cache = teacher.extend(layers, read_BJ, search.teacher, search.position_B)
     flat = jax.tree.map(lambda *leaves: jnp.stack(leaves, axis=1).reshape(-1), *draft.contexts)
-    logits_BJV = teacher.logits(hidden_BJD)
     scores_FV = apply_rules(rules, logits_BJV.reshape(rows * (drafted + 1), -1), flat)
     scores_BJV = scores_FV.reshape(logits_BJV.shape)
     found_BJ, accepted_B = (
@@ -205,23 +225,23 @@ def _emit(
     emitted_B = jnp.where(search.done_B, 0, emitted_B)
     is_emitted_BJ = jnp.arange(drafted + 1) < emitted_B[:, None]
     last_B = jnp.maximum(emitted_B - 1, 0)
-    before_last = jax.tree.map(lambda *leaves: _pick(jnp.stack(leaves, axis=1), last_B), *draft.contexts)
-    token_B = _pick(found_BJ, last_B)
+    before_last = jax.tree.map(lambda *leaves: pick(jnp.stack(leaves, axis=1), last_B), *draft.contexts)
+    token_B = pick(found_BJ, last_B)
     context = before_last.followed_by(token_B, rules.special.timestamp_begin)
     moved_B = emitted_B > 0
+    read_BJ = jnp.concatenate([search.recent_B2[:, 1:], draft.tokens_BK], axis=1)
     useful_B = jnp.minimum((draft.tokens_BK >= 0).sum(axis=1), room_B)
     counts_B3 = jnp.stack([jnp.ones(rows, jnp.int32), useful_B, jnp.minimum(accepted_B, emitted_B)], axis=1)
-    write = jax.vmap(lambda row, new, start: jax.lax.dynamic_update_slice(row, new, (start,)))
     return _Search(
         teacher=cache,
         student=draft.cache,
         recent_B2=jnp.where(
-            moved_B[:, None], jnp.stack([_pick(read_BJ, last_B), token_B], axis=1), search.recent_B2
+            moved_B[:, None], jnp.stack([pick(read_BJ, last_B), token_B], axis=1), search.recent_B2
         ),
         position_B=search.position_B + emitted_B,
         context=jax.tree.map(lambda new, old: jnp.where(moved_B, new, old), context, search.context),
-        tokens_BW=write(search.tokens_BW, jnp.where(is_emitted_BJ, found_BJ, end), search.context.count),
-        logprobs_BW=write(
+        tokens_BW=_write(search.tokens_BW, jnp.where(is_emitted_BJ, found_BJ, end), search.context.count),
+        logprobs_BW=_write(
             search.logprobs_BW, jnp.where(is_emitted_BJ, logprob_BJ, 0.0), search.context.count
         ),
         done_B=search.done_B | (moved_B & (token_B == end)) | (search.context.count + emitted_B >= limit_B),
@@ -253,12 +273,12 @@ def _drawn(
         count_BJ[:, :-1]
     )
     accepted_B = _leading(coin_BK < chance_BK)
-    p_BV = jnp.exp(_pick(log_p_BJV, accepted_B))
+    p_BV = jnp.exp(pick(log_p_BJV, accepted_B))
     # Behind a draft that was accepted whole nothing was proposed: q is 0.
     q_BJV = jnp.pad(jnp.exp(draft.log_q_BKV), [(0, 0), (0, 1), (0, 0)])
-    left_BV = jnp.maximum(p_BV - _pick(q_BJV, accepted_B), 0.0)
+    left_BV = jnp.maximum(p_BV - pick(q_BJV, accepted_B), 0.0)
     left_BV = jnp.where(left_BV.sum(axis=1, keepdims=True) > 0, left_BV, p_BV)
-    own_B = draws.tokens(jnp.log(left_BV), _pick(count_BJ, accepted_B), CORRECT)
+    own_B = draws.tokens(jnp.log(left_BV), pick(count_BJ, accepted_B), CORRECT)
     drafts_BJ = jnp.pad(draft.tokens_BK, [(0, 0), (0, 1)])
     is_accepted_BJ = jnp.arange(drafts_BJ.shape[1]) < accepted_B[:, None]
     return jnp.where(is_accepted_BJ, drafts_BJ, own_B[:, None]), accepted_B
@@ -274,7 +294,7 @@ def _through(is_so_BK: Bool[Array, "B K"]) -> Int[Array, " B"]:
     return jnp.minimum(_leading(~is_so_BK) + 1, is_so_BK.shape[1])
 
 
-def _pick(values: Array, index_B: Int[Array, " B"]) -> Array:
-    """Return one entry of the second axis for every row."""
-    index = index_B.reshape(-1, *[1] * (values.ndim - 1))
-    return jnp.take_along_axis(values, index, axis=1)[:, 0]
+def _write(row_BW: Array, new_BK: Array, start_B: Int[Array, " B"]) -> Array:
+    """Write new entries of every row from its own place on."""
+    write = jax.vmap(lambda row, new, start: jax.lax.dynamic_update_slice(row, new, (start,)))
+    return write(row_BW, new_BK, start_B)

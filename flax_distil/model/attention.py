@@ -17,7 +17,7 @@ from flax_distil.model.attention_kernels import (
 _BLOCK_BYTES = 4 << 20
 """Scores of one block on a CPU: about what stays in the cache of a core."""
 
-_FEW_QUERIES = 32
+_FEW_QUERIES = 64
 """Fewer than this, as in decoding, and time goes into reading the keys."""
 
 
@@ -46,7 +46,7 @@ def dot_product_attention(
     Args:
         query_BNTH: queries.
         key_BNSH: keys.
-        value_BNSH: values.
+        value_BNSH: values; the same array as the keys is read once.
         mask_B1TS: True where a query may look; None allows all.
         scale: of the scores; by default ``1 / sqrt(H)``.
         dropout_rate: of the attention probabilities, with ``dropout_key``.
@@ -68,7 +68,11 @@ def dot_product_attention(
         kernels["tpu"] = attend_on_tpu
     if fits_cudnn(query_BNTH):
         kernels["cuda"] = attend_with_cudnn
-    return jax.lax.platform_dependent(query_BNTH, key_BNSH, value_BNSH, **kernels, default=_whole)
+    kernels["default"] = _whole
+    if value_BNSH is not key_BNSH:
+        return jax.lax.platform_dependent(query_BNTH, key_BNSH, value_BNSH, **kernels)
+    shared = {name: lambda query, key, f=kernel: f(query, key, key) for name, kernel in kernels.items()}
+    return jax.lax.platform_dependent(query_BNTH, key_BNSH, **shared)
 
 
 def dropout(x: Array, rate: float, key: Array | None) -> Array:
@@ -135,8 +139,9 @@ def _by_keys(query: Array, key: Array, value: Array) -> Array:
 
 
 def _map_heads(head: Callable[..., Array], query: Array, key: Array, value: Array) -> Array:
-    flat = tuple(x.reshape(-1, *x.shape[2:]) for x in (query, key, value))
-    return jax.lax.map(head, flat).reshape(query.shape)
+    given = (query, key) if value is key else (query, key, value)
+    flat = tuple(x.reshape(-1, *x.shape[2:]) for x in given)
+    return jax.lax.map(lambda one: head((one[0], one[1], one[-1])), flat).reshape(query.shape)
 
 
 def _block_count(length: int, sources: int) -> int:

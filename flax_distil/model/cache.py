@@ -41,6 +41,10 @@ class DecoderCache:
         keys, values = jax.tree.map(lambda leaf: jnp.pad(leaf, more), (self.self_keys, self.self_values))
         return DecoderCache(keys, values, self.states_BSD)
 
+    def without_tokens(self) -> "DecoderCache":
+        """Return the encoder states alone."""
+        return DecoderCache((), (), self.states_BSD)
+
 
 def write_slots(
     slots_BNCH: Float[Array, "B N C H"],

@@ -73,14 +73,21 @@ def gather_outside_layers(params: Any, layout: WeightLayout) -> Any:
     return _gather(params, layout, within=(), skipped=("layers",))
 
 
-def gather_layer(layer: Any, layout: WeightLayout) -> Any:
-    """Put together the stored pieces of one layer, sliced out of its stack."""
-    return _gather(layer, layout, within=("layers",))
+def gather_layer(layer: Any, layout: WeightLayout, *, apart: bool = False) -> Any:
+    """Put together the stored pieces of one layer, sliced out of its stack or apart from the start."""
+    within = ("layers", "*") if apart else ("layers",)
+    return _gather(layer, layout, within=within, sliced=0 if apart else 1)
 
 
 def _gather(
-    tree: Any, layout: WeightLayout, *, within: tuple[str, ...], skipped: tuple[str, ...] = ()
+    tree: Any,
+    layout: WeightLayout,
+    *,
+    within: tuple[str, ...],
+    skipped: tuple[str, ...] = (),
+    sliced: int = 0,
 ) -> Any:
+    """Gather leaves, of whose dimensions the layout counts ``sliced`` in front that they do not have."""
     if layout.gather_axis is None:
         return tree
     dimensions = dict(layout.gather_dimensions)
@@ -89,8 +96,7 @@ def _gather(
         names = [name for key in path if (name := _name(key)) is not None]
         if names[0] in skipped:
             return leaf
-        # A layer out of its stack has one dimension less.
-        dimension = dimensions["/".join([*within, *names])] - len(within)
+        dimension = dimensions["/".join([*within, *names])] - sliced
         whole = jax.lax.all_gather(leaf, layout.gather_axis, axis=dimension, tiled=True)
         return checkpoint_name(whole, STORED_PIECE)
 

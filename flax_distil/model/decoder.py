@@ -13,7 +13,6 @@ from flax_distil.model.cache import DecoderCache, visible_slots, write_slots
 from flax_distil.model.collectives import enter, look_up, own_key
 from flax_distil.model.config import WhisperConfig
 from flax_distil.model.layers import (
-    AttentionProjections,
     ComputeOptions,
     feed_forward,
     layer_norm,
@@ -22,6 +21,7 @@ from flax_distil.model.layers import (
     stack_of,
     unstack,
 )
+from flax_distil.model.projections import AttentionProjections, Linear, project_onto_tokens
 
 KeyValue = tuple[Array, Array]
 
@@ -29,15 +29,18 @@ KeyValue = tuple[Array, Array]
 class DecoderLayer(nnx.Module):
     """Causal self-attention, attention to the encoder states, feed-forward; pre-norm."""
 
-    def __init__(self, config: WhisperConfig, options: ComputeOptions, *, rngs: nnx.Rngs):
-        width, heads = config.d_model, config.decoder_attention_heads
+    def __init__(
+        self, config: WhisperConfig, options: ComputeOptions, *, for_decoding: bool = False, rngs: nnx.Rngs
+    ):
+        width, heads, features = config.d_model, config.decoder_attention_heads, config.decoder_ffn_dim
         dtype, axis = options.dtype, options.layout.tensor_axis
-        self.self_attention = AttentionProjections(width, heads, dtype=dtype, axis=axis, rngs=rngs)
+        common: dict[str, Any] = {"for_decoding": for_decoding, "dtype": dtype, "rngs": rngs}
+        self.self_attention = AttentionProjections("self_attention", width, heads, axis=axis, **common)
         self.self_attention_norm = layer_norm(width, dtype=dtype, rngs=rngs)
-        self.cross_attention = AttentionProjections(width, heads, dtype=dtype, axis=axis, rngs=rngs)
+        self.cross_attention = AttentionProjections("cross_attention", width, heads, axis=axis, **common)
         self.cross_attention_norm = layer_norm(width, dtype=dtype, rngs=rngs)
-        self.fc1 = nnx.Linear(width, config.decoder_ffn_dim, dtype=dtype, rngs=rngs)
-        self.fc2 = nnx.Linear(config.decoder_ffn_dim, width, dtype=dtype, rngs=rngs)
+        self.fc1 = Linear("fc1", width, features, **common)
+        self.fc2 = Linear("fc2", width, features, **common)
         self.final_norm = layer_norm(width, dtype=dtype, rngs=rngs)
         self.config, self.axis, self.dtype = config, axis, dtype
 
@@ -163,11 +166,11 @@ class DecoderLayer(nnx.Module):
         over devices, all get those asked for.
         """
         query, key = self.cross_attention.query, self.cross_attention.key
-        query_ADH = self._of_heads(query.kernel[...].swapaxes(0, 1), heads)
+        query_ADH = self._of_heads(query.by_head(), heads)
         bias_AH = self._of_heads(query.bias[...], heads)  # type: ignore[index]
         query_BATH = jnp.einsum("btd,adh->bath", self.cross_attention_norm(x_BTD), query_ADH)
         query_BATH = (query_BATH + bias_AH[:, None]) * query_ADH.shape[2] ** -0.5
-        return query_BATH, self._of_heads(key.kernel[...].swapaxes(0, 1), heads)
+        return query_BATH, self._of_heads(key.by_head(), heads)
 
     def _of_heads(self, leaf: Array, heads: Sequence[int]) -> Array:
         """Return entries of a leaf that may be divided over devices in its first axis, the heads."""
@@ -176,13 +179,23 @@ class DecoderLayer(nnx.Module):
 
 
 class Decoder(nnx.Module):
-    """Tokens and encoder states to hidden states and logits."""
+    """Tokens and encoder states to hidden states and logits.
 
-    def __init__(self, config: WhisperConfig, options: ComputeOptions, *, rngs: nnx.Rngs):
+    Its layers are one stack, for training; or for decoding: one by one, with kernels as decoding reads them.
+    """
+
+    def __init__(
+        self, config: WhisperConfig, options: ComputeOptions, *, for_decoding: bool = False, rngs: nnx.Rngs
+    ):
         width, dtype = config.d_model, options.dtype
         self.token_embedding = nnx.Embed(config.vocab_size, width, dtype=dtype, rngs=rngs)
         self.position_embedding = nnx.Embed(config.max_target_positions, width, dtype=dtype, rngs=rngs)
-        self.layers = stack_of(lambda r: DecoderLayer(config, options, rngs=r), config.decoder_layers, rngs)
+        count = config.decoder_layers
+        self.layers = (
+            nnx.List([DecoderLayer(config, options, for_decoding=True, rngs=rngs) for _ in range(count)])
+            if for_decoding
+            else stack_of(lambda r: DecoderLayer(config, options, rngs=r), count, rngs)
+        )
         self.norm = layer_norm(width, dtype=dtype, rngs=rngs)
         self.config = config
         self.options = options
@@ -262,7 +275,7 @@ class Decoder(nnx.Module):
     def logits(self, hidden_BTD: Float[Array, "B T D"]) -> Float[Array, "B T V"]:
         """Project hidden states onto the tied token embedding; float32, not normalised."""
         embedding_VD = self.token_embedding.embedding[...].astype(self.options.dtype)
-        logits_BTV = jnp.einsum("btd,vd->btv", hidden_BTD, embedding_VD, preferred_element_type=jnp.float32)
+        logits_BTV = project_onto_tokens(hidden_BTD, embedding_VD)
         axis = self.options.layout.vocabulary_axis
         return logits_BTV if axis is None else jax.lax.all_gather(logits_BTV, axis, axis=2, tiled=True)
 
@@ -274,16 +287,17 @@ class Decoder(nnx.Module):
     def init_cache(self, states_BSD: Float[Array, "B S D"], slots: int) -> DecoderCache:
         """Return an empty cache of ``slots`` tokens for decoding from these encoder states."""
         layers: Any = self.layers
-        heads, features = layers.self_attention.key.kernel.shape[2:]  # those of this device
+        of_layer = layers[0] if isinstance(layers, nnx.List) else layers
+        heads, features = of_layer.self_attention.query.bias.shape[-2:]  # those of this device
         empty = jnp.zeros((states_BSD.shape[0], heads, slots, features), self.options.dtype)
         blank = (empty,) * self.config.decoder_layers
         return DecoderCache(blank, blank, states_BSD.astype(self.options.dtype))
 
     def unrolled(self) -> list[DecoderLayer]:
-        """Return the layers one by one, sliced out of their stack.
+        """Return the layers one by one, sliced out of their stack if they are in one.
 
         A decoding loop calls this outside its body: inside, every step would copy
-        every weight (and devices that store pieces would wait for each other).
+        every weight of a stack (and devices that store pieces would wait for each other).
         """
         return unstack(self.layers, self.options.layout)
 

@@ -10,7 +10,6 @@ from flax_distil.model.attention import dot_product_attention, dropout
 from flax_distil.model.collectives import enter, own_key
 from flax_distil.model.config import WhisperConfig
 from flax_distil.model.layers import (
-    AttentionProjections,
     ComputeOptions,
     feed_forward,
     gelu,
@@ -19,6 +18,7 @@ from flax_distil.model.layers import (
     split_key,
     stack_of,
 )
+from flax_distil.model.projections import AttentionProjections, Linear
 
 
 def sinusoids(positions: int, width: int) -> Float[np.ndarray, "S D"]:
@@ -37,11 +37,11 @@ class EncoderLayer(nnx.Module):
     def __init__(self, config: WhisperConfig, options: ComputeOptions, *, rngs: nnx.Rngs):
         width, dtype, axis = config.d_model, options.dtype, options.layout.tensor_axis
         self.self_attention = AttentionProjections(
-            width, config.encoder_attention_heads, dtype=dtype, axis=axis, rngs=rngs
+            "self_attention", width, config.encoder_attention_heads, dtype=dtype, axis=axis, rngs=rngs
         )
         self.self_attention_norm = layer_norm(width, dtype=dtype, rngs=rngs)
-        self.fc1 = nnx.Linear(width, config.encoder_ffn_dim, dtype=dtype, rngs=rngs)
-        self.fc2 = nnx.Linear(config.encoder_ffn_dim, width, dtype=dtype, rngs=rngs)
+        self.fc1 = Linear("fc1", width, config.encoder_ffn_dim, dtype=dtype, rngs=rngs)
+        self.fc2 = Linear("fc2", width, config.encoder_ffn_dim, dtype=dtype, rngs=rngs)
         self.final_norm = layer_norm(width, dtype=dtype, rngs=rngs)
         self.config, self.axis = config, axis
 

@@ -1,4 +1,4 @@
-"""The blocks of a Whisper layer: projections into heads, feed-forward, and stacks of layers."""
+"""The blocks of a Whisper layer: norm, feed-forward, and stacks of layers."""
 
 import dataclasses
 import math
@@ -12,8 +12,7 @@ from flax import nnx
 from flax_distil.core import WHOLE, Array, Float, InputError, WeightLayout
 from flax_distil.model.attention import dropout
 from flax_distil.model.collectives import STORED_PIECE, enter, gather_layer, leave, own_key
-
-_initializer = nnx.initializers.normal(0.02)
+from flax_distil.model.projections import Linear
 
 CHECKPOINT_POLICIES: dict[str, Callable[..., bool] | None] = {
     "full": None,
@@ -49,117 +48,6 @@ class ComputeOptions:
                 f"gradient_checkpointing {self.gradient_checkpointing!r} is unknown: "
                 f"expected one of {', '.join(CHECKPOINT_POLICIES)}"
             )
-
-
-_FEW_ROWS = 64
-"""Up to so many queries of single heads, a product eight or more times as large costs less than order."""
-
-
-class SplitHeads(nnx.Module):
-    """Project [B, T, D] into heads [B, N, T, H].
-
-    One contraction, which a TPU writes in the layout that attention reads. On a CPU one plain product of
-    matrices: given the contraction, XLA's CPU compiler multiplies the transposes in twice the time.
-    """
-
-    def __init__(self, width: int, heads: int, *, use_bias: bool, dtype: str, rngs: nnx.Rngs):
-        self.kernel = nnx.Param(_initializer(rngs.params(), (width, heads, width // heads)))
-        self.bias = nnx.Param(jnp.zeros((heads, width // heads))) if use_bias else None
-        self.dtype = dtype
-
-    def __call__(self, x_BTD: Float[Array, "B T D"]) -> Float[Array, "B N T H"]:
-        """Return the projection in the compute dtype."""
-
-        def contract(x_BTD: Array, kernel_DNH: Array) -> Array:
-            return jnp.einsum("btd,dnh->bnth", x_BTD, kernel_DNH)
-
-        def multiply(x_BTD: Array, kernel_DNH: Array) -> Array:
-            y_BTE = x_BTD @ kernel_DNH.reshape(kernel_DNH.shape[0], -1)
-            return y_BTE.reshape(*x_BTD.shape[:2], *kernel_DNH.shape[1:]).swapaxes(1, 2)
-
-        kernel_DNH = self.kernel[...].astype(self.dtype)
-        return self._with_bias(jax.lax.platform_dependent(x_BTD, kernel_DNH, cpu=multiply, default=contract))
-
-    def transposed(self, y_BNTH: Float[Array, "B N T H"]) -> Float[Array, "B N T D"]:
-        """Return what has the same product with inputs as ``y_BNTH`` with their projection (no bias)."""
-
-        def contract(y_BNTH: Array, kernel_DNH: Array) -> Array:
-            return jnp.einsum("bnth,dnh->bntd", y_BNTH, kernel_DNH)
-
-        def multiply(y_BNTH: Array, kernel_DNH: Array) -> Array:
-            heads = y_BNTH.shape[1]
-            y_BNTNH = y_BNTH[:, :, :, None] * jnp.eye(heads, dtype=y_BNTH.dtype)[:, None, :, None]
-            y_RE = y_BNTNH.reshape(-1, heads * y_BNTH.shape[3])
-            y_RD = jnp.einsum("re,de->rd", y_RE, kernel_DNH.reshape(len(kernel_DNH), -1))
-            return y_RD.reshape(*y_BNTH.shape[:3], -1)
-
-        return self._head_by_head(y_BNTH, multiply, contract)
-
-    def of_heads(self, x_BNTD: Float[Array, "B N T D"]) -> Float[Array, "B N T H"]:
-        """Project inputs that already differ from head to head."""
-
-        def contract(x_BNTD: Array, kernel_DNH: Array) -> Array:
-            return jnp.einsum("bntd,dnh->bnth", x_BNTD, kernel_DNH)
-
-        def multiply(x_BNTD: Array, kernel_DNH: Array) -> Array:
-            y_RE = x_BNTD.reshape(-1, len(kernel_DNH)) @ kernel_DNH.reshape(len(kernel_DNH), -1)
-            y_BNTNH = y_RE.reshape(*x_BNTD.shape[:3], *kernel_DNH.shape[1:])
-            return jnp.einsum("bntnh->bnth", y_BNTNH)
-
-        return self._with_bias(self._head_by_head(x_BNTD, multiply, contract))
-
-    def _head_by_head(
-        self, x: Array, multiply: Callable[[Array, Array], Array], contract: Callable[[Array, Array], Array]
-    ) -> Array:
-        """Multiply every head by its part of the kernel.
-
-        On a CPU a few rows are multiplied by the whole kernel as it lies, for all heads and not only their
-        own: given the contraction, its compiler turns the kernel round in every step of a decoding loop.
-        """
-        is_few = math.prod(x.shape[:3]) <= _FEW_ROWS
-        kernel_DNH = self.kernel[...].astype(self.dtype)
-        return jax.lax.platform_dependent(
-            x, kernel_DNH, cpu=multiply if is_few else contract, default=contract
-        )
-
-    def _with_bias(self, y_BNTH: Array) -> Array:
-        return y_BNTH if self.bias is None else y_BNTH + self.bias[...].astype(self.dtype)[:, None]
-
-
-class MergeHeads(nnx.Module):
-    """Project heads [B, N, T, H] back to [B, T, D]; two ways, as :class:`SplitHeads`.
-
-    The heads may be some of all: what the devices of ``axis`` make of theirs is added up.
-    """
-
-    def __init__(self, width: int, heads: int, *, dtype: str, axis: str | None, rngs: nnx.Rngs):
-        self.kernel = nnx.Param(_initializer(rngs.params(), (heads, width // heads, width)))
-        self.bias = nnx.Param(jnp.zeros((width,)))
-        self.dtype, self.axis = dtype, axis
-
-    def __call__(self, x_BNTH: Float[Array, "B N T H"]) -> Float[Array, "B T D"]:
-        """Return the projection in the compute dtype."""
-
-        def contract(x_BNTH: Array, kernel_NHD: Array) -> Array:
-            return jnp.einsum("bnth,nhd->btd", x_BNTH, kernel_NHD)
-
-        def multiply(x_BNTH: Array, kernel_NHD: Array) -> Array:
-            x_BTE = x_BNTH.swapaxes(1, 2).reshape(x_BNTH.shape[0], x_BNTH.shape[2], -1)
-            return x_BTE @ kernel_NHD.reshape(-1, kernel_NHD.shape[2])
-
-        kernel_NHD = self.kernel[...].astype(self.dtype)
-        y_BTD = jax.lax.platform_dependent(x_BNTH, kernel_NHD, cpu=multiply, default=contract)
-        return leave(y_BTD, self.axis) + self.bias[...].astype(self.dtype)
-
-
-class AttentionProjections(nnx.Module):
-    """Query, key (no bias), value and output projections of one attention."""
-
-    def __init__(self, width: int, heads: int, *, dtype: str, axis: str | None, rngs: nnx.Rngs):
-        self.query = SplitHeads(width, heads, use_bias=True, dtype=dtype, rngs=rngs)
-        self.key = SplitHeads(width, heads, use_bias=False, dtype=dtype, rngs=rngs)
-        self.value = SplitHeads(width, heads, use_bias=True, dtype=dtype, rngs=rngs)
-        self.out = MergeHeads(width, heads, dtype=dtype, axis=axis, rngs=rngs)
 
 
 def _variance_in_two_passes(x: Array, mean: Array) -> Array:
@@ -218,8 +106,8 @@ def _apart_on_tpu(x: Array) -> Array:
 
 
 def feed_forward(
-    fc1: nnx.Linear,
-    fc2: nnx.Linear,
+    fc1: Linear,
+    fc2: Linear,
     x_BTD: Float[Array, "B T D"],
     activation_dropout: float,
     key: Array | None,
@@ -230,11 +118,9 @@ def feed_forward(
 
     The features F may be some of all: the devices of ``axis`` add up what theirs give.
     """
-    x_BTF = gelu(_apart_on_tpu(fc1(enter(x_BTD, axis))))
+    x_BTF = gelu(_apart_on_tpu(fc1.add_bias(fc1.product(enter(x_BTD, axis)))))
     x_BTF = dropout(x_BTF, activation_dropout, own_key(key, axis))
-    y_BTD = leave(x_BTF @ fc2.kernel[...].astype(x_BTF.dtype), axis)
-    bias: Any = fc2.bias
-    return y_BTD + bias[...].astype(x_BTF.dtype)
+    return fc2.add_bias(leave(fc2.product(x_BTF), axis))
 
 
 def split_key(key: Array | None, count: int) -> list[Any]:
@@ -252,11 +138,14 @@ def layer_count(stack: nnx.Module) -> int:
     return jax.tree.leaves(nnx.state(stack))[0].shape[0]
 
 
-def unstack(stack: nnx.Module, layout: WeightLayout) -> list[Any]:
-    """Return the layers of a stack as modules of their own: slices of its parameters, put together."""
-    graph, stacked = nnx.split(stack)
-    slices = [jax.tree.map(lambda leaf, i=i: leaf[i], stacked) for i in range(layer_count(stack))]
-    return [nnx.merge(graph, gather_layer(layer, layout)) for layer in slices]
+def unstack(stack: Any, layout: WeightLayout) -> list[Any]:
+    """Return the layers of a stack or a list as modules of their own, their stored pieces put together."""
+    if isinstance(stack, nnx.List):
+        parts = [nnx.split(layer) for layer in stack]
+    else:
+        graph, stacked = nnx.split(stack)
+        parts = [(graph, jax.tree.map(lambda leaf, i=i: leaf[i], stacked)) for i in range(layer_count(stack))]
+    return [nnx.merge(graph, gather_layer(layer, layout)) for graph, layer in parts]
 
 
 def run_stack(

@@ -16,6 +16,7 @@ WEIGHT_RULES: tuple[tuple[str, tuple[str | None, ...]], ...] = (
     (r"(conv[12]|norm)/(bias|scale)",                         ("width",)),
     (r"position_embedding/embedding",                         (None, "width")),
     (r"token_embedding/embedding",                            ("vocabulary", "width")),
+    # layers, stacked
     (r"layers/(self|cross)_attention/(query|key|value)/kernel", (None, "width", "heads", None)),
     (r"layers/(self|cross)_attention/(query|key|value)/bias", (None, "heads", "width")),
     (r"layers/(self|cross)_attention/out/kernel",             (None, "heads", None, "width")),
@@ -25,6 +26,18 @@ WEIGHT_RULES: tuple[tuple[str, tuple[str | None, ...]], ...] = (
     (r"layers/fc1/bias",                                      (None, "features+width")),
     (r"layers/fc2/kernel",                                    (None, "features", "width")),
     (r"layers/fc2/bias",                                      (None, "width")),
+    # layers one by one, for decoding
+    (r"layers/\d+/(self_attention/(query|key|value)|cross_attention/(query|value))/kernel",
+                                                              ("heads", None, "width")),
+    (r"layers/\d+/cross_attention/key/kernel",                ("heads", "width", None)),
+    (r"layers/\d+/(self|cross)_attention/(query|key|value)/bias", ("heads", "width")),
+    (r"layers/\d+/(self|cross)_attention/out/kernel",         ("width", "heads", None)),
+    (r"layers/\d+/(self|cross)_attention/out/bias",           ("width",)),
+    (r"layers/\d+/(\w+_norm)/(scale|bias)",                   ("width",)),
+    (r"layers/\d+/fc1/kernel",                                ("features", "width")),
+    (r"layers/\d+/fc1/bias",                                  ("features+width",)),
+    (r"layers/\d+/fc2/kernel",                                ("width", "features")),
+    (r"layers/\d+/fc2/bias",                                  ("width",)),
 )  # fmt: skip
 """``heads``, ``features`` and ``vocabulary`` are divided over the tensor axis, ``width`` over the fsdp axis
 (the head features of a bias count as width), ``features+width`` over both."""
@@ -43,8 +56,8 @@ def weight_specs(shapes: Params, axes: Mapping[str, int], *, vocabulary: bool = 
     """Return the ``PartitionSpec`` of every leaf, as a tree like ``shapes``.
 
     Args:
-        shapes: (part of) a tree of ``flax_distil.model.whisper_shapes``, with ``encoder`` or
-            ``decoder`` on top.
+        shapes: (part of) a tree of ``flax_distil.model.whisper_shapes`` or ``decoding_shapes``, with
+            ``encoder`` or ``decoder`` on top.
         axes: sizes of the mesh axes to use; others leave the weights alone.
         vocabulary: whether the tensor axis divides the token embedding.
 
@@ -86,7 +99,7 @@ def weight_layout(specs: Mapping[str, Any]) -> WeightLayout:
     for path, spec in flat.items():
         for dimension, entry in enumerate(spec):
             if FSDP_AXIS in _names(entry):
-                gathered[path.split("/", 1)[-1]] = dimension
+                gathered[re.sub(r"^layers/\d+/", "layers/*/", path.split("/", 1)[-1])] = dimension
     tensor = any(
         TENSOR_AXIS in _names(entry) for path, spec in flat.items() if "/layers/" in path for entry in spec
     )

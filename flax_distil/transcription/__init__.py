@@ -17,7 +17,6 @@ from flax_distil.transcription.results import (
 from flax_distil.transcription.sequential import SequentialTranscriber, long_form_defaults
 from flax_distil.transcription.short_form import DispatchedBatch, ShortFormTranscriber
 from flax_distil.transcription.speculative_decoder import (
-    NUM_ASSISTANT_TOKENS,
     Assistant,
     SpeculativeDecoder,
     SpeculativeStatistics,
@@ -34,7 +33,6 @@ from flax_distil.transcription.word_timestamps import (
 
 __all__ = [
     "FALLBACK_TEMPERATURES",
-    "NUM_ASSISTANT_TOKENS",
     "AlignedWord",
     "AlignmentRequest",
     "Assistant",

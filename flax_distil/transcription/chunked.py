@@ -7,11 +7,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from flax_distil.audio import CHUNK_SAMPLES, HOP_LENGTH, pad_or_trim
-from flax_distil.core import Float
+from flax_distil.core import Float, one_ahead
 from flax_distil.text import strip_timestamps
 from flax_distil.transcription.chunk_cutting import Chunk, chunk_samples, cut_chunks
 from flax_distil.transcription.chunk_transcript import TranscribedChunk, chunked_transcript
-from flax_distil.transcription.fallback import attempt_seed, failed, is_silence
+from flax_distil.transcription.fallback import attempt_seed, decode_again, is_silence
 from flax_distil.transcription.recordings import Name, RecordingTranscriber
 from flax_distil.transcription.results import AlignedWord, Transcript
 from flax_distil.transcription.window_decoder import (
@@ -80,14 +80,8 @@ class ChunkedTranscriber(RecordingTranscriber):
 
         The next batch is sent before the last one is waited for.
         """
-        waiting: _DispatchedRows | None = None
-        for rows in self._batches(recordings):
-            sent = self._dispatch(rows)
-            if waiting is not None:
-                yield from self._collect(waiting)
-            waiting = sent
-        if waiting is not None:
-            yield from self._collect(waiting)
+        for batch in one_ahead(map(self._dispatch, self._batches(recordings))):
+            yield from self._collect(batch)
 
     def _batches(self, recordings: Iterable[tuple[Name, Float[np.ndarray, " _"]]]) -> "Iterator[list[_Row]]":
         """Yield the rows of each batch: full ones, but for the last."""
@@ -164,21 +158,15 @@ class ChunkedTranscriber(RecordingTranscriber):
                 )
 
     def _results(self, batch: "_DispatchedRows") -> list[WindowResult]:
-        """Wait for a batch; chunks that fail a threshold are decoded again at the next temperature."""
-        decoder, options = self.decoder, self.decoder.options
-        results = [result for result in decoder.collect(batch.windows) if result is not None]
-        for attempt, temperature in enumerate(options.temperature[1:], 1):
-            failures = [failed(result, options, decoder.tokenizer) for result in results]
-            if not any(failures):
-                break
-            requests: list[WindowRequest | None] = [None] * self.batch_size
-            for row, request in enumerate(batch.windows.requests[: len(results)]):
-                if request is not None and failures[row]:
-                    seed = self._seed(batch.rows[row][1], attempt)
-                    requests[row] = dataclasses.replace(request, temperature=temperature, seed=seed)
-            again = decoder.collect(decoder.dispatch(batch.states, requests))
-            results = [new or old for old, new in zip(results, again, strict=False)]
-        return results
+        """Wait for a batch, decoded again where it failed."""
+        found = decode_again(
+            self.decoder,
+            batch.states,
+            batch.windows.requests,
+            self.decoder.collect(batch.windows),
+            seed=lambda row, attempt: self._seed(batch.rows[row][1], attempt),
+        )
+        return [result for result in found if result is not None]
 
     def _words(
         self, batch: "_DispatchedRows", results: Sequence[WindowResult]

@@ -1,11 +1,15 @@
 """Whether a window's transcript is to be trusted, silence, or tried again at a higher temperature."""
 
+import dataclasses
+from collections.abc import Callable, Sequence
+
 import numpy as np
 
 from flax_distil.metrics import compression_ratio, token_compression_ratio
+from flax_distil.parallel import gather_objects
 from flax_distil.text import WhisperTokenizer
 from flax_distil.transcription.options import TranscriptionOptions
-from flax_distil.transcription.window_decoder import WindowResult
+from flax_distil.transcription.window_decoder import States, WindowDecoder, WindowRequest, WindowResult
 
 
 def is_silence(result: WindowResult, options: TranscriptionOptions) -> bool:
@@ -42,6 +46,54 @@ def failed(result: WindowResult, options: TranscriptionOptions, tokenizer: Whisp
         return True
     limit = options.text_compression_ratio_threshold
     return limit is not None and compression_ratio(tokenizer.decode(result.tokens).strip()) > limit
+
+
+def decode_again(
+    decoder: WindowDecoder,
+    states: States,
+    requests: Sequence[WindowRequest | None],
+    results: list[WindowResult | None],
+    *,
+    seed: Callable[[int, int], int],
+) -> list[WindowResult | None]:
+    """Decode windows of a batch that failed again, all of them together, at one temperature after the other.
+
+    Args:
+        decoder: of the checkpoint.
+        states: of the batch.
+        requests: of the first attempt, of every row.
+        results: of the first attempt.
+        seed: of a row's draws, given the row and the number of the attempt.
+
+    Returns:
+        The results, the last attempt at each window standing.
+    """
+    options = decoder.options
+    for attempt, temperature in enumerate(options.temperature[1:], start=1):
+        failures = [result is not None and failed(result, options, decoder.tokenizer) for result in results]
+        if not _any_process(decoder, any(failures)):
+            break
+        again = [
+            request
+            and dataclasses.replace(
+                request,
+                temperature=temperature,
+                seed=seed(row, attempt),
+                limit=request.limit if has_failed else 0,  # an idle row
+            )
+            for row, (request, has_failed) in enumerate(zip(requests, failures, strict=True))
+        ]
+        retried = decoder.collect(decoder.dispatch(states, again))
+        results = [
+            new if has_failed else old
+            for old, new, has_failed in zip(results, retried, failures, strict=True)
+        ]
+    return results
+
+
+def _any_process(decoder: WindowDecoder, value: bool) -> bool:
+    """Say whether it holds for any of the processes that share the devices: they decode together."""
+    return any(gather_objects(value)) if decoder.runner.shard_count > 1 else value
 
 
 def attempt_seed(options: TranscriptionOptions, *place: int) -> int:

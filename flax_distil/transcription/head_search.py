@@ -127,7 +127,7 @@ class HeadSearch:
         decoder = self._decoder
         batch = self._aligner.batch([None if row is None else row.request for row in rows])
         sent = decoder.runner.put_batch(batch | {"share_BCA": np.stack([share_CA] * len(rows))})
-        found_BCT = decoder.runner.rows(self._program(decoder.params["decoder"], {**states, **sent}))
+        found_BCT = decoder.runner.rows(self._program(decoder.decoder_params, {**states, **sent}))
         for row, found_CT in zip(rows, found_BCT, strict=True):
             if row is not None and row.words:
                 seconds_CE = found_CT[:, row.token_bounds] / POSITIONS_PER_SECOND

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from flax_distil.audio import CHUNK_SAMPLES, pad_or_trim
-from flax_distil.core import Float, InputError
+from flax_distil.core import Float, InputError, one_ahead
 from flax_distil.transcription.results import Transcript
 from flax_distil.transcription.short_form import DispatchedBatch, ShortFormTranscriber
 from flax_distil.transcription.window_decoder import WindowDecoder
@@ -69,15 +69,15 @@ class ShortRecordings(RecordingTranscriber):
         Raises:
             InputError: if a recording is longer.
         """
-        waiting: tuple[list[Name], DispatchedBatch] | None = None
+        for names, sent in one_ahead(self._dispatched(recordings)):
+            yield from zip(names, self._transcriber.collect(sent)[: len(names)], strict=True)
+
+    def _dispatched(
+        self, recordings: Iterable[tuple[Name, Float[np.ndarray, " _"]]]
+    ) -> Iterator[tuple[list[Name], DispatchedBatch]]:
         source = iter(recordings)
         while batch := list(itertools.islice(source, self.batch_size)):
-            sent = [name for name, _ in batch], self._transcriber.dispatch(self._samples(batch))
-            if waiting is not None:
-                yield from self._collect(*waiting)
-            waiting = sent
-        if waiting is not None:
-            yield from self._collect(*waiting)
+            yield [name for name, _ in batch], self._transcriber.dispatch(self._samples(batch))
 
     def _samples(self, batch: Sequence[tuple[Any, Float[np.ndarray, " _"]]]) -> Float[np.ndarray, "B W"]:
         samples_BW = np.zeros((self.batch_size, CHUNK_SAMPLES), np.float32)
@@ -87,6 +87,3 @@ class ShortRecordings(RecordingTranscriber):
             samples_BW[row] = pad_or_trim(samples_W)
         samples_BW[len(batch) :] = samples_BW[0]  # in silence a model may talk to its limit
         return samples_BW
-
-    def _collect(self, names: list[Name], batch: DispatchedBatch) -> Iterator[tuple[Name, Transcript]]:
-        yield from zip(names, self._transcriber.collect(batch)[: len(names)], strict=True)

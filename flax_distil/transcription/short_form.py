@@ -8,15 +8,13 @@ import numpy as np
 
 from flax_distil.audio import CHUNK_FRAMES
 from flax_distil.core import Float
-from flax_distil.parallel import gather_objects
-from flax_distil.transcription.fallback import attempt_seed, failed, is_silence, may_fail
+from flax_distil.transcription.fallback import attempt_seed, decode_again, is_silence, may_fail
 from flax_distil.transcription.results import Transcript, window_transcript
 from flax_distil.transcription.window_decoder import (
     DispatchedWindows,
     States,
     WindowDecoder,
     WindowRequest,
-    WindowResult,
 )
 from flax_distil.transcription.word_timestamps import WordAligner, add_words, content_frames
 
@@ -110,7 +108,15 @@ class ShortFormTranscriber:
         attempt stands. What is silence has no text.
         """
         options = self.decoder.options
-        found = self._again(batch, [result for result in self.decoder.collect(batch.windows) if result])
+        found = self.decoder.collect(batch.windows)
+        if batch.retries and batch.states is not None:
+            found = decode_again(
+                self.decoder,
+                batch.states,
+                batch.windows.requests,
+                found,
+                seed=lambda _, attempt: attempt_seed(options, attempt),
+            )
         transcripts = [
             window_transcript(
                 dataclasses.replace(result, tokens=(), token_logprobs=())
@@ -124,40 +130,11 @@ class ShortFormTranscriber:
             for result, language, probabilities in zip(
                 found, batch.languages, batch.probabilities, strict=True
             )
+            if result is not None
         ]
         if self._aligner is None or batch.states is None:
             return transcripts
         return add_words(self._aligner, batch.states, transcripts, batch.frames)
-
-    def _again(self, batch: DispatchedBatch, found: list[WindowResult]) -> list[WindowResult]:
-        """Return the results after as many attempts as each window needs."""
-        options, states = self.decoder.options, batch.states
-        if not batch.retries or states is None:
-            return found
-        for attempt, temperature in enumerate(options.temperature[1:], start=1):
-            failures = [failed(result, options, self.decoder.tokenizer) for result in found]
-            if not self._any_process(any(failures)):
-                break
-            requests = [
-                dataclasses.replace(
-                    request,
-                    temperature=temperature,
-                    seed=attempt_seed(options, attempt),
-                    limit=request.limit if has_failed else 0,  # an idle row
-                )
-                for request, has_failed in zip(batch.windows.requests, failures, strict=True)
-                if request
-            ]
-            retried = self.decoder.collect(self.decoder.dispatch(states, requests))
-            found = [
-                new if new and has_failed else old
-                for old, new, has_failed in zip(found, retried, failures, strict=True)
-            ]
-        return found
-
-    def _any_process(self, value: bool) -> bool:
-        """Say whether it holds for any of the processes that share the devices: they decode together."""
-        return any(gather_objects(value)) if self.decoder.runner.shard_count > 1 else value
 
     def _languages(self, states: States, rows: int) -> tuple[list[str], list[Any]]:
         special = self.decoder.tokenizer.special

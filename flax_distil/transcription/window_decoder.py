@@ -5,6 +5,7 @@ which windows a batch is made of, and the prompt, the temperature and the seed o
 """
 
 import dataclasses
+import functools
 import time
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -19,7 +20,7 @@ from flax_distil.parallel import Runner, single_device
 from flax_distil.text import MAX_PREVIOUS_TOKENS, GenerationSettings, WhisperTokenizer
 from flax_distil.transcription.options import TranscriptionOptions
 from flax_distil.transcription.prompts import Prompts
-from flax_distil.transcription.window_programs import Programs, programs_for, shape_on
+from flax_distil.transcription.window_programs import Programs, prepared, programs_for, shape_on
 
 States = Mapping[str, Array]
 """Encoder states of a batch on the devices: ``{"states_BSD": …}``, rows of all processes."""
@@ -80,6 +81,7 @@ class WindowDecoder:
     Attributes:
         config: shape of the model.
         params: its whole tree, on the devices.
+        decoder_params: its decoder as programs read it: for decoding, in the compute dtype.
         tokenizer: of the checkpoint.
         settings: its suppressed tokens and limits.
         options: what to transcribe into, and how.
@@ -103,7 +105,8 @@ class WindowDecoder:
 
         Args:
             config: shape of the model.
-            params: its whole tree, as ``runner.put`` lays it; on one device, arrays as they are.
+            params: its whole tree, as ``runner.put`` lays it; on one device, arrays as they are. A decoder
+                that is ``decoding_weights`` already is not copied.
             tokenizer: of the checkpoint.
             settings: its suppressed tokens and limits.
             options: language, task, timestamps, search.
@@ -192,7 +195,7 @@ class WindowDecoder:
             ValueError: if the vocabulary is English-only.
         """
         codes = list(self.tokenizer.special.languages)
-        found_BG = self.runner.rows(self._programs.detect(self.params["decoder"], states))
+        found_BG = self.runner.rows(self._programs.detect(self.decoder_params, states))
         return [dict(zip(codes, row, strict=True)) for row in found_BG.tolist()]
 
     def dispatch(self, states: States, requests: Sequence[WindowRequest | None]) -> DispatchedWindows:
@@ -237,7 +240,7 @@ class WindowDecoder:
         """Start the search of some rows; the others are idle."""
         asked = [request if row in rows else None for row, request in enumerate(requests)]
         batch = self.runner.put_batch(self._search_batch(asked))
-        return self._programs.search(self.params["decoder"], {**states, **batch})
+        return self._programs.search(self.decoder_params, {**states, **batch})
 
     def _search_batch(self, requests: Sequence[WindowRequest | None]) -> dict[str, np.ndarray]:
         """Return what a search is told of its rows, besides their encoder states."""
@@ -276,6 +279,10 @@ class WindowDecoder:
         return min(
             self.prompts.shortest + prefix + 1 + MAX_PREVIOUS_TOKENS, self.config.max_target_positions - 1
         )
+
+    @functools.cached_property
+    def decoder_params(self) -> Params:  # noqa: D102 - see the class
+        return prepared(self.runner, self.shape, self.params["decoder"])
 
     @property
     def _programs(self) -> Programs:

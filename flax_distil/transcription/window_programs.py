@@ -5,10 +5,21 @@ import functools
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+import jax
+
 from flax_distil.audio import log_mel
 from flax_distil.core import Array, Params
 from flax_distil.generation import DecodingRules, SearchOptions, SearchResult, language_probabilities, search
-from flax_distil.model import ComputeOptions, WhisperConfig, bind_decoder, bind_encoder, whisper_shapes
+from flax_distil.model import (
+    ComputeOptions,
+    WhisperConfig,
+    bind_decoder,
+    bind_encoder,
+    decoding_shapes,
+    decoding_weights,
+    is_for_decoding,
+    whisper_shapes,
+)
 from flax_distil.parallel import BATCH, ROWS, Runner, weight_layout
 from flax_distil.text import SpecialTokens
 
@@ -40,7 +51,7 @@ def search_program(
 
 def shape_on(runner: Runner, config: WhisperConfig, compute: ComputeOptions) -> Shape:
     """Return the static part of programs on these devices."""
-    specs = runner.weight_specs(whisper_shapes(config))
+    specs = runner.weight_specs(decoding_shapes(config))
     return Shape(config, dataclasses.replace(compute, layout=weight_layout(specs)))
 
 
@@ -51,10 +62,27 @@ def compiled(runner: Runner, shape: Shape, function: Callable[..., Any], weights
         runner: over the devices.
         shape: of the model.
         function: of one device.
-        weights: the branch it takes, ``encoder`` or ``decoder``.
+        weights: the branch it takes, ``encoder``, or ``decoder`` as decoding reads it.
     """
-    specs = runner.weight_specs(whisper_shapes(shape.config))
+    specs = runner.weight_specs(decoding_shapes(shape.config))
     return runner.program(runner.per_device(function, arguments=(specs[weights], BATCH), results=ROWS))
+
+
+def prepared(runner: Runner, shape: Shape, decoder: Params) -> Params:
+    """Return a ``decoder`` branch as :func:`compiled` takes it: the same if it is for decoding already.
+
+    Otherwise in the compute dtype too, lest every step of a search convert it again.
+    """
+    return decoder if is_for_decoding(decoder) else _preparation(runner, shape)(decoder)
+
+
+@functools.lru_cache(maxsize=32)
+def _preparation(runner: Runner, shape: Shape) -> Callable[[Params], Params]:
+    def prepare(decoder: Params) -> Params:
+        return jax.tree.map(lambda leaf: leaf.astype(shape.compute.dtype), decoding_weights(decoder))
+
+    given, made = (runner.weight_specs(shapes(shape.config)) for shapes in (whisper_shapes, decoding_shapes))
+    return runner.program(runner.per_device(prepare, arguments=(given["decoder"],), results=made["decoder"]))
 
 
 class Programs(NamedTuple):

@@ -108,7 +108,7 @@ class WordAligner:
             ValueError: if a text is longer than the model has room for.
         """
         batch = self.decoder.runner.put_batch(self.batch(rows))
-        found = self._program(self.decoder.params["decoder"], {**states, **batch})
+        found = self._program(self.decoder.decoder_params, {**states, **batch})
         aligned = self.decoder.runner.rows(vars(found))
         return [
             None if row is None else self._words(row, position_T / POSITIONS_PER_SECOND, probability_T)

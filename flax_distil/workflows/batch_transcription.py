@@ -5,7 +5,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from flax_distil.core import Float
+from flax_distil.core import Float, one_ahead
 from flax_distil.parallel import Runner
 from flax_distil.transcription import DispatchedBatch, ShortFormTranscriber, Transcript
 from flax_distil.workflows.transcription_config import TranscriptionConfig
@@ -84,16 +84,11 @@ def transcribe_in_turn(
             are recordings, the others behind them being padding.
     """
 
-    def collected(given: T, sent: DispatchedBatch | None, rows: int) -> tuple[T, list[Transcript]]:
-        return given, [] if sent is None else transcriber.collect(sent)[:rows]
+    def dispatched() -> Iterator[tuple[T, DispatchedBatch | None, int]]:
+        for given, samples_BW, rows in batches:
+            if samples_BW is not None:
+                samples_BW[rows:] = samples_BW[0]  # in silence a model may talk to its limit
+            yield given, None if samples_BW is None else transcriber.dispatch(samples_BW), rows
 
-    waiting: tuple[T, DispatchedBatch | None, int] | None = None
-    for given, samples_BW, rows in batches:
-        if samples_BW is not None:
-            samples_BW[rows:] = samples_BW[0]  # in silence a model may talk to its limit
-        dispatched = given, None if samples_BW is None else transcriber.dispatch(samples_BW), rows
-        if waiting is not None:
-            yield collected(*waiting)
-        waiting = dispatched
-    if waiting is not None:
-        yield collected(*waiting)
+    for given, sent, rows in one_ahead(dispatched()):
+        yield given, [] if sent is None else transcriber.collect(sent)[:rows]

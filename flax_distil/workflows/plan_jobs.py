@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from flax_distil.audio import CHUNK_SAMPLES
 from flax_distil.generation import DecodingRules
-from flax_distil.model import WhisperConfig, whisper_shapes
+from flax_distil.model import WhisperConfig, decoding_shapes, whisper_shapes
 from flax_distil.parallel import JitRunner
 from flax_distil.planning import (
     Job,
@@ -98,7 +98,7 @@ def _step_work(config: PlanConfig, layout: DistilLayout, batch: int) -> StepWork
 def generation_job(config: PlanConfig, runner: JitRunner, student: WhisperConfig) -> Job:
     """Return one step of the student's decoding, greedy or with beams."""
     dtype, tokens = jnp.dtype(config.compute.dtype), config.label_length - _PROMPT_LENGTH
-    weights = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, dtype), whisper_shapes(student))
+    weights = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, dtype), decoding_shapes(student))
     held = runner.describe(weights, runner.weight_specs(weights))
     shares = runner.mesh.shape["tensor"]  # devices that decode one row together
     rules = DecodingRules(special=_special_tokens(student.vocab_size))

@@ -8,11 +8,10 @@ import numpy as np
 
 from flax_distil.core import Params, flatten
 from flax_distil.data import weights_fingerprint
-from flax_distil.model import ComputeOptions, WhisperConfig, whisper_shapes
+from flax_distil.model import ComputeOptions, WhisperConfig, decoding_shapes, decoding_weights, whisper_shapes
 from flax_distil.parallel import Runner
 from flax_distil.text import Normaliser, WhisperTokenizer, normaliser
 from flax_distil.transcription import (
-    NUM_ASSISTANT_TOKENS,
     Assistant,
     SpeculativeDecoder,
     TranscriptionOptions,
@@ -44,7 +43,7 @@ class TranscriptionModel:
         options: TranscriptionOptions,
         compute: ComputeOptions,
         assistant: str | None = None,
-        num_assistant_tokens: int = NUM_ASSISTANT_TOKENS,
+        num_assistant_tokens: int | None = None,
     ):
         """Read the small files of the checkpoint.
 
@@ -54,7 +53,7 @@ class TranscriptionModel:
             options: what to transcribe into, and how.
             compute: dtype.
             assistant: a student of the checkpoint that drafts for it; a folder or Hub id.
-            num_assistant_tokens: tokens per draft.
+            num_assistant_tokens: most tokens of a draft; see ``SpeculativeDecoder``.
 
         Raises:
             InputError: if there is no such checkpoint, or options or assistant do not fit it.
@@ -116,7 +115,8 @@ class TranscriptionModel:
         return load_on_host(name, dtype=jnp.dtype(self._compute.dtype))
 
     def _put(self, shape: WhisperConfig, params: Params) -> Params:
-        specs = self._runner.weight_specs(whisper_shapes(shape))
+        specs = self._runner.weight_specs(decoding_shapes(shape))
+        params = {**params, "decoder": decoding_weights(params["decoder"])}
         placed: Params = self._runner.put(params, {branch: specs[branch] for branch in params})
         return placed
 

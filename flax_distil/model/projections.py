@@ -1,0 +1,242 @@
+"""Products with weights, into heads and back among them; the axes of a kernel in one of two orders.
+
+In training the inputs of a kernel come first: ``x @ W``. A search multiplies a few rows by it in every step,
+and XLA's CPU compiler rearranges the right factor of a product each time: more than twice the time of reading
+it, at 8 rows of base. So for decoding the outputs come first, and the kernel is the left factor.
+"""
+
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from flax_distil.core import Array, Float
+from flax_distil.model.collectives import leave
+
+KERNEL_AXES: dict[str, tuple[str, str]] = {
+    # kernel                 in training, for decoding
+    "self_attention/query": ("dnh", "nhd"),
+    "self_attention/key": ("dnh", "nhd"),
+    "self_attention/value": ("dnh", "nhd"),
+    "self_attention/out": ("nhd", "dnh"),
+    "cross_attention/query": ("dnh", "nhd"),
+    "cross_attention/key": ("dnh", "ndh"),  # takes queries back to the states: DecoderLayer.look_at_states
+    "cross_attention/value": ("dnh", "nhd"),
+    "cross_attention/out": ("nhd", "dnh"),
+    "fc1": ("df", "fd"),
+    "fc2": ("fd", "df"),
+}
+"""Axes of the kernels of a layer: d model features, n heads of h features, f features between fc1 and fc2."""
+
+_FEW_ROWS = 32
+"""Up to so many rows, a product with the token embedding takes the time of reading it."""
+
+_initializer = nnx.initializers.normal(0.02)
+
+
+class Projection(nnx.Module):
+    """A kernel, in the order of training or of decoding, and perhaps a bias.
+
+    Attributes:
+        axes: of the kernel.
+        for_decoding: whether they are in the order of decoding.
+        dtype: of the results.
+    """
+
+    def __init__(
+        self, name: str, sizes: dict[str, int], *, bias: str, for_decoding: bool, dtype: str, rngs: nnx.Rngs
+    ):
+        self.axes, self.for_decoding, self.dtype = KERNEL_AXES[name][for_decoding], for_decoding, dtype
+        self.kernel = nnx.Param(_initializer(rngs.params(), tuple(sizes[axis] for axis in self.axes)))
+        self.bias = nnx.Param(jnp.zeros(tuple(sizes[axis] for axis in bias))) if bias else None
+
+    def _multiply(self, x: Array, axes: str, out: str) -> Array:
+        """Return the product of ``x`` and the kernel; a letter for each axis of ``x`` and of the result."""
+
+        def contract(x: Array, kernel: Array) -> Array:
+            return jnp.einsum(f"{axes},{self.axes}->{out}", x, kernel)
+
+        def from_the_left(x: Array, kernel: Array) -> Array:
+            kept = "".join(axis for axis in f"{self.axes}bt" if axis in out)
+            return jnp.einsum(f"{kept}->{out}", jnp.einsum(f"{self.axes},{axes}->{kept}", kernel, x))
+
+        kernel = self.kernel[...].astype(self.dtype)
+        if not self.for_decoding:
+            return contract(x, kernel)
+        return jax.lax.platform_dependent(x, kernel, cpu=from_the_left, default=contract)
+
+
+def project_onto_tokens(
+    hidden_BTD: Float[Array, "B T D"], embedding_VD: Float[Array, "V D"]
+) -> Float[Array, "B T V"]:
+    """Return the products of hidden states and the embeddings of tokens, in float32.
+
+    On a CPU, of few rows, the embedding is the left factor; its compiler would turn the product round, and
+    take twice the time, but for the barrier.
+    """
+
+    def contract(hidden_BTD: Array, embedding_VD: Array) -> Array:
+        return jnp.einsum("btd,vd->btv", hidden_BTD, embedding_VD, preferred_element_type=jnp.float32)
+
+    def from_the_left(hidden_BTD: Array, embedding_VD: Array) -> Array:
+        y_VBT = jnp.einsum("vd,btd->vbt", embedding_VD, hidden_BTD, preferred_element_type=jnp.float32)
+        return jnp.einsum("vbt->btv", jax.lax.optimization_barrier(y_VBT))
+
+    is_few = math.prod(hidden_BTD.shape[:2]) <= _FEW_ROWS
+    return jax.lax.platform_dependent(
+        hidden_BTD, embedding_VD, cpu=from_the_left if is_few else contract, default=contract
+    )
+
+
+class Linear(Projection):
+    """An affine map, ``fc1`` or ``fc2``: its result can be added up over devices before the bias."""
+
+    def __init__(
+        self, name: str, width: int, features: int, *, for_decoding: bool = False, dtype: str, rngs: nnx.Rngs
+    ):
+        training_axes = KERNEL_AXES[name][False]
+        self._in, self._out = training_axes[0], training_axes[1]
+        sizes = {"d": width, "f": features}
+        super().__init__(name, sizes, bias=self._out, for_decoding=for_decoding, dtype=dtype, rngs=rngs)
+
+    def product(self, x: Float[Array, "B T _"]) -> Float[Array, "B T _"]:
+        """Return the product with the kernel alone."""
+        return self._multiply(x, f"bt{self._in}", f"bt{self._out}")
+
+    def add_bias(self, y: Float[Array, "B T _"]) -> Float[Array, "B T _"]:
+        """Add the bias to a product."""
+        return y + self.bias[...].astype(self.dtype)  # type: ignore[index]
+
+
+class SplitHeads(Projection):
+    """Project [B, T, D] into heads [B, N, T, H].
+
+    One contraction, which a TPU writes in the layout that attention reads. On a CPU one plain product of
+    matrices: given the contraction, XLA's CPU compiler multiplies the transposes in twice the time.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        width: int,
+        heads: int,
+        *,
+        use_bias: bool = True,
+        for_decoding: bool,
+        dtype: str,
+        rngs: nnx.Rngs,
+    ):
+        sizes = {"d": width, "n": heads, "h": width // heads}
+        super().__init__(
+            name, sizes, bias="nh" if use_bias else "", for_decoding=for_decoding, dtype=dtype, rngs=rngs
+        )
+
+    def __call__(self, x_BTD: Float[Array, "B T D"]) -> Float[Array, "B N T H"]:
+        """Return the projection in the compute dtype."""
+        if self.for_decoding:
+            return self._with_bias(self._multiply(x_BTD, "btd", "bnth"))
+
+        def contract(x_BTD: Array, kernel_DNH: Array) -> Array:
+            return jnp.einsum("btd,dnh->bnth", x_BTD, kernel_DNH)
+
+        def multiply(x_BTD: Array, kernel_DNH: Array) -> Array:
+            y_BTE = x_BTD @ kernel_DNH.reshape(kernel_DNH.shape[0], -1)
+            return y_BTE.reshape(*x_BTD.shape[:2], *kernel_DNH.shape[1:]).swapaxes(1, 2)
+
+        kernel_DNH = self.kernel[...].astype(self.dtype)
+        return self._with_bias(jax.lax.platform_dependent(x_BTD, kernel_DNH, cpu=multiply, default=contract))
+
+    def transposed(self, y_BNTH: Float[Array, "B N T H"]) -> Float[Array, "B N T D"]:
+        """Return what has the same product with inputs as ``y_BNTH`` with their projection (no bias)."""
+        return self._multiply(y_BNTH, "bnth", "bntd")
+
+    def of_heads(self, x_BNTD: Float[Array, "B N T D"]) -> Float[Array, "B N T H"]:
+        """Project inputs that already differ from head to head."""
+        return self._with_bias(self._multiply(x_BNTD, "bntd", "bnth"))
+
+    def by_head(self) -> Float[Array, "N D H"]:
+        """Return the kernel of each head."""
+        return jnp.einsum(f"{self.axes}->ndh", self.kernel[...])
+
+    def _with_bias(self, y_BNTH: Array) -> Array:
+        return y_BNTH if self.bias is None else y_BNTH + self.bias[...].astype(self.dtype)[:, None]
+
+
+class MergeHeads(Projection):
+    """Project heads [B, N, T, H] back to [B, T, D]; as :class:`SplitHeads`.
+
+    The heads may be some of all: what the devices of ``axis`` make of theirs is added up.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        width: int,
+        heads: int,
+        *,
+        for_decoding: bool,
+        dtype: str,
+        axis: str | None,
+        rngs: nnx.Rngs,
+    ):
+        sizes = {"d": width, "n": heads, "h": width // heads}
+        super().__init__(name, sizes, bias="d", for_decoding=for_decoding, dtype=dtype, rngs=rngs)
+        self.axis = axis
+
+    def __call__(self, x_BNTH: Float[Array, "B N T H"]) -> Float[Array, "B T D"]:
+        """Return the projection in the compute dtype."""
+
+        def contract(x_BNTH: Array, kernel: Array) -> Array:
+            return jnp.einsum(f"bnth,{self.axes}->btd", x_BNTH, kernel)
+
+        def multiply(x_BNTH: Array, kernel: Array) -> Array:
+            x_BTE = x_BNTH.swapaxes(1, 2).reshape(x_BNTH.shape[0], x_BNTH.shape[2], -1)
+            if self.for_decoding:
+                return jnp.einsum("de,bte->dbt", kernel.reshape(kernel.shape[0], -1), x_BTE).transpose(
+                    1, 2, 0
+                )
+            return x_BTE @ kernel.reshape(-1, kernel.shape[2])
+
+        kernel = self.kernel[...].astype(self.dtype)
+        y_BTD = jax.lax.platform_dependent(x_BNTH, kernel, cpu=multiply, default=contract)
+        return leave(y_BTD, self.axis) + self.bias[...].astype(self.dtype)  # type: ignore[index]
+
+
+class AttentionProjections(nnx.Module):
+    """Query, key (no bias), value and output projections of one attention.
+
+    ``name`` is ``self_attention`` or ``cross_attention``.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        width: int,
+        heads: int,
+        *,
+        for_decoding: bool = False,
+        dtype: str,
+        axis: str | None,
+        rngs: nnx.Rngs,
+    ):
+        common: dict[str, Any] = {"for_decoding": for_decoding, "dtype": dtype, "rngs": rngs}
+        self.query = SplitHeads(f"{name}/query", width, heads, **common)
+        self.key = SplitHeads(f"{name}/key", width, heads, use_bias=False, **common)
+        self.value = SplitHeads(f"{name}/value", width, heads, **common)
+        self.out = MergeHeads(f"{name}/out", width, heads, axis=axis, **common)
+
+
+def for_decoding(path: str, kernel: Array) -> Array:
+    """Return a kernel of one layer in the order of decoding; of a numpy array, a view.
+
+    Args:
+        path: below the layer, as ``fc1/kernel``; other leaves than kernels stay as they are.
+        kernel: in the order of training.
+    """
+    name, _, leaf = path.rpartition("/")
+    if leaf != "kernel":
+        return kernel
+    training, decoding = KERNEL_AXES[name]
+    return kernel.transpose([training.index(axis) for axis in decoding])
