@@ -288,7 +288,9 @@ class Decoder(nnx.Module):
         """Return an empty cache of ``slots`` tokens for decoding from these encoder states."""
         layers: Any = self.layers
         of_layer = layers[0] if isinstance(layers, nnx.List) else layers
-        heads, features = of_layer.self_attention.query.bias.shape[-2:]  # those of this device
+        key = of_layer.self_attention.key
+        sizes = dict(zip(key.axes, key.kernel.shape[-3:], strict=True))
+        heads, features = sizes["n"], sizes["h"]  # those of this device
         empty = jnp.zeros((states_BSD.shape[0], heads, slots, features), self.options.dtype)
         blank = (empty,) * self.config.decoder_layers
         return DecoderCache(blank, blank, states_BSD.astype(self.options.dtype))

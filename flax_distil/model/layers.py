@@ -141,11 +141,12 @@ def layer_count(stack: nnx.Module) -> int:
 def unstack(stack: Any, layout: WeightLayout) -> list[Any]:
     """Return the layers of a stack or a list as modules of their own, their stored pieces put together."""
     if isinstance(stack, nnx.List):
-        parts = [nnx.split(layer) for layer in stack]
+        parts, apart = [nnx.split(layer) for layer in stack], True
     else:
         graph, stacked = nnx.split(stack)
-        parts = [(graph, jax.tree.map(lambda leaf, i=i: leaf[i], stacked)) for i in range(layer_count(stack))]
-    return [nnx.merge(graph, gather_layer(layer, layout)) for graph, layer in parts]
+        slices = [jax.tree.map(lambda leaf, i=i: leaf[i], stacked) for i in range(layer_count(stack))]
+        parts, apart = [(graph, layer) for layer in slices], False
+    return [nnx.merge(graph, gather_layer(layer, layout, apart=apart)) for graph, layer in parts]
 
 
 def run_stack(

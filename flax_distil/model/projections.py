@@ -228,7 +228,7 @@ class AttentionProjections(nnx.Module):
         self.out = MergeHeads(f"{name}/out", width, heads, axis=axis, **common)
 
 
-def for_decoding(path: str, kernel: Array) -> Array:
+def for_decoding(path: str, kernel: Any) -> Any:
     """Return a kernel of one layer in the order of decoding; of a numpy array, a view.
 
     Args:

@@ -9,7 +9,7 @@ from flax_distil.core import Float, one_ahead
 from flax_distil.parallel import Runner
 from flax_distil.transcription import DispatchedBatch, ShortFormTranscriber, Transcript
 from flax_distil.workflows.transcription_config import TranscriptionConfig
-from flax_distil.workflows.transcription_model import TranscriptionModel
+from flax_distil.workflows.transcription_model import configured_model
 
 T = TypeVar("T")
 
@@ -32,14 +32,7 @@ class BatchTranscriber:
             InputError: if there is no such checkpoint, or the options do not fit it.
         """
         self._config, self._runner = config, runner
-        self._model = TranscriptionModel(
-            config.model_name_or_path,
-            runner,
-            options=config.options,
-            compute=config.compute,
-            assistant=config.assistant_model_name_or_path,
-            num_assistant_tokens=config.num_assistant_tokens,
-        )
+        self._model = configured_model(config, runner)
         self.is_multilingual = self._model.is_multilingual
         self.normalise = self._model.normalise
         self._compiled: set[int] = set()

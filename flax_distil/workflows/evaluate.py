@@ -24,7 +24,7 @@ from flax_distil.workflows.eval_store import REPORT_NAME, RESULTS_NAME, SAMPLES_
 from flax_distil.workflows.eval_table import format_tables, write_samples
 from flax_distil.workflows.eval_transcription import LATENCY, ModelEvaluation, gathered
 from flax_distil.workflows.outputs import staged
-from flax_distil.workflows.transcription_model import TranscriptionModel
+from flax_distil.workflows.transcription_model import TranscriptionModel, configured_model
 
 __all__ = ["EvalConfig", "run_evaluation"]
 
@@ -103,17 +103,7 @@ def _transcribe(
 
 def _open_models(config: EvalConfig, runner: Runner) -> dict[str, TranscriptionModel]:
     """Read the small files of every checkpoint: whatever does not fit is known at once."""
-    return {
-        label: TranscriptionModel(
-            name,
-            runner,
-            options=config.options,
-            compute=config.compute,
-            assistant=config.assistant_model_name_or_path,
-            num_assistant_tokens=config.num_assistant_tokens,
-        )
-        for label, name in config.models.items()
-    }
+    return {label: configured_model(config, runner, name) for label, name in config.models.items()}
 
 
 def _open_data(config: EvalConfig) -> dict[str, SpeechData]:

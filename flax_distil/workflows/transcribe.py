@@ -14,7 +14,7 @@ from flax_distil.workflows.outputs import check_writable, make_folder
 from flax_distil.workflows.recording_stream import Outcome, RecordingStream, Route
 from flax_distil.workflows.transcript_writers import NEED_TIMESTAMPS, WRITERS, SubtitleOptions, render
 from flax_distil.workflows.transcription_config import TranscriptionConfig, check_positive
-from flax_distil.workflows.transcription_model import TranscriptionModel
+from flax_distil.workflows.transcription_model import configured_model
 
 log = logging.getLogger(__name__)
 
@@ -160,14 +160,7 @@ def run_transcription(config: TranscribeConfig) -> TranscribedFiles:
     if runner.shard_count > 1:
         raise InputError("transcribe runs in one process: start it on one machine, or split the files")
     options = config.options
-    model = TranscriptionModel(
-        config.model_name_or_path,
-        runner,
-        options=options,
-        compute=config.compute,
-        assistant=config.assistant_model_name_or_path,
-        num_assistant_tokens=config.num_assistant_tokens,
-    )
+    model = configured_model(config, runner)
     route = config.route(config.per_device_eval_batch_size * runner.local_batch_shards)
     stream = RecordingStream(model, runner, options, route)
     reads = read_ahead(((file, file) for file in config.files), retry_seconds=config.source_retry_seconds)

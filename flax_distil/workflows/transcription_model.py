@@ -20,6 +20,7 @@ from flax_distil.transcription import (
 from flax_distil.weights import Checkpoint, load_checkpoint
 from flax_distil.workflows.host_weights import load_on_host
 from flax_distil.workflows.tokenizer import read_tokenizer
+from flax_distil.workflows.transcription_config import TranscriptionConfig
 
 
 class TranscriptionModel:
@@ -139,6 +140,20 @@ class TranscriptionModel:
         if self.options.task == "translate" or not self.is_multilingual:
             return normaliser("en")
         return normaliser(self.options.language)
+
+
+def configured_model(
+    config: TranscriptionConfig, runner: Runner, name: str | None = None
+) -> TranscriptionModel:
+    """Open a checkpoint with the settings of a job; by default the job's own."""
+    return TranscriptionModel(
+        name or config.model_name_or_path,
+        runner,
+        options=config.options,
+        compute=config.compute,
+        assistant=config.assistant_model_name_or_path,
+        num_assistant_tokens=config.num_assistant_tokens,
+    )
 
 
 def _equal(one: Params, other: Params) -> bool:

@@ -5,28 +5,34 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from flax_distil.model import bind_decoder
+from flax_distil.model import bind_decoder, decoding_weights
 from flax_distil.model.cache import _write_few, _write_rows
 from tests.model.programs import SCAN, compiled
 
 CLOSE = {"rtol": 1e-4, "atol": 1e-5}  # float32, keys and values summed over more (masked) slots
 
 
+@pytest.fixture(scope="module", params=["as trained", "for decoding"])
+def weights(request, params):
+    decoder = params["decoder"]
+    return decoder if request.param == "as trained" else decoding_weights(decoder)
+
+
 @pytest.fixture(scope="module")
-def start(config, params, states):
+def start(config, weights, states):
     """Return an empty cache with two slots to spare, and the program that grows it."""
 
-    def empty(params, states):
-        return bind_decoder(config, SCAN, params["decoder"]).init_cache(states, 14)
+    def empty(weights, states):
+        return bind_decoder(config, SCAN, weights).init_cache(states, 14)
 
-    def extend(params, tokens, cache, offset):
-        decoder = bind_decoder(config, SCAN, params["decoder"])
+    def extend(weights, tokens, cache, offset):
+        decoder = bind_decoder(config, SCAN, weights)
         hidden, cache = decoder.extend(decoder.unrolled(), tokens, cache, offset)
         return decoder.logits(hidden), cache
 
     program = compiled(extend)
-    return compiled(empty)(params, states), lambda tokens, cache, offset: program(
-        params, jnp.asarray(tokens), cache, jnp.asarray(offset, jnp.int32)
+    return compiled(empty)(weights, states), lambda tokens, cache, offset: program(
+        weights, jnp.asarray(tokens), cache, jnp.asarray(offset, jnp.int32)
     )
 
 

@@ -1,11 +1,13 @@
 """Meshes and rules refuse what does not fit, naming it."""
 
+import re
+
 import jax
 import pytest
 from jax.sharding import PartitionSpec as P
 
 from flax_distil.core import InputError, flatten
-from flax_distil.model import PRESETS, WhisperConfig, whisper_shapes
+from flax_distil.model import PRESETS, WhisperConfig, decoding_shapes, whisper_shapes
 from flax_distil.parallel import MeshShape, make_runner, weight_layout, weight_specs
 
 
@@ -44,6 +46,23 @@ def test_every_weight_of_every_size_has_a_rule(preset):
     specs = flatten(weight_specs(shapes, {"fsdp": 2, "tensor": 2}, vocabulary=False))
     assert set(specs) == set(flatten(shapes))
     assert all("fsdp" in str(spec) for spec in specs.values())  # nothing is stored twice
+
+
+def test_layers_for_decoding_are_divided_as_those_of_the_stack():
+    """The same devices hold the same heads and features, in another order of axes."""
+    config = PRESETS["base"]
+    stacked = flatten(weight_specs(whisper_shapes(config), {"fsdp": 2, "tensor": 2}, vocabulary=False))
+    apart = flatten(weight_specs(decoding_shapes(config), {"fsdp": 2, "tensor": 2}, vocabulary=False))
+    stack, layer = flatten(whisper_shapes(config)), flatten(decoding_shapes(config))
+    assert len(apart) > len(stacked)
+    for path, spec in apart.items():
+        source = re.sub(r"/\d+/", "/", path)
+        assert divided(layer[path].shape, spec) == divided(stack[source].shape, stacked[source]), path
+
+
+def divided(shape, spec):
+    """Return the sizes that lie over the axes of a mesh, by axis."""
+    return sorted((str(axis), size) for size, axis in zip(shape, spec, strict=False) if axis is not None)
 
 
 def test_a_leaf_without_a_rule_is_named():

@@ -51,7 +51,7 @@ def transcribe_with_assistant(runner, folder: Path) -> list[list[int]]:
 
 def main() -> None:
     folder = Path(sys.argv[1])
-    said = {"alone": transcribe(single_device(), folder, tones())}
+    said = {"alone": [tokens for tokens, _ in transcribe(single_device(), folder, tones())]}
     said["one"] = transcribe_with_assistant(single_device(), folder)
     for name in COMPILED_MOST:
         runner = runner_for(config(freeze_encoder=True, **LAYOUTS[name]))
