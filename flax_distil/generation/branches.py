@@ -144,11 +144,7 @@ class BranchDecoder:
             ValueError: if the padded prompts leave no position for a token.
         """
         rows, prompt_slots = prompt_BP.shape
-        positions = decoder.config.max_target_positions
-        if prompt_slots >= positions:
-            raise ValueError(f"{prompt_slots} prompt tokens leave none of the model's {positions} positions")
-        room_B = jnp.minimum(positions - prompt_length_B, max_new_tokens)
-        self.limit_B = room_B if limit_B is None else jnp.minimum(limit_B, room_B)
+        self.limit_B = token_limits(decoder, prompt_BP, prompt_length_B, max_new_tokens, limit_B)
         self._decoder, self._layers, self._branches = decoder, decoder.unrolled(), branches
         self._prompt_length_B, self._prompt_slots = prompt_length_B, prompt_slots
         self._end, self._max_new_tokens = special.eot, max_new_tokens
@@ -230,6 +226,25 @@ class BranchDecoder:
         in_prompt_BP = jnp.arange(self._prompt_slots) < self._prompt_length_B[:, None]
         in_prompt_BKP = jnp.broadcast_to(in_prompt_BP[:, None], (rows, count, self._prompt_slots))
         return jnp.concatenate([in_prompt_BKP, on_path.reshape(rows, count, -1)], axis=2)
+
+
+def token_limits(
+    decoder: Decoder,
+    prompt_BP: Int[Array, "B P"],
+    prompt_length_B: Int[Array, " B"],
+    max_new_tokens: int,
+    limit_B: Int[Array, " B"] | None,
+) -> Int[Array, " B"]:
+    """Return how many tokens each row may have: as asked, and as its prompt leaves room for.
+
+    Raises:
+        ValueError: if the padded prompts leave no position for a token.
+    """
+    prompt_slots, positions = prompt_BP.shape[1], decoder.config.max_target_positions
+    if prompt_slots >= positions:
+        raise ValueError(f"{prompt_slots} prompt tokens leave none of the model's {positions} positions")
+    room_B = jnp.minimum(positions - prompt_length_B, max_new_tokens)
+    return room_B if limit_B is None else jnp.minimum(limit_B, room_B)
 
 
 def rank_scores(

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from flax_distil.core import Array, Bool, Float, Int
-from flax_distil.generation.branches import FIRST_SLOTS
+from flax_distil.generation.branches import FIRST_SLOTS, token_limits
 from flax_distil.generation.drafting import ACCEPT, CORRECT, Draft, Drafter, Draws, pick
 from flax_distil.generation.options import SearchOptions
 from flax_distil.generation.result import SearchResult
@@ -115,10 +115,7 @@ def speculative_search(
     """
     rows, prompt_slots = prompt_BP.shape
     positions, drafted = teacher.config.max_target_positions, num_assistant_tokens
-    if prompt_slots >= positions:
-        raise ValueError(f"{prompt_slots} prompt tokens leave none of the model's {positions} positions")
-    room_B = jnp.minimum(positions - prompt_length_B, max_new_tokens)
-    limit_B = room_B if limit_B is None else jnp.minimum(limit_B, room_B)
+    limit_B = token_limits(teacher, prompt_BP, prompt_length_B, max_new_tokens, limit_B)
     slots = min(positions, prompt_slots + max_new_tokens) + drafted
     few_slots = min(slots, max(FIRST_SLOTS, prompt_slots + drafted))
     drafter = Drafter(student, rules, drafted, draft_embedding_ND)
