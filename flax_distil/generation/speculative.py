@@ -159,7 +159,7 @@ def speculative_search(
         """Draft, check, and emit one token or more of every row."""
         hidden_BD, cache = drafter.read_recent(search.student, search.recent_B2, search.position_B)
         draft = drafter.draft(cache, hidden_BD, search.position_B, search.context, search.done_B, draws)
-        read_BJ = jnp.concatenate([search.recent_B2[:, 1:], draft.tokens_BK], axis=1)
+        read_BJ = _with_last(search, draft)
         hidden_BJD, cache = teacher.extend(layers, read_BJ, search.teacher, search.position_B)
         return judge(search, draft, teacher.logits(hidden_BJD), cache)
 
@@ -226,7 +226,7 @@ def _judge(
     token_B = pick(found_BJ, last_B)
     context = before_last.followed_by(token_B, rules.special.timestamp_begin)
     moved_B = emitted_B > 0
-    read_BJ = jnp.concatenate([search.recent_B2[:, 1:], draft.tokens_BK], axis=1)
+    read_BJ = _with_last(search, draft)
     useful_B = jnp.minimum((draft.tokens_BK >= 0).sum(axis=1), room_B)
     counts_B3 = jnp.stack([jnp.ones(rows, jnp.int32), useful_B, jnp.minimum(accepted_B, emitted_B)], axis=1)
     return _Search(
@@ -244,6 +244,11 @@ def _judge(
         done_B=search.done_B | (moved_B & (token_B == end)) | (search.context.count + emitted_B >= limit_B),
         counts_B3=search.counts_B3 + jnp.where(moved_B[:, None], counts_B3, 0),
     )
+
+
+def _with_last(search: _Search, draft: Draft) -> Int[Array, "B J"]:
+    """Return a draft behind the last token emitted, or that of the prompt."""
+    return jnp.concatenate([search.recent_B2[:, 1:], draft.tokens_BK], axis=1)
 
 
 def _likeliest(scores_BJV: Float[Array, "B J V"], draft: Draft) -> tuple[Int[Array, "B J"], Int[Array, " B"]]:

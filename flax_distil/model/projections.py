@@ -31,7 +31,7 @@ KERNEL_AXES: dict[str, tuple[str, str]] = {
 """Axes of the kernels of a layer: d model features, n heads of h features, f features between fc1 and fc2."""
 
 _FEW_ROWS = 32
-"""Up to so many rows, a product with the token embedding takes the time of reading it."""
+"""Up to so many rows, the token embedding is the left factor: of 40, either order takes as long."""
 
 _initializer = nnx.initializers.normal(0.02)
 
