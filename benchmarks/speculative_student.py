@@ -18,7 +18,7 @@ STUDENT = REPOSITORY / ".cache" / "students" / "whisper-base-2"
 WORK = STUDENT.with_name("whisper-base-2-training")
 
 
-def student_folder(max_steps: int = 100) -> Path:
+def student_folder(max_steps: int = 150) -> Path:
     """Return the folder of the student, which is trained if it is not there."""
     if not (STUDENT / "config.json").is_file():
         seconds = train(max_steps)
@@ -69,5 +69,5 @@ def train(max_steps: int) -> float:
 if __name__ == "__main__":
     limit_threads(2)
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--max_steps", type=int, default=100)
+    parser.add_argument("--max_steps", type=int, default=150)
     print(student_folder(parser.parse_args().max_steps))

@@ -12,7 +12,7 @@ with the slots of all K sequences, and sees those on its path.
 
 import dataclasses
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -185,20 +185,17 @@ class BranchDecoder:
                 lambda state: ~state.done.all() & (state.branches.context.count <= tokens), step, state
             )
 
-        def with_cache(state: State, cache: DecoderCache) -> State:
+        def resized(state: State, tokens: int | None) -> State:
+            cache = state.branches.cache.resized(None if tokens is None else self._slots(tokens))
             return dataclasses.replace(state, branches=dataclasses.replace(state.branches, cache=cache))
 
-        def end(state: State) -> State:
-            return with_cache(state, state.branches.cache.without_tokens())
-
-        def go_on(state: State) -> State:
-            cache = state.branches.cache.with_slots(self._slots(self._max_new_tokens))
-            return end(up_to(self._max_new_tokens, with_cache(state, cache)))
-
-        state = up_to(self._few_tokens, state)
-        if self._max_new_tokens == self._few_tokens:
-            return end(state)
-        return jax.lax.cond(state.done.all(), end, go_on, state)
+        return run_in_two_sizes(
+            state,
+            up_to,
+            resized,
+            sizes=(self._few_tokens, self._max_new_tokens),
+            is_done=lambda state: state.done.all(),
+        )
 
     def _slots(self, tokens: int) -> int:
         return self._prompt_slots + self._branches * tokens
@@ -226,6 +223,38 @@ class BranchDecoder:
         in_prompt_BP = jnp.arange(self._prompt_slots) < self._prompt_length_B[:, None]
         in_prompt_BKP = jnp.broadcast_to(in_prompt_BP[:, None], (rows, count, self._prompt_slots))
         return jnp.concatenate([in_prompt_BKP, on_path.reshape(rows, count, -1)], axis=2)
+
+
+def run_in_two_sizes(
+    state: Any,
+    run: Callable[[int, Any], Any],
+    resized: Callable[[Any, int | None], Any],
+    *,
+    sizes: tuple[int, int],
+    is_done: Callable[[Any], Bool[Array, ""]],
+) -> Any:
+    """Run a search with a small cache, and what has not ended then with a large one.
+
+    Args:
+        state: of the search, with the small cache.
+        run: runs until all has ended or a cache of a size is full.
+        resized: returns a state with a cache of a size; of None, without keys and values.
+        sizes: of the small cache and the large one.
+        is_done: whether all has ended.
+
+    Returns:
+        The last state, without keys and values.
+    """
+    small, large = sizes
+
+    def end(state: Any) -> Any:
+        return resized(state, None)
+
+    def go_on(state: Any) -> Any:
+        return end(run(large, resized(state, large)))
+
+    state = run(small, state)
+    return end(state) if small == large else jax.lax.cond(is_done(state), end, go_on, state)
 
 
 def token_limits(

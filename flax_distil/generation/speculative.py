@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from flax_distil.core import Array, Bool, Float, Int
-from flax_distil.generation.branches import FIRST_SLOTS, token_limits
+from flax_distil.generation.branches import FIRST_SLOTS, run_in_two_sizes, token_limits
 from flax_distil.generation.drafting import ACCEPT, CORRECT, Draft, Drafter, Draws, pick
 from flax_distil.generation.options import SearchOptions
 from flax_distil.generation.result import SearchResult
@@ -172,16 +172,18 @@ def speculative_search(
 
         return jax.lax.while_loop(goes_on, emit, search)
 
-    def end(search: _Search) -> _Search:
-        caches = search.teacher.without_tokens(), search.student.without_tokens()
-        return dataclasses.replace(search, teacher=caches[0], student=caches[1])
+    def resized(search: _Search, slots: int | None) -> _Search:
+        return dataclasses.replace(
+            search, teacher=search.teacher.resized(slots), student=search.student.resized(slots)
+        )
 
-    def go_on(search: _Search) -> _Search:
-        caches = search.teacher.with_slots(slots), search.student.with_slots(slots)
-        return end(search_up_to(slots, dataclasses.replace(search, teacher=caches[0], student=caches[1])))
-
-    final = search_up_to(few_slots, first)
-    final = jax.lax.cond(final.done_B.all(), end, go_on, final) if slots > few_slots else end(final)
+    final = run_in_two_sizes(
+        first,
+        search_up_to,
+        resized,
+        sizes=(few_slots, slots),
+        is_done=lambda search: search.done_B.all(),
+    )
     tokens_BT, logprobs_BT = final.tokens_BW[:, :max_new_tokens], final.logprobs_BW[:, :max_new_tokens]
     length_B = (tokens_BT != special.eot).sum(axis=1)
     return SpeculativeResult(

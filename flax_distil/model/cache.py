@@ -35,15 +35,13 @@ class DecoderCache:
         """How many tokens of a row there is room for."""
         return self.self_keys[0].shape[2]
 
-    def with_slots(self, slots: int) -> "DecoderCache":
-        """Return the same cache with room for more tokens."""
+    def resized(self, slots: int | None) -> "DecoderCache":
+        """Return the same cache with room for more tokens; of None, the encoder states alone."""
+        if slots is None:
+            return DecoderCache((), (), self.states_BSD)
         more = [(0, 0), (0, 0), (0, slots - self.slots), (0, 0)]
         keys, values = jax.tree.map(lambda leaf: jnp.pad(leaf, more), (self.self_keys, self.self_values))
         return DecoderCache(keys, values, self.states_BSD)
-
-    def without_tokens(self) -> "DecoderCache":
-        """Return the encoder states alone."""
-        return DecoderCache((), (), self.states_BSD)
 
 
 def write_slots(

@@ -11,7 +11,7 @@ from flax_distil.core import Float, one_ahead
 from flax_distil.text import strip_timestamps
 from flax_distil.transcription.chunk_cutting import Chunk, chunk_samples, cut_chunks
 from flax_distil.transcription.chunk_transcript import TranscribedChunk, chunked_transcript
-from flax_distil.transcription.fallback import attempt_seed, decode_again, is_silence
+from flax_distil.transcription.fallback import attempt_seed, decode_again, is_silence, is_without_sound
 from flax_distil.transcription.recordings import Name, RecordingTranscriber
 from flax_distil.transcription.results import AlignedWord, Transcript
 from flax_distil.transcription.window_decoder import (
@@ -104,14 +104,15 @@ class ChunkedTranscriber(RecordingTranscriber):
         states = self.decoder.encode_samples(samples_BW)
         self._find_languages(rows, states)
         prompts = self.decoder.prompts
+        empty = is_without_sound(samples_BW, self.decoder.options)
         requests = [
             WindowRequest(
                 prompt=prompts.build(recording.language, prompts.initial, with_prefix=not chunk.start),
-                limit=self._limit,
+                limit=0 if empty[row] else self._limit,
                 temperature=self.decoder.options.temperature[0],
                 seed=self._seed(chunk, 0),
             )
-            for recording, chunk, _ in rows
+            for row, (recording, chunk, _) in enumerate(rows)
         ]
         idle = [None] * (self.batch_size - len(rows))
         windows = self.decoder.dispatch(states, [*requests, *idle])

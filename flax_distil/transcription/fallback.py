@@ -5,11 +5,27 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from flax_distil.core import Bool, Float
 from flax_distil.metrics import compression_ratio, token_compression_ratio
 from flax_distil.parallel import gather_objects
 from flax_distil.text import WhisperTokenizer
 from flax_distil.transcription.options import TranscriptionOptions
 from flax_distil.transcription.window_decoder import States, WindowDecoder, WindowRequest, WindowResult
+
+_NO_SOUND = 1e-7
+"""Magnitude of samples up to which their features are at the floor of 1e-10."""
+
+
+def is_without_sound(
+    samples_BW: Float[np.ndarray, "B W"], options: TranscriptionOptions
+) -> Bool[np.ndarray, " B"]:
+    """Say which windows are digital silence, if silence is to be left out at all.
+
+    They are not decoded: of silence a model says "you", and is not unsure of it.
+    """
+    if options.no_speech_threshold is None:
+        return np.zeros(len(samples_BW), bool)
+    return np.abs(samples_BW).max(axis=1) <= _NO_SOUND
 
 
 def is_silence(result: WindowResult, options: TranscriptionOptions) -> bool:

@@ -25,6 +25,16 @@ class RecordingTranscriber(abc.ABC):
     """
 
     def __init__(self, decoder: WindowDecoder, *, batch_size: int):
+        """Bind a decoder; compiles nothing.
+
+        Raises:
+            InputError: if its devices are of several processes, which would have to take as many steps.
+        """
+        if decoder.runner.shard_count > 1:
+            raise InputError(
+                f"the runner spans {decoder.runner.shard_count} processes, but each transcribes its own "
+                "recordings: give every process a runner over its own devices"
+            )
         self.decoder = decoder
         self.batch_size = batch_size
 
@@ -53,7 +63,7 @@ class ShortRecordings(RecordingTranscriber):
     """
 
     def __init__(self, decoder: WindowDecoder, *, batch_size: int):
-        """Bind a decoder; compiles nothing."""
+        """See ``RecordingTranscriber``."""
         super().__init__(decoder, batch_size=batch_size)
         self._transcriber = ShortFormTranscriber(decoder)
 

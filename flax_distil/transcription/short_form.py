@@ -8,7 +8,13 @@ import numpy as np
 
 from flax_distil.audio import CHUNK_FRAMES
 from flax_distil.core import Float
-from flax_distil.transcription.fallback import attempt_seed, decode_again, is_silence, may_fail
+from flax_distil.transcription.fallback import (
+    attempt_seed,
+    decode_again,
+    is_silence,
+    is_without_sound,
+    may_fail,
+)
 from flax_distil.transcription.results import Transcript, window_transcript
 from flax_distil.transcription.window_decoder import (
     DispatchedWindows,
@@ -60,9 +66,13 @@ class ShortFormTranscriber:
 
         Only where the language must be detected first does this wait for the encoder.
         """
-        states = self.decoder.encode_samples(samples_BW)
-        frames = content_frames(samples_BW) if self._aligner else None
-        return self.dispatch_states(states, rows=len(samples_BW), stop_at_once=stop_at_once, frames=frames)
+        return self.dispatch_states(
+            self.decoder.encode_samples(samples_BW),
+            rows=len(samples_BW),
+            stop_at_once=stop_at_once,
+            frames=content_frames(samples_BW) if self._aligner else None,
+            empty=is_without_sound(samples_BW, self.decoder.options).tolist(),
+        )
 
     def dispatch_states(
         self,
@@ -71,6 +81,7 @@ class ShortFormTranscriber:
         rows: int,
         stop_at_once: bool = False,
         frames: Sequence[int] | None = None,
+        empty: Sequence[bool] | None = None,
     ) -> DispatchedBatch:
         """Do the same from encoder states already on the devices.
 
@@ -79,17 +90,18 @@ class ShortFormTranscriber:
             rows: how many of them are this process's.
             stop_at_once: emit one token, to compile and no more.
             frames: of 10 ms with content in each row, where words are looked for; by default all.
+            empty: rows that get no text, undecoded; by default none.
         """
         languages, probabilities = self._languages(states, rows)
         prompts, options = self.decoder.prompts, self.decoder.options
         requests = [
             WindowRequest(
                 prompt=prompts.build(language, prompts.initial),
-                limit=1 if stop_at_once else None,
+                limit=0 if is_empty else 1 if stop_at_once else None,
                 temperature=options.temperature[0],
                 seed=attempt_seed(options, 0),
             )
-            for language in languages
+            for language, is_empty in zip(languages, empty or [False] * rows, strict=True)
         ]
         retries = may_fail(options) and not stop_at_once
         return DispatchedBatch(

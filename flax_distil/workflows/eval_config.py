@@ -53,6 +53,7 @@ class EvalConfig(DatasetTranscriptionConfig):
         chunk_length_s: Chunked: seconds of a chunk, at most 30.
         stride_length_s: Chunked: seconds that chunks share on each side; by default a sixth of a chunk.
         condition_on_prev_tokens: Sequential: prompt each window with the text before it.
+        vad: Sequential: leave out what is no speech: auto, silero or energy; by default all is heard.
         text_column_name: Column of reference texts; joined by + for several data sets.
         noise_types: Also measure in noise: white, babble (of other recordings of the data set) or recorded
             (of noise_dataset_name).
@@ -72,6 +73,7 @@ class EvalConfig(DatasetTranscriptionConfig):
     chunk_length_s: float | None = None
     stride_length_s: float | None = None
     condition_on_prev_tokens: bool = False
+    vad: str | None = None
     text_column_name: str = "text"
     noise_types: list[str] | None = None
     snr_db: list[float] | None = None
@@ -94,7 +96,7 @@ class EvalConfig(DatasetTranscriptionConfig):
             mode=self.transcriber_mode,
             chunk_length_s=self.chunk_length_s,
             stride_length_s=self.stride_length_s,
-        )
+        ).check(self.options)
         _ = self.baseline
         self._check_noise()
 
@@ -106,7 +108,9 @@ class EvalConfig(DatasetTranscriptionConfig):
     @property
     def options(self) -> TranscriptionOptions:
         """What to transcribe into; sequential, with the usual thresholds where none is given."""
-        options = dataclasses.replace(super().options, condition_on_prev_tokens=self.condition_on_prev_tokens)
+        options = dataclasses.replace(
+            super().options, condition_on_prev_tokens=self.condition_on_prev_tokens, vad=self.vad
+        )
         if self.mode != "sequential":
             return options
         return long_form_defaults(options, keep_temperature=self.temperatures is not None)

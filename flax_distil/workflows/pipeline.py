@@ -190,6 +190,7 @@ class _Call:
             stride_length_s=tuple(stride) if isinstance(stride, Sequence) else stride,
             keep_temperature=temperature is not None,
         )
+        self.route.check(self.options)
 
     def result(self, outcome: Outcome) -> Result:
         """Return an outcome as the user sees it."""

@@ -86,6 +86,15 @@ class Route:
             return ("short", "sequential") if self.chunk_length_s is None else ("chunked",)
         return (self.mode,)  # type: ignore[return-value]  # one of the others, see above
 
+    def check(self, options: TranscriptionOptions) -> None:
+        """Raise ``InputError`` if something is asked for that none of these ways does."""
+        if "sequential" in self.modes:
+            return
+        for name in ("vad", "condition_on_prev_tokens"):
+            if getattr(options, name):
+                way = "cuts chunks" if "chunked" in self.modes else f"is {self.mode}"
+                raise InputError(f"{name} is for mode sequential, and this one {way}: leave {name} out")
+
     def mode_of(self, samples: int) -> ModeName:
         """Return how a recording of so many samples is transcribed."""
         return self.modes[-1] if samples > CHUNK_SAMPLES else self.modes[0]

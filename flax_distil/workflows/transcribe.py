@@ -72,7 +72,7 @@ class TranscribeConfig(TranscriptionConfig):
         laid_out = [field.name for field in dataclasses.fields(SubtitleOptions) if getattr(self, field.name)]
         if laid_out and not self.word_timestamps:
             raise InputError(f"{laid_out[0]} lays out words, whose times are not known: add word_timestamps")
-        self.route(self.per_device_eval_batch_size)
+        self.route(self.per_device_eval_batch_size).check(self.options)
         if not self.files:
             raise InputError("no audio file is given: name at least one")
         by_name: dict[str, str] = {}

@@ -80,7 +80,9 @@ def test_k_micro_batches_equal_one_big_batch_and_count_as_one_step(setup, small_
     whole, wanted = run(state, frozen, teacher, one_big_batch(small_batch), KEY)
     assert int(accumulated.step) == int(whole.step) == 1
     for name in wanted:
-        np.testing.assert_allclose(metrics[name], wanted[name], rtol=1e-6, err_msg=name)
+        # A divergence is a small difference of log-probabilities, each rounded to 5e-7 (those near -5).
+        atol = 1e-7 if name == "kl_loss" else 0
+        np.testing.assert_allclose(metrics[name], wanted[name], rtol=1e-6, atol=atol, err_msg=name)
     for path, leaf in flatten(whole.params).items():
         # Adam's first update is g / (|g| + 1e-8): where g is nearly 0, rounding alone decides.
         np.testing.assert_allclose(flatten(accumulated.params)[path], leaf, atol=2e-5, err_msg=path)

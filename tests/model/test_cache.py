@@ -83,7 +83,7 @@ def test_a_cache_keeps_the_states_and_fills_slot_by_slot(start, states, tokens):
 def test_a_cache_that_grows_goes_on_as_if_it_had_been_large_from_the_start(start, tokens, logits):
     cache, extend = start
     _, cache = extend(tokens[:, :5], cache, [0, 0, 0])
-    grown = cache.with_slots(20)
+    grown = cache.resized(20)
     assert (cache.slots, grown.slots) == (14, 20)
     said, _ = extend(tokens[:, 5:9], grown, [5, 5, 5])
     np.testing.assert_allclose(said, logits[:, 5:9], **CLOSE)

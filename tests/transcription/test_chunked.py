@@ -1,5 +1,6 @@
 """Long recordings in chunks: what transformers makes of the same chunks, whatever else is in the batches."""
 
+import copy
 import dataclasses
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from transformers.pipelines.automatic_speech_recognition import chunk_iter
 
 from flax_distil.audio import SAMPLING_RATE, decode_audio
 from flax_distil.core import InputError
-from flax_distil.transcription import ChunkedTranscriber, Transcript
+from flax_distil.transcription import ChunkedTranscriber, Transcript, make_transcriber
 from flax_distil.transcription.chunk_cutting import chunk_samples, cut_chunks
 from tests.long_recording import long_recording
 from tests.transcription.models import Model
@@ -139,6 +140,27 @@ def test_recordings_do_not_depend_on_their_neighbours_and_nothing_is_compiled_an
     assert compilations(lambda: alone.update(chunked(tiny_en).transcribe_recordings([("half", half)]))) == []
     assert alone["half"].text == transcribed["half"].text
     np.testing.assert_allclose(alone["half"].token_logprobs, transcribed["half"].token_logprobs, atol=1e-4)
+
+
+def test_chunks_of_digital_silence_have_no_text(tiny_en, transcribed, beginning, compilations):
+    half = beginning[: len(beginning) // 2]
+    padded = np.concatenate([half, np.zeros(60 * SAMPLING_RATE, np.float32)])
+    found: dict[str, Transcript] = {}
+    given = [("padded", padded), ("nothing", padded[-SAMPLING_RATE:])]
+    transcriber = chunked(tiny_en, no_speech_threshold=1.0)
+    assert compilations(lambda: found.update(transcriber.transcribe_recordings(given))) == []
+    assert found["padded"].text.startswith(transcribed["half"].text[:20])
+    assert len(found["padded"].text.split()) <= len(transcribed["half"].text.split()) + 2
+    assert (found["nothing"].text, found["nothing"].tokens) == ("", [])
+
+
+@pytest.mark.parametrize("mode", ["short", "chunked", "sequential"])
+def test_devices_of_several_processes_are_refused(tiny_en, mode):
+    decoder = tiny_en.transcriber(return_timestamps=True).decoder
+    decoder.runner = copy.copy(decoder.runner)
+    decoder.runner.shard_count = 2
+    with pytest.raises(InputError, match="the runner spans 2 processes, but each transcribes its own"):
+        make_transcriber(mode, decoder, batch_size=1)
 
 
 @pytest.mark.slow

@@ -129,8 +129,14 @@ def strict(tiny_en):
 
 
 @pytest.fixture(scope="module")
-def tried_again(strict, speech_and_silence):
-    return strict.transcribe(speech_and_silence)
+def faint(speech_and_silence):
+    """The same, silence not quite digital: it is decoded."""
+    return speech_and_silence + np.float32(2e-7)
+
+
+@pytest.fixture(scope="module")
+def tried_again(strict, faint):
+    return strict.transcribe(faint)
 
 
 def test_speech_is_tried_again_and_silence_has_no_text(tried_again):
@@ -141,11 +147,9 @@ def test_speech_is_tried_again_and_silence_has_no_text(tried_again):
     assert silence.no_speech_prob > 0.3
 
 
-def test_a_retry_depends_on_the_row_alone_and_compiles_nothing(
-    strict, tried_again, speech_and_silence, compilations
-):
+def test_a_retry_depends_on_the_row_alone_and_compiles_nothing(strict, tried_again, faint, compilations):
     again = []
-    assert compilations(lambda: again.extend(strict.transcribe(speech_and_silence[[2, 1, 0]]))) == []
+    assert compilations(lambda: again.extend(strict.transcribe(faint[[2, 1, 0]]))) == []
     assert [one.tokens for one in again] == [one.tokens for one in tried_again[::-1]]
 
 
@@ -166,6 +170,17 @@ def test_without_failures_or_thresholds_no_states_are_kept_and_nothing_runs_twic
     assert compilations(run) == []  # the first temperature's program is the one of the strict transcriber
     assert len(dispatched) == 1
     assert transcripts[2].tokens != []
+
+
+@pytest.mark.parametrize(("threshold", "is_told"), [(1.0, True), (None, False)])
+def test_digital_silence_has_no_text_however_sure_the_model_is_of_one(
+    tiny_en, strict, speech_and_silence, threshold, is_told, compilations
+):
+    usual = tiny_en.transcriber(max_new_tokens=NEW, no_speech_threshold=threshold)
+    transcripts = []
+    assert compilations(lambda: transcripts.extend(usual.transcribe(speech_and_silence))) == []
+    assert [bool(transcript.text) for transcript in transcripts] == [True, True, not is_told]
+    assert transcripts[2].no_speech_prob > 0.3
 
 
 def test_searches_that_draw_nothing_take_no_settings_of_draws():

@@ -16,6 +16,9 @@ WRONG = [
     (["--noise_types=white", "--snr_db=.inf"], "snr_db inf is not a number of dB"),
     (["--noise_types=recorded", "--snr_db=10"], "noise_types recorded and noise_dataset_name go together"),
     (["--noise_dataset_name=noise"], "noise_types recorded and noise_dataset_name go together"),
+    (["--vad=auto"], "vad is for mode sequential, and this one is short: leave vad out"),
+    (["--condition_on_prev_tokens", "--mode=chunked"], "condition_on_prev_tokens is for mode seq"),
+    (["--vad=ears", "--mode=sequential"], "vad 'ears' is unknown: expected one of auto,"),
     (["--latency_samples=-1"], "latency_samples -1 is below 1"),
 ]
 
@@ -55,6 +58,11 @@ def test_the_baseline_is_the_first_model_or_one_of_them_by_either_name():
     assert config("x/a+y/b").baseline == "a"
     assert config("x/a+y/b", baseline_model="b").baseline == "b"
     assert config("x/a+y/b", baseline_model="y/b").baseline == "b"
+
+
+def test_what_is_no_speech_is_left_out_where_asked():
+    assert config("a", mode="sequential", vad="energy").options.vad == "energy"
+    assert config("a", mode="sequential").options.vad is None
 
 
 def test_conditions_begin_in_quiet_and_get_louder():
