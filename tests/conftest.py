@@ -8,6 +8,7 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # Here and in the processes that tests start: nothing is written into the user's home.
 os.environ.setdefault("FLAX_DISTIL_COMPILATION_CACHE", "off")
 
+import jax
 import pytest
 from jaxtyping import install_import_hook
 
@@ -15,8 +16,24 @@ install_import_hook("flax_distil", "beartype.beartype")
 
 from tests.checkpoints import CHECKPOINTS, ensure_checkpoints  # noqa: E402 (after the hook)
 
-HEAVY = ("workflows", "parallel", "parity", "distillation", "cli", "planning")
+HEAVY = (
+    "workflows", "parallel", "parity", "distillation", "cli", "planning", "transcription", "generation",
+    "model",
+)  # fmt: skip
 """Folders whose files take minutes: they come first, so that no worker waits for another at the end."""
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Compile for CPUs quickly, not well, where slow tests are left out; the others run what users run.
+
+    Most of the time of quick tests would be XLA's optimisations.
+    """
+    if config.option.markexpr == "not slow":
+        flags = os.environ.get("XLA_FLAGS", "")
+        os.environ["XLA_FLAGS"] = f"{flags} --xla_cpu_use_fusion_emitters=false"
+        jax.devices()  # reads the flags
+        os.environ["XLA_FLAGS"] = flags  # the TPU compiler, which reads them too, ends the process at a CPU's
+        jax.config.update("jax_disable_most_optimizations", True)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

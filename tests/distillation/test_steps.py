@@ -24,14 +24,6 @@ from flax_distil.distillation import (
 from flax_distil.model import ComputeOptions
 
 
-@pytest.fixture(scope="module", autouse=True)
-def quick_compilations():
-    """Leave most optimisations out: these models are tiny, and compiling is their cost."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
 def compiled(step, *static):
     """Jit without the emitters of fusions, which take half of the time to compile."""
     return jax.jit(functools.partial(step, *static), compiler_options={"xla_cpu_use_fusion_emitters": False})

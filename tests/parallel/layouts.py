@@ -44,7 +44,7 @@ LAYOUTS: dict[str, dict[str, Any]] = {
     "vocabulary whole": {"mesh": "data=4,tensor=2", "shard_vocabulary": False},
 }
 
-RARE = ("tensor×2·data×4", "all three, teacher by fsdp")
+RARE = ("data×8", "tensor×2·data×4", "all three, teacher by fsdp", "vocabulary whole")
 """Layouts that only slow tests try."""
 
 COMPILED_MOST = ("pmap×8", "fsdp×8", "fsdp×4·tensor×2")

@@ -58,7 +58,7 @@ def training_the_encoder() -> dict[str, Any]:
 
 def accumulation(two: Trained) -> dict[str, Any]:
     """The same sixteen rows as one micro-batch and as two."""
-    run = config(freeze_encoder=True, **LAYOUTS["data×8"])
+    run = config(freeze_encoder=True, **LAYOUTS["fsdp×8"])
     one = train(run, two.runner, training_batch(micro_batches=1))
     return differences(two, one) | {"steps": [int(one.state.step), int(two.state.step)]}
 
@@ -132,7 +132,7 @@ def most(folder: Path) -> dict[str, Any]:
     said |= {name: transcribe(kept[name].runner, folder, tones()) for name in COMPILED_MOST}
     return {
         "frozen encoder": results,
-        "accumulation": accumulation(kept["data×8"]),
+        "accumulation": accumulation(kept["fsdp×8"]),
         "bytes": bytes_per_device(kept["fsdp×8"]),
         "recompilations": {name: recompilations(kept[name]) for name in COMPILED_MOST},
         "placement": placement(),

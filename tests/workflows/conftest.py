@@ -3,21 +3,12 @@
 import json
 from pathlib import Path
 
-import jax
 import numpy as np
 import pytest
 import soundfile
 
 from flax_distil.audio import SAMPLING_RATE, decode_audio
 from tests.workflows.distil_toys import write_teacher
-
-
-@pytest.fixture(scope="module")
-def quick_compilations():
-    """Leave most optimisations out: toys run in no time, and compiling is their cost."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture(scope="module")

@@ -19,8 +19,6 @@ from tests.workflows.distil_toys import (
     write_teacher,
 )
 
-pytestmark = pytest.mark.usefixtures("quick_compilations")
-
 STEPS = 6
 
 

@@ -15,8 +15,6 @@ from flax_distil.workflows.distil import DistilConfig, run_distillation
 from tests.data.flaky_http_server import Behaviour, serving
 from tests.workflows.distil_toys import observe
 
-pytestmark = pytest.mark.usefixtures("quick_compilations")
-
 STEPS = 10
 
 

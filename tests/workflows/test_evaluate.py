@@ -15,7 +15,7 @@ from flax_distil.workflows.evaluate import EvalConfig, run_evaluation
 from flax_distil.workflows.transcription_model import TranscriptionModel
 from tests.workflows.distil_toys import write_prompts, write_teacher
 
-pytestmark = pytest.mark.usefixtures("quick_compilations", "one_runner")
+pytestmark = pytest.mark.usefixtures("one_runner")
 
 USABLE = 3
 """Recordings of each data set; one more is no audio."""

@@ -42,7 +42,6 @@ def predictions(folder) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-@pytest.mark.usefixtures("quick_compilations")
 @pytest.mark.parametrize(
     ("mode", "settings"), [("chunked", {"chunk_length_s": 20.0}), ("sequential", {"temperatures": [0.0]})]
 )
@@ -60,7 +59,6 @@ def test_recordings_of_any_length_are_evaluated(mode, settings, teacher, recordi
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("quick_compilations")
 def test_a_student_that_drafts_changes_no_transcript_and_is_counted(
     teacher, tiny_en_dir, recordings, tmp_path
 ):
