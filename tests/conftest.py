@@ -8,13 +8,13 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # Here and in the processes that tests start: nothing is written into the user's home.
 os.environ.setdefault("FLAX_DISTIL_COMPILATION_CACHE", "off")
 
-import jax
 import pytest
 from jaxtyping import install_import_hook
 
 install_import_hook("flax_distil", "beartype.beartype")
 
 from tests.checkpoints import CHECKPOINTS, ensure_checkpoints  # noqa: E402 (after the hook)
+from tests.quick_compilation import compile_quickly  # noqa: E402
 
 HEAVY = (
     "workflows", "parallel", "parity", "distillation", "cli", "planning", "transcription", "generation",
@@ -24,16 +24,9 @@ HEAVY = (
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Compile for CPUs quickly, not well, where slow tests are left out; the others run what users run.
-
-    Most of the time of quick tests would be XLA's optimisations.
-    """
+    """Compile quickly where slow tests are left out; where they are not, what runs is what users run."""
     if config.option.markexpr == "not slow":
-        flags = os.environ.get("XLA_FLAGS", "")
-        os.environ["XLA_FLAGS"] = f"{flags} --xla_cpu_use_fusion_emitters=false"
-        jax.devices()  # reads the flags
-        os.environ["XLA_FLAGS"] = flags  # the TPU compiler, which reads them too, ends the process at a CPU's
-        jax.config.update("jax_disable_most_optimizations", True)
+        compile_quickly()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

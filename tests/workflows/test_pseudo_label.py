@@ -25,6 +25,7 @@ from flax_distil.audio import SAMPLING_RATE, decode_audio
 from flax_distil.cli.main import main
 from flax_distil.data import load_source, stream_sources
 from flax_distil.workflows.label_store import LabelStore
+from tests import quick_compilation
 from tests.weights.hub_server import TOKEN, running_hub
 from tests.workflows.distil_toys import write_teacher
 
@@ -85,6 +86,7 @@ def kill_at_random(flags: Flags, random: np.random.Generator, *, within: float) 
         [sys.executable, ROOT / "run_pseudo_label.py", *arguments(flags)],
         env={
             **os.environ,
+            **quick_compilation.environment(),
             "JAX_PLATFORMS": "cpu",
             "PYTHONPATH": str(ROOT),
             "JAX_COMPILATION_CACHE_DIR": jax.config.jax_compilation_cache_dir,

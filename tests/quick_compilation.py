@@ -1,0 +1,23 @@
+"""Compiling for CPUs quickly rather than well: most of the time of quick tests would be optimisations."""
+
+import os
+
+import jax
+
+FLAGS = "--xla_cpu_use_fusion_emitters=false"
+
+
+def compile_quickly() -> None:
+    """Have this process do so; before anything is compiled."""
+    flags = os.environ.get("XLA_FLAGS", "")
+    os.environ["XLA_FLAGS"] = f"{flags} {FLAGS}"
+    jax.devices()  # reads the flags
+    os.environ["XLA_FLAGS"] = flags  # the TPU compiler reads them too, and ends the process at a CPU's
+    jax.config.update("jax_disable_most_optimizations", True)
+
+
+def environment() -> dict[str, str]:
+    """Return variables with which another process compiles as this one does."""
+    if not jax.config.values["jax_disable_most_optimizations"]:
+        return {}
+    return {"XLA_FLAGS": FLAGS, "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
