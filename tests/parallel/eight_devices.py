@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from tests import quick_compilation
+
 DEVICES = 8
 
 
@@ -19,7 +21,7 @@ def run_on_eight_devices(script: str, *arguments: Path) -> Any:
             "JAX_PLATFORMS": "cpu",
             "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",  # compiling is the cost
             "XLA_FLAGS": " ".join(
-                [f"--xla_force_host_platform_device_count={DEVICES}", "--xla_cpu_use_fusion_emitters=false"]
+                [f"--xla_force_host_platform_device_count={DEVICES}", quick_compilation.FLAGS]
             ),
         },
         capture_output=True,

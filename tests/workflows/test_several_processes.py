@@ -13,6 +13,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from flax_distil.data import load_source
+from tests import quick_compilation
 from tests.workflows.distil_toys import USABLE_PROMPTS, write_prompts, write_teacher
 
 ROOT = Path(__file__).parents[2]
@@ -28,7 +29,7 @@ def start(script: str, flags: dict[str, object], *, devices: int) -> subprocess.
             "JAX_PLATFORMS": "cpu",
             "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
             "XLA_FLAGS": " ".join(
-                [f"--xla_force_host_platform_device_count={devices}", "--xla_cpu_use_fusion_emitters=false"]
+                [f"--xla_force_host_platform_device_count={devices}", quick_compilation.FLAGS]
             ),
             "PYTHONPATH": str(ROOT),
         },
