@@ -107,12 +107,9 @@ def _open_models(config: EvalConfig, runner: Runner) -> dict[str, TranscriptionM
 
 
 def _open_data(config: EvalConfig) -> dict[str, SpeechData]:
-    """Open the data sets; those of one name are numbered."""
-    found: dict[str, SpeechData] = {}
+    """Open the data sets, by their names."""
     sources = load_sources(config.dataset_name, **config.source_options(config.text_column_name))
-    for number, data in enumerate(sources, 1):
-        found[data.name if data.name not in found else f"{data.name}-{number}"] = data
-    return found
+    return {data.name: data for data in sources}
 
 
 def _open_noise(config: EvalConfig, data_sets: Mapping[str, SpeechData]) -> dict[str, NoiseMaker]:

@@ -84,16 +84,9 @@ def run_inspection(config: InspectConfig) -> dict[str, Any]:
     data = load_training_data(config, tokenizer)
     surveys, dropped = _surveys(config, data)
     shown = shown_samples(config, data, tokenizer)
-    names = [survey.name for survey in surveys]
     report = {
         "settings": dataclasses.asdict(config),
-        "data_sets": {
-            # Splits of one data set have the same name.
-            survey.name if names.count(survey.name) == 1 else f"{survey.name}-{number}": survey.figures(
-                dropped
-            )
-            for number, survey in enumerate(surveys, 1)
-        },
+        "data_sets": {survey.name: survey.figures(dropped) for survey in surveys},
         "skipped": data.skipped.get_state(),
         "samples": [_described(sample) for sample in shown],
     }

@@ -13,7 +13,15 @@ import pytest
 
 from flax_distil.audio import decode_audio
 from flax_distil.core import InputError
-from flax_distil.data import SampleReader, SpeechData, load_source, load_sources, parse_sources
+from flax_distil.data import (
+    SampleReader,
+    SpeechData,
+    load_source,
+    load_sources,
+    parse_sources,
+    stream_sources,
+)
+from flax_distil.data.naming import distinct_names
 
 
 @pytest.fixture(scope="module")
@@ -267,3 +275,14 @@ def test_the_fingerprint_follows_the_recordings_and_not_the_texts(rows, tmp_path
 def test_a_column_of_the_wrong_length_is_refused(speech: SpeechData):
     with pytest.raises(ValueError, match="has 1 values for 11 rows"):
         speech.with_columns({"wer": [1.0]})
+
+
+def test_data_sets_of_one_name_are_told_apart(rows, tmp_path):
+    folders = [tmp_path / name for name in ("first", "second")]
+    for folder in folders:
+        folder.mkdir()
+    lists = [make_jsonl(rows, folder) for folder in folders]
+    joined = "+".join([*lists, lists[0]])
+    for sources in (load_sources(joined), stream_sources(joined)):
+        assert [source.name for source in sources] == ["rows", "rows-2", "rows-3"]
+    assert distinct_names(["a", "b", "a", "a-2"]) == ["a", "b", "a-3", "a-2"]

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flax_distil.core import InputError
+from flax_distil.data.naming import with_distinct_names
 from flax_distil.data.reading.builder_sources import open_builder, read_saved_folder, read_with_builder
 from flax_distil.data.reading.cached_table import cached_table
 from flax_distil.data.reading.file_sources import audio_files, read_audio_folder, suffix_of
@@ -161,7 +162,7 @@ def load_sources(
         policy: When to ask a server again.
 
     Returns:
-        One :class:`SpeechData` per data set, in the order written.
+        One :class:`SpeechData` per data set, in the order written, each with a name of its own.
 
     Raises:
         InputError: if a data set, configuration, split or column does not exist, or it has no rows.
@@ -189,7 +190,7 @@ def load_sources(
             id_prefix=_prefix(source),
         )
         loaded.append(dataclasses.replace(data, name=_short_name(source.name)))
-    return loaded
+    return with_distinct_names(loaded)
 
 
 def stream_sources(
@@ -226,7 +227,7 @@ def stream_sources(
         policy: When to ask a server again.
 
     Returns:
-        One :class:`SpeechStream` per data set, in the order written.
+        One :class:`SpeechStream` per data set, in the order written, each with a name of its own.
 
     Raises:
         InputError: as :func:`load_sources`, and if a split is a slice.
@@ -261,7 +262,7 @@ def stream_sources(
         )
         require_columns(stream.first_rows().table, required_columns, name=stream.name)
         streams.append(stream)
-    return streams
+    return with_distinct_names(streams)
 
 
 def load_source(spec: str, **options: Any) -> SpeechData:
