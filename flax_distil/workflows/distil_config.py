@@ -9,13 +9,14 @@ from flax_distil.core import InputError
 from flax_distil.distillation import PRECISIONS, Freezing, LossWeights, OptimiserConfig
 from flax_distil.model import ComputeOptions
 from flax_distil.weights import EXPORT_DTYPES
+from flax_distil.workflows.distil_evaluation_config import EvaluationConfig
 from flax_distil.workflows.parallel_config import ParallelConfig
 from flax_distil.workflows.training_data_config import TrainingDataConfig
 from flax_distil.workflows.transcription_config import check_positive
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class DistilConfig(TrainingDataConfig, ParallelConfig):
+class DistilConfig(TrainingDataConfig, EvaluationConfig, ParallelConfig):
     """Distil a Whisper teacher into a student, or fine-tune a model on labels alone.
 
     Attributes:
@@ -24,12 +25,7 @@ class DistilConfig(TrainingDataConfig, ParallelConfig):
         student_encoder_layers: Encoder layers of a student made here; by default all.
         student_decoder_layers: Decoder layers of a student made here, maximally spaced; by default 2.
         student_decoder_layer_indices: The teacher's decoder layers to copy, instead of a number.
-        eval_dataset_name: Evaluation data; several joined by +. By default nothing is evaluated.
-        eval_dataset_config_name: Configuration of the evaluation data.
-        eval_split_name: Split of the evaluation data.
-        max_eval_samples: Use only this many samples of each evaluation set.
         per_device_train_batch_size: Training samples per device and micro-batch.
-        per_device_eval_batch_size: Evaluation samples per device.
         gradient_accumulation_steps: Micro-batches per optimiser update.
         max_steps: Optimiser updates; by default as many as num_train_epochs take.
         num_train_epochs: Passes over the training data, where max_steps is not given.
@@ -66,8 +62,6 @@ class DistilConfig(TrainingDataConfig, ParallelConfig):
         dataloader_num_workers: Threads that decode audio; by default the machine's cores.
         seed: Decides on order, timestamps and dropout.
         logging_steps: Updates between two lines of the logs.
-        eval_steps: Updates between two evaluations; by default only at the end.
-        generation_max_length: Most tokens generated per sample in an evaluation.
         save_steps: Updates between two checkpoints; one is always written at the end.
         save_total_limit: Checkpoints to keep.
         resume_from_checkpoint: latest, or a step, to continue the run in output_dir.
@@ -89,12 +83,7 @@ class DistilConfig(TrainingDataConfig, ParallelConfig):
     student_encoder_layers: int | None = None
     student_decoder_layers: int | None = None
     student_decoder_layer_indices: list[int] | None = None
-    eval_dataset_name: str | None = None
-    eval_dataset_config_name: str | None = None
-    eval_split_name: str | None = None
-    max_eval_samples: int | None = None
     per_device_train_batch_size: int = 16
-    per_device_eval_batch_size: int = 16
     gradient_accumulation_steps: int = 1
     max_steps: int | None = None
     num_train_epochs: float = 3.0
@@ -126,8 +115,6 @@ class DistilConfig(TrainingDataConfig, ParallelConfig):
     dataloader_num_workers: int | None = None
     seed: int = 0
     logging_steps: int = 25
-    eval_steps: int | None = None
-    generation_max_length: int = 128
     save_steps: int = 1000
     save_total_limit: int | None = 2
     resume_from_checkpoint: str | None = None
@@ -149,6 +136,7 @@ class DistilConfig(TrainingDataConfig, ParallelConfig):
             )
         self._check_models()
         self._check_counts()
+        self.check_evaluation()
         self._check_combinations()
         # The rooms' own settings check the rest of the values.
         _ = self.freezing, self.loss_weights, self.compute
@@ -185,10 +173,9 @@ class DistilConfig(TrainingDataConfig, ParallelConfig):
     def _check_counts(self) -> None:
         check_positive(
             self,
-            "per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps",
-            "logging_steps", "eval_steps", "save_steps", "max_steps", "generation_max_length",
-            "max_eval_samples", "save_total_limit", "student_encoder_layers",
-            "student_decoder_layers", "dataloader_num_workers",
+            "per_device_train_batch_size", "gradient_accumulation_steps", "logging_steps", "save_steps",
+            "max_steps", "save_total_limit", "student_encoder_layers", "student_decoder_layers",
+            "dataloader_num_workers",
         )  # fmt: skip
         if self.num_train_epochs <= 0:
             raise InputError(f"num_train_epochs {self.num_train_epochs} is not positive")
@@ -201,10 +188,6 @@ class DistilConfig(TrainingDataConfig, ParallelConfig):
             raise InputError("resume_from_checkpoint and overwrite_output_dir contradict each other")
         if self.cache_encoder_states and not self.freeze_encoder:
             raise InputError("cache_encoder_states needs a frozen encoder: set freeze_encoder")
-        if self.eval_steps is not None and self.eval_dataset_name is None:
-            raise InputError(f"eval_steps {self.eval_steps} is given without eval_dataset_name")
-        if self.eval_dataset_name is not None and self.text_column_name is None:
-            raise InputError("evaluation needs references: give text_column_name")
         if not any((self.loss_weights.ce, self.loss_weights.kl, self.mse_weight)):
             raise InputError("ce_weight, kl_weight and mse_weight are all 0: nothing is learned")
         resume = self.resume_from_checkpoint

@@ -11,44 +11,18 @@ from flax_distil.audio import AugmentationConfig
 from flax_distil.core import Array, InputError, Params
 from flax_distil.data import (
     EncoderStateCache,
-    LabelBuilder,
     PipelineConfig,
     SpeechData,
     TrainingPipeline,
-    load_sources,
-    split_values,
 )
 from flax_distil.parallel import Runner
-from flax_distil.text import Normaliser, WhisperTokenizer
+from flax_distil.text import WhisperTokenizer
 from flax_distil.workflows.distil_config import DistilConfig
-from flax_distil.workflows.training_data import (
-    TrainingData,
-    load_training_data,
-    text_normaliser,
-    training_pipeline,
-)
+from flax_distil.workflows.distil_evaluation_data import EvaluationSet, evaluation_sets
+from flax_distil.workflows.training_data import TrainingData, load_training_data, training_pipeline
 
 AUDIO_ARRAYS = ("samples_BW", "lengths_B", "seed_B")
 LABEL_ARRAYS = ("decoder_input_ids_BT", "labels_BT", "loss_mask_BT")
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class EvaluationSet:
-    """An evaluation set, as it is, and how it is transcribed.
-
-    Attributes:
-        data: all rows.
-        labels: makes the targets of the loss.
-        language: of the speech.
-        task: transcribe or translate.
-        normalise: how transcripts are compared with references.
-    """
-
-    data: SpeechData
-    labels: LabelBuilder
-    language: str | None
-    task: str
-    normalise: Normaliser
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -71,36 +45,8 @@ def load_data(config: DistilConfig, tokenizer: WhisperTokenizer) -> DistilData:
         InputError: if a data set, split or column is unknown, or no training sample is left.
     """
     return DistilData(
-        train=load_training_data(config, tokenizer), evaluation=_evaluation_sets(config, tokenizer)
+        train=load_training_data(config, tokenizer), evaluation=evaluation_sets(config, tokenizer)
     )
-
-
-def _evaluation_sets(config: DistilConfig, tokenizer: WhisperTokenizer) -> list[EvaluationSet]:
-    spec = config.eval_dataset_name
-    if spec is None:
-        return []
-    opened = load_sources(
-        spec,
-        config_name=config.eval_dataset_config_name,
-        split=config.eval_split_name,
-        audio_column=config.audio_column_name,
-        text_column=config.text_column_name,
-        max_samples=config.max_eval_samples,
-        cache_dir=config.dataset_cache_dir,
-        policy=config.retries,
-    )
-    languages = split_values(config.language, "languages", spec)
-    tasks = split_values(config.task, "tasks", spec)
-    return [
-        EvaluationSet(
-            data=data,
-            labels=LabelBuilder(tokenizer, config.labels(language, task)),
-            language=language,
-            task=task or "transcribe",
-            normalise=text_normaliser(tokenizer, language if task == "transcribe" else "en"),
-        )
-        for data, language, task in zip(opened, languages, tasks, strict=True)
-    ]
 
 
 def check_cacheable(config: DistilConfig, data: TrainingData, runner: Runner) -> None:

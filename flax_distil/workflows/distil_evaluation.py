@@ -11,9 +11,10 @@ from flax_distil.distillation import TokenLossSums
 from flax_distil.metrics import ErrorCounts, word_errors
 from flax_distil.parallel import Runner, gather_objects
 from flax_distil.text import GenerationSettings, WhisperTokenizer
-from flax_distil.transcription import ShortFormTranscriber, TranscriptionOptions, WindowDecoder
+from flax_distil.transcription import ShortFormTranscriber, WindowDecoder
 from flax_distil.workflows.distil_config import DistilConfig
-from flax_distil.workflows.distil_data import LABEL_ARRAYS, DistilData, EvaluationSet
+from flax_distil.workflows.distil_data import LABEL_ARRAYS, DistilData
+from flax_distil.workflows.distil_evaluation_data import EvaluationSet
 from flax_distil.workflows.distil_models import DistilModels
 from flax_distil.workflows.distil_programs import DistilPrograms
 
@@ -90,11 +91,7 @@ class StudentEvaluator:
                 merge(params, self._models.frozen),
                 self._tokenizer,
                 self._settings,
-                options=TranscriptionOptions(
-                    language=chosen.language,
-                    task=chosen.task,
-                    max_new_tokens=self._config.generation_max_length,
-                ),
+                options=self._config.evaluation_options(chosen.language, chosen.task),
                 compute=self._config.compute,
                 runner=self._runner,
             )

@@ -28,7 +28,7 @@ class TrainingDataConfig:
         shuffle_buffer_size: Rows that are shuffled together when streaming.
         source_retry_seconds: How long a server or bucket that fails is asked again before the run ends.
         audio_column_name: Column of recordings; joined by + for several data sets.
-        text_column_name: Column of reference texts, of training and evaluation data; joined by + for several.
+        text_column_name: Column of reference texts; joined by + for several.
         label_column_name: Column of pseudo-labels to train on; an empty name trains on the references.
         speaker_column_name: Column that tells speakers apart, for packing and prompts; by default speaker_id,
             speaker or source_id where there is one.

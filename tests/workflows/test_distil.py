@@ -28,6 +28,17 @@ def prompts(prompts_dir, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
+def spoken(prompts, tmp_path_factory):
+    """The same prompts under the same name elsewhere, with their texts in another column."""
+    folder = tmp_path_factory.mktemp("spoken")
+    rows = [json.loads(line) for line in prompts.read_text().splitlines()]
+    lines = [{"audio": str(prompts.parent / row["audio"]), "words": row["text"]} for row in rows]
+    path = folder / prompts.name
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return path
+
+
+@pytest.fixture(scope="module")
 def settings(teacher, prompts):
     """Six updates in float32, with dropout so that a resumed run must find its random numbers again."""
 
@@ -73,7 +84,7 @@ def cached(settings, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def tuned(teacher, prompts, settings, tmp_path_factory):
+def tuned(teacher, prompts, spoken, settings, tmp_path_factory):
     """Fine-tuning without a teacher: encoder too, on references, two micro-batches, in bfloat16."""
     return observe(
         settings(
@@ -83,10 +94,13 @@ def tuned(teacher, prompts, settings, tmp_path_factory):
             student_decoder_layers=None,
             label_column_name="",
             freeze_encoder=False,
-            eval_dataset_name=str(prompts),
+            eval_dataset_name=f"{prompts}+{spoken}",
+            eval_text_column_name="text+words",
             max_eval_samples=2,
             per_device_eval_batch_size=2,
             generation_max_length=4,
+            generation_num_beams=2,
+            return_timestamps=True,
             gradient_accumulation_steps=2,
             precision="half_mixed",
             dropout=0.0,
@@ -184,10 +198,19 @@ def test_without_a_teacher_the_labels_alone_are_learned(tuned):
         assert line["loss"] == pytest.approx(line["ce_loss"])
         assert line["kl_loss"] == 0
     assert lines[1]["loss"] < lines[0]["loss"]
-    (evaluated,) = [line for line in tuned.lines if "eval_loss" in line]
-    assert evaluated["eval_loss"] == pytest.approx(evaluated["eval_ce_loss"])
-    assert evaluated["eval_kl_loss"] == 0
+    (evaluated,) = [line for line in tuned.lines if "eval_prompts_loss" in line]
+    assert evaluated["eval_prompts_loss"] == pytest.approx(evaluated["eval_prompts_ce_loss"])
+    assert evaluated["eval_prompts_kl_loss"] == 0
     assert tuned.programs.train._cache_size() == tuned.programs.evaluate._cache_size() == 1
+
+
+def test_evaluation_sets_of_one_name_have_figures_of_their_own(tuned):
+    """They hold the same recordings and texts, under other columns."""
+    first, second = (tuned.result.evaluation[name] for name in ("prompts", "prompts-2"))
+    for name in ("loss", "accuracy", "wer", "samples"):
+        assert first[name] == second[name]
+    logged = [[name for name in line if name.startswith("eval_prompts")] for line in tuned.lines]
+    assert [names[0] for names in logged if names] == ["eval_prompts_loss", "eval_prompts-2_loss"]
 
 
 def test_an_encoder_that_is_not_frozen_is_trained_but_for_its_positions(tuned, teacher):
@@ -220,6 +243,8 @@ CONTRADICTIONS = [
     (["--student_decoder_layers=1", "--student_decoder_layer_indices", "0"], "are both given"),
     (["--model_name_or_path=x", "--student_decoder_layers=1"], "'x' is a student already"),
     (["--eval_steps=5"], "without eval_dataset_name"),
+    (["--eval_language=fr"], "eval_language fr is given without eval_dataset_name"),
+    (["--eval_dataset_name=x", "--generation_num_beams=0"], "generation_num_beams 0 is below 1"),
     (["--warmup_steps=3", "--max_steps=3"], "warmup_steps 3 must be below max_steps 3"),
     (["--num_train_epochs=1"], "warmup_steps 500 must be below max_steps 1"),
     (["--per_device_train_batch_size=0"], "per_device_train_batch_size 0 is below 1"),

@@ -1,0 +1,87 @@
+"""The evaluation sets of a run: opened as they are, each with its own columns, language and task."""
+
+import dataclasses
+from collections.abc import Sequence
+
+from flax_distil.core import InputError
+from flax_distil.data import LabelBuilder, SpeechData, load_sources, split_values
+from flax_distil.text import Normaliser, WhisperTokenizer
+from flax_distil.workflows.distil_config import DistilConfig
+from flax_distil.workflows.training_data import text_normaliser
+
+DEFAULT_TEXT_COLUMN = "text"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EvaluationSet:
+    """An evaluation set, as it is, and how it is transcribed.
+
+    Attributes:
+        data: all rows.
+        labels: makes the targets of the loss.
+        language: of the speech.
+        task: transcribe or translate.
+        normalise: how transcripts are compared with references.
+    """
+
+    data: SpeechData
+    labels: LabelBuilder
+    language: str | None
+    task: str
+    normalise: Normaliser
+
+
+def evaluation_sets(config: DistilConfig, tokenizer: WhisperTokenizer) -> list[EvaluationSet]:
+    """Open the data sets of ``eval_dataset_name``, if there are any.
+
+    A setting that is not given for the evaluation is that of the training data.
+
+    Raises:
+        InputError: if a data set, split, column or language is unknown, or the values of a setting are
+            neither one nor as many as the evaluation sets.
+    """
+    spec = config.eval_dataset_name
+    if spec is None:
+        return []
+    audio = _values(config, "audio_column_name", "audio columns")
+    texts = _values(config, "text_column_name", "text columns")
+    languages = _values(config, "language", "languages")
+    tasks = _values(config, "task", "tasks")
+    opened = load_sources(
+        spec,
+        config_name=config.eval_dataset_config_name,
+        split=config.eval_split_name,
+        audio_column="+".join(column or "audio" for column in audio),
+        text_column="+".join(column or DEFAULT_TEXT_COLUMN for column in texts),
+        max_samples=config.max_eval_samples,
+        cache_dir=config.dataset_cache_dir,
+        policy=config.retries,
+    )
+    return [
+        EvaluationSet(
+            data=data,
+            labels=LabelBuilder(tokenizer, config.labels(language, task)),
+            language=language,
+            task=task or "transcribe",
+            normalise=text_normaliser(tokenizer, language if task == "transcribe" else "en"),
+        )
+        for data, language, task in zip(opened, languages, tasks, strict=True)
+    ]
+
+
+def _values(config: DistilConfig, name: str, what: str) -> Sequence[str | None]:
+    """Return a setting of every evaluation set: the evaluation's own, or else that of the training data."""
+    spec = config.eval_dataset_name or ""
+    given = getattr(config, f"eval_{name}")
+    if given is not None:
+        return split_values(given, what, spec)
+    trained = split_values(getattr(config, name), what, config.train_dataset_name)
+    count = len(split_values(None, what, spec))
+    if len(set(trained)) == 1:
+        return [trained[0]] * count
+    if len(trained) != count:
+        raise InputError(
+            f"{name} {getattr(config, name)!r} of the training data has {len(trained)} values for {count} "
+            f"evaluation sets ({spec}): give eval_{name}"
+        )
+    return trained

@@ -1,0 +1,77 @@
+"""Evaluation sets have settings of their own; what is not given is that of the training data."""
+
+import json
+
+import pytest
+
+from flax_distil.core import InputError
+from flax_distil.text import WhisperTokenizer
+from flax_distil.workflows.distil_config import DistilConfig
+from flax_distil.workflows.distil_evaluation_data import evaluation_sets
+
+
+@pytest.fixture(scope="module")
+def tokenizer(base_dir) -> WhisperTokenizer:
+    return WhisperTokenizer.from_pretrained(base_dir)
+
+
+@pytest.fixture(scope="module")
+def manifests(prompts_dir, tmp_path_factory) -> dict[str, str]:
+    """One recording in three lists, each with other names for its columns."""
+    folder = tmp_path_factory.mktemp("manifests")
+    audio = str(next((prompts_dir / "validation").glob("*.ogg")))
+    columns = {"clean": ("audio", "text"), "calls": ("recording", "words"), "labelled": ("audio", "label")}
+    for name, (recording, text) in columns.items():
+        (folder / f"{name}.jsonl").write_text(json.dumps({recording: audio, text: "Good day"}) + "\n")
+    return {name: str(folder / f"{name}.jsonl") for name in columns}
+
+
+def opened(tokenizer, *sets: str, train: str = "a", **settings):
+    config = DistilConfig(
+        model_name_or_path="student",
+        train_dataset_name=train,
+        eval_dataset_name="+".join(sets),
+        output_dir="out",
+        **settings,
+    )
+    return evaluation_sets(config, tokenizer)
+
+
+def test_columns_languages_and_tasks_are_the_evaluations_own(tokenizer, manifests):
+    clean, calls = opened(
+        tokenizer, manifests["clean"], manifests["calls"],
+        train="a+b+c", text_column_name="x+y+z", language="fr+de+nl",
+        eval_audio_column_name="audio+recording", eval_text_column_name="text+words",
+        eval_language="en+fr", eval_task="transcribe+translate",
+    )  # fmt: skip
+    assert [clean.data.references(), calls.data.references()] == [["Good day"]] * 2
+    assert (clean.language, clean.task, calls.language, calls.task) == ("en", "transcribe", "fr", "translate")
+    # Translations are English, whatever was spoken.
+    assert calls.normalise("It's fine") == clean.normalise("It's fine") == "it is fine"
+
+
+def test_references_are_in_text_where_the_training_data_have_none(tokenizer, manifests):
+    (found,) = opened(tokenizer, manifests["clean"], text_column_name=None, language="en")
+    assert found.data.references() == ["Good day"]
+
+
+def test_what_is_not_given_is_that_of_the_training_data(tokenizer, manifests):
+    both = [manifests["labelled"], manifests["labelled"]]
+    for language in ("fr", "fr+de"):
+        found = opened(tokenizer, *both, train="a+b", text_column_name="label", language=language)
+        assert [part.language for part in found] == ["fr", language[-2:]]
+        assert [part.data.name for part in found] == ["labelled", "labelled-2"]
+        assert [part.data.references() for part in found] == [["Good day"]] * 2
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"language": "fr+de"}, "language 'fr\\+de' of the training data has 2 values for 3 evaluation sets"),
+        ({"text_column_name": "x+y", "language": "en"}, "give eval_text_column_name"),
+        ({"eval_language": "fr+de"}, "2 languages .* for 3 data sets"),
+    ],
+)
+def test_values_that_cannot_be_paired_are_refused(tokenizer, manifests, settings, sentence):
+    with pytest.raises(InputError, match=sentence):
+        opened(tokenizer, *[manifests["clean"]] * 3, train="a+b", **settings)
