@@ -159,12 +159,22 @@ def _tensor_reader(
         # Indexed on the device: fetching the leaf itself would leave a copy of it on the host.
         part = jnp.array(leaf, copy=True) if placement.layer is None else leaf[placement.layer]
         array = placement.rule.layout.to_huggingface(np.asarray(jax.device_get(part)))
-        return _converted(name, array, dtype)
+        return converted(name, array, dtype)
 
     return read
 
 
-def _converted(name: str, array: np.ndarray, dtype: np.dtype) -> np.ndarray:
+def converted(name: str, array: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """Return a tensor in the element type of an export.
+
+    Args:
+        name: what to call it.
+        array: the tensor, of any floating type.
+        dtype: float16, bfloat16 or float32.
+
+    Raises:
+        InputError: if a value does not fit float16.
+    """
     with np.errstate(over="ignore"):
         converted = array.astype(dtype, copy=False)
     if dtype == np.float16 and np.isinf(converted).any() and not np.isinf(array).any():

@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from flax_distil.core import Array, InputError, Params
+from flax_distil.core import Array, InputError, Params, merge
 from flax_distil.data import DropReport, SkippedSamples, SourceError, TableSource, weights_fingerprint
 from flax_distil.distillation import TrainState, learning_rate_schedule
 from flax_distil.parallel import Runner, gather_objects, together
@@ -26,12 +26,7 @@ from flax_distil.workflows.distil_data import (
     open_cache,
 )
 from flax_distil.workflows.distil_evaluation import StudentEvaluator
-from flax_distil.workflows.distil_models import (
-    DistilModels,
-    check_models,
-    exportable_params,
-    load_models,
-)
+from flax_distil.workflows.distil_models import DistilModels, check_models, load_models
 from flax_distil.workflows.distil_programs import DistilPrograms
 from flax_distil.workflows.outputs import check_output_dir, check_writable, make_folder, upload
 from flax_distil.workflows.tokenizer import read_tokenizer
@@ -125,7 +120,7 @@ def _steps(config: DistilConfig, train: TrainingData, batch_size: int) -> int:
 def _export(config: DistilConfig, models: DistilModels, trained: Params, folder: Path) -> str | None:
     """Write the student and upload it if asked to; return why the upload failed."""
     export_checkpoint(
-        exportable_params(config, trained),
+        merge(trained, models.kept),
         models.student.config,
         folder,
         files=models.student.files,

@@ -8,11 +8,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from flax_distil.core import InputError, Params, flatten, merge
+from flax_distil.core import InputError, Params, flatten
 from flax_distil.distillation import split_student
 from flax_distil.model import WhisperConfig
 from flax_distil.parallel import Runner
 from flax_distil.weights import Checkpoint, initialise_student, load_checkpoint
+from flax_distil.weights.export import converted
 from flax_distil.workflows.distil_config import DistilConfig
 from flax_distil.workflows.distil_layout import DistilLayout, Placed
 from flax_distil.workflows.host_weights import load_on_host
@@ -30,6 +31,9 @@ class DistilModels:
         teacher: the same of the teacher; None if it takes no part in the loss.
         trainable: float32 leaves to train.
         frozen: the other leaves of the student, in the compute dtype.
+        kept: the same leaves in the host's memory, in the type of the export; ``{}`` on processes that
+            export nothing. Those on the devices may have been rounded for computing, and where they were
+            read from may be gone at the end.
         teacher_params: ``{"decoder": …}``, with ``"encoder"`` if it is not shared; ``{}`` without teacher.
     """
 
@@ -38,6 +42,7 @@ class DistilModels:
     teacher: Checkpoint | None
     trainable: Params
     frozen: Params
+    kept: Params
     teacher_params: Params
 
 
@@ -131,6 +136,7 @@ def load_models(config: DistilConfig, runner: Runner) -> DistilModels:
         teacher=used_teacher,
         trainable=put(trainable, layout.trainable),
         frozen=put(frozen, layout.frozen),
+        kept=_kept(frozen, config.export_dtype) if jax.process_index() == 0 else {},
         teacher_params=put(teacher_params, layout.teacher),
     )
 
@@ -141,15 +147,14 @@ def with_dropouts(config: DistilConfig, student: WhisperConfig) -> WhisperConfig
     return dataclasses.replace(student, **dropouts)
 
 
-def exportable_params(config: DistilConfig, trained: Params) -> Params:
-    """Return the whole student: trained leaves, and frozen ones as the source has them.
-
-    The frozen leaves on the devices may have been rounded for computing, so they are read again.
-    """
-    name = config.teacher_model_name_or_path
-    teacher = load_on_host(name) if name and not config.model_name_or_path else None
-    _, frozen = split_student(_student(config, teacher, load_on_host).params, config.freezing)
-    return merge(trained, frozen)
+def _kept(frozen: Params, dtype: str) -> Params:
+    """Copy leaves as the export will hold them; raises ``InputError`` if a value does not fit."""
+    return jax.tree_util.tree_map_with_path(
+        lambda path, leaf: converted(
+            jax.tree_util.keystr(path, simple=True, separator="/"), np.asarray(leaf), jnp.dtype(dtype)
+        ),
+        frozen,
+    )
 
 
 def _student(

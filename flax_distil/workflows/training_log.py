@@ -17,7 +17,7 @@ class TrainingLog:
     """Writes one object per log line; use as a context manager.
 
     A resumed run continues the file: lines after its first step, of work that was lost,
-    are removed.
+    are removed, and TensorBoard is told to drop its own.
     """
 
     def __init__(self, folder: Path, *, max_steps: int, first_step: int = 0, active: bool = True):
@@ -36,7 +36,11 @@ class TrainingLog:
             kept = [line for line in read_metrics(folder) if line["step"] <= first_step]
             path.write_text("".join(json.dumps(line) + "\n" for line in kept))
         self._file = path.open("a")
-        self._board = SummaryWriter(str(folder / TENSORBOARD_NAME), write_to_disk=active)
+        self._board = SummaryWriter(
+            str(folder / TENSORBOARD_NAME),
+            write_to_disk=active,
+            purge_step=first_step + 1 if first_step else None,
+        )
         self._bar = tqdm(
             total=max_steps, initial=first_step, unit="step", dynamic_ncols=True, disable=not active
         )

@@ -2,12 +2,15 @@
 
 import json
 import shutil
+import struct
 
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
+from tensorboardX.proto.event_pb2 import Event, SessionLog
 
 from flax_distil.cli.main import main
+from flax_distil.weights import TrainingCheckpoints
 from flax_distil.workflows.distil import DistilConfig
 from tests.workflows.distil_toys import (
     BROKEN_ROW,
@@ -79,8 +82,21 @@ def resumed(run, settings, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def cached(settings, tmp_path_factory):
-    return observe(settings(tmp_path_factory.mktemp("runs") / "cached", cache_encoder_states=True))
+def cached(teacher, settings, tmp_path_factory):
+    """A run whose teacher is deleted on the way."""
+    folder = tmp_path_factory.mktemp("runs")
+    gone = shutil.copytree(teacher, folder / teacher.name)
+    save = TrainingCheckpoints.save
+
+    def save_and_delete(self, *args, **options):
+        shutil.rmtree(gone, ignore_errors=True)
+        save(self, *args, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(TrainingCheckpoints, "save", save_and_delete)
+        return observe(
+            settings(folder / "cached", teacher_model_name_or_path=str(gone), cache_encoder_states=True)
+        )
 
 
 @pytest.fixture(scope="module")
@@ -108,6 +124,15 @@ def tuned(teacher, prompts, spoken, settings, tmp_path_factory):
             logging_steps=2,
         )
     )
+
+
+def events(path):
+    """Read the records of a TensorBoard file: length, checksum, content, checksum."""
+    content, first = path.read_bytes(), 0
+    while first < len(content):
+        (size,) = struct.unpack_from("<Q", content, first)
+        yield Event.FromString(content[first + 12 : first + 12 + size])
+        first += size + 16
 
 
 def checkpoints_of(run):
@@ -156,7 +181,10 @@ def test_an_unreadable_recording_is_skipped_counted_and_listed(run):
     assert run.result.steps == STEPS
 
 
-def test_the_export_is_a_student_of_the_asked_depth_that_has_the_teachers_encoder(run, teacher):
+@pytest.mark.parametrize("case", ["run", "cached"])
+def test_the_export_is_a_student_of_the_asked_depth_that_has_the_teachers_encoder(case, teacher, request):
+    """Also where the teacher's folder is gone by then."""
+    run = request.getfixturevalue(case)
     assert json.loads((run.folder / "config.json").read_text())["decoder_layers"] == 1
     mine, theirs = (load_file(folder / "model.safetensors") for folder in (run.folder, teacher))
     for name, tensor in mine.items():
@@ -179,6 +207,16 @@ def test_a_resumed_run_ends_where_an_uninterrupted_one_does(run, resumed):
     for name, tensor in theirs.items():
         np.testing.assert_array_equal(mine[name], tensor, err_msg=name)
     assert resumed.programs.train._cache_size() == 1
+
+
+def test_tensorboard_shows_every_step_of_a_resumed_run_once(resumed):
+    shown: list[int] = []
+    for path in sorted((resumed.folder / "tensorboard").iterdir(), key=lambda path: path.stat().st_mtime_ns):
+        for event in events(path):
+            if event.session_log.status == SessionLog.START:
+                shown = [step for step in shown if step < event.step]
+            shown += [event.step for value in event.summary.value if value.tag == "loss"]
+    assert shown == list(range(1, STEPS + 1))
 
 
 def test_kept_encoder_states_train_like_encoding_anew(run, cached):
