@@ -16,6 +16,7 @@ ALIASES = {
     "model_name_or_path": "--model",
     "teacher_model_name_or_path": "--teacher",
     "assistant_model_name_or_path": "--assistant_model",
+    "hub_dataset_id": "--hub_model_id",
 }
 """Shorter names of flags."""
 

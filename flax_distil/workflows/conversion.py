@@ -14,11 +14,12 @@ from flax_distil.weights import (
     initialise_student,
     load_checkpoint,
 )
+from flax_distil.workflows.hub_config import HubModelConfig
 from flax_distil.workflows.outputs import check_output_dir, staged, upload
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ExportConfig:
+class ExportConfig(HubModelConfig):
     """Write any readable checkpoint as a Hugging Face folder.
 
     Attributes:
@@ -26,18 +27,12 @@ class ExportConfig:
         output_dir: Folder to write.
         overwrite_output_dir: Replace the checkpoint of an earlier run in output_dir; other files stay.
         dtype: Element type of the weights: float16, bfloat16 or float32.
-        push_to_hub: Upload it afterwards.
-        hub_model_id: Repository on the Hub; by default the name of output_dir.
-        hub_private_repo: Create it as a private one.
     """
 
     model_name_or_path: str
     output_dir: str
     overwrite_output_dir: bool = False
     dtype: str = "float16"
-    push_to_hub: bool = False
-    hub_model_id: str | None = None
-    hub_private_repo: bool = False
 
     def __post_init__(self) -> None:
         _check_dtype(self.dtype)
@@ -87,11 +82,9 @@ class ExportResult:
 def run_export(config: ExportConfig) -> ExportResult:
     """Write the folder and upload it if asked to; a failed upload is reported, never raised."""
     folder = check_output_dir(config.output_dir, overwrite=config.overwrite_output_dir)
+    repository = config.repository(config.hub_model_id, folder, "model")
     _write(load_checkpoint(config.model_name_or_path), folder, config.dtype)
-    error = None
-    if config.push_to_hub:
-        error = upload(folder, repo_id=config.hub_model_id, private=config.hub_private_repo)
-    return ExportResult(output_dir=folder, upload_error=error)
+    return ExportResult(output_dir=folder, upload_error=upload(folder, repository, config))
 
 
 def run_student_initialisation(config: InitStudentConfig) -> Path:

@@ -67,6 +67,7 @@ def run_distillation(config: DistilConfig) -> DistilResult:
     runner = config.make_runner()
     leads = jax.process_index() == 0
     folder = together(lambda: _checked_output(config) if leads else config.output_path.absolute())
+    repository = together(lambda: config.repository(config.hub_model_id, folder, "model") if leads else None)
     described = together(lambda: check_models(config))
     tokenizer, settings = read_tokenizer(described.files)
     data = together(lambda: load_data(config, tokenizer))
@@ -97,7 +98,7 @@ def run_distillation(config: DistilConfig) -> DistilResult:
         if skipped:
             log.warning("%s", skipped.report())
     trained = runner.fetch(state.params)
-    error = together(lambda: _export(config, models, trained, folder) if leads else None)
+    error = together(lambda: _export(config, models, trained, folder, repository) if leads else None)
     return DistilResult(
         output_dir=folder, steps=int(runner.fetch(state.step)), evaluation=evaluation, upload_error=error
     )
@@ -117,7 +118,9 @@ def _steps(config: DistilConfig, train: TrainingData, batch_size: int) -> int:
     return math.ceil(config.num_train_epochs * train.samples / batch_size)
 
 
-def _export(config: DistilConfig, models: DistilModels, trained: Params, folder: Path) -> str | None:
+def _export(
+    config: DistilConfig, models: DistilModels, trained: Params, folder: Path, repository: str | None
+) -> str | None:
     """Write the student and upload it if asked to; return why the upload failed."""
     export_checkpoint(
         merge(trained, models.kept),
@@ -126,9 +129,7 @@ def _export(config: DistilConfig, models: DistilModels, trained: Params, folder:
         files=models.student.files,
         dtype=jnp.dtype(config.export_dtype),
     )
-    if not config.push_to_hub:
-        return None
-    return upload(folder, repo_id=config.hub_model_id, private=config.hub_private_repo)
+    return upload(folder, repository, config)
 
 
 class _Run:

@@ -10,13 +10,14 @@ from flax_distil.distillation import PRECISIONS, Freezing, LossWeights, Optimise
 from flax_distil.model import ComputeOptions
 from flax_distil.weights import EXPORT_DTYPES
 from flax_distil.workflows.distil_evaluation_config import EvaluationConfig
+from flax_distil.workflows.hub_config import HubModelConfig
 from flax_distil.workflows.parallel_config import ParallelConfig
 from flax_distil.workflows.training_data_config import TrainingDataConfig
 from flax_distil.workflows.transcription_config import check_positive
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class DistilConfig(TrainingDataConfig, EvaluationConfig, ParallelConfig):
+class DistilConfig(TrainingDataConfig, EvaluationConfig, HubModelConfig, ParallelConfig):
     """Distil a Whisper teacher into a student, or fine-tune a model on labels alone.
 
     Attributes:
@@ -69,9 +70,6 @@ class DistilConfig(TrainingDataConfig, EvaluationConfig, ParallelConfig):
         overwrite_output_dir: Replace the checkpoints, logs and student of an earlier run in output_dir;
             other files stay, encoder states too.
         export_dtype: Element type of the exported weights: float16, bfloat16 or float32.
-        push_to_hub: Upload the exported student at the end.
-        hub_model_id: Repository on the Hub; by default the name of output_dir.
-        hub_private_repo: Create it as a private one.
         dry_run: Train nothing: plan, as the command plan does, whose flags are then allowed too.
 
     Raises:
@@ -121,9 +119,6 @@ class DistilConfig(TrainingDataConfig, EvaluationConfig, ParallelConfig):
     output_dir: str
     overwrite_output_dir: bool = False
     export_dtype: str = "float16"
-    push_to_hub: bool = False
-    hub_model_id: str | None = None
-    hub_private_repo: bool = False
     dry_run: bool = False
 
     def __post_init__(self) -> None:

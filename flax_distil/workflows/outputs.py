@@ -13,7 +13,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from flax_distil.core import InputError
-from flax_distil.weights import UploadError, push_data_set, push_to_hub
+from flax_distil.weights import UploadError, push_to_hub
+from flax_distil.workflows.hub_config import HubConfig
 
 log = logging.getLogger(__name__)
 
@@ -119,35 +120,26 @@ def staged(folder: Path, *, stale: Sequence[str] = ()) -> Iterator[Path]:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def upload(folder: Path, *, repo_id: str | None, private: bool) -> str | None:
+def upload(folder: Path, repo_id: str | None, config: HubConfig) -> str | None:
     """Upload an export; a failure is logged in one sentence, never raised: the work is safe on disk.
 
     Args:
         folder: the export.
-        repo_id: repository on the Hub; None for one of the folder's name.
-        private: whether a new repository is private.
+        repo_id: repository on the Hub, of ``HubConfig.repository``; None uploads nothing.
+        config: token, and whether a new repository is private.
 
     Returns:
-        Why the upload failed, None if it did not.
+        Why the upload failed, None if it did not, or was not asked for.
     """
-    return _tried(lambda: push_to_hub(folder, repo_id or folder.name, private=private))
+    if repo_id is None:
+        return None
+    return tried(
+        lambda: push_to_hub(folder, repo_id, token=config.hub_token, private=config.hub_private_repo)
+    )
 
 
-def upload_data_set(
-    folder: Path, *, repo_id: str | None, private: bool, patterns: Sequence[str]
-) -> str | None:
-    """Do the same for a data set.
-
-    Args:
-        folder: the data set.
-        repo_id: as for :func:`upload`.
-        private: as for :func:`upload`.
-        patterns: which of its files.
-    """
-    return _tried(lambda: push_data_set(folder, repo_id or folder.name, private=private, patterns=patterns))
-
-
-def _tried(push: Callable[[], str]) -> str | None:
+def tried(push: Callable[[], str]) -> str | None:
+    """Upload, log what came of it, and return why it failed; None if it did not."""
     try:
         log.info("uploaded to %s", push())
     except UploadError as error:

@@ -34,9 +34,9 @@ from flax_distil.transcription import Transcript
 from flax_distil.workflows.batch_transcription import BatchTranscriber, transcribe_in_turn
 from flax_distil.workflows.label_documents import describe
 from flax_distil.workflows.label_progress import LabelProgress
-from flax_distil.workflows.label_store import RESULTS, LabelStore, UnitRecord, split_name
+from flax_distil.workflows.label_store import LabelStore, UnitRecord, split_name
 from flax_distil.workflows.label_table import label_features, label_table
-from flax_distil.workflows.outputs import upload_data_set
+from flax_distil.workflows.label_upload import upload_labels
 from flax_distil.workflows.pseudo_label_config import PseudoLabelConfig
 from flax_distil.workflows.unit_batches import OpenUnit, Recording, UnitReader, read_ahead
 
@@ -75,6 +75,9 @@ def run_pseudo_labelling(config: PseudoLabelConfig) -> PseudoLabelResult:
     leads = jax.process_index() == 0
     store = together(lambda: LabelStore(config.output_dir, overwrite=config.overwrite_output_dir))
     together(lambda: store.check() if leads else None)
+    repository = together(
+        lambda: config.repository(config.hub_dataset_id, store.folder, "dataset") if leads else None
+    )
     teacher = together(lambda: BatchTranscriber(config, runner))
     if teacher.is_multilingual and config.language is None:
         raise InputError(
@@ -89,20 +92,7 @@ def run_pseudo_labelling(config: PseudoLabelConfig) -> PseudoLabelResult:
         log.info("all of %s is labelled already: %s", config.dataset_name, config.output_dir)
     else:
         _label(job, store, leads=leads)
-    error = None
-    if config.push_to_hub:
-        error = together(
-            lambda: (
-                upload_data_set(
-                    store.folder,
-                    repo_id=config.hub_dataset_id,
-                    private=config.hub_private_repo,
-                    patterns=RESULTS,
-                )
-                if leads
-                else None
-            )
-        )
+    error = together(lambda: None if repository is None else upload_labels(store.folder, repository, config))
     return PseudoLabelResult(output_dir=store.folder, upload_error=error)
 
 

@@ -5,11 +5,12 @@ import typing
 
 from flax_distil.audio import VadName
 from flax_distil.core import InputError
+from flax_distil.workflows.hub_config import HubConfig
 from flax_distil.workflows.transcription_config import DatasetTranscriptionConfig, check_positive
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class PseudoLabelConfig(DatasetTranscriptionConfig):
+class PseudoLabelConfig(DatasetTranscriptionConfig, HubConfig):
     """Transcribe a data set with a teacher and write it back with the transcripts.
 
     Attributes:
@@ -24,9 +25,8 @@ class PseudoLabelConfig(DatasetTranscriptionConfig):
         samples_per_shard: Samples of the source per Parquet file; what a run that is killed does again.
         output_dir: Folder of the new data set. The same command goes on with what it has not finished there.
         overwrite_output_dir: Replace the data set of an earlier run in output_dir; other files stay.
-        push_to_hub: Upload the data set at the end.
-        hub_dataset_id: Repository to upload to, as user/name; by default the folder's name.
-        hub_private_repo: Make the repository a private one.
+        hub_dataset_id: Repository on the Hub, as user/name; by default the name of output_dir, below the user
+            of the token.
 
     Raises:
         InputError: if a value is out of range.
@@ -42,9 +42,7 @@ class PseudoLabelConfig(DatasetTranscriptionConfig):
     samples_per_shard: int = 1000
     output_dir: str
     overwrite_output_dir: bool = False
-    push_to_hub: bool = False
     hub_dataset_id: str | None = None
-    hub_private_repo: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -16,6 +16,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import unquote, urlsplit
 
 TOKEN = "hf_loopback"
+OWNER = "someone"
 _LARGE = (".safetensors", ".bin", ".parquet")
 
 
@@ -42,6 +43,7 @@ class Hub:
     blobs: dict[str, bytes] = dataclasses.field(default_factory=dict)
     branches: dict[str, dict[str, Commit]] = dataclasses.field(default_factory=dict)
     private: set[str] = dataclasses.field(default_factory=set)
+    read_only: set[str] = dataclasses.field(default_factory=set)
     commits: list[Commit] = dataclasses.field(default_factory=list)
     requests: list[str] = dataclasses.field(default_factory=list)
     refuse_commits: bool = False
@@ -132,6 +134,17 @@ class _Handler(BaseHTTPRequestHandler):
             return self.hub.commit(repo, revision)
         except StopIteration:
             raise _Refusal(404, "RevisionNotFound") from None
+
+    def whoami(self, _: bytes) -> None:
+        self._check_token()
+        self._reply({"type": "user", "name": OWNER, "orgs": []})
+
+    def check_writing(self, _: bytes, repo: str) -> None:
+        self._check_token()
+        self._branches(repo)
+        if repo in self.hub.read_only:
+            raise _Refusal(403, "Forbidden")
+        self._reply({})
 
     def create_repo(self, body: bytes) -> None:
         self._check_token()
@@ -247,6 +260,8 @@ class _Handler(BaseHTTPRequestHandler):
 
 _REPO = r"((?:datasets/)?[^/]+/[^/]+)"
 _ROUTES = (
+    ("GET", r"/api/whoami-v2", _Handler.whoami),
+    ("GET", rf"/api/models/{_REPO}/auth-check/write", _Handler.check_writing),
     ("POST", r"/api/repos/create", _Handler.create_repo),
     ("POST", r"/api/validate-yaml", _Handler.validate_card),
     ("POST", rf"/api/models/{_REPO}/branch/(.+)", _Handler.create_branch),

@@ -6,7 +6,14 @@ import numpy as np
 import pytest
 
 from flax_distil.core import InputError, flatten
-from flax_distil.weights import Checkpoint, UploadError, export_checkpoint, load_checkpoint, push_to_hub
+from flax_distil.weights import (
+    Checkpoint,
+    UploadError,
+    check_repository,
+    export_checkpoint,
+    load_checkpoint,
+    push_to_hub,
+)
 from tests.weights.hub_server import TOKEN, Hub, running_hub
 
 # huggingface_hub's own call of httpx, in the upload without Xet.
@@ -142,3 +149,40 @@ def test_the_retry_command_is_one_that_the_hub_client_understands(hub: Hub, expo
     app(command, standalone_mode=False)
     uploaded = hub.commit("someone/student", "main").files
     assert uploaded.keys() == {path.name for path in export.iterdir() if path.is_file()}
+
+
+def test_a_repository_is_made_before_the_work_below_the_owner_of_the_token(hub: Hub):
+    assert check_repository("student", repo_type="model", token=TOKEN, private=True) == "someone/student"
+    assert check_repository("lab/labels", repo_type="dataset", token=TOKEN) == "lab/labels"
+    assert check_repository("student", repo_type="model", token=TOKEN) == "someone/student"
+    assert hub.branches.keys() == {"someone/student", "datasets/lab/labels"}
+    assert hub.private == {"someone/student"}
+
+
+@pytest.mark.parametrize(
+    ("name", "token", "sentence"),
+    [
+        ("student", "hf_wrong", "refuses uploads to the model repository 'student' .*the token may write to"),
+        ("someone/read", TOKEN, "refuses uploads to the model repository 'someone/read'"),
+        ("someone/..", TOKEN, "refuses uploads to the model repository 'someone/..'"),
+        ("student", None, "log in with `hf auth login`, or give hub_token"),
+    ],
+)
+def test_a_repository_that_cannot_be_written_is_refused_before_the_work(
+    hub: Hub, name: str, token: str | None, sentence: str, monkeypatch
+):
+    monkeypatch.setattr("huggingface_hub.hf_api.get_token", lambda: None)
+    check_repository("someone/read", repo_type="model", token=TOKEN)
+    hub.read_only.add("someone/read")
+    with pytest.raises(InputError, match=sentence) as caught:
+        check_repository(name, repo_type="model", token=token)
+    assert "\n" not in str(caught.value)
+    assert "hf_wrong" not in str(caught.value)
+
+
+def test_a_hub_that_is_away_at_the_start_may_be_back_at_the_end(monkeypatch, caplog):
+    use_endpoint(monkeypatch, _AWAY)
+    assert check_repository("someone/student", repo_type="model", token=TOKEN) == "someone/student"
+    assert "the upload is tried at the end" in caplog.text
+    with pytest.raises(InputError, match="whose repository 'student' is"):
+        check_repository("student", repo_type="model", token=TOKEN)

@@ -389,12 +389,13 @@ def test_a_failed_upload_is_made_up_for_by_the_same_command(flags, whole, hub, m
         **flags, "output_dir": whole[False], "push_to_hub": True, "hub_dataset_id": "someone/labels",
         "hub_private_repo": True,
     }  # fmt: skip
-    monkeypatch.setenv("HF_TOKEN", "hf_wrong")
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    hub.refuse_commits = True
     assert label(given) == 1
     assert "the same command uploads it without labelling again" in caplog.text
-    monkeypatch.setenv("HF_TOKEN", TOKEN)
-    hub.failing_requests = 2
-    monkeypatch.setattr("flax_distil.weights.hub._WAITS_SECONDS", (0.01, 0.01, 0.01))
+    hub.refuse_commits = False
+    hub.failing_requests = 2  # at the start, and then
+    monkeypatch.setattr("flax_distil.weights.uploads._WAITS_SECONDS", (0.01, 0.01, 0.01))
     assert label(given) == 0
     files = hub.commit("datasets/someone/labels", "main").files
     assert files.keys() == {*contents(whole[False]), "throughput.json"}

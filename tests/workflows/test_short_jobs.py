@@ -124,7 +124,10 @@ def test_files_of_one_name_are_refused(capsys):
 
 
 def test_a_failed_upload_keeps_the_export_and_exits_with_1(tiny_en_dir, tmp_path):
-    arguments = ["export", f"--model={tiny_en_dir}", f"--output_dir={tmp_path / 'copy'}", "--push_to_hub"]
+    arguments = [
+        "export", f"--model={tiny_en_dir}", f"--output_dir={tmp_path / 'copy'}", "--push_to_hub",
+        "--hub_model_id=someone/copy",
+    ]  # fmt: skip
     done = subprocess.run(
         [sys.executable, "-m", "flax_distil.cli.main", *arguments],
         env={**os.environ, "HF_ENDPOINT": "http://127.0.0.1:9", "HF_TOKEN": "hf_secret"},
