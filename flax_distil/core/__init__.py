@@ -2,7 +2,23 @@
 
 from flax_distil.core.arrays import Array, Bool, Float, Int, Params, UInt
 from flax_distil.core.errors import InputError
+from flax_distil.core.fields import (
+    Fields,
+    Kind,
+    check_fields,
+    either,
+    fraction,
+    list_of,
+    map_to,
+    object_with,
+    of_type,
+    one_line,
+    one_of,
+    shown,
+    whole_number,
+)
 from flax_distil.core.iteration import one_ahead
+from flax_distil.core.json_files import parse_json, read_bounded, read_json
 from flax_distil.core.layout import WHOLE, WeightLayout
 from flax_distil.core.tree import Tree, flatten, merge, partition, unflatten
 
@@ -10,16 +26,32 @@ __all__ = [
     "WHOLE",
     "Array",
     "Bool",
+    "Fields",
     "Float",
     "InputError",
     "Int",
+    "Kind",
     "Params",
     "Tree",
     "UInt",
     "WeightLayout",
+    "check_fields",
+    "either",
     "flatten",
+    "fraction",
+    "list_of",
+    "map_to",
     "merge",
+    "object_with",
+    "of_type",
     "one_ahead",
+    "one_line",
+    "one_of",
+    "parse_json",
     "partition",
+    "read_bounded",
+    "read_json",
+    "shown",
     "unflatten",
+    "whole_number",
 ]

@@ -4,11 +4,51 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from flax_distil.core import InputError
+from flax_distil.core import (
+    Fields,
+    InputError,
+    Kind,
+    check_fields,
+    either,
+    fraction,
+    list_of,
+    one_of,
+    shown,
+    whole_number,
+)
 
 _MULTILINGUAL_VOCABULARY = 51865
 _ENGLISH_VOCABULARY = 51864
 _LARGE_V3_VOCABULARY = 51866
+
+_LAYERS = _HEADS = whole_number(1, 1024)
+_WIDTH = whole_number(1, 2**20)
+_TOKEN_ID = whole_number(0, 2**31 - 1)
+_TOKEN_IDS: Kind = either(_TOKEN_ID, list_of(_TOKEN_ID))
+
+CONFIG_FIELDS: Fields = {
+    "activation_function": one_of("gelu"),
+    "scale_embedding": one_of(False),
+    "vocab_size": whole_number(1, 2**24),
+    "num_mel_bins": one_of(80, 128),
+    "d_model": _WIDTH,
+    "encoder_layers": _LAYERS,
+    "decoder_layers": _LAYERS,
+    "encoder_attention_heads": _HEADS,
+    "decoder_attention_heads": _HEADS,
+    "encoder_ffn_dim": _WIDTH,
+    "decoder_ffn_dim": _WIDTH,
+    "max_source_positions": whole_number(1, 1500),
+    "max_target_positions": whole_number(1, 2**16),
+    "dropout": fraction(),
+    "attention_dropout": fraction(),
+    "activation_dropout": fraction(),
+    "decoder_start_token_id": _TOKEN_ID,
+    "bos_token_id": _TOKEN_IDS,
+    "eos_token_id": _TOKEN_IDS,
+    "pad_token_id": _TOKEN_IDS,
+}
+"""What this model needs of a ``config.json``. Sizes within these bounds are compared with the tensors."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -67,24 +107,32 @@ class WhisperConfig:
         return PRESETS[short]
 
     @classmethod
-    def from_huggingface(cls, values: Mapping[str, Any]) -> "WhisperConfig":
-        """Read the fields of a Hugging Face ``config.json``; unknown keys are ignored.
+    def from_huggingface(cls, values: Mapping[str, Any], *, name: str = "config.json") -> "WhisperConfig":
+        """Read the fields of a Hugging Face ``config.json``; unknown keys are ignored, null counts as absent.
+
+        Args:
+            values: the parsed file.
+            name: what to call it in messages.
 
         Raises:
-            InputError: if it is not a Whisper configuration this model can follow.
+            InputError: if it is not a Whisper configuration this model can follow: a field is missing or
+                not as :data:`CONFIG_FIELDS` has it, or a width is not divisible by its number of heads.
         """
         if values.get("model_type", "whisper") != "whisper":
-            raise InputError(f"expected a whisper checkpoint, got model_type {values['model_type']!r}")
-        if values.get("activation_function", "gelu") != "gelu" or values.get("scale_embedding", False):
             raise InputError(
-                "expected activation_function 'gelu' and scale_embedding false, as in every Whisper"
+                f"{name}: expected a whisper checkpoint, got model_type {shown(values['model_type'])}"
             )
-        names = {field.name for field in dataclasses.fields(cls)}
-        required = {field.name for field in dataclasses.fields(cls) if field.default is dataclasses.MISSING}
-        missing = sorted(required - set(values))
+        fields = dataclasses.fields(cls)
+        required = [field.name for field in fields if field.default is dataclasses.MISSING]
+        missing = sorted(field for field in required if values.get(field) is None)
         if missing:
-            raise InputError(f"config.json lacks {', '.join(missing)}: is it a Whisper checkpoint?")
-        return cls(**{name: values[name] for name in names if name in values})
+            raise InputError(f"{name} lacks {', '.join(missing)}: is it a Whisper checkpoint?")
+        check_fields(values, CONFIG_FIELDS, name=name)
+        given = {field.name: values[field.name] for field in fields if values.get(field.name) is not None}
+        try:
+            return cls(**given)
+        except InputError as error:
+            raise InputError(f"{name}: {error}") from error
 
     def to_huggingface(self) -> dict[str, Any]:
         """Return the fields as a plain dictionary with the names of Hugging Face ``config.json``."""

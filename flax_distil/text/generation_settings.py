@@ -6,14 +6,13 @@ Token ids that a tokenizer knows better (start, end, languages) are not kept her
 written out again from :class:`SpecialTokens`, so that the two can never disagree.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from flax_distil.core import InputError
-from flax_distil.text.special_tokens import SpecialTokens
+from flax_distil.core import Fields, InputError, check_fields, list_of, read_json, whole_number
+from flax_distil.text.special_tokens import TIMESTAMP_COUNT, SpecialTokens
 
 DEFAULT_MAX_INITIAL_TIMESTAMP_INDEX = 50
 """1.00 s: the latest first timestamp of a window."""
@@ -50,16 +49,21 @@ class GenerationSettings:
     is_multilingual: bool
 
     @classmethod
-    def from_dict(cls, contents: Mapping[str, Any], special: SpecialTokens) -> "GenerationSettings":
+    def from_dict(
+        cls, contents: Mapping[str, Any], special: SpecialTokens, *, name: str = "generation settings"
+    ) -> "GenerationSettings":
         """Read settings from the fields of any of the three kinds of files.
 
         Args:
             contents: the parsed JSON; unknown fields are ignored, null counts as absent.
             special: the checkpoint's vocabulary.
+            name: what to call the file in messages.
 
         Raises:
-            InputError: if a field has the wrong form; all faulty fields are named.
+            InputError: if a field has the wrong form or names tokens that the vocabulary does not have;
+                all faulty fields are named.
         """
+        check_fields(contents, _fields(special), name=name)
         given = {name: value for name, value in contents.items() if value is not None}
         faults: list[str] = []
 
@@ -85,31 +89,36 @@ class GenerationSettings:
             is_multilingual=special.is_multilingual,
         )
         if faults:
-            raise InputError(f"generation settings cannot be read: {'; '.join(faults)}")
+            raise InputError(f"{name} has {'; '.join(faults)}")
         return settings
 
     @classmethod
-    def from_folder(cls, folder: Path | str, special: SpecialTokens) -> "GenerationSettings":
+    def from_folder(
+        cls, folder: Path | str, special: SpecialTokens, *, origin: str | None = None
+    ) -> "GenerationSettings":
         """Read the settings of a checkpoint folder, Hugging Face or CTranslate2.
 
         ``generation_config.json`` counts alone where it exists, otherwise ``config.json``; a folder
         with neither gets the defaults.
+
+        Args:
+            folder: the checkpoint.
+            special: its vocabulary.
+            origin: what to call it in messages; its path by default.
 
         Raises:
             InputError: if the file is not JSON or a field has the wrong form.
         """
         for name in ("generation_config.json", "config.json"):
             path = Path(folder) / name
-            if not path.is_file():
+            called = str(path) if origin is None else f"{name} of {origin}"
+            contents = read_json(path, name=called)
+            if contents is None:
                 continue
-            try:
-                contents = json.loads(path.read_text(encoding="utf-8"))
-            except ValueError as error:
-                raise InputError(f"{path} is not valid JSON ({error}): fetch it again") from error
             # A model's max_length of 20 in an old config.json is a library default, not Whisper's.
             if name == "config.json":
                 contents.pop("max_length", None)
-            return cls.from_dict(contents, special)
+            return cls.from_dict(contents, special, name=called)
         return cls(is_multilingual=special.is_multilingual)
 
     def to_dict(self, special: SpecialTokens) -> dict[str, Any]:
@@ -167,6 +176,17 @@ def default_alignment_heads(decoder_layers: int, attention_heads: int) -> tuple[
     """Return all heads of the later half of the layers: openai/whisper's choice for an unknown model."""
     later = range(decoder_layers // 2, decoder_layers)
     return tuple((layer, head) for layer in later for head in range(attention_heads))
+
+
+def _fields(special: SpecialTokens) -> Fields:
+    """Return what the settings of a checkpoint with this vocabulary must be."""
+    tokens = list_of(whole_number(0, special.vocab_size - 1))
+    return {
+        **{name: tokens for names in _NAMES.values() for name in names},
+        "max_initial_timestamp_index": whole_number(0, TIMESTAMP_COUNT - 1),
+        "max_length": whole_number(1, 2**31 - 1),
+        "alignment_heads": list_of(list_of(whole_number(0, 2**16), length=2)),
+    }
 
 
 def _token_ids(value: Any) -> tuple[int, ...]:

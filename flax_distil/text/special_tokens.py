@@ -102,6 +102,13 @@ class SpecialTokens:
         if missing:
             raise InputError(f"{origin} has no {', '.join(missing)}: expected a Whisper vocabulary")
         ids = {role: vocabulary[name] for role, name in names.items()}
+        inner = (ids["sot"], ids["sot_prev"], ids["no_speech"])
+        if not ids["eot"] < min(inner) or not max(inner) < ids["no_timestamps"]:
+            order = ", ".join(f"{names[role]} {ids[role]}" for role in names)
+            raise InputError(
+                f"{origin} has {order}: expected <|endoftext|> first and <|notimestamps|> last, as in every "
+                "Whisper"
+            )
         timestamp_begin = ids["no_timestamps"] + 1
         vocab_size = max(timestamp_begin + TIMESTAMP_COUNT, max(vocabulary.values()) + 1)
         multilingual = ids["eot"] != _ENGLISH_ONLY_END_OF_TEXT

@@ -7,19 +7,19 @@ the library's own matching of special tokens cannot: a reference text that happe
 still reads and writes them. Nothing here is mutable: a prompt is a value, not a setting.
 """
 
-import json
 import operator
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, SupportsIndex
 
-from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+from tokenizers import Tokenizer
 
 from flax_distil.core import InputError
 from flax_distil.text.languages import resolve_language
 from flax_distil.text.special_tokens import SpecialTokens
 from flax_distil.text.timestamps import strip_timestamp_text, timestamp_from_text, timestamp_text
+from flax_distil.text.tokenizer_files import open_tokenizer
 
 MAX_PREVIOUS_TOKENS = 223
 """Longest previous text in a prompt: with ``<|startofprev|>`` it fills half of the 448 positions."""
@@ -55,33 +55,17 @@ class WhisperTokenizer:
         return type(self), (self._backend, self.special)
 
     @classmethod
-    def from_pretrained(cls, folder: Path | str) -> "WhisperTokenizer":
+    def from_pretrained(cls, folder: Path | str, *, origin: str | None = None) -> "WhisperTokenizer":
         """Read ``tokenizer.json``, or else ``vocab.json`` with ``merges.txt``, from a local folder.
 
         Args:
             folder: a checkpoint in Hugging Face or CTranslate2 layout.
+            origin: what to call it in messages; its path by default.
 
         Raises:
-            InputError: if the folder has no tokenizer, or one that is not Whisper's.
+            InputError: if the folder has no tokenizer, or one that is damaged or not Whisper's.
         """
-        folder = Path(folder)
-        if (path := folder / "tokenizer.json").is_file():
-            contents = _read_json(path)
-            if not isinstance(contents, dict) or "model" not in contents:
-                raise InputError(
-                    f"{path} is not a tokenizer file: expected the fields of Hugging Face tokenizers"
-                )
-            vocabulary = contents["model"].get("vocab", {})
-            vocabulary = vocabulary | {token["content"]: token["id"] for token in contents["added_tokens"]}
-            special = SpecialTokens.from_vocabulary(vocabulary, origin=str(path))
-            return cls(_backend_from_json(contents, special), special)
-        if (path := folder / "vocab.json").is_file() and (folder / "merges.txt").is_file():
-            backend = _backend_from_merges(folder)
-            return cls(backend, SpecialTokens.from_vocabulary(backend.get_vocab(), origin=str(path)))
-        raise InputError(
-            f"no tokenizer in {folder}: expected tokenizer.json, or vocab.json and merges.txt, "
-            "as published with the checkpoint"
-        )
+        return cls(*open_tokenizer(Path(folder), origin=origin))
 
     def encode(self, text: str, *, with_timestamps: bool = True, allow_special: bool = False) -> list[int]:
         """Return the ids of a text, without prompt and end.
@@ -219,74 +203,3 @@ class WhisperTokenizer:
             else:
                 run.append(token)
         yield self._backend.decode(run, skip_special_tokens=skip_special_tokens)
-
-
-def _read_json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(f"{path} is not valid JSON ({error}): fetch it again") from error
-
-
-def _backend_from_json(contents: dict[str, Any], special: SpecialTokens) -> Tokenizer:
-    """Build a tokenizer that treats every timestamp in its list as a special token.
-
-    Published files disagree about that flag; unless it is set, timestamps in text would be
-    matched even where they must be spelt out.
-    """
-    added = [
-        token | {"special": token["special"] or special.is_timestamp(token["id"])}
-        for token in contents["added_tokens"]
-    ]
-    model = contents["model"]
-    if "merges" in model:
-        model = model | {"merges": _with_lost_merge(model["merges"], model["vocab"])}
-    return Tokenizer.from_str(json.dumps(contents | {"added_tokens": added, "model": model}))
-
-
-def _with_lost_merge(merges: list[Any], vocabulary: Mapping[str, int]) -> list[Any]:
-    """Put back the first merge, of a space and a t, where a published file lost it.
-
-    Multilingual files were converted as if the first line of the merges were a heading. The models were
-    trained with it: they say " the" as one token, and a file without it encodes two others.
-    """
-    if "Ġt" not in vocabulary or any(merge in ("Ġ t", ["Ġ", "t"]) for merge in merges):
-        return merges
-    return ["Ġ t" if isinstance(merges[0], str) else ["Ġ", "t"], *merges]
-
-
-def _backend_from_merges(folder: Path) -> Tokenizer:
-    """Build a tokenizer from the older files: vocabulary, merges and the list of added tokens."""
-    vocabulary, merges = folder / "vocab.json", folder / "merges.txt"
-    lines = merges.read_text(encoding="utf-8").split("\n")
-    pairs = [line.split(" ") for line in lines if line and not line.startswith("#version")]
-    known: dict[str, int] = _read_json(vocabulary)
-    pairs = _with_lost_merge(pairs, known)
-    backend = Tokenizer(models.BPE(vocab=known, merges=[(left, right) for left, right in pairs]))
-    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    backend.decoder = decoders.ByteLevel()
-    added = _added_tokens(folder)
-    backend.add_special_tokens(
-        [
-            AddedToken(text, normalized=False, special=True)
-            for text in sorted(added, key=lambda text: added[text])
-        ]
-    )
-    moved = [text for text, token in added.items() if backend.token_to_id(text) != token]
-    if moved:
-        raise InputError(
-            f"{folder}: the added token {moved[0]!r} should have id {added[moved[0]]} but {vocabulary.name} "
-            f"leaves it {backend.token_to_id(moved[0])}: the files do not belong together"
-        )
-    return backend
-
-
-def _added_tokens(folder: Path) -> dict[str, int]:
-    """Return added token to id, from either of the two files that have carried them."""
-    if (path := folder / "added_tokens.json").is_file():
-        added: dict[str, int] = _read_json(path)
-        return added
-    if (path := folder / "tokenizer_config.json").is_file():
-        entries = _read_json(path).get("added_tokens_decoder", {})
-        return {entry["content"]: int(token) for token, entry in entries.items()}
-    return {}

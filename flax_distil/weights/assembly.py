@@ -2,7 +2,7 @@
 
 import abc
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +10,7 @@ import numpy as np
 from jax.sharding import Sharding, SingleDeviceSharding
 from jax.typing import DTypeLike
 
-from flax_distil.core import InputError, Params, unflatten
+from flax_distil.core import InputError, Params, one_line, unflatten
 from flax_distil.model import WhisperConfig
 from flax_distil.weights.mapping import (
     IGNORED_TENSORS,
@@ -23,6 +23,8 @@ from flax_distil.weights.mapping import (
 )
 
 _FLOATING = ("float64", "float32", "float16", "bfloat16")
+
+_MOST_NAMED = 40  # tensors of a kind that one message names
 
 ShardingRule = Callable[[str], Sharding | None]
 """Gives the sharding of the leaf at a path; ``None`` places it on the default device."""
@@ -53,7 +55,7 @@ class TensorSource(abc.ABC):
 
 
 def check_tensors(source: TensorSource, config: WhisperConfig) -> None:
-    """Compare the tensors of a checkpoint with what its configuration asks for.
+    """Compare the tensors of a checkpoint with what its configuration asks for; their values are not read.
 
     Raises:
         InputError: naming every missing, unexpected and misshapen tensor at once.
@@ -69,8 +71,10 @@ def check_tensors(source: TensorSource, config: WhisperConfig) -> None:
         if spec.shape != placements[name].shape
     ]
     unreadable = [f"{name} ({spec.dtype})" for name, spec in wanted.items() if spec.dtype not in _FLOATING]
+    if TIED_PROJECTION in found and found[TIED_PROJECTION].dtype not in _FLOATING:
+        unreadable.append(f"{TIED_PROJECTION} ({found[TIED_PROJECTION].dtype})")
     problems = [
-        f"{len(names)} {what}: {', '.join(names)}"
+        f"{len(names)} {what}: {_listed(names)}"
         for what, names in (
             ("missing", missing),
             ("unexpected", unexpected),
@@ -84,7 +88,11 @@ def check_tensors(source: TensorSource, config: WhisperConfig) -> None:
             f"the tensors of {source.origin} do not fit its configuration "
             f"(is config.json that of these weights?): {'; '.join(problems)}"
         )
-    _check_tied_projection(source)
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
+    return ", ".join(map(one_line, names[:_MOST_NAMED])) + more
 
 
 def _check_tied_projection(source: TensorSource) -> None:
@@ -120,26 +128,75 @@ def assemble(
         The nested dictionary described by ``flax_distil.model.whisper_shapes``.
 
     Raises:
-        InputError: if the tensors do not fit the configuration; see :func:`check_tensors`.
+        InputError: if the tensors do not fit the configuration, see :func:`check_tensors`, or one holds
+            a value that is not finite.
     """
     check_tensors(source, config)
+    _check_tied_projection(source)
+    finite = FiniteTensors(source)
     rules = {rule.path: rule for rule in RULES}
     default = SingleDeviceSharding(jax.devices()[0])
     leaves: dict[str, jax.Array] = {}
     for path, shape in leaf_shapes(config).items():
         place = (sharding(path) if sharding else None) or default
-        reader = _LeafReader(source=source, rule=rules[path], shape=shape, dtype=np.dtype(dtype))
+        reader = _LeafReader(source=finite, rule=rules[path], shape=shape, dtype=np.dtype(dtype))
         leaves[path] = jax.make_array_from_callback(shape, place, reader)
         # Without waiting, transfers of many leaves would keep their host buffers alive together.
         leaves[path].block_until_ready()
     return unflatten(leaves)
 
 
+class FiniteTensors:
+    """The tensors of a checkpoint, each looked through for NaN and infinity when it is first read."""
+
+    def __init__(self, source: TensorSource):
+        self._source = source
+        self._checked: set[str] = set()
+
+    def read(self, name: str) -> np.ndarray:
+        """Return one tensor.
+
+        Raises:
+            InputError: if a value in it is not finite.
+        """
+        tensor = self._source.read(name)
+        if name not in self._checked:
+            if not all_finite(tensor):
+                count = int(np.count_nonzero(~np.isfinite(tensor)))
+                raise InputError(
+                    f"{name} of {self._source.origin} holds {count} values of {tensor.size} that are NaN or "
+                    "infinite: the weights are damaged; fetch or export them again"
+                )
+            self._checked.add(name)
+        return tensor
+
+
+_EXPONENTS = {
+    "float16": (np.uint16, 0x7C00),
+    "bfloat16": (np.uint16, 0x7F80),
+    "float32": (np.uint32, 0x7F800000),
+    "float64": (np.uint64, 0x7FF0000000000000),
+}
+"""The bits of the exponent, all of which are set in NaN and infinity alone (IEEE 754)."""
+
+_PIECE = 1 << 18  # elements, so that what is compared stays in the processor's cache
+
+
+def all_finite(tensor: np.ndarray) -> bool:
+    """Say whether a tensor of floats holds neither NaN nor infinity, in one pass over its bits."""
+    kind, mask = _EXPONENTS[tensor.dtype.name]
+    exponent = kind(mask)
+    bits = np.ascontiguousarray(tensor).reshape(-1).view(kind)
+    return not any(
+        ((bits[start : start + _PIECE] & exponent) == exponent).any() for start in range(0, bits.size, _PIECE)
+    )
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _LeafReader:
     """Reads the part of one leaf that a device asks for."""
 
-    source: TensorSource
+    source: "FiniteTensors"
     rule: Rule
     shape: tuple[int, ...]
     dtype: np.dtype

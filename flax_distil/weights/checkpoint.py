@@ -9,12 +9,17 @@ from jax.typing import DTypeLike
 
 from flax_distil.core import InputError, Params
 from flax_distil.model import WhisperConfig
-from flax_distil.weights.assembly import ShardingRule, TensorSource, assemble
+from flax_distil.weights.assembly import ShardingRule, TensorSource, assemble, check_tensors
 from flax_distil.weights.ctranslate2 import MODEL_NAME, CTranslate2Source
 from flax_distil.weights.ctranslate2_files import read_ctranslate2_files
 from flax_distil.weights.files import CheckpointFiles, read_files
 from flax_distil.weights.hub import download
-from flax_distil.weights.huggingface import SafetensorsSource
+from flax_distil.weights.huggingface import SafetensorsSource, has_weights
+
+_CONVERT_OPENAI = (
+    "files of openai-whisper are converted once by convert_openai_to_hf.py of transformers; its own models "
+    "are on the Hub as openai/whisper-..."
+)
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 
@@ -51,7 +56,8 @@ def load_checkpoint(
             folder with ``model.bin``, or the id of either on the Hugging Face Hub.
         dtype: element type of the parameters.
         config_only: leave the weights alone (on the Hub: do not even download them), to
-            compare vocabularies and mel bins before any work.
+            compare vocabularies and mel bins before any work. Where they are there, the shapes of the
+            tensors are compared with the configuration.
         revision: branch, tag or commit, for a Hub id.
         cache_dir: where downloads are kept; by default where ``huggingface_hub`` keeps them.
         sharding: gives each leaf's sharding by its path; by default all on the first device.
@@ -61,7 +67,8 @@ def load_checkpoint(
 
     Raises:
         InputError: if there is no such folder or Hub id, it is no Whisper, its weights are
-            in another format, or tensors are missing, unexpected or misshapen (all named).
+            in another format, a small file or one of its fields is not as it must be, or tensors are
+            missing, unexpected, misshapen (all named) or hold values that are not finite.
     """
     folder, origin = _locate(source, config_only=config_only, revision=revision, cache_dir=cache_dir)
     weights: TensorSource
@@ -71,11 +78,14 @@ def load_checkpoint(
         files = read_ctranslate2_files(folder, config, origin=origin)
     else:
         files = read_files(folder, origin=origin)
-        config = WhisperConfig.from_huggingface(files.config)
-        if config_only:
+        config = WhisperConfig.from_huggingface(files.config, name=f"config.json of {origin}")
+        if config_only and not has_weights(folder):
             return Checkpoint(config=config, params={}, files=files)
         weights = SafetensorsSource.open(folder, origin=origin)
-    params = {} if config_only else assemble(weights, config, dtype=dtype, sharding=sharding)
+    if config_only:
+        check_tensors(weights, config)
+        return Checkpoint(config=config, params={}, files=files)
+    params = assemble(weights, config, dtype=dtype, sharding=sharding)
     return Checkpoint(config=config, params=params, files=files)
 
 
@@ -87,7 +97,8 @@ def _locate(
     if path.is_dir():
         return path, str(source)
     if path.exists():
-        raise InputError(f"{source} is a file: expected the folder of a checkpoint, or a Hub id")
+        how = f"; {_CONVERT_OPENAI}" if path.suffix == ".pt" else ""
+        raise InputError(f"{source} is a file: expected the folder of a checkpoint, or a Hub id{how}")
     if not _HUB_ID.fullmatch(str(source)):
         raise InputError(f"there is no folder {source}: expected the folder of a checkpoint, or a Hub id")
     return download(str(source), weights=not config_only, revision=revision, cache_dir=cache_dir), str(source)

@@ -15,6 +15,7 @@ Source: ``ctranslate2/specs/model_spec.py`` and ``src/models/model.cc`` of CTran
 
 import dataclasses
 import functools
+import math
 import struct
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,7 +24,7 @@ from typing import BinaryIO
 import ml_dtypes
 import numpy as np
 
-from flax_distil.core import InputError
+from flax_distil.core import InputError, one_line
 from flax_distil.model import WhisperConfig
 from flax_distil.weights.assembly import TensorSource, TensorSpec
 
@@ -58,6 +59,16 @@ _FUSED: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("self_attn", "self_attention/linear_0", ("q", "k", "v")),
     ("encoder_attn", "attention/linear_1", ("k", "v")),
 )
+_SIZED: Mapping[str, int] = {
+    "decoder/embeddings/weight": 2,
+    "encoder/conv1/weight": 3,
+    "encoder/layer_0/ffn/linear_0/weight": 2,
+    "decoder/layer_0/ffn/linear_0/weight": 2,
+    "encoder/position_encodings/encodings": 2,
+    "decoder/position_encodings/encodings": 2,
+}
+"""The arrays that the architecture is read from, and how many axes each has."""
+
 _SUFFIXES = (("weight", "weight"), ("bias", "bias"), ("weight", "gamma"), ("bias", "beta"))
 
 
@@ -107,8 +118,10 @@ class CTranslate2Source(TensorSource):
         try:
             with self.path.open("rb") as file:
                 return _read_index(file, size=self.path.stat().st_size)
-        except (struct.error, IndexError, UnicodeDecodeError, _FormatError) as error:
+        except (struct.error, UnicodeDecodeError, _FormatError) as error:
             raise InputError(f"{self.path} is not a complete CTranslate2 Whisper model: {error}") from error
+        except OSError as error:
+            raise InputError(f"{self.path} cannot be read ({error.strerror}): check the file") from error
 
     @functools.cached_property
     def _parts(self) -> dict[str, _Part]:
@@ -141,7 +154,7 @@ class CTranslate2Source(TensorSource):
         specs = {}
         for name, part in self._parts.items():
             variable = self._variables[part.variable]
-            rows, *rest = variable.shape
+            rows, *rest = variable.shape or (1,)
             quantised = f"{part.variable}_scale" in self._variables
             dtype = "float32" if quantised else variable.dtype.name
             specs[name] = TensorSpec(shape=(rows // part.count, *rest), dtype=dtype)
@@ -150,15 +163,16 @@ class CTranslate2Source(TensorSource):
     def read(self, name: str) -> np.ndarray:
         """Return one tensor, dequantised."""
         part = self._parts[name]
-        rows = self._variables[part.variable].shape[0] // part.count
+        rows = (self._variables[part.variable].shape or (1,))[0] // part.count
         chosen = slice(part.index * rows, (part.index + 1) * rows)
         values = self._rows(part.variable, chosen)
         scale_name = f"{part.variable}_scale"
         if scale_name not in self._variables:
             return values
-        per_row = bool(self._variables[scale_name].shape)
+        per_row = len(self._variables[scale_name].shape) > 0
         scale = self._rows(scale_name, chosen if per_row else slice(0, 1)).astype(np.float32)
-        return values.astype(np.float32) / scale.reshape(-1, *(1,) * (values.ndim - 1))
+        with np.errstate(divide="ignore", invalid="ignore"):  # whoever reads looks for what is not finite
+            return values.astype(np.float32) / scale.reshape(-1, *(1,) * (values.ndim - 1))
 
     def _rows(self, name: str, rows: slice) -> np.ndarray:
         variable = self._variables[name]
@@ -176,26 +190,30 @@ class CTranslate2Source(TensorSource):
         """Derive the architecture from the arrays' shapes: the format has no field for it.
 
         Raises:
-            InputError: if an array that it is read from is not there.
+            InputError: if an array that it is read from is not there, or gives a size that no Whisper has.
         """
         shapes = {name: variable.shape for name, variable in self._variables.items()}
-        try:
-            vocab_size, d_model = shapes["decoder/embeddings/weight"]
-            return WhisperConfig(
-                vocab_size=vocab_size,
-                num_mel_bins=shapes["encoder/conv1/weight"][1],
-                d_model=d_model,
-                encoder_layers=self._layers["encoder"],
-                decoder_layers=self._layers["decoder"],
-                encoder_attention_heads=self._heads("encoder", d_model),
-                decoder_attention_heads=self._heads("decoder", d_model),
-                encoder_ffn_dim=shapes["encoder/layer_0/ffn/linear_0/weight"][0],
-                decoder_ffn_dim=shapes["decoder/layer_0/ffn/linear_0/weight"][0],
-                max_source_positions=shapes["encoder/position_encodings/encodings"][0],
-                max_target_positions=shapes["decoder/position_encodings/encodings"][0],
+        lacking = [name for name, rank in _SIZED.items() if len(shapes.get(name, ())) != rank]
+        if lacking:
+            raise InputError(
+                f"{self.path} lacks {lacking[0]!r} with {_SIZED[lacking[0]]} axes: is it a CTranslate2 "
+                "Whisper model?"
             )
-        except KeyError as error:
-            raise InputError(f"{self.path} lacks {error}: is it a CTranslate2 Whisper model?") from error
+        vocab_size, d_model = shapes["decoder/embeddings/weight"]
+        values = {
+            "vocab_size": vocab_size,
+            "num_mel_bins": shapes["encoder/conv1/weight"][1],
+            "d_model": d_model,
+            "encoder_layers": self._layers["encoder"],
+            "decoder_layers": self._layers["decoder"],
+            "encoder_attention_heads": self._heads("encoder", d_model),
+            "decoder_attention_heads": self._heads("decoder", d_model),
+            "encoder_ffn_dim": shapes["encoder/layer_0/ffn/linear_0/weight"][0],
+            "decoder_ffn_dim": shapes["decoder/layer_0/ffn/linear_0/weight"][0],
+            "max_source_positions": shapes["encoder/position_encodings/encodings"][0],
+            "max_target_positions": shapes["decoder/position_encodings/encodings"][0],
+        }
+        return WhisperConfig.from_huggingface(values, name=str(self.path))
 
     def _heads(self, side: str, d_model: int) -> int:
         name = f"{side}/num_heads"
@@ -243,17 +261,35 @@ def _read_index(file: BinaryIO, *, size: int) -> dict[str, _Variable]:
         name = _string(file)
         rank = _integer(file, "<B")
         shape = tuple(_integer(file, "<I") for _ in range(rank))
-        dtype = _DTYPES[_integer(file, "<B")]
-        length = _integer(file, "<I")
+        kind, length = _integer(file, "<B"), _integer(file, "<I")
+        if kind >= len(_DTYPES):
+            raise _FormatError(f"{one_line(name)} has type {kind}, expected one below {len(_DTYPES)}")
+        dtype = _DTYPES[kind]
+        if math.prod(shape) * dtype.itemsize != length:
+            raise _FormatError(f"{one_line(name)} has {length} bytes, which do not fill {dtype}{list(shape)}")
         variables[name] = _Variable(shape=shape, dtype=dtype, offset=file.tell())
         if file.seek(length, 1) > size:
-            raise _FormatError(f"it ends inside {name}")
+            raise _FormatError(f"it ends inside {one_line(name)}")
     for _ in range(_integer(file, "<I")):
         alias, name = _string(file), _string(file)
         for end in ("", "_scale"):
             if f"{name}{end}" in variables:
                 variables[f"{alias}{end}"] = variables[f"{name}{end}"]
+    _check_scales(variables)
     return variables
+
+
+def _check_scales(variables: Mapping[str, _Variable]) -> None:
+    """Compare the scales of quantised arrays with the arrays: one for each row, or one for all."""
+    for name, variable in variables.items():
+        scale = variables.get(f"{name}_scale")
+        if scale is not None and (
+            scale.shape not in ((), variable.shape[:1]) or scale.dtype.kind in "iu" or not variable.shape
+        ):
+            raise _FormatError(
+                f"{one_line(name)}_scale is {scale.dtype}{list(scale.shape)}, expected a float for each row "
+                f"of {list(variable.shape)} or one for all"
+            )
 
 
 def _integer(file: BinaryIO, form: str) -> int:

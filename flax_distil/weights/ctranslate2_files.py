@@ -5,9 +5,36 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from flax_distil.core import InputError
+from flax_distil.core import (
+    Fields,
+    InputError,
+    check_fields,
+    list_of,
+    object_with,
+    of_type,
+    read_json,
+    whole_number,
+)
 from flax_distil.model import WhisperConfig
-from flax_distil.weights.files import SPECIAL_IDS, CheckpointFiles, default_preprocessor, read_json
+from flax_distil.weights.files import (
+    SPECIAL_IDS,
+    CheckpointFiles,
+    read_preprocessor,
+    read_small_file,
+)
+
+_ADDED_TOKEN = object_with(
+    {
+        "id": whole_number(0, 2**31 - 1),
+        "content": of_type(str, "text"),
+        "special": of_type(bool, "true or false"),
+    },
+    "objects with id, content and special",
+)
+_TOKENIZER_FIELDS: Fields = {"added_tokens": list_of(_ADDED_TOKEN)}
+"""What this room needs of a ``tokenizer.json``."""
+
+_TIMESTAMPS = 1501  # from 0.00 to 30.00 s
 
 
 def read_ctranslate2_files(folder: Path, model: WhisperConfig, *, origin: str) -> CheckpointFiles:
@@ -23,29 +50,33 @@ def read_ctranslate2_files(folder: Path, model: WhisperConfig, *, origin: str) -
         Its files, as the Hugging Face checkpoint it was converted from would have them.
 
     Raises:
-        InputError: if the tokenizer is missing or not Whisper's.
+        InputError: if the tokenizer is missing or not Whisper's, or a file or one of its fields is not as
+            it must be.
     """
-    document = read_json(folder / "tokenizer.json")
+    name = f"tokenizer.json of {origin}"
+    document = read_json(folder / "tokenizer.json", name=name)
     if document is None:
         raise InputError(
             f"{origin} holds no tokenizer.json: copy it there from the checkpoint it was converted from "
             "(or convert again with `ct2-transformers-converter --copy_files tokenizer.json`)"
         )
+    check_fields(document, _TOKENIZER_FIELDS, name=name, required=("added_tokens",))
+    settings = read_small_file(folder, "config.json", origin=origin) or {}
     added = {token["content"]: token["id"] for token in document["added_tokens"] if token["special"]}
     try:
         special = _special_ids(added)
         tokenizer = _with_timestamps(document, first=added["<|notimestamps|>"] + 1, end=model.vocab_size)
-        generation = _generation_config(read_json(folder / "config.json") or {}, added, special)
+        generation = _generation_config(settings, added, special)
     except KeyError as error:
-        raise InputError(f"tokenizer.json of {origin} has no token {error}: it is not Whisper's") from error
+        raise InputError(f"{name} has no token {error}: it is not Whisper's") from error
     return CheckpointFiles(
         origin=origin,
         config=huggingface_config(model, special),
         generation_config=generation,
-        preprocessor_config=(
-            read_json(folder / "preprocessor_config.json") or default_preprocessor(model.num_mel_bins)
+        preprocessor_config=read_preprocessor(folder, model.num_mel_bins, origin=origin),
+        tokenizer_config=(
+            read_small_file(folder, "tokenizer_config.json", origin=origin) or _tokenizer_config(list(added))
         ),
-        tokenizer_config=read_json(folder / "tokenizer_config.json") or _tokenizer_config(list(added)),
         tokenizer={"tokenizer.json": json.dumps(tokenizer, ensure_ascii=False).encode()},
     )
 
@@ -91,7 +122,7 @@ def _with_timestamps(document: dict[str, Any], *, first: int, end: int) -> dict[
             "normalized": True,
             "special": False,
         }
-        for index in range(first, end)
+        for index in range(first, min(end, first + _TIMESTAMPS))
         if index not in present
     ]
     return {**document, "added_tokens": [*document["added_tokens"], *timestamps]}

@@ -16,7 +16,18 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
 
-from flax_distil.core import InputError, Params, flatten
+from flax_distil.core import (
+    Fields,
+    InputError,
+    Params,
+    check_fields,
+    either,
+    flatten,
+    list_of,
+    object_with,
+    of_type,
+    parse_json,
+)
 from flax_distil.model import WhisperConfig
 from flax_distil.weights.alignment import valid_alignment_heads
 from flax_distil.weights.files import CheckpointFiles
@@ -25,6 +36,15 @@ from flax_distil.weights.safetensors_writer import plan_shards, write_shards
 
 EXPORT_DTYPES = ("float16", "bfloat16", "float32")
 """Element types that an export can have."""
+
+_TEXT = of_type(str, "text")
+_TOKENIZER_FIELDS: Fields = {
+    "model": object_with(
+        {"vocab": of_type(dict, "an object"), "merges": list_of(either(_TEXT, list_of(_TEXT, length=2)))},
+        "an object with vocab and merges",
+    )
+}
+"""What of a ``tokenizer.json`` is written into files of its own."""
 
 _DEFAULT_SHARD_SIZE = 5 * 10**9  # bytes, as in transformers
 _HEADER_ALLOWANCE = 1 << 20  # bytes for headers, index and directory entries when space is checked
@@ -139,7 +159,9 @@ def _with_vocabulary_files(tokenizer: Mapping[str, bytes]) -> dict[str, bytes]:
     """Add ``vocab.json`` and ``merges.txt``, which transformers before version 5 and whisper.cpp read."""
     if "tokenizer.json" not in tokenizer or "vocab.json" in tokenizer:
         return dict(tokenizer)
-    model = json.loads(tokenizer["tokenizer.json"])["model"]
+    document = parse_json(tokenizer["tokenizer.json"], name="tokenizer.json")
+    check_fields(document, _TOKENIZER_FIELDS, name="tokenizer.json", required=("model",))
+    model = document["model"]
     merges = [pair if isinstance(pair, str) else " ".join(pair) for pair in model["merges"]]
     return {
         **tokenizer,

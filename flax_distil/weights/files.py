@@ -6,7 +6,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from flax_distil.core import InputError
+from flax_distil.core import (
+    Fields,
+    InputError,
+    check_fields,
+    list_of,
+    of_type,
+    one_of,
+    read_bounded,
+    read_json,
+    shown,
+    whole_number,
+)
 
 TOKENIZER_FILES = (
     "tokenizer.json",
@@ -24,12 +35,27 @@ SMALL_FILES = (
     "preprocessor_config.json",
     "processor_config.json",
     "tokenizer_config.json",
+    "adapter_config.json",
     *TOKENIZER_FILES,
 )
 """Everything beside the weights that :func:`read_files` looks at."""
 
 _GENERATION_KEYS = ("suppress_tokens", "begin_suppress_tokens", "max_length", "forced_decoder_ids")
 """Generation settings that checkpoints from before ``generation_config.json`` keep in ``config.json``."""
+
+_GENERATION_FIELDS: Fields = {
+    "alignment_heads": list_of(list_of(whole_number(0, 2**16), length=2)),
+}
+"""What this room needs of a ``generation_config.json``; tokens are checked where the tokenizer is known."""
+
+_PREPROCESSOR_FIELDS: Fields = {
+    "feature_size": one_of(80, 128),
+    "sampling_rate": one_of(16000),
+    "n_fft": one_of(400),
+    "hop_length": one_of(160),
+    "chunk_length": whole_number(1, 30),
+}
+"""The features that this project computes; a model that was trained on others would hear noise."""
 
 SPECIAL_IDS = ("decoder_start_token_id", "bos_token_id", "eos_token_id", "pad_token_id")
 
@@ -104,28 +130,79 @@ def read_files(folder: Path, *, origin: str) -> CheckpointFiles:
         Its files.
 
     Raises:
-        InputError: if ``config.json`` is missing or a file is not JSON.
+        InputError: if ``config.json`` is missing, a file is not JSON or one of its fields is not as this
+            project needs it, or the folder holds a PEFT adapter.
     """
-    config = read_json(folder / "config.json")
+    check_not_adapter(folder, origin=origin)
+    config = read_small_file(folder, "config.json", origin=origin)
     if config is None:
         raise InputError(f"{origin} holds no config.json: is it a Whisper checkpoint?")
-    generation = read_json(folder / "generation_config.json")
+    generation = read_small_file(folder, "generation_config.json", origin=origin)
     if generation is None:
         generation = {
             key: config[key] for key in (*_GENERATION_KEYS, *SPECIAL_IDS) if config.get(key) is not None
         }
-    # Since version 5, transformers saves the feature extractor inside processor_config.json.
-    processor = read_json(folder / "processor_config.json") or {}
-    preprocessor = read_json(folder / "preprocessor_config.json") or processor.get("feature_extractor")
     return CheckpointFiles(
         origin=origin,
         config=config,
         generation_config=generation,
-        preprocessor_config=preprocessor or default_preprocessor(config.get("num_mel_bins", 80)),
-        tokenizer_config=read_json(folder / "tokenizer_config.json") or {},
-        tokenizer={
-            name: (folder / name).read_bytes() for name in TOKENIZER_FILES if (folder / name).is_file()
-        },
+        preprocessor_config=read_preprocessor(folder, config.get("num_mel_bins", 80), origin=origin),
+        tokenizer_config=read_small_file(folder, "tokenizer_config.json", origin=origin) or {},
+        tokenizer=read_tokenizer_files(folder, origin=origin),
+    )
+
+
+def read_tokenizer_files(folder: Path, *, origin: str) -> dict[str, bytes]:
+    """Return ``{file name: contents}`` of those :data:`TOKENIZER_FILES` that a folder has."""
+    found = {name: read_bounded(folder / name, name=f"{name} of {origin}") for name in TOKENIZER_FILES}
+    return {name: contents for name, contents in found.items() if contents is not None}
+
+
+def read_small_file(folder: Path, file_name: str, *, origin: str) -> dict[str, Any] | None:
+    """Return one JSON file of a checkpoint with its fields checked, ``None`` if it has no such file.
+
+    Raises:
+        InputError: as ``read_json``, or if a field is not as this room needs it.
+    """
+    name = f"{file_name} of {origin}"
+    document = read_json(folder / file_name, name=name)
+    if document is not None:
+        check_fields(document, _FIELDS.get(file_name, {}), name=name)
+    return document
+
+
+def read_preprocessor(folder: Path, num_mel_bins: Any, *, origin: str) -> dict[str, Any]:
+    """Return ``preprocessor_config.json`` from where transformers keeps it; by default the published one.
+
+    Raises:
+        InputError: as :func:`read_small_file`.
+    """
+    # Since version 5, transformers saves the feature extractor inside processor_config.json.
+    processor = read_small_file(folder, "processor_config.json", origin=origin) or {}
+    inner = processor.get("feature_extractor") or {}
+    check_fields(inner, _PREPROCESSOR_FIELDS, name=f"feature_extractor in processor_config.json of {origin}")
+    return (
+        read_small_file(folder, "preprocessor_config.json", origin=origin)
+        or inner
+        or default_preprocessor(num_mel_bins)
+    )
+
+
+def check_not_adapter(folder: Path, *, origin: str) -> None:
+    """Refuse a folder with a PEFT adapter, with or without the weights that it belongs to.
+
+    Raises:
+        InputError: naming the adapter, its base and how the two become one checkpoint.
+    """
+    path = folder / "adapter_config.json"
+    if not path.is_file() and not any(folder.glob("adapter_model.*")):
+        return
+    document = read_json(path, name=f"adapter_config.json of {origin}") or {}
+    kind, base = document.get("peft_type"), document.get("base_model_name_or_path")
+    raise InputError(
+        f"{origin} holds a PEFT adapter ({'unknown' if kind is None else shown(kind)} of base "
+        f"{'unknown' if base is None else shown(base)}), which is not applied here: merge it into its base "
+        "with PEFT's merge_and_unload() and save_pretrained(...), and give the folder that this writes"
     )
 
 
@@ -134,18 +211,9 @@ def default_preprocessor(num_mel_bins: int) -> dict[str, Any]:
     return {**_PREPROCESSOR, "feature_size": num_mel_bins}
 
 
-def read_json(path: Path) -> dict[str, Any] | None:
-    """Return a JSON object from a file, ``None`` if there is no such file.
-
-    Raises:
-        InputError: if the file is not a JSON object.
-    """
-    if not path.is_file():
-        return None
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(f"{path} is not valid JSON ({error})") from error
-    if not isinstance(document, dict):
-        raise InputError(f"{path} is not a JSON object: got a {type(document).__name__}")
-    return document
+_FIELDS: Mapping[str, Fields] = {
+    "config.json": _GENERATION_FIELDS,  # where older checkpoints and CTranslate2 keep generation settings
+    "generation_config.json": _GENERATION_FIELDS,
+    "preprocessor_config.json": _PREPROCESSOR_FIELDS,
+    "processor_config.json": {"feature_extractor": of_type(dict, "an object")},
+}

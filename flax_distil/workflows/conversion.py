@@ -16,6 +16,7 @@ from flax_distil.weights import (
 )
 from flax_distil.workflows.hub_config import HubModelConfig
 from flax_distil.workflows.outputs import check_output_dir, staged, upload
+from flax_distil.workflows.tokenizer import check_tokenizer
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -83,6 +84,7 @@ def run_export(config: ExportConfig) -> ExportResult:
     """Write the folder and upload it if asked to; a failed upload is reported, never raised."""
     folder = check_output_dir(config.output_dir, overwrite=config.overwrite_output_dir)
     repository = config.repository(config.hub_model_id, folder, "model")
+    check_tokenizer(load_checkpoint(config.model_name_or_path, config_only=True).files)
     _write(load_checkpoint(config.model_name_or_path), folder, config.dtype)
     return ExportResult(output_dir=folder, upload_error=upload(folder, repository, config))
 
@@ -99,7 +101,9 @@ def run_student_initialisation(config: InitStudentConfig) -> Path:
     if config.decoder_layers is None and config.decoder_layer_indices is None:
         layers["decoder_layers"] = 2
     # Once without weights, so that wrong layers are known before they are read.
-    initialise_student(load_checkpoint(config.teacher_model_name_or_path, config_only=True), **layers)
+    teacher = load_checkpoint(config.teacher_model_name_or_path, config_only=True)
+    check_tokenizer(teacher.files)
+    initialise_student(teacher, **layers)
     student = initialise_student(load_checkpoint(config.teacher_model_name_or_path), **layers)
     return _write(student, folder, config.dtype)
 

@@ -74,6 +74,7 @@ def test_the_whole_model_is_encoder_and_decoder(config):
 
 
 def test_a_configuration_survives_hugging_face_and_ignores_what_it_does_not_know(config):
+    config = dataclasses.replace(config, num_mel_bins=80)
     values = config.to_huggingface() | {"torch_dtype": "float16", "model_type": "whisper"}
     assert WhisperConfig.from_huggingface(values) == config
 
@@ -82,13 +83,34 @@ def test_a_configuration_survives_hugging_face_and_ignores_what_it_does_not_know
     ("change", "message"),
     [
         ({"model_type": "bart"}, "got model_type 'bart'"),
-        ({"activation_function": "relu"}, "expected activation_function 'gelu'"),
-        ({"scale_embedding": True}, "scale_embedding false"),
+        ({"model_type": ["whisper"]}, r"got model_type \['whisper'\]"),
+        ({"activation_function": "relu"}, "has activation_function 'relu': expected 'gelu'"),
+        ({"scale_embedding": True}, "has scale_embedding true: expected false"),
+        ({"d_model": 2**20 + 1}, "has d_model 1048577: expected a whole number from 1 to 1048576"),
+        ({"encoder_layers": 1.5}, "has encoder_layers 1.5: expected a whole number from 1 to 1024"),
+        ({"encoder_layers": True}, "has encoder_layers true: expected a whole number"),
+        ({"decoder_layers": []}, r"has decoder_layers \[\]: expected a whole number"),
+        ({"encoder_ffn_dim": -1}, "has encoder_ffn_dim -1: expected a whole number"),
+        ({"decoder_ffn_dim": "nan"}, "has decoder_ffn_dim 'nan': expected a whole number"),
+        ({"num_mel_bins": 8}, "has num_mel_bins 8: expected 80 or 128"),
+        ({"decoder_attention_heads": 0}, "has decoder_attention_heads 0: expected a whole number from 1"),
+        ({"decoder_attention_heads": 3}, "d_model 16 is not divisible by decoder_attention_heads 3"),
+        ({"max_source_positions": 1501}, "has max_source_positions 1501: expected .* from 1 to 1500"),
+        ({"max_target_positions": {}}, "has max_target_positions {}: expected a whole number"),
+        ({"dropout": 1}, "has dropout 1: expected a number from 0 to below 1"),
+        ({"activation_dropout": float("nan")}, "has activation_dropout nan: expected a number from 0"),
+        ({"eos_token_id": "a"}, "has eos_token_id 'a': expected a whole number"),
     ],
 )
-def test_what_is_no_whisper_is_refused(config, change, message):
-    with pytest.raises(InputError, match=message):
-        WhisperConfig.from_huggingface(config.to_huggingface() | change)
+def test_what_is_no_whisper_is_refused_with_file_field_value_and_what_was_expected(config, change, message):
+    values = dataclasses.replace(config, num_mel_bins=80).to_huggingface() | change
+    with pytest.raises(InputError, match=f"^config.json of it.*{message}"):
+        WhisperConfig.from_huggingface(values, name="config.json of it")
+
+
+def test_null_means_the_default(config):
+    values = dataclasses.replace(config, num_mel_bins=80).to_huggingface() | {"dropout": None}
+    assert WhisperConfig.from_huggingface(values).dropout == 0
 
 
 def test_missing_fields_are_all_named(config):

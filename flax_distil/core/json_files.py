@@ -1,0 +1,113 @@
+"""JSON that comes from strangers: read whole or refused in one sentence."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from flax_distil.core.errors import InputError
+
+MAX_JSON_BYTES = 64 * 2**20
+"""The largest JSON file that is read: a tokenizer of 100 000 tokens takes about a tenth."""
+
+MAX_JSON_DEPTH = 64
+"""The deepest nesting that is read: the files of checkpoints have fewer than ten levels."""
+
+
+def read_json(path: Path, *, name: str | None = None) -> dict[str, Any] | None:
+    """Return the JSON object in a file, ``None`` if there is no such file.
+
+    Args:
+        path: a file; a folder or a pipe of that name counts as none.
+        name: what to call it in messages; its path by default.
+
+    Raises:
+        InputError: as :func:`parse_json`, and if the file cannot be read or is larger than
+            :data:`MAX_JSON_BYTES`.
+    """
+    name = name or str(path)
+    contents = read_bounded(path, name=name)
+    return None if contents is None else parse_json(contents, name=name)
+
+
+def read_bounded(path: Path, *, name: str) -> bytes | None:
+    """Return the contents of a small file, ``None`` if there is no such file.
+
+    Raises:
+        InputError: if it is larger than :data:`MAX_JSON_BYTES` or cannot be read.
+    """
+    if not path.is_file():
+        return None
+    try:
+        size = path.stat().st_size
+        if size > MAX_JSON_BYTES:
+            raise InputError(f"{name} has {size} bytes: expected at most {MAX_JSON_BYTES}")
+        return path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{name} cannot be read ({error.strerror}): check the file") from error
+
+
+def parse_json(contents: bytes, *, name: str) -> dict[str, Any]:
+    """Return the JSON object that bytes hold.
+
+    Args:
+        contents: UTF-8.
+        name: what to call them in messages.
+
+    Raises:
+        InputError: if they are not UTF-8 or not JSON (NaN and a name given twice in one object
+            are not), if they nest deeper than :data:`MAX_JSON_DEPTH`, or are not an object.
+    """
+    try:
+        document = json.loads(
+            contents.decode(), parse_constant=_refuse_constant, object_pairs_hook=_object_of_pairs
+        )
+    except UnicodeDecodeError as error:
+        raise InputError(f"{name} is not UTF-8 text (at byte {error.start}): fetch it again") from error
+    except RecursionError:
+        raise _nested_too_deeply(name) from None
+    except ValueError as error:
+        raise InputError(f"{name} is not valid JSON ({_first_line(error)}): fetch it again") from error
+    if not isinstance(document, dict):
+        raise InputError(
+            f"{name} is not a JSON object: expected fields in braces, got a {type(document).__name__}"
+        )
+    if _is_deeper(document, MAX_JSON_DEPTH):
+        raise _nested_too_deeply(name)
+    return document
+
+
+def _refuse_constant(text: str) -> Any:
+    raise ValueError(f"{text} is not a number of JSON")
+
+
+def _object_of_pairs(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        seen: set[str] = set()
+        twice = next(name for name, _ in pairs if name in seen or seen.add(name))  # type: ignore[func-returns-value]
+        raise ValueError(f"an object has two values for {twice[:40]!r}")
+    return values
+
+
+def _is_deeper(document: Any, depth: int) -> bool:
+    """Say whether values nest deeper than a depth, one level after the other."""
+    level = [document]
+    for _ in range(depth):
+        level = [
+            child
+            for value in level
+            for child in (value.values() if isinstance(value, dict) else value)
+            if isinstance(child, dict | list)
+        ]
+        if not level:
+            return False
+    return True
+
+
+def _nested_too_deeply(name: str) -> InputError:
+    return InputError(f"{name} nests deeper than {MAX_JSON_DEPTH} levels: fetch it again")
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0].partition("; use sys.")[0]
