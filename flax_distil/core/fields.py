@@ -64,9 +64,9 @@ def of_type(kind: type, words: str) -> Kind:
 
 def list_of(item: Kind, *, length: int | None = None) -> Kind:
     """Return the kind of lists whose items are all of one kind, and as many as given."""
-    count = "" if length is None else f"{length} times "
+    count = "values" if length is None else f"{length} values"
     return Kind(
-        expected=f"a list with {count}{item.expected}",
+        expected=f"a list of {count}, each {item.expected}",
         accepts=lambda value: (
             isinstance(value, list | tuple)
             and length in (None, len(value))
@@ -78,7 +78,7 @@ def list_of(item: Kind, *, length: int | None = None) -> Kind:
 def map_to(item: Kind) -> Kind:
     """Return the kind of objects whose values are all of one kind."""
     return Kind(
-        expected=f"an object whose values are {item.expected}",
+        expected=f"an object of values, each {item.expected}",
         accepts=lambda value: isinstance(value, Mapping) and all(map(item.accepts, value.values())),
     )
 

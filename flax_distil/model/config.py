@@ -22,7 +22,8 @@ _ENGLISH_VOCABULARY = 51864
 _LARGE_V3_VOCABULARY = 51866
 
 _LAYERS = _HEADS = whole_number(1, 1024)
-_WIDTH = whole_number(1, 2**20)
+_WIDTH = whole_number(1, 2**14)
+_FEED_FORWARD = whole_number(1, 2**18)
 _TOKEN_ID = whole_number(0, 2**31 - 1)
 _TOKEN_IDS: Kind = either(_TOKEN_ID, list_of(_TOKEN_ID))
 
@@ -36,8 +37,8 @@ CONFIG_FIELDS: Fields = {
     "decoder_layers": _LAYERS,
     "encoder_attention_heads": _HEADS,
     "decoder_attention_heads": _HEADS,
-    "encoder_ffn_dim": _WIDTH,
-    "decoder_ffn_dim": _WIDTH,
+    "encoder_ffn_dim": _FEED_FORWARD,
+    "decoder_ffn_dim": _FEED_FORWARD,
     "max_source_positions": whole_number(1, 1500),
     "max_target_positions": whole_number(1, 2**16),
     "dropout": fraction(),

@@ -24,7 +24,7 @@ from flax_distil.weights.mapping import (
 
 _FLOATING = ("float64", "float32", "float16", "bfloat16")
 
-_MOST_NAMED = 40  # tensors of a kind that one message names
+_MOST_NAMED = 20  # tensors of a kind that one message names
 
 ShardingRule = Callable[[str], Sharding | None]
 """Gives the sharding of the leaf at a path; ``None`` places it on the default device."""
@@ -60,8 +60,9 @@ def check_tensors(source: TensorSource, config: WhisperConfig) -> None:
     Raises:
         InputError: naming every missing, unexpected and misshapen tensor at once.
     """
-    placements = tensor_placements(config)
     found = source.tensors
+    _check_table_sizes(source, config)
+    placements = tensor_placements(config)
     wanted = {name: spec for name, spec in found.items() if name in placements}
     missing = [name for name in placements if name not in found]
     unexpected = [name for name in found if name not in placements and name not in IGNORED_TENSORS]
@@ -88,6 +89,21 @@ def check_tensors(source: TensorSource, config: WhisperConfig) -> None:
             f"the tensors of {source.origin} do not fit its configuration "
             f"(is config.json that of these weights?): {'; '.join(problems)}"
         )
+
+
+def _check_table_sizes(source: TensorSource, config: WhisperConfig) -> None:
+    """Compare the sizes of the tables, before the shapes of a model that may be far too large are made."""
+    for name, size in (
+        (TOKEN_EMBEDDING, config.vocab_size),
+        ("model.encoder.embed_positions.weight", config.max_source_positions),
+        ("model.decoder.embed_positions.weight", config.max_target_positions),
+    ):
+        spec, expected = source.tensors.get(name), (size, config.d_model)
+        if spec is not None and spec.shape != expected:
+            raise InputError(
+                f"{name} of {source.origin} has shape {list(spec.shape)}, but its configuration asks for "
+                f"{list(expected)}: is config.json that of these weights?"
+            )
 
 
 def _listed(names: Sequence[str]) -> str:

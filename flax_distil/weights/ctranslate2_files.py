@@ -29,7 +29,7 @@ _ADDED_TOKEN = object_with(
         "content": of_type(str, "text"),
         "special": of_type(bool, "true or false"),
     },
-    "objects with id, content and special",
+    "an object with id, content and special",
 )
 _TOKENIZER_FIELDS: Fields = {"added_tokens": list_of(_ADDED_TOKEN)}
 """What this room needs of a ``tokenizer.json``."""

@@ -22,7 +22,7 @@ INDEX_NAME = "model.safetensors.index.json"
 _DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 
 _FILE_NAME = Kind(
-    expected="names of .safetensors files in the same folder",
+    expected="the name of a .safetensors file in the same folder",
     accepts=lambda value: (
         isinstance(value, str) and Path(value).name == value and value.endswith(".safetensors")
     ),
