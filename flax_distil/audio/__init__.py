@@ -2,6 +2,7 @@
 
 from flax_distil.audio.augmentation import (
     AugmentationConfig,
+    Talkers,
     augment_samples,
     draw_recorded_noise,
     draw_speed,
@@ -44,6 +45,7 @@ __all__ = [
     "AugmentationConfig",
     "LongMel",
     "Segment",
+    "Talkers",
     "VadName",
     "VoiceActivity",
     "as_float",

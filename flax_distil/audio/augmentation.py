@@ -18,6 +18,7 @@ import soxr
 from jax import lax
 
 from flax_distil.audio.constants import CHUNK_SECONDS, HOP_LENGTH, SAMPLING_RATE
+from flax_distil.audio.mel import as_float
 from flax_distil.core import Array, Bool, Float, InputError, Int, UInt
 
 T = TypeVar("T")
@@ -90,11 +91,27 @@ class AugmentationConfig:
         )
 
 
+@dataclass(frozen=True, kw_only=True)
+class Talkers:
+    """The recordings that babble is made of, where they are more than the rows that get it.
+
+    Attributes:
+        samples_NW: float32 or int16, 16 kHz, padded.
+        lengths_N: Samples of each recording.
+        first: Which of them is the first row that gets babble; the others follow it.
+    """
+
+    samples_NW: Float[Array, "N W"] | Int[Array, "N W"]
+    lengths_N: Int[Array, " N"]
+    first: Array | int = 0
+
+
 def augment_samples(
     config: AugmentationConfig,
     samples_BW: Float[Array, "B W"],
     lengths_B: Int[Array, " B"],
     seed_B: UInt[Array, " B"],
+    talkers: Talkers | None = None,
 ) -> Float[Array, "B W"]:
     """Add white noise and babble; pure, so call it inside the jitted step.
 
@@ -106,10 +123,12 @@ def augment_samples(
         samples_BW: float32, 16 kHz, padded.
         lengths_B: Samples of each recording; 0 in padding rows.
         seed_B: uint32, one per row and epoch.
+        talkers: The recordings that babble is made of; by default the rows themselves.
 
     Returns:
         The samples; the very array where neither is switched on.
     """
+    talkers = talkers or Talkers(samples_NW=samples_BW, lengths_N=lengths_B)
     clean_BW = samples_BW
     if config.white_noise_prob:
         samples_BW = _with_noise(
@@ -119,11 +138,11 @@ def augment_samples(
             lengths_B,
             _drawn_snr(config.white_noise_prob, config.noise_snr, seed_B, WHITE_SNR),
         )
-    if config.babble_noise_prob and len(clean_BW) > 1:
+    if config.babble_noise_prob and len(talkers.samples_NW) > 1:
         samples_BW = _with_noise(
             samples_BW,
             clean_BW,
-            _babble(clean_BW, lengths_B, seed_B),
+            _babble(talkers, lengths_B, seed_B),
             lengths_B,
             _drawn_snr(config.babble_noise_prob, config.noise_snr, seed_B, BABBLE_SNR),
         )
@@ -282,13 +301,9 @@ def _with_noise(
     return samples_BW + gain_B[:, None] * noise_BW
 
 
-def _babble(
-    samples_BW: Float[Array, "B W"], lengths_B: Int[Array, " B"], seed_B: UInt[Array, " B"]
-) -> Float[Array, "B W"]:
+def _babble(talkers: Talkers, lengths_B: Int[Array, " B"], seed_B: UInt[Array, " B"]) -> Float[Array, "B W"]:
     """Lay other rows over each other, equally loud, each moved to begin before or within the recording."""
-    rows, width = samples_BW.shape
-    power_B = _energy(samples_BW) / jnp.maximum(lengths_B, 1)
-    level_B = jnp.where(power_B > 0, lax.rsqrt(jnp.where(power_B > 0, power_B, 1.0)), 0.0)
+    rows, width = talkers.samples_NW.shape
 
     def draw(key: Array) -> tuple[Array, Array]:
         who, where = jax.random.split(key)
@@ -298,13 +313,17 @@ def _babble(
         )
 
     steps_BK, places_BK = _per_row(draw, seed_B, BABBLE_NOISE)
+    own_B = talkers.first + jnp.arange(len(lengths_B))
 
-    babble_BW = jnp.zeros_like(samples_BW)
+    babble_BW = jnp.zeros((len(lengths_B), width), jnp.float32)
     for talker in range(BABBLE_TALKERS):
-        others_B = (jnp.arange(rows) + steps_BK[:, talker]) % rows
-        starts_B = (places_BK[:, talker] * lengths_B).astype(jnp.int32) - lengths_B[others_B] // 2
-        moved_BW = jax.vmap(jnp.roll)(samples_BW[others_B], starts_B % width)
-        babble_BW += level_B[others_B][:, None] * moved_BW
+        others_B = (own_B + steps_BK[:, talker]) % rows
+        other_BW = as_float(talkers.samples_NW[others_B])
+        length_B = talkers.lengths_N[others_B]
+        power_B = _energy(other_BW) / jnp.maximum(length_B, 1)
+        level_B = jnp.where(power_B > 0, lax.rsqrt(jnp.where(power_B > 0, power_B, 1.0)), 0.0)
+        starts_B = (places_BK[:, talker] * lengths_B).astype(jnp.int32) - length_B // 2
+        babble_BW += level_B[:, None] * jax.vmap(jnp.roll)(other_BW, starts_B % width)
     return babble_BW
 
 

@@ -23,10 +23,16 @@ ALIASES = {
 POSITIONAL = "files"
 """The field that takes the arguments without a flag."""
 
+METAVARS = {int: "N", float: "X", str: "TEXT", bool: "true|false", dict: "JSON"}
+"""What stands for a value in ``--help``."""
+
 SECTIONS = (
     ("Planning", r"topology|^what$|search_seconds|^json$|dry_run|^label_length"),
     ("Measurement", r"^baseline_model|^latency_samples"),
-    ("Model", r"model_name_or_path|_layers|_layer_indices|^dtype|use_scan|gradient_checkp|^max_heads"),
+    (
+        "Model",
+        r"model_name_or_path|_layers|_layer_indices|^max_source|^dtype|use_scan|gradient_checkp|^max_heads",
+    ),
     ("Devices", r"parallelism|mesh|shard_voc|sharding|^coordinator|process|^initialization|^teacher_dtype"),
     (
         "Decoding",
@@ -46,7 +52,7 @@ SECTIONS = (
     ),
     ("Speech and labels", r"language|task|^vad|timestamp|condition_on_prev|_length|batch_size_in_tokens"),
     ("Filters of the training data", r"threshold|_in_seconds|min_avg|max_compression|max_no_speech|drop_"),
-    ("Loss", r"ce_weight|kl_weight|mse_weight|temperature"),
+    ("Loss", r"ce_weight|kl_weight|mse_weight|temperature|label_smoothing"),
     ("Training", r"batch_size|steps|epochs|learning_rate|lr_|adam|norm|decay|precision|freeze|dropout|seed"),
 )  # fmt: skip
 """Headings of ``--help``, and which flags stand below each: the first that matches."""
@@ -143,7 +149,7 @@ def _with_values(hints: dict[str, Any], arguments: Sequence[str]) -> list[str]:
     rest = list(arguments)
     while rest:
         argument = rest.pop(0)
-        if hints.get(argument.removeprefix("--")) is bool and argument.startswith("--"):
+        if argument.startswith("--") and bool in _options(hints.get(argument.removeprefix("--"))):
             given = bool(rest) and rest[0].lower() in ("true", "false", "yes", "no")
             argument += f"={rest.pop(0) if given else 'true'}"
         completed.append(argument)
@@ -165,7 +171,8 @@ def _options(hint: Any) -> tuple[Any, ...]:
 def _metavar(hint: Any) -> str:
     if _is_list(hint):
         hint = _element(hint)
-    return {int: "N", float: "X", str: "TEXT"}[next(o for o in _options(hint) if o is not type(None))]
+    kind = next(option for option in _options(hint) if option is not type(None))
+    return METAVARS.get(typing.get_origin(kind) or kind, "VALUE")
 
 
 def _sentence(message: str) -> str:
@@ -180,6 +187,12 @@ def _sentence(message: str) -> str:
     expected = re.findall(r"Expected an? <class '(\w+)'>", message)
     if given is None or not expected:
         return f"--{key[1]}: {' '.join([key[2].strip(), *lines[1:]]).strip()}".rstrip(".")
-    kinds = {"int": "a whole number", "float": "a number", "str": "text", "bool": "true or false"}
+    kinds = {
+        "int": "a whole number",
+        "float": "a number",
+        "str": "text",
+        "bool": "true or false",
+        "dict": "a JSON object",
+    }
     wanted = [kinds.get(name, name) for name in expected if name != "NoneType"]
     return f"--{key[1]} cannot be {given[1]!r}: expected {' or '.join(dict.fromkeys(wanted))}"

@@ -7,7 +7,13 @@ from flax_distil.distillation.losses import (
     matched_teacher_layers,
     token_losses,
 )
-from flax_distil.distillation.optimiser import OptimiserConfig, learning_rate_schedule, make_optimiser
+from flax_distil.distillation.optimiser import OptimiserConfig, make_optimiser
+from flax_distil.distillation.schedules import (
+    SCHEDULE_PARAMETERS,
+    SCHEDULES,
+    ScheduleConfig,
+    learning_rate_schedule,
+)
 from flax_distil.distillation.state import Freezing, TrainState, init_state, split_student
 from flax_distil.distillation.steps import (
     PRECISIONS,
@@ -22,10 +28,13 @@ from flax_distil.distillation.steps import (
 
 __all__ = [
     "PRECISIONS",
+    "SCHEDULES",
+    "SCHEDULE_PARAMETERS",
     "Batch",
     "Freezing",
     "LossWeights",
     "OptimiserConfig",
+    "ScheduleConfig",
     "StepConfig",
     "TokenLossSums",
     "TrainState",

@@ -24,6 +24,8 @@ class LossWeights:
         kl: of the KL divergence from the teacher; 0 leaves the teacher out.
         mse: of the squared difference of hidden states.
         temperature: T of both softmaxes of the KL term, which is scaled by T².
+        label_smoothing_factor: share ε of the cross-entropy's target that is spread evenly over the
+            vocabulary, as ``label_smoothing`` of ``torch.nn.functional.cross_entropy``.
 
     Source: arXiv 2311.00430, section 3; RECIPE 5.
     """
@@ -32,6 +34,7 @@ class LossWeights:
     kl: float = 1.0
     mse: float = 0.0
     temperature: float = 2.0
+    label_smoothing_factor: float = 0.0
 
     def __post_init__(self) -> None:
         for name in ("ce", "kl", "mse"):
@@ -39,6 +42,10 @@ class LossWeights:
                 raise InputError(f"{name} weight {getattr(self, name)} is negative: expected 0 or more")
         if self.temperature <= 0:
             raise InputError(f"temperature {self.temperature} is not positive")
+        if not 0 <= self.label_smoothing_factor < 1:
+            raise InputError(
+                f"label_smoothing_factor {self.label_smoothing_factor} is not between 0 and 1 (exclusive)"
+            )
 
 
 class TokenLossSums(NamedTuple):
@@ -46,7 +53,7 @@ class TokenLossSums(NamedTuple):
 
     Attributes:
         total: ``ce_weight · ΣCE + kl_weight · T² · ΣKL``; the only field with a gradient.
-        ce: ΣCE in nats.
+        ce: ΣCE in nats, with smoothed targets where they are asked for.
         kl: T² · ΣKL in nats.
         correct: how many labels were the student's most likely token.
         tokens: how many label tokens counted.
@@ -118,6 +125,10 @@ class _Vocabulary(NamedTuple):
 
     def total(self, x: Array) -> Array:
         return x if self.axis is None else jax.lax.psum(x, self.axis)
+
+    def size(self, x_CV: Array) -> Array | int:
+        """Return how many tokens the whole vocabulary has."""
+        return x_CV.shape[1] if self.axis is None else x_CV.shape[1] * jax.lax.axis_size(self.axis)
 
     def first(self, columns: int) -> Array | int:
         """Return the token id of the first of the columns at hand."""
@@ -244,14 +255,20 @@ def _chunk_losses(
 ) -> tuple[TokenLossSums, Array]:
     """Return the sums of one chunk and d total / d logits, all float32.
 
-    d CE / d s = softmax(s) - onehot;  d (T² KL) / d s = T (softmax(s / T) - softmax(t / T))
+    d CE / d s = softmax(s) - target;  d (T² KL) / d s = T (softmax(s / T) - softmax(t / T))
     """
     weights, vocabulary = objective
     counts_C, temperature = mask_C.astype(jnp.float32), weights.temperature
     plain = _row_norms(vocabulary, logits_CV, 1.0)
     onehot_CV = labels_C[:, None] == vocabulary.ids(logits_CV)
     ce_C = -_log_probs(vocabulary.pick(logits_CV, labels_C), plain, 1.0)[:, 0]
-    slope_CV = weights.ce * (jnp.exp(_log_probs(logits_CV, plain, 1.0)) - onehot_CV)
+    target_CV: Array = onehot_CV
+    if smoothed := weights.label_smoothing_factor:
+        size = vocabulary.size(logits_CV)
+        evenly_C = -vocabulary.sum(_log_probs(logits_CV, plain, 1.0)) / size
+        ce_C = (1.0 - smoothed) * ce_C + smoothed * evenly_C
+        target_CV = (1.0 - smoothed) * onehot_CV + smoothed / size
+    slope_CV = weights.ce * (jnp.exp(_log_probs(logits_CV, plain, 1.0)) - target_CV)
     kl = jnp.zeros((), jnp.float32)
     if teacher_CV is not None:
         student_norms = _row_norms(vocabulary, logits_CV, temperature)

@@ -1,4 +1,4 @@
-"""AdamW, its schedule, and moments stored in half the memory."""
+"""AdamW, and moments stored in half the memory."""
 
 import dataclasses
 from typing import Any
@@ -7,18 +7,15 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from flax_distil.core import Array, Float, InputError, Params, flatten, unflatten
+from flax_distil.core import Array, Float, Params, flatten, unflatten
+from flax_distil.distillation.schedules import ScheduleConfig, learning_rate_schedule
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class OptimiserConfig:
-    """AdamW with gradient clipping and a warm-up (defaults: RECIPE 5).
+class OptimiserConfig(ScheduleConfig):
+    """AdamW with gradient clipping, and its learning rates (defaults: RECIPE 5).
 
     Attributes:
-        learning_rate: peak rate.
-        warmup_steps: optimiser updates from 0 to the peak.
-        max_steps: optimiser updates in all; a linear schedule ends at 0 there.
-        lr_scheduler_type: "linear" or "constant_with_warmup".
         adam_beta1: decay of the first moment.
         adam_beta2: decay of the second moment.
         adam_epsilon: added to the root of the second moment.
@@ -30,43 +27,12 @@ class OptimiserConfig:
         InputError: if a value is out of range.
     """
 
-    learning_rate: float = 1e-4
-    warmup_steps: int = 500
-    max_steps: int
-    lr_scheduler_type: str = "linear"
     adam_beta1: float = 0.9
     adam_beta2: float = 0.999
     adam_epsilon: float = 1e-8
     weight_decay: float = 0.0
     max_grad_norm: float = 1.0
     bfloat16_moments: bool = False
-
-    def __post_init__(self) -> None:
-        if self.lr_scheduler_type not in ("linear", "constant_with_warmup"):
-            raise InputError(
-                f"lr_scheduler_type {self.lr_scheduler_type!r} is unknown: "
-                "expected linear or constant_with_warmup"
-            )
-        if self.max_steps < 1 or self.warmup_steps < 0 or self.learning_rate < 0:
-            raise InputError(
-                f"expected max_steps ≥ 1, warmup_steps ≥ 0 and learning_rate ≥ 0, got "
-                f"{self.max_steps}, {self.warmup_steps} and {self.learning_rate}"
-            )
-        if self.lr_scheduler_type == "linear" and self.warmup_steps >= self.max_steps:
-            raise InputError(
-                f"warmup_steps {self.warmup_steps} must be below max_steps {self.max_steps}, "
-                "or the peak learning rate is never reached"
-            )
-
-
-def learning_rate_schedule(config: OptimiserConfig) -> optax.Schedule:
-    """Return the learning rate by optimiser update (0-based), never by micro-batch."""
-    warmup = optax.linear_schedule(0.0, config.learning_rate, config.warmup_steps)
-    if config.lr_scheduler_type == "linear":
-        after = optax.linear_schedule(config.learning_rate, 0.0, config.max_steps - config.warmup_steps)
-    else:
-        after = optax.constant_schedule(config.learning_rate)
-    return optax.join_schedules([warmup, after], [config.warmup_steps]) if config.warmup_steps else after
 
 
 def make_optimiser(config: OptimiserConfig) -> optax.GradientTransformation:

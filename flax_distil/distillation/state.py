@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from flax_distil.core import InputError, Params, flatten, partition
+from flax_distil.core import Params, flatten, partition
 
 
 @jax.tree_util.register_dataclass
@@ -32,27 +32,28 @@ class Freezing:
 
     Attributes:
         freeze_encoder: the encoder; it is then shared with the teacher where equal.
-        freeze_decoder: the decoder with its token embedding.
+        freeze_decoder: the decoder's layers, norm and positions. The token embedding, which is the output
+            projection too, is trained all the same.
         freeze_embed_positions: the decoder's learned positions.
 
     The encoder's sinusoidal positions are always frozen.
+
+    Source: distil-whisper, ``training/run_distillation.py``.
     """
 
     freeze_encoder: bool = True
     freeze_decoder: bool = False
     freeze_embed_positions: bool = False
 
-    def __post_init__(self) -> None:
-        if self.freeze_encoder and self.freeze_decoder:
-            raise InputError("freeze_encoder and freeze_decoder are both set: nothing is left to train")
-
     def is_trainable(self, path: str) -> bool:
         """Say whether the leaf at ``path`` (as ``decoder/norm/scale``) is trained."""
-        if path == "encoder/position_embedding/embedding":
-            return False
+        if path.startswith("encoder/"):
+            return path != "encoder/position_embedding/embedding" and not self.freeze_encoder
+        if path == "decoder/token_embedding/embedding":
+            return True
         if path == "decoder/position_embedding/embedding" and self.freeze_embed_positions:
             return False
-        return not (self.freeze_encoder if path.startswith("encoder/") else self.freeze_decoder)
+        return not self.freeze_decoder
 
 
 def split_student(params: Params, freezing: Freezing) -> tuple[Params, Params]:

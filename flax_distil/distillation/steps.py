@@ -5,7 +5,7 @@ A training step is :func:`compute_gradients` on every device, then :func:`apply_
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -85,7 +85,14 @@ def train_step(
 
 
 def compute_gradients(
-    config: StepConfig, trainable: Params, frozen: Params, teacher: Params, batch: Batch, key: Array
+    config: StepConfig,
+    trainable: Params,
+    frozen: Params,
+    teacher: Params,
+    batch: Batch,
+    key: Array,
+    *,
+    prepare: Callable[[Batch, Array | int], Batch] | None = None,
 ) -> tuple[Params, dict[str, Array]]:
     """Differentiate the loss of the global batch: K micro-batches of B samples on this device.
 
@@ -97,8 +104,11 @@ def compute_gradients(
         teacher: ``{"decoder": …}``, with ``"encoder"`` where it is not shared; ``{}`` for
             cross-entropy only.
         batch: ``mel_KBRM`` (or ``states_KBSD`` of a frozen encoder), ``decoder_input_ids_KBT``,
-            ``labels_KBT`` and ``loss_mask_KBT``; this device's part of the global batch.
+            ``labels_KBT`` and ``loss_mask_KBT``; this device's part of the global batch. With
+            ``teacher_mel_KBRM`` where the teacher's window is longer than the student's.
         key: of the dropouts of this step.
+        prepare: makes what a micro-batch lacks of it (``labels_BT``, …) and its number, when its turn comes:
+            log-mel of samples, so that no more than one micro-batch of it is held.
 
     Returns:
         float32 gradients of the pieces in ``trainable``, summed over all devices, and float32 scalars
@@ -115,17 +125,22 @@ def compute_gradients(
     wanted = jnp.dtype(config.gradient_dtype)
     params = jax.tree.map(lambda leaf: leaf.astype(wanted), trainable)
 
-    def micro_step(gradients: Params, part: tuple[Batch, Array]) -> tuple[Params, dict[str, Array]]:
+    def micro_step(gradients: Params, part: tuple[Batch, Array, Any]) -> tuple[Params, dict[str, Array]]:
+        micro_batch, micro_key, number = part
+        micro_batch = {name.replace("_KB", "_B"): leaf for name, leaf in micro_batch.items()}
+        if prepare is not None:
+            micro_batch = dict(prepare(micro_batch, number))
         compute = jax.grad(_loss, argnums=1, has_aux=True)
-        added, sums = compute(config, params, frozen, teacher, *part, denominators)
+        added, sums = compute(config, params, frozen, teacher, micro_batch, micro_key, denominators)
         return jax.tree.map(jnp.add, gradients, added), sums
 
     micro_batches = batch["labels_KBT"].shape[0]
-    parts = (batch, jax.random.split(key, micro_batches))
+    keys = jax.random.split(key, micro_batches)
     none = jax.tree.map(jnp.zeros_like, params)
     if micro_batches == 1:
-        gradients, sums = micro_step(none, jax.tree.map(lambda leaf: leaf[0], parts))
+        gradients, sums = micro_step(none, (jax.tree.map(lambda leaf: leaf[0], dict(batch)), keys[0], 0))
     else:
+        parts = (dict(batch), keys, jnp.arange(micro_batches))
         gradients, sums_K = jax.lax.scan(micro_step, none, parts)
         sums = jax.tree.map(lambda leaf: leaf.sum(axis=0), sums_K)
     return _total_gradients(config, gradients), _total(config, sums) | {"tokens": tokens}
@@ -134,33 +149,43 @@ def compute_gradients(
 def apply_gradients(
     optimiser: optax.GradientTransformation, state: TrainState, gradients: Params, metrics: dict[str, Array]
 ) -> tuple[TrainState, dict[str, Array]]:
-    """Do one optimiser update.
+    """Do one optimiser update, or none where loss or gradient are not finite.
 
     Args:
         optimiser: static; of ``make_optimiser``.
         state: donated by the caller.
         gradients: of :func:`compute_gradients`.
-        metrics: likewise.
+        metrics: of :func:`compute_gradients`.
 
     Returns:
-        The next state, and the metrics with ``grad_norm`` (before clipping).
+        The next state, and the metrics with ``grad_norm`` (before clipping). After numbers that are not
+        finite it holds the parameters and moments of ``state``; only its counts go on.
     """
     updates, opt_state = optimiser.update(gradients, state.opt_state, state.params)
     metrics = metrics | {"grad_norm": optax.tree.norm(gradients)}
-    return TrainState(state.step + 1, optax.apply_updates(state.params, updates), opt_state), metrics
+    is_finite = jnp.isfinite(metrics["loss"]) & jnp.isfinite(metrics["grad_norm"])
+
+    def kept(new: Array, old: Array) -> Array:
+        return jnp.where(is_finite, new, old) if jnp.issubdtype(old.dtype, jnp.floating) else new
+
+    params, opt_state = jax.tree.map(
+        kept, (optax.apply_updates(state.params, updates), opt_state), (state.params, state.opt_state)
+    )
+    return TrainState(state.step + 1, params, opt_state), metrics
 
 
 def eval_step(
     config: StepConfig, params: Params, frozen: Params, teacher: Params, batch: Batch
 ) -> TokenLossSums:
-    """Sum the teacher-forced losses of one batch at temperature 1, without dropout.
+    """Sum the teacher-forced losses of one batch at temperature 1, without dropout and label smoothing.
 
     Args as in :func:`train_step`, without the leading axis K (``mel_BRM``, ``labels_BT``, …).
 
     Returns:
         Sums over the label tokens of the global batch; divide by ``tokens`` at the end.
     """
-    config = dataclasses.replace(config, weights=dataclasses.replace(config.weights, temperature=1.0))
+    weights = dataclasses.replace(config.weights, temperature=1.0, label_smoothing_factor=0.0)
+    config = dataclasses.replace(config, weights=weights)
     student = merge(params, frozen)
     forward = _forward(config, student, teacher, batch, None, trains_encoder="encoder" in params)
     return _total(config, _token_losses(config, forward, batch))
@@ -195,7 +220,6 @@ def _loss(
     denominators: tuple[Array, Array],
 ) -> tuple[Array, dict[str, Array]]:
     """Return this micro-batch's share of the global loss, and of the metrics."""
-    batch = {name.replace("_KB", "_B"): leaf for name, leaf in batch.items()}
     student = merge(params, frozen)
     tokens, frames = denominators
     forward = _forward(config, student, teacher, batch, key, trains_encoder="encoder" in params)
@@ -212,10 +236,9 @@ def _loss(
             / tokens
         )
         if "encoder" in teacher:
-            mse += (
-                hidden_state_error(forward["student_encoder_layers"], forward["teacher_encoder_layers"])
-                / frames
-            )
+            heard = config.student.max_source_positions
+            theirs_LBSD = forward["teacher_encoder_layers"][:, :, :heard]
+            mse += hidden_state_error(forward["student_encoder_layers"], theirs_LBSD) / frames
         loss += config.weights.mse * mse
         metrics["mse_loss"] = mse
     return loss, metrics | {"loss": loss}
@@ -241,7 +264,8 @@ def _forward(
     def run_encoder(which: str, options: ComputeOptions, params: Params, key: Array | None) -> Array:
         encoder = bind_encoder(getattr(config, which), options, params["encoder"])
         collect = with_layers and "encoder" in teacher
-        states, layers = encoder(batch["mel_BRM"], key, collect_layers=collect)
+        mel_BRM = batch.get(f"{which}_mel_BRM", batch["mel_BRM"])
+        states, layers = encoder(mel_BRM, key, collect_layers=collect)
         if layers is not None:
             forward[f"{which}_encoder_layers"] = layers
         return states

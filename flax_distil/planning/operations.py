@@ -74,7 +74,8 @@ class StepWork:
         encodes: whether the student's encoder runs (not where its states are kept on disk).
         teacher_encodes: whether the teacher runs an encoder of its own.
         trains_encoder: whether the encoder is differentiated.
-        trains_decoder: whether the decoder's weights are (it is always differentiated).
+        trains_decoder: whether the decoder's weights are; where they are not, it is differentiated for the
+            sake of the token embedding, which is trained.
         with_kl: whether the teacher's logits are needed.
         recomputes: whether the backward pass computes every layer again (gradient checkpointing).
         with_mel: whether log-mel is computed on the device.
@@ -100,7 +101,9 @@ class StepWork:
         student, batch, tokens = self.student, self.batch, self.tokens
         width, positions = student.d_model, student.max_source_positions
         decoder = decoder_flop(student, batch, tokens)
-        parts = {"student_decoder": (3.0 if self.trains_decoder else 2.0) * decoder}
+        projection = vocabulary_flop(student, batch, tokens)
+        differentiated = decoder if self.trains_decoder else projection
+        parts = {"student_decoder": 2.0 * decoder + differentiated}
         if not self.trains_encoder:
             parts["student_decoder"] -= batch * student.decoder_layers * 2 * 2 * positions * width * width
         if self.encodes:

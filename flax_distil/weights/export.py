@@ -30,7 +30,7 @@ from flax_distil.core import (
 )
 from flax_distil.model import WhisperConfig
 from flax_distil.weights.alignment import valid_alignment_heads
-from flax_distil.weights.files import CheckpointFiles
+from flax_distil.weights.files import CheckpointFiles, preprocessor_window
 from flax_distil.weights.mapping import Placement, leaf_shapes, tensor_placements
 from flax_distil.weights.safetensors_writer import plan_shards, write_shards
 
@@ -150,7 +150,11 @@ def _exported_files(files: CheckpointFiles, config: WhisperConfig, dtype: np.dty
         files,
         config=document,
         generation_config=valid_alignment_heads(files.generation_config, config),
-        preprocessor_config={**files.preprocessor_config, "feature_size": config.num_mel_bins},
+        preprocessor_config={
+            **files.preprocessor_config,
+            **preprocessor_window(config.max_source_positions),
+            "feature_size": config.num_mel_bins,
+        },
         tokenizer=_with_vocabulary_files(files.tokenizer),
     )
 

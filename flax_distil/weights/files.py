@@ -59,6 +59,9 @@ _PREPROCESSOR_FIELDS: Fields = {
 
 SPECIAL_IDS = ("decoder_start_token_id", "bos_token_id", "eos_token_id", "pad_token_id")
 
+POSITIONS_PER_SECOND = 50
+"""Positions of an encoder in one second of sound."""
+
 _PREPROCESSOR: Mapping[str, Any] = {
     "chunk_length": 30,
     "dither": 0.0,
@@ -209,6 +212,18 @@ def check_not_adapter(folder: Path, *, origin: str) -> None:
 def default_preprocessor(num_mel_bins: int) -> dict[str, Any]:
     """Return ``preprocessor_config.json`` of a published Whisper with so many mel bins."""
     return {**_PREPROCESSOR, "feature_size": num_mel_bins}
+
+
+def preprocessor_window(max_source_positions: int) -> dict[str, int]:
+    """Return the entries of ``preprocessor_config.json`` that tell how much an encoder hears at once.
+
+    None where that is not a number of whole seconds: transformers' feature extractor counts no other.
+    """
+    seconds, rest = divmod(max_source_positions, POSITIONS_PER_SECOND)
+    if rest:
+        return {}
+    rate, hop = int(_PREPROCESSOR["sampling_rate"]), int(_PREPROCESSOR["hop_length"])
+    return {"chunk_length": seconds, "n_samples": seconds * rate, "nb_max_frames": seconds * rate // hop}
 
 
 _FIELDS: Mapping[str, Fields] = {

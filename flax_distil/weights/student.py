@@ -11,6 +11,7 @@ import numpy as np
 from flax_distil.core import InputError, flatten, unflatten
 from flax_distil.weights.alignment import renumber_alignment_heads
 from flax_distil.weights.checkpoint import Checkpoint
+from flax_distil.weights.files import POSITIONS_PER_SECOND
 
 
 def initialise_student(
@@ -20,6 +21,7 @@ def initialise_student(
     decoder_layers: int | None = None,
     encoder_layer_indices: Sequence[int] | None = None,
     decoder_layer_indices: Sequence[int] | None = None,
+    max_source_positions: int | None = None,
 ) -> Checkpoint:
     """Copy some layers of a teacher, and everything else, into a smaller model.
 
@@ -33,19 +35,23 @@ def initialise_student(
         decoder_layers: the same for the decoder.
         encoder_layer_indices: the teacher's encoder layers to copy, instead of a number.
         decoder_layer_indices: the same for the decoder.
+        max_source_positions: encoder positions of 20 ms that the student has: 750 hear 15 s at a time. By
+            default as many as the teacher.
 
     Returns:
         The student. Alignment heads are renumbered, or dropped with their layers.
 
     Raises:
-        InputError: if a number and a list are both given, or ask for layers that the teacher lacks.
+        InputError: if a number and a list are both given, ask for layers that the teacher lacks, or the
+            teacher has fewer positions.
 
-    Source: RECIPE 4; arXiv 2311.00430, section 3.
+    Source: RECIPE 4; arXiv 2311.00430, section 3; distil-whisper, ``training/flax/create_student_model.py``.
     """
     config = teacher.config
     encoder = _chosen_layers("encoder", config.encoder_layers, encoder_layers, encoder_layer_indices)
     decoder = _chosen_layers("decoder", config.decoder_layers, decoder_layers, decoder_layer_indices)
-    same_encoder = encoder == list(range(config.encoder_layers))
+    positions = _chosen_positions(config.max_source_positions, max_source_positions)
+    same_encoder = encoder == list(range(config.encoder_layers)) and positions == config.max_source_positions
     leaves: dict[str, Any] = {}
     for path, leaf in flatten(teacher.params).items():
         layers = encoder if path.startswith("encoder/layers/") else decoder
@@ -53,9 +59,16 @@ def initialise_student(
             leaves[path] = leaf
         elif "/layers/" in path:
             leaves[path] = _take_layers(leaf, tuple(layers))
+        elif path == "encoder/position_embedding/embedding":
+            leaves[path] = jnp.array(leaf[:positions], copy=True)
         else:
             leaves[path] = jnp.array(leaf, copy=True)
-    student = dataclasses.replace(config, encoder_layers=len(encoder), decoder_layers=len(decoder))
+    student = dataclasses.replace(
+        config,
+        encoder_layers=len(encoder),
+        decoder_layers=len(decoder),
+        max_source_positions=positions,
+    )
     files = dataclasses.replace(
         teacher.files,
         config={**teacher.files.config, **student.to_huggingface()},
@@ -98,6 +111,18 @@ def _chosen_layers(side: str, available: int, count: int | None, indices: Sequen
     if not 1 <= count <= available:
         raise InputError(f"{side}_layers is {count}: expected 1 to {available}, as many as the teacher has")
     return spaced_layers(count, of=available)
+
+
+def _chosen_positions(available: int, count: int | None) -> int:
+    """Return how many encoder positions the student has."""
+    if count is None:
+        return available
+    if not 1 <= count <= available or count % POSITIONS_PER_SECOND:
+        raise InputError(
+            f"max_source_positions is {count}: expected whole seconds of {POSITIONS_PER_SECOND} positions, "
+            f"at most the {available} of the teacher"
+        )
+    return count
 
 
 def _take_layers(leaf: jax.Array, layers: tuple[int, ...]) -> jax.Array:

@@ -49,6 +49,8 @@ class InitStudentConfig:
         encoder_layers: Encoder layers of the student; by default all.
         decoder_layer_indices: The teacher's decoder layers to copy, instead of a number.
         encoder_layer_indices: The teacher's encoder layers to copy, instead of a number.
+        max_source_positions: Encoder positions of 20 ms of the student, in whole seconds: 750 hear 15 s at a
+            time; by default as many as the teacher.
         output_dir: Folder to write.
         overwrite_output_dir: Replace the checkpoint of an earlier run in output_dir; other files stay.
         dtype: Element type of the weights: float16, bfloat16 or float32.
@@ -59,6 +61,7 @@ class InitStudentConfig:
     encoder_layers: int | None = None
     decoder_layer_indices: list[int] | None = None
     encoder_layer_indices: list[int] | None = None
+    max_source_positions: int | None = None
     output_dir: str
     overwrite_output_dir: bool = False
     dtype: str = "float32"
@@ -97,6 +100,7 @@ def run_student_initialisation(config: InitStudentConfig) -> Path:
         "decoder_layers": config.decoder_layers,
         "encoder_layer_indices": config.encoder_layer_indices,
         "decoder_layer_indices": config.decoder_layer_indices,
+        "max_source_positions": config.max_source_positions,
     }
     if config.decoder_layers is None and config.decoder_layer_indices is None:
         layers["decoder_layers"] = 2

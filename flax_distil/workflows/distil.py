@@ -64,6 +64,11 @@ def run_distillation(config: DistilConfig) -> DistilResult:
     Raises:
         InputError: if models, data or flags do not fit; before anything is compiled or written.
     """
+    with jax.default_matmul_precision(config.matmul_precision):
+        return _run(config)
+
+
+def _run(config: DistilConfig) -> DistilResult:
     runner = config.make_runner()
     leads = jax.process_index() == 0
     folder = together(lambda: _checked_output(config) if leads else config.output_path.absolute())
@@ -76,6 +81,7 @@ def run_distillation(config: DistilConfig) -> DistilResult:
     max_steps = config.max_steps or _steps(config, data.train, batch_size)
     config.optimiser(max_steps)  # checks the schedule before weights are read
     models = load_models(config, runner)
+    config = models.config  # what was left open is decided
     if leads:
         _prepare_output(folder, overwrite=config.overwrite_output_dir)
     gather_objects(None)  # the folder is there for all

@@ -2,11 +2,16 @@
 
 import dataclasses
 from pathlib import Path
-
-import jax
+from typing import Any
 
 from flax_distil.core import InputError
-from flax_distil.distillation import PRECISIONS, Freezing, LossWeights, OptimiserConfig
+from flax_distil.distillation import (
+    PRECISIONS,
+    SCHEDULE_PARAMETERS,
+    Freezing,
+    LossWeights,
+    OptimiserConfig,
+)
 from flax_distil.model import ComputeOptions
 from flax_distil.weights import EXPORT_DTYPES
 from flax_distil.workflows.distil_evaluation_config import EvaluationConfig
@@ -26,32 +31,43 @@ class DistilConfig(TrainingDataConfig, EvaluationConfig, HubModelConfig, Paralle
         student_encoder_layers: Encoder layers of a student made here; by default all.
         student_decoder_layers: Decoder layers of a student made here, maximally spaced; by default 2.
         student_decoder_layer_indices: The teacher's decoder layers to copy, instead of a number.
+        max_source_positions: Encoder positions of 20 ms of a student made here, in whole seconds: 750 hear
+            15 s at a time, and longer training samples are dropped; by default as many as the teacher.
         per_device_train_batch_size: Training samples per device and micro-batch.
         gradient_accumulation_steps: Micro-batches per optimiser update.
         max_steps: Optimiser updates; by default as many as num_train_epochs take.
         num_train_epochs: Passes over the training data, where max_steps is not given.
         learning_rate: Peak learning rate.
         warmup_steps: Updates from 0 to the peak.
-        lr_scheduler_type: linear (to 0) or constant_with_warmup.
+        lr_scheduler_type: Learning rates after the warm-up, as transformers names them: linear (to 0),
+            cosine, cosine_with_restarts, polynomial, constant (without a warm-up), constant_with_warmup or
+            inverse_sqrt.
+        lr_scheduler_kwargs: Parameters of the schedule, as transformers names them: num_cycles of cosine and
+            cosine_with_restarts, power and lr_end of polynomial, timescale of inverse_sqrt; as
+            '{"num_cycles": 2}'.
         weight_decay: Decoupled weight decay; never on biases and norms.
         adam_beta1: Decay of the first moment.
         adam_beta2: Decay of the second moment.
         adam_epsilon: Added to the root of the second moment.
         max_grad_norm: Global norm at which gradients are clipped; 0 for never.
-        precision: full (float32), half_mixed (bfloat16 compute, float32 gradients and optimiser) or
-            full_mixed (bfloat16 gradients and moments too). Parameters and losses are float32 in all.
+        precision: full (float32 throughout, teacher and products of matrices too, without TF32 or bfloat16
+            passes), half_mixed (bfloat16 compute, float32 gradients and optimiser) or full_mixed (bfloat16
+            gradients and moments too). The student's parameters and losses are float32 in all.
         ce_weight: Weight of the cross-entropy; by default 0.8 beside a KL term, 1.0 alone.
         kl_weight: Weight of the KL divergence; by default 1.0 with a teacher, 0 without.
         mse_weight: Weight of the squared difference of hidden states.
         temperature: Temperature of both softmaxes of the KL term.
-        freeze_encoder: Keep the student's encoder; it is shared with the teacher where equal.
-        freeze_decoder: Keep the student's decoder.
+        label_smoothing_factor: Share of the cross-entropy's target that is spread evenly over the vocabulary,
+            while training.
+        freeze_encoder: Keep the student's encoder; it is shared with the teacher where equal. By default an
+            encoder is frozen if it is the teacher's, or if there is no teacher, and trained otherwise.
+        freeze_decoder: Keep the student's decoder, but for the token embedding, which is trained.
         freeze_embed_positions: Keep the decoder's position embedding.
         dropout: On embeddings and blocks while training.
         attention_dropout: On attention probabilities while training.
         activation_dropout: Inside the feed-forward while training.
         teacher_dtype: Element type of the teacher's and a shared encoder's weights, and what they compute in;
-            by default bfloat16 on TPU and GPU, and on a CPU what the student computes in.
+            by default what the student computes in: bfloat16, and float32 with precision full.
         teacher_sharding: Axes of the mesh that divide the teacher and a shared encoder: fsdp,tensor (as
             the student), fsdp, tensor or none.
         gradient_checkpointing: Recompute layers in the backward pass: full, dots or
@@ -81,6 +97,7 @@ class DistilConfig(TrainingDataConfig, EvaluationConfig, HubModelConfig, Paralle
     student_encoder_layers: int | None = None
     student_decoder_layers: int | None = None
     student_decoder_layer_indices: list[int] | None = None
+    max_source_positions: int | None = None
     per_device_train_batch_size: int = 16
     gradient_accumulation_steps: int = 1
     max_steps: int | None = None
@@ -88,6 +105,7 @@ class DistilConfig(TrainingDataConfig, EvaluationConfig, HubModelConfig, Paralle
     learning_rate: float = 1e-4
     warmup_steps: int = 500
     lr_scheduler_type: str = "linear"
+    lr_scheduler_kwargs: dict[str, float] | None = None
     weight_decay: float = 0.0
     adam_beta1: float = 0.9
     adam_beta2: float = 0.999
@@ -98,7 +116,8 @@ class DistilConfig(TrainingDataConfig, EvaluationConfig, HubModelConfig, Paralle
     kl_weight: float | None = None
     mse_weight: float = 0.0
     temperature: float = 2.0
-    freeze_encoder: bool = True
+    label_smoothing_factor: float = 0.0
+    freeze_encoder: bool | None = None
     freeze_decoder: bool = False
     freeze_embed_positions: bool = False
     dropout: float = 0.0
@@ -151,11 +170,12 @@ class DistilConfig(TrainingDataConfig, EvaluationConfig, HubModelConfig, Paralle
             self.student_encoder_layers,
             self.student_decoder_layers,
             self.student_decoder_layer_indices,
+            self.max_source_positions,
         )
         if self.model_name_or_path and any(makes_student):
             raise InputError(
                 f"model_name_or_path {self.model_name_or_path!r} is a student already: "
-                "leave out student_*_layers"
+                "leave out student_*_layers and max_source_positions"
             )
         if self.student_decoder_layers and self.student_decoder_layer_indices:
             raise InputError("student_decoder_layers and student_decoder_layer_indices are both given")
@@ -170,7 +190,7 @@ class DistilConfig(TrainingDataConfig, EvaluationConfig, HubModelConfig, Paralle
             self,
             "per_device_train_batch_size", "gradient_accumulation_steps", "logging_steps", "save_steps",
             "max_steps", "save_total_limit", "student_encoder_layers", "student_decoder_layers",
-            "dataloader_num_workers",
+            "dataloader_num_workers", "max_source_positions",
         )  # fmt: skip
         if self.num_train_epochs <= 0:
             raise InputError(f"num_train_epochs {self.num_train_epochs} is not positive")
@@ -181,7 +201,7 @@ class DistilConfig(TrainingDataConfig, EvaluationConfig, HubModelConfig, Paralle
     def _check_combinations(self) -> None:
         if self.resume_from_checkpoint and self.overwrite_output_dir:
             raise InputError("resume_from_checkpoint and overwrite_output_dir contradict each other")
-        if self.cache_encoder_states and not self.freeze_encoder:
+        if self.cache_encoder_states and self.freeze_encoder is False:
             raise InputError("cache_encoder_states needs a frozen encoder: set freeze_encoder")
         if not any((self.loss_weights.ce, self.loss_weights.kl, self.mse_weight)):
             raise InputError("ce_weight, kl_weight and mse_weight are all 0: nothing is learned")
@@ -191,9 +211,9 @@ class DistilConfig(TrainingDataConfig, EvaluationConfig, HubModelConfig, Paralle
 
     @property
     def freezing(self) -> Freezing:
-        """Which parts keep their weights."""
+        """Which parts keep their weights; an encoder of which nothing is said is taken to be frozen."""
         return Freezing(
-            freeze_encoder=self.freeze_encoder,
+            freeze_encoder=self.freeze_encoder is not False,
             freeze_decoder=self.freeze_decoder,
             freeze_embed_positions=self.freeze_embed_positions,
         )
@@ -205,7 +225,13 @@ class DistilConfig(TrainingDataConfig, EvaluationConfig, HubModelConfig, Paralle
         if kl is None:
             kl = 1.0 if self.teacher_model_name_or_path else 0.0
         ce = self.ce_weight if self.ce_weight is not None else (0.8 if kl > 0 else 1.0)
-        return LossWeights(ce=ce, kl=kl, mse=self.mse_weight, temperature=self.temperature)
+        return LossWeights(
+            ce=ce,
+            kl=kl,
+            mse=self.mse_weight,
+            temperature=self.temperature,
+            label_smoothing_factor=self.label_smoothing_factor,
+        )
 
     @property
     def uses_teacher(self) -> bool:
@@ -224,10 +250,12 @@ class DistilConfig(TrainingDataConfig, EvaluationConfig, HubModelConfig, Paralle
     @property
     def teacher_options(self) -> ComputeOptions:
         """How the teacher and a shared encoder compute."""
-        dtype = self.teacher_dtype
-        if dtype is None:
-            dtype = self.compute.dtype if jax.default_backend() == "cpu" else "bfloat16"
-        return dataclasses.replace(self.compute, dtype=dtype)
+        return dataclasses.replace(self.compute, dtype=self.teacher_dtype or self.compute.dtype)
+
+    @property
+    def matmul_precision(self) -> str | None:
+        """What products of float32 matrices are computed in, as ``jax.default_matmul_precision`` takes it."""
+        return "float32" if self.precision == "full" else None
 
     @property
     def teacher_axes(self) -> tuple[str, ...]:
@@ -241,8 +269,18 @@ class DistilConfig(TrainingDataConfig, EvaluationConfig, HubModelConfig, Paralle
         return axes
 
     def optimiser(self, max_steps: int) -> OptimiserConfig:
-        """Return the optimiser's settings for a run of ``max_steps`` updates."""
+        """Return the optimiser's settings for a run of ``max_steps`` updates.
+
+        Raises:
+            InputError: if a value is out of range, or ``lr_scheduler_kwargs`` names something unknown.
+        """
+        parameters: dict[str, Any] = dict(self.lr_scheduler_kwargs or {})
+        if unknown := sorted(set(parameters) - set(SCHEDULE_PARAMETERS)):
+            raise InputError(
+                f"lr_scheduler_kwargs names {unknown[0]!r}: expected {', '.join(SCHEDULE_PARAMETERS)}"
+            )
         return OptimiserConfig(
+            **parameters,
             learning_rate=self.learning_rate,
             warmup_steps=self.warmup_steps,
             max_steps=max_steps,

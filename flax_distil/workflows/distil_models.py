@@ -8,13 +8,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from flax_distil.core import InputError, Params, flatten
+from flax_distil.core import InputError, Params
 from flax_distil.distillation import split_student
 from flax_distil.model import WhisperConfig
 from flax_distil.parallel import Runner
 from flax_distil.weights import Checkpoint, initialise_student, load_checkpoint
 from flax_distil.weights.export import converted
+from flax_distil.weights.files import POSITIONS_PER_SECOND
 from flax_distil.workflows.distil_config import DistilConfig
+from flax_distil.workflows.distil_encoder import choose_encoder, encoder_difference, log_training
 from flax_distil.workflows.distil_layout import DistilLayout, Placed
 from flax_distil.workflows.host_weights import load_on_host
 
@@ -26,6 +28,7 @@ class DistilModels:
     """What the steps compute with, on the devices.
 
     Attributes:
+        config: of the run; ``freeze_encoder`` says what was decided.
         layout: what lies where.
         student: configuration (with the run's dropouts) and files of the student; no weights.
         teacher: the same of the teacher; None if it takes no part in the loss.
@@ -37,6 +40,7 @@ class DistilModels:
         teacher_params: ``{"decoder": …}``, with ``"encoder"`` if it is not shared; ``{}`` without teacher.
     """
 
+    config: DistilConfig
     layout: DistilLayout
     student: Checkpoint
     teacher: Checkpoint | None
@@ -68,8 +72,8 @@ def describe_models(
 
     Raises:
         InputError: if the student asks for layers that the teacher lacks, if the two differ in
-            vocabulary, mel bins or what the MSE term compares, if the decoder has no room for
-            ``generation_max_length``, or if one cannot be read.
+            vocabulary, mel bins or what the MSE term compares, if the student hears more at a time, if the
+            decoder has no room for ``generation_max_length``, or if one cannot be read.
     """
     name = config.teacher_model_name_or_path
     teacher = read(name) if name else None
@@ -83,6 +87,7 @@ def describe_models(
                     f"student {config.model_name_or_path!r} has {field} {mine}, teacher "
                     f"{name!r} {theirs}: distil a student made of this teacher"
                 )
+        _check_windows(config, student.config, teacher.config)
     room = student.config.max_target_positions - _LONGEST_PROMPT
     if config.eval_dataset_name is not None and config.generation_max_length > room:
         raise InputError(
@@ -90,6 +95,16 @@ def describe_models(
             f"{room} tokens after its prompt"
         )
     return student, teacher
+
+
+def _check_windows(config: DistilConfig, student: WhisperConfig, teacher: WhisperConfig) -> None:
+    mine, theirs = student.max_source_positions, teacher.max_source_positions
+    if mine > theirs and config.uses_teacher:
+        raise InputError(
+            f"student {config.model_name_or_path!r} hears {mine / POSITIONS_PER_SECOND:g} s at a time and "
+            f"teacher {config.teacher_model_name_or_path!r} only {theirs / POSITIONS_PER_SECOND:g} s: distil "
+            f"a student of at most {theirs} max_source_positions"
+        )
 
 
 def load_models(config: DistilConfig, runner: Runner) -> DistilModels:
@@ -102,19 +117,14 @@ def load_models(config: DistilConfig, runner: Runner) -> DistilModels:
     name = config.teacher_model_name_or_path
     teacher = load_on_host(name) if name else None
     student = _student(config, teacher, load_on_host)
+    difference = encoder_difference(student, teacher)
+    choice = choose_encoder(config, student.config, teacher.config if teacher else None, difference)
+    config = dataclasses.replace(config, freeze_encoder=choice.freeze)
     trainable, frozen = split_student(student.params, config.freezing)
-    shared = teacher is not None and config.freeze_encoder and _same_encoder(student, teacher)
     teacher_params: Params = {}
     if teacher is not None and config.uses_teacher:
-        teacher_params = {"decoder": teacher.params["decoder"]}
-        if not shared:
-            if config.cache_encoder_states:
-                raise InputError(
-                    "cache_encoder_states keeps the states of one encoder, but the student's is not the "
-                    "teacher's: leave it out, or distil a student made of this teacher with all its "
-                    "encoder layers"
-                )
-            teacher_params["encoder"] = teacher.params["encoder"]
+        kept = ("decoder",) if choice.shared else ("encoder", "decoder")
+        teacher_params = {side: teacher.params[side] for side in kept}
     used_teacher = dataclasses.replace(teacher, params={}) if teacher is not None and teacher_params else None
     student = dataclasses.replace(student, params={}, config=with_dropouts(config, student.config))
     layout = DistilLayout(
@@ -122,8 +132,9 @@ def load_models(config: DistilConfig, runner: Runner) -> DistilModels:
         runner,
         student=student.config,
         teacher=used_teacher.config if used_teacher else None,
-        shares_encoder=shared,
+        shares_encoder=choice.shared,
     )
+    log_training(config, choice, student, teacher=used_teacher is not None)
 
     def put(params: Params, placed: Placed) -> Params:
         typed = jax.tree.map(lambda shape, leaf: np.asarray(leaf).astype(shape.dtype), placed.shapes, params)
@@ -131,6 +142,7 @@ def load_models(config: DistilConfig, runner: Runner) -> DistilModels:
         return sent
 
     return DistilModels(
+        config=config,
         layout=layout,
         student=student,
         teacher=used_teacher,
@@ -171,13 +183,5 @@ def _student(
         encoder_layers=config.student_encoder_layers,
         decoder_layers=layers,
         decoder_layer_indices=config.student_decoder_layer_indices,
-    )
-
-
-def _same_encoder(student: Checkpoint, teacher: Checkpoint) -> bool:
-    mine, theirs = flatten(student.params["encoder"]), flatten(teacher.params["encoder"])
-    return all(
-        mine[path] is theirs[path]
-        or (mine[path].shape == theirs[path].shape and bool(jnp.array_equal(mine[path], theirs[path])))
-        for path in theirs
+        max_source_positions=config.max_source_positions,
     )

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import jax
 from jax.sharding import PartitionSpec as P
 
-from flax_distil.audio import AugmentationConfig, as_float, augment_samples, log_mel, spec_augment
+from flax_distil.audio import AugmentationConfig, Talkers
 from flax_distil.core import Array, Params
 from flax_distil.distillation import (
     StepConfig,
@@ -22,6 +22,7 @@ from flax_distil.distillation import (
 from flax_distil.model import ComputeOptions
 from flax_distil.parallel import BATCH, REPLICATED, ROWS, Runner
 from flax_distil.workflows.distil_config import DistilConfig
+from flax_distil.workflows.distil_features import with_features
 from flax_distil.workflows.distil_layout import DistilLayout
 
 
@@ -75,32 +76,6 @@ class DistilPrograms:
         )
 
 
-def _with_mel(
-    batch: Mapping[str, Array], num_mel_bins: int, augmentation: AugmentationConfig | None = None
-) -> dict[str, Array]:
-    """Replace raw samples, of any leading axes, by log-mel frames.
-
-    Args:
-        batch: with ``samples_…``, or without; with ``lengths_…`` and ``seed_…`` where audio is changed.
-        num_mel_bins: M.
-        augmentation: what is done to the audio; None where nothing is.
-    """
-    arrays = dict(batch)
-    name = next((name for name in arrays if name.startswith("samples_")), None)
-    if name is None:
-        return arrays
-    samples = arrays.pop(name)
-    leading, axes = samples.shape[:-1], name.removeprefix("samples_").removesuffix("W")
-    samples_BW = samples.reshape(-1, samples.shape[-1])
-    if augmentation is None or not augmentation.on_device:
-        mel_BRM = log_mel(samples_BW, num_mel_bins=num_mel_bins)
-    else:
-        drawn = arrays.pop(f"lengths_{axes}").reshape(-1), arrays.pop(f"seed_{axes}").reshape(-1)
-        changed_BW = augment_samples(augmentation, as_float(samples_BW), *drawn)
-        mel_BRM = spec_augment(augmentation, log_mel(changed_BW, num_mel_bins=num_mel_bins), *drawn)
-    return arrays | {f"mel_{axes}RM": mel_BRM.reshape(*leading, *mel_BRM.shape[1:])}
-
-
 def _gradients(
     step: StepConfig,
     augmentation: AugmentationConfig,
@@ -111,19 +86,30 @@ def _gradients(
     batch: Mapping[str, Array],
     number: Array,
 ) -> tuple[Params, dict[str, Array]]:
-    batch = _with_mel(batch, step.student.num_mel_bins, augmentation)
+    talkers = None
+    if augmentation.babble_noise_prob and "samples_KBW" in batch:  # of all micro-batches
+        samples_KBW, lengths_KB = batch["samples_KBW"], batch["lengths_KB"]
+        talkers = samples_KBW.reshape(-1, samples_KBW.shape[-1]), lengths_KB.reshape(-1)
+
+    def prepare(micro_batch: Mapping[str, Array], index: Array | int) -> dict[str, Array]:
+        among = None
+        if talkers is not None:
+            first = index * len(micro_batch["labels_BT"])
+            among = Talkers(samples_NW=talkers[0], lengths_N=talkers[1], first=first)
+        return with_features(step, teacher, micro_batch, augmentation, among)
+
     key = jax.random.fold_in(jax.random.key(seed), number)
-    return compute_gradients(step, trainable, frozen, teacher, batch, key)
+    return compute_gradients(step, trainable, frozen, teacher, batch, key, prepare=prepare)
 
 
 def _evaluate(
     step: StepConfig, params: Params, frozen: Params, teacher: Params, batch: Mapping[str, Array]
 ) -> TokenLossSums:
-    return eval_step(step, params, frozen, teacher, _with_mel(batch, step.student.num_mel_bins))
+    return eval_step(step, params, frozen, teacher, with_features(step, teacher, batch))
 
 
 def _encode(
     step: StepConfig, options: ComputeOptions, encoder: Params, batch: Mapping[str, Array]
 ) -> dict[str, Array]:
-    mel_BRM = _with_mel(batch, step.student.num_mel_bins)["mel_BRM"]
+    mel_BRM = with_features(step, {}, batch)["mel_BRM"]
     return {"states_BSD": encode(step.student, options, encoder, mel_BRM)}

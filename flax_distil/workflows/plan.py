@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import jax
+
 from flax_distil.core import InputError
 from flax_distil.model import PRESETS, WhisperConfig
 from flax_distil.parallel import JitRunner
@@ -45,7 +47,8 @@ def run_plan(config: PlanConfig) -> dict[str, Any]:
     else:
         job = generation_job(config, runner, student.config)
         batch, micro_batches = config.per_device_eval_batch_size, 1
-    plan = make_plan(job, topology, batch=batch, search_seconds=config.search_seconds)
+    with jax.default_matmul_precision(config.matmul_precision):
+        plan = make_plan(job, topology, batch=batch, search_seconds=config.search_seconds)
     description = JobDescription(
         teacher=config.teacher_model_name_or_path,
         student=_student_name(config, shape),
@@ -94,7 +97,7 @@ def _notes(config: PlanConfig) -> tuple[str, ...]:
         notes.append("max_steps is not given: the length of the run is unknown without its data")
     if config.parallelism == "pmap":
         notes.append("parallelism pmap is planned as jit over data: every device does the same work")
-    if config.model_name_or_path and config.teacher_model_name_or_path and config.freeze_encoder:
+    if config.model_name_or_path and config.teacher_model_name_or_path and config.freeze_encoder is not False:
         notes.append("encoders of student and teacher are taken to be one if their shapes are equal")
     if config.cache_encoder_states:
         notes.append("encoder states are taken from their cache: the first epoch is slower")

@@ -1,5 +1,6 @@
 """The programs that a plan compiles: those of a real run, described instead of allocated."""
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -8,7 +9,7 @@ import jax.numpy as jnp
 
 from flax_distil.audio import CHUNK_SAMPLES
 from flax_distil.generation import DecodingRules
-from flax_distil.model import WhisperConfig, decoding_shapes, whisper_shapes
+from flax_distil.model import WhisperConfig, decoding_shapes
 from flax_distil.parallel import JitRunner
 from flax_distil.planning import (
     Job,
@@ -22,6 +23,7 @@ from flax_distil.planning import (
 from flax_distil.text import SpecialTokens
 from flax_distil.text.special_tokens import TIMESTAMP_COUNT
 from flax_distil.transcription import search_program
+from flax_distil.workflows.distil_encoder import choose_encoder, shape_difference
 from flax_distil.workflows.distil_layout import DistilLayout
 from flax_distil.workflows.distil_programs import DistilPrograms
 from flax_distil.workflows.plan_config import PlanConfig
@@ -40,9 +42,11 @@ def training_job(
         student: its shape, with the dropouts of the run.
         teacher: its shape; None for fine-tuning on labels alone.
     """
+    difference = None if teacher is None else shape_difference(student, teacher)
     teacher = teacher if config.uses_teacher else None
-    shared = teacher is not None and config.freeze_encoder and _same_encoder(student, teacher)
-    layout = DistilLayout(config, runner, student=student, teacher=teacher, shares_encoder=shared)
+    choice = choose_encoder(config, student, teacher, difference)
+    config = dataclasses.replace(config, freeze_encoder=choice.freeze)
+    layout = DistilLayout(config, runner, student=student, teacher=teacher, shares_encoder=choice.shared)
     train: Any = DistilPrograms(config, layout, runner, max_steps=config.planned_steps).train
     placed = layout.state(config.planned_steps)
     state = runner.describe(placed.shapes, placed.specs)
@@ -155,10 +159,6 @@ def _training_batch(config: PlanConfig, student: WhisperConfig, rows: int) -> di
             "seed_KB": jax.ShapeDtypeStruct(leading, jnp.uint32),
         }
     return batch | {"samples_KBW": jax.ShapeDtypeStruct((*leading, CHUNK_SAMPLES), jnp.int16)}
-
-
-def _same_encoder(student: WhisperConfig, teacher: WhisperConfig) -> bool:
-    return whisper_shapes(student)["encoder"] == whisper_shapes(teacher)["encoder"]
 
 
 def _special_tokens(vocab_size: int) -> SpecialTokens:

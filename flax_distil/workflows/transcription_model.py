@@ -3,10 +3,8 @@
 from typing import Any
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 
-from flax_distil.core import Params, flatten
+from flax_distil.core import Params
 from flax_distil.data import weights_fingerprint
 from flax_distil.model import ComputeOptions, WhisperConfig, decoding_shapes, decoding_weights, whisper_shapes
 from flax_distil.parallel import Runner
@@ -17,7 +15,7 @@ from flax_distil.transcription import (
     TranscriptionOptions,
     WindowDecoder,
 )
-from flax_distil.weights import Checkpoint, load_checkpoint
+from flax_distil.weights import Checkpoint, equal_when_rounded, load_checkpoint
 from flax_distil.workflows.host_weights import load_on_host
 from flax_distil.workflows.tokenizer import read_tokenizer
 from flax_distil.workflows.transcription_config import TranscriptionConfig
@@ -108,15 +106,17 @@ class TranscriptionModel:
         if self._assistant is None or self._assistant_name is None:
             return {}
         params = dict(self._read(self._assistant_name).params)
-        if _equal(params["encoder"], encoder):
+        if equal_when_rounded(params["encoder"], encoder):
             del params["encoder"]
         return self._put(self._assistant[0], params)
 
     def _read(self, name: str) -> Checkpoint:
-        return load_on_host(name, dtype=jnp.dtype(self._compute.dtype))
+        """Read a checkpoint; beside an assistant exactly, so that their encoders can be compared."""
+        return load_on_host(name, dtype=self._compute.dtype if self._assistant is None else "float32")
 
     def _put(self, shape: WhisperConfig, params: Params) -> Params:
         specs = self._runner.weight_specs(decoding_shapes(shape))
+        params = jax.tree.map(lambda leaf: leaf.astype(self._compute.dtype), params)
         params = {**params, "decoder": decoding_weights(params["decoder"])}
         placed: Params = self._runner.put(params, {branch: specs[branch] for branch in params})
         return placed
@@ -153,12 +153,4 @@ def configured_model(
         compute=config.compute,
         assistant=config.assistant_model_name_or_path,
         num_assistant_tokens=config.num_assistant_tokens,
-    )
-
-
-def _equal(one: Params, other: Params) -> bool:
-    """Say whether two trees hold the same numbers."""
-    ours, theirs = flatten(one), flatten(other)
-    return ours.keys() == theirs.keys() and all(
-        ours[path].shape == theirs[path].shape and np.array_equal(ours[path], theirs[path]) for path in ours
     )

@@ -113,6 +113,51 @@ def test_hidden_state_error_leaves_padding_out():
     assert float(hidden_state_error(student, teacher)) == 12.0
 
 
+def test_smoothed_targets_give_the_loss_and_gradient_of_torch(problem):
+    import torch
+
+    student, embedding, _, labels, mask = problem
+    weights = LossWeights(ce=0.7, kl=0.0, label_smoothing_factor=0.1)
+
+    def fused(student, embedding):
+        return token_losses(student, embedding, None, labels, mask, weights=weights, chunk_size=5).total
+
+    value, gradients = jax.value_and_grad(fused, argnums=(0, 1))(student, embedding)
+    leaves = [torch.tensor(np.asarray(leaf), requires_grad=True) for leaf in (student, embedding)]
+    targets = torch.tensor(np.where(mask, labels, -100)).long()
+    wanted = 0.7 * torch.nn.functional.cross_entropy(
+        leaves[0] @ leaves[1].T, targets, label_smoothing=0.1, reduction="sum"
+    )
+    wanted.backward()
+    np.testing.assert_allclose(value, wanted.item(), rtol=1e-5)
+    for got, leaf in zip(gradients, leaves, strict=True):
+        np.testing.assert_allclose(got, leaf.grad, rtol=1e-4, atol=1e-5)
+
+
+def test_smoothed_targets_are_the_same_over_a_divided_vocabulary(problem):
+    """Two devices of a mapped axis, each with half of the rows of the embedding."""
+    student, embedding, _, labels, mask = problem
+    weights = LossWeights(ce=1.0, kl=0.0, label_smoothing_factor=0.2)
+    halves = embedding[:28].reshape(2, 14, -1)
+
+    def slope(part, axis=None):
+        return jax.value_and_grad(
+            lambda p: (
+                token_losses(student, p, None, labels % 28, mask, weights=weights, vocabulary_axis=axis).total
+            )
+        )(part)
+
+    values, slopes = jax.vmap(lambda part: slope(part, "tensor"), axis_name="tensor")(halves)
+    wanted, wanted_slope = slope(embedding[:28])
+    np.testing.assert_allclose(values, [wanted, wanted], rtol=1e-5)
+    np.testing.assert_allclose(slopes.reshape(28, -1), wanted_slope, rtol=1e-4, atol=1e-5)
+
+
+def test_a_smoothing_factor_outside_its_range_is_refused():
+    with pytest.raises(InputError, match=r"label_smoothing_factor 1\.0"):
+        LossWeights(label_smoothing_factor=1.0)
+
+
 def test_negative_weights_are_refused():
     with pytest.raises(InputError, match="kl weight -1"):
         LossWeights(kl=-1.0)

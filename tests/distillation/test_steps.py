@@ -218,6 +218,41 @@ def test_student_and_teacher_of_different_vocabulary_are_refused(small_config):
         )  # fmt: skip
 
 
-def test_freezing_everything_is_refused():
-    with pytest.raises(InputError, match="nothing is left to train"):
-        Freezing(freeze_encoder=True, freeze_decoder=True)
+@pytest.mark.parametrize(
+    ("freezing", "trained"),
+    [
+        ({"freeze_decoder": True}, {"token_embedding"}),
+        ({"freeze_embed_positions": True}, {"token_embedding", "layers", "norm"}),
+        ({}, {"token_embedding", "position_embedding", "layers", "norm"}),
+    ],
+)
+def test_a_frozen_decoder_still_trains_its_token_embedding(freezing, trained, small_params):
+    """As the original: layers, norm and positions are frozen, the tied projection is not."""
+    trainable, frozen = split_student(small_params, Freezing(**freezing))
+    assert set(trainable) == {"decoder"}
+    assert set(trainable["decoder"]) == trained
+    assert set(frozen["encoder"]) == set(small_params["encoder"])
+
+
+def test_only_the_embedding_moves_where_encoder_and_decoder_are_frozen(setup, small_batch, small_params):
+    run, state, frozen, teacher, _ = setup(Freezing(freeze_encoder=True, freeze_decoder=True))
+    after, metrics = run(state, frozen, teacher, small_batch, KEY)
+    (path,) = flatten(after.params)
+    assert path == "decoder/token_embedding/embedding"
+    assert float(metrics["grad_norm"]) > 0
+    moved = np.abs(flatten(after.params)[path] - flatten(small_params)[path])
+    assert moved.max() == pytest.approx(1e-2, rel=1e-3)
+
+
+def test_numbers_that_are_not_finite_change_no_parameter_and_no_moment(setup, small_batch):
+    run, state, frozen, teacher, _ = setup()
+    small_batch["mel_KBRM"][1, 2, 3, 4] = np.nan
+    after, metrics = run(state, frozen, teacher, small_batch, KEY)
+    assert not np.isfinite(metrics["loss"])
+    assert int(after.step) == 1
+    for path, leaf in flatten(state.params).items():
+        np.testing.assert_array_equal(flatten(after.params)[path], leaf, err_msg=path)
+    before, moments = (
+        [leaf for leaf in jax.tree.leaves(tree.opt_state) if leaf.ndim] for tree in (state, after)
+    )
+    assert all((one == two).all() for one, two in zip(before, moments, strict=True))

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from flax_distil.core import InputError, flatten
+from flax_distil.model import init_params
 from flax_distil.weights import Checkpoint, initialise_student, renumber_alignment_heads, spaced_layers
 
 
@@ -52,6 +53,21 @@ def test_the_whole_encoder_is_shared_and_the_decoder_is_not(small_checkpoint: Ch
             assert (leaf is teacher[path]) == path.startswith("encoder/"), path
             if path.startswith("decoder/"):
                 assert leaf.unsafe_buffer_pointer() != teacher[path].unsafe_buffer_pointer(), path
+
+
+def test_a_student_of_fewer_positions_has_the_first_of_its_teachers(small_checkpoint: Checkpoint):
+    config = dataclasses.replace(small_checkpoint.config, max_source_positions=150)
+    params = init_params(config, jax.random.key(0))
+    student = initialise_student(
+        Checkpoint(config=config, params=params, files=small_checkpoint.files), max_source_positions=100
+    )
+    assert student.config.max_source_positions == student.files.config["max_source_positions"] == 100
+    positions = [tree["encoder"]["position_embedding"]["embedding"] for tree in (student.params, params)]
+    np.testing.assert_array_equal(positions[0], positions[1][:100])
+    with pytest.raises(InputError, match="max_source_positions is 200: expected whole seconds of 50"):
+        initialise_student(
+            Checkpoint(config=config, params=params, files=small_checkpoint.files), max_source_positions=200
+        )
 
 
 def test_a_donated_student_leaves_its_teacher_alive(small_checkpoint: Checkpoint):

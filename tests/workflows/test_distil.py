@@ -274,7 +274,10 @@ def refused(capsys):
 
 CONTRADICTIONS = [
     (["--cache_encoder_states", "--freeze_encoder=false"], "cache_encoder_states needs a frozen encoder"),
-    (["--freeze_decoder"], "nothing is left to train"),
+    (["--label_smoothing_factor=1"], "label_smoothing_factor 1.0 is not between"),
+    (["--max_source_positions=751"], "max_source_positions is 751: expected whole seconds"),
+    (["--lr_scheduler_kwargs={'steps': 3}", "--max_steps=900"], "lr_scheduler_kwargs names 'steps'"),
+    (["--lr_scheduler_kwargs=3"], "expected a JSON object"),
     (["--resume_from_checkpoint=latest", "--overwrite_output_dir"], "contradict each other"),
     (["--resume_from_checkpoint=last"], "'last' is neither latest nor a step"),
     (["--resume_from_checkpoint=latest"], "holds no checkpoints to resume from"),
