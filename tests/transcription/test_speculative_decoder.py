@@ -119,23 +119,21 @@ def test_drafts_are_counted(assisted, states):
 
 def test_an_encoder_that_is_the_teachers_is_left_on_the_host(tiny_en_dir, student, tmp_path):
     """Also where its file holds it rounded to fewer bits."""
-    export_checkpoint(student.params, student.config, tmp_path / "same", files=student.files, dtype="float32")
     export_checkpoint(
-        student.params, student.config, tmp_path / "rounded", files=student.files, dtype="bfloat16"
+        student.params, student.config, tmp_path / "same", files=student.files, dtype="bfloat16"
     )
     params = {**student.params, "encoder": jax.tree.map(lambda leaf: leaf * 0.9, student.params["encoder"])}
     export_checkpoint(params, student.config, tmp_path / "other", files=student.files, dtype="float32")
     options = TranscriptionOptions(max_new_tokens=NEW, return_timestamps=True)
     loaded = {}
-    for name in ("same", "rounded", "other"):
+    for name in ("same", "other"):
         model = TranscriptionModel(
             str(tiny_en_dir), single_device(), options=options, compute=ComputeOptions(),
             assistant=str(tmp_path / name),
         )  # fmt: skip
         loaded[name] = model.load()
         assert model.parameters == sum(leaf.size for leaf in jax.tree.leaves(loaded[name].params))
-    for name in ("same", "rounded"):
-        assert list(loaded[name].assistant.params) == ["decoder"]
+    assert list(loaded["same"].assistant.params) == ["decoder"]
     assert set(loaded["other"].assistant.params) == {"decoder", "encoder"}
 
 
