@@ -45,7 +45,7 @@ class Augmenter:
     Args:
         config: What is done.
         noise: Recordings of noise, of any length; needed where recorded noise is added.
-        policy: When to ask their server again.
+        policy: When to ask their server again; by default as the data set was opened.
         skipped: Where noise is recorded that cannot be read; a sample that drew it stays clean.
 
     Raises:
@@ -57,7 +57,7 @@ class Augmenter:
         config: AugmentationConfig,
         noise: SpeechData | None,
         *,
-        policy: RetryPolicy,
+        policy: RetryPolicy | None,
         skipped: SkippedSamples,
     ):
         if config.recorded_noise_prob and noise is None:

@@ -11,7 +11,7 @@ from flax_distil.audio import (
     speech_segments,
 )
 from flax_distil.data.rows import SpeechRow
-from flax_distil.data.samples import AUDIO_ERRORS, NO_SPEECH, SampleError, audio_failure, encoded_audio
+from flax_distil.data.samples import NO_SPEECH, SampleError, refuse_malformed, row_audio, sample_errors
 from flax_distil.data.skipped import SkippedSamples
 from flax_distil.data.speech_data import DURATION_COLUMN, ID_COLUMN
 
@@ -58,22 +58,24 @@ def cut_rows(
 
 
 def _fits(row: SpeechRow) -> bool:
+    refuse_malformed(row)
     if row.duration_seconds is not None:
         return row.duration_seconds <= CHUNK_SECONDS
-    source, format = encoded_audio(row.audio)
-    try:
-        return not lasts_longer_than(float(CHUNK_SECONDS), source, format=format)
-    except AUDIO_ERRORS as error:
-        raise audio_failure(error) from error
+    audio = row_audio(row)
+    with sample_errors():
+        if audio.fragment is not None:
+            return audio.duration() <= CHUNK_SECONDS
+        return not lasts_longer_than(float(CHUNK_SECONDS), audio.source, format=audio.format)
 
 
 def _pieces(row: SpeechRow, detector: VoiceActivity, text_columns: Collection[str]) -> Iterator[SpeechRow]:
-    source, format = encoded_audio(row.audio)
-    try:
-        segments = speech_segments(source, detector, format=format)
+    encoded = row_audio(row)
+    with sample_errors():
+        audio = encoded.whole()
+        segments = speech_segments(audio.source, detector, format=audio.format)
         if not segments:
             raise SampleError(NO_SPEECH, "no speech was found in it")
-        for segment, flac in cut_segments(source, segments, format=format):
+        for segment, flac in cut_segments(audio.source, segments, format=audio.format):
             sample_id = f"{row.sample_id}@{segment.offset_seconds:.2f}"
             values = {
                 **row.values,
@@ -93,5 +95,3 @@ def _pieces(row: SpeechRow, detector: VoiceActivity, text_columns: Collection[st
                 duration_seconds=segment.duration_seconds,
                 values=values,
             )
-    except AUDIO_ERRORS as error:
-        raise audio_failure(error) from error

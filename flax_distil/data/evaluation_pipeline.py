@@ -133,7 +133,7 @@ class EvaluationPipeline:
             return None
         try:
             random = sample_random(seed=0, epoch=0, sample_id=sample.sample_id)
-            return self._labels.build(sample.label, random=random)
+            return self._labels.build(sample.label, random=random, seconds=sample.duration_seconds)
         except SampleError as error:
             self._record(self.without_loss, sample.index, error)
             return None

@@ -8,9 +8,10 @@ import numpy as np
 
 from flax_distil.core import InputError, Int
 from flax_distil.data.drop_report import DropReport
-from flax_distil.data.labels import LabelBuilder, spoken_text
+from flax_distil.data.labels import BAD_TIMESTAMPS, LabelBuilder, spoken_text, timestamp_problem
 from flax_distil.data.rows import SpeechRow
-from flax_distil.data.samples import LABEL_TOO_LONG, NO_LABEL, TOO_LONG, TOO_SHORT
+from flax_distil.data.samples import LABEL_TOO_LONG, MALFORMED, NO_LABEL, TOO_LONG, TOO_SHORT, SampleError
+from flax_distil.data.skipped import SkippedSamples
 from flax_distil.data.speech_data import SpeechData
 from flax_distil.metrics import compression_ratio, sample_wer
 
@@ -127,6 +128,8 @@ class RowFilter:
 
     def judge(self, row: SpeechRow) -> str | None:
         """Return the first reason for dropping a row, one of a few phrases; None keeps it."""
+        if row.problem is not None:
+            return MALFORMED
         return (
             self._judge_duration(row.duration_seconds)
             or self._judge_label(row)
@@ -144,6 +147,8 @@ class RowFilter:
     def _judge_label(self, row: SpeechRow) -> str | None:
         if row.label is None:
             return NO_LABEL
+        if timestamp_problem(row.label, row.duration_seconds) is not None:
+            return BAD_TIMESTAMPS
         # A teacher writes nothing where it hears nothing; a person may just have written nothing.
         if not self._has_pseudo_labels and not row.label.strip():
             return EMPTY_REFERENCE
@@ -183,13 +188,20 @@ class RowFilter:
         return None if wer < self._config.wer_threshold else HIGH_WER
 
 
-def filter_rows(data: SpeechData, row_filter: RowFilter, *, report: DropReport | None = None) -> FilterResult:
+def filter_rows(
+    data: SpeechData,
+    row_filter: RowFilter,
+    *,
+    report: DropReport | None = None,
+    skipped: SkippedSamples | None = None,
+) -> FilterResult:
     """Judge every row of a table.
 
     Args:
         data: The training set.
         row_filter: Made for it.
         report: Counts the rows too.
+        skipped: Where rows with impossible values are listed.
 
     Returns:
         The rows that stay, and how many went for which reason.
@@ -202,6 +214,8 @@ def filter_rows(data: SpeechData, row_filter: RowFilter, *, report: DropReport |
         reason = row_filter.judge(row)
         if report is not None:
             report.add(data.name, reason, row.duration_seconds)
+        if row.problem is not None and skipped is not None:
+            skipped.reject(row, SampleError(MALFORMED, row.problem), data_set=data.name)
         if reason is None:
             kept.append(row.index)
         else:

@@ -12,6 +12,8 @@ task, timestamps, text and the end are learned.
 """
 
 import hashlib
+import itertools
+import math
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -29,6 +31,7 @@ from flax_distil.text import (
     strip_timestamps,
     timestamp_token,
 )
+from flax_distil.text.timestamps import LAST_TIMESTAMP_SECONDS
 
 DECODER_POSITIONS = 448
 """Target positions of every Whisper model."""
@@ -39,7 +42,14 @@ SPECIAL_MARK = re.compile(r"<\|(?!\d+\.\d+\|>)[\w.]*\|>")
 TEXT_START = re.compile(r"^((?:<\|\d+\.\d+\|>)*+)(?=\S)")
 """Where the first word of a text begins, behind its timestamp, if no space does."""
 
+TIMESTAMP_MARK = re.compile(r"<\|(\d+\.\d+)\|>")
+
 COARSE_TIMESTAMP_SECONDS = 0.1
+
+BAD_TIMESTAMPS = "with impossible timestamps"
+
+TIMESTAMP_SLACK_SECONDS = 1.0
+"""A teacher may hear speech end in the silence behind a recording, but not long after it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -194,6 +204,7 @@ class LabelBuilder:
         previous: Sequence[str] = (),
         random: np.random.Generator,
         speed: float = 1.0,
+        seconds: float | None = None,
     ) -> LabelTokens:
         """Make the label of one sample.
 
@@ -202,15 +213,17 @@ class LabelBuilder:
             previous: What the same speaker said before, text by text.
             random: Decides on timestamps and prompt; see :func:`sample_random`.
             speed: How much faster the recording is played than it was labelled.
+            seconds: Length of the recording as it was labelled; None does not compare timestamps with it.
 
         Returns:
             The tokens. A prompt that does not fit beside its label loses its beginning.
 
         Raises:
-            SampleError: if there is no text, or it is too long.
+            SampleError: if there is no text, it is too long, or its timestamps go back or beyond the end.
         """
         if text is None:
             raise SampleError(NO_LABEL, "the row has no text to learn")
+        check_timestamps(text, seconds)
         return self._built(self._rounded(self._hastened(self._encoded(text), speed)), previous, random)
 
     def build_joined(
@@ -234,12 +247,13 @@ class LabelBuilder:
             speed: As for :meth:`build`, of all of them.
 
         Raises:
-            SampleError: if a part has no text, or they are too long together.
+            SampleError: if a part has no text, or impossible timestamps, or they are too long together.
         """
         encoded = []
         for part in parts:
             if part.text is None:
                 raise SampleError(NO_LABEL, "one of its recordings has no text to learn")
+            check_timestamps(part.text, part.end - part.start)
             encoded.append(self._encoded(part.text))
         if any(self._has_timestamps(tokens) for tokens in encoded):
             encoded = [self._moved(tokens, part) for tokens, part in zip(encoded, parts, strict=True)]
@@ -313,6 +327,32 @@ class LabelBuilder:
         room = DECODER_POSITIONS - len(plain) - label_length - 1  # one for <|startofprev|>
         tokens = tokens[max(0, len(tokens) - room) :] if room > 0 else []
         return self._tokenizer.prompt(self._config.language, self._config.task, timed, tokens)
+
+
+def check_timestamps(text: str, seconds: float | None) -> None:
+    """Raise :class:`SampleError` if :func:`timestamp_problem` says why."""
+    if (problem := timestamp_problem(text, seconds)) is not None:
+        raise SampleError(BAD_TIMESTAMPS, problem)
+
+
+def timestamp_problem(text: str, seconds: float | None) -> str | None:
+    """Say what is wrong with the timestamps of a label; None if nothing is.
+
+    Args:
+        text: The label.
+        seconds: Length of its recording; None where that is not known.
+    """
+    times = [float(time) for time in TIMESTAMP_MARK.findall(text)]
+    if not times:
+        return None
+    for before, after in itertools.pairwise(times):
+        if after < before:
+            return f"its label has the timestamp {after:.2f} behind {before:.2f}"
+    end = min(LAST_TIMESTAMP_SECONDS, math.inf if seconds is None else seconds + TIMESTAMP_SLACK_SECONDS)
+    if times[-1] > end:
+        lasts = "at most 30 s are taken" if seconds is None else f"it lasts {seconds:.2f} s"
+        return f"its label has the timestamp {times[-1]:.2f}, and {lasts}"
+    return None
 
 
 def spoken_text(text: str) -> str:

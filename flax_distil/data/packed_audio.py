@@ -16,7 +16,7 @@ import numpy as np
 from flax_distil.audio import CHUNK_SAMPLES, SAMPLING_RATE
 from flax_distil.core import Float
 from flax_distil.data.labels import LabelPart
-from flax_distil.data.reading.retries import DEFAULT_POLICY, RetryPolicy
+from flax_distil.data.reading.retries import RetryPolicy
 from flax_distil.data.rows import SpeechRow
 from flax_distil.data.samples import TOO_LONG, DurationLimits, Sample, SampleError, decode_row
 
@@ -91,7 +91,7 @@ def decode_pack(
     limits: DurationLimits,
     reject: Callable[[SpeechRow, SampleError], None],
     *,
-    policy: RetryPolicy = DEFAULT_POLICY,
+    policy: RetryPolicy | None = None,
 ) -> DecodedPack | None:
     """Decode and join a pack.
 
@@ -102,7 +102,7 @@ def decode_pack(
         rows: In order, with audio; :attr:`PackedRows.rows`.
         limits: Which recordings are taken.
         reject: Told each row that is left out, and why.
-        policy: When to ask a server again for a recording.
+        policy: When to ask a server again for a recording; by default the rows' own.
 
     Returns:
         The sample, or None if no recording is left.

@@ -19,7 +19,7 @@ from flax_distil.audio import CHUNK_SECONDS
 from flax_distil.data.labels import LabelBuilder
 from flax_distil.data.packed_audio import MAX_STEPS, STEPS_PER_SECOND
 from flax_distil.data.rows import SpeechRow
-from flax_distil.data.samples import SampleError, row_duration
+from flax_distil.data.samples import SampleError, refuse_malformed, row_duration
 from flax_distil.data.skipped import SkippedSamples
 from flax_distil.data.speech_data import SpeechData
 
@@ -206,8 +206,9 @@ def measured(row: SpeechRow) -> SpeechRow:
     """Return the row with its duration, read from its audio's header where no column tells it.
 
     Raises:
-        SampleError: if there is no audio, or it cannot be read.
+        SampleError: if the row is malformed, there is no audio, or it cannot be read.
     """
+    refuse_malformed(row)
     if row.duration_seconds is not None:
         return row
     return dataclasses.replace(row, duration_seconds=row_duration(row))
@@ -281,6 +282,7 @@ def pack_rows(
 def _measured_rows(data: SpeechData, skipped: SkippedSamples | None) -> Iterator[SpeechRow]:
     for row in data.rows_without_audio():
         try:
+            refuse_malformed(row)
             if row.duration_seconds is None:
                 seconds = row_duration(data.row(row.index))
                 row = dataclasses.replace(row, duration_seconds=seconds)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from flax_distil.core import InputError
 from flax_distil.data.batches import LABEL_BUCKETS, smallest_bucket
 from flax_distil.data.labels import LabelBuilder
-from flax_distil.data.reading.retries import DEFAULT_POLICY, RetryPolicy
+from flax_distil.data.reading.retries import RetryPolicy
 from flax_distil.data.speech_data import SpeechData
 
 NeedsAudio = Callable[[int], bool]
@@ -28,7 +28,7 @@ class PipelineConfig:
         num_threads: Threads that decode audio; None takes the machine's cores, at most 16; 0 decodes in the
             thread that makes the batches.
         prefetch_batches: Batches decoded ahead of the step that uses them.
-        policy: When to ask a server again for a recording.
+        policy: When to ask a server again for a recording; by default as its data set was opened.
         shuffle_buffer_size: Rows of a stream that are shuffled, and joined, together.
         label_buckets: Target lengths that batches are padded to, ascending.
         shard_index: Which part of the samples this process reads, from 0.
@@ -38,7 +38,7 @@ class PipelineConfig:
     batch_size: int
     num_threads: int | None = None
     prefetch_batches: int = 2
-    policy: RetryPolicy = DEFAULT_POLICY
+    policy: RetryPolicy | None = None
     shuffle_buffer_size: int = 500
     label_buckets: tuple[int, ...] = LABEL_BUCKETS
     shard_index: int = 0

@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from flax_distil.data.reading.retries import DEFAULT_POLICY, RetryPolicy
+
 
 @dataclass(frozen=True, kw_only=True)
 class SpeechRow:
@@ -18,6 +20,11 @@ class SpeechRow:
         speaker: Who speaks, or which recording it was cut from; None where no column tells.
         duration_seconds: None where it is not known without reading the audio.
         values: All columns but the audio.
+        problem: Why the row cannot be used, as a sentence: a value is of the wrong type or impossible. None
+            where nothing is wrong with it.
+        origin: Where the row was read: its data set, or the file of a streamed one.
+        number: Its number there, before any row was left out.
+        policy: When to ask a server for its recording again.
     """
 
     index: int
@@ -28,3 +35,11 @@ class SpeechRow:
     speaker: str | None
     duration_seconds: float | None
     values: Mapping[str, Any]
+    problem: str | None = None
+    origin: str = ""
+    number: int = 0
+    policy: RetryPolicy = DEFAULT_POLICY
+
+    def follows(self, other: "SpeechRow") -> bool:
+        """Return whether the other row comes right before this one where both were read."""
+        return self.origin == other.origin and self.number == other.number + 1

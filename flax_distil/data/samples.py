@@ -1,8 +1,8 @@
 """From one row to one decoded sample, or to the reason why there is none."""
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -15,9 +15,12 @@ from flax_distil.audio import (
     raw_format,
 )
 from flax_distil.audio.decoding import TOO_LONG, UNREADABLE, LongAudioError
-from flax_distil.core import Float
+from flax_distil.audio.excerpts import decode_excerpt, excerpt_duration
+from flax_distil.audio.segmentation import flac_bytes
+from flax_distil.core import Float, InputError
+from flax_distil.data.fragments import Fragment, parse_fragment
 from flax_distil.data.reading.remote import is_remote, read_bytes
-from flax_distil.data.reading.retries import DEFAULT_POLICY, RetryPolicy, SourceMissingError
+from flax_distil.data.reading.retries import RetryPolicy, SourceMissingError
 from flax_distil.data.rows import SpeechRow
 from flax_distil.data.speech_data import SpeechData
 
@@ -26,6 +29,7 @@ NO_SPEECH = "without speech"
 TOO_SHORT = "too short"
 NO_LABEL = "without label"
 LABEL_TOO_LONG = "with too long a label"
+MALFORMED = "with a value of the wrong kind"
 
 AUDIO_ERRORS = (AudioError, OSError, ValueError, RuntimeError, LookupError)
 """Wider than AudioError: no damaged file may end a run, whatever its decoder trips over."""
@@ -95,35 +99,38 @@ class DurationLimits:
         return SampleError(TOO_LONG, f"{length} of audio: {limit} {self.max_seconds:g} s are taken")
 
 
-def decode_row(row: SpeechRow, limits: DurationLimits, *, policy: RetryPolicy = DEFAULT_POLICY) -> Sample:
+def decode_row(row: SpeechRow, limits: DurationLimits, *, policy: RetryPolicy | None = None) -> Sample:
     """Decode the audio of a row.
 
     Args:
         row: The row; an address for a path is fetched.
         limits: Which recordings are taken.
-        policy: When to ask a server again.
+        policy: When to ask a server again; by default the row's own.
 
     Raises:
-        SampleError: if there is no audio, it cannot be decoded, or its duration is out of bounds.
+        SampleError: if the row is malformed, there is no audio, it cannot be decoded, or its duration is
+            out of bounds.
         SourceError: if its server cannot be read from, which says nothing about the sample.
     """
-    samples_W = _decode(row.audio, limits, policy)
+    audio = row_audio(row, policy)
+    if audio.fragment is not None and audio.fragment.seconds is not None:
+        limits.check(audio.fragment.seconds)
+    with sample_errors(limits):
+        samples_W = audio.decode(max_seconds=limits.max_seconds)
     seconds = len(samples_W) / SAMPLING_RATE
     limits.check(seconds)
     return _sample(row, samples_W, seconds)
 
 
-def row_duration(row: SpeechRow, policy: RetryPolicy = DEFAULT_POLICY) -> float:
+def row_duration(row: SpeechRow, policy: RetryPolicy | None = None) -> float:
     """Measure the audio of a row, in seconds, by its header where that tells.
 
     Raises:
-        SampleError: if there is no audio, or it cannot be read.
+        SampleError: if the row is malformed, there is no audio, or it cannot be read.
     """
-    source, format = encoded_audio(row.audio, policy)
-    try:
-        return audio_duration(source, format=format)
-    except AUDIO_ERRORS as error:
-        raise audio_failure(error) from error
+    audio = row_audio(row, policy)
+    with sample_errors():
+        return audio.duration()
 
 
 class SampleReader:
@@ -132,7 +139,7 @@ class SampleReader:
     Args:
         data: The data set.
         limits: Which recordings are taken.
-        policy: When to ask a server again for a recording.
+        policy: When to ask a server again for a recording; by default as the data set was opened.
     """
 
     def __init__(
@@ -140,7 +147,7 @@ class SampleReader:
         data: SpeechData,
         limits: DurationLimits | None = None,
         *,
-        policy: RetryPolicy = DEFAULT_POLICY,
+        policy: RetryPolicy | None = None,
     ):
         self._policy = policy
         self._data = data
@@ -167,6 +174,7 @@ class SampleReader:
         """
         if not load_audio:
             row = self._without_audio.row(index)
+            refuse_malformed(row)
             known = self._measured.get(index, row.duration_seconds)
             if known is not None:
                 self._limits.check(known)
@@ -187,42 +195,89 @@ def _sample(row: SpeechRow, samples_W: Float[np.ndarray, " W"] | None, seconds: 
     )
 
 
-def _decode(
-    audio: Mapping[str, Any] | None, limits: DurationLimits, policy: RetryPolicy
-) -> Float[np.ndarray, " W"]:
-    source, format = encoded_audio(audio, policy)
-    try:
-        return decode_audio(source, format=format, max_seconds=limits.max_seconds)
-    except LongAudioError as error:
-        raise limits.too_long(error.length) from error
-    except AUDIO_ERRORS as error:
-        raise audio_failure(error) from error
+@dataclass(frozen=True, kw_only=True)
+class EncodedAudio:
+    """The recording of a row, as decoders take it.
+
+    Attributes:
+        source: A path, or the contents of a file.
+        format: FFmpeg's name of the format, where only the file's name tells it.
+        fragment: The part of the file that is meant; None for all of it.
+    """
+
+    source: str | bytes
+    format: str | None = None
+    fragment: Fragment | None = None
+
+    def decode(self, *, max_seconds: float | None = None) -> Float[np.ndarray, " W"]:
+        """Decode it, as :func:`flax_distil.audio.decode_audio` does; of a file no more than the part."""
+        part = self.fragment
+        if part is None:
+            return decode_audio(self.source, format=self.format, max_seconds=max_seconds)
+        return decode_excerpt(self.source, start=part.start, end=part.end, format=self.format)
+
+    def duration(self) -> float:
+        """Return its seconds, as :func:`flax_distil.audio.audio_duration` does."""
+        part = self.fragment
+        if part is None:
+            return audio_duration(self.source, format=self.format)
+        return excerpt_duration(self.source, start=part.start, end=part.end, format=self.format)
+
+    def whole(self) -> "EncodedAudio":
+        """Return it as a file of its own: FLAC where it was a part of another."""
+        return self if self.fragment is None else EncodedAudio(source=flac_bytes(self.decode()))
 
 
-def encoded_audio(
-    audio: Mapping[str, Any] | None, policy: RetryPolicy = DEFAULT_POLICY
-) -> tuple[str | bytes, str | None]:
-    """Return what decoders take of a row's audio: path or bytes, and the format where only the name tells.
+def row_audio(row: SpeechRow, policy: RetryPolicy | None = None) -> EncodedAudio:
+    """Return what decoders take of a row's audio.
 
     Args:
-        audio: ``{"bytes", "path"}``; an address for a path is fetched.
-        policy: When to ask its server again.
+        row: With its audio; an address for a path is fetched.
+        policy: When to ask its server again; by default the row's own.
 
     Raises:
-        SampleError: if there is no audio.
+        SampleError: if the row is malformed, or there is no audio.
         SourceError: if its server cannot be read from, which says nothing about the sample.
     """
+    refuse_malformed(row)
+    audio = row.audio
     if audio is None or (audio["bytes"] is None and not audio["path"]):
         raise SampleError(NO_AUDIO, "the row has no audio")
     data = audio["bytes"]
-    if data is None and is_remote(audio["path"]):
-        try:
-            data = read_bytes(audio["path"], policy)
-        except SourceMissingError as error:
-            raise SampleError(UNREADABLE, str(error)) from error
-    return (audio["path"], None) if data is None else (data, raw_format(audio["path"] or ""))
+    try:
+        path, fragment = parse_fragment(audio["path"] or "")
+        if data is None and is_remote(path):
+            data = read_bytes(path, policy or row.policy)
+    except SourceMissingError as error:
+        raise SampleError(UNREADABLE, str(error)) from error
+    except ValueError as error:
+        if isinstance(error, InputError):
+            raise
+        raise SampleError(MALFORMED, str(error)) from error
+    if data is None:
+        return EncodedAudio(source=path, fragment=fragment)
+    return EncodedAudio(source=data, format=raw_format(path), fragment=fragment)
 
 
-def audio_failure(error: Exception) -> SampleError:
-    """Say by what kind a failure to decode counts, one of :data:`AUDIO_ERRORS`."""
-    return SampleError(error.kind if isinstance(error, AudioError) else UNREADABLE, str(error))
+def refuse_malformed(row: SpeechRow) -> None:
+    """Raise :class:`SampleError` if the row holds a value that is no recording, text or duration."""
+    if row.problem is not None:
+        raise SampleError(MALFORMED, row.problem)
+
+
+@contextlib.contextmanager
+def sample_errors(limits: DurationLimits | None = None) -> Iterator[None]:
+    """Turn whatever a decoder trips over into the reason why there is no sample.
+
+    Args:
+        limits: Of a recording that is too long, what is said about it.
+
+    Raises:
+        SampleError: instead of any of :data:`AUDIO_ERRORS`.
+    """
+    try:
+        yield
+    except LongAudioError as error:
+        raise (limits or DurationLimits()).too_long(error.length) from error
+    except AUDIO_ERRORS as error:
+        raise SampleError(error.kind if isinstance(error, AudioError) else UNREADABLE, str(error)) from error

@@ -7,7 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flax_distil.core import InputError
+import numpy as np
+
+from flax_distil.core import InputError, Int
+from flax_distil.data.fragments import split_fragment
+from flax_distil.data.reading.retries import DEFAULT_POLICY, RetryPolicy
 from flax_distil.data.rows import SpeechRow
 
 if TYPE_CHECKING:
@@ -35,6 +39,11 @@ class SpeechData:
         text_column: Column of reference texts, or None when there are none.
         label_column: Column of pseudo-labels, or None when there are none.
         speaker_column: Column that tells speakers apart, or None when none does.
+        problems: Row number to a sentence, of rows that cannot be used.
+        numbers: Number of each row where it was read, before any was left out; None where all are there.
+        origin: Where the rows were read; they begin there with ``first_row``.
+        first_row: Number of the first row of all.
+        policy: When to ask a server for a recording again.
     """
 
     name: str
@@ -43,6 +52,11 @@ class SpeechData:
     text_column: str | None = None
     label_column: str | None = None
     speaker_column: str | None = None
+    problems: Mapping[int, str] = dataclasses.field(default_factory=dict)
+    numbers: Int[np.ndarray, " rows"] | None = None
+    origin: str = ""
+    first_row: int = 0
+    policy: RetryPolicy = DEFAULT_POLICY
 
     def __len__(self) -> int:
         return len(self.table)
@@ -118,11 +132,25 @@ class SpeechData:
             speaker=text(self.speaker_column),
             duration_seconds=None if seconds is None else float(seconds),
             values=values,
+            problem=self.problems.get(index),
+            origin=self.origin,
+            number=self.first_row + (index if self.numbers is None else int(self.numbers[index])),
+            policy=self.policy,
         )
 
     def select(self, indices: Sequence[int]) -> "SpeechData":
         """Return the rows with these numbers, in this order; no audio is copied."""
-        return dataclasses.replace(self, table=self.table.select([int(index) for index in indices]))
+        chosen = np.asarray(indices, np.int64)
+        problems = {}
+        if self.problems:
+            found = ((place, self.problems.get(int(index))) for place, index in enumerate(chosen))
+            problems = {place: problem for place, problem in found if problem is not None}
+        return dataclasses.replace(
+            self,
+            table=self.table.select(chosen),
+            problems=problems,
+            numbers=chosen if self.numbers is None else self.numbers[chosen],
+        )
 
     def with_columns(self, columns: Mapping[str, Sequence[Any]]) -> "SpeechData":
         """Return the same rows with columns added, or replaced where the name exists.
@@ -175,10 +203,35 @@ class SpeechData:
         return digest.hexdigest()
 
 
+def joined_rows(parts: Sequence[SpeechData], table: "datasets.Dataset") -> SpeechData:
+    """Return parts of one data set behind each other.
+
+    Args:
+        parts: At least one.
+        table: Their rows.
+    """
+    numbers = [
+        part.first_row + (np.arange(len(part)) if part.numbers is None else part.numbers) for part in parts
+    ]
+    return dataclasses.replace(
+        parts[0], table=table, problems=joined_problems(parts), numbers=np.concatenate(numbers), first_row=0
+    )
+
+
+def joined_problems(parts: Sequence[SpeechData]) -> dict[int, str]:
+    """Return the problems of data sets behind each other, by row."""
+    starts = np.cumsum([0, *map(len, parts)]).tolist()
+    return {
+        start + index: problem
+        for start, part in zip(starts, parts, strict=False)
+        for index, problem in part.problems.items()
+    }
+
+
 def _file_size(path: str | None) -> int:
     try:
-        return Path(path).stat().st_size if path else 0
-    except OSError:
+        return Path(split_fragment(path)[0]).stat().st_size if path else 0
+    except (OSError, ValueError):
         return 0
 
 
@@ -186,12 +239,14 @@ def _audio_identity(value: Mapping[str, Any] | None) -> bytes:
     """Return bytes that change when a row's recording does."""
     if value is None:
         return b"none"
-    if value["bytes"] is not None:
-        return b"bytes" + hashlib.blake2b(value["bytes"], digest_size=16).digest()
     path = str(value["path"])
+    file, fragment = split_fragment(path)
+    if value["bytes"] is not None:
+        digest = hashlib.blake2b(value["bytes"], digest_size=16).digest()
+        return b"bytes" + digest + fragment.encode()
     try:
-        status = Path(path).stat()
-    except OSError:
+        status = Path(file).stat()
+    except (OSError, ValueError):
         return f"lost {path}\0".encode()
     return f"file {path} {status.st_size} {status.st_mtime_ns}\0".encode()
 

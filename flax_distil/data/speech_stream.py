@@ -5,6 +5,7 @@ from contextlib import closing
 from dataclasses import dataclass
 
 from flax_distil.core import InputError
+from flax_distil.data.reading.retries import DEFAULT_POLICY, RetryPolicy
 from flax_distil.data.shards import Cursor, Shard
 from flax_distil.data.speech_data import SpeechData
 from flax_distil.data.tables import speech_data
@@ -21,6 +22,7 @@ class SpeechStream:
         text_column: Column of reference texts, or None when there are none.
         label_column: Column of pseudo-labels, or None when there are none.
         speaker_column: Column that tells speakers apart; None takes a usual one where it exists.
+        policy: When to ask a server for a recording again.
     """
 
     name: str
@@ -29,6 +31,7 @@ class SpeechStream:
     text_column: str | None = None
     label_column: str | None = None
     speaker_column: str | None = None
+    policy: RetryPolicy = DEFAULT_POLICY
 
     def blocks(self, shard: int, cursor: Cursor | None = None) -> Generator[tuple[SpeechData, Cursor | None]]:
         """Yield the blocks of a shard from a cursor on, each with the cursor behind it (None at the end).
@@ -54,6 +57,7 @@ class SpeechStream:
                     speaker_column=self.speaker_column,
                     id_prefix=source.name,
                     first_row=block.first_row,
+                    policy=self.policy,
                 )
                 yield data, block.after
 

@@ -14,13 +14,7 @@ from flax_distil.data.drop_report import KEPT, DropReport
 from flax_distil.data.labels import LabelBuilder
 from flax_distil.data.packing import measured
 from flax_distil.data.rows import SpeechRow
-from flax_distil.data.samples import (
-    AUDIO_ERRORS,
-    DurationLimits,
-    SampleError,
-    audio_failure,
-    encoded_audio,
-)
+from flax_distil.data.samples import DurationLimits, SampleError, row_audio, sample_errors
 from flax_distil.data.skipped import SkippedSamples
 from flax_distil.data.training_sources import StreamSource, TableSource, TrainingSource
 
@@ -209,12 +203,11 @@ def _checked(row: SpeechRow, name: str, limits: DurationLimits, skipped: Skipped
 
 def _count_encoding(survey: Survey, row: SpeechRow) -> None:
     try:
-        source, format = encoded_audio(row.audio)
-        survey.encodings[audio_encoding(source, format=format)] += 1
+        audio = row_audio(row)
+        with sample_errors():
+            survey.encodings[audio_encoding(audio.source, format=audio.format)] += 1
     except SampleError as error:
         survey.encodings[error.kind] += 1
-    except AUDIO_ERRORS as error:
-        survey.encodings[audio_failure(error).kind] += 1
 
 
 def _label_length(rows: Sequence[SpeechRow], labels: LabelBuilder) -> int:

@@ -1,12 +1,18 @@
 """Tables of any origin become :class:`SpeechData`: audio left encoded, one type per role, every row named."""
 
+import decimal
+import json
 from typing import TYPE_CHECKING, Any
 
 from flax_distil.core import InputError
+from flax_distil.data.fragments import seconds
+from flax_distil.data.reading.retries import DEFAULT_POLICY, RetryPolicy
+from flax_distil.data.reading.row_columns import EVERY_ROLE, PROBLEMS_COLUMN
 from flax_distil.data.speech_data import DURATION_COLUMN, ID_COLUMN, SpeechData, require_columns
 
 if TYPE_CHECKING:
     import datasets
+    import pyarrow
 
 SPEAKER_COLUMNS = ("speaker_id", "speaker", "source_id")
 """Columns taken for the speaker where none is named; the last is the recording that a row was cut from."""
@@ -22,6 +28,7 @@ def speech_data(
     speaker_column: str | None = None,
     id_prefix: str,
     first_row: int = 0,
+    policy: RetryPolicy = DEFAULT_POLICY,
 ) -> SpeechData:
     """Bring a table's columns into the form that all of the package reads; no audio is copied.
 
@@ -35,28 +42,49 @@ def speech_data(
             that has values, if any.
         id_prefix: A row without an ``id`` is called ``prefix:number``.
         first_row: Number of the first row.
+        policy: When to ask a server for a recording again.
 
     Raises:
-        InputError: if a column does not exist, or the audio column holds something else than recordings.
+        InputError: if a column does not exist, or the columns of recordings, texts or durations hold
+            something else.
     """
+    table, noted = _without_problems(table)
     needed = [audio_column, text_column, label_column, speaker_column]
     require_columns(table, [column for column in needed if column], name=name)
     if speaker_column is None:
         speaker_column = next((column for column in SPEAKER_COLUMNS if _has_values(table, column)), None)
     table = _undecoded(table, audio_column, name)
-    texts = [column for column in (text_column, label_column, ID_COLUMN) if column]
+    table = _with_texts(table, [column for column in (text_column, label_column) if column], name)
+    table, durations = _with_durations(table, name)
+    judged = [column for column in (EVERY_ROLE, audio_column, label_column or text_column) if column]
+    problems = dict(durations)
+    for row, found in noted.items():
+        if reasons := [found[column] for column in judged if column in found]:
+            problems[row] = reasons[0]
     return SpeechData(
         name=name,
-        table=_named(_plain_columns(table, texts), id_prefix, first_row),
+        table=_named(table, id_prefix, first_row),
         audio_column=audio_column,
         text_column=text_column,
         label_column=label_column,
         speaker_column=speaker_column,
+        problems=problems,
+        origin=id_prefix,
+        first_row=first_row,
+        policy=policy,
     )
 
 
 def _has_values(table: "datasets.Dataset", column: str) -> bool:
     return column in table.column_names and table.data[column].null_count < table.data.num_rows
+
+
+def _without_problems(table: "datasets.Dataset") -> tuple["datasets.Dataset", dict[int, dict[str, str]]]:
+    """Take out what was noted when the rows were read: row to column to a sentence."""
+    if PROBLEMS_COLUMN not in table.column_names:
+        return table, {}
+    notes = {row: json.loads(note) for row, note in enumerate(table[PROBLEMS_COLUMN]) if note}
+    return table.remove_columns(PROBLEMS_COLUMN), notes
 
 
 def _undecoded(table: "datasets.Dataset", column: str, name: str) -> "datasets.Dataset":
@@ -65,34 +93,112 @@ def _undecoded(table: "datasets.Dataset", column: str, name: str) -> "datasets.D
     import pyarrow
 
     try:
+        if not _holds_recordings(table.data.schema.field(column).type):
+            raise TypeError
         return table.cast_column(column, datasets.Audio(decode=False))
-    except (pyarrow.ArrowInvalid, pyarrow.ArrowNotImplementedError, TypeError, ImportError) as error:
+    except (pyarrow.ArrowException, ValueError, TypeError, ImportError) as error:
         raise InputError(
-            f"column {column!r} of data set {name!r} is of type {table.features[column]}: "
+            f"column {column!r} of data set {name!r} is of type {table.data.schema.field(column).type}: "
             "expected encoded audio (bytes) or paths"
         ) from error
 
 
-def _plain_columns(table: "datasets.Dataset", texts: list[str]) -> "datasets.Dataset":
-    """Bring texts and durations to one type each, whatever the files use."""
-    import datasets
+def _holds_recordings(kind: "pyarrow.DataType") -> bool:
+    import pyarrow.types as types
 
-    types: dict[str, tuple[type, Any]] = {DURATION_COLUMN: (float, datasets.Value("float64"))}
-    types |= {column: (str, datasets.Value("string")) for column in texts}
-    for column, (convert, feature) in types.items():
-        if column in table.column_names and table.features[column] != feature:
-            values = [None if value is None else convert(value) for value in table[column]]
-            table = table.remove_columns(column).add_column(column, values, feature=feature)
+    if types.is_struct(kind):
+        fields = {field.name: field.type for field in kind}
+        return bool(fields.keys() & {"bytes", "path"}) and all(
+            types.is_null(inner) or (types.is_binary if part == "bytes" else types.is_string)(inner)
+            for part, inner in fields.items()
+            if part in ("bytes", "path")
+        )
+    return types.is_null(kind) or types.is_string(kind) or types.is_binary(kind) or _is_text(kind)
+
+
+def _is_text(kind: "pyarrow.DataType") -> bool:
+    import pyarrow.types as types
+
+    if types.is_dictionary(kind):
+        kind = kind.value_type
+    return any(is_kind(kind) for is_kind in (types.is_string, types.is_large_string, types.is_string_view))
+
+
+def _with_texts(table: "datasets.Dataset", columns: list[str], name: str) -> "datasets.Dataset":
+    """Make the columns of texts plain strings; a column of other values is refused, not learnt as text."""
+    import datasets
+    import pyarrow.types as types
+
+    text = datasets.Value("string")
+    for column in columns:
+        kind = table.data.schema.field(column).type
+        if not _is_text(kind) and not types.is_null(kind):
+            raise InputError(
+                f"column {column!r} of data set {name!r} is of type {kind}: expected texts; "
+                "name the column of transcripts"
+            )
+        if table.features[column] != text:
+            values = [None if value is None else str(value) for value in table.data[column].to_pylist()]
+            table = table.remove_columns(column).add_column(column, values, feature=text)
     return table
+
+
+def _with_durations(table: "datasets.Dataset", name: str) -> tuple["datasets.Dataset", dict[int, str]]:
+    """Make the column of durations numbers; what is no duration is told by row, and null."""
+    import datasets
+    import pyarrow
+    import pyarrow.compute as compute
+    import pyarrow.types as types
+
+    if DURATION_COLUMN not in table.column_names:
+        return table, {}
+    if table._indices is not None:
+        table = table.flatten_indices()
+    kind, column = table.data.schema.field(DURATION_COLUMN).type, table.data[DURATION_COLUMN]
+    if types.is_null(kind) or types.is_integer(kind) or types.is_floating(kind) or types.is_decimal(kind):
+        numbers = column.cast(pyarrow.float64(), safe=False)
+        valid = compute.and_(compute.is_finite(numbers), compute.greater_equal(numbers, 0.0))
+        bad = compute.and_(column.is_valid(), compute.invert(valid.fill_null(False)))
+        if not compute.any(bad).as_py():
+            if kind == pyarrow.float64():
+                return table, {}
+            values: list[float | None] = numbers.to_pylist()
+            return _replaced(table, DURATION_COLUMN, values, datasets.Value("float64")), {}
+    elif not _is_text(kind):
+        raise InputError(
+            f"column {DURATION_COLUMN!r} of data set {name!r} is of type {kind}: expected seconds; "
+            "correct it, or take it out"
+        )
+    given = [None if value == "" else value for value in column.to_pylist()]
+    values = [None if value is None else seconds(_plain_number(value)) for value in given]
+    problems = {
+        row: f"column {DURATION_COLUMN!r} holds {str(value)[:40]!r}, which is no number of seconds"
+        for row, (value, found) in enumerate(zip(given, values, strict=True))
+        if value is not None and found is None
+    }
+    return _replaced(table, DURATION_COLUMN, values, datasets.Value("float64")), problems
+
+
+def _plain_number(value: Any) -> Any:
+    return float(value) if isinstance(value, decimal.Decimal) else value
+
+
+def _replaced(table: "datasets.Dataset", column: str, values: list[Any], feature: Any) -> "datasets.Dataset":
+    return table.remove_columns(column).add_column(column, values, feature=feature)
 
 
 def _named(table: "datasets.Dataset", prefix: str, first_row: int) -> "datasets.Dataset":
     """Give every row without a name one."""
+    import datasets
+
     exists = ID_COLUMN in table.column_names
-    names = list(table[ID_COLUMN]) if exists else [None] * len(table)
+    names = (
+        [None if name is None else str(name) for name in table[ID_COLUMN]] if exists else [None] * len(table)
+    )
     if None not in names:
-        return table
-    names = [
+        text = datasets.Value("string")
+        return table if table.features[ID_COLUMN] == text else _replaced(table, ID_COLUMN, names, text)
+    called = [
         f"{prefix}:{number}" if value is None else value for number, value in enumerate(names, first_row)
     ]
-    return (table.remove_columns(ID_COLUMN) if exists else table).add_column(ID_COLUMN, names)
+    return (table.remove_columns(ID_COLUMN) if exists else table).add_column(ID_COLUMN, called)

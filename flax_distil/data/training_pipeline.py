@@ -285,7 +285,11 @@ class TrainingPipeline:
                 )
                 made = self._augmenter(sample, random)
                 label = source.labels.build(
-                    first.label, previous=packed.previous, random=random, speed=made.speed
+                    first.label,
+                    previous=packed.previous,
+                    random=random,
+                    speed=made.speed,
+                    seconds=sample.duration_seconds,
                 )
         except SampleError as error:
             self.skipped.reject(first, error, data_set=source.name)

@@ -10,7 +10,7 @@ from flax_distil.data.filters import FilterConfig, RowFilter
 from flax_distil.data.labels import LabelBuilder
 from flax_distil.data.packing import PackedData, PackedRows, Packer, measured, pack
 from flax_distil.data.rows import SpeechRow
-from flax_distil.data.samples import SampleError
+from flax_distil.data.samples import MALFORMED, SampleError
 from flax_distil.data.skipped import SkippedSamples
 from flax_distil.data.speech_data import SpeechData
 from flax_distil.data.speech_stream import SpeechStream
@@ -105,7 +105,7 @@ class StreamSource:
 
         Args:
             rows: With audio.
-            skipped: Where rows are recorded whose duration cannot be told.
+            skipped: Where rows are recorded with impossible values, or whose duration cannot be told.
 
         Returns:
             The samples, and what the filters dropped.
@@ -114,6 +114,8 @@ class StreamSource:
         for row in rows:
             reason = self._filter.judge(row)
             report.add(self.name, reason, row.duration_seconds)
+            if row.problem is not None:
+                skipped.reject(row, SampleError(MALFORMED, row.problem), data_set=self.name)
             if reason is None:
                 kept.append(row)
         if not self.concatenate:

@@ -1,13 +1,12 @@
 """A corpus in units of work: always the same ones, however many processes share them or often a job stops."""
 
-import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from flax_distil.core import InputError
 from flax_distil.data.shards import Cursor
-from flax_distil.data.speech_data import SpeechData
+from flax_distil.data.speech_data import SpeechData, joined_rows
 from flax_distil.data.speech_stream import SpeechStream
 
 MAX_UNIT_BYTES = 1 << 28
@@ -165,7 +164,7 @@ def _joined(parts: Sequence[SpeechData]) -> SpeechData:
 
     tables: list[Any] = [part.table for part in parts]
     try:
-        return dataclasses.replace(parts[0], table=datasets.concatenate_datasets(tables))
+        return joined_rows(parts, datasets.concatenate_datasets(tables))
     except ValueError as error:
         raise InputError(
             f"the files of data set {parts[0].name!r} have columns of different types: {error}"

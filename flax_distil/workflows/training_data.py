@@ -164,7 +164,7 @@ def _table_source(
     skipped: SkippedSamples,
 ) -> TableSource:
     row_filter = RowFilter(data, config.filters, normalise=normalise, labels=labels)
-    kept = filter_rows(data, row_filter, report=dropped)
+    kept = filter_rows(data, row_filter, report=dropped, skipped=skipped)
     data = data.select(kept.kept.tolist())
     packs: PackedData | None = None
     if config.concatenate_audio:

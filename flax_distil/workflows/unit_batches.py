@@ -30,6 +30,7 @@ from flax_distil.data import (
     read_bytes,
     stack_audio,
 )
+from flax_distil.data.fragments import split_fragment
 from flax_distil.data.reading.remote import is_remote
 from flax_distil.data.samples import decode_row
 from flax_distil.data.work_units import WorkUnit
@@ -164,7 +165,7 @@ class UnitReader:
         if audio is None or audio["bytes"] is not None or not is_remote(audio["path"] or ""):
             return row
         try:
-            data = read_bytes(audio["path"], self._policy)
+            data = read_bytes(split_fragment(audio["path"])[0], self._policy)
         except SourceMissingError:  # decoding says so
             return row
         return dataclasses.replace(row, audio={**audio, "bytes": data})
@@ -204,11 +205,16 @@ def _recording(
         row=first,
         reference=sample.reference,
         audio=_embedded(first.audio)
-        if len(rows) == 1
+        if len(rows) == 1 and not _is_part(first.audio)
         else {"bytes": flac_bytes(sample.samples_W), "path": None},
         seconds=sample.duration_seconds,
     )
     return recording, sample.samples_W
+
+
+def _is_part(audio: Mapping[str, Any] | None) -> bool:
+    """Return whether a recording is a part of its file."""
+    return audio is not None and bool(split_fragment(audio["path"] or "")[1])
 
 
 def _embedded(audio: Mapping[str, Any] | None) -> Mapping[str, Any]:

@@ -14,6 +14,7 @@ from flax_distil.core import InputError
 from flax_distil.data.reading.pieces import Piece
 from flax_distil.data.reading.remote import file_identity
 from flax_distil.data.reading.retries import RetryPolicy
+from flax_distil.data.reading.row_columns import PROBLEMS_COLUMN
 from flax_distil.data.shards import Shard
 
 if TYPE_CHECKING:
@@ -77,6 +78,8 @@ def _write(shards: Sequence[Shard], path: Path) -> None:
         if first is None:
             raise InputError(f"{shards[0].name!r} has no rows in its {len(shards)} files")
         schema = first[1].schema
+        if PROBLEMS_COLUMN not in schema.names:
+            schema = schema.append(pyarrow.field(PROBLEMS_COLUMN, pyarrow.string()))
         unfinished = os.path.join(folder, path.name)
         with pyarrow.ipc.new_stream(unfinished, schema) as writer:
             for name, table in itertools.chain([first], found):
@@ -87,6 +90,8 @@ def _write(shards: Sequence[Shard], path: Path) -> None:
 def _as(table: "pyarrow.Table", schema: "pyarrow.Schema", name: str) -> "pyarrow.Table":
     import pyarrow
 
+    if PROBLEMS_COLUMN not in table.column_names:
+        table = table.append_column(PROBLEMS_COLUMN, pyarrow.nulls(len(table), pyarrow.string()))
     try:
         return table.select(schema.names).cast(schema)
     except (KeyError, pyarrow.ArrowException) as error:

@@ -15,8 +15,10 @@ from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import quote
 
 from flax_distil.core import InputError
+from flax_distil.data.fragments import fragment_columns, row_fragment, seconds
 from flax_distil.data.reading.remote import is_remote, open_file
 from flax_distil.data.reading.retries import DEFAULT_POLICY, RetryPolicy, damaged, shown
+from flax_distil.data.reading.row_columns import EVERY_ROLE, PROBLEMS_COLUMN, misfit, row_columns
 from flax_distil.data.reading.transports import protocol_of
 from flax_distil.data.speech_data import DURATION_COLUMN
 
@@ -63,7 +65,7 @@ def read_manifest(
     Raises:
         InputError: if a line is not a JSON object, or no column holds paths.
     """
-    return _table(_with_audio(read_rows(path, policy), path, audio_column), origin=path)
+    return _table(_with_audio(read_rows(path, policy), path, audio_column))
 
 
 def read_audio_folder(folder: Path, *, audio_column: str) -> dict[str, "datasets.Dataset"]:
@@ -103,7 +105,7 @@ def read_audio_files(
     splits: dict[str, list[Row]] = {}
     for row in rows:
         splits.setdefault(_split_of(row[audio_column], folder), []).append(row)
-    return {name: _table(members, origin=folder) for name, members in splits.items()}
+    return {name: _table(members) for name, members in splits.items()}
 
 
 def suffix_of(path: str) -> str:
@@ -135,9 +137,13 @@ def read_rows(path: str, policy: RetryPolicy) -> list[Row]:
     suffix = suffix_of(path)
     with open_file(path, policy) as binary:
         if suffix == ".parquet":
+            import pyarrow
             import pyarrow.parquet
 
-            rows: list[Row] = pyarrow.parquet.read_table(binary).to_pylist()
+            try:
+                rows: list[Row] = pyarrow.parquet.read_table(binary).to_pylist()
+            except (pyarrow.ArrowException, OSError, ValueError, OverflowError) as error:
+                raise damaged(path, error) from error
             return rows
         buffered = binary if isinstance(binary, io.BufferedIOBase) else io.BufferedReader(binary)
         with io.TextIOWrapper(cast(io.BufferedReader, buffered), encoding="utf-8-sig", newline="") as file:
@@ -146,32 +152,41 @@ def read_rows(path: str, policy: RetryPolicy) -> list[Row]:
                     return _csv_rows(file, delimiter="\t" if suffix == ".tsv" else ",")
                 lines = ((number, line) for number, line in enumerate(file, 1) if line.strip())
                 return [_json_row(line, f"{shown(path)}, line {number}") for number, line in lines]
-            except UnicodeDecodeError as error:
+            except (UnicodeDecodeError, csv.Error) as error:
                 raise damaged(path, error) from error
 
 
 def _csv_rows(file: Iterable[str], *, delimiter: str) -> list[Row]:
     """CSV has no types: everything stays text ("007" is not 7), except durations."""
-    rows: list[Row] = [dict(row) for row in csv.DictReader(file, delimiter=delimiter)]
-    for row in rows:
+    rows: list[Row] = []
+    for row in csv.DictReader(file, delimiter=delimiter):
+        if (extra := row.pop(cast(str, None), None)) is not None:
+            many = f"the line has {len(row) + len(extra)} values for {len(row)} columns"
+            row = {**row, PROBLEMS_COLUMN: {EVERY_ROLE: many}}
         if row.get(DURATION_COLUMN) is not None:
-            row[DURATION_COLUMN] = float(row[DURATION_COLUMN]) if row[DURATION_COLUMN].strip() else None
+            text = row[DURATION_COLUMN].strip()
+            row[DURATION_COLUMN] = (text if seconds(text) is None else float(text)) if text else None
+        rows.append(row)
     return rows
 
 
 def _json_row(line: str, where: str) -> Row:
     try:
         row = json.loads(line)
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:  # the former also for numbers of thousands of digits
         raise InputError(f"{where}: not JSON ({error}): expected one object per line") from error
     if not isinstance(row, dict):
         raise InputError(f"{where}: expected a JSON object, got {type(row).__name__}")
+    row.pop(PROBLEMS_COLUMN, None)  # a name of ours
     return row
 
 
 def _with_audio(rows: Sequence[Row], origin: str, audio_column: str) -> list[Row]:
-    """Replace the column of relative paths by a column of absolute ones, called ``audio_column``."""
-    columns = dict.fromkeys(name for row in rows for name in row)
+    """Replace the column of relative paths by a column of absolute ones, called ``audio_column``.
+
+    Where columns tell that a recording is a part of its file, the path ends in a media fragment.
+    """
+    columns = dict.fromkeys(name for row in rows for name in row if name != PROBLEMS_COLUMN)
     path_column = next((name for name in (audio_column, *PATH_COLUMNS) if name in columns), None)
     if path_column is None:
         found = ", ".join(columns) or "none"
@@ -179,20 +194,38 @@ def _with_audio(rows: Sequence[Row], origin: str, audio_column: str) -> list[Row
             f"{shown(origin)} has no column of audio paths (columns: {found}): "
             f"call it {audio_column!r} or one of {', '.join(PATH_COLUMNS)}"
         )
+    start, end = fragment_columns(list(columns), shown(origin))
     others = [name for name in columns if name not in (path_column, audio_column)]
-    return [
-        {audio_column: _absolute(row.get(path_column), origin), **{name: row.get(name) for name in others}}
-        for row in rows
-    ]
+    changed = []
+    for row in rows:
+        values = {name: row.get(name) for name in others}
+        problems = dict(row.get(PROBLEMS_COLUMN) or {})
+        path = None
+        try:
+            path = _absolute(row.get(path_column), origin, path_column)
+            fragment = row_fragment(row, start, end, DURATION_COLUMN)
+            if path is not None and fragment is not None:
+                path, values[DURATION_COLUMN] = f"{path}{fragment}", fragment.seconds
+        except ValueError as error:
+            problems[EVERY_ROLE] = str(error)
+        changed.append({audio_column: path, **values, **({PROBLEMS_COLUMN: problems} if problems else {})})
+    return changed
 
 
-def _absolute(value: Any, origin: str) -> str | None:
-    """Resolve a path against its manifest; a missing one stays None, to be skipped and listed later."""
+def _absolute(value: Any, origin: str, column: str) -> str | None:
+    """Resolve a path against its manifest; a missing one stays None, to be skipped and listed later.
+
+    Raises:
+        ValueError: if it is no path, as a sentence.
+    """
     if isinstance(value, Mapping):
         value = value.get("path")
     if value is None or value == "":
         return None
-    value = str(value)
+    if not isinstance(value, str):
+        raise ValueError(f"{misfit(column, value)}, not a path")
+    if "\0" in value:
+        raise ValueError(f"column {column!r} holds {value[:40]!r}, and no path has a NUL character in it")
     if is_remote(value):
         return value
     if not is_remote(origin):
@@ -208,20 +241,10 @@ def _split_of(path: str | None, folder: str) -> str:
     return first if inside != path and first.lower() in SPLIT_WORDS else "train"
 
 
-def _table(rows: Sequence[Row], *, origin: str) -> "datasets.Dataset":
-    """Make a table of rows whose keys may differ.
-
-    Raises:
-        InputError: if a column mixes types.
-    """
+def _table(rows: Sequence[Row]) -> "datasets.Dataset":
+    """Make a table of rows whose keys and types may differ."""
     import datasets
     import pyarrow
 
-    names = dict.fromkeys(name for row in rows for name in row)
-    columns = {}
-    for name in names:
-        try:
-            columns[name] = pyarrow.array([row.get(name) for row in rows])
-        except (pyarrow.ArrowInvalid, pyarrow.ArrowTypeError) as error:
-            raise InputError(f"{origin}: column {name!r} mixes types ({error})") from error
-    return datasets.Dataset(pyarrow.table(columns))
+    names = dict.fromkeys(name for row in rows for name in row if name != PROBLEMS_COLUMN)
+    return datasets.Dataset(pyarrow.table(row_columns(rows, list(names))))

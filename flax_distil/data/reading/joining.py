@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from flax_distil.core import InputError
-from flax_distil.data.speech_data import SpeechData
+from flax_distil.data.speech_data import SpeechData, joined_problems
 
 if TYPE_CHECKING:
     import datasets
@@ -48,6 +48,9 @@ def join_sources(sources: Sequence[SpeechData]) -> SpeechData:
         text_column=first.text_column,
         label_column=first.label_column,
         speaker_column=first.speaker_column if first.speaker_column in shared else None,
+        problems=joined_problems(sources),
+        origin=name,
+        policy=first.policy,
     )
 
 

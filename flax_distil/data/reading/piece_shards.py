@@ -12,6 +12,7 @@ from flax_distil.data.reading.file_sources import read_manifest, suffix_of
 from flax_distil.data.reading.parquet_shards import ParquetShard
 from flax_distil.data.reading.pieces import KINDS, MANIFEST_SUFFIXES, Piece
 from flax_distil.data.reading.retries import RetryPolicy, shown
+from flax_distil.data.reading.row_columns import PROBLEMS_COLUMN
 from flax_distil.data.reading.table_shards import TableShard
 from flax_distil.data.reading.tar_shards import TarShard
 from flax_distil.data.shards import Shard
@@ -65,7 +66,10 @@ def _shard(piece: Piece, name: str, audio_column: str, policy: RetryPolicy) -> S
 
 def _first_schema(shard: TarShard) -> "pyarrow.Schema | None":
     with closing(shard.blocks()) as blocks:
-        return next((block.table.schema for block in blocks), None)
+        table = next((block.table for block in blocks), None)
+    if table is None:
+        return None
+    return table.drop_columns([name for name in table.column_names if name == PROBLEMS_COLUMN]).schema
 
 
 def _distinct(pieces: Sequence[Piece]) -> list[str]:

@@ -18,7 +18,7 @@ from flax_distil.data.reading.piece_shards import make_shards
 from flax_distil.data.reading.pieces import KINDS, ROW_SUFFIXES, Piece, find_pieces, looks_like_path
 from flax_distil.data.reading.remote import expand, has_pattern, is_remote
 from flax_distil.data.reading.retries import DEFAULT_POLICY, RetryPolicy, shown
-from flax_distil.data.reading.splits import check_split_names, choose_split
+from flax_distil.data.reading.splits import check_split_names, choose_split, concatenated
 from flax_distil.data.reading.table_shards import TableShard
 from flax_distil.data.speech_data import SpeechData, require_columns
 from flax_distil.data.speech_stream import SpeechStream
@@ -40,6 +40,8 @@ class SourceSpec:
     split: str | None
     audio_column: str
     text_column: str | None
+    label_column: str | None = None
+    speaker_column: str | None = None
 
 
 def parse_sources(
@@ -49,13 +51,15 @@ def parse_sources(
     split: str | None = None,
     audio_column: str = "audio",
     text_column: str | None = None,
+    label_column: str | None = None,
+    speaker_column: str | None = None,
 ) -> list[SourceSpec]:
     """Split ``a+b`` into its data sets, each with its own configuration, split and columns.
 
     The other arguments are joined by ``+`` as well: as many as there are data sets, or one for
-    all. With a single data set, ``split="train+validation"`` names two of its splits. A path
-    that exists as written is never taken apart, nor are braces, nor an address before it names a
-    file, a pattern or, by a slash at its end, a folder.
+    all; an empty one is none. With a single data set, ``split="train+validation"`` names two of its
+    splits. A path that exists as written is never taken apart, nor are braces, nor an address before
+    it names a file, a pattern or, by a slash at its end, a folder.
 
     Raises:
         InputError: if the numbers do not agree.
@@ -65,19 +69,26 @@ def parse_sources(
         raise InputError(f"data set {spec!r} has an empty name beside a '+': name one data set on each side")
 
     def parts(value: str | None, what: str) -> list[str | None]:
-        return split_values(value, what, spec)
+        return [part or None for part in split_values(value, what, spec)]
 
-    audio_columns = parts(audio_column, "audio columns")
     return [
         SourceSpec(
-            name=name, config_name=config or None, split=part, audio_column=audio or "audio", text_column=text
+            name=name,
+            config_name=config,
+            split=part,
+            audio_column=audio or "audio",
+            text_column=text,
+            label_column=label,
+            speaker_column=speaker,
         )
-        for name, config, part, audio, text in zip(
+        for name, config, part, audio, text, label, speaker in zip(
             names,
             parts(config_name, "configurations"),
             parts(split, "splits"),
-            audio_columns,
+            parts(audio_column, "audio columns"),
             parts(text_column, "text columns"),
+            parts(label_column, "label columns"),
+            parts(speaker_column, "speaker columns"),
             strict=True,
         )
     ]
@@ -153,8 +164,9 @@ def load_sources(
         split: Split, slices allowed; ``+``-joined for several. None takes the only one.
         audio_column: Column of recordings; ``+``-joined for several.
         text_column: Column of reference texts; ``+``-joined for several; None if there are none.
-        label_column: Column of pseudo-labels; None if there are none.
-        speaker_column: Column that tells speakers apart; None takes a usual one where it exists.
+        label_column: Column of pseudo-labels; ``+``-joined for several; None if there are none.
+        speaker_column: Column that tells speakers apart; ``+``-joined for several; None takes a usual one
+            where it exists.
         required_columns: Further columns that must exist.
         max_samples: Keep only the first rows of each.
         revision: Branch, tag or commit on the Hub.
@@ -170,7 +182,13 @@ def load_sources(
     place = _Place(revision=revision, cache_dir=None if cache_dir is None else str(cache_dir), policy=policy)
     loaded = []
     for source in parse_sources(
-        spec, config_name=config_name, split=split, audio_column=audio_column, text_column=text_column
+        spec,
+        config_name=config_name,
+        split=split,
+        audio_column=audio_column,
+        text_column=text_column,
+        label_column=label_column,
+        speaker_column=speaker_column,
     ):
         table = _read(source, place)
         require_columns(table, required_columns, name=shown(source.name))
@@ -185,9 +203,10 @@ def load_sources(
             name=shown(source.name),
             audio_column=source.audio_column,
             text_column=source.text_column,
-            label_column=label_column,
-            speaker_column=speaker_column,
+            label_column=source.label_column,
+            speaker_column=source.speaker_column,
             id_prefix=_prefix(source),
+            policy=policy,
         )
         loaded.append(dataclasses.replace(data, name=_short_name(source.name)))
     return with_distinct_names(loaded)
@@ -218,8 +237,9 @@ def stream_sources(
         split: Split, no slices; ``+``-joined for several. None takes the only one.
         audio_column: Column of recordings; ``+``-joined for several.
         text_column: Column of reference texts; ``+``-joined for several; None if there are none.
-        label_column: Column of pseudo-labels; None if there are none.
-        speaker_column: Column that tells speakers apart; None takes a usual one where it exists.
+        label_column: Column of pseudo-labels; ``+``-joined for several; None if there are none.
+        speaker_column: Column that tells speakers apart; ``+``-joined for several; None takes a usual one
+            where it exists.
         required_columns: Further columns that must exist.
         max_samples: Keep only the first rows of each.
         revision: Branch, tag or commit on the Hub.
@@ -235,7 +255,13 @@ def stream_sources(
     place = _Place(revision=revision, cache_dir=None if cache_dir is None else str(cache_dir), policy=policy)
     streams = []
     for source in parse_sources(
-        spec, config_name=config_name, split=split, audio_column=audio_column, text_column=text_column
+        spec,
+        config_name=config_name,
+        split=split,
+        audio_column=audio_column,
+        text_column=text_column,
+        label_column=label_column,
+        speaker_column=speaker_column,
     ):
         if "[" in (source.split or ""):
             raise InputError(
@@ -257,8 +283,9 @@ def stream_sources(
             shards=shards,
             audio_column=source.audio_column,
             text_column=source.text_column,
-            label_column=label_column,
-            speaker_column=speaker_column,
+            label_column=source.label_column,
+            speaker_column=source.speaker_column,
+            policy=policy,
         )
         require_columns(stream.first_rows().table, required_columns, name=stream.name)
         streams.append(stream)
@@ -358,7 +385,7 @@ def _read_pieces(source: SourceSpec, place: _Place) -> "datasets.Dataset":
         )
         lists = [datasets.Dataset(shard.table) for shard in shards if isinstance(shard, TableShard)]
         if len(lists) == len(shards):
-            tables[name] = datasets.concatenate_datasets(lists)
+            tables[name] = concatenated(lists, name=shown(source.name))
         else:
             tables[name] = cached_table(
                 shards,

@@ -16,6 +16,7 @@ from flax_distil.core import InputError
 from flax_distil.data.reading.file_sources import AUDIO_SUFFIXES
 from flax_distil.data.reading.remote import ByteFile, open_file
 from flax_distil.data.reading.retries import DEFAULT_POLICY, RetryPolicy, damaged, shown
+from flax_distil.data.reading.row_columns import PROBLEMS_COLUMN, fitted_column, is_deep, problems_array
 from flax_distil.data.shards import BLOCK_BYTES, BLOCK_ROWS, Block, Cursor
 from flax_distil.data.speech_data import ID_COLUMN
 
@@ -95,7 +96,7 @@ class TarShard:
             row[TEXT_COLUMN] = data.decode("utf-8", errors="replace").strip()
         elif suffix == ".json":
             for field, value in _json_fields(data).items():
-                if field not in (ID_COLUMN, self.audio_column):
+                if field not in (ID_COLUMN, self.audio_column, PROBLEMS_COLUMN):
                     row.setdefault(field, value)
         elif self.audio_column in row:
             row[self.audio_column] = None
@@ -144,7 +145,7 @@ def _json_fields(data: bytes) -> Row:
     """Return the fields of an object; none of what is damaged, so that the row is skipped later."""
     try:
         value = json.loads(data)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return value if isinstance(value, dict) else {}
 
@@ -178,33 +179,23 @@ def _schema(rows: Sequence[Row], audio_column: str) -> "pyarrow.Schema":
 def _type(values: list[Any]) -> "pyarrow.DataType":
     import pyarrow
 
+    if any(isinstance(value, (list, dict)) and is_deep(value) for value in values):
+        return pyarrow.string()
     try:
         found = pyarrow.infer_type(values)
-    except (pyarrow.ArrowException, TypeError):
+    except (pyarrow.ArrowException, ValueError, TypeError, OverflowError):
         return pyarrow.string()
     return pyarrow.string() if found == pyarrow.null() else found
 
 
 def _table(rows: Sequence[Row], schema: "pyarrow.Schema") -> "pyarrow.Table":
+    """Make a block; values that do not fit into their columns are noted in a further one."""
     import pyarrow
 
-    columns = [_column([row.get(field.name) for row in rows], field.type) for field in schema]
-    return pyarrow.Table.from_arrays(columns, schema=schema)
-
-
-def _column(values: list[Any], kind: "pyarrow.DataType") -> "pyarrow.Array":
-    """Make a column; a value that is of another type becomes JSON text in a column of texts, else null."""
-    import pyarrow
-
-    def fitted(value: Any) -> Any:
-        if kind == pyarrow.string() and value is not None:
-            return value if isinstance(value, str) else json.dumps(value)
-        try:
-            return pyarrow.scalar(value, kind).as_py()
-        except (pyarrow.ArrowException, TypeError):
-            return None
-
-    try:
-        return pyarrow.array(values, kind)
-    except (pyarrow.ArrowException, TypeError):
-        return pyarrow.array([fitted(value) for value in values], kind)
+    problems = list[dict[str, str]]({} for _ in rows)
+    columns = [
+        fitted_column([row.get(field.name) for row in rows], field.type, field.name, problems)
+        for field in schema
+    ]
+    table = pyarrow.Table.from_arrays(columns, schema=schema)
+    return table.append_column(PROBLEMS_COLUMN, problems_array(problems)) if any(problems) else table

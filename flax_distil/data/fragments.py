@@ -1,0 +1,130 @@
+"""A part of a longer file as the recording of a row: its path ends in a temporal media fragment.
+
+``talk.flac#t=12.5,17.25`` is what lies between these seconds of ``talk.flac``, as the W3C's Media
+Fragments URI 1.0 (section 4.2.1) has it. Manifests that tell offsets are read as such paths.
+"""
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from flax_distil.core import InputError
+
+START_COLUMNS = ("offset", "start_time", "begin_time")
+"""Where in its file a recording begins, in seconds; the first is NeMo's."""
+
+END_COLUMN = "end_time"
+"""Where it ends; without it, it lasts for its duration."""
+
+_FRAGMENT = re.compile(r"#t=([0-9.e+-]+)(?:,([0-9.e+-]+))?$")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fragment:
+    """A part of a recording.
+
+    Attributes:
+        start: Where it begins, in seconds.
+        end: Where it ends, in seconds; None for the end of the recording.
+    """
+
+    start: float
+    end: float | None = None
+
+    def __str__(self) -> str:
+        return f"#t={self.start!r}" + ("" if self.end is None else f",{self.end!r}")
+
+    @property
+    def seconds(self) -> float | None:
+        """Its length; None where only its file tells."""
+        return None if self.end is None else self.end - self.start
+
+
+def split_fragment(path: str) -> tuple[str, str]:
+    """Return a path or address without its media fragment, and the fragment, empty where there is none."""
+    match = _FRAGMENT.search(path)
+    return (path[: match.start()], match[0]) if match else (path, "")
+
+
+def parse_fragment(path: str) -> tuple[str, Fragment | None]:
+    """Return a path or address without its media fragment, and what that says.
+
+    Raises:
+        ValueError: if its times are not in order.
+    """
+    match = _FRAGMENT.search(path)
+    if match is None:
+        return path, None
+    start = seconds(match[1])
+    end = None if match[2] is None else seconds(match[2])
+    if start is None or (match[2] is not None and (end is None or end <= start)):
+        raise ValueError(f"{match[0]!r} names no part of a recording")
+    return path[: match.start()], Fragment(start=start, end=end)
+
+
+def seconds(value: Any) -> float | None:
+    """Return a time or duration as seconds, None if it is none: no number, negative or infinite."""
+    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+        return None
+    try:
+        number = float(value)
+    except (ValueError, OverflowError):
+        return None
+    return number if math.isfinite(number) and number >= 0 else None
+
+
+def fragment_columns(columns: Sequence[str], origin: str) -> tuple[str | None, str | None]:
+    """Return the columns of a manifest that tell where its recordings begin and end; None where none does.
+
+    Raises:
+        InputError: if one tells ends and none beginnings.
+    """
+    start = next((name for name in START_COLUMNS if name in columns), None)
+    end = END_COLUMN if END_COLUMN in columns else None
+    if start is None and end is not None:
+        raise InputError(
+            f"{origin} has a column {end!r} and none of {', '.join(START_COLUMNS)}: "
+            "add where its recordings begin, or take the column out if the files are cut already"
+        )
+    return start, end
+
+
+def row_fragment(
+    row: Mapping[str, Any], start: str | None, end: str | None, duration: str
+) -> Fragment | None:
+    """Return the part of its file that a row of a manifest stands for; None for all of it.
+
+    Args:
+        row: Its values.
+        start: Column of its beginning, None if there is none.
+        end: Column of its end.
+        duration: Column of its length.
+
+    Raises:
+        ValueError: if a time is none, or the end does not come behind the beginning; as a sentence.
+    """
+    if start is None or _missing(row.get(start)):
+        return None
+
+    def read(column: str | None) -> float | None:
+        value = None if column is None else row.get(column)
+        if _missing(value):
+            return None
+        found = seconds(value)
+        if found is None:
+            raise ValueError(f"column {column!r} holds {str(value)[:40]!r}, which is no time in seconds")
+        return found
+
+    begins, ends, length = read(start), read(end), read(duration)
+    assert begins is not None
+    if ends is None and length is not None:
+        ends = begins + length
+    if ends is not None and ends <= begins:
+        raise ValueError(f"the recording ends at {ends:g} s, not behind its beginning at {begins:g} s")
+    return Fragment(start=begins, end=ends)
+
+
+def _missing(value: Any) -> bool:
+    return value is None or (isinstance(value, str) and not value.strip())

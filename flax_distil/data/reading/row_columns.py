@@ -1,0 +1,144 @@
+"""Rows of any JSON values become columns of one type each; what does not fit is noted by row and column."""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pyarrow
+
+PROBLEMS_COLUMN = "__problems__"
+"""By row, a JSON object: column to a sentence about its value, where that is not of the column's type."""
+
+EVERY_ROLE = "*"
+"""Stands for a column in a problem that spoils the row whatever its columns are used for."""
+
+MAX_DEPTH = 16
+"""Values that are nested deeper are kept as JSON text: Arrow itself gives up at about sixty."""
+
+Row = dict[str, Any]
+
+_NAMES = {
+    str: "a text that is not valid Unicode",
+    bool: "a boolean",
+    int: "a number",
+    float: "a number",
+    list: "a list",
+    dict: "an object",
+}
+
+
+def row_columns(rows: Sequence[Row], names: Sequence[str]) -> dict[str, "pyarrow.Array"]:
+    """Return a column for each name, and :data:`PROBLEMS_COLUMN` if any value does not fit.
+
+    A column of mixed types holds texts: a text as it is, every other value as JSON.
+
+    Args:
+        rows: Values as JSON has them; a value that is missing is null.
+        names: Of the columns.
+    """
+    import pyarrow
+
+    columns, problems = {}, list[dict[str, str]]({} for _ in rows)
+    for name in names:
+        values = [row.get(name) for row in rows]
+        array = _array(values)
+        if array is None:
+            array = pyarrow.array([_text(value) for value in values], pyarrow.string())
+            for found, value in zip(problems, values, strict=True):
+                if value is not None and not _is_plain_text(value):
+                    found[name] = misfit(name, value)
+        columns[name] = array
+    for found, row in zip(problems, rows, strict=True):
+        found.update(row.get(PROBLEMS_COLUMN) or {})
+    return columns if not any(problems) else {**columns, PROBLEMS_COLUMN: problems_array(problems)}
+
+
+def fitted_column(
+    values: Sequence[Any], kind: "pyarrow.DataType", name: str, problems: Sequence[dict[str, str]]
+) -> "pyarrow.Array":
+    """Return a column of a type that is known; of texts for what is no text, see :func:`row_columns`.
+
+    Args:
+        values: As JSON has them.
+        kind: Type of the column; values that it cannot hold are null there.
+        name: Of the column.
+        problems: By row; values that do not fit are added.
+    """
+    import pyarrow
+
+    if kind != pyarrow.string() or all(value is None or _is_plain_text(value) for value in values):
+        try:
+            return pyarrow.array(values, kind)
+        except (pyarrow.ArrowException, ValueError, TypeError, OverflowError):
+            pass
+
+    def fitted(value: Any, found: dict[str, str]) -> Any:
+        if value is None or (kind == pyarrow.string() and _is_plain_text(value)):
+            return value
+        if kind == pyarrow.string():
+            found[name] = misfit(name, value)
+            return _text(value)
+        try:
+            return pyarrow.scalar(value, kind).as_py()
+        except (pyarrow.ArrowException, ValueError, TypeError, OverflowError):
+            found[name] = misfit(name, value)
+            return None
+
+    return pyarrow.array([fitted(*pair) for pair in zip(values, problems, strict=True)], kind)
+
+
+def problems_array(problems: Sequence[Mapping[str, str]]) -> "pyarrow.Array":
+    """Return :data:`PROBLEMS_COLUMN`."""
+    import pyarrow
+
+    return pyarrow.array([json.dumps(found) if found else None for found in problems], pyarrow.string())
+
+
+def misfit(column: str, value: Any) -> str:
+    """Say that a value does not fit into its column."""
+    return f"column {column!r} holds {_NAMES.get(type(value), type(value).__name__)}"
+
+
+def is_deep(value: Any) -> bool:
+    """Return whether lists and objects are nested too deep for a column."""
+    level = [value]
+    for _ in range(MAX_DEPTH):
+        inner = [item for item in level if isinstance(item, (list, dict))]
+        level = [part for item in inner for part in (item.values() if isinstance(item, dict) else item)]
+        if not level:
+            return False
+    return True
+
+
+def _array(values: Sequence[Any]) -> "pyarrow.Array | None":
+    """Return a column of the values' own type, None where they have not one."""
+    import pyarrow
+
+    if any(isinstance(value, (list, dict)) and is_deep(value) for value in values):
+        return None
+    try:
+        return pyarrow.array(values)
+    except (pyarrow.ArrowException, ValueError, TypeError, OverflowError):
+        return None
+
+
+def _is_plain_text(value: Any) -> bool:
+    if not isinstance(value, str):
+        return False
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _text(value: Any) -> str | None:
+    if value is None or _is_plain_text(value):
+        return value
+    if isinstance(value, str):
+        return value.encode(errors="replace").decode()
+    try:
+        return json.dumps(value, default=str)
+    except (ValueError, RecursionError):
+        return "…"
