@@ -5,9 +5,11 @@ import dataclasses
 import re
 import types
 import typing
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
+from flax_distil.cli.config_files import read_config_file
+from flax_distil.cli.flag_values import check_value, shortened
 from flax_distil.core import InputError
 
 Config = TypeVar("Config")
@@ -25,6 +27,12 @@ POSITIONAL = "files"
 
 METAVARS = {int: "N", float: "X", str: "TEXT", bool: "true|false", dict: "JSON"}
 """What stands for a value in ``--help``."""
+
+MOST_CHARACTERS = 10_000
+"""Of an argument. The parser tries values as YAML, whose reader ends the process where they nest deeply."""
+
+WORDS = {"true": "true", "yes": "true", "false": "false", "no": "false"}
+"""What a switch may be given, and what that means."""
 
 SECTIONS = (
     ("Planning", r"topology|^what$|search_seconds|^json$|dry_run|^label_length"),
@@ -61,7 +69,8 @@ SECTIONS = (
 def read_flags(config_class: type[Config], arguments: Sequence[str], *, program: str) -> Config:
     """Parse flags, and the YAML or JSON file that ``--config`` names, into a configuration.
 
-    Flags win over the file. A switch may stand alone (``--push_to_hub``) or with its value; the
+    Flags win over the file. A switch may stand alone (``--push_to_hub``) or with its value, and so may a
+    flag of text whose field has ``metadata={"switch": …}``: alone, or ``true``, it has that value. The
     values of a list stand one after the other (``--decoder_layer_indices 0 3``).
 
     Args:
@@ -75,13 +84,66 @@ def read_flags(config_class: type[Config], arguments: Sequence[str], *, program:
             configuration's own checks.
         SystemExit: after ``--help`` was printed.
     """
+    from jsonargparse import Namespace
+
     hints = typing.get_type_hints(config_class)
+    fields = {field.name: field for field in dataclasses.fields(config_class)}  # type: ignore[arg-type]
+    _check_lengths(arguments)
+    switches = {
+        name: field.metadata["switch"] for name, field in fields.items() if "switch" in field.metadata
+    }
     parser = _parser(config_class, hints, program)
+    files, rest = _config_files(arguments)
+    values = {} if {"-h", "--help"} & set(rest) else _of_files(files, hints, switches)
     try:
-        values = vars(parser.parse_args(_with_values(hints, arguments)))
+        given = vars(parser.parse_args(_with_values(hints, switches, rest), Namespace(**values)))
     except argparse.ArgumentError as error:
         raise InputError(f"{_sentence(str(error))} ({program} --help lists the flags)") from error
-    return config_class(**{field.name: values[field.name] for field in dataclasses.fields(config_class)})  # type: ignore[arg-type]
+    except (ValueError, OverflowError, RecursionError) as error:  # of numbers that no machine holds
+        raise InputError(f"a flag cannot be read: {shortened(str(error))}") from error
+    chosen = {name: given[name] for name in fields}
+    for name, value in chosen.items():
+        if value is None and type(None) not in _options(hints[name]):
+            raise InputError(f"--{name} cannot be null: leave it out for its default")
+        if value != fields[name].default:
+            check_value(name, value)
+    return config_class(**chosen)
+
+
+def _check_lengths(arguments: Sequence[str]) -> None:
+    longest = max(arguments, key=len, default="")
+    if len(longest) > MOST_CHARACTERS:
+        raise InputError(
+            f"argument {shortened(longest)!r} is {len(longest)} characters long: expected at most "
+            f"{MOST_CHARACTERS}"
+        )
+
+
+def _config_files(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Return the files that ``--config`` names, and the other arguments."""
+    files, others, rest = [], [], list(arguments)
+    while rest:
+        argument = rest.pop(0)
+        name, equals, value = argument.partition("=")
+        if name != "--config":
+            others.append(argument)
+        elif equals or rest:
+            files.append(value if equals else rest.pop(0))
+        else:
+            raise InputError("--config names no file: expected the path of a YAML or JSON file")
+    return files, others
+
+
+def _of_files(files: Sequence[str], hints: Mapping[str, Any], switches: Mapping[str, str]) -> dict[str, Any]:
+    """Return the flags of files, those of later ones before those of earlier ones."""
+    values: dict[str, Any] = {}
+    for file in files:
+        for name, value in read_config_file(file).items():
+            if name not in hints:
+                raise InputError(f"--config: {file!r}: flag {shortened(name)!r} is not accepted")
+            switch = name in switches and isinstance(value, bool)
+            values[name] = (switches[name] if value else None) if switch else value
+    return values
 
 
 def _parser(config_class: type, hints: dict[str, Any], program: str) -> argparse.ArgumentParser:
@@ -95,9 +157,11 @@ def _parser(config_class: type, hints: dict[str, Any], program: str) -> argparse
         description=(config_class.__doc__ or "").strip().splitlines()[0],
         exit_on_error=False,
         allow_abbrev=False,
+        parser_mode="json",
         print_config=None,
     )
-    parser.add_argument("--config", action="config", help="YAML or JSON file of flags; flags given here win.")
+    parser.add_argument("--config", metavar="FILE", help="YAML or JSON file of flags; flags given here win.")
+    parser.add_argument("--quiet", action="store_true", help="Show nothing but warnings and errors.")
     groups: dict[str, Any] = {}
     texts = _descriptions(config_class)
     for title in dict.fromkeys(section(field.name) for field in fields):
@@ -143,15 +207,26 @@ def switched_on(name: str, arguments: Sequence[str]) -> bool:
     return value.lower() not in ("false", "no")
 
 
-def _with_values(hints: dict[str, Any], arguments: Sequence[str]) -> list[str]:
-    """Give switches that stand alone the value ``true``, and put files in front of the flags."""
+def _with_values(
+    hints: Mapping[str, Any], switches: Mapping[str, str], arguments: Sequence[str]
+) -> list[str]:
+    """Give switches that stand alone their value."""
     completed: list[str] = []
     rest = list(arguments)
     while rest:
         argument = rest.pop(0)
-        if argument.startswith("--") and bool in _options(hints.get(argument.removeprefix("--"))):
-            given = bool(rest) and rest[0].lower() in ("true", "false", "yes", "no")
-            argument += f"={rest.pop(0) if given else 'true'}"
+        name, equals, value = argument.removeprefix("--").partition("=")
+        if not argument.startswith("--"):
+            pass
+        elif bool in _options(hints.get(name)):
+            if not equals:
+                value = rest.pop(0) if rest and rest[0].lower() in WORDS else "true"
+            argument = f"--{name}={WORDS.get(value.lower(), value)}"
+        elif name in switches:
+            if not equals:
+                value = "true" if not rest or rest[0].startswith("-") else rest.pop(0)
+            value = {"true": switches[name], "false": "null"}.get(value.lower(), value)
+            argument = f"--{name}={value}"
         completed.append(argument)
     return completed
 
@@ -182,11 +257,13 @@ def _sentence(message: str) -> str:
         return "missing " + ", ".join(f"--{name}" for name in missing[1].split(", "))
     key = re.match(r'Parser key "(\w+)"(?: element \d+)?:(.*)', lines[0])
     if key is None:
-        return " ".join(lines).rstrip(".")
+        return shortened(" ".join(lines).rstrip("."), most=300)
     given = re.search(r"(?:Given value|Got value): (.*)", message)
     expected = re.findall(r"Expected an? <class '(\w+)'>", message)
     if given is None or not expected:
-        return f"--{key[1]}: {' '.join([key[2].strip(), *lines[1:]]).strip()}".rstrip(".")
+        return shortened(
+            f"--{key[1]}: {' '.join([key[2].strip(), *lines[1:]]).strip()}".rstrip("."), most=300
+        )
     kinds = {
         "int": "a whole number",
         "float": "a number",
@@ -195,4 +272,4 @@ def _sentence(message: str) -> str:
         "dict": "a JSON object",
     }
     wanted = [kinds.get(name, name) for name in expected if name != "NoneType"]
-    return f"--{key[1]} cannot be {given[1]!r}: expected {' or '.join(dict.fromkeys(wanted))}"
+    return f"--{key[1]} cannot be {shortened(given[1])!r}: expected {' or '.join(dict.fromkeys(wanted))}"

@@ -2,10 +2,14 @@
 
 import importlib
 import logging
+import os
 import sys
 from collections.abc import Sequence
 
 from flax_distil import __version__
+from flax_distil.cli.failures import storage_failure
+from flax_distil.cli.platforms import pass_over_absent_tpu
+from flax_distil.cli.terminal import forgiving_output
 
 COMMANDS = {
     "pseudo-label": ("pseudo_label", "PseudoLabelConfig", "run_pseudo_labelling"),
@@ -42,8 +46,14 @@ commands:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command line and return its exit status.
 
-    0; 1 if only the upload failed, or some of the files to transcribe; 2 for bad input; 130 if interrupted.
+    0; 1 if only the upload failed, or some of the files to transcribe; 2 for bad input and for storage that
+    failed; 130 if interrupted. Output that its reader does not take changes none of these.
     """
+    with forgiving_output():
+        return _run(argv)
+
+
+def _run(argv: Sequence[str] | None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or arguments[0] in ("-h", "--help"):
         print(_USAGE, end="")
@@ -77,19 +87,17 @@ def _run_second(first: str, seconds: Sequence[str], arguments: Sequence[str]) ->
 
 def run_command(command: str, arguments: Sequence[str]) -> int:
     """Run one command with its flags and return the exit status; ``distil --dry_run`` is ``plan``."""
-    from flax_distil.cli.flags import read_flags, switched_on
-    from flax_distil.core import InputError
+    pass_over_absent_tpu()  # first: what follows imports JAX
+    from flax_distil.cli.flags import switched_on
+    from flax_distil.core import InputError, quiet
 
     if command == "distil" and switched_on("dry_run", arguments):
         command = "plan"
-    module_name, config_name, function_name = COMMANDS[command]
-    _set_up_logging()  # first: libraries that say something while they are imported would set it up their way
-    module = importlib.import_module(f"flax_distil.workflows.{module_name}")
+    silent = switched_on("quiet", arguments)
+    _set_up_logging(silent)  # before the import below: some libraries would set it up their way
     try:
-        config = read_flags(getattr(module, config_name), arguments, program=f"flax-distil {command}")
-        if command == "distil" and config.dry_run:  # a file of flags may say so too
-            return run_command("plan", arguments)
-        result = getattr(module, function_name)(config)
+        with quiet(silent):
+            return _run_configured(command, arguments)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -98,18 +106,43 @@ def run_command(command: str, arguments: Sequence[str]) -> int:
         return 130
     except SystemExit as stop:  # of the parser, after --help
         return stop.code if isinstance(stop.code, int) else 2
+    except MemoryError:
+        print("error: memory is exhausted: give smaller batches or shorter files", file=sys.stderr)
+        return 2
+    except Exception as error:
+        sentence = storage_failure(error)
+        if sentence is None:
+            raise
+        print(f"error: {sentence}", file=sys.stderr)
+        return 2
+
+
+def _run_configured(command: str, arguments: Sequence[str]) -> int:
+    from flax_distil.cli.flags import read_flags
+
+    module_name, config_name, function_name = COMMANDS[command]
+    module = importlib.import_module(f"flax_distil.workflows.{module_name}")
+    config = read_flags(getattr(module, config_name), arguments, program=f"flax-distil {command}")
+    if command == "distil" and config.dry_run:  # a file of flags may say so too
+        return run_command("plan", arguments)
+    result = getattr(module, function_name)(config)
     return 1 if getattr(result, "upload_error", None) or getattr(result, "failed", None) else 0
 
 
-def _set_up_logging() -> None:
+def _set_up_logging(silent: bool) -> None:
     """Show what this package says, and of other libraries only warnings."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    logging.getLogger("flax_distil").setLevel(logging.INFO)
+    logging.getLogger("flax_distil").setLevel(logging.WARNING if silent else logging.INFO)
+    if silent:
+        for name in ("HF_HUB_DISABLE_PROGRESS_BARS", "HF_DATASETS_DISABLE_PROGRESS_BARS"):
+            os.environ.setdefault(name, "1")
 
 
 def script(command: str) -> None:
     """Run a command as a script of its own (``run_distillation.py``) and exit."""
-    sys.exit(run_command(command, sys.argv[1:]))
+    with forgiving_output():
+        status = run_command(command, sys.argv[1:])
+    sys.exit(status)
 
 
 if __name__ == "__main__":

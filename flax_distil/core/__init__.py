@@ -1,6 +1,7 @@
 """What every room shares: axis names and array types, tree paths, error types, loops that overlap work."""
 
 from flax_distil.core.arrays import Array, Bool, Float, Int, Params, UInt
+from flax_distil.core.console import is_quiet, quiet, show
 from flax_distil.core.errors import InputError
 from flax_distil.core.fields import (
     Fields,
@@ -20,6 +21,7 @@ from flax_distil.core.fields import (
 from flax_distil.core.iteration import one_ahead
 from flax_distil.core.json_files import parse_json, read_bounded, read_json
 from flax_distil.core.layout import WHOLE, WeightLayout
+from flax_distil.core.paths import user_path
 from flax_distil.core.tree import Tree, flatten, merge, partition, unflatten
 
 __all__ = [
@@ -39,6 +41,7 @@ __all__ = [
     "either",
     "flatten",
     "fraction",
+    "is_quiet",
     "list_of",
     "map_to",
     "merge",
@@ -49,9 +52,12 @@ __all__ = [
     "one_of",
     "parse_json",
     "partition",
+    "quiet",
     "read_bounded",
     "read_json",
+    "show",
     "shown",
     "unflatten",
+    "user_path",
     "whole_number",
 ]

@@ -7,7 +7,7 @@ from pathlib import Path
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-from flax_distil.core import InputError, Params
+from flax_distil.core import InputError, Params, user_path
 from flax_distil.model import WhisperConfig
 from flax_distil.weights.assembly import ShardingRule, TensorSource, assemble, check_tensors
 from flax_distil.weights.ctranslate2 import MODEL_NAME, CTranslate2Source
@@ -93,7 +93,7 @@ def _locate(
     source: str | Path, *, config_only: bool, revision: str | None, cache_dir: str | Path | None
 ) -> tuple[Path, str]:
     """Return a local folder and what to call it, downloading from the Hub if need be."""
-    path = Path(source).expanduser()
+    path = user_path(source)
     if path.is_dir():
         return path, str(source)
     if path.exists():

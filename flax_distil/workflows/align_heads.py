@@ -9,7 +9,7 @@ from pathlib import Path
 import jax.numpy as jnp
 from tqdm import tqdm
 
-from flax_distil.core import InputError
+from flax_distil.core import InputError, is_quiet, show, user_path
 from flax_distil.data import Batch, EvaluationPipeline, PipelineConfig, SpeechData, load_sources
 from flax_distil.transcription import (
     AlignmentRequest,
@@ -114,7 +114,7 @@ def _better(search: HeadSearch, held_out: Windows, found: Heads) -> AlignHeadsRe
     """Compare heads that were found with those the model has, and show both."""
     before, after = search.errors(held_out, [search.present, found])
     for name, heads, errors in (("present", search.present, before), ("found", found, after)):
-        print(
+        show(
             f"{name + ' heads':13}  {errors.mean_seconds:6.3f} s from the teacher's words, "
             f"{errors.within_tenth:6.1%} within 0.1 s: {json.dumps(heads)}"
         )
@@ -143,7 +143,7 @@ class _KnownRecordings:
             indices=indices,
             too_long="skip",
         )
-        for batch in tqdm(pipeline, desc=data.name, unit=" batches", disable=None):
+        for batch in tqdm(pipeline, desc=data.name, unit=" batches", disable=True if is_quiet() else None):
             yield self._student.encode_samples(batch["samples_BW"]), self._rows(batch)
         if pipeline.skipped:
             log.warning("%s", pipeline.skipped.report())
@@ -175,7 +175,7 @@ def _check_folders(config: AlignHeadsConfig) -> Path:
     """Return the folder whose settings will be written."""
     if config.output_dir is not None:
         return check_output_dir(config.output_dir, overwrite=config.overwrite_output_dir)
-    folder = Path(config.model_name_or_path).expanduser()
+    folder = user_path(config.model_name_or_path)
     if not any(folder.glob("model*.safetensors*")):
         raise InputError(
             f"{config.model_name_or_path!r} is no Hugging Face folder whose {SETTINGS} could be changed: "

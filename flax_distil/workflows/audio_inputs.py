@@ -12,7 +12,7 @@ import numpy as np
 import soxr
 
 from flax_distil.audio import SAMPLING_RATE, decode_audio, raw_format
-from flax_distil.core import Float, InputError
+from flax_distil.core import Float, InputError, user_path
 from flax_distil.data.reading.remote import is_remote, read_bytes
 from flax_distil.data.reading.retries import RetryPolicy
 
@@ -60,7 +60,7 @@ def read_audio(given: Any, *, retry_seconds: float = RETRY_SECONDS) -> Float[np.
     if isinstance(given, bytes | bytearray | memoryview):
         return decode_audio(bytes(given))
     if isinstance(given, Path) or (isinstance(given, str) and not is_remote(given)):
-        return decode_audio(Path(given).expanduser())
+        return decode_audio(user_path(given))
     if isinstance(given, str):
         policy = RetryPolicy(total_seconds=retry_seconds)
         return decode_audio(read_bytes(given, policy), format=raw_format(given.partition("?")[0]))

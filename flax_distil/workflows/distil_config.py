@@ -4,7 +4,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from flax_distil.core import InputError
+from flax_distil.core import InputError, user_path
 from flax_distil.distillation import (
     PRECISIONS,
     SCHEDULE_PARAMETERS,
@@ -70,8 +70,8 @@ class DistilConfig(TrainingDataConfig, EvaluationConfig, HubModelConfig, Paralle
             by default what the student computes in: bfloat16, and float32 with precision full.
         teacher_sharding: Axes of the mesh that divide the teacher and a shared encoder: fsdp,tensor (as
             the student), fsdp, tensor or none.
-        gradient_checkpointing: Recompute layers in the backward pass: full, dots or
-            dots_with_no_batch_dims; by default every activation is kept.
+        gradient_checkpointing: Recompute layers in the backward pass: full (also what the flag alone, or
+            true, means), dots or dots_with_no_batch_dims; by default every activation is kept.
         use_scan: Compile the layers as one loop, in the time of one layer; false unrolls them.
         cache_encoder_states: Keep the frozen encoder's outputs on disk (bfloat16), so that from the
             second epoch on no encoder runs.
@@ -125,7 +125,7 @@ class DistilConfig(TrainingDataConfig, EvaluationConfig, HubModelConfig, Paralle
     activation_dropout: float = 0.0
     teacher_dtype: str | None = None
     teacher_sharding: str = "fsdp,tensor"
-    gradient_checkpointing: str | None = None
+    gradient_checkpointing: str | None = dataclasses.field(default=None, metadata={"switch": "full"})
     use_scan: bool = True
     cache_encoder_states: bool = False
     encoder_cache_dir: str | None = None
@@ -296,4 +296,4 @@ class DistilConfig(TrainingDataConfig, EvaluationConfig, HubModelConfig, Paralle
     @property
     def output_path(self) -> Path:
         """``output_dir`` as a path."""
-        return Path(self.output_dir).expanduser()
+        return user_path(self.output_dir)

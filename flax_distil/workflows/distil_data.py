@@ -2,13 +2,12 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from flax_distil.audio import AugmentationConfig
-from flax_distil.core import Array, InputError, Params
+from flax_distil.core import Array, InputError, Params, user_path
 from flax_distil.data import (
     EncoderStateCache,
     PipelineConfig,
@@ -86,7 +85,7 @@ def open_cache(
     """
     given = config.encoder_cache_dir
     return EncoderStateCache(
-        Path(given).expanduser() if given else config.output_path / "encoder_cache",
+        user_path(given) if given else config.output_path / "encoder_cache",
         fingerprint=f"{fingerprint}-{train.fingerprint()}",
         rows=len(train),
         positions=shape[0],

@@ -4,10 +4,9 @@ import dataclasses
 import math
 import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import get_args
 
-from flax_distil.core import InputError
+from flax_distil.core import InputError, user_path
 from flax_distil.transcription import ModeName, TranscriptionOptions, long_form_defaults
 from flax_distil.workflows.recording_stream import Route
 from flax_distil.workflows.transcription_config import DatasetTranscriptionConfig, check_positive
@@ -123,7 +122,7 @@ class EvalConfig(DatasetTranscriptionConfig):
             InputError: if a name is empty or given twice.
         """
         names = [self.model_name_or_path]
-        if not Path(self.model_name_or_path).expanduser().exists():
+        if not os.path.exists(user_path(self.model_name_or_path)):
             names = [name.strip() for name in self.model_name_or_path.split("+")]
         for name in names:
             if not name or names.count(name) > 1:

@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Any
 from urllib.parse import quote
 
-from flax_distil.core import InputError
+from flax_distil.core import InputError, user_path
 from flax_distil.data.shard_writer import publish
 from flax_distil.workflows.eval_records import Line, UnitRecords, decoded, encoded
 from flax_distil.workflows.outputs import check_output_dir, check_writable, make_folder
@@ -85,7 +85,7 @@ class EvalStore:
         self.keep = output_dir is not None
         self._output_dir = output_dir if output_dir is not None else tempfile.mkdtemp(prefix="flax-distil-")
         self._overwrite = overwrite
-        self.folder = Path(self._output_dir).expanduser().absolute()
+        self.folder = user_path(self._output_dir).absolute()
 
     def __enter__(self) -> "EvalStore":
         return self

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
-from flax_distil.core import Float
+from flax_distil.core import Float, is_quiet
 from flax_distil.data import (
     DurationLimits,
     PipelineConfig,
@@ -112,7 +112,7 @@ class ModelEvaluation:
             batch_size=transcriber.batch_size,
             compile_seconds=compile_seconds,
         )
-        quiet = True if jax.process_index() else None  # None: unless there is no terminal
+        quiet = True if jax.process_index() or is_quiet() else None  # None: unless there is no terminal
         title = " ".join(key) if condition != CLEAN else " ".join(key[:2])
         with (
             self._store.writer(key, process=jax.process_index()) as writer,

@@ -6,12 +6,11 @@ import hashlib
 import json
 import logging
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import jax
 
-from flax_distil.core import InputError
+from flax_distil.core import InputError, show, user_path
 from flax_distil.data import SpeechData, load_sources
 from flax_distil.parallel import Runner, together
 from flax_distil.text import Normaliser, normaliser
@@ -143,7 +142,7 @@ def _settings(config: EvalConfig, data_sets: Mapping[str, SpeechData]) -> dict[s
 
 def _weights_identity(name: str) -> str:
     """Return what changes when the weights in a folder do; a Hub id stands for itself."""
-    folder = Path(name).expanduser()
+    folder = user_path(name)
     files = sorted(path for path in folder.glob("*") if path.suffix in (".safetensors", ".bin"))
     known = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files]
     return hashlib.blake2b(repr(known).encode(), digest_size=8).hexdigest() if known else name
@@ -155,7 +154,7 @@ def _rows_identity(data: SpeechData) -> str:
 
 
 def _report(evaluation: Evaluation, results: dict[str, Any], store: EvalStore) -> None:
-    print(format_tables(results, evaluation))
+    show(format_tables(results, evaluation))
     for (label, name, condition), unit in evaluation.units.items():
         if condition == CLEAN.name and label == evaluation.models[0] and unit.records.skipped:
             log.warning("%s: %s", name, unit.records.skipped.report())

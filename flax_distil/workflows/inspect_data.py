@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from flax_distil.core import InputError
+from flax_distil.core import InputError, show
 from flax_distil.data import (
     Batch,
     DropReport,
@@ -170,16 +170,16 @@ def _print_report(
             lines.append(
                 "  dropped: " + ", ".join(f"{count['rows']:,} {why}" for why, count in drops.items())
             )
-        print("\n".join(lines), end="\n\n")
+        show("\n".join(lines), end="\n\n")
     if len(surveys) > 1:
-        print("\n".join(_lines(joined_surveys(surveys))), end="\n\n")
+        show("\n".join(_lines(joined_surveys(surveys))), end="\n\n")
     if skipped:
-        print(skipped.report(), end="\n\n")
+        show(skipped.report(), end="\n\n")
     terminal = sys.stdout.isatty() and "NO_COLOR" not in os.environ
     width = shutil.get_terminal_size((110, 24)).columns
     for sample in shown:
-        print(f"\n{sample.title}")
-        print("\n".join([HEADING, *token_lines(sample.tokens, width=width, colour=terminal)]))
+        show(f"\n{sample.title}")
+        show("\n".join([HEADING, *token_lines(sample.tokens, width=width, colour=terminal)]))
 
 
 def _lines(survey: Survey) -> list[str]:

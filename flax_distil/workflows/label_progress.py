@@ -7,6 +7,7 @@ from types import TracebackType
 import jax
 from tqdm import tqdm
 
+from flax_distil.core import is_quiet
 from flax_distil.data.work_units import CorpusUnits, TableUnits
 from flax_distil.workflows.unit_batches import UnitBatch
 
@@ -27,7 +28,7 @@ class LabelProgress:
     def __init__(self, name: str, units: CorpusUnits, *, done: int, processes: int):
         total = units.samples if isinstance(units, TableUnits) else None
         self._files = None if isinstance(units, TableUnits) else units.shards
-        quiet = True if jax.process_index() else None  # None: unless there is no terminal
+        quiet = True if jax.process_index() or is_quiet() else None  # None: unless there is no terminal
         self._bar = tqdm(total=total, initial=done, desc=name, unit=" samples", disable=quiet)
         self._processes = processes
         self._seconds = 0.0

@@ -7,12 +7,13 @@ command are replaced, and every other file in the folder stays.
 import contextlib
 import logging
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from flax_distil.core import InputError
+from flax_distil.core import InputError, user_path
 from flax_distil.weights import UploadError, push_to_hub
 from flax_distil.workflows.hub_config import HubConfig
 
@@ -64,14 +65,32 @@ def check_writable(output_dir: str) -> Path:
     """
     if not output_dir:
         raise InputError("output_dir is empty: name a folder")
-    folder = Path(output_dir).expanduser().absolute()
-    existing = next(path for path in (folder, *folder.parents) if path.exists())
+    check_local("output_dir", output_dir)
+    folder = user_path(output_dir).absolute()
+    try:
+        existing = next(path for path in (folder, *folder.parents) if path.exists())
+    except (OSError, ValueError) as error:  # a name that is too long, or holds NUL
+        raise _cannot_be_made(folder, error) from error
     if not existing.is_dir():
         raise InputError(f"output_dir {output_dir!r} cannot be made: {str(existing)!r} is a file")
     # Known now rather than after hours of work.
     if not os.access(existing, os.W_OK | os.X_OK):
         raise InputError(f"output_dir {output_dir!r} cannot be made: {str(existing)!r} may not be written to")
     return folder
+
+
+def check_local(name: str, path: str) -> None:
+    """Raise ``InputError`` if what is to be written to is an address rather than a path.
+
+    Args:
+        name: of the flag.
+        path: as the user gave it.
+    """
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", path):
+        raise InputError(
+            f"{name} {path!r} is an address, and results are written to this machine only: name a folder "
+            "here, and copy it afterwards"
+        )
 
 
 def make_folder(folder: Path) -> None:
@@ -148,8 +167,9 @@ def tried(push: Callable[[], str]) -> str | None:
     return None
 
 
-def _cannot_be_made(folder: Path, error: OSError) -> InputError:
-    return InputError(f"output_dir {str(folder)!r} cannot be made: {error.strerror}")
+def _cannot_be_made(folder: Path, error: OSError | ValueError) -> InputError:
+    reason = getattr(error, "strerror", None) or str(error)
+    return InputError(f"output_dir {str(folder)!r} cannot be made: {reason}")
 
 
 def _replace_entries(stage: Path, folder: Path, stale: Sequence[str]) -> None:

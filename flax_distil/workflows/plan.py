@@ -6,7 +6,7 @@ from typing import Any
 
 import jax
 
-from flax_distil.core import InputError
+from flax_distil.core import InputError, show, user_path
 from flax_distil.model import PRESETS, WhisperConfig
 from flax_distil.parallel import JitRunner
 from flax_distil.planning import (
@@ -20,6 +20,7 @@ from flax_distil.weights import Checkpoint, CheckpointFiles, load_checkpoint
 from flax_distil.weights.files import default_preprocessor
 from flax_distil.workflows.distil_config import DistilConfig
 from flax_distil.workflows.distil_models import describe_models, with_dropouts
+from flax_distil.workflows.outputs import check_local
 from flax_distil.workflows.plan_config import PlanConfig
 from flax_distil.workflows.plan_jobs import generation_job, training_job
 
@@ -32,6 +33,8 @@ def run_plan(config: PlanConfig) -> dict[str, Any]:
     Raises:
         InputError: if the topology is unknown, its compiler missing, or models or flags do not fit.
     """
+    if config.json is not None:
+        check_local("json", config.json)
     student, teacher = describe_models(config, read_described)
     if config.label_length > student.config.max_target_positions:
         raise InputError(
@@ -58,17 +61,17 @@ def run_plan(config: PlanConfig) -> dict[str, Any]:
         max_steps=config.max_steps,
         notes=_notes(config),
     )
-    print(plan_as_text(plan, description))
+    show(plan_as_text(plan, description))
     figures = plan_as_json(plan, description)
     if config.json is not None:
-        _write(Path(config.json).expanduser(), figures)
+        _write(user_path(config.json), figures)
     return figures
 
 
 def read_described(name: str) -> Checkpoint:
     """Return what a checkpoint looks like; published models are known without a network."""
     size = _PUBLISHED.get(name)
-    if size is None or Path(name).expanduser().is_dir():
+    if size is None or user_path(name).is_dir():
         return load_checkpoint(name, config_only=True)
     config = WhisperConfig.preset(size)
     files = CheckpointFiles(

@@ -18,7 +18,7 @@ from typing import Any, cast
 import jax
 
 from flax_distil.audio import VadName, VoiceActivity
-from flax_distil.core import InputError
+from flax_distil.core import InputError, show
 from flax_distil.data import (
     RetryPolicy,
     SkippedSamples,
@@ -258,7 +258,7 @@ def _finish(job: _Job, store: LabelStore, compile_seconds: float) -> None:
     store.finish(described.documents, described.index)
     summary, throughput = described.summary, described.throughput
     against = "" if summary["wer"] is None else f", WER {summary['wer']:.2f} % against the references"
-    print(
+    show(
         f"labelled {summary['labelled']} recordings of {summary['samples']} samples at "
         f"RTFx {throughput.rtfx:.1f}{against}: {job.config.output_dir}"
     )

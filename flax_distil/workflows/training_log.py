@@ -9,6 +9,8 @@ from typing import Any
 
 from tqdm import tqdm
 
+from flax_distil.core import is_quiet
+
 METRICS_NAME = "metrics.jsonl"
 TENSORBOARD_NAME = "tensorboard"
 
@@ -42,7 +44,11 @@ class TrainingLog:
             purge_step=first_step + 1 if first_step else None,
         )
         self._bar = tqdm(
-            total=max_steps, initial=first_step, unit="step", dynamic_ncols=True, disable=not active
+            total=max_steps,
+            initial=first_step,
+            unit="step",
+            dynamic_ncols=True,
+            disable=not active or is_quiet(),
         )
 
     def advance(self, step: int) -> None:

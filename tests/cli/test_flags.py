@@ -93,7 +93,10 @@ def test_an_unknown_key_in_a_file_is_refused(tmp_path):
         ([*NEEDED, "--task=summarise"], "task 'summarise' is unknown"),
         ([*NEEDED, "--language=klingon"], "unknown language 'klingon'"),
         (["--dataset_name=d"], "missing --model_name_or_path"),
-        ([*NEEDED, "--config=/nowhere.yaml"], "--config: File does not exist: '/nowhere.yaml'"),
+        (
+            [*NEEDED, "--config=/nowhere.yaml"],
+            "--config: '/nowhere.yaml' cannot be read: No such file",
+        ),
     ],
 )
 def test_a_wrong_flag_is_one_sentence_and_exit_code_2(arguments, sentence, capsys):

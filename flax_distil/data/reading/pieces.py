@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from flax_distil.core import InputError
+from flax_distil.core import InputError, user_path
 from flax_distil.data.reading.builder_sources import open_builder
 from flax_distil.data.reading.file_sources import (
     AUDIO_SUFFIXES,
@@ -83,7 +83,7 @@ def find_pieces(
     Raises:
         InputError: if there is no such data set.
     """
-    path = str(name if is_remote(name) else Path(name).expanduser())
+    path = str(name if is_remote(name) else user_path(name))
     if os.path.isdir(path):
         return _local_folder(Path(path), name, config_name, audio_column)
     if os.path.isfile(path):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flax_distil.core import InputError
+from flax_distil.core import InputError, user_path
 from flax_distil.data.naming import with_distinct_names
 from flax_distil.data.reading.builder_sources import open_builder, read_saved_folder, read_with_builder
 from flax_distil.data.reading.cached_table import cached_table
@@ -135,7 +135,7 @@ def _goes_on(name: str, part: str) -> bool:
 
 
 def _exists(name: str) -> bool:
-    return not is_remote(name) and Path(name.strip()).expanduser().exists()
+    return not is_remote(name) and user_path(name.strip()).exists()
 
 
 def load_sources(
@@ -329,7 +329,7 @@ def _read(source: SourceSpec, place: _Place) -> "datasets.Dataset":
     }
     if is_remote(source.name):
         return _read_pieces(source, place)
-    path = Path(source.name).expanduser()
+    path = user_path(source.name)
     if path.is_dir():
         return _read_folder(path, source, builder, place)
     files = [str(path)] if path.is_file() else []

@@ -1,0 +1,123 @@
+"""Files of flags: YAML or JSON that a person wrote, read within bounds."""
+
+import json
+import os
+import stat
+from pathlib import Path
+from typing import Any
+
+from flax_distil.core import InputError, user_path
+
+MOST_BYTES = 1 << 20
+"""A file of flags is no longer."""
+
+DEEPEST = 4
+"""A mapping of flags whose values are lists needs two levels; deeper files are not read at all."""
+
+
+def read_config_file(name: str) -> dict[str, Any]:
+    """Return the flags of a file by name.
+
+    Values are text, numbers, switches, nothing (``null``), lists or mappings of these. Aliases are refused:
+    a few of them can stand for more than any memory holds.
+
+    Args:
+        name: path of a YAML file, or of a JSON file whose name ends in ``.json``.
+
+    Raises:
+        InputError: if it cannot be read within these bounds.
+    """
+    try:
+        text = _text(user_path(name))
+        values = _of_json(text) if name.endswith(".json") else _of_yaml(text)
+        if not isinstance(values, dict):
+            raise ValueError(f"it holds {_kind(values)}, not flags as 'name: value'")
+        for key, value in values.items():
+            _check_entry(key, value)
+    except OSError as error:
+        raise InputError(f"--config: {name!r} cannot be read: {error.strerror or error}") from error
+    except (ValueError, RecursionError) as error:
+        reason = str(error) if isinstance(error, ValueError) else "its values are nested too deeply"
+        raise InputError(f"--config: {name!r} cannot be used: {reason}") from error
+    return values
+
+
+def _text(path: Path) -> str:
+    # A named pipe would be waited for; opened like this it is not, and then refused.
+    opened = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    with open(opened, "rb") as file:
+        kind = os.fstat(opened).st_mode
+        if not stat.S_ISREG(kind):
+            raise ValueError("it is a folder" if stat.S_ISDIR(kind) else "it is no regular file")
+        data = file.read(MOST_BYTES + 1)
+    if len(data) > MOST_BYTES:
+        raise ValueError(f"it is longer than {MOST_BYTES} bytes")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"it is not UTF-8 at byte {error.start}") from error
+
+
+def _of_json(text: str) -> Any:
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        names = [name for name, _ in pairs]
+        twice = next((name for name in names if names.count(name) > 1), None) if len(names) < 1000 else None
+        if twice is not None:
+            raise ValueError(f"{twice!r} is given twice")
+        return dict(pairs)
+
+    try:
+        return json.loads(text, object_pairs_hook=once)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"it is no JSON: {error.msg} in line {error.lineno}") from error
+
+
+def _of_yaml(text: str) -> Any:
+    import yaml
+    from jsonargparse import get_loader
+
+    try:
+        _check_yaml(text)
+        return get_loader("yaml")(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
+        place = f" in line {mark.line + 1}" if mark is not None else ""
+        problem = getattr(error, "problem", None) or " ".join(str(error).split())
+        raise ValueError(f"it is no YAML: {problem}{place}") from error
+
+
+def _check_yaml(text: str) -> None:
+    """Go over the parts of a file without making anything of them."""
+    import yaml
+
+    depth, names, at_name = 0, set(), False
+    for event in yaml.parse(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
+        if isinstance(event, yaml.AliasEvent):
+            line = event.start_mark.line + 1
+            raise ValueError(f"alias *{event.anchor} in line {line} is not accepted: write the value out")
+        if depth == 1:  # names and values take turns
+            at_name = not at_name
+            if at_name and isinstance(event, yaml.ScalarEvent):
+                if event.value in names:
+                    raise ValueError(f"{event.value!r} is given twice")
+                names.add(event.value)
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+            if depth > DEEPEST:
+                raise ValueError("its values are nested too deeply")
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
+
+
+def _check_entry(key: Any, value: Any) -> None:
+    if not isinstance(key, str):
+        raise ValueError(f"{key!r} is no name of a flag")
+    parts = list(value.values()) if isinstance(value, dict) else value
+    for part in parts if isinstance(parts, list) else [parts]:
+        if not isinstance(part, str | int | float | bool | None):
+            raise ValueError(f"a value within {key!r} is {_kind(part)}: expected text or a number")
+
+
+def _kind(value: Any) -> str:
+    kinds = {dict: "a mapping", list: "a list", str: "text", bool: "a switch", type(None): "nothing"}
+    return next((word for kind, word in kinds.items() if isinstance(value, kind)), "a number")
