@@ -25,7 +25,7 @@ from flax_distil.data.samples import LABEL_TOO_LONG, NO_LABEL, SampleError
 from flax_distil.text import (
     LANGUAGES_WITHOUT_SPACES,
     WhisperTokenizer,
-    resolve_language,
+    language_code,
     round_timestamps,
     strip_timestamp_text,
     strip_timestamps,
@@ -36,7 +36,7 @@ from flax_distil.text.timestamps import LAST_TIMESTAMP_SECONDS
 DECODER_POSITIONS = 448
 """Target positions of every Whisper model."""
 
-SPECIAL_MARK = re.compile(r"<\|(?!\d+\.\d+\|>)[\w.]*\|>")
+SPECIAL_MARK = re.compile(r"<\|(?!\d+\.\d+\|>)[\w.-]*\|>")
 """Special tokens spelt out in a pseudo-label, timestamps excepted."""
 
 TEXT_START = re.compile(r"^((?:<\|\d+\.\d+\|>)*+)(?=\S)")
@@ -147,7 +147,7 @@ class LabelBuilder:
         tokenizer.prompt(config.language, config.task, False)
         # Translations are English, whatever was spoken.
         spoken = config.language if config.task == "transcribe" else None
-        code = resolve_language(spoken) if spoken else "en"
+        code = language_code(spoken) if spoken else "en"
         self._opening = "" if code in LANGUAGES_WITHOUT_SPACES else " "
 
     @property

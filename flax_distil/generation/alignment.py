@@ -20,6 +20,7 @@ import numpy as np
 
 from flax_distil.core import Array, Float, Int
 from flax_distil.model import Decoder
+from flax_distil.text import SpecialTokens
 
 MEDIAN_WIDTH = 7
 """Source positions whose median is taken, 0.14 s."""
@@ -58,7 +59,7 @@ def align_tokens(
     positions_B: Int[Array, " B"],
     *,
     text_start: int,
-    text_vocabulary: int,
+    special: SpecialTokens,
     heads: Sequence[tuple[int, int]],
 ) -> TokenAlignment:
     """Find the tokens of texts in the speech.
@@ -70,12 +71,13 @@ def align_tokens(
         text_length_B: tokens of text.
         positions_B: source positions with content, at least 1.
         text_start: static; length of the prompt.
-        text_vocabulary: static; ids below are text.
+        special: static; tells which ids are text.
         heads: static; pairs of decoder layer and head, by layer.
 
     Returns:
         Positions and probabilities, ``T - text_start + 1`` entries per row.
     """
+    is_text_V = np.array([special.is_text(token) for token in range(decoder.config.vocab_size)])
     before = text_start - 1  # a token is predicted, and looked for, by the one before it
     hidden_BTD, weights_of_row, rows = _attention(
         decoder, states_BSD, tokens_BT, text_length_B, positions_B, text_start=text_start, heads=heads
@@ -83,13 +85,13 @@ def align_tokens(
 
     def probabilities_of_row(row: tuple[Array, Array]) -> Array:
         hidden_TD, next_T = row
-        logits_TV = decoder.logits(hidden_TD[None])[0, :, :text_vocabulary]
+        logits_TV = jnp.where(is_text_V, decoder.logits(hidden_TD[None])[0], -jnp.inf)
         picked_T = jnp.take_along_axis(logits_TV, next_T[:, None], axis=1)[:, 0]
         return jnp.exp(picked_T - jax.nn.logsumexp(logits_TV, axis=1))
 
     # Row by row: the weights, and logits over the vocabulary, of all rows would not fit.
     matrix_BTS = jax.lax.map(lambda row: weights_of_row(row).mean(axis=0)[before:], rows)
-    next_BT = jnp.minimum(jnp.roll(tokens_BT, -1, axis=1), text_vocabulary - 1)
+    next_BT = jnp.roll(tokens_BT, -1, axis=1)
     return TokenAlignment(
         first_positions(-matrix_BTS, text_length_B + 1, positions_B),
         jax.lax.map(probabilities_of_row, (hidden_BTD[:, before:], next_BT[:, before:])),

@@ -10,7 +10,7 @@ from flax_distil.core import Array, Bool, Float, Int
 from flax_distil.generation.branches import BranchDecoder, SearchState, rank_scores
 from flax_distil.generation.options import SearchOptions
 from flax_distil.generation.result import SearchResult
-from flax_distil.generation.rules import DecodingRules, EmittedContext, apply_rules
+from flax_distil.generation.rules import DecodingRules, apply_rules
 from flax_distil.generation.top_tokens import top_tokens
 
 
@@ -92,13 +92,13 @@ def beam_search(
     Source: openai/whisper's beam search; arXiv 2204.05424 (patience).
     """
     rows, beams = len(decoder.limit_B), options.num_beams
-    end, timestamp_begin = rules.special.eot, rules.special.timestamp_begin
+    end = rules.special.eot
 
     def choose(state: _Beams, logits_BJV: Float[Array, "B J V"]) -> _Beams:
         """Choose the next beams; all beams are one, J = 1, in the first step."""
         sources, column = logits_BJV.shape[1], state.branches.context.count
         logits_QV = logits_BJV.reshape(rows * sources, -1)
-        context = EmittedContext.empty(rows) if sources == 1 else state.branches.context
+        context = decoder.first_context if sources == 1 else state.branches.context
         scores_QV = apply_rules(rules, logits_QV, context)
         candidates = _candidates(scores_QV, state.total_BK[:, :sources], beams)
         ends_BM = candidates.token_BM == end
@@ -111,7 +111,7 @@ def beam_search(
         parent_BK = jnp.where(was_done_B1, jnp.arange(beams), chosen.parent_BM)
         return _Beams(
             branches=state.branches.followed_by(
-                chosen.token_BM, chosen.logprob_BM, timestamp_begin, parent_BK=parent_BK
+                chosen.token_BM, chosen.logprob_BM, rules.special, parent_BK=parent_BK
             ),
             done=state.done | (finished.count_B >= options.waits_for) | (column + 1 >= decoder.limit_B),
             total_BK=jnp.where(was_done_B1, state.total_BK, chosen.total_BM),

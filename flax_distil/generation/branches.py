@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 
 from flax_distil.core import Array, Bool, Float, Int
-from flax_distil.generation.rules import EmittedContext
+from flax_distil.generation.rules import DecodingRules, EmittedContext
 from flax_distil.model import Decoder, DecoderCache
 from flax_distil.text import SpecialTokens
 
@@ -52,7 +52,7 @@ class Branches:
         self,
         token_BK: Int[Array, "B K"],
         logprob_BK: Float[Array, "B K"],
-        timestamp_begin: int,
+        special: SpecialTokens,
         *,
         parent_BK: Int[Array, "B K"] | None = None,
     ) -> "Branches":
@@ -61,7 +61,7 @@ class Branches:
         Args:
             token_BK: the tokens.
             logprob_BK: their log-probabilities.
-            timestamp_begin: ``<|0.00|>``.
+            special: static; ids of the vocabulary.
             parent_BK: which sequence each one continues; by default itself.
         """
         count, path_BKT, context = self.context.count, self.path_BKT, self.context
@@ -71,7 +71,7 @@ class Branches:
         own_K = jnp.arange(token_BK.shape[1])
         return Branches(
             cache=self.cache,
-            context=context.followed_by(token_BK.reshape(-1), timestamp_begin),
+            context=context.followed_by(token_BK.reshape(-1), special),
             path_BKT=path_BKT.at[:, :, count].set(own_K),
             tokens_BTK=self.tokens_BTK.at[:, count].set(token_BK),
             logprobs_BTK=self.logprobs_BTK.at[:, count].set(logprob_BK),
@@ -108,12 +108,16 @@ State = TypeVar("State", bound=SearchState)
 
 
 def _of_parents(context: EmittedContext, parent_BK: Int[Array, "B K"]) -> EmittedContext:
-    def gather(flat: Array) -> Array:
-        return jnp.take_along_axis(flat.reshape(parent_BK.shape), parent_BK, axis=1).reshape(-1)
+    """Return the contexts of the parents; all sequences have emitted the same number of tokens."""
 
-    return EmittedContext(
-        context.count, gather(context.last_B), gather(context.before_last_B), gather(context.timestamp_B)
-    )
+    def gather(flat: Array) -> Array:
+        if not flat.ndim:
+            return flat
+        rest = flat.shape[1:]
+        index = parent_BK.reshape(*parent_BK.shape, *[1] * len(rest))
+        return jnp.take_along_axis(flat.reshape(*parent_BK.shape, *rest), index, axis=1).reshape(-1, *rest)
+
+    return jax.tree.map(gather, context)
 
 
 class BranchDecoder:
@@ -123,6 +127,7 @@ class BranchDecoder:
         limit_B: most tokens of each row; 0 of idle ones.
         no_speech_prob_B: probability of ``<|nospeech|>`` right after ``<|startoftranscript|>``.
         first_logits_BV: of the first token.
+        first_context: what the rules know before it, of each row.
         first: sequences before it.
     """
 
@@ -133,10 +138,11 @@ class BranchDecoder:
         prompt_BP: Int[Array, "B P"],
         prompt_length_B: Int[Array, " B"],
         *,
-        special: SpecialTokens,
+        rules: DecodingRules,
         branches: int,
         max_new_tokens: int,
         limit_B: Int[Array, " B"] | None,
+        prefix_length_B: Int[Array, " B"] | None = None,
     ):
         """Run the prompts; arguments as those of ``search``, with ``branches`` sequences per row.
 
@@ -144,6 +150,7 @@ class BranchDecoder:
             ValueError: if the padded prompts leave no position for a token.
         """
         rows, prompt_slots = prompt_BP.shape
+        special = rules.special
         self.limit_B = token_limits(decoder, prompt_BP, prompt_length_B, max_new_tokens, limit_B)
         self._decoder, self._layers, self._branches = decoder, decoder.unrolled(), branches
         self._prompt_length_B, self._prompt_slots = prompt_length_B, prompt_slots
@@ -156,9 +163,14 @@ class BranchDecoder:
         logits_B2V = decoder.logits(jnp.take_along_axis(hidden_BPD, picked, axis=1))
         self.no_speech_prob_B = jax.nn.softmax(logits_B2V[:, 0])[:, special.no_speech]
         self.first_logits_BV = logits_B2V[:, 1]
+        self.first_context = EmittedContext.after_prompts(
+            rules, prompt_BP, prompt_length_B, prefix_length_B, max_new_tokens=max_new_tokens
+        )
         self.first = Branches(
             cache=cache,
-            context=EmittedContext.empty(rows * branches),
+            context=jax.tree.map(
+                lambda leaf: jnp.repeat(leaf, branches, axis=0) if leaf.ndim else leaf, self.first_context
+            ),
             path_BKT=jnp.full((rows, branches, max_new_tokens), -1, jnp.int32),
             tokens_BTK=jnp.full((rows, max_new_tokens, branches), self._end, jnp.int32),
             logprobs_BTK=jnp.zeros((rows, max_new_tokens, branches), jnp.float32),

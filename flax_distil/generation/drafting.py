@@ -207,7 +207,7 @@ class Drafter:
         return Draft(final.tokens_BK, contexts, final.log_q_BKV, final.cache)
 
     def _after(self, context: EmittedContext, token_B: Int[Array, " B"]) -> EmittedContext:
-        return context.followed_by(token_B, self._rules.special.timestamp_begin)
+        return context.followed_by(token_B, self._rules.special)
 
     def _propose(self, draws: Draws | None, drafting: _Drafting) -> _Drafting:
         """Add the next token of every row whose draft has not ended."""

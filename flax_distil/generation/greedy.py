@@ -48,7 +48,7 @@ def sample(
         logprob_BK = jnp.where(done_BK, 0.0, logprob_Q.reshape(rows, samples))
         is_last_B1 = (branches.context.count + 1 >= decoder.limit_B)[:, None]
         return SearchState(
-            branches=branches.followed_by(token_BK, logprob_BK, rules.special.timestamp_begin),
+            branches=branches.followed_by(token_BK, logprob_BK, rules.special),
             done=done_BK | (token_BK == end) | is_last_B1,
         )
 

@@ -22,6 +22,7 @@ def search(
     limit_B: Int[Array, " B"] | None = None,
     temperature_B: Float[Array, " B"] | None = None,
     seed_B: Int[Array, " B"] | None = None,
+    prefix_length_B: Int[Array, " B"] | None = None,
 ) -> SearchResult:
     """Emit tokens of every row until all rows have ended; a row never depends on its neighbours.
 
@@ -39,6 +40,8 @@ def search(
         temperature_B: draw from the distribution at this temperature; rows at 0 take the likeliest token.
             With None all do, or beams are searched if asked for.
         seed_B: what a row's draws depend on, besides its own tokens; with ``temperature_B``.
+        prefix_length_B: how many tokens at the end of each prompt are the forced beginning of its transcript,
+            which the rules count as emitted; by default none.
 
     Raises:
         ValueError: if the padded prompts leave no position for a token.
@@ -49,10 +52,11 @@ def search(
         states_BSD,
         prompt_BP,
         prompt_length_B,
-        special=rules.special,
+        rules=rules,
         branches=options.best_of if is_drawn else options.num_beams,
         max_new_tokens=max_new_tokens,
         limit_B=limit_B,
+        prefix_length_B=prefix_length_B,
     )
     if options.num_beams > 1 and not is_drawn:
         return beam_search(branches, rules, options, max_new_tokens=max_new_tokens)

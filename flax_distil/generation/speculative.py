@@ -77,6 +77,7 @@ def speculative_search(
     limit_B: Int[Array, " B"] | None = None,
     temperature_B: Float[Array, " B"] | None = None,
     seed_B: Int[Array, " B"] | None = None,
+    prefix_length_B: Int[Array, " B"] | None = None,
 ) -> SpeculativeResult:
     """Emit what the teacher alone would emit, in fewer of its passes.
 
@@ -107,6 +108,7 @@ def speculative_search(
         limit_B: smaller limits of single rows; a row of limit 0 is idle.
         temperature_B: of each row; None for 0.
         seed_B: what a row's draws depend on; with ``temperature_B``.
+        prefix_length_B: see ``search``.
 
     Raises:
         ValueError: if the padded prompts leave no position for a token.
@@ -130,13 +132,16 @@ def speculative_search(
         states_BSD if student_states_BSD is None else student_states_BSD,
         few_slots,
     )
+    context = EmittedContext.after_prompts(
+        rules, prompt_BP, prompt_length_B, prefix_length_B, max_new_tokens=max_new_tokens + drafted
+    )
     recent_B2 = jnp.maximum(prompt_length_B[:, None] - jnp.array([2, 1]), 0)
     empty = _Search(
         teacher=teacher.init_cache(states_BSD, few_slots),
         student=student_cache,
         recent_B2=jnp.take_along_axis(prompt_BP, recent_B2, axis=1),
         position_B=prompt_length_B - 1,
-        context=dataclasses.replace(EmittedContext.empty(rows), count=jnp.zeros(rows, jnp.int32)),
+        context=dataclasses.replace(context, count=jnp.zeros(rows, jnp.int32)),
         tokens_BW=jnp.full((rows, max_new_tokens + drafted + 1), special.eot, jnp.int32),
         logprobs_BW=jnp.zeros((rows, max_new_tokens + drafted + 1), jnp.float32),
         done_B=limit_B < 1,
@@ -210,7 +215,9 @@ def _judge(
 ) -> _Search:
     """Emit what the teacher accepts of a draft, and its own token behind; ``cache`` holds all it has read."""
     rows, drafted = draft.tokens_BK.shape
-    flat = jax.tree.map(lambda *leaves: jnp.stack(leaves, axis=1).reshape(-1), *draft.contexts)
+    flat = jax.tree.map(
+        lambda *leaves: jnp.stack(leaves, axis=1).reshape(-1, *leaves[0].shape[1:]), *draft.contexts
+    )
     scores_FV = apply_rules(rules, logits_BJV.reshape(rows * (drafted + 1), -1), flat)
     scores_BJV = scores_FV.reshape(logits_BJV.shape)
     found_BJ, accepted_B = (
@@ -226,7 +233,7 @@ def _judge(
     last_B = jnp.maximum(emitted_B - 1, 0)
     before_last = jax.tree.map(lambda *leaves: pick(jnp.stack(leaves, axis=1), last_B), *draft.contexts)
     token_B = pick(found_BJ, last_B)
-    context = before_last.followed_by(token_B, rules.special.timestamp_begin)
+    context = before_last.followed_by(token_B, rules.special)
     moved_B = emitted_B > 0
     read_BJ = _with_last(search, draft)
     useful_B = jnp.minimum((draft.tokens_BK >= 0).sum(axis=1), room_B)
@@ -238,7 +245,7 @@ def _judge(
             moved_B[:, None], jnp.stack([pick(read_BJ, last_B), token_B], axis=1), search.recent_B2
         ),
         position_B=search.position_B + emitted_B,
-        context=jax.tree.map(lambda new, old: jnp.where(moved_B, new, old), context, search.context),
+        context=jax.tree.map(functools.partial(_where_rows, moved_B), context, search.context),
         tokens_BW=_write(search.tokens_BW, jnp.where(is_emitted_BJ, found_BJ, end), search.context.count),
         logprobs_BW=_write(
             search.logprobs_BW, jnp.where(is_emitted_BJ, logprob_BJ, 0.0), search.context.count
@@ -296,6 +303,11 @@ def _leading(is_so_BK: Bool[Array, "B K"]) -> Int[Array, " B"]:
 def _through(is_so_BK: Bool[Array, "B K"]) -> Int[Array, " B"]:
     """Count those up to the first that is true, itself included; all if none is."""
     return jnp.minimum(_leading(~is_so_BK) + 1, is_so_BK.shape[1])
+
+
+def _where_rows(is_so_B: Bool[Array, " B"], one: Array, other: Array) -> Array:
+    """Take whole rows from one array or from the other."""
+    return jnp.where(is_so_B.reshape(-1, *[1] * (one.ndim - 1)), one, other)
 
 
 def _write(row_BW: Array, new_BK: Array, start_B: Int[Array, " B"]) -> Array:

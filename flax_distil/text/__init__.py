@@ -1,7 +1,13 @@
 """Tokens and text: special tokens, prompts, timestamps, languages, normalisers."""
 
-from flax_distil.text.generation_settings import GenerationSettings, default_alignment_heads
-from flax_distil.text.languages import LANGUAGES, LANGUAGES_WITHOUT_SPACES, resolve_language
+from flax_distil.text.generation_settings import TASKS, GenerationSettings, default_alignment_heads
+from flax_distil.text.languages import (
+    DETECT_LANGUAGE,
+    LANGUAGES,
+    LANGUAGES_WITHOUT_SPACES,
+    language_code,
+    resolve_language,
+)
 from flax_distil.text.normalisers import Normaliser, normaliser, orthographic
 from flax_distil.text.special_tokens import SpecialTokens
 from flax_distil.text.timestamps import (
@@ -19,10 +25,12 @@ from flax_distil.text.tokenizer import MAX_PREVIOUS_TOKENS, WhisperTokenizer
 from flax_distil.text.words import TokenWord, split_words
 
 __all__ = [
+    "DETECT_LANGUAGE",
     "LANGUAGES",
     "LANGUAGES_WITHOUT_SPACES",
     "LAST_TIMESTAMP_SECONDS",
     "MAX_PREVIOUS_TOKENS",
+    "TASKS",
     "TIMESTAMP_STEP_SECONDS",
     "GenerationSettings",
     "Normaliser",
@@ -31,6 +39,7 @@ __all__ = [
     "TokenWord",
     "WhisperTokenizer",
     "default_alignment_heads",
+    "language_code",
     "normaliser",
     "orthographic",
     "resolve_language",

@@ -1,4 +1,4 @@
-"""What a checkpoint says about generation: suppressed tokens, limits, alignment heads.
+"""What a checkpoint says about generation: language and task, suppressed tokens, limits, alignment heads.
 
 Three kinds of files hold it: ``generation_config.json`` (Hugging Face), ``config.json`` of
 older Hugging Face checkpoints, and ``config.json`` of CTranslate2, each with its own names.
@@ -11,11 +11,25 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from flax_distil.core import Fields, InputError, check_fields, list_of, read_json, whole_number
+from flax_distil.core import (
+    Fields,
+    InputError,
+    check_fields,
+    either,
+    list_of,
+    map_to,
+    of_type,
+    one_of,
+    read_json,
+    whole_number,
+)
+from flax_distil.text.languages import resolve_language
 from flax_distil.text.special_tokens import TIMESTAMP_COUNT, SpecialTokens
 
 DEFAULT_MAX_INITIAL_TIMESTAMP_INDEX = 50
 """1.00 s: the latest first timestamp of a window."""
+
+TASKS = ("transcribe", "translate")
 
 DEFAULT_MAX_LENGTH = 448
 """The decoder positions of every published model."""
@@ -39,6 +53,8 @@ class GenerationSettings:
         alignment_heads: (decoder layer, head) pairs whose cross-attention follows the speech;
             word timestamps are read from them. Empty if unknown.
         is_multilingual: whether prompts name a language and a task.
+        language: code of the language that is taken unless another is asked for; None detects it.
+        task: the task that is taken unless another is asked for; None is "transcribe".
     """
 
     suppress_tokens: tuple[int, ...] = ()
@@ -47,6 +63,8 @@ class GenerationSettings:
     max_length: int = DEFAULT_MAX_LENGTH
     alignment_heads: tuple[tuple[int, int], ...] = ()
     is_multilingual: bool
+    language: str | None = None
+    task: str | None = None
 
     @classmethod
     def from_dict(
@@ -56,6 +74,7 @@ class GenerationSettings:
 
         Args:
             contents: the parsed JSON; unknown fields are ignored, null counts as absent.
+                ``forced_decoder_ids`` of older files stands for ``language`` and ``task``.
             special: the checkpoint's vocabulary.
             name: what to call the file in messages.
 
@@ -90,7 +109,7 @@ class GenerationSettings:
         )
         if faults:
             raise InputError(f"{name} has {'; '.join(faults)}")
-        return settings
+        return replace(settings, **_default_language_and_task(given, special, name))
 
     @classmethod
     def from_folder(
@@ -145,6 +164,8 @@ class GenerationSettings:
         if self.is_multilingual:
             contents["lang_to_id"] = {f"<|{code}|>": token for code, token in special.languages.items()}
             contents["task_to_id"] = {"transcribe": special.transcribe, "translate": special.translate}
+            chosen = {"language": self.language, "task": self.task}
+            contents |= {name: value for name, value in chosen.items() if value is not None}
         return contents
 
     def with_decoder_layers(self, layers: Sequence[int], *, attention_heads: int) -> "GenerationSettings":
@@ -180,13 +201,39 @@ def default_alignment_heads(decoder_layers: int, attention_heads: int) -> tuple[
 
 def _fields(special: SpecialTokens) -> Fields:
     """Return what the settings of a checkpoint with this vocabulary must be."""
-    tokens = list_of(whole_number(0, special.vocab_size - 1))
+    token = whole_number(0, special.vocab_size - 1)
     return {
-        **{name: tokens for names in _NAMES.values() for name in names},
+        **{name: list_of(token) for names in _NAMES.values() for name in names},
         "max_initial_timestamp_index": whole_number(0, TIMESTAMP_COUNT - 1),
         "max_length": whole_number(1, 2**31 - 1),
         "alignment_heads": list_of(list_of(whole_number(0, 2**16), length=2)),
+        "language": of_type(str, "the name or the code of a language"),
+        "task": one_of(*TASKS),
+        "forced_decoder_ids": list_of(list_of(either(token, one_of(None)), length=2)),
+        "lang_to_id": map_to(whole_number(0, 2**31 - 1)),
     }
+
+
+def _default_language_and_task(
+    given: Mapping[str, Any], special: SpecialTokens, name: str
+) -> dict[str, Any]:
+    """Return the language and the task that a checkpoint takes where none is asked for.
+
+    Source: transformers, ``WhisperGenerationMixin._retrieve_init_tokens``.
+    """
+    if not special.is_multilingual:
+        return {}
+    if "language" not in given and "task" not in given:
+        forced = {token for _, token in given.get("forced_decoder_ids", ())}
+        codes = (code for code, token in special.languages.items() if token in forced)
+        tasks = (task for task in TASKS if getattr(special, task) in forced)
+        return {"language": next(codes, None), "task": next(tasks, None)}
+    language = given.get("language")
+    try:
+        code = None if language is None else resolve_language(language, special.languages)
+    except InputError as error:
+        raise InputError(f"the default language of {name}: {error}") from error
+    return {"language": code, "task": given.get("task")}
 
 
 def _token_ids(value: Any) -> tuple[int, ...]:

@@ -6,6 +6,8 @@ code inside the token.
 """
 
 import difflib
+import re
+from collections.abc import Collection
 
 from flax_distil.core import InputError
 
@@ -144,7 +146,13 @@ LANGUAGE_CODES: dict[str, str] = (
 """Every understood spelling, in lower case, to its code."""
 
 
-def resolve_language(name_or_code: str) -> str:
+DETECT_LANGUAGE = "auto"
+"""Asks for detection where a checkpoint has a default language of its own."""
+
+_CODE = re.compile(r"[a-z]{2,3}(-[a-z0-9]+)*")
+
+
+def resolve_language(name_or_code: str, own: Collection[str] = ()) -> str:
     """Return Whisper's code of a language given by code, English name, alias or locale.
 
     Case does not matter; a region is dropped (``"pt-BR"`` and ``"pt_br"`` are ``"pt"``)
@@ -152,14 +160,17 @@ def resolve_language(name_or_code: str) -> str:
 
     Args:
         name_or_code: such as ``"fr"``, ``"French"``, ``"castilian"``, ``"en-US"``.
+        own: codes of the languages of a checkpoint's vocabulary, which count too, as they are written.
 
     Returns:
-        The code, a key of :data:`LANGUAGES`.
+        The code, a key of :data:`LANGUAGES` or one of ``own``.
 
     Raises:
-        InputError: if Whisper has no such language; close matches are listed.
+        InputError: if there is no such language; close matches are listed.
     """
-    wanted = name_or_code.strip().lower().removeprefix("<|").removesuffix("|>")
+    wanted = _spelling(name_or_code)
+    if wanted in own:
+        return wanted
     for spelling in (wanted, wanted.replace("_", "-").partition("-")[0]):
         if spelling in LANGUAGE_CODES:
             return LANGUAGE_CODES[spelling]
@@ -172,3 +183,25 @@ def resolve_language(name_or_code: str) -> str:
         f"unknown language {name_or_code!r}: give the code or English name of one of Whisper's "
         f"{len(LANGUAGES)} languages, such as 'en' or 'english'"
     )
+
+
+def language_code(name_or_code: str) -> str:
+    """Return the code of a language before the vocabulary of the checkpoint is known.
+
+    A code that is none of Whisper's, such as ``"hak"``, may be a language that was added to a checkpoint:
+    it is returned as it is. ``WhisperTokenizer.prompt`` refuses what the vocabulary has no token for.
+
+    Raises:
+        InputError: if it is neither a language of Whisper's nor written as a code.
+    """
+    try:
+        return resolve_language(name_or_code)
+    except InputError:
+        code = _spelling(name_or_code)
+        if _CODE.fullmatch(code):
+            return code
+        raise
+
+
+def _spelling(name_or_code: str) -> str:
+    return name_or_code.strip().lower().removeprefix("<|").removesuffix("|>")

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 
-from flax_distil.text.languages import LANGUAGES_WITHOUT_SPACES, resolve_language
+from flax_distil.text.languages import LANGUAGES_WITHOUT_SPACES, language_code
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ def normaliser(language: str | None) -> Normaliser:
 
     Source: arXiv 2212.04356, appendix C.
     """
-    return Normaliser(None if language is None else resolve_language(language))
+    return Normaliser(None if language is None else language_code(language))
 
 
 def orthographic(text: str) -> str:

@@ -7,7 +7,8 @@ Every Whisper vocabulary is laid out in the same order, only the offsets differ:
                                            <|0.00|> <|0.02|> ... <|30.00|>
 
 The 1501 timestamps are found by arithmetic, not by name: several published
-``tokenizer.json`` (all those of CTranslate2 folders) leave them out.
+``tokenizer.json`` (all those of CTranslate2 folders) leave them out. What fine-tuning added
+stands behind ``<|30.00|>``: it is text, unless it names a language.
 """
 
 import re
@@ -71,18 +72,35 @@ class SpecialTokens:
         return self.timestamp_begin <= token < self.timestamp_end
 
     def is_special(self, token: int) -> bool:
-        """Whether an id is neither text nor a timestamp: ``<|endoftext|>`` … ``<|notimestamps|>``."""
-        return self.eot <= token < self.timestamp_begin
+        """Whether an id is neither text nor a timestamp: ``<|endoftext|>`` … ``<|notimestamps|>``.
+
+        A language that was added behind the timestamps is special too.
+        """
+        if token < self.timestamp_end:
+            return self.eot <= token < self.timestamp_begin
+        return token in self.languages.values()
+
+    def is_text(self, token: int) -> bool:
+        """Whether an id is text: what the vocabulary was made of, and words added behind the timestamps."""
+        return 0 <= token < self.eot or (
+            self.timestamp_end <= token < self.vocab_size and not self.is_special(token)
+        )
 
     @classmethod
     def from_vocabulary(
-        cls, vocabulary: Mapping[str, int], *, origin: str = "the tokenizer"
+        cls,
+        vocabulary: Mapping[str, int],
+        *,
+        origin: str = "the tokenizer",
+        lang_to_id: Mapping[str, int] | None = None,
     ) -> "SpecialTokens":
         """Find the special tokens in a vocabulary.
 
         Args:
             vocabulary: token text to id, special tokens included; timestamps may be missing.
             origin: what the vocabulary was read from, for the error message.
+            lang_to_id: language tokens of the generation config, such as ``{"<|hak|>": 51865}``; those that
+                the vocabulary does not have under this id are left out.
 
         Returns:
             The ids. Hebrew is ``he`` even where the file says ``<|iw|>``.
@@ -118,14 +136,25 @@ class SpecialTokens:
             vocab_size=vocab_size,
             transcribe=vocabulary.get("<|transcribe|>") if multilingual else None,
             translate=vocabulary.get("<|translate|>") if multilingual else None,
-            languages=_languages(vocabulary) if multilingual else {},
+            languages=_languages(vocabulary, timestamp_begin, lang_to_id) if multilingual else {},
         )
 
 
-def _languages(vocabulary: Mapping[str, int]) -> dict[str, int]:
-    """Return language code to id, ordered by id."""
+def _languages(
+    vocabulary: Mapping[str, int], timestamp_begin: int, lang_to_id: Mapping[str, int] | None
+) -> dict[str, int]:
+    """Return language code to id, ordered by id.
+
+    What looks like a language behind the timestamps counts only if the generation config does not list
+    the languages, or lists it.
+    """
     found = {
-        match[1]: token for text, token in vocabulary.items() if (match := _LANGUAGE_TOKEN.fullmatch(text))
+        match[1]: token
+        for text, token in vocabulary.items()
+        if (match := _LANGUAGE_TOKEN.fullmatch(text)) and (lang_to_id is None or token < timestamp_begin)
     }
+    for text, token in (lang_to_id or {}).items():
+        if vocabulary.get(text) == token:
+            found[text.removeprefix("<|").removesuffix("|>").lower()] = token
     ordered = sorted(found.items(), key=lambda item: item[1])
     return {LANGUAGE_CODES.get(code, code): token for code, token in ordered}

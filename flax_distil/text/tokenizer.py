@@ -16,6 +16,7 @@ from typing import Any, SupportsIndex
 from tokenizers import Tokenizer
 
 from flax_distil.core import InputError
+from flax_distil.text.generation_settings import TASKS
 from flax_distil.text.languages import resolve_language
 from flax_distil.text.special_tokens import SpecialTokens
 from flax_distil.text.timestamps import strip_timestamp_text, timestamp_from_text, timestamp_text
@@ -24,9 +25,7 @@ from flax_distil.text.tokenizer_files import open_tokenizer
 MAX_PREVIOUS_TOKENS = 223
 """Longest previous text in a prompt: with ``<|startofprev|>`` it fills half of the 448 positions."""
 
-TASKS = ("transcribe", "translate")
-
-_MARK = re.compile(r"<\|[\w.]+\|>")
+_MARK = re.compile(r"<\|[\w.-]+\|>")
 
 
 class WhisperTokenizer:
@@ -57,6 +56,8 @@ class WhisperTokenizer:
     @classmethod
     def from_pretrained(cls, folder: Path | str, *, origin: str | None = None) -> "WhisperTokenizer":
         """Read ``tokenizer.json``, or else ``vocab.json`` with ``merges.txt``, from a local folder.
+
+        Languages that were added to the vocabulary are those of ``lang_to_id`` in ``generation_config.json``.
 
         Args:
             folder: a checkpoint in Hugging Face or CTranslate2 layout.
@@ -152,7 +153,7 @@ class WhisperTokenizer:
         task = task or "transcribe"
         if task not in TASKS:
             raise InputError(f"unknown task {task!r}: expected 'transcribe' or 'translate'")
-        code = None if language is None else resolve_language(language)
+        code = None if language is None else resolve_language(language, self.special.languages)
         if not self.special.is_multilingual:
             if code not in (None, "en"):
                 raise InputError(

@@ -74,9 +74,10 @@ def open_tokenizer(folder: Path, *, origin: str | None = None) -> tuple[Tokenize
     def name(file_name: str) -> str:
         return str(folder / file_name) if origin is None else f"{file_name} of {origin}"
 
+    languages = _lang_to_id(folder, name("generation_config.json"))
     contents = read_json(folder / "tokenizer.json", name=name("tokenizer.json"))
     if contents is not None:
-        return _from_tokenizer_json(contents, name("tokenizer.json"))
+        return _from_tokenizer_json(contents, languages, name("tokenizer.json"))
     known = read_json(folder / "vocab.json", name=name("vocab.json"))
     merges = read_bounded(folder / "merges.txt", name=name("merges.txt"))
     if known is None or merges is None:
@@ -86,23 +87,34 @@ def open_tokenizer(folder: Path, *, origin: str | None = None) -> tuple[Tokenize
         )
     check_fields({"vocab": known}, {"vocab": map_to(_ID)}, name=name("vocab.json"))
     added = _added_tokens(folder, name)
-    return _from_merges(known, _merge_pairs(merges, name("merges.txt")), added, name("vocab.json"))
+    backend = _from_merges(known, _merge_pairs(merges, name("merges.txt")), added, name("vocab.json"))
+    vocabulary = backend.get_vocab()
+    return backend, SpecialTokens.from_vocabulary(vocabulary, origin=name("vocab.json"), lang_to_id=languages)
 
 
-def _from_tokenizer_json(contents: dict[str, Any], name: str) -> tuple[Tokenizer, SpecialTokens]:
+def _lang_to_id(folder: Path, name: str) -> dict[str, int] | None:
+    """Return the languages that the generation config lists, None if it lists none."""
+    contents = read_json(folder / "generation_config.json", name=name) or {}
+    check_fields(contents, {"lang_to_id": map_to(_ID)}, name=name)
+    return contents.get("lang_to_id") or None
+
+
+def _from_tokenizer_json(
+    contents: dict[str, Any], languages: Mapping[str, int] | None, name: str
+) -> tuple[Tokenizer, SpecialTokens]:
     if not isinstance(contents.get("model"), dict):
         raise InputError(f"{name} is not a tokenizer file: expected the fields of Hugging Face tokenizers")
     check_fields(contents, _TOKENIZER_FIELDS, name=name, required=("added_tokens",))
     check_fields(contents["model"], _MODEL_FIELDS, name=f"the model in {name}", required=("vocab", "merges"))
     vocabulary = contents["model"]["vocab"]
     vocabulary = vocabulary | {token["content"]: token["id"] for token in contents["added_tokens"]}
-    special = SpecialTokens.from_vocabulary(vocabulary, origin=name)
+    special = SpecialTokens.from_vocabulary(vocabulary, origin=name, lang_to_id=languages)
     return _built(name, lambda: _backend_from_json(contents, special)), special
 
 
 def _from_merges(
     known: dict[str, int], pairs: list[tuple[str, str]], added: dict[str, int], name: str
-) -> tuple[Tokenizer, SpecialTokens]:
+) -> Tokenizer:
     backend = _built(name, lambda: _backend_from_merges(known, pairs, added))
     moved = [text for text, token in added.items() if backend.token_to_id(text) != token]
     if moved:
@@ -110,7 +122,7 @@ def _from_merges(
             f"{name}: the added token {one_line(moved[0])!r} should have id {added[moved[0]]} but the "
             f"vocabulary leaves it {backend.token_to_id(moved[0])}: the files do not belong together"
         )
-    return backend, SpecialTokens.from_vocabulary(backend.get_vocab(), origin=name)
+    return backend
 
 
 def _built(name: str, build: Callable[[], Tokenizer]) -> Tokenizer:

@@ -23,7 +23,7 @@ def is_without_sound(
 
     They are not decoded: of silence a model says "you", and is not unsure of it.
     """
-    if options.no_speech_threshold is None:
+    if options.thresholds.no_speech is None:
         return np.zeros(len(samples_BW), bool)
     return np.abs(samples_BW).max(axis=1) <= _NO_SOUND
 
@@ -33,35 +33,51 @@ def is_silence(result: WindowResult, options: TranscriptionOptions) -> bool:
 
     Source: RECIPE 6.
     """
-    if options.no_speech_threshold is None or result.no_speech_prob <= options.no_speech_threshold:
+    thresholds = options.thresholds
+    if thresholds.no_speech is None or result.no_speech_prob <= thresholds.no_speech:
         return False
-    return options.logprob_threshold is None or result.avg_logprob < options.logprob_threshold
+    return thresholds.logprob is None or result.avg_logprob < thresholds.logprob
 
 
 def may_fail(options: TranscriptionOptions) -> bool:
     """Say whether a window can be tried again: there is a threshold, and another temperature."""
-    thresholds = (
-        options.logprob_threshold,
-        options.compression_ratio_threshold,
-        options.text_compression_ratio_threshold,
-    )
+    thresholds = options.thresholds._replace(no_speech=None)
     return len(options.temperature) > 1 and any(limit is not None for limit in thresholds)
 
 
 def failed(result: WindowResult, options: TranscriptionOptions, tokenizer: WhisperTokenizer) -> bool:
     """Say whether a transcript loops or is unlikely, and the window no silence.
 
-    Source: RECIPE 6.
+    Source: openai/whisper, ``transcribe``.
     """
-    if options.logprob_threshold is not None and is_silence(result, options):
+    least = options.thresholds.logprob
+    if least is not None and is_silence(result, options):
         return False
-    if options.logprob_threshold is not None and result.avg_logprob < options.logprob_threshold:
+    if least is not None and result.avg_logprob < least:
         return True
-    limit = options.compression_ratio_threshold
-    if limit is not None and _token_compression_ratio(result, tokenizer) > limit:
+    return _loops(result, options, tokenizer)
+
+
+def best_attempt(
+    attempts: Sequence[WindowResult], options: TranscriptionOptions, tokenizer: WhisperTokenizer
+) -> WindowResult:
+    """Return the likeliest of several attempts at a window, all of which failed.
+
+    Attempts that pass the thresholds of compression come before those that do not.
+
+    Source: faster-whisper, ``generate_with_fallback``.
+    """
+    straight = [attempt for attempt in attempts if not _loops(attempt, options, tokenizer)]
+    return max(straight or attempts, key=lambda attempt: attempt.avg_logprob)
+
+
+def _loops(result: WindowResult, options: TranscriptionOptions, tokenizer: WhisperTokenizer) -> bool:
+    """Say whether a transcript compresses too well."""
+    most = options.thresholds.token_compression_ratio
+    if most is not None and _token_compression_ratio(result, tokenizer) > most:
         return True
-    limit = options.text_compression_ratio_threshold
-    return limit is not None and compression_ratio(tokenizer.decode(result.tokens).strip()) > limit
+    most = options.thresholds.compression_ratio
+    return most is not None and compression_ratio(tokenizer.decode(result.tokens).strip()) > most
 
 
 def decode_again(
@@ -82,11 +98,12 @@ def decode_again(
         seed: of a row's draws, given the row and the number of the attempt.
 
     Returns:
-        The results, the last attempt at each window standing.
+        The first attempt at each window that did not fail, or else the best one; see :func:`best_attempt`.
     """
-    options = decoder.options
+    options, tokenizer = decoder.options, decoder.tokenizer
+    attempts: list[list[WindowResult]] = [[] if result is None else [result] for result in results]
     for attempt, temperature in enumerate(options.temperature[1:], start=1):
-        failures = [result is not None and failed(result, options, decoder.tokenizer) for result in results]
+        failures = [bool(tried) and failed(tried[-1], options, tokenizer) for tried in attempts]
         if not _any_process(decoder, any(failures)):
             break
         again = [
@@ -100,11 +117,19 @@ def decode_again(
             for row, (request, has_failed) in enumerate(zip(requests, failures, strict=True))
         ]
         retried = decoder.collect(decoder.dispatch(states, again))
-        results = [
-            new if has_failed else old
-            for old, new, has_failed in zip(results, retried, failures, strict=True)
-        ]
-    return results
+        for tried, new, has_failed in zip(attempts, retried, failures, strict=True):
+            if has_failed and new is not None:
+                tried.append(new)
+    return [_standing(tried, options, tokenizer) for tried in attempts]
+
+
+def _standing(
+    attempts: Sequence[WindowResult], options: TranscriptionOptions, tokenizer: WhisperTokenizer
+) -> WindowResult | None:
+    """Return which attempt at a window counts, None of an idle row."""
+    if len(attempts) > 1 and failed(attempts[-1], options, tokenizer):
+        return best_attempt(attempts, options, tokenizer)
+    return attempts[-1] if attempts else None
 
 
 def _any_process(decoder: WindowDecoder, value: bool) -> bool:

@@ -13,8 +13,9 @@ class Prompts:
 
     Attributes:
         shortest: tokens of a prompt with neither previous text nor prefix.
-        initial: ids of the text that was given as having come before.
-        prefix: ids of the forced beginning.
+        initial: ids of the text that was given as having come before, for a first window; empty where every
+            prompt has it anyway.
+        prefix: ids of the forced beginning: ``<|0.00|>`` where there are timestamps, and its text.
     """
 
     def __init__(self, tokenizer: WhisperTokenizer, options: TranscriptionOptions):
@@ -26,16 +27,22 @@ class Prompts:
         """
         self._tokenizer, self._options = tokenizer, options
         special = tokenizer.special
-        any_language = options.language or ("en" if special.is_multilingual else None)
+        any_language = options.language or self.any_language
         self.shortest = len(tokenizer.prompt(any_language, options.task, options.return_timestamps))
-        self.initial = self._initial()
-        prefix = (options.prefix or "").strip()
-        self.prefix = tuple(tokenizer.encode(f" {prefix}")) if prefix else ()
-        if len(self.prefix) > MAX_PREVIOUS_TOKENS:
-            raise InputError(
-                f"the prefix has {len(self.prefix)} tokens, and at most {MAX_PREVIOUS_TOKENS} "
-                "are taken: shorten it"
-            )
+        initial = _fitting("prompt", self._initial())
+        self._hotwords = _fitting("list of hotwords", self._encode(options.hotwords))
+        self._carried = initial if options.carry_initial_prompt else ()
+        _fitting("prompt with the hotwords", (*self._hotwords, *self._carried))
+        self.initial = () if options.carry_initial_prompt else initial
+        self.prefix = _fitting("prefix", self._encode(options.prefix))
+        if self.prefix and options.return_timestamps:
+            self.prefix = (special.timestamp_begin, *self.prefix)
+
+    @property
+    def any_language(self) -> str | None:
+        """A language that the vocabulary has, None if it is English-only."""
+        languages = self._tokenizer.special.languages
+        return "en" if "en" in languages else next(iter(languages), None)
 
     def build(
         self, language: str, previous: Sequence[int] = (), *, with_prefix: bool = True
@@ -44,27 +51,43 @@ class Prompts:
 
         Args:
             language: code; left out for English-only models.
-            previous: ids of the text before the window; the last ones are kept.
+            previous: ids of the text before the window; the last ones are kept, as many as there is room for
+                behind the hotwords and a prompt that is carried.
             with_prefix: end with the forced beginning.
         """
         spoken = language if self._tokenizer.special.is_multilingual else None
-        prompt = self._tokenizer.prompt(spoken, self._options.task, self._options.return_timestamps, previous)
-        return (*prompt, *(self.prefix if with_prefix else ()))
+        prefix = self.prefix if with_prefix else ()
+        carried = (*(() if prefix else self._hotwords), *self._carried)
+        room = MAX_PREVIOUS_TOKENS - len(carried)
+        before = (*carried, *previous[max(0, len(previous) - room) :])
+        prompt = self._tokenizer.prompt(spoken, self._options.task, self._options.return_timestamps, before)
+        return (*prompt, *prefix)
+
+    def prefix_length(self, prompt: Sequence[int]) -> int:
+        """Return how many tokens at the end of a prompt are the forced beginning."""
+        count = len(self.prefix)
+        return count if count and tuple(prompt[-count:]) == self.prefix else 0
+
+    def _encode(self, text: str | None) -> tuple[int, ...]:
+        return tuple(self._tokenizer.encode(f" {text.strip()}")) if text and text.strip() else ()
 
     def _initial(self) -> tuple[int, ...]:
-        text, ids = self._options.prompt, self._options.prompt_ids
-        if ids is not None:
-            initial = tuple(map(operator.index, ids))
-        else:
-            initial = tuple(self._tokenizer.encode(f" {text.strip()}")) if text and text.strip() else ()
-        strays = [token for token in initial if not 0 <= token < self._tokenizer.special.eot]
+        ids = self._options.prompt_ids
+        if ids is None:
+            return self._encode(self._options.prompt)
+        initial = tuple(map(operator.index, ids))
+        strays = [token for token in initial if not self._tokenizer.special.is_text(token)]
         if strays:
             raise InputError(
                 f"prompt_ids hold {strays[0]}, which is no id of text in this vocabulary: leave it out"
             )
-        if len(initial) > MAX_PREVIOUS_TOKENS:
-            raise InputError(
-                f"the prompt has {len(initial)} tokens, and at most {MAX_PREVIOUS_TOKENS} "
-                "are taken: shorten it"
-            )
         return initial
+
+
+def _fitting(name: str, tokens: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the ids of a text if a prompt has room for them."""
+    if len(tokens) > MAX_PREVIOUS_TOKENS:
+        raise InputError(
+            f"the {name} has {len(tokens)} tokens, and at most {MAX_PREVIOUS_TOKENS} are taken: shorten it"
+        )
+    return tokens

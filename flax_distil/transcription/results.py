@@ -89,6 +89,11 @@ class Transcript:
     temperature: float = 0.0
     segments: tuple[TranscribedSegment, ...] = ()
 
+    @property
+    def language_probability(self) -> float | None:
+        """Probability of the language, from 0 to 1, None where it was not detected."""
+        return None if self.language_probabilities is None else self.language_probabilities[self.language]
+
 
 def window_transcript(
     result: WindowResult,

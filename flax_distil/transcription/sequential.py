@@ -38,7 +38,7 @@ def long_form_defaults(
 ) -> TranscriptionOptions:
     """Return options for sequential transcription: timestamps, and the usual thresholds where none is given.
 
-    1.35 for the compression of ids (unless that of text has a threshold), -1 for the average
+    1.35 for the compression of ids (unless that of text has a threshold or is "off"), -1 for the average
     log-probability, 0.6 for silence, and temperatures from 0 to 1 in steps of 0.2.
 
     Args:
@@ -48,8 +48,8 @@ def long_form_defaults(
     Source: RECIPE 6.
     """
     usual: dict[str, Any] = {"logprob_threshold": -1.0, "no_speech_threshold": 0.6}
-    if options.text_compression_ratio_threshold is None:
-        usual["compression_ratio_threshold"] = 1.35
+    if options.compression_ratio_threshold is None:
+        usual["token_compression_ratio_threshold"] = 1.35
     changed = {name: value for name, value in usual.items() if getattr(options, name) is None}
     if options.temperature == (0.0,) and not keep_temperature:
         changed["temperature"] = FALLBACK_TEMPERATURES

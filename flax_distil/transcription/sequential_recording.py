@@ -14,7 +14,7 @@ import numpy as np
 
 from flax_distil.audio import CHUNK_FRAMES, LongMel
 from flax_distil.text import WhisperTokenizer
-from flax_distil.transcription.fallback import attempt_seed, failed, is_silence
+from flax_distil.transcription.fallback import attempt_seed, best_attempt, failed, is_silence
 from flax_distil.transcription.options import TranscriptionOptions
 from flax_distil.transcription.prompts import Prompts
 from flax_distil.transcription.results import AlignedWord, TranscribedSegment, Transcript
@@ -25,7 +25,7 @@ from flax_distil.transcription.word_segments import attach_words
 
 FRAMES_PER_SECOND = 100
 LAST_TRUSTED_TEMPERATURE = 0.5
-"""Text found at a higher one is no prompt for the next window."""
+"""Text of a window that was tried at a higher one is no prompt for the next."""
 
 FAINTEST_LOG10 = -8.0
 """A window whose features stay below this holds at most the rounding noise of 16-bit samples (-86 dB).
@@ -65,7 +65,6 @@ class SequentialRecording:
 
     Attributes:
         language: code; None until it is detected.
-        attempt: how many temperatures the present window has failed at.
     """
 
     def __init__(
@@ -94,7 +93,8 @@ class SequentialRecording:
         multilingual = tokenizer.special.is_multilingual
         self.language = options.language if multilingual else "en"
         self._language_probabilities: Mapping[str, float] | None = None
-        self.attempt, self._last_speech = 0, 0.0
+        self._attempts: list[WindowResult] = []
+        self._tried, self._last_speech = 0.0, 0.0
         self._seek = self._first_heard = self._behind_silence(0)
         self._previous: list[int] = list(prompts.initial)
         self._segments: list[TranscribedSegment] = []
@@ -106,6 +106,11 @@ class SequentialRecording:
     def finished(self) -> bool:
         """Whether no window is left."""
         return self._seek >= self._frames
+
+    @property
+    def attempt(self) -> int:
+        """How many temperatures the present window has failed at."""
+        return len(self._attempts)
 
     def features(self) -> np.ndarray:
         """Return the features of the present window, 3000 frames."""
@@ -130,12 +135,14 @@ class SequentialRecording:
 
     def receive(self, result: WindowResult) -> DecodedWindow | None:
         """Return a window to :meth:`accept`; None if it is to be tried again, or is silence and skipped."""
-        self._temperature = max(self._temperature, result.temperature)
-        tries = len(self._options.temperature)
-        if self.attempt + 1 < tries and failed(result, self._options, self._tokenizer):
-            self.attempt += 1
-            return None
-        self.attempt = 0
+        self._tried = result.temperature
+        self._temperature = max(self._temperature, self._tried)
+        self._attempts.append(result)
+        if failed(result, self._options, self._tokenizer):
+            if self.attempt < len(self._options.temperature):
+                return None
+            result = best_attempt(self._attempts, self._options, self._tokenizer)
+        self._attempts = []
         self._no_speech_prob = min(self._no_speech_prob, result.no_speech_prob)
         if is_silence(result, self._options):
             self._seek = self._behind_silence(self._seek + self._window_frames)
@@ -174,11 +181,11 @@ class SequentialRecording:
             for token, logprob in zip(
                 result.tokens[part.tokens], result.token_logprobs[part.tokens], strict=True
             ):
-                if token < special.eot or special.is_timestamp(token):
+                if not special.is_special(token):
                     self._previous.append(token)
                     self._tokens.append(token)
                     self._logprobs.append(logprob)
-        if not self._options.condition_on_prev_tokens or result.temperature > LAST_TRUSTED_TEMPERATURE:
+        if not self._options.condition_on_prev_tokens or self._tried > LAST_TRUSTED_TEMPERATURE:
             self._previous = []
         self._seek = self._behind_silence(seek)
 
@@ -214,13 +221,13 @@ class SequentialRecording:
 
     def _behind_silence(self, seek: int) -> int:
         """Step over windows without a sound, if silence is to be left out at all."""
-        if self._options.no_speech_threshold is not None:
+        if self._options.thresholds.no_speech is not None:
             while seek < self._frames and self._mel.loudest(seek, CHUNK_FRAMES) <= FAINTEST_LOG10:
                 seek += CHUNK_FRAMES
         return seek
 
     def _segment(self, cut: CutSegment, result: WindowResult) -> TranscribedSegment:
-        tokens = tuple(token for token in result.tokens[cut.tokens] if token < self._tokenizer.special.eot)
+        tokens = tuple(token for token in result.tokens[cut.tokens] if self._tokenizer.special.is_text(token))
         return TranscribedSegment(
             start=(self._seek + cut.start) / FRAMES_PER_SECOND,
             end=(self._seek + cut.end) / FRAMES_PER_SECOND,

@@ -283,4 +283,5 @@ def _speculate(
         limit_B=batch["limit_B"],
         temperature_B=batch.get("temperature_B"),
         seed_B=batch.get("seed_B"),
+        prefix_length_B=batch.get("prefix_length_B"),
     )

@@ -8,16 +8,17 @@ import dataclasses
 import functools
 import time
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from flax_distil.audio import CHUNK_SAMPLES
 from flax_distil.core import Array, Float, InputError, Params
-from flax_distil.generation import DecodingRules, SearchResult
+from flax_distil.generation import SearchResult
 from flax_distil.model import ComputeOptions, WhisperConfig
 from flax_distil.parallel import Runner, single_device
 from flax_distil.text import MAX_PREVIOUS_TOKENS, GenerationSettings, WhisperTokenizer
+from flax_distil.transcription.decoding_rules import decoding_rules
 from flax_distil.transcription.options import TranscriptionOptions
 from flax_distil.transcription.prompts import Prompts
 from flax_distil.transcription.window_programs import Programs, prepared, programs_for, shape_on
@@ -48,9 +49,9 @@ class WindowResult:
     """What was decoded of one window.
 
     Attributes:
-        tokens: emitted ids, without prompt and end-of-text; timestamps included.
-        token_logprobs: natural logarithm of each token's probability, and of end-of-text at
-            the end where it was reached.
+        tokens: emitted ids, without prompt and end-of-text; timestamps and a forced beginning included.
+        token_logprobs: natural logarithm of each token's probability, 0 of a forced beginning, and of
+            end-of-text at the end where it was reached.
         avg_logprob: their sum over the number of tokens plus one.
         no_speech_prob: probability that nothing is spoken, from 0 to 1.
         temperature: of the request.
@@ -84,7 +85,8 @@ class WindowDecoder:
         decoder_params: its decoder as programs read it: for decoding, in the compute dtype.
         tokenizer: of the checkpoint.
         settings: its suppressed tokens and limits.
-        options: what to transcribe into, and how.
+        options: what to transcribe into, and how; language and task are those of the checkpoint where none
+            were given.
         prompts: builds the prompts of requests.
         runner: over the devices.
         max_new_tokens: most tokens per window.
@@ -120,6 +122,7 @@ class WindowDecoder:
         """
         self.runner = single_device() if runner is None else runner
         self.config, self.params = config, params
+        options = options.for_checkpoint(settings)
         self.tokenizer, self.settings, self.options = tokenizer, settings, options
         self.prompts = Prompts(tokenizer, options)
         self.shape = shape_on(self.runner, config, compute)
@@ -129,9 +132,7 @@ class WindowDecoder:
                 f"timestamps are asked of a model without them: its vocabulary of {config.vocab_size} ends "
                 f"before <|30.00|> ({special.timestamp_end - 1}); leave return_timestamps out"
             )
-        self.rules = DecodingRules.from_settings(
-            settings, special, return_timestamps=options.return_timestamps
-        )
+        self.rules = decoding_rules(options, settings, special)
         shortest = self.prompts.shortest + len(self.prompts.prefix)
         room = config.max_target_positions - shortest
         if options.max_new_tokens is not None and options.max_new_tokens > room:
@@ -170,7 +171,7 @@ class WindowDecoder:
 
     def _prompts_to_expect(self, continued: bool) -> list[tuple[int, ...]]:
         """Return a prompt of every length that prompts are padded to."""
-        language = self.options.language or "en"
+        language = self.options.language or self.prompts.any_language or "en"
         prompts = [self.prompts.build(language, self.prompts.initial)]
         if continued:
             prompts.append(self.prompts.build(language, with_prefix=False))
@@ -223,16 +224,21 @@ class WindowDecoder:
             for row in rows:
                 request = batch.requests[row]
                 assert request is not None
-                length = int(found["length_B"][row])
-                ended = length < self._limit(request)
-                results[row] = WindowResult(
-                    tokens=tuple(found["tokens_BT"][row, :length].tolist()),
-                    token_logprobs=tuple(found["logprobs_BT"][row, : length + ended].tolist()),
-                    avg_logprob=float(found["avg_logprob_B"][row]),
-                    no_speech_prob=float(found["no_speech_prob_B"][row]),
-                    temperature=request.temperature,
-                )
+                results[row] = self._result(request, {name: values[row] for name, values in found.items()})
         return results
+
+    def _result(self, request: WindowRequest, found: Mapping[str, Any]) -> WindowResult:
+        """Return what was decoded of a row, behind its forced beginning."""
+        length, limit = int(found["length_B"]), self._limit(request)
+        given = self.prompts.prefix[: self.prompts.prefix_length(request.prompt)] if limit else ()
+        ended = length < limit
+        return WindowResult(
+            tokens=(*given, *found["tokens_BT"][:length].tolist()),
+            token_logprobs=(*[0.0] * len(given), *found["logprobs_BT"][: length + ended].tolist()),
+            avg_logprob=float(found["avg_logprob_B"]) * ((length + 1) / (len(given) + length + 1)),
+            no_speech_prob=float(found["no_speech_prob_B"]),
+            temperature=request.temperature,
+        )
 
     def _search(
         self, states: States, requests: Sequence[WindowRequest | None], rows: frozenset[int]
@@ -259,6 +265,9 @@ class WindowDecoder:
             "prompt_length_B": np.asarray(lengths, np.int32),
             "limit_B": np.asarray(limits, np.int32),
         }
+        if self.prompts.prefix:
+            prefixes = [self.prompts.prefix_length(request.prompt) for request in given]
+            batch["prefix_length_B"] = np.asarray(prefixes, np.int32)
         if any(request.temperature > 0 for request in given):
             batch["temperature_B"] = np.asarray([request.temperature for request in given], np.float32)
             batch["seed_B"] = np.asarray([request.seed for request in given], np.int32)

@@ -152,6 +152,7 @@ def _search(
         limit_B=batch["limit_B"],
         temperature_B=batch.get("temperature_B"),
         seed_B=batch.get("seed_B"),
+        prefix_length_B=batch.get("prefix_length_B"),
     )
 
 

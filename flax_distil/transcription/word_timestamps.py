@@ -13,7 +13,7 @@ from flax_distil.core import Array, Float, InputError, Params
 from flax_distil.generation import TokenAlignment, align_tokens
 from flax_distil.model import WhisperConfig, bind_decoder
 from flax_distil.parallel import Runner
-from flax_distil.text import GenerationSettings, default_alignment_heads, split_words
+from flax_distil.text import GenerationSettings, SpecialTokens, default_alignment_heads, split_words
 from flax_distil.transcription.results import AlignedWord, TranscribedSegment, Transcript
 from flax_distil.transcription.window_decoder import States, WindowDecoder
 from flax_distil.transcription.window_programs import Shape, compiled
@@ -166,14 +166,12 @@ class WordAligner:
 
     @property
     def _any_language(self) -> str:
-        return self.decoder.options.language or "en"
+        return self.decoder.options.language or self.decoder.prompts.any_language or "en"
 
     @property
     def _program(self) -> Callable[..., TokenAlignment]:
-        text_vocabulary = self.decoder.tokenizer.special.eot
-        return _program(
-            self.decoder.runner, self.decoder.shape, self.heads, self.prompt_length, text_vocabulary
-        )
+        special = self.decoder.tokenizer.special
+        return _program(self.decoder.runner, self.decoder.shape, self.heads, self.prompt_length, special)
 
 
 def add_words(
@@ -258,7 +256,7 @@ def _program(
     shape: Shape,
     heads: Heads,
     text_start: int,
-    text_vocabulary: int,
+    special: SpecialTokens,
 ) -> Callable[..., TokenAlignment]:
     def align(decoder: Params, batch: Mapping[str, Array]) -> TokenAlignment:
         return align_tokens(
@@ -268,7 +266,7 @@ def _program(
             batch["text_length_B"],
             batch["positions_B"],
             text_start=text_start,
-            text_vocabulary=text_vocabulary,
+            special=special,
             heads=heads,
         )
 

@@ -13,7 +13,7 @@ from flax_distil.weights.assembly import ShardingRule, TensorSource, assemble, c
 from flax_distil.weights.ctranslate2 import MODEL_NAME, CTranslate2Source
 from flax_distil.weights.ctranslate2_files import read_ctranslate2_files
 from flax_distil.weights.files import CheckpointFiles, read_files
-from flax_distil.weights.hub import download
+from flax_distil.weights.hub import OPENAI_MODELS, download
 from flax_distil.weights.huggingface import SafetensorsSource, has_weights
 
 _CONVERT_OPENAI = (
@@ -53,7 +53,8 @@ def load_checkpoint(
 
     Args:
         source: a folder with ``model.safetensors`` (or an index and shards), a CTranslate2
-            folder with ``model.bin``, or the id of either on the Hugging Face Hub.
+            folder with ``model.bin``, the id of either on the Hugging Face Hub, or the name that
+            openai/whisper gives to a model, such as ``large-v3`` or ``tiny.en``.
         dtype: element type of the parameters.
         config_only: leave the weights alone (on the Hub: do not even download them), to
             compare vocabularies and mel bins before any work. Where they are there, the shapes of the
@@ -101,7 +102,8 @@ def _locate(
         raise InputError(f"{source} is a file: expected the folder of a checkpoint, or a Hub id{how}")
     if not _HUB_ID.fullmatch(str(source)):
         raise InputError(f"there is no folder {source}: expected the folder of a checkpoint, or a Hub id")
-    return download(str(source), weights=not config_only, revision=revision, cache_dir=cache_dir), str(source)
+    repo_id = OPENAI_MODELS.get(str(source), str(source))
+    return download(repo_id, weights=not config_only, revision=revision, cache_dir=cache_dir), repo_id
 
 
 def _is_ctranslate2(folder: Path) -> bool:

@@ -7,6 +7,19 @@ from flax_distil.weights.ctranslate2 import MODEL_NAME
 from flax_distil.weights.files import SMALL_FILES
 from flax_distil.weights.huggingface import INDEX_NAME, WEIGHTS_NAME
 
+OPENAI_MODELS = {
+    name: f"openai/whisper-{name}"
+    for name in (
+        "tiny.en", "tiny", "base.en", "base", "small.en", "small", "medium.en", "medium", "large-v2",
+        "large-v3", "large-v3-turbo",
+    )
+} | {
+    "large-v1": "openai/whisper-large",
+    "large": "openai/whisper-large-v3",
+    "turbo": "openai/whisper-large-v3-turbo",
+}  # fmt: skip
+"""The names that openai/whisper calls its models by, and where the Hub has them."""
+
 _WEIGHT_FILES = (WEIGHTS_NAME, "model-*-of-*.safetensors", MODEL_NAME)
 
 

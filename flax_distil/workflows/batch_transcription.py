@@ -21,6 +21,7 @@ class BatchTranscriber:
     whatever does not fit is known before anything large is read.
 
     Attributes:
+        options: what it transcribes into, language and task of the checkpoint where none are given.
         is_multilingual: whether prompts name a language.
         normalise: how transcripts are compared with references.
     """
@@ -33,6 +34,7 @@ class BatchTranscriber:
         """
         self._config, self._runner = config, runner
         self._model = configured_model(config, runner)
+        self.options = self._model.chosen
         self.is_multilingual = self._model.is_multilingual
         self.normalise = self._model.normalise
         self._compiled: set[int] = set()

@@ -51,7 +51,7 @@ def run_evaluation(config: EvalConfig) -> dict[str, Any]:
         models = together(lambda: _open_models(config, runner))
         data_sets = together(lambda: _open_data(config))
         noise = together(lambda: _open_noise(config, data_sets))
-        normalise = _normaliser(config, models)
+        normalise = _normaliser(models)
         parameters = {label: model.parameters for label, model in models.items()}
         together(lambda: store.begin(_settings(config, data_sets)) if leads else None)
         together(store.check_shared)
@@ -118,14 +118,16 @@ def _open_noise(config: EvalConfig, data_sets: Mapping[str, SpeechData]) -> dict
     return {name: NoiseMaker(data, recorded, seed=config.seed) for name, data in data_sets.items()}
 
 
-def _normaliser(config: EvalConfig, models: Mapping[str, TranscriptionModel]) -> Normaliser:
+def _normaliser(models: Mapping[str, TranscriptionModel]) -> Normaliser:
     """Return one way to compare texts for all models: the rules of the language, if it is known."""
     english_only = not all(model.is_multilingual for model in models.values())
-    if english_only or config.task == "translate":
+    chosen = [model.chosen for model in models.values()]
+    if english_only or any(options.task == "translate" for options in chosen):
         return normaliser("en")
-    if config.language is None:
+    languages = {options.language for options in chosen}
+    if languages == {None}:
         log.warning("language is not given: it is detected, and scored by the rules for any language")
-    return normaliser(config.options.language)
+    return normaliser(languages.pop() if len(languages) == 1 else None)
 
 
 def _settings(config: EvalConfig, data_sets: Mapping[str, SpeechData]) -> dict[str, Any]:

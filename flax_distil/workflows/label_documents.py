@@ -128,7 +128,7 @@ dataset_info:
 |---|---|
 | recordings | {summary["labelled"]:,} |
 | hours | {summary["audio_seconds"] / 3600:.2f} |
-| task | {config.task} |
+| task | {config.task or "transcribe"} |
 | language | {config.language or "of the teacher"} |{wer}
 | skipped samples of the source | {sum(summary["skipped"].values()):,} |
 

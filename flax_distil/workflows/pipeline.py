@@ -15,12 +15,15 @@ from flax_distil.generation import SearchOptions
 from flax_distil.model import ComputeOptions
 from flax_distil.parallel import MeshShape, Runner, make_runner, single_device
 from flax_distil.transcription import Transcript, TranscriptionOptions
+from flax_distil.transcription.options import OFF, Thresholds
 from flax_distil.workflows.audio_inputs import RETRY_SECONDS, read_ahead
 from flax_distil.workflows.compilation_cache import use_compilation_cache
 from flax_distil.workflows.recording_stream import Outcome, RecordingStream, Route
 from flax_distil.workflows.transcription_model import TranscriptionModel
 
 Result = dict[str, Any]
+
+_THRESHOLDS = tuple(f"{name}_threshold" for name in Thresholds._fields)
 
 _SEARCH_OPTIONS = tuple(field.name for field in dataclasses.fields(SearchOptions))
 _OPTIONS = tuple(
@@ -29,8 +32,8 @@ _OPTIONS = tuple(
     if field.name not in ("search", "return_timestamps", "word_timestamps")
 )
 OPTIONS = (
-    *_OPTIONS, *_SEARCH_OPTIONS, "return_timestamps", "return_language", "batch_size", "chunk_length_s",
-    "stride_length_s", "mode",
+    *_OPTIONS, *_SEARCH_OPTIONS, "return_timestamps", "return_language", "return_language_probabilities",
+    "batch_size", "chunk_length_s", "stride_length_s", "mode",
 )  # fmt: skip
 """Names that a pipeline, and each call of it, take."""
 
@@ -95,19 +98,22 @@ class FlaxWhisperPipeline:
                 (``http(s)://``, ``gs://``, ``s3://``, ``hf://``), the contents of a file, an array of 16 kHz
                 samples, or a dictionary of "array" (or "raw") and "sampling_rate", or of "bytes" or "path".
             options: by name, or in a dictionary ``generate_kwargs``:
-                ``return_timestamps`` (True for segments, "word" for words), ``return_language``;
+                ``return_timestamps`` (True for segments, "word" for words), ``return_language``,
+                ``return_language_probabilities``;
                 ``batch_size`` (16), ``chunk_length_s``, ``stride_length_s``, ``mode`` (of ``Route``);
                 ``num_beams`` and the rest of ``SearchOptions``; ``language``, ``task``, ``temperature`` (one,
-                or several to try in turn), ``prompt``, ``prompt_ids``, ``max_new_tokens``, the thresholds and
-                the rest of ``TranscriptionOptions``.
+                or several to try in turn), ``prompt``, ``prompt_ids``, ``max_new_tokens``, the thresholds
+                ("off", or a None that is given, tests nothing) and the rest of ``TranscriptionOptions``.
 
         Returns:
             A result of a recording, a list of them of a list. Of an iterator another one, which takes
             recordings as there is room for them and yields results in order.
 
             A result is a dictionary: ``text``; ``chunks`` of ``text`` and ``timestamp`` (start, end) in
-            seconds if ``return_timestamps``; ``language`` (its code) if ``return_language``. A recording of
-            a list or an iterator that cannot be read has ``text`` "" and ``error``, a sentence.
+            seconds if ``return_timestamps``; ``language`` (its code) if ``return_language``, and
+            ``language_probability`` where it was detected; ``language_probabilities`` (of every code, None
+            where it was not) if ``return_language_probabilities``. A recording of a list or an iterator that
+            cannot be read has ``text`` "" and ``error``, a sentence.
 
         Raises:
             InputError: if an option is unknown or does not fit the checkpoint, or a single recording cannot
@@ -167,13 +173,16 @@ class _Call:
         if self._timestamps not in (None, False, True, "word"):
             raise InputError(f"return_timestamps {self._timestamps!r} is unknown: expected True or 'word'")
         self._language = bool(given.get("return_language"))
+        self._probabilities = bool(given.get("return_language_probabilities"))
         fields = {name: given[name] for name in _OPTIONS if given.get(name) is not None}
+        fields |= {name: OFF for name in _THRESHOLDS if name in given and given[name] is None}
         temperature = fields.pop("temperature", None)
         if temperature is not None:
             several = isinstance(temperature, Sequence)
             fields["temperature"] = tuple(map(float, temperature if several else [temperature]))
-        if "prompt_ids" in fields:
-            fields["prompt_ids"] = tuple(map(operator.index, np.asarray(fields["prompt_ids"])))
+        for name in ("prompt_ids", "suppress_tokens"):
+            if name in fields:
+                fields[name] = tuple(map(operator.index, np.asarray(fields[name], np.int64).reshape(-1)))
         self.options = TranscriptionOptions(
             **fields,
             return_timestamps=bool(self._timestamps),
@@ -204,6 +213,10 @@ class _Call:
             )
         if self._language:
             result["language"] = transcript.language
+            if transcript.language_probability is not None:
+                result["language_probability"] = transcript.language_probability
+        if self._probabilities:
+            result["language_probabilities"] = transcript.language_probabilities
         return result
 
 

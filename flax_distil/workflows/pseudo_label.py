@@ -79,7 +79,7 @@ def run_pseudo_labelling(config: PseudoLabelConfig) -> PseudoLabelResult:
         lambda: config.repository(config.hub_dataset_id, store.folder, "dataset") if leads else None
     )
     teacher = together(lambda: BatchTranscriber(config, runner))
-    if teacher.is_multilingual and config.language is None:
+    if teacher.is_multilingual and teacher.options.language is None:
         raise InputError(
             f"language is not given, and teacher {config.model_name_or_path!r} is multilingual: "
             "name the language"
@@ -144,7 +144,8 @@ class _Job:
             first, parts = source, [f"{name} {size}" for name, size in sizes]
         self._features = label_features(first)
         self.settings = {name: getattr(config, name) for name in _DECIDING} | {
-            "language": config.options.language,
+            "language": teacher.options.language,
+            "task": teacher.options.task,
             "vad": detector.name,
             "text_column_name": source.text_column,
             "speaker_column_name": first.speaker_column,

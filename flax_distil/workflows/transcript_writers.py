@@ -88,6 +88,7 @@ def _srt(transcript: Transcript, _: float, options: SubtitleOptions) -> str:
 
 def _json(transcript: Transcript, seconds: float, _: SubtitleOptions) -> str:
     document = dataclasses.asdict(transcript) | {"duration": seconds}
+    document["language_probability"] = transcript.language_probability
     for number, segment in enumerate(document["segments"]):
         words = segment.pop("words")
         segment["id"] = number

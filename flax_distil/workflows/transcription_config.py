@@ -20,8 +20,9 @@ class TranscriptionConfig(ParallelConfig):
             the same transcripts sooner. Its encoder does not run where it is the model's.
         num_assistant_tokens: Most tokens of a draft, which ends earlier where the student is unsure; by
             default 5, on a CPU 3.
-        language: Language of the speech, name or code; by default multilingual models detect it.
-        task: transcribe, or translate into English.
+        language: Language of the speech, name or code, of Whisper's or of the checkpoint's own; auto detects
+            it. By default what the checkpoint says, which is detection in most multilingual ones.
+        task: transcribe, or translate into English; by default the checkpoint's, or transcribe.
         return_timestamps: Add timestamps of segments.
         generation_max_length: Most tokens per window of 30 s; by default the checkpoint's max_length.
         num_beams: Beams of the search at temperature 0; 1 takes the likeliest token.
@@ -32,11 +33,20 @@ class TranscriptionConfig(ParallelConfig):
         top_k: At a temperature, draw from this many likeliest tokens.
         top_p: At a temperature, draw from the fewest tokens whose probabilities add to this.
         seed: What draws depend on.
-        compression_ratio_threshold: A window whose tokens compress better fails; 1.35 is usual.
-        logprob_threshold: A window of lower average log-probability fails; -1 is usual.
-        no_speech_threshold: A window fails not, and is silent, if that is likelier than this; 0.6 is usual.
+        compression_ratio_threshold: A window whose text compresses better fails; 2.4 is usual; off: no test.
+        token_compression_ratio_threshold: A window whose tokens compress better fails; 1.35 is usual; off: no
+            test.
+        logprob_threshold: A window of lower average log-probability fails; -1 is usual; off: no test.
+        no_speech_threshold: A window fails not, and is silent, if that is likelier than this; 0.6 is usual;
+            off: no test.
+        repetition_penalty: Divide the logits of tokens that a window has already by this; 1 is none.
+        no_repeat_ngram_size: Let no window have a run of so many tokens twice; 0 allows it.
+        suppress_tokens: Ids of tokens that are never written; -1 stands for the checkpoint's list, which is
+            the default.
+        max_initial_timestamp: Seconds, the latest first timestamp of a window; by default the checkpoint's.
         prompt: Text that might have come before: its spelling and style are followed.
-        prefix: How every transcript begins; it is not part of the result.
+        hotwords: Names and terms that every window is prompted with.
+        prefix: How every transcript begins.
         dtype: What the model computes in: float32, bfloat16 or float16.
         per_device_eval_batch_size: Recordings per device.
     """
@@ -45,7 +55,7 @@ class TranscriptionConfig(ParallelConfig):
     assistant_model_name_or_path: str | None = None
     num_assistant_tokens: int | None = None
     language: str | None = None
-    task: str = "transcribe"
+    task: str | None = None
     return_timestamps: bool = False
     generation_max_length: int | None = None
     num_beams: int = 1
@@ -56,10 +66,16 @@ class TranscriptionConfig(ParallelConfig):
     top_k: int | None = None
     top_p: float | None = None
     seed: int = 0
-    compression_ratio_threshold: float | None = None
-    logprob_threshold: float | None = None
-    no_speech_threshold: float | None = None
+    compression_ratio_threshold: float | str | None = None
+    token_compression_ratio_threshold: float | str | None = None
+    logprob_threshold: float | str | None = None
+    no_speech_threshold: float | str | None = None
+    repetition_penalty: float = 1.0
+    no_repeat_ngram_size: int = 0
+    suppress_tokens: list[int] | None = None
+    max_initial_timestamp: float | None = None
     prompt: str | None = None
+    hotwords: str | None = None
     prefix: str | None = None
     dtype: str = "float32"
     per_device_eval_batch_size: int = 16
@@ -87,9 +103,15 @@ class TranscriptionConfig(ParallelConfig):
             temperature=tuple(self.temperatures or [0.0]),
             seed=self.seed,
             compression_ratio_threshold=self.compression_ratio_threshold,
+            token_compression_ratio_threshold=self.token_compression_ratio_threshold,
             logprob_threshold=self.logprob_threshold,
             no_speech_threshold=self.no_speech_threshold,
+            repetition_penalty=self.repetition_penalty,
+            no_repeat_ngram_size=self.no_repeat_ngram_size,
+            suppress_tokens=None if self.suppress_tokens is None else tuple(self.suppress_tokens),
+            max_initial_timestamp=self.max_initial_timestamp,
             prompt=self.prompt,
+            hotwords=self.hotwords,
             prefix=self.prefix,
         )
 

@@ -30,6 +30,7 @@ class TranscriptionModel:
         name: as it was asked for.
         options: what to transcribe into, and how.
         parameters: numbers in the weights.
+        chosen: the same with the language and the task that the checkpoint takes where none is given.
         is_multilingual: whether prompts name a language.
         normalise: how transcripts are compared with references.
     """
@@ -63,6 +64,7 @@ class TranscriptionModel:
         self._tokenizer, self._settings = read_tokenizer(described.files)
         self.parameters = sum(leaf.size for leaf in jax.tree.leaves(whisper_shapes(self._shape)))
         self.is_multilingual = self._tokenizer.special.is_multilingual
+        self.chosen = options.for_checkpoint(self._settings)
         self.normalise = self._normaliser()
         self._params: Params = {}
         self._assistant_params: Params = {}
@@ -137,9 +139,9 @@ class TranscriptionModel:
         )
 
     def _normaliser(self) -> Normaliser:
-        if self.options.task == "translate" or not self.is_multilingual:
+        if self.chosen.task == "translate" or not self.is_multilingual:
             return normaliser("en")
-        return normaliser(self.options.language)
+        return normaliser(self.chosen.language)
 
 
 def configured_model(

@@ -71,7 +71,7 @@ def align(config, params, special):
         return align_tokens(
             bind_decoder(config, ComputeOptions(), params["decoder"]),
             states, tokens, text_length, positions,
-            text_start=TEXT_START, text_vocabulary=special.eot, heads=HEADS,
+            text_start=TEXT_START, special=special, heads=HEADS,
         )  # fmt: skip
 
     return compiled(run)

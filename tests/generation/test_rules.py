@@ -32,7 +32,7 @@ def rule(rules, history, logits):
     """Return the logits of one row after a history."""
     context = EmittedContext.empty(1)
     for token in history:
-        context = following(context, jnp.array([token], jnp.int32), rules.special.timestamp_begin)
+        context = following(context, jnp.array([token], jnp.int32), rules.special)
     return np.asarray(ruling(rules, jnp.asarray(logits, jnp.float32)[None], context))[0]
 
 
@@ -124,7 +124,7 @@ def test_any_history_is_ruled_as_by_the_reference(timestamp_rules, timestamps, l
             # What is said next is anything allowed: the likeliest would seldom leave text.
             history.append(int(rng.choice(np.flatnonzero(np.isfinite(wanted)))))
         said = jnp.array([history[-1] for history in histories], jnp.int32)
-        context = following(context, said, begin)
+        context = following(context, said, rules.special)
     if timestamps:
         assert seen >= {(place, forced) for place in ("inside", "between") for forced in (True, False)}
         assert ("start", False) in seen

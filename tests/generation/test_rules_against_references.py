@@ -61,5 +61,5 @@ def test_any_history_is_ruled_as_by_the_reference(special, reference, latest, se
         anything = rng.choice([3, 9, special.eot, 50, 55, 55, 60, 119], size=ROWS)
         said = np.where(rng.random(ROWS) < 0.3, anything, allowed).astype(np.int32)
         tokens = torch.cat([tokens, torch.tensor(said[:, None])], dim=1)
-        context = following(context, jnp.asarray(said), special.timestamp_begin)
+        context = following(context, jnp.asarray(said), special)
     assert ROWS < forced < 11 * ROWS

@@ -51,7 +51,7 @@ def assert_times(transcript: Transcript, segments: list[dict[str, Any]]) -> None
 
 @pytest.mark.parametrize("conditioned", [False, True])
 def test_five_minutes_are_transcribed_as_by_openais_code(pair, conditioned):
-    transcript = ours(pair, condition_on_prev_tokens=conditioned, text_compression_ratio_threshold=2.4)
+    transcript = ours(pair, condition_on_prev_tokens=conditioned, compression_ratio_threshold=2.4)
     theirs = openai_model(pair.folder).transcribe(
         long_recording(SECONDS)[0], temperature=0.0, compression_ratio_threshold=2.4,
         condition_on_previous_text=conditioned, fp16=False, **THRESHOLDS,
@@ -65,7 +65,7 @@ def test_five_minutes_are_transcribed_as_by_openais_code(pair, conditioned):
 
 @pytest.mark.parametrize("conditioned", [False, True])
 def test_five_minutes_are_transcribed_as_by_transformers(pair, conditioned):
-    options = {"condition_on_prev_tokens": conditioned, "compression_ratio_threshold": 1.35}
+    options = {"condition_on_prev_tokens": conditioned, "token_compression_ratio_threshold": 1.35}
     transcript = ours(pair, **options)
     extractor = WhisperFeatureExtractor()
     inputs = extractor(
@@ -98,7 +98,7 @@ def test_words_of_a_minute_are_where_openais_code_finds_them(pair):
     samples, _ = long_recording(70)
     model = Model(pair.folder, pair.ours.config, pair.ours.params)
     decoder = model.transcriber(
-        return_timestamps=True, word_timestamps=True, text_compression_ratio_threshold=2.4, **THRESHOLDS
+        return_timestamps=True, word_timestamps=True, compression_ratio_threshold=2.4, **THRESHOLDS
     ).decoder
     [(_, transcript)] = SequentialTranscriber(decoder, batch_size=1).transcribe_recordings([("a", samples)])
     theirs = openai_model(pair.folder, WordAligner(decoder).heads).transcribe(

@@ -15,7 +15,7 @@ from flax_distil.generation import SearchOptions
 from flax_distil.metrics import compression_ratio
 from flax_distil.text import WhisperTokenizer
 from flax_distil.transcription import TranscriptionOptions, WindowResult
-from flax_distil.transcription.fallback import attempt_seed, failed, is_silence, may_fail
+from flax_distil.transcription.fallback import attempt_seed, best_attempt, failed, is_silence, may_fail
 from tests.transcription.models import Model
 
 NEW = 24
@@ -23,7 +23,7 @@ USUAL = TranscriptionOptions(
     temperature=(0.0, 0.5),
     logprob_threshold=-1.0,
     no_speech_threshold=0.6,
-    text_compression_ratio_threshold=2.4,
+    compression_ratio_threshold=2.4,
 )
 
 
@@ -79,7 +79,7 @@ def test_what_fails_and_what_is_silent_is_what_openai_says(
         USUAL,
         logprob_threshold=theirs["logprob_threshold"],
         no_speech_threshold=theirs["no_speech_threshold"],
-        text_compression_ratio_threshold=theirs["compression_ratio_threshold"],
+        compression_ratio_threshold=theirs["compression_ratio_threshold"],
     )
     assert failed(said, options, tokenizer) == (tried == [0.0, 0.5])
     if avg_logprob != -1.0:  # at the threshold exactly OpenAI skips without calling it silence
@@ -93,7 +93,7 @@ def test_ratios_of_ids_count_the_end_where_it_was_reached(tokenizer):
     low, high = sorted(len(data) / len(zlib.compress(data)) for data in bytes_of)
     assert low < high
     verdicts = [
-        failed(one, TranscriptionOptions(compression_ratio_threshold=(low + high) / 2), tokenizer)
+        failed(one, TranscriptionOptions(token_compression_ratio_threshold=(low + high) / 2), tokenizer)
         for one in (cut, whole)
     ]
     assert sorted(verdicts) == [False, True]
@@ -134,27 +134,46 @@ def faint(speech_and_silence):
     return speech_and_silence + np.float32(2e-7)
 
 
-@pytest.fixture(scope="module")
-def tried_again(strict, faint):
-    return strict.transcribe(faint)
+@pytest.fixture
+def attempts(strict, monkeypatch):
+    """What is decoded, attempt by attempt."""
+    decoded: list[list[WindowResult]] = []
+    collect = strict.decoder.collect
+    monkeypatch.setattr(
+        strict.decoder, "collect", lambda batch: decoded.append(collect(batch)) or decoded[-1]
+    )
+    return decoded
 
 
-def test_speech_is_tried_again_and_silence_has_no_text(tried_again):
-    *speech, silence = tried_again
-    assert [transcript.temperature for transcript in tried_again] == [0.7, 0.7, 0.0]
-    assert all(transcript.text for transcript in speech)
+def test_speech_is_tried_again_and_the_better_attempt_kept_and_silence_has_no_text(strict, faint, attempts):
+    *speech, silence = strict.transcribe(faint)
+    likely, drawn = attempts
+    assert [result.temperature for result in drawn[:2]] == [0.7, 0.7]
+    for transcript, one, other in zip(speech, likely, drawn, strict=False):
+        assert transcript.avg_logprob == max(one.avg_logprob, other.avg_logprob)
+        assert transcript.text
     assert (silence.text, silence.tokens) == ("", [])
     assert silence.no_speech_prob > 0.3
 
 
-def test_a_retry_depends_on_the_row_alone_and_compiles_nothing(strict, tried_again, faint, compilations):
-    again = []
-    assert compilations(lambda: again.extend(strict.transcribe(faint[[2, 1, 0]]))) == []
-    assert [one.tokens for one in again] == [one.tokens for one in tried_again[::-1]]
+def test_a_retry_depends_on_the_row_alone_and_compiles_nothing(strict, faint, attempts, compilations):
+    strict.transcribe(faint)
+    assert compilations(lambda: strict.transcribe(faint[[2, 1, 0]])) == []
+    (_, drawn), (_, again) = attempts[:2], attempts[2:]
+    assert [one.tokens for one in again[1:]] == [one.tokens for one in drawn[1::-1]]
+
+
+def test_of_attempts_that_all_failed_the_likeliest_that_does_not_loop_is_kept(tokenizer):
+    loop, loops = (result(tokenizer, LOOP, avg_logprob=average) for average in (-0.1, -0.2))
+    unlikely, worse = (result(tokenizer, " Please try.", avg_logprob=average) for average in (-1.5, -2.5))
+    assert best_attempt([loop, worse, unlikely], USUAL, tokenizer) is unlikely
+    assert best_attempt([loops, loop], USUAL, tokenizer) is loop
+    untested = dataclasses.replace(USUAL, compression_ratio_threshold="off")
+    assert best_attempt([loop, worse, unlikely], untested, tokenizer) is loop
 
 
 def test_without_failures_or_thresholds_no_states_are_kept_and_nothing_runs_twice(
-    tiny_en, strict, tried_again, speech_and_silence, compilations, monkeypatch
+    tiny_en, strict, speech_and_silence, compilations, monkeypatch
 ):
     plain = tiny_en.transcriber(max_new_tokens=NEW)
     dispatched = []

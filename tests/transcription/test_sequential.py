@@ -49,7 +49,7 @@ def transcriber(model: Model, **options: Any) -> SequentialTranscriber:
 def english(tiny_en) -> SequentialTranscriber:
     """With OpenAI's thresholds and temperatures, warmed up."""
     found = transcriber(
-        tiny_en, temperature=FALLBACK_TEMPERATURES, text_compression_ratio_threshold=2.4, **THRESHOLDS
+        tiny_en, temperature=FALLBACK_TEMPERATURES, compression_ratio_threshold=2.4, **THRESHOLDS
     )
     found.warm_up()
     return found
@@ -166,17 +166,20 @@ def test_timestamps_are_needed(tiny_en):
 def test_the_usual_thresholds_fill_in_what_is_not_given():
     usual = long_form_defaults(TranscriptionOptions(language="en"))
     assert (usual.return_timestamps, usual.language, usual.temperature) == (True, "en", FALLBACK_TEMPERATURES)
-    assert (usual.compression_ratio_threshold, usual.logprob_threshold, usual.no_speech_threshold) == (
-        1.35,
-        -1.0,
-        0.6,
-    )
+    assert usual.thresholds == (None, 1.35, -1.0, 0.6)
     given = TranscriptionOptions(
-        text_compression_ratio_threshold=2.4, logprob_threshold=-2.0, no_speech_threshold=0.0
+        compression_ratio_threshold=2.4, logprob_threshold=-2.0, no_speech_threshold=0.0
     )
     kept = long_form_defaults(given, keep_temperature=True)
-    assert (kept.compression_ratio_threshold, kept.text_compression_ratio_threshold) == (None, 2.4)
-    assert (kept.logprob_threshold, kept.no_speech_threshold, kept.temperature) == (-2.0, 0.0, (0.0,))
+    assert (kept.thresholds, kept.temperature) == ((2.4, None, -2.0, 0.0), (0.0,))
+
+
+@pytest.mark.parametrize("name", ["compression_ratio", "logprob", "no_speech"])
+def test_a_threshold_that_is_off_is_not_filled_in(name):
+    chosen = long_form_defaults(TranscriptionOptions(**{f"{name}_threshold": "off"})).thresholds
+    usual = {"token_compression_ratio": 1.35, "logprob": -1.0, "no_speech": 0.6, "compression_ratio": None}
+    left_out = [name, "token_compression_ratio"] if name == "compression_ratio" else [name]
+    assert chosen._asdict() == usual | dict.fromkeys(left_out)
 
 
 @pytest.mark.slow

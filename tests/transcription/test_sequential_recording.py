@@ -16,7 +16,7 @@ from flax_distil.transcription.window_cut import cut_window
 
 FIRST = 50363  # <|0.00|> of English-only vocabularies
 THRESHOLDS: dict[str, Any] = {
-    "compression_ratio_threshold": 1.35,
+    "token_compression_ratio_threshold": 1.35,
     "logprob_threshold": -1.0,
     "no_speech_threshold": 0.6,
 }
@@ -120,19 +120,22 @@ def test_segments_without_length_or_text_are_dropped(tokenizer):
 @pytest.mark.parametrize(
     ("scores", "text"),
     [
-        ({"avg_logprob": -1.5}, "<|0.00|> Unlikely.<|2.00|>"),
-        ({}, "<|0.00|>" + " again and again" * 30 + "<|2.00|>"),
+        ((-1.5, -1.2, -1.3), "<|0.00|> Unlikely.<|2.00|>"),
+        ((-0.5, -0.2, -0.3), "<|0.00|>" + " again and again" * 30 + "<|2.00|>"),
     ],
 )
-def test_what_fails_is_tried_at_the_next_temperature_and_taken_at_the_last(tokenizer, scores, text):
+def test_what_fails_is_tried_at_the_next_temperature_and_the_likeliest_attempt_is_kept(
+    tokenizer, scores, text
+):
     one = recording(tokenizer, seconds=60, temperature=(0.0, 0.4, 0.8), **THRESHOLDS)
     seeds = set()
-    for temperature in (0.0, 0.4, 0.8):
+    for temperature, avg_logprob in zip((0.0, 0.4, 0.8), scores, strict=True):
         assert one.request().temperature == temperature
         seeds.add(one.request().seed)
-        hear(one, tokenizer, text, **scores)
+        hear(one, tokenizer, text, avg_logprob=avg_logprob)
     assert len(seeds) == 3
-    assert one.transcript().segments[0].temperature == one.transcript().temperature == 0.8
+    assert one.transcript().segments[0].temperature == 0.4
+    assert one.transcript().temperature == 0.8  # the highest that was tried
     assert one.request().temperature == 0.0  # the next window begins anew
     assert one.request().seed not in seeds
 
@@ -173,7 +176,7 @@ def test_previous_text_is_the_prompt_until_a_high_temperature(tokenizer):
     assert prompt(one, tokenizer) == (
         "<|startofprev|><|0.00|> One.<|2.00|><|0.00|> Two.<|3.00|><|startoftranscript|>"
     )
-    for _ in range(3):
+    for _ in range(3):  # the first attempt is as good as the last, which was at too high a temperature
         hear(one, tokenizer, "<|0.00|> Four.<|3.00|><|3.00|>", avg_logprob=-2.0)
     assert prompt(one, tokenizer) == "<|startoftranscript|>"
 
@@ -186,7 +189,7 @@ def test_prompts_keep_the_last_223_tokens(tokenizer):
 
 def test_an_initial_prompt_lasts_until_something_is_heard_and_a_prefix_for_one_window(tokenizer):
     one = recording(tokenizer, seconds=120, prompt="Spelling", prefix="So", **THRESHOLDS)
-    assert prompt(one, tokenizer) == "<|startofprev|> Spelling<|startoftranscript|> So"
+    assert prompt(one, tokenizer) == "<|startofprev|> Spelling<|startoftranscript|><|0.00|> So"
     hear(one, tokenizer, "<|0.00|> Uh.<|2.00|>", avg_logprob=-2.0, no_speech_prob=0.9)
     assert prompt(one, tokenizer) == "<|startofprev|> Spelling<|startoftranscript|>"
     hear(one, tokenizer, "<|0.00|> Words.<|2.00|>")
