@@ -214,9 +214,7 @@ def _fields(special: SpecialTokens) -> Fields:
     }
 
 
-def _default_language_and_task(
-    given: Mapping[str, Any], special: SpecialTokens, name: str
-) -> dict[str, Any]:
+def _default_language_and_task(given: Mapping[str, Any], special: SpecialTokens, name: str) -> dict[str, Any]:
     """Return the language and the task that a checkpoint takes where none is asked for.
 
     Source: transformers, ``WhisperGenerationMixin._retrieve_init_tokens``.
