@@ -218,6 +218,12 @@ def _check(
             f"the assistant's vocabulary of {other.vocab_size} tokens is not the model's of "
             f"{config.vocab_size}: choose a student of the same family"
         )
+    is_decoder_alone = "decoder" in assistant.params and "encoder" not in assistant.params
+    if is_decoder_alone and other.d_model != config.d_model:
+        raise InputError(
+            f"the assistant has no encoder, and its decoder of width {other.d_model} cannot attend to the "
+            f"model's encoder of width {config.d_model}: choose a student that was made of this model"
+        )
     if other.num_mel_bins != config.num_mel_bins:
         raise InputError(
             f"the assistant's encoder takes {other.num_mel_bins} mel bins and the model's "

@@ -24,6 +24,8 @@ from flax_distil.weights.mapping import (
 
 _FLOATING = ("float64", "float32", "float16", "bfloat16")
 
+_ENCODER_TENSORS = "model.encoder."
+
 _MOST_NAMED = 20  # tensors of a kind that one message names
 
 ShardingRule = Callable[[str], Sharding | None]
@@ -54,15 +56,31 @@ class TensorSource(abc.ABC):
         """Return one tensor; it is not kept."""
 
 
-def check_tensors(source: TensorSource, config: WhisperConfig) -> None:
+def has_no_encoder(source: TensorSource) -> bool:
+    """Say whether a checkpoint is a decoder alone, as ``WhisperForCausalLM`` of transformers saves it."""
+    return TOKEN_EMBEDDING in source.tensors and not any(
+        name.startswith(_ENCODER_TENSORS) for name in source.tensors
+    )
+
+
+def check_tensors(source: TensorSource, config: WhisperConfig, *, decoder_only: bool = False) -> None:
     """Compare the tensors of a checkpoint with what its configuration asks for; their values are not read.
+
+    Args:
+        source: the checkpoint.
+        config: its architecture.
+        decoder_only: ask for no encoder.
 
     Raises:
         InputError: naming every missing, unexpected and misshapen tensor at once.
     """
     found = source.tensors
     _check_table_sizes(source, config)
-    placements = tensor_placements(config)
+    placements = {
+        name: place
+        for name, place in tensor_placements(config).items()
+        if not (decoder_only and name.startswith(_ENCODER_TENSORS))
+    }
     wanted = {name: spec for name, spec in found.items() if name in placements}
     missing = [name for name in placements if name not in found]
     unexpected = [name for name in found if name not in placements and name not in IGNORED_TENSORS]
@@ -127,6 +145,7 @@ def assemble(
     *,
     dtype: DTypeLike = jnp.float32,
     sharding: ShardingRule | None = None,
+    decoder_only: bool = False,
 ) -> Params:
     """Read a checkpoint into our parameter tree on the devices.
 
@@ -139,21 +158,25 @@ def assemble(
         config: its architecture.
         dtype: element type of the leaves.
         sharding: where each leaf goes; by default all on the first device.
+        decoder_only: read no encoder.
 
     Returns:
-        The nested dictionary described by ``flax_distil.model.whisper_shapes``.
+        The nested dictionary described by ``flax_distil.model.whisper_shapes``; of a decoder alone without
+        the branch ``encoder``.
 
     Raises:
         InputError: if the tensors do not fit the configuration, see :func:`check_tensors`, or one holds
             a value that is not finite.
     """
-    check_tensors(source, config)
+    check_tensors(source, config, decoder_only=decoder_only)
     _check_tied_projection(source)
     finite = FiniteTensors(source)
     rules = {rule.path: rule for rule in RULES}
     default = SingleDeviceSharding(jax.devices()[0])
     leaves: dict[str, jax.Array] = {}
     for path, shape in leaf_shapes(config).items():
+        if decoder_only and path.startswith("encoder/"):
+            continue
         place = (sharding(path) if sharding else None) or default
         reader = _LeafReader(source=finite, rule=rules[path], shape=shape, dtype=np.dtype(dtype))
         leaves[path] = jax.make_array_from_callback(shape, place, reader)

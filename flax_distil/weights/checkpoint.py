@@ -9,7 +9,7 @@ from jax.typing import DTypeLike
 
 from flax_distil.core import InputError, Params, user_path
 from flax_distil.model import WhisperConfig
-from flax_distil.weights.assembly import ShardingRule, TensorSource, assemble, check_tensors
+from flax_distil.weights.assembly import ShardingRule, TensorSource, assemble, check_tensors, has_no_encoder
 from flax_distil.weights.ctranslate2 import MODEL_NAME, CTranslate2Source
 from flax_distil.weights.ctranslate2_files import read_ctranslate2_files
 from flax_distil.weights.files import CheckpointFiles, read_files
@@ -48,6 +48,7 @@ def load_checkpoint(
     revision: str | None = None,
     cache_dir: str | Path | None = None,
     sharding: ShardingRule | None = None,
+    without_encoder: bool = False,
 ) -> Checkpoint:
     """Read a Whisper checkpoint onto the devices, leaf by leaf.
 
@@ -62,6 +63,8 @@ def load_checkpoint(
         revision: branch, tag or commit, for a Hub id.
         cache_dir: where downloads are kept; by default where ``huggingface_hub`` keeps them.
         sharding: gives each leaf's sharding by its path; by default all on the first device.
+        without_encoder: take a decoder alone too, as ``WhisperForCausalLM`` of transformers saves it; its
+            parameters have no branch ``encoder``.
 
     Returns:
         The checkpoint.
@@ -83,10 +86,16 @@ def load_checkpoint(
         if config_only and not has_weights(folder):
             return Checkpoint(config=config, params={}, files=files)
         weights = SafetensorsSource.open(folder, origin=origin)
+    decoder_only = has_no_encoder(weights)
+    if decoder_only and not without_encoder:
+        raise InputError(
+            f"{origin} holds a decoder without an encoder: it can be an assistant_model of the checkpoint it "
+            "was distilled from, and nothing else"
+        )
     if config_only:
-        check_tensors(weights, config)
+        check_tensors(weights, config, decoder_only=decoder_only)
         return Checkpoint(config=config, params={}, files=files)
-    params = assemble(weights, config, dtype=dtype, sharding=sharding)
+    params = assemble(weights, config, dtype=dtype, sharding=sharding, decoder_only=decoder_only)
     return Checkpoint(config=config, params=params, files=files)
 
 

@@ -8,8 +8,10 @@ from jax.typing import DTypeLike
 from flax_distil.weights import Checkpoint, load_checkpoint
 
 
-def load_on_host(name: str, *, dtype: DTypeLike = jnp.float32) -> Checkpoint:
+def load_on_host(name: str, *, dtype: DTypeLike = jnp.float32, without_encoder: bool = False) -> Checkpoint:
     """Read a checkpoint beside the devices; on a machine of CPUs alone, onto the first one.
+
+    Arguments are those of ``load_checkpoint``.
 
     Raises:
         InputError: as ``load_checkpoint``.
@@ -18,4 +20,6 @@ def load_on_host(name: str, *, dtype: DTypeLike = jnp.float32) -> Checkpoint:
         host = jax.local_devices(backend="cpu")[0]
     except RuntimeError:  # JAX_PLATFORMS may name the accelerator alone
         host = jax.local_devices()[0]
-    return load_checkpoint(name, dtype=dtype, sharding=lambda path: SingleDeviceSharding(host))
+    return load_checkpoint(
+        name, dtype=dtype, sharding=lambda path: SingleDeviceSharding(host), without_encoder=without_encoder
+    )

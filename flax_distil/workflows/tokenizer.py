@@ -30,8 +30,13 @@ def check_tokenizer(files: CheckpointFiles) -> None:
     Raises:
         InputError: as :func:`read_tokenizer`, but a checkpoint without a tokenizer is accepted.
     """
-    if any(name in files.tokenizer for name in ("tokenizer.json", "vocab.json")):
+    if has_tokenizer(files):
         read_tokenizer(files)
+
+
+def has_tokenizer(files: CheckpointFiles) -> bool:
+    """Say whether a checkpoint has the files of a tokenizer."""
+    return any(name in files.tokenizer for name in ("tokenizer.json", "vocab.json"))
 
 
 def _check_vocabulary(special: SpecialTokens, files: CheckpointFiles) -> None:

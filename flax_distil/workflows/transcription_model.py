@@ -17,7 +17,7 @@ from flax_distil.transcription import (
 )
 from flax_distil.weights import Checkpoint, equal_when_rounded, load_checkpoint
 from flax_distil.workflows.host_weights import load_on_host
-from flax_distil.workflows.tokenizer import read_tokenizer
+from flax_distil.workflows.tokenizer import has_tokenizer, read_tokenizer
 from flax_distil.workflows.transcription_config import TranscriptionConfig
 
 
@@ -52,7 +52,8 @@ class TranscriptionModel:
             runner: over the devices.
             options: what to transcribe into, and how.
             compute: dtype.
-            assistant: a student of the checkpoint that drafts for it; a folder or Hub id.
+            assistant: a student of the checkpoint that drafts for it; a folder or Hub id. It may be a decoder
+                alone, which attends to the checkpoint's encoder.
             num_assistant_tokens: most tokens of a draft; see ``SpeculativeDecoder``.
 
         Raises:
@@ -72,8 +73,10 @@ class TranscriptionModel:
         self._assistant_name, self._num_assistant_tokens = assistant, num_assistant_tokens
         self._assistant: tuple[WhisperConfig, WhisperTokenizer] | None = None
         if assistant is not None:
-            student = load_checkpoint(assistant, config_only=True)
-            self._assistant = student.config, read_tokenizer(student.files)[0]
+            student = load_checkpoint(assistant, config_only=True, without_encoder=True)
+            own_tokenizer = has_tokenizer(student.files)  # a decoder saved alone has none
+            tokenizer = read_tokenizer(student.files)[0] if own_tokenizer else self._tokenizer
+            self._assistant = student.config, tokenizer
         self._decoder({}, {}, options)  # it checks the options, and touches no weights before the first batch
 
     def load(self) -> WindowDecoder:
@@ -107,14 +110,15 @@ class TranscriptionModel:
         """Return the assistant's weights on the devices, without its encoder where it is the one given."""
         if self._assistant is None or self._assistant_name is None:
             return {}
-        params = dict(self._read(self._assistant_name).params)
-        if equal_when_rounded(params["encoder"], encoder):
+        params = dict(self._read(self._assistant_name, without_encoder=True).params)
+        if "encoder" in params and equal_when_rounded(params["encoder"], encoder):
             del params["encoder"]
         return self._put(self._assistant[0], params)
 
-    def _read(self, name: str) -> Checkpoint:
+    def _read(self, name: str, *, without_encoder: bool = False) -> Checkpoint:
         """Read a checkpoint; beside an assistant exactly, so that their encoders can be compared."""
-        return load_on_host(name, dtype=self._compute.dtype if self._assistant is None else "float32")
+        dtype = self._compute.dtype if self._assistant is None else "float32"
+        return load_on_host(name, dtype=dtype, without_encoder=without_encoder)
 
     def _put(self, shape: WhisperConfig, params: Params) -> Params:
         specs = self._runner.weight_specs(decoding_shapes(shape))

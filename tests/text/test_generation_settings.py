@@ -128,3 +128,43 @@ def test_no_head_lies_in_a_layer_the_student_does_not_have(layers: list[int]):
 def test_a_student_without_decoder_layers_is_refused():
     with pytest.raises(ValueError, match="at least one decoder layer"):
         heads((0, 0)).with_decoder_layers([], attention_heads=8)
+
+
+@pytest.mark.parametrize(
+    ("given", "language", "task"),
+    [
+        ({"language": "french", "task": "transcribe"}, "fr", "transcribe"),
+        ({"language": "<|de|>"}, "de", None),
+        ({"task": "translate"}, None, "translate"),
+        ({"forced_decoder_ids": [[1, 50265], [2, 50358], [3, 50363]]}, "fr", "translate"),
+        ({"forced_decoder_ids": [[1, None], [2, 50359]]}, None, "transcribe"),
+        # As transformers: the older field counts only where neither of the newer ones is given.
+        ({"language": "de", "forced_decoder_ids": [[1, 50265], [2, 50358]]}, "de", None),
+        ({}, None, None),
+    ],
+)
+def test_a_checkpoint_may_have_a_language_and_a_task_of_its_own(
+    special: SpecialTokens, base_file: dict[str, Any], given: dict[str, Any], language: str, task: str
+):
+    settings = GenerationSettings.from_dict(base_file | given, special)
+    assert (settings.language, settings.task) == (language, task)
+    again = GenerationSettings.from_dict(settings.to_dict(special), special)
+    assert (again.language, again.task) == (language, task)
+
+
+def test_defaults_of_an_english_only_checkpoint_do_not_count(tiny_en: WhisperTokenizer):
+    settings = GenerationSettings.from_dict({"forced_decoder_ids": [[1, 50362]]}, tiny_en.special)
+    assert (settings.language, settings.task) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("given", "complaint"),
+    [
+        ({"language": "klingon"}, "default language of .*unknown language 'klingon'"),
+        ({"task": "summarise"}, "task"),
+        ({"forced_decoder_ids": [50265]}, "forced_decoder_ids"),
+    ],
+)
+def test_a_default_that_is_none_is_refused(special: SpecialTokens, given: dict[str, Any], complaint: str):
+    with pytest.raises(InputError, match=complaint):
+        GenerationSettings.from_dict(given, special)

@@ -2,7 +2,7 @@ import pytest
 from transformers.models.whisper.tokenization_whisper import TO_LANGUAGE_CODE
 
 from flax_distil.core import InputError
-from flax_distil.text import LANGUAGES, SpecialTokens, resolve_language
+from flax_distil.text import LANGUAGES, SpecialTokens, language_code, resolve_language
 
 
 def test_there_are_a_hundred_languages_and_all_but_cantonese_are_in_the_base_vocabulary(
@@ -39,3 +39,12 @@ def test_an_unknown_name_is_refused_with_close_matches():
 def test_a_language_nothing_resembles_is_refused(given: str):
     with pytest.raises(InputError, match="one of Whisper's 100 languages"):
         resolve_language(given)
+
+
+def test_a_code_of_no_language_may_be_one_of_the_checkpoints_own():
+    assert language_code("<|hak|>") == language_code("hak") == "hak"
+    assert language_code("nan-TW") == "nan-tw"
+    assert language_code("en-US") == "en"
+    assert resolve_language("HAK", {"hak": 1}) == "hak"
+    with pytest.raises(InputError, match="unknown language 'Englsh'"):
+        language_code("Englsh")

@@ -6,6 +6,7 @@ import pytest
 
 from flax_distil.core import InputError
 from flax_distil.generation import SearchOptions
+from flax_distil.text import GenerationSettings
 from flax_distil.transcription import TranscriptionOptions
 from tests.transcription.models import Model
 
@@ -64,6 +65,12 @@ def test_more_beams_than_tokens_are_refused(weightless_tiny_en):
         ({"prompt_ids": (5,) * 224}, "the prompt has 224 tokens, and at most 223 are taken: shorten it"),
         ({"prompt_ids": (5, 50257)}, "prompt_ids hold 50257, which is no id of text"),
         ({"prompt_ids": (-1,)}, "prompt_ids hold -1, which is no id of text"),
+        ({"hotwords": "word " * 224}, "the list of hotwords has 224 tokens, and at most 223 are taken"),
+        (
+            {"hotwords": "word " * 120, "prompt": "word " * 120, "carry_initial_prompt": True},
+            "the prompt with the hotwords has 240 tokens",
+        ),
+        ({"suppress_tokens": (51864,)}, "suppress_tokens hold 51864, which is no id of this vocabulary"),
         ({"prefix": "word " * 230}, "the prefix has 230 tokens, and at most 223 are taken: shorten it"),
         ({"prefix": "word " * 100, "max_new_tokens": 400}, "has room for 346 tokens after the prompt"),
         ({"language": "fr"}, "language 'fr' with an English-only model"),
@@ -84,6 +91,60 @@ def test_a_language_goes_by_name_or_code():
     assert TranscriptionOptions(language="de").language == "de"
 
 
+def test_an_option_wins_over_the_checkpoints_own_language_and_task():
+    settings = GenerationSettings(is_multilingual=True, language="fr", task="translate")
+
+    def chosen(**options):
+        resolved = TranscriptionOptions(**options).for_checkpoint(settings)
+        return resolved.language, resolved.task
+
+    assert chosen() == ("fr", "translate")
+    assert chosen(language="de", task="transcribe") == ("de", "transcribe")
+    assert chosen(language="auto") == (None, "translate")
+    assert chosen(multilingual=True) == (None, "translate")
+    plain = GenerationSettings(is_multilingual=True)
+    resolved = TranscriptionOptions().for_checkpoint(plain)
+    assert (resolved.language, resolved.task) == (None, "transcribe")
+
+
+def test_the_rules_of_a_search_follow_the_options(weightless_tiny_en):
+    def rules(**options):
+        return weightless_tiny_en.transcriber(**options).decoder.rules
+
+    own = rules().suppress_tokens
+    marks = {50257, 50357, 50358, 50359, 50360, 50361}  # start, tasks, start of lm, of previous, no speech
+    assert set(rules(suppress_tokens=(-1, 5)).suppress_tokens) == {*own, 5} | (marks - {50357, 50358})
+    assert set(rules(suppress_tokens=()).suppress_tokens) == {50257, 50359, 50360, 50361}
+    assert rules(max_initial_timestamp=0.5).max_initial_timestamp_index == 25
+    assert rules().max_initial_timestamp_index == 50
+    changed = rules(repetition_penalty=1.2, no_repeat_ngram_size=3)
+    assert (changed.repetition_penalty, changed.no_repeat_ngram_size) == (1.2, 3)
+    assert not rules().counts_repetitions
+
+
+def text_before(transcriber, *arguments, **keywords) -> str:
+    decoder = transcriber.decoder
+    prompt = decoder.prompts.build("en", *arguments, **keywords)
+    return decoder.tokenizer.decode(prompt, skip_special_tokens=False, with_timestamps=True)
+
+
+def test_hotwords_and_a_carried_prompt_stand_before_the_previous_text(weightless_tiny_en):
+    options = {"hotwords": "Flax", "prompt": "Notes.", "carry_initial_prompt": True, "prefix": "So",
+               "return_timestamps": True}  # fmt: skip
+    transcriber = weightless_tiny_en.transcriber(**options)
+    said = transcriber.decoder.tokenizer.encode(" Said.")
+    prompts = transcriber.decoder.prompts
+    assert prompts.initial == ()
+    assert text_before(transcriber, said, with_prefix=False) == (
+        "<|startofprev|> Flax Notes. Said.<|startoftranscript|>"
+    )
+    # As in faster-whisper, hotwords have no effect where a prefix is.
+    assert text_before(transcriber) == "<|startofprev|> Notes.<|startoftranscript|><|0.00|> So"
+    long = prompts.build("en", said * 200, with_prefix=False)
+    assert len(long) == 1 + 223 + 1
+    assert list(long[1:3]) == transcriber.decoder.tokenizer.encode(" Flax")[:2]
+
+
 @pytest.mark.parametrize(
     ("options", "complaint"),
     [
@@ -95,6 +156,16 @@ def test_a_language_goes_by_name_or_code():
         ({"temperature": (0.0, -0.1)}, "temperature -0.1 is not a number of at least 0"),
         ({"temperature": (float("nan"),)}, "temperature nan is not a number of at least 0"),
         ({"seed": -1}, "seed -1 is not between 0 and"),
+        ({"multilingual": True, "language": "en"}, "leave out either of them"),
+        ({"no_speech_threshold": "none"}, "no_speech_threshold 'none' is neither a number nor 'off'"),
+        (
+            {"compression_ratio_threshold": 1.35},
+            "ids of tokens were meant, token_compression_ratio_threshold 1.35",
+        ),
+        ({"compression_ratio_threshold": 1.5}, "compression_ratio_threshold 1.5 is too low for text"),
+        ({"repetition_penalty": 0.0}, "repetition_penalty 0 is not a number above 0"),
+        ({"no_repeat_ngram_size": -1}, "no_repeat_ngram_size -1 is below 0"),
+        ({"max_initial_timestamp": 30.5}, "max_initial_timestamp 30.5 is not between 0 and 30 seconds"),
     ],
 )
 def test_unknown_languages_and_tasks_and_empty_transcripts_are_refused(options, complaint):

@@ -138,6 +138,22 @@ def test_an_encoder_that_is_the_teachers_is_left_on_the_host(tiny_en_dir, studen
 
 
 @pytest.mark.slow
+def test_a_decoder_that_was_saved_alone_drafts_with_the_models_encoder(tiny_en_dir, student, tmp_path):
+    from transformers import WhisperForCausalLM
+
+    whole, decoder = tmp_path / "whole", tmp_path / "decoder"
+    export_checkpoint(student.params, student.config, whole, files=student.files, dtype="float32")
+    WhisperForCausalLM.from_pretrained(whole).save_pretrained(decoder)  # without a tokenizer
+    model = TranscriptionModel(
+        str(tiny_en_dir), single_device(), options=TranscriptionOptions(max_new_tokens=NEW),
+        compute=ComputeOptions(), assistant=str(decoder),
+    )  # fmt: skip
+    assistant = model.load().assistant
+    assert list(assistant.params) == ["decoder"]
+    assert assistant.tokenizer is model.load().tokenizer
+
+
+@pytest.mark.slow
 def test_an_assistant_with_an_encoder_of_its_own_hears_by_it(alone, student, assisted, speech_and_silence):
     whole = Assistant(config=student.config, params=student.params, tokenizer=alone.tokenizer)
     decoder = decoder_with(alone, whole)
@@ -164,6 +180,9 @@ def test_an_assistant_that_does_not_fit_is_refused(alone, assistant, tiny_en_dir
 
     refused("one sequence per row, not num_beams 5", search=SearchOptions(num_beams=5))
     refused("one sequence per row, not best_of 2", search=SearchOptions(best_of=2), temperature=(0.5,))
+    wider = dataclasses.replace(assistant.config, d_model=768)
+    refused("its decoder of width 768 cannot attend to the model's encoder of width 384",
+            dataclasses.replace(assistant, config=wider))  # fmt: skip
     mels = dataclasses.replace(assistant.config, num_mel_bins=128)
     refused("takes 128 mel bins and the model's 80", dataclasses.replace(assistant, config=mels))
     with pytest.raises(InputError, match="num_assistant_tokens 0 is not between 1 and 447"):

@@ -14,6 +14,7 @@ from flax_distil.weights import (
     load_checkpoint,
     push_to_hub,
 )
+from flax_distil.weights.hub import OPENAI_MODELS
 from tests.weights.hub_server import TOKEN, Hub, running_hub
 
 # huggingface_hub's own call of httpx, in the upload without Xet.
@@ -85,6 +86,29 @@ def test_only_the_configuration_is_fetched_when_only_it_is_asked_for(hub: Hub, e
     assert checkpoint.params == {}
     assert checkpoint.config == load_checkpoint(export, config_only=True).config
     assert not any("safetensors" in request for request in hub.requests if "resolve" in request)
+
+
+@pytest.mark.parametrize(
+    ("name", "repo_id"),
+    [
+        ("tiny.en", "openai/whisper-tiny.en"), ("large-v1", "openai/whisper-large"),
+        ("large", "openai/whisper-large-v3"), ("turbo", "openai/whisper-large-v3-turbo"),
+    ],
+)  # fmt: skip
+def test_openais_names_of_its_models_are_those_of_the_hub(
+    hub: Hub, export: Path, tmp_path: Path, name: str, repo_id: str, monkeypatch
+):
+    push_to_hub(export, repo_id, token=TOKEN)
+    assert load_checkpoint(name, cache_dir=tmp_path, config_only=True).files.origin == repo_id
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(export, tmp_path / name)  # a folder of that name comes first
+    assert load_checkpoint(name, config_only=True).files.origin == name
+
+
+def test_every_model_of_openai_has_its_name_here():
+    from whisper import available_models
+
+    assert set(available_models()) == set(OPENAI_MODELS)
 
 
 def test_a_revision_is_read_by_name(hub: Hub, export: Path, tmp_path: Path):
