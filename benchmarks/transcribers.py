@@ -75,7 +75,10 @@ def our_sequential(args: argparse.Namespace) -> Side:
 def our_chunked(args: argparse.Namespace) -> Side:
     from flax_distil.transcription import make_transcriber
 
-    return _by_name(make_transcriber("chunked", our_decoder(args), batch_size=args.batch))
+    return _by_name(make_transcriber(
+        "chunked", our_decoder(args, max_new_tokens=128), batch_size=args.batch,
+        chunk_merging="longest_common_sequence",
+    ))  # fmt: skip
 
 
 def _by_name(transcriber: Any) -> Side:

@@ -1,12 +1,18 @@
 """From recordings to transcripts."""
 
 from flax_distil.transcription.chunked import ChunkedTranscriber
+from flax_distil.transcription.common_sequence import CommonSequenceTranscriber
 from flax_distil.transcription.fallback import failed, is_silence
 from flax_distil.transcription.head_search import HeadSearch, KnownWords, Windows, WordErrors
-from flax_distil.transcription.modes import ModeName, make_transcriber
+from flax_distil.transcription.modes import MergingName, ModeName, make_transcriber
 from flax_distil.transcription.options import FALLBACK_TEMPERATURES, TranscriptionOptions
 from flax_distil.transcription.prompts import Prompts
-from flax_distil.transcription.recordings import RecordingTranscriber, ShortRecordings
+from flax_distil.transcription.recordings import (
+    OnSegment,
+    Recordings,
+    RecordingTranscriber,
+    ShortRecordings,
+)
 from flax_distil.transcription.results import (
     AlignedWord,
     TranscribedSegment,
@@ -37,13 +43,17 @@ __all__ = [
     "AlignmentRequest",
     "Assistant",
     "ChunkedTranscriber",
+    "CommonSequenceTranscriber",
     "DispatchedBatch",
     "HeadSearch",
     "Heads",
     "KnownWords",
+    "MergingName",
     "ModeName",
+    "OnSegment",
     "Prompts",
     "RecordingTranscriber",
+    "Recordings",
     "SequentialTranscriber",
     "ShortFormTranscriber",
     "ShortRecordings",

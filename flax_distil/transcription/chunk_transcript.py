@@ -7,8 +7,9 @@ from typing import NamedTuple
 from flax_distil.audio import SAMPLING_RATE
 from flax_distil.text import SpecialTokens, WhisperTokenizer, split_words
 from flax_distil.transcription.chunk_cutting import Chunk
-from flax_distil.transcription.merging import DecodedChunk, DecodedToken, MergedSegment, merge_chunks
+from flax_distil.transcription.recording_times import keep_within
 from flax_distil.transcription.results import AlignedWord, TranscribedSegment, Transcript
+from flax_distil.transcription.sequence_merging import DecodedChunk, DecodedToken, MergedSegment, merge_chunks
 from flax_distil.transcription.window_decoder import WindowResult
 from flax_distil.transcription.word_timestamps import attach_words
 
@@ -35,7 +36,7 @@ def chunked_transcript(
     language_probabilities: Mapping[str, float] | None,
     with_timestamps: bool,
 ) -> Transcript:
-    """Merge the chunks of a recording, in order; see ``ChunkedTranscriber``."""
+    """Merge the chunks of a recording, in order; see ``CommonSequenceTranscriber``."""
     results = [chunk.result for chunk in chunks]
     merged = merge_chunks(
         [_decoded(chunk, tokenizer.special, number) for number, chunk in enumerate(chunks)],
@@ -48,6 +49,7 @@ def chunked_transcript(
         words = _words(tokens, tokenizer, language=language)
         segments = list(attach_words(segments, words, last_speech_timestamp=0.0, offset=0.0)[0])
     with_segments = with_timestamps or chunks[0].words is not None
+    segments = list(keep_within(segments, begin=0.0, end=chunks[-1].chunk.stop / SAMPLING_RATE))
     return Transcript(
         text="".join(segment.text for segment in segments).strip(),
         text_with_timestamps="".join(map(_with_marks, segments)) if with_timestamps else None,

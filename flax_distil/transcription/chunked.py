@@ -1,43 +1,27 @@
-"""Long recordings as chunks that overlap: all chunks of all recordings are one stream of batches."""
+"""Recordings of any length as chunks that overlap, transcribed window after window and merged by times."""
 
-import dataclasses
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from flax_distil.audio import CHUNK_SAMPLES, HOP_LENGTH, pad_or_trim
-from flax_distil.core import Float, one_ahead
-from flax_distil.text import strip_timestamps
-from flax_distil.transcription.chunk_cutting import Chunk, chunk_samples, cut_chunks
-from flax_distil.transcription.chunk_transcript import TranscribedChunk, chunked_transcript
-from flax_distil.transcription.fallback import attempt_seed, decode_again, is_silence, is_without_sound
-from flax_distil.transcription.recordings import Name, RecordingTranscriber
-from flax_distil.transcription.results import AlignedWord, Transcript
-from flax_distil.transcription.window_decoder import (
-    DispatchedWindows,
-    States,
-    WindowDecoder,
-    WindowRequest,
-    WindowResult,
-)
-from flax_distil.transcription.word_timestamps import AlignmentRequest, WordAligner
-
-MAX_NEW_TOKENS = 128
-"""Tokens of a chunk at most, unless another number is asked for; RECIPE 6."""
+from flax_distil.audio import LongMel
+from flax_distil.transcription.chunk_cutting import chunk_samples, cut_at_pauses
+from flax_distil.transcription.chunked_recording import ChunkedRecording
+from flax_distil.transcription.sequential import SequentialTranscriber
+from flax_distil.transcription.vad_filter import SpeechTimes
+from flax_distil.transcription.window_decoder import WindowDecoder
 
 
-class ChunkedTranscriber(RecordingTranscriber):
-    """Transcribes recordings of any length as chunks that overlap.
+class ChunkedTranscriber(SequentialTranscriber):
+    """Recordings of any length in chunks that overlap: many rows of a batch work on one recording.
 
-    The language is that of a recording's first chunk. A transcript's tokens are those of text that are left
-    after merging, with one log-probability each, and ``avg_logprob`` is their mean. The recording is as
-    silent as its least silent chunk, and its temperature is the highest of any.
+    A chunk is transcribed as a recording is by ``SequentialTranscriber``: where decoding ends early, it goes
+    on behind the last complete timestamp, up to the right stride, which the next chunk hears better.
+    Neighbours are merged by ``TimestampMerger``. The language is that of a recording's first chunk.
 
-    Attributes:
-        chunk: samples per chunk.
-        stride_left: samples that a chunk shares with the one before it.
-        stride_right: samples that it shares with the next one.
+    A transcript's tokens are those of text that are left after merging, with one log-probability each, and
+    ``avg_logprob`` is their mean. The recording is as silent as its least silent window, and its temperature
+    is the highest tried.
     """
 
     def __init__(
@@ -51,163 +35,21 @@ class ChunkedTranscriber(RecordingTranscriber):
         """Choose how recordings are cut.
 
         Args:
-            decoder: of the checkpoint.
-            batch_size: chunks decoded at once.
+            decoder: of the checkpoint; see :func:`long_form_defaults` for its options.
+            batch_size: chunks decoded at once at most.
             chunk_length_s: seconds per chunk, at most 30 (the default); distilled models were made for
                 15 (distil-large-v2), 20 (distil-medium.en) or 25 (distil-large-v3).
             stride_length_s: seconds shared on each side, or on the left and on the right; by default a sixth
                 of ``chunk_length_s``.
 
         Raises:
-            InputError: if a length is out of range.
+            InputError: if a length is out of range, or as ``SequentialTranscriber``.
         """
         super().__init__(decoder, batch_size=batch_size)
-        self.chunk, self.stride_left, self.stride_right = chunk_samples(chunk_length_s, stride_length_s)
-        self._aligner = WordAligner(decoder) if decoder.options.word_timestamps else None
-        self._limit = (
-            MAX_NEW_TOKENS if decoder.options.max_new_tokens is None else decoder.options.max_new_tokens
-        )
+        self._lengths = chunk_samples(chunk_length_s, stride_length_s)
 
-    def warm_up(self) -> float:
-        """Compile and return the seconds it took."""
-        seconds = super().warm_up()
-        return seconds if self._aligner is None else seconds + self._aligner.warm_up(self.batch_size)
-
-    def transcribe_recordings(
-        self, recordings: Iterable[tuple[Name, Float[np.ndarray, " _"]]]
-    ) -> Iterator[tuple[Name, Transcript]]:
-        """See ``RecordingTranscriber``; transcripts come in the order of the recordings.
-
-        The next batch is sent before the last one is waited for.
-        """
-        for batch in one_ahead(map(self._dispatch, self._batches(recordings))):
-            yield from self._collect(batch)
-
-    def _batches(self, recordings: Iterable[tuple[Name, Float[np.ndarray, " _"]]]) -> "Iterator[list[_Row]]":
-        """Yield the rows of each batch: full ones, but for the last."""
-        rows: list[_Row] = []
-        for name, samples_W in recordings:
-            chunks = cut_chunks(len(samples_W), self.chunk, self.stride_left, self.stride_right)
-            recording = _Recording(name=name, chunks=len(chunks))
-            for chunk in chunks:
-                rows.append(_Row(recording, chunk, samples_W[chunk.start : chunk.stop]))
-                if len(rows) == self.batch_size:
-                    yield rows
-                    rows = []
-        if rows:
-            yield rows
-
-    def _dispatch(self, rows: "Sequence[_Row]") -> "_DispatchedRows":
-        samples_BW = np.zeros((self.batch_size, CHUNK_SAMPLES), np.float32)
-        for row, (_, _, samples_W) in enumerate(rows):
-            samples_BW[row] = pad_or_trim(samples_W)
-        states = self.decoder.encode_samples(samples_BW)
-        self._find_languages(rows, states)
-        prompts = self.decoder.prompts
-        empty = is_without_sound(samples_BW, self.decoder.options)
-        requests = [
-            WindowRequest(
-                prompt=prompts.build(recording.language, prompts.initial, with_prefix=not chunk.start),
-                limit=0 if empty[row] else self._limit,
-                temperature=self.decoder.options.temperature[0],
-                seed=self._seed(chunk, 0),
-            )
-            for row, (recording, chunk, _) in enumerate(rows)
-        ]
-        idle = [None] * (self.batch_size - len(rows))
-        windows = self.decoder.dispatch(states, [*requests, *idle])
-        return _DispatchedRows([(row.recording, row.chunk) for row in rows], states, windows)
-
-    def _find_languages(self, rows: "Sequence[_Row]", states: States) -> None:
-        """Set the language of each recording whose first chunk is in the batch; may wait for the encoder."""
-        special = self.decoder.tokenizer.special
-        fixed = self.decoder.options.language if special.is_multilingual else "en"
-        found = None
-        for row, (recording, chunk, _) in enumerate(rows):
-            if chunk.start:
-                continue
-            if fixed is not None:
-                recording.language = fixed
-                continue
-            if found is None:
-                found = self.decoder.language_probabilities(states)
-            recording.probabilities = found[row]
-            recording.language = max(found[row], key=found[row].__getitem__)
-
-    def _collect(self, batch: "_DispatchedRows") -> Iterator[tuple[Any, Transcript]]:
-        """Wait for a batch and yield the recordings that end in it."""
-        results = [
-            dataclasses.replace(result, tokens=(), token_logprobs=())
-            if is_silence(result, self.decoder.options)
-            else result
-            for result in self._results(batch)
-        ]
-        for (recording, chunk), result, words in zip(
-            batch.rows, results, self._words(batch, results), strict=True
-        ):
-            recording.done.append(TranscribedChunk(chunk, result, words))
-            if len(recording.done) == recording.chunks:
-                yield (
-                    recording.name,
-                    chunked_transcript(
-                        recording.done,
-                        self.decoder.tokenizer,
-                        language=recording.language,
-                        language_probabilities=recording.probabilities,
-                        with_timestamps=self.decoder.options.return_timestamps,
-                    ),
-                )
-
-    def _results(self, batch: "_DispatchedRows") -> list[WindowResult]:
-        """Wait for a batch, decoded again where it failed."""
-        found = decode_again(
-            self.decoder,
-            batch.states,
-            batch.windows.requests,
-            self.decoder.collect(batch.windows),
-            seed=lambda row, attempt: self._seed(batch.rows[row][1], attempt),
-        )
-        return [result for result in found if result is not None]
-
-    def _words(
-        self, batch: "_DispatchedRows", results: Sequence[WindowResult]
-    ) -> Sequence[Sequence[AlignedWord] | None]:
-        """Return the words of every chunk; None of all chunks if they are not asked for."""
-        if self._aligner is None:
-            return [None] * len(results)
-        special = self.decoder.tokenizer.special
-        requests: list[AlignmentRequest | None] = [None] * self.batch_size
-        for row, ((recording, chunk), result) in enumerate(zip(batch.rows, results, strict=True)):
-            tokens = tuple(strip_timestamps(result.tokens, special))
-            frames = (chunk.stop - chunk.start) // HOP_LENGTH
-            if tokens:
-                requests[row] = AlignmentRequest(tokens=tokens, language=recording.language, frames=frames)
-        if not any(requests):
-            return [()] * len(results)
-        return [words or () for words in self._aligner.align(batch.states, requests)[: len(results)]]
-
-    def _seed(self, chunk: Chunk, attempt: int) -> int:
-        return attempt_seed(self.decoder.options, chunk.start, attempt)
-
-
-@dataclasses.dataclass(eq=False)
-class _Recording:
-    """A recording whose chunks are under way."""
-
-    name: Any
-    chunks: int
-    language: str = "en"
-    probabilities: Mapping[str, float] | None = None
-    done: list[TranscribedChunk] = dataclasses.field(default_factory=list)
-
-
-class _Row(NamedTuple):
-    recording: _Recording
-    chunk: Chunk
-    samples_W: Float[np.ndarray, " W"]
-
-
-class _DispatchedRows(NamedTuple):
-    rows: list[tuple[_Recording, Chunk]]
-    states: States
-    windows: DispatchedWindows
+    def _recording(self, mel: LongMel, speech_times: SpeechTimes | None) -> Any:
+        loudness_R = np.maximum(mel.log10_RM, mel.peak - 8.0).mean(axis=1)
+        chunks = cut_at_pauses(loudness_R, *self._lengths)
+        parts = tuple(self._part(mel, chunk=chunk) for chunk in chunks)
+        return ChunkedRecording(parts, chunks, self.decoder.tokenizer, speech_times=speech_times)

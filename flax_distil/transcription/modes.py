@@ -4,11 +4,15 @@ from typing import Literal, get_args
 
 from flax_distil.core import InputError
 from flax_distil.transcription.chunked import ChunkedTranscriber
+from flax_distil.transcription.common_sequence import CommonSequenceTranscriber
 from flax_distil.transcription.recordings import RecordingTranscriber, ShortRecordings
 from flax_distil.transcription.sequential import SequentialTranscriber
 from flax_distil.transcription.window_decoder import WindowDecoder
 
 ModeName = Literal["short", "chunked", "sequential"]
+
+MergingName = Literal["timestamps", "longest_common_sequence"]
+"""How chunks become one transcript: by the timestamps in them, or by shared tokens as in transformers."""
 
 
 def make_transcriber(
@@ -18,6 +22,7 @@ def make_transcriber(
     batch_size: int,
     chunk_length_s: float | None = None,
     stride_length_s: float | tuple[float, float] | None = None,
+    chunk_merging: str = "timestamps",
 ) -> RecordingTranscriber:
     """Return what transcribes in one of the modes.
 
@@ -27,6 +32,8 @@ def make_transcriber(
         batch_size: windows decoded at once, over the devices of this process.
         chunk_length_s: of mode chunked; see ``ChunkedTranscriber``.
         stride_length_s: likewise.
+        chunk_merging: of mode chunked: "timestamps" (``ChunkedTranscriber``), or "longest_common_sequence"
+            (``CommonSequenceTranscriber``).
 
     Raises:
         InputError: if the mode is unknown or does not fit the options, or a length is out of range.
@@ -34,7 +41,8 @@ def make_transcriber(
     if mode == "short":
         return ShortRecordings(decoder, batch_size=batch_size)
     if mode == "chunked":
-        return ChunkedTranscriber(
+        make = ChunkedTranscriber if chunk_merging == "timestamps" else CommonSequenceTranscriber
+        return make(
             decoder, batch_size=batch_size, chunk_length_s=chunk_length_s, stride_length_s=stride_length_s
         )
     if mode == "sequential":

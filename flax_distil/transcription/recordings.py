@@ -1,50 +1,73 @@
 """Recordings in, transcripts out: what every way of transcribing has in common, and the simplest one."""
 
 import abc
-import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
 
-from flax_distil.audio import CHUNK_SAMPLES, pad_or_trim
-from flax_distil.core import Float, InputError, one_ahead
-from flax_distil.transcription.results import Transcript
+from flax_distil.audio import CHUNK_SAMPLES, HOP_LENGTH, pad_or_trim
+from flax_distil.core import Float, InputError
+from flax_distil.transcription.results import TranscribedSegment, Transcript
 from flax_distil.transcription.short_form import DispatchedBatch, ShortFormTranscriber
 from flax_distil.transcription.window_decoder import WindowDecoder
 
 Name = TypeVar("Name")
 
+Recordings = Iterable[tuple[Name, Float[np.ndarray, " _"]] | None]
+"""A name of any kind, and 16 kHz samples in [-1, 1]. None says that the next one is not there yet: what was
+taken so far is then transcribed without waiting for more.
+"""
+
+OnSegment = Callable[[Any, TranscribedSegment], None]
+"""Called with the name of a recording and a segment, as soon as no later window can change it."""
+
 
 class RecordingTranscriber(abc.ABC):
     """Transcribes recordings, many at a time.
 
+    Batches have as many rows as there is work for: a power of two times the devices, up to ``batch_size``.
+
     Attributes:
         decoder: of the checkpoint.
-        batch_size: windows decoded at once, over the devices of this process.
+        batch_size: windows decoded at once at most, over the devices of this process.
     """
 
     def __init__(self, decoder: WindowDecoder, *, batch_size: int):
         """Bind a decoder; compiles nothing.
 
         Raises:
-            InputError: if its devices are of several processes, which would have to take as many steps.
+            InputError: if its devices are of several processes, which would have to take as many steps, or
+                the batch cannot be divided over them.
         """
         if decoder.runner.shard_count > 1:
             raise InputError(
                 f"the runner spans {decoder.runner.shard_count} processes, but each transcribes its own "
                 "recordings: give every process a runner over its own devices"
             )
+        decoder.runner.check_rows("a batch of recordings", batch_size)
         self.decoder = decoder
         self.batch_size = batch_size
 
+    def rows_for(self, windows: int) -> int:
+        """Return the rows of a batch of so many windows, at least one."""
+        rows = self.decoder.runner.local_batch_shards
+        while rows < windows:
+            rows *= 2
+        return min(rows, self.batch_size)
+
+    @property
+    def batch_sizes(self) -> list[int]:
+        """The rows that batches may have; each compiles programs of its own."""
+        return sorted({self.rows_for(windows) for windows in range(1, self.batch_size + 1)})
+
+    @abc.abstractmethod
     def warm_up(self) -> float:
-        """Compile and return the seconds it took."""
-        return self.decoder.warm_up(self.batch_size)
+        """Compile for batches of every size and return the seconds it took."""
 
     @abc.abstractmethod
     def transcribe_recordings(
-        self, recordings: Iterable[tuple[Name, Float[np.ndarray, " _"]]]
+        self, recordings: "Recordings[Name]", *, on_segment: OnSegment | None = None
     ) -> Iterator[tuple[Name, Transcript]]:
         """Yield the transcript of each recording as it is finished, beside its name.
 
@@ -52,7 +75,8 @@ class RecordingTranscriber(abc.ABC):
         depend on the other recordings; their order may.
 
         Args:
-            recordings: a name of any kind, and 16 kHz samples in [-1, 1].
+            recordings: names and samples.
+            on_segment: told of each segment while its recording is still being transcribed.
         """
 
 
@@ -68,32 +92,66 @@ class ShortRecordings(RecordingTranscriber):
         self._transcriber = ShortFormTranscriber(decoder)
 
     def warm_up(self) -> float:
-        """Compile and return the seconds it took."""
-        return self._transcriber.warm_up(self.batch_size)
+        """Compile for batches of every size and return the seconds it took."""
+        return sum(map(self._transcriber.warm_up, self.batch_sizes))
 
     def transcribe_recordings(
-        self, recordings: Iterable[tuple[Name, Float[np.ndarray, " _"]]]
+        self, recordings: "Recordings[Name]", *, on_segment: OnSegment | None = None
     ) -> Iterator[tuple[Name, Transcript]]:
         """See ``RecordingTranscriber``; transcripts come in the order of the recordings.
 
         Raises:
             InputError: if a recording is longer.
         """
-        for names, sent in one_ahead(self._dispatched(recordings)):
-            yield from zip(names, self._transcriber.collect(sent)[: len(names)], strict=True)
+        sent: tuple[list[Name], DispatchedBatch] | None = None
+        for batch in in_batches(recordings, self.batch_size):
+            dispatched = ([name for name, _ in batch], self._dispatch(batch)) if batch else None
+            if sent is not None:
+                yield from self._collect(*sent, on_segment)
+            sent = dispatched
+        if sent is not None:
+            yield from self._collect(*sent, on_segment)
 
-    def _dispatched(
-        self, recordings: Iterable[tuple[Name, Float[np.ndarray, " _"]]]
-    ) -> Iterator[tuple[list[Name], DispatchedBatch]]:
-        source = iter(recordings)
-        while batch := list(itertools.islice(source, self.batch_size)):
-            yield [name for name, _ in batch], self._transcriber.dispatch(self._samples(batch))
+    def _collect(
+        self, names: list[Name], sent: DispatchedBatch, on_segment: OnSegment | None
+    ) -> Iterator[tuple[Name, Transcript]]:
+        transcripts = self._transcriber.collect(sent)[: len(names)]
+        for name, transcript in zip(names, transcripts, strict=True):
+            tell_segments(on_segment, name, transcript.segments)
+            yield name, transcript
 
-    def _samples(self, batch: Sequence[tuple[Any, Float[np.ndarray, " _"]]]) -> Float[np.ndarray, "B W"]:
-        samples_BW = np.zeros((self.batch_size, CHUNK_SAMPLES), np.float32)
+    def _dispatch(self, batch: Sequence[tuple[Any, Float[np.ndarray, " _"]]]) -> DispatchedBatch:
+        rows = self.rows_for(len(batch))
+        samples_BW = np.zeros((rows, CHUNK_SAMPLES), np.float32)
         for row, (name, samples_W) in enumerate(batch):
             if len(samples_W) > CHUNK_SAMPLES:
                 raise InputError(f"{name!r} is longer than 30 s: use mode chunked or sequential")
             samples_BW[row] = pad_or_trim(samples_W)
         samples_BW[len(batch) :] = samples_BW[0]  # in silence a model may talk to its limit
-        return samples_BW
+        frames = [len(samples_W) // HOP_LENGTH for _, samples_W in batch]
+        return self._transcriber.dispatch(samples_BW, frames=[*frames, *frames[:1] * (rows - len(batch))])
+
+
+def in_batches(
+    recordings: "Recordings[Name]", size: int
+) -> Iterator[list[tuple[Name, Float[np.ndarray, " _"]]]]:
+    """Yield recordings in batches of so many, of fewer where the next one is not there yet.
+
+    An empty batch says that none is there at all for now: what is under way is to be finished.
+    """
+    batch = []
+    for recording in recordings:
+        if recording is not None:
+            batch.append(recording)
+        if recording is None or len(batch) == size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+def tell_segments(on_segment: OnSegment | None, name: Any, segments: Iterable[TranscribedSegment]) -> None:
+    """Tell of segments, if anybody listens."""
+    if on_segment is not None:
+        for segment in segments:
+            on_segment(name, segment)

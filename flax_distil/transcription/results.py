@@ -1,9 +1,9 @@
 """What a transcription is."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
-from flax_distil.text import WhisperTokenizer, split_segments
+from flax_distil.text import TIMESTAMP_STEP_SECONDS, SpecialTokens, WhisperTokenizer, split_segments
 from flax_distil.transcription.window_decoder import WindowResult
 
 
@@ -102,12 +102,24 @@ def window_transcript(
     language: str,
     language_probabilities: Mapping[str, float] | None = None,
     with_timestamps: bool,
+    end: float | None = None,
 ) -> Transcript:
-    """Return the transcript of a recording that is one window."""
+    """Return the transcript of a recording that is one window.
+
+    Args:
+        result: what was decoded.
+        tokenizer: of the checkpoint.
+        language: code.
+        language_probabilities: of each language, where it was detected.
+        with_timestamps: cut the text into segments.
+        end: of the recording, in seconds: no timestamp of the text is later. ``tokens`` are as decoded.
+    """
     segments = split_segments(result.tokens, tokenizer.special) if with_timestamps else []
     return Transcript(
         text=tokenizer.decode(result.tokens).strip(),
-        text_with_timestamps=tokenizer.decode(result.tokens, with_timestamps=True)
+        text_with_timestamps=tokenizer.decode(
+            _none_later(result.tokens, tokenizer.special, end), with_timestamps=True
+        )
         if with_timestamps
         else None,
         tokens=list(result.tokens),
@@ -130,3 +142,11 @@ def window_transcript(
             for segment in segments
         ),
     )
+
+
+def _none_later(tokens: Sequence[int], special: SpecialTokens, end: float | None) -> Sequence[int]:
+    """Return tokens whose timestamps are no later than a time."""
+    if end is None:
+        return tokens
+    last = special.timestamp_begin + int(end / TIMESTAMP_STEP_SECONDS + 1e-6)
+    return [min(token, last) if special.is_timestamp(token) else token for token in tokens]

@@ -1,20 +1,21 @@
-"""Long recordings, window after window, many of them at once.
+"""Recordings of any length, window after window, many of them at once.
 
-Each row of a batch works on a recording of its own, in its own place and at its own temperature, and
-takes the next recording when it is done. Rows that find none idle. Shapes never change.
+Each row of a batch is a recording, or a chunk of one, in its own place and at its own temperature. Batches
+are as large as there is work for: they shrink and grow by powers of two, each compiled once.
 """
 
 import dataclasses
 import functools
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from typing import Any, TypeVar, cast
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, cast
 
 import numpy as np
 
 from flax_distil.audio import (
     BLOCK_SAMPLES,
     CHUNK_FRAMES,
+    LongMel,
     VadName,
     VoiceActivity,
     log10_mel,
@@ -23,14 +24,21 @@ from flax_distil.audio import (
 from flax_distil.core import Array, Float, InputError
 from flax_distil.parallel import BATCH, ROWS, Runner
 from flax_distil.transcription.options import FALLBACK_TEMPERATURES, TranscriptionOptions
-from flax_distil.transcription.recordings import RecordingTranscriber
+from flax_distil.transcription.recordings import (
+    Name,
+    OnSegment,
+    Recordings,
+    RecordingTranscriber,
+    tell_segments,
+)
 from flax_distil.transcription.results import AlignedWord, Transcript
 from flax_distil.transcription.sequential_recording import DecodedWindow, SequentialRecording
-from flax_distil.transcription.vad_filter import keep_speech
+from flax_distil.transcription.vad_filter import SpeechTimes, keep_speech
 from flax_distil.transcription.window_decoder import States, WindowDecoder
 from flax_distil.transcription.word_timestamps import AlignmentRequest, WordAligner
+from flax_distil.transcription.work_queue import PartedRecording, Row, WorkQueue, first_part
 
-Name = TypeVar("Name")
+_NOTHING_LEFT: Any = object()
 
 
 def long_form_defaults(
@@ -72,7 +80,7 @@ class SequentialTranscriber(RecordingTranscriber):
 
         Args:
             decoder: of the checkpoint; see :func:`long_form_defaults` for its options.
-            batch_size: recordings under way at once.
+            batch_size: windows decoded at once at most, each of another recording.
 
         Raises:
             InputError: if the decoder's options are without timestamps, the batch cannot be
@@ -84,7 +92,6 @@ class SequentialTranscriber(RecordingTranscriber):
             raise InputError(
                 "sequential transcription finds the next window by timestamps: set return_timestamps"
             )
-        decoder.runner.check_rows("a batch of recordings", batch_size)
         self._aligner = WordAligner(decoder) if options.word_timestamps else None
         self._detector = None if options.vad is None else VoiceActivity(cast(VadName, options.vad))
         # Half of the positions are left to previous text.
@@ -96,43 +103,52 @@ class SequentialTranscriber(RecordingTranscriber):
         began = time.perf_counter()
         decoder = self.decoder
         self._blocks(np.zeros((decoder.runner.local_batch_shards, BLOCK_SAMPLES), np.float32))()
-        states = decoder.encode_features(self._features([None] * self.batch_size))
-        decoder.warm_up_search(states, self.batch_size)
-        if self._aligner is not None:
-            self._aligner.warm_up(self.batch_size)
+        for rows in self.batch_sizes:
+            states = decoder.encode_features(self._features([], rows))
+            decoder.warm_up_search(states, rows)
+            if self._aligner is not None:
+                self._aligner.warm_up(rows, states)
         return time.perf_counter() - began
 
     def transcribe_recordings(
-        self, recordings: Iterable[tuple[Name, Float[np.ndarray, " W"]]]
+        self, recordings: Recordings[Name], *, on_segment: OnSegment | None = None
     ) -> Iterator[tuple[Name, Transcript]]:
         """See ``RecordingTranscriber``; a recording shorter than a frame (10 ms) has an empty transcript."""
-        waiting = iter(recordings)
-        rows: list[tuple[Name, SequentialRecording] | None] = [None] * self.batch_size
-        states: States | None = None
+        source = iter(recordings)
+        queue = WorkQueue(self.batch_size)
+        last: tuple[list[SequentialRecording], States] | None = None
         while True:
-            for row, working in enumerate(rows):
-                if working is None:
-                    rows[row] = yield from self._next(waiting)
-            if not any(rows):
+            yield from self._fill(queue, source)
+            if not queue:
                 return
-            states = self._step([None if working is None else working[1] for working in rows], states)
-            for row, working in enumerate(rows):
-                if working is not None and working[1].finished:
-                    yield working[0], working[1].transcript()
-                    rows[row] = None
+            rows = queue.take_batch()
+            parts = [row.part for row in rows]
+            last = parts, self._step(rows, last[1] if last and _again(parts, last[0]) else None)
+            for row in rows:
+                queue.put_back(row)
+            for row in {id(row.recording): row for row in rows}.values():
+                if on_segment is not None:
+                    tell_segments(on_segment, row.name, row.recording.take_segments())
+                if row.recording.finished:
+                    queue.forget(row.recording)
+                    yield row.name, row.recording.transcript()
 
-    def _next(
-        self, waiting: Iterator[tuple[Name, Float[np.ndarray, " W"]]]
-    ) -> Generator[tuple[Name, Transcript], None, tuple[Name, SequentialRecording] | None]:
-        """Begin the next recording; yield the transcripts of those in which there is nothing."""
-        for name, samples_W in waiting:
+    def _fill(self, queue: WorkQueue, source: Iterator[Any]) -> Iterator[tuple[Any, Transcript]]:
+        """Begin recordings while there is room; yield the transcripts of those in which there is nothing."""
+        while queue.has_room:
+            given = next(source, _NOTHING_LEFT)
+            if given is _NOTHING_LEFT or (given is None and queue):
+                return
+            if given is None:
+                continue
+            name, samples_W = given
             recording = self._begin(samples_W)
-            if not recording.finished:
-                return name, recording
-            yield name, recording.transcript()
-        return None
+            if recording.finished:
+                yield name, recording.transcript()
+            else:
+                queue.add(name, recording)
 
-    def _begin(self, samples_W: Float[np.ndarray, " W"]) -> SequentialRecording:
+    def _begin(self, samples_W: Float[np.ndarray, " W"]) -> PartedRecording:
         """Compute the features of a recording; its samples are not needed any longer."""
         decoder, times = self.decoder, None
         if self._detector is not None:
@@ -143,39 +159,49 @@ class SequentialTranscriber(RecordingTranscriber):
             rows=decoder.runner.local_batch_shards,
             num_mel_bins=decoder.config.num_mel_bins,
         )
+        return self._recording(mel, times)
+
+    def _recording(self, mel: LongMel, speech_times: SpeechTimes | None) -> PartedRecording:
+        """Return what is to be transcribed, at its beginning."""
+        return self._part(mel, speech_times=speech_times)
+
+    def _part(self, mel: LongMel, **place: Any) -> SequentialRecording:
+        decoder = self.decoder
         return SequentialRecording(
             mel,
             tokenizer=decoder.tokenizer,
             options=decoder.options,
             prompts=decoder.prompts,
             limit=self._limit,
-            speech_times=times,
+            **place,
         )
 
-    def _step(self, rows: Sequence[SequentialRecording | None], states: States | None) -> States:
+    def _step(self, rows: Sequence[Row], states: States | None) -> States:
         """Decode the present window of every row.
 
         Args:
-            rows: recordings under way, None of rows without one.
-            states: of the step before; used again if all rows try their windows again.
+            rows: of the batch.
+            states: of its windows, where they are tried again.
 
         Returns:
             The encoder states the windows were decoded from.
         """
-        decoder = self.decoder
-        if states is None or any(recording.attempt == 0 for recording in rows if recording is not None):
-            states = decoder.encode_features(self._features(rows))
+        decoder, parts = self.decoder, [row.part for row in rows]
+        size = self.rows_for(len(parts))
+        if states is None:
+            states = decoder.encode_features(self._features(parts, size))
         self._detect_languages(rows, states)
-        requests = [None if recording is None else recording.request() for recording in rows]
-        results = decoder.collect(decoder.dispatch(states, requests))
+        idle = [None] * (size - len(parts))
+        requests = [*(part.request() for part in parts), *idle]
+        results = decoder.collect(decoder.dispatch(states, requests))[: len(parts)]
         windows = [
-            None if recording is None or result is None else recording.receive(result)
-            for recording, result in zip(rows, results, strict=True)
+            None if result is None else part.receive(result)
+            for part, result in zip(parts, results, strict=True)
         ]
-        words = self._words(windows, states)
-        for recording, window, found in zip(rows, windows, words, strict=True):
-            if recording is not None and window is not None:
-                recording.accept(window, found)
+        words = self._words([*windows, *idle], states)[: len(parts)]
+        for part, window, found in zip(parts, windows, words, strict=True):
+            if window is not None:
+                part.accept(window, found)
         return states
 
     def _words(
@@ -194,22 +220,22 @@ class SequentialTranscriber(RecordingTranscriber):
             return [()] * len(windows)
         return [words or () for words in self._aligner.align(states, requests)]
 
-    def _features(self, rows: Sequence[SequentialRecording | None]) -> Float[np.ndarray, "B R M"]:
+    def _features(self, parts: Sequence[SequentialRecording], rows: int) -> Float[np.ndarray, "B R M"]:
         """Return the windows of a batch; a new array, since the devices may still read the last one."""
-        mel_BRM = np.zeros((len(rows), CHUNK_FRAMES, self.decoder.config.num_mel_bins), np.float32)
-        for row, recording in enumerate(rows):
-            if recording is not None:
-                mel_BRM[row] = recording.features()
+        mel_BRM = np.zeros((rows, CHUNK_FRAMES, self.decoder.config.num_mel_bins), np.float32)
+        for row, part in enumerate(parts):
+            mel_BRM[row] = part.features()
         return mel_BRM
 
-    def _detect_languages(self, rows: Sequence[SequentialRecording | None], states: States) -> None:
-        """Detect the language of new recordings."""
-        if all(recording is None or recording.language is not None for recording in rows):
+    def _detect_languages(self, rows: Sequence[Row], states: States) -> None:
+        """Detect the language of new recordings: that of their first window is that of all parts."""
+        if all(row.part.language is not None for row in rows):
             return
         found = self.decoder.language_probabilities(states)
-        for recording, probabilities in zip(rows, found, strict=True):
-            if recording is not None and recording.language is None:
-                recording.set_language(probabilities)
+        for row, probabilities in zip(rows, found, strict=False):
+            if row.part.language is None and row.part is first_part(row.recording):
+                for part in row.recording.parts:
+                    part.set_language(probabilities)
 
     def _blocks(self, blocks_BW: Float[np.ndarray, "B W"]) -> Callable[[], Float[np.ndarray, "B R M"]]:
         """Start the features of some blocks; see ``long_log_mel``."""
@@ -217,6 +243,15 @@ class SequentialTranscriber(RecordingTranscriber):
         program = _mel_program(runner, self.decoder.config.num_mel_bins)
         started = program(runner.put_batch({"blocks_BW": blocks_BW}))
         return lambda: runner.rows(started)
+
+
+def _again(parts: Sequence[SequentialRecording], last: Sequence[SequentialRecording]) -> bool:
+    """Say whether a batch is the last one again, every window of it to be tried at another temperature."""
+    return (
+        len(parts) == len(last)
+        and all(part is other for part, other in zip(parts, last, strict=True))
+        and all(part.attempt for part in parts)
+    )
 
 
 @functools.lru_cache(maxsize=8)

@@ -1,6 +1,7 @@
-"""One long recording on its way through sequential transcription: where it stands, and what was said so far.
+"""One recording, or a chunk of one, on its way through sequential transcription.
 
-No device is touched here. ``SequentialTranscriber`` decodes the windows that recordings ask for::
+Where it stands, and what was said so far. No device is touched here: ``SequentialTranscriber`` decodes the
+windows that recordings ask for::
 
     request ── decoded ──> receive ── failed a threshold ──> the same window, next temperature
                               ├────── silence ────────────> the window behind it
@@ -8,22 +9,27 @@ No device is touched here. ``SequentialTranscriber`` decodes the windows that re
 """
 
 import dataclasses
+import logging
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from flax_distil.audio import CHUNK_FRAMES, LongMel
+from flax_distil.audio import CHUNK_FRAMES, HOP_LENGTH, LongMel
 from flax_distil.text import WhisperTokenizer
+from flax_distil.transcription.chunk_cutting import Chunk
 from flax_distil.transcription.fallback import attempt_seed, best_attempt, failed, is_silence
 from flax_distil.transcription.options import TranscriptionOptions
 from flax_distil.transcription.prompts import Prompts
+from flax_distil.transcription.recording_times import keep_within
 from flax_distil.transcription.results import AlignedWord, TranscribedSegment, Transcript
 from flax_distil.transcription.vad_filter import SpeechTimes
-from flax_distil.transcription.window_cut import CutSegment, WindowCut, cut_window
+from flax_distil.transcription.window_cut import FRAMES_PER_SECOND, CutSegment, WindowCut, cut_window
 from flax_distil.transcription.window_decoder import WindowRequest, WindowResult
+from flax_distil.transcription.window_limits import reached_limit
 from flax_distil.transcription.word_segments import attach_words
 
-FRAMES_PER_SECOND = 100
+log = logging.getLogger(__name__)
+
 LAST_TRUSTED_TEMPERATURE = 0.5
 """Text of a window that was tried at a higher one is no prompt for the next."""
 
@@ -60,11 +66,30 @@ class DecodedWindow:
         return tuple(token for segment in self.segments for token in segment.tokens)
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class KeptSegment:
+    """A segment of a transcript and all that was emitted for it.
+
+    Attributes:
+        segment: with its times in the recording.
+        tokens: ids, timestamps included.
+        token_logprobs: of each of them.
+    """
+
+    segment: TranscribedSegment
+    tokens: tuple[int, ...]
+    token_logprobs: tuple[float, ...]
+
+
 class SequentialRecording:
-    """A recording and the state of its transcription.
+    """A recording, or a chunk of it, and the state of its transcription.
 
     Attributes:
         language: code; None until it is detected.
+        language_probabilities: of each language, where it was detected.
+        kept: what was said so far.
+        no_speech_prob: of the least silent window so far; 1 if there was none.
+        temperature: the highest tried so far.
     """
 
     def __init__(
@@ -76,6 +101,7 @@ class SequentialRecording:
         prompts: Prompts,
         limit: int,
         speech_times: SpeechTimes | None = None,
+        chunk: Chunk | None = None,
     ):
         """Begin at the beginning.
 
@@ -86,26 +112,52 @@ class SequentialRecording:
             prompts: builds the prompts of windows.
             limit: most tokens of a window.
             speech_times: where the samples come from, if silence was cut out.
+            chunk: the part of the recording to transcribe; by default all of it. What is said in its right
+                stride is left to the next chunk, unless a window reaches so far.
         """
-        self._mel, self._frames = mel, len(mel.log10_RM)
+        chunk = chunk or Chunk(0, len(mel.log10_RM) * HOP_LENGTH, 0, 0)
+        self._mel, self._frames = mel, chunk.stop // HOP_LENGTH
+        self._enough = (chunk.stop - chunk.stride_right) // HOP_LENGTH
+        self._is_beginning = chunk.start == 0
         self._tokenizer, self._options, self._prompts = tokenizer, options, prompts
         self._limit, self._speech_times = limit, speech_times
         multilingual = tokenizer.special.is_multilingual
         self.language = options.language if multilingual else "en"
-        self._language_probabilities: Mapping[str, float] | None = None
+        self.language_probabilities: Mapping[str, float] | None = None
         self._attempts: list[WindowResult] = []
-        self._tried, self._last_speech = 0.0, 0.0
-        self._seek = self._first_heard = self._behind_silence(0)
+        first = chunk.start // HOP_LENGTH
+        self._tried, self._last_speech = 0.0, first / FRAMES_PER_SECOND
+        self._text_end = self._last_speech
+        self._seek = self._first_heard = self._behind_silence(first)
         self._previous: list[int] = list(prompts.initial)
-        self._segments: list[TranscribedSegment] = []
-        self._tokens: list[int] = []
-        self._logprobs: list[float] = []
-        self._no_speech_prob, self._temperature = 1.0, 0.0
+        self.kept: list[KeptSegment] = []
+        self._told = 0
+        self.no_speech_prob, self.temperature = 1.0, 0.0
+
+    @property
+    def is_heard(self) -> bool:
+        """Whether there is, or was, a window to decode."""
+        return self._first_heard < self._enough
 
     @property
     def finished(self) -> bool:
         """Whether no window is left."""
-        return self._seek >= self._frames
+        return self._seek >= self._enough
+
+    @property
+    def parts(self) -> "tuple[SequentialRecording, ...]":
+        """What is decoded in a row of a batch of its own: a recording that is not cut is one part."""
+        return (self,)
+
+    @property
+    def window_frames(self) -> int:
+        """Frames of the present window that belong to the recording, at most 3000."""
+        return min(CHUNK_FRAMES, self._frames - self._seek)
+
+    @property
+    def frames(self) -> int:
+        """Frames of all that is transcribed, at 100 a second."""
+        return self._frames
 
     @property
     def attempt(self) -> int:
@@ -114,19 +166,21 @@ class SequentialRecording:
 
     def features(self) -> np.ndarray:
         """Return the features of the present window, 3000 frames."""
-        return self._mel.window(self._seek, self._window_frames)
+        return self._mel.window(self._seek, self.window_frames)
 
     def set_language(self, probabilities: Mapping[str, float]) -> None:
         """Take the likeliest language for the whole recording."""
         self.language = max(probabilities, key=probabilities.__getitem__)
-        self._language_probabilities = probabilities
+        self.language_probabilities = probabilities
 
     def request(self) -> WindowRequest:
         """Return how the present window is decoded; depends on nothing but this recording and the options."""
         assert self.language is not None
         return WindowRequest(
             prompt=self._prompts.build(
-                self.language, self._previous, with_prefix=self._seek == self._first_heard
+                self.language,
+                self._previous,
+                with_prefix=self._is_beginning and self._seek == self._first_heard,
             ),
             limit=self._limit,
             temperature=self._options.temperature[self.attempt],
@@ -136,24 +190,32 @@ class SequentialRecording:
     def receive(self, result: WindowResult) -> DecodedWindow | None:
         """Return a window to :meth:`accept`; None if it is to be tried again, or is silence and skipped."""
         self._tried = result.temperature
-        self._temperature = max(self._temperature, self._tried)
+        self.temperature = max(self.temperature, self._tried)
         self._attempts.append(result)
         if failed(result, self._options, self._tokenizer):
             if self.attempt < len(self._options.temperature):
                 return None
             result = best_attempt(self._attempts, self._options, self._tokenizer)
         self._attempts = []
-        self._no_speech_prob = min(self._no_speech_prob, result.no_speech_prob)
+        self.no_speech_prob = min(self.no_speech_prob, result.no_speech_prob)
         if is_silence(result, self._options):
-            self._seek = self._behind_silence(self._seek + self._window_frames)
+            self._seek = self._behind_silence(self._seek + self.window_frames)
             return None
-        cut = cut_window(result.tokens, self._tokenizer.special, self._window_frames)
+        cut = cut_window(result.tokens, self._tokenizer.special, self.window_frames)
+        if reached_limit(result) and cut.advance == self.window_frames:
+            log.warning(
+                "the window at %.2f s ends at its limit of %d tokens without a timestamp to go on from: what "
+                "is said behind it, up to %.2f s, is missing",
+                self._seek / FRAMES_PER_SECOND,
+                len(result.tokens),
+                (self._seek + self.window_frames) / FRAMES_PER_SECOND,
+            )
         return DecodedWindow(
             result=result,
             cut=cut,
             segments=tuple(self._segment(segment, result) for segment in cut.segments),
             language=self.language or "en",
-            frames=self._window_frames,
+            frames=self.window_frames,
             offset=self._seek / FRAMES_PER_SECOND,
         )
 
@@ -164,7 +226,7 @@ class SequentialRecording:
             window: as received.
             words: of all its text, where they are asked for: where the last one ends, the next window begins.
         """
-        special, result, segments = self._tokenizer.special, window.result, window.segments
+        result, segments = window.result, window.segments
         seek = self._seek + window.cut.advance
         if words is not None:
             segments, _ = attach_words(
@@ -174,55 +236,77 @@ class SequentialRecording:
             self._last_speech = end
             if end > window.offset and not window.cut.heard_out:
                 seek = round(end * FRAMES_PER_SECOND)
-        for segment, part in zip(segments, window.cut.segments, strict=True):
-            if segment.start == segment.end or not segment.text.strip():
-                continue
-            self._segments.append(segment)
-            for token, logprob in zip(
-                result.tokens[part.tokens], result.token_logprobs[part.tokens], strict=True
-            ):
-                if not special.is_special(token):
-                    self._previous.append(token)
-                    self._tokens.append(token)
-                    self._logprobs.append(logprob)
+        self._keep(
+            [
+                (segment, part.tokens)
+                for segment, part in zip(segments, window.cut.segments, strict=True)
+                if segment.start != segment.end and segment.text.strip()
+            ],
+            result,
+        )
         if not self._options.condition_on_prev_tokens or self._tried > LAST_TRUSTED_TEMPERATURE:
             self._previous = []
         self._seek = self._behind_silence(seek)
 
+    def take_segments(self) -> list[TranscribedSegment]:
+        """Return the segments that were kept since the last call."""
+        found = [kept.segment for kept in self.kept[self._told :]]
+        self._told = len(self.kept)
+        return found
+
     def transcript(self) -> Transcript:
         """Return what was said.
 
-        Times count from the beginning of the recording. Tokens are those of the segments: what a window said
-        behind its last complete segment is said again by the next. There is one log-probability for each,
-        none for ends of text, and ``avg_logprob`` is their sum over their number plus one. The recording is
-        as silent as its least silent window (1 if it has none), and its temperature is the highest tried.
+        Times count from the beginning of the recording, and none lies behind its end. Tokens are those of the
+        segments: what a window said behind its last complete segment is said again by the next. There is one
+        log-probability for each, none for ends of text, and ``avg_logprob`` is their sum over their number
+        plus one. The recording is as silent as its least silent window (1 if it has none), and its
+        temperature is the highest tried.
         """
-        segments = tuple(self._segments)
-        if self._speech_times is not None:
-            segments = tuple(self._speech_times.restore(segment) for segment in segments)
+        segments = tuple(kept.segment for kept in self.kept)
+        logprobs = [logprob for kept in self.kept for logprob in kept.token_logprobs]
         return Transcript(
             text="".join(segment.text for segment in segments).strip(),
             text_with_timestamps="".join(
                 f"<|{segment.start:.2f}|>{segment.text}<|{segment.end:.2f}|>" for segment in segments
             ),
-            tokens=self._tokens,
-            token_logprobs=self._logprobs,
-            avg_logprob=sum(self._logprobs) / (len(self._logprobs) + 1),
-            no_speech_prob=self._no_speech_prob,
+            tokens=[token for kept in self.kept for token in kept.tokens],
+            token_logprobs=logprobs,
+            avg_logprob=sum(logprobs) / (len(logprobs) + 1),
+            no_speech_prob=self.no_speech_prob,
             language=self.language or "en",
-            language_probabilities=self._language_probabilities,
-            temperature=self._temperature,
+            language_probabilities=self.language_probabilities,
+            temperature=self.temperature,
             segments=segments,
         )
 
-    @property
-    def _window_frames(self) -> int:
-        return min(CHUNK_FRAMES, self._frames - self._seek)
+    def _keep(self, found: Sequence[tuple[TranscribedSegment, slice]], result: WindowResult) -> None:
+        """Keep segments of a window, with times within the recording."""
+        special, end = self._tokenizer.special, self._frames / FRAMES_PER_SECOND
+        segments = keep_within([segment for segment, _ in found], begin=self._text_end, end=end)
+        for segment, (_, own) in zip(segments, found, strict=True):
+            emitted = [
+                (token, logprob)
+                for token, logprob in zip(result.tokens[own], result.token_logprobs[own], strict=True)
+                if not special.is_special(token)
+            ]
+            self._previous += [token for token, _ in emitted]
+            self._text_end = segment.end or self._text_end
+            self.kept.append(
+                KeptSegment(
+                    segment=self._speech_times.restore(segment) if self._speech_times else segment,
+                    tokens=tuple(token for token, _ in emitted),
+                    token_logprobs=tuple(logprob for _, logprob in emitted),
+                )
+            )
 
     def _behind_silence(self, seek: int) -> int:
         """Step over windows without a sound, if silence is to be left out at all."""
         if self._options.thresholds.no_speech is not None:
-            while seek < self._frames and self._mel.loudest(seek, CHUNK_FRAMES) <= FAINTEST_LOG10:
+            while (
+                seek < self._frames
+                and self._mel.loudest(seek, min(CHUNK_FRAMES, self._frames - seek)) <= FAINTEST_LOG10
+            ):
                 seek += CHUNK_FRAMES
         return seek
 

@@ -15,13 +15,16 @@ from flax_distil.transcription.fallback import (
     is_without_sound,
     may_fail,
 )
+from flax_distil.transcription.recording_times import keep_within
 from flax_distil.transcription.results import Transcript, window_transcript
+from flax_distil.transcription.window_cut import FRAMES_PER_SECOND
 from flax_distil.transcription.window_decoder import (
     DispatchedWindows,
     States,
     WindowDecoder,
     WindowRequest,
 )
+from flax_distil.transcription.window_limits import LimitWarning
 from flax_distil.transcription.word_timestamps import WordAligner, add_words, content_frames
 
 
@@ -32,6 +35,8 @@ class DispatchedBatch(NamedTuple):
     languages: list[str]
     probabilities: list[Mapping[str, float] | None]
     frames: list[int]
+    ends: list[float | None]
+    """Seconds, of recordings whose length is known: no time lies beyond."""
     retries: bool
     states: States | None
     """Of the batch, where they are needed again: for another attempt, or for words."""
@@ -46,6 +51,7 @@ class ShortFormTranscriber:
 
     def __init__(self, decoder: WindowDecoder):
         self.decoder = decoder
+        self._limit_warning = LimitWarning()
         self._aligner = WordAligner(decoder) if decoder.options.word_timestamps else None
 
     def warm_up(self, batch_size: int) -> float:
@@ -60,19 +66,31 @@ class ShortFormTranscriber:
         return self.collect(self.dispatch(samples_BW, stop_at_once=stop_at_once))
 
     def dispatch(
-        self, samples_BW: Float[np.ndarray, "B W"], *, stop_at_once: bool = False
+        self,
+        samples_BW: Float[np.ndarray, "B W"],
+        *,
+        stop_at_once: bool = False,
+        frames: Sequence[int] | None = None,
     ) -> DispatchedBatch:
         """Send this process's 16 kHz windows of 30 s to its devices and return at once.
 
         Only where the language must be detected first does this wait for the encoder.
+
+        Args:
+            samples_BW: recordings, padded.
+            stop_at_once: emit one token, to compile and no more.
+            frames: of 10 ms that each recording has; no time of its transcript lies beyond. By default
+                padding is told by its zeros, and only where words are looked for.
         """
-        return self.dispatch_states(
+        content = content_frames(samples_BW) if self._aligner and frames is None else frames
+        sent = self.dispatch_states(
             self.decoder.encode_samples(samples_BW),
             rows=len(samples_BW),
             stop_at_once=stop_at_once,
-            frames=content_frames(samples_BW) if self._aligner else None,
+            frames=content,
             empty=is_without_sound(samples_BW, self.decoder.options).tolist(),
         )
+        return sent if frames is None else sent._replace(ends=[count / FRAMES_PER_SECOND for count in frames])
 
     def dispatch_states(
         self,
@@ -109,6 +127,7 @@ class ShortFormTranscriber:
             languages,
             probabilities,
             list(frames or [CHUNK_FRAMES] * rows),
+            [None] * rows,
             retries,
             states if retries or self._aligner else None,
         )
@@ -121,6 +140,7 @@ class ShortFormTranscriber:
         """
         options = self.decoder.options
         found = self.decoder.collect(batch.windows)
+        self._limit_warning.check(batch.windows.requests, found)
         if batch.retries and batch.states is not None:
             found = decode_again(
                 self.decoder,
@@ -138,15 +158,23 @@ class ShortFormTranscriber:
                 language=language,
                 language_probabilities=probabilities,
                 with_timestamps=options.return_timestamps,
+                end=end,
             )
-            for result, language, probabilities in zip(
-                found, batch.languages, batch.probabilities, strict=True
+            for result, language, probabilities, end in zip(
+                found, batch.languages, batch.probabilities, batch.ends, strict=True
             )
             if result is not None
         ]
-        if self._aligner is None or batch.states is None:
-            return transcripts
-        return add_words(self._aligner, batch.states, transcripts, batch.frames)
+        if self._aligner is not None and batch.states is not None:
+            transcripts = add_words(self._aligner, batch.states, transcripts, batch.frames)
+        return [
+            transcript
+            if end is None
+            else dataclasses.replace(
+                transcript, segments=keep_within(transcript.segments, begin=0.0, end=end)
+            )
+            for transcript, end in zip(transcripts, batch.ends, strict=True)
+        ]
 
     def _languages(self, states: States, rows: int) -> tuple[list[str], list[Any]]:
         special = self.decoder.tokenizer.special

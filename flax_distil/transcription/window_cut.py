@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from flax_distil.text import SpecialTokens
 
+FRAMES_PER_SECOND = 100
 FRAMES_PER_TIMESTAMP = 2
 
 

@@ -81,10 +81,16 @@ class WordAligner:
         self.heads = heads or alignment_heads(decoder.settings, decoder.config)
         self.prompt_length = len(self._prompt(None))
 
-    def warm_up(self, batch_size: int) -> float:
-        """Compile for batches of this size and return the seconds it took."""
+    def warm_up(self, batch_size: int, states: States | None = None) -> float:
+        """Compile for batches of this size and return the seconds it took.
+
+        Args:
+            batch_size: rows of this process.
+            states: of any such batch, where they are there; otherwise the encoder is compiled too.
+        """
         start = time.perf_counter()
-        states = self.decoder.encode_samples(np.zeros((batch_size, CHUNK_SAMPLES), np.float32))
+        if states is None:
+            states = self.decoder.encode_samples(np.zeros((batch_size, CHUNK_SAMPLES), np.float32))
         room = self.decoder.config.max_target_positions - self.prompt_length
         longest = min(self.decoder.max_new_tokens, room)
         for length in {min(longest, SHORT_TOKENS - self.prompt_length), longest}:

@@ -1,10 +1,6 @@
 """Recordings of any kind that a program may hand over: paths, addresses, bytes, arrays."""
 
-import collections
-import itertools
-import os
-from collections.abc import Iterable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,9 +14,6 @@ from flax_distil.data.reading.retries import RetryPolicy
 
 MOST_CHANNELS = 2
 """An array of more rows is taken for one whose axes are swapped."""
-
-READ_AHEAD = 4
-"""Recordings that are decoded, in as many threads, while others are transcribed."""
 
 RETRY_SECONDS = 60.0
 """How long a server that does not answer is asked again."""
@@ -70,39 +63,6 @@ def read_audio(given: Any, *, retry_seconds: float = RETRY_SECONDS) -> Float[np.
         f"a recording is given as {type(given).__name__}: expected a path, an address, bytes, an array of "
         "16 kHz samples, or a dictionary of array and sampling_rate"
     )
-
-
-def read_ahead(
-    recordings: Iterable[tuple[Any, Any]], *, retry_seconds: float = RETRY_SECONDS
-) -> Iterator[ReadRecording]:
-    """Read named recordings in threads, in order, some ahead of when they are asked for.
-
-    Args:
-        recordings: names of any kind, and what ``read_audio`` takes; taken only as they are read.
-        retry_seconds: how long a server that does not answer is asked again.
-    """
-
-    def read(name: Any, given: Any) -> ReadRecording:
-        try:
-            return ReadRecording(name, read_audio(given, retry_seconds=retry_seconds), None)
-        except InputError as error:
-            return ReadRecording(name, np.zeros(0, np.float32), error)
-
-    threads = min(READ_AHEAD, os.cpu_count() or 1)
-    source = iter(recordings)
-    waiting: collections.deque[Future[ReadRecording]] = collections.deque()
-    pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
-    try:
-        for name, given in itertools.islice(source, 1):
-            yield read(name, given)  # a single one needs no thread
-        while True:
-            for name, given in itertools.islice(source, READ_AHEAD - len(waiting)):
-                waiting.append(pool.submit(read, name, given))
-            if not waiting:
-                return
-            yield waiting.popleft().result()
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)
 
 
 def _of_dictionary(given: Mapping[str, Any]) -> tuple[Any, int | None]:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import get_args
 
 from flax_distil.core import InputError, user_path
-from flax_distil.transcription import ModeName, TranscriptionOptions, long_form_defaults
+from flax_distil.transcription import ModeName, TranscriptionOptions
 from flax_distil.workflows.recording_stream import Route
 from flax_distil.workflows.transcription_config import DatasetTranscriptionConfig, check_positive
 
@@ -51,6 +51,8 @@ class EvalConfig(DatasetTranscriptionConfig):
             short, with assistant_model_name_or_path, which the other modes may have too.
         chunk_length_s: Chunked: seconds of a chunk, at most 30.
         stride_length_s: Chunked: seconds that chunks share on each side; by default a sixth of a chunk.
+        chunk_merging: Chunked: timestamps (chunks are decoded with timestamps and merged by them), or
+            longest_common_sequence (as transformers merges them, a window each).
         condition_on_prev_tokens: Sequential: prompt each window with the text before it.
         vad: Sequential: leave out what is no speech: auto, silero or energy; by default all is heard.
         text_column_name: Column of reference texts; joined by + for several data sets.
@@ -71,6 +73,7 @@ class EvalConfig(DatasetTranscriptionConfig):
     mode: str = "short"
     chunk_length_s: float | None = None
     stride_length_s: float | None = None
+    chunk_merging: str = "timestamps"
     condition_on_prev_tokens: bool = False
     vad: str | None = None
     text_column_name: str = "text"
@@ -91,11 +94,7 @@ class EvalConfig(DatasetTranscriptionConfig):
             raise InputError(
                 "mode speculative needs a student that drafts: name assistant_model_name_or_path"
             )
-        Route(
-            mode=self.transcriber_mode,
-            chunk_length_s=self.chunk_length_s,
-            stride_length_s=self.stride_length_s,
-        ).check(self.options)
+        self.route.check(self.options)
         _ = self.baseline
         self._check_noise()
 
@@ -106,13 +105,23 @@ class EvalConfig(DatasetTranscriptionConfig):
 
     @property
     def options(self) -> TranscriptionOptions:
-        """What to transcribe into; sequential, with the usual thresholds where none is given."""
+        """What to transcribe into; window after window, with the usual thresholds where none is given."""
         options = dataclasses.replace(
             super().options, condition_on_prev_tokens=self.condition_on_prev_tokens, vad=self.vad
         )
-        if self.mode != "sequential":
-            return options
-        return long_form_defaults(options, keep_temperature=self.temperatures is not None)
+        return self.route.options(options)
+
+    @property
+    def route(self) -> Route:
+        """How recordings are transcribed."""
+        return Route(
+            mode=self.transcriber_mode,
+            batch_size=self.per_device_eval_batch_size,
+            chunk_length_s=self.chunk_length_s,
+            stride_length_s=self.stride_length_s,
+            chunk_merging=self.chunk_merging,
+            keep_temperature=self.temperatures is not None,
+        )
 
     @property
     def models(self) -> Mapping[str, str]:

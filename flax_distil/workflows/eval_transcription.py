@@ -166,7 +166,7 @@ class ModelEvaluation:
     def _transcriber(self) -> RecordingTranscriber:
         """The transcriber, with its weights on the devices and its programs compiled."""
         shards, per_device = self._runner.local_batch_shards, self._config.per_device_eval_batch_size
-        if self._config.transcriber_mode == "short":  # a window each: no more rows than recordings
+        if self._config.transcriber_mode != "chunked":  # no more rows than recordings: no larger programs
             per_device = min(per_device, -(-self._most // (shards * jax.process_count())))
         transcriber = self._make_transcriber(shards * per_device)
         self._compile_seconds = transcriber.warm_up()
@@ -179,6 +179,7 @@ class ModelEvaluation:
             batch_size=batch_size,
             chunk_length_s=self._config.chunk_length_s,
             stride_length_s=self._config.stride_length_s,
+            chunk_merging=self._config.chunk_merging,
         )
 
     @property

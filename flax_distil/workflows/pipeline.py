@@ -16,8 +16,9 @@ from flax_distil.model import ComputeOptions
 from flax_distil.parallel import MeshShape, Runner, make_runner, single_device
 from flax_distil.transcription import Transcript, TranscriptionOptions
 from flax_distil.transcription.options import OFF, Thresholds
-from flax_distil.workflows.audio_inputs import RETRY_SECONDS, read_ahead
+from flax_distil.workflows.audio_inputs import RETRY_SECONDS, ReadRecording
 from flax_distil.workflows.compilation_cache import use_compilation_cache
+from flax_distil.workflows.read_ahead import read_ahead, read_recording
 from flax_distil.workflows.recording_stream import Outcome, RecordingStream, Route
 from flax_distil.workflows.transcription_model import TranscriptionModel
 
@@ -33,7 +34,7 @@ _OPTIONS = tuple(
 )
 OPTIONS = (
     *_OPTIONS, *_SEARCH_OPTIONS, "return_timestamps", "return_language", "return_language_probabilities",
-    "batch_size", "chunk_length_s", "stride_length_s", "mode",
+    "batch_size", "chunk_length_s", "stride_length_s", "chunk_merging", "mode",
 )  # fmt: skip
 """Names that a pipeline, and each call of it, take."""
 
@@ -100,7 +101,8 @@ class FlaxWhisperPipeline:
             options: by name, or in a dictionary ``generate_kwargs``:
                 ``return_timestamps`` (True for segments, "word" for words), ``return_language``,
                 ``return_language_probabilities``;
-                ``batch_size`` (16), ``chunk_length_s``, ``stride_length_s``, ``mode`` (of ``Route``);
+                ``batch_size`` (16), ``chunk_length_s``, ``stride_length_s``, ``chunk_merging``, ``mode`` (of
+                ``Route``);
                 ``num_beams`` and the rest of ``SearchOptions``; ``language``, ``task``, ``temperature`` (one,
                 or several to try in turn), ``prompt``, ``prompt_ids``, ``max_new_tokens``, the thresholds
                 ("off", or a None that is given, tests nothing) and the rest of ``TranscriptionOptions``.
@@ -115,6 +117,10 @@ class FlaxWhisperPipeline:
             where it was not) if ``return_language_probabilities``. A recording of a list or an iterator that
             cannot be read has ``text`` "" and ``error``, a sentence.
 
+            An iterator is asked for recordings in a thread, and may wait for the results of those it gave:
+            where the next one does not come, those that are there are transcribed. With a ``batch_size`` of 1
+            it is asked for the next one when the last one was answered, in the caller's thread.
+
         Raises:
             InputError: if an option is unknown or does not fit the checkpoint, or a single recording cannot
                 be read.
@@ -122,7 +128,7 @@ class FlaxWhisperPipeline:
         call = _Call({**self._defaults, **_flat(options)})
         stream = RecordingStream(self._model, self._runner, call.options, call.route)
         if _is_recording(inputs):
-            outcome = next(self._outcomes(stream, [inputs]))
+            [outcome] = stream.transcribe([read_recording(0, inputs, retry_seconds=self._retry_seconds)])
             if outcome.error is not None:
                 raise outcome.error
             return call.result(outcome)
@@ -145,7 +151,14 @@ class FlaxWhisperPipeline:
 
     def _outcomes(self, stream: RecordingStream, inputs: Iterable[Any]) -> Iterator[Outcome]:
         """Yield outcomes in the order of the inputs."""
-        reads = read_ahead(enumerate(inputs), retry_seconds=self._retry_seconds)
+        reads: Iterable[ReadRecording | None]
+        if stream.route.batch_size == 1 and not isinstance(inputs, Sequence):
+            reads = (
+                read_recording(number, given, retry_seconds=self._retry_seconds)
+                for number, given in enumerate(inputs)
+            )
+        else:
+            reads = read_ahead(enumerate(inputs), retry_seconds=self._retry_seconds)
         early: dict[int, Outcome] = {}
         following = 0
         for outcome in stream.transcribe(reads):
@@ -197,6 +210,7 @@ class _Call:
             batch_size=16 if given.get("batch_size") is None else given["batch_size"],
             chunk_length_s=given.get("chunk_length_s"),
             stride_length_s=tuple(stride) if isinstance(stride, Sequence) else stride,
+            chunk_merging=given.get("chunk_merging") or "timestamps",
             keep_temperature=temperature is not None,
         )
         self.route.check(self.options)

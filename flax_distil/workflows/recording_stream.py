@@ -1,29 +1,30 @@
-"""Recordings of any length through one checkpoint: each is sent the way that its length asks for."""
+"""Recordings of any length through one checkpoint."""
 
-import collections
 import dataclasses
 from collections.abc import Iterable, Iterator
 from typing import Any, Literal, get_args
 
+import numpy as np
+
 from flax_distil.audio import CHUNK_SAMPLES, CHUNK_SECONDS, SAMPLING_RATE
-from flax_distil.core import InputError
+from flax_distil.core import Float, InputError
 from flax_distil.parallel import Runner
 from flax_distil.transcription import (
+    MergingName,
     ModeName,
+    OnSegment,
     RecordingTranscriber,
+    TranscribedSegment,
     Transcript,
     TranscriptionOptions,
     long_form_defaults,
     make_transcriber,
 )
-from flax_distil.transcription.chunk_cutting import chunk_samples, cut_chunks
+from flax_distil.transcription.chunk_cutting import chunk_samples
 from flax_distil.workflows.audio_inputs import ReadRecording
 from flax_distil.workflows.transcription_model import TranscriptionModel
 
 RouteName = Literal["auto", "short", "chunked", "sequential"]
-
-PATIENCE = 4
-"""Batches' worth of recordings after which one that waits for the other way of transcribing has its turn."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -48,12 +49,15 @@ class Route:
     """How recordings are transcribed.
 
     Attributes:
-        mode: "short", "chunked" or "sequential"; "auto" is chunked where ``chunk_length_s`` is given,
-            otherwise short up to 30 s and sequential beyond.
-        batch_size: windows decoded at once; rounded up to what the devices of this process divide.
+        mode: "sequential", "chunked", or "short" (one window of at most 30 s); "auto" is chunked where
+            ``chunk_length_s`` is given, otherwise sequential, whatever the length of a recording.
+        batch_size: windows decoded at once at most; rounded up to what the devices of this process divide.
+            With 1 a recording is answered before the next one is taken.
         chunk_length_s: seconds of a chunk.
         stride_length_s: seconds that chunks share on each side, or on the left and on the right.
-        keep_temperature: sequential: temperature 0 was asked for, and is not followed by others.
+        chunk_merging: "timestamps": chunks are decoded with timestamps, to their ends, and merged by them; or
+            "longest_common_sequence": as transformers merges them, a window each.
+        keep_temperature: temperature 0 was asked for, and is not followed by others.
 
     Raises:
         InputError: if a value is unknown or out of range.
@@ -63,12 +67,18 @@ class Route:
     batch_size: int = 16
     chunk_length_s: float | None = None
     stride_length_s: float | tuple[float, float] | None = None
+    chunk_merging: str = "timestamps"
     keep_temperature: bool = False
 
     def __post_init__(self) -> None:
         if self.mode not in get_args(RouteName):
             raise InputError(
                 f"mode {self.mode!r} is unknown: expected one of {', '.join(get_args(RouteName))}"
+            )
+        if self.chunk_merging not in get_args(MergingName):
+            raise InputError(
+                f"chunk_merging {self.chunk_merging!r} is unknown: expected one of "
+                f"{', '.join(get_args(MergingName))}"
             )
         if self.batch_size < 1:
             raise InputError(f"batch_size {self.batch_size} is below 1")
@@ -77,27 +87,38 @@ class Route:
             raise InputError(f"{cuts[0]} is given, but mode {self.mode} cuts no chunks: leave it out")
         if cuts == ["stride_length_s"] and self.mode == "auto":
             raise InputError("stride_length_s is given without chunk_length_s: give both, or mode chunked")
+        if self.chunk_merging != "timestamps" and self.way != "chunked":
+            raise InputError(
+                f"chunk_merging {self.chunk_merging} is given, but no chunks are cut: add chunk_length_s, or "
+                "leave it out"
+            )
         chunk_samples(self.chunk_length_s, self.stride_length_s)
 
     @property
-    def modes(self) -> tuple[ModeName, ...]:
-        """The ways that recordings may be sent."""
+    def way(self) -> ModeName:
+        """How recordings become windows."""
         if self.mode == "auto":
-            return ("short", "sequential") if self.chunk_length_s is None else ("chunked",)
-        return (self.mode,)  # type: ignore[return-value]  # one of the others, see above
+            return "sequential" if self.chunk_length_s is None else "chunked"
+        return self.mode  # type: ignore[return-value]  # one of the others, see above
+
+    @property
+    def is_window_after_window(self) -> bool:
+        """Whether decoding goes on behind the last timestamp of a window, with thresholds and fallback."""
+        return self.way != "short" and self.chunk_merging == "timestamps"
+
+    def options(self, options: TranscriptionOptions) -> TranscriptionOptions:
+        """Return options with what this way needs: timestamps, and the usual thresholds and temperatures."""
+        if not self.is_window_after_window:
+            return options
+        return long_form_defaults(options, keep_temperature=self.keep_temperature)
 
     def check(self, options: TranscriptionOptions) -> None:
-        """Raise ``InputError`` if something is asked for that none of these ways does."""
-        if "sequential" in self.modes:
-            return
-        for name in ("vad", "condition_on_prev_tokens"):
-            if getattr(options, name):
-                way = "cuts chunks" if "chunked" in self.modes else f"is {self.mode}"
-                raise InputError(f"{name} is for mode sequential, and this one {way}: leave {name} out")
-
-    def mode_of(self, samples: int) -> ModeName:
-        """Return how a recording of so many samples is transcribed."""
-        return self.modes[-1] if samples > CHUNK_SAMPLES else self.modes[0]
+        """Raise ``InputError`` if something is asked for that this way does not do."""
+        takes = {"vad": self.is_window_after_window, "condition_on_prev_tokens": self.way == "sequential"}
+        for name, taken in takes.items():
+            if getattr(options, name) and not taken:
+                how = "cuts chunks" if self.way == "chunked" else f"is {self.way}"
+                raise InputError(f"{name} is for mode sequential, and this one {how}: leave {name} out")
 
 
 class RecordingStream:
@@ -123,142 +144,83 @@ class RecordingStream:
         """
         self.route = route
         self._model, self._options = model, options
-        self._shards = runner.local_batch_shards
-        self.batch_size = -(-route.batch_size // self._shards) * self._shards
+        shards = runner.local_batch_shards
+        self.batch_size = -(-route.batch_size // shards) * shards
 
     def warm_up(self) -> float:
-        """Compile what full batches need and return the seconds it took."""
-        return sum(self.transcriber(mode, self.batch_size).warm_up() for mode in self.route.modes)
+        """Compile for batches of every size and return the seconds it took."""
+        return self._transcriber().warm_up()
 
-    def transcribe(self, recordings: Iterable[ReadRecording]) -> Iterator[Outcome]:
+    def transcribe(
+        self, recordings: Iterable[ReadRecording | None], *, on_segment: OnSegment | None = None
+    ) -> Iterator[Outcome]:
         """Yield what becomes of each recording as it is known; their order may change.
 
-        Recordings are taken as there is room for them: a batch of each kind waits at most.
-        """
-        return _Turns(self, iter(recordings)).run()
+        Recordings are taken as there is room for them; with a ``batch_size`` of 1 each is answered before the
+        next one is taken.
 
-    def refusal(self, recording: ReadRecording) -> InputError | None:
-        """Return why a recording cannot be transcribed, None if it can."""
-        samples = len(recording.samples)
-        if recording.error is None and self.route.mode_of(samples) == "short" and samples > CHUNK_SAMPLES:
-            return InputError(
-                f"recording {recording.name!r} lasts {samples / SAMPLING_RATE:.1f} s, and mode short takes "
+        Args:
+            recordings: as they were read; None where the next one is not there yet, see
+                ``RecordingTranscriber``.
+            on_segment: called with the name of a recording and a segment of it that no later window can
+                change, while the recording is still being transcribed.
+        """
+        transcriber = self._transcriber()
+        if self.route.batch_size > 1:
+            yield from self._transcribe(transcriber, recordings, on_segment)
+            return
+        for recording in recordings:
+            if recording is not None:
+                yield from self._transcribe(transcriber, [recording], on_segment)
+
+    def _transcribe(
+        self,
+        transcriber: RecordingTranscriber,
+        recordings: Iterable[ReadRecording | None],
+        on_segment: OnSegment | None,
+    ) -> Iterator[Outcome]:
+        def tell(recording: _Named, segment: TranscribedSegment) -> None:
+            if on_segment is not None and recording.error is None:
+                on_segment(recording.name, segment)
+
+        given = map(self._given, recordings)
+        for recording, transcript in transcriber.transcribe_recordings(
+            given, on_segment=None if on_segment is None else tell
+        ):
+            if recording.error is not None:
+                yield Outcome(name=recording.name, seconds=0.0, error=recording.error)
+            else:
+                yield Outcome(name=recording.name, seconds=recording.seconds, transcript=transcript)
+
+    def _given(self, recording: ReadRecording | None) -> "tuple[_Named, Float[np.ndarray, ' W']] | None":
+        """Return a recording as transcribers take it: without samples if it is only to be refused."""
+        if recording is None:
+            return None
+        seconds, error = len(recording.samples) / SAMPLING_RATE, recording.error
+        if error is None and self.route.way == "short" and len(recording.samples) > CHUNK_SAMPLES:
+            error = InputError(
+                f"recording {recording.name!r} lasts {seconds:.1f} s, and mode short takes "
                 f"at most {CHUNK_SECONDS} s: use mode sequential or chunked"
             )
-        return recording.error
+        samples_W = recording.samples if error is None else recording.samples[:0]
+        return _Named(recording.name, seconds, error), samples_W
 
-    def rows(self, recording: ReadRecording) -> int:
-        """Return how many rows of a batch a recording can fill."""
-        if self.route.mode_of(len(recording.samples)) != "chunked":
-            return 1
-        return len(
-            cut_chunks(
-                len(recording.samples), *chunk_samples(self.route.chunk_length_s, self.route.stride_length_s)
-            )
-        )
-
-    def transcriber(self, mode: ModeName, rows: int) -> RecordingTranscriber:
-        """Return what transcribes in one way, so many windows at once; it compiles nothing that is there."""
-        options = self._options
-        if mode == "sequential":
-            options = long_form_defaults(options, keep_temperature=self.route.keep_temperature)
+    def _transcriber(self) -> RecordingTranscriber:
+        """Return what transcribes; it compiles nothing that is there."""
         return make_transcriber(
-            mode,
-            self._model.decoder(options),
-            batch_size=self._bucket(rows),
+            self.route.way,
+            self._model.decoder(self.route.options(self._options)),
+            batch_size=self.batch_size,
             chunk_length_s=self.route.chunk_length_s,
             stride_length_s=self.route.stride_length_s,
+            chunk_merging=self.route.chunk_merging,
         )
 
-    def _bucket(self, rows: int) -> int:
-        """Return the size of batch for so many rows."""
-        size = self._shards
-        while size < rows:
-            size *= 2
-        return min(size, self.batch_size)
 
+@dataclasses.dataclass(frozen=True)
+class _Named:
+    """What a recording is told by on its way: its samples go, this stays."""
 
-class _Turns:
-    """Recordings on their way to two transcribers, of which one works at a time.
-
-    The one at work takes recordings from the source; those it meets for the other wait, until they
-    fill a batch or have waited long. Then it is their turn.
-    """
-
-    def __init__(self, stream: RecordingStream, source: Iterator[ReadRecording]):
-        self._stream, self._source = stream, source
-        self._waiting: dict[ModeName, collections.deque[tuple[int, ReadRecording]]] = {
-            mode: collections.deque() for mode in stream.route.modes
-        }
-        self._failed: collections.deque[Outcome] = collections.deque()
-        self._taken = 0
-        self._ended = False
-
-    def run(self) -> Iterator[Outcome]:
-        rows = self._first_rows()
-        while True:
-            yield from self._failures()
-            mode = self._longest_waiting()
-            if mode is None:
-                if self._ended:
-                    return
-                self._take()
-                continue
-            for (name, seconds), transcript in self._stream.transcriber(
-                mode, rows[mode]
-            ).transcribe_recordings(self._turn(mode)):
-                yield Outcome(name=name, seconds=seconds, transcript=transcript)
-                yield from self._failures()
-
-    def _first_rows(self) -> dict[ModeName, int]:
-        """Take recordings until they fill a batch, and return how many rows each way can use."""
-        rows: dict[ModeName, int] = dict.fromkeys(self._waiting, 0)
-        while not self._ended:
-            taken = self._take()
-            if taken is None:
-                continue
-            mode, recording = taken
-            rows[mode] += self._stream.rows(recording)
-            if rows[mode] >= self._stream.batch_size:
-                return dict.fromkeys(rows, self._stream.batch_size)
-        return rows
-
-    def _take(self) -> tuple[ModeName, ReadRecording] | None:
-        """Let the next recording wait for its turn; return it unless it failed."""
-        recording = next(self._source, None)
-        if recording is None:
-            self._ended = True
-            return None
-        error = self._stream.refusal(recording)
-        if error is not None:
-            self._failed.append(Outcome(name=recording.name, seconds=0.0, error=error))
-            return None
-        mode = self._stream.route.mode_of(len(recording.samples))
-        self._waiting[mode].append((self._taken, recording))
-        self._taken += 1
-        return mode, recording
-
-    def _turn(self, mode: ModeName) -> Iterator[tuple[tuple[Any, float], Any]]:
-        """Give recordings to one way of transcribing until it is the other's turn."""
-        own = self._waiting[mode]
-        others = [queue for other, queue in self._waiting.items() if other != mode]
-        while own or not self._ended:
-            if own:
-                _, recording = own.popleft()
-                yield (recording.name, len(recording.samples) / SAMPLING_RATE), recording.samples
-            elif any(map(self._overdue, others)):
-                return
-            else:
-                self._take()
-
-    def _overdue(self, queue: "collections.deque[tuple[int, ReadRecording]]") -> bool:
-        size = self._stream.batch_size
-        return len(queue) >= size or (bool(queue) and self._taken - queue[0][0] >= PATIENCE * size)
-
-    def _longest_waiting(self) -> ModeName | None:
-        waiting = [(queue[0][0], mode) for mode, queue in self._waiting.items() if queue]
-        return min(waiting)[1] if waiting else None
-
-    def _failures(self) -> Iterator[Outcome]:
-        while self._failed:
-            yield self._failed.popleft()
+    name: Any
+    seconds: float
+    error: InputError | None

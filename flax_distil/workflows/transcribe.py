@@ -9,8 +9,9 @@ from pathlib import Path
 from flax_distil.core import InputError
 from flax_distil.data.reading.remote import is_remote
 from flax_distil.transcription import Transcript, TranscriptionOptions
-from flax_distil.workflows.audio_inputs import RETRY_SECONDS, read_ahead
+from flax_distil.workflows.audio_inputs import RETRY_SECONDS
 from flax_distil.workflows.outputs import check_writable, make_folder
+from flax_distil.workflows.read_ahead import read_ahead
 from flax_distil.workflows.recording_stream import Outcome, RecordingStream, Route
 from flax_distil.workflows.transcript_writers import NEED_TIMESTAMPS, WRITERS, SubtitleOptions, render
 from flax_distil.workflows.transcription_config import TranscriptionConfig, check_positive
@@ -30,10 +31,12 @@ class TranscribeConfig(TranscriptionConfig):
         output_dir: Where <stem>.<format> is written.
         output_format: json, txt, srt, vtt, tsv or all; the last four switch return_timestamps on.
         overwrite_output_dir: Replace the transcripts of an earlier run in output_dir; other files stay.
-        mode: auto (chunked if chunk_length_s is given, otherwise short up to 30 s and sequential beyond),
-            short, chunked or sequential.
+        mode: auto (chunked if chunk_length_s is given, otherwise sequential), sequential, chunked, or short
+            (one window of at most 30 s).
         chunk_length_s: Seconds of a chunk, at most 30.
         stride_length_s: Seconds that chunks share on each side; by default a sixth of chunk_length_s.
+        chunk_merging: timestamps (chunks are decoded with timestamps and merged by them), or
+            longest_common_sequence (as transformers merges them, a window each).
         condition_on_prev_tokens: Sequential: prompt each window with the text before it.
         vad: Sequential: leave out what is no speech: auto, silero or energy; by default all is heard.
         word_timestamps: Find when each word is spoken; switches return_timestamps on.
@@ -54,6 +57,7 @@ class TranscribeConfig(TranscriptionConfig):
     mode: str = "auto"
     chunk_length_s: float | None = None
     stride_length_s: float | None = None
+    chunk_merging: str = "timestamps"
     condition_on_prev_tokens: bool = False
     vad: str | None = None
     word_timestamps: bool = False
@@ -117,6 +121,7 @@ class TranscribeConfig(TranscriptionConfig):
             batch_size=batch_size,
             chunk_length_s=self.chunk_length_s,
             stride_length_s=self.stride_length_s,
+            chunk_merging=self.chunk_merging,
             keep_temperature=self.temperatures is not None,
         )
 

@@ -43,7 +43,8 @@ def predictions(folder) -> list[dict[str, str]]:
 
 
 @pytest.mark.parametrize(
-    ("mode", "settings"), [("chunked", {"chunk_length_s": 20.0}), ("sequential", {"temperatures": [0.0]})]
+    ("mode", "settings"),
+    [("chunked", {"chunk_length_s": 20.0, "temperatures": [0.0]}), ("sequential", {"temperatures": [0.0]})],
 )
 def test_recordings_of_any_length_are_evaluated(mode, settings, teacher, recordings, tmp_path):
     found = run_evaluation(EvalConfig(

@@ -8,7 +8,12 @@ import transformers
 from transformers.models.whisper import tokenization_whisper as theirs
 
 from flax_distil.text import WhisperTokenizer
-from flax_distil.transcription.merging import DecodedChunk, DecodedToken, join_overlapping, merge_chunks
+from flax_distil.transcription.sequence_merging import (
+    DecodedChunk,
+    DecodedToken,
+    join_overlapping,
+    merge_chunks,
+)
 
 STRIDES = [(30.0, 5.0, 5.0), (15.0, 2.5, 2.5), (20.0, 10 / 3, 10 / 3), (25.0, 4.0, 0.0), (25.0, 0.0, 3.0)]
 

@@ -13,7 +13,7 @@ from transformers.pipelines.automatic_speech_recognition import chunk_iter
 
 from flax_distil.audio import SAMPLING_RATE, decode_audio
 from flax_distil.core import InputError
-from flax_distil.transcription import ChunkedTranscriber, Transcript, make_transcriber
+from flax_distil.transcription import CommonSequenceTranscriber, Transcript, make_transcriber
 from flax_distil.transcription.chunk_cutting import chunk_samples, cut_chunks
 from tests.long_recording import long_recording
 from tests.transcription.models import Model
@@ -56,11 +56,11 @@ def test_lengths_out_of_range_are_refused(lengths, named):
         chunk_samples(*lengths)
 
 
-def chunked(
+def chunks(
     model: Model, *, batch_size: int = 4, lengths: Any = (15.0, None), **options: Any
-) -> ChunkedTranscriber:
-    return ChunkedTranscriber(
-        model.transcriber(**options).decoder,
+) -> CommonSequenceTranscriber:
+    return CommonSequenceTranscriber(
+        model.transcriber(**{"max_new_tokens": 128} | options).decoder,
         batch_size=batch_size, chunk_length_s=lengths[0], stride_length_s=lengths[1],
     )  # fmt: skip
 
@@ -119,14 +119,14 @@ def transcribed(tiny_en, beginning, prompts_dir) -> dict[str, Transcript]:
     """A long recording between two short ones, in batches of four chunks."""
     short = decode_audio(prompts_dir / "validation" / "conf-full.ogg")
     named = [("short", short), ("long", beginning), ("half", beginning[: len(beginning) // 2])]
-    return dict(chunked(tiny_en).transcribe_recordings(named))
+    return dict(chunks(tiny_en).transcribe_recordings(named))
 
 
 @pytest.mark.slow
 def test_text_is_that_of_transformers(tiny_en, tiny_en_dir, recording):
     theirs = their_result(tiny_en_dir, recording, (15.0, None), timestamps=False)
     assert len(theirs["text"].split()) > 60
-    [(_, ours)] = chunked(tiny_en).transcribe_recordings([("", recording)])
+    [(_, ours)] = chunks(tiny_en).transcribe_recordings([("", recording)])
     assert ours.text == theirs["text"].strip()
 
 
@@ -137,7 +137,7 @@ def test_recordings_do_not_depend_on_their_neighbours_and_nothing_is_compiled_an
     assert transcribed["short"].text == "That conference is full."
     alone: dict[str, Transcript] = {}
     half = beginning[: len(beginning) // 2]
-    assert compilations(lambda: alone.update(chunked(tiny_en).transcribe_recordings([("half", half)]))) == []
+    assert compilations(lambda: alone.update(chunks(tiny_en).transcribe_recordings([("half", half)]))) == []
     assert alone["half"].text == transcribed["half"].text
     np.testing.assert_allclose(alone["half"].token_logprobs, transcribed["half"].token_logprobs, atol=1e-4)
 
@@ -147,7 +147,7 @@ def test_chunks_of_digital_silence_have_no_text(tiny_en, transcribed, beginning,
     padded = np.concatenate([half, np.zeros(60 * SAMPLING_RATE, np.float32)])
     found: dict[str, Transcript] = {}
     given = [("padded", padded), ("nothing", padded[-SAMPLING_RATE:])]
-    transcriber = chunked(tiny_en, no_speech_threshold=1.0)
+    transcriber = chunks(tiny_en, no_speech_threshold=1.0)
     assert compilations(lambda: found.update(transcriber.transcribe_recordings(given))) == []
     assert found["padded"].text.startswith(transcribed["half"].text[:20])
     assert len(found["padded"].text.split()) <= len(transcribed["half"].text.split()) + 2
@@ -173,7 +173,7 @@ def test_recordings_are_taken_as_there_is_room(tiny_en, prompts_dir):
             taken.append(number)
             yield number, short
 
-    results = chunked(tiny_en).transcribe_recordings(source())
+    results = chunks(tiny_en).transcribe_recordings(source())
     assert next(results)[1].text == "That conference is full."
     assert len(taken) == 8  # the batch that is finished, and the one behind it
 
@@ -183,7 +183,7 @@ def test_recordings_are_taken_as_there_is_room(tiny_en, prompts_dir):
 @pytest.mark.parametrize("timestamps", [False, True])
 def test_text_and_times_are_those_of_transformers(tiny_en, tiny_en_dir, recording, lengths, timestamps):
     theirs = their_result(tiny_en_dir, recording, lengths, timestamps=timestamps)
-    transcriber = chunked(tiny_en, lengths=lengths, return_timestamps=timestamps, batch_size=8)
+    transcriber = chunks(tiny_en, lengths=lengths, return_timestamps=timestamps, batch_size=8)
     [(_, ours)] = transcriber.transcribe_recordings([("", recording)])
     assert as_result(ours) == theirs | {"text": theirs["text"].strip()}
 
@@ -196,7 +196,7 @@ def test_five_minutes_by_base_are_what_transformers_makes_of_them(base_dir, time
         base_dir, samples, (30.0, None), timestamps=timestamps, language="en", task="transcribe"
     )
     model = Model.open(base_dir)
-    transcriber = chunked(model, lengths=(30.0, None), return_timestamps=timestamps, batch_size=8)
+    transcriber = chunks(model, lengths=(30.0, None), return_timestamps=timestamps, batch_size=8)
     [(_, ours)] = transcriber.transcribe_recordings([("", samples)])
     assert ours.language == "en"  # detected once, in the first chunk
     assert ours.language_probabilities is not None
@@ -205,7 +205,7 @@ def test_five_minutes_by_base_are_what_transformers_makes_of_them(base_dir, time
 
 @pytest.mark.slow
 def test_words_of_chunks_follow_each_other_and_spell_the_text(tiny_en, recording):
-    transcriber = chunked(tiny_en, return_timestamps=True, word_timestamps=True)
+    transcriber = chunks(tiny_en, return_timestamps=True, word_timestamps=True)
     [(_, found)] = transcriber.transcribe_recordings([("", recording)])
     words = [word for segment in found.segments for word in segment.words]
     assert "".join(word.text for word in words).strip() == found.text
@@ -214,7 +214,7 @@ def test_words_of_chunks_follow_each_other_and_spell_the_text(tiny_en, recording
     assert all(0 <= word.start <= word.end <= len(recording) / SAMPLING_RATE for word in words)
     assert all(0 < word.probability <= 1 for word in words)
     # The same words in chunks of another length are at the same places.
-    [(_, other)] = chunked(
+    [(_, other)] = chunks(
         tiny_en, lengths=(30.0, None), return_timestamps=True, word_timestamps=True
     ).transcribe_recordings([("", recording)])
     times = {word.text.strip(" .,?!").lower(): word.start for s in other.segments for word in s.words}
@@ -229,7 +229,7 @@ def test_words_of_chunks_follow_each_other_and_spell_the_text(tiny_en, recording
 def test_a_chunk_that_fails_is_tried_again_at_the_next_temperature(tiny_en, recording):
     options = {"temperature": (0.0, 1.0), "logprob_threshold": -1e-9}
     found = dict(
-        chunked(tiny_en, **options).transcribe_recordings([("once", recording), ("again", recording)])
+        chunks(tiny_en, **options).transcribe_recordings([("once", recording), ("again", recording)])
     )
     assert found["once"].temperature == 1.0
     assert dataclasses.asdict(found["once"]) == dataclasses.asdict(found["again"])

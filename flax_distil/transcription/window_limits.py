@@ -1,0 +1,35 @@
+"""Windows whose text was cut at the most tokens they may have."""
+
+import logging
+from collections.abc import Sequence
+
+from flax_distil.transcription.window_decoder import WindowRequest, WindowResult
+
+log = logging.getLogger(__name__)
+
+
+def reached_limit(result: WindowResult) -> bool:
+    """Say whether a window ends with the last token it may have, not with the end of its text."""
+    return bool(result.tokens) and len(result.token_logprobs) == len(result.tokens)
+
+
+class LimitWarning:
+    """Warns once of windows that end at their limit and are not decoded further."""
+
+    def __init__(self) -> None:
+        self._given = False
+
+    def check(self, requests: Sequence[WindowRequest | None], results: Sequence[WindowResult | None]) -> None:
+        """Warn if a window ends at its limit; one that was asked for a single token is no such window."""
+        for request, result in zip(requests, results, strict=True):
+            if request is None or result is None or request.limit == 1 or not reached_limit(result):
+                continue
+            if not self._given:
+                self._given = True
+                log.warning(
+                    "a window ends at its limit of %d tokens: what is said behind it is missing, and there "
+                    "may be more such windows; raise max_new_tokens (--generation_max_length), or use mode "
+                    "sequential, which goes on behind the last timestamp",
+                    len(result.tokens),
+                )
+            return
