@@ -5,6 +5,7 @@ A minute of speech every half hour, and between them nothing but the rounding no
 python three_hours.py FOLDER_OF_TINY_EN
 """
 
+import dataclasses
 import json
 import resource
 import sys
@@ -40,8 +41,9 @@ def recording() -> np.ndarray:
 
 
 if __name__ == "__main__":
-    options = long_form_defaults(TranscriptionOptions())
-    decoder = Model.open(Path(sys.argv[1])).transcriber(**vars(options)).decoder
+    usual = long_form_defaults(TranscriptionOptions())
+    options = {field.name: getattr(usual, field.name) for field in dataclasses.fields(usual)}
+    decoder = Model.open(Path(sys.argv[1])).transcriber(**options).decoder
     transcriber = SequentialTranscriber(decoder, batch_size=1)
     transcriber.warm_up()
     [(_, minute)] = transcriber.transcribe_recordings([(0, long_recording(SPOKEN_SECONDS)[0])])
