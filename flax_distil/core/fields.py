@@ -1,12 +1,25 @@
 """What the fields of a document must be, as a table, and one sentence for what is not so."""
 
 import dataclasses
-import math
 import reprlib
-from collections.abc import Callable, Collection, Mapping
-from typing import Any
+from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import Any, NamedTuple
 
 from flax_distil.core.errors import InputError
+
+
+class Fault(NamedTuple):
+    """What is wrong inside a value.
+
+    Attributes:
+        place: where, from the value on: ``[3].id``; empty if it is the value itself.
+        value: what stands there.
+        expected: what should.
+    """
+
+    place: str
+    value: Any
+    expected: str
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -15,11 +28,11 @@ class Kind:
 
     Attributes:
         expected: in words, for the message: ``a whole number from 1 to 1500``.
-        accepts: whether a value is so.
+        fault: finds the first thing that is wrong in a value; None if it is as it must be.
     """
 
     expected: str
-    accepts: Callable[[Any], bool]
+    fault: Callable[[Any], Fault | None]
 
 
 _MOST_FAULTS = 5  # that one message names
@@ -28,78 +41,91 @@ Fields = Mapping[str, Kind]
 """The table of a document: name of a field to what its value must be."""
 
 
+def kind_of(expected: str, accepts: Callable[[Any], bool]) -> Kind:
+    """Return the kind of values that are accepted or not as a whole."""
+    return Kind(expected=expected, fault=lambda value: None if accepts(value) else Fault("", value, expected))
+
+
 def whole_number(low: int, high: int) -> Kind:
     """Return the kind of whole numbers from ``low`` to ``high``, both included; true and false are none."""
-    return Kind(
-        expected=f"a whole number from {low} to {high}",
-        accepts=lambda value: isinstance(value, int) and not isinstance(value, bool) and low <= value <= high,
+    return kind_of(
+        f"a whole number from {low} to {high}",
+        lambda value: isinstance(value, int) and not isinstance(value, bool) and low <= value <= high,
     )
 
 
 def fraction() -> Kind:
     """Return the kind of numbers from 0 to below 1, of a dropout."""
-    return Kind(
-        expected="a number from 0 to below 1",
-        accepts=lambda value: (
-            isinstance(value, int | float)
-            and not isinstance(value, bool)
-            and math.isfinite(value)
-            and 0 <= value < 1
-        ),
+    return kind_of(
+        "a number from 0 to below 1",
+        lambda value: isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 1,
     )
 
 
 def one_of(*values: Any) -> Kind:
     """Return the kind of a few given values; the type counts too (1 is not true)."""
-    return Kind(
-        expected=" or ".join(map(shown, values)),
-        accepts=lambda value: any(type(value) is type(known) and value == known for known in values),
+    return kind_of(
+        " or ".join(map(shown, values)),
+        lambda value: any(type(value) is type(known) and value == known for known in values),
     )
 
 
 def of_type(kind: type, words: str) -> Kind:
     """Return the kind of all values of a Python type."""
-    return Kind(expected=words, accepts=lambda value: isinstance(value, kind))
+    return kind_of(words, lambda value: isinstance(value, kind))
 
 
 def list_of(item: Kind, *, length: int | None = None) -> Kind:
     """Return the kind of lists whose items are all of one kind, and as many as given."""
     count = "values" if length is None else f"{length} values"
-    return Kind(
-        expected=f"a list of {count}, each {item.expected}",
-        accepts=lambda value: (
-            isinstance(value, list | tuple)
-            and length in (None, len(value))
-            and all(item.accepts(entry) for entry in value)
-        ),
-    )
+    expected = f"a list of {count}, each {item.expected}"
+
+    def fault(value: Any) -> Fault | None:
+        if not isinstance(value, list | tuple) or length not in (None, len(value)):
+            return Fault("", value, expected)
+        return _first_fault((f"[{index}]", item, entry) for index, entry in enumerate(value))
+
+    return Kind(expected=expected, fault=fault)
 
 
 def map_to(item: Kind) -> Kind:
     """Return the kind of objects whose values are all of one kind."""
-    return Kind(
-        expected=f"an object of values, each {item.expected}",
-        accepts=lambda value: isinstance(value, Mapping) and all(map(item.accepts, value.values())),
-    )
+    expected = f"an object of values, each {item.expected}"
+
+    def fault(value: Any) -> Fault | None:
+        if not isinstance(value, Mapping):
+            return Fault("", value, expected)
+        return _first_fault((f"[{shown(key)}]", item, entry) for key, entry in value.items())
+
+    return Kind(expected=expected, fault=fault)
 
 
-def object_with(fields: Mapping[str, Kind], words: str) -> Kind:
-    """Return the kind of objects that have all of some fields, each of its kind; ``words`` describe it."""
-    return Kind(
-        expected=words,
-        accepts=lambda value: (
-            isinstance(value, Mapping)
-            and all(field in value and kind.accepts(value[field]) for field, kind in fields.items())
-        ),
-    )
+def object_with(fields: Mapping[str, Kind]) -> Kind:
+    """Return the kind of objects that have all of some fields, each of its kind."""
+    expected = "an object with " + ", ".join(f"{name} ({kind.expected})" for name, kind in fields.items())
+
+    def fault(value: Any) -> Fault | None:
+        if not isinstance(value, Mapping) or not fields.keys() <= value.keys():
+            return Fault("", value, expected)
+        return _first_fault((f".{name}", kind, value[name]) for name, kind in fields.items())
+
+    return Kind(expected=expected, fault=fault)
 
 
 def either(*kinds: Kind) -> Kind:
     """Return the kind of values that are of one of several kinds."""
-    return Kind(
-        expected=", or ".join(kind.expected for kind in kinds),
-        accepts=lambda value: any(kind.accepts(value) for kind in kinds),
+    return kind_of(
+        ", or ".join(kind.expected for kind in kinds),
+        lambda value: any(kind.fault(value) is None for kind in kinds),
     )
+
+
+def _first_fault(parts: Iterable[tuple[str, Kind, Any]]) -> Fault | None:
+    for place, kind, value in parts:
+        inner = kind.fault(value)
+        if inner is not None:
+            return inner._replace(place=place + inner.place)
+    return None
 
 
 def check_fields(
@@ -120,10 +146,14 @@ def check_fields(
     missing = [field for field in required if document.get(field) is None]
     if missing:
         raise InputError(f"{name} lacks {', '.join(missing)}: fetch it again")
-    faults = [
-        f"{field} {shown(value)}: expected {kind.expected}"
+    found = {
+        field: fault
         for field, kind in fields.items()
-        if (value := document.get(field)) is not None and not kind.accepts(value)
+        if document.get(field) is not None and (fault := kind.fault(document[field])) is not None
+    }
+    faults = [
+        f"{field}{fault.place} {shown(fault.value)}: expected {fault.expected}"
+        for field, fault in found.items()
     ]
     if faults:
         more = f"; and {len(faults) - _MOST_FAULTS} more" if len(faults) > _MOST_FAULTS else ""

@@ -1,17 +1,22 @@
 """JSON that comes from strangers: read whole or refused in one sentence."""
 
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from flax_distil.core.errors import InputError
+from flax_distil.core.fields import shown
 
 MAX_JSON_BYTES = 64 * 2**20
 """The largest JSON file that is read: a tokenizer of 100 000 tokens takes about a tenth."""
 
 MAX_JSON_DEPTH = 64
 """The deepest nesting that is read: the files of checkpoints have fewer than ten levels."""
+
+
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
 def read_json(path: Path, *, name: str | None = None) -> dict[str, Any] | None:
@@ -69,12 +74,21 @@ def parse_json(contents: bytes, *, name: str) -> dict[str, Any]:
     except ValueError as error:
         raise InputError(f"{name} is not valid JSON ({_first_line(error)}): fetch it again") from error
     if not isinstance(document, dict):
-        raise InputError(
-            f"{name} is not a JSON object: expected fields in braces, got a {type(document).__name__}"
-        )
+        raise InputError(f"{name} is not a JSON object: expected fields in braces, got {shown(document)}")
     if _is_deeper(document, MAX_JSON_DEPTH):
         raise _nested_too_deeply(name)
+    if _SURROGATE.search(contents) and not _is_text(document):
+        raise InputError(f"{name} holds half of a surrogate pair, which is no character: fetch it again")
     return document
+
+
+def _is_text(document: Any) -> bool:
+    """Say whether all strings of a document can be written again."""
+    try:
+        json.dumps(document, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _refuse_constant(text: str) -> Any:

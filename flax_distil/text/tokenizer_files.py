@@ -31,10 +31,7 @@ from flax_distil.text.special_tokens import SpecialTokens
 _TEXT = of_type(str, "text")
 _ID = whole_number(0, 2**31 - 1)
 
-_ADDED_TOKEN = object_with(
-    {"id": _ID, "content": _TEXT, "special": of_type(bool, "true or false")},
-    "an object with id (a whole number), content (text) and special (true or false)",
-)
+_ADDED_TOKEN = object_with({"id": _ID, "content": _TEXT, "special": of_type(bool, "true or false")})
 _TOKENIZER_FIELDS: Fields = {
     "model": of_type(dict, "an object"),
     "added_tokens": list_of(_ADDED_TOKEN),
@@ -49,7 +46,7 @@ _MODEL_FIELDS: Fields = {
 }
 """The model of a ``tokenizer.json``: byte-level pair encoding, as every Whisper has it."""
 
-_ADDED_IN_CONFIG = object_with({"content": _TEXT}, "an object with content (text)")
+_ADDED_IN_CONFIG = object_with({"content": _TEXT})
 _CONFIG_FIELDS: Fields = {"added_tokens_decoder": map_to(_ADDED_IN_CONFIG)}
 """``tokenizer_config.json``, where it carries the added tokens."""
 

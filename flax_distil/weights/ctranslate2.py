@@ -127,7 +127,7 @@ class CTranslate2Source(TensorSource):
     def _parts(self) -> dict[str, _Part]:
         """``{Hugging Face name: rows of a variable}`` for every variable that is a tensor of Whisper."""
         known = {
-            name: part for name, part in _possible_parts(self._layers) if part.variable in self._variables
+            name: part for name, part in possible_parts(self._layers) if part.variable in self._variables
         }
         used = {part.variable for part in known.values()}
         # What Whisper has no use for keeps its own name, so that it is reported as unexpected.
@@ -224,7 +224,7 @@ class _FormatError(Exception):
     """What is wrong with the bytes of a ``model.bin``."""
 
 
-def _possible_parts(layers: Mapping[str, int]) -> list[tuple[str, _Part]]:
+def possible_parts(layers: Mapping[str, int]) -> list[tuple[str, _Part]]:
     """Expand the tables above: every name and where it would be, whether it is there or not."""
     plain = list(_PARTS)
     parts: list[tuple[str, _Part]] = []

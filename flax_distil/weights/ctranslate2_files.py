@@ -23,13 +23,9 @@ from flax_distil.weights.files import (
     read_small_file,
 )
 
+_ID = whole_number(0, 2**31 - 1)
 _ADDED_TOKEN = object_with(
-    {
-        "id": whole_number(0, 2**31 - 1),
-        "content": of_type(str, "text"),
-        "special": of_type(bool, "true or false"),
-    },
-    "an object with id, content and special",
+    {"id": _ID, "content": of_type(str, "text"), "special": of_type(bool, "true or false")}
 )
 _TOKENIZER_FIELDS: Fields = {"added_tokens": list_of(_ADDED_TOKEN)}
 """What this room needs of a ``tokenizer.json``."""
@@ -62,6 +58,9 @@ def read_ctranslate2_files(folder: Path, model: WhisperConfig, *, origin: str) -
         )
     check_fields(document, _TOKENIZER_FIELDS, name=name, required=("added_tokens",))
     settings = read_small_file(folder, "config.json", origin=origin) or {}
+    tokens = list_of(whole_number(0, model.vocab_size - 1))
+    suppressed = dict.fromkeys(("suppress_ids", "suppress_ids_begin"), tokens)
+    check_fields(settings, suppressed, name=f"config.json of {origin}")
     added = {token["content"]: token["id"] for token in document["added_tokens"] if token["special"]}
     try:
         special = _special_ids(added)

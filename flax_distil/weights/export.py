@@ -40,8 +40,7 @@ EXPORT_DTYPES = ("float16", "bfloat16", "float32")
 _TEXT = of_type(str, "text")
 _TOKENIZER_FIELDS: Fields = {
     "model": object_with(
-        {"vocab": of_type(dict, "an object"), "merges": list_of(either(_TEXT, list_of(_TEXT, length=2)))},
-        "an object with vocab and merges",
+        {"vocab": of_type(dict, "an object"), "merges": list_of(either(_TEXT, list_of(_TEXT, length=2)))}
     )
 }
 """What of a ``tokenizer.json`` is written into files of its own."""

@@ -12,7 +12,7 @@ import ml_dtypes  # noqa: F401  (importing it teaches NumPy, and so safetensors,
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from flax_distil.core import Fields, InputError, Kind, check_fields, map_to, one_line, read_json, shown
+from flax_distil.core import Fields, InputError, check_fields, kind_of, map_to, one_line, read_json, shown
 from flax_distil.weights.assembly import TensorSource, TensorSpec
 from flax_distil.weights.mapping import canonical_name
 
@@ -21,11 +21,9 @@ INDEX_NAME = "model.safetensors.index.json"
 
 _DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 
-_FILE_NAME = Kind(
-    expected="the name of a .safetensors file in the same folder",
-    accepts=lambda value: (
-        isinstance(value, str) and Path(value).name == value and value.endswith(".safetensors")
-    ),
+_FILE_NAME = kind_of(
+    "the name of a .safetensors file in the same folder",
+    lambda value: isinstance(value, str) and Path(value).name == value and value.endswith(".safetensors"),
 )
 _INDEX_FIELDS: Fields = {"weight_map": map_to(_FILE_NAME)}
 
@@ -97,7 +95,9 @@ def _opened(path: Path) -> Iterator[Any]:
         with safe_open(path, framework="numpy", backend="pread") as file:
             yield file
     except SafetensorError as error:
-        raise InputError(f"{path} is not a complete safetensors file ({error}): download it again") from error
+        raise InputError(
+            f"{path} is not a complete safetensors file ({one_line(str(error))}): download it again"
+        ) from error
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error}): check the file") from error
 

@@ -2,6 +2,7 @@
 
 import functools
 import json
+import struct
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from safetensors.numpy import save
 from tokenizers.pre_tokenizers import ByteLevel
 
 from flax_distil.model import WhisperConfig
+from flax_distil.weights.ctranslate2 import possible_parts
 from flax_distil.weights.mapping import tensor_placements
 
 SPECIAL = (
@@ -112,3 +114,57 @@ def write_files(folder: Path, files: Mapping[str, bytes]) -> Path:
     for name, contents in files.items():
         (folder / name).write_bytes(contents)
     return folder
+
+
+def toy_old_tokenizer_files() -> dict[str, bytes]:
+    """Return the files with the vocabulary, merges and added tokens in files of their own."""
+    files = toy_files()
+    del files["tokenizer.json"]
+    document = toy_documents()["tokenizer.json"]
+    added = {token["content"]: token["id"] for token in document["added_tokens"]}
+    return {
+        **files,
+        "vocab.json": json.dumps(document["model"]["vocab"]).encode(),
+        "merges.txt": ("#version: 0.2\n" + "\n".join(MERGES) + "\n").encode(),
+        "added_tokens.json": json.dumps(added).encode(),
+    }
+
+
+def toy_ctranslate2_files() -> dict[str, bytes]:
+    """Return the files of a CTranslate2 folder."""
+    documents = toy_documents()
+    generation = documents["generation_config.json"]
+    settings = {
+        "suppress_ids": generation["suppress_tokens"],
+        "suppress_ids_begin": generation["begin_suppress_tokens"],
+        "alignment_heads": generation["alignment_heads"],
+    }
+    small = {"config.json": settings, "tokenizer.json": documents["tokenizer.json"]}
+    written = {name: json.dumps(document).encode() for name, document in small.items()}
+    return {**written, "model.bin": _model_bin()}
+
+
+@functools.cache
+def _model_bin() -> bytes:
+    """Write ``model.bin`` as CTranslate2 does: queries, keys and values below each other."""
+    pieces: dict[str, list[np.ndarray]] = {}
+    for name, part in possible_parts({"encoder": 2, "decoder": 2}):
+        tensor = toy_tensors().get(name)
+        norm, ending = "layer_norm/" in part.variable, part.variable.rpartition("/")[2]
+        if tensor is not None and norm == (ending in ("gamma", "beta")):
+            if name.endswith("v_proj.bias"):  # zeros for the keys before it
+                pieces.setdefault(part.variable, []).append(np.zeros_like(tensor))
+            pieces.setdefault(part.variable, []).append(tensor)
+    variables = {name: np.concatenate(parts) for name, parts in pieces.items()}
+    for side in ("encoder", "decoder"):
+        variables[f"{side}/num_heads"] = np.asarray(2, np.int8)
+    kinds = {"float32": 0, "int8": 1}
+    data = struct.pack("<I", 6) + _string("WhisperSpec") + struct.pack("<II", 3, len(variables))
+    for name, array in variables.items():
+        data += _string(name) + struct.pack(f"<B{array.ndim}I", array.ndim, *array.shape)
+        data += struct.pack("<BI", kinds[array.dtype.name], array.nbytes) + array.tobytes()
+    return data + struct.pack("<I", 0)
+
+
+def _string(text: str) -> bytes:
+    return struct.pack("<H", len(text) + 1) + text.encode() + b"\0"
