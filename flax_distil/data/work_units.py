@@ -1,5 +1,6 @@
 """A corpus in units of work: always the same ones, however many processes share them or often a job stops."""
 
+import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +14,8 @@ MAX_UNIT_BYTES = 1 << 28
 """A unit ends once its encoded audio reaches 256 MiB: as FLAC, the form of what is cut, at most some GB."""
 
 UnitKey = tuple[int, ...]
-"""(unit,) of a table, (shard, unit) of a stream; ascending in the order of the corpus."""
+"""(unit,) of a table, (shard, unit) of a stream, behind the number of its part where there are several;
+ascending in the order of the corpus."""
 
 Place = tuple[Cursor | None, int]
 """Where a unit of a stream begins: the cursor of a block, and how many of its rows belong to units before."""
@@ -141,6 +143,52 @@ class StreamUnits:
 
 
 CorpusUnits = TableUnits | StreamUnits
+
+
+class PartedUnits:
+    """The units of several tables or streams, one after the other; none reaches over the end of a part.
+
+    Args:
+        parts: Units of each, at least one.
+    """
+
+    def __init__(self, parts: Sequence[CorpusUnits]):
+        self._parts = parts
+
+    @property
+    def samples(self) -> int | None:
+        """Rows of all units; None where a stream's are not counted before."""
+        sizes = [part.samples if isinstance(part, TableUnits) else None for part in self._parts]
+        return None if None in sizes else sum(size or 0 for size in sizes)
+
+    @property
+    def shards(self) -> int | None:
+        """Shards of all streams; None where there is a table."""
+        counts = [part.shards if isinstance(part, StreamUnits) else None for part in self._parts]
+        return None if None in counts else sum(count or 0 for count in counts)
+
+    def shard_number(self, key: UnitKey) -> int:
+        """Return how many shards lie before that of a unit of a stream."""
+        before = self._parts[: key[0]]
+        return sum(part.shards for part in before if isinstance(part, StreamUnits)) + key[1]
+
+    def remaining(
+        self, done: Mapping[UnitKey, Place | None], *, index: int, count: int
+    ) -> Iterator[WorkUnit]:
+        """Yield the units of this process that are not done yet, with the number of their part in their keys.
+
+        Args:
+            done: The units that are done, each with its ``after``.
+            index: Number of this process …
+            count: … of how many.
+
+        Raises:
+            InputError: as :meth:`StreamUnits.remaining`.
+        """
+        for number, part in enumerate(self._parts):
+            own = {key[1:]: place for key, place in done.items() if key[0] == number}
+            for unit in part.remaining(own, index=index, count=count):
+                yield dataclasses.replace(unit, key=(number, *unit.key))
 
 
 class _Filling:

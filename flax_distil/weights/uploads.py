@@ -2,13 +2,22 @@
 
 import logging
 import shlex
+import tempfile
 import time
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Literal
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any, Literal
 
 from flax_distil.core import InputError
 from flax_distil.weights.hub import reason
+
+if TYPE_CHECKING:
+    from huggingface_hub import HfApi
+
+_CARD = "README.md"
+
+_FORMER_RECORD = "index.json"
+"""What uploads had of this name when they held one split."""
 
 _WAITS_SECONDS = (2.0, 10.0, 60.0)
 """Before a data set is sent again, where the Hub or the way to it fails."""
@@ -130,15 +139,20 @@ def push_data_set(
     repo_id: str,
     *,
     patterns: Sequence[str],
+    documents: Mapping[str, str],
+    make_card: Callable[[str | None], str],
     token: str | None = None,
     private: bool = False,
 ) -> str:
-    """Upload a data set; files that are there already are not sent again.
+    """Upload parts of a data set beside those that are there; files that are there are not sent again.
 
     Args:
         folder: the data set.
         repo_id: ``user/name``; created if absent.
-        patterns: which files, relative to the folder.
+        patterns: of the files to upload, relative to the folder. What an earlier upload left there that fits
+            a pattern, and is not in the folder, goes.
+        documents: further files, of the same names in every upload of these parts: contents by name.
+        make_card: makes the card of the one that is there, None where there is none.
         token: as for :func:`push_to_hub`.
         private: whether a repository made by this call is private.
 
@@ -150,17 +164,13 @@ def push_data_set(
     """
     from huggingface_hub import HfApi
 
-    api = HfApi(token=token)
+    folder, api = Path(folder), HfApi(token=token)
     for wait in (*_WAITS_SECONDS, None):
         try:
             api.create_repo(repo_id, repo_type="dataset", private=private, exist_ok=True)
-            commit = api.upload_folder(
-                repo_id=repo_id,
-                repo_type="dataset",
-                folder_path=folder,
-                commit_message="Upload pseudo-labels",
-                allow_patterns=list(patterns),
-            )
+            return _commit_data_set(api, folder, repo_id, patterns, documents, make_card)
+        except UploadError:
+            raise
         except Exception as error:  # as in push_to_hub
             if wait is None or _is_refusal(error):
                 raise UploadError(
@@ -169,12 +179,57 @@ def push_data_set(
                 ) from error
             log.warning("the upload to %r failed (%s): again in %g s", repo_id, reason(error), wait)
             time.sleep(wait)
-        else:
-            return commit.commit_url
     raise AssertionError("the last attempt returns or raises")
+
+
+def _commit_data_set(
+    api: "HfApi",
+    folder: Path,
+    repo_id: str,
+    patterns: Sequence[str],
+    documents: Mapping[str, str],
+    make_card: Callable[[str | None], str],
+) -> str:
+    """Add, replace and delete files in one commit, on top of the one whose card was read."""
+    from huggingface_hub import CommitOperationAdd, CommitOperationDelete
+
+    info = api.dataset_info(repo_id)
+    there = {file.rfilename for file in info.siblings or ()}
+    card = None
+    if _CARD in there:
+        with tempfile.TemporaryDirectory() as scratch:
+            path = api.hf_hub_download(
+                repo_id, _CARD, repo_type="dataset", revision=info.sha, local_dir=scratch
+            )
+            card = Path(path).read_text(encoding="utf-8")
+    sent: dict[str, Any] = {
+        path.relative_to(folder).as_posix(): path for pattern in patterns for path in folder.glob(pattern)
+    }
+    stale = [
+        name
+        for name in there - sent.keys()
+        if any(PurePosixPath(name).match(pattern) for pattern in patterns)
+    ]
+    if stale and not there & {*documents, _FORMER_RECORD}:
+        raise UploadError(
+            f"data set {repo_id!r} on the Hugging Face Hub holds {min(stale)!r}, which pseudo-labelling did "
+            f"not write: name another repository, or delete it there; the labels are safe in {folder}"
+        )
+    sent |= {name: text.encode() for name, text in {**documents, _CARD: make_card(card)}.items()}
+    commit = api.create_commit(
+        repo_id,
+        [
+            *(CommitOperationAdd(name, content) for name, content in sorted(sent.items())),
+            *(CommitOperationDelete(name) for name in sorted(stale)),
+        ],
+        commit_message="Upload pseudo-labels",
+        repo_type="dataset",
+        parent_commit=info.sha,
+    )
+    return commit.commit_url
 
 
 def _is_refusal(error: Exception) -> bool:
     """Tell a Hub that does not want (no token, no such user, quota) from one that cannot."""
     status = getattr(getattr(error, "response", None), "status_code", None)
-    return status is not None and 400 <= status < 500 and status not in (408, 429)
+    return status is not None and 400 <= status < 500 and status not in (408, 409, 412, 429)

@@ -8,14 +8,9 @@ from typing import Any
 
 from flax_distil.data.skipped import REMEMBERED_SAMPLES
 from flax_distil.metrics import ErrorCounts, Throughput
-from flax_distil.workflows.label_store import (
-    CARD_NAME,
-    DATA_NAME,
-    SUMMARY_NAME,
-    THROUGHPUT_NAME,
-    UnitRecord,
-    split_name,
-)
+from flax_distil.workflows.label_card import make_card
+from flax_distil.workflows.label_parts import PartName
+from flax_distil.workflows.label_store import CARD_NAME, SUMMARY_NAME, THROUGHPUT_NAME, UnitRecord
 from flax_distil.workflows.pseudo_label_config import PseudoLabelConfig
 
 
@@ -36,18 +31,34 @@ class Description:
     documents: dict[str, str]
 
 
+_FILE_KEYS = ("file", "samples", "rows", "bytes", "sha256", "audio_seconds")
+
+
 def describe(
-    config: PseudoLabelConfig, name: str, records: Sequence[UnitRecord], *, compile_seconds: float
+    config: PseudoLabelConfig,
+    name: str,
+    parts: Sequence[PartName],
+    records: Sequence[UnitRecord],
+    *,
+    compile_seconds: float,
 ) -> Description:
     """Return what there is to say.
 
     Args:
         config: of the run.
-        name: of the data set.
+        name: of the data sets.
+        parts: by the first number of the records' keys.
         records: all units, in order.
         compile_seconds: of this run.
     """
-    summary = _summary(records)
+    own = {part: [r for r in records if r.key[0] == number] for number, part in enumerate(parts)}
+    summaries = {part: _summary(found) for part, found in own.items()}
+    summary = _summary(records) | {
+        "splits": {
+            str(part): {"config": part.config, "split": part.split, **found}
+            for part, found in summaries.items()
+        }
+    }
     throughput = Throughput(
         audio_seconds=summary["audio_seconds"],
         compute_seconds=sum(record.process_seconds / record.processes for record in records),
@@ -61,14 +72,19 @@ def describe(
         "tokens_per_second": throughput.tokens_per_second,
     }
     files = [
-        {key: getattr(record, key) for key in ("file", "samples", "rows", "bytes", "sha256", "audio_seconds")}
+        {"part": str(parts[record.key[0]])}
+        | {
+            key: getattr(record, key)
+            for key in ("file", "samples", "rows", "bytes", "sha256", "audio_seconds")
+        }
         | {"skipped": _kinds([record])}
         for record in records
     ]
+    labelled = {part: found for part, found in summaries.items() if found["labelled"]}
     documents = {
         SUMMARY_NAME: _json(summary),
         THROUGHPUT_NAME: _json(speed),
-        CARD_NAME: _card(config, name, summary),
+        CARD_NAME: make_card(config, name, labelled),
     }
     return Description(summary=summary, throughput=throughput, index={"files": files}, documents=documents)
 
@@ -95,46 +111,6 @@ def _kinds(records: Sequence[UnitRecord]) -> dict[str, int]:
         kinds.update(sample["kind"] for sample in record.skipped["samples"])
         kinds.update(record.skipped["forgotten"])
     return dict(sorted(kinds.items(), key=lambda item: (-item[1], item[0])))
-
-
-def _card(config: PseudoLabelConfig, name: str, summary: dict[str, Any]) -> str:
-    split = split_name(config.dataset_split_name)
-    wer = "" if summary["wer"] is None else f"\n| WER against the references | {summary['wer']:.2f} % |"
-    return f"""---
-task_categories:
-- automatic-speech-recognition
-tags:
-- pseudo-labels
-- whisper
-configs:
-- config_name: default
-  data_files:
-  - split: {split}
-    path: {DATA_NAME}/{split}-*.parquet
-dataset_info:
-  splits:
-  - name: {split}
-    num_bytes: {summary["bytes"]}
-    num_examples: {summary["labelled"]}
-  download_size: {summary["bytes"]}
-  dataset_size: {summary["bytes"]}
----
-
-# {name}, labelled by {config.model_name_or_path}
-
-`whisper_transcript` is what the teacher heard, written by `flax-distil pseudo-label`.
-
-| | |
-|---|---|
-| recordings | {summary["labelled"]:,} |
-| hours | {summary["audio_seconds"] / 3600:.2f} |
-| task | {config.task or "transcribe"} |
-| language | {config.language or "of the teacher"} |{wer}
-| skipped samples of the source | {sum(summary["skipped"].values()):,} |
-
-`avg_logprob`, `no_speech_prob` and `compression_ratio` are the teacher's confidence in each label.
-Recordings of more than 30 s were cut at silence: `source_id` and `offset_seconds` tell where from.
-"""
 
 
 def _json(content: dict[str, Any]) -> str:

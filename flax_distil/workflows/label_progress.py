@@ -8,7 +8,7 @@ import jax
 from tqdm import tqdm
 
 from flax_distil.core import is_quiet
-from flax_distil.data.work_units import CorpusUnits, TableUnits
+from flax_distil.data.work_units import PartedUnits
 from flax_distil.workflows.unit_batches import UnitBatch
 
 _RATE_SECONDS = 60.0
@@ -25,11 +25,10 @@ class LabelProgress:
         processes: how many share the work.
     """
 
-    def __init__(self, name: str, units: CorpusUnits, *, done: int, processes: int):
-        total = units.samples if isinstance(units, TableUnits) else None
-        self._files = None if isinstance(units, TableUnits) else units.shards
+    def __init__(self, name: str, units: PartedUnits, *, done: int, processes: int):
+        self._units = units
         quiet = True if jax.process_index() or is_quiet() else None  # None: unless there is no terminal
-        self._bar = tqdm(total=total, initial=done, desc=name, unit=" samples", disable=quiet)
+        self._bar = tqdm(total=units.samples, initial=done, desc=name, unit=" samples", disable=quiet)
         self._processes = processes
         self._seconds = 0.0
         self._in_unit = self._counted = 0
@@ -56,7 +55,9 @@ class LabelProgress:
         self._counted = counted
         if batch.last:
             self._in_unit = self._counted = 0
-        file = f", file {batch.open_unit.unit.key[0] + 1} of {self._files}" if self._files else ""
+        file, shards = "", self._units.shards
+        if shards is not None:
+            file = f", file {self._units.shard_number(batch.open_unit.unit.key) + 1} of {shards}"
         self._bar.set_postfix_str(f"{self._seconds / 3600:.2f} h, RTFx {self._rate():.1f}{file}")
 
     def _rate(self) -> float:

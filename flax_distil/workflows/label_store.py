@@ -10,7 +10,6 @@ import dataclasses
 import errno
 import json
 import os
-import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -34,7 +33,9 @@ SUMMARY_NAME = "summary.json"
 THROUGHPUT_NAME = "throughput.json"
 CARD_NAME = "README.md"
 
-RESULTS = (INDEX_NAME, SUMMARY_NAME, THROUGHPUT_NAME, CARD_NAME, f"{DATA_NAME}/*.parquet")
+RESULTS = (
+    INDEX_NAME, SUMMARY_NAME, THROUGHPUT_NAME, CARD_NAME, f"{DATA_NAME}/*.parquet", f"{DATA_NAME}/*/*.parquet"
+)  # fmt: skip
 """Patterns of all files of a finished data set."""
 
 _FORMER_RESULTS = ("dataset_info.json", "state.json", "data-*.arrow")
@@ -203,14 +204,20 @@ class LabelStore:
         with file:
             yield note
 
-    def write(self, key: UnitKey, split: str, table: "pyarrow.Table", *, process: int) -> dict[str, Any]:
+    def write(self, key: UnitKey, part: str, table: "pyarrow.Table", *, process: int) -> dict[str, Any]:
         """Write the Parquet file of a unit and return what its record tells of it.
+
+        Args:
+            key: numbers in the file's name.
+            part: how the name begins: a split, or configuration/split.
+            table: the rows.
+            process: number of this process.
 
         Raises:
             InputError: if it cannot be written.
         """
-        name = "-".join([split, *(f"{number:05d}" for number in key)])
-        file = f"{DATA_NAME}/{name}.parquet"
+        file = f"{DATA_NAME}/{'-'.join([part, *(f'{number:05d}' for number in key)])}.parquet"
+        make_folder((self.folder / file).parent)
         with self.writing(file):
             written = write_shard(
                 table, self.folder / file, scratch=self._work / f"writing-{process:05d}.parquet"
@@ -292,11 +299,6 @@ class LabelStore:
             return True
         path = self.folder / record.file
         return path.is_file() and path.stat().st_size == record.bytes
-
-
-def split_name(split: str | None) -> str:
-    """Return what the new data set calls its split: as the source does, if that is a plain name."""
-    return split if split is not None and re.fullmatch(r"\w+(\.\w+)*", split) else "train"
 
 
 def _whole_lines(path: Path) -> str:

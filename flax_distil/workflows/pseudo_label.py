@@ -6,12 +6,11 @@ take turns at the units, and wait for each other only at the beginning and the e
 """
 
 import dataclasses
-import hashlib
 import logging
 import math
 import os
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -19,30 +18,27 @@ import jax
 
 from flax_distil.audio import VadName, VoiceActivity
 from flax_distil.core import InputError, show
-from flax_distil.data import (
-    RetryPolicy,
-    SkippedSamples,
-    SpeechData,
-    SpeechStream,
-    load_source,
-    stream_sources,
-)
-from flax_distil.data.work_units import CorpusUnits, StreamUnits, TableUnits
+from flax_distil.data import RetryPolicy, SampleError, SkippedSamples
+from flax_distil.data.work_units import PartedUnits
 from flax_distil.metrics import word_errors
 from flax_distil.parallel import gather_objects, together
 from flax_distil.transcription import Transcript
 from flax_distil.workflows.batch_transcription import BatchTranscriber, transcribe_in_turn
 from flax_distil.workflows.label_documents import describe
+from flax_distil.workflows.label_parts import open_parts
 from flax_distil.workflows.label_progress import LabelProgress
-from flax_distil.workflows.label_store import LabelStore, UnitRecord, split_name
-from flax_distil.workflows.label_table import label_features, label_table
+from flax_distil.workflows.label_store import LabelStore, UnitRecord
+from flax_distil.workflows.label_table import label_table
 from flax_distil.workflows.label_upload import upload_labels
 from flax_distil.workflows.pseudo_label_config import PseudoLabelConfig
-from flax_distil.workflows.unit_batches import OpenUnit, Recording, UnitReader, read_ahead
+from flax_distil.workflows.unit_batches import OpenUnit, Recording, UnitBatch, UnitReader, read_ahead
 
 log = logging.getLogger(__name__)
 
-DEFAULT_TEXT_COLUMN = "text"
+_NOT_FINITE = SampleError("without a finite label", "the teacher's log-probabilities are not finite")
+
+_MOST_UNUSABLE = 8
+"""So many labels that are no numbers are the teacher's fault, not the recordings'."""
 
 _DECIDING = (
     "model_name_or_path", "dtype", "task", "return_timestamps", "generation_max_length",
@@ -132,24 +128,17 @@ class _Job:
         self.config, self.teacher, self._store = config, teacher, store
         self._detector = detector
         self._policy = RetryPolicy(total_seconds=config.source_retry_seconds)
-        source = _open(config, self._policy)
-        self.name = source.name
-        self.units: CorpusUnits
-        if isinstance(source, SpeechStream):
-            self.units = StreamUnits(source, samples_per_unit=config.samples_per_shard)
-            first, parts = source.first_rows(), [shard.name for shard in source.shards]
-        else:
-            self.units = TableUnits(source, samples_per_unit=config.samples_per_shard)
-            sizes = zip(source.ids(), self.units.sizes, strict=True)
-            first, parts = source, [f"{name} {size}" for name, size in sizes]
-        self._features = label_features(first)
+        self.parts = open_parts(config, self._policy)
+        self.name = "+".join(dict.fromkeys(part.source.name for part in self.parts))
+        self.units = PartedUnits([part.units for part in self.parts])
+        self._unusable: list[str] = []
         self.settings = {name: getattr(config, name) for name in _DECIDING} | {
             "language": teacher.options.language,
             "task": teacher.options.task,
             "vad": detector.name,
-            "text_column_name": source.text_column,
-            "speaker_column_name": first.speaker_column,
-            "corpus": f"{len(parts)} parts, {_digest(parts)}",
+            "text_column_name": _shared([part.text_column for part in self.parts]),
+            "speaker_column_name": _shared([part.speaker_column for part in self.parts]),
+            **{f"the rows of {part.name}": part.rows for part in self.parts},
         }
 
     def run(self, done: Mapping[tuple[int, ...], UnitRecord]) -> float:
@@ -165,7 +154,7 @@ class _Job:
             threads=self.config.dataloader_num_workers or os.cpu_count() or 1,
             policy=self._policy,
         )
-        if index == 0 and isinstance(self.units, StreamUnits) and self.units.shards < count:
+        if index == 0 and self.units.shards is not None and self.units.shards < count:
             log.warning("%d files for %d processes: some have nothing to do", self.units.shards, count)
         batches = reader.batches(self.units.remaining(places, index=index, count=count))
         samples = sum(record.samples for record in done.values())
@@ -177,7 +166,7 @@ class _Job:
             start, labels = time.perf_counter(), list[tuple[Recording, Transcript]]()
             sent = ((batch, batch.samples_BW, len(batch.recordings)) for batch in waiting)
             for batch, transcripts in transcribe_in_turn(self.teacher.load(), sent):
-                labels += zip(batch.recordings, transcripts, strict=True)
+                labels += self._usable(batch, transcripts)
                 bar.advance(batch)
                 if batch.last:
                     now = time.perf_counter()
@@ -185,26 +174,56 @@ class _Job:
                     start, labels = now, []
         return compile_seconds
 
+    def _usable(
+        self, batch: UnitBatch, transcripts: Sequence[Transcript]
+    ) -> list[tuple[Recording, Transcript]]:
+        """Leave out recordings for which the teacher's probabilities are no numbers.
+
+        Raises:
+            InputError: if that happens again and again.
+        """
+        usable = []
+        for recording, transcript in zip(batch.recordings, transcripts, strict=True):
+            if math.isfinite(transcript.avg_logprob):
+                usable.append((recording, transcript))
+                self._unusable.clear()
+                continue
+            self._unusable.append(recording.row.sample_id)
+            batch.open_unit.skipped.reject(recording.row, _NOT_FINITE)
+            if len(self._unusable) == _MOST_UNUSABLE:
+                raise self._broken_teacher()
+        return usable
+
+    def _broken_teacher(self) -> InputError:
+        return InputError(
+            f"teacher {self.config.model_name_or_path!r} gives log-probabilities that are not finite for "
+            f"{len(self._unusable)} recordings in a row, {self._unusable[-1]!r} the last of them: check its "
+            "weights, or compute in float32 (dtype)"
+        )
+
     def _finished(
         self, opened: OpenUnit, labels: list[tuple[Recording, Transcript]], *, seconds: float
     ) -> UnitRecord:
         """Write the file of a unit and return what to remember of it."""
         labels.sort(key=lambda label: label[0].order)
+        if not labels and 1 < opened.recordings <= len(self._unusable):
+            raise self._broken_teacher()  # before the unit counts as done
         recordings = [recording for recording, _ in labels]
         transcripts = [transcript for _, transcript in labels]
         references = [recording.reference or "" for recording in recordings]
         errors = word_errors(references, [t.text for t in transcripts], self.teacher.normalise)
         written: dict[str, Any] = {}
         if recordings:
-            split = split_name(self.config.dataset_split_name)
+            number, *key = opened.unit.key
+            part = self.parts[number]
             table = label_table(
                 opened.unit.data,
                 recordings,
                 transcripts,
-                features=self._features,
+                features=part.features,
                 normalise=self.teacher.normalise,
             )
-            written = self._store.write(opened.unit.key, split, table, process=jax.process_index())
+            written = self._store.write(tuple(key), str(part.name), table, process=jax.process_index())
         return UnitRecord(
             key=opened.unit.key,
             after=opened.unit.after,
@@ -219,33 +238,9 @@ class _Job:
         )
 
 
-def _open(config: PseudoLabelConfig, policy: RetryPolicy) -> SpeechData | SpeechStream:
-    options = {
-        **config.source_options(config.text_column_name),
-        "speaker_column": config.speaker_column_name,
-        "policy": policy,
-    }
-    source: SpeechData | SpeechStream
-    if config.streaming:
-        source, *others = stream_sources(config.dataset_name, **options)
-        if others:
-            raise InputError(
-                f"{config.dataset_name!r} names {1 + len(others)} data sets, and streaming labels one at a "
-                "time: run it for each, or do not stream"
-            )
-    else:
-        source = load_source(config.dataset_name, **options)
-    first = source.first_rows() if isinstance(source, SpeechStream) else source
-    if source.text_column is None and first.has_column(DEFAULT_TEXT_COLUMN):
-        source = dataclasses.replace(source, text_column=DEFAULT_TEXT_COLUMN)
-    return source
-
-
-def _digest(parts: Iterable[str]) -> str:
-    digest = hashlib.blake2b(digest_size=16)
-    for part in parts:
-        digest.update(part.encode() + b"\0")
-    return digest.hexdigest()
+def _shared(columns: Sequence[str | None]) -> Any:
+    """Return the one column of all parts, or those of each."""
+    return columns[0] if len(set(columns)) == 1 else list(columns)
 
 
 def _finish(job: _Job, store: LabelStore, compile_seconds: float) -> None:
@@ -255,7 +250,8 @@ def _finish(job: _Job, store: LabelStore, compile_seconds: float) -> None:
     if not any(record.rows for record in records):
         store.discard()
         raise InputError(f"no recording of data set {job.name!r} can be transcribed: {skipped.report()}")
-    described = describe(job.config, job.name, records, compile_seconds=compile_seconds)
+    names = [part.name for part in job.parts]
+    described = describe(job.config, job.name, names, records, compile_seconds=compile_seconds)
     store.finish(described.documents, described.index)
     summary, throughput = described.summary, described.throughput
     against = "" if summary["wer"] is None else f", WER {summary['wer']:.2f} % against the references"
@@ -265,3 +261,5 @@ def _finish(job: _Job, store: LabelStore, compile_seconds: float) -> None:
     )
     if skipped:
         log.warning("%s", skipped.report())
+    if not any(record.tokens for record in records):
+        log.warning("every label is empty: does teacher %r fit?", job.config.model_name_or_path)

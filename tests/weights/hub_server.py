@@ -15,6 +15,8 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import unquote, urlsplit
 
+import pytest
+
 TOKEN = "hf_loopback"
 OWNER = "someone"
 _LARGE = (".safetensors", ".bin", ".parquet")
@@ -219,6 +221,10 @@ class _Handler(BaseHTTPRequestHandler):
             value = entry["value"]
             if entry["key"] == "header":
                 message = value["summary"]
+                if value.get("parentCommit") not in (None, parent.oid):
+                    raise _Refusal(412, "PreconditionFailed")
+            elif entry["key"] == "deletedFile":
+                del files[value["path"]]
             elif entry["key"] == "file":
                 files[value["path"]] = self.hub.store(base64.b64decode(value["content"]))
             elif value["oid"] not in self.hub.blobs:
@@ -230,7 +236,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.hub.commits.append(commit)
         self._reply({"commitUrl": f"{self.hub.endpoint}/{repo}/commit/{commit.oid}", "commitOid": commit.oid})
 
-    def revision_info(self, _: bytes, repo: str, revision: str) -> None:
+    def revision_info(self, _: bytes, repo: str, revision: str = "main") -> None:
         commit = self._commit(repo, revision)
         siblings = [{"rfilename": path} for path in commit.files]
         self._reply({"id": repo, "sha": commit.oid, "siblings": siblings})
@@ -270,10 +276,18 @@ _ROUTES = (
     ("PUT", r"/lfs/([0-9a-f]{64})", _Handler.lfs_upload),
     ("POST", r"/lfs/([0-9a-f]{64})/verify", _Handler.lfs_verify),
     ("POST", rf"/api/models/{_REPO}/commit/(.+)", _Handler.commit_files),
+    ("GET", rf"/api/models/{_REPO}", _Handler.revision_info),
     ("GET", rf"/api/models/{_REPO}/revision/(.+)", _Handler.revision_info),
     ("GET", rf"/api/models/{_REPO}/tree/([^/]+)", _Handler.tree),
     ("GET HEAD", rf"/{_REPO}/resolve/([^/]+)/(.+)", _Handler.resolve),
 )
+
+
+def use_endpoint(monkeypatch: pytest.MonkeyPatch, endpoint: str) -> None:
+    """Do what the variable HF_ENDPOINT does when huggingface_hub is imported."""
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", endpoint)
+    template = endpoint + "/{repo_id}/resolve/{revision}/{filename}"
+    monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", template)
 
 
 @contextlib.contextmanager

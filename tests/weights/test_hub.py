@@ -15,20 +15,13 @@ from flax_distil.weights import (
     push_to_hub,
 )
 from flax_distil.weights.hub import OPENAI_MODELS
-from tests.weights.hub_server import TOKEN, Hub, running_hub
+from tests.weights.hub_server import TOKEN, Hub, running_hub, use_endpoint
 
 # huggingface_hub's own call of httpx, in the upload without Xet.
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
 
 
 _AWAY = "http://127.0.0.1:9"
-
-
-def use_endpoint(monkeypatch, endpoint: str) -> None:
-    """Do what the variable HF_ENDPOINT does when huggingface_hub is imported."""
-    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", endpoint)
-    template = endpoint + "/{repo_id}/resolve/{revision}/{filename}"
-    monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", template)
 
 
 @pytest.fixture

@@ -1,10 +1,13 @@
 """Pseudo-labelling is killed, cut off from its disk and repeated; the data set is always the same."""
 
 import contextlib
+import dataclasses
 import io
 import json
+import math
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -23,10 +26,14 @@ from jax.experimental.compilation_cache import compilation_cache
 
 from flax_distil.audio import SAMPLING_RATE, decode_audio
 from flax_distil.cli.main import main
-from flax_distil.data import load_source, stream_sources
+from flax_distil.core import InputError
+from flax_distil.data import DEFAULT_POLICY, load_source, stream_sources
+from flax_distil.transcription import ShortFormTranscriber
+from flax_distil.workflows.label_parts import open_parts
 from flax_distil.workflows.label_store import LabelStore
+from flax_distil.workflows.pseudo_label_config import PseudoLabelConfig
 from tests import quick_compilation
-from tests.weights.hub_server import TOKEN, running_hub
+from tests.weights.hub_server import TOKEN, running_hub, use_endpoint
 from tests.workflows.distil_toys import write_teacher
 
 ROOT = Path(__file__).parents[2]
@@ -364,7 +371,7 @@ def test_without_room_finished_files_stay_and_the_same_command_goes_on(flags, wh
     error = capsys.readouterr().err
     assert f"cannot write data/train-{refused:05d}.parquet in output_dir" in error
     assert "(File too large): the finished files there are safe; make room" in error
-    assert finished_units(tmp_path / "labels") == [(number,) for number in range(refused)]
+    assert finished_units(tmp_path / "labels") == [(0, number) for number in range(refused)]
     assert len(load_source(f"{tmp_path}/labels/data/*.parquet")) > 0
     assert label(given) == 0
     assert contents(tmp_path / "labels") == contents(whole[False])
@@ -378,8 +385,9 @@ def test_a_folder_that_cannot_be_made_is_told_before_the_teacher_is_read(flags, 
 @pytest.fixture
 def hub(monkeypatch):
     with running_hub() as served:
-        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", served.endpoint)
+        use_endpoint(monkeypatch, served.endpoint)
         monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", True)
+        monkeypatch.setattr("flax_distil.weights.uploads._WAITS_SECONDS", (0.01, 0.01, 0.01))
         yield served
 
 
@@ -395,10 +403,163 @@ def test_a_failed_upload_is_made_up_for_by_the_same_command(flags, whole, hub, m
     assert "the same command uploads it without labelling again" in caplog.text
     hub.refuse_commits = False
     hub.failing_requests = 2  # at the start, and then
-    monkeypatch.setattr("flax_distil.weights.uploads._WAITS_SECONDS", (0.01, 0.01, 0.01))
     assert label(given) == 0
     files = hub.commit("datasets/someone/labels", "main").files
-    assert files.keys() == {*contents(whole[False]), "throughput.json"}
-    for name, content in contents(whole[False]).items():
-        assert hub.file("datasets/someone/labels", name) == content
+    local = contents(whole[False])
+    shards = {name for name in local if name.startswith("data/")}
+    assert files.keys() == {*shards, "README.md", "labelling/train.json"}
+    for name in (*shards, "README.md"):
+        assert hub.file("datasets/someone/labels", name) == local[name]
+    assert json.loads(hub.file("datasets/someone/labels", "labelling/train.json"))["summary"]["samples"] == 14
     assert "datasets/someone/labels" in hub.private
+
+
+@pytest.fixture(scope="module")
+def splits(workplace, flags) -> Flags:
+    """Flags for a corpus of two splits."""
+    folder = workplace[1].parent / "splits"
+    folder.mkdir()
+    for split, part in (("train", 0), ("validation", 2)):
+        shutil.copy(workplace[1] / f"part-{part}.parquet", folder / f"{split}-0.parquet")
+    return {**flags, "dataset_name": folder, "max_samples": 4, "dataset_split_name": "train+validation"}
+
+
+@pytest.fixture(scope="module")
+def parted(splits, tmp_path_factory) -> Path:
+    """Labels of both splits."""
+    folder = tmp_path_factory.mktemp("parted") / "labels"
+    assert label({**splits, "output_dir": folder}) == 0
+    return folder
+
+
+def test_splits_stay_apart(parted, tmp_path):
+    assert sorted(path.name for path in (parted / "data").iterdir()) == [
+        "train-00000.parquet", "train-00001.parquet", "validation-00000.parquet", "validation-00001.parquet",
+    ]  # fmt: skip
+    found = datasets.load_dataset(str(parted), cache_dir=str(tmp_path))
+    assert {split: rows["number"][:] for split, rows in found.items()} == {
+        "train": [0, 1, 2, 3], "validation": [10, 11, 12, 13],
+    }  # fmt: skip
+    (stream,) = stream_sources(str(parted), split="validation")
+    blocks = [data for shard in range(len(stream.shards)) for data, _ in stream.blocks(shard)]
+    assert [number for data in blocks for number in data.column("number")] == [10, 11, 12, 13]
+    summary = json.loads((parted / "summary.json").read_text())
+    assert {name: part["labelled"] for name, part in summary["splits"].items()} == {
+        "train": 4, "validation": 4,
+    }  # fmt: skip
+    assert summary["labelled"] == 8
+    card = (parted / "README.md").read_text()
+    assert "\n## train\n" in card
+    assert "\n## validation\n" in card
+
+
+def test_splits_go_on_to_the_same_bytes(splits, parted, tmp_path, capsys):
+    given = {**splits, "output_dir": tmp_path / "labels"}
+    sizes = {path.name: path.stat().st_size for path in sorted((parted / "data").iterdir())}
+    refused = max(sizes, key=lambda name: sizes[name])
+    with disk_with_room_for(sizes[refused] - 1):
+        assert label(given) == 2
+    assert f"cannot write data/{refused}" in capsys.readouterr().err
+    assert label(given) == 0
+    assert contents(tmp_path / "labels") == contents(parted)
+
+
+def test_several_data_sets_are_configurations(splits, tmp_path):
+    source = str(splits["dataset_name"])
+    other = shutil.copytree(source, tmp_path / "other")
+    folder = tmp_path / "labels"
+    sets = {"dataset_name": f"{source}+{other}", "dataset_split_name": "validation+train", "max_samples": 1}
+    assert label({**splits, **sets, "output_dir": folder}) == 0
+    assert sorted(str(path.relative_to(folder)) for path in folder.rglob("*.parquet")) == [
+        "data/other/train-00000.parquet", "data/splits/validation-00000.parquet",
+    ]  # fmt: skip
+    for config, split, number in (("splits", "validation", 10), ("other", "train", 0)):
+        data = load_source(str(folder), config_name=config)
+        assert data.column("number") == [number]
+        assert list(datasets.load_dataset(str(folder), config, cache_dir=str(tmp_path))) == [split]
+
+
+@pytest.mark.parametrize(
+    ("names", "configs", "splits", "found"),
+    [
+        ("a", None, None, ["train"]),
+        ("a", "de", "train[2:4]+test+train[:1]", ["de/train", "de/test"]),
+        ("a+b", None, "test", ["a/test", "b/test"]),
+        ("a+a", "de+fr", "train", ["de/train", "fr/train"]),
+        ("a+a+b", None, "train+test+train", ["a/train", "a/test", "b/train"]),
+        ("a+a", None, "train", None),
+    ],
+)
+def test_parts_are_called_as_their_sources(names, configs, splits, found, prompts_dir, tmp_path):
+    row = {"audio": str(next((prompts_dir / "train").glob("*.ogg")))}
+    for name in set(names.split("+")):
+        tables = {
+            split: datasets.Dataset.from_list([row] * 4) for split in ("train", "test")[: 2 if splits else 1]
+        }
+        datasets.DatasetDict(tables).save_to_disk(str(tmp_path / name))
+    config = PseudoLabelConfig(
+        model_name_or_path="m",
+        output_dir="out",
+        dataset_name="+".join(str(tmp_path / name) for name in names.split("+")),
+        dataset_config_name=configs,
+        dataset_split_name=splits,
+    )
+    if found is None:
+        with pytest.raises(InputError, match="is named twice"):
+            open_parts(config, DEFAULT_POLICY)
+        return
+    parts = open_parts(config, DEFAULT_POLICY)
+    assert [str(part.name) for part in parts] == found
+    assert {len(part.source) for part in parts} <= {3, 4}
+    assert len(parts[0].source) == (3 if configs == "de" else 4)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")  # huggingface_hub's own call of httpx
+def test_a_second_split_on_the_hub_stands_beside_the_first(splits, hub, tmp_path, capsys):
+    given = {**splits, "push_to_hub": True, "hub_model_id": "labels", "hub_token": TOKEN, "max_samples": 3}
+    for split in ("train", "validation"):
+        assert label({**given, "dataset_split_name": split, "output_dir": tmp_path / split}) == 0
+    again = {**given, "max_samples": 2, "samples_per_shard": 1, "dataset_split_name": "train"}
+    assert label({**again, "output_dir": tmp_path / "again"}) == 0
+    repo = "datasets/someone/labels"
+    assert hub.commit(repo, "main").files.keys() == {
+        "README.md", "data/train-00000.parquet", "data/train-00001.parquet",
+        "data/validation-00000.parquet", "labelling/train.json", "labelling/validation.json",
+    }  # fmt: skip
+    copy = tmp_path / "copy"
+    for name in hub.commit(repo, "main").files:
+        (copy / name).parent.mkdir(parents=True, exist_ok=True)
+        (copy / name).write_bytes(hub.file(repo, name))
+    found = datasets.load_dataset(str(copy), cache_dir=str(tmp_path / "cache"))
+    assert {split: rows["number"][:] for split, rows in found.items()} == {
+        "train": [0, 1], "validation": [10, 11, 12],
+    }  # fmt: skip
+    card = (copy / "README.md").read_text()
+    assert [line for line in card.splitlines() if line.startswith("#")][1:] == ["## train", "## validation"]
+    assert card.count("| recordings | 2 |") == card.count("| recordings | 3 |") == 1
+
+
+def test_a_teacher_whose_probabilities_are_no_numbers_is_told(flags, whole, tmp_path, capsys, caplog):
+    given = {**flags, "output_dir": tmp_path / "labels"}
+    collect, calls = ShortFormTranscriber.collect, []
+
+    def broken(self, batch):
+        """Transcribe one row of the first batch, and nothing else."""
+        calls.append(batch)
+        first, *rest = collect(self, batch)
+        lost = rest if len(calls) == 1 else [first, *rest]
+        failed = [dataclasses.replace(transcript, avg_logprob=math.nan) for transcript in lost]
+        return [first, *failed] if len(calls) == 1 else failed
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ShortFormTranscriber, "collect", broken)
+        assert label(given) == 2
+    error = capsys.readouterr().err
+    assert "gives log-probabilities that are not finite for" in error
+    assert "check its weights, or compute in float32 (dtype)" in error
+    done = finished_units(tmp_path / "labels")
+    assert label(given) == 0
+    found, wanted = (load_source(str(folder)) for folder in (tmp_path / "labels", whole[False]))
+    assert len(wanted) - len(found) == caplog.text.count(": the teacher's log-prob") == 2
+    assert done == [(0, 0)]
