@@ -20,17 +20,18 @@ from flax_distil.audio.constants import (
     SAMPLING_RATE,
 )
 from flax_distil.audio.decoding import (
-    AudioError,
     audio_duration,
     audio_encoding,
     decode_audio,
+    decode_channels,
     lasts_longer_than,
     open_audio,
-    raw_format,
 )
+from flax_distil.audio.errors import AudioError
 from flax_distil.audio.long_mel import BLOCK_SAMPLES, LongMel, long_log_mel
 from flax_distil.audio.mel import as_float, log10_mel, log_mel, mel_filters
 from flax_distil.audio.segmentation import Segment, cut_segments, speech_regions, speech_segments
+from flax_distil.audio.sources import raw_format
 from flax_distil.audio.voice_activity import VadName, VoiceActivity
 
 __all__ = [
@@ -54,6 +55,7 @@ __all__ = [
     "augment_samples",
     "cut_segments",
     "decode_audio",
+    "decode_channels",
     "draw_recorded_noise",
     "draw_speed",
     "lasts_longer_than",

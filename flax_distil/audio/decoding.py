@@ -1,94 +1,55 @@
 """Encoded audio of any kind becomes 16 kHz mono samples, or an error that says why not."""
 
 import contextlib
+import functools
+import itertools
+import logging
 import math
-import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 import soxr
 
+from flax_distil.audio.channels import Downmix
 from flax_distil.audio.constants import SAMPLING_RATE
-from flax_distil.audio.readers import (
-    Encoded,
-    MonoStream,
-    UnreadableError,
-    open_with_pyav,
-    open_with_soundfile,
-)
-from flax_distil.core import Float, InputError
+from flax_distil.audio.errors import LongAudioError, check_values, no_channel, no_samples
+from flax_distil.audio.readers import AudioStream, Damage
+from flax_distil.audio.sources import AudioSource
+from flax_distil.core import Float
 
-T = TypeVar("T")
-
-RAW_FORMATS = {".g722": "g722"}
-"""Headerless bitstreams: only the name tells what they are."""
-
-LOUDEST = 16.0
-"""Floating-point files may exceed full scale (1.0) a little; far beyond it they hold unscaled integers."""
+log = logging.getLogger(__name__)
 
 HEADER_SLACK_SECONDS = 1.0
 """A codec pads its last frame, so a header may state a little more than is decoded."""
 
-NO_FILE = "whose audio file cannot be opened"
-EMPTY = "with empty audio"
-UNREADABLE = "with unreadable audio"
-BAD_VALUES = "with impossible sample values"
-TOO_LONG = "too long"
+MOST_NAMED = 10
+"""So many recordings whose channels cancel each other out are named in warnings."""
 
+MOST_PLACES = 5
+"""So many damaged places of a recording are named."""
 
-class AudioError(InputError):
-    """A recording that gives no usable samples; the message names it and the reason.
-
-    Args:
-        kind: A few words to count by, one of the constants of this file.
-        message: One sentence.
-    """
-
-    def __init__(self, kind: str, message: str):
-        super().__init__(message)
-        self.kind = kind
-
-
-class LongAudioError(AudioError):
-    """A recording that was refused for its length.
-
-    Args:
-        name: What to call the recording.
-        length: Its length as far as it is known, such as ``"10800.00 s"`` or ``"more than 31.07 s"``.
-        max_seconds: Longest allowed.
-    """
-
-    def __init__(self, name: str, length: str, max_seconds: float):
-        super().__init__(
-            TOO_LONG, f"cannot use {name}: it lasts {length}, and at most {max_seconds:g} s are taken; cut it"
-        )
-        self.length = length
-
-
-def raw_format(name: str | Path) -> str | None:
-    """Name the headerless format that a file name stands for, or None if the file tells itself.
-
-    Args:
-        name: a file name or path; it need not exist. Use it where only the bytes are at
-            hand and their origin is known: ``decode_audio(data, format=raw_format(path))``.
-
-    Returns:
-        ``"g722"`` for names ending in ``.g722``, else None.
-    """
-    return RAW_FORMATS.get(Path(name).suffix.lower())
+_cancelled = itertools.count(1)
 
 
 def decode_audio(
-    source: str | Path | bytes, *, format: str | None = None, max_seconds: float | None = None
+    source: str | Path | bytes,
+    *,
+    format: str | None = None,
+    max_seconds: float | None = None,
+    channel: int | None = None,
+    replace_damage: bool = False,
 ) -> Float[np.ndarray, " W"]:
     """Decode a recording to 16 kHz mono.
 
     WAV, FLAC, MP3, Ogg Vorbis, Ogg Opus, M4A, G.722 and whatever else libsndfile or
-    FFmpeg's libraries read; any rate, any number of channels (their mean is taken).
-    Resampling is soxr's HQ. Of files that were cut short, WAV, MP3 and Ogg give what is
-    left; those whose reader notices (FLAC, M4A, bare AAC) are refused.
+    FFmpeg's libraries read; any rate, any number of channels. Their mean is taken; where that would be
+    next to silence, since they cancel each other out, the louder one, with a warning. Resampling is
+    soxr's HQ. Files that were written one behind the other into one (MP3, FLAC, Ogg) are all read, and a
+    WAV file whose header tells no length is read to its end. Of files that were cut short, WAV, MP3 and
+    Ogg give what is left; those whose reader notices (FLAC, M4A, bare AAC) are refused.
+
+    Playlists are refused: nothing that a file names is ever opened.
 
     Args:
         source: a path, or the contents of a file.
@@ -96,32 +57,67 @@ def decode_audio(
             (``"g722"``: 64 kbit/s, 16 kHz). A path that ends in ``.g722`` needs none.
         max_seconds: a recording that is clearly longer (by more than a second) is refused: by its
             header before anything is decoded, or else as soon as so much was decoded.
+        channel: take this channel alone, counted from 0.
+        replace_damage: put silence in the place of what cannot be decoded, so that later times stay
+            right, and warn; by default a damaged recording is refused.
 
     Returns:
         float32 ``[W]``, 16 kHz, in [-1, 1] (what overshoots is clipped); at least one sample.
 
     Raises:
-        AudioError: if it is missing, empty, unreadable, too long, holds no samples,
+        AudioError: if it is missing, empty, unreadable, too long, holds no samples, has no such channel,
             or holds NaN, infinite or unscaled integer samples.
     """
-    encoded, name, format = _prepared(source, format)
-    samples_W, rate = _with_any_reader(encoded, name, format, lambda stream: _read(stream, name, max_seconds))
-    if rate != SAMPLING_RATE:
-        samples_W = soxr.resample(samples_W, rate, SAMPLING_RATE, quality="HQ")
-    if not len(samples_W):
-        raise _no_samples(name)
-    return np.clip(samples_W, -1.0, 1.0, dtype=np.float32)
+    found = AudioSource.find(source, format, replace_damage=replace_damage)
+
+    def mono(stream: AudioStream) -> tuple[Float[np.ndarray, " W"], int]:
+        mix = Downmix(channel)
+        blocks = [mix(block_WC) for block_WC in _checked(stream, found.name, max_seconds, channel)]
+        _warn(found.name, stream.damage, mix)
+        return np.concatenate(blocks), stream.rate
+
+    return _resampled(*found.use(mono))
+
+
+def decode_channels(
+    source: str | Path | bytes, *, format: str | None = None, replace_damage: bool = False
+) -> Float[np.ndarray, "C W"]:
+    """Decode a recording to 16 kHz, each channel by itself.
+
+    Args:
+        source: a path, or the contents of a file.
+        format: as for :func:`decode_audio`.
+        replace_damage: as for :func:`decode_audio`.
+
+    Returns:
+        float32 ``[C, W]``, in [-1, 1].
+
+    Raises:
+        AudioError: as :func:`decode_audio`.
+    """
+    found = AudioSource.find(source, format, replace_damage=replace_damage)
+
+    def apart(stream: AudioStream) -> tuple[Float[np.ndarray, "W C"], int]:
+        blocks = list(_checked(stream, found.name, None, None))
+        if len({block_WC.shape[1] for block_WC in blocks}) > 1:
+            raise no_channel(found.name, stream.channels - 1, min(b.shape[1] for b in blocks))
+        _warn(found.name, stream.damage, None)
+        return np.concatenate(blocks), stream.rate
+
+    samples_WC, rate = found.use(apart)
+    return np.stack([_resampled(samples_W, rate) for samples_W in samples_WC.T])
 
 
 @contextlib.contextmanager
 def open_audio(
-    source: str | Path | bytes, *, format: str | None = None
+    source: str | Path | bytes, *, format: str | None = None, channel: int | None = None
 ) -> Iterator[Iterator[Float[np.ndarray, " _"]]]:
     """Open a recording of any length, to be read in blocks: memory does not grow with it.
 
     Args:
         source: a path, or the contents of a file.
         format: as for :func:`decode_audio`.
+        channel: as for :func:`decode_audio`.
 
     Yields:
         An iterator over float32 blocks of some seconds; joined they are what :func:`decode_audio`
@@ -130,12 +126,9 @@ def open_audio(
     Raises:
         AudioError: as :func:`decode_audio`, when it is opened or while blocks are read.
     """
-    encoded, name, format = _prepared(source, format)
-    try:
-        with _opened(encoded, format) as stream:
-            yield _at_sampling_rate(stream, name)
-    except UnreadableError as error:
-        raise _unreadable(name, str(error)) from error
+    found = AudioSource.find(source, format)
+    with found.open() as stream:
+        yield _at_sampling_rate(stream, found.name, channel)
 
 
 def audio_duration(source: str | Path | bytes, *, format: str | None = None) -> float:
@@ -152,10 +145,10 @@ def audio_duration(source: str | Path | bytes, *, format: str | None = None) -> 
     Raises:
         AudioError: if it is missing, empty or unreadable.
     """
-    encoded, name, format = _prepared(source, format)
-    seconds = _with_any_reader(encoded, name, format, _measured)
+    found = AudioSource.find(source, format)
+    seconds = found.use(_measured)
     if not seconds:
-        raise _no_samples(name)
+        raise no_samples(found.name)
     return seconds
 
 
@@ -173,11 +166,11 @@ def audio_encoding(source: str | Path | bytes, *, format: str | None = None) -> 
         AudioError: if it is missing, empty or unreadable.
     """
 
-    def described(stream: MonoStream) -> str:
+    def described(stream: AudioStream) -> str:
         channels = "1 channel" if stream.channels == 1 else f"{stream.channels} channels"
         return f"{stream.encoding}, {stream.rate} Hz, {channels}"
 
-    return _with_any_reader(*_prepared(source, format), described)
+    return AudioSource.find(source, format).use(described)
 
 
 def lasts_longer_than(seconds: float, source: str | Path | bytes, *, format: str | None = None) -> bool:
@@ -191,154 +184,83 @@ def lasts_longer_than(seconds: float, source: str | Path | bytes, *, format: str
     Raises:
         AudioError: if it is missing, empty or unreadable.
     """
-    encoded, name, format = _prepared(source, format)
-    return _with_any_reader(encoded, name, format, lambda stream: _measured(stream, enough=seconds) > seconds)
+    measured = functools.partial(_measured, enough=seconds)
+    return AudioSource.find(source, format).use(measured) > seconds
 
 
-def _prepared(source: str | Path | bytes, format: str | None) -> tuple[Encoded, str, str | None]:
-    """Check what can be checked without a decoder; give the source a name for error messages."""
-    if isinstance(source, bytes):
-        if not source:
-            raise AudioError(
-                EMPTY, "cannot read audio given as bytes: it has 0 bytes; check where it came from"
-            )
-        return source, f"audio given as {len(source)} bytes", format
-    path = Path(source)
-    _check_file(path)
-    return path, f"audio file '{path}'", format or raw_format(path)
-
-
-def _check_file(path: Path) -> None:
-    def refused(reason: str) -> AudioError:
-        return AudioError(NO_FILE, f"cannot read audio file '{path}': {reason}")
-
-    try:
-        status = path.stat()
-        if stat.S_ISDIR(status.st_mode):
-            raise refused("it is a folder; name the files in it")
-        if not stat.S_ISREG(status.st_mode):  # opening a pipe would wait for ever
-            raise refused("it is no regular file; copy its contents to one")
-        path.open("rb").close()
-    except FileNotFoundError as error:
-        raise refused("it does not exist; check the path") from error
-    except PermissionError as error:
-        raise refused("there is no permission to read it; change its mode, or that of its folder") from error
-    except OSError as error:
-        raise refused(f"{(error.strerror or str(error)).lower()}; check the path") from error
-    if status.st_size == 0:
-        raise AudioError(
-            EMPTY, f"cannot read audio file '{path}': it is empty (0 bytes); fetch or write it again"
-        )
-
-
-def _with_any_reader(encoded: Encoded, name: str, format: str | None, use: Callable[[MonoStream], T]) -> T:
-    """Let libsndfile try first, unless the format was named; FFmpeg has the last word."""
-
-    def with_pyav() -> T:
-        with open_with_pyav(encoded, format=format) as stream:
-            return use(stream)
-
-    try:
-        if format:
-            return with_pyav()
-        try:
-            with open_with_soundfile(encoded) as stream:
-                return use(stream)
-        except UnreadableError as error:
-            return _pyav_after(error, with_pyav)
-    except UnreadableError as error:
-        raise _unreadable(name, str(error)) from error
-
-
-@contextlib.contextmanager
-def _opened(encoded: Encoded, format: str | None) -> Iterator[MonoStream]:
-    """Open with the first reader that can; once blocks were read it is too late for the other."""
-    with contextlib.ExitStack() as stack:
-
-        def with_pyav() -> MonoStream:
-            return stack.enter_context(open_with_pyav(encoded, format=format))
-
-        if format:
-            stream = with_pyav()
-        else:
-            try:
-                stream = stack.enter_context(open_with_soundfile(encoded))
-            except UnreadableError as error:
-                stream = _pyav_after(error, with_pyav)
-        yield stream
-
-
-def _pyav_after(first: UnreadableError, read: Callable[[], T]) -> T:
-    """Try FFmpeg after libsndfile; where both fail, either may hold the reason the user needs."""
-    try:
-        return read()
-    except UnreadableError as second:
-        raise UnreadableError(f"libsndfile says '{first}', FFmpeg says '{second}'") from second
-
-
-def _read(stream: MonoStream, name: str, max_seconds: float | None) -> tuple[Float[np.ndarray, " W"], int]:
-    """Return all samples and their rate, unless they are known to be too many."""
+def _checked(
+    stream: AudioStream, name: str, max_seconds: float | None, channel: int | None
+) -> Iterator[Float[np.ndarray, "_ _"]]:
+    """Yield all blocks, at least one, unless their samples are known to be too many or are impossible."""
     allowed = math.inf if max_seconds is None else max_seconds
     limit = allowed + HEADER_SLACK_SECONDS
     if stream.seconds is not None and stream.seconds > limit:
         raise LongAudioError(name, f"{stream.seconds:.2f} s", allowed)
-    blocks, frames = [], 0
-    for block in stream.blocks:
-        _check_values(block, name)
-        blocks.append(block)
-        frames += len(block)
+    frames = 0
+    for block_WC in stream.blocks:
+        check_values(block_WC, name)
+        if channel is not None and not 0 <= channel < block_WC.shape[1]:
+            raise no_channel(name, channel, block_WC.shape[1])
+        yield block_WC
+        frames += len(block_WC)
         if frames > limit * stream.rate:
             raise LongAudioError(name, f"more than {limit:.2f} s", allowed)
     if not frames:
-        raise _no_samples(name)
-    return np.concatenate(blocks), stream.rate
+        raise no_samples(name)
 
 
-def _measured(stream: MonoStream, *, enough: float = math.inf) -> float:
+def _resampled(samples_W: Float[np.ndarray, " W"], rate: int) -> Float[np.ndarray, " _"]:
+    if rate != SAMPLING_RATE:
+        samples_W = soxr.resample(samples_W, rate, SAMPLING_RATE, quality="HQ")
+    return np.clip(samples_W, -1.0, 1.0, dtype=np.float32)
+
+
+def _measured(stream: AudioStream, *, enough: float = math.inf) -> float:
     """Return seconds, by the header or by decoding; in that case no further than to ``enough``."""
     if stream.seconds is not None:
         return stream.seconds
     frames = 0
-    for block in stream.blocks:
-        frames += len(block)
+    for block_WC in stream.blocks:
+        frames += len(block_WC)
         if frames > enough * stream.rate:
             break
     return frames / stream.rate
 
 
-def _at_sampling_rate(stream: MonoStream, name: str) -> Iterator[Float[np.ndarray, " _"]]:
+def _at_sampling_rate(
+    stream: AudioStream, name: str, channel: int | None
+) -> Iterator[Float[np.ndarray, " _"]]:
     resampler = (
         None
         if stream.rate == SAMPLING_RATE
         else soxr.ResampleStream(stream.rate, SAMPLING_RATE, 1, dtype="float32", quality="HQ")
     )
-    for block in stream.blocks:
-        _check_values(block, name)
+    mix = Downmix(channel)
+    for block_WC in stream.blocks:
+        check_values(block_WC, name)
+        if channel is not None and not 0 <= channel < block_WC.shape[1]:
+            raise no_channel(name, channel, block_WC.shape[1])
+        block = mix(block_WC)
         if resampler is not None:
             block = resampler.resample_chunk(block)
         yield np.clip(block, -1.0, 1.0, dtype=np.float32)
     if resampler is not None:
         rest = resampler.resample_chunk(np.zeros(0, np.float32), last=True)
         yield np.clip(rest, -1.0, 1.0, dtype=np.float32)
+    _warn(name, stream.damage, mix)
 
 
-def _check_values(block: Float[np.ndarray, " _"], name: str) -> None:
-    if not np.isfinite(block).all():
-        raise AudioError(
-            BAD_VALUES, f"cannot use {name}: it holds NaN or infinite samples; make it again from its source"
-        )
-    peak = float(np.abs(block).max(initial=0.0))
-    if peak > LOUDEST:
-        raise AudioError(
-            BAD_VALUES,
-            f"cannot use {name}: its floating-point samples reach {peak:g} where full scale is 1;"
-            " divide them by the range of the integers they came from",
-        )
-
-
-def _unreadable(name: str, reason: str) -> AudioError:
-    return AudioError(UNREADABLE, f"cannot read {name}: {reason}; convert it to WAV or FLAC, or leave it out")
-
-
-def _no_samples(name: str) -> AudioError:
-    return AudioError(EMPTY, f"cannot use {name}: it holds no samples; leave it out")
+def _warn(name: str, damage: Sequence[Damage], mix: Downmix | None) -> None:
+    if damage:
+        places = [
+            f"at {place.start:.2f} s" + (f" ({place.seconds:.2f} s)" if place.seconds else " (its end)")
+            for place in damage[:MOST_PLACES]
+        ]
+        if len(damage) > MOST_PLACES:
+            places.append(f"at {len(damage) - MOST_PLACES} other places")
+        log.warning("%s is damaged %s: what is lost is silence here", name, ", ".join(places))
+    if mix is not None and mix.cancelled:
+        number = next(_cancelled)
+        if number <= MOST_NAMED:
+            rest = "; further ones are not named" if number == MOST_NAMED else ""
+            log.warning("the channels of %s cancel each other out: the louder is taken%s", name, rest)

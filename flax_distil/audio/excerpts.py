@@ -7,7 +7,10 @@ import numpy as np
 import soundfile
 
 from flax_distil.audio.constants import SAMPLING_RATE
-from flax_distil.audio.decoding import AudioError, audio_duration, decode_audio, open_audio
+from flax_distil.audio.decoding import audio_duration, decode_audio, open_audio
+from flax_distil.audio.errors import AudioError
+from flax_distil.audio.readers import UnreadableError, sound_file
+from flax_distil.audio.sources import AudioSource
 from flax_distil.core import Float
 
 BAD_EXCERPT = "that lie beyond the end of their file"
@@ -60,8 +63,11 @@ def excerpt_duration(
 
 def _entered(source: str | Path | bytes, start: float, end: float | None) -> Float[np.ndarray, " W"] | None:
     """Read the samples alone, None where libsndfile cannot be sure to find them."""
+    part = AudioSource.find(source).exact
+    if part is None:
+        return None
     try:
-        with soundfile.SoundFile(io.BytesIO(source) if isinstance(source, bytes) else source) as sound:
+        with sound_file(part) as sound:
             if sound.format not in SEEKABLE or not 0 < sound.frames < 1 << 62:
                 return None
             rate, frames = sound.samplerate, sound.frames
@@ -70,7 +76,7 @@ def _entered(source: str | Path | bytes, start: float, end: float | None) -> Flo
             _check_end(source, start, end, frames / rate)
             sound.seek(first)
             found = sound.read(min(last, frames) - first, dtype="float32", always_2d=True)
-    except (soundfile.LibsndfileError, TypeError, OSError):
+    except (UnreadableError, OSError):
         return None
     if not len(found):
         return None

@@ -1,38 +1,47 @@
 """Two ways to read encoded audio: libsndfile, and FFmpeg's libraries through PyAV.
 
-libsndfile is the first choice: it is quick and exact for WAV, FLAC, MP3 and Ogg. PyAV reads
-the rest: M4A and other containers of video, AAC, headerless bitstreams such as G.722. Both
-come inside their wheels, so no system FFmpeg is needed.
+libsndfile is the first choice: it is quick and exact for WAV, FLAC and Ogg. PyAV reads the rest: MP3,
+M4A and other containers of video, AAC, headerless bitstreams such as G.722. Both come inside their
+wheels, so no system FFmpeg is needed.
 """
 
 import contextlib
-import io
-import itertools
-from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 import numpy as np
 import soundfile
+import soxr
 
-from flax_distil.core import Float, InputError
-
-Encoded = Path | bytes
-"""A file, or the contents of one."""
+from flax_distil.audio.encoded import Encoded
+from flax_distil.core import Float
 
 BLOCK_SAMPLES = 1 << 18
-"""Samples of all channels together that are mixed to mono at a time: wide recordings never lie in memory."""
+"""Samples of all channels together that are read at a time: wide recordings never lie in memory."""
 
 UNKNOWN_FRAMES = 1 << 62
 """libsndfile reports 2^63 - 1 frames when the header leaves the length open."""
 
-TIMED_CONTAINERS = frozenset({"mov", "matroska", "g722"})
-"""Containers whose stated duration is exact; FFmpeg guesses the others' from their bit rate."""
+RATES = range(1_000, 2_000_000)
+"""Samples per second that a recording of speech may have; others stand in damaged headers."""
+
+
+class Damage(NamedTuple):
+    """A stretch of a recording that cannot be decoded.
+
+    Attributes:
+        start: where it begins, in seconds.
+        seconds: how much is lost and was replaced by silence; 0 where that is not known.
+    """
+
+    start: float
+    seconds: float
 
 
 @dataclass(frozen=True, kw_only=True)
-class MonoStream:
+class AudioStream:
     """An open recording, read from front to back.
 
     Attributes:
@@ -40,34 +49,41 @@ class MonoStream:
         rate: Samples per second.
         channels: Number of channels.
         seconds: Length according to the header; None where it does not tell.
-        blocks: Mono float32 samples (mean of the channels), some at a time; read once.
+        blocks: float32 samples ``[W, C]``, some at a time; read once.
+        damage: What was replaced by silence in the blocks so far.
     """
 
     encoding: str
     rate: int
     channels: int
     seconds: float | None
-    blocks: Iterator[Float[np.ndarray, " _"]]
+    blocks: Iterator[Float[np.ndarray, "_ _"]]
+    damage: list[Damage] = field(default_factory=list)
 
 
 class UnreadableError(Exception):
     """A reader cannot make samples of this; the message is the reason, as half a sentence."""
 
 
+Opener = Callable[[Encoded], AbstractContextManager[AudioStream]]
+
+
 @contextlib.contextmanager
-def open_with_soundfile(source: Encoded) -> Iterator[MonoStream]:
-    """Open WAV, FLAC, MP3, Ogg Vorbis, Ogg Opus, AIFF and the like.
+def open_withsound_file(encoded: Encoded) -> Iterator[AudioStream]:
+    """Open WAV, FLAC, Ogg Vorbis, Ogg Opus, AIFF and the like.
 
     Raises:
         UnreadableError: if libsndfile does not know the format, cannot tell the end of it, or,
             while blocks are read, it is damaged.
     """
-    with _soundfile(source) as sound:
+    with sound_file(encoded) as sound:
         if sound.frames > UNKNOWN_FRAMES:  # it would stumble over the end
             raise UnreadableError("its header does not tell its length")
-        yield MonoStream(
+        if sound.format == "MP3" or sound.subtype.startswith("MPEG"):  # libmpg123 writes to the terminal
+            raise UnreadableError("it is MPEG audio")
+        yield AudioStream(
             encoding=f"{sound.format} {sound.subtype}",
-            rate=sound.samplerate,
+            rate=checked_rate(sound.samplerate),
             channels=sound.channels,
             seconds=sound.frames / sound.samplerate if sound.frames else None,
             blocks=_soundfile_blocks(sound),
@@ -75,78 +91,87 @@ def open_with_soundfile(source: Encoded) -> Iterator[MonoStream]:
 
 
 @contextlib.contextmanager
-def open_with_pyav(source: Encoded, *, format: str | None = None) -> Iterator[MonoStream]:
-    """Open the first audio stream of anything that FFmpeg's libraries know.
+def open_joined(parts: Sequence[Encoded], open_one: Opener) -> Iterator[AudioStream]:
+    """Open streams that lie one behind the other in a file as one stream, at the rate of the first.
 
     Args:
-        source: a file, or its contents.
-        format: FFmpeg's name of the format; needed where nothing in the bytes tells it.
+        parts: at least one.
+        open_one: opens one of them.
 
     Raises:
-        UnreadableError: if there is no audio in it, or it is damaged; also while blocks are read.
+        UnreadableError: as ``open_one``, when it is opened or while blocks are read.
     """
-    with _pyav_container(source, format) as (container, stream):
-        exact = TIMED_CONTAINERS.intersection(container.format.name.split(","))
-        frames = container.decode(stream)
-        first = next(frames, None)
-        if first is None:
-            raise UnreadableError("it holds no samples")
-        yield MonoStream(
-            encoding=f"{container.format.name} {stream.codec_context.name}",
-            channels=first.layout.nb_channels,
-            rate=first.sample_rate,  # not the container's: a decoder may double that (HE-AAC)
-            seconds=float(stream.duration * stream.time_base) if exact and stream.duration else None,
-            blocks=_pyav_blocks(first, frames),
+    if len(parts) == 1:
+        with open_one(parts[0]) as stream:
+            yield stream
+        return
+    known: list[float | None] = []
+    for part in parts:
+        with open_one(part) as stream:
+            known.append(stream.seconds)
+    with open_one(parts[0]) as first:
+        damage: list[Damage] = []
+        yield AudioStream(
+            encoding=first.encoding,
+            rate=first.rate,
+            channels=first.channels,
+            seconds=None if None in known else sum(seconds or 0.0 for seconds in known),
+            blocks=_joined_blocks(first, parts[1:], open_one, damage),
+            damage=damage,
         )
 
 
-def _soundfile_blocks(sound: soundfile.SoundFile) -> Iterator[Float[np.ndarray, " _"]]:
+def checked_rate(rate: int) -> int:
+    """Return a sampling rate, or raise ``UnreadableError`` if no recording has it."""
+    if rate not in RATES:
+        raise UnreadableError(f"its header says {rate} samples per second")
+    return rate
+
+
+def _joined_blocks(
+    first: AudioStream, others: Sequence[Encoded], open_one: Opener, damage: list[Damage]
+) -> Iterator[Float[np.ndarray, "_ _"]]:
+    frames = 0
+    with contextlib.ExitStack() as stack:
+        for stream in [first, *others]:
+            begin = frames / first.rate
+            if isinstance(stream, Encoded):
+                stack.close()
+                stream = stack.enter_context(open_one(stream))
+            for block_WC in _resampled(stream, first.rate):
+                frames += len(block_WC)
+                yield block_WC
+            damage += [Damage(begin + place.start, place.seconds) for place in stream.damage]
+
+
+def _resampled(stream: AudioStream, rate: int) -> Iterator[Float[np.ndarray, "_ _"]]:
+    if stream.rate == rate:
+        yield from stream.blocks
+        return
+    resampler = soxr.ResampleStream(stream.rate, rate, stream.channels, dtype="float32", quality="HQ")
+    for block_WC in stream.blocks:
+        yield resampler.resample_chunk(block_WC).reshape(-1, stream.channels)
+    rest = np.zeros((0, stream.channels), np.float32)
+    yield resampler.resample_chunk(rest, last=True).reshape(-1, stream.channels)
+
+
+def _soundfile_blocks(sound: soundfile.SoundFile) -> Iterator[Float[np.ndarray, "_ _"]]:
     frames = max(1, BLOCK_SAMPLES // sound.channels)
     while len(block_WC := sound.read(frames, dtype="float32", always_2d=True)):
-        yield block_WC.mean(axis=1)
-
-
-def _pyav_blocks(first: Any, others: Iterator[Any]) -> Iterator[Float[np.ndarray, " _"]]:
-    import av
-
-    resampler = av.AudioResampler("fltp", first.layout, first.sample_rate)
-    # The last, None, has the resampler hand out what it still holds; PyAV does so with the decoder.
-    gathered, size = [], 0
-    for frame in itertools.chain([first], others, [None]):
-        for part in resampler.resample(frame):
-            gathered.append(part.to_ndarray().mean(axis=0))
-            size += len(gathered[-1])
-        if size >= BLOCK_SAMPLES or (frame is None and gathered):
-            yield np.concatenate(gathered)
-            gathered, size = [], 0
+        yield block_WC
 
 
 @contextlib.contextmanager
-def _soundfile(source: Encoded) -> Iterator[soundfile.SoundFile]:
-    try:
-        with soundfile.SoundFile(io.BytesIO(source) if isinstance(source, bytes) else source) as sound:
-            yield sound
-    except soundfile.LibsndfileError as error:
-        raise UnreadableError(error.error_string.rstrip(".").lower()) from error
-    except TypeError as error:  # what soundfile raises for a name that ends in ".raw"
-        raise UnreadableError(str(error)) from error
-
-
-@contextlib.contextmanager
-def _pyav_container(source: Encoded, format: str | None) -> Iterator[tuple[Any, Any]]:
-    """Open a container and its first audio stream; failures, reading included, become one error."""
-    import av
-
-    # An absolute path cannot be taken for one of FFmpeg's protocols ("concat:…").
-    file = io.BytesIO(source) if isinstance(source, bytes) else str(source.absolute())
-    try:
-        with av.open(file, format=format) as container:
-            if not container.streams.audio:
-                raise UnreadableError("it holds no audio stream")
-            yield container, container.streams.audio[0]
-    except InputError:  # a ValueError too: the caller's own verdict on what was read
-        raise
-    except av.FFmpegError as error:
-        raise UnreadableError((error.strerror or str(error)).lower()) from error
-    except ValueError as error:  # an unknown format name, or channels that change half-way
-        raise UnreadableError(str(error)) from error
+def sound_file(encoded: Encoded) -> Iterator[soundfile.SoundFile]:
+    """Open a file with libsndfile; what it raises meanwhile becomes ``UnreadableError``."""
+    with contextlib.ExitStack() as stack:
+        file: Any = encoded.source
+        # A name makes libsndfile take anything for MP3.
+        if isinstance(file, bytes) or not encoded.is_whole or file.suffix.lower() == ".mp3":
+            file = stack.enter_context(encoded.open())
+        try:
+            yield stack.enter_context(soundfile.SoundFile(file))
+        except soundfile.LibsndfileError as error:
+            raise UnreadableError(error.error_string.rstrip(".").lower()) from error
+        except TypeError as error:  # what soundfile raises for a name that ends in ".raw"
+            raise UnreadableError(str(error)) from error

@@ -14,7 +14,7 @@ from flax_distil.audio import (
     decode_audio,
     raw_format,
 )
-from flax_distil.audio.decoding import TOO_LONG, UNREADABLE, LongAudioError
+from flax_distil.audio.errors import TOO_LONG, UNREADABLE, LongAudioError
 from flax_distil.audio.excerpts import decode_excerpt, excerpt_duration
 from flax_distil.audio.segmentation import flac_bytes
 from flax_distil.core import Float, InputError

@@ -8,7 +8,6 @@ import av
 import numpy as np
 import pytest
 import soundfile
-import soxr
 
 from flax_distil.audio import (
     AudioError,
@@ -20,10 +19,7 @@ from flax_distil.audio import (
     raw_format,
 )
 from flax_distil.core import InputError
-
-PROMPTS = Path(__file__).parents[2] / "examples" / "asterisk_prompts"
-RATE = 16_000
-Case = tuple[str, str | None, int, int]
+from tests.audio.encoders import PROMPTS, RATE, Case, delay, muxed, written
 
 LIBSNDFILE: list[Case] = [
     ("WAV", "PCM_16", 8_000, 1),
@@ -46,38 +42,6 @@ EXPECTED_CORRELATION = {8_000: 0.95, "OPUS": 0.95, None: 0.99, "VORBIS": 0.99}
 def speech() -> np.ndarray:
     """Some five seconds of a recorded prompt at 16 kHz."""
     return decode_audio(PROMPTS / "train" / "agent-incorrect.ogg")
-
-
-def written(speech: np.ndarray, case: Case) -> bytes:
-    """Encode with libsndfile; every channel holds the speech, at half the level in odd ones."""
-    container, codec, rate, channels = case
-    samples = soxr.resample(speech, RATE, rate, quality="VHQ")
-    levels = np.where(np.arange(channels) % 2, 0.5, 1.0).astype(np.float32)
-    buffer = io.BytesIO()
-    soundfile.write(buffer, samples[:, None] * levels, rate, format=container, subtype=codec)
-    return buffer.getvalue()
-
-
-def muxed(speech: np.ndarray, container: str, codec: str, layout: str = "mono") -> bytes:
-    """Encode with FFmpeg's libraries at 16 kHz."""
-    buffer = io.BytesIO()
-    with av.open(buffer, "w", format=container) as output:
-        stream = output.add_stream(codec, rate=RATE, layout=layout)
-        resampler = av.AudioResampler(stream.format.name, layout, RATE, frame_size=stream.frame_size or 960)
-        samples = np.stack([speech] * stream.channels)
-        frame = av.AudioFrame.from_ndarray(samples, format="fltp", layout=layout)
-        frame.sample_rate, frame.pts, frame.time_base = RATE, 0, Fraction(1, RATE)
-        for part in [*resampler.resample(frame), *resampler.resample(None), None]:
-            output.mux(stream.encode(part))
-    return buffer.getvalue()
-
-
-def delay(decoded: np.ndarray, original: np.ndarray) -> int:
-    """Samples by which ``decoded`` lags behind ``original`` (peak of the cross-correlation)."""
-    size = 1 << (len(decoded) + len(original)).bit_length()
-    spectrum = np.fft.rfft(decoded, size) * np.conj(np.fft.rfft(original, size))
-    peak = int(np.argmax(np.fft.irfft(spectrum)))
-    return peak if peak < size // 2 else peak - size
 
 
 def correlation(decoded: np.ndarray, original: np.ndarray) -> float:
@@ -206,7 +170,8 @@ def wav(samples: list[float]) -> bytes:
     ("content", "reason"),
     [
         (b"", "0 bytes"),
-        (b"this is no audio" * 100, "FFmpeg says 'invalid data"),
+        (b"this is no audio" * 100, "it is text, not audio"),
+        (b"\x00nor is this\xff" * 100, "FFmpeg says 'invalid data"),
         (wav([]), "no samples"),
         (wav([0.0, float("nan")]), "NaN or infinite"),
         (wav([0.0, float("inf")]), "NaN or infinite"),
@@ -214,7 +179,7 @@ def wav(samples: list[float]) -> bytes:
         (wav([0.0] * 100)[:20], "cannot read"),
         (silent_video(), "no audio stream"),
     ],
-    ids=["empty", "text", "no samples", "nan", "infinite", "integers", "cut in the header", "video"],
+    ids=["empty", "text", "noise", "no samples", "nan", "infinite", "integers", "cut in the header", "video"],
 )
 def test_bad_audio_is_refused_with_its_name_and_the_reason(
     tmp_path: Path, content: bytes, reason: str

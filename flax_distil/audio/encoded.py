@@ -1,0 +1,139 @@
+"""Encoded audio as a file: the whole of it, or a stretch, with what is wrong in its header put right."""
+
+import io
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+HEAD_BYTES = 4096
+"""So much of a file tells whether it is text, and which kind of audio it holds."""
+
+_CONTROL = re.compile(rb"[\x00-\x08\x0b\x0e-\x1a\x1c-\x1f\x7f]")
+"""Bytes that no text holds, in UTF-8 or in any encoding of one byte per character."""
+
+_TEXT_HEADER = b"NIST_1A"
+"""NIST SPHERE is the one kind of audio file that begins with a page of text."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Encoded:
+    """A file of audio, or a stretch of it that is read as if it were a file of its own.
+
+    Attributes:
+        source: a file, or the contents of one.
+        start: first byte.
+        stop: byte behind the last; None for the end of the file.
+        patches: bytes that are read in place of those at an offset within the stretch.
+    """
+
+    source: Path | bytes
+    start: int = 0
+    stop: int | None = None
+    patches: tuple[tuple[int, bytes], ...] = ()
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it is the file as it lies there."""
+        return not self.start and self.stop is None and not self.patches
+
+    @property
+    def size(self) -> int:
+        """Number of bytes."""
+        whole = len(self.source) if isinstance(self.source, bytes) else self.source.stat().st_size
+        return (whole if self.stop is None else min(self.stop, whole)) - self.start
+
+    def open(self) -> io.BufferedIOBase:
+        """Open it for reading; offsets begin with 0 at ``start``."""
+        file: io.BufferedIOBase
+        file = io.BytesIO(self.source) if isinstance(self.source, bytes) else self.source.open("rb")
+        return file if self.is_whole else io.BufferedReader(_Stretch(file, self))
+
+    def head(self, size: int = HEAD_BYTES) -> bytes:
+        """Return its first bytes."""
+        with self.open() as file:
+            return file.read(size)
+
+
+class _Stretch(io.RawIOBase):
+    """A stretch of an open file, as a file."""
+
+    def __init__(self, file: io.BufferedIOBase, encoded: Encoded):
+        self._file, self._encoded, self._size = file, encoded, encoded.size
+        self._at = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
+        self._at = max(0, base + offset)
+        return self._at
+
+    def tell(self) -> int:
+        return self._at
+
+    def readinto(self, buffer: Any) -> int:
+        wanted = max(0, min(len(buffer), self._size - self._at))
+        self._file.seek(self._encoded.start + self._at)
+        read = bytearray(self._file.read(wanted))
+        for offset, patch in self._encoded.patches:
+            for place, byte in enumerate(patch, offset - self._at):
+                if 0 <= place < len(read):
+                    read[place] = byte
+        buffer[: len(read)] = read
+        self._at += len(read)
+        return len(read)
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
+
+
+def is_text(head: bytes) -> bool:
+    """Tell whether a file is text by its first bytes: a playlist, a list of addresses, a web page.
+
+    Args:
+        head: at most ``HEAD_BYTES`` from its beginning.
+    """
+    if head.startswith(_TEXT_HEADER):
+        return False
+    if head.startswith((b"\xff\xfe", b"\xfe\xff")):  # as MPEG audio, layer I, may begin too
+        text = head[: len(head) // 2 * 2].decode("utf-16", errors="replace")
+        return all(character.isprintable() or character.isspace() for character in text[1:-1])
+    return _CONTROL.search(head) is None
+
+
+def without_id3(head: bytes) -> int:
+    """Return where ID3 tags at the beginning of a file end; beyond ``head`` if one is longer."""
+    start = 0
+    while len(head) >= start + 10 and head[start : start + 3] == b"ID3":
+        start += id3_size(head[start : start + 10])
+    return start
+
+
+def id3_size(header: bytes) -> int:
+    """Return the bytes that an ID3v2 tag takes, by its ten first ones.
+
+    Source: ID3 tag version 2.4.0, main structure, section 3.1.
+    """
+    size = 0
+    for byte in header[6:10]:
+        size = size << 7 | byte & 0x7F
+    return 10 + size + (10 if header[5] & 0x10 else 0)
+
+
+def is_mpeg_audio(encoded: Encoded) -> bool:
+    """Tell whether a file is MPEG audio (MP3 and its elder layers), by its first frame."""
+    with encoded.open() as file:
+        while True:
+            place = file.tell()
+            header = file.read(10)
+            if not (len(header) == 10 and header.startswith(b"ID3")):
+                break
+            file.seek(place + id3_size(header))
+    # A frame begins with eleven set bits; the layer (two bits) is never 0, which is AAC's.
+    return len(header) > 2 and header[0] == 0xFF and header[1] & 0xE0 == 0xE0 and header[1] & 0x06 != 0
