@@ -76,7 +76,7 @@ def decode_audio(
         _warn(found.name, stream.damage, mix)
         return np.concatenate(blocks), stream.rate
 
-    return _resampled(*found.use(mono))
+    return _resampled(*found.use(mono), found.name)
 
 
 def decode_channels(
@@ -105,7 +105,7 @@ def decode_channels(
         return np.concatenate(blocks), stream.rate
 
     samples_WC, rate = found.use(apart)
-    return np.stack([_resampled(samples_W, rate) for samples_W in samples_WC.T])
+    return np.stack([_resampled(samples_W, rate, found.name) for samples_W in samples_WC.T])
 
 
 @contextlib.contextmanager
@@ -209,9 +209,11 @@ def _checked(
         raise no_samples(name)
 
 
-def _resampled(samples_W: Float[np.ndarray, " W"], rate: int) -> Float[np.ndarray, " _"]:
+def _resampled(samples_W: Float[np.ndarray, " W"], rate: int, name: str) -> Float[np.ndarray, " _"]:
     if rate != SAMPLING_RATE:
         samples_W = soxr.resample(samples_W, rate, SAMPLING_RATE, quality="HQ")
+    if not len(samples_W):
+        raise no_samples(name)
     return np.clip(samples_W, -1.0, 1.0, dtype=np.float32)
 
 

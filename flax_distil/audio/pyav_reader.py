@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import itertools
 from collections.abc import Iterator
 from typing import Any
 
@@ -66,45 +67,47 @@ def open_with_pyav(
 
 
 def _blocks(first: Any, others: Iterator[Any]) -> Iterator[Float[np.ndarray, "_ _"]]:
-    import av
-
-    rate, channels = first.sample_rate, first.layout.nb_channels
+    convert = _Converter(first.sample_rate, first.layout.nb_channels)
     gathered: list[np.ndarray] = []
     size = 0
-    kind, resampler = None, None
-
-    def parts(frame: Any) -> Iterator[np.ndarray]:
-        nonlocal kind, resampler
-        if isinstance(frame, Silence):
-            yield from flushed()
-            yield np.zeros((frame.samples, channels), np.float32)
-            return
-        if kind != (frame.format.name, frame.layout.name, frame.sample_rate):
-            yield from flushed()
-            if frame.layout.nb_channels != channels:
-                raise UnreadableError("the number of its channels changes")
-            kind = (frame.format.name, frame.layout.name, frame.sample_rate)
-            resampler = av.AudioResampler("fltp", frame.layout, rate)
-        yield from (part.to_ndarray().T for part in resampler.resample(frame))
-
-    def flushed() -> Iterator[np.ndarray]:
-        nonlocal kind, resampler
-        if resampler is not None:
-            yield from (part.to_ndarray().T for part in resampler.resample(None))
-        kind, resampler = None, None
-
-    frame: Any = first
-    while frame is not None:
-        for part_WC in parts(frame):
+    for frame in itertools.chain([first], others, [None]):
+        for part_WC in convert(frame):
             gathered.append(part_WC)
             size += part_WC.size
-        if size >= BLOCK_SAMPLES:
+        if size >= BLOCK_SAMPLES or (frame is None and gathered):
             yield np.concatenate(gathered)
             gathered, size = [], 0
-        frame = next(others, None)
-    gathered += flushed()
-    if gathered:
-        yield np.concatenate(gathered)
+
+
+class _Converter:
+    """Turns frames into floating-point samples at the rate of the first; their kind may change half-way."""
+
+    def __init__(self, rate: int, channels: int):
+        self._rate, self._channels = rate, channels
+        self._kind: tuple[str, str, int] | None = None
+        self._resampler: Any = None
+
+    def __call__(self, frame: Any) -> Iterator[np.ndarray]:
+        """Yield what a frame, a silence, or None at the end, gives; what comes before it comes first."""
+        if frame is None or isinstance(frame, Silence):
+            yield from self._flushed()
+            if frame is not None:
+                yield np.zeros((frame.samples, self._channels), np.float32)
+            return
+        kind = (frame.format.name, frame.layout.name, frame.sample_rate)
+        if kind != self._kind:
+            import av
+
+            yield from self._flushed()
+            if frame.layout.nb_channels != self._channels:
+                raise UnreadableError("the number of its channels changes")
+            self._kind, self._resampler = kind, av.AudioResampler("fltp", frame.layout, self._rate)
+        yield from (part.to_ndarray().T for part in self._resampler.resample(frame))
+
+    def _flushed(self) -> Iterator[np.ndarray]:
+        if self._resampler is not None:
+            yield from (part.to_ndarray().T for part in self._resampler.resample(None))
+        self._kind = self._resampler = None
 
 
 class _Quiet:

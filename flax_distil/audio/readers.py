@@ -133,11 +133,11 @@ def _joined_blocks(
 ) -> Iterator[Float[np.ndarray, "_ _"]]:
     frames = 0
     with contextlib.ExitStack() as stack:
-        for stream in [first, *others]:
-            begin = frames / first.rate
-            if isinstance(stream, Encoded):
+        for part in [None, *others]:
+            stream, begin = first, frames / first.rate
+            if part is not None:
                 stack.close()
-                stream = stack.enter_context(open_one(stream))
+                stream = stack.enter_context(open_one(part))
             for block_WC in _resampled(stream, first.rate):
                 frames += len(block_WC)
                 yield block_WC

@@ -92,10 +92,10 @@ class AudioSource:
             raise no_text(name)
         encoded = completed_wav(encoded)
         pages = walk_pages(encoded) if head.startswith(b"OggS") else None
-        damaged = pages is not None and pages.damaged is not None
-        if damaged and not replace_damage:
-            raise unreadable(name, f"it is damaged at byte {pages.damaged}")
-        if damaged or is_mpeg_audio(encoded):
+        damaged = None if pages is None else pages.damaged
+        if damaged is not None and not replace_damage:
+            raise unreadable(name, f"it is damaged at byte {damaged}")
+        if damaged is not None or is_mpeg_audio(encoded):
             del openers["libsndfile"]
         return cls(name=name, parts=stream_parts(encoded, pages), openers=openers)
 

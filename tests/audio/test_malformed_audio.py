@@ -57,9 +57,10 @@ def test_malformed_files_are_heard_or_refused(tmp_path: Path, no_connections: No
 @pytest.mark.slow
 def test_many_malformed_files_are_heard_or_refused_in_little_memory(tmp_path: Path) -> None:
     code = (
-        "import sys, resource\n"
+        "import logging, resource, sys\n"
         "from pathlib import Path\n"
         "from tests.audio.test_malformed_audio import MOST_BYTES, try_all\n"
+        "logging.disable()\n"
         "try_all(Path(sys.argv[1]), seed=1, count=13)\n"
         "used = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize()\n"
         "resource.setrlimit(resource.RLIMIT_AS, (used + MOST_BYTES, used + MOST_BYTES))\n"
@@ -68,8 +69,7 @@ def test_many_malformed_files_are_heard_or_refused_in_little_memory(tmp_path: Pa
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
     assert 100 < int(done.stdout) < 900
-    lines = [line for line in done.stderr.splitlines() if "is damaged at" not in line]
-    assert not [line for line in lines if "channels of" not in line]
+    assert done.stderr == ""
 
 
 @pytest.mark.parametrize("suffix", PLAYLISTS)
