@@ -69,7 +69,7 @@ Opener = Callable[[Encoded], AbstractContextManager[AudioStream]]
 
 
 @contextlib.contextmanager
-def open_withsound_file(encoded: Encoded) -> Iterator[AudioStream]:
+def open_with_soundfile(encoded: Encoded) -> Iterator[AudioStream]:
     """Open WAV, FLAC, Ogg Vorbis, Ogg Opus, AIFF and the like.
 
     Raises:

@@ -39,7 +39,7 @@ class SampleError(Exception):
     """Why one row gives no sample.
 
     Args:
-        kind: A few words to count by, one of the constants of this file or of ``audio/decoding.py``.
+        kind: A few words to count by, one of the constants of this file or of ``audio/errors.py``.
         reason: The whole reason, for the list at the end of a run.
     """
 

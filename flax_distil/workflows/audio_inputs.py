@@ -34,7 +34,7 @@ class ReadRecording(NamedTuple):
 
 
 def read_audio(given: Any, *, retry_seconds: float = RETRY_SECONDS) -> Float[np.ndarray, " W"]:
-    """Return 16 kHz mono samples of a recording.
+    """Return 16 kHz mono samples of a recording; where it is damaged there is silence, with a warning.
 
     Args:
         given: a path; an address (``http(s)://``, ``gs://``, ``s3://``, ``hf://``); the contents of a file;
@@ -51,12 +51,13 @@ def read_audio(given: Any, *, retry_seconds: float = RETRY_SECONDS) -> Float[np.
         if rate is not None:
             return _of_array(given, rate)
     if isinstance(given, bytes | bytearray | memoryview):
-        return decode_audio(bytes(given))
+        return decode_audio(bytes(given), replace_damage=True)
     if isinstance(given, Path) or (isinstance(given, str) and not is_remote(given)):
-        return decode_audio(user_path(given))
+        return decode_audio(user_path(given), replace_damage=True)
     if isinstance(given, str):
         policy = RetryPolicy(total_seconds=retry_seconds)
-        return decode_audio(read_bytes(given, policy), format=raw_format(given.partition("?")[0]))
+        data = read_bytes(given, policy)
+        return decode_audio(data, format=raw_format(given.partition("?")[0]), replace_damage=True)
     if hasattr(given, "__array__"):
         return _of_array(given, SAMPLING_RATE)
     raise InputError(

@@ -18,7 +18,7 @@ import pytest
 import soundfile
 import soxr
 
-from flax_distil.audio import AudioError, decode_audio, readers
+from flax_distil.audio import AudioError, decode_audio, pyav_reader, readers
 from flax_distil.data import (
     EvaluationPipeline,
     PipelineConfig,
@@ -47,7 +47,7 @@ KINDS = {
 REASONS = {
     "truncated.flac": "lost sync",
     "nothing.wav": "it is empty (0 bytes)",
-    "text.wav": "format not recognised",
+    "text.wav": "it is text, not audio",
     "no samples.wav": "it holds no samples",
     "nan.wav": "NaN or infinite samples",
     "unscaled.wav": "reach 32000 where full scale is 1",
@@ -169,14 +169,14 @@ def test_a_header_that_tells_three_hours_is_enough(folder, monkeypatch):
 
 
 def test_where_the_header_does_not_tell_decoding_stops_soon(folder, monkeypatch):
-    read, blocks = [], readers._pyav_blocks
+    read, blocks = [], pyav_reader._blocks
 
     def counted(first, others):
         for block in blocks(first, others):
             read.append(len(block))
             yield block
 
-    monkeypatch.setattr(readers, "_pyav_blocks", counted)
+    monkeypatch.setattr(pyav_reader, "_blocks", counted)
     with pytest.raises(AudioError, match="it lasts more than"):
         decode_audio(folder / "three hours, untold.flac", max_seconds=30.0)
     assert 31 * 16_000 < sum(read) <= 31 * 16_000 + readers.BLOCK_SAMPLES
