@@ -6,6 +6,7 @@ a few numbers (see :mod:`flax_distil.data.draws`), so resuming decodes nothing t
 
 import dataclasses
 import math
+import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -36,6 +37,9 @@ from flax_distil.data.samples import DurationLimits, SampleError, SampleReader, 
 from flax_distil.data.skipped import SkippedSamples
 from flax_distil.data.speech_data import SpeechData
 from flax_distil.data.training_sources import StreamSource, TableSource, TrainingSource
+
+_COUNTED_SAMPLES = 20_000
+"""Labels of tables up to this size are counted at the start of a run: a second."""
 
 
 class TrainingPipeline:
@@ -129,6 +133,12 @@ class TrainingPipeline:
         self.drawn += np.bincount(batch["source_B"], minlength=len(self.drawn))
         return batch
 
+    def largest_bucket(self) -> int:
+        """Return the longest targets that a batch may have; of large tables, the limit of their labels."""
+        if len(self._buckets) == 1:
+            return self._buckets[0]
+        return self._largest_bucket(count_up_to=_COUNTED_SAMPLES)
+
     def proportions(self) -> str:
         """Return one line: how many samples of each data set were handed out, and their share."""
         total = max(1, int(self.drawn.sum()))
@@ -203,15 +213,19 @@ class TrainingPipeline:
         """Return the buckets that batches choose from: with several shards one, the same in all."""
         if self._config.shard_count == 1:
             return self._config.label_buckets
+        return (self._largest_bucket(count_up_to=sys.maxsize),)
+
+    def _largest_bucket(self, *, count_up_to: int) -> int:
+        """Return the bucket of the longest label, counted in tables of at most so many samples."""
         longest = 0
         for source in self._sources:
             if source.gives_prompts:  # a prompt fills what its label leaves of the decoder's positions
-                return self._config.label_buckets[-1:]
-            if isinstance(source, TableSource) and source.packs is None:
+                return self._config.label_buckets[-1]
+            if isinstance(source, TableSource) and source.packs is None and len(source) <= count_up_to:
                 longest = max(longest, source.labels.longest(source.data.labels()))
             else:
                 longest = max(longest, source.labels.max_label_length)
-        return (smallest_bucket(longest, self._config.label_buckets),)
+        return smallest_bucket(longest, self._config.label_buckets)
 
     def _open(self) -> "grain.DatasetIterator[Batch]":
         batches = _Samples(self._samples).batch(

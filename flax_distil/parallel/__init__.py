@@ -13,6 +13,7 @@ from flax_distil.parallel.pmap_runner import PmapRunner
 from flax_distil.parallel.processes import ProcessConfig, gather_objects, join_processes, together
 from flax_distil.parallel.rules import WEIGHT_RULES, weight_layout, weight_specs
 from flax_distil.parallel.runner import BATCH, REPLICATED, ROWS, Runner
+from flax_distil.parallel.shaped_program import ShapedProgram
 
 __all__ = [
     "AXES",
@@ -29,6 +30,7 @@ __all__ = [
     "PmapRunner",
     "ProcessConfig",
     "Runner",
+    "ShapedProgram",
     "batch_axis",
     "batch_spec",
     "gather_objects",

@@ -4,18 +4,18 @@ import dataclasses
 import logging
 import math
 import shutil
-import time
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from flax_distil.core import Array, InputError, Params, merge
+from flax_distil.core import InputError, Params, merge
 from flax_distil.data import DropReport, SkippedSamples, SourceError, TableSource, weights_fingerprint
-from flax_distil.distillation import TrainState, learning_rate_schedule
+from flax_distil.distillation import TrainState
 from flax_distil.parallel import Runner, gather_objects, together
 from flax_distil.weights import TrainingCheckpoints, export_checkpoint
+from flax_distil.workflows.distil_ahead import compile_largest
 from flax_distil.workflows.distil_config import DistilConfig
 from flax_distil.workflows.distil_data import (
     BatchFeeder,
@@ -28,6 +28,7 @@ from flax_distil.workflows.distil_data import (
 from flax_distil.workflows.distil_evaluation import StudentEvaluator
 from flax_distil.workflows.distil_models import DistilModels, check_models, load_models
 from flax_distil.workflows.distil_programs import DistilPrograms
+from flax_distil.workflows.distil_progress import TrainingProgress
 from flax_distil.workflows.outputs import check_output_dir, check_writable, make_folder, upload
 from flax_distil.workflows.tokenizer import read_tokenizer
 from flax_distil.workflows.training_data import TrainingData
@@ -36,9 +37,6 @@ from flax_distil.workflows.training_log import METRICS_NAME, TENSORBOARD_NAME, T
 log = logging.getLogger(__name__)
 
 CHECKPOINTS_NAME = "checkpoints"
-
-_STEPS_IN_FLIGHT = 2
-"""Steps that may wait on the devices: one runs while the batch of the next is sent."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -185,6 +183,8 @@ class _Run:
         first_step = 0
         if config.resume_from_checkpoint:
             state, first_step = self._resume(checkpoints, state)
+        tokens = self.pipeline.largest_bucket()
+        compile_largest(config, self.models, self.programs, self.runner, state, tokens=tokens)
         evaluation: dict[str, dict[str, float]] = {}
         with TrainingLog(
             config.output_path,
@@ -192,30 +192,31 @@ class _Run:
             first_step=first_step,
             active=jax.process_index() == 0,
         ) as logs:
-            interval = _Interval(config, logs, self.runner, self.max_steps)
+            progress = TrainingProgress(config, logs, self.runner, self.max_steps)
             for step in range(first_step + 1, self.max_steps + 1):
                 try:
                     batch = next(self.pipeline)
                 except SourceError:
                     # Alone: other processes may be steps away, and save nothing now.
-                    if step > first_step + 1 and jax.process_count() == 1:
-                        interval.flush()
+                    if step > first_step + 1 and jax.process_count() == 1 and progress.is_sound():
+                        progress.flush()
                         self._save(checkpoints, step - 1, state)
                     raise
-                seconds = float(batch["duration_B"].sum()) * self.runner.shard_count
-                samples = len(batch["valid_B"]) * self.runner.shard_count
                 state, metrics = self.programs.train(
                     state, self.models.frozen, self.models.teacher_params, self.feeder.feed(batch)
                 )
-                interval.add(step, metrics, samples=samples, audio_seconds=seconds)
+                progress.add(step, metrics, batch)
                 last = step == self.max_steps
-                if last or step % config.save_steps == 0:  # before an evaluation, which may fail
+                if last:
+                    progress.check_end()
+                # Before an evaluation, which may fail.
+                if last or (step % config.save_steps == 0 and progress.is_sound()):
                     self._save(checkpoints, step, state)
                 if self.data.evaluation and (last or (config.eval_steps and step % config.eval_steps == 0)):
-                    interval.flush()
+                    progress.flush()
                     evaluation = self._evaluate(step, state.params, logs)
-                    interval.restart_clock()
-            interval.flush()
+                    progress.restart_clock()
+            progress.flush()
         return state, evaluation
 
     def _save(self, checkpoints: TrainingCheckpoints, step: int, state: TrainState) -> None:
@@ -252,55 +253,6 @@ class _Run:
     def _encoder_fingerprint(self) -> str:
         encoder = self.runner.fetch(self.models.frozen["encoder"])
         return f"{weights_fingerprint(encoder)}-{self.config.compute.dtype}"
-
-
-class _Interval:
-    """Figures between two log lines; those of a step are fetched after the next one is dispatched."""
-
-    def __init__(self, config: DistilConfig, logs: TrainingLog, runner: Runner, max_steps: int):
-        self._runner = runner
-        self._logs, self._every = logs, config.logging_steps
-        self._schedule = learning_rate_schedule(config.optimiser(max_steps))
-        self._waiting: list[tuple[int, dict[str, Array]]] = []
-        self._samples = self._audio_seconds = 0.0
-        self._start = time.perf_counter()
-
-    def add(self, step: int, metrics: dict[str, Array], *, samples: int, audio_seconds: float) -> None:
-        """Note a dispatched step; write a line if the steps before it fill an interval."""
-        if self._waiting and self._waiting[-1][0] % self._every == 0:
-            self.flush()
-        self._waiting.append((step, metrics))
-        if len(self._waiting) > _STEPS_IN_FLIGHT:  # batches sent ahead take memory
-            jax.block_until_ready(self._waiting[-1 - _STEPS_IN_FLIGHT][1])
-        self._samples += samples
-        self._audio_seconds += audio_seconds
-        self._logs.advance(step)
-
-    def flush(self) -> None:
-        """Wait for the steps noted and write their means and rates."""
-        if not self._waiting:
-            return
-        step = self._waiting[-1][0]
-        fetched = self._runner.fetch([metrics for _, metrics in self._waiting])
-        seconds = time.perf_counter() - self._start
-        figures = {name: sum(float(m[name]) for m in fetched) / len(fetched) for name in fetched[0]}
-        figures |= {
-            "learning_rate": float(self._schedule(step - 1)),
-            "samples_per_second": self._samples / seconds,
-            "audio_seconds_per_second": self._audio_seconds / seconds,
-            "seconds_per_step": seconds / len(fetched),
-        }
-        self._logs.write(step, figures)
-        shown = {"loss": "loss", "learning_rate": "lr", "samples_per_second": "samples/s"}
-        shown["audio_seconds_per_second"] = "audio-s/s"
-        self._logs.show({label: figures[name] for name, label in shown.items()})
-        self._waiting.clear()
-        self.restart_clock()
-
-    def restart_clock(self) -> None:
-        """Leave what happened since the last line (an evaluation) out of the rates."""
-        self._samples = self._audio_seconds = 0.0
-        self._start = time.perf_counter()
 
 
 def _checked_output(config: DistilConfig) -> Path:

@@ -20,7 +20,7 @@ from flax_distil.distillation import (
     make_optimiser,
 )
 from flax_distil.model import ComputeOptions
-from flax_distil.parallel import BATCH, REPLICATED, ROWS, Runner
+from flax_distil.parallel import BATCH, REPLICATED, ROWS, Runner, ShapedProgram
 from flax_distil.workflows.distil_config import DistilConfig
 from flax_distil.workflows.distil_features import with_features
 from flax_distil.workflows.distil_layout import DistilLayout
@@ -32,7 +32,8 @@ class DistilPrograms:
     Attributes:
         gradients: ``(trainable, frozen, teacher, batch, step) -> (gradients, metrics)``; not compiled.
         init: ``trainable -> state``; the parameters are donated.
-        train: ``(state, frozen, teacher, batch) -> (state, metrics)``; the state is donated.
+        train: ``(state, frozen, teacher, batch) -> (state, metrics)``; the state is donated. It
+            may be compiled ahead of its first call.
         evaluate: ``(params, frozen, teacher, batch) -> TokenLossSums``.
         encode: ``(encoder, {"samples_BW": …}) -> {"states_BSD": …}``.
     """
@@ -59,7 +60,7 @@ class DistilPrograms:
         self.init = runner.program(
             functools.partial(init_state, optimiser=optimiser), donate=(0,), results=state
         )
-        self.train = runner.program(train, donate=(0,), results=(state, REPLICATED))
+        self.train = ShapedProgram(runner.program(train, donate=(0,), results=(state, REPLICATED)))
         self.evaluate = runner.program(
             runner.per_device(
                 functools.partial(_evaluate, step),

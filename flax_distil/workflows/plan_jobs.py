@@ -7,7 +7,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from flax_distil.audio import CHUNK_SAMPLES
 from flax_distil.generation import DecodingRules
 from flax_distil.model import WhisperConfig, decoding_shapes
 from flax_distil.parallel import JitRunner
@@ -23,6 +22,7 @@ from flax_distil.planning import (
 from flax_distil.text import SpecialTokens
 from flax_distil.text.special_tokens import TIMESTAMP_COUNT
 from flax_distil.transcription import search_program
+from flax_distil.workflows.distil_ahead import describe_step_batch
 from flax_distil.workflows.distil_encoder import choose_encoder, shape_difference
 from flax_distil.workflows.distil_layout import DistilLayout
 from flax_distil.workflows.distil_programs import DistilPrograms
@@ -60,7 +60,8 @@ def training_job(
     }
 
     def described(batch: int) -> dict[str, Any]:
-        return runner.describe_batch(_training_batch(config, student, batch * runner.batch_shards))
+        rows = batch * runner.batch_shards
+        return runner.describe_batch(describe_step_batch(config, student, rows, config.label_length))
 
     def lower(batch: int) -> tuple[jax.stages.Lowered, Mapping[str, Any]]:
         arrays = described(batch)
@@ -139,26 +140,6 @@ def generation_job(config: PlanConfig, runner: JitRunner, student: WhisperConfig
         costs=costs,
         resident={"encoder": held["encoder"]},
     )
-
-
-def _training_batch(config: PlanConfig, student: WhisperConfig, rows: int) -> dict[str, Any]:
-    """Describe what ``BatchFeeder`` feeds."""
-    leading = (config.gradient_accumulation_steps, rows)
-    tokens = (*leading, config.label_length)
-    batch = {
-        "decoder_input_ids_KBT": jax.ShapeDtypeStruct(tokens, jnp.int32),
-        "labels_KBT": jax.ShapeDtypeStruct(tokens, jnp.int32),
-        "loss_mask_KBT": jax.ShapeDtypeStruct(tokens, jnp.bool_),
-    }
-    if config.cache_encoder_states:
-        states = (*leading, student.max_source_positions, student.d_model)
-        return batch | {"states_KBSD": jax.ShapeDtypeStruct(states, jnp.bfloat16)}
-    if config.augmentation.on_device:
-        batch |= {
-            "lengths_KB": jax.ShapeDtypeStruct(leading, jnp.int32),
-            "seed_KB": jax.ShapeDtypeStruct(leading, jnp.uint32),
-        }
-    return batch | {"samples_KBW": jax.ShapeDtypeStruct((*leading, CHUNK_SAMPLES), jnp.int16)}
 
 
 def _special_tokens(vocab_size: int) -> SpecialTokens:

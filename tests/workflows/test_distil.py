@@ -1,6 +1,7 @@
 """Distillation from end to end with a toy teacher: what stops it, what it leaves, how it goes on."""
 
 import json
+import re
 import shutil
 import struct
 
@@ -10,8 +11,9 @@ from safetensors.numpy import load_file
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 
 from flax_distil.cli.main import main
+from flax_distil.core import InputError
 from flax_distil.weights import TrainingCheckpoints
-from flax_distil.workflows.distil import DistilConfig
+from flax_distil.workflows.distil import DistilConfig, run_distillation
 from tests.workflows.distil_toys import (
     BROKEN_ROW,
     USABLE_PROMPTS,
@@ -169,7 +171,7 @@ def test_evaluations_are_logged_at_their_steps_and_the_last_one_is_returned(run)
 
 
 def test_every_program_of_a_run_is_compiled_once(run):
-    assert run.programs.train._cache_size() == 1
+    assert len(run.programs.train.compiled) == 1
     assert run.programs.evaluate._cache_size() == 1
     assert run.programs.encode._cache_size() == 1
 
@@ -206,7 +208,7 @@ def test_a_resumed_run_ends_where_an_uninterrupted_one_does(run, resumed):
     mine, theirs = (load_file(folder / "model.safetensors") for folder in (resumed.folder, run.folder))
     for name, tensor in theirs.items():
         np.testing.assert_array_equal(mine[name], tensor, err_msg=name)
-    assert resumed.programs.train._cache_size() == 1
+    assert len(resumed.programs.train.compiled) == 1
 
 
 def test_tensorboard_shows_every_step_of_a_resumed_run_once(resumed):
@@ -226,7 +228,7 @@ def test_kept_encoder_states_train_like_encoding_anew(run, cached):
     done = np.fromfile(cached.folder / "encoder_cache" / "done.bin", np.uint8)
     assert done.sum() == USABLE_PROMPTS
     assert not done[BROKEN_ROW]
-    assert cached.programs.train._cache_size() == cached.programs.encode._cache_size() == 1
+    assert len(cached.programs.train.compiled) == cached.programs.encode._cache_size() == 1
 
 
 def test_without_a_teacher_the_labels_alone_are_learned(tuned):
@@ -239,7 +241,7 @@ def test_without_a_teacher_the_labels_alone_are_learned(tuned):
     (evaluated,) = [line for line in tuned.lines if "eval_prompts_loss" in line]
     assert evaluated["eval_prompts_loss"] == pytest.approx(evaluated["eval_prompts_ce_loss"])
     assert evaluated["eval_prompts_kl_loss"] == 0
-    assert tuned.programs.train._cache_size() == tuned.programs.evaluate._cache_size() == 1
+    assert len(tuned.programs.train.compiled) == tuned.programs.evaluate._cache_size() == 1
 
 
 def test_evaluation_sets_of_one_name_have_figures_of_their_own(tuned):
@@ -256,6 +258,35 @@ def test_an_encoder_that_is_not_frozen_is_trained_but_for_its_positions(tuned, t
     mine, before = (load_file(folder / "model.safetensors") for folder in (tuned.folder, teacher))
     still = [name for name in mine if (mine[name] == before[name].astype(np.float16)).all()]
     assert still == ["model.encoder.embed_positions.weight"]
+
+
+def test_a_run_that_diverges_stops_and_names_its_samples_and_overwrites_nothing(
+    settings, tmp_path, monkeypatch
+):
+    """A learning rate of 1e4 without clipping; checkpoints from before the numbers went wrong stay."""
+    config = settings(
+        tmp_path / "run", learning_rate=1e4, max_grad_norm=0.0, warmup_steps=0, max_steps=40, save_steps=1,
+        lr_scheduler_type="constant", save_total_limit=None, weight_decay=1e3,
+    )  # fmt: skip
+    with pytest.raises(InputError, match="not both finite") as stopped:
+        run_distillation(config)
+    sentence = str(stopped.value)
+    print(sentence)
+    assert "in 3 updates in a row" in sentence
+    assert "prompts:" in sentence
+    step = int(re.search(r"stops at step (\d+)", sentence)[1])
+    assert step < 40
+    saved = sorted(int(path.name.rpartition("_")[2]) for path in (tmp_path / "run" / "checkpoints").iterdir())
+    assert max(saved, default=0) <= step - 3
+    assert not (tmp_path / "run" / "model.safetensors").exists()
+
+
+def test_the_longest_labels_are_compiled_before_the_first_step(run):
+    (said,) = [message for message in run.messages if message.startswith("compiled the training step")]
+    assert "labels of up to 32 tokens" in said
+    assert [
+        dict((name, shape) for name, shape, _ in key)["labels_KBT"][-1] for key in run.programs.train.compiled
+    ] == [32]
 
 
 @pytest.fixture

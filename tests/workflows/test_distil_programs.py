@@ -60,7 +60,7 @@ def described(run, student, teacher, micro_batches):
         "loss_mask_KBT": jax.ShapeDtypeStruct((*rows, 8), jnp.bool_),
     }
     trees = [runner.describe(tree.shapes, tree.specs) for tree in (state, layout.frozen, layout.teacher)]
-    return programs.train.trace(*trees, runner.describe_batch(batch))
+    return programs.train.program.trace(*trees, runner.describe_batch(batch))
 
 
 def test_no_more_than_one_micro_batch_of_features_is_held():

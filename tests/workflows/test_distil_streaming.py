@@ -82,7 +82,7 @@ def run(server, settings, tmp_path_factory):
 def test_the_proportions_of_a_mixture_are_told(run):
     (told,) = [message for message in run.messages if message.startswith("samples drawn")]
     assert re.fullmatch(r"samples drawn: \S+ 14 \(70\.0%\), short 6 \(30\.0%\)", told)
-    assert run.programs.train._cache_size() <= 2  # as many as lengths of labels
+    assert len(run.programs.train.compiled) <= 2  # as many as lengths of labels
 
 
 def test_a_server_that_dies_leaves_a_checkpoint_from_which_the_very_run_goes_on(
