@@ -197,8 +197,14 @@ def spec_augment(
     return mel_BRM
 
 
-def draw_speed(config: AugmentationConfig, *, seconds: float, random: np.random.Generator) -> float:
-    """Draw the speed of one recording; 1.0 where the drawn one would stretch it to 30 s or more.
+def draw_speed(
+    config: AugmentationConfig,
+    *,
+    seconds: float,
+    random: np.random.Generator,
+    longest: float = float(CHUNK_SECONDS),
+) -> float:
+    """Draw the speed of one recording; 1.0 where the drawn one would stretch it to ``longest`` or more.
 
     Timestamps of its label are to be divided by the factor.
 
@@ -206,9 +212,10 @@ def draw_speed(config: AugmentationConfig, *, seconds: float, random: np.random.
         config: Which speeds.
         seconds: Length of the recording.
         random: Random numbers of this sample in this epoch.
+        longest: Seconds that the encoder hears at once.
     """
     factor = float(random.choice(config.speed_factors))
-    return factor if seconds / factor < CHUNK_SECONDS else 1.0
+    return factor if seconds / factor < longest else 1.0
 
 
 def perturb_speed(samples_W: Float[np.ndarray, " W"], factor: float) -> Float[np.ndarray, " _"]:

@@ -7,6 +7,7 @@ import math
 import numpy as np
 
 from flax_distil.audio import (
+    CHUNK_SECONDS,
     SAMPLING_RATE,
     AugmentationConfig,
     draw_recorded_noise,
@@ -46,6 +47,7 @@ class Augmenter:
         config: What is done.
         noise: Recordings of noise, of any length; needed where recorded noise is added.
         policy: When to ask their server again; by default as the data set was opened.
+        window_seconds: How long a sample may become.
         skipped: Where noise is recorded that cannot be read; a sample that drew it stays clean.
 
     Raises:
@@ -58,12 +60,14 @@ class Augmenter:
         noise: SpeechData | None,
         *,
         policy: RetryPolicy | None,
+        window_seconds: float = float(CHUNK_SECONDS),
         skipped: SkippedSamples,
     ):
         if config.recorded_noise_prob and noise is None:
             raise InputError("recorded noise is to be added, but no data set of noise is given: name one")
         self.config = config
         self._noise, self._policy, self._skipped = noise, policy, skipped
+        self._window_seconds = window_seconds
         self._changes_speed = config.speed_factors != (1.0,)
         self._decoded = functools.lru_cache(NOISES_HELD)(self._decode)
 
@@ -80,7 +84,8 @@ class Augmenter:
             return Augmented(sample=sample)
         (random,) = random.spawn(1)
         if self._changes_speed:
-            speed = draw_speed(self.config, seconds=sample.duration_seconds, random=random)
+            seconds = sample.duration_seconds
+            speed = draw_speed(self.config, seconds=seconds, random=random, longest=self._window_seconds)
             samples_W = perturb_speed(samples_W, speed)
         if self._noise is not None:
             snr = draw_recorded_noise(self.config, random)

@@ -47,6 +47,7 @@ def collate(
     buckets: Sequence[int] | None,
     always_audio: bool = False,
     audio_dtype: np.dtype = FLOAT32,
+    window_samples: int = CHUNK_SAMPLES,
 ) -> Batch:
     """Join samples to one batch.
 
@@ -57,10 +58,11 @@ def collate(
         buckets: Target lengths, ascending; None leaves labels out.
         always_audio: Give ``samples_BW`` even if no row has audio, so that all batches are alike.
         audio_dtype: Of ``samples_BW``: float32, or int16 for half the memory and traffic.
+        window_samples: W, what the encoder hears at once; 480,000 by default.
 
     Returns:
         =====================  =====================  ===============================================
-        ``samples_BW``         audio_dtype [B, 480000]  16 kHz, zeros behind each recording; left out
+        ``samples_BW``         audio_dtype [B, W]     16 kHz, zeros behind each recording; left out
                                                       if no row has audio, unless ``always_audio``
         ``has_audio_B``        bool [B]               False: padding, or audio not asked for
         ``duration_B``         float32 [B]            seconds
@@ -89,7 +91,10 @@ def collate(
     }
     if always_audio or any(has_audio):
         batch["samples_BW"] = stack_audio(
-            [sample.samples_W for sample in read], batch_size=batch_size, dtype=audio_dtype
+            [sample.samples_W for sample in read],
+            batch_size=batch_size,
+            dtype=audio_dtype,
+            window_samples=window_samples,
         )
     if buckets is not None:
         labels = [item.label for item in samples]
@@ -98,19 +103,24 @@ def collate(
 
 
 def stack_audio(
-    samples: Sequence[Float[np.ndarray, " _"] | None], *, batch_size: int, dtype: np.dtype = FLOAT32
+    samples: Sequence[Float[np.ndarray, " _"] | None],
+    *,
+    batch_size: int,
+    dtype: np.dtype = FLOAT32,
+    window_samples: int = CHUNK_SAMPLES,
 ) -> Float[np.ndarray, "B W"] | Int[np.ndarray, "B W"]:
-    """Put recordings of at most 30 s into rows of 30 s.
+    """Put recordings of at most a window into rows of one window.
 
     Args:
         samples: Mono, 16 kHz; None leaves silence.
         batch_size: Rows; those behind the last recording are silence.
         dtype: float32, or int16: full scale becomes 32768, so 16-bit recordings of 16 kHz stay as they are.
+        window_samples: Samples of a row; 30 s by default.
 
     Returns:
-        ``[batch_size, 480000]``.
+        ``[batch_size, window_samples]``.
     """
-    samples_BW = np.zeros((batch_size, CHUNK_SAMPLES), dtype)
+    samples_BW = np.zeros((batch_size, window_samples), dtype)
     for row, samples_W in enumerate(samples):
         if samples_W is not None:
             samples_BW[row, : len(samples_W)] = samples_W if dtype == FLOAT32 else to_int16(samples_W)

@@ -4,12 +4,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing
 from typing import TYPE_CHECKING, Literal
 
-from flax_distil.audio import CHUNK_SECONDS
 from flax_distil.core import InputError
 from flax_distil.data.batches import Batch, LabelledSample, check_buckets, collate
 from flax_distil.data.labels import LabelBuilder, LabelTokens, sample_random
 from flax_distil.data.pipeline_config import NeedsAudio, PipelineConfig
-from flax_distil.data.samples import TOO_LONG, Sample, SampleError, SampleReader
+from flax_distil.data.samples import TOO_LONG, DurationLimits, Sample, SampleError, SampleReader
 from flax_distil.data.skipped import SkippedSamples
 from flax_distil.data.speech_data import SpeechData
 
@@ -39,8 +38,8 @@ class EvaluationPipeline:
         labels: Makes targets; None leaves them out.
         indices: Rows to read, in this order; None reads all.
         needs_audio: Called for each row before its audio is decoded, from any thread.
-        too_long: What a recording of more than 30 s does: end the run, or be skipped like an
-            unreadable one.
+        too_long: What a recording longer than the window (30 s by default) does: end the run, or be skipped
+            like an unreadable one.
         skipped: Where skipped rows are recorded.
 
     Raises:
@@ -70,7 +69,7 @@ class EvaluationPipeline:
         self._indices = rows[config.shard_index :: config.shard_count]
         self._largest_shard = len(rows[:: config.shard_count])
         self._buckets = None if labels is None else config.buckets_for(data, labels, rows)
-        self._reader = SampleReader(data)
+        self._reader = SampleReader(data, DurationLimits(max_seconds=config.window_seconds))
         if too_long == "raise":
             self._check_durations(data, rows)
 
@@ -109,13 +108,13 @@ class EvaluationPipeline:
         durations = data.durations()
         for index in rows:
             seconds = durations[index]
-            if seconds is not None and seconds > CHUNK_SECONDS:
+            if seconds is not None and seconds > self._config.window_seconds:
                 raise self._long_audio(index, f"{seconds:.2f} s of audio")
 
     def _long_audio(self, index: int, reason: str) -> InputError:
         return InputError(
             f"sample {self._reader.sample_id(index)!r} is too long for a short-form job "
-            f"({reason}; at most {CHUNK_SECONDS} s): cut it, or leave it out"
+            f"({reason}; at most {self._config.window_seconds:g} s): cut it, or leave it out"
         )
 
     def _load(self, index: int) -> LabelledSample | None:
@@ -150,6 +149,7 @@ class EvaluationPipeline:
             pad_token=0 if self._labels is None else self._labels.pad_token,
             buckets=self._buckets,
             always_audio=self._config.shard_count > 1,
+            window_samples=self._config.window_samples,
         )
         missing = self._config.batch_size - len(samples)
         return {**batch, "references": [item.sample.reference or "" for item in samples] + [""] * missing}

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from flax_distil.audio import CHUNK_SAMPLES, SAMPLING_RATE
+from flax_distil.audio import CHUNK_SAMPLES, CHUNK_SECONDS, SAMPLING_RATE
 from flax_distil.core import Float
 from flax_distil.data.labels import LabelPart
 from flax_distil.data.reading.retries import RetryPolicy
@@ -92,6 +92,7 @@ def decode_pack(
     reject: Callable[[SpeechRow, SampleError], None],
     *,
     policy: RetryPolicy | None = None,
+    window_seconds: float = float(CHUNK_SECONDS),
 ) -> DecodedPack | None:
     """Decode and join a pack.
 
@@ -103,6 +104,7 @@ def decode_pack(
         limits: Which recordings are taken.
         reject: Told each row that is left out, and why.
         policy: When to ask a server again for a recording; by default the rows' own.
+        window_seconds: How long they may be together.
 
     Returns:
         The sample, or None if no recording is left.
@@ -114,7 +116,7 @@ def decode_pack(
             samples_W = decode_row(row, limits, policy=policy).samples_W
             assert samples_W is not None
             after = steps + steps_of(len(samples_W))
-            if after > MAX_STEPS:
+            if after > window_seconds * STEPS_PER_SECOND:
                 raise SampleError(
                     TOO_LONG,
                     f"{len(samples_W) / SAMPLING_RATE:.2f} s of audio, told as {row.duration_seconds:.2f} s: "

@@ -1,4 +1,4 @@
-"""Neighbouring recordings of one speaker, joined up to the 30 s that the encoder always computes.
+"""Neighbouring recordings of one speaker, joined up to the 30 s (or less) that the encoder always computes.
 
 A pack is filled with rows in order. One that does not fit waits, and shorter ones behind it may
 still go in; when :data:`LOOK_AHEAD` rows wait, or another speaker begins, the pack is closed and the
@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 from flax_distil.audio import CHUNK_SECONDS
 from flax_distil.data.labels import LabelBuilder
-from flax_distil.data.packed_audio import MAX_STEPS, STEPS_PER_SECOND
+from flax_distil.data.packed_audio import STEPS_PER_SECOND
 from flax_distil.data.rows import SpeechRow
 from flax_distil.data.samples import SampleError, refuse_malformed, row_duration
 from flax_distil.data.skipped import SkippedSamples
@@ -56,11 +56,13 @@ class PackingReport:
         packs: Packs made.
         rows: Rows in them.
         seconds: Seconds of audio in them.
+        window_seconds: What a pack may hold.
     """
 
     packs: int = 0
     rows: int = 0
     seconds: float = 0.0
+    window_seconds: float = float(CHUNK_SECONDS)
 
     def add(self, pack: PackedRows) -> None:
         """Count one pack."""
@@ -70,12 +72,13 @@ class PackingReport:
 
     @property
     def fill(self) -> float:
-        """Mean share of the 30 s that holds audio; NaN without packs."""
-        return self.seconds / (CHUNK_SECONDS * self.packs) if self.packs else math.nan
+        """Mean share of a pack that holds audio; NaN without packs."""
+        return self.seconds / (self.window_seconds * self.packs) if self.packs else math.nan
 
     def summary(self) -> str:
         """Return one line for the log."""
-        return f"joined {self.rows} recordings to {self.packs} samples, {self.fill:.1%} of 30 s filled"
+        filled = f"{self.fill:.1%} of {self.window_seconds:g} s filled"
+        return f"joined {self.rows} recordings to {self.packs} samples, {filled}"
 
     @classmethod
     def joined(cls, parts: Iterable["PackingReport"]) -> "PackingReport":
@@ -85,6 +88,7 @@ class PackingReport:
             packs=sum(part.packs for part in parts),
             rows=sum(part.rows for part in parts),
             seconds=sum(part.seconds for part in parts),
+            window_seconds=max((part.window_seconds for part in parts), default=float(CHUNK_SECONDS)),
         )
 
 
@@ -107,13 +111,22 @@ class Packer:
             row whose speaker is missing stays alone. If not, neighbours are joined whoever speaks, and
             no pack has a previous text.
         labels: Bounds the tokens of a pack by its ``max_label_length``; None (no labels yet) does not.
+        window_seconds: What a pack may hold.
     """
 
-    def __init__(self, *, name: str, has_speakers: bool, labels: LabelBuilder | None = None):
+    def __init__(
+        self,
+        *,
+        name: str,
+        has_speakers: bool,
+        labels: LabelBuilder | None = None,
+        window_seconds: float = float(CHUNK_SECONDS),
+    ):
         if not has_speakers:
             _tell_without_speakers(name)
         self._has_speakers = has_speakers
         self._labels = labels
+        self._max_steps = int(window_seconds * STEPS_PER_SECOND)
         self._pushed = 0
         self._filling: list[_Held] = []
         self._waiting: list[_Held] = []
@@ -168,7 +181,7 @@ class Packer:
         joined = [*self._filling, held]
         return (
             self._continues(held.row)
-            and sum(part.steps for part in joined) <= MAX_STEPS
+            and sum(part.steps for part in joined) <= self._max_steps
             and (self._labels is None or sum(part.tokens for part in joined) <= self._labels.max_parts_length)
         )
 
@@ -262,6 +275,7 @@ def pack_rows(
     *,
     labels: LabelBuilder | None = None,
     skipped: SkippedSamples | None = None,
+    window_seconds: float = float(CHUNK_SECONDS),
 ) -> PackedData:
     """Plan the packs of a whole data set; only recordings of unknown duration are opened.
 
@@ -269,9 +283,15 @@ def pack_rows(
         data: The rows, filtered.
         labels: As for :class:`Packer`.
         skipped: Where rows whose duration cannot be measured are recorded; they are in no pack.
+        window_seconds: What a pack may hold.
     """
-    packer = Packer(name=data.name, has_speakers=data.speaker_column is not None, labels=labels)
-    packs, continues, report = [], [], PackingReport()
+    packer = Packer(
+        name=data.name,
+        has_speakers=data.speaker_column is not None,
+        labels=labels,
+        window_seconds=window_seconds,
+    )
+    packs, continues, report = [], [], PackingReport(window_seconds=window_seconds)
     for made in pack(_measured_rows(data, skipped), packer):
         packs.append(tuple(row.index for row in made.rows))
         continues.append(bool(made.previous))

@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+from flax_distil.audio import CHUNK_SECONDS, SAMPLING_RATE
 from flax_distil.core import InputError
 from flax_distil.data.batches import LABEL_BUCKETS, smallest_bucket
 from flax_distil.data.labels import LabelBuilder
@@ -29,6 +30,8 @@ class PipelineConfig:
             thread that makes the batches.
         prefetch_batches: Batches decoded ahead of the step that uses them.
         policy: When to ask a server again for a recording; by default as its data set was opened.
+        window_seconds: What the encoder hears at once; batches are padded to it, and longer recordings are
+            not taken.
         shuffle_buffer_size: Rows of a stream that are shuffled, and joined, together.
         label_buckets: Target lengths that batches are padded to, ascending.
         shard_index: Which part of the samples this process reads, from 0.
@@ -39,6 +42,7 @@ class PipelineConfig:
     num_threads: int | None = None
     prefetch_batches: int = 2
     policy: RetryPolicy | None = None
+    window_seconds: float = float(CHUNK_SECONDS)
     shuffle_buffer_size: int = 500
     label_buckets: tuple[int, ...] = LABEL_BUCKETS
     shard_index: int = 0
@@ -48,12 +52,21 @@ class PipelineConfig:
         for name in ("batch_size", "prefetch_batches", "shuffle_buffer_size", "shard_count"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if not 0 < self.window_seconds <= CHUNK_SECONDS:
+            raise InputError(
+                f"window_seconds {self.window_seconds:g} is not above 0 and at most {CHUNK_SECONDS}"
+            )
         if self.num_threads is not None and self.num_threads < 0:
             raise InputError(f"num_threads must not be negative, got {self.num_threads}")
         if not 0 <= self.shard_index < self.shard_count:
             raise InputError(
                 f"shard_index must lie between 0 and {self.shard_count - 1}, got {self.shard_index}"
             )
+
+    @property
+    def window_samples(self) -> int:
+        """Samples of one row of a batch."""
+        return round(self.window_seconds * SAMPLING_RATE)
 
     @property
     def threads(self) -> int:

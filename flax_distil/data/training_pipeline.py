@@ -101,9 +101,13 @@ class TrainingPipeline:
         """Samples handed out of each data set, since the beginning of the first run."""
         self._sources, self._config = sources, config
         self._seed, self._shuffle, self._restart = seed, shuffle, restart
-        self._limits = limits or DurationLimits()
+        self._limits = limits or DurationLimits(max_seconds=config.window_seconds)
         self._augmenter = Augmenter(
-            augmentation or AugmentationConfig(), noise, policy=config.policy, skipped=self.skipped
+            augmentation or AugmentationConfig(),
+            noise,
+            policy=config.policy,
+            window_seconds=config.window_seconds,
+            skipped=self.skipped,
         )
         self._needs_audio = needs_audio or (lambda number: True)
         self._buckets = self._label_buckets()
@@ -284,6 +288,7 @@ class TrainingPipeline:
                     self._limits,
                     partial(self.skipped.reject, data_set=source.name),
                     policy=self._config.policy,
+                    window_seconds=self._config.window_seconds,
                 )
                 if joined is None:
                     return None
@@ -334,6 +339,7 @@ class TrainingPipeline:
             pad_token=self._sources[0].labels.pad_token,
             buckets=self._buckets,
             audio_dtype=np.dtype(np.int16),
+            window_samples=self._config.window_samples,
         )
         batch["source_B"] = np.array([sample.source for sample in samples], np.int32)
         if self._augmenter.config.on_device:

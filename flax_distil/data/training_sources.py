@@ -5,6 +5,7 @@ import functools
 import hashlib
 from collections.abc import Callable, Iterable, Iterator
 
+from flax_distil.audio import CHUNK_SECONDS
 from flax_distil.data.drop_report import DropReport
 from flax_distil.data.filters import FilterConfig, RowFilter
 from flax_distil.data.labels import LabelBuilder
@@ -74,6 +75,7 @@ class StreamSource:
         filters: Which stay.
         normalise: Text normaliser of the language, for the WER.
         concatenate: Whether neighbours are joined.
+        window_seconds: How long a sample may be.
         weight: Its share in a mixture; None is 1.
 
     Raises:
@@ -85,6 +87,7 @@ class StreamSource:
     filters: FilterConfig
     normalise: Callable[[str], str]
     concatenate: bool = False
+    window_seconds: float = float(CHUNK_SECONDS)
     weight: float | None = None
 
     def __post_init__(self) -> None:
@@ -121,7 +124,12 @@ class StreamSource:
         if not self.concatenate:
             return [_alone(before, row) for before, row in zip([None, *kept], kept, strict=False)], report
         has_speakers = self._first_rows.speaker_column is not None
-        packer = Packer(name=self.name, has_speakers=has_speakers, labels=self.labels)
+        packer = Packer(
+            name=self.name,
+            has_speakers=has_speakers,
+            labels=self.labels,
+            window_seconds=self.window_seconds,
+        )
         return list(pack(self._measured(kept, skipped), packer)), report
 
     def fingerprint(self) -> str:

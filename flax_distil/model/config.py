@@ -140,6 +140,16 @@ class WhisperConfig:
         return dataclasses.asdict(self)
 
     @property
+    def window_samples(self) -> int:
+        """Samples of 16 kHz that the encoder hears at once: 480,000 of 1500 positions."""
+        return 320 * self.max_source_positions
+
+    @property
+    def window_seconds(self) -> float:
+        """Seconds that the encoder hears at once: 30 of 1500 positions."""
+        return self.max_source_positions / 50
+
+    @property
     def encoder_head_dim(self) -> int:
         """Features of one encoder head."""
         return self.d_model // self.encoder_attention_heads

@@ -119,6 +119,9 @@ class StepWork:
                 parts["teacher_encoder"] = encoder_flop(self.teacher, batch)
         if self.with_mel and (self.encodes or self.teacher_encodes):
             parts["log_mel"] = mel_flop(student, batch)
+            teacher = self.teacher if self.teacher_encodes else None
+            if teacher is not None and teacher.max_source_positions != positions:  # features of its own
+                parts["log_mel"] += mel_flop(teacher, batch)
         return parts
 
     def _recompute(self, parts: dict[str, float]) -> None:

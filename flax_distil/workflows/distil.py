@@ -73,7 +73,7 @@ def _run(config: DistilConfig) -> DistilResult:
     repository = together(lambda: config.repository(config.hub_model_id, folder, "model") if leads else None)
     described = together(lambda: check_models(config))
     tokenizer, settings = read_tokenizer(described.files)
-    data = together(lambda: load_data(config, tokenizer))
+    data = together(lambda: load_data(config, tokenizer, described.config))
     check_cacheable(config, data.train, runner)
     batch_size = config.per_device_train_batch_size * runner.batch_shards * config.gradient_accumulation_steps
     max_steps = config.max_steps or _steps(config, data.train, batch_size)
@@ -166,7 +166,7 @@ class _Run:
             encoder=models.frozen.get("encoder", {}),
             cache=self.cache,
         )
-        self.pipeline = distil_pipeline(config, data, runner, self.cache)
+        self.pipeline = distil_pipeline(config, data, models.student.config, runner, self.cache)
 
     def train(self, checkpoints: TrainingCheckpoints) -> tuple[TrainState, dict[str, dict[str, float]]]:
         """Train to the last step; the pipeline is closed whatever happens."""

@@ -13,7 +13,6 @@ from flax_distil.distillation import TrainState
 from flax_distil.model import WhisperConfig
 from flax_distil.parallel import Runner
 from flax_distil.workflows.distil_config import DistilConfig
-from flax_distil.workflows.distil_features import samples_of_window
 from flax_distil.workflows.distil_models import DistilModels
 from flax_distil.workflows.distil_programs import DistilPrograms
 
@@ -42,7 +41,7 @@ def describe_step_batch(
             "lengths_KB": jax.ShapeDtypeStruct(leading, jnp.int32),
             "seed_KB": jax.ShapeDtypeStruct(leading, jnp.uint32),
         }
-    samples = (*leading, samples_of_window(student))
+    samples = (*leading, student.window_samples)
     return batch | {"samples_KBW": jax.ShapeDtypeStruct(samples, jnp.int16)}
 
 

@@ -14,6 +14,7 @@ from flax_distil.data import (
     SpeechData,
     TrainingPipeline,
 )
+from flax_distil.model import WhisperConfig
 from flax_distil.parallel import Runner
 from flax_distil.text import WhisperTokenizer
 from flax_distil.workflows.distil_config import DistilConfig
@@ -37,14 +38,20 @@ class DistilData:
     evaluation: list[EvaluationSet]
 
 
-def load_data(config: DistilConfig, tokenizer: WhisperTokenizer) -> DistilData:
+def load_data(config: DistilConfig, tokenizer: WhisperTokenizer, student: WhisperConfig) -> DistilData:
     """Open the data sets, check their columns and filter the training data.
+
+    Args:
+        config: of the run.
+        tokenizer: of the student.
+        student: its shape, which says how much it hears at once.
 
     Raises:
         InputError: if a data set, split or column is unknown, or no training sample is left.
     """
     return DistilData(
-        train=load_training_data(config, tokenizer), evaluation=evaluation_sets(config, tokenizer)
+        train=load_training_data(config, tokenizer, window_seconds=student.window_seconds),
+        evaluation=evaluation_sets(config, tokenizer),
     )
 
 
@@ -94,7 +101,11 @@ def open_cache(
 
 
 def distil_pipeline(
-    config: DistilConfig, data: DistilData, runner: Runner, cache: EncoderStateCache | None
+    config: DistilConfig,
+    data: DistilData,
+    student: WhisperConfig,
+    runner: Runner,
+    cache: EncoderStateCache | None,
 ) -> TrainingPipeline:
     """Return the stream of this process's training batches, all micro-batches together."""
     rows = config.per_device_train_batch_size * config.gradient_accumulation_steps
@@ -104,6 +115,7 @@ def distil_pipeline(
         PipelineConfig(
             batch_size=rows * runner.local_batch_shards,
             num_threads=config.dataloader_num_workers,
+            window_seconds=student.window_seconds,
             shard_index=runner.shard_index,
             shard_count=runner.shard_count,
         ),

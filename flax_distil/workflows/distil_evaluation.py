@@ -56,6 +56,7 @@ class StudentEvaluator:
             PipelineConfig(
                 batch_size=batch_size,
                 num_threads=self._config.dataloader_num_workers,
+                window_seconds=self._models.student.config.window_seconds,
                 shard_index=runner.shard_index,
                 shard_count=runner.shard_count,
             ),

@@ -5,7 +5,6 @@ from collections.abc import Mapping
 import jax.numpy as jnp
 
 from flax_distil.audio import (
-    HOP_LENGTH,
     AugmentationConfig,
     Talkers,
     as_float,
@@ -15,12 +14,6 @@ from flax_distil.audio import (
 )
 from flax_distil.core import Array, Float, Params
 from flax_distil.distillation import StepConfig
-from flax_distil.model import WhisperConfig
-
-
-def samples_of_window(config: WhisperConfig) -> int:
-    """Return how many samples of 16 kHz an encoder hears at once: 480,000 of 1500 positions."""
-    return 2 * HOP_LENGTH * config.max_source_positions
 
 
 def with_features(
@@ -63,7 +56,7 @@ def with_features(
 
     arrays["mel_BRM"] = mel(samples_BW)
     if step.teacher is not None and "encoder" in teacher:
-        silence = samples_of_window(step.teacher) - samples_of_window(step.student)
+        silence = step.teacher.window_samples - step.student.window_samples
         if silence:
             arrays["teacher_mel_BRM"] = mel(jnp.pad(samples_BW, ((0, 0), (0, silence))))
     return arrays

@@ -14,7 +14,6 @@ from flax_distil.model import WhisperConfig
 from flax_distil.parallel import Runner
 from flax_distil.weights import Checkpoint, initialise_student, load_checkpoint
 from flax_distil.weights.export import converted
-from flax_distil.weights.files import POSITIONS_PER_SECOND
 from flax_distil.workflows.distil_config import DistilConfig
 from flax_distil.workflows.distil_encoder import choose_encoder, encoder_difference, log_training
 from flax_distil.workflows.distil_layout import DistilLayout, Placed
@@ -101,8 +100,8 @@ def _check_windows(config: DistilConfig, student: WhisperConfig, teacher: Whispe
     mine, theirs = student.max_source_positions, teacher.max_source_positions
     if mine > theirs and config.uses_teacher:
         raise InputError(
-            f"student {config.model_name_or_path!r} hears {mine / POSITIONS_PER_SECOND:g} s at a time and "
-            f"teacher {config.teacher_model_name_or_path!r} only {theirs / POSITIONS_PER_SECOND:g} s: distil "
+            f"student {config.model_name_or_path!r} hears {student.window_seconds:g} s at a time and "
+            f"teacher {config.teacher_model_name_or_path!r} only {teacher.window_seconds:g} s: distil "
             f"a student of at most {theirs} max_source_positions"
         )
 

@@ -15,7 +15,6 @@ from flax_distil.core import InputError, show
 from flax_distil.data import (
     Batch,
     DropReport,
-    DurationLimits,
     PipelineConfig,
     SkippedSamples,
     Survey,
@@ -31,7 +30,12 @@ from flax_distil.workflows.outputs import check_output_dir, staged
 from flax_distil.workflows.plotting import PLOTS_REMEDY, has_matplotlib
 from flax_distil.workflows.token_text import HEADING, token_lines
 from flax_distil.workflows.tokenizer import read_tokenizer
-from flax_distil.workflows.training_data import TrainingData, load_training_data, training_pipeline
+from flax_distil.workflows.training_data import (
+    TrainingData,
+    duration_limits,
+    load_training_data,
+    training_pipeline,
+)
 from flax_distil.workflows.training_data_config import TrainingDataConfig
 from flax_distil.workflows.transcription_config import check_positive
 
@@ -81,7 +85,8 @@ def run_inspection(config: InspectConfig) -> dict[str, Any]:
         _check_matplotlib()
     checkpoint = load_checkpoint(config.model_name_or_path, config_only=True)
     tokenizer, _ = read_tokenizer(checkpoint.files)
-    data = load_training_data(config, tokenizer)
+    config = config.within(checkpoint.config.window_seconds)
+    data = load_training_data(config, tokenizer, window_seconds=checkpoint.config.window_seconds)
     surveys, dropped = _surveys(config, data)
     shown = shown_samples(config, data, tokenizer)
     report = {
@@ -105,20 +110,12 @@ def _check_matplotlib() -> None:
         raise InputError(f"output_dir is given but {PLOTS_REMEDY}, or leave output_dir out to print only")
 
 
-def _limits(config: InspectConfig) -> DurationLimits:
-    return DurationLimits(
-        min_seconds=config.min_duration_in_seconds,
-        max_seconds=config.max_duration_in_seconds,
-        allow_max=False,
-    )
-
-
 def _surveys(config: InspectConfig, data: TrainingData) -> tuple[list[Survey], DropReport]:
     surveys, reports = [], [data.dropped.get_state()]
     for source in data.sources:
         survey, dropped = survey_source(
             source,
-            limits=_limits(config),
+            limits=duration_limits(config),
             skipped=data.skipped,
             window=config.shuffle_buffer_size,
             max_rows=config.max_stream_samples,

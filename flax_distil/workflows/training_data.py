@@ -5,6 +5,7 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
+from flax_distil.audio import CHUNK_SECONDS
 from flax_distil.core import InputError
 from flax_distil.data import (
     DropReport,
@@ -57,8 +58,15 @@ class TrainingData:
         return None if None in sizes else sum(size or 0 for size in sizes)
 
 
-def load_training_data(config: TrainingDataConfig, tokenizer: WhisperTokenizer) -> TrainingData:
+def load_training_data(
+    config: TrainingDataConfig, tokenizer: WhisperTokenizer, *, window_seconds: float = float(CHUNK_SECONDS)
+) -> TrainingData:
     """Open the data sets, check their columns, filter and join the rows of tables.
+
+    Args:
+        config: Which, and how.
+        tokenizer: Of the student.
+        window_seconds: What the student hears at once: longer recordings are dropped, joined ones fill it.
 
     Raises:
         InputError: if a data set, split, column or language is unknown, two lists of values are of
@@ -90,10 +98,11 @@ def load_training_data(config: TrainingDataConfig, tokenizer: WhisperTokenizer) 
     sources: list[TrainingSource] = []
     for data, language, labels, weight in zip(opened, languages, builders, weights, strict=True):
         normalise = text_normaliser(tokenizer, language)
+        opener = _Opener(config.within(window_seconds), labels, normalise, weight, window_seconds)
         if isinstance(data, SpeechStream):
-            sources.append(_stream_source(config, data, labels, normalise, weight))
+            sources.append(opener.stream_source(data))
         else:
-            sources.append(_table_source(config, data, labels, normalise, weight, dropped, skipped))
+            sources.append(opener.table_source(data, dropped, skipped))
     if table := dropped.table():
         log.info("training data\n%s", table)
     return TrainingData(sources=sources, dropped=dropped, skipped=skipped, noise=_noise(config))
@@ -121,15 +130,20 @@ def training_pipeline(
         dataclasses.replace(pipeline, policy=config.retries, shuffle_buffer_size=config.shuffle_buffer_size),
         seed=seed,
         restart=config.stopping_strategy == "first_exhausted",
-        limits=DurationLimits(
-            min_seconds=config.min_duration_in_seconds,
-            max_seconds=config.max_duration_in_seconds,
-            allow_max=False,
-        ),
+        limits=duration_limits(config.within(pipeline.window_seconds)),
         needs_audio=needs_audio,
         augmentation=config.augmentation,
         noise=data.noise,
         skipped=data.skipped,
+    )
+
+
+def duration_limits(config: TrainingDataConfig) -> DurationLimits:
+    """Return which recordings are trained on."""
+    return DurationLimits(
+        min_seconds=config.min_duration_in_seconds,
+        max_seconds=config.max_duration_in_seconds,
+        allow_max=False,
     )
 
 
@@ -154,40 +168,36 @@ def _weights(config: TrainingDataConfig) -> list[float | None]:
     return [*weights]
 
 
-def _table_source(
-    config: TrainingDataConfig,
-    data: SpeechData,
-    labels: LabelBuilder,
-    normalise: Normaliser,
-    weight: float | None,
-    dropped: DropReport,
-    skipped: SkippedSamples,
-) -> TableSource:
-    row_filter = RowFilter(data, config.filters, normalise=normalise, labels=labels)
-    kept = filter_rows(data, row_filter, report=dropped, skipped=skipped)
-    data = data.select(kept.kept.tolist())
-    packs: PackedData | None = None
-    if config.concatenate_audio:
-        packs = pack_rows(data, labels=labels, skipped=skipped)
-        log.info("%s: %s", data.name, packs.report.summary())
-    return TableSource(data=data, labels=labels, packs=packs, weight=weight)
+@dataclasses.dataclass(frozen=True)
+class _Opener:
+    """Makes a training source of an opened data set."""
 
+    config: TrainingDataConfig
+    labels: LabelBuilder
+    normalise: Normaliser
+    weight: float | None
+    window_seconds: float
 
-def _stream_source(
-    config: TrainingDataConfig,
-    stream: SpeechStream,
-    labels: LabelBuilder,
-    normalise: Normaliser,
-    weight: float | None,
-) -> StreamSource:
-    return StreamSource(
-        stream=stream,
-        labels=labels,
-        filters=config.filters,
-        normalise=normalise,
-        concatenate=config.concatenate_audio,
-        weight=weight,
-    )
+    def table_source(self, data: SpeechData, dropped: DropReport, skipped: SkippedSamples) -> TableSource:
+        row_filter = RowFilter(data, self.config.filters, normalise=self.normalise, labels=self.labels)
+        kept = filter_rows(data, row_filter, report=dropped, skipped=skipped)
+        data = data.select(kept.kept.tolist())
+        packs: PackedData | None = None
+        if self.config.concatenate_audio:
+            packs = pack_rows(data, labels=self.labels, skipped=skipped, window_seconds=self.window_seconds)
+            log.info("%s: %s", data.name, packs.report.summary())
+        return TableSource(data=data, labels=self.labels, packs=packs, weight=self.weight)
+
+    def stream_source(self, stream: SpeechStream) -> StreamSource:
+        return StreamSource(
+            stream=stream,
+            labels=self.labels,
+            filters=self.config.filters,
+            normalise=self.normalise,
+            concatenate=self.config.concatenate_audio,
+            window_seconds=self.window_seconds,
+            weight=self.weight,
+        )
 
 
 def _noise(config: TrainingDataConfig) -> SpeechData | None:

@@ -1,7 +1,7 @@
 """Settings of the training data: which, how mixed, filtered, joined, labelled and made harder."""
 
 import dataclasses
-from typing import Any
+from typing import Any, TypeVar
 
 from flax_distil.audio import AugmentationConfig
 from flax_distil.core import InputError
@@ -9,6 +9,8 @@ from flax_distil.data import FilterConfig, LabelConfig, RetryPolicy
 from flax_distil.workflows.transcription_config import check_positive
 
 STOPPING_STRATEGIES = ("first_exhausted", "all_exhausted")
+
+Settings = TypeVar("Settings", bound="TrainingDataConfig")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -121,6 +123,11 @@ class TrainingDataConfig:
             )
         _ = self.filters, self.augmentation  # check the rest
         LabelConfig(**self._label_options)
+
+    def within(self: "Settings", window_seconds: float) -> "Settings":
+        """Return these settings for an encoder that hears so much at once: longer recordings are dropped."""
+        longest = min(self.max_duration_in_seconds, window_seconds)
+        return dataclasses.replace(self, max_duration_in_seconds=longest)
 
     @property
     def filters(self) -> FilterConfig:

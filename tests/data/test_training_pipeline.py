@@ -294,3 +294,24 @@ def test_recordings_at_addresses_are_asked_for_as_long_as_the_policy_says(
                 next(pipeline)
         finally:
             pipeline.close()
+
+
+def test_the_largest_bucket_is_that_of_the_longest_label_whatever_comes_first(
+    speech, train, opened, english_tokenizer
+):
+    """Counted where a table is small; where texts before are prompts, that of all the decoder's positions."""
+    unprompted = LabelConfig(condition_on_prev_probability=0.0)
+    texts = [*speech.labels()[:10], "word " * 50]
+    data = dataclasses.replace(speech.with_columns({"text": texts}))
+    builder = LabelBuilder(english_tokenizer, unprompted)
+    assert opened(data, builder=builder).largest_bucket() == 64
+    assert opened(train).largest_bucket() == 448
+
+
+def test_batches_of_a_shorter_window_are_as_wide_as_it(speech, opened):
+    """Recordings that do not fit are skipped."""
+    config = dataclasses.replace(CONFIG, batch_size=1, window_seconds=2.0)
+    pipeline = opened(speech, config)
+    batches = list(islice(pipeline, 4))
+    assert {batch["samples_BW"].shape for batch in batches} == {(1, 32_000)}
+    assert all(batch["duration_B"][0] <= 2.0 for batch in batches)

@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from flax_distil.audio import AugmentationConfig, Talkers
+from flax_distil.audio import AugmentationConfig, Talkers, log_mel
 from flax_distil.parallel import make_runner
-from flax_distil.workflows.distil_features import samples_of_window, with_features
+from flax_distil.workflows.distil_features import with_features
 from flax_distil.workflows.distil_layout import DistilLayout
 from flax_distil.workflows.distil_programs import DistilPrograms
 from tests.parallel.layouts import SMALL, TEACHER, config, runner_for
@@ -23,7 +23,7 @@ NOISY = AugmentationConfig(
 def audio():
     random = np.random.default_rng(0)
     return {
-        "samples_BW": jnp.asarray(random.integers(-9000, 9000, (6, samples_of_window(SMALL))), jnp.int16),
+        "samples_BW": jnp.asarray(random.integers(-9000, 9000, (6, SMALL.window_samples)), jnp.int16),
         "lengths_B": jnp.array([6400, 3200, 5000, 6400, 1600, 4000]),
         "seed_B": jnp.arange(6, dtype=jnp.uint32),
     }
@@ -46,6 +46,27 @@ def test_features_of_a_micro_batch_are_those_of_the_whole_batch(audio):
     )
 
 
+def test_a_teacher_with_a_longer_window_hears_the_same_and_silence_behind_it(audio):
+    """Masked alike; each model gets the features of its own window of samples."""
+    teacher = dataclasses.replace(TEACHER, max_source_positions=30)
+    layout = DistilLayout(
+        config(freeze_encoder=False), runner_for(config(freeze_encoder=False)), student=SMALL,
+        teacher=teacher, shares_encoder=False,
+    )  # fmt: skip
+    masks = AugmentationConfig(mask_time_prob=0.3)
+    found = with_features(layout.step, layout.teacher.shapes, audio, masks)
+    samples_BW = audio["samples_BW"]
+    assert found["mel_BRM"].shape == (6, 40, 8)
+    assert found["teacher_mel_BRM"].shape == (6, 60, 8)
+    padded_BW = jnp.pad(samples_BW, ((0, 0), (0, 3200)))
+    clean = [log_mel(samples, num_mel_bins=8) for samples in (samples_BW, padded_BW)]
+    is_masked = (found["mel_BRM"] == 0) & (clean[0] != 0)
+    assert 0 < is_masked.sum() < is_masked.size
+    for mel, whole in zip((found["mel_BRM"], found["teacher_mel_BRM"]), clean, strict=True):
+        masked = jnp.pad(is_masked, ((0, 0), (0, mel.shape[1] - 40), (0, 0)))
+        np.testing.assert_array_equal(mel, jnp.where(masked, 0.0, whole))
+
+
 def described(run, student, teacher, micro_batches):
     """Lower the training step of a run over one row."""
     runner = make_runner("jit", run.mesh_shape)
@@ -54,7 +75,7 @@ def described(run, student, teacher, micro_batches):
     state = layout.state(10)
     rows = (micro_batches, jax.device_count())
     batch = {
-        "samples_KBW": jax.ShapeDtypeStruct((*rows, samples_of_window(student)), jnp.int16),
+        "samples_KBW": jax.ShapeDtypeStruct((*rows, student.window_samples), jnp.int16),
         "decoder_input_ids_KBT": jax.ShapeDtypeStruct((*rows, 8), jnp.int32),
         "labels_KBT": jax.ShapeDtypeStruct((*rows, 8), jnp.int32),
         "loss_mask_KBT": jax.ShapeDtypeStruct((*rows, 8), jnp.bool_),

@@ -49,7 +49,7 @@ def settings(teacher):
             "mask_time_prob": 0.1, "white_noise_prob": 0.5, "speed_factors": [0.9, 1.0, 1.1],
             "per_device_train_batch_size": 2, "max_steps": STEPS, "warmup_steps": 1, "precision": "full",
             "logging_steps": 1, "save_steps": 100, "dataloader_num_workers": 2, "output_dir": str(folder),
-            "source_retry_seconds": 0.0,
+            "source_retry_seconds": 0.0, "max_label_length": 64,
         }  # fmt: skip
         return DistilConfig(**(values | changes))
 
