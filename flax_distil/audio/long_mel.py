@@ -35,12 +35,12 @@ class LongMel:
     log10_RM: Float[np.ndarray, "R M"]
     peak: float
 
-    def window(self, start: int, frames: int) -> Float[np.ndarray, "3000 M"]:
-        """Return features as the encoder takes them; behind ``frames`` frames they are 0.
+    def window(self, start: int, frames: int, *, length: int = CHUNK_FRAMES) -> Float[np.ndarray, "length M"]:
+        """Return ``length`` frames of features as the encoder takes them; behind ``frames`` they are 0.
 
         Equal to a window of ``whisper.log_mel_spectrogram`` with 30 s of silence behind the recording.
         """
-        window_RM = np.zeros((CHUNK_FRAMES, self.log10_RM.shape[1]), np.float32)
+        window_RM = np.zeros((length, self.log10_RM.shape[1]), np.float32)
         content_RM = np.maximum(self.log10_RM[start : start + frames], np.float32(self.peak - 8.0))
         window_RM[:frames] = (content_RM + 4.0) / 4.0
         return window_RM

@@ -92,16 +92,24 @@ def _quietest(loudness_R: Float[np.ndarray, " R"], wanted: int, reach: int) -> i
 
 
 def chunk_samples(
-    chunk_length_s: float | None, stride_length_s: float | tuple[float, float] | None
+    chunk_length_s: float | None,
+    stride_length_s: float | tuple[float, float] | None,
+    *,
+    longest: float = float(CHUNK_SECONDS),
 ) -> tuple[int, int, int]:
     """Return samples per chunk, and what it shares with the one before and the next; see the class.
+
+    Args:
+        chunk_length_s: seconds of a chunk; by default ``longest``.
+        stride_length_s: seconds shared on each side, or on the left and on the right.
+        longest: seconds that the model hears at once.
 
     Raises:
         InputError: if a length is out of range.
     """
-    length = CHUNK_SECONDS if chunk_length_s is None else chunk_length_s
-    if not 0 < length <= CHUNK_SECONDS:
-        raise InputError(f"chunk_length_s {length:g} is not above 0 and at most {CHUNK_SECONDS}")
+    length = longest if chunk_length_s is None else chunk_length_s
+    if not 0 < length <= longest:
+        raise InputError(f"chunk_length_s {length:g} is not above 0 and at most {longest:g}")
     stride = length / 6 if stride_length_s is None else stride_length_s
     left, right = stride if isinstance(stride, tuple) else (stride, stride)
     if min(left, right) < 0 or not left + right < length:

@@ -46,7 +46,8 @@ class ChunkedTranscriber(SequentialTranscriber):
             InputError: if a length is out of range, or as ``SequentialTranscriber``.
         """
         super().__init__(decoder, batch_size=batch_size)
-        self._lengths = chunk_samples(chunk_length_s, stride_length_s)
+        longest = decoder.config.window_seconds
+        self._lengths = chunk_samples(chunk_length_s, stride_length_s, longest=longest)
 
     def _recording(self, mel: LongMel, speech_times: SpeechTimes | None) -> Any:
         loudness_R = np.maximum(mel.log10_RM, mel.peak - 8.0).mean(axis=1)

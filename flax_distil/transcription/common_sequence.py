@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from flax_distil.audio import CHUNK_SAMPLES, HOP_LENGTH, pad_or_trim
+from flax_distil.audio import HOP_LENGTH, pad_or_trim
 from flax_distil.core import Float
 from flax_distil.text import strip_timestamps
 from flax_distil.transcription.chunk_cutting import Chunk, chunk_samples, cut_chunks
@@ -70,7 +70,9 @@ class CommonSequenceTranscriber(RecordingTranscriber):
             InputError: if a length is out of range.
         """
         super().__init__(decoder, batch_size=batch_size)
-        self.chunk, self.stride_left, self.stride_right = chunk_samples(chunk_length_s, stride_length_s)
+        self.chunk, self.stride_left, self.stride_right = chunk_samples(
+            chunk_length_s, stride_length_s, longest=decoder.config.window_seconds
+        )
         self._aligner = WordAligner(decoder) if decoder.options.word_timestamps else None
         self._limit_warning = LimitWarning()
 
@@ -117,9 +119,10 @@ class CommonSequenceTranscriber(RecordingTranscriber):
 
     def _dispatch(self, rows: "Sequence[_Row]") -> "_DispatchedRows":
         size = self.rows_for(len(rows))
-        samples_BW = np.zeros((size, CHUNK_SAMPLES), np.float32)
+        window = self.decoder.config.window_samples
+        samples_BW = np.zeros((size, window), np.float32)
         for row, (_, _, samples_W) in enumerate(rows):
-            samples_BW[row] = pad_or_trim(samples_W)
+            samples_BW[row] = pad_or_trim(samples_W, length=window)
         states = self.decoder.encode_samples(samples_BW)
         self._find_languages(rows, states)
         prompts = self.decoder.prompts

@@ -9,9 +9,15 @@ from flax_distil.transcription.options import CHECKPOINT_TOKENS, TranscriptionOp
 
 
 def decoding_rules(
-    options: TranscriptionOptions, settings: GenerationSettings, special: SpecialTokens
+    options: TranscriptionOptions, settings: GenerationSettings, special: SpecialTokens, *, positions: int
 ) -> DecodingRules:
     """Return the rules of a checkpoint, changed as the options ask for.
+
+    Args:
+        options: what to transcribe into, and how.
+        settings: of the checkpoint.
+        special: ids of the vocabulary.
+        positions: of the encoder, 0.02 s each: no later timestamp is emitted.
 
     Raises:
         InputError: if ``suppress_tokens`` holds what is no id of the vocabulary.
@@ -28,6 +34,10 @@ def decoding_rules(
     if options.suppress_tokens is not None:
         suppressed = _suppressed(options.suppress_tokens, settings, special)
         changed = dataclasses.replace(changed, suppress_tokens=suppressed)
+    behind = range(special.timestamp_begin + positions + 1, special.timestamp_end)
+    if behind and special.timestamp_end <= special.vocab_size:
+        tokens = tuple(sorted({*changed.suppress_tokens, *behind}))
+        changed = dataclasses.replace(changed, suppress_tokens=tokens)
     return changed
 
 

@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from flax_distil.audio import CHUNK_SAMPLES, HOP_LENGTH, pad_or_trim
+from flax_distil.audio import HOP_LENGTH, pad_or_trim
 from flax_distil.core import Float, InputError
 from flax_distil.transcription.results import TranscribedSegment, Transcript
 from flax_distil.transcription.short_form import DispatchedBatch, ShortFormTranscriber
@@ -122,11 +122,13 @@ class ShortRecordings(RecordingTranscriber):
 
     def _dispatch(self, batch: Sequence[tuple[Any, Float[np.ndarray, " _"]]]) -> DispatchedBatch:
         rows = self.rows_for(len(batch))
-        samples_BW = np.zeros((rows, CHUNK_SAMPLES), np.float32)
+        window = self.decoder.config.window_samples
+        samples_BW = np.zeros((rows, window), np.float32)
         for row, (name, samples_W) in enumerate(batch):
-            if len(samples_W) > CHUNK_SAMPLES:
-                raise InputError(f"{name!r} is longer than 30 s: use mode chunked or sequential")
-            samples_BW[row] = pad_or_trim(samples_W)
+            if len(samples_W) > window:
+                seconds = self.decoder.config.window_seconds
+                raise InputError(f"{name!r} is longer than {seconds:g} s: use mode chunked or sequential")
+            samples_BW[row] = pad_or_trim(samples_W, length=window)
         samples_BW[len(batch) :] = samples_BW[0]  # in silence a model may talk to its limit
         frames = [len(samples_W) // HOP_LENGTH for _, samples_W in batch]
         return self._transcriber.dispatch(samples_BW, frames=[*frames, *frames[:1] * (rows - len(batch))])

@@ -14,7 +14,6 @@ import numpy as np
 
 from flax_distil.audio import (
     BLOCK_SAMPLES,
-    CHUNK_FRAMES,
     LongMel,
     VadName,
     VoiceActivity,
@@ -173,6 +172,7 @@ class SequentialTranscriber(RecordingTranscriber):
             options=decoder.options,
             prompts=decoder.prompts,
             limit=self._limit,
+            window=2 * decoder.config.max_source_positions,
             **place,
         )
 
@@ -222,7 +222,8 @@ class SequentialTranscriber(RecordingTranscriber):
 
     def _features(self, parts: Sequence[SequentialRecording], rows: int) -> Float[np.ndarray, "B R M"]:
         """Return the windows of a batch; a new array, since the devices may still read the last one."""
-        mel_BRM = np.zeros((rows, CHUNK_FRAMES, self.decoder.config.num_mel_bins), np.float32)
+        config = self.decoder.config
+        mel_BRM = np.zeros((rows, 2 * config.max_source_positions, config.num_mel_bins), np.float32)
         for row, part in enumerate(parts):
             mel_BRM[row] = part.features()
         return mel_BRM

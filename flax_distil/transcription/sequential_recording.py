@@ -102,6 +102,7 @@ class SequentialRecording:
         limit: int,
         speech_times: SpeechTimes | None = None,
         chunk: Chunk | None = None,
+        window: int = CHUNK_FRAMES,
     ):
         """Begin at the beginning.
 
@@ -114,7 +115,9 @@ class SequentialRecording:
             speech_times: where the samples come from, if silence was cut out.
             chunk: the part of the recording to transcribe; by default all of it. What is said in its right
                 stride is left to the next chunk, unless a window reaches so far.
+            window: frames that the model hears at once.
         """
+        self._window = window
         chunk = chunk or Chunk(0, len(mel.log10_RM) * HOP_LENGTH, 0, 0)
         self._mel, self._frames = mel, chunk.stop // HOP_LENGTH
         self._enough = (chunk.stop - chunk.stride_right) // HOP_LENGTH
@@ -151,8 +154,8 @@ class SequentialRecording:
 
     @property
     def window_frames(self) -> int:
-        """Frames of the present window that belong to the recording, at most 3000."""
-        return min(CHUNK_FRAMES, self._frames - self._seek)
+        """Frames of the present window that belong to the recording, at most as many as the model hears."""
+        return min(self._window, self._frames - self._seek)
 
     @property
     def frames(self) -> int:
@@ -165,8 +168,8 @@ class SequentialRecording:
         return len(self._attempts)
 
     def features(self) -> np.ndarray:
-        """Return the features of the present window, 3000 frames."""
-        return self._mel.window(self._seek, self.window_frames)
+        """Return the features of the present window."""
+        return self._mel.window(self._seek, self.window_frames, length=self._window)
 
     def set_language(self, probabilities: Mapping[str, float]) -> None:
         """Take the likeliest language for the whole recording."""
@@ -305,9 +308,9 @@ class SequentialRecording:
         if self._options.thresholds.no_speech is not None:
             while (
                 seek < self._frames
-                and self._mel.loudest(seek, min(CHUNK_FRAMES, self._frames - seek)) <= FAINTEST_LOG10
+                and self._mel.loudest(seek, min(self._window, self._frames - seek)) <= FAINTEST_LOG10
             ):
-                seek += CHUNK_FRAMES
+                seek += self._window
         return seek
 
     def _segment(self, cut: CutSegment, result: WindowResult) -> TranscribedSegment:

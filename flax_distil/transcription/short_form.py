@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from flax_distil.audio import CHUNK_FRAMES
 from flax_distil.core import Float
 from flax_distil.transcription.fallback import (
     attempt_seed,
@@ -126,7 +125,7 @@ class ShortFormTranscriber:
             self.decoder.dispatch(states, requests),
             languages,
             probabilities,
-            list(frames or [CHUNK_FRAMES] * rows),
+            list(frames or [2 * self.decoder.config.max_source_positions] * rows),
             [None] * rows,
             retries,
             states if retries or self._aligner else None,

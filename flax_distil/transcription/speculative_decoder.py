@@ -224,6 +224,11 @@ def _check(
             f"the assistant has no encoder, and its decoder of width {other.d_model} cannot attend to the "
             f"model's encoder of width {config.d_model}: choose a student that was made of this model"
         )
+    if other.max_source_positions != config.max_source_positions:
+        raise InputError(
+            f"the assistant hears {other.window_seconds:g} s at a time and the model "
+            f"{config.window_seconds:g} s: choose an assistant of the same window"
+        )
     if other.num_mel_bins != config.num_mel_bins:
         raise InputError(
             f"the assistant's encoder takes {other.num_mel_bins} mel bins and the model's "

@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from flax_distil.audio import CHUNK_SAMPLES
 from flax_distil.core import Array, Float, InputError, Params
 from flax_distil.generation import SearchResult
 from flax_distil.model import ComputeOptions, WhisperConfig
@@ -132,7 +131,7 @@ class WindowDecoder:
                 f"timestamps are asked of a model without them: its vocabulary of {config.vocab_size} ends "
                 f"before <|30.00|> ({special.timestamp_end - 1}); leave return_timestamps out"
             )
-        self.rules = decoding_rules(options, settings, special)
+        self.rules = decoding_rules(options, settings, special, positions=config.max_source_positions)
         shortest = self.prompts.shortest + len(self.prompts.prefix)
         room = config.max_target_positions - shortest
         if options.max_new_tokens is not None and options.max_new_tokens > room:
@@ -155,7 +154,7 @@ class WindowDecoder:
                 text, or with what was said before.
         """
         start = time.perf_counter()
-        states = self.encode_samples(np.zeros((batch_size, CHUNK_SAMPLES), np.float32))
+        states = self.encode_samples(np.zeros((batch_size, self.config.window_samples), np.float32))
         self.warm_up_search(states, batch_size, continued=continued)
         return time.perf_counter() - start
 
@@ -180,12 +179,12 @@ class WindowDecoder:
         return list({self._prompt_slots(len(prompt)): prompt for prompt in prompts}.values())
 
     def encode_samples(self, samples_BW: Float[np.ndarray, "B W"]) -> States:
-        """Send this process's 16 kHz windows of 30 s to its devices and encode them; does not wait."""
+        """Send this process's 16 kHz windows to its devices and encode them; does not wait."""
         samples = self.runner.put_batch({"samples_BW": samples_BW})
         return self._programs.encode_samples(self.params["encoder"], samples)
 
     def encode_features(self, mel_BRM: Float[np.ndarray, "B R M"]) -> States:
-        """Do the same from log-mel features of 3000 frames."""
+        """Do the same from log-mel features of whole windows."""
         features = self.runner.put_batch({"mel_BRM": mel_BRM})
         return self._programs.encode_features(self.params["encoder"], features)
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from flax_distil.audio import CHUNK_SAMPLES, HOP_LENGTH
+from flax_distil.audio import HOP_LENGTH
 from flax_distil.core import Array, Float, InputError, Params
 from flax_distil.generation import TokenAlignment, align_tokens
 from flax_distil.model import WhisperConfig, bind_decoder
@@ -90,7 +90,8 @@ class WordAligner:
         """
         start = time.perf_counter()
         if states is None:
-            states = self.decoder.encode_samples(np.zeros((batch_size, CHUNK_SAMPLES), np.float32))
+            silence_BW = np.zeros((batch_size, self.decoder.config.window_samples), np.float32)
+            states = self.decoder.encode_samples(silence_BW)
         room = self.decoder.config.max_target_positions - self.prompt_length
         longest = min(self.decoder.max_new_tokens, room)
         for length in {min(longest, SHORT_TOKENS - self.prompt_length), longest}:

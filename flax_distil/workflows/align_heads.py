@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import jax.numpy as jnp
+import numpy as np
 from tqdm import tqdm
 
-from flax_distil.core import InputError, is_quiet, show, user_path
+from flax_distil.core import Float, InputError, is_quiet, show, user_path
 from flax_distil.data import Batch, EvaluationPipeline, PipelineConfig, SpeechData, load_sources
 from flax_distil.transcription import (
     AlignmentRequest,
@@ -139,18 +140,19 @@ class _KnownRecordings:
             PipelineConfig(
                 batch_size=self._teacher.runner.local_batch_shards * config.per_device_eval_batch_size,
                 num_threads=config.dataloader_num_workers,
+                window_seconds=min(model.config.window_seconds for model in (self._teacher, self._student)),
             ),
             indices=indices,
             too_long="skip",
         )
         for batch in tqdm(pipeline, desc=data.name, unit=" batches", disable=True if is_quiet() else None):
-            yield self._student.encode_samples(batch["samples_BW"]), self._rows(batch)
+            yield _encoded(self._student, batch["samples_BW"]), self._rows(batch)
         if pipeline.skipped:
             log.warning("%s", pipeline.skipped.report())
 
     def _rows(self, batch: Batch) -> list[KnownWords | None]:
         samples_BW = batch["samples_BW"]
-        states = self._teacher.encode_samples(samples_BW)
+        states = _encoded(self._teacher, samples_BW)
         said = self._transcriber.collect(self._transcriber.dispatch_states(states, rows=len(samples_BW)))
         end = self._teacher.tokenizer.special.eot
         requests = [
@@ -169,6 +171,12 @@ class _KnownRecordings:
             KnownWords(request=request, words=words) if request is not None and words else None
             for request, words in zip(requests, self._aligner.align(states, requests), strict=True)
         ]
+
+
+def _encoded(decoder: WindowDecoder, samples_BW: Float[np.ndarray, "B W"]) -> States:
+    """Encode recordings with silence behind them up to the window of the model."""
+    silence = decoder.config.window_samples - samples_BW.shape[1]
+    return decoder.encode_samples(np.pad(samples_BW, ((0, 0), (0, silence))))
 
 
 def _check_folders(config: AlignHeadsConfig) -> Path:

@@ -5,7 +5,8 @@ from typing import TypeVar
 
 import numpy as np
 
-from flax_distil.core import Float, one_ahead
+from flax_distil.audio import CHUNK_SECONDS
+from flax_distil.core import Float, InputError, one_ahead
 from flax_distil.parallel import Runner
 from flax_distil.transcription import DispatchedBatch, ShortFormTranscriber, Transcript
 from flax_distil.workflows.transcription_config import TranscriptionConfig
@@ -30,10 +31,16 @@ class BatchTranscriber:
         """Read the small files of the checkpoint.
 
         Raises:
-            InputError: if there is no such checkpoint, or the options do not fit it.
+            InputError: if there is no such checkpoint, the options do not fit it, or it hears less than 30 s
+                at a time.
         """
         self._config, self._runner = config, runner
         self._model = configured_model(config, runner)
+        if self._model.window_seconds != CHUNK_SECONDS:
+            raise InputError(
+                f"{self._model.name!r} hears {self._model.window_seconds:g} s at a time, and recordings are "
+                f"cut to {CHUNK_SECONDS} s for labels: label with the teacher that it was made of"
+            )
         self.options = self._model.chosen
         self.is_multilingual = self._model.is_multilingual
         self.normalise = self._model.normalise

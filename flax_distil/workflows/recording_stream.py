@@ -6,7 +6,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from flax_distil.audio import CHUNK_SAMPLES, CHUNK_SECONDS, SAMPLING_RATE
+from flax_distil.audio import SAMPLING_RATE
 from flax_distil.core import Float, InputError
 from flax_distil.parallel import Runner
 from flax_distil.transcription import (
@@ -197,10 +197,11 @@ class RecordingStream:
         if recording is None:
             return None
         seconds, error = len(recording.samples) / SAMPLING_RATE, recording.error
-        if error is None and self.route.way == "short" and len(recording.samples) > CHUNK_SAMPLES:
+        longest = self._model.window_seconds
+        if error is None and self.route.way == "short" and seconds > longest:
             error = InputError(
                 f"recording {recording.name!r} lasts {seconds:.1f} s, and mode short takes "
-                f"at most {CHUNK_SECONDS} s: use mode sequential or chunked"
+                f"at most {longest:g} s: use mode sequential or chunked"
             )
         samples_W = recording.samples if error is None else recording.samples[:0]
         return _Named(recording.name, seconds, error), samples_W

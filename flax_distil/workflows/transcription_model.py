@@ -101,6 +101,11 @@ class TranscriptionModel:
         self.load()
         return self._decoder(self._params, self._assistant_params, options)
 
+    @property
+    def window_seconds(self) -> float:
+        """Seconds that the model hears at once."""
+        return self._shape.window_seconds
+
     def fingerprint(self) -> str:
         """Return a digest of the weights, which are read if they were not."""
         self.load()
