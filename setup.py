@@ -18,6 +18,7 @@ REQUIRED = [
     "fsspec>=2026.9",
     "aiohttp>=3.14",  # what fsspec reads http(s):// with
     "braceexpand>=0.1.7",
+    "regex>=2023.12.25",
     "safetensors>=0.8",
     "jiwer>=4,<5",
     "whisper-normalizer>=0.1.15",

@@ -8,7 +8,13 @@ from flax_distil.text.languages import (
     language_code,
     resolve_language,
 )
-from flax_distil.text.normalisers import Normaliser, normaliser, orthographic
+from flax_distil.text.normalisers import (
+    NORMALIZERS,
+    Normaliser,
+    normaliser,
+    orthographic,
+    text_normaliser,
+)
 from flax_distil.text.special_tokens import SpecialTokens
 from flax_distil.text.timestamps import (
     LAST_TIMESTAMP_SECONDS,
@@ -30,6 +36,7 @@ __all__ = [
     "LANGUAGES_WITHOUT_SPACES",
     "LAST_TIMESTAMP_SECONDS",
     "MAX_PREVIOUS_TOKENS",
+    "NORMALIZERS",
     "TASKS",
     "TIMESTAMP_STEP_SECONDS",
     "GenerationSettings",
@@ -48,6 +55,7 @@ __all__ = [
     "split_words",
     "strip_timestamp_text",
     "strip_timestamps",
+    "text_normaliser",
     "timestamp_seconds",
     "timestamp_token",
 ]

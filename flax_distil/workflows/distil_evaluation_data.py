@@ -5,9 +5,8 @@ from collections.abc import Sequence
 
 from flax_distil.core import InputError
 from flax_distil.data import LabelBuilder, SpeechData, load_sources, split_values
-from flax_distil.text import Normaliser, WhisperTokenizer
+from flax_distil.text import Normaliser, WhisperTokenizer, text_normaliser
 from flax_distil.workflows.distil_config import DistilConfig
-from flax_distil.workflows.training_data import text_normaliser
 
 DEFAULT_TEXT_COLUMN = "text"
 
@@ -63,7 +62,9 @@ def evaluation_sets(config: DistilConfig, tokenizer: WhisperTokenizer) -> list[E
             labels=LabelBuilder(tokenizer, config.labels(language, task)),
             language=language,
             task=task or "transcribe",
-            normalise=text_normaliser(tokenizer, language if task == "transcribe" else "en"),
+            normalise=text_normaliser(
+                language, task, is_multilingual=tokenizer.special.is_multilingual, name=config.normalizer
+            ),
         )
         for data, language, task in zip(opened, languages, tasks, strict=True)
     ]

@@ -94,6 +94,7 @@ def document(evaluation: Evaluation) -> dict[str, Any]:
     return {
         "config": dataclasses.asdict(config),
         "normaliser": evaluation.normalise.language or "any language",
+        "normalizer": evaluation.normalise.name,
         "confidence": CONFIDENCE,
         "resamples": RESAMPLES,
         "baseline": baseline,

@@ -54,8 +54,16 @@ class ScoredUnit:
     @functools.cached_property
     def orthographic(self) -> ErrorCounts:
         """Of all, casing and punctuation kept."""
-        lines = self.predictions
-        return word_errors([line.reference for line in lines], [line.text for line in lines], orthographic)
+        language = getattr(self.normalise, "language", None)
+        counts = (
+            word_errors(
+                [line.reference],
+                [line.text],
+                functools.partial(orthographic, language=language or line.language),
+            )
+            for line in self.predictions
+        )
+        return sum(counts, ErrorCounts())
 
     @functools.cached_property
     def repeated(self) -> list[int]:
@@ -82,6 +90,7 @@ def unit_figures(units: Sequence[ScoredUnit]) -> Figures:
         "wer": errors.wer,
         "wer_ortho": written.wer,
         "cer": errors.cer,
+        "cer_ortho": written.cer,
         "insertion_rate": errors.insertion_rate,
         "deletion_rate": errors.deletion_rate,
         "substitution_rate": errors.substitution_rate,

@@ -61,7 +61,7 @@ def _introduction(evaluation: Evaluation, document: dict[str, Any]) -> str:
     hours = first["audio_seconds"] / 3600
     return (
         f"{first['samples']:,} recordings ({hours:.2f} h) of {', '.join(evaluation.data_sets)}; mode "
-        f"{evaluation.config.mode}; texts normalised by Whisper's rules for {document['normaliser']}. "
+        f"{evaluation.config.mode}; texts normalised by {evaluation.normalise.description}. "
         f"Rates are percentages of reference words. Intervals hold {document['confidence']:.0%} of "
         f"{document['resamples']:,} draws of recordings."
     )

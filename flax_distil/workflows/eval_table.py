@@ -10,9 +10,9 @@ from flax_distil.workflows.eval_config import CLEAN
 from flax_distil.workflows.eval_document import Evaluation
 
 COLUMNS = {
-    "wer": "WER", "wer_interval": "95 %", "wer_ortho": "WER ortho", "cer": "CER", "insertion_rate": "ins",
-    "deletion_rate": "del", "substitution_rate": "sub", "repeated_5grams": "5-dup", "rtfx": "RTFx",
-    "tokens_per_second": "tokens/s", "compile_seconds": "compile s", "samples": "samples",
+    "wer": "WER", "wer_interval": "95 %", "wer_ortho": "WER ortho", "cer": "CER", "cer_ortho": "CER ortho",
+    "insertion_rate": "ins", "deletion_rate": "del", "substitution_rate": "sub", "repeated_5grams": "5-dup",
+    "rtfx": "RTFx", "tokens_per_second": "tokens/s", "compile_seconds": "compile s", "samples": "samples",
     "skipped": "skipped",
 }  # fmt: skip
 

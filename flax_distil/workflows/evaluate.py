@@ -13,7 +13,7 @@ import jax
 from flax_distil.core import InputError, show, user_path
 from flax_distil.data import SpeechData, load_sources
 from flax_distil.parallel import Runner, together
-from flax_distil.text import Normaliser, normaliser
+from flax_distil.text import Normaliser, text_normaliser
 from flax_distil.workflows.eval_config import CLEAN, EvalConfig
 from flax_distil.workflows.eval_document import Evaluation, document
 from flax_distil.workflows.eval_figures import ScoredUnit
@@ -30,7 +30,8 @@ __all__ = ["EvalConfig", "run_evaluation"]
 log = logging.getLogger(__name__)
 
 _WITHOUT_EFFECT = {
-    "baseline_model", "output_dir", "overwrite_output_dir", "dataloader_num_workers", "dataset_cache_dir",
+    "baseline_model", "normalizer", "output_dir", "overwrite_output_dir", "dataloader_num_workers",
+    "dataset_cache_dir",
     "coordinator_address", "num_processes", "process_id", "initialization_timeout_seconds",
 }  # fmt: skip
 """Settings that change no prediction: another run may have others and go on."""
@@ -51,7 +52,7 @@ def run_evaluation(config: EvalConfig) -> dict[str, Any]:
         models = together(lambda: _open_models(config, runner))
         data_sets = together(lambda: _open_data(config))
         noise = together(lambda: _open_noise(config, data_sets))
-        normalise = _normaliser(models)
+        normalise = _normaliser(config, models)
         parameters = {label: model.parameters for label, model in models.items()}
         together(lambda: store.begin(_settings(config, data_sets)) if leads else None)
         together(store.check_shared)
@@ -118,16 +119,16 @@ def _open_noise(config: EvalConfig, data_sets: Mapping[str, SpeechData]) -> dict
     return {name: NoiseMaker(data, recorded, seed=config.seed) for name, data in data_sets.items()}
 
 
-def _normaliser(models: Mapping[str, TranscriptionModel]) -> Normaliser:
+def _normaliser(config: EvalConfig, models: Mapping[str, TranscriptionModel]) -> Normaliser:
     """Return one way to compare texts for all models: the rules of the language, if it is known."""
-    english_only = not all(model.is_multilingual for model in models.values())
+    is_multilingual = all(model.is_multilingual for model in models.values())
     chosen = [model.chosen for model in models.values()]
-    if english_only or any(options.task == "translate" for options in chosen):
-        return normaliser("en")
+    task = "translate" if any(options.task == "translate" for options in chosen) else "transcribe"
     languages = {options.language for options in chosen}
-    if languages == {None}:
+    if languages == {None} and is_multilingual and task == "transcribe":
         log.warning("language is not given: it is detected, and scored by the rules for any language")
-    return normaliser(languages.pop() if len(languages) == 1 else None)
+    language = languages.pop() if len(languages) == 1 else None
+    return text_normaliser(language, task, is_multilingual=is_multilingual, name=config.normalizer)
 
 
 def _settings(config: EvalConfig, data_sets: Mapping[str, SpeechData]) -> dict[str, Any]:

@@ -138,6 +138,7 @@ class _Job:
             "vad": detector.name,
             "text_column_name": _shared([part.text_column for part in self.parts]),
             "speaker_column_name": _shared([part.speaker_column for part in self.parts]),
+            **({} if config.normalizer == "whisper" else {"normalizer": config.normalizer}),
             **{f"the rows of {part.name}": part.rows for part in self.parts},
         }
 

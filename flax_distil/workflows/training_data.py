@@ -29,7 +29,7 @@ from flax_distil.data import (
     stream_sources,
 )
 from flax_distil.data.pipeline_config import NeedsAudio
-from flax_distil.text import Normaliser, WhisperTokenizer, normaliser
+from flax_distil.text import Normaliser, WhisperTokenizer, text_normaliser
 from flax_distil.workflows.training_data_config import TrainingDataConfig
 
 log = logging.getLogger(__name__)
@@ -96,8 +96,10 @@ def load_training_data(
     )
     dropped, skipped = DropReport(), SkippedSamples()
     sources: list[TrainingSource] = []
-    for data, language, labels, weight in zip(opened, languages, builders, weights, strict=True):
-        normalise = text_normaliser(tokenizer, language)
+    for data, language, task, labels, weight in zip(opened, languages, tasks, builders, weights, strict=True):
+        normalise = text_normaliser(
+            language, task, is_multilingual=tokenizer.special.is_multilingual, name=config.normalizer
+        )
         opener = _Opener(config.within(window_seconds), labels, normalise, weight, window_seconds)
         if isinstance(data, SpeechStream):
             sources.append(opener.stream_source(data))
@@ -145,11 +147,6 @@ def duration_limits(config: TrainingDataConfig) -> DurationLimits:
         max_seconds=config.max_duration_in_seconds,
         allow_max=False,
     )
-
-
-def text_normaliser(tokenizer: WhisperTokenizer, language: str | None) -> Normaliser:
-    """Return the normaliser of a language; English where a model knows no other."""
-    return normaliser(language or (None if tokenizer.special.is_multilingual else "en"))
 
 
 def _weights(config: TrainingDataConfig) -> list[float | None]:

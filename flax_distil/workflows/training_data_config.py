@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 from flax_distil.audio import AugmentationConfig
 from flax_distil.core import InputError
 from flax_distil.data import FilterConfig, LabelConfig, RetryPolicy
-from flax_distil.workflows.transcription_config import check_positive
+from flax_distil.workflows.transcription_config import check_normalizer, check_positive
 
 STOPPING_STRATEGIES = ("first_exhausted", "all_exhausted")
 
@@ -39,6 +39,9 @@ class TrainingDataConfig:
         language: Language of the speech, name or code; needed by multilingual models. Joined by + for
             training data sets of several languages.
         task: transcribe or translate; joined by + for several data sets.
+        normalizer: How pseudo-labels are compared with references, in training and evaluations: whisper (as
+            published figures), basic_keep_marks (for languages with vowel signs, and for Turkish), indic,
+            or none.
         wer_threshold: Keep a training sample only if its pseudo-label's word error rate is below
             this many percent (10 in the paper); by default none is dropped.
         min_duration_in_seconds: Training recordings must be longer.
@@ -80,6 +83,7 @@ class TrainingDataConfig:
     dataset_cache_dir: str | None = None
     language: str | None = None
     task: str = "transcribe"
+    normalizer: str = "whisper"
     wer_threshold: float | None = None
     min_duration_in_seconds: float = 0.0
     max_duration_in_seconds: float = 30.0
@@ -110,6 +114,7 @@ class TrainingDataConfig:
                 f"expected {' or '.join(STOPPING_STRATEGIES)}"
             )
         check_positive(self, "max_train_samples", "shuffle_buffer_size")
+        check_normalizer(self.normalizer)
         if self.source_retry_seconds < 0:
             raise InputError(f"source_retry_seconds {self.source_retry_seconds:g} is negative")
         if self.noise_snr is not None and len(self.noise_snr) != 2:

@@ -6,6 +6,7 @@ from typing import Any
 from flax_distil.core import InputError
 from flax_distil.generation import SearchOptions
 from flax_distil.model import ComputeOptions
+from flax_distil.text import NORMALIZERS
 from flax_distil.transcription import TranscriptionOptions
 from flax_distil.workflows.parallel_config import ParallelConfig
 
@@ -132,6 +133,8 @@ class DatasetTranscriptionConfig(TranscriptionConfig):
         dataset_cache_dir: Where data sets are downloaded to and converted.
         audio_column_name: Column of recordings; joined by + for several data sets.
         max_samples: Use only this many samples of each data set.
+        normalizer: How texts are compared: whisper (as published figures), basic_keep_marks (for languages
+            with vowel signs, and for Turkish), indic, or none.
         dataloader_num_workers: Threads that decode audio; by default the machine's cores.
     """
 
@@ -141,11 +144,13 @@ class DatasetTranscriptionConfig(TranscriptionConfig):
     dataset_cache_dir: str | None = None
     audio_column_name: str = "audio"
     max_samples: int | None = None
+    normalizer: str = "whisper"
     dataloader_num_workers: int | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_positive(self, "max_samples", "dataloader_num_workers")
+        check_normalizer(self.normalizer)
 
     def source_options(self, text_column: str | None) -> dict[str, Any]:
         """Return how to open ``dataset_name``, as ``flax_distil.data.load_sources`` takes it."""
@@ -165,3 +170,9 @@ def check_positive(config: Any, *names: str) -> None:
         value = getattr(config, name)
         if value is not None and value < 1:
             raise InputError(f"{name} {value} is below 1")
+
+
+def check_normalizer(name: str) -> None:
+    """Raise ``InputError`` if there are no such rules to compare texts by."""
+    if name not in NORMALIZERS:
+        raise InputError(f"normalizer {name!r} is unknown: expected one of {', '.join(NORMALIZERS)}")

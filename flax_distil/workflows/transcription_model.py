@@ -1,5 +1,6 @@
 """A checkpoint opened to transcribe with: its small files at once, its weights when they are needed."""
 
+import functools
 from typing import Any
 
 import jax
@@ -8,7 +9,7 @@ from flax_distil.core import Params
 from flax_distil.data import weights_fingerprint
 from flax_distil.model import ComputeOptions, WhisperConfig, decoding_shapes, decoding_weights, whisper_shapes
 from flax_distil.parallel import Runner
-from flax_distil.text import Normaliser, WhisperTokenizer, normaliser
+from flax_distil.text import Normaliser, WhisperTokenizer, text_normaliser
 from flax_distil.transcription import (
     Assistant,
     SpeculativeDecoder,
@@ -32,7 +33,6 @@ class TranscriptionModel:
         parameters: numbers in the weights.
         chosen: the same with the language and the task that the checkpoint takes where none is given.
         is_multilingual: whether prompts name a language.
-        normalise: how transcripts are compared with references.
     """
 
     def __init__(
@@ -44,6 +44,7 @@ class TranscriptionModel:
         compute: ComputeOptions,
         assistant: str | None = None,
         num_assistant_tokens: int | None = None,
+        normalizer: str = "whisper",
     ):
         """Read the small files of the checkpoint.
 
@@ -55,6 +56,7 @@ class TranscriptionModel:
             assistant: a student of the checkpoint that drafts for it; a folder or Hub id. It may be a decoder
                 alone, which attends to the checkpoint's encoder.
             num_assistant_tokens: most tokens of a draft; see ``SpeculativeDecoder``.
+            normalizer: how transcripts are compared; see ``normaliser``.
 
         Raises:
             InputError: if there is no such checkpoint, or options or assistant do not fit it.
@@ -66,7 +68,7 @@ class TranscriptionModel:
         self.parameters = sum(leaf.size for leaf in jax.tree.leaves(whisper_shapes(self._shape)))
         self.is_multilingual = self._tokenizer.special.is_multilingual
         self.chosen = options.for_checkpoint(self._settings)
-        self.normalise = self._normaliser()
+        self._normalizer = normalizer
         self._params: Params = {}
         self._assistant_params: Params = {}
         self._loaded: WindowDecoder | None = None
@@ -78,6 +80,16 @@ class TranscriptionModel:
             tokenizer = read_tokenizer(student.files)[0] if own_tokenizer else self._tokenizer
             self._assistant = student.config, tokenizer
         self._decoder({}, {}, options)  # it checks the options, and touches no weights before the first batch
+
+    @functools.cached_property
+    def normalise(self) -> Normaliser:
+        """How transcripts are compared with references."""
+        return text_normaliser(
+            self.chosen.language,
+            self.chosen.task,
+            is_multilingual=self.is_multilingual,
+            name=self._normalizer,
+        )
 
     def load(self) -> WindowDecoder:
         """Read the weights onto the devices, unless they are there, and return the decoder.
@@ -147,11 +159,6 @@ class TranscriptionModel:
             *model, assistant=assistant, num_assistant_tokens=self._num_assistant_tokens, **common
         )
 
-    def _normaliser(self) -> Normaliser:
-        if self.chosen.task == "translate" or not self.is_multilingual:
-            return normaliser("en")
-        return normaliser(self.chosen.language)
-
 
 def configured_model(
     config: TranscriptionConfig, runner: Runner, name: str | None = None
@@ -164,4 +171,5 @@ def configured_model(
         compute=config.compute,
         assistant=config.assistant_model_name_or_path,
         num_assistant_tokens=config.num_assistant_tokens,
+        normalizer=getattr(config, "normalizer", "whisper"),
     )

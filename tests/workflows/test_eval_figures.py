@@ -124,3 +124,18 @@ def test_without_references_there_is_no_rate():
     assert found.interval("a") is None
     assert found.comparison("b", "a")["p_bootstrap"] is None
     assert unit_figures([silent])["wer"] is None
+
+
+def test_characters_count_where_there_are_no_spaces_in_orthographic_rates_too():
+    lines = [SESSION, prediction(0, "你好，世界。", "你号，世界", language="zh")]
+    figures = unit_figures([ScoredUnit(UnitRecords(lines), normaliser("zh"))])
+    # Of 你 好 ， 世 界 。 one is wrong and one is missing.
+    assert figures["wer_ortho"] == figures["cer_ortho"] == pytest.approx(200 / 6)
+    detected = unit_figures([ScoredUnit(UnitRecords(lines), normaliser(None))])
+    assert detected["wer_ortho"] == pytest.approx(200 / 6)
+
+
+def test_orthographic_characters_are_counted_with_casing_and_marks():
+    figures = unit_figures([unit(("Yes, so.", "yes so."))])
+    assert figures["cer"] == 0
+    assert figures["cer_ortho"] == pytest.approx(200 / 7)
