@@ -39,7 +39,8 @@ SECTIONS = (
     ("Measurement", r"^baseline_model|^latency_samples"),
     (
         "Model",
-        r"model_name_or_path|_layers|_layer_indices|^max_source|^dtype|use_scan|gradient_checkp|^max_heads",
+        r"model_name_or_path|model_revision|subfolder|^cache_dir$|^token$|_layers|_layer_indices|^max_source|"
+        r"^dtype|use_scan|gradient_checkp|^max_heads",
     ),
     ("Devices", r"parallelism|mesh|shard_voc|sharding|^coordinator|process|^initialization|^teacher_dtype"),
     (

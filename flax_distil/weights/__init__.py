@@ -4,6 +4,7 @@ from flax_distil.weights.alignment import renumber_alignment_heads, with_alignme
 from flax_distil.weights.checkpoint import Checkpoint, load_checkpoint
 from flax_distil.weights.export import EXPORT_DTYPES, export_checkpoint
 from flax_distil.weights.files import CheckpointFiles
+from flax_distil.weights.model_source import ModelSource
 from flax_distil.weights.sharing import equal_when_rounded
 from flax_distil.weights.student import initialise_student, spaced_layers
 from flax_distil.weights.training_checkpoints import TrainingCheckpoints
@@ -13,6 +14,7 @@ __all__ = [
     "EXPORT_DTYPES",
     "Checkpoint",
     "CheckpointFiles",
+    "ModelSource",
     "TrainingCheckpoints",
     "UploadError",
     "check_repository",

@@ -15,6 +15,7 @@ from flax_distil.weights.ctranslate2_files import read_ctranslate2_files
 from flax_distil.weights.files import CheckpointFiles, read_files
 from flax_distil.weights.hub import OPENAI_MODELS, download
 from flax_distil.weights.huggingface import SafetensorsSource, has_weights
+from flax_distil.weights.model_source import ModelSource
 
 _CONVERT_OPENAI = (
     "files of openai-whisper are converted once by convert_openai_to_hf.py of transformers; its own models "
@@ -41,7 +42,7 @@ class Checkpoint:
 
 
 def load_checkpoint(
-    source: str | Path,
+    source: str | Path | ModelSource,
     *,
     dtype: DTypeLike = jnp.float32,
     config_only: bool = False,
@@ -55,7 +56,8 @@ def load_checkpoint(
     Args:
         source: a folder with ``model.safetensors`` (or an index and shards), a CTranslate2
             folder with ``model.bin``, the id of either on the Hugging Face Hub, or the name that
-            openai/whisper gives to a model, such as ``large-v3`` or ``tiny.en``.
+            openai/whisper gives to a model, such as ``large-v3`` or ``tiny.en``. A :class:`ModelSource`
+            tells revision and cache too.
         dtype: element type of the parameters.
         config_only: leave the weights alone (on the Hub: do not even download them), to
             compare vocabularies and mel bins before any work. Where they are there, the shapes of the
@@ -74,7 +76,10 @@ def load_checkpoint(
             in another format, a small file or one of its fields is not as it must be, or tensors are
             missing, unexpected, misshapen (all named) or hold values that are not finite.
     """
-    folder, origin = _locate(source, config_only=config_only, revision=revision, cache_dir=cache_dir)
+    if not isinstance(source, ModelSource):
+        kept = None if cache_dir is None else str(cache_dir)
+        source = ModelSource(name=str(source), revision=revision, cache_dir=kept)
+    folder, origin = _locate(source, config_only=config_only)
     weights: TensorSource
     if _is_ctranslate2(folder):
         model = CTranslate2Source.open(folder, origin=origin)
@@ -99,20 +104,21 @@ def load_checkpoint(
     return Checkpoint(config=config, params=params, files=files)
 
 
-def _locate(
-    source: str | Path, *, config_only: bool, revision: str | None, cache_dir: str | Path | None
-) -> tuple[Path, str]:
+def _locate(source: ModelSource, *, config_only: bool) -> tuple[Path, str]:
     """Return a local folder and what to call it, downloading from the Hub if need be."""
-    path = user_path(source)
+    path = user_path(source.name)
     if path.is_dir():
-        return path, str(source)
+        folder = path / (source.subfolder or "")
+        if not folder.is_dir():
+            raise InputError(f"checkpoint {source.name!r} has no subfolder {source.subfolder!r}")
+        return folder, str(source)
     if path.exists():
         how = f"; {_CONVERT_OPENAI}" if path.suffix == ".pt" else ""
         raise InputError(f"{source} is a file: expected the folder of a checkpoint, or a Hub id{how}")
-    if not _HUB_ID.fullmatch(str(source)):
+    if not _HUB_ID.fullmatch(source.name):
         raise InputError(f"there is no folder {source}: expected the folder of a checkpoint, or a Hub id")
-    repo_id = OPENAI_MODELS.get(str(source), str(source))
-    return download(repo_id, weights=not config_only, revision=revision, cache_dir=cache_dir), repo_id
+    found = dataclasses.replace(source, name=OPENAI_MODELS.get(source.name, source.name))
+    return download(found, weights=not config_only), str(found)
 
 
 def _is_ctranslate2(folder: Path) -> bool:

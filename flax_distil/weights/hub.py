@@ -6,6 +6,7 @@ from flax_distil.core import InputError
 from flax_distil.weights.ctranslate2 import MODEL_NAME
 from flax_distil.weights.files import SMALL_FILES
 from flax_distil.weights.huggingface import INDEX_NAME, WEIGHTS_NAME
+from flax_distil.weights.model_source import ModelSource
 
 OPENAI_MODELS = {
     name: f"openai/whisper-{name}"
@@ -23,36 +24,44 @@ OPENAI_MODELS = {
 _WEIGHT_FILES = (WEIGHTS_NAME, "model-*-of-*.safetensors", MODEL_NAME)
 
 
-def download(
-    repo_id: str, *, weights: bool = True, revision: str | None = None, cache_dir: str | Path | None = None
-) -> Path:
+def download(source: ModelSource, *, weights: bool = True) -> Path:
     """Fetch a checkpoint from the Hub, or find it in the cache.
 
     Args:
-        repo_id: ``openai/whisper-tiny.en``.
+        source: with a Hub id for a name, such as ``openai/whisper-tiny.en``.
         weights: whether to fetch the weights beside the small files. A CTranslate2 checkpoint
             tells its architecture only by its weights, so these are fetched all the same.
-        revision: branch, tag or commit; the default branch if ``None``.
-        cache_dir: where to keep it; by default where ``huggingface_hub`` does.
 
     Returns:
         The local folder.
 
     Raises:
-        InputError: if it cannot be fetched and is not in the cache.
+        InputError: if it cannot be fetched and is not in the cache, or has no such subfolder.
     """
     from huggingface_hub import snapshot_download
 
+    below = f"{source.subfolder.strip('/')}/" if source.subfolder else ""
     patterns = [*SMALL_FILES, INDEX_NAME, *(_WEIGHT_FILES if weights else (MODEL_NAME,))]
     try:
-        folder = snapshot_download(repo_id, revision=revision, cache_dir=cache_dir, allow_patterns=patterns)
+        folder = snapshot_download(
+            source.name,
+            revision=source.revision,
+            cache_dir=source.cache_dir,
+            token=source.token,
+            allow_patterns=[f"{below}{pattern}" for pattern in patterns],
+        )
     except Exception as error:  # the network has too many ways to fail, of as many types
-        at = f" at revision {revision!r}" if revision else ""
+        at = f" at revision {source.revision!r}" if source.revision else ""
         raise InputError(
-            f"{repo_id!r} is neither a folder here nor a model{at} that the Hugging Face Hub would give "
+            f"{source.name!r} is neither a folder here nor a model{at} that the Hugging Face Hub would give "
             f"({reason(error)}): check the name, the connection and, for a private model, `hf auth login`"
         ) from error
-    return Path(folder)
+    path = Path(folder) / below
+    if not path.is_dir():
+        raise InputError(
+            f"model {source.name!r} on the Hugging Face Hub has no subfolder {source.subfolder!r}"
+        )
+    return path
 
 
 def reason(error: BaseException) -> str:

@@ -25,7 +25,14 @@ from flax_distil.transcription import (
     WordErrors,
     content_frames,
 )
-from flax_distil.weights import EXPORT_DTYPES, export_checkpoint, load_checkpoint, with_alignment_heads
+from flax_distil.weights import (
+    EXPORT_DTYPES,
+    ModelSource,
+    export_checkpoint,
+    load_checkpoint,
+    with_alignment_heads,
+)
+from flax_distil.workflows.model_config import TeacherSourceConfig
 from flax_distil.workflows.outputs import check_output_dir, check_writable, staged
 from flax_distil.workflows.transcription_config import DatasetTranscriptionConfig, check_positive
 from flax_distil.workflows.transcription_model import TranscriptionModel
@@ -36,7 +43,7 @@ SETTINGS = "generation_config.json"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class AlignHeadsConfig(DatasetTranscriptionConfig):
+class AlignHeadsConfig(DatasetTranscriptionConfig, TeacherSourceConfig):
     """Find the heads of a student whose attention gives word timestamps.
 
     The teacher transcribes the recordings and tells when its words are spoken; of the student, the heads are
@@ -90,11 +97,15 @@ def run_head_search(config: AlignHeadsConfig) -> AlignHeadsResult:
     runner = config.make_runner()
     if runner.shard_count > 1:
         raise InputError("align-heads runs in one process: start it on one machine")
-    names = config.teacher_model_name_or_path, config.model_name_or_path
-    teacher, student = (
-        TranscriptionModel(name, runner, options=config.options, compute=config.compute) for name in names
+    sources = (
+        config.teacher_source(config.teacher_model_name_or_path),
+        config.model_source(config.model_name_or_path),
     )
-    _check_vocabularies(*names)
+    teacher, student = (
+        TranscriptionModel(source, runner, options=config.options, compute=config.compute)
+        for source in sources
+    )
+    _check_vocabularies(*sources)
     data = load_sources(config.dataset_name, **config.source_options(None))
     known = _KnownRecordings(config, teacher.load(), student.load())
     searched, held_out = (
@@ -183,7 +194,7 @@ def _check_folders(config: AlignHeadsConfig) -> Path:
     """Return the folder whose settings will be written."""
     if config.output_dir is not None:
         return check_output_dir(config.output_dir, overwrite=config.overwrite_output_dir)
-    folder = user_path(config.model_name_or_path)
+    folder = user_path(config.model_name_or_path) / (config.subfolder or "")
     if not any(folder.glob("model*.safetensors*")):
         raise InputError(
             f"{config.model_name_or_path!r} is no Hugging Face folder whose {SETTINGS} could be changed: "
@@ -192,8 +203,8 @@ def _check_folders(config: AlignHeadsConfig) -> Path:
     return check_writable(str(folder))
 
 
-def _check_vocabularies(teacher: str, student: str) -> None:
-    sizes = [load_checkpoint(name, config_only=True).config.vocab_size for name in (teacher, student)]
+def _check_vocabularies(teacher: ModelSource, student: ModelSource) -> None:
+    sizes = [load_checkpoint(source, config_only=True).config.vocab_size for source in (teacher, student)]
     if sizes[0] != sizes[1]:
         raise InputError(
             f"the vocabularies of {teacher} ({sizes[0]} ids) and {student} ({sizes[1]}) differ: choose the "
@@ -202,7 +213,8 @@ def _check_vocabularies(teacher: str, student: str) -> None:
 
 
 def _write(config: AlignHeadsConfig, folder: Path, heads: Heads) -> None:
-    checkpoint = load_checkpoint(config.model_name_or_path, config_only=config.output_dir is None)
+    source = config.model_source(config.model_name_or_path)
+    checkpoint = load_checkpoint(source, config_only=config.output_dir is None)
     settings = with_alignment_heads(checkpoint.files.generation_config, heads)
     files = dataclasses.replace(checkpoint.files, generation_config=settings)
     if config.output_dir is None:

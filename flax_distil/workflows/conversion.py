@@ -15,12 +15,13 @@ from flax_distil.weights import (
     load_checkpoint,
 )
 from flax_distil.workflows.hub_config import HubModelConfig
+from flax_distil.workflows.model_config import ModelSourceConfig
 from flax_distil.workflows.outputs import check_output_dir, staged, upload
 from flax_distil.workflows.tokenizer import check_tokenizer
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ExportConfig(HubModelConfig):
+class ExportConfig(HubModelConfig, ModelSourceConfig):
     """Write any readable checkpoint as a Hugging Face folder.
 
     Attributes:
@@ -40,7 +41,7 @@ class ExportConfig(HubModelConfig):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class InitStudentConfig:
+class InitStudentConfig(ModelSourceConfig):
     """Make a student of a teacher's layers.
 
     Attributes:
@@ -87,8 +88,9 @@ def run_export(config: ExportConfig) -> ExportResult:
     """Write the folder and upload it if asked to; a failed upload is reported, never raised."""
     folder = check_output_dir(config.output_dir, overwrite=config.overwrite_output_dir)
     repository = config.repository(config.hub_model_id, folder, "model")
-    check_tokenizer(load_checkpoint(config.model_name_or_path, config_only=True).files)
-    _write(load_checkpoint(config.model_name_or_path), folder, config.dtype)
+    source = config.model_source(config.model_name_or_path)
+    check_tokenizer(load_checkpoint(source, config_only=True).files)
+    _write(load_checkpoint(source), folder, config.dtype)
     return ExportResult(output_dir=folder, upload_error=upload(folder, repository, config))
 
 
@@ -105,10 +107,11 @@ def run_student_initialisation(config: InitStudentConfig) -> Path:
     if config.decoder_layers is None and config.decoder_layer_indices is None:
         layers["decoder_layers"] = 2
     # Once without weights, so that wrong layers are known before they are read.
-    teacher = load_checkpoint(config.teacher_model_name_or_path, config_only=True)
+    source = config.model_source(config.teacher_model_name_or_path)
+    teacher = load_checkpoint(source, config_only=True)
     check_tokenizer(teacher.files)
     initialise_student(teacher, **layers)
-    student = initialise_student(load_checkpoint(config.teacher_model_name_or_path), **layers)
+    student = initialise_student(load_checkpoint(source), **layers)
     return _write(student, folder, config.dtype)
 
 

@@ -16,13 +16,14 @@ from flax_distil.model import ComputeOptions
 from flax_distil.weights import EXPORT_DTYPES
 from flax_distil.workflows.distil_evaluation_config import EvaluationConfig
 from flax_distil.workflows.hub_config import HubModelConfig
+from flax_distil.workflows.model_config import TeacherSourceConfig
 from flax_distil.workflows.parallel_config import ParallelConfig
 from flax_distil.workflows.training_data_config import TrainingDataConfig
 from flax_distil.workflows.transcription_config import check_positive
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class DistilConfig(TrainingDataConfig, EvaluationConfig, HubModelConfig, ParallelConfig):
+class DistilConfig(TrainingDataConfig, EvaluationConfig, HubModelConfig, TeacherSourceConfig, ParallelConfig):
     """Distil a Whisper teacher into a student, or fine-tune a model on labels alone.
 
     Attributes:

@@ -12,7 +12,7 @@ from flax_distil.core import InputError, Params
 from flax_distil.distillation import split_student
 from flax_distil.model import WhisperConfig
 from flax_distil.parallel import Runner
-from flax_distil.weights import Checkpoint, initialise_student, load_checkpoint
+from flax_distil.weights import Checkpoint, ModelSource, initialise_student, load_checkpoint
 from flax_distil.weights.export import converted
 from flax_distil.workflows.distil_config import DistilConfig
 from flax_distil.workflows.distil_encoder import choose_encoder, encoder_difference, log_training
@@ -58,13 +58,13 @@ def check_models(config: DistilConfig) -> Checkpoint:
 
 
 def describe_models(
-    config: DistilConfig, read: Callable[[str], Checkpoint]
+    config: DistilConfig, read: Callable[[ModelSource], Checkpoint]
 ) -> tuple[Checkpoint, Checkpoint | None]:
     """Make the student, and compare it with the teacher, by configurations alone: no weight is needed.
 
     Args:
         config: of the run.
-        read: returns a checkpoint by its name, with or without weights.
+        read: returns a checkpoint, with or without weights.
 
     Returns:
         Configuration and files of student and teacher, if there is one.
@@ -75,7 +75,7 @@ def describe_models(
             decoder has no room for ``generation_max_length``, or if one cannot be read.
     """
     name = config.teacher_model_name_or_path
-    teacher = read(name) if name else None
+    teacher = read(config.teacher_source(name)) if name else None
     student = _student(config, teacher, read)
     if teacher is not None:
         equal = ("vocab_size", "num_mel_bins", *(("d_model",) if config.mse_weight > 0 else ()))
@@ -114,7 +114,7 @@ def load_models(config: DistilConfig, runner: Runner) -> DistilModels:
             student and teacher encode apart.
     """
     name = config.teacher_model_name_or_path
-    teacher = load_on_host(name) if name else None
+    teacher = load_on_host(config.teacher_source(name)) if name else None
     student = _student(config, teacher, load_on_host)
     difference = encoder_difference(student, teacher)
     choice = choose_encoder(config, student.config, teacher.config if teacher else None, difference)
@@ -169,10 +169,10 @@ def _kept(frozen: Params, dtype: str) -> Params:
 
 
 def _student(
-    config: DistilConfig, teacher: Checkpoint | None, read: Callable[[str], Checkpoint]
+    config: DistilConfig, teacher: Checkpoint | None, read: Callable[[ModelSource], Checkpoint]
 ) -> Checkpoint:
     if config.model_name_or_path:
-        return read(config.model_name_or_path)
+        return read(config.model_source(config.model_name_or_path))
     assert teacher is not None  # DistilConfig refuses a run without either
     layers = config.student_decoder_layers
     if layers is None and config.student_decoder_layer_indices is None:

@@ -3,11 +3,12 @@
 import dataclasses
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import get_args
 
 from flax_distil.core import InputError, user_path
 from flax_distil.transcription import ModeName, TranscriptionOptions
+from flax_distil.weights import ModelSource
 from flax_distil.workflows.recording_stream import Route
 from flax_distil.workflows.transcription_config import DatasetTranscriptionConfig, check_positive
 
@@ -37,6 +38,17 @@ class Condition:
 
 
 CLEAN = Condition()
+
+
+def _one_of(value: str | None, setting: str, models: Sequence[str]) -> Sequence[str | None]:
+    """Return a setting of each model: one for all, or one for each."""
+    values = [None] if value is None else [value] if len(models) == 1 else value.split("+")
+    if len(values) not in (1, len(models)):
+        raise InputError(
+            f"{setting} {value!r} has {len(values)} values for {len(models)} models: give one, or one "
+            "for each"
+        )
+    return [part or None for part in values] * (len(models) if len(values) == 1 else 1)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -95,7 +107,7 @@ class EvalConfig(DatasetTranscriptionConfig):
                 "mode speculative needs a student that drafts: name assistant_model_name_or_path"
             )
         self.route.check(self.options)
-        _ = self.baseline
+        _ = self.baseline, [self.model_source(name) for name in self.models.values()]
         self._check_noise()
 
     @property
@@ -141,6 +153,15 @@ class EvalConfig(DatasetTranscriptionConfig):
         return {
             label if short.count(label) == 1 else name: name for name, label in zip(names, short, strict=True)
         }
+
+    def model_source(self, name: str) -> ModelSource:
+        """Return where one of the models is; revisions and subfolders are joined by + as the models are."""
+        names = list(self.models.values())
+        return dataclasses.replace(
+            super().model_source(name),
+            revision=_one_of(self.model_revision, "model_revision", names)[names.index(name)],
+            subfolder=_one_of(self.subfolder, "subfolder", names)[names.index(name)],
+        )
 
     @property
     def baseline(self) -> str:

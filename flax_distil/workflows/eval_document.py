@@ -17,6 +17,7 @@ from flax_distil.workflows.eval_figures import (
     unit_figures,
 )
 from flax_distil.workflows.eval_records import UnitRecords
+from flax_distil.workflows.model_config import shown_settings
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -92,7 +93,7 @@ def document(evaluation: Evaluation) -> dict[str, Any]:
                 comparisons.append(place | resampled.comparison(model, baseline, data_set))
     _relate(models, baseline)
     return {
-        "config": dataclasses.asdict(config),
+        "config": shown_settings(config),
         "normaliser": evaluation.normalise.language or "any language",
         "normalizer": evaluation.normalise.name,
         "confidence": CONFIDENCE,

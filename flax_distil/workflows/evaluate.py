@@ -1,6 +1,5 @@
 """Evaluation: word errors and speed of checkpoints on data sets, in quiet and in noise."""
 
-import dataclasses
 import functools
 import hashlib
 import json
@@ -14,6 +13,7 @@ from flax_distil.core import InputError, show, user_path
 from flax_distil.data import SpeechData, load_sources
 from flax_distil.parallel import Runner, together
 from flax_distil.text import Normaliser, text_normaliser
+from flax_distil.weights import ModelSource
 from flax_distil.workflows.eval_config import CLEAN, EvalConfig
 from flax_distil.workflows.eval_document import Evaluation, document
 from flax_distil.workflows.eval_figures import ScoredUnit
@@ -22,6 +22,7 @@ from flax_distil.workflows.eval_report import write_report
 from flax_distil.workflows.eval_store import REPORT_NAME, RESULTS_NAME, SAMPLES_NAME, EvalStore
 from flax_distil.workflows.eval_table import format_tables, write_samples
 from flax_distil.workflows.eval_transcription import LATENCY, ModelEvaluation, gathered
+from flax_distil.workflows.model_config import shown_settings
 from flax_distil.workflows.outputs import staged
 from flax_distil.workflows.transcription_model import TranscriptionModel, configured_model
 
@@ -31,7 +32,7 @@ log = logging.getLogger(__name__)
 
 _WITHOUT_EFFECT = {
     "baseline_model", "normalizer", "output_dir", "overwrite_output_dir", "dataloader_num_workers",
-    "dataset_cache_dir",
+    "dataset_cache_dir", "cache_dir",
     "coordinator_address", "num_processes", "process_id", "initialization_timeout_seconds",
 }  # fmt: skip
 """Settings that change no prediction: another run may have others and go on."""
@@ -133,22 +134,20 @@ def _normaliser(config: EvalConfig, models: Mapping[str, TranscriptionModel]) ->
 
 def _settings(config: EvalConfig, data_sets: Mapping[str, SpeechData]) -> dict[str, Any]:
     """Return what decides predictions, as JSON takes it."""
-    settings = {
-        name: value for name, value in dataclasses.asdict(config).items() if name not in _WITHOUT_EFFECT
-    }
-    weights = dict(config.models)
+    settings = {name: value for name, value in shown_settings(config).items() if name not in _WITHOUT_EFFECT}
+    weights = {label: config.model_source(name) for label, name in config.models.items()}
     if config.assistant_model_name_or_path is not None:
-        weights["the assistant"] = config.assistant_model_name_or_path
-    settings |= {f"weights of {label}": _weights_identity(name) for label, name in weights.items()}
+        weights["the assistant"] = config.assistant_source(config.assistant_model_name_or_path)
+    settings |= {f"weights of {label}": _weights_identity(source) for label, source in weights.items()}
     return settings | {f"rows of {name}": _rows_identity(data) for name, data in data_sets.items()}
 
 
-def _weights_identity(name: str) -> str:
+def _weights_identity(source: ModelSource) -> str:
     """Return what changes when the weights in a folder do; a Hub id stands for itself."""
-    folder = user_path(name)
+    folder = user_path(source.name) / (source.subfolder or "")
     files = sorted(path for path in folder.glob("*") if path.suffix in (".safetensors", ".bin"))
     known = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files]
-    return hashlib.blake2b(repr(known).encode(), digest_size=8).hexdigest() if known else name
+    return hashlib.blake2b(repr(known).encode(), digest_size=8).hexdigest() if known else str(source)
 
 
 def _rows_identity(data: SpeechData) -> str:

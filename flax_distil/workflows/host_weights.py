@@ -5,10 +5,12 @@ import jax.numpy as jnp
 from jax.sharding import SingleDeviceSharding
 from jax.typing import DTypeLike
 
-from flax_distil.weights import Checkpoint, load_checkpoint
+from flax_distil.weights import Checkpoint, ModelSource, load_checkpoint
 
 
-def load_on_host(name: str, *, dtype: DTypeLike = jnp.float32, without_encoder: bool = False) -> Checkpoint:
+def load_on_host(
+    source: str | ModelSource, *, dtype: DTypeLike = jnp.float32, without_encoder: bool = False
+) -> Checkpoint:
     """Read a checkpoint beside the devices; on a machine of CPUs alone, onto the first one.
 
     Arguments are those of ``load_checkpoint``.
@@ -21,5 +23,5 @@ def load_on_host(name: str, *, dtype: DTypeLike = jnp.float32, without_encoder: 
     except RuntimeError:  # JAX_PLATFORMS may name the accelerator alone
         host = jax.local_devices()[0]
     return load_checkpoint(
-        name, dtype=dtype, sharding=lambda path: SingleDeviceSharding(host), without_encoder=without_encoder
+        source, dtype=dtype, sharding=lambda path: SingleDeviceSharding(host), without_encoder=without_encoder
     )

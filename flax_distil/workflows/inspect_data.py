@@ -26,6 +26,7 @@ from flax_distil.data import (
 from flax_distil.text import WhisperTokenizer
 from flax_distil.weights import load_checkpoint
 from flax_distil.workflows.data_figures import ShownSample, draw_samples, draw_statistics
+from flax_distil.workflows.model_config import ModelSourceConfig, shown_settings
 from flax_distil.workflows.outputs import check_output_dir, staged
 from flax_distil.workflows.plotting import PLOTS_REMEDY, has_matplotlib
 from flax_distil.workflows.token_text import HEADING, token_lines
@@ -45,7 +46,7 @@ REPORT = "report.json"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class InspectConfig(TrainingDataConfig):
+class InspectConfig(TrainingDataConfig, ModelSourceConfig):
     """Look at training data before a run: hours, lengths, drops, and samples with their tokens.
 
     Attributes:
@@ -83,14 +84,14 @@ def run_inspection(config: InspectConfig) -> dict[str, Any]:
     if config.output_dir is not None:
         folder = check_output_dir(config.output_dir, overwrite=config.overwrite_output_dir)
         _check_matplotlib()
-    checkpoint = load_checkpoint(config.model_name_or_path, config_only=True)
+    checkpoint = load_checkpoint(config.model_source(config.model_name_or_path), config_only=True)
     tokenizer, _ = read_tokenizer(checkpoint.files)
     config = config.within(checkpoint.config.window_seconds)
     data = load_training_data(config, tokenizer, window_seconds=checkpoint.config.window_seconds)
     surveys, dropped = _surveys(config, data)
     shown = shown_samples(config, data, tokenizer)
     report = {
-        "settings": dataclasses.asdict(config),
+        "settings": shown_settings(config),
         "data_sets": {survey.name: survey.figures(dropped) for survey in surveys},
         "skipped": data.skipped.get_state(),
         "samples": [_described(sample) for sample in shown],

@@ -16,7 +16,7 @@ from flax_distil.planning import (
     plan_as_json,
     plan_as_text,
 )
-from flax_distil.weights import Checkpoint, CheckpointFiles, load_checkpoint
+from flax_distil.weights import Checkpoint, CheckpointFiles, ModelSource, load_checkpoint
 from flax_distil.weights.files import default_preprocessor
 from flax_distil.workflows.distil_config import DistilConfig
 from flax_distil.workflows.distil_models import describe_models, with_dropouts
@@ -68,14 +68,14 @@ def run_plan(config: PlanConfig) -> dict[str, Any]:
     return figures
 
 
-def read_described(name: str) -> Checkpoint:
+def read_described(source: ModelSource) -> Checkpoint:
     """Return what a checkpoint looks like; published models are known without a network."""
-    size = _PUBLISHED.get(name)
-    if size is None or user_path(name).is_dir():
-        return load_checkpoint(name, config_only=True)
+    size = _PUBLISHED.get(source.name)
+    if size is None or source.subfolder or user_path(source.name).is_dir():
+        return load_checkpoint(source, config_only=True)
     config = WhisperConfig.preset(size)
     files = CheckpointFiles(
-        origin=name,
+        origin=source.name,
         config=config.to_huggingface(),
         generation_config={},
         preprocessor_config=default_preprocessor(config.num_mel_bins),

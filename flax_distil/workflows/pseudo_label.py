@@ -41,7 +41,8 @@ _MOST_UNUSABLE = 8
 """So many labels that are no numbers are the teacher's fault, not the recordings'."""
 
 _DECIDING = (
-    "model_name_or_path", "dtype", "task", "return_timestamps", "generation_max_length",
+    "model_name_or_path", "model_revision", "subfolder", "dtype", "task", "return_timestamps",
+    "generation_max_length",
     "dataset_name", "dataset_config_name", "dataset_split_name", "audio_column_name", "max_samples",
     "streaming", "samples_per_shard", "concatenate_audio",
 )  # fmt: skip

@@ -8,11 +8,12 @@ from flax_distil.generation import SearchOptions
 from flax_distil.model import ComputeOptions
 from flax_distil.text import NORMALIZERS
 from flax_distil.transcription import TranscriptionOptions
+from flax_distil.workflows.model_config import ModelSourceConfig
 from flax_distil.workflows.parallel_config import ParallelConfig
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class TranscriptionConfig(ParallelConfig):
+class TranscriptionConfig(ParallelConfig, ModelSourceConfig):
     """Settings of a job that transcribes.
 
     Attributes:

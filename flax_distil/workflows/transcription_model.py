@@ -16,7 +16,7 @@ from flax_distil.transcription import (
     TranscriptionOptions,
     WindowDecoder,
 )
-from flax_distil.weights import Checkpoint, equal_when_rounded, load_checkpoint
+from flax_distil.weights import Checkpoint, ModelSource, equal_when_rounded, load_checkpoint
 from flax_distil.workflows.host_weights import load_on_host
 from flax_distil.workflows.tokenizer import has_tokenizer, read_tokenizer
 from flax_distil.workflows.transcription_config import TranscriptionConfig
@@ -28,7 +28,7 @@ class TranscriptionModel:
     Make it before anything large is opened: whatever does not fit is known at once.
 
     Attributes:
-        name: as it was asked for.
+        name: what messages call it.
         options: what to transcribe into, and how.
         parameters: numbers in the weights.
         chosen: the same with the language and the task that the checkpoint takes where none is given.
@@ -37,19 +37,19 @@ class TranscriptionModel:
 
     def __init__(
         self,
-        name: str,
+        source: str | ModelSource,
         runner: Runner,
         *,
         options: TranscriptionOptions,
         compute: ComputeOptions,
-        assistant: str | None = None,
+        assistant: str | ModelSource | None = None,
         num_assistant_tokens: int | None = None,
         normalizer: str = "whisper",
     ):
         """Read the small files of the checkpoint.
 
         Args:
-            name: a Hugging Face or CTranslate2 folder, or a Hub id.
+            source: a Hugging Face or CTranslate2 folder, or a Hub id.
             runner: over the devices.
             options: what to transcribe into, and how.
             compute: dtype.
@@ -61,8 +61,9 @@ class TranscriptionModel:
         Raises:
             InputError: if there is no such checkpoint, or options or assistant do not fit it.
         """
-        self.name, self.options, self._runner, self._compute = name, options, runner, compute
-        described = load_checkpoint(name, config_only=True)
+        self.name, self._source = str(source), source
+        self.options, self._runner, self._compute = options, runner, compute
+        described = load_checkpoint(source, config_only=True)
         self._shape = described.config
         self._tokenizer, self._settings = read_tokenizer(described.files)
         self.parameters = sum(leaf.size for leaf in jax.tree.leaves(whisper_shapes(self._shape)))
@@ -98,7 +99,7 @@ class TranscriptionModel:
             InputError: if tensors are missing, unexpected or misshapen.
         """
         if self._loaded is None:
-            checkpoint = self._read(self.name)
+            checkpoint = self._read(self._source)
             self._params = self._put(self._shape, checkpoint.params)
             self._assistant_params = self._load_assistant(checkpoint.params["encoder"])
             self._loaded = self._decoder(self._params, self._assistant_params, self.options)
@@ -132,10 +133,10 @@ class TranscriptionModel:
             del params["encoder"]
         return self._put(self._assistant[0], params)
 
-    def _read(self, name: str, *, without_encoder: bool = False) -> Checkpoint:
+    def _read(self, source: str | ModelSource, *, without_encoder: bool = False) -> Checkpoint:
         """Read a checkpoint; beside an assistant exactly, so that their encoders can be compared."""
         dtype = self._compute.dtype if self._assistant is None else "float32"
-        return load_on_host(name, dtype=dtype, without_encoder=without_encoder)
+        return load_on_host(source, dtype=dtype, without_encoder=without_encoder)
 
     def _put(self, shape: WhisperConfig, params: Params) -> Params:
         specs = self._runner.weight_specs(decoding_shapes(shape))
@@ -164,12 +165,13 @@ def configured_model(
     config: TranscriptionConfig, runner: Runner, name: str | None = None
 ) -> TranscriptionModel:
     """Open a checkpoint with the settings of a job; by default the job's own."""
+    assistant = config.assistant_model_name_or_path
     return TranscriptionModel(
-        name or config.model_name_or_path,
+        config.model_source(name or config.model_name_or_path),
         runner,
         options=config.options,
         compute=config.compute,
-        assistant=config.assistant_model_name_or_path,
+        assistant=None if assistant is None else config.assistant_source(assistant),
         num_assistant_tokens=config.num_assistant_tokens,
         normalizer=getattr(config, "normalizer", "whisper"),
     )

@@ -1,3 +1,4 @@
+import dataclasses
 import os
 import shutil
 from pathlib import Path
@@ -8,6 +9,7 @@ import pytest
 from flax_distil.core import InputError, flatten
 from flax_distil.weights import (
     Checkpoint,
+    ModelSource,
     UploadError,
     check_repository,
     export_checkpoint,
@@ -102,6 +104,31 @@ def test_every_model_of_openai_has_its_name_here():
     from whisper import available_models
 
     assert set(available_models()) == set(OPENAI_MODELS)
+
+
+def test_a_checkpoint_is_read_from_a_subfolder_of_a_revision(hub: Hub, export: Path, tmp_path: Path):
+    from huggingface_hub import HfApi
+
+    api = HfApi(token=TOKEN)
+    api.create_repo("someone/student")
+    api.create_branch("someone/student", branch="v1")
+    api.upload_folder(
+        repo_id="someone/student", folder_path=export, path_in_repo="last/best", revision="v1",
+        ignore_patterns=["*/*"],
+    )  # fmt: skip
+    source = ModelSource(
+        name="someone/student", revision="v1", subfolder="last/best", cache_dir=str(tmp_path), token=TOKEN
+    )
+    found, wanted = load_checkpoint(source), load_checkpoint(export)
+    assert found.config == wanted.config
+    assert found.files.contents() == wanted.files.contents()
+    with pytest.raises(
+        InputError, match="'someone/student' on the Hugging Face Hub has no subfolder 'first'"
+    ):
+        load_checkpoint(dataclasses.replace(source, subfolder="first"))
+    with pytest.raises(InputError, match=r"subfolder '\.\./other' is not below"):
+        dataclasses.replace(source, subfolder="../other")
+    assert TOKEN not in repr(source)
 
 
 def test_a_revision_is_read_by_name(hub: Hub, export: Path, tmp_path: Path):
