@@ -22,6 +22,7 @@ from flax_distil.audio import (
 )
 from flax_distil.core import Array, Float, InputError
 from flax_distil.parallel import BATCH, ROWS, Runner
+from flax_distil.transcription.decoded_window import DecodedWindow
 from flax_distil.transcription.options import FALLBACK_TEMPERATURES, TranscriptionOptions
 from flax_distil.transcription.recordings import (
     Name,
@@ -31,7 +32,7 @@ from flax_distil.transcription.recordings import (
     tell_segments,
 )
 from flax_distil.transcription.results import AlignedWord, Transcript
-from flax_distil.transcription.sequential_recording import DecodedWindow, SequentialRecording
+from flax_distil.transcription.sequential_recording import SequentialRecording
 from flax_distil.transcription.vad_filter import SpeechTimes, keep_speech
 from flax_distil.transcription.window_decoder import States, WindowDecoder
 from flax_distil.transcription.word_timestamps import AlignmentRequest, WordAligner

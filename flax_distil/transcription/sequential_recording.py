@@ -8,7 +8,6 @@ windows that recordings ask for::
                               └────── accept ─────────────> a window at the last complete timestamp
 """
 
-import dataclasses
 import logging
 from collections.abc import Mapping, Sequence
 
@@ -17,13 +16,14 @@ import numpy as np
 from flax_distil.audio import CHUNK_FRAMES, HOP_LENGTH, LongMel
 from flax_distil.text import WhisperTokenizer
 from flax_distil.transcription.chunk_cutting import Chunk
+from flax_distil.transcription.decoded_window import DecodedWindow, KeptSegment
 from flax_distil.transcription.fallback import attempt_seed, best_attempt, failed, is_silence
 from flax_distil.transcription.options import TranscriptionOptions
 from flax_distil.transcription.prompts import Prompts
 from flax_distil.transcription.recording_times import keep_within
 from flax_distil.transcription.results import AlignedWord, TranscribedSegment, Transcript
 from flax_distil.transcription.vad_filter import SpeechTimes
-from flax_distil.transcription.window_cut import FRAMES_PER_SECOND, CutSegment, WindowCut, cut_window
+from flax_distil.transcription.window_cut import FRAMES_PER_SECOND, CutSegment, cut_window
 from flax_distil.transcription.window_decoder import WindowRequest, WindowResult
 from flax_distil.transcription.window_limits import reached_limit
 from flax_distil.transcription.word_segments import attach_words
@@ -38,47 +38,6 @@ FAINTEST_LOG10 = -8.0
 
 Models may hear words in it, and be sure of them: tiny.en says "you" to digital silence, log-probability -0.7.
 """
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class DecodedWindow:
-    """A window whose transcript is kept.
-
-    Attributes:
-        result: what was decoded.
-        cut: where its timestamps cut it.
-        segments: one for each of ``cut``.
-        language: code.
-        frames: of the window that belong to the recording.
-        offset: seconds from the beginning of the recording to the window.
-    """
-
-    result: WindowResult
-    cut: WindowCut
-    segments: tuple[TranscribedSegment, ...]
-    language: str
-    frames: int
-    offset: float
-
-    @property
-    def text_tokens(self) -> tuple[int, ...]:
-        """Ids of text of all segments."""
-        return tuple(token for segment in self.segments for token in segment.tokens)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class KeptSegment:
-    """A segment of a transcript and all that was emitted for it.
-
-    Attributes:
-        segment: with its times in the recording.
-        tokens: ids, timestamps included.
-        token_logprobs: of each of them.
-    """
-
-    segment: TranscribedSegment
-    tokens: tuple[int, ...]
-    token_logprobs: tuple[float, ...]
 
 
 class SequentialRecording:

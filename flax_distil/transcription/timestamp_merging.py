@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from flax_distil.text import SpecialTokens, WhisperTokenizer, split_words
+from flax_distil.transcription.decoded_window import KeptSegment
 from flax_distil.transcription.results import TranscribedSegment, Word
-from flax_distil.transcription.sequential_recording import KeptSegment
 
 SEGMENT_TOLERANCE_SECONDS = 5.0
 """Times of words are taken from those of their segments, which may open in the pause before them."""

@@ -104,8 +104,10 @@ def first_part(recording: PartedRecording) -> SequentialRecording:
 
 def _ready(row: Row, batch: list[Row]) -> bool:
     """Say whether the language of a part is known, or is known when its batch has been encoded."""
+    if row.part.language is not None:
+        return True
     first = first_part(row.recording)
-    return row.part.language is not None or row.part is first or any(other.part is first for other in batch)
+    return row.part is first or any(other.part is first for other in batch)
 
 
 def _kind(row: Row) -> int:

@@ -17,6 +17,7 @@ from flax_distil.text import normaliser
 from flax_distil.transcription import (
     FALLBACK_TEMPERATURES,
     SequentialTranscriber,
+    TranscribedSegment,
     Transcript,
     TranscriptionOptions,
     long_form_defaults,
@@ -158,6 +159,54 @@ def test_with_vad_only_speech_is_transcribed_and_times_are_those_of_the_recordin
     starts = np.array([segment.start for segment in whole.segments])
     assert (((starts > 39) & (starts < 51)) | ((starts > 90) & (starts < 102))).all()
     assert whole.text.count("To increase your speaking volume") == 2
+
+
+def test_batches_are_as_large_as_there_is_work_and_a_long_recording_does_not_hold_up_short_ones(
+    tiny_en, english, speech, monkeypatch
+):
+    by = transcriber(tiny_en, **THRESHOLDS)
+    sizes: list[int] = []
+    encode = by.decoder.encode_features
+    monkeypatch.setattr(by.decoder, "encode_features", lambda mel: sizes.append(len(mel)) or encode(mel))
+    short = speech[: 3 * SAMPLING_RATE]
+    found = transcribe(by, long=speech, one=short, two=short)
+    assert sizes[:2] == [1, 2]  # the first window of the long one, and both short ones
+    assert set(sizes[2:]) == {1}
+    assert list(found) == ["one", "two", "long"]
+    assert len(found["long"].segments) > 10
+
+
+def test_segments_are_told_as_they_are_found(english, speech):
+    told: list[tuple[str, TranscribedSegment]] = []
+    taken: list[int] = []
+
+    def source():
+        for name in ("first", "second", "third"):
+            yield name, speech[: 12 * SAMPLING_RATE]
+            taken.append(len(told))
+
+    found = dict(
+        english.transcribe_recordings(source(), on_segment=lambda name, one: told.append((name, one)))
+    )
+    for name, transcript in found.items():
+        assert tuple(segment for of, segment in told if of == name) == transcript.segments != ()
+    assert taken[-1] > 0  # the third was taken when those of the first were known
+
+
+def test_none_makes_a_batch_of_what_is_there(english, speech):
+    short = speech[: 3 * SAMPLING_RATE]
+    taken: list[str] = []
+
+    def source():
+        for name in ("one", "two"):
+            taken.append(name)
+            yield name, short
+            yield None
+
+    results = english.transcribe_recordings(source())
+    assert next(results)[0] == "one"
+    assert taken == ["one"]
+    assert [name for name, _ in results] == ["two"]
 
 
 def test_timestamps_are_needed(tiny_en):

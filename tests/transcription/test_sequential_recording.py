@@ -224,3 +224,27 @@ def test_languages_are_given_or_detected_once(base_dir):
     one.set_language({"en": 0.2, "fr": 0.8})
     assert "<|fr|>" in prompt(one, tokenizer)
     assert dataclasses.asdict(one.transcript())["language_probabilities"] == {"en": 0.2, "fr": 0.8}
+
+
+def at_limit(tokenizer: WhisperTokenizer, text: str) -> WindowResult:
+    """Return a window without an end of text."""
+    whole = result(tokenizer, text)
+    return dataclasses.replace(whole, token_logprobs=whole.token_logprobs[:-1])
+
+
+def test_a_window_cut_by_its_limit_goes_on_behind_its_last_pair_or_is_warned_of(tokenizer, caplog):
+    one = recording(tokenizer, seconds=60)
+    window = one.receive(at_limit(tokenizer, "<|0.00|> One.<|2.00|><|2.00|> Two three"))
+    assert window is not None
+    one.accept(window)
+    assert not caplog.records
+    assert one.receive(at_limit(tokenizer, "<|0.00|> Two three four")) is not None
+    assert "the window at 2.00 s ends at its limit of" in caplog.text
+    assert "up to 32.00 s, is missing" in caplog.text
+
+
+def test_times_end_with_the_recording(tokenizer):
+    one = recording(tokenizer, seconds=0.9)
+    hear(one, tokenizer, "<|0.00|> Login.<|0.60|><|0.60|> Please.<|20.56|><|20.56|> Now.<|21.00|>")
+    assert spans(one.transcript()) == [(0.0, 0.6, " Login."), (0.6, 0.9, " Please."), (0.9, 0.9, " Now.")]
+    assert one.transcript().text_with_timestamps.endswith("<|0.90|> Now.<|0.90|>")

@@ -154,3 +154,12 @@ def test_a_checkpoint_limits_its_transcripts_by_max_length(base, base_states):
     limited = base.transcriber(language="en", max_length=7)  # four of them are the prompt
     transcripts = heard(limited, base_states)
     assert [len(transcript.tokens) for transcript in transcripts] == [3, 3]
+
+
+def test_times_of_a_short_recording_end_with_it_and_its_tokens_are_as_decoded(
+    english, said, speech_and_silence
+):
+    [found, *_] = english.collect(english.dispatch(speech_and_silence, frames=[90, 3000, 3000]))
+    assert found.tokens == said[0].tokens
+    assert [(segment.start, segment.end) for segment in found.segments] == [(0.0, 0.9)]
+    assert found.text_with_timestamps == f"<|0.00|> {found.text}<|0.90|>"

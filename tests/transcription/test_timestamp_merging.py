@@ -6,7 +6,7 @@ import pytest
 
 from flax_distil.text import WhisperTokenizer
 from flax_distil.transcription import TranscribedSegment, Word
-from flax_distil.transcription.sequential_recording import KeptSegment
+from flax_distil.transcription.decoded_window import KeptSegment
 from flax_distil.transcription.timestamp_merging import TimestampMerger
 
 

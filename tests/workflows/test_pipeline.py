@@ -6,6 +6,7 @@ import itertools
 import json
 import logging
 import os
+import queue
 import subprocess
 import sys
 import threading
@@ -114,6 +115,61 @@ def test_an_iterator_is_transcribed_as_it_is_read_and_in_order(pipeline, prompts
     assert not [record for record in caplog.records if record.getMessage().startswith("Compiling ")]
 
 
+@pytest.mark.parametrize("batch_size", [1, 2])
+def test_an_iterator_may_wait_for_each_answer(pipeline, file, batch_size):
+    answers: queue.Queue[str] = queue.Queue()
+    given: list[int] = []
+
+    def conversation():
+        for number in range(3):
+            given.append(number)
+            yield file
+            assert answers.get(timeout=30) == SAID["conf-full"]
+
+    results = pipeline(conversation(), batch_size=batch_size)
+    for number in range(3):
+        answer = next(results)["text"]
+        assert given == list(range(number + 1))  # nothing is taken before the answer
+        answers.put(answer)
+    assert list(results) == []
+
+
+def test_digital_silence_has_no_text_and_times_end_with_the_recording(pipeline, file):
+    beginning = decode_audio(file)[: round(0.9 * SAMPLING_RATE)]
+    for cuts in ({}, {"chunk_length_s": 15.0}):
+        silent, short = pipeline(
+            [np.zeros(SAMPLING_RATE, np.float32), beginning], return_timestamps=True, **cuts
+        )
+        assert silent == {"text": "", "chunks": []}
+        assert short["text"]
+        assert all(0 <= start <= end <= 0.9 for start, end in (c["timestamp"] for c in short["chunks"]))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seconds", [0.5, 0.9, 1.7])
+def test_no_time_lies_behind_the_end_in_any_mode(pipeline, prompts_dir, seconds):
+    beginning = decode_audio(prompts_dir / "validation" / "agent-user.ogg")[: round(seconds * SAMPLING_RATE)]
+    ways = [{"mode": "short"}, {"mode": "sequential"}, {"chunk_length_s": 15.0},
+            {"chunk_length_s": 15.0, "chunk_merging": "longest_common_sequence"}]  # fmt: skip
+    for way, kind in itertools.product(ways, (True, "word")):
+        found = pipeline(beginning, return_timestamps=kind, **way)["chunks"]
+        for start, end in (chunk["timestamp"] for chunk in found):
+            assert 0 <= start <= (seconds if end is None else end) <= seconds
+
+
+@pytest.mark.slow
+def test_the_text_is_the_same_with_and_without_timestamps_and_at_any_length(tiny_en_dir):
+    """A recording of up to 30 s goes on behind the last timestamp of a window that ends early."""
+    pipeline = FlaxWhisperPipeline(tiny_en_dir, batch_size=4)
+    samples = long_recording(116.0, split="validation")[0]
+    slices = [samples[start * SAMPLING_RATE :][: 29 * SAMPLING_RATE] for start in range(0, 116, 29)]
+    plain, timed = pipeline(slices), pipeline(slices, return_timestamps=True)
+    assert [one["text"] for one in plain] == [one["text"] for one in timed]
+    said = sum(len(one["text"].split()) for one in plain)
+    once = sum(len(one["text"].split()) for one in pipeline(slices, mode="short"))
+    assert said >= once
+
+
 @pytest.mark.slow
 def test_an_assistant_changes_nothing_but_the_speed(pipeline, tiny_en_dir, prompts_dir):
     """The model itself drafts, in short recordings and in long ones."""
@@ -150,7 +206,7 @@ def test_options_that_are_unknown_or_do_not_fit_are_refused(pipeline, file, tiny
 
 
 @pytest.mark.slow
-def test_results_with_timestamps_are_those_of_transformers(pipeline, prompts_dir, tiny_en_dir):
+def test_results_of_one_window_are_those_of_transformers(pipeline, prompts_dir, tiny_en_dir):
     torch.set_num_threads(2)
     theirs = transformers.pipeline(
         "automatic-speech-recognition",
@@ -163,12 +219,12 @@ def test_results_with_timestamps_are_those_of_transformers(pipeline, prompts_dir
     expected = theirs(
         [samples.copy() for samples in recordings], return_timestamps=True, generate_kwargs=generate
     )
-    found = pipeline(recordings, return_timestamps=True)
+    found = pipeline(recordings, return_timestamps=True, mode="short")
     assert found == [result | {"text": result["text"].strip()} for result in expected]
 
 
 @pytest.mark.slow
-def test_short_and_long_recordings_go_their_own_ways(tiny_en_dir, file, prompts_dir):
+def test_short_and_long_recordings_in_one_list_are_as_alone(tiny_en_dir, file, prompts_dir):
     """More long ones than a batch holds, between short ones; each as if it were alone."""
     pipeline = FlaxWhisperPipeline(tiny_en_dir, batch_size=2)
     long = long_recording(45.0)[0]
