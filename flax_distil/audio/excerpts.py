@@ -23,7 +23,12 @@ SEEKABLE = frozenset({"WAV", "WAVEX", "W64", "RF64", "AIFF", "FLAC", "OGG"})
 
 
 def decode_excerpt(
-    source: str | Path | bytes, *, start: float, end: float | None = None, format: str | None = None
+    source: str | Path | bytes,
+    *,
+    start: float,
+    end: float | None = None,
+    format: str | None = None,
+    channel: int | None = None,
 ) -> Float[np.ndarray, " W"]:
     """Decode a part of a recording to 16 kHz mono.
 
@@ -32,6 +37,7 @@ def decode_excerpt(
         start: Where it begins, in seconds.
         end: Where it ends, in seconds; None for the end of the recording.
         format: As for :func:`decode_audio`.
+        channel: As for :func:`decode_audio`.
 
     Returns:
         float32 ``[W]``, 16 kHz, in [-1, 1]: what :func:`decode_audio` gives there, but for rounding where the
@@ -41,8 +47,8 @@ def decode_excerpt(
         AudioError: as :func:`decode_audio`, and if the recording ends before ``start``, or more than half a
             second before ``end``.
     """
-    samples_W = None if format else _entered(source, start, end)
-    return _walked(source, start, end, format) if samples_W is None else samples_W
+    samples_W = None if format else _entered(source, start, end, channel)
+    return _walked(source, start, end, format, channel) if samples_W is None else samples_W
 
 
 def excerpt_duration(
@@ -61,7 +67,9 @@ def excerpt_duration(
     return whole - start
 
 
-def _entered(source: str | Path | bytes, start: float, end: float | None) -> Float[np.ndarray, " W"] | None:
+def _entered(
+    source: str | Path | bytes, start: float, end: float | None, channel: int | None
+) -> Float[np.ndarray, " W"] | None:
     """Read the samples alone, None where libsndfile cannot be sure to find them."""
     part = AudioSource.find(source).exact
     if part is None:
@@ -83,17 +91,17 @@ def _entered(source: str | Path | bytes, start: float, end: float | None) -> Flo
     # Decoded as a file of its own: mixing, checks and resampling are those of every recording.
     contents = io.BytesIO()
     soundfile.write(contents, found, rate, format="WAV", subtype="FLOAT")
-    return decode_audio(contents.getvalue())
+    return decode_audio(contents.getvalue(), channel=channel)
 
 
 def _walked(
-    source: str | Path | bytes, start: float, end: float | None, format: str | None
+    source: str | Path | bytes, start: float, end: float | None, format: str | None, channel: int | None
 ) -> Float[np.ndarray, " W"]:
     """Decode from the beginning and keep what is asked for."""
     first = round(start * SAMPLING_RATE)
     last = None if end is None else round(end * SAMPLING_RATE)
     kept, place = [], 0
-    with open_audio(source, format=format) as blocks:
+    with open_audio(source, format=format, channel=channel) as blocks:
         for block in blocks:
             kept.append(block[max(0, first - place) : None if last is None else max(0, last - place)])
             place += len(block)

@@ -68,7 +68,11 @@ class Segment:
 
 
 def speech_segments(
-    source: str | Path | bytes, detector: VoiceActivity, *, format: str | None = None
+    source: str | Path | bytes,
+    detector: VoiceActivity,
+    *,
+    format: str | None = None,
+    channel: int | None = None,
 ) -> list[Segment]:
     """Find the segments of a recording of any length: all of its speech, no long silence.
 
@@ -76,6 +80,7 @@ def speech_segments(
         source: A path, or the contents of a file.
         detector: Tells speech from silence.
         format: As for :func:`flax_distil.audio.decode_audio`.
+        channel: As for :func:`flax_distil.audio.decode_audio`.
 
     Returns:
         Segments of at most 30 s, in order, without overlap; none where nobody speaks.
@@ -83,7 +88,7 @@ def speech_segments(
     Raises:
         AudioError: if any part of it cannot be read.
     """
-    with open_audio(source, format=format) as blocks:
+    with open_audio(source, format=format, channel=channel) as blocks:
         runs, samples = _speech_runs(blocks, detector)
     return _segments(runs, samples)
 
@@ -208,7 +213,11 @@ def _quiet(start: int, stop: int, smooth_F: Float[np.ndarray, " frames"]) -> int
 
 
 def cut_segments(
-    source: str | Path | bytes, segments: list[Segment], *, format: str | None = None
+    source: str | Path | bytes,
+    segments: list[Segment],
+    *,
+    format: str | None = None,
+    channel: int | None = None,
 ) -> Iterator[tuple[Segment, bytes]]:
     """Cut a recording, reading it once from front to back.
 
@@ -216,6 +225,7 @@ def cut_segments(
         source: A path, or the contents of a file.
         segments: What :func:`speech_segments` found in it.
         format: As for :func:`flax_distil.audio.decode_audio`.
+        channel: As for :func:`flax_distil.audio.decode_audio`.
 
     Yields:
         Each segment and its FLAC file: mono, 16 kHz, 16 bit.
@@ -223,7 +233,7 @@ def cut_segments(
     Raises:
         AudioError: if it cannot be read.
     """
-    with open_audio(source, format=format) as blocks:
+    with open_audio(source, format=format, channel=channel) as blocks:
         held, reached = np.zeros(0, np.float32), 0  # the samples read last, and how many were read in all
         for segment in segments:
             while reached < segment.stop:

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Collection, Iterable, Iterator
+from typing import Any
 
 from flax_distil.audio import (
     CHUNK_SECONDS,
@@ -72,10 +73,11 @@ def _pieces(row: SpeechRow, detector: VoiceActivity, text_columns: Collection[st
     encoded = row_audio(row)
     with sample_errors():
         audio = encoded.whole()
-        segments = speech_segments(audio.source, detector, format=audio.format)
+        place: dict[str, Any] = {"format": audio.format, "channel": audio.channel}
+        segments = speech_segments(audio.source, detector, **place)
         if not segments:
             raise SampleError(NO_SPEECH, "no speech was found in it")
-        for segment, flac in cut_segments(audio.source, segments, format=audio.format):
+        for segment, flac in cut_segments(audio.source, segments, **place):
             sample_id = f"{row.sample_id}@{segment.offset_seconds:.2f}"
             values = {
                 **row.values,
@@ -89,6 +91,7 @@ def _pieces(row: SpeechRow, detector: VoiceActivity, text_columns: Collection[st
                 row,
                 sample_id=sample_id,
                 audio={"bytes": flac, "path": None},
+                channel=None,
                 reference=None,
                 label=None,
                 speaker=row.speaker or row.sample_id,

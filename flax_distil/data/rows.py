@@ -25,6 +25,7 @@ class SpeechRow:
         origin: Where the row was read: its data set, or the file of a streamed one.
         number: Its number there, before any row was left out.
         policy: When to ask a server for its recording again.
+        channel: The channel that is meant, counted from 0; None for the mean of all.
     """
 
     index: int
@@ -39,6 +40,7 @@ class SpeechRow:
     origin: str = ""
     number: int = 0
     policy: RetryPolicy = DEFAULT_POLICY
+    channel: int | None = None
 
     def follows(self, other: "SpeechRow") -> bool:
         """Return whether the other row comes right before this one where both were read."""

@@ -203,18 +203,24 @@ class EncodedAudio:
         source: A path, or the contents of a file.
         format: FFmpeg's name of the format, where only the file's name tells it.
         fragment: The part of the file that is meant; None for all of it.
+        channel: The channel that is meant, counted from 0; None for the mean of all.
     """
 
     source: str | bytes
     format: str | None = None
     fragment: Fragment | None = None
+    channel: int | None = None
 
     def decode(self, *, max_seconds: float | None = None) -> Float[np.ndarray, " W"]:
         """Decode it, as :func:`flax_distil.audio.decode_audio` does; of a file no more than the part."""
         part = self.fragment
         if part is None:
-            return decode_audio(self.source, format=self.format, max_seconds=max_seconds)
-        return decode_excerpt(self.source, start=part.start, end=part.end, format=self.format)
+            return decode_audio(
+                self.source, format=self.format, max_seconds=max_seconds, channel=self.channel
+            )
+        return decode_excerpt(
+            self.source, start=part.start, end=part.end, format=self.format, channel=self.channel
+        )
 
     def duration(self) -> float:
         """Return its seconds, as :func:`flax_distil.audio.audio_duration` does."""
@@ -255,8 +261,8 @@ def row_audio(row: SpeechRow, policy: RetryPolicy | None = None) -> EncodedAudio
             raise
         raise SampleError(MALFORMED, str(error)) from error
     if data is None:
-        return EncodedAudio(source=path, fragment=fragment)
-    return EncodedAudio(source=data, format=raw_format(path), fragment=fragment)
+        return EncodedAudio(source=path, fragment=fragment, channel=row.channel)
+    return EncodedAudio(source=data, format=raw_format(path), fragment=fragment, channel=row.channel)
 
 
 def refuse_malformed(row: SpeechRow) -> None:

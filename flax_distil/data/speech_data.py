@@ -44,6 +44,7 @@ class SpeechData:
         origin: Where the rows were read; they begin there with ``first_row``.
         first_row: Number of the first row of all.
         policy: When to ask a server for a recording again.
+        channel: The channel of its recordings that is meant, counted from 0; None for the mean of all.
     """
 
     name: str
@@ -57,6 +58,7 @@ class SpeechData:
     origin: str = ""
     first_row: int = 0
     policy: RetryPolicy = DEFAULT_POLICY
+    channel: int | None = None
 
     def __len__(self) -> int:
         return len(self.table)
@@ -136,6 +138,7 @@ class SpeechData:
             origin=self.origin,
             number=self.first_row + (index if self.numbers is None else int(self.numbers[index])),
             policy=self.policy,
+            channel=self.channel,
         )
 
     def select(self, indices: Sequence[int]) -> "SpeechData":
@@ -195,6 +198,8 @@ class SpeechData:
         Embedded audio counts by content; a file by path, size and time of change.
         """
         digest = hashlib.blake2b(digest_size=16)
+        if self.channel is not None:
+            digest.update(f"channel {self.channel}\0".encode())
         for sample_id in self.ids():
             digest.update(sample_id.encode() + b"\0")
         for batch in self._audio_batches():

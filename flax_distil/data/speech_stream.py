@@ -1,5 +1,6 @@
 """A data set that is read from front to back: shards of rows, never all of them at once."""
 
+import dataclasses
 from collections.abc import Generator
 from contextlib import closing
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ class SpeechStream:
         label_column: Column of pseudo-labels, or None when there are none.
         speaker_column: Column that tells speakers apart; None takes a usual one where it exists.
         policy: When to ask a server for a recording again.
+        channel: The channel of its recordings that is meant, counted from 0; None for the mean of all.
     """
 
     name: str
@@ -32,6 +34,7 @@ class SpeechStream:
     label_column: str | None = None
     speaker_column: str | None = None
     policy: RetryPolicy = DEFAULT_POLICY
+    channel: int | None = None
 
     def blocks(self, shard: int, cursor: Cursor | None = None) -> Generator[tuple[SpeechData, Cursor | None]]:
         """Yield the blocks of a shard from a cursor on, each with the cursor behind it (None at the end).
@@ -59,7 +62,7 @@ class SpeechStream:
                     first_row=block.first_row,
                     policy=self.policy,
                 )
-                yield data, block.after
+                yield dataclasses.replace(data, channel=self.channel), block.after
 
     def first_rows(self) -> SpeechData:
         """Return the first block: what tells columns and their types.

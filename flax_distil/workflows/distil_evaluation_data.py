@@ -55,6 +55,7 @@ def evaluation_sets(config: DistilConfig, tokenizer: WhisperTokenizer) -> list[E
         max_samples=config.max_eval_samples,
         cache_dir=config.dataset_cache_dir,
         policy=config.retries,
+        channel=config.channel,
     )
     return [
         EvaluationSet(

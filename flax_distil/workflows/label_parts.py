@@ -136,6 +136,7 @@ def _opened(config: PseudoLabelConfig, spec: SourceSpec, policy: RetryPolicy) ->
         "max_samples": config.max_samples,
         "cache_dir": config.dataset_cache_dir,
         "policy": policy,
+        "channel": config.channel,
     }
     source: SpeechData | SpeechStream
     if config.streaming:

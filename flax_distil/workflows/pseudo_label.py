@@ -140,6 +140,7 @@ class _Job:
             "text_column_name": _shared([part.text_column for part in self.parts]),
             "speaker_column_name": _shared([part.speaker_column for part in self.parts]),
             **({} if config.normalizer == "whisper" else {"normalizer": config.normalizer}),
+            **({} if config.channel is None else {"channel": config.channel}),
             **{f"the rows of {part.name}": part.rows for part in self.parts},
         }
 

@@ -90,6 +90,7 @@ def load_training_data(
         "max_samples": config.max_train_samples,
         "cache_dir": config.dataset_cache_dir,
         "policy": config.retries,
+        "channel": config.channel,
     }
     opened: Sequence[SpeechData | SpeechStream] = (
         stream_sources(spec, **options) if config.streaming else load_sources(spec, **options)

@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 from flax_distil.audio import AugmentationConfig
 from flax_distil.core import InputError
 from flax_distil.data import FilterConfig, LabelConfig, RetryPolicy
-from flax_distil.workflows.transcription_config import check_normalizer, check_positive
+from flax_distil.workflows.transcription_config import check_channel, check_normalizer, check_positive
 
 STOPPING_STRATEGIES = ("first_exhausted", "all_exhausted")
 
@@ -30,6 +30,8 @@ class TrainingDataConfig:
         shuffle_buffer_size: Rows that are shuffled together when streaming.
         source_retry_seconds: How long a server or bucket that fails is asked again before the run ends.
         audio_column_name: Column of recordings; joined by + for several data sets.
+        channel: Channel of the recordings to take, in training and evaluation, counted from 0; by default the
+            mean of all.
         text_column_name: Column of reference texts; joined by + for several.
         label_column_name: Column of pseudo-labels to train on; an empty name trains on the references.
         speaker_column_name: Column that tells speakers apart, for packing and prompts; by default speaker_id,
@@ -76,6 +78,7 @@ class TrainingDataConfig:
     shuffle_buffer_size: int = 500
     source_retry_seconds: float = 1800.0
     audio_column_name: str = "audio"
+    channel: int | None = None
     text_column_name: str | None = "text"
     label_column_name: str = "whisper_transcript"
     speaker_column_name: str | None = None
@@ -115,6 +118,7 @@ class TrainingDataConfig:
             )
         check_positive(self, "max_train_samples", "shuffle_buffer_size")
         check_normalizer(self.normalizer)
+        check_channel(self.channel)
         if self.source_retry_seconds < 0:
             raise InputError(f"source_retry_seconds {self.source_retry_seconds:g} is negative")
         if self.noise_snr is not None and len(self.noise_snr) != 2:

@@ -133,6 +133,7 @@ class DatasetTranscriptionConfig(TranscriptionConfig):
         dataset_split_name: Split of the data set; joined by + for several.
         dataset_cache_dir: Where data sets are downloaded to and converted.
         audio_column_name: Column of recordings; joined by + for several data sets.
+        channel: Channel of the recordings to take, counted from 0; by default the mean of all.
         max_samples: Use only this many samples of each data set.
         normalizer: How texts are compared: whisper (as published figures), basic_keep_marks (for languages
             with vowel signs, and for Turkish), indic, or none.
@@ -144,6 +145,7 @@ class DatasetTranscriptionConfig(TranscriptionConfig):
     dataset_split_name: str | None = None
     dataset_cache_dir: str | None = None
     audio_column_name: str = "audio"
+    channel: int | None = None
     max_samples: int | None = None
     normalizer: str = "whisper"
     dataloader_num_workers: int | None = None
@@ -152,6 +154,7 @@ class DatasetTranscriptionConfig(TranscriptionConfig):
         super().__post_init__()
         check_positive(self, "max_samples", "dataloader_num_workers")
         check_normalizer(self.normalizer)
+        check_channel(self.channel)
 
     def source_options(self, text_column: str | None) -> dict[str, Any]:
         """Return how to open ``dataset_name``, as ``flax_distil.data.load_sources`` takes it."""
@@ -162,6 +165,7 @@ class DatasetTranscriptionConfig(TranscriptionConfig):
             "text_column": text_column,
             "max_samples": self.max_samples,
             "cache_dir": self.dataset_cache_dir,
+            "channel": self.channel,
         }
 
 
@@ -177,3 +181,9 @@ def check_normalizer(name: str) -> None:
     """Raise ``InputError`` if there are no such rules to compare texts by."""
     if name not in NORMALIZERS:
         raise InputError(f"normalizer {name!r} is unknown: expected one of {', '.join(NORMALIZERS)}")
+
+
+def check_channel(channel: int | None) -> None:
+    """Raise ``InputError`` if no recording can have this channel."""
+    if channel is not None and channel < 0:
+        raise InputError(f"channel {channel} is negative: channels are counted from 0")

@@ -152,6 +152,7 @@ def load_sources(
     revision: str | None = None,
     cache_dir: Path | str | None = None,
     policy: RetryPolicy = DEFAULT_POLICY,
+    channel: int | None = None,
 ) -> list[SpeechData]:
     """Open every data set of a specification, checking names and columns before any work.
 
@@ -172,6 +173,7 @@ def load_sources(
         revision: Branch, tag or commit on the Hub.
         cache_dir: Where ``datasets`` keeps what it downloads or converts.
         policy: When to ask a server again.
+        channel: The channel of recordings that is meant, counted from 0; None for the mean of all.
 
     Returns:
         One :class:`SpeechData` per data set, in the order written, each with a name of its own.
@@ -208,7 +210,7 @@ def load_sources(
             id_prefix=_prefix(source),
             policy=policy,
         )
-        loaded.append(dataclasses.replace(data, name=_short_name(source.name)))
+        loaded.append(dataclasses.replace(data, name=_short_name(source.name), channel=channel))
     return with_distinct_names(loaded)
 
 
@@ -226,6 +228,7 @@ def stream_sources(
     revision: str | None = None,
     cache_dir: Path | str | None = None,
     policy: RetryPolicy = DEFAULT_POLICY,
+    channel: int | None = None,
 ) -> list[SpeechStream]:
     """Open every data set of a specification to be read from front to back, keeping nothing on disk.
 
@@ -245,6 +248,7 @@ def stream_sources(
         revision: Branch, tag or commit on the Hub.
         cache_dir: Where ``datasets`` keeps what it learns of a Hub id.
         policy: When to ask a server again.
+        channel: As for :func:`load_sources`.
 
     Returns:
         One :class:`SpeechStream` per data set, in the order written, each with a name of its own.
@@ -286,6 +290,7 @@ def stream_sources(
             label_column=source.label_column,
             speaker_column=source.speaker_column,
             policy=policy,
+            channel=channel,
         )
         require_columns(stream.first_rows().table, required_columns, name=stream.name)
         streams.append(stream)
