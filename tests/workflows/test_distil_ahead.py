@@ -61,11 +61,11 @@ def test_what_the_compiler_finds_no_room_for_is_refused_alike(given):
     class Full(ShapedProgram):
         def lower(self, *arguments):
             raise jax.errors.JaxRuntimeError(
-                "RESOURCE_EXHAUSTED: Ran out of memory in memory space hbm\nmore"
+                "RESOURCE_EXHAUSTED: Ran out of memory in space hbm\nmore"
             )
 
     given[2].train = Full(lambda: None)
-    with pytest.raises(InputError, match=r"\(RESOURCE_EXHAUSTED: Ran out of memory in memory space hbm\)"):
+    with pytest.raises(InputError, match=r"\(RESOURCE_EXHAUSTED: Ran out of memory in space hbm\)"):
         compile_largest(*given, tokens=256)
 
 
