@@ -7,7 +7,6 @@ import pytest
 
 from flax_distil.audio import SAMPLING_RATE, LongMel
 from flax_distil.core import InputError
-from flax_distil.metrics import sample_wer
 from flax_distil.text import GenerationSettings, WhisperTokenizer, normaliser
 from flax_distil.transcription import TranscriptionOptions, make_transcriber
 from flax_distil.transcription.chunk_cutting import chunk_samples
@@ -66,7 +65,8 @@ def run(model: Model, mode: str, samples_W: np.ndarray, merging: str = "timestam
 def test_a_long_recording_is_understood_in_short_windows(short, mode, merging):
     samples_W, said = long_recording(40)
     transcript = run(short, mode, samples_W, merging, return_timestamps=True, word_timestamps=True)
-    assert sample_wer(said, transcript.text, normaliser("en")) < 50
+    spoken, heard = (set(normaliser("en")(text).split()) for text in (said, transcript.text))
+    assert len(spoken & heard) > 0.6 * len(spoken)
     assert max(segment.end or 0.0 for segment in transcript.segments) <= len(samples_W) / SAMPLING_RATE
     words = [word for segment in transcript.segments for word in segment.words or ()]
     assert all(0 <= word.start <= word.end for word in words)

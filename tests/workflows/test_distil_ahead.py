@@ -60,9 +60,7 @@ def test_a_step_that_needs_more_than_a_device_has_is_refused(given, monkeypatch)
 def test_what_the_compiler_finds_no_room_for_is_refused_alike(given):
     class Full(ShapedProgram):
         def lower(self, *arguments):
-            raise jax.errors.JaxRuntimeError(
-                "RESOURCE_EXHAUSTED: Ran out of memory in space hbm\nmore"
-            )
+            raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Ran out of memory in space hbm\nmore")
 
     given[2].train = Full(lambda: None)
     with pytest.raises(InputError, match=r"\(RESOURCE_EXHAUSTED: Ran out of memory in space hbm\)"):
