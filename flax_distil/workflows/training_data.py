@@ -72,6 +72,8 @@ def load_training_data(
         InputError: if a data set, split, column or language is unknown, two lists of values are of
             unequal lengths, or no sample is left.
     """
+    if window_seconds < config.max_duration_in_seconds:
+        log.info("the student hears %g s at a time: longer training recordings are dropped", window_seconds)
     spec = config.train_dataset_name
     languages = split_values(config.language, "languages", spec)
     tasks = split_values(config.task, "tasks", spec)
