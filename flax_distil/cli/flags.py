@@ -19,6 +19,7 @@ ALIASES = {
     "teacher_model_name_or_path": "--teacher",
     "assistant_model_name_or_path": "--assistant_model",
     "hub_dataset_id": "--hub_model_id",
+    "speaker_column_name": "--speaker_id_column_name",
 }
 """Shorter names of flags."""
 

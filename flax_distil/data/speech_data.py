@@ -141,6 +141,18 @@ class SpeechData:
             channel=self.channel,
         )
 
+    def named_by(self, column: str) -> "SpeechData":
+        """Return the same rows, called by the values of another column; a row without one keeps its name.
+
+        Raises:
+            InputError: if there is no such column.
+        """
+        if column == ID_COLUMN:
+            return self
+        values = zip(self.column(column), self.ids(), strict=True)
+        names = [name if value is None else str(value) for value, name in values]
+        return self.with_columns({ID_COLUMN: names})
+
     def select(self, indices: Sequence[int]) -> "SpeechData":
         """Return the rows with these numbers, in this order; no audio is copied."""
         chosen = np.asarray(indices, np.int64)

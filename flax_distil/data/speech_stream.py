@@ -25,6 +25,7 @@ class SpeechStream:
         speaker_column: Column that tells speakers apart; None takes a usual one where it exists.
         policy: When to ask a server for a recording again.
         channel: The channel of its recordings that is meant, counted from 0; None for the mean of all.
+        id_column: Column that names rows; None for ``id``, and the number in the shard where there is none.
     """
 
     name: str
@@ -35,6 +36,7 @@ class SpeechStream:
     speaker_column: str | None = None
     policy: RetryPolicy = DEFAULT_POLICY
     channel: int | None = None
+    id_column: str | None = None
 
     def blocks(self, shard: int, cursor: Cursor | None = None) -> Generator[tuple[SpeechData, Cursor | None]]:
         """Yield the blocks of a shard from a cursor on, each with the cursor behind it (None at the end).
@@ -62,7 +64,8 @@ class SpeechStream:
                     first_row=block.first_row,
                     policy=self.policy,
                 )
-                yield dataclasses.replace(data, channel=self.channel), block.after
+                data = dataclasses.replace(data, channel=self.channel)
+                yield data if self.id_column is None else data.named_by(self.id_column), block.after
 
     def first_rows(self) -> SpeechData:
         """Return the first block: what tells columns and their types.

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 
 from flax_distil.core import Params, merge
-from flax_distil.data import EvaluationPipeline, PipelineConfig
+from flax_distil.data import EvaluationPipeline, PipelineConfig, SpeechData
 from flax_distil.distillation import TokenLossSums
 from flax_distil.metrics import ErrorCounts, word_errors
 from flax_distil.parallel import Runner, gather_objects
@@ -44,17 +44,45 @@ class StudentEvaluator:
         ``loss``, ``ce_loss``, ``kl_loss`` (temperature 1, per label token), ``accuracy``, ``wer``
         (percent), ``samples``, ``skipped`` and ``seconds``.
         """
-        return {chosen.data.name: self._evaluate_set(chosen, params) for chosen in self._data.evaluation}
+        return {chosen.name: self._evaluate_set(chosen, params) for chosen in self._data.evaluation}
 
     def _evaluate_set(self, chosen: EvaluationSet, params: Params) -> dict[str, float]:
         start = time.perf_counter()
         transcriber = self._transcriber(chosen, params)
         runner = self._runner
-        batch_size = self._config.per_device_eval_batch_size * runner.local_batch_shards
-        pipeline = EvaluationPipeline(
-            chosen.data,
+        sums, errors, samples, skipped = None, ErrorCounts(), 0, 0
+        for table in chosen.tables():
+            pipeline = self._pipeline(table, chosen)
+            for batch in pipeline:
+                added, transcripts = self._run_batch(batch, params, transcriber)
+                sums = added if sums is None else jax.tree.map(lambda a, b: a + b, sums, added)
+                valid = batch["valid_B"]
+                samples += int(valid.sum())
+                pairs = [
+                    (reference, transcript.text)
+                    for reference, transcript, real in zip(
+                        batch["references"], transcripts, valid, strict=True
+                    )
+                    if real
+                ]
+                errors += word_errors([r for r, _ in pairs], [t for _, t in pairs], chosen.normalise)
+            skipped += len(pipeline.skipped)
+        # The sums are global already; processes of one tensor group transcribed the same rows.
+        parts = dict(gather_objects((runner.shard_index, (errors, samples, skipped))))
+        figures = {
+            "wer": sum((part[0] for part in parts.values()), ErrorCounts()).wer,
+            "samples": sum(part[1] for part in parts.values()),
+            "skipped": sum(part[2] for part in parts.values()),
+            "seconds": time.perf_counter() - start,
+        }
+        return figures if sums is None else _per_token(runner.fetch(sums)) | figures
+
+    def _pipeline(self, table: SpeechData, chosen: EvaluationSet) -> EvaluationPipeline:
+        runner = self._runner
+        return EvaluationPipeline(
+            table,
             PipelineConfig(
-                batch_size=batch_size,
+                batch_size=self._config.per_device_eval_batch_size * runner.local_batch_shards,
                 num_threads=self._config.dataloader_num_workers,
                 window_seconds=self._models.student.config.window_seconds,
                 shard_index=runner.shard_index,
@@ -63,27 +91,6 @@ class StudentEvaluator:
             labels=chosen.labels,
             too_long="skip",
         )
-        sums, errors, samples = None, ErrorCounts(), 0
-        for batch in pipeline:
-            added, transcripts = self._run_batch(batch, params, transcriber)
-            sums = added if sums is None else jax.tree.map(lambda a, b: a + b, sums, added)
-            valid = batch["valid_B"]
-            samples += int(valid.sum())
-            pairs = [
-                (reference, transcript.text)
-                for reference, transcript, real in zip(batch["references"], transcripts, valid, strict=True)
-                if real
-            ]
-            errors += word_errors([r for r, _ in pairs], [t for _, t in pairs], chosen.normalise)
-        # The sums are global already; processes of one tensor group transcribed the same rows.
-        parts = dict(gather_objects((runner.shard_index, (errors, samples, len(pipeline.skipped)))))
-        figures = {
-            "wer": sum((part[0] for part in parts.values()), ErrorCounts()).wer,
-            "samples": sum(part[1] for part in parts.values()),
-            "skipped": sum(part[2] for part in parts.values()),
-            "seconds": time.perf_counter() - start,
-        }
-        return figures if sums is None else _per_token(runner.fetch(sums)) | figures
 
     def _transcriber(self, chosen: EvaluationSet, params: Params) -> ShortFormTranscriber:
         return ShortFormTranscriber(

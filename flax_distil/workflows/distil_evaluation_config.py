@@ -22,6 +22,8 @@ class EvaluationConfig:
             default text_column_name, and text where the training data have none.
         eval_language: Language of the evaluation data; joined by + for several. By default language.
         eval_task: transcribe or translate; joined by + for several. By default task.
+        eval_streaming: Read the evaluation data from front to back, in each evaluation, and keep nothing of
+            them on disk.
         max_eval_samples: Use only this many samples of each evaluation set.
         per_device_eval_batch_size: Evaluation samples per device.
         eval_steps: Updates between two evaluations; by default only at the end.
@@ -37,6 +39,7 @@ class EvaluationConfig:
     eval_text_column_name: str | None = None
     eval_language: str | None = None
     eval_task: str | None = None
+    eval_streaming: bool = False
     max_eval_samples: int | None = None
     per_device_eval_batch_size: int = 16
     eval_steps: int | None = None

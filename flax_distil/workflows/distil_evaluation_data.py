@@ -1,10 +1,17 @@
 """The evaluation sets of a run: opened as they are, each with its own columns, language and task."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from flax_distil.core import InputError
-from flax_distil.data import LabelBuilder, SpeechData, load_sources, split_values
+from flax_distil.data import (
+    LabelBuilder,
+    SpeechData,
+    SpeechStream,
+    load_sources,
+    split_values,
+    stream_sources,
+)
 from flax_distil.text import Normaliser, WhisperTokenizer, text_normaliser
 from flax_distil.workflows.distil_config import DistilConfig
 
@@ -16,18 +23,32 @@ class EvaluationSet:
     """An evaluation set, as it is, and how it is transcribed.
 
     Attributes:
-        data: all rows.
+        source: all rows, a table or a stream of them.
         labels: makes the targets of the loss.
         language: of the speech.
         task: transcribe or translate.
         normalise: how transcripts are compared with references.
     """
 
-    data: SpeechData
+    source: SpeechData | SpeechStream
     labels: LabelBuilder
     language: str | None
     task: str
     normalise: Normaliser
+
+    @property
+    def name(self) -> str:
+        """What its figures are called."""
+        return self.source.name
+
+    def tables(self) -> Iterator[SpeechData]:
+        """Yield all rows: at once, or block after block of a stream, the same in every process."""
+        if isinstance(self.source, SpeechData):
+            yield self.source
+            return
+        for shard in range(len(self.source.shards)):
+            for block, _ in self.source.blocks(shard):
+                yield block
 
 
 def evaluation_sets(config: DistilConfig, tokenizer: WhisperTokenizer) -> list[EvaluationSet]:
@@ -46,7 +67,8 @@ def evaluation_sets(config: DistilConfig, tokenizer: WhisperTokenizer) -> list[E
     texts = _values(config, "text_column_name", "text columns")
     languages = _values(config, "language", "languages")
     tasks = _values(config, "task", "tasks")
-    opened = load_sources(
+    open_sources = stream_sources if config.eval_streaming else load_sources
+    opened: Sequence[SpeechData | SpeechStream] = open_sources(
         spec,
         config_name=config.eval_dataset_config_name,
         split=config.eval_split_name,
@@ -59,7 +81,7 @@ def evaluation_sets(config: DistilConfig, tokenizer: WhisperTokenizer) -> list[E
     )
     return [
         EvaluationSet(
-            data=data,
+            source=source,
             labels=LabelBuilder(tokenizer, config.labels(language, task)),
             language=language,
             task=task or "transcribe",
@@ -67,7 +89,7 @@ def evaluation_sets(config: DistilConfig, tokenizer: WhisperTokenizer) -> list[E
                 language, task, is_multilingual=tokenizer.special.is_multilingual, name=config.normalizer
             ),
         )
-        for data, language, task in zip(opened, languages, tasks, strict=True)
+        for source, language, task in zip(opened, languages, tasks, strict=True)
     ]
 
 

@@ -17,6 +17,7 @@ from flax_distil.data import (
     stream_sources,
 )
 from flax_distil.data.naming import distinct_names
+from flax_distil.data.speaker_order import grouped_by_speaker
 from flax_distil.data.work_units import CorpusUnits, StreamUnits, TableUnits
 from flax_distil.workflows.label_table import label_features
 from flax_distil.workflows.pseudo_label_config import PseudoLabelConfig
@@ -146,6 +147,12 @@ def _opened(config: PseudoLabelConfig, spec: SourceSpec, policy: RetryPolicy) ->
     first = source.first_rows() if isinstance(source, SpeechStream) else source
     if source.text_column is None and first.has_column(DEFAULT_TEXT_COLUMN):
         source = dataclasses.replace(source, text_column=DEFAULT_TEXT_COLUMN)
+    if isinstance(source, SpeechStream):
+        return dataclasses.replace(source, id_column=config.id_column_name)
+    if config.id_column_name is not None:
+        source = source.named_by(config.id_column_name)
+    if config.concatenate_audio and config.speaker_column_name is not None:
+        source = grouped_by_speaker(source)
     return source
 
 

@@ -44,7 +44,8 @@ _DECIDING = (
     "model_name_or_path", "model_revision", "subfolder", "dtype", "task", "return_timestamps",
     "generation_max_length",
     "dataset_name", "dataset_config_name", "dataset_split_name", "audio_column_name", "max_samples",
-    "streaming", "samples_per_shard", "concatenate_audio",
+    "streaming", "samples_per_shard", "concatenate_audio", "id_column_name",
+    "min_duration_in_seconds", "max_duration_in_seconds",
 )  # fmt: skip
 """Flags that decide the labels or how they are divided over files. Devices and batch sizes are none."""
 
@@ -154,6 +155,7 @@ class _Job:
             batch_size=batch_size,
             detector=self._detector,
             concatenate=self.config.concatenate_audio,
+            seconds=(self.config.min_duration_in_seconds, self.config.max_duration_in_seconds),
             threads=self.config.dataloader_num_workers or os.cpu_count() or 1,
             policy=self._policy,
         )

@@ -1,6 +1,7 @@
 """Settings of pseudo-labelling."""
 
 import dataclasses
+import math
 import typing
 
 from flax_distil.audio import VadName
@@ -17,10 +18,15 @@ class PseudoLabelConfig(DatasetTranscriptionConfig, HubConfig):
         language: Language of the speech, name or code; needed by multilingual teachers.
         generation_max_length: Most tokens per recording; 256 is the recipe's limit of a label.
         text_column_name: Column of reference texts, for the WER; by default text where there is one.
+        id_column_name: Column that names recordings; by default id, and their numbers where there is none.
         speaker_column_name: Column that tells speakers apart; by default speaker_id, speaker or source_id.
         streaming: Read the data set from front to back, instead of all of its files before the first sample.
         source_retry_seconds: A server that fails is asked again for so long before the run ends.
+        min_duration_in_seconds: Leave out recordings that are not longer.
+        max_duration_in_seconds: Leave out recordings that are longer; by default they are cut at silence into
+            pieces of at most 30 s.
         concatenate_audio: Join neighbouring recordings of one speaker up to 30 s before they are transcribed.
+            With speaker_column_name the rows of each speaker are put together first, unless streaming.
         vad: How speech is found in recordings of more than 30 s, which are cut: auto, silero or energy.
         samples_per_shard: Samples of the source per Parquet file; what a run that is killed does again.
         output_dir: Folder of the new data set. The same command goes on with what it has not finished there.
@@ -34,9 +40,12 @@ class PseudoLabelConfig(DatasetTranscriptionConfig, HubConfig):
 
     generation_max_length: int | None = 256
     text_column_name: str | None = None
+    id_column_name: str | None = None
     speaker_column_name: str | None = None
     streaming: bool = False
     source_retry_seconds: float = 1800.0
+    min_duration_in_seconds: float = 0.0
+    max_duration_in_seconds: float | None = None
     concatenate_audio: bool = False
     vad: str = "auto"
     samples_per_shard: int = 1000
@@ -47,6 +56,12 @@ class PseudoLabelConfig(DatasetTranscriptionConfig, HubConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_positive(self, "samples_per_shard")
+        low, high = self.min_duration_in_seconds, self.max_duration_in_seconds
+        if not 0 <= low < (math.inf if high is None else high):
+            raise InputError(
+                f"min_duration_in_seconds {low:g} and max_duration_in_seconds "
+                f"{'(none)' if high is None else format(high, 'g')} leave no recording: give 0 <= min < max"
+            )
         if self.vad not in typing.get_args(VadName):
             expected = ", ".join(typing.get_args(VadName))
             raise InputError(f"vad {self.vad!r} is unknown: expected one of {expected}")

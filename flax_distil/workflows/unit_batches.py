@@ -32,7 +32,7 @@ from flax_distil.data import (
 )
 from flax_distil.data.fragments import split_fragment
 from flax_distil.data.reading.remote import is_remote
-from flax_distil.data.samples import decode_row
+from flax_distil.data.samples import TOO_LONG, TOO_SHORT, decode_row
 from flax_distil.data.work_units import WorkUnit
 
 T = TypeVar("T")
@@ -100,6 +100,7 @@ class UnitReader:
         concatenate: whether to join neighbours.
         threads: how many decode.
         policy: when to ask a server again for a recording.
+        seconds: recordings must be longer than the first, and not longer than the second.
     """
 
     def __init__(
@@ -110,8 +111,10 @@ class UnitReader:
         concatenate: bool,
         threads: int,
         policy: RetryPolicy,
+        seconds: tuple[float, float | None] = (0.0, None),
     ):
         self._policy = policy
+        self._seconds = seconds
         self._batch_size = batch_size
         self._detector = detector
         self._concatenate = concatenate
@@ -141,7 +144,8 @@ class UnitReader:
         """Return the rows that each recording is made of, in the order of the corpus."""
         data = unit.data
         texts = [column for column in (data.text_column, data.label_column) if column]
-        source = pool.map(self._fetched, (data.row(index) for index in range(len(data))))
+        fetched = pool.map(self._fetched, (data.row(index) for index in range(len(data))))
+        source = (row for row in fetched if self._is_wanted(row, skipped))
         rows = []
         for row in cut_rows(source, detector=self._detector, skipped=skipped, text_columns=texts):
             try:
@@ -158,6 +162,22 @@ class UnitReader:
             for part in parts
             for made in pack(part, Packer(name=data.name, has_speakers=has_speakers))
         ]
+
+    def _is_wanted(self, row: SpeechRow, skipped: SkippedSamples) -> bool:
+        """Say whether a recording is neither too short nor too long to be labelled; record it if it is."""
+        low, high = self._seconds
+        if low == 0 and high is None:
+            return True
+        try:
+            seconds = measured(row).duration_seconds or 0.0
+            if seconds <= low:
+                raise SampleError(TOO_SHORT, f"it lasts {seconds:.2f} s, min_duration_in_seconds is {low:g}")
+            if high is not None and seconds > high:
+                raise SampleError(TOO_LONG, f"it lasts {seconds:.2f} s, max_duration_in_seconds is {high:g}")
+        except SampleError as error:
+            skipped.reject(row, error)
+            return False
+        return True
 
     def _fetched(self, row: SpeechRow) -> SpeechRow:
         """Return the row with the bytes of a recording behind an address, which is read several times."""

@@ -114,6 +114,7 @@ def tuned(teacher, prompts, spoken, settings, tmp_path_factory):
             freeze_encoder=False,
             eval_dataset_name=f"{prompts}+{spoken}",
             eval_text_column_name="text+words",
+            eval_streaming=True,
             max_eval_samples=2,
             per_device_eval_batch_size=2,
             generation_max_length=4,

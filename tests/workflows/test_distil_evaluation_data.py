@@ -7,7 +7,7 @@ import pytest
 from flax_distil.core import InputError
 from flax_distil.text import WhisperTokenizer
 from flax_distil.workflows.distil_config import DistilConfig
-from flax_distil.workflows.distil_evaluation_data import evaluation_sets
+from flax_distil.workflows.distil_evaluation_data import EvaluationSet, evaluation_sets
 
 
 @pytest.fixture(scope="module")
@@ -24,6 +24,10 @@ def manifests(prompts_dir, tmp_path_factory) -> dict[str, str]:
     for name, (recording, text) in columns.items():
         (folder / f"{name}.jsonl").write_text(json.dumps({recording: audio, text: "Good day"}) + "\n")
     return {name: str(folder / f"{name}.jsonl") for name in columns}
+
+
+def references(chosen: EvaluationSet) -> list[str | None]:
+    return [text for table in chosen.tables() for text in table.references()]
 
 
 def opened(tokenizer, *sets: str, train: str = "a", **settings):
@@ -44,15 +48,18 @@ def test_columns_languages_and_tasks_are_the_evaluations_own(tokenizer, manifest
         eval_audio_column_name="audio+recording", eval_text_column_name="text+words",
         eval_language="en+fr", eval_task="transcribe+translate",
     )  # fmt: skip
-    assert [clean.data.references(), calls.data.references()] == [["Good day"]] * 2
+    assert [references(clean), references(calls)] == [["Good day"]] * 2
     assert (clean.language, clean.task, calls.language, calls.task) == ("en", "transcribe", "fr", "translate")
     # Translations are English, whatever was spoken.
     assert calls.normalise("It's fine") == clean.normalise("It's fine") == "it is fine"
 
 
-def test_references_are_in_text_where_the_training_data_have_none(tokenizer, manifests):
-    (found,) = opened(tokenizer, manifests["clean"], text_column_name=None, language="en")
-    assert found.data.references() == ["Good day"]
+@pytest.mark.parametrize("streaming", [False, True])
+def test_references_are_in_text_where_the_training_data_have_none(tokenizer, manifests, streaming):
+    (found,) = opened(
+        tokenizer, manifests["clean"], text_column_name=None, language="en", eval_streaming=streaming
+    )
+    assert references(found) == ["Good day"]
 
 
 def test_what_is_not_given_is_that_of_the_training_data(tokenizer, manifests):
@@ -60,8 +67,8 @@ def test_what_is_not_given_is_that_of_the_training_data(tokenizer, manifests):
     for language in ("fr", "fr+de"):
         found = opened(tokenizer, *both, train="a+b", text_column_name="label", language=language)
         assert [part.language for part in found] == ["fr", language[-2:]]
-        assert [part.data.name for part in found] == ["labelled", "labelled-2"]
-        assert [part.data.references() for part in found] == [["Good day"]] * 2
+        assert [part.name for part in found] == ["labelled", "labelled-2"]
+        assert [references(part) for part in found] == [["Good day"]] * 2
 
 
 @pytest.mark.parametrize(
