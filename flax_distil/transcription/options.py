@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import itertools
 import math
 import typing
 
@@ -67,6 +68,10 @@ class TranscriptionOptions:
         max_initial_timestamp: seconds, the latest first timestamp of a window; None for the checkpoint's.
         condition_on_prev_tokens: long recordings: prompt a window with the text of those before it.
         vad: long recordings, sequential: how speech is found; what is none is left out. None leaves all in.
+        clip_timestamps: sequential: what is transcribed of a recording: start, end, start, end … in seconds;
+            the last end is that of the recording if it is left out. Empty for all of it.
+        hallucination_silence_threshold: with words: seconds; a silence that is longer is skipped where words
+            beside it are improbable, too short or too long, and those words are left out.
 
     A threshold that is "off" is not tested, even in long recordings, where None is the usual value.
 
@@ -100,6 +105,8 @@ class TranscriptionOptions:
     max_initial_timestamp: float | None = None
     condition_on_prev_tokens: bool = False
     vad: str | None = None
+    clip_timestamps: tuple[float, ...] = ()
+    hallucination_silence_threshold: float | None = None
 
     def __post_init__(self) -> None:
         if self.task is not None and self.task not in TASKS:
@@ -121,6 +128,7 @@ class TranscriptionOptions:
             expected = ", ".join(typing.get_args(VadName))
             raise InputError(f"vad {self.vad!r} is unknown: expected one of {expected}")
         self._check_draws()
+        self._check_clips()
         self._check_thresholds()
         self._check_rules()
 
@@ -136,6 +144,29 @@ class TranscriptionOptions:
                 raise InputError(f"{name} {value:g} is given, but nothing is drawn at temperature 0")
         if not 0 <= self.seed < 2**31:
             raise InputError(f"seed {self.seed} is not between 0 and {2**31 - 1}")
+
+    def _check_clips(self) -> None:
+        times = self.clip_timestamps
+        if not all(0 <= time < math.inf for time in times) or any(
+            end <= start if number % 2 == 0 else end < start
+            for number, (start, end) in enumerate(itertools.pairwise(times))
+        ):
+            raise InputError(
+                f"clip_timestamps {','.join(f'{time:g}' for time in times)} are not start,end,start,end… in "
+                "seconds: each must be later than the one before it"
+            )
+        if times and self.vad is not None:
+            raise InputError(
+                "clip_timestamps and vad both choose what is heard of a recording: leave out either"
+            )
+        silence = self.hallucination_silence_threshold
+        if silence is not None and not 0 <= silence < math.inf:
+            raise InputError(f"hallucination_silence_threshold {silence:g} is not a number of at least 0")
+        if silence is not None and not self.word_timestamps:
+            raise InputError(
+                "hallucination_silence_threshold is about words, whose times are not known: ask for word "
+                "timestamps, or leave it out"
+            )
 
     def _check_thresholds(self) -> None:
         for name in Thresholds._fields:
@@ -191,3 +222,18 @@ class Thresholds(typing.NamedTuple):
     token_compression_ratio: float | None
     logprob: float | None
     no_speech: float | None
+
+
+def clip_times(given: str | typing.Iterable[float]) -> tuple[float, ...]:
+    """Return the times of clips, written with commas between them (``"0,9.5,20"``) or given as numbers.
+
+    Raises:
+        InputError: if one is no number.
+    """
+    times = [part for part in given.split(",") if part.strip()] if isinstance(given, str) else given
+    try:
+        return tuple(float(time) for time in times)
+    except (TypeError, ValueError) as error:
+        raise InputError(
+            f"clip_timestamps {given!r} are not start,end,start,end… in seconds, such as 0,9.5,20,30"
+        ) from error

@@ -70,7 +70,8 @@ class SequentialTranscriber(RecordingTranscriber):
     A window of 30 s is decoded with timestamps and moved to the last complete one. A window that fails
     a threshold is decoded again at the next temperature, while the other rows go on. Features are
     normalised by the whole recording's maximum. The language is detected once, in the first window as it
-    is decoded (OpenAI's code takes real silence behind recordings of less than 30 s).
+    is decoded (OpenAI's code takes real silence behind recordings of less than 30 s), or with
+    ``multilingual`` in every window; a transcript's language is that of its first one.
 
     Source: openai/whisper, ``transcribe``; RECIPE 6.
     """
@@ -230,14 +231,21 @@ class SequentialTranscriber(RecordingTranscriber):
         return mel_BRM
 
     def _detect_languages(self, rows: Sequence[Row], states: States) -> None:
-        """Detect the language of new recordings: that of their first window is that of all parts."""
-        if all(row.part.language is not None for row in rows):
+        """Detect the language of new recordings: that of their first window is that of all parts.
+
+        With ``multilingual``, that of every window that was not tried before.
+        """
+        of_windows = self.decoder.options.multilingual and self.decoder.tokenizer.special.is_multilingual
+        asked = [row.part.language is None or (of_windows and not row.part.attempt) for row in rows]
+        if not any(asked):
             return
         found = self.decoder.language_probabilities(states)
         for row, probabilities in zip(rows, found, strict=False):
             if row.part.language is None and row.part is first_part(row.recording):
                 for part in row.recording.parts:
                     part.set_language(probabilities)
+            if of_windows and not row.part.attempt:
+                row.part.set_window_language(probabilities)
 
     def _blocks(self, blocks_BW: Float[np.ndarray, "B W"]) -> Callable[[], Float[np.ndarray, "B R M"]]:
         """Start the features of some blocks; see ``long_log_mel``."""

@@ -18,10 +18,17 @@ from flax_distil.text import WhisperTokenizer
 from flax_distil.transcription.chunk_cutting import Chunk
 from flax_distil.transcription.decoded_window import DecodedWindow, KeptSegment
 from flax_distil.transcription.fallback import attempt_seed, best_attempt, failed, is_silence
+from flax_distil.transcription.hallucinations import (
+    Heard,
+    WindowPlace,
+    last_word_end,
+    skip_hallucinations,
+)
 from flax_distil.transcription.options import TranscriptionOptions
 from flax_distil.transcription.prompts import Prompts
 from flax_distil.transcription.recording_times import keep_within
 from flax_distil.transcription.results import AlignedWord, TranscribedSegment, Transcript
+from flax_distil.transcription.seek_clips import seek_clips
 from flax_distil.transcription.vad_filter import SpeechTimes
 from flax_distil.transcription.window_cut import FRAMES_PER_SECOND, CutSegment, cut_window
 from flax_distil.transcription.window_decoder import WindowRequest, WindowResult
@@ -86,11 +93,13 @@ class SequentialRecording:
         multilingual = tokenizer.special.is_multilingual
         self.language = options.language if multilingual else "en"
         self.language_probabilities: Mapping[str, float] | None = None
+        self._window_language: str | None = None
         self._attempts: list[WindowResult] = []
         first = chunk.start // HOP_LENGTH
         self._tried, self._last_speech = 0.0, first / FRAMES_PER_SECOND
         self._text_end = self._last_speech
-        self._seek = self._first_heard = self._behind_silence(first)
+        self._clips = seek_clips(options.clip_timestamps, self._frames)
+        self._seek = self._first_heard = self._next_seek(first)
         self._previous: list[int] = list(prompts.initial)
         self.kept: list[KeptSegment] = []
         self._told = 0
@@ -114,7 +123,8 @@ class SequentialRecording:
     @property
     def window_frames(self) -> int:
         """Frames of the present window that belong to the recording, at most as many as the model hears."""
-        return min(self._window, self._frames - self._seek)
+        end = self._clips[0].end if self._clips else self._frames
+        return min(self._window, end - self._seek)
 
     @property
     def frames(self) -> int:
@@ -135,12 +145,20 @@ class SequentialRecording:
         self.language = max(probabilities, key=probabilities.__getitem__)
         self.language_probabilities = probabilities
 
+    def set_window_language(self, probabilities: Mapping[str, float]) -> None:
+        """Take the likeliest language for the present window alone."""
+        self._window_language = max(probabilities, key=probabilities.__getitem__)
+
+    @property
+    def _spoken(self) -> str:
+        """The language of the present window."""
+        return self._window_language or self.language or "en"
+
     def request(self) -> WindowRequest:
         """Return how the present window is decoded; depends on nothing but this recording and the options."""
-        assert self.language is not None
         return WindowRequest(
             prompt=self._prompts.build(
-                self.language,
+                self._spoken,
                 self._previous,
                 with_prefix=self._is_beginning and self._seek == self._first_heard,
             ),
@@ -161,7 +179,7 @@ class SequentialRecording:
         self._attempts = []
         self.no_speech_prob = min(self.no_speech_prob, result.no_speech_prob)
         if is_silence(result, self._options):
-            self._seek = self._behind_silence(self._seek + self.window_frames)
+            self._seek = self._next_seek(self._seek + self.window_frames)
             return None
         cut = cut_window(result.tokens, self._tokenizer.special, self.window_frames)
         if reached_limit(result) and cut.advance == self.window_frames:
@@ -176,7 +194,7 @@ class SequentialRecording:
             result=result,
             cut=cut,
             segments=tuple(self._segment(segment, result) for segment in cut.segments),
-            language=self.language or "en",
+            language=self._spoken,
             frames=self.window_frames,
             offset=self._seek / FRAMES_PER_SECOND,
         )
@@ -194,21 +212,44 @@ class SequentialRecording:
             segments, _ = attach_words(
                 segments, words, last_speech_timestamp=self._last_speech, offset=window.offset
             )
-            end = _last_word_end(segments)
-            self._last_speech = end
-            if end > window.offset and not window.cut.heard_out:
+            end = last_word_end(segments)
+            if end is not None and end > window.offset and not window.cut.heard_out:
                 seek = round(end * FRAMES_PER_SECOND)
+            heard = self._without_hallucinations(segments, window, seek)
+            seek = heard.seek
+            if heard.segments is None:
+                self._seek = self._next_seek(seek)
+                return
+            segments = segments[: heard.segments]
+            self._last_speech = last_word_end(segments) or self._last_speech
         self._keep(
             [
                 (segment, part.tokens)
-                for segment, part in zip(segments, window.cut.segments, strict=True)
+                for segment, part in zip(segments, window.cut.segments, strict=False)
                 if segment.start != segment.end and segment.text.strip()
             ],
             result,
         )
         if not self._options.condition_on_prev_tokens or self._tried > LAST_TRUSTED_TEMPERATURE:
             self._previous = []
-        self._seek = self._behind_silence(seek)
+        self._seek = self._next_seek(seek)
+
+    def _without_hallucinations(
+        self, segments: Sequence[TranscribedSegment], window: DecodedWindow, seek: int
+    ) -> Heard:
+        """Return what is kept of a window whose words are known, and where the next one begins."""
+        threshold = self._options.hallucination_silence_threshold
+        if threshold is None:
+            return Heard(segments=len(segments), seek=seek)
+        place = WindowPlace(
+            seek=self._seek,
+            frames=window.frames,
+            most_frames=self._window,
+            recording_frames=self._frames,
+            heard_out=window.cut.heard_out,
+            last_speech=self._last_speech,
+        )
+        return skip_hallucinations(segments, place, seek=seek, threshold=threshold)
 
     def take_segments(self) -> list[TranscribedSegment]:
         """Return the segments that were kept since the last call."""
@@ -262,13 +303,22 @@ class SequentialRecording:
                 )
             )
 
-    def _behind_silence(self, seek: int) -> int:
+    def _next_seek(self, seek: int) -> int:
+        """Return where the next window begins: there, or in the next clip; the end if nothing is left."""
+        while self._clips:
+            clip = self._clips[0]
+            seek = self._behind_silence(max(seek, clip.start), clip.end)
+            if seek < clip.end:
+                return seek
+            self._clips.pop(0)
+            if self._clips:
+                seek = self._clips[0].start
+        return self._frames
+
+    def _behind_silence(self, seek: int, end: int) -> int:
         """Step over windows without a sound, if silence is to be left out at all."""
         if self._options.thresholds.no_speech is not None:
-            while (
-                seek < self._frames
-                and self._mel.loudest(seek, min(self._window, self._frames - seek)) <= FAINTEST_LOG10
-            ):
+            while seek < end and self._mel.loudest(seek, min(self._window, end - seek)) <= FAINTEST_LOG10:
                 seek += self._window
         return seek
 
@@ -283,11 +333,3 @@ class SequentialRecording:
             no_speech_prob=result.no_speech_prob,
             temperature=result.temperature,
         )
-
-
-def _last_word_end(segments: Sequence[TranscribedSegment]) -> float:
-    """Return where the last word ends, or else the last segment."""
-    ends = [word.end for segment in segments for word in segment.words or ()]
-    last = ends[-1] if ends else segments[-1].end
-    assert last is not None
-    return last

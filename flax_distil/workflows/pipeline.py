@@ -15,7 +15,7 @@ from flax_distil.generation import SearchOptions
 from flax_distil.model import ComputeOptions
 from flax_distil.parallel import MeshShape, Runner, make_runner, single_device
 from flax_distil.transcription import Transcript, TranscriptionOptions
-from flax_distil.transcription.options import OFF, Thresholds
+from flax_distil.transcription.options import OFF, Thresholds, clip_times
 from flax_distil.workflows.audio_inputs import RETRY_SECONDS, ReadRecording
 from flax_distil.workflows.compilation_cache import use_compilation_cache
 from flax_distil.workflows.read_ahead import read_ahead, read_recording
@@ -193,6 +193,8 @@ class _Call:
         if temperature is not None:
             several = isinstance(temperature, Sequence)
             fields["temperature"] = tuple(map(float, temperature if several else [temperature]))
+        if "clip_timestamps" in fields:
+            fields["clip_timestamps"] = clip_times(fields["clip_timestamps"])
         for name in ("prompt_ids", "suppress_tokens"):
             if name in fields:
                 fields[name] = tuple(map(operator.index, np.asarray(fields[name], np.int64).reshape(-1)))

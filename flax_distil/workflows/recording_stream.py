@@ -114,9 +114,15 @@ class Route:
 
     def check(self, options: TranscriptionOptions) -> None:
         """Raise ``InputError`` if something is asked for that this way does not do."""
-        takes = {"vad": self.is_window_after_window, "condition_on_prev_tokens": self.way == "sequential"}
+        takes = {
+            "vad": self.is_window_after_window,
+            "condition_on_prev_tokens": self.way == "sequential",
+            "clip_timestamps": self.way == "sequential",
+            "hallucination_silence_threshold": self.is_window_after_window,
+            "multilingual": self.is_window_after_window or self.way == "short",
+        }
         for name, taken in takes.items():
-            if getattr(options, name) and not taken:
+            if getattr(options, name) not in (None, False, ()) and not taken:
                 how = "cuts chunks" if self.way == "chunked" else f"is {self.way}"
                 raise InputError(f"{name} is for mode sequential, and this one {how}: leave {name} out")
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from flax_distil.core import InputError
 from flax_distil.data.reading.remote import is_remote
 from flax_distil.transcription import Transcript, TranscriptionOptions
+from flax_distil.transcription.options import clip_times
 from flax_distil.workflows.audio_inputs import RETRY_SECONDS
 from flax_distil.workflows.outputs import check_writable, make_folder
 from flax_distil.workflows.read_ahead import read_ahead
@@ -39,6 +40,10 @@ class TranscribeConfig(TranscriptionConfig):
             longest_common_sequence (as transformers merges them, a window each).
         condition_on_prev_tokens: Sequential: prompt each window with the text before it.
         vad: Sequential: leave out what is no speech: auto, silero or energy; by default all is heard.
+        clip_timestamps: Sequential: transcribe only these stretches: start,end,start,end,… in seconds; the last end
+            may be left out.
+        hallucination_silence_threshold: With word_timestamps: skip silences longer than so many seconds beside
+            improbable words, and leave those out.
         word_timestamps: Find when each word is spoken; switches return_timestamps on.
         max_line_width: Subtitles: characters of a line; with word_timestamps, like the next three.
         max_line_count: Subtitles: lines of one, with max_line_width.
@@ -60,6 +65,8 @@ class TranscribeConfig(TranscriptionConfig):
     chunk_merging: str = "timestamps"
     condition_on_prev_tokens: bool = False
     vad: str | None = None
+    clip_timestamps: str | None = None
+    hallucination_silence_threshold: float | None = None
     word_timestamps: bool = False
     max_line_width: int | None = None
     max_line_count: int | None = None
@@ -105,6 +112,8 @@ class TranscribeConfig(TranscriptionConfig):
             word_timestamps=self.word_timestamps,
             condition_on_prev_tokens=self.condition_on_prev_tokens,
             vad=self.vad,
+            clip_timestamps=clip_times(self.clip_timestamps or ""),
+            hallucination_silence_threshold=self.hallucination_silence_threshold,
         )
 
     @property

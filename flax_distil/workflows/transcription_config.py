@@ -24,6 +24,7 @@ class TranscriptionConfig(ParallelConfig, ModelSourceConfig):
             default 5, on a CPU 3.
         language: Language of the speech, name or code, of Whisper's or of the checkpoint's own; auto detects
             it. By default what the checkpoint says, which is detection in most multilingual ones.
+        multilingual: Detect the language of every window, not only of the first.
         task: transcribe, or translate into English; by default the checkpoint's, or transcribe.
         return_timestamps: Add timestamps of segments.
         generation_max_length: Most tokens per window of 30 s; by default the checkpoint's max_length.
@@ -47,6 +48,7 @@ class TranscriptionConfig(ParallelConfig, ModelSourceConfig):
             the default.
         max_initial_timestamp: Seconds, the latest first timestamp of a window; by default the checkpoint's.
         prompt: Text that might have come before: its spelling and style are followed.
+        carry_initial_prompt: Long recordings: prompt every window with the prompt, not only the first.
         hotwords: Names and terms that every window is prompted with.
         prefix: How every transcript begins.
         dtype: What the model computes in: float32, bfloat16 or float16.
@@ -57,6 +59,7 @@ class TranscriptionConfig(ParallelConfig, ModelSourceConfig):
     assistant_model_name_or_path: str | None = None
     num_assistant_tokens: int | None = None
     language: str | None = None
+    multilingual: bool = False
     task: str | None = None
     return_timestamps: bool = False
     generation_max_length: int | None = None
@@ -77,6 +80,7 @@ class TranscriptionConfig(ParallelConfig, ModelSourceConfig):
     suppress_tokens: list[int] | None = None
     max_initial_timestamp: float | None = None
     prompt: str | None = None
+    carry_initial_prompt: bool = False
     hotwords: str | None = None
     prefix: str | None = None
     dtype: str = "float32"
@@ -91,6 +95,7 @@ class TranscriptionConfig(ParallelConfig, ModelSourceConfig):
         """What to transcribe into."""
         return TranscriptionOptions(
             language=self.language,
+            multilingual=self.multilingual,
             task=self.task,
             return_timestamps=self.return_timestamps,
             max_new_tokens=self.generation_max_length,
@@ -113,6 +118,7 @@ class TranscriptionConfig(ParallelConfig, ModelSourceConfig):
             suppress_tokens=None if self.suppress_tokens is None else tuple(self.suppress_tokens),
             max_initial_timestamp=self.max_initial_timestamp,
             prompt=self.prompt,
+            carry_initial_prompt=self.carry_initial_prompt,
             hotwords=self.hotwords,
             prefix=self.prefix,
         )
