@@ -47,7 +47,7 @@ SECTIONS = (
     (
         "Decoding",
         r"^num_beams|^best_of|^length_penalty|^patience|^temperatures|^top_|compression_ratio_t|^logprob_t|^no_speech_t|"
-        r"^repetition_p|^no_repeat|^suppress_t|^max_initial|^prompt|^hotwords|^carry_|^clip_t|^prefix|^generation_|assistant|^mode$|"
+        r"^repetition_p|^no_repeat|^suppress_t|^max_initial|^prompt|^hotwords|^carry_|^clip_t|^halluc|^multiling|^prefix|^generation_|assistant|^mode$|"
         r"chunk_length_s|stride_length_s|on_prev_tokens|^word_time",
     ),
     (

@@ -5,6 +5,7 @@ import functools
 import itertools
 import math
 import typing
+from collections.abc import Iterable
 
 from flax_distil.audio import VadName
 from flax_distil.core import InputError
@@ -224,7 +225,7 @@ class Thresholds(typing.NamedTuple):
     no_speech: float | None
 
 
-def clip_times(given: str | typing.Iterable[float]) -> tuple[float, ...]:
+def clip_times(given: str | Iterable[typing.Any]) -> tuple[float, ...]:
     """Return the times of clips, written with commas between them (``"0,9.5,20"``) or given as numbers.
 
     Raises:

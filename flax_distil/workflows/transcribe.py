@@ -40,10 +40,10 @@ class TranscribeConfig(TranscriptionConfig):
             longest_common_sequence (as transformers merges them, a window each).
         condition_on_prev_tokens: Sequential: prompt each window with the text before it.
         vad: Sequential: leave out what is no speech: auto, silero or energy; by default all is heard.
-        clip_timestamps: Sequential: transcribe only these stretches: start,end,start,end,… in seconds; the last end
-            may be left out.
-        hallucination_silence_threshold: With word_timestamps: skip silences longer than so many seconds beside
-            improbable words, and leave those out.
+        clip_timestamps: Sequential: transcribe only these stretches: start,end,start,end,… in seconds; the
+            last end may be left out.
+        hallucination_silence_threshold: With word_timestamps: skip silences longer than so many seconds
+            beside improbable words, and leave those out.
         word_timestamps: Find when each word is spoken; switches return_timestamps on.
         max_line_width: Subtitles: characters of a line; with word_timestamps, like the next three.
         max_line_count: Subtitles: lines of one, with max_line_width.

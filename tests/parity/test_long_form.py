@@ -63,10 +63,49 @@ def test_five_minutes_are_transcribed_as_by_openais_code(pair, conditioned):
     assert_times(transcript, segments)
 
 
+PROMPT = "A telephone system, and ITS VOICE MENU."
+CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "clips": ({"clip_timestamps": (5.0, 42.5, 60.0)}, {"clip_timestamps": [5.0, 42.5, 60.0]}),
+    "prompt that is carried": (
+        {"prompt": PROMPT, "carry_initial_prompt": True, "condition_on_prev_tokens": True},
+        {"initial_prompt": PROMPT, "carry_initial_prompt": True, "condition_on_previous_text": True},
+    ),
+    "prompt of the first window": ({"prompt": PROMPT}, {"initial_prompt": PROMPT}),
+    "hallucinations": (
+        {"word_timestamps": True, "hallucination_silence_threshold": 0.3},
+        {"word_timestamps": True, "hallucination_silence_threshold": 0.3},
+    ),
+    "tokens and first timestamps": (
+        {"suppress_tokens": (13,), "max_initial_timestamp": 0.2},
+        {"suppress_tokens": [13], "max_initial_timestamp": 0.2},
+    ),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_options_do_what_they_do_in_openais_code(pair, case):
+    given, theirs_given = CASES[case]
+    samples = long_recording(100)[0]
+    model = Model(pair.folder, pair.ours.config, pair.ours.params)
+    decoder = model.transcriber(
+        return_timestamps=True, compression_ratio_threshold=2.4, **THRESHOLDS, **given
+    ).decoder
+    [(_, transcript)] = SequentialTranscriber(decoder, batch_size=1).transcribe_recordings([("a", samples)])
+    told = (
+        {"temperature": 0.0, "condition_on_previous_text": False, "fp16": False} | THRESHOLDS | theirs_given
+    )
+    heads = WordAligner(decoder).heads if "word_timestamps" in given else ()
+    theirs = openai_model(pair.folder, heads).transcribe(samples, compression_ratio_threshold=2.4, **told)
+    segments = [segment for segment in theirs["segments"] if segment["text"]]
+    assert [segment.text for segment in transcript.segments] == [segment["text"] for segment in segments]
+    assert len(segments) > 3
+    assert_times(transcript, segments)
+
+
 @pytest.mark.parametrize("conditioned", [False, True])
 def test_five_minutes_are_transcribed_as_by_transformers(pair, conditioned):
-    options = {"condition_on_prev_tokens": conditioned, "token_compression_ratio_threshold": 1.35}
-    transcript = ours(pair, **options)
+    options = {"condition_on_prev_tokens": conditioned}
+    transcript = ours(pair, token_compression_ratio_threshold=1.35, **options)
     extractor = WhisperFeatureExtractor()
     inputs = extractor(
         long_recording(SECONDS)[0], sampling_rate=16_000, return_tensors="pt", truncation=False,
@@ -80,6 +119,7 @@ def test_five_minutes_are_transcribed_as_by_transformers(pair, conditioned):
             return_timestamps=True,
             return_segments=True,
             temperature=0.0,
+            compression_ratio_threshold=1.35,
             **THRESHOLDS,
             **options,
         )

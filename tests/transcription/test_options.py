@@ -8,6 +8,7 @@ from flax_distil.core import InputError
 from flax_distil.generation import SearchOptions
 from flax_distil.text import GenerationSettings
 from flax_distil.transcription import TranscriptionOptions
+from flax_distil.transcription.options import clip_times
 from tests.transcription.models import Model
 
 
@@ -163,6 +164,10 @@ def test_hotwords_and_a_carried_prompt_stand_before_the_previous_text(weightless
             "ids of tokens were meant, token_compression_ratio_threshold 1.35",
         ),
         ({"compression_ratio_threshold": 1.5}, "compression_ratio_threshold 1.5 is too low for text"),
+        ({"clip_timestamps": (5.0, 4.0)}, "clip_timestamps 5,4 are not start,end,start,end"),
+        ({"clip_timestamps": (-1.0,)}, "clip_timestamps -1 are not start,end"),
+        ({"clip_timestamps": (1.0,), "vad": "energy"}, "both choose what is heard"),
+        ({"hallucination_silence_threshold": 2.0}, "is about words, whose times are not known"),
         ({"repetition_penalty": 0.0}, "repetition_penalty 0 is not a number above 0"),
         ({"no_repeat_ngram_size": -1}, "no_repeat_ngram_size -1 is below 0"),
         ({"max_initial_timestamp": 30.5}, "max_initial_timestamp 30.5 is not between 0 and 30 seconds"),
@@ -192,3 +197,10 @@ def test_unknown_languages_and_tasks_and_empty_transcripts_are_refused(options, 
 def test_absurd_searches_are_refused(options, complaint):
     with pytest.raises(InputError, match=complaint):
         SearchOptions(**options)
+
+
+def test_clips_are_written_as_openais_code_takes_them():
+    assert clip_times("0, 9.5,20") == clip_times([0, 9.5, 20]) == (0.0, 9.5, 20.0)
+    assert clip_times("") == ()
+    with pytest.raises(InputError, match="clip_timestamps '1;2' are not start,end,start,end"):
+        clip_times("1;2")

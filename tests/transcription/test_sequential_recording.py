@@ -248,3 +248,40 @@ def test_times_end_with_the_recording(tokenizer):
     hear(one, tokenizer, "<|0.00|> Login.<|0.60|><|0.60|> Please.<|20.56|><|20.56|> Now.<|21.00|>")
     assert spans(one.transcript()) == [(0.0, 0.6, " Login."), (0.6, 0.9, " Please."), (0.9, 0.9, " Now.")]
     assert one.transcript().text_with_timestamps.endswith("<|0.90|> Now.<|0.90|>")
+
+
+def test_only_the_clips_of_a_recording_are_transcribed(tokenizer):
+    one = recording(tokenizer, seconds=100, clip_timestamps=(10.0, 20.0, 50.0))
+    assert one.window_frames == 1000
+    hear(one, tokenizer, "<|0.00|> One.<|2.00|><|2.00|>")
+    assert one.window_frames == 800
+    hear(one, tokenizer, "<|0.00|> Two.<|8.00|>")
+    assert one.window_frames == 3000  # from 50 s on
+    hear(one, tokenizer, "<|0.00|> Three.<|28.00|><|28.00|>")
+    assert one.window_frames == 2200
+    hear(one, tokenizer, "<|0.00|> Four.<|1.00|>")
+    assert one.finished
+    assert spans(one.transcript()) == [
+        (10.0, 12.0, " One."), (12.0, 20.0, " Two."), (50.0, 78.0, " Three."), (78.0, 79.0, " Four.")
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("clips", [(200.0,), (100.0, 130.0)])
+def test_clips_behind_the_end_hold_nothing(tokenizer, clips):
+    assert recording(tokenizer, seconds=100, clip_timestamps=clips).finished
+
+
+def test_the_language_of_a_window_is_that_of_its_prompt_and_the_first_that_of_the_transcript(base_dir):
+    tokenizer = WhisperTokenizer.from_pretrained(base_dir)
+    chosen = TranscriptionOptions(return_timestamps=True, multilingual=True, task="transcribe")
+    mel = LongMel(np.zeros((6000, 80), np.float32), 0.0)
+    one = SequentialRecording(
+        mel, tokenizer=tokenizer, options=chosen, prompts=Prompts(tokenizer, chosen), limit=224
+    )
+    one.set_language({"en": 0.9, "fr": 0.1})
+    one.set_window_language({"en": 0.9, "fr": 0.1})
+    assert prompt(one, tokenizer) == "<|startoftranscript|><|en|><|transcribe|>"
+    hear(one, tokenizer, "<|0.00|> One.<|30.00|>")
+    one.set_window_language({"en": 0.2, "fr": 0.8})
+    assert prompt(one, tokenizer) == "<|startoftranscript|><|fr|><|transcribe|>"
+    assert (one.transcript().language, one.transcript().language_probability) == ("en", 0.9)
