@@ -48,6 +48,7 @@ class TranscribedSegment:
         no_speech_prob: likewise.
         temperature: likewise.
         words: the times of its words, None where they were not asked for.
+        channel: of the recording, counted from 0, where channels are transcribed apart.
     """
 
     start: float
@@ -58,6 +59,7 @@ class TranscribedSegment:
     no_speech_prob: float
     temperature: float
     words: tuple[Word, ...] | None = None
+    channel: int | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -26,11 +26,13 @@ class ReadRecording(NamedTuple):
         name: what it is called.
         samples: 16 kHz, float32; empty if it cannot be read.
         error: one sentence; None if it was read.
+        channels: how many channels lie one behind the other in ``samples``; 0 where they were mixed.
     """
 
     name: Any
     samples: Float[np.ndarray, " W"]
     error: InputError | None
+    channels: int = 0
 
 
 def read_audio(given: Any, *, retry_seconds: float = RETRY_SECONDS) -> Float[np.ndarray, " W"]:

@@ -1,6 +1,7 @@
 """Recordings of any length through one checkpoint."""
 
 import dataclasses
+import itertools
 from collections.abc import Iterable, Iterator
 from typing import Any, Literal, get_args
 
@@ -15,33 +16,17 @@ from flax_distil.transcription import (
     OnSegment,
     RecordingTranscriber,
     TranscribedSegment,
-    Transcript,
     TranscriptionOptions,
     long_form_defaults,
     make_transcriber,
 )
 from flax_distil.transcription.chunk_cutting import chunk_samples
 from flax_distil.workflows.audio_inputs import ReadRecording
+from flax_distil.workflows.channel_split import ChannelName, join_outcomes, plain_name, split_recordings
+from flax_distil.workflows.outcomes import Outcome
 from flax_distil.workflows.transcription_model import TranscriptionModel
 
 RouteName = Literal["auto", "short", "chunked", "sequential"]
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Outcome:
-    """What became of a recording.
-
-    Attributes:
-        name: what it is called.
-        seconds: its length; 0 if it could not be read.
-        transcript: None if there is an error.
-        error: one sentence; None if there is a transcript.
-    """
-
-    name: Any
-    seconds: float
-    transcript: Transcript | None = None
-    error: InputError | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -173,11 +158,16 @@ class RecordingStream:
         """
         transcriber = self._transcriber()
         if self.route.batch_size > 1:
-            yield from self._transcribe(transcriber, recordings, on_segment)
+            apart = split_recordings(recordings)
+            yield from join_outcomes(self._transcribe(transcriber, apart, on_segment))
             return
         for recording in recordings:
             if recording is not None:
-                yield from self._transcribe(transcriber, [recording], on_segment)
+                channels = (
+                    self._transcribe(transcriber, [channel], on_segment)
+                    for channel in split_recordings([recording])
+                )
+                yield from join_outcomes(itertools.chain.from_iterable(channels))
 
     def _transcribe(
         self,
@@ -186,7 +176,12 @@ class RecordingStream:
         on_segment: OnSegment | None,
     ) -> Iterator[Outcome]:
         def tell(recording: _Named, segment: TranscribedSegment) -> None:
-            if on_segment is not None and recording.error is None:
+            if on_segment is None or recording.error is not None:
+                return
+            if isinstance(recording.name, ChannelName):
+                name, channel, _ = recording.name
+                on_segment(name, dataclasses.replace(segment, channel=channel))
+            else:
                 on_segment(recording.name, segment)
 
         given = map(self._given, recordings)
@@ -206,7 +201,7 @@ class RecordingStream:
         longest = self._model.window_seconds
         if error is None and self.route.way == "short" and seconds > longest:
             error = InputError(
-                f"recording {recording.name!r} lasts {seconds:.1f} s, and mode short takes "
+                f"recording {plain_name(recording.name)!r} lasts {seconds:.1f} s, and mode short takes "
                 f"at most {longest:g} s: use mode sequential or chunked"
             )
         samples_W = recording.samples if error is None else recording.samples[:0]
