@@ -1,5 +1,6 @@
 """Which rows of a source are labelled, what they are called, and which are neighbours."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import soundfile
 from flax_distil.audio import SAMPLING_RATE, VoiceActivity
 from flax_distil.core import InputError
 from flax_distil.data import DEFAULT_POLICY
+from flax_distil.workflows.batch_transcription import BatchTranscriber
 from flax_distil.workflows.label_parts import LabelPart, open_parts
 from flax_distil.workflows.pseudo_label_config import PseudoLabelConfig
 from flax_distil.workflows.unit_batches import UnitBatch, UnitReader
@@ -85,3 +87,12 @@ def test_rows_of_a_speaker_are_put_together_before_they_are_joined(manifest):
     (batch,) = read(config_of(manifest, speaker_column_name="who", **settings))
     assert sorted(round(recording.seconds, 1) for recording in batch.recordings) == [1.7, 2.0, 2.0]
     assert opened(config_of(manifest, **settings)).source.ids() == list(SECONDS)
+
+
+def test_labels_of_a_translation_are_compared_by_the_rules_for_english(manifest, base_dir):
+    said, found = "He's paid twenty-one dollars.", "he is paid $21"
+    for task, equal in (("transcribe", False), ("translate", True)):
+        settings = {"model_name_or_path": str(base_dir), "language": "zh", "task": task}
+        config = dataclasses.replace(config_of(manifest), **settings)
+        teacher = BatchTranscriber(config, config.make_own_runner())
+        assert (teacher.normalise(said) == teacher.normalise(found)) == equal
