@@ -4,16 +4,21 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from flax_distil.workflows.pipeline import FlaxWhisperPipeline
+    from flax_distil.workflows.transcript_files import write_transcript
 
-__all__ = ["FlaxWhisperPipeline", "__version__"]
+__all__ = ["FlaxWhisperPipeline", "__version__", "write_transcript"]
 
 __version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> Any:
-    """Import the pipeline, and JAX with it, when it is first asked for."""
+    """Import the pipeline or the writer, and JAX with it, when it is first asked for."""
     if name == "FlaxWhisperPipeline":
         from flax_distil.workflows.pipeline import FlaxWhisperPipeline
 
         return FlaxWhisperPipeline
+    if name == "write_transcript":
+        from flax_distil.workflows.transcript_files import write_transcript
+
+        return write_transcript
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

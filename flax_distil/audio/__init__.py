@@ -30,9 +30,10 @@ from flax_distil.audio.decoding import (
 from flax_distil.audio.errors import AudioError
 from flax_distil.audio.long_mel import BLOCK_SAMPLES, LongMel, long_log_mel
 from flax_distil.audio.mel import as_float, log10_mel, log_mel, mel_filters
-from flax_distil.audio.segmentation import Segment, cut_segments, speech_regions, speech_segments
+from flax_distil.audio.segmentation import Segment, cut_segments, speech_segments
 from flax_distil.audio.sources import raw_format
-from flax_distil.audio.voice_activity import VadName, VoiceActivity
+from flax_distil.audio.vad_regions import speech_regions
+from flax_distil.audio.voice_activity import VadName, VadOptions, VoiceActivity
 
 __all__ = [
     "BLOCK_SAMPLES",
@@ -48,6 +49,7 @@ __all__ = [
     "Segment",
     "Talkers",
     "VadName",
+    "VadOptions",
     "VoiceActivity",
     "as_float",
     "audio_duration",

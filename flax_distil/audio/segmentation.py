@@ -93,26 +93,6 @@ def speech_segments(
     return _segments(runs, samples)
 
 
-def speech_regions(blocks: Iterable[Float[np.ndarray, " _"]], detector: VoiceActivity) -> list[Segment]:
-    """Find where somebody speaks, in stretches of any length.
-
-    Args:
-        blocks: Mono samples at 16 kHz, in pieces of any size.
-        detector: Tells speech from silence.
-
-    Returns:
-        Parts of the recording, in order; silences of more than 2 s lie between them.
-    """
-    runs, samples = _speech_runs(blocks, detector)
-    regions: list[Run] = []
-    for start, stop in runs:
-        if regions and start - regions[-1][1] + 2 * PADDING <= LONG_SILENCE:
-            regions[-1] = regions[-1][0], stop
-        else:
-            regions.append((start, stop))
-    return _segments(regions, samples)
-
-
 def _speech_runs(blocks: Iterable[Float[np.ndarray, " _"]], detector: VoiceActivity) -> tuple[list[Run], int]:
     """Return the frames of segments, and how many samples there are."""
     samples = 0
@@ -144,10 +124,10 @@ def segment_frames(
     Returns:
         First frame of each segment and the frame behind its last.
     """
-    smooth_F = np.convolve(levels_F, np.ones(SMOOTH) / SMOOTH)[SMOOTH // 2 :] if len(levels_F) else levels_F
+    smooth_F = smoothed(levels_F)
     runs = [
         piece
-        for start, stop in _runs(speech_F)
+        for start, stop in runs_of(speech_F)
         if stop - start >= SHORTEST
         for piece in _cut_where_faintest(start, stop, smooth_F)
     ]
@@ -155,7 +135,7 @@ def segment_frames(
         return []
     starts, stops = zip(*runs, strict=True)
     # Between neighbours, where padding would overlap, one ends and the other begins at one place.
-    bounds = [_quiet(stop, start, smooth_F) for stop, start in zip(stops, starts[1:], strict=False)]
+    bounds = [quietest(stop, start, smooth_F) for stop, start in zip(stops, starts[1:], strict=False)]
     begins = [max(start - PADDING, low) for start, low in zip(starts, [0, *bounds], strict=True)]
     ends = [min(stop + PADDING, high) for stop, high in zip(stops, [*bounds, len(speech_F)], strict=True)]
     segments, first = [], 0
@@ -164,6 +144,11 @@ def segment_frames(
         segments.append((begins[first], ends[last]))
         first = last + 1
     return segments
+
+
+def smoothed(levels_F: Float[np.ndarray, " frames"]) -> Float[np.ndarray, " _"]:
+    """Return the mean level of the frames around each; a few more follow at the end."""
+    return np.convolve(levels_F, np.ones(SMOOTH) / SMOOTH)[SMOOTH // 2 :] if len(levels_F) else levels_F
 
 
 def _last_run(runs: list[Run], begins: list[int], ends: list[int], first: int) -> int:
@@ -184,7 +169,8 @@ def _last_run(runs: list[Run], begins: list[int], ends: list[int], first: int) -
     return best
 
 
-def _runs(speech_F: Bool[np.ndarray, " frames"]) -> Iterator[Run]:
+def runs_of(speech_F: Bool[np.ndarray, " frames"]) -> Iterator[Run]:
+    """Yield the runs of frames that hold speech."""
     edges = np.flatnonzero(np.diff(speech_F.astype(np.int8), prepend=0, append=0))
     return ((int(start), int(stop)) for start, stop in edges.reshape(-1, 2))
 
@@ -200,7 +186,7 @@ def _cut_where_faintest(start: int, stop: int, smooth_F: Float[np.ndarray, " fra
     yield begin, stop
 
 
-def _quiet(start: int, stop: int, smooth_F: Float[np.ndarray, " frames"]) -> int:
+def quietest(start: int, stop: int, smooth_F: Float[np.ndarray, " frames"]) -> int:
     """Return the middle of a pause, or what is nearest to it and about as faint as any place in it.
 
     A detector may hear the next words too late: then the middle would be theirs.

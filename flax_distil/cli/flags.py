@@ -18,6 +18,7 @@ ALIASES = {
     "model_name_or_path": "--model",
     "teacher_model_name_or_path": "--teacher",
     "assistant_model_name_or_path": "--assistant_model",
+    "output_dir": "-o",
     "hub_dataset_id": "--hub_model_id",
     "speaker_column_name": "--speaker_id_column_name",
 }
@@ -47,18 +48,19 @@ SECTIONS = (
     (
         "Decoding",
         r"^num_beams|^best_of|^length_penalty|^patience|^temperatures|^top_|compression_ratio_t|^logprob_t|^no_speech_t|"
-        r"^repetition_p|^no_repeat|^suppress_t|^max_initial|^prompt|^hotwords|^carry_|^clip_t|^halluc|^multiling|^prefix|^generation_|assistant|^mode$|"
-        r"chunk_length_s|stride_length_s|on_prev_tokens|^word_time",
+        r"^repetition_p|^no_repeat|^suppress_t|^max_initial|^prompt|^hotwords|^carry_|^clip_t|^halluc|^multiling|^prefix|"
+        r"^generation_|assistant|^mode$|chunk_length_s|stride_length_s|on_prev_tokens|chunk_merging|_punctuations$|"
+        r"^word_time",
     ),
     (
         "Output",
-        r"output|push_to_hub|hub_|samples_per_shard|export_|save_|logging_|resume_|overwrite_|^max_line|^max_words|"
+        r"output|skip_existing|^verbose|push_to_hub|hub_|samples_per_shard|export_|save_|logging_|resume_|overwrite_|^max_line|^max_words|"
         r"^highlight",
     ),
     ("Noise and augmentation", r"^mask_|noise|^snr_db|speed_factors"),
     (
         "Data",
-        r"dataset|split_name|stopping_str|streaming|shuffle_buffer|source_retry|concatenate|_column_name|"
+        r"dataset|^recursive|split_name|stopping_str|streaming|shuffle_buffer|source_retry|concatenate|_column_name|"
         r"_samples|_num_workers|^files$|cache_encoder|encoder_cache",
     ),
     ("Speech and labels", r"language|task|^vad|timestamp|condition_on_prev|_length|batch_size_in_tokens"),

@@ -19,6 +19,7 @@ from flax_distil.core.fields import (
     shown,
     whole_number,
 )
+from flax_distil.core.files import write_whole
 from flax_distil.core.iteration import one_ahead
 from flax_distil.core.json_files import parse_json, read_bounded, read_json
 from flax_distil.core.layout import WHOLE, WeightLayout
@@ -62,4 +63,5 @@ __all__ = [
     "unflatten",
     "user_path",
     "whole_number",
+    "write_whole",
 ]

@@ -19,6 +19,7 @@ from flax_distil.transcription.results import (
     Transcript,
     Word,
     window_transcript,
+    without_text,
 )
 from flax_distil.transcription.sequential import SequentialTranscriber, long_form_defaults
 from flax_distil.transcription.short_form import DispatchedBatch, ShortFormTranscriber
@@ -78,4 +79,5 @@ __all__ = [
     "make_transcriber",
     "search_program",
     "window_transcript",
+    "without_text",
 ]

@@ -4,9 +4,11 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from flax_distil.audio import SAMPLING_RATE
+from flax_distil.audio import HOP_LENGTH, SAMPLING_RATE
+from flax_distil.metrics import compression_ratio
 from flax_distil.text import SpecialTokens, WhisperTokenizer, split_words
 from flax_distil.transcription.chunk_cutting import Chunk
+from flax_distil.transcription.options import TranscriptionOptions
 from flax_distil.transcription.recording_times import keep_within
 from flax_distil.transcription.results import AlignedWord, TranscribedSegment, Transcript
 from flax_distil.transcription.sequence_merging import DecodedChunk, DecodedToken, MergedSegment, merge_chunks
@@ -34,7 +36,7 @@ def chunked_transcript(
     *,
     language: str,
     language_probabilities: Mapping[str, float] | None,
-    with_timestamps: bool,
+    options: TranscriptionOptions,
 ) -> Transcript:
     """Merge the chunks of a recording, in order; see ``CommonSequenceTranscriber``."""
     results = [chunk.result for chunk in chunks]
@@ -42,12 +44,18 @@ def chunked_transcript(
         [_decoded(chunk, tokenizer.special, number) for number, chunk in enumerate(chunks)],
         tokenizer.special,
     )
-    segments = [_segment(segment, tokenizer.decode(_ids(segment)), results) for segment in merged]
+    ratios = [compression_ratio(tokenizer.decode(result.tokens).strip()) for result in results]
+    segments = [_segment(segment, tokenizer.decode(_ids(segment)), chunks, ratios) for segment in merged]
     tokens = [token for segment in merged for token in segment.tokens]
     logprobs = [token.logprob for token in tokens]
     if chunks[0].words is not None:
         words = _words(tokens, tokenizer, language=language)
-        segments = list(attach_words(segments, words, last_speech_timestamp=0.0, offset=0.0)[0])
+        segments = list(
+            attach_words(
+                segments, words, last_speech_timestamp=0.0, offset=0.0, punctuations=options.punctuations
+            )[0]
+        )
+    with_timestamps = options.return_timestamps
     with_segments = with_timestamps or chunks[0].words is not None
     segments = list(keep_within(segments, begin=0.0, end=chunks[-1].chunk.stop / SAMPLING_RATE))
     return Transcript(
@@ -105,9 +113,12 @@ def _words(
     return words
 
 
-def _segment(segment: MergedSegment, text: str, results: Sequence[WindowResult]) -> TranscribedSegment:
+def _segment(
+    segment: MergedSegment, text: str, chunks: Sequence[TranscribedChunk], ratios: Sequence[float]
+) -> TranscribedSegment:
     """Return a segment with the figures of its tokens, and of the chunks they are from."""
-    sources = [results[chunk] for chunk in {token.chunk for token in segment.tokens}] or results
+    numbers = sorted({token.chunk for token in segment.tokens}) or range(len(chunks))
+    sources = [chunks[number].result for number in numbers]
     return TranscribedSegment(
         start=segment.start or 0.0,
         end=segment.end,
@@ -116,6 +127,8 @@ def _segment(segment: MergedSegment, text: str, results: Sequence[WindowResult])
         avg_logprob=_mean([token.logprob for token in segment.tokens]),
         no_speech_prob=min(source.no_speech_prob for source in sources),
         temperature=max(source.temperature for source in sources),
+        compression_ratio=max(ratios[number] for number in numbers),
+        seek=chunks[numbers[0]].chunk.start // HOP_LENGTH,
     )
 
 

@@ -176,7 +176,7 @@ class CommonSequenceTranscriber(RecordingTranscriber):
                     self.decoder.tokenizer,
                     language=recording.language,
                     language_probabilities=recording.probabilities,
-                    with_timestamps=self.decoder.options.return_timestamps,
+                    options=self.decoder.options,
                 )
                 tell_segments(on_segment, recording.name, transcript.segments)
                 yield recording.name, transcript

@@ -7,7 +7,7 @@ import math
 import typing
 from collections.abc import Iterable
 
-from flax_distil.audio import VadName
+from flax_distil.audio import VadName, VadOptions
 from flax_distil.core import InputError
 from flax_distil.generation import SearchOptions
 from flax_distil.text import (
@@ -34,6 +34,12 @@ FALLBACK_TEMPERATURES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
 """What OpenAI's code tries one after the other."""
 
 GREEDY = SearchOptions()
+
+USUAL_VAD = VadOptions()
+
+PREPEND_PUNCTUATIONS = "\"'“¿([{-"
+APPEND_PUNCTUATIONS = "\"'.。,，!！?？:：”)]}、"
+"""What OpenAI's code joins to the next word, and to the last one."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -68,7 +74,10 @@ class TranscriptionOptions:
             list alone. Tokens that no transcript holds, such as ``<|startoftranscript|>``, always are.
         max_initial_timestamp: seconds, the latest first timestamp of a window; None for the checkpoint's.
         condition_on_prev_tokens: long recordings: prompt a window with the text of those before it.
-        vad: long recordings, sequential: how speech is found; what is none is left out. None leaves all in.
+        vad: how speech is found; what is none is left out. None leaves all in.
+        vad_parameters: what counts as speech.
+        prepend_punctuations: marks that belong to the word behind them, where words are found.
+        append_punctuations: marks that belong to the word before them.
         clip_timestamps: sequential: what is transcribed of a recording: start, end, start, end … in seconds;
             the last end is that of the recording if it is left out. Empty for all of it.
         hallucination_silence_threshold: with words: seconds; a silence that is longer is skipped where words
@@ -106,6 +115,9 @@ class TranscriptionOptions:
     max_initial_timestamp: float | None = None
     condition_on_prev_tokens: bool = False
     vad: str | None = None
+    vad_parameters: VadOptions = USUAL_VAD
+    prepend_punctuations: str = PREPEND_PUNCTUATIONS
+    append_punctuations: str = APPEND_PUNCTUATIONS
     clip_timestamps: tuple[float, ...] = ()
     hallucination_silence_threshold: float | None = None
 
@@ -128,6 +140,8 @@ class TranscriptionOptions:
         if self.vad is not None and self.vad not in typing.get_args(VadName):
             expected = ", ".join(typing.get_args(VadName))
             raise InputError(f"vad {self.vad!r} is unknown: expected one of {expected}")
+        if self.vad is None and self.vad_parameters != USUAL_VAD:
+            raise InputError("vad_parameters say what speech is, and nothing looks for it: give vad too")
         self._check_draws()
         self._check_clips()
         self._check_thresholds()
@@ -202,6 +216,11 @@ class TranscriptionOptions:
         """The thresholds that are tested."""
         given = (getattr(self, f"{name}_threshold") for name in Thresholds._fields)
         return Thresholds(*(None if isinstance(value, str) else value for value in given))
+
+    @property
+    def punctuations(self) -> tuple[str, str]:
+        """Marks that belong to the word behind them, and those that belong to the one before."""
+        return self.prepend_punctuations, self.append_punctuations
 
     def for_checkpoint(self, settings: GenerationSettings) -> "TranscriptionOptions":
         """Return the options with the language and the task that a checkpoint takes by default.

@@ -3,7 +3,8 @@
 import dataclasses
 from collections.abc import Mapping, Sequence
 
-from flax_distil.text import TIMESTAMP_STEP_SECONDS, SpecialTokens, WhisperTokenizer, split_segments
+from flax_distil.metrics import compression_ratio
+from flax_distil.text import TIMESTAMP_STEP_SECONDS, Segment, SpecialTokens, WhisperTokenizer, split_segments
 from flax_distil.transcription.window_decoder import WindowResult
 
 
@@ -47,6 +48,9 @@ class TranscribedSegment:
         avg_logprob: of the window it came from.
         no_speech_prob: likewise.
         temperature: likewise.
+        compression_ratio: likewise, of its text; see ``flax_distil.metrics.compression_ratio``.
+        seek: where that window began, in frames of 10 ms from the beginning of the recording.
+        emitted_tokens: ids as they were decoded, timestamps included; empty where chunks were merged.
         words: the times of its words, None where they were not asked for.
         channel: of the recording, counted from 0, where channels are transcribed apart.
     """
@@ -58,6 +62,9 @@ class TranscribedSegment:
     avg_logprob: float
     no_speech_prob: float
     temperature: float
+    compression_ratio: float = 0.0
+    seek: int = 0
+    emitted_tokens: tuple[int, ...] = ()
     words: tuple[Word, ...] | None = None
     channel: int | None = None
 
@@ -97,6 +104,20 @@ class Transcript:
         return None if self.language_probabilities is None else self.language_probabilities[self.language]
 
 
+def without_text(transcript: Transcript) -> Transcript:
+    """Return the transcript of a recording without samples, in which a model may still hear something."""
+    return dataclasses.replace(
+        transcript,
+        text="",
+        text_with_timestamps=None if transcript.text_with_timestamps is None else "",
+        tokens=[],
+        token_logprobs=[],
+        avg_logprob=0.0,
+        no_speech_prob=1.0,
+        segments=(),
+    )
+
+
 def window_transcript(
     result: WindowResult,
     tokenizer: WhisperTokenizer,
@@ -117,8 +138,9 @@ def window_transcript(
         end: of the recording, in seconds: no timestamp of the text is later. ``tokens`` are as decoded.
     """
     segments = split_segments(result.tokens, tokenizer.special) if with_timestamps else []
+    text = tokenizer.decode(result.tokens).strip()
     return Transcript(
-        text=tokenizer.decode(result.tokens).strip(),
+        text=text,
         text_with_timestamps=tokenizer.decode(
             _none_later(result.tokens, tokenizer.special, end), with_timestamps=True
         )
@@ -140,10 +162,20 @@ def window_transcript(
                 avg_logprob=result.avg_logprob,
                 no_speech_prob=result.no_speech_prob,
                 temperature=result.temperature,
+                compression_ratio=compression_ratio(text),
+                emitted_tokens=_emitted(segment, tokenizer.special),
             )
             for segment in segments
         ),
     )
+
+
+def _emitted(segment: Segment, special: SpecialTokens) -> tuple[int, ...]:
+    start, end = (
+        () if time is None else (special.timestamp_begin + round(time / TIMESTAMP_STEP_SECONDS),)
+        for time in (segment.start, segment.end)
+    )
+    return (*start, *segment.tokens, *end)
 
 
 def _none_later(tokens: Sequence[int], special: SpecialTokens, end: float | None) -> Sequence[int]:

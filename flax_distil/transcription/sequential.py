@@ -94,7 +94,9 @@ class SequentialTranscriber(RecordingTranscriber):
                 "sequential transcription finds the next window by timestamps: set return_timestamps"
             )
         self._aligner = WordAligner(decoder) if options.word_timestamps else None
-        self._detector = None if options.vad is None else VoiceActivity(cast(VadName, options.vad))
+        self._detector = (
+            None if options.vad is None else VoiceActivity(cast(VadName, options.vad), options.vad_parameters)
+        )
         # Half of the positions are left to previous text.
         half = decoder.config.max_target_positions // 2
         self._limit = options.max_new_tokens or min(decoder.max_new_tokens, half)

@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from flax_distil.audio import CHUNK_FRAMES, HOP_LENGTH, LongMel
+from flax_distil.metrics import compression_ratio
 from flax_distil.text import WhisperTokenizer
 from flax_distil.transcription.chunk_cutting import Chunk
 from flax_distil.transcription.decoded_window import DecodedWindow, KeptSegment
@@ -210,7 +211,11 @@ class SequentialRecording:
         seek = self._seek + window.cut.advance
         if words is not None:
             segments, _ = attach_words(
-                segments, words, last_speech_timestamp=self._last_speech, offset=window.offset
+                segments,
+                words,
+                last_speech_timestamp=self._last_speech,
+                offset=window.offset,
+                punctuations=self._options.punctuations,
             )
             end = last_word_end(segments)
             if end is not None and end > window.offset and not window.cut.heard_out:
@@ -332,4 +337,7 @@ class SequentialRecording:
             avg_logprob=result.avg_logprob,
             no_speech_prob=result.no_speech_prob,
             temperature=result.temperature,
+            compression_ratio=compression_ratio(self._tokenizer.decode(result.tokens).strip()),
+            seek=self._seek,
+            emitted_tokens=tuple(result.tokens[cut.tokens]),
         )

@@ -10,6 +10,9 @@ from flax_distil.audio import CHUNK_SAMPLES, VoiceActivity, speech_regions
 from flax_distil.core import Float
 from flax_distil.transcription.results import TranscribedSegment, Word
 
+FRAMES_PER_SECOND = 100
+"""Of features, in which places of windows are told."""
+
 QUIET_SECONDS = 0.4
 """Regions begin and end with so much that is no speech."""
 
@@ -32,6 +35,7 @@ class SpeechTimes:
         Timestamps are not exact: a segment that reaches a little into the region before or behind the one
         its middle lies in, where nobody speaks yet, does not stretch over the silence between them.
         """
+        segment = dataclasses.replace(segment, seek=self._frame(segment.seek))
         if segment.words:
             words = tuple(map(self._restore_word, segment.words))
             return dataclasses.replace(segment, start=words[0].start, end=words[-1].end, words=words)
@@ -53,6 +57,10 @@ class SpeechTimes:
         region = self._region((word.start + word.end) / 2)
         start, end = self._original(region, word.start), self._original(region, word.end)
         return dataclasses.replace(word, start=start, end=end)
+
+    def _frame(self, frame: int) -> int:
+        seconds = frame / FRAMES_PER_SECOND
+        return round(self._original(self._region(seconds), seconds) * FRAMES_PER_SECOND)
 
     def _region(self, seconds: float) -> int:
         return max(0, bisect_right(self.kept, seconds) - 1)

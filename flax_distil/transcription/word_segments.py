@@ -10,10 +10,9 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from flax_distil.transcription.options import APPEND_PUNCTUATIONS, PREPEND_PUNCTUATIONS
 from flax_distil.transcription.results import AlignedWord, TranscribedSegment, Word
 
-_PREPENDED = "\"'“¿([{-"
-_APPENDED = "\"'.。,，!！?？:：”)]}、"
 _SENTENCE_ENDS = ".。!！?？"
 
 _LONGEST_MEDIAN_SECONDS = 0.7
@@ -42,6 +41,7 @@ def attach_words(
     *,
     last_speech_timestamp: float,
     offset: float,
+    punctuations: tuple[str, str] = (PREPEND_PUNCTUATIONS, APPEND_PUNCTUATIONS),
 ) -> tuple[tuple[TranscribedSegment, ...], float]:
     """Give the segments of a window their words, and the times of their first and last word.
 
@@ -52,6 +52,7 @@ def attach_words(
         words: of all their tokens, as :class:`WordAligner` found them.
         last_speech_timestamp: when the last word before the window ended.
         offset: seconds of the window from the beginning of the recording.
+        punctuations: marks that belong to the word behind them, and those that belong to the one before.
 
     Returns:
         The segments, and when the last word has ended.
@@ -63,7 +64,7 @@ def attach_words(
     median = min(_LONGEST_MEDIAN_SECONDS, float(np.median(durations)) if durations else 0.0)
     if durations:
         _shorten_around_sentence_ends(timings, 2 * median)
-    _merge_punctuation(timings)
+    _merge_punctuation(timings, *punctuations)
     rest = iter(timings)
     finished = []
     for segment in segments:
@@ -87,19 +88,19 @@ def _shorten_around_sentence_ends(timings: Sequence[_Timing], longest: float) ->
                 timing.start = timing.end - longest
 
 
-def _merge_punctuation(timings: Sequence[_Timing]) -> None:
+def _merge_punctuation(timings: Sequence[_Timing], prepended: str, appended: str) -> None:
     """Move opening marks to the next word and closing ones to the last; what is left of them is empty."""
     following = len(timings) - 1
     for index in range(len(timings) - 2, -1, -1):
         mark = timings[index]
-        if mark.text.startswith(" ") and mark.text.strip() in _PREPENDED:
+        if mark.text.startswith(" ") and mark.text.strip() in prepended:
             _move(mark, timings[following], before=True)
         else:
             following = index
     previous = 0
     for index in range(1, len(timings)):
         mark = timings[index]
-        if not timings[previous].text.endswith(" ") and mark.text in _APPENDED:
+        if not timings[previous].text.endswith(" ") and mark.text in appended:
             _move(mark, timings[previous], before=False)
         else:
             previous = index

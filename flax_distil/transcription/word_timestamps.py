@@ -11,6 +11,7 @@ import numpy as np
 from flax_distil.audio import HOP_LENGTH
 from flax_distil.core import Array, Float, InputError, Params
 from flax_distil.generation import TokenAlignment, align_tokens
+from flax_distil.metrics import compression_ratio
 from flax_distil.model import WhisperConfig, bind_decoder
 from flax_distil.parallel import Runner
 from flax_distil.text import GenerationSettings, SpecialTokens, default_alignment_heads, split_words
@@ -207,7 +208,13 @@ def add_words(
     return [
         dataclasses.replace(
             transcript,
-            segments=attach_words(of_one, words or (), last_speech_timestamp=0.0, offset=0.0)[0],
+            segments=attach_words(
+                of_one,
+                words or (),
+                last_speech_timestamp=0.0,
+                offset=0.0,
+                punctuations=aligner.decoder.options.punctuations,
+            )[0],
         )
         for transcript, of_one, words in zip(
             transcripts, segments, aligner.align(states, requests), strict=True
@@ -227,6 +234,8 @@ def _one_segment(transcript: Transcript, aligner: WordAligner) -> tuple[Transcri
         avg_logprob=transcript.avg_logprob,
         no_speech_prob=transcript.no_speech_prob,
         temperature=transcript.temperature,
+        compression_ratio=compression_ratio(transcript.text),
+        emitted_tokens=tokens,
     )
     return (segment,)
 

@@ -10,6 +10,7 @@ from flax_distil.core import InputError, user_path
 from flax_distil.transcription import ModeName, TranscriptionOptions
 from flax_distil.weights import ModelSource
 from flax_distil.workflows.recording_stream import Route
+from flax_distil.workflows.speech_config import SpeechConfig
 from flax_distil.workflows.transcription_config import DatasetTranscriptionConfig, check_positive
 
 SPECULATIVE = "speculative"
@@ -52,7 +53,7 @@ def _one_of(value: str | None, setting: str, models: Sequence[str]) -> Sequence[
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class EvalConfig(DatasetTranscriptionConfig):
+class EvalConfig(SpeechConfig, DatasetTranscriptionConfig):
     """Measure word errors and speed of checkpoints, in quiet and in noise.
 
     Attributes:
@@ -66,7 +67,6 @@ class EvalConfig(DatasetTranscriptionConfig):
         chunk_merging: Chunked: timestamps (chunks are decoded with timestamps and merged by them), or
             longest_common_sequence (as transformers merges them, a window each).
         condition_on_prev_tokens: Sequential: prompt each window with the text before it.
-        vad: Sequential: leave out what is no speech: auto, silero or energy; by default all is heard.
         text_column_name: Column of reference texts; joined by + for several data sets.
         noise_types: Also measure in noise: white, babble (of other recordings of the data set) or recorded
             (of noise_dataset_name).
@@ -87,7 +87,6 @@ class EvalConfig(DatasetTranscriptionConfig):
     stride_length_s: float | None = None
     chunk_merging: str = "timestamps"
     condition_on_prev_tokens: bool = False
-    vad: str | None = None
     text_column_name: str = "text"
     noise_types: list[str] | None = None
     snr_db: list[float] | None = None
@@ -119,7 +118,10 @@ class EvalConfig(DatasetTranscriptionConfig):
     def options(self) -> TranscriptionOptions:
         """What to transcribe into; window after window, with the usual thresholds where none is given."""
         options = dataclasses.replace(
-            super().options, condition_on_prev_tokens=self.condition_on_prev_tokens, vad=self.vad
+            super().options,
+            condition_on_prev_tokens=self.condition_on_prev_tokens,
+            vad=self.vad,
+            vad_parameters=self.vad_parameters,
         )
         return self.route.options(options)
 

@@ -4,6 +4,7 @@ A run that is stopped anywhere leaves whole lines (and perhaps a piece of one, w
 and the same command goes on behind them. Figures are made from the lines alone.
 """
 
+import hashlib
 import json
 import os
 import shutil
@@ -26,6 +27,9 @@ SETTINGS_NAME = f"{WORK_NAME}/settings.json"
 
 RESULTS_NAME, SAMPLES_NAME, REPORT_NAME = REPORTS = ("results.json", "predictions.csv", "report.html")
 """What is made of the lines once all are there."""
+
+LONGEST_NAME = 200
+"""Characters of the name of a folder; file systems take 255 bytes."""
 
 Key = tuple[str, ...]
 """Model, data set and condition of a unit, or what else lines belong to."""
@@ -161,7 +165,7 @@ class EvalStore:
         return UnitWriter(self._folder(key) / f"{process:05d}.jsonl")
 
     def _folder(self, key: Key) -> Path:
-        return self.folder.joinpath(WORK_NAME, *(quote(part, safe=" ") for part in key))
+        return self.folder.joinpath(WORK_NAME, *map(_folder_name, key))
 
     def _settings(self) -> dict[str, Any] | None:
         path = self.folder / SETTINGS_NAME
@@ -179,6 +183,14 @@ class EvalStore:
                     f"output_dir {self._output_dir!r} holds an evaluation with {name} {there!r}, not "
                     f"{here!r}: choose another, or set overwrite_output_dir"
                 )
+
+
+def _folder_name(part: str) -> str:
+    """Return a name that a folder can have, whatever a model or a data set is called."""
+    name = quote(part, safe=" ")
+    if len(name) <= LONGEST_NAME:
+        return name
+    return f"{name[: LONGEST_NAME - 17]}-{hashlib.sha256(part.encode()).hexdigest()[:16]}"
 
 
 def _whole_lines(path: Path) -> bytes:

@@ -65,6 +65,8 @@ def check_writable(output_dir: str) -> Path:
     """
     if not output_dir:
         raise InputError("output_dir is empty: name a folder")
+    if output_dir == "-":
+        raise InputError("output_dir '-' is standard output, and results are files: name a folder")
     check_local("output_dir", output_dir)
     folder = user_path(output_dir).absolute()
     try:

@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from flax_distil.audio import VadOptions
 from flax_distil.core import InputError
 from flax_distil.generation import SearchOptions
 from flax_distil.model import ComputeOptions
@@ -20,6 +21,7 @@ from flax_distil.workflows.audio_inputs import RETRY_SECONDS, ReadRecording
 from flax_distil.workflows.compilation_cache import use_compilation_cache
 from flax_distil.workflows.read_ahead import read_ahead, read_recording
 from flax_distil.workflows.recording_stream import Outcome, RecordingStream, Route
+from flax_distil.workflows.transcript_writers import segment_documents
 from flax_distil.workflows.transcription_model import TranscriptionModel
 
 Result = dict[str, Any]
@@ -34,6 +36,7 @@ _OPTIONS = tuple(
 )
 OPTIONS = (
     *_OPTIONS, *_SEARCH_OPTIONS, "return_timestamps", "return_language", "return_language_probabilities",
+    "return_segments",
     "batch_size", "chunk_length_s", "stride_length_s", "chunk_merging", "mode",
 )  # fmt: skip
 """Names that a pipeline, and each call of it, take."""
@@ -97,15 +100,18 @@ class FlaxWhisperPipeline:
         Args:
             inputs: a recording, or a list or an iterator of them. A recording is a path, an address
                 (``http(s)://``, ``gs://``, ``s3://``, ``hf://``), the contents of a file, an array of 16 kHz
-                samples, or a dictionary of "array" (or "raw") and "sampling_rate", or of "bytes" or "path".
+                samples of one channel, a dictionary of "array" (or "raw") and "sampling_rate", or of "bytes"
+                or "path", or a decoder as ``datasets`` gives them from its version 4 on. One without samples
+                has no text.
             options: by name, or in a dictionary ``generate_kwargs``:
                 ``return_timestamps`` (True for segments, "word" for words), ``return_language``,
-                ``return_language_probabilities``;
+                ``return_language_probabilities``, ``return_segments``;
                 ``batch_size`` (16), ``chunk_length_s``, ``stride_length_s``, ``chunk_merging``, ``mode`` (of
                 ``Route``);
                 ``num_beams`` and the rest of ``SearchOptions``; ``language``, ``task``, ``temperature`` (one,
                 or several to try in turn), ``prompt``, ``prompt_ids``, ``max_new_tokens``, the thresholds
-                ("off", or a None that is given, tests nothing) and the rest of ``TranscriptionOptions``.
+                ("off", or a None that is given, tests nothing) and the rest of ``TranscriptionOptions``,
+                among them ``vad`` and ``vad_parameters``, a dictionary as faster-whisper takes it.
 
         Returns:
             A result of a recording, a list of them of a list. Of an iterator another one, which takes
@@ -114,8 +120,10 @@ class FlaxWhisperPipeline:
             A result is a dictionary: ``text``; ``chunks`` of ``text`` and ``timestamp`` (start, end) in
             seconds if ``return_timestamps``; ``language`` (its code) if ``return_language``, and
             ``language_probability`` where it was detected; ``language_probabilities`` (of every code, None
-            where it was not) if ``return_language_probabilities``. A recording of a list or an iterator that
-            cannot be read has ``text`` "" and ``error``, a sentence.
+            where it was not) if ``return_language_probabilities``; ``segments`` with the fields of
+            openai/whisper, ``language`` and ``duration`` if ``return_segments``, as
+            ``flax_distil.write_transcript`` takes them. A recording of a list or an iterator that cannot be
+            read has ``text`` "" and ``error``, a sentence.
 
             An iterator is asked for recordings in a thread, and may wait for the results of those it gave:
             where the next one does not come, those that are there are transcribed. With a ``batch_size`` of 1
@@ -187,6 +195,7 @@ class _Call:
             raise InputError(f"return_timestamps {self._timestamps!r} is unknown: expected True or 'word'")
         self._language = bool(given.get("return_language"))
         self._probabilities = bool(given.get("return_language_probabilities"))
+        self._full = bool(given.get("return_segments"))
         fields = {name: given[name] for name in _OPTIONS if given.get(name) is not None}
         fields |= {name: OFF for name in _THRESHOLDS if name in given and given[name] is None}
         temperature = fields.pop("temperature", None)
@@ -198,9 +207,11 @@ class _Call:
         for name in ("prompt_ids", "suppress_tokens"):
             if name in fields:
                 fields[name] = tuple(map(operator.index, np.asarray(fields[name], np.int64).reshape(-1)))
+        if "vad_parameters" in fields:
+            fields["vad_parameters"] = _vad_options(fields["vad_parameters"])
         self.options = TranscriptionOptions(
             **fields,
-            return_timestamps=bool(self._timestamps),
+            return_timestamps=bool(self._timestamps) or self._full,
             word_timestamps=self._timestamps == "word",
             search=SearchOptions(
                 **{name: given[name] for name in _SEARCH_OPTIONS if given.get(name) is not None}
@@ -227,7 +238,10 @@ class _Call:
             result["chunks"] = list(
                 _words(transcript) if self._timestamps == "word" else _segments(transcript)
             )
-        if self._language:
+        if self._full:
+            result["segments"] = segment_documents(transcript.segments)
+            result["duration"] = outcome.seconds
+        if self._language or self._full:
             result["language"] = transcript.language
             if transcript.language_probability is not None:
                 result["language_probability"] = transcript.language_probability
@@ -259,7 +273,17 @@ def _flat(options: Mapping[str, Any]) -> dict[str, Any]:
     return {**(rest.pop("generate_kwargs", None) or {}), **rest}
 
 
+def _vad_options(given: VadOptions | Mapping[str, Any]) -> VadOptions:
+    if isinstance(given, VadOptions):
+        return given
+    names = [field.name for field in dataclasses.fields(VadOptions)]
+    unknown = [name for name in given if name not in names]
+    if unknown:
+        raise InputError(f"vad_parameters {unknown[0]!r} is unknown: expected one of {', '.join(names)}")
+    return VadOptions(**given)
+
+
 def _is_recording(inputs: Any) -> bool:
-    return isinstance(inputs, (str, Path, bytes, bytearray, memoryview, Mapping)) or hasattr(
-        inputs, "__array__"
+    return isinstance(inputs, (str, Path, bytes, bytearray, memoryview, Mapping)) or any(
+        hasattr(inputs, name) for name in ("__array__", "get_all_samples")
     )

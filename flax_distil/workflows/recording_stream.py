@@ -19,6 +19,7 @@ from flax_distil.transcription import (
     TranscriptionOptions,
     long_form_defaults,
     make_transcriber,
+    without_text,
 )
 from flax_distil.transcription.chunk_cutting import chunk_samples
 from flax_distil.workflows.audio_inputs import ReadRecording
@@ -176,7 +177,7 @@ class RecordingStream:
         on_segment: OnSegment | None,
     ) -> Iterator[Outcome]:
         def tell(recording: _Named, segment: TranscribedSegment) -> None:
-            if on_segment is None or recording.error is not None:
+            if on_segment is None or recording.error is not None or not recording.seconds:
                 return
             if isinstance(recording.name, ChannelName):
                 name, channel, _ = recording.name
@@ -191,7 +192,8 @@ class RecordingStream:
             if recording.error is not None:
                 yield Outcome(name=recording.name, seconds=0.0, error=recording.error)
             else:
-                yield Outcome(name=recording.name, seconds=recording.seconds, transcript=transcript)
+                heard = transcript if recording.seconds else without_text(transcript)
+                yield Outcome(name=recording.name, seconds=recording.seconds, transcript=heard)
 
     def _given(self, recording: ReadRecording | None) -> "tuple[_Named, Float[np.ndarray, ' W']] | None":
         """Return a recording as transcribers take it: without samples if it is only to be refused."""

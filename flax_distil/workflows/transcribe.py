@@ -2,19 +2,25 @@
 
 import dataclasses
 import logging
-import os
-import urllib.parse
+from collections.abc import Sequence
 from pathlib import Path
 
 from flax_distil.core import InputError
-from flax_distil.data.reading.remote import is_remote
-from flax_distil.transcription import Transcript, TranscriptionOptions
-from flax_distil.transcription.options import clip_times
+from flax_distil.transcription import TranscriptionOptions
+from flax_distil.transcription.options import APPEND_PUNCTUATIONS, PREPEND_PUNCTUATIONS, clip_times
 from flax_distil.workflows.audio_inputs import RETRY_SECONDS
-from flax_distil.workflows.outputs import check_writable, make_folder
 from flax_distil.workflows.read_ahead import read_ahead
-from flax_distil.workflows.recording_stream import Outcome, RecordingStream, Route
-from flax_distil.workflows.transcript_writers import NEED_TIMESTAMPS, WRITERS, SubtitleOptions, render
+from flax_distil.workflows.recording_stream import RecordingStream, Route
+from flax_distil.workflows.speech_config import SpeechConfig
+from flax_distil.workflows.transcribe_inputs import TranscribeInput, find_inputs
+from flax_distil.workflows.transcribe_progress import TranscribeProgress
+from flax_distil.workflows.transcript_output import (
+    STANDARD_OUTPUT,
+    StandardOutput,
+    TranscriptFolder,
+    TranscriptOutput,
+)
+from flax_distil.workflows.transcript_writers import NEED_TIMESTAMPS, WRITERS, SubtitleOptions
 from flax_distil.workflows.transcription_config import TranscriptionConfig, check_positive
 from flax_distil.workflows.transcription_model import configured_model
 
@@ -24,14 +30,19 @@ ALL_FORMATS = "all"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class TranscribeConfig(TranscriptionConfig):
+class TranscribeConfig(SpeechConfig, TranscriptionConfig):
     """Transcribe recordings of any length.
 
     Attributes:
-        files: Audio files of any format and rate, or their addresses (http(s)://, gs://, s3://, hf://).
-        output_dir: Where <stem>.<format> is written.
-        output_format: json, txt, srt, vtt, tsv or all; the last four switch return_timestamps on.
+        files: Audio files of any format and rate, folders of them, quoted patterns such as 'talks/*.mp3', or
+            addresses (http(s)://, gs://, s3://, hf://).
+        recursive: Search the sub-folders of folders too; they stay in the names of transcripts.
+        output_dir: Where <stem>.<format> is written; - prints the text instead.
+        output_format: json, txt, srt, vtt, tsv or all; the last four switch return_timestamps on. By default
+            json, and txt where it is printed.
+        skip_existing: Leave out recordings whose transcripts are there: go on where a run was stopped.
         overwrite_output_dir: Replace the transcripts of an earlier run in output_dir; other files stay.
+        verbose: Show segments as they are found; false leaves the bar alone.
         mode: auto (chunked if chunk_length_s is given, otherwise sequential), sequential, chunked, or short
             (one window of at most 30 s).
         chunk_length_s: Seconds of a chunk, at most 30.
@@ -39,12 +50,13 @@ class TranscribeConfig(TranscriptionConfig):
         chunk_merging: timestamps (chunks are decoded with timestamps and merged by them), or
             longest_common_sequence (as transformers merges them, a window each).
         condition_on_prev_tokens: Sequential: prompt each window with the text before it.
-        vad: Sequential: leave out what is no speech: auto, silero or energy; by default all is heard.
         clip_timestamps: Sequential: transcribe only these stretches: start,end,start,end,… in seconds; the
             last end may be left out.
         hallucination_silence_threshold: With word_timestamps: skip silences longer than so many seconds
             beside improbable words, and leave those out.
         word_timestamps: Find when each word is spoken; switches return_timestamps on.
+        prepend_punctuations: Marks that belong to the word behind them, with word_timestamps.
+        append_punctuations: Marks that belong to the word before them, with word_timestamps.
         max_line_width: Subtitles: characters of a line; with word_timestamps, like the next three.
         max_line_count: Subtitles: lines of one, with max_line_width.
         highlight_words: Subtitles: underline each word as it is spoken.
@@ -52,22 +64,26 @@ class TranscribeConfig(TranscriptionConfig):
         source_retry_seconds: Ask a server that does not answer again for so many seconds.
 
     Raises:
-        InputError: if a value is out of range, or two files would have the same transcript.
+        InputError: if a value is out of range, or two contradict each other.
     """
 
     files: list[str]
+    recursive: bool = False
     output_dir: str = "."
-    output_format: str = "json"
+    output_format: str | None = None
+    skip_existing: bool = False
     overwrite_output_dir: bool = False
+    verbose: bool = True
     mode: str = "auto"
     chunk_length_s: float | None = None
     stride_length_s: float | None = None
     chunk_merging: str = "timestamps"
     condition_on_prev_tokens: bool = False
-    vad: str | None = None
     clip_timestamps: str | None = None
     hallucination_silence_threshold: float | None = None
     word_timestamps: bool = False
+    prepend_punctuations: str = PREPEND_PUNCTUATIONS
+    append_punctuations: str = APPEND_PUNCTUATIONS
     max_line_width: int | None = None
     max_line_count: int | None = None
     highlight_words: bool = False
@@ -75,9 +91,13 @@ class TranscribeConfig(TranscriptionConfig):
     source_retry_seconds: float = RETRY_SECONDS
 
     def __post_init__(self) -> None:
-        if self.output_format not in (*WRITERS, ALL_FORMATS):
+        if self.output_format not in (None, *WRITERS, ALL_FORMATS):
             expected = ", ".join([*WRITERS, ALL_FORMATS])
             raise InputError(f"output_format {self.output_format!r} is unknown: expected one of {expected}")
+        if self.output_dir == STANDARD_OUTPUT and self.output_format == ALL_FORMATS:
+            raise InputError("output_format 'all' is for files, and output_dir '-' prints: choose one format")
+        if self.skip_existing and self.overwrite_output_dir:
+            raise InputError("skip_existing and overwrite_output_dir contradict each other: choose one")
         super().__post_init__()
         check_positive(self, "max_line_width", "max_line_count", "max_words_per_line")
         laid_out = [field.name for field in dataclasses.fields(SubtitleOptions) if getattr(self, field.name)]
@@ -86,20 +106,13 @@ class TranscribeConfig(TranscriptionConfig):
         self.route(self.per_device_eval_batch_size).check(self.options)
         if not self.files:
             raise InputError("no audio file is given: name at least one")
-        by_name: dict[str, str] = {}
-        for file in self.files:
-            name = self.output_names(file)[0]
-            if name in by_name:
-                raise InputError(
-                    f"the transcripts of {by_name[name]!r} and {file!r} would both be {name}: "
-                    "write them into different folders"
-                )
-            by_name[name] = file
 
     @property
     def formats(self) -> tuple[str, ...]:
         """The formats to write."""
-        return tuple(WRITERS) if self.output_format == ALL_FORMATS else (self.output_format,)
+        if self.output_format == ALL_FORMATS:
+            return tuple(WRITERS)
+        return (self.output_format or ("txt" if self.output_dir == STANDARD_OUTPUT else "json"),)
 
     @property
     def options(self) -> TranscriptionOptions:
@@ -112,6 +125,9 @@ class TranscribeConfig(TranscriptionConfig):
             word_timestamps=self.word_timestamps,
             condition_on_prev_tokens=self.condition_on_prev_tokens,
             vad=self.vad,
+            vad_parameters=self.vad_parameters,
+            prepend_punctuations=self.prepend_punctuations,
+            append_punctuations=self.append_punctuations,
             clip_timestamps=clip_times(self.clip_timestamps or ""),
             hallucination_silence_threshold=self.hallucination_silence_threshold,
         )
@@ -134,27 +150,34 @@ class TranscribeConfig(TranscriptionConfig):
             keep_temperature=self.temperatures is not None,
         )
 
-    def output_names(self, file: str) -> list[str]:
-        """Return the names of a file's transcripts."""
-        path = urllib.parse.unquote(urllib.parse.urlsplit(file).path) if is_remote(file) else file
-        return [f"{Path(path).stem}.{name}" for name in self.formats]
+    def open_output(self) -> TranscriptOutput:
+        """Return where transcripts go.
+
+        Raises:
+            InputError: if nothing can be written there.
+        """
+        if self.output_dir == STANDARD_OUTPUT:
+            return StandardOutput(self.formats[0], self.subtitles)
+        return TranscriptFolder(self.output_dir, self.formats, self.subtitles)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TranscribedFiles:
-    """What a run wrote.
+    """What became of the recordings of a run.
 
     Attributes:
         written: transcripts.
-        failed: files that could not be transcribed, each with one sentence.
+        failed: recordings that could not be transcribed, each with one sentence.
+        transcribed: how many were.
     """
 
     written: list[Path]
     failed: dict[str, str]
+    transcribed: int
 
 
 def run_transcription(config: TranscribeConfig) -> TranscribedFiles:
-    """Transcribe every file, and write each transcript when it is there.
+    """Transcribe every recording, and write each transcript when it is there.
 
     A killed run keeps those that it wrote. A file that cannot be read is named, and the rest is done.
 
@@ -162,49 +185,56 @@ def run_transcription(config: TranscribeConfig) -> TranscribedFiles:
         InputError: if a transcript is there already or a flag does not fit, before the weights are read; or
             if no file can be transcribed.
     """
-    folder = check_writable(config.output_dir)
-    names = [name for file in config.files for name in config.output_names(file)]
-    taken = next((name for name in names if (folder / name).exists()), None)
-    if taken is not None and not config.overwrite_output_dir:
-        raise InputError(
-            f"output_dir {config.output_dir!r} already holds {taken}: "
-            "choose another, or set overwrite_output_dir"
+    inputs = find_inputs(config.files, recursive=config.recursive)
+    output = config.open_output()
+    chosen = output.choose(inputs, overwrite=config.overwrite_output_dir, skip_existing=config.skip_existing)
+    if len(chosen) < len(inputs):
+        log.info(
+            "transcripts of %d of %d recordings are there already", len(inputs) - len(chosen), len(inputs)
         )
+    if not chosen:
+        return TranscribedFiles(written=[], failed={}, transcribed=0)
     runner = config.make_runner()
     if runner.shard_count > 1:
         raise InputError("transcribe runs in one process: start it on one machine, or split the files")
-    options = config.options
     model = configured_model(config, runner)
     route = config.route(config.per_device_eval_batch_size * runner.local_batch_shards)
-    stream = RecordingStream(model, runner, options, route)
-    reads = read_ahead(((file, file) for file in config.files), retry_seconds=config.source_retry_seconds)
-    done = TranscribedFiles(written=[], failed={})
-    for outcome in stream.transcribe(reads):
-        if outcome.transcript is None:
-            done.failed[outcome.name] = str(outcome.error)
-            log.error("%s", outcome.error)
-        else:
-            done.written.extend(_write(config, folder, outcome, outcome.transcript))
-            print(f"{outcome.name}: {_shown(outcome.transcript, options)}", flush=True)
-    if not done.written:
+    stream = RecordingStream(model, runner, config.options, route)
+    done = _transcribe(config, stream, chosen, output)
+    if not done.transcribed and len(chosen) == len(inputs):
         raise InputError(
-            f"none of {len(config.files)} files could be transcribed: {next(iter(done.failed.values()))}"
+            f"none of {len(chosen)} files could be transcribed: {next(iter(done.failed.values()))}"
         )
     return done
 
 
-def _write(config: TranscribeConfig, folder: Path, outcome: Outcome, transcript: Transcript) -> list[Path]:
-    """Write the transcript of a recording in every format; a file is there whole or not at all."""
-    make_folder(folder)
-    written = []
-    for name, output_format in zip(config.output_names(outcome.name), config.formats, strict=True):
-        text = render(transcript, outcome.seconds, output_format, config.subtitles)
-        scratch = folder / f".writing-{os.getpid()}-{name}"
-        scratch.write_text(text, encoding="utf-8", newline="\n")
-        os.replace(scratch, folder / name)
-        written.append(folder / name)
-    return written
+def _transcribe(
+    config: TranscribeConfig,
+    stream: RecordingStream,
+    inputs: Sequence[TranscribeInput],
+    output: TranscriptOutput,
+) -> TranscribedFiles:
+    """Transcribe recordings as they are read, and write what is found as it is found."""
+    written: list[Path] = []
+    failed: dict[str, str] = {}
+    named = {recording.given: recording for recording in inputs}
+    verbose = config.verbose and config.output_dir != STANDARD_OUTPUT
 
+    def fail(name: str, sentence: str) -> None:
+        failed[name] = sentence
+        log.error("%s", sentence)
+        written.extend(output.write(named[name], None, 0.0))
 
-def _shown(transcript: Transcript, options: TranscriptionOptions) -> str:
-    return (options.return_timestamps and transcript.text_with_timestamps) or transcript.text
+    for recording in inputs:
+        if sentence := output.refusal(recording):
+            fail(recording.given, sentence)
+    to_read = [name for name in named if name not in failed]
+    reads = read_ahead(zip(to_read, to_read, strict=True), retry_seconds=config.source_retry_seconds)
+    with TranscribeProgress(len(to_read), verbose=verbose) as progress:
+        for outcome in stream.transcribe(progress.counted(reads), on_segment=progress.segment):
+            progress.finished(outcome)
+            if outcome.transcript is None:
+                fail(outcome.name, str(outcome.error))
+            else:
+                written += output.write(named[outcome.name], outcome.transcript, outcome.seconds)
+    return TranscribedFiles(written=written, failed=failed, transcribed=len(inputs) - len(failed))

@@ -3,7 +3,8 @@
 import dataclasses
 import itertools
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 from flax_distil.transcription import TranscribedSegment, Transcript, Word
 
@@ -87,14 +88,44 @@ def _srt(transcript: Transcript, _: float, options: SubtitleOptions) -> str:
 
 
 def _json(transcript: Transcript, seconds: float, _: SubtitleOptions) -> str:
-    document = dataclasses.asdict(transcript) | {"duration": seconds}
-    document["language_probability"] = transcript.language_probability
-    for number, segment in enumerate(document["segments"]):
-        words = segment.pop("words")
-        segment["id"] = number
-        if words is not None:
-            segment["words"] = [{"word": word.pop("text")} | word for word in words]
+    document: dict[str, Any] = {
+        "text": transcript.text,
+        "segments": segment_documents(transcript.segments),
+        "language": transcript.language,
+        "language_probability": transcript.language_probability,
+        "duration": seconds,
+    }
+    for field in dataclasses.fields(transcript):
+        value = getattr(transcript, field.name)
+        document.setdefault(field.name, dict(value) if isinstance(value, Mapping) else value)
     return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
+
+
+def segment_documents(segments: Iterable[TranscribedSegment]) -> list[dict[str, Any]]:
+    """Return segments with the fields of openai/whisper's results, in their order."""
+    documents = []
+    for number, segment in enumerate(segments):
+        document: dict[str, Any] = {
+            "id": number,
+            "seek": segment.seek,
+            "start": segment.start,
+            "end": segment.end,
+            "text": segment.text,
+            "tokens": list(segment.emitted_tokens or segment.tokens),
+            "temperature": segment.temperature,
+            "avg_logprob": segment.avg_logprob,
+            "compression_ratio": segment.compression_ratio,
+            "no_speech_prob": segment.no_speech_prob,
+        }
+        if segment.words is not None:
+            document["words"] = [
+                {"word": word.text, "start": word.start, "end": word.end, "probability": word.probability}
+                for word in segment.words
+            ]
+        if segment.channel is not None:
+            document["channel"] = segment.channel
+        documents.append(document)
+    return documents
 
 
 WRITERS: dict[str, Callable[[Transcript, float, SubtitleOptions], str]] = {

@@ -168,7 +168,9 @@ def test_silero_in_blocks_gives_the_probabilities_of_its_own_package(monkeypatch
     samples, _ = joined(12, 1e-3)
     found = []
     decide = voice_activity._with_hysteresis
-    monkeypatch.setattr(voice_activity, "_with_hysteresis", lambda p: found.append(p) or decide(p))
+    monkeypatch.setattr(
+        voice_activity, "_with_hysteresis", lambda p, *bounds: found.append(p) or decide(p, *bounds)
+    )
     VoiceActivity("silero")(np.array_split(samples, 37))
     expected = silero_vad.load_silero_vad(sequence=True).audio_forward(samples)
     np.testing.assert_allclose(found[0], expected, rtol=0, atol=1e-6)

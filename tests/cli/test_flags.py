@@ -11,6 +11,7 @@ from flax_distil.cli.flags import read_flags, section
 from flax_distil.cli.main import COMMANDS, main
 from flax_distil.core import InputError
 from flax_distil.workflows.conversion import InitStudentConfig
+from flax_distil.workflows.distil_config import DistilConfig
 from flax_distil.workflows.evaluate import EvalConfig
 from flax_distil.workflows.transcribe import TranscribeConfig
 
@@ -52,6 +53,32 @@ def test_switches_stand_alone_or_take_a_value_and_never_swallow_a_file():
         read(TranscribeConfig, "a.wav", "--model=m", "--return_timestamps", "false").return_timestamps
         is False
     )
+
+
+TRAIN = ["--train_dataset_name=d", "--output_dir=o", "--teacher_model_name_or_path=t"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "value"),
+    [
+        ([], None),
+        (["--gradient_checkpointing"], "full"),
+        (["--gradient_checkpointing", "--use_scan=false"], "full"),
+        (["--gradient_checkpointing", "true"], "full"),
+        (["--gradient_checkpointing=True"], "full"),
+        (["--gradient_checkpointing", "false"], None),
+        (["--gradient_checkpointing", "dots"], "dots"),
+    ],
+)
+def test_the_switch_of_the_original_is_taken_beside_its_values(arguments, value):
+    assert read(DistilConfig, *TRAIN, *arguments).gradient_checkpointing == value
+
+
+@pytest.mark.parametrize(("value", "meant"), [("true", "full"), ("false", None), ("dots", "dots")])
+def test_a_file_may_switch_it_too(value, meant, tmp_path):
+    path = tmp_path / "flags.yaml"
+    path.write_text(f"gradient_checkpointing: {value}\n")
+    assert read(DistilConfig, *TRAIN, f"--config={path}").gradient_checkpointing == meant
 
 
 def test_values_of_a_list_stand_one_after_the_other():

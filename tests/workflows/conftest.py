@@ -1,6 +1,9 @@
 """A teacher that is a toy, and compilations to match; prompts with unusable recordings among them."""
 
+import contextlib
 import json
+import resource
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +12,22 @@ import soundfile
 
 from flax_distil.audio import SAMPLING_RATE, decode_audio
 from tests.workflows.distil_toys import write_teacher
+
+
+@contextlib.contextmanager
+def _limited_files(size: int) -> Iterator[None]:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.fixture
+def limited_files() -> Callable[[int], contextlib.AbstractContextManager[None]]:
+    """Within the context that it gives no file can grow beyond so many bytes, as on a disk that is full."""
+    return _limited_files
 
 
 @pytest.fixture(scope="module")

@@ -37,6 +37,15 @@ def test_lines_are_read_as_they_were_written(tmp_path):
     assert store.records((*KEY[:2], "clean")).lines == []
 
 
+def test_models_and_data_sets_may_have_names_of_any_length(tmp_path):
+    store = begun(tmp_path / "out")
+    keys = [("models/" + "\u5927" * 80 + end, "d" * 250, "clean") for end in ("a", "b")]
+    for key in keys:
+        with store.writer(key, process=0) as writer:
+            writer.write(LINES[0] if key == keys[0] else LINES[1])
+    assert [list(store.records(key).lines) for key in keys] == [[LINES[0]], [LINES[1]]]
+
+
 @pytest.mark.parametrize("cut", [1, 20, 60])
 def test_a_piece_of_a_line_does_not_count_and_is_gone_before_the_next(cut, tmp_path):
     store = begun(tmp_path / "out")

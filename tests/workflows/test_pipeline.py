@@ -10,6 +10,7 @@ import queue
 import subprocess
 import sys
 import threading
+import types
 from pathlib import Path
 
 import jax
@@ -19,9 +20,10 @@ import soxr
 import torch
 import transformers
 
-from flax_distil import FlaxWhisperPipeline
+from flax_distil import FlaxWhisperPipeline, write_transcript
 from flax_distil.audio import SAMPLING_RATE, decode_audio
 from flax_distil.core import InputError
+from flax_distil.metrics import compression_ratio
 from tests.long_recording import long_recording
 
 SAID = {
@@ -70,7 +72,10 @@ def test_every_kind_of_input_gives_the_same_text(pipeline, file, address):
         "bytes": file.read_bytes(),
         "address": address,
         "array": samples,
-        "stereo": {"raw": np.stack([samples, samples]), "sampling_rate": SAMPLING_RATE},
+        "one channel": {"raw": samples[None], "sampling_rate": SAMPLING_RATE},
+        "decoder": types.SimpleNamespace(
+            get_all_samples=lambda: types.SimpleNamespace(data=samples[None], sample_rate=SAMPLING_RATE)
+        ),
         "other rate": {"array": soxr.resample(samples, SAMPLING_RATE, 24_000), "sampling_rate": 24_000},
         "undecoded": {"bytes": file.read_bytes(), "path": None},
     }
@@ -79,22 +84,38 @@ def test_every_kind_of_input_gives_the_same_text(pipeline, file, address):
 
 
 def test_a_recording_that_cannot_be_read_is_an_error_in_its_place(pipeline, file, prompts_dir, address):
-    given = [file, prompts_dir / "LICENSE", b"", address + ".gone", np.zeros(0, np.float32), 7, str(file)]
+    stereo = np.zeros((2, SAMPLING_RATE), np.float32)
+    given = [file, prompts_dir / "LICENSE", b"", address + ".gone", stereo, 7, "a\0b", str(file)]
     results = pipeline(given)
-    assert [result["text"] for result in results] == [
-        SAID["conf-full"],
-        "",
-        "",
-        "",
-        "",
-        "",
-        SAID["conf-full"],
-    ]
+    assert [result["text"] for result in results] == [SAID["conf-full"], *[""] * 6, SAID["conf-full"]]
     errors = [result.get("error", "") for result in results]
-    named = ["LICENSE", "0 bytes", "does not exist", "no samples", "int"]
+    named = ["LICENSE", "0 bytes", "does not exist", "several channels", "int", "null"]
     assert all(name in error for name, error in zip(named, errors[1:-1], strict=True))
     with pytest.raises(InputError, match="LICENSE"):
         pipeline(prompts_dir / "LICENSE")
+
+
+def test_a_recording_without_samples_has_no_text_alone_and_in_lists(pipeline, file):
+    nothing = np.zeros(0, np.float32)
+    assert pipeline(nothing) == {"text": ""}
+    assert pipeline([nothing, file]) == [{"text": ""}, {"text": SAID["conf-full"]}]
+    assert pipeline(nothing, return_timestamps=True) == {"text": "", "chunks": []}
+
+
+def test_segments_have_the_fields_of_openai_and_are_written_as_its_files(pipeline, file, tmp_path):
+    result = pipeline(file, return_segments=True, return_timestamps="word")
+    assert (result["language"], result["duration"]) == ("en", pytest.approx(len(decode_audio(file)) / 16_000))
+    [segment] = result["segments"]
+    assert list(segment) == [
+        "id", "seek", "start", "end", "text", "tokens", "temperature", "avg_logprob", "compression_ratio",
+        "no_speech_prob", "words",
+    ]  # fmt: skip
+    assert (segment["id"], segment["seek"], segment["text"]) == (0, 0, f" {SAID['conf-full']}")
+    assert segment["compression_ratio"] == pytest.approx(compression_ratio(SAID["conf-full"]))
+    path = write_transcript(result, tmp_path / "said.srt", highlight_words=True)
+    assert path.read_text().count("<u>") == 4
+    with pytest.raises(InputError, match="a result without times cannot be written as vtt"):
+        write_transcript({"text": "Hello."}, tmp_path / "said.vtt")
 
 
 def test_an_iterator_is_transcribed_as_it_is_read_and_in_order(pipeline, prompts_dir, caplog):

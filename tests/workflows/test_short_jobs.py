@@ -118,9 +118,9 @@ def test_a_transcript_is_replaced_only_on_request(prompts_dir, tmp_path, capsys)
     assert "already holds conf-full.json" in capsys.readouterr().err
 
 
-def test_files_of_one_name_are_refused(capsys):
-    assert main(["transcribe", "a/x.wav", "b/x.flac", "--model=./nowhere"]) == 2
-    assert "'a/x.wav' and 'b/x.flac' would both be x.json" in capsys.readouterr().err
+def test_addresses_of_one_name_are_refused(capsys):
+    assert main(["transcribe", "http://a.org/x.wav", "http://b.org/x.flac", "--model=./nowhere"]) == 2
+    assert "'http://b.org/x.flac' would both be called x: write" in capsys.readouterr().err
 
 
 def test_a_failed_upload_keeps_the_export_and_exits_with_1(tiny_en_dir, tmp_path):

@@ -1,15 +1,19 @@
 """Files of transcripts are, byte for byte, those that openai/whisper writes of the same segments."""
 
 import dataclasses
+import inspect
 import io
 import itertools
 import json
 import random
+import re
 
 import pytest
+import whisper
 import whisper.utils
 
 from flax_distil.transcription import TranscribedSegment, Transcript, Word
+from flax_distil.workflows.transcript_files import write_transcript
 from flax_distil.workflows.transcript_writers import SubtitleOptions, render
 
 SAID = [
@@ -91,8 +95,26 @@ def test_json_has_the_fields_of_openai_whisper():
     assert first["words"][0] == {
         "word": word.text, "start": word.start, "end": word.end, "probability": word.probability
     }  # fmt: skip
-    theirs = {"id", "start", "end", "text", "tokens", "temperature", "avg_logprob", "no_speech_prob", "words"}
-    assert theirs == set(first)
+    theirs = inspect.getsource(whisper.transcribe)
+    assert set(first) == {"id", "words", *re.findall(r'^ +"(\w+)": ', _new_segment(theirs), re.MULTILINE)}
+    assert list(document)[:3] == ["text", "segments", "language"]
+
+
+def _new_segment(source: str) -> str:
+    """Return the function of OpenAI's code that makes a segment."""
+    return source.split("def new_segment(")[1].split("# show the progress bar")[0]
+
+
+@pytest.mark.parametrize("output_format", ["txt", "srt", "vtt", "tsv"])
+def test_results_of_python_are_written_as_those_of_openai(output_format, tmp_path):
+    draw = random.Random(7)
+    for number, options in enumerate(OPTIONS[::5]):
+        given = as_openai(transcript(draw, words=True))
+        if given["segments"]:
+            path = write_transcript(given, tmp_path / f"{number}.{output_format}", **options)
+            file = io.StringIO()
+            whisper.utils.get_writer(output_format, str(tmp_path)).write_result(given, file, options)
+            assert path.read_text() == file.getvalue()
 
 
 def test_text_without_an_end_ends_with_the_recording():
