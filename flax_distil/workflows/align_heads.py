@@ -165,10 +165,10 @@ class _KnownRecordings:
         samples_BW = batch["samples_BW"]
         states = _encoded(self._teacher, samples_BW)
         said = self._transcriber.collect(self._transcriber.dispatch_states(states, rows=len(samples_BW)))
-        end = self._teacher.tokenizer.special.eot
+        special = self._teacher.tokenizer.special
         requests = [
             AlignmentRequest(
-                tokens=tuple(token for token in transcript.tokens if token < end),
+                tokens=tuple(token for token in transcript.tokens if special.is_text(token)),
                 language=transcript.language,
                 frames=frames,
             )

@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import queue
+import shutil
 import subprocess
 import sys
 import threading
@@ -300,3 +301,20 @@ def test_the_example_of_the_guide_runs(tiny_en_dir, file):
     [chunk] = eval(lines[-1], scope)["chunks"]
     assert chunk["text"] == f" {SAID['conf-full']}"
     assert chunk["timestamp"][0] == 0.0
+
+
+@pytest.mark.slow
+def test_a_checkpoints_own_language_is_taken_and_a_detected_one_has_a_probability(base_dir, file, tmp_path):
+    folder = tmp_path / "french"
+    shutil.copytree(base_dir, folder, copy_function=os.symlink)
+    settings = json.loads((base_dir / "generation_config.json").read_text())
+    (folder / "generation_config.json").unlink()
+    (folder / "generation_config.json").write_text(json.dumps(settings | {"language": "french"}))
+    hear = FlaxWhisperPipeline(folder, batch_size=1, max_new_tokens=2, return_language=True, temperature=0.0)
+    own = hear(file)
+    assert own["language"] == "fr"
+    assert "language_probability" not in own
+    found = hear(file, language="auto", return_language_probabilities=True)
+    assert found["language"] == "en"
+    assert found["language_probability"] == max(found["language_probabilities"].values()) > 0.5
+    assert sum(found["language_probabilities"].values()) == pytest.approx(1.0, abs=1e-4)
