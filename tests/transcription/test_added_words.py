@@ -1,4 +1,4 @@
-"""A vocabulary with words behind the timestamps: they are no timestamps, and transcripts are those without."""
+"""A vocabulary with words behind the timestamps: they are no timestamps, and change no transcript."""
 
 import dataclasses
 import json
