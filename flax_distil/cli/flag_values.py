@@ -11,9 +11,10 @@ LARGEST = 2**63 - 1
 """The largest whole number that arrays and files can be addressed by."""
 
 NAMES = (
-    r"_dir$|_name_or_path$|(dataset|split|config|column)_name$|_model_id$|^json$|^topology$|^mesh$|_address$"
+    r"_dir$|_name_or_path$|(dataset|split|config)_name$|(?<!^label)_column_name$|_model_id$|^json$|"
+    r"^topology$|^mesh$|_address$"
 )
-"""Flags that name something, which an empty text does not."""
+"""Flags that name something, which an empty text does not; no column of labels is a choice of its own."""
 
 WRITTEN = r"_dir$|^json$"
 """Flags that name what is written to."""

@@ -16,6 +16,7 @@ from flax_distil.distillation.schedules import (
 )
 from flax_distil.distillation.state import Freezing, TrainState, init_state, split_student
 from flax_distil.distillation.steps import (
+    LARGEST_LOSS,
     PRECISIONS,
     Batch,
     StepConfig,
@@ -27,6 +28,7 @@ from flax_distil.distillation.steps import (
 )
 
 __all__ = [
+    "LARGEST_LOSS",
     "PRECISIONS",
     "SCHEDULES",
     "SCHEDULE_PARAMETERS",

@@ -19,6 +19,9 @@ from flax_distil.model import ComputeOptions, WhisperConfig, bind_decoder, bind_
 
 Batch = Mapping[str, Any]
 
+LARGEST_LOSS = 1e9
+"""Nats per label token that no model is off by chance: parameters have grown until numbers overflow."""
+
 PRECISIONS = ("full", "half_mixed", "full_mixed")
 
 
@@ -149,7 +152,7 @@ def compute_gradients(
 def apply_gradients(
     optimiser: optax.GradientTransformation, state: TrainState, gradients: Params, metrics: dict[str, Array]
 ) -> tuple[TrainState, dict[str, Array]]:
-    """Do one optimiser update, or none where loss or gradient are not finite.
+    """Do one optimiser update, or none where the loss has diverged: loss or gradient are not finite.
 
     Args:
         optimiser: static; of ``make_optimiser``.
@@ -158,15 +161,16 @@ def apply_gradients(
         metrics: of :func:`compute_gradients`.
 
     Returns:
-        The next state, and the metrics with ``grad_norm`` (before clipping). After numbers that are not
-        finite it holds the parameters and moments of ``state``; only its counts go on.
+        The next state, and the metrics with ``grad_norm`` (before clipping). After a loss or gradient that is
+        not finite, or a loss above ``LARGEST_LOSS``, it holds the parameters and moments of ``state``; only its
+        counts go on.
     """
     updates, opt_state = optimiser.update(gradients, state.opt_state, state.params)
     metrics = metrics | {"grad_norm": optax.tree.norm(gradients)}
-    is_finite = jnp.isfinite(metrics["loss"]) & jnp.isfinite(metrics["grad_norm"])
+    is_sound = jnp.isfinite(metrics["grad_norm"]) & (metrics["loss"] < LARGEST_LOSS)  # not of NaN either
 
     def kept(new: Array, old: Array) -> Array:
-        return jnp.where(is_finite, new, old) if jnp.issubdtype(old.dtype, jnp.floating) else new
+        return jnp.where(is_sound, new, old) if jnp.issubdtype(old.dtype, jnp.floating) else new
 
     params, opt_state = jax.tree.map(
         kept, (optax.apply_updates(state.params, updates), opt_state), (state.params, state.opt_state)

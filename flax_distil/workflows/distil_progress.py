@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from flax_distil.core import InputError
-from flax_distil.distillation import learning_rate_schedule
+from flax_distil.distillation import LARGEST_LOSS, learning_rate_schedule
 from flax_distil.parallel import Runner, gather_objects
 from flax_distil.workflows.distil_config import DistilConfig
 from flax_distil.workflows.training_log import TrainingLog
@@ -18,8 +18,8 @@ log = logging.getLogger(__name__)
 _STEPS_IN_FLIGHT = 2
 """Steps that may wait on the devices: one runs while the batch of the next is sent."""
 
-_NON_FINITE_STEPS = 3
-"""Updates in a row without a finite loss and gradient that end a run: a bad sample alone does not."""
+_DIVERGED_STEPS = 3
+"""Updates in a row that diverged and end a run: a bad sample alone does not."""
 
 _NAMED_SAMPLES = 8
 
@@ -34,15 +34,17 @@ class _Step:
     is_fetched: bool = False
 
     @property
-    def is_finite(self) -> bool:
-        return all(math.isfinite(float(self.metrics[name])) for name in ("loss", "grad_norm"))
+    def is_sound(self) -> bool:
+        """Whether the update was made, see ``apply_gradients``."""
+        loss, norm = (float(self.metrics[name]) for name in ("loss", "grad_norm"))
+        return math.isfinite(norm) and loss < LARGEST_LOSS
 
 
 class TrainingProgress:
     """Figures between two log lines; those of a step are fetched after the next ones are dispatched.
 
-    A step whose loss or gradient is not finite has changed nothing (``apply_gradients``) and is warned of.
-    A few of them in a row end the run.
+    A step whose loss or gradient is not finite, or beyond all bounds, has changed nothing
+    (``apply_gradients``) and is warned of. A few of them in a row end the run.
     """
 
     def __init__(self, config: DistilConfig, logs: TrainingLog, runner: Runner, max_steps: int):
@@ -51,7 +53,7 @@ class TrainingProgress:
         self._schedule = learning_rate_schedule(config.optimiser(max_steps))
         self._waiting: list[_Step] = []
         self._samples = self._audio_seconds = 0.0
-        self._non_finite: list[int] = []
+        self._bad_steps: list[int] = []
         self._start = time.perf_counter()
 
     def add(self, step: int, metrics: Mapping[str, Any], batch: Mapping[str, Any]) -> None:
@@ -63,7 +65,7 @@ class TrainingProgress:
             batch: this process's part, on the host.
 
         Raises:
-            InputError: if the last few updates were not finite.
+            InputError: if the last few updates diverged.
         """
         if self._waiting and self._waiting[-1].number % self._every == 0:
             self.flush()
@@ -75,19 +77,19 @@ class TrainingProgress:
         self._logs.advance(step)
 
     def is_sound(self) -> bool:
-        """Wait for the steps noted, and say whether the last one was finite: worth a checkpoint.
+        """Wait for the steps noted, and say whether the last one was made: worth a checkpoint.
 
         Raises:
-            InputError: if the last few updates were not finite.
+            InputError: if the last few updates diverged.
         """
         self._fetch(self._waiting)
-        return not self._non_finite
+        return not self._bad_steps
 
     def check_end(self) -> None:
         """Wait for the steps noted.
 
         Raises:
-            InputError: if the last update was not finite.
+            InputError: if the last update diverged.
         """
         if not self.is_sound():
             raise self._diverged(self._waiting[-1])
@@ -96,14 +98,14 @@ class TrainingProgress:
         """Wait for the steps noted and write their means and rates.
 
         Raises:
-            InputError: if the last few updates were not finite.
+            InputError: if the last few updates diverged.
         """
         if not self._waiting:
             return
         self._fetch(self._waiting)
         seconds = time.perf_counter() - self._start
         number, count = self._waiting[-1].number, len(self._waiting)
-        finite = [step for step in self._waiting if step.is_finite]
+        finite = [step for step in self._waiting if step.is_sound]
         figures = _means(finite or self._waiting[-1:])
         if len(finite) < count:
             figures["skipped_updates"] = float(count - len(finite))
@@ -133,11 +135,11 @@ class TrainingProgress:
                 self._look_at(step)
 
     def _look_at(self, step: _Step) -> None:
-        if step.is_finite:
-            self._non_finite.clear()
+        if step.is_sound:
+            self._bad_steps.clear()
             return
-        self._non_finite.append(step.number)
-        if len(self._non_finite) >= _NON_FINITE_STEPS:
+        self._bad_steps.append(step.number)
+        if len(self._bad_steps) >= _DIVERGED_STEPS:
             raise self._diverged(step)
         log.warning(
             "step %d: %s; the update is left out; samples: %s",
@@ -145,9 +147,9 @@ class TrainingProgress:
         )  # fmt: skip
 
     def _diverged(self, step: _Step) -> InputError:
-        """Describe updates in a row that were not finite; called on all processes."""
+        """Describe updates in a row that diverged; called on all processes."""
         ids = [name for part in gather_objects(list(step.ids)) for name in part]
-        count = len(self._non_finite)
+        count = len(self._bad_steps)
         updates = f"{count} updates in a row" if count > 1 else "the last update"
         return InputError(
             f"training stops at step {step.number}: {_numbers(step)}, in {updates} (left out: checkpoints "
@@ -163,7 +165,7 @@ def _means(steps: Sequence[_Step]) -> dict[str, float]:
 
 def _numbers(step: _Step) -> str:
     loss, norm = (float(step.metrics[name]) for name in ("loss", "grad_norm"))
-    return f"loss {loss:g} and gradient norm {norm:g} are not both finite"
+    return f"loss {loss:g} with gradient norm {norm:g} has diverged"
 
 
 def _names(ids: Sequence[str]) -> str:
