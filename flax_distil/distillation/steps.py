@@ -162,8 +162,8 @@ def apply_gradients(
 
     Returns:
         The next state, and the metrics with ``grad_norm`` (before clipping). After a loss or gradient that is
-        not finite, or a loss above ``LARGEST_LOSS``, it holds the parameters and moments of ``state``; only its
-        counts go on.
+        not finite, or a loss above ``LARGEST_LOSS``, it holds the parameters and moments of ``state``; only
+        its counts go on.
     """
     updates, opt_state = optimiser.update(gradients, state.opt_state, state.params)
     metrics = metrics | {"grad_norm": optax.tree.norm(gradients)}
