@@ -84,31 +84,19 @@ class GenerationSettings:
         """
         check_fields(contents, _fields(special), name=name)
         given = {name: value for name, value in contents.items() if value is not None}
-        faults: list[str] = []
-
-        def read(field: str, names: Sequence[str], convert: Any, default: Any) -> Any:
-            value = next((given[name] for name in names if name in given), default)
-            try:
-                return convert(value)
-            except (TypeError, ValueError):
-                faults.append(f"{field} = {value!r}")
-                return default
-
-        def limit(value: Any) -> int | None:
-            return None if value is None else int(value)
-
-        initial = None if "max_initial_timestamp_index" in contents else DEFAULT_MAX_INITIAL_TIMESTAMP_INDEX
+        no_limit = "max_initial_timestamp_index" in contents
         settings = cls(
-            **{field: read(field, names, _token_ids, ()) for field, names in _NAMES.items()},
-            max_initial_timestamp_index=read(
-                "max_initial_timestamp_index", ["max_initial_timestamp_index"], limit, initial
+            **{
+                field: tuple(next((given[name] for name in names if name in given), ()))
+                for field, names in _NAMES.items()
+            },
+            max_initial_timestamp_index=given.get(
+                "max_initial_timestamp_index", None if no_limit else DEFAULT_MAX_INITIAL_TIMESTAMP_INDEX
             ),
-            max_length=read("max_length", ["max_length"], int, DEFAULT_MAX_LENGTH),
-            alignment_heads=read("alignment_heads", ["alignment_heads"], _pairs, ()),
+            max_length=given.get("max_length", DEFAULT_MAX_LENGTH),
+            alignment_heads=tuple((layer, head) for layer, head in given.get("alignment_heads", ())),
             is_multilingual=special.is_multilingual,
         )
-        if faults:
-            raise InputError(f"{name} has {'; '.join(faults)}")
         return replace(settings, **_default_language_and_task(given, special, name))
 
     @classmethod
@@ -232,14 +220,3 @@ def _default_language_and_task(given: Mapping[str, Any], special: SpecialTokens,
     except InputError as error:
         raise InputError(f"the default language of {name}: {error}") from error
     return {"language": code, "task": given.get("task")}
-
-
-def _token_ids(value: Any) -> tuple[int, ...]:
-    ids = tuple(int(token) for token in value)
-    if any(token < 0 for token in ids):
-        raise ValueError("negative token id")
-    return ids
-
-
-def _pairs(value: Any) -> tuple[tuple[int, int], ...]:
-    return tuple((int(layer), int(head)) for layer, head in value)

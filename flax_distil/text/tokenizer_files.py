@@ -33,6 +33,7 @@ _ID = whole_number(0, 2**31 - 1)
 
 _ADDED_TOKEN = object_with({"id": _ID, "content": _TEXT, "special": of_type(bool, "true or false")})
 _TOKENIZER_FIELDS: Fields = {
+    "version": one_of("1.0"),
     "model": of_type(dict, "an object"),
     "added_tokens": list_of(_ADDED_TOKEN),
 }
@@ -130,9 +131,8 @@ def _built(name: str, build: Callable[[], Tokenizer]) -> Tokenizer:
     except (KeyboardInterrupt, SystemExit, MemoryError):
         raise
     except BaseException as error:  # the backend raises bare exceptions, and panics that are no Exception
-        raise InputError(
-            f"{name} is not a tokenizer that can be used ({one_line(str(error))}): fetch it again"
-        ) from error
+        reason = one_line(str(error).partition(" at line ")[0])  # a line of what is built, not of the file
+        raise InputError(f"{name} is not a tokenizer that can be used ({reason}): fetch it again") from error
     return backend
 
 

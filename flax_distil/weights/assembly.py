@@ -203,7 +203,7 @@ class FiniteTensors:
             if not all_finite(tensor):
                 count = int(np.count_nonzero(~np.isfinite(tensor)))
                 raise InputError(
-                    f"{name} of {self._source.origin} holds {count} values of {tensor.size} that are NaN or "
+                    f"{count} of {tensor.size} values of {name} in {self._source.origin} are NaN or "
                     "infinite: the weights are damaged; fetch or export them again"
                 )
             self._checked.add(name)

@@ -5,7 +5,7 @@ from pathlib import Path
 from flax_distil.core import InputError
 from flax_distil.weights.ctranslate2 import MODEL_NAME
 from flax_distil.weights.files import SMALL_FILES
-from flax_distil.weights.huggingface import INDEX_NAME, WEIGHTS_NAME
+from flax_distil.weights.huggingface import INDEX_NAME, WEIGHTS_NAME, has_weights, other_weights
 from flax_distil.weights.model_source import ModelSource
 
 OPENAI_MODELS = {
@@ -36,7 +36,8 @@ def download(source: ModelSource, *, weights: bool = True) -> Path:
         The local folder.
 
     Raises:
-        InputError: if it cannot be fetched and is not in the cache, or has no such subfolder.
+        InputError: if it cannot be fetched and is not in the cache, has no such subfolder, or its weights are
+            in a format that is not read.
     """
     from huggingface_hub import snapshot_download
 
@@ -61,7 +62,22 @@ def download(source: ModelSource, *, weights: bool = True) -> Path:
         raise InputError(
             f"model {source.name!r} on the Hugging Face Hub has no subfolder {source.subfolder!r}"
         )
+    if weights and not has_weights(path) and not (path / MODEL_NAME).exists():
+        _refuse_other_formats(source, below)
     return path
+
+
+def _refuse_other_formats(source: ModelSource, below: str) -> None:
+    """Say how to convert the weights of a repository, if it has any and can be asked."""
+    from huggingface_hub import HfApi
+
+    try:
+        names = HfApi(token=source.token).list_repo_files(source.name, revision=source.revision)
+    except Exception:  # as in download; that weights are missing is said by whoever looks for them
+        return
+    how = other_weights((name.removeprefix(below) for name in names if name.startswith(below)), source.name)
+    if how is not None:
+        raise InputError(how)
 
 
 def reason(error: BaseException) -> str:

@@ -85,8 +85,8 @@ class SafetensorsSource(TensorSource):
 
 
 def has_weights(folder: Path) -> bool:
-    """Say whether a folder holds safetensors of a model, in one file or with an index."""
-    return any((folder / name).is_file() for name in (WEIGHTS_NAME, INDEX_NAME))
+    """Say whether a folder holds safetensors of a model; an index without any shard is none."""
+    return (folder / WEIGHTS_NAME).is_file() or any(folder.glob("model-*-of-*.safetensors"))
 
 
 @contextlib.contextmanager

@@ -227,8 +227,8 @@ def test_weights_that_are_not_finite_are_refused_with_the_name_of_the_tensor(tmp
     tensors = {key: tensor.copy() for key, tensor in toy_tensors().items()}
     tensors[name].flat[7] = np.nan
     assert refusal(tmp_path, {"model.safetensors": save(tensors)}) == (
-        f"{name} of {tmp_path / 'toy'} holds 1 values of 128 that are NaN or infinite: the weights are "
-        "damaged; fetch or export them again"
+        f"1 of 128 values of {name} in {tmp_path / 'toy'} are NaN or infinite: the weights are damaged; "
+        "fetch or export them again"
     )
 
 

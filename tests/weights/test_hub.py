@@ -83,6 +83,39 @@ def test_only_the_configuration_is_fetched_when_only_it_is_asked_for(hub: Hub, e
     assert not any("safetensors" in request for request in hub.requests if "resolve" in request)
 
 
+def test_shards_need_not_be_here_when_only_the_configuration_is_asked_for(
+    hub: Hub, small_checkpoint: Checkpoint, tmp_path: Path
+):
+    model = small_checkpoint
+    shards = export_checkpoint(
+        model.params, model.config, tmp_path / "shards", files=model.files, max_shard_size=10**6
+    )
+    assert not (shards / "model.safetensors").exists()
+    push_to_hub(shards, "someone/student", token=TOKEN)
+    assert (
+        load_checkpoint("someone/student", cache_dir=tmp_path / "hub", config_only=True).config
+        == model.config
+    )
+
+
+@pytest.mark.parametrize(
+    ("file", "message"),
+    [
+        ("flax_model.msgpack", "^someone/student holds only flax_model.msgpack.*from_flax=True"),
+        ("pytorch_model.bin", "^someone/student holds only pytorch_model.bin.*convert it to safetensors"),
+        ("adapter_config.json", "^someone/student holds a PEFT adapter .*merge_and_unload"),
+    ],
+)
+def test_a_repository_in_another_format_is_refused_with_how_to_convert_it(
+    hub: Hub, export: Path, tmp_path: Path, file: str, message: str
+):
+    shutil.copytree(export, tmp_path / "other", ignore=shutil.ignore_patterns("*.safetensors"))
+    (tmp_path / "other" / file).write_bytes(b"{}")
+    push_to_hub(tmp_path / "other", "someone/student", token=TOKEN)
+    with pytest.raises(InputError, match=message):
+        load_checkpoint("someone/student", cache_dir=tmp_path)
+
+
 @pytest.mark.parametrize(
     ("name", "repo_id"),
     [
