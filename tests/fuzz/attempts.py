@@ -55,7 +55,7 @@ class Attempts:
         try:
             with _time_limit():
                 status = call()
-            fault, refused = None, bool(status) and statuses is not None
+            fault, refused = None, statuses is not None and status != 0
         except InputError as error:
             fault, refused = _sentence_fault(str(error)), True
         except (KeyboardInterrupt, pytest.fail.Exception):
