@@ -6,12 +6,14 @@ from collections.abc import Callable, Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
+import ml_dtypes
 import numpy as np
 from jax.sharding import Sharding, SingleDeviceSharding
 from jax.typing import DTypeLike
 
 from flax_distil.core import InputError, Params, one_line, unflatten
 from flax_distil.model import WhisperConfig
+from flax_distil.weights.finite import all_finite
 from flax_distil.weights.mapping import (
     IGNORED_TENSORS,
     RULES,
@@ -189,7 +191,7 @@ class FiniteTensors:
     """The tensors of a checkpoint, each looked through for NaN and infinity when it is first read."""
 
     def __init__(self, source: TensorSource):
-        self._source = source
+        self._source, self.origin = source, source.origin
         self._checked: set[str] = set()
 
     def read(self, name: str) -> np.ndarray:
@@ -203,32 +205,11 @@ class FiniteTensors:
             if not all_finite(tensor):
                 count = int(np.count_nonzero(~np.isfinite(tensor)))
                 raise InputError(
-                    f"{count} of {tensor.size} values of {name} in {self._source.origin} are NaN or "
+                    f"{count} of {tensor.size} values of {name} in {self.origin} are NaN or "
                     "infinite: the weights are damaged; fetch or export them again"
                 )
             self._checked.add(name)
         return tensor
-
-
-_EXPONENTS = {
-    "float16": (np.uint16, 0x7C00),
-    "bfloat16": (np.uint16, 0x7F80),
-    "float32": (np.uint32, 0x7F800000),
-    "float64": (np.uint64, 0x7FF0000000000000),
-}
-"""The bits of the exponent, all of which are set in NaN and infinity alone (IEEE 754)."""
-
-_PIECE = 1 << 18  # elements, so that what is compared stays in the processor's cache
-
-
-def all_finite(tensor: np.ndarray) -> bool:
-    """Say whether a tensor of floats holds neither NaN nor infinity, in one pass over its bits."""
-    kind, mask = _EXPONENTS[tensor.dtype.name]
-    exponent = kind(mask)
-    bits = np.ascontiguousarray(tensor).reshape(-1).view(kind)
-    return not any(
-        ((bits[start : start + _PIECE] & exponent) == exponent).any() for start in range(0, bits.size, _PIECE)
-    )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -244,11 +225,27 @@ class _LeafReader:
         index = index or (slice(None),) * len(self.shape)
         if not self.rule.stacked:
             tensor = self.source.read(self.rule.name)
-            return self.rule.layout.from_huggingface(tensor, self.shape)[index].astype(self.dtype)
+            return self._converted(
+                self.rule.name, self.rule.layout.from_huggingface(tensor, self.shape)[index]
+            )
         layers = range(self.shape[0])[index[0]]
         extent = tuple(len(range(size)[part]) for size, part in zip(self.shape, index, strict=True))
         leaf = np.empty(extent, self.dtype)
         for position, layer in enumerate(layers):
-            tensor = self.source.read(self.rule.name.format(i=layer))
-            leaf[position] = self.rule.layout.from_huggingface(tensor, self.shape[1:])[index[1:]]
+            name = self.rule.name.format(i=layer)
+            tensor = self.rule.layout.from_huggingface(self.source.read(name), self.shape[1:])
+            leaf[position] = self._in_range(name, tensor[index[1:]])
         return leaf
+
+    def _in_range(self, name: str, part: np.ndarray) -> np.ndarray:
+        """Return a part of a tensor that can be converted to the type that was asked for."""
+        if ml_dtypes.finfo(self.dtype).max >= ml_dtypes.finfo(part.dtype).max:
+            return part
+        with np.errstate(over="ignore"):
+            converted = part.astype(self.dtype)
+        if not all_finite(converted):
+            raise InputError(
+                f"{name} of {self.source.origin} reaches {float(np.abs(part).max()):g}, more than "
+                f"{self.dtype} can hold: choose another dtype"
+            )
+        return converted

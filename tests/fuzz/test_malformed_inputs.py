@@ -7,12 +7,12 @@ import shutil
 from pathlib import Path
 
 import pytest
-from tests.audio.malformed_audio import malformed_audio
 
 from flax_distil import FlaxWhisperPipeline
 from flax_distil.audio import decode_audio
 from flax_distil.cli.main import COMMANDS, main
 from flax_distil.weights import load_checkpoint
+from tests.audio.malformed_audio import malformed_audio
 from tests.cli.malformed_flags import malformed_flags
 from tests.fuzz.attempts import Attempts
 from tests.weights.malformed_checkpoints import malformed_checkpoints

@@ -13,7 +13,7 @@ from safetensors.numpy import save
 
 from flax_distil.core import InputError
 from flax_distil.weights import load_checkpoint
-from flax_distil.weights.assembly import all_finite
+from flax_distil.weights.finite import all_finite
 from flax_distil.workflows.tokenizer import read_tokenizer
 from tests.weights.toy_folder import toy_config, toy_documents, toy_files, toy_tensors, write_files
 
@@ -230,6 +230,16 @@ def test_weights_that_are_not_finite_are_refused_with_the_name_of_the_tensor(tmp
         f"1 of 128 values of {name} in {tmp_path / 'toy'} are NaN or infinite: the weights are damaged; "
         "fetch or export them again"
     )
+
+
+def test_values_beyond_the_type_that_was_asked_for_are_refused(tmp_path):
+    name = "model.decoder.layers.1.fc1.weight"
+    tensors = {key: tensor.copy() for key, tensor in toy_tensors().items()}
+    tensors[name].flat[7] = 1e5
+    folder = write_files(tmp_path / "toy", toy_files() | {"model.safetensors": save(tensors)})
+    load_checkpoint(folder, dtype="bfloat16")
+    with pytest.raises(InputError, match=f"^{name} of .* reaches 100000, more than float16 can hold"):
+        load_checkpoint(folder, dtype="float16")
 
 
 def _header(change: Callable[[dict[str, Any]], None]) -> bytes:
