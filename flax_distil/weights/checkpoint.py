@@ -1,13 +1,14 @@
 """One door for every checkpoint: a Hugging Face folder, a CTranslate2 folder, a Hub id."""
 
 import dataclasses
+import os
 import re
 from pathlib import Path
 
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-from flax_distil.core import InputError, Params, user_path
+from flax_distil.core import InputError, Params, one_line, user_path
 from flax_distil.model import WhisperConfig
 from flax_distil.weights.assembly import ShardingRule, TensorSource, assemble, check_tensors, has_no_encoder
 from flax_distil.weights.ctranslate2 import MODEL_NAME, CTranslate2Source
@@ -106,17 +107,19 @@ def load_checkpoint(
 
 def _locate(source: ModelSource, *, config_only: bool) -> tuple[Path, str]:
     """Return a local folder and what to call it, downloading from the Hub if need be."""
-    path = user_path(source.name)
-    if path.is_dir():
+    path, expected = user_path(source.name), "expected the folder of a checkpoint, or a Hub id"
+    if not source.name.strip():
+        raise InputError(f"the name of a checkpoint is empty: {expected}")
+    if os.path.isdir(path):  # unlike Path.is_dir, it says no to names that no file system takes
         folder = path / (source.subfolder or "")
-        if not folder.is_dir():
+        if not os.path.isdir(folder):
             raise InputError(f"checkpoint {source.name!r} has no subfolder {source.subfolder!r}")
         return folder, str(source)
-    if path.exists():
+    if os.path.exists(path):
         how = f"; {_CONVERT_OPENAI}" if path.suffix == ".pt" else ""
-        raise InputError(f"{source} is a file: expected the folder of a checkpoint, or a Hub id{how}")
+        raise InputError(f"{source} is a file: {expected}{how}")
     if not _HUB_ID.fullmatch(source.name):
-        raise InputError(f"there is no folder {source}: expected the folder of a checkpoint, or a Hub id")
+        raise InputError(f"there is no folder {one_line(str(source))}: {expected}")
     found = dataclasses.replace(source, name=OPENAI_MODELS.get(source.name, source.name))
     return download(found, weights=not config_only), str(found)
 

@@ -242,6 +242,23 @@ def test_values_beyond_the_type_that_was_asked_for_are_refused(tmp_path):
         load_checkpoint(folder, dtype="float16")
 
 
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("x" * 300 + "/y", "is neither a folder here nor a model"),
+        ("no\0such", r"there is no folder no\\x00such"),
+        ("no\nsuch", r"there is no folder no\\nsuch"),
+        (" ", "the name of a checkpoint is empty"),
+        ("/dev/null", "/dev/null is a file"),
+    ],
+)
+def test_a_name_that_no_folder_has_is_one_sentence(name, message, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(InputError, match=message) as caught:
+        load_checkpoint(name)
+    assert str(caught.value).isprintable()
+
+
 def _header(change: Callable[[dict[str, Any]], None]) -> bytes:
     """Change the header of the toy's weights."""
     data = toy_files()["model.safetensors"]
