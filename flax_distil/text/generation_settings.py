@@ -85,11 +85,13 @@ class GenerationSettings:
         check_fields(contents, _fields(special), name=name)
         given = {name: value for name, value in contents.items() if value is not None}
         no_limit = "max_initial_timestamp_index" in contents
+
+        def tokens(field: str) -> tuple[int, ...]:
+            return tuple(next((given[name] for name in _NAMES[field] if name in given), ()))
+
         settings = cls(
-            **{
-                field: tuple(next((given[name] for name in names if name in given), ()))
-                for field, names in _NAMES.items()
-            },
+            suppress_tokens=tokens("suppress_tokens"),
+            begin_suppress_tokens=tokens("begin_suppress_tokens"),
             max_initial_timestamp_index=given.get(
                 "max_initial_timestamp_index", None if no_limit else DEFAULT_MAX_INITIAL_TIMESTAMP_INDEX
             ),

@@ -224,10 +224,9 @@ class _LeafReader:
     def __call__(self, index: tuple[slice, ...] | None) -> np.ndarray:
         index = index or (slice(None),) * len(self.shape)
         if not self.rule.stacked:
-            tensor = self.source.read(self.rule.name)
-            return self._converted(
-                self.rule.name, self.rule.layout.from_huggingface(tensor, self.shape)[index]
-            )
+            name = self.rule.name
+            tensor = self.rule.layout.from_huggingface(self.source.read(name), self.shape)
+            return self._in_range(name, tensor[index]).astype(self.dtype)
         layers = range(self.shape[0])[index[0]]
         extent = tuple(len(range(size)[part]) for size, part in zip(self.shape, index, strict=True))
         leaf = np.empty(extent, self.dtype)
