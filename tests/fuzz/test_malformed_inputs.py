@@ -30,11 +30,6 @@ NEEDED = {
 """The flags without which a command does nothing."""
 
 
-@pytest.fixture
-def attempts(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Attempts:
-    return Attempts(capfd, monkeypatch)
-
-
 def checkpoint_commands(folder: Path, output: Path) -> list[list[str]]:
     """Every command that reads a checkpoint, each with what is enough to get to it, and no data."""
     model, out, none = str(folder), str(output), str(output / "none.jsonl")
