@@ -32,11 +32,15 @@ _TEXT = of_type(str, "text")
 _ID = whole_number(0, 2**31 - 1)
 
 _ADDED_TOKEN = object_with({"id": _ID, "content": _TEXT, "special": of_type(bool, "true or false")})
+_BYTE_LEVEL = object_with({"type": one_of("ByteLevel")})
 _TOKENIZER_FIELDS: Fields = {
     "version": one_of("1.0"),
+    "pre_tokenizer": _BYTE_LEVEL,
+    "decoder": _BYTE_LEVEL,
     "model": of_type(dict, "an object"),
     "added_tokens": list_of(_ADDED_TOKEN),
 }
+_REQUIRED = ("added_tokens", "pre_tokenizer", "decoder")
 _MODEL_FIELDS: Fields = {
     "type": one_of("BPE"),
     "vocab": map_to(_ID),
@@ -102,7 +106,7 @@ def _from_tokenizer_json(
 ) -> tuple[Tokenizer, SpecialTokens]:
     if not isinstance(contents.get("model"), dict):
         raise InputError(f"{name} is not a tokenizer file: expected the fields of Hugging Face tokenizers")
-    check_fields(contents, _TOKENIZER_FIELDS, name=name, required=("added_tokens",))
+    check_fields(contents, _TOKENIZER_FIELDS, name=name, required=_REQUIRED)
     check_fields(contents["model"], _MODEL_FIELDS, name=f"the model in {name}", required=("vocab", "merges"))
     vocabulary = contents["model"]["vocab"]
     vocabulary = vocabulary | {token["content"]: token["id"] for token in contents["added_tokens"]}

@@ -172,6 +172,17 @@ def test_a_damaged_tokenizer_is_refused_before_the_library_panics(tmp_path, mode
     assert capfd.readouterr() == ("", "")
 
 
+@pytest.mark.parametrize("step", ["pre_tokenizer", "decoder"])
+def test_a_tokenizer_that_does_not_work_on_bytes_is_refused(tmp_path, step):
+    document = toy_documents()["tokenizer.json"]
+    document[step] = {"type": "Metaspace"}
+    assert refusal(tmp_path, {"tokenizer.json": json.dumps(document).encode()}) == (
+        f"tokenizer.json of {tmp_path / 'toy'} has {step}.type 'Metaspace': expected 'ByteLevel'"
+    )
+    document[step] = None
+    assert f"lacks {step}" in refusal(tmp_path / "null", {"tokenizer.json": json.dumps(document).encode()})
+
+
 def test_a_tokenizer_with_more_tokens_than_the_model_is_refused(tmp_path):
     document = toy_documents()["tokenizer.json"]
     extra = document["added_tokens"][0] | {"id": toy_config().vocab_size, "content": "more"}
