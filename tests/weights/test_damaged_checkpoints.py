@@ -263,8 +263,7 @@ def test_values_beyond_the_type_that_was_asked_for_are_refused(tmp_path):
         ("/dev/null", "/dev/null is a file"),
     ],
 )
-def test_a_name_that_no_folder_has_is_one_sentence(name, message, monkeypatch):
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+def test_a_name_that_no_folder_has_is_one_sentence(name, message):
     with pytest.raises(InputError, match=message) as caught:
         load_checkpoint(name)
     assert str(caught.value).isprintable()
