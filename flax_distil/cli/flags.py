@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 from flax_distil.cli.config_files import read_config_file
-from flax_distil.cli.flag_values import check_value, shortened
+from flax_distil.cli.flag_values import LARGEST, check_value, shortened
 from flax_distil.core import InputError
 
 Config = TypeVar("Config")
@@ -106,13 +106,20 @@ def read_flags(config_class: type[Config], arguments: Sequence[str], *, program:
         raise InputError(f"{_sentence(str(error))} ({program} --help lists the flags)") from error
     except (ValueError, OverflowError, RecursionError) as error:  # of numbers that no machine holds
         raise InputError(f"a flag cannot be read: {shortened(str(error))}") from error
-    chosen = {name: given[name] for name in fields}
+    chosen = {name: _as_float(given[name], hints[name]) for name in fields}
     for name, value in chosen.items():
         if value is None and type(None) not in _options(hints[name]):
             raise InputError(f"--{name} cannot be null: leave it out for its default")
         if value != fields[name].default:
             check_value(name, value)
     return config_class(**chosen)
+
+
+def _as_float(value: Any, hint: Any) -> Any:
+    """Return a whole number as a float where the flag takes any number: a file may give either."""
+    options = _options(hint)
+    wanted = type(value) is int and float in options and int not in options
+    return float(value) if wanted and abs(value) <= LARGEST else value
 
 
 def _check_lengths(arguments: Sequence[str]) -> None:

@@ -3,6 +3,7 @@
 import importlib
 import logging
 import os
+import re
 import sys
 from collections.abc import Sequence
 
@@ -99,7 +100,7 @@ def run_command(command: str, arguments: Sequence[str]) -> int:
         with quiet(silent):
             return _run_configured(command, arguments)
     except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {_with_short_words(str(error))}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
@@ -115,6 +116,11 @@ def run_command(command: str, arguments: Sequence[str]) -> int:
             raise
         print(f"error: {sentence}", file=sys.stderr)
         return 2
+
+
+def _with_short_words(sentence: str) -> str:
+    """Return a sentence whose words, some of which may be values of thousands of digits, are cut."""
+    return re.sub(r"\S{400,}", lambda word: f"{word[0][:60]}…{word[0][-20:]}", sentence)
 
 
 def _run_configured(command: str, arguments: Sequence[str]) -> int:

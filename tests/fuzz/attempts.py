@@ -42,18 +42,30 @@ class Attempts:
         return self._attempt(kind, name, reader) == "read"
 
     def run(
-        self, kind: str, name: str, command: Callable[[], int], *, statuses: tuple[int, ...] = (0, 2)
+        self,
+        kind: str,
+        name: str,
+        command: Callable[[], int],
+        *,
+        statuses: tuple[int, ...] = (0, 2),
+        seconds: int = LIMIT_SECONDS,
     ) -> bool:
         """Run a command, which ends with 0, or with another status and one line; say whether it did all."""
-        return self._attempt(kind, name, command, statuses=statuses) == "read"
+        return self._attempt(kind, name, command, statuses=statuses, seconds=seconds) == "read"
 
     def _attempt(
-        self, kind: str, name: str, call: Callable[[], Any], *, statuses: tuple[int, ...] | None = None
+        self,
+        kind: str,
+        name: str,
+        call: Callable[[], Any],
+        *,
+        statuses: tuple[int, ...] | None = None,
+        seconds: int = LIMIT_SECONDS,
     ) -> str:
         self._capfd.readouterr()
         self._addresses.clear()
         try:
-            with _time_limit():
+            with _time_limit(seconds):
                 status = call()
             fault, refused = None, statuses is not None and status != 0
         except InputError as error:
@@ -103,12 +115,12 @@ def _command_fault(status: Any, err: str, statuses: tuple[int, ...]) -> str | No
 
 
 @contextlib.contextmanager
-def _time_limit() -> Iterator[None]:
+def _time_limit(seconds: int) -> Iterator[None]:
     def stop(number: int, frame: FrameType | None) -> None:
-        raise TimeoutError(f"longer than {LIMIT_SECONDS} s")
+        raise TimeoutError(f"longer than {seconds} s")
 
     before = signal.signal(signal.SIGALRM, stop)
-    signal.setitimer(signal.ITIMER_REAL, LIMIT_SECONDS)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
     try:
         yield
     finally:

@@ -128,7 +128,8 @@ def test_malformed_recordings_are_transcribed_or_named_by_the_command(attempts, 
         paths = [str(path) for path in sorted(folder.iterdir())]
         flags = ["--model", str(model), "--language", "en", "--output_dir", str(output)]
         run = functools.partial(main, ["transcribe", *paths, *flags])
-        attempts.run("recordings by transcribe", f"files {start} to {start + 11}", run, statuses=(0, 1))
+        name = f"files {start} to {start + 11}"  # in these seconds the first call compiles
+        attempts.run("recordings by transcribe", name, run, statuses=(0, 1), seconds=90)
         for path in (folder, output):
             shutil.rmtree(path, ignore_errors=True)
     attempts.check()
