@@ -149,9 +149,9 @@ def test_a_whole_number_in_a_file_is_a_float_where_any_number_is_taken(tmp_path)
     path = tmp_path / "flags.yaml"
     config = importlib.import_module("flax_distil.workflows.align_heads").AlignHeadsConfig
     needed = ["--model=m", "--teacher=t", "--dataset_name=d"]
-    path.write_text("length_penalty: 1_0\n")
+    path.write_text("length_penalty: 1\n")
     read = read_flags(config, [*needed, f"--config={path}"], program="p")
-    assert (type(read.length_penalty), read.length_penalty) == (float, 10.0)
+    assert (type(read.length_penalty), read.length_penalty) == (float, 1.0)
 
 
 def test_words_of_thousands_of_characters_are_cut_in_sentences(capsys):

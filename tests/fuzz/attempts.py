@@ -2,6 +2,7 @@
 
 import collections
 import contextlib
+import re
 import signal
 import socket
 import traceback
@@ -14,6 +15,9 @@ import pytest
 from flax_distil.core import InputError
 
 LIMIT_SECONDS = 10
+
+_PROGRESS = re.compile(r" examples/s\]|\? examples|\d+%\|")
+"""Lines of a bar that datasets draws."""
 
 
 class Attempts:
@@ -107,7 +111,7 @@ def _command_fault(status: Any, err: str, statuses: tuple[int, ...]) -> str | No
     if status not in statuses:
         return f"exit status {status}, standard error {err[:500]!r}"
     if status == 2:
-        lines = err.splitlines()
+        lines = [line for line in err.splitlines() if line and not _PROGRESS.search(line)]
         if len(lines) != 1 or not lines[0].startswith("error: "):
             return f"standard error {err[:800]!r}"
         return _sentence_fault(lines[0])
