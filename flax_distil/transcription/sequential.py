@@ -35,6 +35,7 @@ from flax_distil.transcription.results import AlignedWord, Transcript
 from flax_distil.transcription.sequential_recording import SequentialRecording
 from flax_distil.transcription.vad_filter import SpeechTimes, keep_speech
 from flax_distil.transcription.window_decoder import States, WindowDecoder
+from flax_distil.transcription.window_states import WindowStates
 from flax_distil.transcription.word_timestamps import AlignmentRequest, WordAligner
 from flax_distil.transcription.work_queue import PartedRecording, Row, WorkQueue, first_part
 
@@ -119,14 +120,13 @@ class SequentialTranscriber(RecordingTranscriber):
         """See ``RecordingTranscriber``; a recording shorter than a frame (10 ms) has an empty transcript."""
         source = iter(recordings)
         queue = WorkQueue(self.batch_size)
-        last: tuple[list[SequentialRecording], States] | None = None
+        states = WindowStates(self.decoder, features=self._features, rows_for=self.rows_for)
         while True:
             yield from self._fill(queue, source)
             if not queue:
                 return
             rows = queue.take_batch()
-            parts = [row.part for row in rows]
-            last = parts, self._step(rows, last[1] if last and _again(parts, last[0]) else None)
+            self._step(rows, states)
             for row in rows:
                 queue.put_back(row)
             for row in {id(row.recording): row for row in rows}.values():
@@ -180,20 +180,16 @@ class SequentialTranscriber(RecordingTranscriber):
             **place,
         )
 
-    def _step(self, rows: Sequence[Row], states: States | None) -> States:
+    def _step(self, rows: Sequence[Row], encoded: WindowStates) -> None:
         """Decode the present window of every row.
 
         Args:
             rows: of the batch.
-            states: of its windows, where they are tried again.
-
-        Returns:
-            The encoder states the windows were decoded from.
+            encoded: the states of windows that are tried again.
         """
         decoder, parts = self.decoder, [row.part for row in rows]
         size = self.rows_for(len(parts))
-        if states is None:
-            states = decoder.encode_features(self._features(parts, size))
+        states = encoded.encode(parts)
         self._detect_languages(rows, states)
         idle = [None] * (size - len(parts))
         requests = [*(part.request() for part in parts), *idle]
@@ -206,7 +202,7 @@ class SequentialTranscriber(RecordingTranscriber):
         for part, window, found in zip(parts, windows, words, strict=True):
             if window is not None:
                 part.accept(window, found)
-        return states
+        encoded.keep(parts, states)
 
     def _words(
         self, windows: Sequence[DecodedWindow | None], states: States
@@ -255,15 +251,6 @@ class SequentialTranscriber(RecordingTranscriber):
         program = _mel_program(runner, self.decoder.config.num_mel_bins)
         started = program(runner.put_batch({"blocks_BW": blocks_BW}))
         return lambda: runner.rows(started)
-
-
-def _again(parts: Sequence[SequentialRecording], last: Sequence[SequentialRecording]) -> bool:
-    """Say whether a batch is the last one again, every window of it to be tried at another temperature."""
-    return (
-        len(parts) == len(last)
-        and all(part is other for part, other in zip(parts, last, strict=True))
-        and all(part.attempt for part in parts)
-    )
 
 
 @functools.lru_cache(maxsize=8)

@@ -123,14 +123,32 @@ def test_after_warming_up_nothing_is_compiled_and_windows_tried_again_are_not_en
     tiny_en, english, speech, compilations, monkeypatch
 ):
     doubtful = transcriber(tiny_en, logprob_threshold=-0.01, temperature=(0.0, 0.4, 0.6))
-    encoded = []
+    encoded: list[int] = []
     encode = doubtful.decoder.encode_features
-    monkeypatch.setattr(doubtful.decoder, "encode_features", lambda mel: encoded.append(1) or encode(mel))
+    monkeypatch.setattr(
+        doubtful.decoder, "encode_features", lambda mel: encoded.append(len(mel)) or encode(mel)
+    )
     recordings = {"fails": speech[: 5 * SAMPLING_RATE], "empty": silence(0)}
     found: dict[str, Transcript] = {}
     assert compilations(lambda: found.update(transcribe(doubtful, **recordings))) == []
-    assert (found["fails"].temperature, len(encoded)) == (0.6, 1)
+    assert (found["fails"].temperature, encoded) == (0.6, [1])
     assert found["empty"].text == ""
+
+
+def test_a_window_tried_again_beside_a_new_one_is_not_encoded_again(tiny_en, english, speech, monkeypatch):
+    """Every window fails once, so one that is new comes beside one that is tried again."""
+    by = transcriber(tiny_en, logprob_threshold=-0.01, temperature=(0.0, 0.6))
+    encoded: list[int] = []
+    encode = by.decoder.encode_features
+    monkeypatch.setattr(by.decoder, "encode_features", lambda mel: encoded.append(len(mel)) or encode(mel))
+    short = {str(start): speech[start * SAMPLING_RATE :][: 5 * SAMPLING_RATE] for start in (0, 8, 16)}
+    alone = {}
+    for name, samples in short.items():
+        alone |= transcribe(by, **{name: samples})
+    windows, encoded[:] = sum(encoded), []
+    together = transcribe(by, **short)
+    assert {name: one.tokens for name, one in together.items()} == {n: one.tokens for n, one in alone.items()}
+    assert sum(encoded) == windows
 
 
 def test_where_nobody_speaks_nothing_is_heard(tiny_en, english):

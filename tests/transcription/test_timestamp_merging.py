@@ -1,5 +1,6 @@
 """Chunks that overlap become one transcript by the words that both heard; no model is needed."""
 
+import random
 from pathlib import Path
 
 import pytest
@@ -123,3 +124,54 @@ def test_what_ends_before_the_next_chunk_is_fixed(tokenizer):
         [kept(tokenizer, 0.0, 19.0, " One."), kept(tokenizer, 19.0, 21.0, " Two.")], start=0.0, middle=0.0
     )
     assert [one.segment.text for one in merger.fixed(20.0)] == [" One."]
+
+
+VOCABULARY = (
+    " one",
+    " two",
+    " three",
+    " go",
+    " stop",
+    " left",
+    " right",
+    " again",
+    " yes",
+    " no",
+    " please",
+    " hold",
+)
+
+
+def spoken(draw: random.Random, seconds: float) -> list[tuple[str, float, float]]:
+    """Return words without end, with pauses, many of them said twice."""
+    words, now = [], 0.0
+    while now < seconds:
+        length = round(draw.uniform(0.2, 0.6), 2)
+        words.append((draw.choice(VOCABULARY), round(now, 2), round(now + length, 2)))
+        now += length + draw.choice([0.0, 0.0, 0.1, 0.8])
+    return words
+
+
+def heard(
+    draw: random.Random, words: list[tuple[str, float, float]], start: float, stop: float, *, times: bool
+) -> list[tuple]:
+    """Return the segments of a chunk: its words up to its end, found a little off their places."""
+    inside = [word for word in words if word[1] >= start and word[2] <= stop]
+    segments: list[tuple] = []
+    while inside:
+        count = draw.randrange(3, 9)
+        own, inside = inside[:count], inside[count:]
+        placed = [(text, s + draw.uniform(-0.1, 0.1), e) for text, s, e in own]
+        text = "".join(word[0] for word in own)
+        segments.append((own[0][1], own[-1][2], text, placed) if times else (own[0][1], own[-1][2], text))
+    return segments
+
+
+@pytest.mark.parametrize("times", [False, True])
+def test_what_all_chunks_heard_is_the_transcript_word_by_word(tokenizer, times):
+    draw = random.Random(str(times))
+    for _ in range(30):
+        words = spoken(draw, 65.0)
+        chunks = [heard(draw, words, start, start + 30.0, times=times) for start in (0.0, 20.0, 40.0)]
+        found = "".join(text for _, _, text in merged(tokenizer, *chunks))
+        assert found == "".join(word[0] for word in words if word[2] <= 70.0)
