@@ -18,6 +18,7 @@ class _Place(NamedTuple):
     part: SequentialRecording
     states: States
     row: int
+    rows: int
 
 
 class WindowStates:
@@ -48,7 +49,8 @@ class WindowStates:
             return places[0].states
         if new:
             states = self._encoded(new)
-            kept |= {id(part): _Place(part, states, row) for row, part in enumerate(new)}
+            rows = self._rows_for(len(new))
+            kept |= {id(part): _Place(part, states, row, rows) for row, part in enumerate(new)}
         return self._gathered([kept[id(part)] for part in parts], rows=self._rows_for(len(parts)))
 
     def keep(self, parts: Sequence[SequentialRecording], states: States) -> None:
@@ -58,7 +60,8 @@ class WindowStates:
             parts: of the batch, after it was decoded.
             states: of its windows.
         """
-        batch = [_Place(part, states, row) for row, part in enumerate(parts)]
+        rows = self._rows_for(len(parts))
+        batch = [_Place(part, states, row, rows) for row, part in enumerate(parts)]
         ours = set(map(id, parts))
         waiting = [place for place in self._kept if id(place.part) not in ours]
         self._kept = [place for place in [*waiting, *batch] if place.part.attempt]
@@ -72,6 +75,7 @@ class WindowStates:
             [place.part for place in self._kept] == list(parts)
             and [place.row for place in self._kept] == list(range(len(parts)))
             and len({id(place.states) for place in self._kept}) == 1
+            and self._kept[0].rows == self._rows_for(len(parts))
         )
 
     def _gathered(self, places: Sequence[_Place], *, rows: int) -> States:

@@ -57,6 +57,8 @@ def test_recordings_of_any_length_are_evaluated(mode, settings, teacher, recordi
     assert figures["audio_seconds"] == pytest.approx(sum(seconds.values()))
     assert list(seconds) == ["recordings:0", "recordings:1", "recordings:2"]
     assert max(seconds.values()) > 65
+    # no row is for nobody: there are three recordings
+    assert found["models"]["toy.en"]["speed"]["batch_size"] == [4 if mode == "chunked" else 3]
 
 
 @pytest.mark.slow
