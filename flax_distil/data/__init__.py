@@ -5,7 +5,8 @@ from flax_distil.data.cutting import cut_rows
 from flax_distil.data.drop_report import DropReport
 from flax_distil.data.encoder_cache import EncoderStateCache
 from flax_distil.data.evaluation_pipeline import EvaluationPipeline
-from flax_distil.data.filters import FilterConfig, FilterResult, RowFilter, filter_rows
+from flax_distil.data.filter_tables import FilterResult, filter_rows
+from flax_distil.data.filters import FilterConfig, RowFilter
 from flax_distil.data.fingerprints import weights_fingerprint
 from flax_distil.data.labels import (
     LabelBuilder,

@@ -48,15 +48,16 @@ class DropReport:
                 for data_set, counts in self._counts.items()
             }
 
-    def add(self, data_set: str, reason: str | None, seconds: float | None) -> None:
-        """Count one row.
+    def add(self, data_set: str, reason: str | None, seconds: float | None, *, rows: int = 1) -> None:
+        """Count a row, or some that share a reason.
 
         Args:
             data_set: Short name of its data set.
             reason: Why it was dropped; None if it was kept.
-            seconds: Its duration, None where that is unknown.
+            seconds: Its duration, None where that is unknown; of several their sum.
+            rows: How many there are.
         """
-        self._add(data_set, reason or KEPT, rows=1, seconds=seconds or 0.0)
+        self._add(data_set, reason or KEPT, rows=rows, seconds=seconds or 0.0)
 
     def table(self) -> str:
         """Return a table to print, hours of audio where durations are known; ``""`` without rows."""

@@ -1,16 +1,20 @@
 """Every row once, in order: for evaluation. No filter applies here."""
 
-from collections.abc import Iterator, Sequence
+import dataclasses
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from typing import TYPE_CHECKING, Literal
 
 from flax_distil.core import InputError
-from flax_distil.data.batches import Batch, LabelledSample, check_buckets, collate
+from flax_distil.data.batches import Batch, LabelledSample, check_buckets, collate, smallest_bucket
 from flax_distil.data.labels import LabelBuilder, LabelTokens, sample_random
+from flax_distil.data.parallel_map import ordered_map
 from flax_distil.data.pipeline_config import NeedsAudio, PipelineConfig
-from flax_distil.data.samples import TOO_LONG, DurationLimits, Sample, SampleError, SampleReader
+from flax_distil.data.rows import SpeechRow
+from flax_distil.data.samples import TOO_LONG, DurationLimits, Sample, SampleError, SampleReader, decode_row
 from flax_distil.data.skipped import SkippedSamples
 from flax_distil.data.speech_data import SpeechData
+from flax_distil.data.speech_stream import SpeechStream
 
 if TYPE_CHECKING:
     import grain
@@ -32,12 +36,16 @@ class EvaluationPipeline:
     of equal shapes, as programs that run over all processes need: one that has no row left goes
     on with batches of padding alone.
 
+    A stream is read to its end by every process, each decodes its own rows of it, and how many there are
+    is known behind its end: ``len`` is then of what was read last. Labels of several shards have one
+    length, the bucket of ``max_label_length``.
+
     Args:
         data: The evaluation set.
         config: Batch size and threads.
         labels: Makes targets; None leaves them out.
-        indices: Rows to read, in this order; None reads all.
-        needs_audio: Called for each row before its audio is decoded, from any thread.
+        indices: Rows of a table to read, in this order; None reads all.
+        needs_audio: Called for each row of a table before its audio is decoded, from any thread.
         too_long: What a recording longer than the window (30 s by default) does: end the run, or be skipped
             like an unreadable one.
         skipped: Where skipped rows are recorded.
@@ -49,7 +57,7 @@ class EvaluationPipeline:
 
     def __init__(
         self,
-        data: SpeechData,
+        data: SpeechData | SpeechStream,
         config: PipelineConfig,
         *,
         labels: LabelBuilder | None = None,
@@ -65,11 +73,18 @@ class EvaluationPipeline:
         """Rows that are evaluated but have no usable label for the loss."""
         self._config, self._labels, self._too_long = config, labels, too_long
         self._needs_audio = needs_audio or (lambda index: True)
+        self._stream = data if isinstance(data, SpeechStream) else None
+        self._indices: list[int] = []
+        self._largest_shard = 0
+        self._limits = DurationLimits(max_seconds=config.window_seconds)
+        if isinstance(data, SpeechStream):
+            self._buckets = None if labels is None else self._stream_buckets(labels)
+            return
         rows = [int(index) for index in (range(len(data)) if indices is None else indices)]
         self._indices = rows[config.shard_index :: config.shard_count]
         self._largest_shard = len(rows[:: config.shard_count])
         self._buckets = None if labels is None else config.buckets_for(data, labels, rows)
-        self._reader = SampleReader(data, DurationLimits(max_seconds=config.window_seconds))
+        self._reader = SampleReader(data, self._limits, policy=config.policy)
         if too_long == "raise":
             self._check_durations(data, rows)
 
@@ -84,8 +99,8 @@ class EvaluationPipeline:
 
     def __iter__(self) -> Iterator[Batch]:
         given = 0
-        if self._indices:
-            with closing(self._open()) as batches:
+        if self._indices or self._stream is not None:
+            with closing(self._streamed() if self._stream is not None else self._open()) as batches:
                 for batch in batches:
                     given += 1
                     yield batch
@@ -103,17 +118,57 @@ class EvaluationPipeline:
         ).batch(self._config.batch_size, drop_remainder=False, batch_fn=self._collate)
         return iter(grain.experimental.ThreadPrefetchIterDataset(batches, prefetch_buffer_size=1))
 
+    def _stream_buckets(self, labels: LabelBuilder) -> tuple[int, ...]:
+        buckets = self._config.label_buckets
+        return (
+            buckets if self._config.shard_count == 1 else (smallest_bucket(labels.max_label_length, buckets),)
+        )
+
+    def _streamed(self) -> Generator[Batch]:
+        size, group = self._config.batch_size, list[LabelledSample]()
+        with closing(self._own_rows()) as rows:
+            for sample in ordered_map(
+                self._load_row, rows, threads=self._config.threads, ahead=self._config.samples_ahead
+            ):
+                group += [] if sample is None else [sample]
+                if len(group) == size:
+                    yield self._collate(group)
+                    group = []
+        if group:
+            yield self._collate(group)
+
+    def _own_rows(self) -> Generator[SpeechRow]:
+        """Yield this process's rows of a stream, numbered over all of it."""
+        assert self._stream is not None
+        shards, number = self._config.shard_count, 0
+        for shard in range(len(self._stream.shards)):
+            with closing(self._stream.blocks(shard)) as blocks:
+                for data, _ in blocks:
+                    for index in range(len(data)):
+                        if number % shards == self._config.shard_index:
+                            yield dataclasses.replace(data.row(index), index=number)
+                        number += 1
+        self._largest_shard = -(-number // shards)
+
+    def _load_row(self, row: SpeechRow) -> LabelledSample | None:
+        try:
+            sample = decode_row(row, self._limits, policy=self._config.policy)
+        except SampleError as error:
+            self._refuse(row.index, row.sample_id, error)
+            return None
+        return LabelledSample(sample=sample, label=self._label(sample))
+
     def _check_durations(self, data: SpeechData, rows: Sequence[int]) -> None:
         """Check the rows of all shards, so that the run ends in all processes alike."""
         durations = data.durations()
         for index in rows:
             seconds = durations[index]
             if seconds is not None and seconds > self._config.window_seconds:
-                raise self._long_audio(index, f"{seconds:.2f} s of audio")
+                raise self._long_audio(self._reader.sample_id(index), f"{seconds:.2f} s of audio")
 
-    def _long_audio(self, index: int, reason: str) -> InputError:
+    def _long_audio(self, sample_id: str, reason: str) -> InputError:
         return InputError(
-            f"sample {self._reader.sample_id(index)!r} is too long for a short-form job "
+            f"sample {sample_id!r} is too long for a short-form job "
             f"({reason}; at most {self._config.window_seconds:g} s): cut it, or leave it out"
         )
 
@@ -121,9 +176,7 @@ class EvaluationPipeline:
         try:
             sample = self._reader.read(index, load_audio=self._needs_audio(index))
         except SampleError as error:
-            if error.kind == TOO_LONG and self._too_long == "raise":
-                raise self._long_audio(index, error.reason.split(":")[0]) from error
-            self._record(self.skipped, index, error)
+            self._refuse(index, self._reader.sample_id(index), error)
             return None
         return LabelledSample(sample=sample, label=self._label(sample))
 
@@ -134,13 +187,18 @@ class EvaluationPipeline:
             random = sample_random(seed=0, epoch=0, sample_id=sample.sample_id)
             return self._labels.build(sample.label, random=random, seconds=sample.duration_seconds)
         except SampleError as error:
-            self._record(self.without_loss, sample.index, error)
+            self._record(self.without_loss, sample.index, sample.sample_id, error)
             return None
 
-    def _record(self, skipped: SkippedSamples, index: int, error: SampleError) -> None:
-        skipped.add(
-            index=index, sample_id=self._reader.sample_id(index), kind=error.kind, reason=error.reason
-        )
+    def _refuse(self, index: int, sample_id: str, error: SampleError) -> None:
+        """Record a row that cannot be evaluated, or end the run if that is to be."""
+        if error.kind == TOO_LONG and self._too_long == "raise":
+            raise self._long_audio(sample_id, error.reason.split(":")[0]) from error
+        self._record(self.skipped, index, sample_id, error)
+
+    @staticmethod
+    def _record(skipped: SkippedSamples, index: int, sample_id: str, error: SampleError) -> None:
+        skipped.add(index=index, sample_id=sample_id, kind=error.kind, reason=error.reason)
 
     def _collate(self, samples: Sequence[LabelledSample]) -> Batch:
         batch = collate(

@@ -1,19 +1,19 @@
 """Which rows of a training set are worth learning from. Never applied to evaluation sets."""
 
-from collections import Counter
+import logging
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
-from flax_distil.core import InputError, Int
-from flax_distil.data.drop_report import DropReport
+from flax_distil.core import InputError
 from flax_distil.data.labels import BAD_TIMESTAMPS, LabelBuilder, spoken_text, timestamp_problem
 from flax_distil.data.rows import SpeechRow
-from flax_distil.data.samples import LABEL_TOO_LONG, MALFORMED, NO_LABEL, TOO_LONG, TOO_SHORT, SampleError
-from flax_distil.data.skipped import SkippedSamples
+from flax_distil.data.samples import LABEL_TOO_LONG, MALFORMED, NO_LABEL, TOO_LONG, TOO_SHORT
 from flax_distil.data.speech_data import SpeechData
 from flax_distil.metrics import compression_ratio, sample_wer
+
+log = logging.getLogger(__name__)
 
 EMPTY_REFERENCE = "with an empty reference"
 UPPER_CASE = "in upper case only"
@@ -21,6 +21,21 @@ LOW_LOGPROB = "below the average log-probability threshold"
 NO_SPEECH = "above the no-speech threshold"
 COMPRESSES = "above the compression-ratio threshold"
 HIGH_WER = "above the WER threshold"
+
+REASONS = (
+    MALFORMED, TOO_SHORT, TOO_LONG, NO_LABEL, EMPTY_REFERENCE, BAD_TIMESTAMPS, UPPER_CASE, LABEL_TOO_LONG,
+    LOW_LOGPROB, NO_SPEECH, COMPRESSES, HIGH_WER,
+)  # fmt: skip
+"""All that a row may be dropped for."""
+
+VERSION = 1
+"""To be raised when the same settings give other verdicts: those kept on disk are then made again."""
+
+WER_COLUMN = "wer"
+"""Word error rate of the label in percent, as pseudo-labelling writes it."""
+
+WER_PROBES = 200
+"""Rows whose error rate is computed to see whether the column of a data set can be believed."""
 
 AVG_LOGPROB_COLUMN = "avg_logprob"
 NO_SPEECH_PROB_COLUMN = "no_speech_prob"
@@ -76,26 +91,6 @@ class FilterConfig:
             )
 
 
-@dataclass(frozen=True, kw_only=True)
-class FilterResult:
-    """What a filter kept.
-
-    Attributes:
-        kept: int64, row numbers in order.
-        total: Number of rows before.
-        dropped: Reason to number of rows; each row counts for the first reason it met.
-    """
-
-    kept: Int[np.ndarray, " kept"]
-    total: int
-    dropped: dict[str, int] = field(default_factory=dict)
-
-    def summary(self) -> str:
-        """Return one line for the log, such as ``kept 90 of 100 samples (dropped 10 too long)``."""
-        dropped = ", ".join(f"{count} {reason}" for reason, count in self.dropped.items())
-        return f"kept {len(self.kept)} of {self.total} samples" + (f" (dropped {dropped})" if dropped else "")
-
-
 class RowFilter:
     """Judges rows by their columns; no audio is decoded. Any thread may use it.
 
@@ -125,17 +120,60 @@ class RowFilter:
         self._labels = labels
         self._has_pseudo_labels = data.label_column is not None
         self._has_ratio = data.has_column(COMPRESSION_RATIO_COLUMN)
+        self._trusts_wer = self._wer_agrees(data)
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Columns of values that it may look at, beside texts and durations."""
+        return AVG_LOGPROB_COLUMN, NO_SPEECH_PROB_COLUMN, COMPRESSION_RATIO_COLUMN, WER_COLUMN
+
+    @property
+    def measures(self) -> bool:
+        """Whether it bounds, and so counts, the tokens of labels."""
+        return self._labels is not None
+
+    def fingerprint(self) -> str:
+        """Return what decides its verdicts, beside the rows."""
+        labels = "" if self._labels is None else self._labels.fingerprint()
+        flags = (self._has_pseudo_labels, self._has_ratio, self._trusts_wer)
+        return f"{VERSION} {self._config!r} {self._normalise!r} {flags} {labels}"
 
     def judge(self, row: SpeechRow) -> str | None:
-        """Return the first reason for dropping a row, one of a few phrases; None keeps it."""
+        """Return the first reason for dropping a row, one of :data:`REASONS`; None keeps it."""
+        return self.judge_and_measure(row)[0]
+
+    def judge_and_measure(self, row: SpeechRow) -> tuple[str | None, int]:
+        """Return the reason for dropping a row, and the tokens of its label if they are bounded."""
         if row.problem is not None:
-            return MALFORMED
-        return (
-            self._judge_duration(row.duration_seconds)
-            or self._judge_label(row)
-            or self._judge_teacher(row)
-            or self._judge_wer(row)  # last: it costs most
-        )
+            return MALFORMED, 0
+        reason = self._judge_duration(row.duration_seconds) or self._judge_label(row)
+        if reason is not None:
+            return reason, 0
+        length = 0 if self._labels is None else self._labels.length(row.label or "")
+        if self._labels is not None and length > self._labels.max_label_length:
+            return LABEL_TOO_LONG, 0
+        return self._judge_teacher(row) or self._judge_wer(row), length  # the WER last: it costs most
+
+    def _wer(self, row: SpeechRow) -> float | None:
+        return sample_wer(row.reference or "", spoken_text(row.label or ""), self._normalise)
+
+    def _wer_agrees(self, data: SpeechData) -> bool:
+        """Return whether a column of error rates can be believed: rows spread over the table have theirs."""
+        if self._config.wer_threshold is None or not data.has_column(WER_COLUMN) or not len(data):
+            return False
+        if not _is_number(data, WER_COLUMN):
+            return False
+        texts = data.without_audio()
+        for index in np.unique(np.linspace(0, len(data) - 1, WER_PROBES).astype(int)):
+            row = texts.row(int(index))
+            told, found = row.values[WER_COLUMN], self._wer(row)
+            if (told is None) != (found is None) or abs((told or 0.0) - (found or 0.0)) > 1e-6:
+                log.info(
+                    "%s: the column %r is not used: %s has %s there, and %s by the texts",
+                    data.name, WER_COLUMN, row.sample_id, told, found,
+                )  # fmt: skip
+                return False
+        return True
 
     def _judge_duration(self, seconds: float | None) -> str | None:
         if seconds is None:
@@ -154,9 +192,7 @@ class RowFilter:
             return EMPTY_REFERENCE
         if self._config.drop_upper_case and spoken_text(row.label).isupper():
             return UPPER_CASE
-        labels = self._labels
-        too_long = labels is not None and labels.length(row.label) > labels.max_label_length
-        return LABEL_TOO_LONG if too_long else None
+        return None
 
     def _judge_teacher(self, row: SpeechRow) -> str | None:
         """Apply the filters that need no reference. A missing value cannot vouch for its row: it goes."""
@@ -182,50 +218,17 @@ class RowFilter:
     def _judge_wer(self, row: SpeechRow) -> str | None:
         if self._config.wer_threshold is None:
             return None
-        wer = sample_wer(row.reference or "", spoken_text(row.label or ""), self._normalise)
+        wer = row.values.get(WER_COLUMN) if self._trusts_wer else self._wer(row)
         if wer is None:
             return EMPTY_REFERENCE
         return None if wer < self._config.wer_threshold else HIGH_WER
 
 
-def filter_rows(
-    data: SpeechData,
-    row_filter: RowFilter,
-    *,
-    report: DropReport | None = None,
-    skipped: SkippedSamples | None = None,
-) -> FilterResult:
-    """Judge every row of a table.
+def _is_number(data: SpeechData, column: str) -> bool:
+    import pyarrow.types as types
 
-    Args:
-        data: The training set.
-        row_filter: Made for it.
-        report: Counts the rows too.
-        skipped: Where rows with impossible values are listed.
-
-    Returns:
-        The rows that stay, and how many went for which reason.
-
-    Raises:
-        InputError: if no row stays.
-    """
-    kept, dropped = [], Counter[str]()
-    for row in data.rows_without_audio():
-        reason = row_filter.judge(row)
-        if report is not None:
-            report.add(data.name, reason, row.duration_seconds)
-        if row.problem is not None and skipped is not None:
-            skipped.reject(row, SampleError(MALFORMED, row.problem), data_set=data.name)
-        if reason is None:
-            kept.append(row.index)
-        else:
-            dropped[reason] += 1
-    result = FilterResult(kept=np.array(kept, np.int64), total=len(data), dropped=dict(dropped.most_common()))
-    if not kept:
-        raise InputError(
-            f"no sample of data set {data.name!r} is left: {result.summary()}; loosen the filters"
-        )
-    return result
+    kind = data.table.data.schema.field(column).type
+    return bool(types.is_floating(kind) or types.is_integer(kind) or types.is_null(kind))
 
 
 def _check_columns(data: SpeechData, config: FilterConfig) -> None:
@@ -240,7 +243,15 @@ def _check_columns(data: SpeechData, config: FilterConfig) -> None:
     for column, threshold, flag in (
         (AVG_LOGPROB_COLUMN, config.min_avg_logprob, "min_avg_logprob"),
         (NO_SPEECH_PROB_COLUMN, config.max_no_speech_prob, "max_no_speech_prob"),
+        (COMPRESSION_RATIO_COLUMN, config.max_compression_ratio, "max_compression_ratio"),
     ):
+        if threshold is not None and data.has_column(column) and not _is_number(data, column):
+            raise InputError(
+                f"{flag} {threshold:g} compares the column {column!r}, which is of type "
+                f"{data.table.data.schema.field(column).type} in data set {data.name!r}: expected numbers"
+            )
+        if column == COMPRESSION_RATIO_COLUMN:
+            continue  # computed where it is missing
         if threshold is not None and not data.has_column(column):
             raise InputError(
                 f"{flag} {threshold:g} needs the column {column!r}, which data set {data.name!r} has not "

@@ -46,10 +46,16 @@ TIMESTAMP_MARK = re.compile(r"<\|(\d+\.\d+)\|>")
 
 COARSE_TIMESTAMP_SECONDS = 0.1
 
+BAD_PREVIOUS = "with an impossible text before"
+
 BAD_TIMESTAMPS = "with impossible timestamps"
 
 TIMESTAMP_SLACK_SECONDS = 1.0
 """A teacher may hear speech end in the silence behind a recording, but not long after it."""
+
+
+Previous = tuple[str | int, ...]
+"""What was said before a sample: texts, or token ids of the model's vocabulary."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,6 +156,10 @@ class LabelBuilder:
         code = language_code(spoken) if spoken else "en"
         self._opening = "" if code in LANGUAGES_WITHOUT_SPACES else " "
 
+    def fingerprint(self) -> str:
+        """Return what changes when its labels may: the settings and the vocabulary."""
+        return f"{self._config!r} {self._tokenizer.fingerprint()}"
+
     @property
     def pad_token(self) -> int:
         """The id behind the end of a label; masked, and valid as an index."""
@@ -201,7 +211,7 @@ class LabelBuilder:
         self,
         text: str | None,
         *,
-        previous: Sequence[str] = (),
+        previous: Previous = (),
         random: np.random.Generator,
         speed: float = 1.0,
         seconds: float | None = None,
@@ -210,7 +220,7 @@ class LabelBuilder:
 
         Args:
             text: What was said, with or without timestamps.
-            previous: What the same speaker said before, text by text.
+            previous: What the same speaker said before.
             random: Decides on timestamps and prompt; see :func:`sample_random`.
             speed: How much faster the recording is played than it was labelled.
             seconds: Length of the recording as it was labelled; None does not compare timestamps with it.
@@ -219,7 +229,8 @@ class LabelBuilder:
             The tokens. A prompt that does not fit beside its label loses its beginning.
 
         Raises:
-            SampleError: if there is no text, it is too long, or its timestamps go back or beyond the end.
+            SampleError: if there is no text, it is too long, or its timestamps go back or beyond the end, or
+                an id of the text before is none.
         """
         if text is None:
             raise SampleError(NO_LABEL, "the row has no text to learn")
@@ -230,7 +241,7 @@ class LabelBuilder:
         self,
         parts: Sequence[LabelPart],
         *,
-        previous: Sequence[str] = (),
+        previous: Previous = (),
         random: np.random.Generator,
         speed: float = 1.0,
     ) -> LabelTokens:
@@ -242,7 +253,7 @@ class LabelBuilder:
 
         Args:
             parts: In order of time.
-            previous: What the same speaker said before, text by text.
+            previous: What the same speaker said before.
             random: As for :meth:`build`.
             speed: As for :meth:`build`, of all of them.
 
@@ -253,14 +264,15 @@ class LabelBuilder:
         for part in parts:
             if part.text is None:
                 raise SampleError(NO_LABEL, "one of its recordings has no text to learn")
-            check_timestamps(part.text, part.end - part.start)
+            check_timestamps(part.text, None)  # those behind its end were judged with its row
             encoded.append(self._encoded(part.text))
         if any(self._has_timestamps(tokens) for tokens in encoded):
             encoded = [self._moved(tokens, part) for tokens, part in zip(encoded, parts, strict=True)]
         joined = [token for tokens in encoded for token in tokens]
         return self._built(self._rounded(self._hastened(joined, speed)), previous, random)
 
-    def _built(self, tokens: list[int], previous: Sequence[str], random: np.random.Generator) -> LabelTokens:
+    def _built(self, tokens: list[int], previous: Previous, random: np.random.Generator) -> LabelTokens:
+        self._check_previous(previous)
         timed = self._has_timestamps(tokens)
         prompt = self._tokenizer.prompt(self._config.language, self._config.task, timed)
         length, limit = len(prompt) + len(tokens), self._config.max_label_length
@@ -279,6 +291,15 @@ class LabelBuilder:
         given = prompt.index(self._tokenizer.special.sot) + 1
         sequence = np.array([*prompt, *tokens, self._tokenizer.special.eot], np.int32)
         return LabelTokens(tokens=sequence, given=given)
+
+    def _check_previous(self, previous: Previous) -> None:
+        """Refuse ids that are none, whether or not they are used now."""
+        size = self._tokenizer.special.vocab_size
+        strays = [part for part in previous if isinstance(part, int) and not 0 <= part < size]
+        if strays:
+            raise SampleError(
+                BAD_PREVIOUS, f"its text before has the token id {strays[0]}: the vocabulary has {size}"
+            )
 
     def _encoded(self, text: str) -> list[int]:
         spoken = SPECIAL_MARK.sub("", text).rstrip()
@@ -320,9 +341,10 @@ class LabelBuilder:
     def _has_timestamps(self, tokens: list[int]) -> bool:
         return any(self._tokenizer.special.is_timestamp(token) for token in tokens)
 
-    def _prompt_with_previous(self, previous: Sequence[str], timed: bool, label_length: int) -> list[int]:
-        said = [token for text in previous for token in self._encoded(text)]
-        tokens = strip_timestamps(said, self._tokenizer.special)
+    def _prompt_with_previous(self, previous: Previous, timed: bool, label_length: int) -> list[int]:
+        special = self._tokenizer.special
+        said = (self._encoded(part) if isinstance(part, str) else [part] for part in previous)
+        tokens = [token for part in said for token in part if token < special.eot]
         plain = self._tokenizer.prompt(self._config.language, self._config.task, timed)
         room = DECODER_POSITIONS - len(plain) - label_length - 1  # one for <|startofprev|>
         tokens = tokens[max(0, len(tokens) - room) :] if room > 0 else []

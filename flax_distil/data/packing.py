@@ -10,23 +10,28 @@ Strictly in order, without waiting, the bundled corpus fills 84 % of each 30 s i
 
 import dataclasses
 import functools
+import itertools
 import logging
 import math
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from flax_distil.audio import CHUNK_SECONDS
-from flax_distil.data.labels import LabelBuilder
+from flax_distil.data.labels import LabelBuilder, Previous, check_timestamps
 from flax_distil.data.packed_audio import STEPS_PER_SECOND
 from flax_distil.data.rows import SpeechRow
 from flax_distil.data.samples import SampleError, refuse_malformed, row_duration
 from flax_distil.data.skipped import SkippedSamples
-from flax_distil.data.speech_data import SpeechData
+from flax_distil.data.speech_data import PREVIOUS_COLUMN, SpeechData, is_token_list
 
 log = logging.getLogger(__name__)
 
 LOOK_AHEAD = 8
 """Rows that do not fit and wait for the next pack before this one is closed."""
+
+PACKS_REMEMBERED = 4
+"""Packs in which the text before the next one is looked for: a row that waited may have been overtaken."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,12 +40,13 @@ class PackedRows:
 
     Attributes:
         rows: At least one, in order.
-        previous: What the same speaker said before, text by text: the part of the last pack that lies
-            before this one. Empty where nothing does, or the speaker is unknown.
+        previous: What was said right before, see :func:`previous_of`; empty where that is not known.
+        before: Numbers of the rows that it was taken from.
     """
 
     rows: tuple[SpeechRow, ...]
-    previous: tuple[str, ...] = ()
+    previous: Previous = ()
+    before: tuple[int, ...] = ()
 
     @property
     def seconds(self) -> float:
@@ -94,9 +100,8 @@ class PackingReport:
 
 @dataclass(frozen=True, kw_only=True)
 class _Held:
-    """A row that is in no finished pack yet; numbers count what was pushed."""
+    """A row that is in no finished pack yet."""
 
-    number: int
     row: SpeechRow
     steps: int
     tokens: int
@@ -127,12 +132,9 @@ class Packer:
         self._has_speakers = has_speakers
         self._labels = labels
         self._max_steps = int(window_seconds * STEPS_PER_SECOND)
-        self._pushed = 0
         self._filling: list[_Held] = []
         self._waiting: list[_Held] = []
-        # Who spoke in the last pack, and what: the previous text of the next one.
-        self._speaker: str | None = None
-        self._texts: tuple[str, ...] = ()
+        self._earlier: deque[tuple[SpeechRow, ...]] = deque(maxlen=PACKS_REMEMBERED)
 
     def push(self, row: SpeechRow) -> list[PackedRows]:
         """Take the next row; return the packs that it closes.
@@ -145,9 +147,7 @@ class Packer:
         """
         if row.duration_seconds is None:
             raise ValueError(f"expected a row with its duration, {row.sample_id!r} has none: measure it")
-        self._pushed += 1
         held = _Held(
-            number=self._pushed,
             row=row,
             # One step more than its duration: columns are rounded, and resampling may add a sample.
             steps=math.ceil(row.duration_seconds * STEPS_PER_SECOND) + 1,
@@ -166,7 +166,7 @@ class Packer:
         packs = []
         while self._filling:
             packs.append(self._take())
-        self._speaker, self._texts = None, ()
+        self._earlier.clear()
         return packs
 
     def _continues(self, row: SpeechRow) -> bool:
@@ -191,12 +191,52 @@ class Packer:
         self._filling, self._waiting = [], []
         for held in waiting:
             (self._filling if self._fits(held) else self._waiting).append(held)
-        speaker = taken[0].row.speaker if self._has_speakers else None
-        previous = self._texts if speaker is not None and speaker == self._speaker else ()
-        next_begins = self._filling[0].number if self._filling else self._pushed + 1
-        said = (held.row.label for held in taken if held.number < next_begins)
-        self._speaker, self._texts = speaker, tuple(text for text in said if text)
-        return PackedRows(rows=tuple(held.row for held in taken), previous=previous)
+        rows = tuple(held.row for held in taken)
+        earlier = itertools.chain(*self._earlier)
+        before = rows_before(rows[0], earlier, has_speakers=self._has_speakers)
+        self._earlier.append(tuple(dataclasses.replace(row, audio=None) for row in rows))
+        return PackedRows(
+            rows=rows, previous=previous_of(rows[0], before), before=tuple(row.index for row in before)
+        )
+
+
+def previous_of(first: SpeechRow, before: Sequence[SpeechRow]) -> Previous:
+    """Return what was said right before a sample: what it may be prompted with.
+
+    Args:
+        first: The sample's first row. Where it tells token ids (the column ``condition_on_prev``), those.
+        before: Otherwise the texts of these, see :func:`rows_before`.
+    """
+    if PREVIOUS_COLUMN in first.values:
+        tokens = first.values[PREVIOUS_COLUMN]
+        if tokens is None or is_token_list(tokens):
+            return tuple(tokens or ())
+    return tuple(row.label for row in before if row.label)
+
+
+def rows_before(
+    first: SpeechRow, earlier: Iterable[SpeechRow], *, has_speakers: bool
+) -> tuple[SpeechRow, ...]:
+    """Return the rows that lead up to a sample without a gap, up to 30 s of its speaker.
+
+    Where the row before was left out, there are none: what was said before is not known.
+
+    Args:
+        first: The sample's first row.
+        earlier: Rows that were read, in any order.
+        has_speakers: Whether the data set tells speakers apart; if not, nobody's text is known.
+    """
+    if not has_speakers or first.speaker is None:
+        return ()
+    by_number = {row.number: row for row in earlier if row.origin == first.origin}
+    found, after, seconds = list[SpeechRow](), first, 0.0
+    while (row := by_number.get(after.number - 1)) is not None and row.speaker == first.speaker:
+        seconds += row.duration_seconds or 0.0
+        if found and seconds > CHUNK_SECONDS:
+            break
+        found.append(row)
+        after = row
+    return tuple(reversed(found))
 
 
 @functools.cache  # one line per data set, however many packers its shards need
@@ -239,7 +279,7 @@ class PackedData:
         self,
         data: SpeechData,
         packs: Sequence[tuple[int, ...]],
-        continues: Sequence[bool],
+        before: Sequence[tuple[int, ...]],
         report: PackingReport,
     ):
         """Name the packs.
@@ -247,27 +287,24 @@ class PackedData:
         Args:
             data: The rows.
             packs: Row numbers of each pack.
-            continues: Of each pack, whether it has a previous text: that of the pack before.
+            before: Row numbers of what was said right before each.
             report: How well they are filled.
         """
         self.packs = packs
         self.report = report
         self._data = data
         self._without_audio = data.without_audio()
-        self._continues = continues
+        self._before = before
 
     def __len__(self) -> int:
         return len(self.packs)
 
     def read(self, number: int) -> PackedRows:
         """Return one pack, its audio still encoded; from any thread."""
-        rows = self.packs[number]
-        before = self.packs[number - 1] if self._continues[number] else ()
-        texts = (self._without_audio.row(index).label for index in before if index < rows[0])
-        return PackedRows(
-            rows=tuple(self._data.row(index) for index in rows),
-            previous=tuple(text for text in texts if text),
-        )
+        rows = tuple(self._data.row(index) for index in self.packs[number])
+        before = self._before[number]
+        texts = [self._without_audio.row(index) for index in before]
+        return PackedRows(rows=rows, previous=previous_of(rows[0], texts), before=before)
 
 
 def pack_rows(
@@ -291,12 +328,12 @@ def pack_rows(
         labels=labels,
         window_seconds=window_seconds,
     )
-    packs, continues, report = [], [], PackingReport(window_seconds=window_seconds)
+    packs, before, report = [], [], PackingReport(window_seconds=window_seconds)
     for made in pack(_measured_rows(data, skipped), packer):
         packs.append(tuple(row.index for row in made.rows))
-        continues.append(bool(made.previous))
+        before.append(made.before)
         report.add(made)
-    return PackedData(data, packs, continues, report)
+    return PackedData(data, packs, before, report)
 
 
 def _measured_rows(data: SpeechData, skipped: SkippedSamples | None) -> Iterator[SpeechRow]:
@@ -306,6 +343,7 @@ def _measured_rows(data: SpeechData, skipped: SkippedSamples | None) -> Iterator
             if row.duration_seconds is None:
                 seconds = row_duration(data.row(row.index))
                 row = dataclasses.replace(row, duration_seconds=seconds)
+                check_timestamps(row.label or "", seconds)
         except SampleError as error:
             if skipped is not None:
                 skipped.reject(row, error, data_set=data.name)

@@ -1,13 +1,41 @@
 """A function over an endless, ordered stream, in several threads, with an exact position."""
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
 
 import grain
 
 T = TypeVar("T")
+
+
+def ordered_map(
+    function: Callable[[Any], T], items: Iterable[Any], *, threads: int, ahead: int
+) -> Iterator[T]:
+    """Yield the results for items in their order, made in threads; only so many items are taken ahead.
+
+    Args:
+        function: Called in any thread.
+        items: Read in the thread that asks for results.
+        threads: How many; 0 calls the function in the reader's own.
+        ahead: Results made before they are asked for.
+    """
+    if not threads:
+        yield from map(function, items)
+        return
+    waiting: deque[Future[T]] = deque()
+    with ThreadPoolExecutor(threads, thread_name_prefix="decode") as pool:
+        try:
+            for item in items:
+                waiting.append(pool.submit(function, item))
+                if len(waiting) > max(ahead, threads):
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
 
 
 class ParallelMap(grain.DatasetIterator[T]):

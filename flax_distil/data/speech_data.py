@@ -23,6 +23,9 @@ PSEUDO_LABEL_COLUMN = "whisper_transcript"
 DURATION_COLUMN = "duration"
 """Seconds of audio per row, where known without decoding."""
 
+PREVIOUS_COLUMN = "condition_on_prev"
+"""Token ids of the text before a row, as Distil-Whisper's own pseudo-labelling writes them."""
+
 ID_COLUMN = "id"
 """The column of stable sample names; added on loading where a source has none."""
 
@@ -66,6 +69,11 @@ class SpeechData:
     def has_column(self, column: str) -> bool:
         """Return whether the table has this column."""
         return column in self.table.column_names
+
+    @property
+    def has_previous(self) -> bool:
+        """Whether what was said before a row can be known: by its speakers, or by a column of token ids."""
+        return self.speaker_column is not None or self.has_column(PREVIOUS_COLUMN)
 
     def column(self, column: str) -> list[Any]:
         """Return one column's values, in order of rows.
@@ -167,6 +175,17 @@ class SpeechData:
             numbers=chosen if self.numbers is None else self.numbers[chosen],
         )
 
+    def sorted_by_speaker(self) -> "SpeechData":
+        """Return the rows of each speaker behind each other, in their order; those of no speaker are last.
+
+        Each row then follows the one before it: prompts may be taken from there.
+        """
+        if self.speaker_column is None:
+            return self
+        speakers = self._texts(self.speaker_column)
+        order = sorted(range(len(self)), key=lambda row: (speakers[row] is None, speakers[row] or ""))
+        return dataclasses.replace(self.select(order), numbers=None, first_row=0)
+
     def with_columns(self, columns: Mapping[str, Sequence[Any]]) -> "SpeechData":
         """Return the same rows with columns added, or replaced where the name exists.
 
@@ -266,6 +285,11 @@ def _audio_identity(value: Mapping[str, Any] | None) -> bytes:
     except (OSError, ValueError):
         return f"lost {path}\0".encode()
     return f"file {path} {status.st_size} {status.st_mtime_ns}\0".encode()
+
+
+def is_token_list(value: Any) -> bool:
+    """Return whether a value of :data:`PREVIOUS_COLUMN` is token ids: elsewhere it may be a flag."""
+    return isinstance(value, list) and all(type(token) is int for token in value)
 
 
 def require_columns(table: "datasets.Dataset", columns: Sequence[str], *, name: str) -> None:

@@ -8,7 +8,13 @@ from flax_distil.core import InputError
 from flax_distil.data.fragments import seconds
 from flax_distil.data.reading.retries import DEFAULT_POLICY, RetryPolicy
 from flax_distil.data.reading.row_columns import EVERY_ROLE, PROBLEMS_COLUMN
-from flax_distil.data.speech_data import DURATION_COLUMN, ID_COLUMN, SpeechData, require_columns
+from flax_distil.data.speech_data import (
+    DURATION_COLUMN,
+    ID_COLUMN,
+    PREVIOUS_COLUMN,
+    SpeechData,
+    require_columns,
+)
 
 if TYPE_CHECKING:
     import datasets
@@ -56,6 +62,7 @@ def speech_data(
     table = _undecoded(table, audio_column, name)
     table = _with_texts(table, [column for column in (text_column, label_column) if column], name)
     table, durations = _with_durations(table, name)
+    _check_previous(table, name)
     judged = [column for column in (EVERY_ROLE, audio_column, label_column or text_column) if column]
     problems = dict(durations)
     for row, found in noted.items():
@@ -177,6 +184,21 @@ def _with_durations(table: "datasets.Dataset", name: str) -> tuple["datasets.Dat
         if value is not None and found is None
     }
     return _replaced(table, DURATION_COLUMN, values, datasets.Value("float64")), problems
+
+
+def _check_previous(table: "datasets.Dataset", name: str) -> None:
+    """Refuse a column of texts before that holds neither token ids nor flags."""
+    import pyarrow.types as types
+
+    if PREVIOUS_COLUMN not in table.column_names:
+        return
+    kind = table.data.schema.field(PREVIOUS_COLUMN).type
+    inner = kind.value_type if types.is_list(kind) or types.is_large_list(kind) else kind
+    if not (types.is_integer(inner) or types.is_boolean(inner) or types.is_null(inner)):
+        raise InputError(
+            f"column {PREVIOUS_COLUMN!r} of data set {name!r} is of type {kind}: expected token ids; "
+            "correct it, or take it out"
+        )
 
 
 def _plain_number(value: Any) -> Any:

@@ -117,6 +117,8 @@ class TrainingPipeline:
         self._in_a_row = all(self._sizes) and all(source.weight is None for source in sources)
         self._rejected: list[set[int]] = [set() for _ in sources]
         self._streams: list[StreamDraws] = []
+        # By stream, the last pass that gave a sample.
+        self._last_usable: dict[int, int] = {}
         if needs_audio is not None:
             (table,) = sources
             assert isinstance(table, TableSource)
@@ -225,7 +227,10 @@ class TrainingPipeline:
         for source in self._sources:
             if source.gives_prompts:  # a prompt fills what its label leaves of the decoder's positions
                 return self._config.label_buckets[-1]
-            if isinstance(source, TableSource) and source.packs is None and len(source) <= count_up_to:
+            known = source.longest_label if isinstance(source, TableSource) else None
+            if isinstance(source, TableSource) and source.packs is None and known is not None:
+                longest = max(longest, known)
+            elif isinstance(source, TableSource) and source.packs is None and len(source) <= count_up_to:
                 longest = max(longest, source.labels.longest(source.data.labels()))
             else:
                 longest = max(longest, source.labels.max_label_length)
@@ -269,7 +274,9 @@ class TrainingPipeline:
         source = self._sources[draw.source]
         if isinstance(source, StreamSource):
             assert draw.rows is not None
-            return self._made(draw, draw.rows)
+            made = self._made(draw, draw.rows)
+            self._check_pass(draw, usable=made is not None)
+            return made
         if draw.number in self._rejected[draw.source]:
             return None
         load_audio = self._needs_audio(draw.number)
@@ -316,6 +323,17 @@ class TrainingPipeline:
         return LabelledSample(
             sample=made.sample, label=label, source=draw.source, epoch=draw.epoch, seed=made.seed
         )
+
+    def _check_pass(self, draw: Draw, *, usable: bool) -> None:
+        """End the run if a whole pass over a stream gave nothing that can be used."""
+        last = self._last_usable.setdefault(draw.source, draw.epoch)
+        if usable:
+            self._last_usable[draw.source] = max(last, draw.epoch)
+        elif draw.epoch > last + 1:
+            raise InputError(
+                f"no sample of data set {self._sources[draw.source].name!r} can be used in a whole pass "
+                f"over it: {self.skipped.samples()[-1].reason}"
+            )
 
     def _reject(self, draw: Draw) -> None:
         """Remember a sample of a table that is not tried again; end the run if it was the last."""

@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterable, Iterator
 from flax_distil.audio import CHUNK_SECONDS
 from flax_distil.data.drop_report import DropReport
 from flax_distil.data.filters import FilterConfig, RowFilter
-from flax_distil.data.labels import LabelBuilder
-from flax_distil.data.packing import PackedData, PackedRows, Packer, measured, pack
+from flax_distil.data.labels import LabelBuilder, check_timestamps
+from flax_distil.data.packing import PackedData, PackedRows, Packer, measured, pack, previous_of, rows_before
 from flax_distil.data.rows import SpeechRow
 from flax_distil.data.samples import MALFORMED, SampleError
 from flax_distil.data.skipped import SkippedSamples
@@ -26,12 +26,14 @@ class TableSource:
         labels: Makes their labels.
         packs: How they are joined; None takes every row by itself.
         weight: Its share in a mixture; None where all are put one after the other.
+        longest_label: Tokens of the longest label, without a previous text; None counts them when it matters.
     """
 
     data: SpeechData
     labels: LabelBuilder
     packs: PackedData | None = None
     weight: float | None = None
+    longest_label: int | None = None
 
     def __len__(self) -> int:
         """Return the number of samples."""
@@ -45,7 +47,7 @@ class TableSource:
     @property
     def gives_prompts(self) -> bool:
         """Whether a sample may be prompted with the text before it."""
-        return self.labels.uses_previous and self.data.speaker_column is not None
+        return self.labels.uses_previous and self.data.has_previous
 
     def read(self, number: int, *, load_audio: bool = True) -> PackedRows:
         """Return the rows of one sample, their audio still encoded; from any thread."""
@@ -53,7 +55,7 @@ class TableSource:
             return self.packs.read(number)
         row = (self.data if load_audio else self._texts).row(number)
         before = self._texts.row(number - 1) if number and self.gives_prompts else None
-        return _alone(before, row)
+        return _alone(before, row, self.data.speaker_column is not None)
 
     @functools.cached_property
     def _texts(self) -> SpeechData:
@@ -101,7 +103,7 @@ class StreamSource:
     @property
     def gives_prompts(self) -> bool:
         """Whether a sample may be prompted with the text before it."""
-        return self.labels.uses_previous and self._first_rows.speaker_column is not None
+        return self.labels.uses_previous and self._first_rows.has_previous
 
     def samples(self, rows: list[SpeechRow], skipped: SkippedSamples) -> tuple[list[PackedRows], DropReport]:
         """Filter and join rows that follow each other.
@@ -114,6 +116,7 @@ class StreamSource:
             The samples, and what the filters dropped.
         """
         report, kept = DropReport(), []
+        has_speakers = self._first_rows.speaker_column is not None
         for row in rows:
             reason = self._filter.judge(row)
             report.add(self.name, reason, row.duration_seconds)
@@ -122,8 +125,8 @@ class StreamSource:
             if reason is None:
                 kept.append(row)
         if not self.concatenate:
-            return [_alone(before, row) for before, row in zip([None, *kept], kept, strict=False)], report
-        has_speakers = self._first_rows.speaker_column is not None
+            befores = [None, *kept]
+            return [_alone(*pair, has_speakers) for pair in zip(befores, kept, strict=False)], report
         packer = Packer(
             name=self.name,
             has_speakers=has_speakers,
@@ -148,19 +151,21 @@ class StreamSource:
     def _measured(self, rows: Iterable[SpeechRow], skipped: SkippedSamples) -> Iterator[SpeechRow]:
         for row in rows:
             try:
-                yield measured(row)
+                known = measured(row)
+                check_timestamps(row.label or "", known.duration_seconds)
             except SampleError as error:
                 skipped.reject(row, error, data_set=self.name)
+                continue
+            yield known
 
 
 TrainingSource = TableSource | StreamSource
 
 
-def _alone(before: SpeechRow | None, row: SpeechRow) -> PackedRows:
+def _alone(before: SpeechRow | None, row: SpeechRow, has_speakers: bool) -> PackedRows:
     """Return one row as a sample, and what the same speaker said right before."""
-    if before is None or not before.label or row.speaker is None or before.speaker != row.speaker:
-        return PackedRows(rows=(row,))
-    return PackedRows(rows=(row,), previous=(before.label,))
+    earlier = rows_before(row, [] if before is None else [before], has_speakers=has_speakers)
+    return PackedRows(rows=(row,), previous=previous_of(row, earlier))
 
 
 def _digest(texts: Iterable[str]) -> str:

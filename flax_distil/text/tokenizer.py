@@ -7,6 +7,7 @@ the library's own matching of special tokens cannot: a reference text that happe
 still reads and writes them. Nothing here is mutable: a prompt is a value, not a setting.
 """
 
+import hashlib
 import operator
 import re
 from collections.abc import Iterable
@@ -67,6 +68,10 @@ class WhisperTokenizer:
             InputError: if the folder has no tokenizer, or one that is damaged or not Whisper's.
         """
         return cls(*open_tokenizer(Path(folder), origin=origin))
+
+    def fingerprint(self) -> str:
+        """Return a digest of its vocabulary and rules."""
+        return hashlib.blake2b(self._backend.to_str().encode(), digest_size=16).hexdigest()
 
     def encode(self, text: str, *, with_timestamps: bool = True, allow_special: bool = False) -> list[int]:
         """Return the ids of a text, without prompt and end.

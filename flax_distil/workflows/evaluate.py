@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 
 _WITHOUT_EFFECT = {
     "baseline_model", "normalizer", "output_dir", "overwrite_output_dir", "dataloader_num_workers",
-    "dataset_cache_dir", "cache_dir",
+    "dataset_cache_dir", "cache_dir", "source_retry_seconds",
     "coordinator_address", "num_processes", "process_id", "initialization_timeout_seconds",
 }  # fmt: skip
 """Settings that change no prediction: another run may have others and go on."""
@@ -116,7 +116,9 @@ def _open_data(config: EvalConfig) -> dict[str, SpeechData]:
 def _open_noise(config: EvalConfig, data_sets: Mapping[str, SpeechData]) -> dict[str, NoiseMaker]:
     recorded = None
     if config.noise_dataset_name is not None:
-        (recorded, *_) = load_sources(config.noise_dataset_name, cache_dir=config.dataset_cache_dir)
+        (recorded, *_) = load_sources(
+            config.noise_dataset_name, cache_dir=config.dataset_cache_dir, policy=config.retries
+        )
     return {name: NoiseMaker(data, recorded, seed=config.seed) for name, data in data_sets.items()}
 
 

@@ -18,7 +18,7 @@ import jax
 
 from flax_distil.audio import VadName, VoiceActivity
 from flax_distil.core import InputError, show
-from flax_distil.data import RetryPolicy, SampleError, SkippedSamples
+from flax_distil.data import SampleError, SkippedSamples
 from flax_distil.data.work_units import PartedUnits
 from flax_distil.metrics import word_errors
 from flax_distil.parallel import gather_objects, together
@@ -129,7 +129,7 @@ class _Job:
         """Open the data set; read no audio."""
         self.config, self.teacher, self._store = config, teacher, store
         self._detector = detector
-        self._policy = RetryPolicy(total_seconds=config.source_retry_seconds)
+        self._policy = config.retries
         self.parts = open_parts(config, self._policy)
         self.name = "+".join(dict.fromkeys(part.source.name for part in self.parts))
         self.units = PartedUnits([part.units for part in self.parts])

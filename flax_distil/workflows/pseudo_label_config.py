@@ -21,7 +21,6 @@ class PseudoLabelConfig(DatasetTranscriptionConfig, HubConfig):
         id_column_name: Column that names recordings; by default id, and their numbers where there is none.
         speaker_column_name: Column that tells speakers apart; by default speaker_id, speaker or source_id.
         streaming: Read the data set from front to back, instead of all of its files before the first sample.
-        source_retry_seconds: A server that fails is asked again for so long before the run ends.
         min_duration_in_seconds: Leave out recordings that are not longer.
         max_duration_in_seconds: Leave out recordings that are longer; by default they are cut at silence into
             pieces of at most 30 s.
@@ -43,7 +42,6 @@ class PseudoLabelConfig(DatasetTranscriptionConfig, HubConfig):
     id_column_name: str | None = None
     speaker_column_name: str | None = None
     streaming: bool = False
-    source_retry_seconds: float = 1800.0
     min_duration_in_seconds: float = 0.0
     max_duration_in_seconds: float | None = None
     concatenate_audio: bool = False
@@ -65,5 +63,3 @@ class PseudoLabelConfig(DatasetTranscriptionConfig, HubConfig):
         if self.vad not in typing.get_args(VadName):
             expected = ", ".join(typing.get_args(VadName))
             raise InputError(f"vad {self.vad!r} is unknown: expected one of {expected}")
-        if self.source_retry_seconds < 0:
-            raise InputError(f"source_retry_seconds {self.source_retry_seconds:g} is below 0")

@@ -179,14 +179,29 @@ class _Opener:
     window_seconds: float
 
     def table_source(self, data: SpeechData, dropped: DropReport, skipped: SkippedSamples) -> TableSource:
+        if self.config.sort_by_speaker:
+            data = _sorted_by_speaker(data)
         row_filter = RowFilter(data, self.config.filters, normalise=self.normalise, labels=self.labels)
-        kept = filter_rows(data, row_filter, report=dropped, skipped=skipped)
+        kept = filter_rows(
+            data,
+            row_filter,
+            report=dropped,
+            skipped=skipped,
+            workers=self.config.preprocessing_num_workers,
+            cache_dir=self.config.dataset_cache_dir,
+        )
         data = data.select(kept.kept.tolist())
         packs: PackedData | None = None
         if self.config.concatenate_audio:
             packs = pack_rows(data, labels=self.labels, skipped=skipped, window_seconds=self.window_seconds)
             log.info("%s: %s", data.name, packs.report.summary())
-        return TableSource(data=data, labels=self.labels, packs=packs, weight=self.weight)
+        return TableSource(
+            data=data,
+            labels=self.labels,
+            packs=packs,
+            weight=self.weight,
+            longest_label=kept.longest_label,
+        )
 
     def stream_source(self, stream: SpeechStream) -> StreamSource:
         return StreamSource(
@@ -198,6 +213,15 @@ class _Opener:
             window_seconds=self.window_seconds,
             weight=self.weight,
         )
+
+
+def _sorted_by_speaker(data: SpeechData) -> SpeechData:
+    if data.speaker_column is None:
+        raise InputError(
+            f"sort_by_speaker is set, but data set {data.name!r} has no column of speakers: "
+            "name speaker_column_name, or leave sort_by_speaker out"
+        )
+    return data.sorted_by_speaker()
 
 
 def _noise(config: TrainingDataConfig) -> SpeechData | None:

@@ -33,11 +33,14 @@ class TrainingDataConfig:
         channel: Channel of the recordings to take, in training and evaluation, counted from 0; by default the
             mean of all.
         text_column_name: Column of reference texts; joined by + for several.
-        label_column_name: Column of pseudo-labels to train on; an empty name trains on the references.
+        label_column_name: Column of pseudo-labels to train on; an empty name trains on the references. Joined
+            by + for several data sets.
         speaker_column_name: Column that tells speakers apart, for packing and prompts; by default speaker_id,
-            speaker or source_id where there is one.
+            speaker or source_id where there is one. Joined by + for several data sets.
         max_train_samples: Use only this many training samples of each data set.
-        dataset_cache_dir: Where data sets are downloaded to and converted.
+        dataset_cache_dir: Where data sets are downloaded to and converted, and the verdicts of filters kept.
+        preprocessing_num_workers: Processes that filter the rows of a table and count the tokens of their
+            labels; by default one, and for more than 20,000 rows the machine's cores.
         language: Language of the speech, name or code; needed by multilingual models. Joined by + for
             training data sets of several languages.
         task: transcribe or translate; joined by + for several data sets.
@@ -57,6 +60,8 @@ class TrainingDataConfig:
         round_timestamps: Round timestamps to tenths of a second.
         condition_on_prev_probability: How often the text before, of the same speaker, is given as a prompt.
         concatenate_audio: Join neighbouring samples of one speaker to up to 30 s, after the filters.
+        sort_by_speaker: Put the samples of each speaker of a table behind each other first, so that they can
+            be joined, and prompted, where speakers take turns.
         mask_time_prob: Share of the frames that SpecAugment masks.
         mask_time_length: Frames of 10 ms in one mask.
         mask_feature_prob: Share of the mel bins that SpecAugment masks.
@@ -84,6 +89,7 @@ class TrainingDataConfig:
     speaker_column_name: str | None = None
     max_train_samples: int | None = None
     dataset_cache_dir: str | None = None
+    preprocessing_num_workers: int | None = None
     language: str | None = None
     task: str = "transcribe"
     normalizer: str = "whisper"
@@ -99,6 +105,7 @@ class TrainingDataConfig:
     round_timestamps: bool = False
     condition_on_prev_probability: float = 0.2
     concatenate_audio: bool = False
+    sort_by_speaker: bool = False
     mask_time_prob: float = 0.0
     mask_time_length: int = 10
     mask_feature_prob: float = 0.0
@@ -116,9 +123,11 @@ class TrainingDataConfig:
                 f"stopping_strategy {self.stopping_strategy!r} is unknown: "
                 f"expected {' or '.join(STOPPING_STRATEGIES)}"
             )
-        check_positive(self, "max_train_samples", "shuffle_buffer_size")
+        check_positive(self, "max_train_samples", "shuffle_buffer_size", "preprocessing_num_workers")
         check_normalizer(self.normalizer)
         check_channel(self.channel)
+        if self.sort_by_speaker and self.streaming:
+            raise InputError("sort_by_speaker sorts tables, and streaming reads none: leave one of them out")
         if self.source_retry_seconds < 0:
             raise InputError(f"source_retry_seconds {self.source_retry_seconds:g} is negative")
         if self.noise_snr is not None and len(self.noise_snr) != 2:
@@ -174,7 +183,7 @@ class TrainingDataConfig:
     @property
     def retries(self) -> RetryPolicy:
         """When a server is asked again."""
-        return RetryPolicy(total_seconds=self.source_retry_seconds)
+        return RetryPolicy.limited(self.source_retry_seconds)
 
     @property
     def _label_options(self) -> dict[str, Any]:

@@ -4,6 +4,7 @@ import dataclasses
 from typing import Any
 
 from flax_distil.core import InputError
+from flax_distil.data import RetryPolicy
 from flax_distil.generation import SearchOptions
 from flax_distil.model import ComputeOptions
 from flax_distil.text import NORMALIZERS
@@ -138,6 +139,7 @@ class DatasetTranscriptionConfig(TranscriptionConfig):
         dataset_config_name: Configuration of the data set; joined by + for several.
         dataset_split_name: Split of the data set; joined by + for several.
         dataset_cache_dir: Where data sets are downloaded to and converted.
+        source_retry_seconds: A server that fails is asked again for so long before the run ends.
         audio_column_name: Column of recordings; joined by + for several data sets.
         channel: Channel of the recordings to take, counted from 0; by default the mean of all.
         max_samples: Use only this many samples of each data set.
@@ -150,6 +152,7 @@ class DatasetTranscriptionConfig(TranscriptionConfig):
     dataset_config_name: str | None = None
     dataset_split_name: str | None = None
     dataset_cache_dir: str | None = None
+    source_retry_seconds: float = 1800.0
     audio_column_name: str = "audio"
     channel: int | None = None
     max_samples: int | None = None
@@ -161,6 +164,13 @@ class DatasetTranscriptionConfig(TranscriptionConfig):
         check_positive(self, "max_samples", "dataloader_num_workers")
         check_normalizer(self.normalizer)
         check_channel(self.channel)
+        if self.source_retry_seconds < 0:
+            raise InputError(f"source_retry_seconds {self.source_retry_seconds:g} is below 0")
+
+    @property
+    def retries(self) -> RetryPolicy:
+        """When a server is asked again."""
+        return RetryPolicy.limited(self.source_retry_seconds)
 
     def source_options(self, text_column: str | None) -> dict[str, Any]:
         """Return how to open ``dataset_name``, as ``flax_distil.data.load_sources`` takes it."""
@@ -172,6 +182,7 @@ class DatasetTranscriptionConfig(TranscriptionConfig):
             "max_samples": self.max_samples,
             "cache_dir": self.dataset_cache_dir,
             "channel": self.channel,
+            "policy": self.retries,
         }
 
 

@@ -1,10 +1,19 @@
 """Evaluation reads every row exactly once, whatever its length, label or batch."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from flax_distil.core import InputError
-from flax_distil.data import EvaluationPipeline, LabelBuilder, LabelConfig, PipelineConfig, load_source
+from flax_distil.data import (
+    EvaluationPipeline,
+    LabelBuilder,
+    LabelConfig,
+    PipelineConfig,
+    load_source,
+    stream_sources,
+)
 
 CONFIG = PipelineConfig(batch_size=4, num_threads=2)
 
@@ -80,3 +89,32 @@ def test_audio_that_is_not_needed_is_left_out_of_evaluation_too(speech):
     batches = list(EvaluationPipeline(speech, CONFIG, needs_audio=lambda index: index >= 8))
     assert ["samples_BW" in batch for batch in batches] == [False, False, True]
     assert batches[2]["has_audio_B"].tolist() == [True, True, True, False]
+
+
+def test_a_stream_gives_the_batches_of_its_table(flac_rows, labels):
+    path = str(Path(flac_rows[0]["audio"]).parent / "rows.jsonl")
+    (stream,) = stream_sources(path, text_column="text")
+    table = load_source(path, text_column="text")
+    config = PipelineConfig(batch_size=4, num_threads=2)
+    streamed = EvaluationPipeline(stream, config, labels=labels)
+    whole = EvaluationPipeline(table, config, labels=labels)
+    for _ in range(2):  # it may be walked over again
+        found, expected = list(streamed), list(whole)
+        assert [batch["references"] for batch in found] == [batch["references"] for batch in expected]
+        for batch, other in zip(found, expected, strict=True):
+            for name in ("samples_BW", "index_B", "valid_B", "labels_BT", "loss_mask_BT"):
+                np.testing.assert_array_equal(batch[name], other[name])
+    assert [sample.index for sample in streamed.skipped.samples()] == [3, 7]
+
+
+def test_processes_share_a_stream_and_give_equally_many_batches(flac_rows, labels):
+    path = str(Path(flac_rows[0]["audio"]).parent / "rows.jsonl")
+    (stream,) = stream_sources(path, text_column="text")
+    parts = []
+    for shard in range(2):
+        config = PipelineConfig(batch_size=2, num_threads=0, shard_index=shard, shard_count=2)
+        parts.append(list(EvaluationPipeline(stream, config, labels=labels)))
+    assert [len(part) for part in parts] == [3, 3]
+    rows = [row for part in parts for batch in part for row in batch["index_B"] if row >= 0]
+    assert sorted(rows) == sorted(set(range(11)) - {3, 7})
+    assert {batch["labels_BT"].shape for part in parts for batch in part} == {(2, 256)}

@@ -89,8 +89,12 @@ def test_speakers_are_never_mixed_and_prompt_nobody_else(rows):
             told += 1
             assert before is not None
             assert before.rows[0].speaker == speaker
-            said_before = [row.label for row in before.rows if row.index < pack_.rows[0].index]
-            assert list(pack_.previous) == said_before
+            first = pack_.rows[0].index
+            count = len(pack_.previous)
+            said_before = spoken[first - count : first]
+            assert list(pack_.previous) == [row.label for row in said_before]
+            assert {row.speaker for row in said_before} == {speaker}
+            assert count == 1 or sum(row.duration_seconds for row in said_before) <= 30
         else:
             assert before is None or before.rows[0].speaker != speaker
         before = pack_

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from flax_distil.core import InputError
 from flax_distil.data.reading.file_sources import read_audio_folder
+from flax_distil.data.reading.retries import damaged
 from flax_distil.data.reading.splits import check_split_names, choose_split
 
 if TYPE_CHECKING:
@@ -17,10 +18,19 @@ def read_saved_folder(folder: Path) -> dict[str, "datasets.Dataset"]:
 
     Returns:
         Split name to rows.
+
+    Raises:
+        InputError: if a file of it is damaged.
     """
     import datasets
+    import pyarrow
 
-    loaded = datasets.load_from_disk(str(folder))
+    try:
+        loaded = datasets.load_from_disk(str(folder))
+    except (
+        OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError, pyarrow.ArrowException,
+    ) as error:  # fmt: skip
+        raise damaged(str(folder), error) from error
     if isinstance(loaded, datasets.DatasetDict):
         return {str(name): table for name, table in loaded.items()}
     return {str(loaded.split or "train"): loaded}

@@ -7,7 +7,7 @@ import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from flax_distil.core import InputError, user_path
 from flax_distil.data.reading.builder_sources import open_builder
@@ -21,7 +21,7 @@ from flax_distil.data.reading.file_sources import (
     suffix_of,
 )
 from flax_distil.data.reading.remote import expand, file_identity, has_pattern, is_remote, list_folder
-from flax_distil.data.reading.retries import RetryPolicy, shown
+from flax_distil.data.reading.retries import RetryPolicy, damaged, shown
 
 if TYPE_CHECKING:
     import datasets
@@ -128,11 +128,12 @@ def _local_folder(
     folder: Path, name: str, config_name: str | None, audio_column: str
 ) -> dict[str, list[Piece]]:
     if (folder / "dataset_dict.json").is_file():
-        splits = json.loads((folder / "dataset_dict.json").read_text())["splits"]
+        splits = _saved_values(folder / "dataset_dict.json", "splits", str)
         return {split: _saved_pieces(folder / split) for split in splits}
     if (folder / "state.json").is_file():
+        pieces = _saved_pieces(folder)
         split = json.loads((folder / "state.json").read_text()).get("_split")
-        return {split or "train": _saved_pieces(folder)}
+        return {split if isinstance(split, str) else "train": pieces}
     if next(audio_files(folder), None) is not None:
         tables = read_audio_folder(folder, audio_column=audio_column)
         return {split: [Piece(origin=str(folder / split), listed=table)] for split, table in tables.items()}
@@ -146,8 +147,22 @@ def _local_folder(
 
 
 def _saved_pieces(folder: Path) -> list[Piece]:
-    state = json.loads((folder / "state.json").read_text())
-    return [Piece(origin=str(folder / file["filename"])) for file in state["_data_files"]]
+    files = _saved_values(folder / "state.json", "_data_files", dict)
+    names = [file.get("filename") for file in files]
+    if not all(isinstance(name, str) and "\0" not in name for name in names):
+        raise damaged(str(folder / "state.json"), "a file in it has no name")
+    return [Piece(origin=str(folder / name)) for name in names]
+
+
+def _saved_values(path: Path, key: str, kind: type) -> list[Any]:
+    """Return a list of one of the small files that ``save_to_disk`` writes."""
+    try:
+        values = json.loads(path.read_text(encoding="utf-8")).get(key)
+    except (OSError, ValueError, AttributeError, RecursionError) as error:
+        raise damaged(str(path), error) from error
+    if not isinstance(values, list) or not values or not all(isinstance(value, kind) for value in values):
+        raise damaged(str(path), f"it has no list {key}")
+    return values
 
 
 def _folder(

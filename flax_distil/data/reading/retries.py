@@ -16,6 +16,9 @@ T = TypeVar("T")
 
 _jitter = random.Random()
 
+SHORTEST_READ_SECONDS = 10.0
+"""A server has so long for an answer, however short a failure may last."""
+
 TRANSIENT_STATUS = frozenset({408, 425, 429})
 """Answers below 500 after which the same question may be answered."""
 
@@ -58,6 +61,13 @@ class RetryPolicy:
     first_pause_seconds: float = 0.5
     largest_pause_seconds: float = 60.0
     read_seconds: float = 60.0
+
+    @classmethod
+    def limited(cls, seconds: float) -> "RetryPolicy":
+        """Return the policy of a run that waits so long: no request of its takes much longer either."""
+        return cls(
+            total_seconds=seconds, read_seconds=min(cls.read_seconds, max(seconds, SHORTEST_READ_SECONDS))
+        )
 
     def run(self, read: Callable[[], T], *, url: str) -> T:
         """Call ``read`` until it succeeds.

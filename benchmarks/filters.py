@@ -1,0 +1,89 @@
+"""The filters of a labelled corpus: time per row with and without the column of error rates, and found again.
+
+    python -m benchmarks.filters --rows 40000 --workers 2
+
+Rows are the bundled prompts with their texts for transcripts, a word of some of them changed.
+"""
+
+import argparse
+import random
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from benchmarks.machine import describe
+
+if TYPE_CHECKING:
+    from flax_distil.data import SpeechData
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--rows", type=int, default=40_000)
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--model", default="tiny.en")
+    args = parser.parse_args()
+    print(describe(args.workers))
+    from benchmarks.checkpoints import checkpoint_folder
+    from flax_distil.data import FilterConfig, LabelBuilder, LabelConfig, RowFilter, filter_rows
+    from flax_distil.text import WhisperTokenizer, normaliser
+
+    labels = LabelBuilder(WhisperTokenizer.from_pretrained(checkpoint_folder(args.model)), LabelConfig())
+    plain = corpus(args.rows)
+    labelled = with_error_rates(plain)
+    with tempfile.TemporaryDirectory() as cache:
+        for title, data, workers in (
+            ("one process, error rates computed", plain, 1),
+            (
+                f"{args.workers} processes, error rates computed",
+                plain.select(range(len(plain))),
+                args.workers,
+            ),
+            ("one process, column of error rates", labelled, 1),
+            ("found again", labelled, 1),
+        ):
+            start = time.perf_counter()
+            row_filter = RowFilter(
+                data, FilterConfig(wer_threshold=10.0), normalise=normaliser("en"), labels=labels
+            )
+            folder = cache if data is labelled else Path(cache) / title
+            result = filter_rows(data, row_filter, workers=workers, cache_dir=folder)
+            seconds = time.perf_counter() - start
+            print(f"{title:44} {1e3 * seconds / args.rows:8.4f} ms per row, {len(result.kept)} rows stay")
+
+
+def corpus(rows: int) -> "SpeechData":
+    import datasets
+    import pyarrow
+
+    from flax_distil.data import load_source
+    from flax_distil.data.tables import speech_data
+
+    folder = Path(__file__).parents[1] / "examples" / "asterisk_prompts" / "train"
+    texts = load_source(str(folder), text_column="text").references()
+    draw = random.Random(0)
+    references = [draw.choice(texts) or "" for _ in range(rows)]
+    heard = [text.replace("the", "a") if draw.random() < 0.2 else text for text in references]
+    labels = [f" {text}" for text in heard]
+    table = pyarrow.table({"audio": ["none.wav"] * rows, "text": references, "whisper_transcript": labels})
+    return speech_data(
+        datasets.Dataset(table),
+        name="corpus",
+        text_column="text",
+        label_column="whisper_transcript",
+        id_prefix="row",
+    )
+
+
+def with_error_rates(data: "SpeechData") -> "SpeechData":
+    from flax_distil.metrics import sample_wer
+    from flax_distil.text import normaliser
+
+    pairs = list(zip(data.references(), data.labels(), strict=True))
+    known = {pair: sample_wer(pair[0] or "", pair[1] or "", normaliser("en")) for pair in set(pairs)}
+    return data.with_columns({"wer": [known[pair] for pair in pairs]})
+
+
+if __name__ == "__main__":
+    main()

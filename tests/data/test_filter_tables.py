@@ -1,0 +1,132 @@
+"""Filters over whole tables: the same verdicts from any number of processes, from the column, from disk."""
+
+import dataclasses
+from unittest import mock
+
+import numpy as np
+import pytest
+
+from flax_distil.data import (
+    DropReport,
+    FilterConfig,
+    LabelBuilder,
+    LabelConfig,
+    PipelineConfig,
+    RowFilter,
+    SpeechData,
+    TableSource,
+    TrainingPipeline,
+    filter_rows,
+    filter_tables,
+    filters,
+)
+from flax_distil.metrics import sample_wer
+from flax_distil.text import normaliser
+
+CONFIG = FilterConfig(wer_threshold=10.0)
+
+
+@pytest.fixture(scope="module")
+def labelled(train) -> SpeechData:
+    """The training prompts; of every fifth the last word is missing, one has no label, one is too long."""
+    texts = [text or "" for text in train.references()]
+    said = [text if number % 5 else text.rsplit(" ", 1)[0] for number, text in enumerate(texts)]
+    said[7], said[8] = None, "word " * 300
+    durations = [40.0 if number == 9 else 3.0 for number in range(len(texts))]
+    data = train.with_columns({"whisper_transcript": said, "duration": durations})
+    return dataclasses.replace(data, label_column="whisper_transcript")
+
+
+@pytest.fixture(autouse=True)
+def small_numbers(monkeypatch):
+    monkeypatch.setattr(filter_tables, "BATCH_ROWS", 100)
+    monkeypatch.setattr(filter_tables, "MANY_ROWS", 300)
+
+
+def judge(data: SpeechData, labels: LabelBuilder, config: FilterConfig = CONFIG) -> RowFilter:
+    return RowFilter(data, config, normalise=normaliser("en"), labels=labels)
+
+
+def one_by_one(data: SpeechData, labels: LabelBuilder) -> tuple[list[int], dict]:
+    """The table walked row by row, as a stream is."""
+    row_filter, report, kept = judge(data, labels), DropReport(), []
+    for row in data.rows_without_audio():
+        reason = row_filter.judge(row)
+        report.add(data.name, reason, row.duration_seconds)
+        kept += [] if reason else [row.index]
+    return kept, report.get_state()
+
+
+def test_several_processes_give_the_verdicts_of_one(labelled, labels, tmp_path):
+    kept, counted = one_by_one(labelled, labels)
+    report = DropReport()
+    result = filter_rows(labelled, judge(labelled, labels), report=report, workers=2, cache_dir=tmp_path)
+    assert result.kept.tolist() == kept
+    assert report.get_state() == counted
+    assert result.total == 369
+    assert result.longest_label == labels.longest(labelled.select(kept).labels())
+
+
+def test_verdicts_are_found_again_for_the_same_rows_and_settings_only(
+    labelled, labels, tmp_path, english_tokenizer
+):
+    def judged(data: SpeechData, builder: LabelBuilder = labels, config: FilterConfig = CONFIG) -> int:
+        """Return how many rows were judged."""
+        row_filter = judge(data, builder, config)
+        with mock.patch.object(
+            row_filter, "judge_and_measure", side_effect=row_filter.judge_and_measure
+        ) as calls:
+            results.append(filter_rows(data, row_filter, workers=1, cache_dir=tmp_path).kept)
+        return calls.call_count
+
+    results: list[np.ndarray] = []
+    assert [judged(labelled), judged(labelled)] == [369, 0]
+    np.testing.assert_array_equal(*results)
+    assert judged(labelled, config=FilterConfig(wer_threshold=50.0)) == 369
+    assert judged(labelled, LabelBuilder(english_tokenizer, LabelConfig(max_label_length=20))) == 369
+    changed = labelled.labels()
+    changed[368] = "another label"
+    assert judged(labelled.with_columns({"whisper_transcript": changed})) == 369
+    (damaged, *_) = (tmp_path / "flax_distil_filters").iterdir()
+    for path in damaged.parent.iterdir():
+        path.write_bytes(path.read_bytes()[:20])
+    assert judged(labelled) == 369
+
+
+def with_wer(data: SpeechData) -> SpeechData:
+    pairs = zip(data.references(), data.labels(), strict=True)
+    rates = [sample_wer(text or "", label or "", normaliser("en")) for text, label in pairs]
+    return data.with_columns({"wer": rates})
+
+
+def test_error_rates_that_labelling_wrote_are_used(labelled, labels, monkeypatch):
+    told = with_wer(labelled)
+    row_filter = judge(told, labels)
+    monkeypatch.setattr(filters, "sample_wer", lambda *_: pytest.fail("an error rate was computed"))
+    assert filter_rows(told, row_filter).kept.tolist() == filter_rows_without_column(
+        labelled, labels, monkeypatch
+    )
+
+
+def filter_rows_without_column(data: SpeechData, labels: LabelBuilder, monkeypatch) -> list[int]:
+    monkeypatch.setattr(filters, "sample_wer", sample_wer)
+    return filter_rows(data, judge(data, labels)).kept.tolist()
+
+
+def test_error_rates_of_other_texts_or_another_normaliser_are_not_believed(labelled, labels):
+    expected = filter_rows(labelled, judge(labelled, labels)).kept.tolist()
+    for rates in ([0.0] * 369, [None] * 369, ["0"] * 369):
+        wrong = labelled.with_columns({"wer": rates})
+        assert filter_rows(wrong, judge(wrong, labels)).kept.tolist() == expected
+
+
+def test_processes_that_train_together_count_no_label_again(labelled, labels, monkeypatch):
+    result = filter_rows(labelled, judge(labelled, labels))
+    source = TableSource(
+        data=labelled.select(result.kept.tolist()), labels=labels, longest_label=result.longest_label
+    )
+    monkeypatch.setattr(LabelBuilder, "length", lambda *_: pytest.fail("a label was counted"))
+    config = PipelineConfig(batch_size=1, num_threads=0, shard_index=0, shard_count=2)
+    pipeline = TrainingPipeline([source], config, seed=0)
+    assert pipeline._buckets == (128,)
+    pipeline.close()
