@@ -5,6 +5,7 @@ import logging
 import multiprocessing
 import os
 import tempfile
+import zipfile
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
@@ -124,10 +125,10 @@ def _verdicts(
         return _judged(data, row_filter, workers or 1)
     path = _folder(cache_dir) / f"{_digest(data, row_filter)}.npz"
     try:
-        with np.load(path) as found:
+        with path.open("rb") as file, np.load(file) as found:
             log.info("%s: the verdicts of its filters are found in %s", data.name, path)
             return found["verdicts"], found["lengths"]
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         pass  # not there, or damaged
     made = _judged(data, row_filter, workers or min(os.cpu_count() or 1, MOST_WORKERS))
     _keep(path, made)

@@ -24,6 +24,9 @@ from flax_distil.data.reading.retries import RetryPolicy, SourceMissingError
 from flax_distil.data.rows import SpeechRow
 from flax_distil.data.speech_data import SpeechData
 
+MAX_REASON = 600
+"""Characters of a reason that are kept: a value that is no path may be any long text."""
+
 NO_AUDIO = "without audio"
 NO_SPEECH = "without speech"
 TOO_SHORT = "too short"
@@ -44,9 +47,10 @@ class SampleError(Exception):
     """
 
     def __init__(self, kind: str, reason: str):
-        super().__init__(reason)
+        reason = " ".join(reason.split())  # names of files may hold line ends
+        self.reason = reason if len(reason) <= MAX_REASON else f"{reason[:MAX_REASON]}…"
         self.kind = kind
-        self.reason = reason
+        super().__init__(self.reason)
 
 
 @dataclass(frozen=True, kw_only=True)
