@@ -9,6 +9,7 @@ import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -161,13 +162,21 @@ def _soundfile_blocks(sound: soundfile.SoundFile) -> Iterator[Float[np.ndarray, 
         yield block_WC
 
 
+def _is_plain(path: Path) -> bool:
+    """Tell whether libsndfile may see a name: it takes anything that ends in .mp3 for MP3, and only UTF-8."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return False
+    return path.suffix.lower() != ".mp3"
+
+
 @contextlib.contextmanager
 def sound_file(encoded: Encoded) -> Iterator[soundfile.SoundFile]:
     """Open a file with libsndfile; what it raises meanwhile becomes ``UnreadableError``."""
     with contextlib.ExitStack() as stack:
         file: Any = encoded.source
-        # A name makes libsndfile take anything for MP3.
-        if isinstance(file, bytes) or not encoded.is_whole or file.suffix.lower() == ".mp3":
+        if isinstance(file, bytes) or not encoded.is_whole or not _is_plain(file):
             file = stack.enter_context(encoded.open())
         try:
             yield stack.enter_context(soundfile.SoundFile(file))

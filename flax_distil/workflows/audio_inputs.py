@@ -1,6 +1,7 @@
 """Recordings of any kind that a program may hand over: paths, addresses, bytes, arrays."""
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -49,8 +50,15 @@ def read_audio(given: Any, *, retry_seconds: float = RETRY_SECONDS) -> Float[np.
     Raises:
         InputError: if it cannot be read, or is none of these.
     """
-    try:
+    with one_sentence(given):
         return _read(given, retry_seconds)
+
+
+@contextlib.contextmanager
+def one_sentence(given: Any) -> Iterator[None]:
+    """Turn whatever is raised while a recording is read into ``InputError``."""
+    try:
+        yield
     except InputError:
         raise
     # Of a name that nothing can have, or of an object that belongs to another library.

@@ -15,9 +15,10 @@ from flax_distil.core import InputError
 from flax_distil.generation import SearchOptions
 from flax_distil.model import ComputeOptions
 from flax_distil.parallel import MeshShape, Runner, make_runner, single_device
-from flax_distil.transcription import Transcript, TranscriptionOptions
+from flax_distil.transcription import TranscribedSegment, Transcript, TranscriptionOptions
 from flax_distil.transcription.options import OFF, Thresholds, clip_times
 from flax_distil.workflows.audio_inputs import RETRY_SECONDS, ReadRecording
+from flax_distil.workflows.channel_reading import ChannelChoice
 from flax_distil.workflows.compilation_cache import use_compilation_cache
 from flax_distil.workflows.read_ahead import read_ahead, read_recording
 from flax_distil.workflows.recording_stream import Outcome, RecordingStream, Route
@@ -36,8 +37,8 @@ _OPTIONS = tuple(
 )
 OPTIONS = (
     *_OPTIONS, *_SEARCH_OPTIONS, "return_timestamps", "return_language", "return_language_probabilities",
-    "return_segments",
-    "batch_size", "chunk_length_s", "stride_length_s", "chunk_merging", "mode",
+    "return_segments", "batch_size", "chunk_length_s", "stride_length_s", "chunk_merging", "mode", "channel",
+    "split_channels",
 )  # fmt: skip
 """Names that a pipeline, and each call of it, take."""
 
@@ -108,6 +109,7 @@ class FlaxWhisperPipeline:
                 ``return_language_probabilities``, ``return_segments``;
                 ``batch_size`` (16), ``chunk_length_s``, ``stride_length_s``, ``chunk_merging``, ``mode`` (of
                 ``Route``);
+                ``channel`` (a number: that channel alone, by default the mean of all), ``split_channels``;
                 ``num_beams`` and the rest of ``SearchOptions``; ``language``, ``task``, ``temperature`` (one,
                 or several to try in turn), ``prompt``, ``prompt_ids``, ``max_new_tokens``, the thresholds
                 ("off", or a None that is given, tests nothing) and the rest of ``TranscriptionOptions``,
@@ -125,6 +127,9 @@ class FlaxWhisperPipeline:
             ``flax_distil.write_transcript`` takes them. A recording of a list or an iterator that cannot be
             read has ``text`` "" and ``error``, a sentence.
 
+            With ``split_channels`` each channel of a recording is transcribed by itself, as for calls with a
+            speaker on each: ``chunks`` of all come in order of time, each with its ``channel``.
+
             An iterator is asked for recordings in a thread, and may wait for the results of those it gave:
             where the next one does not come, those that are there are transcribed. With a ``batch_size`` of 1
             it is asked for the next one when the last one was answered, in the caller's thread.
@@ -136,14 +141,15 @@ class FlaxWhisperPipeline:
         call = _Call({**self._defaults, **_flat(options)})
         stream = RecordingStream(self._model, self._runner, call.options, call.route)
         if _is_recording(inputs):
-            [outcome] = stream.transcribe([read_recording(0, inputs, retry_seconds=self._retry_seconds)])
+            recording = read_recording(0, inputs, retry_seconds=self._retry_seconds, channels=call.channels)
+            [outcome] = stream.transcribe([recording])
             if outcome.error is not None:
                 raise outcome.error
             return call.result(outcome)
         if isinstance(inputs, Sequence):
-            return list(map(call.result, self._outcomes(stream, inputs)))
+            return list(map(call.result, self._outcomes(stream, inputs, call.channels)))
         if isinstance(inputs, Iterable):
-            return map(call.result, self._outcomes(stream, inputs))
+            return map(call.result, self._outcomes(stream, inputs, call.channels))
         raise InputError(
             f"inputs are a {type(inputs).__name__}: expected a recording, or a list or an iterator of them"
         )
@@ -157,16 +163,18 @@ class FlaxWhisperPipeline:
         call = _Call({**self._defaults, **_flat(options)})
         return RecordingStream(self._model, self._runner, call.options, call.route).warm_up()
 
-    def _outcomes(self, stream: RecordingStream, inputs: Iterable[Any]) -> Iterator[Outcome]:
+    def _outcomes(
+        self, stream: RecordingStream, inputs: Iterable[Any], channels: ChannelChoice
+    ) -> Iterator[Outcome]:
         """Yield outcomes in the order of the inputs."""
         reads: Iterable[ReadRecording | None]
         if stream.route.batch_size == 1 and not isinstance(inputs, Sequence):
             reads = (
-                read_recording(number, given, retry_seconds=self._retry_seconds)
+                read_recording(number, given, retry_seconds=self._retry_seconds, channels=channels)
                 for number, given in enumerate(inputs)
             )
         else:
-            reads = read_ahead(enumerate(inputs), retry_seconds=self._retry_seconds)
+            reads = read_ahead(enumerate(inputs), retry_seconds=self._retry_seconds, channels=channels)
         early: dict[int, Outcome] = {}
         following = 0
         for outcome in stream.transcribe(reads):
@@ -182,6 +190,7 @@ class _Call:
     Attributes:
         options: what to transcribe into, and how.
         route: in which way.
+        channels: which channels are heard.
     """
 
     def __init__(self, given: Mapping[str, Any]):
@@ -193,6 +202,7 @@ class _Call:
         self._timestamps = given.get("return_timestamps")
         if self._timestamps not in (None, False, True, "word"):
             raise InputError(f"return_timestamps {self._timestamps!r} is unknown: expected True or 'word'")
+        self.channels = ChannelChoice(channel=given.get("channel"), split=bool(given.get("split_channels")))
         self._language = bool(given.get("return_language"))
         self._probabilities = bool(given.get("return_language_probabilities"))
         self._full = bool(given.get("return_segments"))
@@ -211,7 +221,7 @@ class _Call:
             fields["vad_parameters"] = _vad_options(fields["vad_parameters"])
         self.options = TranscriptionOptions(
             **fields,
-            return_timestamps=bool(self._timestamps) or self._full,
+            return_timestamps=bool(self._timestamps) or self._full or self.channels.split,
             word_timestamps=self._timestamps == "word",
             search=SearchOptions(
                 **{name: given[name] for name in _SEARCH_OPTIONS if given.get(name) is not None}
@@ -234,7 +244,7 @@ class _Call:
         if transcript is None:
             return {"text": "", "error": str(outcome.error)}
         result: Result = {"text": transcript.text}
-        if self._timestamps:
+        if self._timestamps or self.channels.split:
             result["chunks"] = list(
                 _words(transcript) if self._timestamps == "word" else _segments(transcript)
             )
@@ -258,13 +268,17 @@ def _all_devices() -> Runner:
 
 def _segments(transcript: Transcript) -> Iterator[Result]:
     for segment in transcript.segments:
-        yield {"timestamp": (segment.start, segment.end), "text": segment.text}
+        yield {"timestamp": (segment.start, segment.end), "text": segment.text} | _channel(segment)
 
 
 def _words(transcript: Transcript) -> Iterator[Result]:
     for segment in transcript.segments:
         for word in segment.words or ():
-            yield {"text": word.text, "timestamp": (word.start, word.end)}
+            yield {"text": word.text, "timestamp": (word.start, word.end)} | _channel(segment)
+
+
+def _channel(segment: TranscribedSegment) -> Result:
+    return {} if segment.channel is None else {"channel": segment.channel}
 
 
 def _flat(options: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,7 +11,8 @@ import numpy as np
 
 from flax_distil.audio import SAMPLING_RATE
 from flax_distil.core import InputError
-from flax_distil.workflows.audio_inputs import RETRY_SECONDS, ReadRecording, read_audio
+from flax_distil.workflows.audio_inputs import RETRY_SECONDS, ReadRecording
+from flax_distil.workflows.channel_reading import ChannelChoice
 
 RECORDINGS_AHEAD = 8
 """Recordings that are read ahead at most."""
@@ -19,20 +20,31 @@ RECORDINGS_AHEAD = 8
 SECONDS_AHEAD = 1800.0
 """What is read ahead lasts no longer, unless it is one recording: 115 MB of samples."""
 
+MEAN_OF_CHANNELS = ChannelChoice()
+
 PATIENCE_SECONDS = 0.2
 """After so long without a recording, those that are there are transcribed without it."""
 
 
-def read_recording(name: Any, given: Any, *, retry_seconds: float = RETRY_SECONDS) -> ReadRecording:
+def read_recording(
+    name: Any,
+    given: Any,
+    *,
+    retry_seconds: float = RETRY_SECONDS,
+    channels: ChannelChoice = MEAN_OF_CHANNELS,
+) -> ReadRecording:
     """Read a recording, or say why it cannot be read; see ``read_audio``."""
     try:
-        return ReadRecording(name, read_audio(given, retry_seconds=retry_seconds), None)
+        return channels.read(name, given, retry_seconds=retry_seconds)
     except InputError as error:
         return ReadRecording(name, np.zeros(0, np.float32), error)
 
 
 def read_ahead(
-    recordings: Iterable[tuple[Any, Any]], *, retry_seconds: float = RETRY_SECONDS
+    recordings: Iterable[tuple[Any, Any]],
+    *,
+    retry_seconds: float = RETRY_SECONDS,
+    channels: ChannelChoice = MEAN_OF_CHANNELS,
 ) -> Iterator[ReadRecording | None]:
     """Read named recordings in threads, in order, some ahead of when they are asked for.
 
@@ -42,8 +54,9 @@ def read_ahead(
     Args:
         recordings: names of any kind, and what ``read_audio`` takes; taken only as they are read.
         retry_seconds: how long a server that does not answer is asked again.
+        channels: which channels are heard.
     """
-    reader = _Reader(recordings, retry_seconds)
+    reader = _Reader(recordings, retry_seconds, channels)
     try:
         while not reader.ended:
             yield reader.next(PATIENCE_SECONDS)
@@ -54,8 +67,8 @@ def read_ahead(
 class _Reader:
     """What was read and not taken yet, and the threads that read."""
 
-    def __init__(self, recordings: Iterable[tuple[Any, Any]], retry_seconds: float):
-        self._recordings, self._retry_seconds = recordings, retry_seconds
+    def __init__(self, recordings: Iterable[tuple[Any, Any]], retry_seconds: float, channels: ChannelChoice):
+        self._recordings, self._retry_seconds, self._channels = recordings, retry_seconds, channels
         self._pool = ThreadPoolExecutor(min(4, os.cpu_count() or 1), thread_name_prefix="decode")
         self._changed = threading.Condition()
         self._waiting: collections.deque[Future[ReadRecording]] = collections.deque()
@@ -119,7 +132,7 @@ class _Reader:
                 self._changed.notify_all()
 
     def _read(self, name: Any, given: Any) -> ReadRecording:
-        recording = read_recording(name, given, retry_seconds=self._retry_seconds)
+        recording = read_recording(name, given, retry_seconds=self._retry_seconds, channels=self._channels)
         with self._changed:
             self._last_seconds = len(recording.samples) / SAMPLING_RATE
             self._changed.notify_all()

@@ -9,6 +9,7 @@ from flax_distil.core import InputError
 from flax_distil.transcription import TranscriptionOptions
 from flax_distil.transcription.options import APPEND_PUNCTUATIONS, PREPEND_PUNCTUATIONS, clip_times
 from flax_distil.workflows.audio_inputs import RETRY_SECONDS
+from flax_distil.workflows.channel_reading import ChannelChoice
 from flax_distil.workflows.read_ahead import read_ahead
 from flax_distil.workflows.recording_stream import RecordingStream, Route
 from flax_distil.workflows.speech_config import SpeechConfig
@@ -49,6 +50,9 @@ class TranscribeConfig(SpeechConfig, TranscriptionConfig):
         stride_length_s: Seconds that chunks share on each side; by default a sixth of chunk_length_s.
         chunk_merging: timestamps (chunks are decoded with timestamps and merged by them), or
             longest_common_sequence (as transformers merges them, a window each).
+        channel: Channel of the recordings to transcribe, counted from 0; by default the mean of all.
+        split_channels: Transcribe each channel by itself, as of calls with a speaker on each; segments of all
+            come in order of time, in json with their channel. Switches return_timestamps on.
         condition_on_prev_tokens: Sequential: prompt each window with the text before it.
         clip_timestamps: Sequential: transcribe only these stretches: start,end,start,end,… in seconds; the
             last end may be left out.
@@ -78,6 +82,8 @@ class TranscribeConfig(SpeechConfig, TranscriptionConfig):
     chunk_length_s: float | None = None
     stride_length_s: float | None = None
     chunk_merging: str = "timestamps"
+    channel: int | None = None
+    split_channels: bool = False
     condition_on_prev_tokens: bool = False
     clip_timestamps: str | None = None
     hallucination_silence_threshold: float | None = None
@@ -103,6 +109,7 @@ class TranscribeConfig(SpeechConfig, TranscriptionConfig):
         laid_out = [field.name for field in dataclasses.fields(SubtitleOptions) if getattr(self, field.name)]
         if laid_out and not self.word_timestamps:
             raise InputError(f"{laid_out[0]} lays out words, whose times are not known: add word_timestamps")
+        _ = self.channels
         self.route(self.per_device_eval_batch_size).check(self.options)
         if not self.files:
             raise InputError("no audio file is given: name at least one")
@@ -121,6 +128,7 @@ class TranscribeConfig(SpeechConfig, TranscriptionConfig):
             super().options,
             return_timestamps=self.return_timestamps
             or self.word_timestamps
+            or self.split_channels
             or any(name in NEED_TIMESTAMPS for name in self.formats),
             word_timestamps=self.word_timestamps,
             condition_on_prev_tokens=self.condition_on_prev_tokens,
@@ -131,6 +139,11 @@ class TranscribeConfig(SpeechConfig, TranscriptionConfig):
             clip_timestamps=clip_times(self.clip_timestamps or ""),
             hallucination_silence_threshold=self.hallucination_silence_threshold,
         )
+
+    @property
+    def channels(self) -> ChannelChoice:
+        """Which channels are heard."""
+        return ChannelChoice(channel=self.channel, split=self.split_channels)
 
     @property
     def subtitles(self) -> SubtitleOptions:
@@ -229,7 +242,11 @@ def _transcribe(
         if sentence := output.refusal(recording):
             fail(recording.given, sentence)
     to_read = [name for name in named if name not in failed]
-    reads = read_ahead(zip(to_read, to_read, strict=True), retry_seconds=config.source_retry_seconds)
+    reads = read_ahead(
+        zip(to_read, to_read, strict=True),
+        retry_seconds=config.source_retry_seconds,
+        channels=config.channels,
+    )
     with TranscribeProgress(len(to_read), verbose=verbose) as progress:
         for outcome in stream.transcribe(progress.counted(reads), on_segment=progress.segment):
             progress.finished(outcome)

@@ -124,6 +124,8 @@ def segment_documents(segments: Iterable[TranscribedSegment]) -> list[dict[str, 
             ]
         if segment.channel is not None:
             document["channel"] = segment.channel
+        if segment.channel is not None:
+            document["channel"] = segment.channel
         documents.append(document)
     return documents
 
