@@ -56,6 +56,15 @@ def test_what_comes_after_damage_keeps_its_time_and_the_place_is_told(
     assert 0 < float(place[2]) < 6  # as long as a cluster of Matroska lasts
 
 
+@pytest.mark.parametrize("place", [0.3, 0.5, 0.62, 0.8])
+def test_damaged_frames_of_flac_are_silence_and_not_noise(speech: np.ndarray, place: float) -> None:
+    encoded = WRITERS["flac"](speech)
+    decoded = decode_audio(damaged(encoded, place=place), replace_damage=True)
+    wrong = decoded[decoded != decode_audio(encoded)]
+    assert 0 < len(wrong) < RATE
+    assert not wrong.any()
+
+
 @pytest.mark.parametrize("kind", ["mp3", "flac", "m4a", "aac", "vorbis"])
 def test_a_damaged_recording_is_refused_for_training(speech: np.ndarray, kind: str) -> None:
     with pytest.raises(AudioError, match="cannot read audio"):
