@@ -1,5 +1,6 @@
 """Chunks that are decoded to their ends and merged by times hear what is heard window after window."""
 
+import dataclasses
 import itertools
 from typing import Any
 
@@ -51,9 +52,9 @@ def tiny_en(tiny_en_dir) -> Model:
 
 def transcriber(model: Model, mode: str, *, batch_size: int = 4, **options: Any) -> Any:
     cuts = {"chunk_length_s": options.pop("length")} if "length" in options else {}
-    usual = vars(long_form_defaults(TranscriptionOptions(**options), keep_temperature=True)).copy()
-    usual.pop("thresholds", None)
-    return make_transcriber(mode, model.transcriber(**usual).decoder, batch_size=batch_size, **cuts)
+    usual = long_form_defaults(TranscriptionOptions(**options), keep_temperature=True)
+    chosen = {field.name: getattr(usual, field.name) for field in dataclasses.fields(usual)}
+    return make_transcriber(mode, model.transcriber(**chosen).decoder, batch_size=batch_size, **cuts)
 
 
 def wer(reference: str, transcript: Transcript) -> float:
