@@ -128,12 +128,22 @@ def id3_size(header: bytes) -> int:
 
 def is_mpeg_audio(encoded: Encoded) -> bool:
     """Tell whether a file is MPEG audio (MP3 and its elder layers), by its first frame."""
+    header = _behind_id3(encoded)
+    # A frame begins with eleven set bits; the layer (two bits) is never 0, which is AAC's.
+    return len(header) > 2 and header[0] == 0xFF and header[1] & 0xE0 == 0xE0 and header[1] & 0x06 != 0
+
+
+def mpeg_tells_length(encoded: Encoded) -> bool:
+    """Tell whether the first frame of MPEG audio holds the length of all."""
+    return any(name in _behind_id3(encoded) for name in (b"Xing", b"Info", b"VBRI"))
+
+
+def _behind_id3(encoded: Encoded) -> bytes:
+    """Return what begins a file behind its tags."""
     with encoded.open() as file:
         while True:
             place = file.tell()
-            header = file.read(10)
-            if not (len(header) == 10 and header.startswith(b"ID3")):
-                break
+            header = file.read(64)
+            if not (len(header) >= 10 and header.startswith(b"ID3")):
+                return header
             file.seek(place + id3_size(header))
-    # A frame begins with eleven set bits; the layer (two bits) is never 0, which is AAC's.
-    return len(header) > 2 and header[0] == 0xFF and header[1] & 0xE0 == 0xE0 and header[1] & 0x06 != 0

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from flax_distil.audio.encoded import Encoded
+from flax_distil.audio.encoded import Encoded, mpeg_tells_length
 from flax_distil.audio.readers import BLOCK_SAMPLES, AudioStream, UnreadableError, checked_rate
 from flax_distil.audio.timeline import Silence, Timeline
 from flax_distil.core import Float, InputError
@@ -49,7 +49,7 @@ def open_with_pyav(
     """
     with _container(encoded, format) as (container, stream), encoded.open() as file:
         names = container.format.name.split(",")
-        exact = TIMED_CONTAINERS.intersection(names)
+        exact = TIMED_CONTAINERS.intersection(names) or ("mp3" in names and mpeg_tells_length(encoded))
         stated = float(stream.duration * stream.time_base) if stream.duration else None
         timeline = Timeline(names, stated, replace_damage=replace_damage)
         decoded = timeline.frames(container, stream, file)

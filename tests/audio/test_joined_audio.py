@@ -40,6 +40,14 @@ def test_tags_before_and_between_recordings_are_not_heard(container: str) -> Non
     np.testing.assert_array_equal(decode_audio(tagged), expected)
 
 
+def test_the_length_of_an_mp3_is_read_from_its_header_where_it_tells() -> None:
+    first, second = prompts()
+    encoded = written(first, ("MP3", None, RATE, 1))
+    assert audio_duration(ID3 + encoded) == pytest.approx(len(first) / RATE, abs=1e-3)
+    bare = muxed(second, "mp2", "mp2")
+    assert audio_duration(bare) == len(decode_audio(bare)) / RATE
+
+
 def test_bare_mp3_frames_of_two_recordings_are_both_read() -> None:
     first, second = (muxed(prompt, "mp2", "mp2") for prompt in prompts())
     assert len(decode_audio(first + second)) == len(decode_audio(first)) + len(decode_audio(second))

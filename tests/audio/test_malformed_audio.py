@@ -1,9 +1,11 @@
 """Whatever lies in a file, it is heard or refused in one sentence: soon, in little memory, silently."""
 
+import functools
 import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -17,18 +19,34 @@ MOST_BYTES = 1 << 30
 
 
 def check(path: Path, *, replace_damage: bool) -> bool:
-    """Decode a file, or have it refused in one sentence that names it; tell which."""
+    """Read a file in every way, or have it refused in one sentence; tell whether it is heard."""
     begun = time.monotonic()
-    refusal = None
-    try:
+
+    def decoded() -> None:
         samples = decode_audio(path, replace_damage=replace_damage)
         assert samples.dtype == np.float32
         assert len(samples)
-    except AudioError as error:
-        refusal = str(error)
-    assert refusal is None or (str(path) in refusal and "\n" not in refusal)
+
+    def read_in_blocks() -> None:
+        with open_audio(path) as blocks:
+            for block in blocks:
+                assert block.dtype == np.float32
+
+    refusals = [refusal(use) for use in (decoded, read_in_blocks, functools.partial(audio_duration, path))]
+    for sentence in filter(None, refusals):
+        assert str(path) in sentence
+        assert "\n" not in sentence
     assert time.monotonic() - begun < LONGEST_SECONDS
-    return refusal is None
+    return refusals[0] is None
+
+
+def refusal(use: Callable[[], object]) -> str | None:
+    """Return the sentence with which something is refused, if it is."""
+    try:
+        use()
+    except AudioError as error:
+        return str(error)
+    return None
 
 
 def try_all(folder: Path, seed: int, count: int) -> int:
