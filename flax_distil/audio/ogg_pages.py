@@ -3,6 +3,7 @@
 Decoders leave a damaged page out without a word, and what comes after it is then too early.
 """
 
+import io
 import struct
 import zlib
 from typing import NamedTuple
@@ -12,8 +13,6 @@ from flax_distil.audio.encoded import Encoded
 HEADER_BYTES = 27
 FIRST_PAGE = 0x02
 """Flag of the page that begins a stream."""
-
-LARGEST_PAGE = HEADER_BYTES + 255 + 255 * 255
 
 _REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 
@@ -42,7 +41,7 @@ def walk_pages(encoded: Encoded) -> OggPages:
     with encoded.open() as file:
         while True:
             file.seek(place)
-            page = _page(file.read(LARGEST_PAGE))
+            page = _page(file)
             if page is None:
                 suspect = place if suspect is None else suspect
                 following = _next_page(encoded, place + 1)
@@ -59,16 +58,18 @@ def walk_pages(encoded: Encoded) -> OggPages:
             place += len(page)
 
 
-def _page(data: bytes) -> bytes | None:
-    """Return the page at the beginning of some bytes, if there is a whole one."""
-    if len(data) < HEADER_BYTES or not data.startswith(b"OggS"):
+def _page(file: io.BufferedIOBase) -> bytes | None:
+    """Return the page that begins here, if there is a whole one."""
+    header = file.read(HEADER_BYTES)
+    if len(header) < HEADER_BYTES or not header.startswith(b"OggS"):
         return None
-    sizes = data[HEADER_BYTES : HEADER_BYTES + data[26]]
-    page = data[: HEADER_BYTES + len(sizes) + sum(sizes)]
-    if len(page) < HEADER_BYTES + data[26] + sum(sizes):
+    sizes = file.read(header[26])
+    body = file.read(sum(sizes))
+    if len(sizes) < header[26] or len(body) < sum(sizes):
         return None
-    (stated,) = struct.unpack_from("<I", page, 22)
-    return page if _checksum(page[:22] + bytes(4) + page[26:]) == stated else None
+    (stated,) = struct.unpack_from("<I", header, 22)
+    found = _checksum(header[:22] + bytes(4) + header[26:] + sizes + body)
+    return header + sizes + body if found == stated else None
 
 
 def _checksum(data: bytes) -> int:
