@@ -4,7 +4,7 @@ import collections
 import os
 import threading
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any
 
 import numpy as np
@@ -99,10 +99,9 @@ class _Reader:
             if not self._waiting:
                 return None
             future = self._waiting[0]
-        try:
-            recording = future.result(patience)
-        except TimeoutError:
+        if not wait([future], patience).done:
             return None
+        recording = future.result()
         with self._changed:
             self._waiting.popleft()
             self._changed.notify_all()

@@ -83,6 +83,15 @@ def test_what_the_iterator_raises_comes_behind_what_it_gave():
     assert [one.name for one in found if one is not None] == [0]
 
 
+def test_what_reading_raises_is_raised_even_if_it_is_a_time_out(monkeypatch):
+    def refuse(*_: Any, **__: Any) -> Any:
+        raise TimeoutError("no answer")
+
+    monkeypatch.setattr(module, "read_audio", refuse)
+    with pytest.raises(TimeoutError, match="no answer"):
+        next(one for one in read_ahead([(0, "name")]) if one is not None)
+
+
 def test_no_thread_is_left_when_nobody_asks_any_more():
     before = threading.active_count()
     taken: list[int] = []
