@@ -87,7 +87,7 @@ def test_what_reading_raises_is_raised_even_if_it_is_a_time_out(monkeypatch):
     def refuse(*_: Any, **__: Any) -> Any:
         raise TimeoutError("no answer")
 
-    monkeypatch.setattr(module, "read_audio", refuse)
+    monkeypatch.setattr(module, "read_recording", refuse)
     with pytest.raises(TimeoutError, match="no answer"):
         next(one for one in read_ahead([(0, "name")]) if one is not None)
 
