@@ -20,7 +20,7 @@ folder, features, prompt = sys.argv[1:]
 model = ctranslate2.models.Whisper(folder, device="cpu", compute_type="float32", inter_threads=1)
 for mel in np.load(features):
     states = model.encode(ctranslate2.StorageView.from_array(np.ascontiguousarray(mel.T[None])))
-    [found] = model.generate(states, [json.loads(prompt)], beam_size=1, max_length=60)
+    [found] = model.generate(states, [json.loads(prompt)], beam_size=1)
     print(json.dumps(found.sequences_ids[0]))
 """
 """Run apart: CTranslate2 brings threads of its own."""
