@@ -86,12 +86,12 @@ def read_flags(
 
 
 def test_malformed_checkpoints_are_refused_in_one_sentence_or_read(attempts, tmp_path):
-    read_checkpoints(attempts, 0, 80, tmp_path, every=5)
+    read_checkpoints(attempts, 0, 60, tmp_path, every=5)
     attempts.check()
 
 
 def test_malformed_recordings_are_refused_in_one_sentence_or_read(attempts, tmp_path):
-    read_audio(attempts, 10, 40, tmp_path)
+    read_audio(attempts, 10, 80, tmp_path)
     attempts.check()
 
 
