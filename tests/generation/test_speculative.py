@@ -1,6 +1,7 @@
 """A student's drafts change how often the teacher runs, and nothing that it says."""
 
 import dataclasses
+import itertools
 from collections.abc import Callable
 
 import jax
@@ -303,3 +304,47 @@ def test_prompts_must_leave_a_position(text_task, config, params, students, stat
     prompts = jnp.zeros((8, config.max_target_positions), jnp.int32)
     with pytest.raises(ValueError, match="19 prompt tokens leave none of the model's 19 positions"):
         text_task.drafted(params, students[1], states, prompts, text_task.lengths, None)
+
+
+@pytest.mark.slow
+def test_repetition_rules_and_forced_beginnings_hold_in_every_search(
+    config, student_config, special, params, students, states
+):
+    begin = special.timestamp_begin
+    rules = DecodingRules(
+        special=special, suppress_tokens=(special.sot, special.no_speech), return_timestamps=True,
+        max_initial_timestamp_index=9, repetition_penalty=1.3, no_repeat_ngram_size=2,
+    )  # fmt: skip
+    with_prefix = [special.sot, special.languages["de"], special.transcribe, begin, 7, 8]
+    rows = [with_prefix if row % 2 else with_prefix[:3] for row in range(8)]
+    padded = jnp.array([row + [special.eot] * (SLOTS - len(row)) for row in rows], jnp.int32)
+    lengths = jnp.array([len(row) for row in rows], jnp.int32)
+    given = jnp.array([3 * (row % 2) for row in range(8)], jnp.int32)
+
+    def run(params, states, options):
+        return search(
+            bind_decoder(config, SCAN, params["decoder"]), states, padded, lengths, rules=rules,
+            options=options, max_new_tokens=NEW, prefix_length_B=given,
+        )  # fmt: skip
+
+    def drafted(params, student, states):
+        return speculative_search(
+            bind_decoder(config, SCAN, params["decoder"]),
+            bind_decoder(student_config, SCAN, student["decoder"]),
+            states, padded, lengths, rules=rules, options=GREEDY, num_assistant_tokens=DRAFTED,
+            max_new_tokens=NEW, prefix_length_B=given,
+        )  # fmt: skip
+
+    greedy = compiled(lambda params, states: run(params, states, GREEDY))(params, states)
+    beams = compiled(lambda params, states: run(params, states, SearchOptions(num_beams=3)))(params, states)
+    assisted = compiled(drafted)(params, students[1], states)
+    assert assisted.tokens_BT.tolist() == greedy.tokens_BT.tolist()
+    for found in (greedy, beams):
+        for row in range(8):
+            tokens = [*rows[row][3:], *found.tokens_BT[row, : int(found.length_B[row])].tolist()]
+            pairs = list(itertools.pairwise(tokens))
+            assert len(pairs) == len(set(pairs))
+            assert tokens[0] >= begin
+            if row % 2 and len(tokens) > 3:
+                assert tokens[3] != begin  # the beginning has opened a segment
+    assert int(greedy.length_B.max()) > 4
