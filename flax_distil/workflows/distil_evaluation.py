@@ -6,7 +6,7 @@ from typing import Any
 import jax
 
 from flax_distil.core import Params, merge
-from flax_distil.data import EvaluationPipeline, PipelineConfig, SpeechData
+from flax_distil.data import EvaluationPipeline, PipelineConfig
 from flax_distil.distillation import TokenLossSums
 from flax_distil.metrics import ErrorCounts, word_errors
 from flax_distil.parallel import Runner, gather_objects
@@ -50,23 +50,20 @@ class StudentEvaluator:
         start = time.perf_counter()
         transcriber = self._transcriber(chosen, params)
         runner = self._runner
-        sums, errors, samples, skipped = None, ErrorCounts(), 0, 0
-        for table in chosen.tables():
-            pipeline = self._pipeline(table, chosen)
-            for batch in pipeline:
-                added, transcripts = self._run_batch(batch, params, transcriber)
-                sums = added if sums is None else jax.tree.map(lambda a, b: a + b, sums, added)
-                valid = batch["valid_B"]
-                samples += int(valid.sum())
-                pairs = [
-                    (reference, transcript.text)
-                    for reference, transcript, real in zip(
-                        batch["references"], transcripts, valid, strict=True
-                    )
-                    if real
-                ]
-                errors += word_errors([r for r, _ in pairs], [t for _, t in pairs], chosen.normalise)
-            skipped += len(pipeline.skipped)
+        pipeline = self._pipeline(chosen)
+        sums, errors, samples = None, ErrorCounts(), 0
+        for batch in pipeline:
+            added, transcripts = self._run_batch(batch, params, transcriber)
+            sums = added if sums is None else jax.tree.map(lambda a, b: a + b, sums, added)
+            valid = batch["valid_B"]
+            samples += int(valid.sum())
+            pairs = [
+                (reference, transcript.text)
+                for reference, transcript, real in zip(batch["references"], transcripts, valid, strict=True)
+                if real
+            ]
+            errors += word_errors([r for r, _ in pairs], [t for _, t in pairs], chosen.normalise)
+        skipped = len(pipeline.skipped)
         # The sums are global already; processes of one tensor group transcribed the same rows.
         parts = dict(gather_objects((runner.shard_index, (errors, samples, skipped))))
         figures = {
@@ -77,10 +74,10 @@ class StudentEvaluator:
         }
         return figures if sums is None else _per_token(runner.fetch(sums)) | figures
 
-    def _pipeline(self, table: SpeechData, chosen: EvaluationSet) -> EvaluationPipeline:
+    def _pipeline(self, chosen: EvaluationSet) -> EvaluationPipeline:
         runner = self._runner
         return EvaluationPipeline(
-            table,
+            chosen.source,
             PipelineConfig(
                 batch_size=self._config.per_device_eval_batch_size * runner.local_batch_shards,
                 num_threads=self._config.dataloader_num_workers,

@@ -1,7 +1,7 @@
 """The evaluation sets of a run: opened as they are, each with its own columns, language and task."""
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from flax_distil.core import InputError
 from flax_distil.data import (
@@ -40,15 +40,6 @@ class EvaluationSet:
     def name(self) -> str:
         """What its figures are called."""
         return self.source.name
-
-    def tables(self) -> Iterator[SpeechData]:
-        """Yield all rows: at once, or block after block of a stream, the same in every process."""
-        if isinstance(self.source, SpeechData):
-            yield self.source
-            return
-        for shard in range(len(self.source.shards)):
-            for block, _ in self.source.blocks(shard):
-                yield block
 
 
 def evaluation_sets(config: DistilConfig, tokenizer: WhisperTokenizer) -> list[EvaluationSet]:

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from flax_distil.core import InputError
+from flax_distil.data import SpeechStream
 from flax_distil.text import WhisperTokenizer
 from flax_distil.workflows.distil_config import DistilConfig
 from flax_distil.workflows.distil_evaluation_data import EvaluationSet, evaluation_sets
@@ -27,7 +28,8 @@ def manifests(prompts_dir, tmp_path_factory) -> dict[str, str]:
 
 
 def references(chosen: EvaluationSet) -> list[str | None]:
-    return [text for table in chosen.tables() for text in table.references()]
+    source = chosen.source
+    return (source.first_rows() if isinstance(source, SpeechStream) else source).references()
 
 
 def opened(tokenizer, *sets: str, train: str = "a", **settings):
