@@ -3,10 +3,13 @@
 import types
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from flax_distil.transcription.sequential_recording import SequentialRecording
+from flax_distil.transcription.window_decoder import WindowDecoder
 from flax_distil.transcription.window_states import WindowStates
 
 
@@ -19,17 +22,20 @@ class Part(SequentialRecording):
         self.number, self.failed = number, 0
 
 
-class Decoder:
+class Decoder(WindowDecoder):
     """Encodes features to themselves, and counts the rows."""
 
-    runner = types.SimpleNamespace(rows=lambda tree: tree, put_batch=lambda tree: tree)
+    runner = types.SimpleNamespace(
+        rows=lambda tree: jax.tree.map(np.asarray, tree),
+        put_batch=lambda tree: jax.tree.map(jnp.asarray, tree),
+    )
 
     def __init__(self) -> None:
         self.encoded: list[int] = []
 
-    def encode_features(self, mel: np.ndarray) -> dict[str, np.ndarray]:
-        self.encoded.append(len(mel))
-        return {"states_BSD": mel}
+    def encode_features(self, mel_BRM: np.ndarray) -> Any:
+        self.encoded.append(len(mel_BRM))
+        return {"states_BSD": jnp.asarray(mel_BRM)}
 
 
 def rows_for(windows: int) -> int:
@@ -54,7 +60,7 @@ def features(parts: Any, rows: int) -> np.ndarray:
 )
 def test_windows_are_encoded_once(failed, new, encoded):
     decoder, parts = Decoder(), [Part(number) for number in (1, 2, 3)]
-    states = WindowStates(decoder, features=features, rows_for=rows_for)  # type: ignore[arg-type]
+    states = WindowStates(decoder, features=features, rows_for=rows_for)
     first = states.encode(parts)
     for index in failed:
         parts[index].failed = 1
@@ -69,7 +75,7 @@ def test_windows_are_encoded_once(failed, new, encoded):
 
 def test_windows_of_several_batches_are_tried_again_together():
     decoder, parts = Decoder(), [Part(number) for number in (1, 2, 3, 4)]
-    states = WindowStates(decoder, features=features, rows_for=rows_for)  # type: ignore[arg-type]
+    states = WindowStates(decoder, features=features, rows_for=rows_for)
     for two in (parts[:2], parts[2:]):
         found = states.encode(two)
         two[1].failed = 1
