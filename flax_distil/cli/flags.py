@@ -61,7 +61,7 @@ SECTIONS = (
     (
         "Data",
         r"dataset|^recursive|split_name|stopping_str|streaming|shuffle_buffer|source_retry|concatenate|_column_name|"
-        r"_samples|_num_workers|^files$|^channel$|^split_channels$|cache_encoder|encoder_cache",
+        r"_samples|_num_workers|^files$|^channel$|^sort_by_speaker|^split_channels$|cache_encoder|encoder_cache",
     ),
     ("Speech and labels", r"language|task|^vad|timestamp|condition_on_prev|_length|batch_size_in_tokens"),
     ("Filters of the training data", r"threshold|_in_seconds|min_avg|max_compression|max_no_speech|drop_"),
