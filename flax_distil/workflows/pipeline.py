@@ -17,6 +17,7 @@ from flax_distil.model import ComputeOptions
 from flax_distil.parallel import MeshShape, Runner, make_runner, single_device
 from flax_distil.transcription import TranscribedSegment, Transcript, TranscriptionOptions
 from flax_distil.transcription.options import OFF, Thresholds, clip_times
+from flax_distil.weights import ModelSource
 from flax_distil.workflows.audio_inputs import RETRY_SECONDS, ReadRecording
 from flax_distil.workflows.channel_reading import ChannelChoice
 from flax_distil.workflows.compilation_cache import use_compilation_cache
@@ -55,7 +56,7 @@ class FlaxWhisperPipeline:
 
     def __init__(
         self,
-        model: str | Path,
+        model: str | Path | ModelSource,
         *,
         dtype: str = "float32",
         runner: Runner | None = None,
@@ -67,7 +68,8 @@ class FlaxWhisperPipeline:
         """Read the small files of a checkpoint.
 
         Args:
-            model: a Hugging Face or CTranslate2 folder, or a Hub id.
+            model: a Hugging Face or CTranslate2 folder, or a Hub id; a ``ModelSource`` tells its revision,
+                subfolder, cache and token too.
             dtype: what the model computes in: float32, bfloat16 or float16.
             runner: over the devices to use, as ``flax_distil.parallel.make_runner`` makes it; by default
                 the batch is divided over all of this process.
@@ -87,7 +89,7 @@ class FlaxWhisperPipeline:
         self._retry_seconds = source_retry_seconds
         self._defaults = _flat(defaults)
         self._model = TranscriptionModel(
-            str(model),
+            model if isinstance(model, ModelSource) else str(model),
             self._runner,
             options=_Call(self._defaults).options,
             compute=ComputeOptions(dtype=dtype),

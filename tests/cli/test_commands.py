@@ -75,7 +75,7 @@ def distilled(labelled, tiny_en_dir, prompts_dir, tmp_path_factory):
         "warmup_steps": 1, "per_device_train_batch_size": 2, "precision": "full", "logging_steps": 2,
         "cache_encoder_states": "true", "output_dir": out, "eval_dataset_name": prompts_dir,
         "eval_split_name": "validation", "max_eval_samples": 2, "per_device_eval_batch_size": 2,
-        "generation_max_length": 16, "save_steps": 2,
+        "generation_max_length": 16, "generation_num_beams": 2, "return_timestamps": "true", "save_steps": 2,
     }  # fmt: skip
     arguments = ["distil", *(f"--{name}={value}" for name, value in flags.items())]
     assert main(arguments) == 0
@@ -91,7 +91,7 @@ def test_distil_trains_on_pseudo_labels_and_exports(distilled):
     lines = read_lines(out)
     assert [line["step"] for line in lines if "loss" in line] == [2, 4]
     assert {"ce_loss", "kl_loss", "learning_rate", "samples_per_second"} <= set(lines[0])
-    assert "eval_wer" in lines[-1]
+    assert lines[-1]["eval_wer"] >= 0
     assert json.loads((out / "config.json").read_text())["decoder_layers"] == 2
     assert (out / "model.safetensors").is_file()
 

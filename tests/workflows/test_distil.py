@@ -118,8 +118,6 @@ def tuned(teacher, prompts, spoken, settings, tmp_path_factory):
             max_eval_samples=2,
             per_device_eval_batch_size=2,
             generation_max_length=4,
-            generation_num_beams=2,
-            return_timestamps=True,
             gradient_accumulation_steps=2,
             precision="half_mixed",
             dropout=0.0,

@@ -8,6 +8,7 @@ from flax_distil.core import InputError
 from flax_distil.data import SpeechStream
 from flax_distil.text import WhisperTokenizer
 from flax_distil.workflows.distil_config import DistilConfig
+from flax_distil.workflows.distil_evaluation_config import EvaluationConfig
 from flax_distil.workflows.distil_evaluation_data import EvaluationSet, evaluation_sets
 
 
@@ -71,6 +72,13 @@ def test_what_is_not_given_is_that_of_the_training_data(tokenizer, manifests):
         assert [part.language for part in found] == ["fr", language[-2:]]
         assert [part.name for part in found] == ["labelled", "labelled-2"]
         assert [references(part) for part in found] == [["Good day"]] * 2
+
+
+def test_evaluations_search_as_they_are_told():
+    config = EvaluationConfig(generation_num_beams=3, return_timestamps=True, generation_max_length=9)
+    options = config.evaluation_options("en", "translate")
+    assert (options.search.num_beams, options.return_timestamps, options.max_new_tokens) == (3, True, 9)
+    assert (options.language, options.task) == ("en", "translate")
 
 
 @pytest.mark.parametrize(

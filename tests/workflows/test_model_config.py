@@ -1,9 +1,13 @@
 """Every command that reads a model takes its revision, subfolder, cache and token."""
 
+import dataclasses
+
 import pytest
 
 from flax_distil.cli.main import main
+from flax_distil.core import InputError
 from flax_distil.workflows.distil_config import DistilConfig
+from flax_distil.workflows.distil_models import check_models
 from flax_distil.workflows.eval_config import EvalConfig
 from flax_distil.workflows.model_config import shown_settings
 
@@ -16,7 +20,7 @@ COMMANDS = {
     "eval": ("--model", DATA),
     "transcribe": ("--model", ["./nowhere.wav"]),
     "data inspect": ("--model", TRAINING),
-    "align-heads": ("--model", DATA),
+    "align-heads": ("--teacher", ["--model=./nowhere", *DATA]),
     "distil": ("--model", TRAINING),
     "plan": ("--model", []),
 }
@@ -28,26 +32,20 @@ def test_a_checkpoint_may_be_in_a_subfolder(command, teacher, tmp_path, capsys):
     flags = [f"{model}={teacher.parent}", *flags]
     if command != "plan":
         flags.append(f"--output_dir={tmp_path / 'out'}")
-    if command == "align-heads":
-        flags.append(f"--teacher={teacher}")
     source = ["--cache_dir=cache", "--model_revision=v1", "--token=hf_secret"]
-    assert main([*command.split(), *flags, *source, "--subfolder=nothing"]) == 2
+    below = "teacher_subfolder" if command == "align-heads" else "subfolder"
+    assert main([*command.split(), *flags, *source, f"--{below}=nothing"]) == 2
     error = capsys.readouterr().err
     assert f"checkpoint {str(teacher.parent)!r} has no subfolder 'nothing'" in error
     assert "hf_secret" not in error
 
 
-def test_a_teacher_has_a_subfolder_of_its_own(teacher, tmp_path, capsys):
-    flags = [
-        f"--model={teacher}",
-        f"--teacher={teacher.parent}",
-        *TRAINING,
-        f"--output_dir={tmp_path / 'out'}",
-    ]
-    assert main(["distil", *flags, "--teacher_subfolder=nothing"]) == 2
-    assert "has no subfolder 'nothing'" in capsys.readouterr().err
-    assert main(["distil", *flags, f"--teacher_subfolder={teacher.name}"]) == 2
-    assert "'./nowhere' does not exist" in capsys.readouterr().err
+def test_a_teacher_has_a_subfolder_of_its_own(teacher):
+    models = {"model_name_or_path": str(teacher), "teacher_model_name_or_path": str(teacher.parent)}
+    config = DistilConfig(train_dataset_name="d", output_dir="o", teacher_subfolder=teacher.name, **models)
+    assert check_models(config).files.origin == str(teacher)
+    with pytest.raises(InputError, match="has no subfolder 'nothing'"):
+        check_models(dataclasses.replace(config, teacher_subfolder="nothing"))
 
 
 def test_models_that_are_joined_have_revisions_of_their_own(capsys):
