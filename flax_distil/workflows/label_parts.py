@@ -17,10 +17,10 @@ from flax_distil.data import (
     stream_sources,
 )
 from flax_distil.data.naming import distinct_names
-from flax_distil.data.speaker_order import grouped_by_speaker
 from flax_distil.data.work_units import CorpusUnits, StreamUnits, TableUnits
 from flax_distil.workflows.label_table import label_features
 from flax_distil.workflows.pseudo_label_config import PseudoLabelConfig
+from flax_distil.workflows.training_data import sorted_by_speaker
 
 if TYPE_CHECKING:
     import datasets
@@ -151,9 +151,7 @@ def _opened(config: PseudoLabelConfig, spec: SourceSpec, policy: RetryPolicy) ->
         return dataclasses.replace(source, id_column=config.id_column_name)
     if config.id_column_name is not None:
         source = source.named_by(config.id_column_name)
-    if config.concatenate_audio and config.speaker_column_name is not None:
-        source = grouped_by_speaker(source)
-    return source
+    return sorted_by_speaker(source) if config.sort_by_speaker else source
 
 
 def _part(config: PseudoLabelConfig, name: PartName, source: SpeechData | SpeechStream) -> LabelPart:

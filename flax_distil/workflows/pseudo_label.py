@@ -44,7 +44,7 @@ _DECIDING = (
     "model_name_or_path", "model_revision", "subfolder", "dtype", "task", "return_timestamps",
     "generation_max_length",
     "dataset_name", "dataset_config_name", "dataset_split_name", "audio_column_name", "max_samples",
-    "streaming", "samples_per_shard", "concatenate_audio", "id_column_name",
+    "streaming", "samples_per_shard", "concatenate_audio", "id_column_name", "sort_by_speaker",
     "min_duration_in_seconds", "max_duration_in_seconds",
 )  # fmt: skip
 """Flags that decide the labels or how they are divided over files. Devices and batch sizes are none."""

@@ -25,7 +25,8 @@ class PseudoLabelConfig(DatasetTranscriptionConfig, HubConfig):
         max_duration_in_seconds: Leave out recordings that are longer; by default they are cut at silence into
             pieces of at most 30 s.
         concatenate_audio: Join neighbouring recordings of one speaker up to 30 s before they are transcribed.
-            With speaker_column_name the rows of each speaker are put together first, unless streaming.
+        sort_by_speaker: Put the recordings of each speaker of a table behind each other first, so that they
+            can be joined where speakers take turns.
         vad: How speech is found in recordings of more than 30 s, which are cut: auto, silero or energy.
         samples_per_shard: Samples of the source per Parquet file; what a run that is killed does again.
         output_dir: Folder of the new data set. The same command goes on with what it has not finished there.
@@ -45,6 +46,7 @@ class PseudoLabelConfig(DatasetTranscriptionConfig, HubConfig):
     min_duration_in_seconds: float = 0.0
     max_duration_in_seconds: float | None = None
     concatenate_audio: bool = False
+    sort_by_speaker: bool = False
     vad: str = "auto"
     samples_per_shard: int = 1000
     output_dir: str
@@ -54,6 +56,8 @@ class PseudoLabelConfig(DatasetTranscriptionConfig, HubConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_positive(self, "samples_per_shard")
+        if self.sort_by_speaker and self.streaming:
+            raise InputError("sort_by_speaker sorts tables, and streaming reads none: leave one of them out")
         low, high = self.min_duration_in_seconds, self.max_duration_in_seconds
         if not 0 <= low < (math.inf if high is None else high):
             raise InputError(

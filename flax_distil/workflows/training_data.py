@@ -180,7 +180,7 @@ class _Opener:
 
     def table_source(self, data: SpeechData, dropped: DropReport, skipped: SkippedSamples) -> TableSource:
         if self.config.sort_by_speaker:
-            data = _sorted_by_speaker(data)
+            data = sorted_by_speaker(data)
         row_filter = RowFilter(data, self.config.filters, normalise=self.normalise, labels=self.labels)
         kept = filter_rows(
             data,
@@ -215,7 +215,12 @@ class _Opener:
         )
 
 
-def _sorted_by_speaker(data: SpeechData) -> SpeechData:
+def sorted_by_speaker(data: SpeechData) -> SpeechData:
+    """Return the rows of each speaker behind each other.
+
+    Raises:
+        InputError: if no column tells speakers apart.
+    """
     if data.speaker_column is None:
         raise InputError(
             f"sort_by_speaker is set, but data set {data.name!r} has no column of speakers: "

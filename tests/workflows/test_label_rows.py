@@ -81,12 +81,16 @@ def test_recordings_that_are_too_short_or_too_long_are_skipped_and_counted(manif
 
 
 def test_rows_of_a_speaker_are_put_together_before_they_are_joined(manifest):
-    settings = {"id_column_name": "utterance", "concatenate_audio": True}
-    part = opened(config_of(manifest, speaker_column_name="who", **settings))
+    settings = {"id_column_name": "utterance", "speaker_column_name": "who", "concatenate_audio": True}
+    part = opened(config_of(manifest, sort_by_speaker=True, **settings))
     assert part.source.ids() == ["one", "four", "two", "five", "three"]
-    (batch,) = read(config_of(manifest, speaker_column_name="who", **settings))
+    (batch,) = read(config_of(manifest, sort_by_speaker=True, **settings))
     assert sorted(round(recording.seconds, 1) for recording in batch.recordings) == [1.7, 2.0, 2.0]
     assert opened(config_of(manifest, **settings)).source.ids() == list(SECONDS)
+    with pytest.raises(InputError, match="has no column of speakers"):
+        opened(config_of(manifest, sort_by_speaker=True))
+    with pytest.raises(InputError, match="sorts tables, and streaming reads none"):
+        config_of(manifest, sort_by_speaker=True, streaming=True)
 
 
 def test_labels_of_a_translation_are_compared_by_the_rules_for_english(manifest, base_dir):
