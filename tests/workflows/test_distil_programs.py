@@ -87,6 +87,7 @@ def described(run, student, teacher, micro_batches):
     return programs.train.program.trace(*trees, runner.describe_batch(batch))
 
 
+@pytest.mark.slow
 def test_no_more_than_one_micro_batch_of_features_is_held():
     """Windows of 30 s: the mel frames of all samples together would take 15 MB."""
     student, teacher = (

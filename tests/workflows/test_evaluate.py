@@ -114,7 +114,13 @@ def test_every_recording_under_every_condition_is_a_row(whole, document):
 
 
 @pytest.mark.parametrize(
-    "lines", [pytest.param(0, marks=pytest.mark.slow), 9, pytest.param(20, marks=pytest.mark.slow), 33]
+    "lines",
+    [
+        pytest.param(0, marks=pytest.mark.slow),
+        9,
+        pytest.param(20, marks=pytest.mark.slow),
+        pytest.param(33, marks=pytest.mark.slow),
+    ],
 )
 def test_a_run_that_is_stopped_goes_on_and_ends_as_if_it_had_not(lines, settings, whole, document, tmp_path):
     """Stopped after so many lines, in the middle of the next."""

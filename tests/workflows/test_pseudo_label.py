@@ -453,6 +453,7 @@ def test_splits_stay_apart(parted, tmp_path):
     assert "\n## validation\n" in card
 
 
+@pytest.mark.slow
 def test_splits_go_on_to_the_same_bytes(splits, parted, tmp_path, capsys):
     given = {**splits, "output_dir": tmp_path / "labels"}
     sizes = {path.name: path.stat().st_size for path in sorted((parted / "data").iterdir())}
