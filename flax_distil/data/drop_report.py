@@ -41,10 +41,18 @@ class DropReport:
         return joined
 
     def get_state(self) -> dict[str, Any]:
-        """Return the counts as JSON takes them: data set, reason (or ``kept``), rows and seconds."""
+        """Return the counts as JSON takes them: data set, reason (or ``kept``), rows and seconds.
+
+        ``kept`` comes first, then the most frequent reason.
+        """
         with self._lock:
             return {
-                data_set: {reason: asdict(count) for reason, count in counts.items()}
+                data_set: {
+                    reason: asdict(count)
+                    for reason, count in sorted(
+                        counts.items(), key=lambda item: (item[0] != KEPT, -item[1].rows, item[0])
+                    )
+                }
                 for data_set, counts in self._counts.items()
             }
 
@@ -63,9 +71,7 @@ class DropReport:
         """Return a table to print, hours of audio where durations are known; ``""`` without rows."""
         lines: list[tuple[str, int, float]] = []
         for data_set, counts in self.get_state().items():
-            # Kept first, then the most frequent reason.
-            ordered = sorted(counts.items(), key=lambda item: (item[0] != KEPT, -item[1]["rows"], item[0]))
-            parts = [(f"  {reason}", count["rows"], count["seconds"]) for reason, count in ordered]
+            parts = [(f"  {reason}", count["rows"], count["seconds"]) for reason, count in counts.items()]
             lines.append((data_set, sum(rows for _, rows, _ in parts), sum(part[2] for part in parts)))
             lines += parts
         if not lines:
