@@ -96,6 +96,7 @@ def test_distil_trains_on_pseudo_labels_and_exports(distilled):
     assert (out / "model.safetensors").is_file()
 
 
+@pytest.mark.slow
 def test_a_run_is_repeated_only_on_request_and_resumes_as_if_it_had_not_stopped(distilled, capsys):
     arguments, out = distilled
     assert main(arguments) == 2

@@ -142,6 +142,7 @@ def test_recordings_do_not_depend_on_their_neighbours_and_nothing_is_compiled_an
     np.testing.assert_allclose(alone["half"].token_logprobs, transcribed["half"].token_logprobs, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_chunks_of_digital_silence_have_no_text(tiny_en, transcribed, beginning, compilations):
     half = beginning[: len(beginning) // 2]
     padded = np.concatenate([half, np.zeros(60 * SAMPLING_RATE, np.float32)])

@@ -85,6 +85,7 @@ def test_the_proportions_of_a_mixture_are_told(run):
     assert len(run.programs.train.compiled) <= 2  # as many as lengths of labels
 
 
+@pytest.mark.slow
 def test_a_server_that_dies_leaves_a_checkpoint_from_which_the_very_run_goes_on(
     run, server, settings, tmp_path
 ):

@@ -170,6 +170,7 @@ def test_another_command_in_its_folder_is_refused_before_weights_are_read(settin
     assert "holds an evaluation with noise_types ['white'], not None: choose" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_other_weights_in_the_same_place_are_noticed(settings, teacher, tiny_en_dir, prompts_dir, tmp_path):
     alone = settings | {"model_name_or_path": str(tmp_path / "model"), "noise_types": None, "snr_db": None}
     write_teacher(tmp_path / "model", tiny_en_dir, seed=2)
@@ -180,6 +181,7 @@ def test_other_weights_in_the_same_place_are_noticed(settings, teacher, tiny_en_
     evaluate(alone, tmp_path / "out", overwrite_output_dir=True)
 
 
+@pytest.mark.slow
 def test_one_model_is_on_the_devices_at_a_time(settings, monkeypatch):
     """Weights of the first are gone when those of the second are read."""
     held, load = [], TranscriptionModel.load
@@ -196,6 +198,7 @@ def test_one_model_is_on_the_devices_at_a_time(settings, monkeypatch):
     assert held[1] - held[0] < 1_000_000  # a toy has 7 million bytes
 
 
+@pytest.mark.slow
 def test_without_a_folder_nothing_is_left(settings, monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(eval_store.tempfile, "tempdir", str(tmp_path))
     evaluate(settings, None, output_dir=None, noise_types=None, snr_db=None)

@@ -362,6 +362,7 @@ def test_neighbours_are_joined_up_to_30_seconds(flags, whole, tmp_path):
     assert texts[0] == texts[1]
 
 
+@pytest.mark.slow
 def test_without_room_finished_files_stay_and_the_same_command_goes_on(flags, whole, tmp_path, capsys):
     given = {**flags, "output_dir": tmp_path / "labels"}
     sizes = [path.stat().st_size for path in sorted(whole[False].glob("data/*"))]
@@ -541,6 +542,7 @@ def test_a_second_split_on_the_hub_stands_beside_the_first(splits, hub, tmp_path
     assert card.count("| recordings | 2 |") == card.count("| recordings | 3 |") == 1
 
 
+@pytest.mark.slow
 def test_a_teacher_whose_probabilities_are_no_numbers_is_told(flags, whole, tmp_path, capsys, caplog):
     given = {**flags, "output_dir": tmp_path / "labels"}
     collect, calls = ShortFormTranscriber.collect, []

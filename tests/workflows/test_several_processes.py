@@ -127,6 +127,7 @@ def test_pseudo_labelling_in_two_processes_writes_the_bytes_of_one(workplace):
     assert len(load_source(str(folder / "labels-2"))) == USABLE_PROMPTS
 
 
+@pytest.mark.slow
 def test_evaluation_in_two_processes_counts_every_sample_once_and_prints_once(workplace):
     teacher, prompts, folder = workplace
     flags = transcribing(teacher, prompts) | {"noise_types": "babble", "snr_db": 0}

@@ -95,6 +95,7 @@ def test_the_report_of_an_evaluation_shows_what_was_heard(evaluated, tiny_en_dir
     assert "that conference is full" in page
 
 
+@pytest.mark.slow
 def test_a_data_set_without_usable_audio_writes_nothing(flawed, tiny_en_dir, tmp_path, capsys):
     path = flawed.with_name("broken.jsonl")
     path.write_text('{"audio": "broken.wav", "text": "Hello."}\n')
