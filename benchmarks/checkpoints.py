@@ -9,7 +9,7 @@ def checkpoint_folder(model: str) -> Path:
     """Return the folder of a checkpoint: ``model`` itself, or the tests' one of that name."""
     if Path(model).is_dir():
         return Path(model)
-    from tests.checkpoints import CHECKPOINTS, ensure_checkpoints
+    from tests.real_checkpoints import CHECKPOINTS, ensure_checkpoints
 
     name = model.removeprefix("openai/").removeprefix("whisper-")
     ensure_checkpoints((name,))

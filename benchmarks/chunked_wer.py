@@ -10,10 +10,11 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.transcribers import our_decoder
-from flax_distil.audio import decode_audio
-from flax_distil.metrics import sample_wer
-from flax_distil.text import normaliser
-from flax_distil.transcription import FALLBACK_TEMPERATURES, make_transcriber
+from flax_distil.audio.reading.decoding import decode_audio
+from flax_distil.metrics.word_errors import sample_wer
+from flax_distil.text.normalizers import normaliser
+from flax_distil.transcription.modes import make_transcriber
+from flax_distil.transcription.options import FALLBACK_TEMPERATURES
 from tests.long_recording import long_recording
 
 THRESHOLDS = {

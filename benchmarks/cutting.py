@@ -17,7 +17,10 @@ import numpy as np
 import soundfile
 
 from benchmarks.machine import report
-from flax_distil.audio import SAMPLING_RATE, VoiceActivity, cut_segments, decode_audio, speech_segments
+from flax_distil.audio.constants import SAMPLING_RATE
+from flax_distil.audio.reading.decoding import decode_audio
+from flax_distil.audio.segmentation import cut_segments, speech_segments
+from flax_distil.audio.voice_activity import VoiceActivity
 
 PROMPTS = Path(__file__).parents[1] / "examples" / "asterisk_prompts" / "train"
 PAUSES = (0.3, 0.6, 1.0, 2.5)  # seconds

@@ -32,7 +32,8 @@ Batches = Iterator[tuple[list[str], np.ndarray]]
 
 def our_batches(args: argparse.Namespace, files: list[Path], *, streaming: bool) -> Batches:
     """Read one epoch with the training pipeline."""
-    from flax_distil.data import PipelineConfig, TrainingPipeline
+    from flax_distil.data.training.pipeline import TrainingPipeline
+    from flax_distil.data.training.pipeline_config import PipelineConfig
 
     pipeline = TrainingPipeline(
         [training_source(args, files, streaming=streaming)],
@@ -49,16 +50,12 @@ def our_batches(args: argparse.Namespace, files: list[Path], *, streaming: bool)
 
 def training_source(args: argparse.Namespace, files: list[Path], *, streaming: bool) -> Any:
     from benchmarks.checkpoints import checkpoint_folder
-    from flax_distil.data import (
-        FilterConfig,
-        LabelBuilder,
-        LabelConfig,
-        StreamSource,
-        TableSource,
-        load_source,
-        stream_sources,
-    )
-    from flax_distil.text import WhisperTokenizer, normaliser
+    from flax_distil.data.preprocessing.filters import FilterConfig
+    from flax_distil.data.preprocessing.labels import LabelBuilder, LabelConfig
+    from flax_distil.data.sources.sources import load_source, stream_sources
+    from flax_distil.data.training.training_sources import StreamSource, TableSource
+    from flax_distil.text.normalizers import normaliser
+    from flax_distil.text.tokenizer import WhisperTokenizer
 
     tokenizer = WhisperTokenizer.from_pretrained(checkpoint_folder(args.model))
     labels = LabelBuilder(tokenizer, LabelConfig(language="en"))
@@ -141,10 +138,10 @@ def checksums(batches: Batches) -> dict[str, int]:
 
 def stages(args: argparse.Namespace, files: list[Path], count: int = 64) -> dict[str, float]:
     """Return milliseconds per sample of each part of our side, one after the other in one thread."""
-    from flax_distil.audio import decode_audio
-    from flax_distil.data import DurationLimits, collate, sample_random
-    from flax_distil.data.batches import LabelledSample
-    from flax_distil.data.samples import decode_row
+    from flax_distil.audio.reading.decoding import decode_audio
+    from flax_distil.data.decoded_example import DurationLimits, decode_row
+    from flax_distil.data.preprocessing.labels import sample_random
+    from flax_distil.data.training.batches import LabelledSample, collate
 
     source = training_source(args, files, streaming=False)
 

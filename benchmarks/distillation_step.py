@@ -43,18 +43,13 @@ def our_step(args: argparse.Namespace) -> Step:
     import jax.numpy as jnp
 
     from benchmarks.checkpoints import checkpoint_folder
-    from flax_distil.distillation import (
-        Freezing,
-        LossWeights,
-        OptimiserConfig,
-        StepConfig,
-        init_state,
-        make_optimiser,
-        split_student,
-        train_step,
-    )
-    from flax_distil.model import ComputeOptions
-    from flax_distil.weights import initialise_student, load_checkpoint
+    from flax_distil.checkpoints.checkpoint import load_checkpoint
+    from flax_distil.checkpoints.student import initialise_student
+    from flax_distil.distillation.loss import LossWeights
+    from flax_distil.distillation.optimizer import OptimiserConfig, make_optimiser
+    from flax_distil.distillation.train_state import Freezing, init_state, split_student
+    from flax_distil.distillation.train_step import StepConfig, train_step
+    from flax_distil.model.layers import ComputeOptions
 
     teacher = load_checkpoint(checkpoint_folder(args.model))
     student = initialise_student(teacher, decoder_layers=args.decoder_layers)
@@ -190,7 +185,7 @@ def main(arguments: list[str]) -> None:
         measure_memory(args)
         return
     from benchmarks.checkpoints import checkpoint_folder
-    from flax_distil.model import WhisperConfig
+    from flax_distil.model.config import WhisperConfig
     from flax_distil.planning.operations import distillation_flop
 
     results: dict[str, Any] = {"benchmark": "distillation step", "machine": describe(args.threads)}

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from benchmarks.machine import describe
 
 if TYPE_CHECKING:
-    from flax_distil.data import SpeechData
+    from flax_distil.data.dataset import SpeechData
 
 
 def main() -> None:
@@ -26,8 +26,11 @@ def main() -> None:
     args = parser.parse_args()
     print(describe(args.workers))
     from benchmarks.checkpoints import checkpoint_folder
-    from flax_distil.data import FilterConfig, LabelBuilder, LabelConfig, RowFilter, filter_rows
-    from flax_distil.text import WhisperTokenizer, normaliser
+    from flax_distil.data.preprocessing.filter_tables import filter_rows
+    from flax_distil.data.preprocessing.filters import FilterConfig, RowFilter
+    from flax_distil.data.preprocessing.labels import LabelBuilder, LabelConfig
+    from flax_distil.text.normalizers import normaliser
+    from flax_distil.text.tokenizer import WhisperTokenizer
 
     labels = LabelBuilder(WhisperTokenizer.from_pretrained(checkpoint_folder(args.model)), LabelConfig())
     plain = corpus(args.rows)
@@ -57,7 +60,7 @@ def corpus(rows: int) -> "SpeechData":
     import datasets
     import pyarrow
 
-    from flax_distil.data import load_source
+    from flax_distil.data.sources.sources import load_source
     from flax_distil.data.tables import speech_data
 
     folder = Path(__file__).parents[1] / "examples" / "asterisk_prompts" / "train"
@@ -77,8 +80,8 @@ def corpus(rows: int) -> "SpeechData":
 
 
 def with_error_rates(data: "SpeechData") -> "SpeechData":
-    from flax_distil.metrics import sample_wer
-    from flax_distil.text import normaliser
+    from flax_distil.metrics.word_errors import sample_wer
+    from flax_distil.text.normalizers import normaliser
 
     pairs = list(zip(data.references(), data.labels(), strict=True))
     known = {pair: sample_wer(pair[0] or "", pair[1] or "", normaliser("en")) for pair in set(pairs)}

@@ -35,7 +35,7 @@ def read_recordings(task: str, count: int) -> Recordings:
 
 def _prompts() -> list[tuple[Any, str]]:
     from benchmarks.checkpoints import REPOSITORY
-    from flax_distil.audio import decode_audio
+    from flax_distil.audio.reading.decoding import decode_audio
 
     folder = REPOSITORY / "examples" / "asterisk_prompts" / "validation"
     rows = [json.loads(line) for line in (folder / "metadata.jsonl").read_text().splitlines()]

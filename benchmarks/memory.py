@@ -42,7 +42,7 @@ class StepMemory:
         if side == "flax_distil":
             import jax
 
-            importlib.import_module("flax_distil.weights")
+            importlib.import_module("flax_distil.checkpoints.checkpoint")
             jax.block_until_ready(jax.numpy.zeros(1))
         else:
             from transformers import WhisperForConditionalGeneration  # noqa: F401 (imported to be counted)

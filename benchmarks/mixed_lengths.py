@@ -14,7 +14,7 @@ import numpy as np
 
 from benchmarks.checkpoints import checkpoint_folder
 from flax_distil import FlaxWhisperPipeline
-from flax_distil.audio import SAMPLING_RATE
+from flax_distil.audio.constants import SAMPLING_RATE
 from tests.long_recording import long_recording
 
 

@@ -35,7 +35,8 @@ Pipeline = Callable[[list[Path], argparse.Namespace], Iterator[dict[str, Any]]]
 
 def training_batches(files: list[Path], args: argparse.Namespace) -> Iterator[dict[str, Any]]:
     from benchmarks.data_pipeline import training_source
-    from flax_distil.data import PipelineConfig, TrainingPipeline
+    from flax_distil.data.training.pipeline import TrainingPipeline
+    from flax_distil.data.training.pipeline_config import PipelineConfig
 
     source = training_source(args, files, streaming=args.source == "stream")
     config = PipelineConfig(batch_size=args.batch, num_threads=args.threads)

@@ -12,7 +12,8 @@ import pyarrow.parquet as pq
 import soundfile
 
 from benchmarks.checkpoints import REPOSITORY
-from flax_distil.audio import SAMPLING_RATE, decode_audio
+from flax_distil.audio.constants import SAMPLING_RATE
+from flax_distil.audio.reading.decoding import decode_audio
 
 FOLDER = REPOSITORY / ".cache" / "benchmarks"
 ROWS_PER_GROUP = 64

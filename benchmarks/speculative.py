@@ -27,10 +27,10 @@ def open_decoders(args: argparse.Namespace) -> dict[str, Any]:
     """Return the model alone and the model with its assistant."""
     from benchmarks.checkpoints import checkpoint_folder
     from benchmarks.speculative_student import student_folder
-    from flax_distil.model import ComputeOptions
-    from flax_distil.parallel import single_device
-    from flax_distil.transcription import TranscriptionOptions
-    from flax_distil.workflows.transcription_model import TranscriptionModel
+    from flax_distil.model.layers import ComputeOptions
+    from flax_distil.parallel.make_partitioner import single_device
+    from flax_distil.pipeline.transcription_model import TranscriptionModel
+    from flax_distil.transcription.options import TranscriptionOptions
 
     options = TranscriptionOptions(language="en", return_timestamps=args.timestamps)
 
@@ -51,8 +51,8 @@ def measure(args: argparse.Namespace, decoders: dict[str, Any], recordings: list
     """Return the figures of one batch size."""
     import numpy as np
 
-    from flax_distil.audio import pad_or_trim
-    from flax_distil.transcription import WindowRequest
+    from flax_distil.audio.clip import pad_or_trim
+    from flax_distil.transcription.generator import WindowRequest
 
     batches = [np.stack([pad_or_trim(x) for x in part]) for part in in_batches(recordings, size)]
     greedy, speculative = (decoders[side] for side in SIDES)

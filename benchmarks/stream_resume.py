@@ -53,7 +53,7 @@ def main(arguments: list[str]) -> None:
 
 def resumed(args: argparse.Namespace, files: list[Path], position: str, wanted: dict) -> dict[str, Any]:
     """Go on from a position in a new pipeline; return seconds and recordings decoded."""
-    from flax_distil.data import training_pipeline
+    from flax_distil.data.training import pipeline as training_pipeline
 
     with mock.patch.object(
         training_pipeline, "decode_row", side_effect=training_pipeline.decode_row
@@ -72,7 +72,8 @@ def opened(args: argparse.Namespace, files: list[Path]) -> Any:
     from contextlib import closing
 
     from benchmarks.data_pipeline import training_source
-    from flax_distil.data import PipelineConfig, TrainingPipeline
+    from flax_distil.data.training.pipeline import TrainingPipeline
+    from flax_distil.data.training.pipeline_config import PipelineConfig
 
     source = training_source(args, files, streaming=True)
     return closing(

@@ -35,10 +35,12 @@ def in_batches(recordings: Recordings, size: int) -> Iterator[Recordings]:
 
 def our_decoder(args: argparse.Namespace, **options: Any) -> Any:
     from benchmarks.checkpoints import checkpoint_folder
-    from flax_distil.model import ComputeOptions
-    from flax_distil.text import GenerationSettings, WhisperTokenizer
-    from flax_distil.transcription import TranscriptionOptions, WindowDecoder
-    from flax_distil.weights import load_checkpoint
+    from flax_distil.checkpoints.checkpoint import load_checkpoint
+    from flax_distil.model.layers import ComputeOptions
+    from flax_distil.text.generation_settings import GenerationSettings
+    from flax_distil.text.tokenizer import WhisperTokenizer
+    from flax_distil.transcription.generator import WindowDecoder
+    from flax_distil.transcription.options import TranscriptionOptions
 
     folder = checkpoint_folder(args.model)
     checkpoint, tokenizer = load_checkpoint(folder), WhisperTokenizer.from_pretrained(folder)
@@ -53,8 +55,8 @@ def our_decoder(args: argparse.Namespace, **options: Any) -> Any:
 def our_short(args: argparse.Namespace) -> Side:
     import numpy as np
 
-    from flax_distil.audio import pad_or_trim
-    from flax_distil.transcription import ShortFormTranscriber
+    from flax_distil.audio.clip import pad_or_trim
+    from flax_distil.transcription.short_form import ShortFormTranscriber
 
     transcriber = ShortFormTranscriber(our_decoder(args))
 
@@ -66,14 +68,14 @@ def our_short(args: argparse.Namespace) -> Side:
 
 
 def our_sequential(args: argparse.Namespace) -> Side:
-    from flax_distil.transcription import make_transcriber
+    from flax_distil.transcription.modes import make_transcriber
 
     decoder = our_decoder(args, return_timestamps=True)
     return _by_name(make_transcriber("sequential", decoder, batch_size=args.files))
 
 
 def our_chunked(args: argparse.Namespace) -> Side:
-    from flax_distil.transcription import make_transcriber
+    from flax_distil.transcription.modes import make_transcriber
 
     return _by_name(make_transcriber(
         "chunked", our_decoder(args, max_new_tokens=128), batch_size=args.batch,
@@ -167,7 +169,7 @@ def fast_model(args: argparse.Namespace, compute_type: str) -> Any:
     """Return faster-whisper on the same weights: the CTranslate2 folder that the checkpoint is made from."""
     from faster_whisper import WhisperModel
 
-    from tests.checkpoints import CTRANSLATE2, build_ctranslate2
+    from tests.real_checkpoints import CTRANSLATE2, build_ctranslate2
 
     name = args.model.removeprefix("openai/").removeprefix("whisper-")
     folder = build_ctranslate2(name, CTRANSLATE2 / f"whisper-{name}")

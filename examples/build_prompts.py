@@ -34,7 +34,8 @@ import av
 import numpy as np
 from whisper_normalizer.english import EnglishTextNormalizer
 
-from flax_distil.audio import CHUNK_SECONDS, SAMPLING_RATE, decode_audio
+from flax_distil.audio.constants import CHUNK_SECONDS, SAMPLING_RATE
+from flax_distil.audio.reading.decoding import decode_audio
 
 EXCLUDED_FOLDERS = {
     "letters": "single letters and names of punctuation marks",

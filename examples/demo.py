@@ -17,13 +17,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from flax_distil.core import InputError
-from flax_distil.workflows.conversion import InitStudentConfig, run_student_initialisation
-from flax_distil.workflows.distil import run_distillation
-from flax_distil.workflows.distil_config import DistilConfig
-from flax_distil.workflows.evaluate import EvalConfig, run_evaluation
-from flax_distil.workflows.pseudo_label import PseudoLabelConfig, run_pseudo_labelling
-from flax_distil.workflows.training_log import read_metrics
+from flax_distil.checkpoints.job import InitStudentConfig, run_student_initialisation
+from flax_distil.core.errors import InputError
+from flax_distil.distillation.config import DistilConfig
+from flax_distil.distillation.trainer import run_distillation
+from flax_distil.distillation.training_log import read_metrics
+from flax_distil.evaluation.job import EvalConfig, run_evaluation
+from flax_distil.pseudo_labeling.job import PseudoLabelConfig, run_pseudo_labelling
 
 TEACHER_SHA256 = "1a5afae06a4db91c975c9a9d78be5cc110ee4ea022ad57d55492e4550e936b2a"
 CORPUS = Path(__file__).parent / "asterisk_prompts"

@@ -13,12 +13,13 @@ from jaxtyping import install_import_hook
 
 install_import_hook("flax_distil", "beartype.beartype")
 
-from tests.checkpoints import CHECKPOINTS, ensure_checkpoints  # noqa: E402 (after the hook)
+from tests.fixtures import flawed, limited_files, teacher  # noqa: E402, F401 (fixtures)
 from tests.quick_compilation import compile_quickly  # noqa: E402
+from tests.real_checkpoints import CHECKPOINTS, ensure_checkpoints  # noqa: E402 (after the hook)
 
 HEAVY = (
-    "workflows", "parallel", "parity", "distillation", "cli", "planning", "transcription", "generation",
-    "model",
+    "distillation", "pseudo_labeling", "evaluation", "pipeline", "parallel", "parity", "cli", "planning",
+    "transcription", "decoding", "model", "inspection", "golden",
 )  # fmt: skip
 """Folders whose files take minutes: they come first, so that no worker waits for another at the end."""
 

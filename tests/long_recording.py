@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from flax_distil.audio import SAMPLING_RATE, decode_audio
+from flax_distil.audio.constants import SAMPLING_RATE
+from flax_distil.audio.reading.decoding import decode_audio
 
 PROMPTS = Path(__file__).resolve().parent.parent / "examples" / "asterisk_prompts"
 

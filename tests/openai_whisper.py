@@ -8,8 +8,8 @@ import torch
 import whisper
 from safetensors.torch import load_file
 
-from flax_distil.model import WhisperConfig
-from flax_distil.weights import load_checkpoint
+from flax_distil.checkpoints.checkpoint import load_checkpoint
+from flax_distil.model.config import WhisperConfig
 
 RENAMED = (
     (r"\.layers\.", ".blocks."),

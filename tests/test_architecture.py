@@ -46,7 +46,7 @@ def imported_rooms(source: str, package: str) -> set[str]:
         ("from flax_distil import data, text", {"data", "text"}),
         ("from flax_distil import __version__", set()),
         ("from flax_distil.data import Batch", {"data"}),
-        ("import flax_distil.data.batches as b", {"data"}),
+        ("import flax_distil.data.training.batches as b", {"data"}),
         ("from .. import data", {"data"}),
         ("from ..data import Batch", {"data"}),
         ("from .layers import stack_of", {"model"}),

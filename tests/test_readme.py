@@ -52,7 +52,7 @@ def test_every_command_is_shown():
 )
 def test_every_command_line_parses(command, flags):
     module, config_name, _ = COMMANDS[command]
-    config_class = getattr(importlib.import_module(f"flax_distil.workflows.{module}"), config_name)
+    config_class = getattr(importlib.import_module(f"flax_distil.{module}"), config_name)
     assert isinstance(read_flags(config_class, flags, program=f"flax-distil {command}"), config_class)
 
 

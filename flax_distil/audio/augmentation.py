@@ -19,7 +19,8 @@ from jax import lax
 
 from flax_distil.audio.constants import CHUNK_SECONDS, HOP_LENGTH, SAMPLING_RATE
 from flax_distil.audio.mel import as_float
-from flax_distil.core import Array, Bool, Float, InputError, Int, UInt
+from flax_distil.core.arrays import Array, Bool, Float, Int, UInt
+from flax_distil.core.errors import InputError
 
 T = TypeVar("T")
 

@@ -3,7 +3,7 @@
 import numpy as np
 
 from flax_distil.audio.constants import CHUNK_SAMPLES
-from flax_distil.core import Float, Int
+from flax_distil.core.arrays import Float, Int
 
 
 def pad_or_trim(

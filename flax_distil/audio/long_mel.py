@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from flax_distil.audio.constants import CHUNK_FRAMES, CHUNK_SAMPLES, HOP_LENGTH, N_FFT
-from flax_distil.core import Float, one_ahead
+from flax_distil.core.arrays import Float
+from flax_distil.core.prefetch import one_ahead
 
 CONTEXT = N_FFT // 2
 """Samples that a frame sees on either side of its centre."""

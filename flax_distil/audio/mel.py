@@ -22,7 +22,7 @@ import numpy as np
 from jax import lax
 
 from flax_distil.audio.constants import HOP_LENGTH, N_FFT, SAMPLING_RATE
-from flax_distil.core import Array, Float, Int
+from flax_distil.core.arrays import Array, Float, Int
 
 # TPUs multiply float32 matrices in bfloat16 unless told otherwise.
 EXACT = lax.Precision.HIGHEST

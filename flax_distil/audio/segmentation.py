@@ -14,9 +14,9 @@ import soundfile
 
 from flax_distil.audio.clip import to_int16
 from flax_distil.audio.constants import CHUNK_SAMPLES, SAMPLING_RATE
-from flax_distil.audio.decoding import open_audio
+from flax_distil.audio.reading.decoding import open_audio
 from flax_distil.audio.voice_activity import FRAME_SAMPLES, VoiceActivity
-from flax_distil.core import Bool, Float
+from flax_distil.core.arrays import Bool, Float
 
 FRAMES_PER_SECOND = SAMPLING_RATE / FRAME_SAMPLES
 LONGEST = CHUNK_SAMPLES // FRAME_SAMPLES
@@ -79,8 +79,8 @@ def speech_segments(
     Args:
         source: A path, or the contents of a file.
         detector: Tells speech from silence.
-        format: As for :func:`flax_distil.audio.decode_audio`.
-        channel: As for :func:`flax_distil.audio.decode_audio`.
+        format: As for :func:`flax_distil.audio.reading.decoding.decode_audio`.
+        channel: As for :func:`flax_distil.audio.reading.decoding.decode_audio`.
 
     Returns:
         Segments of at most 30 s, in order, without overlap; none where nobody speaks.
@@ -210,8 +210,8 @@ def cut_segments(
     Args:
         source: A path, or the contents of a file.
         segments: What :func:`speech_segments` found in it.
-        format: As for :func:`flax_distil.audio.decode_audio`.
-        channel: As for :func:`flax_distil.audio.decode_audio`.
+        format: As for :func:`flax_distil.audio.reading.decoding.decode_audio`.
+        channel: As for :func:`flax_distil.audio.reading.decoding.decode_audio`.
 
     Yields:
         Each segment and its FLAC file: mono, 16 kHz, 16 bit.

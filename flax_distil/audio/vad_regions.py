@@ -5,16 +5,9 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-from flax_distil.audio.segmentation import (
-    FRAMES_PER_SECOND,
-    Run,
-    Segment,
-    quietest,
-    runs_of,
-    smoothed,
-)
+from flax_distil.audio.segmentation import FRAMES_PER_SECOND, Run, Segment, quietest, runs_of, smoothed
 from flax_distil.audio.voice_activity import FRAME_SAMPLES, VadOptions, VoiceActivity
-from flax_distil.core import Bool, Float
+from flax_distil.core.arrays import Bool, Float
 
 
 def speech_regions(blocks: Iterable[Float[np.ndarray, " _"]], detector: VoiceActivity) -> list[Segment]:

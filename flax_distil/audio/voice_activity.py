@@ -8,7 +8,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from flax_distil.core import Bool, Float, InputError
+from flax_distil.core.arrays import Bool, Float
+from flax_distil.core.errors import InputError
 
 VadName = Literal["auto", "silero", "energy"]
 """``auto`` is Silero where it is installed."""

@@ -6,7 +6,8 @@ import stat
 from pathlib import Path
 from typing import Any
 
-from flax_distil.core import InputError, user_path
+from flax_distil.core.errors import InputError
+from flax_distil.core.paths import user_path
 
 MOST_BYTES = 1 << 20
 """A file of flags is no longer."""

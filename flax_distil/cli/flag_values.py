@@ -4,8 +4,8 @@ import math
 import re
 from typing import Any
 
-from flax_distil.core import InputError
-from flax_distil.workflows.outputs import check_local
+from flax_distil.core.errors import InputError
+from flax_distil.core.output_dir import check_local
 
 LARGEST = 2**63 - 1
 """The largest whole number that arrays and files can be addressed by."""

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from flax_distil.cli.config_files import read_config_file
 from flax_distil.cli.flag_values import LARGEST, check_value, shortened
-from flax_distil.core import InputError
+from flax_distil.core.errors import InputError
 
 Config = TypeVar("Config")
 

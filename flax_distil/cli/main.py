@@ -13,17 +13,17 @@ from flax_distil.cli.platforms import pass_over_absent_tpu
 from flax_distil.cli.terminal import forgiving_output
 
 COMMANDS = {
-    "pseudo-label": ("pseudo_label", "PseudoLabelConfig", "run_pseudo_labelling"),
-    "init-student": ("conversion", "InitStudentConfig", "run_student_initialisation"),
-    "distil": ("distil", "DistilConfig", "run_distillation"),
-    "data inspect": ("inspect_data", "InspectConfig", "run_inspection"),
-    "plan": ("plan", "PlanConfig", "run_plan"),
-    "eval": ("evaluate", "EvalConfig", "run_evaluation"),
-    "transcribe": ("transcribe", "TranscribeConfig", "run_transcription"),
-    "align-heads": ("align_heads", "AlignHeadsConfig", "run_head_search"),
-    "export": ("conversion", "ExportConfig", "run_export"),
+    "pseudo-label": ("pseudo_labeling.job", "PseudoLabelConfig", "run_pseudo_labelling"),
+    "init-student": ("checkpoints.job", "InitStudentConfig", "run_student_initialisation"),
+    "distil": ("distillation.trainer", "DistilConfig", "run_distillation"),
+    "data inspect": ("inspection.job", "InspectConfig", "run_inspection"),
+    "plan": ("planning.job", "PlanConfig", "run_plan"),
+    "eval": ("evaluation.job", "EvalConfig", "run_evaluation"),
+    "transcribe": ("pipeline.job", "TranscribeConfig", "run_transcription"),
+    "align-heads": ("pipeline.align_heads", "AlignHeadsConfig", "run_head_search"),
+    "export": ("checkpoints.job", "ExportConfig", "run_export"),
 }
-"""Command, of one word or two, to workflow module, configuration and function."""
+"""Command, of one word or two, to module, configuration and function."""
 
 _USAGE = """usage: flax-distil COMMAND [flags]
 
@@ -90,7 +90,8 @@ def run_command(command: str, arguments: Sequence[str]) -> int:
     """Run one command with its flags and return the exit status; ``distil --dry_run`` is ``plan``."""
     pass_over_absent_tpu()  # first: what follows imports JAX
     from flax_distil.cli.flags import switched_on
-    from flax_distil.core import InputError, quiet
+    from flax_distil.core.console import quiet
+    from flax_distil.core.errors import InputError
 
     if command == "distil" and switched_on("dry_run", arguments):
         command = "plan"
@@ -127,7 +128,7 @@ def _run_configured(command: str, arguments: Sequence[str]) -> int:
     from flax_distil.cli.flags import read_flags
 
     module_name, config_name, function_name = COMMANDS[command]
-    module = importlib.import_module(f"flax_distil.workflows.{module_name}")
+    module = importlib.import_module(f"flax_distil.{module_name}")
     config = read_flags(getattr(module, config_name), arguments, program=f"flax-distil {command}")
     if command == "distil" and config.dry_run:  # a file of flags may say so too
         return run_command("plan", arguments)

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from flax_distil.core import flatten
+from flax_distil.core.tree import flatten
 
 
 def weights_fingerprint(params: Mapping[str, Any]) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from flax_distil.core import InputError
+from flax_distil.core.errors import InputError
 
 START_COLUMNS = ("offset", "start_time", "begin_time")
 """Where in its file a recording begins, in seconds; the first is NeMo's."""

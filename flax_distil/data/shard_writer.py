@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flax_distil.core import InputError
+from flax_distil.core.errors import InputError
+from flax_distil.data.dataset import SpeechData
 from flax_distil.data.shards import BLOCK_ROWS
-from flax_distil.data.speech_data import SpeechData
 
 if TYPE_CHECKING:
     import datasets

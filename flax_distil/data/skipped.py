@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from flax_distil.data.rows import SpeechRow
-from flax_distil.data.samples import SampleError
+from flax_distil.data.decoded_example import SampleError
+from flax_distil.data.example import SpeechRow
 
 REMEMBERED_SAMPLES = 10_000
 """Most samples that are kept one by one: a few megabytes."""

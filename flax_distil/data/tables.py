@@ -4,17 +4,11 @@ import decimal
 import json
 from typing import TYPE_CHECKING, Any
 
-from flax_distil.core import InputError
+from flax_distil.core.errors import InputError
+from flax_distil.data.dataset import DURATION_COLUMN, ID_COLUMN, PREVIOUS_COLUMN, SpeechData, require_columns
 from flax_distil.data.fragments import seconds
-from flax_distil.data.reading.retries import DEFAULT_POLICY, RetryPolicy
-from flax_distil.data.reading.row_columns import EVERY_ROLE, PROBLEMS_COLUMN
-from flax_distil.data.speech_data import (
-    DURATION_COLUMN,
-    ID_COLUMN,
-    PREVIOUS_COLUMN,
-    SpeechData,
-    require_columns,
-)
+from flax_distil.data.remote.retries import DEFAULT_POLICY, RetryPolicy
+from flax_distil.data.sources.row_columns import EVERY_ROLE, PROBLEMS_COLUMN
 
 if TYPE_CHECKING:
     import datasets

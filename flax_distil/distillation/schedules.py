@@ -7,7 +7,8 @@ from typing import Any
 import jax.numpy as jnp
 import optax
 
-from flax_distil.core import Array, InputError
+from flax_distil.core.arrays import Array
+from flax_distil.core.errors import InputError
 
 SCHEDULES = (
     "linear", "cosine", "cosine_with_restarts", "polynomial", "constant", "constant_with_warmup",

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from flax_distil.core import Float
+from flax_distil.core.arrays import Float
 
 RESAMPLES = 2000
 """Draws; with so many, the ends of an interval move by a few hundredths of its width."""

@@ -5,7 +5,8 @@ import functools
 import jax
 from flax import nnx
 
-from flax_distil.core import Params, flatten, unflatten
+from flax_distil.core.arrays import Params
+from flax_distil.core.tree import flatten, unflatten
 from flax_distil.model.collectives import gather_outside_layers
 from flax_distil.model.config import WhisperConfig
 from flax_distil.model.decoder import Decoder

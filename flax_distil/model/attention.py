@@ -6,13 +6,8 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from flax_distil.core import Array, Bool, Float
-from flax_distil.model.attention_kernels import (
-    attend_on_tpu,
-    attend_with_cudnn,
-    fits_cudnn,
-    fits_tpu_kernel,
-)
+from flax_distil.core.arrays import Array, Bool, Float
+from flax_distil.model.attention_kernels import attend_on_tpu, attend_with_cudnn, fits_cudnn, fits_tpu_kernel
 
 _BLOCK_BYTES = 4 << 20
 """Scores of one block on a CPU: about what stays in the cache of a core."""

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
-from flax_distil.core import Array, Float
+from flax_distil.core.arrays import Array, Float
 
 _LANES = 128
 """Numbers side by side in a TPU register; a block's last axis is a multiple of them."""

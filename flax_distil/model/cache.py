@@ -5,7 +5,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from flax_distil.core import Array, Bool, Float, Int
+from flax_distil.core.arrays import Array, Bool, Float, Int
 
 _FEW = 16
 """At most this many tokens, as of a draft, are written in one pass where a loop over rows is slow."""

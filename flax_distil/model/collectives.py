@@ -12,7 +12,8 @@ import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
-from flax_distil.core import Array, Float, Int, WeightLayout
+from flax_distil.core.arrays import Array, Float, Int
+from flax_distil.core.param_sharding import WeightLayout
 
 STORED_PIECE = "gathered weight"
 """Name under which a gathered weight is known to checkpoint policies: gathered again, never kept."""

@@ -4,9 +4,9 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from flax_distil.core import (
+from flax_distil.core.errors import InputError
+from flax_distil.core.fields import (
     Fields,
-    InputError,
     Kind,
     check_fields,
     either,

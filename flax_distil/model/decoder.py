@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from flax_distil.core import Array, Bool, Float, Int
+from flax_distil.core.arrays import Array, Bool, Float, Int
 from flax_distil.model.attention import dot_product_attention, dropout
 from flax_distil.model.cache import DecoderCache, visible_slots, write_slots
 from flax_distil.model.collectives import enter, look_up, own_key

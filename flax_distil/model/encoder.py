@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from flax_distil.core import Array, Float
+from flax_distil.core.arrays import Array, Float
 from flax_distil.model.attention import dot_product_attention, dropout
 from flax_distil.model.collectives import enter, own_key
 from flax_distil.model.config import WhisperConfig

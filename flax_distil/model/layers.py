@@ -9,7 +9,9 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from flax_distil.core import WHOLE, Array, Float, InputError, WeightLayout
+from flax_distil.core.arrays import Array, Float
+from flax_distil.core.errors import InputError
+from flax_distil.core.param_sharding import WHOLE, WeightLayout
 from flax_distil.model.attention import dropout
 from flax_distil.model.collectives import STORED_PIECE, enter, gather_layer, leave, own_key
 from flax_distil.model.projections import Linear

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from flax_distil.core import Array, Float
+from flax_distil.core.arrays import Array, Float
 from flax_distil.model.collectives import leave
 
 KERNEL_AXES: dict[str, tuple[str, str]] = {

@@ -17,7 +17,7 @@ import jax
 import numpy as np
 from jax.experimental.multihost_utils import process_allgather
 
-from flax_distil.core import InputError
+from flax_distil.core.errors import InputError
 
 T = TypeVar("T")
 

@@ -7,7 +7,10 @@ from typing import Any
 
 from jax.sharding import PartitionSpec as P
 
-from flax_distil.core import InputError, Params, WeightLayout, flatten, unflatten
+from flax_distil.core.arrays import Params
+from flax_distil.core.errors import InputError
+from flax_distil.core.param_sharding import WeightLayout
+from flax_distil.core.tree import flatten, unflatten
 from flax_distil.parallel.mesh import FSDP_AXIS, TENSOR_AXIS
 
 WEIGHT_RULES: tuple[tuple[str, tuple[str | None, ...]], ...] = (
@@ -56,7 +59,7 @@ def weight_specs(shapes: Params, axes: Mapping[str, int], *, vocabulary: bool = 
     """Return the ``PartitionSpec`` of every leaf, as a tree like ``shapes``.
 
     Args:
-        shapes: (part of) a tree of ``flax_distil.model.whisper_shapes`` or ``decoding_shapes``, with
+        shapes: (part of) a tree of ``flax_distil.model.assembly.whisper_shapes`` or ``decoding_shapes``, with
             ``encoder`` or ``decoder`` on top.
         axes: sizes of the mesh axes to use; others leave the weights alone.
         vocabulary: whether the tensor axis divides the token embedding.

@@ -5,7 +5,7 @@ from typing import Any
 
 import jax
 
-from flax_distil.parallel.runner import Function
+from flax_distil.parallel.partitioner import Function
 
 
 class ShapedProgram:

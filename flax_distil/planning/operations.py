@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from flax_distil.model import WhisperConfig
+from flax_distil.model.config import WhisperConfig
 
 _MEL_WINDOW, _MEL_FREQUENCIES = 400, 201
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 import jax
 
-from flax_distil.core import InputError
+from flax_distil.core.errors import InputError
 
 GIB = 2**30
 

@@ -11,18 +11,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from flax_distil.core import (
+from flax_distil.core.errors import InputError
+from flax_distil.core.fields import (
     Fields,
-    InputError,
     check_fields,
     either,
     list_of,
     map_to,
     of_type,
     one_of,
-    read_json,
     whole_number,
 )
+from flax_distil.core.json_files import read_json
 from flax_distil.text.languages import resolve_language
 from flax_distil.text.special_tokens import TIMESTAMP_COUNT, SpecialTokens
 

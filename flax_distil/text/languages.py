@@ -9,7 +9,7 @@ import difflib
 import re
 from collections.abc import Collection
 
-from flax_distil.core import InputError
+from flax_distil.core.errors import InputError
 
 LANGUAGES: dict[str, str] = {
     "en": "english",

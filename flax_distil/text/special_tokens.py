@@ -15,7 +15,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from flax_distil.core import InputError
+from flax_distil.core.errors import InputError
 from flax_distil.text.languages import LANGUAGE_CODES
 
 TIMESTAMP_COUNT = 1501

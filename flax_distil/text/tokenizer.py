@@ -16,7 +16,7 @@ from typing import Any, SupportsIndex
 
 from tokenizers import Tokenizer
 
-from flax_distil.core import InputError
+from flax_distil.core.errors import InputError
 from flax_distil.text.generation_settings import TASKS
 from flax_distil.text.languages import resolve_language
 from flax_distil.text.special_tokens import SpecialTokens

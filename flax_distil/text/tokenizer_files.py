@@ -11,9 +11,9 @@ from typing import Any
 
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
-from flax_distil.core import (
+from flax_distil.core.errors import InputError
+from flax_distil.core.fields import (
     Fields,
-    InputError,
     check_fields,
     either,
     list_of,
@@ -22,10 +22,9 @@ from flax_distil.core import (
     of_type,
     one_line,
     one_of,
-    read_bounded,
-    read_json,
     whole_number,
 )
+from flax_distil.core.json_files import read_bounded, read_json
 from flax_distil.text.special_tokens import SpecialTokens
 
 _TEXT = of_type(str, "text")

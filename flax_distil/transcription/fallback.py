@@ -5,12 +5,12 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from flax_distil.core import Bool, Float
-from flax_distil.metrics import compression_ratio, token_compression_ratio
-from flax_distil.parallel import gather_objects
-from flax_distil.text import WhisperTokenizer
+from flax_distil.core.arrays import Bool, Float
+from flax_distil.metrics.hallucination import compression_ratio, token_compression_ratio
+from flax_distil.parallel.processes import gather_objects
+from flax_distil.text.tokenizer import WhisperTokenizer
+from flax_distil.transcription.generator import States, WindowDecoder, WindowRequest, WindowResult
 from flax_distil.transcription.options import TranscriptionOptions
-from flax_distil.transcription.window_decoder import States, WindowDecoder, WindowRequest, WindowResult
 
 _NO_SOUND = 1e-7
 """Magnitude of samples up to which their features are at the floor of 1e-10."""

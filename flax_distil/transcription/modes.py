@@ -2,12 +2,12 @@
 
 from typing import Literal, get_args
 
-from flax_distil.core import InputError
-from flax_distil.transcription.chunked import ChunkedTranscriber
-from flax_distil.transcription.common_sequence import CommonSequenceTranscriber
+from flax_distil.core.errors import InputError
+from flax_distil.transcription.chunked.common_sequence import CommonSequenceTranscriber
+from flax_distil.transcription.chunked.transcriber import ChunkedTranscriber
+from flax_distil.transcription.generator import WindowDecoder
 from flax_distil.transcription.recordings import RecordingTranscriber, ShortRecordings
-from flax_distil.transcription.sequential import SequentialTranscriber
-from flax_distil.transcription.window_decoder import WindowDecoder
+from flax_distil.transcription.sequential.transcriber import SequentialTranscriber
 
 ModeName = Literal["short", "chunked", "sequential"]
 

@@ -7,16 +7,12 @@ import math
 import typing
 from collections.abc import Iterable
 
-from flax_distil.audio import VadName, VadOptions
-from flax_distil.core import InputError
-from flax_distil.generation import SearchOptions
-from flax_distil.text import (
-    DETECT_LANGUAGE,
-    LAST_TIMESTAMP_SECONDS,
-    TASKS,
-    GenerationSettings,
-    language_code,
-)
+from flax_distil.audio.voice_activity import VadName, VadOptions
+from flax_distil.core.errors import InputError
+from flax_distil.decoding.options import SearchOptions
+from flax_distil.text.generation_settings import TASKS, GenerationSettings
+from flax_distil.text.languages import DETECT_LANGUAGE, language_code
+from flax_distil.text.timestamps import LAST_TIMESTAMP_SECONDS
 
 OFF = "off"
 """The value of a threshold that switches its test off where there is one by default."""

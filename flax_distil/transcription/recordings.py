@@ -6,11 +6,13 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from flax_distil.audio import HOP_LENGTH, pad_or_trim
-from flax_distil.core import Float, InputError
+from flax_distil.audio.clip import pad_or_trim
+from flax_distil.audio.constants import HOP_LENGTH
+from flax_distil.core.arrays import Float
+from flax_distil.core.errors import InputError
+from flax_distil.transcription.generator import WindowDecoder
 from flax_distil.transcription.results import TranscribedSegment, Transcript
 from flax_distil.transcription.short_form import DispatchedBatch, ShortFormTranscriber
-from flax_distil.transcription.window_decoder import WindowDecoder
 
 Name = TypeVar("Name")
 

@@ -3,9 +3,11 @@
 import dataclasses
 from collections.abc import Mapping, Sequence
 
-from flax_distil.metrics import compression_ratio
-from flax_distil.text import TIMESTAMP_STEP_SECONDS, Segment, SpecialTokens, WhisperTokenizer, split_segments
-from flax_distil.transcription.window_decoder import WindowResult
+from flax_distil.metrics.hallucination import compression_ratio
+from flax_distil.text.special_tokens import SpecialTokens
+from flax_distil.text.timestamps import TIMESTAMP_STEP_SECONDS, Segment, split_segments
+from flax_distil.text.tokenizer import WhisperTokenizer
+from flax_distil.transcription.generator import WindowResult
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -48,7 +50,7 @@ class TranscribedSegment:
         avg_logprob: of the window it came from.
         no_speech_prob: likewise.
         temperature: likewise.
-        compression_ratio: likewise, of its text; see ``flax_distil.metrics.compression_ratio``.
+        compression_ratio: likewise, of its text; see ``flax_distil.metrics.hallucination.compression_ratio``.
         seek: where that window began, in frames of 10 ms from the beginning of the recording.
         emitted_tokens: ids as they were decoded, timestamps included; empty where chunks were merged.
         words: the times of its words, None where they were not asked for.

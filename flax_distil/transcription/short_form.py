@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from flax_distil.core import Float
+from flax_distil.core.arrays import Float
 from flax_distil.transcription.fallback import (
     attempt_seed,
     decode_again,
@@ -14,17 +14,12 @@ from flax_distil.transcription.fallback import (
     is_without_sound,
     may_fail,
 )
+from flax_distil.transcription.generator import DispatchedWindows, States, WindowDecoder, WindowRequest
 from flax_distil.transcription.recording_times import keep_within
 from flax_distil.transcription.results import Transcript, window_transcript
-from flax_distil.transcription.window_cut import FRAMES_PER_SECOND
-from flax_distil.transcription.window_decoder import (
-    DispatchedWindows,
-    States,
-    WindowDecoder,
-    WindowRequest,
-)
+from flax_distil.transcription.sequential.split_by_timestamps import FRAMES_PER_SECOND
 from flax_distil.transcription.window_limits import LimitWarning
-from flax_distil.transcription.word_timestamps import WordAligner, add_words, content_frames
+from flax_distil.transcription.words.word_timestamps import WordAligner, add_words, content_frames
 
 
 class DispatchedBatch(NamedTuple):

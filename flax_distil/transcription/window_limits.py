@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Sequence
 
-from flax_distil.transcription.window_decoder import WindowRequest, WindowResult
+from flax_distil.transcription.generator import WindowRequest, WindowResult
 
 log = logging.getLogger(__name__)
 

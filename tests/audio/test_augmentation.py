@@ -11,18 +11,18 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from flax_distil.audio import (
+from flax_distil.audio.augmentation import (
     AugmentationConfig,
     augment_samples,
-    decode_audio,
     draw_recorded_noise,
     draw_speed,
-    log_mel,
     mix_noise,
     perturb_speed,
     spec_augment,
 )
-from flax_distil.core import InputError
+from flax_distil.audio.mel import log_mel
+from flax_distil.audio.reading.decoding import decode_audio
+from flax_distil.core.errors import InputError
 
 PROMPTS = Path(__file__).parents[2] / "examples" / "asterisk_prompts" / "validation"
 WIDTH = 8 * 16_000
@@ -184,7 +184,7 @@ import sys, json
 import jax, numpy as np
 from jax.sharding import PartitionSpec as P
 from tests.audio.test_augmentation import BABBLE, MASKS, WHITE
-from flax_distil.audio import augment_samples, spec_augment
+from flax_distil.audio.augmentation import augment_samples, spec_augment
 
 rng = np.random.default_rng(0)
 samples = rng.normal(size=(8, 1600)).astype(np.float32)

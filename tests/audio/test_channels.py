@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 import soundfile
 
-from flax_distil.audio import AudioError, decode_audio, decode_channels, decoding, open_audio
+from flax_distil.audio.reading import decoding
+from flax_distil.audio.reading.decoding import decode_audio, decode_channels, open_audio
+from flax_distil.audio.reading.errors import AudioError
 from tests.audio.encoders import PROMPTS, RATE, muxed
 
 

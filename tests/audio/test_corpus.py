@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from whisper_normalizer.english import EnglishTextNormalizer
 
-from flax_distil.audio import CHUNK_SECONDS, SAMPLING_RATE, audio_duration, decode_audio
+from flax_distil.audio.constants import CHUNK_SECONDS, SAMPLING_RATE
+from flax_distil.audio.reading.decoding import audio_duration, decode_audio
 
 CORPUS = Path(__file__).parents[2] / "examples" / "asterisk_prompts"
 SPLITS = ("train", "validation")

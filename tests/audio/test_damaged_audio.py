@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from flax_distil.audio import AudioError, audio_duration, decode_audio
+from flax_distil.audio.reading.decoding import audio_duration, decode_audio
+from flax_distil.audio.reading.errors import AudioError
 from tests.audio.encoders import PROMPTS, RATE, damaged, delay, muxed, written
 
 MINUTE = 60 * RATE
@@ -98,7 +99,8 @@ def test_a_damaged_mp3_writes_nothing_to_the_terminal(speech: np.ndarray, tmp_pa
     path = tmp_path / "damaged.mp3"
     path.write_bytes(damaged(mp3) + mp3[:5000])
     code = f"""
-from flax_distil.audio import AudioError, decode_audio
+from flax_distil.audio.reading.decoding import decode_audio
+from flax_distil.audio.reading.errors import AudioError
 for replace in (False, True):
     try:
         decode_audio({str(path)!r}, replace_damage=replace)

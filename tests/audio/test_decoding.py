@@ -9,16 +9,11 @@ import numpy as np
 import pytest
 import soundfile
 
-from flax_distil.audio import (
-    AudioError,
-    audio_duration,
-    decode_audio,
-    lasts_longer_than,
-    open_audio,
-    pad_or_trim,
-    raw_format,
-)
-from flax_distil.core import InputError
+from flax_distil.audio.clip import pad_or_trim
+from flax_distil.audio.reading.decoding import audio_duration, decode_audio, lasts_longer_than, open_audio
+from flax_distil.audio.reading.errors import AudioError
+from flax_distil.audio.reading.sources import raw_format
+from flax_distil.core.errors import InputError
 from tests.audio.encoders import PROMPTS, RATE, Case, delay, muxed, written
 
 LIBSNDFILE: list[Case] = [

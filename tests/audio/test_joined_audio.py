@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from flax_distil.audio import audio_duration, decode_audio, open_audio
+from flax_distil.audio.reading.decoding import audio_duration, decode_audio, open_audio
 from tests.audio.encoders import PROMPTS, RATE, Case, muxed, written
 
 CASES: list[Case] = [

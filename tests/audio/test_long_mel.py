@@ -8,7 +8,9 @@ import pytest
 import torch
 import whisper
 
-from flax_distil.audio import CHUNK_FRAMES, CHUNK_SAMPLES, HOP_LENGTH, LongMel, log10_mel, long_log_mel
+from flax_distil.audio.constants import CHUNK_FRAMES, CHUNK_SAMPLES, HOP_LENGTH
+from flax_distil.audio.long_mel import LongMel, long_log_mel
+from flax_distil.audio.mel import log10_mel
 from tests.long_recording import long_recording
 
 TOLERANCE = 1e-4  # as for windows of 30 s: see test_mel.py

@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from flax_distil.audio import AudioError, audio_duration, decode_audio, open_audio
+from flax_distil.audio.reading.decoding import audio_duration, decode_audio, open_audio
+from flax_distil.audio.reading.errors import AudioError
 from tests.audio.malformed_audio import PLAYLISTS, malformed_audio
 
 LONGEST_SECONDS = 10.0

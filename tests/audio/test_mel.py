@@ -8,15 +8,11 @@ import numpy as np
 import pytest
 from transformers import WhisperFeatureExtractor
 
-from flax_distil.audio import (
-    CHUNK_FRAMES,
-    CHUNK_SAMPLES,
-    decode_audio,
-    log_mel,
-    mel,
-    mel_filters,
-    pad_or_trim,
-)
+from flax_distil.audio import mel
+from flax_distil.audio.clip import pad_or_trim
+from flax_distil.audio.constants import CHUNK_FRAMES, CHUNK_SAMPLES
+from flax_distil.audio.mel import log_mel, mel_filters
+from flax_distil.audio.reading.decoding import decode_audio
 
 PROMPTS = Path(__file__).parents[2] / "examples" / "asterisk_prompts"
 # float32 on both sides: single bins right at the floor differ by some 5e-5, all others by far less.

@@ -11,17 +11,12 @@ import numpy as np
 import pytest
 import soundfile
 
-from flax_distil.audio import (
-    AudioError,
-    VoiceActivity,
-    cut_segments,
-    decode_audio,
-    open_audio,
-    speech_segments,
-    voice_activity,
-)
-from flax_distil.audio.segmentation import segment_frames
-from flax_distil.core import InputError
+from flax_distil.audio import voice_activity
+from flax_distil.audio.reading.decoding import decode_audio, open_audio
+from flax_distil.audio.reading.errors import AudioError
+from flax_distil.audio.segmentation import cut_segments, segment_frames, speech_segments
+from flax_distil.audio.voice_activity import VoiceActivity
+from flax_distil.core.errors import InputError
 
 PROMPTS = Path(__file__).parents[2] / "examples" / "asterisk_prompts" / "train"
 RATE = 16_000
@@ -178,7 +173,7 @@ def test_silero_in_blocks_gives_the_probabilities_of_its_own_package(monkeypatch
 
 def test_silero_runs_without_torch():
     program = (
-        "import sys, numpy as np; from flax_distil.audio import VoiceActivity; "
+        "import sys, numpy as np; from flax_distil.audio.voice_activity import VoiceActivity; "
         "VoiceActivity('silero')([np.zeros(16_000, np.float32)]); assert 'torch' not in sys.modules"
     )
     root = Path(__file__).parents[2]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from flax_distil.cli.main import main
-from tests.weights.hub_server import TOKEN, running_hub
+from tests.checkpoints.hub_server import TOKEN, running_hub
 
 
 def test_help_lists_the_commands_without_importing_jax():

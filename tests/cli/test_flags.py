@@ -7,13 +7,13 @@ import re
 
 import pytest
 
+from flax_distil.checkpoints.job import InitStudentConfig
 from flax_distil.cli.flags import read_flags, section
 from flax_distil.cli.main import COMMANDS, main
-from flax_distil.core import InputError
-from flax_distil.workflows.conversion import InitStudentConfig
-from flax_distil.workflows.distil_config import DistilConfig
-from flax_distil.workflows.evaluate import EvalConfig
-from flax_distil.workflows.transcribe import TranscribeConfig
+from flax_distil.core.errors import InputError
+from flax_distil.distillation.config import DistilConfig
+from flax_distil.evaluation.job import EvalConfig
+from flax_distil.pipeline.job import TranscribeConfig
 
 NEEDED = ["--model_name_or_path", "m", "--dataset_name", "d"]
 
@@ -25,7 +25,7 @@ def read(config_class, *arguments):
 @pytest.mark.parametrize("command", COMMANDS)
 def test_help_explains_every_field_under_a_heading(command, capsys):
     module, name, _ = COMMANDS[command]
-    fields = dataclasses.fields(getattr(importlib.import_module(f"flax_distil.workflows.{module}"), name))
+    fields = dataclasses.fields(getattr(importlib.import_module(f"flax_distil.{module}"), name))
     assert main([*command.split(), "--help"]) == 0
     shown = " ".join(capsys.readouterr().out.split())
     for field in fields:
@@ -135,7 +135,7 @@ def test_a_wrong_flag_is_one_sentence_and_exit_code_2(arguments, sentence, capsy
 
 
 def test_an_interrupt_is_exit_code_130(monkeypatch, capsys):
-    from flax_distil.workflows import evaluate
+    from flax_distil.evaluation import job as evaluate
 
     def interrupted(config):
         raise KeyboardInterrupt
@@ -147,7 +147,7 @@ def test_an_interrupt_is_exit_code_130(monkeypatch, capsys):
 
 def test_a_whole_number_in_a_file_is_a_float_where_any_number_is_taken(tmp_path):
     path = tmp_path / "flags.yaml"
-    config = importlib.import_module("flax_distil.workflows.align_heads").AlignHeadsConfig
+    config = importlib.import_module("flax_distil.pipeline.align_heads").AlignHeadsConfig
     needed = ["--model=m", "--teacher=t", "--dataset_name=d"]
     path.write_text("length_penalty: 1\n")
     read = read_flags(config, [*needed, f"--config={path}"], program="p")

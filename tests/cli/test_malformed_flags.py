@@ -9,7 +9,7 @@ import pytest
 
 from flax_distil.cli.flags import read_flags
 from flax_distil.cli.main import COMMANDS, main
-from flax_distil.core import InputError
+from flax_distil.core.errors import InputError
 from tests.cli.malformed_flags import LAUGHS, MERGES, malformed_flags
 
 NEEDED = {
@@ -25,7 +25,7 @@ NEEDED = {
 
 def config_class(command):
     module, name, _ = COMMANDS[command]
-    return getattr(importlib.import_module(f"flax_distil.workflows.{module}"), name)
+    return getattr(importlib.import_module(f"flax_distil.{module}"), name)
 
 
 def check(command, case, folder):

@@ -71,7 +71,7 @@ def rows(heading: str) -> list[Row]:
 
 def our_flags(command: str) -> set[str]:
     module, config_name, _ = COMMANDS[command]
-    config_class = getattr(importlib.import_module(f"flax_distil.workflows.{module}"), config_name)
+    config_class = getattr(importlib.import_module(f"flax_distil.{module}"), config_name)
     return {field.name for field in dataclasses.fields(config_class)}
 
 

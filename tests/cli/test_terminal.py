@@ -12,8 +12,8 @@ import pytest
 from flax_distil.cli.main import main
 from flax_distil.cli.platforms import pass_over_absent_tpu
 from flax_distil.cli.terminal import ForgivingStream
-from flax_distil.core import show
-from flax_distil.workflows import evaluate
+from flax_distil.core.console import show
+from flax_distil.evaluation import job as evaluate
 
 NEEDED = ["eval", "--model_name_or_path", "m", "--dataset_name", "d"]
 
@@ -56,8 +56,8 @@ def test_a_closed_output_changes_neither_status_nor_errors():
 def test_quiet_shows_nothing_but_warnings(monkeypatch, capsys, tmp_path):
     def speak(config):
         show("a table")
-        logging.getLogger("flax_distil.workflows.evaluate").info("progress")
-        logging.getLogger("flax_distil.workflows.evaluate").warning("beware")
+        logging.getLogger("flax_distil.evaluation.job").info("progress")
+        logging.getLogger("flax_distil.evaluation.job").warning("beware")
         levels.append(logging.getLogger("flax_distil").level)
 
     levels = []

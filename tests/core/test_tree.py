@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from flax_distil.core import InputError, flatten, merge, partition, unflatten
+from flax_distil.core.errors import InputError
+from flax_distil.core.tree import flatten, merge, partition, unflatten
 
 TREE = {
     "encoder": {"norm": {"scale": 1, "bias": 2}, "conv1": {"kernel": 3}},

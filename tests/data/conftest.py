@@ -7,9 +7,12 @@ from pathlib import Path
 import pytest
 import soundfile
 
-from flax_distil.audio import SAMPLING_RATE, decode_audio
-from flax_distil.data import LabelBuilder, LabelConfig, SpeechData, load_source
-from flax_distil.text import WhisperTokenizer
+from flax_distil.audio.constants import SAMPLING_RATE
+from flax_distil.audio.reading.decoding import decode_audio
+from flax_distil.data.dataset import SpeechData
+from flax_distil.data.preprocessing.labels import LabelBuilder, LabelConfig
+from flax_distil.data.sources.sources import load_source
+from flax_distil.text.tokenizer import WhisperTokenizer
 
 CORPUS = Path(__file__).parents[2] / "examples" / "asterisk_prompts" / "validation"
 

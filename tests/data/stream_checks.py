@@ -1,6 +1,7 @@
 """What tests ask of streams."""
 
-from flax_distil.data import SpeechRow, SpeechStream
+from flax_distil.data.example import SpeechRow
+from flax_distil.data.stream import SpeechStream
 
 
 def all_rows(stream: SpeechStream) -> list[SpeechRow]:

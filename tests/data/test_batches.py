@@ -3,9 +3,16 @@
 import numpy as np
 import pytest
 
-from flax_distil.core import InputError
-from flax_distil.data import LabelTokens, Sample, collate, stack_audio, stack_labels
-from flax_distil.data.batches import LabelledSample, check_buckets
+from flax_distil.core.errors import InputError
+from flax_distil.data.decoded_example import Sample
+from flax_distil.data.preprocessing.labels import LabelTokens
+from flax_distil.data.training.batches import (
+    LabelledSample,
+    check_buckets,
+    collate,
+    stack_audio,
+    stack_labels,
+)
 
 
 def label(length: int, given: int = 1) -> LabelTokens:

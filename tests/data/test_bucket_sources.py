@@ -12,10 +12,12 @@ import pytest
 from gcp_storage_emulator.server import create_server
 from moto.server import ThreadedMotoServer
 
-from flax_distil.audio import decode_audio
-from flax_distil.core import InputError
-from flax_distil.data import RetryPolicy, SampleReader, SourceError, load_sources, stream_sources
-from flax_distil.data.reading import transports
+from flax_distil.audio.reading.decoding import decode_audio
+from flax_distil.core.errors import InputError
+from flax_distil.data.decoded_example import SampleReader
+from flax_distil.data.remote import transports
+from flax_distil.data.remote.retries import RetryPolicy, SourceError
+from flax_distil.data.sources.sources import load_sources, stream_sources
 from tests.data.stream_checks import all_rows
 
 QUICK = RetryPolicy(total_seconds=2.0, first_pause_seconds=0.05, largest_pause_seconds=0.1, read_seconds=5.0)

@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 import soundfile
 
-from flax_distil.audio import VoiceActivity, decode_audio
-from flax_distil.audio.errors import NO_CHANNEL
-from flax_distil.data import SkippedSamples, load_sources, stream_sources
-from flax_distil.data.cutting import cut_rows
-from flax_distil.data.samples import DurationLimits, SampleError, decode_row
+from flax_distil.audio.reading.decoding import decode_audio
+from flax_distil.audio.reading.errors import NO_CHANNEL
+from flax_distil.audio.voice_activity import VoiceActivity
+from flax_distil.data.decoded_example import DurationLimits, SampleError, decode_row
+from flax_distil.data.preprocessing.segmentation import cut_rows
+from flax_distil.data.skipped import SkippedSamples
+from flax_distil.data.sources.sources import load_sources, stream_sources
 
 RATE = 16_000
 LIMITS = DurationLimits()

@@ -18,15 +18,15 @@ import pytest
 import soundfile
 import soxr
 
-from flax_distil.audio import AudioError, decode_audio, pyav_reader, readers
-from flax_distil.data import (
-    EvaluationPipeline,
-    PipelineConfig,
-    SpeechData,
-    TableSource,
-    TrainingPipeline,
-    load_source,
-)
+from flax_distil.audio.reading import pyav_reader, readers
+from flax_distil.audio.reading.decoding import decode_audio
+from flax_distil.audio.reading.errors import AudioError
+from flax_distil.data.dataset import SpeechData
+from flax_distil.data.sources.sources import load_source
+from flax_distil.data.training.evaluation_pipeline import EvaluationPipeline
+from flax_distil.data.training.pipeline import TrainingPipeline
+from flax_distil.data.training.pipeline_config import PipelineConfig
+from flax_distil.data.training.training_sources import TableSource
 
 CONFIG = PipelineConfig(batch_size=4, num_threads=2)
 THREE_HOURS = 3 * 3600 * 16_000

@@ -9,14 +9,12 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from flax_distil.core import InputError
-from flax_distil.data import (
-    EncoderStateCache,
-    PipelineConfig,
-    TableSource,
-    TrainingPipeline,
-    weights_fingerprint,
-)
+from flax_distil.core.errors import InputError
+from flax_distil.data.fingerprints import weights_fingerprint
+from flax_distil.data.training.encoder_cache import EncoderStateCache
+from flax_distil.data.training.pipeline import TrainingPipeline
+from flax_distil.data.training.pipeline_config import PipelineConfig
+from flax_distil.data.training.training_sources import TableSource
 
 ROWS, POSITIONS, WIDTH = 6, 5, 4
 

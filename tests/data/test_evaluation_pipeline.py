@@ -5,15 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from flax_distil.core import InputError
-from flax_distil.data import (
-    EvaluationPipeline,
-    LabelBuilder,
-    LabelConfig,
-    PipelineConfig,
-    load_source,
-    stream_sources,
-)
+from flax_distil.core.errors import InputError
+from flax_distil.data.preprocessing.labels import LabelBuilder, LabelConfig
+from flax_distil.data.sources.sources import load_source, stream_sources
+from flax_distil.data.training.evaluation_pipeline import EvaluationPipeline
+from flax_distil.data.training.pipeline_config import PipelineConfig
 
 CONFIG = PipelineConfig(batch_size=4, num_threads=2)
 

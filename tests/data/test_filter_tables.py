@@ -6,24 +6,18 @@ from unittest import mock
 import numpy as np
 import pytest
 
-from flax_distil.data import (
-    LABEL_BUCKETS,
-    DropReport,
-    FilterConfig,
-    LabelBuilder,
-    LabelConfig,
-    PipelineConfig,
-    RowFilter,
-    SpeechData,
-    TableSource,
-    TrainingPipeline,
-    filter_rows,
-    filter_tables,
-    filters,
-)
-from flax_distil.data.batches import smallest_bucket
-from flax_distil.metrics import sample_wer
-from flax_distil.text import normaliser
+from flax_distil.data.dataset import SpeechData
+from flax_distil.data.preprocessing import filter_tables, filters
+from flax_distil.data.preprocessing.drop_report import DropReport
+from flax_distil.data.preprocessing.filter_tables import filter_rows
+from flax_distil.data.preprocessing.filters import FilterConfig, RowFilter
+from flax_distil.data.preprocessing.labels import LabelBuilder, LabelConfig
+from flax_distil.data.training.batches import LABEL_BUCKETS, smallest_bucket
+from flax_distil.data.training.pipeline import TrainingPipeline
+from flax_distil.data.training.pipeline_config import PipelineConfig
+from flax_distil.data.training.training_sources import TableSource
+from flax_distil.metrics.word_errors import sample_wer
+from flax_distil.text.normalizers import normaliser
 
 CONFIG = FilterConfig(wer_threshold=10.0)
 

@@ -4,20 +4,15 @@ import dataclasses
 
 import pytest
 
-from flax_distil.core import InputError
-from flax_distil.data import (
-    DropReport,
-    FilterConfig,
-    FilterResult,
-    LabelBuilder,
-    LabelConfig,
-    RowFilter,
-    SpeechData,
-    SpeechStream,
-    filter_rows,
-)
-from flax_distil.data.reading.parquet_shards import ParquetShard
-from flax_distil.text import normaliser
+from flax_distil.core.errors import InputError
+from flax_distil.data.dataset import SpeechData
+from flax_distil.data.preprocessing.drop_report import DropReport
+from flax_distil.data.preprocessing.filter_tables import FilterResult, filter_rows
+from flax_distil.data.preprocessing.filters import FilterConfig, RowFilter
+from flax_distil.data.preprocessing.labels import LabelBuilder, LabelConfig
+from flax_distil.data.sources.parquet_shards import ParquetShard
+from flax_distil.data.stream import SpeechStream
+from flax_distil.text.normalizers import normaliser
 
 
 def with_labels(speech: SpeechData, references: list[str | None], labels: list[str | None]) -> SpeechData:

@@ -8,24 +8,22 @@ import numpy as np
 import pytest
 import soundfile
 
-from flax_distil.audio import SAMPLING_RATE, VoiceActivity, decode_audio
-from flax_distil.core import InputError
-from flax_distil.data import (
-    EvaluationPipeline,
-    PipelineConfig,
-    SampleError,
-    SampleReader,
-    SkippedSamples,
-    SpeechData,
-    TableSource,
-    TrainingPipeline,
-    cut_rows,
-    join_sources,
-    load_source,
-    pack_rows,
-    stream_sources,
-)
+from flax_distil.audio.constants import SAMPLING_RATE
+from flax_distil.audio.reading.decoding import decode_audio
+from flax_distil.audio.voice_activity import VoiceActivity
+from flax_distil.core.errors import InputError
+from flax_distil.data.dataset import SpeechData
+from flax_distil.data.decoded_example import SampleError, SampleReader
 from flax_distil.data.fragments import Fragment, parse_fragment, split_fragment
+from flax_distil.data.preprocessing.packing import pack_rows
+from flax_distil.data.preprocessing.segmentation import cut_rows
+from flax_distil.data.skipped import SkippedSamples
+from flax_distil.data.sources.concatenate import join_sources
+from flax_distil.data.sources.sources import load_source, stream_sources
+from flax_distil.data.training.evaluation_pipeline import EvaluationPipeline
+from flax_distil.data.training.pipeline import TrainingPipeline
+from flax_distil.data.training.pipeline_config import PipelineConfig
+from flax_distil.data.training.training_sources import TableSource
 from tests.data.stream_checks import all_rows
 
 TIMES = [(0.0, 1.5), (2.25, 2.0), (4.5, 1.0)]

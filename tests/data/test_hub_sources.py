@@ -19,9 +19,10 @@ from tests.data.dataset_hub import running_hub
 
 SCRIPT = """
 import json, sys
-from flax_distil.core import InputError
-from flax_distil.data import DurationLimits, SampleReader, load_source, stream_sources
-from flax_distil.data.samples import decode_row
+from flax_distil.core.errors import InputError
+from flax_distil.data.decoded_example import DurationLimits, SampleReader
+from flax_distil.data.sources.sources import load_source, stream_sources
+from flax_distil.data.decoded_example import decode_row
 from tests.data.stream_checks import all_rows
 answers = []
 for options in json.loads(sys.argv[1]):

@@ -8,30 +8,24 @@ from pathlib import Path
 
 import pytest
 
-from flax_distil.audio import VoiceActivity
-from flax_distil.core import InputError
-from flax_distil.data import (
-    DropReport,
-    DurationLimits,
-    EvaluationPipeline,
-    FilterConfig,
-    LabelBuilder,
-    PipelineConfig,
-    RetryPolicy,
-    RowFilter,
-    SkippedSamples,
-    SourceError,
-    StreamSource,
-    TableSource,
-    TrainingPipeline,
-    cut_rows,
-    filter_rows,
-    load_sources,
-    pack_rows,
-    stream_sources,
-    survey_source,
-)
-from flax_distil.text import normaliser
+from flax_distil.audio.voice_activity import VoiceActivity
+from flax_distil.core.errors import InputError
+from flax_distil.data.decoded_example import DurationLimits
+from flax_distil.data.preprocessing.drop_report import DropReport
+from flax_distil.data.preprocessing.filter_tables import filter_rows
+from flax_distil.data.preprocessing.filters import FilterConfig, RowFilter
+from flax_distil.data.preprocessing.labels import LabelBuilder
+from flax_distil.data.preprocessing.packing import pack_rows
+from flax_distil.data.preprocessing.segmentation import cut_rows
+from flax_distil.data.preprocessing.statistics import survey_source
+from flax_distil.data.remote.retries import RetryPolicy, SourceError
+from flax_distil.data.skipped import SkippedSamples
+from flax_distil.data.sources.sources import load_sources, stream_sources
+from flax_distil.data.training.evaluation_pipeline import EvaluationPipeline
+from flax_distil.data.training.pipeline import TrainingPipeline
+from flax_distil.data.training.pipeline_config import PipelineConfig
+from flax_distil.data.training.training_sources import StreamSource, TableSource
+from flax_distil.text.normalizers import normaliser
 from tests.data.malformed_rows import WRITERS, MalformedSource, malformed_rows
 
 CONFIG = PipelineConfig(batch_size=2, num_threads=0)

@@ -8,23 +8,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from flax_distil.audio import SAMPLING_RATE, decode_audio
-from flax_distil.data import (
-    DecodedPack,
-    DurationLimits,
+from flax_distil.audio.constants import SAMPLING_RATE
+from flax_distil.audio.reading.decoding import decode_audio
+from flax_distil.data.dataset import SpeechData
+from flax_distil.data.decoded_example import DurationLimits, SampleError
+from flax_distil.data.example import SpeechRow
+from flax_distil.data.preprocessing.labels import (
     LabelBuilder,
     LabelConfig,
     LabelPart,
     LabelTokens,
-    SampleError,
-    SpeechData,
-    SpeechRow,
-    decode_pack,
-    join_audio,
-    pack_rows,
     sample_random,
 )
-from flax_distil.text import WhisperTokenizer, split_segments
+from flax_distil.data.preprocessing.packed_audio import DecodedPack, decode_pack, join_audio
+from flax_distil.data.preprocessing.packing import pack_rows
+from flax_distil.text.timestamps import split_segments
+from flax_distil.text.tokenizer import WhisperTokenizer
 
 TIMED = LabelConfig(language="en", timestamp_probability=1.0)
 

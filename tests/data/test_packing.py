@@ -7,21 +7,19 @@ from itertools import chain
 import numpy as np
 import pytest
 
-from flax_distil.audio import SAMPLING_RATE, decode_audio
-from flax_distil.data import (
-    LabelBuilder,
-    LabelConfig,
-    LabelPart,
+from flax_distil.audio.constants import SAMPLING_RATE
+from flax_distil.audio.reading.decoding import decode_audio
+from flax_distil.data.example import SpeechRow
+from flax_distil.data.preprocessing.labels import LabelBuilder, LabelConfig, LabelPart, sample_random
+from flax_distil.data.preprocessing.packing import (
     PackedRows,
     Packer,
     PackingReport,
-    SkippedSamples,
-    SpeechRow,
     measured,
     pack,
     pack_rows,
-    sample_random,
 )
+from flax_distil.data.skipped import SkippedSamples
 
 
 @pytest.fixture(scope="module")
@@ -109,7 +107,7 @@ def test_a_row_without_speaker_stays_alone_among_rows_that_have_one(rows):
 
 
 def test_without_speakers_neighbours_are_joined_without_prompts_and_the_log_says_so_once(rows, caplog):
-    with caplog.at_level(logging.INFO, logger="flax_distil.data.packing"):
+    with caplog.at_level(logging.INFO, logger="flax_distil.data.preprocessing.packing"):
         for _ in range(2):
             packs = made([of(row, None) for row in rows], name="unnamed voices", has_speakers=False)
     assert indices(packs) == indices(made(rows))

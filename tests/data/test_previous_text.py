@@ -6,24 +6,17 @@ from pathlib import Path
 
 import pytest
 
-from flax_distil.core import InputError
-from flax_distil.data import (
-    FilterConfig,
-    LabelBuilder,
-    LabelConfig,
-    RowFilter,
-    SampleError,
-    SkippedSamples,
-    SpeechData,
-    StreamSource,
-    TableSource,
-    filter_rows,
-    load_source,
-    pack_rows,
-    sample_random,
-    stream_sources,
-)
-from flax_distil.text import normaliser
+from flax_distil.core.errors import InputError
+from flax_distil.data.dataset import SpeechData
+from flax_distil.data.decoded_example import SampleError
+from flax_distil.data.preprocessing.filter_tables import filter_rows
+from flax_distil.data.preprocessing.filters import FilterConfig, RowFilter
+from flax_distil.data.preprocessing.labels import LabelBuilder, LabelConfig, sample_random
+from flax_distil.data.preprocessing.packing import pack_rows
+from flax_distil.data.skipped import SkippedSamples
+from flax_distil.data.sources.sources import load_source, stream_sources
+from flax_distil.data.training.training_sources import StreamSource, TableSource
+from flax_distil.text.normalizers import normaliser
 from tests.data.stream_checks import all_rows
 
 ALWAYS = LabelConfig(condition_on_prev_probability=1.0)

@@ -9,10 +9,11 @@ import time
 import pytest
 from fsspec.registry import _registry
 
-from flax_distil.core import InputError
-from flax_distil.data.reading import remote, transports
-from flax_distil.data.reading.remote import RemoteFile, expand, read_bytes
-from flax_distil.data.reading.retries import RetryPolicy, SourceError, SourceMissingError
+from flax_distil.core.errors import InputError
+from flax_distil.data.remote import files as remote
+from flax_distil.data.remote import transports
+from flax_distil.data.remote.files import RemoteFile, expand, read_bytes
+from flax_distil.data.remote.retries import RetryPolicy, SourceError, SourceMissingError
 from tests.data.flaky_http_server import Behaviour, serving
 
 QUICK = RetryPolicy(

@@ -6,10 +6,10 @@ import datasets
 import pyarrow.parquet
 import pytest
 
-from flax_distil.audio import decode_audio
-from flax_distil.data import load_source
+from flax_distil.audio.reading.decoding import decode_audio
 from flax_distil.data.shard_writer import shard_features, shard_table, write_shard
 from flax_distil.data.shards import BLOCK_ROWS
+from flax_distil.data.sources.sources import load_source
 
 
 @pytest.fixture(scope="module")

@@ -10,15 +10,12 @@ from itertools import islice
 import numpy as np
 import pytest
 
-from flax_distil.core import InputError
-from flax_distil.data import (
-    EvaluationPipeline,
-    LabelBuilder,
-    LabelConfig,
-    PipelineConfig,
-    TableSource,
-    TrainingPipeline,
-)
+from flax_distil.core.errors import InputError
+from flax_distil.data.preprocessing.labels import LabelBuilder, LabelConfig
+from flax_distil.data.training.evaluation_pipeline import EvaluationPipeline
+from flax_distil.data.training.pipeline import TrainingPipeline
+from flax_distil.data.training.pipeline_config import PipelineConfig
+from flax_distil.data.training.training_sources import TableSource
 
 ROWS = 11
 GOOD = sorted(set(range(ROWS)) - {3, 7})

@@ -3,8 +3,8 @@
 import json
 from concurrent.futures import ThreadPoolExecutor
 
-from flax_distil.data import SkippedSamples
 from flax_distil.data import skipped as skipped_module
+from flax_distil.data.skipped import SkippedSamples
 
 
 def add(skipped: SkippedSamples, index: int, kind: str = "with unreadable audio") -> None:

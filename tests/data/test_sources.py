@@ -11,17 +11,12 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from flax_distil.audio import decode_audio
-from flax_distil.core import InputError
-from flax_distil.data import (
-    SampleReader,
-    SpeechData,
-    load_source,
-    load_sources,
-    parse_sources,
-    stream_sources,
-)
+from flax_distil.audio.reading.decoding import decode_audio
+from flax_distil.core.errors import InputError
+from flax_distil.data.dataset import SpeechData
+from flax_distil.data.decoded_example import SampleReader
 from flax_distil.data.naming import distinct_names
+from flax_distil.data.sources.sources import load_source, load_sources, parse_sources, stream_sources
 
 
 @pytest.fixture(scope="module")

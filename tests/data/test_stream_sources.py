@@ -12,20 +12,11 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from flax_distil.audio import decode_audio
-from flax_distil.core import InputError
-from flax_distil.data import (
-    DurationLimits,
-    RetryPolicy,
-    SampleError,
-    SampleReader,
-    SourceError,
-    load_source,
-    load_sources,
-    parse_sources,
-    stream_sources,
-)
-from flax_distil.data.samples import decode_row
+from flax_distil.audio.reading.decoding import decode_audio
+from flax_distil.core.errors import InputError
+from flax_distil.data.decoded_example import DurationLimits, SampleError, SampleReader, decode_row
+from flax_distil.data.remote.retries import RetryPolicy, SourceError
+from flax_distil.data.sources.sources import load_source, load_sources, parse_sources, stream_sources
 from tests.data.flaky_http_server import Behaviour, serving
 from tests.data.stream_checks import all_rows
 

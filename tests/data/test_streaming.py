@@ -11,23 +11,20 @@ import datasets
 import numpy as np
 import pytest
 
-from flax_distil.audio import SAMPLING_RATE, decode_audio
+from flax_distil.audio.constants import SAMPLING_RATE
+from flax_distil.audio.reading.decoding import decode_audio
 from flax_distil.audio.segmentation import flac_bytes
-from flax_distil.core import InputError
-from flax_distil.data import (
-    FilterConfig,
-    LabelBuilder,
-    LabelConfig,
-    PipelineConfig,
-    SpeechStream,
-    StreamSource,
-    TableSource,
-    TrainingPipeline,
-    pack_rows,
-    speech_data,
-)
-from flax_distil.data.reading.parquet_shards import ParquetShard
-from flax_distil.text import normaliser
+from flax_distil.core.errors import InputError
+from flax_distil.data import dataset as speech_data
+from flax_distil.data.preprocessing.filters import FilterConfig
+from flax_distil.data.preprocessing.labels import LabelBuilder, LabelConfig
+from flax_distil.data.preprocessing.packing import pack_rows
+from flax_distil.data.sources.parquet_shards import ParquetShard
+from flax_distil.data.stream import SpeechStream
+from flax_distil.data.training.pipeline import TrainingPipeline
+from flax_distil.data.training.pipeline_config import PipelineConfig
+from flax_distil.data.training.training_sources import StreamSource, TableSource
+from flax_distil.text.normalizers import normaliser
 
 CORPUS = Path(__file__).parents[2] / "examples" / "asterisk_prompts" / "validation"
 ROWS, SHARDS = 60, 5

@@ -9,21 +9,16 @@ from itertools import islice
 import numpy as np
 import pytest
 
-from flax_distil.audio import AugmentationConfig
-from flax_distil.core import InputError
-from flax_distil.data import (
-    DurationLimits,
-    LabelBuilder,
-    LabelConfig,
-    PipelineConfig,
-    RetryPolicy,
-    SampleReader,
-    SourceError,
-    TableSource,
-    TrainingPipeline,
-    load_source,
-    pack_rows,
-)
+from flax_distil.audio.augmentation import AugmentationConfig
+from flax_distil.core.errors import InputError
+from flax_distil.data.decoded_example import DurationLimits, SampleReader
+from flax_distil.data.preprocessing.labels import LabelBuilder, LabelConfig
+from flax_distil.data.preprocessing.packing import pack_rows
+from flax_distil.data.remote.retries import RetryPolicy, SourceError
+from flax_distil.data.sources.sources import load_source
+from flax_distil.data.training.pipeline import TrainingPipeline
+from flax_distil.data.training.pipeline_config import PipelineConfig
+from flax_distil.data.training.training_sources import TableSource
 from tests.data.flaky_http_server import Behaviour, serving
 
 CONFIG = PipelineConfig(batch_size=4, num_threads=2)

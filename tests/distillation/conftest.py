@@ -4,7 +4,8 @@ import jax
 import numpy as np
 import pytest
 
-from flax_distil.model import WhisperConfig, init_params
+from flax_distil.model.assembly import init_params
+from flax_distil.model.config import WhisperConfig
 
 
 @pytest.fixture(scope="session")

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from flax_distil.core import InputError
-from flax_distil.distillation import SCHEDULES, ScheduleConfig, learning_rate_schedule
+from flax_distil.core.errors import InputError
+from flax_distil.distillation.schedules import SCHEDULES, ScheduleConfig, learning_rate_schedule
 
 PARAMETERS = {
     "cosine": {"num_cycles": 1.5},

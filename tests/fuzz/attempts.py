@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from flax_distil.core import InputError
+from flax_distil.core.errors import InputError
 
 LIMIT_SECONDS = 10
 

@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 
 from flax_distil import FlaxWhisperPipeline
-from flax_distil.audio import decode_audio
+from flax_distil.audio.reading.decoding import decode_audio
+from flax_distil.checkpoints.checkpoint import load_checkpoint
 from flax_distil.cli.main import COMMANDS, main
-from flax_distil.weights import load_checkpoint
 from tests.audio.malformed_audio import malformed_audio
+from tests.checkpoints.malformed_checkpoints import malformed_checkpoints
+from tests.checkpoints.toy_folder import toy_files, write_files
 from tests.cli.malformed_flags import malformed_flags
 from tests.fuzz.attempts import Attempts
-from tests.weights.malformed_checkpoints import malformed_checkpoints
-from tests.weights.toy_folder import toy_files, write_files
 
 NEEDED = {
     "model_name_or_path": "--model_name_or_path=m",
@@ -72,7 +72,7 @@ def read_flags(
     """Give flags to each command in turn, whose work is nothing here."""
     monkeypatch.chdir(scratch)
     for index, (command, (module_name, config_name, function)) in enumerate(COMMANDS.items()):
-        module = importlib.import_module(f"flax_distil.workflows.{module_name}")
+        module = importlib.import_module(f"flax_distil.{module_name}")
         fields = [field.name for field in dataclasses.fields(getattr(module, config_name))]
         needed = [NEEDED[field] for field in fields if field in NEEDED]
         monkeypatch.setattr(module, function, lambda config: None)

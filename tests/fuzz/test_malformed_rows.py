@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from flax_distil.cli.main import main
+from tests.checkpoints.toy_folder import toy_files, write_files
 from tests.data.malformed_rows import malformed_rows
 from tests.fuzz.attempts import Attempts
-from tests.weights.toy_folder import toy_files, write_files
 
 
 def inspect_rows(attempts: Attempts, seed: int, count: int, scratch: Path) -> None:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from flax_distil.metrics import (
+from flax_distil.metrics.bootstrap import (
     bootstrap_p_value,
     matched_pairs_p_value,
     percentile_interval,

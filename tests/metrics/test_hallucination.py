@@ -2,7 +2,7 @@ import zlib
 
 import pytest
 
-from flax_distil.metrics import compression_ratio, repeated_ngrams, token_compression_ratio
+from flax_distil.metrics.hallucination import compression_ratio, repeated_ngrams, token_compression_ratio
 
 
 def test_compression_ratio_is_bytes_over_compressed_bytes():

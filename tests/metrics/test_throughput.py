@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from flax_distil.metrics import Throughput
+from flax_distil.metrics.throughput import Throughput
 
 
 def test_rates_are_sums_over_computing_time_without_compilation():

@@ -2,7 +2,8 @@ import random
 
 import pytest
 
-from flax_distil.metrics import DiffPart, word_diff, word_errors
+from flax_distil.metrics.word_diff import DiffPart, word_diff
+from flax_distil.metrics.word_errors import word_errors
 
 
 def lower(text: str) -> str:

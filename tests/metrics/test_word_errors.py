@@ -5,7 +5,7 @@ import string
 import jiwer
 import pytest
 
-from flax_distil.metrics import ErrorCounts, sample_wer, word_errors
+from flax_distil.metrics.word_errors import ErrorCounts, sample_wer, word_errors
 
 WORDS = ["the", "cat", "sat", "on", "a", "mat", "and", "slept"]
 

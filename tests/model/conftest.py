@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from flax_distil.model import WhisperConfig, init_params
+from flax_distil.model.assembly import init_params
+from flax_distil.model.config import WhisperConfig
 from tests.model.programs import compiled, decoding, encoding
 
 

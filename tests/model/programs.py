@@ -4,7 +4,8 @@ from collections.abc import Callable
 
 import jax
 
-from flax_distil.model import ComputeOptions, bind_decoder, bind_encoder
+from flax_distil.model.assembly import bind_decoder, bind_encoder
+from flax_distil.model.layers import ComputeOptions
 
 SCAN = ComputeOptions(use_scan=True)
 

@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from flax_distil.model import attention, dot_product_attention
+from flax_distil.model import attention
+from flax_distil.model.attention import dot_product_attention
 from tests.model.programs import compiled
 
 

@@ -10,7 +10,8 @@ import pytest
 from jax.experimental import topologies
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from flax_distil.model import attention, attention_kernels, dot_product_attention
+from flax_distil.model import attention, attention_kernels
+from flax_distil.model.attention import dot_product_attention
 from flax_distil.model.attention_kernels import attend_on_tpu
 from tests.model.programs import compiled
 

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from flax_distil.model import bind_decoder, decoding_weights
+from flax_distil.model.assembly import bind_decoder, decoding_weights
 from flax_distil.model.cache import _write_few, _write_rows
 from tests.model.programs import SCAN, compiled
 

@@ -10,8 +10,10 @@ import pytest
 import torch
 import transformers
 
-from flax_distil.core import InputError, flatten
-from flax_distil.model import PRESETS, Whisper, WhisperConfig, init_params, whisper_shapes
+from flax_distil.core.errors import InputError
+from flax_distil.core.tree import flatten
+from flax_distil.model.assembly import Whisper, init_params, whisper_shapes
+from flax_distil.model.config import PRESETS, WhisperConfig
 from flax_distil.model.encoder import sinusoids
 from tests.model.programs import compiled
 

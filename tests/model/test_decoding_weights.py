@@ -4,8 +4,8 @@ import jax
 import numpy as np
 import pytest
 
-from flax_distil.core import flatten
-from flax_distil.model import bind_decoder, decoding_shapes, decoding_weights, is_for_decoding
+from flax_distil.core.tree import flatten
+from flax_distil.model.assembly import bind_decoder, decoding_shapes, decoding_weights, is_for_decoding
 from tests.model.programs import SCAN, compiled
 
 

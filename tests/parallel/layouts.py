@@ -10,15 +10,22 @@ from typing import Any
 import jax
 import numpy as np
 
-from flax_distil.core import Params, flatten
-from flax_distil.distillation import split_student
-from flax_distil.model import ComputeOptions, WhisperConfig, whisper_shapes
-from flax_distil.parallel import Runner, make_runner
-from flax_distil.text import GenerationSettings, WhisperTokenizer
-from flax_distil.transcription import ShortFormTranscriber, TranscriptionOptions, WindowDecoder
-from flax_distil.workflows.distil_config import DistilConfig
-from flax_distil.workflows.distil_layout import DistilLayout
-from flax_distil.workflows.distil_programs import DistilPrograms
+from flax_distil.core.arrays import Params
+from flax_distil.core.tree import flatten
+from flax_distil.distillation.config import DistilConfig
+from flax_distil.distillation.shardings import DistilLayout
+from flax_distil.distillation.step_fns import DistilPrograms
+from flax_distil.distillation.train_state import split_student
+from flax_distil.model.assembly import whisper_shapes
+from flax_distil.model.config import WhisperConfig
+from flax_distil.model.layers import ComputeOptions
+from flax_distil.parallel.make_partitioner import make_runner
+from flax_distil.parallel.partitioner import Runner
+from flax_distil.text.generation_settings import GenerationSettings
+from flax_distil.text.tokenizer import WhisperTokenizer
+from flax_distil.transcription.generator import WindowDecoder
+from flax_distil.transcription.options import TranscriptionOptions
+from flax_distil.transcription.short_form import ShortFormTranscriber
 
 UPDATES = 5
 ROWS = 8

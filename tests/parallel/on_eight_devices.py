@@ -15,8 +15,9 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from flax_distil.core import InputError, flatten
-from flax_distil.parallel import single_device
+from flax_distil.core.errors import InputError
+from flax_distil.core.tree import flatten
+from flax_distil.parallel.make_partitioner import single_device
 from tests.parallel.layouts import (
     COMPILED_MOST,
     LAYOUTS,

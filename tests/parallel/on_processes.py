@@ -9,8 +9,8 @@ from typing import Any
 
 import jax
 
-from flax_distil.core import InputError
-from flax_distil.parallel import ProcessConfig, gather_objects, join_processes, together
+from flax_distil.core.errors import InputError
+from flax_distil.parallel.processes import ProcessConfig, gather_objects, join_processes, together
 
 
 def message_of(function: Callable[[], Any]) -> str:

@@ -10,9 +10,10 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from flax_distil.generation import SearchOptions
-from flax_distil.parallel import Runner, single_device
-from flax_distil.transcription import WindowRequest
+from flax_distil.decoding.options import SearchOptions
+from flax_distil.parallel.make_partitioner import single_device
+from flax_distil.parallel.partitioner import Runner
+from flax_distil.transcription.generator import WindowRequest
 from tests.parallel.layouts import LAYOUTS, config, runner_for, speaker, tones
 
 SEARCHED = ("data×8", "tensor×2·data×4")

@@ -10,12 +10,18 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from flax_distil.core import InputError
-from flax_distil.model import ComputeOptions, whisper_shapes
-from flax_distil.parallel import MeshShape, Runner, make_runner, single_device
-from flax_distil.text import GenerationSettings, WhisperTokenizer
-from flax_distil.transcription import SequentialTranscriber, TranscriptionOptions, WindowDecoder
-from flax_distil.weights import load_checkpoint
+from flax_distil.checkpoints.checkpoint import load_checkpoint
+from flax_distil.core.errors import InputError
+from flax_distil.model.assembly import whisper_shapes
+from flax_distil.model.layers import ComputeOptions
+from flax_distil.parallel.make_partitioner import make_runner, single_device
+from flax_distil.parallel.mesh import MeshShape
+from flax_distil.parallel.partitioner import Runner
+from flax_distil.text.generation_settings import GenerationSettings
+from flax_distil.text.tokenizer import WhisperTokenizer
+from flax_distil.transcription.generator import WindowDecoder
+from flax_distil.transcription.options import TranscriptionOptions
+from flax_distil.transcription.sequential.transcriber import SequentialTranscriber
 from tests.long_recording import long_recording
 
 SECONDS = (5, 33, 8, 21, 3, 40, 9, 12, 6, 31, 7)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec as P
 
-from flax_distil.parallel import batch_spec
+from flax_distil.parallel.batches import batch_spec
 from tests.parallel.eight_devices import run_on_eight_devices
 from tests.parallel.layouts import COMPILED_MOST, LAYOUTS, RARE, ROWS, UPDATES
 

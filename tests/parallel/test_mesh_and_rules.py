@@ -6,9 +6,13 @@ import jax
 import pytest
 from jax.sharding import PartitionSpec as P
 
-from flax_distil.core import InputError, flatten
-from flax_distil.model import PRESETS, WhisperConfig, decoding_shapes, whisper_shapes
-from flax_distil.parallel import MeshShape, make_runner, weight_layout, weight_specs
+from flax_distil.core.errors import InputError
+from flax_distil.core.tree import flatten
+from flax_distil.model.assembly import decoding_shapes, whisper_shapes
+from flax_distil.model.config import PRESETS, WhisperConfig
+from flax_distil.parallel.make_partitioner import make_runner
+from flax_distil.parallel.mesh import MeshShape
+from flax_distil.parallel.rules import weight_layout, weight_specs
 
 
 def test_a_mesh_is_read_from_its_axes():

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from flax_distil.core import InputError
-from flax_distil.parallel import ProcessConfig, gather_objects, join_processes, together
+from flax_distil.core.errors import InputError
+from flax_distil.parallel.processes import ProcessConfig, gather_objects, join_processes, together
 
 DEVICES = 4
 ADDRESS = "127.0.0.1:12345"

@@ -4,8 +4,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from flax_distil.parallel import ShapedProgram, single_device
-from tests.workflows.distil_toys import compilations
+from flax_distil.parallel.make_partitioner import single_device
+from flax_distil.parallel.shaped_program import ShapedProgram
+from tests.toys import compilations
 
 
 def test_what_was_compiled_ahead_is_not_compiled_again():

@@ -10,12 +10,19 @@ import torch
 from transformers import WhisperFeatureExtractor, WhisperForConditionalGeneration
 from transformers.modeling_outputs import BaseModelOutput
 
-from flax_distil.audio import decode_audio, log_mel, pad_or_trim
-from flax_distil.core import Array, Params
-from flax_distil.model import ComputeOptions, WhisperConfig, bind_encoder
-from flax_distil.text import GenerationSettings, WhisperTokenizer
-from flax_distil.transcription import ShortFormTranscriber, TranscriptionOptions, WindowDecoder
-from flax_distil.weights import Checkpoint, load_checkpoint
+from flax_distil.audio.clip import pad_or_trim
+from flax_distil.audio.mel import log_mel
+from flax_distil.audio.reading.decoding import decode_audio
+from flax_distil.checkpoints.checkpoint import Checkpoint, load_checkpoint
+from flax_distil.core.arrays import Array, Params
+from flax_distil.model.assembly import bind_encoder
+from flax_distil.model.config import WhisperConfig
+from flax_distil.model.layers import ComputeOptions
+from flax_distil.text.generation_settings import GenerationSettings
+from flax_distil.text.tokenizer import WhisperTokenizer
+from flax_distil.transcription.generator import WindowDecoder
+from flax_distil.transcription.options import TranscriptionOptions
+from flax_distil.transcription.short_form import ShortFormTranscriber
 
 torch.set_num_threads(2)  # more threads than there are cores cost a third of the speed
 

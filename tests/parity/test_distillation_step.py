@@ -19,17 +19,14 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 from transformers import WhisperForConditionalGeneration
 
-from flax_distil.core import flatten, unflatten
-from flax_distil.distillation import (
-    Freezing,
-    LossWeights,
-    StepConfig,
-    init_state,
-    split_student,
-    train_step,
-)
-from flax_distil.model import ComputeOptions
-from flax_distil.weights import Checkpoint, export_checkpoint, initialise_student, load_checkpoint
+from flax_distil.checkpoints.checkpoint import Checkpoint, load_checkpoint
+from flax_distil.checkpoints.export import export_checkpoint
+from flax_distil.checkpoints.student import initialise_student
+from flax_distil.core.tree import flatten, unflatten
+from flax_distil.distillation.loss import LossWeights
+from flax_distil.distillation.train_state import Freezing, init_state, split_student
+from flax_distil.distillation.train_step import StepConfig, train_step
+from flax_distil.model.layers import ComputeOptions
 from tests.parity.reference import Pair
 
 RELATIVE = (

@@ -3,7 +3,8 @@
 import jax.numpy as jnp
 import pytest
 
-from flax_distil.weights import export_checkpoint, initialise_student
+from flax_distil.checkpoints.export import export_checkpoint
+from flax_distil.checkpoints.student import initialise_student
 from tests.parity.reference import Pair, our_tokens, their_tokens
 
 

@@ -13,8 +13,9 @@ import pytest
 import torch
 from transformers import WhisperFeatureExtractor
 
-from flax_distil.transcription import SequentialTranscriber, Transcript
-from flax_distil.transcription.word_timestamps import WordAligner
+from flax_distil.transcription.results import Transcript
+from flax_distil.transcription.sequential.transcriber import SequentialTranscriber
+from flax_distil.transcription.words.word_timestamps import WordAligner
 from tests.long_recording import long_recording
 from tests.openai_whisper import openai_model
 from tests.parity.reference import Pair

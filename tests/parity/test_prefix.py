@@ -8,11 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from flax_distil.audio import log_mel
-from flax_distil.model import ComputeOptions
-from flax_distil.transcription import ShortFormTranscriber, TranscriptionOptions, WindowDecoder
-from tests.checkpoints import CTRANSLATE2, build_ctranslate2
+from flax_distil.audio.mel import log_mel
+from flax_distil.model.layers import ComputeOptions
+from flax_distil.transcription.generator import WindowDecoder
+from flax_distil.transcription.options import TranscriptionOptions
+from flax_distil.transcription.short_form import ShortFormTranscriber
 from tests.parity.reference import encode
+from tests.real_checkpoints import CTRANSLATE2, build_ctranslate2
 
 THEIRS = """
 import json, sys

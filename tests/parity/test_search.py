@@ -10,10 +10,13 @@ import pytest
 import torch
 import whisper
 
-from flax_distil.core import Array
-from flax_distil.generation import SearchOptions
-from flax_distil.model import ComputeOptions
-from flax_distil.transcription import ShortFormTranscriber, Transcript, TranscriptionOptions, WindowDecoder
+from flax_distil.core.arrays import Array
+from flax_distil.decoding.options import SearchOptions
+from flax_distil.model.layers import ComputeOptions
+from flax_distil.transcription.generator import WindowDecoder
+from flax_distil.transcription.options import TranscriptionOptions
+from flax_distil.transcription.results import Transcript
+from flax_distil.transcription.short_form import ShortFormTranscriber
 from tests.openai_whisper import openai_model
 from tests.parity.reference import Pair, Recordings, encode
 

@@ -7,18 +7,14 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from flax_distil.core import flatten
-from flax_distil.distillation import (
-    Freezing,
-    LossWeights,
-    OptimiserConfig,
-    StepConfig,
-    init_state,
-    make_optimiser,
-    split_student,
-    train_step,
-)
-from flax_distil.model import ComputeOptions, WhisperConfig, whisper_shapes
+from flax_distil.core.tree import flatten
+from flax_distil.distillation.loss import LossWeights
+from flax_distil.distillation.optimizer import OptimiserConfig, make_optimiser
+from flax_distil.distillation.train_state import Freezing, init_state, split_student
+from flax_distil.distillation.train_step import StepConfig, train_step
+from flax_distil.model.assembly import whisper_shapes
+from flax_distil.model.config import WhisperConfig
+from flax_distil.model.layers import ComputeOptions
 
 
 def byte_count(tree) -> int:

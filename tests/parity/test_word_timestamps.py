@@ -5,15 +5,11 @@ import dataclasses
 import numpy as np
 import pytest
 
-from flax_distil.model import ComputeOptions
-from flax_distil.transcription import (
-    AlignmentRequest,
-    TranscribedSegment,
-    TranscriptionOptions,
-    WindowDecoder,
-    WordAligner,
-    attach_words,
-)
+from flax_distil.model.layers import ComputeOptions
+from flax_distil.transcription.generator import WindowDecoder
+from flax_distil.transcription.options import TranscriptionOptions
+from flax_distil.transcription.results import TranscribedSegment
+from flax_distil.transcription.words.word_timestamps import AlignmentRequest, WordAligner, attach_words
 from tests.long_recording import long_recording
 from tests.openai_whisper import openai_model
 from tests.parity.openai_words import AlignedWindow, openai_windows

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from flax_distil.planning import open_topology
+from flax_distil.planning.topologies import open_topology
 
 PLACES = ("cpu", "v4-8", "v5e-8", "v6e-8")
 

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import pytest
 from jax.experimental import pallas as pl
 
-from flax_distil.planning import program_costs
+from flax_distil.planning.hlo import program_costs
 from flax_distil.planning.hlo_text import read_program, read_shape
 from tests.planning.programs import PLACES, compiled_text
 

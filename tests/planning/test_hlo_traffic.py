@@ -2,7 +2,7 @@
 
 import pytest
 
-from flax_distil.planning import program_costs
+from flax_distil.planning.hlo import program_costs
 from flax_distil.planning.hlo_text import read_shape
 
 TEXT = """\

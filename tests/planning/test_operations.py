@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from flax_distil.model import WhisperConfig
+from flax_distil.model.config import WhisperConfig
 from flax_distil.planning.operations import StepWork, distillation_flop
 
 TOY = WhisperConfig(

@@ -8,9 +8,10 @@ import math
 import pytest
 
 from flax_distil.cli.main import main
-from flax_distil.core import flatten
-from flax_distil.distillation import Freezing, split_student
-from flax_distil.model import WhisperConfig, whisper_shapes
+from flax_distil.core.tree import flatten
+from flax_distil.distillation.train_state import Freezing, split_student
+from flax_distil.model.assembly import whisper_shapes
+from flax_distil.model.config import WhisperConfig
 
 TOY = {
     "model_type": "whisper", "vocab_size": 2000, "num_mel_bins": 80, "d_model": 128, "encoder_layers": 1,

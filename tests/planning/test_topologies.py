@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from flax_distil.core import InputError
-from flax_distil.planning import TOPOLOGIES, check_topology, open_topology, program_costs
+from flax_distil.core.errors import InputError
+from flax_distil.planning.hlo import program_costs
+from flax_distil.planning.topologies import TOPOLOGIES, check_topology, open_topology
 
 
 @pytest.mark.parametrize(

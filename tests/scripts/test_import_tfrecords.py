@@ -23,8 +23,9 @@ import numpy as np
 import pytest
 import soundfile
 
-from flax_distil.audio import SAMPLING_RATE, decode_audio
-from flax_distil.data import load_source
+from flax_distil.audio.constants import SAMPLING_RATE
+from flax_distil.audio.reading.decoding import decode_audio
+from flax_distil.data.sources.sources import load_source
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "scripts" / "import_tfrecords.py"

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from flax_distil.text import SpecialTokens, WhisperTokenizer
+from flax_distil.text.special_tokens import SpecialTokens
+from flax_distil.text.tokenizer import WhisperTokenizer
 
 SENTENCES = [
     " And so, my fellow Americans, ask not what your country can do for you.",

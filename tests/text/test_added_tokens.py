@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 
-from flax_distil.core import InputError
-from flax_distil.text import GenerationSettings, WhisperTokenizer, split_segments, strip_timestamps
+from flax_distil.core.errors import InputError
+from flax_distil.text.generation_settings import GenerationSettings
+from flax_distil.text.timestamps import split_segments, strip_timestamps
+from flax_distil.text.tokenizer import WhisperTokenizer
 from tests.text.conftest import edited_tokenizer
 
 WORD, HAKKA, OTHER = 51865, 51866, 51867

@@ -5,8 +5,10 @@ from typing import Any
 
 import pytest
 
-from flax_distil.core import InputError
-from flax_distil.text import GenerationSettings, SpecialTokens, WhisperTokenizer
+from flax_distil.core.errors import InputError
+from flax_distil.text.generation_settings import GenerationSettings
+from flax_distil.text.special_tokens import SpecialTokens
+from flax_distil.text.tokenizer import WhisperTokenizer
 
 LARGE_V2_HEADS = ((10, 12), (13, 17), (16, 11), (16, 12), (16, 13), (17, 15), (18, 4), (23, 18), (28, 19))
 

@@ -1,8 +1,9 @@
 import pytest
 from transformers.models.whisper.tokenization_whisper import TO_LANGUAGE_CODE
 
-from flax_distil.core import InputError
-from flax_distil.text import LANGUAGES, SpecialTokens, language_code, resolve_language
+from flax_distil.core.errors import InputError
+from flax_distil.text.languages import LANGUAGES, language_code, resolve_language
+from flax_distil.text.special_tokens import SpecialTokens
 
 
 def test_there_are_a_hundred_languages_and_all_but_cantonese_are_in_the_base_vocabulary(

@@ -3,8 +3,8 @@ from typing import Any
 
 import pytest
 
-from flax_distil.core import InputError
-from flax_distil.text import MAX_PREVIOUS_TOKENS, WhisperTokenizer
+from flax_distil.core.errors import InputError
+from flax_distil.text.tokenizer import MAX_PREVIOUS_TOKENS, WhisperTokenizer
 
 
 @pytest.mark.parametrize("timestamps", [True, False])

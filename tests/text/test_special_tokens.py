@@ -3,8 +3,9 @@ from pathlib import Path
 
 import pytest
 
-from flax_distil.core import InputError
-from flax_distil.text import SpecialTokens, WhisperTokenizer
+from flax_distil.core.errors import InputError
+from flax_distil.text.special_tokens import SpecialTokens
+from flax_distil.text.tokenizer import WhisperTokenizer
 
 
 def test_english_only_vocabulary_has_the_published_ids_and_no_language(tiny_en: WhisperTokenizer):

@@ -1,9 +1,8 @@
 import pytest
 
-from flax_distil.text import (
+from flax_distil.text.special_tokens import SpecialTokens
+from flax_distil.text.timestamps import (
     Segment,
-    SpecialTokens,
-    WhisperTokenizer,
     round_timestamps,
     split_segments,
     strip_timestamp_text,
@@ -11,6 +10,7 @@ from flax_distil.text import (
     timestamp_seconds,
     timestamp_token,
 )
+from flax_distil.text.tokenizer import WhisperTokenizer
 
 
 def test_every_timestamp_survives_seconds_and_back(special: SpecialTokens):

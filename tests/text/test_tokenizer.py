@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from flax_distil.core import InputError
-from flax_distil.text import WhisperTokenizer
+from flax_distil.core.errors import InputError
+from flax_distil.text.tokenizer import WhisperTokenizer
 
 
 def random_ids(tokenizer: WhisperTokenizer, seed: int, *, specials: bool) -> list[int]:

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from whisper.tokenizer import get_tokenizer
 
-from flax_distil.text import WhisperTokenizer, split_words
+from flax_distil.text.tokenizer import WhisperTokenizer
+from flax_distil.text.words import split_words
 
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")  # of OpenAI's tokenizer
 

@@ -10,7 +10,9 @@ import jax
 import numpy as np
 import pytest
 
-from flax_distil.audio import CHUNK_SAMPLES, decode_audio, pad_or_trim
+from flax_distil.audio.clip import pad_or_trim
+from flax_distil.audio.constants import CHUNK_SAMPLES
+from flax_distil.audio.reading.decoding import decode_audio
 
 NAMES = ("all-circuits-busy-now", "please-try-call-later")
 

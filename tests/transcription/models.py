@@ -8,12 +8,17 @@ from typing import Any
 import jax
 import numpy as np
 
-from flax_distil.audio import log_mel
-from flax_distil.core import Params
-from flax_distil.model import ComputeOptions, WhisperConfig, bind_encoder
-from flax_distil.text import GenerationSettings, WhisperTokenizer
-from flax_distil.transcription import ShortFormTranscriber, TranscriptionOptions, WindowDecoder
-from flax_distil.weights import load_checkpoint
+from flax_distil.audio.mel import log_mel
+from flax_distil.checkpoints.checkpoint import load_checkpoint
+from flax_distil.core.arrays import Params
+from flax_distil.model.assembly import bind_encoder
+from flax_distil.model.config import WhisperConfig
+from flax_distil.model.layers import ComputeOptions
+from flax_distil.text.generation_settings import GenerationSettings
+from flax_distil.text.tokenizer import WhisperTokenizer
+from flax_distil.transcription.generator import WindowDecoder
+from flax_distil.transcription.options import TranscriptionOptions
+from flax_distil.transcription.short_form import ShortFormTranscriber
 
 
 @dataclasses.dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from flax_distil.audio import SAMPLING_RATE
+from flax_distil.audio.constants import SAMPLING_RATE
 
 CHORDS_HZ = ((220.0, 261.6, 329.6), (174.6, 220.0, 261.6), (130.8, 164.8, 196.0), (196.0, 246.9, 293.7))
 MELODY_STEPS = (0, 2, 3, 5, 7, 10)

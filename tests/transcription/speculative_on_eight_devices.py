@@ -10,15 +10,14 @@ from pathlib import Path
 
 import jax
 
-from flax_distil.model import ComputeOptions, whisper_shapes
-from flax_distil.parallel import single_device
-from flax_distil.text import GenerationSettings, WhisperTokenizer
-from flax_distil.transcription import (
-    Assistant,
-    ShortFormTranscriber,
-    SpeculativeDecoder,
-    TranscriptionOptions,
-)
+from flax_distil.model.assembly import whisper_shapes
+from flax_distil.model.layers import ComputeOptions
+from flax_distil.parallel.make_partitioner import single_device
+from flax_distil.text.generation_settings import GenerationSettings
+from flax_distil.text.tokenizer import WhisperTokenizer
+from flax_distil.transcription.assisted_generator import Assistant, SpeculativeDecoder
+from flax_distil.transcription.options import TranscriptionOptions
+from flax_distil.transcription.short_form import ShortFormTranscriber
 from tests.parallel.layouts import (
     COMPILED_MOST,
     LAYOUTS,

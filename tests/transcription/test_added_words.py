@@ -7,8 +7,8 @@ import shutil
 import jax.numpy as jnp
 import pytest
 
-from flax_distil.generation import SearchOptions
-from flax_distil.transcription import SequentialTranscriber
+from flax_distil.decoding.options import SearchOptions
+from flax_distil.transcription.sequential.transcriber import SequentialTranscriber
 from tests.transcription.models import Model
 
 WORDS = (" flaxian", " distilian", " jaxian")

@@ -7,18 +7,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from flax_distil.audio import HOP_LENGTH, SAMPLING_RATE
-from flax_distil.metrics import sample_wer
-from flax_distil.text import normaliser
-from flax_distil.transcription import (
-    ChunkedTranscriber,
-    TranscribedSegment,
-    Transcript,
-    TranscriptionOptions,
-    long_form_defaults,
-    make_transcriber,
-)
-from flax_distil.transcription.chunk_cutting import chunk_samples, cut_at_pauses
+from flax_distil.audio.constants import HOP_LENGTH, SAMPLING_RATE
+from flax_distil.metrics.word_errors import sample_wer
+from flax_distil.text.normalizers import normaliser
+from flax_distil.transcription.chunked.chunking import chunk_samples, cut_at_pauses
+from flax_distil.transcription.chunked.transcriber import ChunkedTranscriber
+from flax_distil.transcription.modes import make_transcriber
+from flax_distil.transcription.options import TranscriptionOptions
+from flax_distil.transcription.results import TranscribedSegment, Transcript
+from flax_distil.transcription.sequential.transcriber import long_form_defaults
 from tests.long_recording import long_recording
 from tests.transcription.models import Model
 

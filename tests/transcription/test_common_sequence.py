@@ -11,10 +11,13 @@ import torch
 import transformers
 from transformers.pipelines.automatic_speech_recognition import chunk_iter
 
-from flax_distil.audio import SAMPLING_RATE, decode_audio
-from flax_distil.core import InputError
-from flax_distil.transcription import CommonSequenceTranscriber, Transcript, make_transcriber
-from flax_distil.transcription.chunk_cutting import chunk_samples, cut_chunks
+from flax_distil.audio.constants import SAMPLING_RATE
+from flax_distil.audio.reading.decoding import decode_audio
+from flax_distil.core.errors import InputError
+from flax_distil.transcription.chunked.chunking import chunk_samples, cut_chunks
+from flax_distil.transcription.chunked.common_sequence import CommonSequenceTranscriber
+from flax_distil.transcription.modes import make_transcriber
+from flax_distil.transcription.results import Transcript
 from tests.long_recording import long_recording
 from tests.transcription.models import Model
 

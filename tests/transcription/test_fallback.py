@@ -11,11 +11,12 @@ import torch
 import whisper
 from whisper.decoding import DecodingResult
 
-from flax_distil.generation import SearchOptions
-from flax_distil.metrics import compression_ratio
-from flax_distil.text import WhisperTokenizer
-from flax_distil.transcription import TranscriptionOptions, WindowResult
+from flax_distil.decoding.options import SearchOptions
+from flax_distil.metrics.hallucination import compression_ratio
+from flax_distil.text.tokenizer import WhisperTokenizer
 from flax_distil.transcription.fallback import attempt_seed, best_attempt, failed, is_silence, may_fail
+from flax_distil.transcription.generator import WindowResult
+from flax_distil.transcription.options import TranscriptionOptions
 from tests.transcription.models import Model
 
 NEW = 24

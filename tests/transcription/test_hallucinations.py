@@ -2,8 +2,12 @@
 
 import pytest
 
-from flax_distil.transcription.hallucinations import Heard, WindowPlace, skip_hallucinations
 from flax_distil.transcription.results import TranscribedSegment, Word
+from flax_distil.transcription.sequential.hallucinations import (
+    Heard,
+    WindowPlace,
+    skip_hallucinations,
+)
 
 PLACE = WindowPlace(seek=1000, frames=3000, recording_frames=9000, heard_out=False, last_speech=9.0)
 """From 10 s to 40 s of 90 s."""

@@ -4,11 +4,10 @@ import dataclasses
 
 import pytest
 
-from flax_distil.core import InputError
-from flax_distil.generation import SearchOptions
-from flax_distil.text import GenerationSettings
-from flax_distil.transcription import TranscriptionOptions
-from flax_distil.transcription.options import clip_times
+from flax_distil.core.errors import InputError
+from flax_distil.decoding.options import SearchOptions
+from flax_distil.text.generation_settings import GenerationSettings
+from flax_distil.transcription.options import TranscriptionOptions, clip_times
 from tests.transcription.models import Model
 
 

@@ -3,8 +3,8 @@
 import itertools
 import random
 
-from flax_distil.transcription import TranscribedSegment, Word
 from flax_distil.transcription.recording_times import follow_each_other, keep_within
+from flax_distil.transcription.results import TranscribedSegment, Word
 
 
 def segment(

@@ -7,8 +7,8 @@ import pytest
 import transformers
 from transformers.models.whisper import tokenization_whisper as theirs
 
-from flax_distil.text import WhisperTokenizer
-from flax_distil.transcription.sequence_merging import (
+from flax_distil.text.tokenizer import WhisperTokenizer
+from flax_distil.transcription.chunked.sequence_merging import (
     DecodedChunk,
     DecodedToken,
     join_overlapping,

@@ -10,20 +10,19 @@ from typing import Any
 import numpy as np
 import pytest
 
-from flax_distil.audio import SAMPLING_RATE, VoiceActivity
-from flax_distil.core import InputError
-from flax_distil.metrics import sample_wer
-from flax_distil.text import normaliser
-from flax_distil.transcription import (
-    FALLBACK_TEMPERATURES,
+from flax_distil.audio.constants import SAMPLING_RATE
+from flax_distil.audio.voice_activity import VoiceActivity
+from flax_distil.core.errors import InputError
+from flax_distil.metrics.word_errors import sample_wer
+from flax_distil.text.normalizers import normaliser
+from flax_distil.transcription.modes import make_transcriber
+from flax_distil.transcription.options import FALLBACK_TEMPERATURES, TranscriptionOptions
+from flax_distil.transcription.results import TranscribedSegment, Transcript
+from flax_distil.transcription.sequential.transcriber import (
     SequentialTranscriber,
-    TranscribedSegment,
-    Transcript,
-    TranscriptionOptions,
     long_form_defaults,
-    make_transcriber,
 )
-from flax_distil.transcription.vad_filter import keep_speech
+from flax_distil.transcription.sequential.vad_filter import keep_speech
 from tests.long_recording import long_recording
 from tests.openai_whisper import openai_model
 from tests.transcription.models import Model

@@ -7,12 +7,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from flax_distil.audio import LongMel
-from flax_distil.text import WhisperTokenizer
-from flax_distil.transcription import Prompts, Transcript, TranscriptionOptions, WindowResult
-from flax_distil.transcription.results import AlignedWord
-from flax_distil.transcription.sequential_recording import SequentialRecording
-from flax_distil.transcription.window_cut import cut_window
+from flax_distil.audio.long_mel import LongMel
+from flax_distil.text.tokenizer import WhisperTokenizer
+from flax_distil.transcription.generator import WindowResult
+from flax_distil.transcription.options import TranscriptionOptions
+from flax_distil.transcription.prompts import Prompts
+from flax_distil.transcription.results import AlignedWord, Transcript
+from flax_distil.transcription.sequential.recording import SequentialRecording
+from flax_distil.transcription.sequential.split_by_timestamps import cut_window
 
 FIRST = 50363  # <|0.00|> of English-only vocabularies
 THRESHOLDS: dict[str, Any] = {

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from flax_distil.transcription import ShortFormTranscriber
+from flax_distil.transcription.short_form import ShortFormTranscriber
 from tests.transcription.models import Model
 
 NEW = 24  # tokens: more than any of the recordings needs, and one short cache

@@ -5,13 +5,18 @@ import dataclasses
 import numpy as np
 import pytest
 
-from flax_distil.audio import SAMPLING_RATE, LongMel
-from flax_distil.core import InputError
-from flax_distil.text import GenerationSettings, WhisperTokenizer, normaliser
-from flax_distil.transcription import TranscriptionOptions, make_transcriber
-from flax_distil.transcription.chunk_cutting import chunk_samples
-from flax_distil.transcription.decoding_rules import decoding_rules
-from flax_distil.weights import initialise_student, load_checkpoint
+from flax_distil.audio.constants import SAMPLING_RATE
+from flax_distil.audio.long_mel import LongMel
+from flax_distil.checkpoints.checkpoint import load_checkpoint
+from flax_distil.checkpoints.student import initialise_student
+from flax_distil.core.errors import InputError
+from flax_distil.text.generation_settings import GenerationSettings
+from flax_distil.text.normalizers import normaliser
+from flax_distil.text.tokenizer import WhisperTokenizer
+from flax_distil.transcription.chunked.chunking import chunk_samples
+from flax_distil.transcription.logits_processors import decoding_rules
+from flax_distil.transcription.modes import make_transcriber
+from flax_distil.transcription.options import TranscriptionOptions
 from tests.long_recording import long_recording
 from tests.transcription.models import Model
 
@@ -82,8 +87,8 @@ def test_a_recording_longer_than_the_window_is_refused_in_mode_short(short, spee
 
 @pytest.mark.slow
 def test_an_assistant_of_another_window_is_refused(short, tiny_en_dir):
-    from flax_distil.model import ComputeOptions
-    from flax_distil.transcription import Assistant, SpeculativeDecoder
+    from flax_distil.model.layers import ComputeOptions
+    from flax_distil.transcription.assisted_generator import Assistant, SpeculativeDecoder
 
     tokenizer = WhisperTokenizer.from_pretrained(tiny_en_dir)
     settings = GenerationSettings.from_folder(tiny_en_dir, tokenizer.special)

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from flax_distil.text import WhisperTokenizer
-from flax_distil.transcription import TranscribedSegment, Word
-from flax_distil.transcription.decoded_window import KeptSegment
-from flax_distil.transcription.timestamp_merging import TimestampMerger
+from flax_distil.text.tokenizer import WhisperTokenizer
+from flax_distil.transcription.chunked.timestamp_merging import TimestampMerger
+from flax_distil.transcription.results import TranscribedSegment, Word
+from flax_distil.transcription.sequential.decoded_window import KeptSegment
 
 
 @pytest.fixture(scope="module")

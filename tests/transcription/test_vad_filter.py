@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
-from flax_distil.audio import SAMPLING_RATE, VoiceActivity
-from flax_distil.transcription import TranscribedSegment, Word
-from flax_distil.transcription.vad_filter import SpeechTimes, keep_speech
+from flax_distil.audio.constants import SAMPLING_RATE
+from flax_distil.audio.voice_activity import VoiceActivity
+from flax_distil.transcription.results import TranscribedSegment, Word
+from flax_distil.transcription.sequential.vad_filter import SpeechTimes, keep_speech
 from tests.long_recording import long_recording
 
 TIMES = SpeechTimes(kept=(0.0, 10.0, 12.0), original=(5.0, 60.0, 100.0))

@@ -2,7 +2,7 @@
 
 import logging
 
-from flax_distil.transcription import WindowRequest, WindowResult
+from flax_distil.transcription.generator import WindowRequest, WindowResult
 from flax_distil.transcription.window_limits import LimitWarning, reached_limit
 
 

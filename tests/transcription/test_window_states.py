@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from flax_distil.transcription.sequential_recording import SequentialRecording
-from flax_distil.transcription.window_decoder import WindowDecoder
-from flax_distil.transcription.window_states import WindowStates
+from flax_distil.transcription.generator import WindowDecoder
+from flax_distil.transcription.sequential.recording import SequentialRecording
+from flax_distil.transcription.sequential.window_states import WindowStates
 
 
 class Part(SequentialRecording):

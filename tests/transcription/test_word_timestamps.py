@@ -6,21 +6,20 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from flax_distil.audio import CHUNK_SAMPLES
-from flax_distil.core import InputError
-from flax_distil.model import PRESETS
-from flax_distil.text import GenerationSettings
-from flax_distil.transcription import (
-    AlignedWord,
+from flax_distil.audio.constants import CHUNK_SAMPLES
+from flax_distil.core.errors import InputError
+from flax_distil.model.config import PRESETS
+from flax_distil.text.generation_settings import GenerationSettings
+from flax_distil.transcription.results import AlignedWord, TranscribedSegment
+from flax_distil.transcription.words.head_search import HeadSearch, KnownWords
+from flax_distil.transcription.words.word_timestamps import (
     AlignmentRequest,
-    HeadSearch,
-    KnownWords,
-    TranscribedSegment,
     WordAligner,
+    add_words,
+    alignment_heads,
     attach_words,
     content_frames,
 )
-from flax_distil.transcription.word_timestamps import add_words, alignment_heads
 from tests.transcription.models import Model
 
 CONFIG = dataclasses.replace(PRESETS["tiny"], decoder_layers=2, decoder_attention_heads=3)

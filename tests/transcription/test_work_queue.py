@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from flax_distil.transcription import work_queue
-from flax_distil.transcription.sequential_recording import SequentialRecording
-from flax_distil.transcription.work_queue import WorkQueue
+from flax_distil.transcription.sequential import work_queue
+from flax_distil.transcription.sequential.recording import SequentialRecording
+from flax_distil.transcription.sequential.work_queue import WorkQueue
 
 
 class Part(SequentialRecording):

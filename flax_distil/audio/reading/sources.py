@@ -1,0 +1,186 @@
+"""A recording that can be opened, and the readers that may open it, in turn."""
+
+import contextlib
+import functools
+import stat
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from flax_distil.audio.reading.encoded import Encoded, is_mpeg_audio, is_text
+from flax_distil.audio.reading.errors import EMPTY, AudioError, no_file, no_text, unreadable
+from flax_distil.audio.reading.joined_streams import stream_parts
+from flax_distil.audio.reading.ogg_pages import walk_pages
+from flax_distil.audio.reading.pyav_reader import open_with_pyav
+from flax_distil.audio.reading.readers import (
+    AudioStream,
+    Opener,
+    UnreadableError,
+    open_joined,
+    open_with_soundfile,
+)
+from flax_distil.audio.reading.wav_header import completed_wav
+
+T = TypeVar("T")
+
+RAW_FORMATS = {".g722": "g722"}
+"""Headerless bitstreams: only the name tells what they are."""
+
+
+def raw_format(name: str | Path) -> str | None:
+    """Name the headerless format that a file name stands for, or None if the file tells itself.
+
+    Args:
+        name: a file name or path; it need not exist. Use it where only the bytes are at
+            hand and their origin is known: ``decode_audio(data, format=raw_format(path))``.
+
+    Returns:
+        ``"g722"`` for names ending in ``.g722``, else None.
+    """
+    return RAW_FORMATS.get(Path(name).suffix.lower())
+
+
+@dataclass(frozen=True, kw_only=True)
+class AudioSource:
+    """A recording of which is known that it is there and that it is no text.
+
+    Attributes:
+        name: what error messages call it.
+        parts: its streams, one behind the other; most recordings have one.
+        openers: what may read it, by name, in turn: what one cannot read is left to the next.
+    """
+
+    name: str
+    parts: Sequence[Encoded]
+    openers: dict[str, Opener]
+
+    @classmethod
+    def find(
+        cls, source: str | Path | bytes, format: str | None = None, *, replace_damage: bool = False
+    ) -> "AudioSource":
+        """Check what can be checked without a decoder.
+
+        Args:
+            source: a path, or the contents of a file.
+            format: FFmpeg's name of the format, for bytes without a header.
+            replace_damage: let the last reader go on behind damage.
+
+        Raises:
+            AudioError: if it is missing, empty, or text.
+        """
+        if isinstance(source, bytes):
+            if not source:
+                raise AudioError(
+                    EMPTY, "cannot read audio given as bytes: it has 0 bytes; check where it came from"
+                )
+            name = f"audio given as {len(source)} bytes"
+        else:
+            source = Path(source)
+            _check_file(source)
+            name, format = f"audio file '{source}'", format or raw_format(source)
+        encoded = Encoded(source=source)
+        with_pyav = functools.partial(open_with_pyav, format=format)
+        openers: dict[str, Opener] = {"libsndfile": open_with_soundfile, "FFmpeg": with_pyav}
+        if replace_damage:
+            openers["FFmpeg, behind the damage,"] = functools.partial(with_pyav, replace_damage=True)
+        if format is not None:
+            del openers["libsndfile"]
+            return cls(name=name, parts=[encoded], openers=openers)
+        head = encoded.head()
+        if is_text(head):
+            raise no_text(name)
+        encoded = completed_wav(encoded)
+        pages = walk_pages(encoded) if head.startswith(b"OggS") else None
+        damaged = None if pages is None else pages.damaged
+        if damaged is not None and not replace_damage:
+            raise unreadable(name, f"it is damaged at byte {damaged}")
+        if damaged is not None or is_mpeg_audio(encoded):
+            del openers["libsndfile"]
+        return cls(name=name, parts=stream_parts(encoded, pages), openers=openers)
+
+    @property
+    def exact(self) -> Encoded | None:
+        """The file, if it is one that libsndfile reads as a whole and may thus enter anywhere."""
+        return self.parts[0] if len(self.parts) == 1 and "libsndfile" in self.openers else None
+
+    def use(self, use: Callable[[AudioStream], T]) -> T:
+        """Return what a function makes of the recording, opened by the first reader with which that works.
+
+        Raises:
+            AudioError: if there is none; where several fail, any may hold the reason the user needs.
+        """
+        reasons: dict[str, UnreadableError] = {}
+        for name, open_one in self.openers.items():
+            try:
+                with self._system_errors(), open_joined(self.parts, open_one) as stream:
+                    return use(stream)
+            except UnreadableError as error:
+                reasons[name] = error
+        raise self._unreadable(reasons)
+
+    @contextlib.contextmanager
+    def open(self) -> Iterator[AudioStream]:
+        """Open with the first reader that can; once blocks were read it is too late for the others.
+
+        Raises:
+            AudioError: if there is none, or while blocks are read.
+        """
+        try:
+            with self._system_errors(), contextlib.ExitStack() as stack:
+                yield self._first_opened(stack)
+        except UnreadableError as error:
+            raise unreadable(self.name, str(error)) from error
+
+    def _first_opened(self, stack: contextlib.ExitStack) -> AudioStream:
+        reasons: dict[str, UnreadableError] = {}
+        for name, open_one in self.openers.items():
+            try:
+                return stack.enter_context(open_joined(self.parts, open_one))
+            except UnreadableError as error:
+                reasons[name] = error
+        raise self._unreadable(reasons)
+
+    @contextlib.contextmanager
+    def _system_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise unreadable(self.name, (error.strerror or str(error)).lower()) from error
+
+    def _unreadable(self, reasons: dict[str, UnreadableError]) -> AudioError:
+        told = dict[str, str]()
+        for name, error in reasons.items():
+            if str(error) not in told.values():
+                told[name] = str(error)
+        if len(told) == 1:
+            (reason,) = told.values()
+        else:
+            reason = ", ".join(f"{name} says '{reason}'" for name, reason in told.items())
+        return unreadable(self.name, reason)
+
+
+def _check_file(path: Path) -> None:
+    try:
+        status = path.stat()
+        if stat.S_ISDIR(status.st_mode):
+            raise no_file(path, "it is a folder; name the files in it")
+        if not stat.S_ISREG(status.st_mode):  # opening a pipe would wait for ever
+            raise no_file(path, "it is no regular file; copy its contents to one")
+        path.open("rb").close()
+    except FileNotFoundError as error:
+        raise no_file(path, "it does not exist; check the path") from error
+    except PermissionError as error:
+        raise no_file(
+            path, "there is no permission to read it; change its mode, or that of its folder"
+        ) from error
+    except OSError as error:
+        raise no_file(path, f"{(error.strerror or str(error)).lower()}; check the path") from error
+    except ValueError as error:  # a NUL character in the name
+        if isinstance(error, AudioError):
+            raise
+        raise no_file(path, f"{error}; check the path") from error
+    if status.st_size == 0:
+        raise AudioError(
+            EMPTY, f"cannot read audio file '{path}': it is empty (0 bytes); fetch or write it again"
+        )

@@ -1,0 +1,61 @@
+"""WAV files whose header was never completed: a recorder was killed, or wrote to a pipe."""
+
+import struct
+
+from flax_distil.audio.reading.encoded import Encoded
+
+HEADER_BYTES = 1 << 16
+"""Chunks before the samples lie within so many bytes."""
+
+UNKNOWN_SIZE = 0xFFFFFFFF
+"""What a header says where the length was not known; libsndfile then reads to the end of the file."""
+
+
+def completed_wav(encoded: Encoded) -> Encoded:
+    """Return a WAV file whose header says how long it is; other files, and good headers, as they are.
+
+    A size of 0 is taken for unknown where samples follow; in RF64 files so is one beyond the end.
+
+    Source: Microsoft and IBM, "Multimedia Programming Interface and Data Specifications 1.0" (RIFF);
+        EBU Tech 3306 (RF64).
+    """
+    head = encoded.head(HEADER_BYTES)
+    if head[:4] not in (b"RIFF", b"RIFX", b"RF64", b"BW64") or head[8:12] != b"WAVE":
+        return encoded
+    order = ">" if head[:4] == b"RIFX" else "<"
+    size = encoded.size
+    sizes_64: int | None = None
+    place = 12
+    while place + 8 <= len(head):
+        name, length = head[place : place + 4], struct.unpack_from(f"{order}I", head, place + 4)[0]
+        samples = place + 8
+        if name == b"ds64" and length >= 24 and samples + 24 <= len(head):
+            sizes_64 = samples
+        if name == b"data":
+            patches: list[tuple[int, bytes]] = []
+            if sizes_64 is not None:
+                patches = _ds64_patch(head, sizes_64, size - samples, size)
+            elif length == 0 and size > samples and not _chunks_follow(head, samples, size, order):
+                patches = [(place + 4, struct.pack("<I", UNKNOWN_SIZE))]
+            return Encoded(source=encoded.source, patches=tuple(patches)) if patches else encoded
+        place = samples + length + length % 2
+    return encoded
+
+
+def _ds64_patch(head: bytes, place: int, remaining: int, size: int) -> list[tuple[int, bytes]]:
+    stated = struct.unpack_from("<Q", head, place + 8)[0]
+    if remaining > 0 and not 0 < stated <= remaining:
+        return [(place, struct.pack("<QQQ", size - 8, remaining, 0))]
+    return []
+
+
+def _chunks_follow(head: bytes, place: int, size: int, order: str) -> bool:
+    """Tell whether chunks stand behind the samples to the very end of the file: then there are none."""
+    while place + 8 <= len(head):
+        name, length = head[place : place + 4], struct.unpack_from(f"{order}I", head, place + 4)[0]
+        if not name.isascii() or not name.decode("ascii").isprintable():
+            return False
+        place += 8 + length + length % 2
+        if place >= size:
+            return place - size <= 1
+    return False

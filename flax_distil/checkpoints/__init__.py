@@ -1,0 +1,1 @@
+"""From checkpoint files to parameter trees and back: loading, students, exports, training checkpoints."""

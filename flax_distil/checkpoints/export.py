@@ -1,0 +1,228 @@
+"""Exports: a Hugging Face folder that PyTorch's transformers loads as one of its own."""
+
+import dataclasses
+import errno
+import json
+import math
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import DTypeLike
+
+from flax_distil.checkpoints.alignment_heads import valid_alignment_heads
+from flax_distil.checkpoints.formats.mapping import Placement, leaf_shapes, tensor_placements
+from flax_distil.checkpoints.formats.reader import CheckpointFiles, preprocessor_window
+from flax_distil.checkpoints.formats.safetensors_writer import plan_shards, write_shards
+from flax_distil.core.arrays import Params
+from flax_distil.core.errors import InputError
+from flax_distil.core.fields import Fields, check_fields, either, list_of, object_with, of_type
+from flax_distil.core.json_files import parse_json
+from flax_distil.core.tree import flatten
+from flax_distil.model.config import WhisperConfig
+
+EXPORT_DTYPES = ("float16", "bfloat16", "float32")
+"""Element types that an export can have."""
+
+_TEXT = of_type(str, "text")
+_TOKENIZER_FIELDS: Fields = {
+    "model": object_with(
+        {"vocab": of_type(dict, "an object"), "merges": list_of(either(_TEXT, list_of(_TEXT, length=2)))}
+    )
+}
+"""What of a ``tokenizer.json`` is written into files of its own."""
+
+_DEFAULT_SHARD_SIZE = 5 * 10**9  # bytes, as in transformers
+_HEADER_ALLOWANCE = 1 << 20  # bytes for headers, index and directory entries when space is checked
+
+# Of another process or of settings that belong to generation_config.json; stale in an export.
+_DROPPED_CONFIG_KEYS = (
+    "_name_or_path",
+    "transformers_version",
+    "torch_dtype",
+    "forced_decoder_ids",
+    "max_length",
+)
+
+
+def export_checkpoint(
+    params: Params,
+    config: WhisperConfig,
+    output_dir: str | Path,
+    *,
+    files: CheckpointFiles,
+    dtype: DTypeLike = jnp.float16,
+    max_shard_size: int = _DEFAULT_SHARD_SIZE,
+) -> Path:
+    """Write a model as a Hugging Face folder: safetensors, configurations, tokenizer.
+
+    Everything is written beside its place first and then moved there file by file, weights
+    first, so that the folder never holds half a file. Weights travel from the devices one
+    layer at a time.
+
+    Args:
+        params: the parameter tree.
+        config: its architecture.
+        output_dir: the folder, made if absent; files of an earlier export are replaced.
+        files: tokenizer and settings, usually those of the teacher or of the student made from it.
+        dtype: element type of the weights: float16, bfloat16 or float32.
+        max_shard_size: bytes per weight file.
+
+    Returns:
+        ``output_dir``.
+
+    Raises:
+        InputError: if the type is not offered, the disk is too full, or a value does not fit float16.
+        ValueError: if ``params`` is not the tree of ``config``.
+    """
+    folder = Path(output_dir)
+    target = np.dtype(dtype)
+    if target.name not in EXPORT_DTYPES:
+        raise InputError(
+            f"cannot export weights as {target.name}: expected one of {', '.join(EXPORT_DTYPES)}"
+        )
+    leaves = flatten(params)
+    _check_tree(leaves, config)
+    placements = tensor_placements(config)
+    shapes = {name: placement.shape for name, placement in placements.items()}
+    shards = plan_shards(shapes, target, max_shard_size=max_shard_size)
+    small = _exported_files(files, config, target).contents()
+    needed = (
+        sum(shard.byte_count(target) for shard in shards) + sum(map(len, small.values())) + _HEADER_ALLOWANCE
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    _check_space(folder, needed)
+    scratch = Path(tempfile.mkdtemp(prefix=".export-", dir=folder))
+    try:
+        weights = write_shards(scratch, shards, target, _tensor_reader(leaves, placements, target))
+        for name, contents in small.items():
+            (scratch / name).write_bytes(contents)
+        _move_into_place(scratch, folder, weights, list(small))
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        raise _disk_full(folder, needed) from error
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    return folder
+
+
+def _check_tree(leaves: Mapping[str, Any], config: WhisperConfig) -> None:
+    expected = leaf_shapes(config)
+    found = {path: tuple(leaf.shape) for path, leaf in leaves.items()}
+    wrong = sorted(path for path in expected | found if expected.get(path) != found.get(path))
+    if wrong:
+        details = ", ".join(
+            f"{path} (expected {expected.get(path)}, got {found.get(path)})" for path in wrong
+        )
+        raise ValueError(f"the parameters are not those of the configuration: {details}")
+
+
+def _exported_files(files: CheckpointFiles, config: WhisperConfig, dtype: np.dtype) -> CheckpointFiles:
+    """Bring the settings up to date with the model that is written."""
+    kept = {key: value for key, value in files.config.items() if key not in _DROPPED_CONFIG_KEYS}
+    document = {
+        **kept,
+        **config.to_huggingface(),
+        "architectures": ["WhisperForConditionalGeneration"],
+        "model_type": "whisper",
+        "tie_word_embeddings": True,
+        "dtype": dtype.name,
+        # Suppressed tokens live in generation_config.json; absent here, transformers would assume its own.
+        "suppress_tokens": None,
+        "begin_suppress_tokens": None,
+    }
+    return dataclasses.replace(
+        files,
+        config=document,
+        generation_config=valid_alignment_heads(files.generation_config, config),
+        preprocessor_config={
+            **files.preprocessor_config,
+            **preprocessor_window(config.max_source_positions),
+            "feature_size": config.num_mel_bins,
+        },
+        tokenizer=_with_vocabulary_files(files.tokenizer),
+    )
+
+
+def _with_vocabulary_files(tokenizer: Mapping[str, bytes]) -> dict[str, bytes]:
+    """Add ``vocab.json`` and ``merges.txt``, which transformers before version 5 and whisper.cpp read."""
+    if "tokenizer.json" not in tokenizer or "vocab.json" in tokenizer:
+        return dict(tokenizer)
+    document = parse_json(tokenizer["tokenizer.json"], name="tokenizer.json")
+    check_fields(document, _TOKENIZER_FIELDS, name="tokenizer.json", required=("model",))
+    model = document["model"]
+    merges = [pair if isinstance(pair, str) else " ".join(pair) for pair in model["merges"]]
+    return {
+        **tokenizer,
+        "vocab.json": json.dumps(model["vocab"], ensure_ascii=False).encode(),
+        "merges.txt": ("#version: 0.2\n" + "\n".join(merges) + "\n").encode(),
+    }
+
+
+def _tensor_reader(
+    leaves: Mapping[str, Any], placements: Mapping[str, Placement], dtype: np.dtype
+) -> Callable[[str], np.ndarray]:
+    """Return a function that fetches one Hugging Face tensor from the devices."""
+
+    def read(name: str) -> np.ndarray:
+        placement = placements[name]
+        leaf = leaves[placement.rule.path]
+        # Indexed on the device: fetching the leaf itself would leave a copy of it on the host.
+        part = jnp.array(leaf, copy=True) if placement.layer is None else leaf[placement.layer]
+        array = placement.rule.layout.to_huggingface(np.asarray(jax.device_get(part)))
+        return converted(name, array, dtype)
+
+    return read
+
+
+def converted(name: str, array: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """Return a tensor in the element type of an export.
+
+    Args:
+        name: what to call it.
+        array: the tensor, of any floating type.
+        dtype: float16, bfloat16 or float32.
+
+    Raises:
+        InputError: if a value does not fit float16.
+    """
+    with np.errstate(over="ignore"):
+        converted = array.astype(dtype, copy=False)
+    if dtype == np.float16 and np.isinf(converted).any() and not np.isinf(array).any():
+        largest = float(np.abs(array).max())
+        raise InputError(
+            f"{name} reaches {largest:g}, more than float16 can hold ({np.finfo(np.float16).max}): "
+            "export as bfloat16 or float32"
+        )
+    return converted
+
+
+def _check_space(folder: Path, needed: int) -> None:
+    if shutil.disk_usage(folder).free < needed:
+        raise _disk_full(folder, needed)
+
+
+def _disk_full(folder: Path, needed: int) -> InputError:
+    free = shutil.disk_usage(folder).free
+    return InputError(
+        f"the export into {folder} needs {math.ceil(needed / 1e6)} MB, but its disk has "
+        f"{free // 10**6} MB free: make room or choose another folder"
+    )
+
+
+def _move_into_place(scratch: Path, folder: Path, weights: list[str], others: list[str]) -> None:
+    """Replace file by file: weights, then their stale predecessors, then what describes them."""
+    for name in weights:
+        os.replace(scratch / name, folder / name)
+    for stale in folder.glob("model*.safetensors*"):
+        if stale.name not in weights:
+            stale.unlink()
+    for name in others:
+        os.replace(scratch / name, folder / name)

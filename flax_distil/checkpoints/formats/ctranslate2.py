@@ -1,0 +1,301 @@
+"""CTranslate2 Whisper folders (those of faster-whisper): weights, quantised or not.
+
+``model.bin`` is a list of named arrays without gaps::
+
+    u32 version · string spec · u32 revision · u32 count
+    count × (string name · u8 rank · rank × u32 shape · u8 type · u32 bytes · data)
+    u32 aliases · aliases × (string alias · string name)         string: u16 length, text, NUL
+
+Queries, keys and values are rows of one matrix. Quantised matrices hold
+``round(value · scale)`` beside their ``…_scale``: one per row for int8 (127 / largest
+magnitude of the row), one for the whole matrix for int16.
+
+Source: ``ctranslate2/specs/model_spec.py`` and ``src/models/model.cc`` of CTranslate2 4.8.
+"""
+
+import dataclasses
+import functools
+import math
+import struct
+from collections.abc import Mapping
+from pathlib import Path
+from typing import BinaryIO
+
+import ml_dtypes
+import numpy as np
+
+from flax_distil.checkpoints.load_params import TensorSource, TensorSpec
+from flax_distil.core.errors import InputError
+from flax_distil.core.fields import one_line
+from flax_distil.model.config import WhisperConfig
+
+MODEL_NAME = "model.bin"
+
+_VERSIONS = (5, 6)
+_DTYPES: tuple[np.dtype, ...] = tuple(
+    np.dtype(kind) for kind in (np.float32, np.int8, np.int16, np.int32, np.float16, ml_dtypes.bfloat16)
+)
+_HEAD_DIM = 64  # of every published Whisper; used where the file does not say
+
+_PARTS: tuple[tuple[str, str], ...] = (
+    ("model.encoder.conv1", "encoder/conv1"),
+    ("model.encoder.conv2", "encoder/conv2"),
+    ("model.encoder.embed_positions.weight", "encoder/position_encodings/encodings"),
+    ("model.encoder.layer_norm", "encoder/layer_norm"),
+    ("model.decoder.embed_tokens.weight", "decoder/embeddings/weight"),
+    ("model.decoder.embed_positions.weight", "decoder/position_encodings/encodings"),
+    ("model.decoder.layer_norm", "decoder/layer_norm"),
+)
+_LAYER_PARTS: tuple[tuple[str, str], ...] = (
+    ("self_attn_layer_norm", "self_attention/layer_norm"),
+    ("self_attn.out_proj", "self_attention/linear_1"),
+    ("encoder_attn_layer_norm", "attention/layer_norm"),
+    ("encoder_attn.q_proj", "attention/linear_0"),
+    ("encoder_attn.out_proj", "attention/linear_2"),
+    ("fc1", "ffn/linear_0"),
+    ("fc2", "ffn/linear_1"),
+    ("final_layer_norm", "ffn/layer_norm"),
+)
+_FUSED: tuple[tuple[str, str, tuple[str, ...]], ...] = (
+    ("self_attn", "self_attention/linear_0", ("q", "k", "v")),
+    ("encoder_attn", "attention/linear_1", ("k", "v")),
+)
+_SIZED: Mapping[str, int] = {
+    "decoder/embeddings/weight": 2,
+    "encoder/conv1/weight": 3,
+    "encoder/layer_0/ffn/linear_0/weight": 2,
+    "decoder/layer_0/ffn/linear_0/weight": 2,
+    "encoder/position_encodings/encodings": 2,
+    "decoder/position_encodings/encodings": 2,
+}
+"""The arrays that the architecture is read from, and how many axes each has."""
+
+_SUFFIXES = (("weight", "weight"), ("bias", "bias"), ("weight", "gamma"), ("bias", "beta"))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Variable:
+    """One array of ``model.bin``: what it is and where its bytes begin."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    offset: int
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Part:
+    """Rows of a variable that make up one Hugging Face tensor: piece ``index`` of ``count``."""
+
+    variable: str
+    index: int = 0
+    count: int = 1
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CTranslate2Source(TensorSource):
+    """The arrays of a CTranslate2 Whisper model under their Hugging Face names.
+
+    Attributes:
+        path: its ``model.bin``.
+        origin: what to call the checkpoint in messages.
+    """
+
+    path: Path
+    origin: str
+
+    @classmethod
+    def open(cls, folder: Path, *, origin: str | None = None) -> "CTranslate2Source":
+        """Open a CTranslate2 folder and read the list of its arrays.
+
+        Raises:
+            InputError: if ``model.bin`` is truncated or not a CTranslate2 Whisper model.
+        """
+        source = cls(path=folder / MODEL_NAME, origin=origin or str(folder))
+        _ = source._variables
+        return source
+
+    @functools.cached_property
+    def _variables(self) -> dict[str, _Variable]:
+        try:
+            with self.path.open("rb") as file:
+                return _read_index(file, size=self.path.stat().st_size)
+        except (struct.error, UnicodeDecodeError, _FormatError) as error:
+            raise InputError(f"{self.path} is not a complete CTranslate2 Whisper model: {error}") from error
+        except OSError as error:
+            raise InputError(f"{self.path} cannot be read ({error.strerror}): check the file") from error
+
+    @functools.cached_property
+    def _parts(self) -> dict[str, _Part]:
+        """``{Hugging Face name: rows of a variable}`` for every variable that is a tensor of Whisper."""
+        known = {
+            name: part for name, part in possible_parts(self._layers) if part.variable in self._variables
+        }
+        used = {part.variable for part in known.values()}
+        # What Whisper has no use for keeps its own name, so that it is reported as unexpected.
+        others = {
+            name: _Part(variable=name)
+            for name, variable in self._variables.items()
+            if name not in used and variable.shape and not name.endswith("_scale")
+        }
+        tied = "decoder/projection/weight"
+        return known | {{tied: "proj_out.weight"}.get(name, name): part for name, part in others.items()}
+
+    @property
+    def _layers(self) -> dict[str, int]:
+        """How many layers each side has: the longest unbroken run from ``layer_0`` on."""
+        counts = {}
+        for side in ("encoder", "decoder"):
+            found = {name.split("/")[1] for name in self._variables if name.startswith(f"{side}/layer_")}
+            counts[side] = next(count for count in range(len(found) + 1) if f"layer_{count}" not in found)
+        return counts
+
+    @property
+    def tensors(self) -> Mapping[str, TensorSpec]:
+        """Every tensor; quantised ones count as float32, which reading makes of them."""
+        specs = {}
+        for name, part in self._parts.items():
+            variable = self._variables[part.variable]
+            rows, *rest = variable.shape or (1,)
+            quantised = f"{part.variable}_scale" in self._variables
+            dtype = "float32" if quantised else variable.dtype.name
+            specs[name] = TensorSpec(shape=(rows // part.count, *rest), dtype=dtype)
+        return specs
+
+    def read(self, name: str) -> np.ndarray:
+        """Return one tensor, dequantised."""
+        part = self._parts[name]
+        rows = (self._variables[part.variable].shape or (1,))[0] // part.count
+        chosen = slice(part.index * rows, (part.index + 1) * rows)
+        values = self._rows(part.variable, chosen)
+        scale_name = f"{part.variable}_scale"
+        if scale_name not in self._variables:
+            return values
+        per_row = len(self._variables[scale_name].shape) > 0
+        scale = self._rows(scale_name, chosen if per_row else slice(0, 1)).astype(np.float32)
+        with np.errstate(divide="ignore", invalid="ignore"):  # whoever reads looks for what is not finite
+            return values.astype(np.float32) / scale.reshape(-1, *(1,) * (values.ndim - 1))
+
+    def _rows(self, name: str, rows: slice) -> np.ndarray:
+        variable = self._variables[name]
+        shape = variable.shape or (1,)
+        width = int(np.prod(shape[1:], dtype=np.int64))
+        values = np.fromfile(
+            self.path,
+            variable.dtype,
+            count=(rows.stop - rows.start) * width,
+            offset=variable.offset + rows.start * width * variable.dtype.itemsize,
+        )
+        return values.reshape(-1, *shape[1:])
+
+    def config(self) -> WhisperConfig:
+        """Derive the architecture from the arrays' shapes: the format has no field for it.
+
+        Raises:
+            InputError: if an array that it is read from is not there, or gives a size that no Whisper has.
+        """
+        shapes = {name: variable.shape for name, variable in self._variables.items()}
+        lacking = [name for name, rank in _SIZED.items() if len(shapes.get(name, ())) != rank]
+        if lacking:
+            raise InputError(
+                f"{self.path} lacks {lacking[0]!r} with {_SIZED[lacking[0]]} axes: is it a CTranslate2 "
+                "Whisper model?"
+            )
+        vocab_size, d_model = shapes["decoder/embeddings/weight"]
+        values = {
+            "vocab_size": vocab_size,
+            "num_mel_bins": shapes["encoder/conv1/weight"][1],
+            "d_model": d_model,
+            "encoder_layers": self._layers["encoder"],
+            "decoder_layers": self._layers["decoder"],
+            "encoder_attention_heads": self._heads("encoder", d_model),
+            "decoder_attention_heads": self._heads("decoder", d_model),
+            "encoder_ffn_dim": shapes["encoder/layer_0/ffn/linear_0/weight"][0],
+            "decoder_ffn_dim": shapes["decoder/layer_0/ffn/linear_0/weight"][0],
+            "max_source_positions": shapes["encoder/position_encodings/encodings"][0],
+            "max_target_positions": shapes["decoder/position_encodings/encodings"][0],
+        }
+        return WhisperConfig.from_huggingface(values, name=str(self.path))
+
+    def _heads(self, side: str, d_model: int) -> int:
+        name = f"{side}/num_heads"
+        return int(self._rows(name, slice(0, 1))[0]) if name in self._variables else d_model // _HEAD_DIM
+
+
+class _FormatError(Exception):
+    """What is wrong with the bytes of a ``model.bin``."""
+
+
+def possible_parts(layers: Mapping[str, int]) -> list[tuple[str, _Part]]:
+    """Expand the tables above: every name and where it would be, whether it is there or not."""
+    plain = list(_PARTS)
+    parts: list[tuple[str, _Part]] = []
+    for side, count in layers.items():
+        for layer in range(count):
+            theirs, ours = f"model.{side}.layers.{layer}", f"{side}/layer_{layer}"
+            plain += [(f"{theirs}.{name}", f"{ours}/{variable}") for name, variable in _LAYER_PARTS]
+            for name, variable, letters in _FUSED:
+                for index, letter in enumerate(letters):
+                    piece = {"index": index, "count": len(letters)}
+                    target = f"{theirs}.{name}.{letter}_proj"
+                    parts.append((f"{target}.weight", _Part(variable=f"{ours}/{variable}/weight", **piece)))
+                    if letter != "k":  # zeros in the file: Whisper's keys have no bias
+                        parts.append((f"{target}.bias", _Part(variable=f"{ours}/{variable}/bias", **piece)))
+    for name, variable in plain:
+        if name.endswith(".weight"):
+            parts.append((name, _Part(variable=variable)))
+        else:
+            parts += [(f"{name}.{end}", _Part(variable=f"{variable}/{source}")) for end, source in _SUFFIXES]
+    return parts
+
+
+def _read_index(file: BinaryIO, *, size: int) -> dict[str, _Variable]:
+    """Read names, shapes and offsets; skip the data; let aliases share what they stand for."""
+    version = _integer(file, "<I")
+    if version not in _VERSIONS:
+        raise _FormatError(f"binary version {version}, expected {' or '.join(map(str, _VERSIONS))}")
+    spec = _string(file)
+    if spec != "WhisperSpec":
+        raise _FormatError(f"model type {spec!r}, expected 'WhisperSpec'")
+    _revision, count = _integer(file, "<I"), _integer(file, "<I")
+    variables: dict[str, _Variable] = {}
+    for _ in range(count):
+        name = _string(file)
+        rank = _integer(file, "<B")
+        shape = tuple(_integer(file, "<I") for _ in range(rank))
+        kind, length = _integer(file, "<B"), _integer(file, "<I")
+        if kind >= len(_DTYPES):
+            raise _FormatError(f"{one_line(name)} has type {kind}, expected one below {len(_DTYPES)}")
+        dtype = _DTYPES[kind]
+        if math.prod(shape) * dtype.itemsize != length:
+            raise _FormatError(f"{one_line(name)} has {length} bytes, which do not fill {dtype}{list(shape)}")
+        variables[name] = _Variable(shape=shape, dtype=dtype, offset=file.tell())
+        if file.seek(length, 1) > size:
+            raise _FormatError(f"it ends inside {one_line(name)}")
+    for _ in range(_integer(file, "<I")):
+        alias, name = _string(file), _string(file)
+        for end in ("", "_scale"):
+            if f"{name}{end}" in variables:
+                variables[f"{alias}{end}"] = variables[f"{name}{end}"]
+    _check_scales(variables)
+    return variables
+
+
+def _check_scales(variables: Mapping[str, _Variable]) -> None:
+    """Compare the scales of quantised arrays with the arrays: one for each row, or one for all."""
+    for name, variable in variables.items():
+        scale = variables.get(f"{name}_scale")
+        if scale is not None and (
+            scale.shape not in ((), variable.shape[:1]) or scale.dtype.kind in "iu" or not variable.shape
+        ):
+            raise _FormatError(
+                f"{one_line(name)}_scale is {scale.dtype}{list(scale.shape)}, expected a float for each row "
+                f"of {list(variable.shape)} or one for all"
+            )
+
+
+def _integer(file: BinaryIO, form: str) -> int:
+    return struct.unpack(form, file.read(struct.calcsize(form)))[0]
+
+
+def _string(file: BinaryIO) -> str:
+    return file.read(_integer(file, "<H"))[:-1].decode()

@@ -1,0 +1,121 @@
+"""Safetensors files written tensor by tensor, so that an export never holds a whole shard.
+
+``safetensors.save_file`` wants every tensor of a file at once; the format itself (eight
+bytes of length, a JSON header with offsets, the raw data) only wants the shapes first.
+
+Source: the format section of the safetensors README.
+"""
+
+import dataclasses
+import json
+import math
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from flax_distil.checkpoints.formats.huggingface import INDEX_NAME, WEIGHTS_NAME
+
+_DTYPE_NAMES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Shard:
+    """One file of a checkpoint: its name and the tensors that go into it, in order."""
+
+    file_name: str
+    shapes: Mapping[str, tuple[int, ...]]
+
+    def byte_count(self, dtype: np.dtype) -> int:
+        """Return the size of its tensors in bytes."""
+        return sum(_byte_count(shape, dtype) for shape in self.shapes.values())
+
+
+def plan_shards(
+    shapes: Mapping[str, tuple[int, ...]], dtype: np.dtype, *, max_shard_size: int
+) -> list[Shard]:
+    """Split tensors over files of at most ``max_shard_size`` bytes (a larger tensor gets its own).
+
+    Args:
+        shapes: ``{tensor name: shape}``.
+        dtype: element type in the files.
+        max_shard_size: bytes.
+
+    Returns:
+        One shard named ``model.safetensors``, or several named ``model-00001-of-0000N.safetensors``.
+    """
+    groups: list[dict[str, tuple[int, ...]]] = [{}]
+    filled = 0
+    for name, shape in sorted(shapes.items()):
+        size = _byte_count(shape, dtype)
+        if groups[-1] and filled + size > max_shard_size:
+            groups.append({})
+            filled = 0
+        groups[-1][name] = shape
+        filled += size
+    if len(groups) == 1:
+        return [Shard(file_name=WEIGHTS_NAME, shapes=groups[0])]
+    return [
+        Shard(file_name=f"model-{number:05d}-of-{len(groups):05d}.safetensors", shapes=group)
+        for number, group in enumerate(groups, start=1)
+    ]
+
+
+def write_shards(
+    folder: Path, shards: Sequence[Shard], dtype: np.dtype, read: Callable[[str], np.ndarray]
+) -> list[str]:
+    """Write the weight files, and their index if there are several.
+
+    Args:
+        folder: exists.
+        shards: from :func:`plan_shards`.
+        dtype: element type of the files.
+        read: gives one tensor, already of that type and its planned shape.
+
+    Returns:
+        The names of the files written.
+    """
+    for shard in shards:
+        _write_shard(folder / shard.file_name, shard, dtype, read)
+    names = [shard.file_name for shard in shards]
+    if len(shards) == 1:
+        return names
+    index = {
+        "metadata": {"total_size": sum(shard.byte_count(dtype) for shard in shards)},
+        "weight_map": {name: shard.file_name for shard in shards for name in shard.shapes},
+    }
+    (folder / INDEX_NAME).write_text(json.dumps(index, indent=2) + "\n")
+    return [*names, INDEX_NAME]
+
+
+def _write_shard(path: Path, shard: Shard, dtype: np.dtype, read: Callable[[str], np.ndarray]) -> None:
+    # transformers refuses files that do not name the framework whose layout they follow.
+    header: dict[str, object] = {"__metadata__": {"format": "pt"}}
+    offset = 0
+    for name, shape in shard.shapes.items():
+        end = offset + _byte_count(shape, dtype)
+        header[name] = {
+            "dtype": _DTYPE_NAMES[dtype.name],
+            "shape": list(shape),
+            "data_offsets": [offset, end],
+        }
+        offset = end
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    with path.open("wb") as file:
+        file.write(len(text).to_bytes(8, "little"))
+        file.write(text)
+        for name, shape in shard.shapes.items():
+            tensor = np.ascontiguousarray(read(name))
+            if tensor.shape != shape or tensor.dtype != dtype:
+                raise ValueError(
+                    f"{name}: expected {dtype}{list(shape)}, got {tensor.dtype}{list(tensor.shape)}"
+                )
+            file.write(tensor.reshape(-1).view(np.uint8).data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _byte_count(shape: tuple[int, ...], dtype: np.dtype) -> int:
+    return math.prod(shape) * dtype.itemsize

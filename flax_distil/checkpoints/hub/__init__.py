@@ -1,0 +1,1 @@
+"""The Hugging Face Hub: models downloaded from it, results uploaded to it."""

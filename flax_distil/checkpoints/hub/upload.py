@@ -1,0 +1,235 @@
+"""The Hugging Face Hub: exports and data sets up."""
+
+import logging
+import shlex
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any, Literal
+
+from flax_distil.checkpoints.hub.download import reason
+from flax_distil.core.errors import InputError
+
+if TYPE_CHECKING:
+    from huggingface_hub import HfApi
+
+_CARD = "README.md"
+
+_FORMER_RECORD = "index.json"
+"""What uploads had of this name when they held one split."""
+
+_WAITS_SECONDS = (2.0, 10.0, 60.0)
+"""Before a data set is sent again, where the Hub or the way to it fails."""
+
+log = logging.getLogger(__name__)
+
+
+class UploadError(RuntimeError):
+    """The Hub did not take a folder; the message says where it is safe and how to try again."""
+
+
+def check_repository(
+    name: str, *, repo_type: Literal["model", "dataset"], token: str | None = None, private: bool = False
+) -> str:
+    """Make sure, before any work, that the Hub will take an upload: the repository is made if absent.
+
+    A Hub that cannot be reached is warned of, if the repository is named in full: by the end it may be there.
+
+    Args:
+        name: ``user/name``, or a name alone for a repository of the token's owner.
+        repo_type: what is uploaded.
+        token: access token; by default the one stored by ``hf auth login`` or in ``HF_TOKEN``.
+        private: whether a repository made by this call is private.
+
+    Returns:
+        The repository as ``user/name``.
+
+    Raises:
+        InputError: if there is no token, the Hub refuses it, the name or the writing, or only it could tell
+            the owner and it cannot be reached.
+    """
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HFValidationError, LocalTokenNotFoundError
+
+    api = HfApi(token=token)
+    try:
+        owner = api.whoami()["name"]
+        full = name if "/" in name else f"{owner}/{name}"
+        api.create_repo(full, repo_type=repo_type, private=private, exist_ok=True)
+        api.auth_check(full, repo_type=repo_type, write=True)
+    except LocalTokenNotFoundError as error:
+        raise InputError(
+            "push_to_hub needs an access token for the Hugging Face Hub: log in with `hf auth login`, or "
+            "give hub_token"
+        ) from error
+    except Exception as error:  # the network has too many ways to fail, of as many types
+        if isinstance(error, HFValidationError) or _is_refusal(error):
+            raise InputError(
+                f"the Hugging Face Hub refuses uploads to the {repo_type} repository {name!r} "
+                f"({reason(error)}): check its name, and that the token may write to it"
+            ) from error
+        if "/" not in name:
+            raise InputError(
+                f"the Hugging Face Hub cannot be asked whose repository {name!r} is ({reason(error)}): name "
+                "it as user/name, or check the connection"
+            ) from error
+        log.warning("the Hub cannot be reached now (%s): the upload is tried at the end", reason(error))
+        return name
+    return full
+
+
+def push_to_hub(
+    folder: str | Path,
+    repo_id: str,
+    *,
+    token: str | None = None,
+    private: bool = False,
+    revision: str | None = None,
+    commit_message: str = "Upload a distilled Whisper",
+) -> str:
+    """Upload the files of an exported folder (not its sub-folders) in one commit.
+
+    Args:
+        folder: the export.
+        repo_id: ``user/name``; created if absent.
+        token: access token; by default the one stored by ``hf auth login`` or in ``HF_TOKEN``.
+        private: whether a repository made by this call is private.
+        revision: branch to commit to, made if absent; the default branch if ``None``.
+        commit_message: first line of the commit.
+
+    Returns:
+        The address of the commit.
+
+    Raises:
+        InputError: if ``folder`` holds no export.
+        UploadError: if the upload fails for whatever reason; the folder is untouched.
+    """
+    from huggingface_hub import HfApi
+
+    folder = Path(folder)
+    names = sorted(path.name for path in folder.glob("*") if path.is_file())
+    if "config.json" not in names:
+        raise InputError(f"{folder} holds no config.json: expected the folder of an export")
+    api = HfApi(token=token)
+    try:
+        api.create_repo(repo_id, private=private, exist_ok=True)
+        if revision:
+            api.create_branch(repo_id, branch=revision, exist_ok=True)
+        commit = api.upload_folder(
+            repo_id=repo_id,
+            folder_path=folder,
+            revision=revision,
+            commit_message=commit_message,
+            allow_patterns=names,
+            ignore_patterns=["*/*"],
+        )
+    except Exception as error:  # a run of many hours must not end in a traceback of the network
+        retry = ["hf", "upload", repo_id, str(folder), "--exclude", "*/*"]
+        retry += ["--revision", revision] if revision else []
+        raise UploadError(
+            f"could not upload to {repo_id!r} on the Hugging Face Hub ({reason(error)}); "
+            f"the export is safe in {folder}, to be uploaded with: {shlex.join(retry)}"
+        ) from error
+    return commit.commit_url
+
+
+def push_data_set(
+    folder: str | Path,
+    repo_id: str,
+    *,
+    patterns: Sequence[str],
+    documents: Mapping[str, str],
+    make_card: Callable[[str | None], str],
+    token: str | None = None,
+    private: bool = False,
+) -> str:
+    """Upload parts of a data set beside those that are there; files that are there are not sent again.
+
+    Args:
+        folder: the data set.
+        repo_id: ``user/name``; created if absent.
+        patterns: of the files to upload, relative to the folder. What an earlier upload left there that fits
+            a pattern, and is not in the folder, goes.
+        documents: further files, of the same names in every upload of these parts: contents by name.
+        make_card: makes the card of the one that is there, None where there is none.
+        token: as for :func:`push_to_hub`.
+        private: whether a repository made by this call is private.
+
+    Returns:
+        The address of the commit.
+
+    Raises:
+        UploadError: if the upload fails for whatever reason; the folder is untouched.
+    """
+    from huggingface_hub import HfApi
+
+    folder, api = Path(folder), HfApi(token=token)
+    for wait in (*_WAITS_SECONDS, None):
+        try:
+            api.create_repo(repo_id, repo_type="dataset", private=private, exist_ok=True)
+            return _commit_data_set(api, folder, repo_id, patterns, documents, make_card)
+        except UploadError:
+            raise
+        except Exception as error:  # as in push_to_hub
+            if wait is None or _is_refusal(error):
+                raise UploadError(
+                    f"could not upload to data set {repo_id!r} on the Hugging Face Hub ({reason(error)}); "
+                    f"it is safe in {folder}, and the same command uploads it without labelling again"
+                ) from error
+            log.warning("the upload to %r failed (%s): again in %g s", repo_id, reason(error), wait)
+            time.sleep(wait)
+    raise AssertionError("the last attempt returns or raises")
+
+
+def _commit_data_set(
+    api: "HfApi",
+    folder: Path,
+    repo_id: str,
+    patterns: Sequence[str],
+    documents: Mapping[str, str],
+    make_card: Callable[[str | None], str],
+) -> str:
+    """Add, replace and delete files in one commit, on top of the one whose card was read."""
+    from huggingface_hub import CommitOperationAdd, CommitOperationDelete
+
+    info = api.dataset_info(repo_id)
+    there = {file.rfilename for file in info.siblings or ()}
+    card = None
+    if _CARD in there:
+        with tempfile.TemporaryDirectory() as scratch:
+            path = api.hf_hub_download(
+                repo_id, _CARD, repo_type="dataset", revision=info.sha, local_dir=scratch
+            )
+            card = Path(path).read_text(encoding="utf-8")
+    sent: dict[str, Any] = {
+        path.relative_to(folder).as_posix(): path for pattern in patterns for path in folder.glob(pattern)
+    }
+    stale = [
+        name
+        for name in there - sent.keys()
+        if any(PurePosixPath(name).match(pattern) for pattern in patterns)
+    ]
+    if stale and not there & {*documents, _FORMER_RECORD}:
+        raise UploadError(
+            f"data set {repo_id!r} on the Hugging Face Hub holds {min(stale)!r}, which pseudo-labelling did "
+            f"not write: name another repository, or delete it there; the labels are safe in {folder}"
+        )
+    sent |= {name: text.encode() for name, text in {**documents, _CARD: make_card(card)}.items()}
+    commit = api.create_commit(
+        repo_id,
+        [
+            *(CommitOperationAdd(name, content) for name, content in sorted(sent.items())),
+            *(CommitOperationDelete(name) for name in sorted(stale)),
+        ],
+        commit_message="Upload pseudo-labels",
+        repo_type="dataset",
+        parent_commit=info.sha,
+    )
+    return commit.commit_url
+
+
+def _is_refusal(error: Exception) -> bool:
+    """Tell a Hub that does not want (no token, no such user, quota) from one that cannot."""
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    return status is not None and 400 <= status < 500 and status not in (408, 409, 412, 429)

@@ -1,0 +1,48 @@
+"""Whether two models have one encoder, although one of their files holds it rounded."""
+
+import itertools
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+
+from flax_distil.core.arrays import Params
+from flax_distil.core.tree import flatten
+
+_ROUNDINGS: tuple[tuple[Any, ...], ...] = (
+    (),
+    (np.float16,),
+    (ml_dtypes.bfloat16,),
+    (np.float16, ml_dtypes.bfloat16),  # exported as float16, and that as bfloat16
+)
+"""What may have happened to weights between two files: the element types they were stored in, in order."""
+
+
+def equal_when_rounded(one: Params, other: Params) -> bool:
+    """Say whether two trees are the same weights, one of them perhaps rounded to the type of its file.
+
+    A student of float32 weights that was exported as float16 still has its teacher's encoder. Weights that
+    were trained since then differ: what is compared is every number, exactly, after rounding.
+
+    Args:
+        one: float32 leaves, as they were read.
+        other: the same of the other model.
+    """
+    ours, theirs = flatten(one), flatten(other)
+    if ours.keys() != theirs.keys() or any(ours[path].shape != theirs[path].shape for path in ours):
+        return False
+    orders = [(ours, theirs), (theirs, ours)]
+    return any(
+        all(_is_rounded(rounded[path], exact[path], types) for path in exact)
+        for types, (exact, rounded) in itertools.product(_ROUNDINGS, orders)
+    )
+
+
+def _is_rounded(leaf: Any, exact: Any, types: tuple[Any, ...]) -> bool:
+    if leaf is exact and not types:
+        return True
+    wanted = np.asarray(exact)
+    with np.errstate(over="ignore"):
+        for dtype in types:
+            wanted = wanted.astype(dtype)
+        return bool(np.array_equal(np.asarray(leaf), wanted.astype(np.float32)))

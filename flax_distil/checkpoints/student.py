@@ -1,0 +1,133 @@
+"""A student made of its teacher's layers."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from flax_distil.checkpoints.alignment_heads import renumber_alignment_heads
+from flax_distil.checkpoints.checkpoint import Checkpoint
+from flax_distil.checkpoints.formats.reader import POSITIONS_PER_SECOND
+from flax_distil.core.errors import InputError
+from flax_distil.core.tree import flatten, unflatten
+
+
+def initialise_student(
+    teacher: Checkpoint,
+    *,
+    encoder_layers: int | None = None,
+    decoder_layers: int | None = None,
+    encoder_layer_indices: Sequence[int] | None = None,
+    decoder_layer_indices: Sequence[int] | None = None,
+    max_source_positions: int | None = None,
+) -> Checkpoint:
+    """Copy some layers of a teacher, and everything else, into a smaller model.
+
+    The decoder of the student has its own buffers, for it is trained and its state donated.
+    An encoder that keeps all its layers is not copied: its leaves are the teacher's own arrays
+    (copy them before training them).
+
+    Args:
+        teacher: a loaded checkpoint.
+        encoder_layers: number of encoder layers, spaced as far apart as they can be.
+        decoder_layers: the same for the decoder.
+        encoder_layer_indices: the teacher's encoder layers to copy, instead of a number.
+        decoder_layer_indices: the same for the decoder.
+        max_source_positions: encoder positions of 20 ms that the student has: 750 hear 15 s at a time. By
+            default as many as the teacher.
+
+    Returns:
+        The student. Alignment heads are renumbered, or dropped with their layers.
+
+    Raises:
+        InputError: if a number and a list are both given, ask for layers that the teacher lacks, or the
+            teacher has fewer positions.
+
+    Source: RECIPE 4; arXiv 2311.00430, section 3; distil-whisper, ``training/flax/create_student_model.py``.
+    """
+    config = teacher.config
+    encoder = _chosen_layers("encoder", config.encoder_layers, encoder_layers, encoder_layer_indices)
+    decoder = _chosen_layers("decoder", config.decoder_layers, decoder_layers, decoder_layer_indices)
+    positions = _chosen_positions(config.max_source_positions, max_source_positions)
+    same_encoder = encoder == list(range(config.encoder_layers)) and positions == config.max_source_positions
+    leaves: dict[str, Any] = {}
+    for path, leaf in flatten(teacher.params).items():
+        layers = encoder if path.startswith("encoder/layers/") else decoder
+        if path.startswith("encoder/") and same_encoder:
+            leaves[path] = leaf
+        elif "/layers/" in path:
+            leaves[path] = _take_layers(leaf, tuple(layers))
+        elif path == "encoder/position_embedding/embedding":
+            leaves[path] = jnp.array(leaf[:positions], copy=True)
+        else:
+            leaves[path] = jnp.array(leaf, copy=True)
+    student = dataclasses.replace(
+        config,
+        encoder_layers=len(encoder),
+        decoder_layers=len(decoder),
+        max_source_positions=positions,
+    )
+    files = dataclasses.replace(
+        teacher.files,
+        config={**teacher.files.config, **student.to_huggingface()},
+        generation_config=renumber_alignment_heads(teacher.files.generation_config, decoder),
+    )
+    return Checkpoint(config=student, params=unflatten(leaves), files=files)
+
+
+def spaced_layers(count: int, *, of: int) -> list[int]:
+    """Return ``count`` layer numbers out of ``of``, as far apart as they can be; the last is always there.
+
+    ::
+
+        spaced_layers(2, of=32)  ->  [0, 31]
+        spaced_layers(3, of=32)  ->  [0, 15, 31]
+        spaced_layers(1, of=32)  ->  [31]
+    """
+    layers = np.linspace(0, of - 1, count, dtype=int).tolist()
+    layers[-1] = of - 1
+    return layers
+
+
+def _chosen_layers(side: str, available: int, count: int | None, indices: Sequence[int] | None) -> list[int]:
+    """Return the teacher's layers to copy, in the student's order."""
+    if count is not None and indices is not None:
+        raise InputError(
+            f"{side}_layers {count} and {side}_layer_indices {list(indices)} contradict each other: "
+            "give one of them"
+        )
+    if indices is not None:
+        outside = [index for index in indices if not 0 <= index < available]
+        if outside or not indices:
+            raise InputError(
+                f"{side}_layer_indices {list(indices)} asks for layers that the teacher lacks: "
+                f"expected at least one, each from 0 to {available - 1}"
+            )
+        return list(indices)
+    if count is None:
+        return list(range(available))
+    if not 1 <= count <= available:
+        raise InputError(f"{side}_layers is {count}: expected 1 to {available}, as many as the teacher has")
+    return spaced_layers(count, of=available)
+
+
+def _chosen_positions(available: int, count: int | None) -> int:
+    """Return how many encoder positions the student has."""
+    if count is None:
+        return available
+    if not 1 <= count <= available or count % POSITIONS_PER_SECOND:
+        raise InputError(
+            f"max_source_positions is {count}: expected whole seconds of {POSITIONS_PER_SECOND} positions, "
+            f"at most the {available} of the teacher"
+        )
+    return count
+
+
+def _take_layers(leaf: jax.Array, layers: tuple[int, ...]) -> jax.Array:
+    """Return new buffers with the given layers of a stacked leaf, placed as the leaf is."""
+    if layers == tuple(range(leaf.shape[0])):
+        return jnp.array(leaf, copy=True)
+    return jnp.take(leaf, jnp.asarray(layers), axis=0)

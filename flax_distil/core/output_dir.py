@@ -1,0 +1,152 @@
+"""Folders of results: checked before any work, never left half written, uploaded at the end.
+
+``overwrite_output_dir`` means the same in every command: the results of an earlier run of the
+command are replaced, and every other file in the folder stays.
+"""
+
+import contextlib
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from flax_distil.core.errors import InputError
+from flax_distil.core.paths import user_path
+
+_MARKS = (
+    "results.json",
+    "dataset_info.json",
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "metrics.jsonl",
+    "throughput.json",
+    ".labelling",
+    "predictions/settings.json",
+    "report.json",
+)
+"""One of these is in every folder that a command here wrote."""
+
+
+def check_output_dir(output_dir: str, *, overwrite: bool, or_set: str = "overwrite_output_dir") -> Path:
+    """Return the folder as an absolute path.
+
+    Args:
+        output_dir: as the user gave it.
+        overwrite: the user's ``overwrite_output_dir``.
+        or_set: flags that allow a folder that is not empty, for the message.
+
+    Raises:
+        InputError: if it is a file, cannot be written to, holds something and ``overwrite`` is
+            not set, or holds only what no command here wrote.
+    """
+    folder = check_writable(output_dir)
+    taken = folder.is_dir() and any(folder.iterdir())
+    if taken and not overwrite:
+        raise InputError(f"output_dir {output_dir!r} is not empty: choose another, or set {or_set}")
+    if taken and not any((folder / mark).exists() for mark in _MARKS):
+        raise InputError(
+            f"output_dir {output_dir!r} holds files not written by flax-distil and is not overwritten: "
+            "choose another"
+        )
+    return folder
+
+
+def check_writable(output_dir: str) -> Path:
+    """Return the folder as an absolute path; what it holds does not matter.
+
+    Raises:
+        InputError: if it is a file or cannot be written to.
+    """
+    if not output_dir:
+        raise InputError("output_dir is empty: name a folder")
+    if output_dir == "-":
+        raise InputError("output_dir '-' is standard output, and results are files: name a folder")
+    check_local("output_dir", output_dir)
+    folder = user_path(output_dir).absolute()
+    try:
+        existing = next(path for path in (folder, *folder.parents) if path.exists())
+    except (OSError, ValueError) as error:  # a name that is too long, or holds NUL
+        raise _cannot_be_made(folder, error) from error
+    if not existing.is_dir():
+        raise InputError(f"output_dir {output_dir!r} cannot be made: {str(existing)!r} is a file")
+    # Known now rather than after hours of work.
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise InputError(f"output_dir {output_dir!r} cannot be made: {str(existing)!r} may not be written to")
+    return folder
+
+
+def check_local(name: str, path: str) -> None:
+    """Raise ``InputError`` if what is to be written to is an address rather than a path.
+
+    Args:
+        name: of the flag.
+        path: as the user gave it.
+    """
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", path):
+        raise InputError(
+            f"{name} {path!r} is an address, and results are written to this machine only: name a folder "
+            "here, and copy it afterwards"
+        )
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder and those above it; one that exists is left as it is.
+
+    Raises:
+        InputError: if it cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _cannot_be_made(folder, error) from error
+
+
+@contextlib.contextmanager
+def staged(folder: Path, *, stale: Sequence[str] = ()) -> Iterator[Path]:
+    """Give an empty folder to write to, whose contents move to ``folder`` once the body succeeds.
+
+    A new folder appears as a whole. In one that exists, entries of the same name are replaced
+    and all others stay, but for those that match ``stale``: parts of an earlier result that the
+    new one does not have. So naming the wrong folder cannot empty it.
+
+    Args:
+        folder: of :func:`check_output_dir`.
+        stale: patterns of names, as ``Path.glob`` takes them.
+
+    Raises:
+        InputError: if the folder cannot be made.
+    """
+    exists = folder.is_dir()
+    make_folder(folder.parent)
+    try:
+        # Within a folder that exists: what lies beside it may be another file system.
+        scratch = Path(tempfile.mkdtemp(prefix=".writing-", dir=folder if exists else folder.parent))
+    except OSError as error:
+        raise _cannot_be_made(folder, error) from error
+    try:
+        stage = scratch / "complete"  # not the scratch folder: that one only its owner may read
+        stage.mkdir()
+        yield stage
+        if exists:
+            _replace_entries(stage, folder, stale)
+        else:
+            os.replace(stage, folder)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _cannot_be_made(folder: Path, error: OSError | ValueError) -> InputError:
+    reason = getattr(error, "strerror", None) or str(error)
+    return InputError(f"output_dir {str(folder)!r} cannot be made: {reason}")
+
+
+def _replace_entries(stage: Path, folder: Path, stale: Sequence[str]) -> None:
+    names = {entry.name for entry in stage.iterdir()}
+    for name in sorted(names):
+        os.replace(stage / name, folder / name)
+    for pattern in stale:
+        for path in folder.glob(pattern):
+            if path.name not in names:
+                path.unlink()

@@ -1,0 +1,47 @@
+"""One row of a data set by role, its audio still encoded: what filters judge and packing joins."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from flax_distil.data.remote.retries import DEFAULT_POLICY, RetryPolicy
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpeechRow:
+    """One recording with its texts.
+
+    Attributes:
+        index: Row number in its data set; in a streamed one, within its shard's block.
+        sample_id: Stable name.
+        audio: ``{"bytes", "path"}``, either may be None; None where there is none or it was not asked for.
+        reference: Reference text, None if there is none.
+        label: Text to train on: the pseudo-label, or else the reference.
+        speaker: Who speaks, or which recording it was cut from; None where no column tells.
+        duration_seconds: None where it is not known without reading the audio.
+        values: All columns but the audio.
+        problem: Why the row cannot be used, as a sentence: a value is of the wrong type or impossible. None
+            where nothing is wrong with it.
+        origin: Where the row was read: its data set, or the file of a streamed one.
+        number: Its number there, before any row was left out.
+        policy: When to ask a server for its recording again.
+        channel: The channel that is meant, counted from 0; None for the mean of all.
+    """
+
+    index: int
+    sample_id: str
+    audio: Mapping[str, Any] | None
+    reference: str | None
+    label: str | None
+    speaker: str | None
+    duration_seconds: float | None
+    values: Mapping[str, Any]
+    problem: str | None = None
+    origin: str = ""
+    number: int = 0
+    policy: RetryPolicy = DEFAULT_POLICY
+    channel: int | None = None
+
+    def follows(self, other: "SpeechRow") -> bool:
+        """Return whether the other row comes right before this one where both were read."""
+        return self.origin == other.origin and self.number == other.number + 1

@@ -1,0 +1,1 @@
+"""From examples to examples: filters, segmentation, packing, labels, statistics."""

@@ -1,0 +1,260 @@
+"""Which rows of a training set are worth learning from. Never applied to evaluation sets."""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from flax_distil.core.errors import InputError
+from flax_distil.data.dataset import SpeechData
+from flax_distil.data.decoded_example import LABEL_TOO_LONG, MALFORMED, NO_LABEL, TOO_LONG, TOO_SHORT
+from flax_distil.data.example import SpeechRow
+from flax_distil.data.preprocessing.labels import BAD_TIMESTAMPS, LabelBuilder, spoken_text, timestamp_problem
+from flax_distil.metrics.hallucination import compression_ratio
+from flax_distil.metrics.word_errors import sample_wer
+
+log = logging.getLogger(__name__)
+
+EMPTY_REFERENCE = "with an empty reference"
+UPPER_CASE = "in upper case only"
+LOW_LOGPROB = "below the average log-probability threshold"
+NO_SPEECH = "above the no-speech threshold"
+COMPRESSES = "above the compression-ratio threshold"
+HIGH_WER = "above the WER threshold"
+
+REASONS = (
+    MALFORMED, TOO_SHORT, TOO_LONG, NO_LABEL, EMPTY_REFERENCE, BAD_TIMESTAMPS, UPPER_CASE, LABEL_TOO_LONG,
+    LOW_LOGPROB, NO_SPEECH, COMPRESSES, HIGH_WER,
+)  # fmt: skip
+"""All that a row may be dropped for."""
+
+VERSION = 1
+"""To be raised when the same settings give other verdicts: those kept on disk are then made again."""
+
+WER_COLUMN = "wer"
+"""Word error rate of the label in percent, as pseudo-labelling writes it."""
+
+WER_PROBES = 200
+"""Rows whose error rate is computed to see whether the column of a data set can be believed."""
+
+AVG_LOGPROB_COLUMN = "avg_logprob"
+NO_SPEECH_PROB_COLUMN = "no_speech_prob"
+COMPRESSION_RATIO_COLUMN = "compression_ratio"
+"""Columns that pseudo-labelling writes beside the label."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FilterConfig:
+    """Which rows stay in the training set.
+
+    Args:
+        wer_threshold: Keep a row only if its pseudo-label's word error rate against the
+            reference is below this many percent; 10 is the paper's. None does not compare.
+        min_duration_in_seconds: Recordings must be longer than this.
+        max_duration_in_seconds: Recordings must be shorter than this.
+        min_avg_logprob: Keep a row only if the teacher's average log-probability is at least this.
+        max_compression_ratio: Keep a row only if its label's compression ratio is at most this
+            (2.4 tells loops); computed from the label where the data set has no such column.
+        max_no_speech_prob: Keep a row only if the teacher's probability of no speech is at most this.
+        drop_upper_case: Drop rows whose label is in upper case only, which a student would learn to write.
+            It is the label that is judged, not the reference beside it: the WER ignores case. Scripts
+            without case have none to drop.
+    """
+
+    wer_threshold: float | None = None
+    min_duration_in_seconds: float = 0.0
+    max_duration_in_seconds: float = 30.0
+    min_avg_logprob: float | None = None
+    max_compression_ratio: float | None = None
+    max_no_speech_prob: float | None = None
+    drop_upper_case: bool = False
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.min_duration_in_seconds < self.max_duration_in_seconds <= 30:
+            raise InputError(
+                "expected 0 <= min_duration_in_seconds < max_duration_in_seconds <= 30, got "
+                f"{self.min_duration_in_seconds:g} and {self.max_duration_in_seconds:g}"
+            )
+        if self.wer_threshold is not None and not self.wer_threshold > 0:
+            raise InputError(
+                f"wer_threshold must be a positive percentage, got {self.wer_threshold:g}: "
+                "leave it out to keep all"
+            )
+        if self.max_no_speech_prob is not None and not 0 <= self.max_no_speech_prob <= 1:
+            raise InputError(
+                f"max_no_speech_prob must be a probability between 0 and 1, got {self.max_no_speech_prob:g}"
+            )
+        if self.min_avg_logprob is not None and not self.min_avg_logprob <= 0:
+            raise InputError(
+                f"min_avg_logprob must be the logarithm of a probability (at most 0), "
+                f"got {self.min_avg_logprob:g}"
+            )
+
+
+class RowFilter:
+    """Judges rows by their columns; no audio is decoded. Any thread may use it.
+
+    Durations that no column tells are checked later, when the audio is decoded.
+
+    Args:
+        data: The training set, or a piece of a streamed one: tells which columns there are.
+        config: What to keep.
+        normalise: Text normaliser of the data set's language, for the WER.
+        labels: Bounds the tokens of a label; None bounds nothing.
+
+    Raises:
+        InputError: if the data set lacks a column that a filter needs.
+    """
+
+    def __init__(
+        self,
+        data: SpeechData,
+        config: FilterConfig,
+        *,
+        normalise: Callable[[str], str],
+        labels: LabelBuilder | None = None,
+    ):
+        _check_columns(data, config)
+        self._config = config
+        self._normalise = normalise
+        self._labels = labels
+        self._has_pseudo_labels = data.label_column is not None
+        self._has_ratio = data.has_column(COMPRESSION_RATIO_COLUMN)
+        self._trusts_wer = self._wer_agrees(data)
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Columns of values that it may look at, beside texts and durations."""
+        return AVG_LOGPROB_COLUMN, NO_SPEECH_PROB_COLUMN, COMPRESSION_RATIO_COLUMN, WER_COLUMN
+
+    @property
+    def measures(self) -> bool:
+        """Whether it bounds, and so counts, the tokens of labels."""
+        return self._labels is not None
+
+    def fingerprint(self) -> str:
+        """Return what decides its verdicts, beside the rows."""
+        labels = "" if self._labels is None else self._labels.fingerprint()
+        flags = (self._has_pseudo_labels, self._has_ratio, self._trusts_wer)
+        return f"{VERSION} {self._config!r} {self._normalise!r} {flags} {labels}"
+
+    def judge(self, row: SpeechRow) -> str | None:
+        """Return the first reason for dropping a row, one of :data:`REASONS`; None keeps it."""
+        return self.judge_and_measure(row)[0]
+
+    def judge_and_measure(self, row: SpeechRow) -> tuple[str | None, int]:
+        """Return the reason for dropping a row, and the tokens of its label if they are bounded."""
+        if row.problem is not None:
+            return MALFORMED, 0
+        reason = self._judge_duration(row.duration_seconds) or self._judge_label(row)
+        if reason is not None:
+            return reason, 0
+        length = 0 if self._labels is None else self._labels.length(row.label or "")
+        if self._labels is not None and length > self._labels.max_label_length:
+            return LABEL_TOO_LONG, 0
+        return self._judge_teacher(row) or self._judge_wer(row), length  # the WER last: it costs most
+
+    def _wer(self, row: SpeechRow) -> float | None:
+        return sample_wer(row.reference or "", spoken_text(row.label or ""), self._normalise)
+
+    def _wer_agrees(self, data: SpeechData) -> bool:
+        """Return whether a column of error rates can be believed: rows spread over the table have theirs."""
+        if self._config.wer_threshold is None or not data.has_column(WER_COLUMN) or not len(data):
+            return False
+        if not _is_number(data, WER_COLUMN):
+            return False
+        texts = data.without_audio()
+        for index in np.unique(np.linspace(0, len(data) - 1, WER_PROBES).astype(int)):
+            row = texts.row(int(index))
+            told, found = row.values[WER_COLUMN], self._wer(row)
+            if (told is None) != (found is None) or abs((told or 0.0) - (found or 0.0)) > 1e-6:
+                log.info(
+                    "%s: the column %r is not used: %s has %s there, and %s by the texts",
+                    data.name, WER_COLUMN, row.sample_id, told, found,
+                )  # fmt: skip
+                return False
+        return True
+
+    def _judge_duration(self, seconds: float | None) -> str | None:
+        if seconds is None:
+            return None
+        if seconds <= self._config.min_duration_in_seconds:
+            return TOO_SHORT
+        return TOO_LONG if seconds >= self._config.max_duration_in_seconds else None
+
+    def _judge_label(self, row: SpeechRow) -> str | None:
+        if row.label is None:
+            return NO_LABEL
+        if timestamp_problem(row.label, row.duration_seconds) is not None:
+            return BAD_TIMESTAMPS
+        # A teacher writes nothing where it hears nothing; a person may just have written nothing.
+        if not self._has_pseudo_labels and not row.label.strip():
+            return EMPTY_REFERENCE
+        if self._config.drop_upper_case and spoken_text(row.label).isupper():
+            return UPPER_CASE
+        return None
+
+    def _judge_teacher(self, row: SpeechRow) -> str | None:
+        """Apply the filters that need no reference. A missing value cannot vouch for its row: it goes."""
+        config, values = self._config, row.values
+        if config.min_avg_logprob is not None:
+            logprob = values.get(AVG_LOGPROB_COLUMN)
+            if logprob is None or not logprob >= config.min_avg_logprob:
+                return LOW_LOGPROB
+        if config.max_no_speech_prob is not None:
+            no_speech = values.get(NO_SPEECH_PROB_COLUMN)
+            if no_speech is None or not no_speech <= config.max_no_speech_prob:
+                return NO_SPEECH
+        if config.max_compression_ratio is not None:
+            ratio = (
+                values.get(COMPRESSION_RATIO_COLUMN)
+                if self._has_ratio
+                else compression_ratio(spoken_text(row.label or ""))
+            )
+            if ratio is None or not ratio <= config.max_compression_ratio:
+                return COMPRESSES
+        return None
+
+    def _judge_wer(self, row: SpeechRow) -> str | None:
+        if self._config.wer_threshold is None:
+            return None
+        wer = row.values.get(WER_COLUMN) if self._trusts_wer else self._wer(row)
+        if wer is None:
+            return EMPTY_REFERENCE
+        return None if wer < self._config.wer_threshold else HIGH_WER
+
+
+def _is_number(data: SpeechData, column: str) -> bool:
+    import pyarrow.types as types
+
+    kind = data.table.data.schema.field(column).type
+    return bool(types.is_floating(kind) or types.is_integer(kind) or types.is_null(kind))
+
+
+def _check_columns(data: SpeechData, config: FilterConfig) -> None:
+    existing = ", ".join(data.table.column_names)
+    if config.wer_threshold is not None and (data.label_column is None or data.text_column is None):
+        missing = "pseudo-labels" if data.label_column is None else "reference texts"
+        raise InputError(
+            f"wer_threshold {config.wer_threshold:g} compares pseudo-labels with references, but data set "
+            f"{data.name!r} has no column of {missing}: name one of {existing}, or use the filters that "
+            "need no reference"
+        )
+    for column, threshold, flag in (
+        (AVG_LOGPROB_COLUMN, config.min_avg_logprob, "min_avg_logprob"),
+        (NO_SPEECH_PROB_COLUMN, config.max_no_speech_prob, "max_no_speech_prob"),
+        (COMPRESSION_RATIO_COLUMN, config.max_compression_ratio, "max_compression_ratio"),
+    ):
+        if threshold is not None and data.has_column(column) and not _is_number(data, column):
+            raise InputError(
+                f"{flag} {threshold:g} compares the column {column!r}, which is of type "
+                f"{data.table.data.schema.field(column).type} in data set {data.name!r}: expected numbers"
+            )
+        if column == COMPRESSION_RATIO_COLUMN:
+            continue  # computed where it is missing
+        if threshold is not None and not data.has_column(column):
+            raise InputError(
+                f"{flag} {threshold:g} needs the column {column!r}, which data set {data.name!r} has not "
+                f"(it has {existing}): pseudo-label it again, or leave the filter out"
+            )

@@ -1,0 +1,148 @@
+"""Recordings behind each other as one sample, each where a timestamp can tell it.
+
+Every recording is padded to whole steps of the timestamp grid (0.02 s), so that what follows it
+begins exactly on a timestamp::
+
+    row a          row b             row c
+    |---------|..|---------------|.|-------|..|
+    0.00         4.36              11.82      15.40
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from flax_distil.audio.constants import CHUNK_SAMPLES, CHUNK_SECONDS, SAMPLING_RATE
+from flax_distil.core.arrays import Float
+from flax_distil.data.decoded_example import TOO_LONG, DurationLimits, Sample, SampleError, decode_row
+from flax_distil.data.example import SpeechRow
+from flax_distil.data.preprocessing.labels import LabelPart
+from flax_distil.data.remote.retries import RetryPolicy
+
+STEPS_PER_SECOND = 50
+"""Timestamps are 0.02 s apart."""
+
+STEP_SAMPLES = SAMPLING_RATE // STEPS_PER_SECOND
+"""320 samples from one timestamp to the next."""
+
+MAX_STEPS = CHUNK_SAMPLES // STEP_SAMPLES
+"""1500."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class JoinedAudio:
+    """Recordings behind each other.
+
+    Attributes:
+        samples_W: float32, 16 kHz, a multiple of 320 samples.
+        bounds: Where each recording begins and where the next one does, in seconds: exact multiples
+            of 0.02.
+    """
+
+    samples_W: Float[np.ndarray, " W"]
+    bounds: tuple[tuple[float, float], ...]
+
+
+def join_audio(parts: Sequence[Float[np.ndarray, " _"]]) -> JoinedAudio:
+    """Put recordings behind each other, each padded with silence to whole steps of 0.02 s.
+
+    Args:
+        parts: Mono, 16 kHz.
+
+    Raises:
+        ValueError: if there are none, or they are longer than 30 s together.
+    """
+    ends = np.cumsum([steps_of(len(part)) for part in parts])
+    if not len(ends) or ends[-1] > MAX_STEPS:
+        raise ValueError(f"expected recordings of at most 30 s together, got {len(parts)} of other length")
+    samples_W = np.zeros(ends[-1] * STEP_SAMPLES, np.float32)
+    starts = [0, *ends[:-1].tolist()]
+    for part, start in zip(parts, starts, strict=True):
+        samples_W[start * STEP_SAMPLES :][: len(part)] = part
+    bounds = tuple(
+        (start / STEPS_PER_SECOND, end / STEPS_PER_SECOND)
+        for start, end in zip(starts, ends.tolist(), strict=True)
+    )
+    return JoinedAudio(samples_W=samples_W, bounds=bounds)
+
+
+def steps_of(samples: int) -> int:
+    """Return the steps of 0.02 s that hold this many samples."""
+    return -(-samples // STEP_SAMPLES)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecodedPack:
+    """The recordings of a pack as one sample.
+
+    Attributes:
+        sample: Named and numbered after its first row. Its reference is all of them, with spaces
+            between; its label is None, since it comes in parts.
+        parts: The label of each row, and where its recording lies; for :meth:`LabelBuilder.build_joined`.
+    """
+
+    sample: Sample
+    parts: tuple[LabelPart, ...]
+
+
+def decode_pack(
+    rows: Sequence[SpeechRow],
+    limits: DurationLimits,
+    reject: Callable[[SpeechRow, SampleError], None],
+    *,
+    policy: RetryPolicy | None = None,
+    window_seconds: float = float(CHUNK_SECONDS),
+) -> DecodedPack | None:
+    """Decode and join a pack.
+
+    Where a recording is unusable, or longer than its duration told and no longer fits, the others
+    are joined without it.
+
+    Args:
+        rows: In order, with audio; :attr:`PackedRows.rows`.
+        limits: Which recordings are taken.
+        reject: Told each row that is left out, and why.
+        policy: When to ask a server again for a recording; by default the rows' own.
+        window_seconds: How long they may be together.
+
+    Returns:
+        The sample, or None if no recording is left.
+    """
+    taken: list[tuple[SpeechRow, Float[np.ndarray, " _"]]] = []
+    steps = 0
+    for row in rows:
+        try:
+            samples_W = decode_row(row, limits, policy=policy).samples_W
+            assert samples_W is not None
+            after = steps + steps_of(len(samples_W))
+            if after > window_seconds * STEPS_PER_SECOND:
+                raise SampleError(
+                    TOO_LONG,
+                    f"{len(samples_W) / SAMPLING_RATE:.2f} s of audio, told as {row.duration_seconds:.2f} s: "
+                    f"too long to be joined with {steps / STEPS_PER_SECOND:.2f} s of other recordings",
+                )
+        except SampleError as error:
+            reject(row, error)
+            continue
+        steps = after
+        taken.append((row, samples_W))
+    if not taken:
+        return None
+    joined = join_audio([samples_W for _, samples_W in taken])
+    used = [row for row, _ in taken]
+    references = [row.reference for row in used]
+    return DecodedPack(
+        sample=Sample(
+            index=used[0].index,
+            sample_id=used[0].sample_id,
+            samples_W=joined.samples_W,
+            duration_seconds=len(joined.samples_W) / SAMPLING_RATE,
+            reference=None if None in references else " ".join(text for text in references if text),
+            label=None,
+        ),
+        parts=tuple(
+            LabelPart(text=row.label, start=start, end=end)
+            for row, (start, end) in zip(used, joined.bounds, strict=True)
+        ),
+    )

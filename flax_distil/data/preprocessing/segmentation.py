@@ -1,0 +1,103 @@
+"""Rows of long recordings become rows of pieces that one window of the encoder holds."""
+
+import dataclasses
+from collections.abc import Collection, Iterable, Iterator
+from typing import Any
+
+from flax_distil.audio.constants import CHUNK_SECONDS
+from flax_distil.audio.reading.decoding import lasts_longer_than
+from flax_distil.audio.segmentation import cut_segments, speech_segments
+from flax_distil.audio.voice_activity import VoiceActivity
+from flax_distil.data.dataset import DURATION_COLUMN, ID_COLUMN
+from flax_distil.data.decoded_example import (
+    NO_SPEECH,
+    SampleError,
+    refuse_malformed,
+    row_audio,
+    sample_errors,
+)
+from flax_distil.data.example import SpeechRow
+from flax_distil.data.skipped import SkippedSamples
+
+SOURCE_ID_COLUMN = "source_id"
+"""The recording that a row was cut from."""
+
+OFFSET_COLUMN = "offset_seconds"
+"""Where in that recording the row begins."""
+
+
+def cut_rows(
+    rows: Iterable[SpeechRow],
+    *,
+    detector: VoiceActivity,
+    skipped: SkippedSamples,
+    text_columns: Collection[str] = (),
+) -> Iterator[SpeechRow]:
+    """Cut recordings of more than 30 s at silence; the same rows give the same pieces, byte for byte.
+
+    A row of at most 30 s, by its ``duration`` or else by its audio, passes unchanged. A longer one
+    becomes one row per segment of speech, in order, called ``name@seconds``, with FLAC bytes (16 kHz,
+    16 bit) for audio, and with ``id``, ``source_id``, ``offset_seconds`` and ``duration`` among its
+    values. Its speaker stays; where none is told, it is the recording. A text of the whole recording
+    cannot be cut: reference and label are None.
+
+    Args:
+        rows: Rows with their audio.
+        detector: Tells speech from silence.
+        skipped: Where rows without audio, and recordings that cannot be read or hold no speech, are
+            recorded. A recording is read to its end before its first piece is given.
+        text_columns: Columns whose values are texts of the whole recording, None in its pieces.
+
+    Yields:
+        Rows of at most 30 s; pieces keep the number of their recording's row.
+    """
+    for row in rows:
+        try:
+            if _fits(row):
+                yield row
+            else:
+                yield from _pieces(row, detector, text_columns)
+        except SampleError as error:
+            skipped.reject(row, error)
+
+
+def _fits(row: SpeechRow) -> bool:
+    refuse_malformed(row)
+    if row.duration_seconds is not None:
+        return row.duration_seconds <= CHUNK_SECONDS
+    audio = row_audio(row)
+    with sample_errors():
+        if audio.fragment is not None:
+            return audio.duration() <= CHUNK_SECONDS
+        return not lasts_longer_than(float(CHUNK_SECONDS), audio.source, format=audio.format)
+
+
+def _pieces(row: SpeechRow, detector: VoiceActivity, text_columns: Collection[str]) -> Iterator[SpeechRow]:
+    encoded = row_audio(row)
+    with sample_errors():
+        audio = encoded.whole()
+        place: dict[str, Any] = {"format": audio.format, "channel": audio.channel}
+        segments = speech_segments(audio.source, detector, **place)
+        if not segments:
+            raise SampleError(NO_SPEECH, "no speech was found in it")
+        for segment, flac in cut_segments(audio.source, segments, **place):
+            sample_id = f"{row.sample_id}@{segment.offset_seconds:.2f}"
+            values = {
+                **row.values,
+                **dict.fromkeys(text_columns),
+                ID_COLUMN: sample_id,
+                SOURCE_ID_COLUMN: row.sample_id,
+                OFFSET_COLUMN: segment.offset_seconds,
+                DURATION_COLUMN: segment.duration_seconds,
+            }
+            yield dataclasses.replace(
+                row,
+                sample_id=sample_id,
+                audio={"bytes": flac, "path": None},
+                channel=None,
+                reference=None,
+                label=None,
+                speaker=row.speaker or row.sample_id,
+                duration_seconds=segment.duration_seconds,
+                values=values,
+            )

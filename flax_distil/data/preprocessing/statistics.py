@@ -1,0 +1,232 @@
+"""What a training set holds, counted row by row before a run: hours, speakers, lengths, drops, formats."""
+
+import dataclasses
+import math
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from flax_distil.audio.constants import CHUNK_SECONDS
+from flax_distil.audio.reading.decoding import audio_encoding
+from flax_distil.data.decoded_example import DurationLimits, SampleError, row_audio, sample_errors
+from flax_distil.data.example import SpeechRow
+from flax_distil.data.preprocessing.drop_report import KEPT, DropReport
+from flax_distil.data.preprocessing.labels import LabelBuilder
+from flax_distil.data.preprocessing.packing import measured
+from flax_distil.data.skipped import SkippedSamples
+from flax_distil.data.training.training_sources import StreamSource, TableSource, TrainingSource
+
+SPEAKERS_LISTED = 100
+"""Most speakers whose hours a report lists."""
+
+HEADERS_READ = 500
+"""Most recordings of a table whose headers are read just to tell their encoding: they may lie far away."""
+
+
+@dataclass(kw_only=True)
+class Survey:
+    """One data set as it is trained on.
+
+    Attributes:
+        name: Of the data set.
+        row_seconds: Seconds of each row that stays and can be used, as far as its header tells.
+        sample_seconds: Seconds of each sample: of several rows where they are joined.
+        label_lengths: Tokens of each sample's label, as ``max_label_length`` counts them.
+        speaker_seconds: Speaker to seconds of them; empty where no column tells speakers apart.
+        encodings: How recordings are encoded, and how many of those looked at are.
+        complete: Whether all rows were read.
+    """
+
+    name: str
+    row_seconds: list[float] = field(default_factory=list)
+    sample_seconds: list[float] = field(default_factory=list)
+    label_lengths: list[int] = field(default_factory=list)
+    speaker_seconds: dict[str, float] = field(default_factory=dict)
+    encodings: Counter[str] = field(default_factory=Counter)
+    complete: bool = True
+
+    @property
+    def hours(self) -> float:
+        """Hours of audio that are trained on."""
+        return sum(self.row_seconds) / 3600
+
+    @property
+    def fill(self) -> float:
+        """Mean share of the 30 s that holds audio; NaN without samples."""
+        count = len(self.sample_seconds)
+        return sum(self.sample_seconds) / (CHUNK_SECONDS * count) if count else math.nan
+
+    def add(self, rows: Sequence[SpeechRow], labels: LabelBuilder) -> None:
+        """Count one sample, its rows with their durations."""
+        seconds = [row.duration_seconds or 0.0 for row in rows]
+        self.row_seconds += seconds
+        self.sample_seconds.append(sum(seconds))
+        self.label_lengths.append(_label_length(rows, labels))
+        for row, length in zip(rows, seconds, strict=True):
+            if row.speaker is not None:
+                self.speaker_seconds[row.speaker] = self.speaker_seconds.get(row.speaker, 0.0) + length
+
+    def speakers(self, most: int) -> list[tuple[str, float]]:
+        """Return the speakers of whom there is most, and their hours."""
+        ordered = sorted(self.speaker_seconds.items(), key=lambda item: -item[1])
+        return [(name, seconds / 3600) for name, seconds in ordered[:most]]
+
+    def figures(self, dropped: DropReport) -> dict[str, Any]:
+        """Return the counts as JSON takes them.
+
+        Args:
+            dropped: What the filters saw of the data set.
+        """
+        judged = dropped.get_state().get(self.name, {})
+        return {
+            "rows": sum(count["rows"] for count in judged.values()),
+            "rows_kept": len(self.row_seconds),
+            "hours": self.hours,
+            "speakers": len(self.speaker_seconds) or None,
+            "samples": len(self.sample_seconds),
+            "fill": None if math.isnan(self.fill) else self.fill,
+            "row_seconds": spread(self.row_seconds),
+            "sample_seconds": spread(self.sample_seconds),
+            "label_lengths": spread(self.label_lengths),
+            "hours_by_speaker": dict(self.speakers(SPEAKERS_LISTED)),
+            "encodings": dict(self.encodings.most_common()),
+            "dropped": {
+                reason: {"rows": count["rows"], "hours": count["seconds"] / 3600}
+                for reason, count in judged.items()
+                if reason != KEPT
+            },
+            "complete": self.complete,
+        }
+
+
+def spread(values: Sequence[float] | Sequence[int]) -> dict[str, float] | None:
+    """Return minimum, median, mean, 95th percentile and maximum; None without values."""
+    if not values:
+        return None
+    array = np.asarray(values, np.float64)
+    low, middle, high, top = np.percentile(array, [0, 50, 95, 100]).tolist()
+    return {"min": low, "median": middle, "mean": float(array.mean()), "95%": high, "max": top}
+
+
+def survey_source(
+    source: TrainingSource,
+    *,
+    limits: DurationLimits,
+    skipped: SkippedSamples,
+    window: int,
+    max_rows: int,
+) -> tuple[Survey, DropReport]:
+    """Count a data set; only recordings of unknown duration, and some others, are opened.
+
+    Args:
+        source: Of a table all rows are counted.
+        limits: Which recordings are taken.
+        skipped: Where rows are recorded that cannot be used.
+        window: Rows of a stream that are joined together.
+        max_rows: Most rows read of a stream.
+
+    Returns:
+        The counts, and what the filters dropped meanwhile: of a stream; a table was filtered before.
+    """
+    if isinstance(source, StreamSource):
+        return _survey_stream(source, limits, skipped, window=window, max_rows=max_rows)
+    return _survey_table(source, limits, skipped), DropReport()
+
+
+def _survey_table(source: TableSource, limits: DurationLimits, skipped: SkippedSamples) -> Survey:
+    survey, data = Survey(name=source.name), source.data
+    for index in np.unique(np.linspace(0, len(data) - 1, min(HEADERS_READ, len(data))).astype(int)):
+        _count_encoding(survey, data.row(int(index)))
+
+    def known(row: SpeechRow) -> SpeechRow | None:
+        if row.duration_seconds is None:
+            return _checked(data.row(row.index), survey.name, limits, skipped)
+        return _checked(row, survey.name, limits, skipped)
+
+    rows = [known(row) for row in data.rows_without_audio()]
+    packs = [(number,) for number in range(len(rows))] if source.packs is None else source.packs.packs
+    for numbers in packs:
+        if used := [row for number in numbers if (row := rows[number]) is not None]:
+            survey.add(used, source.labels)
+    return survey
+
+
+def _survey_stream(
+    source: StreamSource, limits: DurationLimits, skipped: SkippedSamples, *, window: int, max_rows: int
+) -> tuple[Survey, DropReport]:
+    survey, reports = Survey(name=source.name), []
+    for rows in _windows(source, window, max_rows, survey):
+        for row in rows:
+            _count_encoding(survey, row)
+        samples, dropped = source.samples(rows, skipped)
+        reports.append(dropped.get_state())
+        for sample in samples:
+            checked = (_checked(row, survey.name, limits, skipped) for row in sample.rows)
+            if used := [row for row in checked if row is not None]:
+                survey.add(used, source.labels)
+    return survey, DropReport.joined(reports)
+
+
+def _windows(source: StreamSource, window: int, max_rows: int, survey: Survey) -> Iterator[list[SpeechRow]]:
+    """Yield the rows of a stream, some at a time, and tell the survey if there are more of them."""
+    rows: list[SpeechRow] = []
+    left = max_rows
+    for shard in range(len(source.stream.shards)):
+        for data, _ in source.stream.blocks(shard):
+            for index in range(len(data)):
+                if not left:
+                    survey.complete = False
+                    if rows:
+                        yield rows
+                    return
+                rows.append(data.row(index))
+                left -= 1
+                if len(rows) == window:
+                    yield rows
+                    rows = []
+    if rows:
+        yield rows
+
+
+def _checked(row: SpeechRow, name: str, limits: DurationLimits, skipped: SkippedSamples) -> SpeechRow | None:
+    """Return the row with its duration but without its audio; None, and recorded, if it cannot be used."""
+    try:
+        row = measured(row)
+        limits.check(row.duration_seconds or 0.0)
+    except SampleError as error:
+        skipped.reject(row, error, data_set=name)
+        return None
+    return dataclasses.replace(row, audio=None)
+
+
+def _count_encoding(survey: Survey, row: SpeechRow) -> None:
+    try:
+        audio = row_audio(row)
+        with sample_errors():
+            survey.encodings[audio_encoding(audio.source, format=audio.format)] += 1
+    except SampleError as error:
+        survey.encodings[error.kind] += 1
+
+
+def _label_length(rows: Sequence[SpeechRow], labels: LabelBuilder) -> int:
+    if len(rows) == 1:
+        return labels.length(rows[0].label or "")
+    opening = labels.max_label_length - labels.max_parts_length
+    return opening + sum(labels.part_length(row.label or "") for row in rows)
+
+
+def joined_surveys(surveys: Sequence[Survey]) -> Survey:
+    """Return the counts of several data sets together."""
+    total = Survey(name="all")
+    for survey in surveys:
+        total.row_seconds += survey.row_seconds
+        total.sample_seconds += survey.sample_seconds
+        total.label_lengths += survey.label_lengths
+        for speaker, seconds in survey.speaker_seconds.items():
+            total.speaker_seconds[speaker] = total.speaker_seconds.get(speaker, 0.0) + seconds
+        total.encodings.update(survey.encodings)
+        total.complete &= survey.complete
+    return total

@@ -1,0 +1,1 @@
+"""Bytes behind addresses, requested again when a request fails."""

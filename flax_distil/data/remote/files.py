@@ -1,0 +1,245 @@
+"""Files behind addresses (``gs://``, ``s3://``, ``http(s)://``, ``hf://``), read as if they were here."""
+
+import functools
+import glob
+import io
+import os
+import re
+import tempfile
+from collections.abc import Iterable
+from typing import Any, cast
+
+from flax_distil.core.errors import InputError
+from flax_distil.data.remote.retries import DEFAULT_POLICY, RetryPolicy, SourceError, shown
+from flax_distil.data.remote.transports import (
+    NoRangesError,
+    Part,
+    ask,
+    filesystem,
+    protocol_of,
+    transport_for,
+)
+
+ByteFile = io.RawIOBase | io.BufferedIOBase
+
+BLOCK_BYTES = 8 << 20
+"""Bytes of one request."""
+
+KEPT_BLOCKS = 3
+"""Blocks in memory: Parquet goes to and fro between a long column and short ones."""
+
+
+def is_remote(path: str) -> bool:
+    """Return whether this is an address, not a path."""
+    return bool(protocol_of(path))
+
+
+class RemoteFile(io.RawIOBase):
+    """A remote file to read from and to seek in, for one thread; it is asked for block by block.
+
+    Requests that fail are repeated as the policy says. A server that gives whole files only is
+    asked once, for a temporary copy.
+
+    Args:
+        url: The address.
+        policy: When to ask again.
+    """
+
+    def __init__(self, url: str, policy: RetryPolicy):
+        self.url = url
+        self._policy = policy
+        self._position = 0
+        self._size: int | None = None
+        self._copy: io.BufferedIOBase | None = None
+        self._block = functools.lru_cache(KEPT_BLOCKS)(self._read_block)
+        self._transport = transport_for(url)
+
+    @property
+    def size(self) -> int:
+        """Bytes of the file.
+
+        Raises:
+            SourceError: if the server does not tell.
+        """
+        if self._size is None:
+            self._block(self._position // BLOCK_BYTES)
+        return cast(int, self._size)
+
+    def readable(self) -> bool:
+        """Return True."""
+        return True
+
+    def seekable(self) -> bool:
+        """Return True."""
+        return True
+
+    def tell(self) -> int:
+        """Return the place of the next byte."""
+        return self._position
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """Go to a place; nothing is read."""
+        origin = {os.SEEK_SET: 0, os.SEEK_CUR: self._position}
+        self._position = offset + (self.size if whence == os.SEEK_END else origin[whence])
+        return self._position
+
+    def readinto(self, buffer: Any) -> int:
+        """Fill a buffer; it is left unfilled only where the file ends.
+
+        Raises:
+            SourceError: if the file cannot be read.
+        """
+        view = memoryview(buffer).cast("B")
+        done = 0
+        while done < len(view):
+            number, offset = divmod(self._position, BLOCK_BYTES)
+            data = self._block(number)[offset : offset + len(view) - done]
+            if not data:
+                break
+            view[done : done + len(data)] = data
+            done += len(data)
+            self._position += len(data)
+        return done
+
+    def close(self) -> None:
+        """Free the blocks and the copy."""
+        self._block.cache_clear()
+        if self._copy is not None:
+            self._copy.close()
+        super().close()
+
+    def _read_block(self, number: int) -> bytes:
+        start = number * BLOCK_BYTES
+        if self._copy is None:
+            try:
+                part = self._policy.run(lambda: self._attempt(start), url=self.url)
+                if self._size not in (None, part.size):
+                    raise SourceError(
+                        f"cannot read {shown(self.url)}: its size changed from {self._size} to {part.size} "
+                        "bytes while it was read; start again from its beginning"
+                    )
+                self._size = part.size
+                return part.data
+            except NoRangesError:
+                self._copy = self._policy.run(self._download, url=self.url)
+                self._size = self._copy.seek(0, os.SEEK_END)
+        self._copy.seek(start)
+        return self._copy.read(BLOCK_BYTES)
+
+    def _attempt(self, start: int) -> Part:
+        return self._transport.fetch(start, start + BLOCK_BYTES, seconds=self._policy.read_seconds)
+
+    def _download(self) -> io.BufferedIOBase:
+        copy = cast(io.BufferedRandom, tempfile.TemporaryFile())  # noqa: SIM115 (closed with this file)
+        try:
+            self._transport.download(copy, seconds=self._policy.read_seconds)
+        except BaseException:
+            copy.close()
+            raise
+        return copy
+
+
+def open_file(path: str, policy: RetryPolicy) -> ByteFile:
+    """Open a path or an address for reading.
+
+    Raises:
+        InputError: if there is no such file.
+    """
+    if is_remote(path):
+        return RemoteFile(path, policy)
+    try:
+        return open(path, "rb")
+    except OSError as error:
+        raise InputError(f"cannot read {path!r}: {error.strerror}") from error
+
+
+def read_bytes(url: str, policy: RetryPolicy = DEFAULT_POLICY) -> bytes:
+    """Return the contents of a remote file.
+
+    Args:
+        url: The address.
+        policy: When to ask again.
+
+    Raises:
+        SourceMissingError: if there is no such file.
+        SourceError: if it cannot be read.
+    """
+    with RemoteFile(url, policy) as file:
+        return file.read(file.size)
+
+
+def file_identity(path: str, policy: RetryPolicy) -> str:
+    """Return what changes when a file does: its size and its time or tag, as far as they are known.
+
+    Raises:
+        InputError: if there is no such file, or the server cannot be asked.
+    """
+    if not is_remote(path):
+        with open_file(path, policy) as file:
+            status = os.fstat(file.fileno())
+        return f"{status.st_size} {status.st_mtime_ns}"
+    transport = transport_for(path)
+    try:
+        part = policy.run(lambda: transport.fetch(0, 1, seconds=policy.read_seconds), url=path)
+    except NoRangesError:
+        return ""
+    return f"{part.size} {part.tag}"
+
+
+def has_pattern(path: str) -> bool:
+    """Return whether a path or address stands for several."""
+    return re.search(r"[*\[{]", path if is_remote(path) else path.replace("?", "*")) is not None
+
+
+def expand(pattern: str, policy: RetryPolicy) -> list[str]:
+    """Return the files that a path or address with ``*``, ``**``, ``[…]`` or ``{00..99}`` stands for.
+
+    Args:
+        pattern: Braces are taken apart first; what is then without ``*`` and the like is not looked up.
+        policy: When to ask again.
+
+    Raises:
+        InputError: if the braces do not match, or nothing does.
+        SourceError: if the server cannot be asked.
+    """
+    import braceexpand
+
+    try:
+        patterns = list(braceexpand.braceexpand(pattern)) if "{" in pattern else [pattern]
+    except ValueError as error:
+        raise InputError(f"{pattern!r}: its braces do not match; write {{0000..0099}} or {{a,b}}") from error
+    files = [file for part in patterns for file in _globbed(part, policy)]
+    if not files:
+        raise InputError(f"no file matches {shown(pattern)!r}: check the pattern")
+    return list(dict.fromkeys(files))
+
+
+def _globbed(pattern: str, policy: RetryPolicy) -> Iterable[str]:
+    if not has_pattern(pattern):
+        return [pattern]
+    if not is_remote(pattern):
+        return sorted(path for path in glob.glob(pattern, recursive=True) if os.path.isfile(path))
+    return _listed(pattern, "glob", policy)
+
+
+def list_folder(url: str, policy: RetryPolicy) -> list[str]:
+    """Return all files below a remote folder, in order.
+
+    Raises:
+        SourceError: if it cannot be listed.
+    """
+    return _listed(url, "find", policy)
+
+
+def _listed(url: str, method: str, policy: RetryPolicy) -> list[str]:
+    protocol = protocol_of(url)
+    files = filesystem(protocol)
+    path = files._strip_protocol(url)
+
+    def attempt() -> list[str]:
+        # What was listed before a failure may be incomplete.
+        files.invalidate_cache()
+        found = ask(files, method, path, seconds=policy.read_seconds)
+        return [name if is_remote(name) else f"{protocol}://{name.lstrip('/')}" for name in sorted(found)]
+
+    return [name for name in policy.run(attempt, url=url) if not name.endswith("/")]

@@ -1,0 +1,203 @@
+"""How long a source that does not answer is waited for, and the sentence once it was long enough."""
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TypeVar
+
+from flax_distil.core.errors import InputError
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+_jitter = random.Random()
+
+SHORTEST_READ_SECONDS = 10.0
+"""A server has so long for an answer, however short a failure may last."""
+
+TRANSIENT_STATUS = frozenset({408, 425, 429})
+"""Answers below 500 after which the same question may be answered."""
+
+NETWORK_LIBRARIES = frozenset(
+    {"aiobotocore", "aiohttp", "botocore", "gcsfs", "google", "httpx2", "requests", "urllib3"}
+)
+"""Packages whose own errors, where they carry no HTTP status, mean that a line failed."""
+
+CREDENTIALS = {
+    "gs": "set GOOGLE_APPLICATION_CREDENTIALS or run 'gcloud auth application-default login'",
+    "s3": "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY; for open data, FSSPEC_S3_ANON=true",
+    "hf": "accept the data set's terms on the Hub and run 'hf auth login'",
+}
+
+
+class SourceError(InputError):
+    """A source that cannot be read, now or at all; the message names it, the reason and the remedy."""
+
+
+class SourceMissingError(SourceError):
+    """The server answered, and there is no such file."""
+
+
+class BrokenAnswerError(ConnectionError):
+    """An answer that is not what was asked for: too short, or of another place."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RetryPolicy:
+    """When to ask a server again.
+
+    Attributes:
+        total_seconds: A read that keeps failing is given up after this long; 0 tries once.
+        first_pause_seconds: Pause after the first failure; it doubles with each further one.
+        largest_pause_seconds: It grows no longer than this.
+        read_seconds: One request (of at most 8 MB) that takes longer has failed.
+    """
+
+    total_seconds: float = 1800.0
+    first_pause_seconds: float = 0.5
+    largest_pause_seconds: float = 60.0
+    read_seconds: float = 60.0
+
+    @classmethod
+    def limited(cls, seconds: float) -> "RetryPolicy":
+        """Return the policy of a run that waits so long: no request of its takes much longer either."""
+        return cls(
+            total_seconds=seconds, read_seconds=min(cls.read_seconds, max(seconds, SHORTEST_READ_SECONDS))
+        )
+
+    def run(self, read: Callable[[], T], *, url: str) -> T:
+        """Call ``read`` until it succeeds.
+
+        Args:
+            read: One attempt.
+            url: What it reads, for messages.
+
+        Raises:
+            SourceMissingError: if there is no such file.
+            SourceError: if it may not be read, or still fails after ``total_seconds``.
+        """
+        started = time.monotonic()
+        pause = self.first_pause_seconds
+        attempts = 0
+        while True:
+            try:
+                return read()
+            except Exception as error:
+                self._stop_if_permanent(error, url)
+                attempts += 1
+                waited = time.monotonic() - started
+                reason = self._reason(error)
+                if waited >= self.total_seconds:
+                    raise SourceError(
+                        f"cannot read {shown(url)}: {reason} (tried {attempts} times in {waited:.0f} s); "
+                        "start the same command again once it answers, or raise source_retry_seconds"
+                    ) from error
+                # A random part keeps processes that failed together from coming back together.
+                wanted = max(pause * _jitter.uniform(0.5, 1.0), _retry_after(error))
+                wanted = min(wanted, self.total_seconds - waited)
+            log.log(
+                logging.DEBUG if attempts == 1 else logging.WARNING,
+                "cannot read %s: %s; attempt %d follows in %.1f s",
+                shown(url),
+                reason,
+                attempts + 1,
+                wanted,
+            )
+            time.sleep(wanted)
+            pause = min(2 * pause, self.largest_pause_seconds)
+
+    def _stop_if_permanent(self, error: Exception, url: str) -> None:
+        """Raise unless the next attempt may succeed."""
+        status = _status(error)
+        if status is not None and (status >= 500 or status in TRANSIENT_STATUS):
+            return
+        what = f"cannot read {shown(url)}"
+        if isinstance(error, (FileNotFoundError, IsADirectoryError)) or status in (404, 410):
+            raise SourceMissingError(f"{what}: it does not exist; check the address") from error
+        if _is_refusal(error, status):
+            remedy = CREDENTIALS.get(url.partition("://")[0], "check the address and its access rights")
+            raise SourceError(f"{what}: no permission ({self._reason(error)}); {remedy}") from error
+        if not isinstance(error, OSError) and _module(error) not in NETWORK_LIBRARIES:
+            raise error  # a fault of this program, or what it already has a sentence for
+        if status is not None or isinstance(error, ValueError):  # the latter: no such address can be
+            raise SourceError(f"{what}: {self._reason(error)}; check the address") from error
+
+    def _reason(self, error: Exception) -> str:
+        status = _status(error)
+        if status is not None:
+            return f"the server answered {status}"
+        if isinstance(error, (TimeoutError, asyncio.TimeoutError)):
+            return f"no whole answer within {self.read_seconds:g} s"
+        return _first_line(error)
+
+
+DEFAULT_POLICY = RetryPolicy()
+"""For a run of a week: half an hour without an answer does not end it."""
+
+
+def shown(url: str) -> str:
+    """Return an address as messages and logs may show it: without a query, which may hold a signature."""
+    return url.partition("?")[0] if "://" in url else url
+
+
+def damaged(path: str, reason: object) -> InputError:
+    """Return the error for a file that does not hold what its name promises."""
+    text = (str(reason).strip() or type(reason).__name__).splitlines()[0].rstrip(".")
+    return InputError(
+        f"cannot read {shown(path)!r}: it is damaged or cut short ({text}); fetch or write it again"
+    )
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """Yield an error and what it was made from: file systems wrap those of their clients."""
+    while error is not None:
+        yield error
+        error = error.__cause__
+
+
+def _status(error: Exception) -> int | None:
+    """Return the HTTP status behind an error, wherever its library keeps it."""
+    for cause in _chain(error):
+        answer = getattr(cause, "response", None)
+        if isinstance(answer, dict):  # botocore
+            status = answer.get("ResponseMetadata", {}).get("HTTPStatusCode")
+        elif answer is not None:  # huggingface_hub, requests
+            status = getattr(answer, "status_code", None)
+        elif _module(cause) == "gcsfs":
+            status = getattr(cause, "code", None)
+        else:  # aiohttp
+            status = getattr(cause, "status", None)
+        if str(status).isdigit():
+            return int(str(status))
+    return None
+
+
+def _is_refusal(error: Exception, status: int | None) -> bool:
+    return (
+        status in (401, 403)
+        or isinstance(error, PermissionError)
+        or "Credential" in type(error).__name__  # botocore, google.auth: none found
+        or str(error).startswith("Forbidden: ")  # how gcsfs tells a 403
+    )
+
+
+def _retry_after(error: Exception) -> float:
+    """Return the seconds that a server asks to be left alone."""
+    for cause in _chain(error):
+        headers = getattr(cause, "headers", None)
+        value = headers.get("Retry-After", "") if headers else ""
+        if value.isdigit():
+            return float(value)
+    return 0.0
+
+
+def _module(error: BaseException) -> str:
+    return type(error).__module__.partition(".")[0]
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")

@@ -1,0 +1,227 @@
+"""One attempt at a piece of a remote file, over HTTP or through an fsspec file system."""
+
+import functools
+import io
+import os
+import re
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+from flax_distil.core.errors import InputError
+from flax_distil.data.remote.retries import BrokenAnswerError
+
+if TYPE_CHECKING:
+    import aiohttp
+
+CHUNK_BYTES = 1 << 20
+
+TAGS = ("ETag", "etag", "generation", "LastModified", "mtime")
+"""What file systems tell about a file's contents, beside its size."""
+
+PACKAGES = {
+    "gs": "gcsfs ('pip install gcsfs', or the extra 'gcs')",
+    "s3": "s3fs ('pip install s3fs', or the extra 's3')",
+}
+
+
+class NoRangesError(Exception):
+    """The server gives whole files only."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """Bytes of a file.
+
+    Attributes:
+        data: As many as were asked for, fewer only where the file ends.
+        size: Bytes of the whole file.
+        tag: What else changes when the file does, as far as the server tells.
+    """
+
+    data: bytes
+    size: int
+    tag: str
+
+
+@runtime_checkable
+class Transport(Protocol):
+    """Reads one file, an attempt at a time."""
+
+    def fetch(self, start: int, end: int, *, seconds: float) -> Part:
+        """Read bytes from ``start`` on, up to ``end``.
+
+        Raises:
+            NoRangesError: if only the whole file can be had, by :meth:`download`.
+        """
+
+    def download(self, file: io.BufferedIOBase, *, seconds: float) -> None:
+        """Write the whole file; ``seconds`` without a byte are a failure."""
+
+
+def transport_for(url: str) -> Transport:
+    """Return what reads an address.
+
+    Raises:
+        InputError: if its kind is unknown, or the package that reads it is not installed.
+    """
+    protocol = protocol_of(url)
+    if protocol in ("http", "https"):
+        return HttpTransport(url)
+    if protocol == "hf" and not url.startswith("hf://buckets/"):
+        return _hub_transport(url)
+    return FileSystemTransport(url)
+
+
+def protocol_of(url: str) -> str:
+    """Return the part of an address before ``://``, in small letters; empty for a path."""
+    match = re.match(r"([A-Za-z][A-Za-z0-9+.-]*)://", url)
+    return match[1].lower() if match else ""
+
+
+def filesystem(protocol: str) -> Any:
+    """Return the fsspec file system of a protocol, one per process.
+
+    Raises:
+        InputError: if it is unknown, or its package is not installed.
+    """
+    return _filesystem(protocol, os.getpid())
+
+
+@functools.cache
+def _filesystem(protocol: str, _process: int) -> Any:
+    # fsspec keeps an instance for each thread that ever asked, with its connections; one is enough.
+    import fsspec
+
+    # gcsfs would ask for each bucket's kind over gRPC, which hangs where only HTTPS passes or after a fork.
+    os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
+    try:
+        return fsspec.filesystem(protocol)
+    except ImportError as error:
+        package = PACKAGES.get(protocol, str(error).splitlines()[0])
+        raise InputError(f"reading {protocol}:// needs a package that is not installed: {package}") from error
+    except (ValueError, TypeError) as error:
+        raise InputError(
+            f"addresses that start with {protocol}:// cannot be read: use gs://, s3://, http(s):// or hf://"
+        ) from error
+
+
+def call(
+    method: Callable[..., Awaitable[Any]], files: Any, *args: Any, seconds: float | None, **options: Any
+) -> Any:
+    """Run a coroutine of a file system in fsspec's thread, for so many seconds at most (None: any)."""
+    import fsspec.asyn
+
+    return fsspec.asyn.sync(files.loop, method, *args, timeout=seconds, **options)
+
+
+def ask(files: Any, method: str, *args: Any, seconds: float, **options: Any) -> Any:
+    """Call a method of a file system, with a time-out if it is of the asynchronous kind."""
+    if files.async_impl:
+        return call(getattr(files, f"_{method}"), files, *args, seconds=seconds, **options)
+    return getattr(files, method)(*args, **options)
+
+
+class HttpTransport:
+    """A file on a web server.
+
+    Args:
+        url: Its address.
+        headers: Sent with every request.
+    """
+
+    def __init__(self, url: str, headers: dict[str, str] | None = None):
+        self._url = url
+        # Compressed, a part of the file would not be a part of the answer.
+        self._headers = {**(headers or {}), "Accept-Encoding": "identity"}
+
+    def fetch(self, start: int, end: int, *, seconds: float) -> Part:
+        """As :meth:`Transport.fetch`."""
+        part: Part = call(self._fetch, filesystem("https"), start, end, seconds=seconds)
+        return part
+
+    async def _fetch(self, start: int, end: int) -> Part:
+        async with await self._get({"Range": f"bytes={start}-{end - 1}"}) as answer:
+            tag = answer.headers.get("ETag") or answer.headers.get("Last-Modified") or ""
+            given = re.match(r"bytes (?:(\d+)-\d+|\*)/(\d+)", answer.headers.get("Content-Range", ""))
+            if answer.status == 416 and given:  # behind the end; an empty file has no byte to begin with
+                return Part(data=b"", size=int(given[2]), tag=tag)
+            answer.raise_for_status()
+            if answer.status == 200 and not start and (answer.content_length or end + 1) <= end:
+                data = await answer.read()
+                return Part(data=data, size=len(data), tag=tag)
+            if answer.status != 206 or not given:
+                raise NoRangesError
+            data, size = await answer.read(), int(given[2])
+        if int(given[1] or 0) != start or len(data) != min(end, size) - start:
+            raise BrokenAnswerError(f"{len(data)} bytes came instead of {min(end, size) - start}")
+        return Part(data=data, size=size, tag=tag)
+
+    def download(self, file: io.BufferedIOBase, *, seconds: float) -> None:
+        """As :meth:`Transport.download`."""
+        call(self._download, filesystem("https"), file, seconds, seconds=None)
+
+    async def _download(self, file: io.BufferedIOBase, seconds: float) -> None:
+        async with await self._get({}, seconds) as answer:
+            answer.raise_for_status()
+            async for chunk in answer.content.iter_chunked(CHUNK_BYTES):
+                file.write(chunk)
+
+    async def _get(self, headers: dict[str, str], seconds: float | None = None) -> "aiohttp.ClientResponse":
+        import aiohttp
+
+        files = filesystem("https")
+        session = await files.set_session()
+        answer: aiohttp.ClientResponse = await session.get(
+            files.encode_url(self._url),
+            headers={**self._headers, **headers},
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=seconds, sock_read=seconds),
+        )
+        return answer
+
+
+def _hub_transport(url: str) -> HttpTransport:
+    """Read the Hub by its web addresses: its file system has pauses and time-outs of its own."""
+    import huggingface_hub
+    from huggingface_hub.utils import build_hf_headers, parse_hf_uri
+
+    try:
+        place = parse_hf_uri(url)
+    except ValueError as error:
+        raise InputError(f"cannot read {url!r}: {str(error).splitlines()[0]}") from error
+    address = huggingface_hub.hf_hub_url(
+        place.id, place.path_in_repo, repo_type=place.type, revision=place.revision
+    )
+    return HttpTransport(address, build_hf_headers())
+
+
+class FileSystemTransport:
+    """A file of any fsspec file system.
+
+    Args:
+        url: Its address.
+    """
+
+    def __init__(self, url: str):
+        self._url = url
+        self._files = filesystem(protocol_of(url))
+        self._info: dict[str, Any] = {}
+
+    def fetch(self, start: int, end: int, *, seconds: float) -> Part:
+        """As :meth:`Transport.fetch`."""
+        path = self._files._strip_protocol(self._url)
+        if not self._info:
+            self._info = ask(self._files, "info", path, seconds=seconds)
+        size = int(self._info["size"])
+        tag = " ".join(str(self._info[key]) for key in TAGS if self._info.get(key) is not None)
+        end = min(end, size)
+        data = b""
+        if start < end:
+            data = ask(self._files, "cat_file", path, start=start, end=end, seconds=seconds)
+            if len(data) != end - start:
+                raise BrokenAnswerError(f"{len(data)} bytes came instead of {end - start}")
+        return Part(data=data, size=size, tag=tag)
+
+    def download(self, file: io.BufferedIOBase, *, seconds: float) -> None:
+        """Never needed: all fsspec file systems read parts."""
+        raise NotImplementedError

@@ -1,0 +1,94 @@
+"""Arrow files read as shards: those that ``datasets`` writes, and the format with an index at its end."""
+
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from flax_distil.core.errors import InputError
+from flax_distil.data.remote.files import is_remote, open_file
+from flax_distil.data.remote.retries import DEFAULT_POLICY, RetryPolicy, SourceError, damaged, shown
+from flax_distil.data.shards import Block, Cursor, rows_per_block
+
+if TYPE_CHECKING:
+    import pyarrow
+
+FILE_MAGIC = b"ARROW1\0\0"
+"""Begins the file format; what follows is the stream format."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArrowShard:
+    """One Arrow IPC file, of the stream or the file format.
+
+    Attributes:
+        name: Short name.
+        path: The file: a path or an address.
+        policy: When to ask a server again.
+    """
+
+    name: str
+    path: str
+    policy: RetryPolicy = DEFAULT_POLICY
+
+    def blocks(self, cursor: Cursor | None = None) -> Generator[Block]:
+        """Yield the rows from a cursor (byte of a record batch, rows of it read, rows of the file) on."""
+        import pyarrow
+
+        with self._open() as file:
+            try:
+                yield from self._blocks(file, cursor)
+            except SourceError:
+                raise
+            except (pyarrow.ArrowException, OSError, EOFError) as error:
+                raise damaged(self.path, error) from error
+
+    def _open(self) -> Any:
+        import pyarrow
+
+        if is_remote(self.path):
+            return pyarrow.PythonFile(open_file(self.path, self.policy), mode="r")
+        open_file(self.path, self.policy).close()  # tells in one sentence what is missing
+        return pyarrow.memory_map(self.path)
+
+    def _blocks(self, file: Any, cursor: Cursor | None) -> Iterator[Block]:
+        import pyarrow.ipc
+
+        if file.read(len(FILE_MAGIC)) != FILE_MAGIC:
+            file.seek(0)
+        schema = pyarrow.ipc.read_schema(file)
+        place, done, row = cursor or [file.tell(), 0, 0]
+        file.seek(place)
+        while not _at_end(file):
+            batch = self._read_batch(file, schema)
+            after_batch, ended = file.tell(), _at_end(file)
+            step = rows_per_block(len(batch), batch.nbytes)
+            while done < len(batch):
+                rows = batch.slice(done, step)
+                done += len(rows)
+                row += len(rows)
+                after = [place, done, row] if done < len(batch) else [after_batch, 0, row]
+                yield Block(
+                    table=pyarrow.Table.from_batches([rows]),
+                    first_row=row - len(rows),
+                    after=None if ended and done == len(batch) else after,
+                )
+            place, done = after_batch, 0
+
+    def _read_batch(self, file: Any, schema: "pyarrow.Schema") -> "pyarrow.RecordBatch":
+        import pyarrow.ipc
+
+        message = pyarrow.ipc.read_message(file)
+        if message.type != "record batch":
+            raise InputError(
+                f"cannot read {shown(self.path)!r}: it holds a {message.type}; "
+                "write its columns without dictionaries"
+            )
+        return pyarrow.ipc.read_record_batch(message, schema)
+
+
+def _at_end(file: Any) -> bool:
+    """Return whether no further message follows: the end of the file, or a message of length 0."""
+    place = file.tell()
+    head = file.read(8)
+    file.seek(place)
+    return not head or bytes(4) in (head[:4], head[4:])

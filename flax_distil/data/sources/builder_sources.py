@@ -1,0 +1,119 @@
+"""Sources that ``datasets`` reads: the Hub, Parquet, and folders written by ``save_to_disk``."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from flax_distil.core.errors import InputError
+from flax_distil.data.remote.retries import damaged
+from flax_distil.data.sources.file_sources import read_audio_folder
+from flax_distil.data.sources.splits import check_split_names, choose_split
+
+if TYPE_CHECKING:
+    import datasets
+
+
+def read_saved_folder(folder: Path) -> dict[str, "datasets.Dataset"]:
+    """Read a folder that ``Dataset.save_to_disk`` or ``DatasetDict.save_to_disk`` wrote.
+
+    Returns:
+        Split name to rows.
+
+    Raises:
+        InputError: if a file of it is damaged.
+    """
+    import datasets
+    import pyarrow
+
+    try:
+        loaded = datasets.load_from_disk(str(folder))
+    except (
+        OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError, pyarrow.ArrowException,
+    ) as error:  # fmt: skip
+        raise damaged(str(folder), error) from error
+    if isinstance(loaded, datasets.DatasetDict):
+        return {str(name): table for name, table in loaded.items()}
+    return {str(loaded.split or "train"): loaded}
+
+
+def read_with_builder(
+    path: str,
+    *,
+    name: str,
+    config_name: str | None,
+    split: str | None,
+    audio_column: str,
+    options: Mapping[str, Any],
+) -> "datasets.Dataset":
+    """Read a Hub id, a folder of Parquet files, or Parquet files by name.
+
+    Args:
+        path: Hub id, folder, or name of a packaged builder (``"parquet"``).
+        name: What to call it in messages.
+        config_name: The configuration, where there are several.
+        split: The split, where there are several; slices such as ``train[:10%]`` are allowed.
+        audio_column: Name of the audio column, for repositories of loose audio files.
+        options: Further arguments of ``datasets.load_dataset_builder``.
+
+    Raises:
+        InputError: if data set, configuration or split do not exist or cannot be reached.
+    """
+    import datasets
+
+    builder = open_builder(path, name=name, config_name=config_name, options=options)
+    splits = [str(key) for key in builder.info.splits or builder.config.data_files or ()]
+    split = check_split_names(splits, split, name=name) if splits else split
+    if any(base.__name__ == "AudioFolder" for base in type(builder).__mro__):
+        # Its builder needs torchcodec to list files; the files themselves are all we want.
+        folder = _snapshot(path, revision=options.get("revision"), cache_dir=options.get("cache_dir"))
+        return choose_split(read_audio_folder(folder, audio_column=audio_column), split, name=name)
+    try:
+        builder.download_and_prepare()
+    except (datasets.exceptions.DatasetGenerationError, ValueError, OSError) as error:
+        raise InputError(f"cannot read data set {name!r}: {_first_line(error.__cause__ or error)}") from error
+    if split is None:
+        split = check_split_names([str(key) for key in builder.info.splits or ()], None, name=name)
+    return _as_dataset(builder, split, name)
+
+
+def open_builder(path: str, *, name: str, config_name: str | None, options: Mapping[str, Any]) -> Any:
+    """Return the ``datasets`` builder of a Hub id, a folder, or files by kind; no rows are read.
+
+    Args:
+        path: As for :func:`read_with_builder`.
+        name: What to call it in messages.
+        config_name: The configuration, where there are several.
+        options: Further arguments of ``datasets.load_dataset_builder``.
+
+    Raises:
+        InputError: if data set or configuration do not exist or cannot be reached.
+    """
+    import datasets
+
+    try:
+        return datasets.load_dataset_builder(path, config_name, **options)
+    except (ValueError, OSError, RuntimeError) as error:
+        # Not found, no network, gated, unknown configuration: the library's first line says which.
+        raise InputError(f"cannot load data set {name!r}: {_first_line(error)}") from error
+
+
+def _as_dataset(builder: Any, split: str, name: str) -> "datasets.Dataset":
+    try:
+        return builder.as_dataset(split=split)
+    except (ValueError, AssertionError) as error:
+        raise InputError(f"cannot read split {split!r} of data set {name!r}: {_first_line(error)}") from error
+
+
+def _snapshot(repo_id: str, *, revision: str | None, cache_dir: str | None) -> Path:
+    if Path(repo_id).is_dir():
+        return Path(repo_id)
+    import huggingface_hub
+
+    folder = huggingface_hub.snapshot_download(
+        repo_id, repo_type="dataset", revision=revision, cache_dir=cache_dir
+    )
+    return Path(folder)
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

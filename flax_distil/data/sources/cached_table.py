@@ -1,0 +1,101 @@
+"""Shards read once into the cache of ``datasets``, for sources that it does not read itself."""
+
+import errno
+import hashlib
+import itertools
+import os
+import tempfile
+from collections.abc import Generator, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from flax_distil.core.errors import InputError
+from flax_distil.data.remote.files import file_identity
+from flax_distil.data.remote.retries import RetryPolicy
+from flax_distil.data.shards import Shard
+from flax_distil.data.sources.data_files import Piece
+from flax_distil.data.sources.row_columns import PROBLEMS_COLUMN
+
+if TYPE_CHECKING:
+    import datasets
+    import pyarrow
+
+
+def cached_table(
+    shards: Sequence[Shard],
+    pieces: Sequence[Piece],
+    *,
+    audio_column: str,
+    cache_dir: str | None,
+    policy: RetryPolicy,
+) -> "datasets.Dataset":
+    """Read shards once into the ``datasets`` cache; files that did not change are not read again.
+
+    Args:
+        shards: What to read.
+        pieces: The files that they were made of.
+        audio_column: Column of recordings; of archives, it has the name that is asked for.
+        cache_dir: The cache; by default that of ``datasets``.
+        policy: When to ask a server again.
+
+    Raises:
+        InputError: if a shard cannot be read, the columns of two differ, or the disk is full.
+    """
+    import datasets
+
+    digest = hashlib.blake2b(audio_column.encode(), digest_size=16)
+    for piece in pieces:
+        digest.update(f"{piece.origin} {file_identity(piece.origin, policy)}\0".encode())
+    folder = Path(cache_dir or datasets.config.HF_DATASETS_CACHE) / "flax_distil_shards"
+    path = folder / f"{digest.hexdigest()}.arrow"
+    if not path.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            _write(shards, path)
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            raise InputError(
+                f"no space left in {folder} for a copy of {pieces[0].origin!r}: "
+                "name a cache folder on a larger disk, or stream the data set"
+            ) from error
+    return datasets.Dataset.from_file(str(path))
+
+
+def _write(shards: Sequence[Shard], path: Path) -> None:
+    """Write all rows; the file has its name only once it is whole."""
+    import pyarrow.ipc
+
+    def tables() -> Generator[tuple[str, "pyarrow.Table"]]:
+        for shard in shards:
+            with closing(shard.blocks()) as blocks:
+                for block in blocks:
+                    yield shard.name, block.table
+
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder, closing(tables()) as found:
+        first = next(found, None)
+        if first is None:
+            raise InputError(f"{shards[0].name!r} has no rows in its {len(shards)} files")
+        schema = first[1].schema
+        if PROBLEMS_COLUMN not in schema.names:
+            schema = schema.append(pyarrow.field(PROBLEMS_COLUMN, pyarrow.string()))
+        unfinished = os.path.join(folder, path.name)
+        with pyarrow.ipc.new_stream(unfinished, schema) as writer:
+            for name, table in itertools.chain([first], found):
+                writer.write_table(_as(table, schema, name))
+        os.replace(unfinished, path)
+
+
+def _as(table: "pyarrow.Table", schema: "pyarrow.Schema", name: str) -> "pyarrow.Table":
+    import pyarrow
+
+    if PROBLEMS_COLUMN not in table.column_names:
+        table = table.append_column(PROBLEMS_COLUMN, pyarrow.nulls(len(table), pyarrow.string()))
+    try:
+        return table.select(schema.names).cast(schema)
+    except (KeyError, pyarrow.ArrowException) as error:
+        raise InputError(
+            f"the columns of {name!r} ({', '.join(table.column_names)}) are not those of the "
+            f"first file ({', '.join(schema.names)}): give all files the same columns"
+        ) from error

@@ -1,0 +1,72 @@
+"""Several data sets as one: the shared columns of each, one after the other."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from flax_distil.core.errors import InputError
+from flax_distil.data.dataset import SpeechData, joined_problems
+
+if TYPE_CHECKING:
+    import datasets
+
+
+def join_sources(sources: Sequence[SpeechData]) -> SpeechData:
+    """Put data sets one after the other.
+
+    Args:
+        sources: At least one.
+
+    Returns:
+        All rows, with the columns that every source has in the same type. Audio and text
+        columns take the names of the first source.
+
+    Raises:
+        InputError: if texts cannot be joined because their types differ.
+        ValueError: if there are no sources.
+    """
+    import datasets
+
+    if not sources:
+        raise ValueError("expected at least one data set")
+    first = sources[0]
+    if len(sources) == 1:
+        return first
+    name = "+".join(source.name for source in sources)
+    tables = [_renamed(source, first) for source in sources]
+    shared = [
+        column
+        for column, feature in tables[0].features.items()
+        if all(table.features.get(column) == feature for table in tables)
+    ]
+    for role in (first.audio_column, first.text_column, first.label_column):
+        if role is not None and role not in shared:
+            raise InputError(f"cannot join {name}: column {role!r} has not the same type in all of them")
+    return SpeechData(
+        name=name,
+        table=datasets.concatenate_datasets([table.select_columns(shared) for table in tables]),
+        audio_column=first.audio_column,
+        text_column=first.text_column,
+        label_column=first.label_column,
+        speaker_column=first.speaker_column if first.speaker_column in shared else None,
+        problems=joined_problems(sources),
+        origin=name,
+        policy=first.policy,
+    )
+
+
+def _renamed(source: SpeechData, first: SpeechData) -> "datasets.Dataset":
+    """Give the columns of one source the names that the first uses for the same role."""
+    table = source.table
+    roles = [
+        (source.audio_column, first.audio_column),
+        (source.text_column, first.text_column),
+        (source.label_column, first.label_column),
+        (source.speaker_column, first.speaker_column),
+    ]
+    for own, wanted in roles:
+        if own is None or wanted is None or own == wanted:
+            continue
+        if wanted in table.column_names:
+            table = table.remove_columns(wanted)
+        table = table.rename_column(own, wanted)
+    return table

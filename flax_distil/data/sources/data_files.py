@@ -1,0 +1,209 @@
+"""What a specification names, before anything of it is read: splits of files and of lists of recordings."""
+
+import json
+import os
+import posixpath
+import re
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from flax_distil.core.errors import InputError
+from flax_distil.core.paths import user_path
+from flax_distil.data.remote.files import expand, file_identity, has_pattern, is_remote, list_folder
+from flax_distil.data.remote.retries import RetryPolicy, damaged, shown
+from flax_distil.data.sources.builder_sources import open_builder
+from flax_distil.data.sources.file_sources import (
+    AUDIO_SUFFIXES,
+    METADATA_NAMES,
+    SPLIT_WORDS,
+    audio_files,
+    read_audio_files,
+    read_audio_folder,
+    suffix_of,
+)
+
+if TYPE_CHECKING:
+    import datasets
+
+MANIFEST_SUFFIXES = frozenset({".jsonl", ".json", ".csv", ".tsv"})
+
+SHARD_SUFFIXES = (".parquet", ".arrow", ".tar")
+
+ROW_SUFFIXES = MANIFEST_SUFFIXES | frozenset(SHARD_SUFFIXES)
+"""Names of files that are data sets."""
+
+REFUSED_SUFFIXES = frozenset({".gz", ".tgz"})
+"""Names of files that are told from folders, to say why they are not read."""
+
+KINDS = (
+    "a Hub id, a folder written by save_to_disk, a folder of audio files, "
+    "Parquet, Arrow or tar files or a JSONL or CSV file of paths"
+)
+
+OWN_FILES = frozenset({"state.json", "dataset_info.json", "dataset_dict.json"})
+"""What ``save_to_disk`` writes beside the rows."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Piece:
+    """A part of a source.
+
+    Attributes:
+        origin: The file, or what the list was made of: a path or an address.
+        listed: The rows, where they are a list of recordings; else they are in the file.
+    """
+
+    origin: str
+    listed: "datasets.Dataset | None" = None
+
+
+def find_pieces(
+    name: str,
+    *,
+    config_name: str | None,
+    revision: str | None,
+    cache_dir: str | None,
+    audio_column: str,
+    policy: RetryPolicy,
+) -> dict[str, list[Piece]]:
+    """Tell what a name stands for; of files that hold recordings nothing is read.
+
+    Args:
+        name: Hub id; path or address of a file or folder, or a pattern of files.
+        config_name: Configuration of a Hub id.
+        revision: Branch, tag or commit of a Hub id.
+        cache_dir: Where ``datasets`` keeps what it learned of a Hub id.
+        audio_column: What to call the column of recordings in lists.
+        policy: When to ask a server again.
+
+    Returns:
+        Split name to its pieces, in order.
+
+    Raises:
+        InputError: if there is no such data set.
+    """
+    path = str(name if is_remote(name) else user_path(name))
+    if os.path.isdir(path):
+        return _local_folder(Path(path), name, config_name, audio_column)
+    if os.path.isfile(path):
+        return {"train": [Piece(origin=path)]}
+    if has_pattern(path) or (is_remote(path) and suffix_of(path) in ROW_SUFFIXES | REFUSED_SUFFIXES):
+        files = expand(path, policy)
+        file_identity(files[-1], policy)  # one range too long is told now, not in some days
+        return {"train": [Piece(origin=file) for file in files]}
+    if is_remote(path):
+        return _folder(list_folder(path, policy), path, audio_column, policy)
+    if looks_like_path(name):
+        raise InputError(f"data set {name!r} does not exist: expected {KINDS}")
+    builder = open_builder(
+        name, name=name, config_name=config_name, options={"revision": revision, "cache_dir": cache_dir}
+    )
+    return {
+        str(split): _hub_pieces(str(split), [str(file) for file in files], audio_column, policy)
+        for split, files in (builder.config.data_files or {}).items()
+    }
+
+
+def _hub_pieces(split: str, files: Sequence[str], audio_column: str, policy: RetryPolicy) -> list[Piece]:
+    """Return the pieces of one split of a Hub id."""
+    rows = _row_files(files)
+    pieces = []
+    for listed in _listed(rows, "", audio_column, policy).values():
+        # Metadata may list the recordings of all splits.
+        own, table = set(rows), listed[0].listed
+        if table is not None:
+            chosen = [row for row, path in enumerate(table[audio_column]) if path in own]
+            pieces.append(Piece(origin=split, listed=table.select(chosen)))
+    return pieces or [Piece(origin=file) for file in rows]
+
+
+def looks_like_path(name: str) -> bool:
+    """Tell a path that does not exist from a Hub id, which has at most one slash and no suffix of a file."""
+    is_hub_id = re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", name) is not None
+    return not is_hub_id or suffix_of(name) in ROW_SUFFIXES
+
+
+def _local_folder(
+    folder: Path, name: str, config_name: str | None, audio_column: str
+) -> dict[str, list[Piece]]:
+    if (folder / "dataset_dict.json").is_file():
+        splits = _saved_values(folder / "dataset_dict.json", "splits", str)
+        return {split: _saved_pieces(folder / split) for split in splits}
+    if (folder / "state.json").is_file():
+        pieces = _saved_pieces(folder)
+        split = json.loads((folder / "state.json").read_text()).get("_split")
+        return {split if isinstance(split, str) else "train": pieces}
+    if next(audio_files(folder), None) is not None:
+        tables = read_audio_folder(folder, audio_column=audio_column)
+        return {split: [Piece(origin=str(folder / split), listed=table)] for split, table in tables.items()}
+    if not _row_files([str(path) for path in folder.rglob("*")]):
+        raise InputError(f"folder {name!r} holds no data set: expected {KINDS}")
+    builder = open_builder(str(folder.absolute()), name=name, config_name=config_name, options={})
+    return {
+        str(split): [Piece(origin=str(file)) for file in files]
+        for split, files in builder.config.data_files.items()
+    }
+
+
+def _saved_pieces(folder: Path) -> list[Piece]:
+    files = _saved_values(folder / "state.json", "_data_files", dict)
+    names = [file.get("filename") for file in files]
+    if not all(isinstance(name, str) and "\0" not in name for name in names):
+        raise damaged(str(folder / "state.json"), "a file in it has no name")
+    return [Piece(origin=str(folder / name)) for name in names]
+
+
+def _saved_values(path: Path, key: str, kind: type) -> list[Any]:
+    """Return a list of one of the small files that ``save_to_disk`` writes."""
+    try:
+        values = json.loads(path.read_text(encoding="utf-8")).get(key)
+    except (OSError, ValueError, AttributeError, RecursionError) as error:
+        raise damaged(str(path), error) from error
+    if not isinstance(values, list) or not values or not all(isinstance(value, kind) for value in values):
+        raise damaged(str(path), f"it has no list {key}")
+    return values
+
+
+def _folder(
+    files: Sequence[str], folder: str, audio_column: str, policy: RetryPolicy
+) -> dict[str, list[Piece]]:
+    """Tell the splits of a remote folder by its names."""
+    rows = _row_files(files)
+    if not rows:
+        raise InputError(f"folder {shown(folder)!r} holds no data set: expected {KINDS}")
+    if listed := _listed(rows, folder, audio_column, policy):
+        return listed
+    splits: dict[str, list[Piece]] = {}
+    for file in rows:
+        words = re.split(r"[^a-z]+", file.removeprefix(folder).lower())
+        split = next((SPLIT_WORDS[word] for word in words if word in SPLIT_WORDS), "train")
+        splits.setdefault(split, []).append(Piece(origin=file))
+    return splits
+
+
+def _listed(
+    files: Sequence[str], folder: str, audio_column: str, policy: RetryPolicy
+) -> dict[str, list[Piece]]:
+    """Return lists of the recordings among files; none if there are none."""
+    if not any(suffix_of(file) in AUDIO_SUFFIXES for file in files):
+        return {}
+    tables = read_audio_files(files, folder, audio_column=audio_column, policy=policy)
+    return {
+        split: [Piece(origin=posixpath.join(folder, split), listed=table)] for split, table in tables.items()
+    }
+
+
+def _row_files(files: Sequence[str]) -> list[str]:
+    """Return those files that hold the rows: recordings with their metadata, or all of one kind."""
+
+    def of_kind(suffixes: Collection[str]) -> list[str]:
+        return sorted(file for file in files if suffix_of(file) in suffixes)
+
+    if recordings := of_kind(AUDIO_SUFFIXES):
+        return recordings + [file for file in files if posixpath.basename(file) in METADATA_NAMES]
+    for suffix in SHARD_SUFFIXES:
+        if found := of_kind({suffix}):
+            return found
+    return [file for file in of_kind(MANIFEST_SUFFIXES) if posixpath.basename(file) not in OWN_FILES]

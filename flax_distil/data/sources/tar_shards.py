@@ -1,0 +1,201 @@
+"""WebDataset archives read as shards: neighbouring members of one name are one row.
+
+``a/0001.flac``, ``a/0001.txt`` and ``a/0001.json`` make a row with the id ``a/0001``, the
+recording, the text as column ``text``, and a column for each field of the JSON object. Members
+of other kinds are left out; a row of two recordings has none, to be skipped later.
+"""
+
+import json
+import posixpath
+import tarfile
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from flax_distil.core.errors import InputError
+from flax_distil.data.dataset import ID_COLUMN
+from flax_distil.data.remote.files import ByteFile, open_file
+from flax_distil.data.remote.retries import DEFAULT_POLICY, RetryPolicy, damaged, shown
+from flax_distil.data.shards import BLOCK_BYTES, BLOCK_ROWS, Block, Cursor
+from flax_distil.data.sources.file_sources import AUDIO_SUFFIXES
+from flax_distil.data.sources.row_columns import PROBLEMS_COLUMN, fitted_column, is_deep, problems_array
+
+if TYPE_CHECKING:
+    import pyarrow
+
+TEXT_COLUMN = "text"
+
+COMPRESSED = (b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"\xfd7zXZ", b"BZh")
+"""First bytes of gzip, Zstandard, xz and bzip2."""
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TarShard:
+    """One archive, not compressed.
+
+    Attributes:
+        name: Short name.
+        path: The file: a path or an address.
+        audio_column: Column of recordings.
+        schema: The columns of every block; what a row lacks is null, what the columns lack is left
+            out. None takes what is found in the first block that is read.
+        policy: When to ask a server again.
+    """
+
+    name: str
+    path: str
+    audio_column: str = "audio"
+    schema: "pyarrow.Schema | None" = None
+    policy: RetryPolicy = DEFAULT_POLICY
+
+    def blocks(self, cursor: Cursor | None = None) -> Generator[Block]:
+        """Yield the rows from a cursor (byte of a member, rows before it) on."""
+        start, row = cursor or [0, 0]
+        schema = self.schema
+        with open_file(self.path, self.policy) as file:
+            try:
+                if not start and file.read(6).startswith(COMPRESSED):
+                    raise InputError(
+                        f"cannot read {shown(self.path)!r}: it is compressed, so no place in it could be "
+                        "found again; unpack it to a plain .tar"
+                    )
+                for rows, after in _grouped(self._rows(file, start)):
+                    schema = schema or _schema(rows, self.audio_column)
+                    yield Block(
+                        table=_table(rows, schema),
+                        first_row=row,
+                        after=None if after is None else [after, row + len(rows)],
+                    )
+                    row += len(rows)
+            except InputError:
+                raise
+            except (tarfile.TarError, OSError, ValueError) as error:
+                raise damaged(self.path, error) from error
+
+    def _rows(self, file: ByteFile, start: int) -> Iterator[tuple[Row, int | None]]:
+        """Yield each row with the place of the next one's first member, None behind the last."""
+        row: Row = {}
+        for archive, member in _members(file, start):
+            key, suffix = _split_name(member.name)
+            if suffix not in AUDIO_SUFFIXES | {".txt", ".json"}:
+                continue
+            if row and row[ID_COLUMN] != key:
+                yield row, member.offset
+                row = {}
+            row[ID_COLUMN] = key
+            content = archive.extractfile(member)
+            assert content is not None  # a regular file has one
+            self._add(row, member.name, suffix, content.read())
+        if row:
+            yield row, None
+
+    def _add(self, row: Row, name: str, suffix: str, data: bytes) -> None:
+        if suffix == ".txt":
+            row[TEXT_COLUMN] = data.decode("utf-8", errors="replace").strip()
+        elif suffix == ".json":
+            for field, value in _json_fields(data).items():
+                if field not in (ID_COLUMN, self.audio_column, PROBLEMS_COLUMN):
+                    row.setdefault(field, value)
+        elif self.audio_column in row:
+            row[self.audio_column] = None
+            if self.schema is None:  # nothing was read before: it may be so with all of them
+                raise InputError(
+                    f"{shown(self.path)!r} has two recordings called {row[ID_COLUMN]!r}, the second is "
+                    f"{name!r}: what stands before a member's first dot must be its own"
+                )
+        else:
+            row[self.audio_column] = {"bytes": data, "path": posixpath.basename(name)}
+
+
+def _members(file: ByteFile, start: int) -> Iterator[tuple[tarfile.TarFile, tarfile.TarInfo]]:
+    """Yield the files of an archive from a member's place on, keeping none in memory.
+
+    ``TarFile`` itself takes a damaged header for the end, and would lose the rest without a word.
+    """
+    file.seek(start)
+    with tarfile.open(fileobj=file, mode="r:") as archive:
+        place = start
+        while True:
+            file.seek(place)
+            try:
+                member = tarfile.TarInfo.fromtarfile(archive)
+            except tarfile.HeaderError:
+                file.seek(place)
+                block = file.read(tarfile.BLOCKSIZE)
+                if any(block):
+                    raise
+                if len(block) < tarfile.BLOCKSIZE:
+                    raise tarfile.ReadError("the empty block at its end is missing") from None
+                return
+            place = archive.offset
+            if member.isreg():
+                yield archive, member
+
+
+def _split_name(name: str) -> tuple[str, str]:
+    """Return what names the row (up to the first dot) and the kind of file; no kind for hidden files."""
+    folder, _, file = name.removeprefix("./").rpartition("/")
+    stem = file.partition(".")[0]
+    return posixpath.join(folder, stem), posixpath.splitext(file)[1].lower() if stem else ""
+
+
+def _json_fields(data: bytes) -> Row:
+    """Return the fields of an object; none of what is damaged, so that the row is skipped later."""
+    try:
+        value = json.loads(data)
+    except (ValueError, RecursionError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def _grouped(rows: Iterable[tuple[Row, int | None]]) -> Iterator[tuple[list[Row], int | None]]:
+    """Put rows together to blocks."""
+    block: list[Row] = []
+    num_bytes = 0
+    for row, after in rows:
+        block.append(row)
+        num_bytes += sum(len(value["bytes"]) for value in row.values() if _is_recording(value))
+        if len(block) == BLOCK_ROWS or num_bytes >= BLOCK_BYTES or after is None:
+            yield block, after
+            block, num_bytes = [], 0
+
+
+def _is_recording(value: Any) -> bool:
+    return isinstance(value, dict) and isinstance(value.get("bytes"), bytes)
+
+
+def _schema(rows: Sequence[Row], audio_column: str) -> "pyarrow.Schema":
+    """Return columns that hold these rows: of mixed values, as JSON text."""
+    import pyarrow
+
+    names = dict.fromkeys(name for row in rows for name in row) | {audio_column: None}
+    fields = {name: _type([row.get(name) for row in rows]) for name in names}
+    fields[audio_column] = pyarrow.struct({"bytes": pyarrow.binary(), "path": pyarrow.string()})
+    return pyarrow.schema(fields)
+
+
+def _type(values: list[Any]) -> "pyarrow.DataType":
+    import pyarrow
+
+    if any(isinstance(value, (list, dict)) and is_deep(value) for value in values):
+        return pyarrow.string()
+    try:
+        found = pyarrow.infer_type(values)
+    except (pyarrow.ArrowException, ValueError, TypeError, OverflowError):
+        return pyarrow.string()
+    return pyarrow.string() if found == pyarrow.null() else found
+
+
+def _table(rows: Sequence[Row], schema: "pyarrow.Schema") -> "pyarrow.Table":
+    """Make a block; values that do not fit into their columns are noted in a further one."""
+    import pyarrow
+
+    problems = list[dict[str, str]]({} for _ in rows)
+    columns = [
+        fitted_column([row.get(field.name) for row in rows], field.type, field.name, problems)
+        for field in schema
+    ]
+    table = pyarrow.Table.from_arrays(columns, schema=schema)
+    return table.append_column(PROBLEMS_COLUMN, problems_array(problems)) if any(problems) else table

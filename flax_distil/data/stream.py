@@ -1,0 +1,80 @@
+"""A data set that is read from front to back: shards of rows, never all of them at once."""
+
+import dataclasses
+from collections.abc import Generator
+from contextlib import closing
+from dataclasses import dataclass
+
+from flax_distil.core.errors import InputError
+from flax_distil.data.dataset import SpeechData
+from flax_distil.data.remote.retries import DEFAULT_POLICY, RetryPolicy
+from flax_distil.data.shards import Cursor, Shard
+from flax_distil.data.tables import speech_data
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpeechStream:
+    """Recordings with texts in shards; the streamed counterpart of :class:`SpeechData`.
+
+    Attributes:
+        name: Short name for messages and reports.
+        shards: At least one; in the order of the data set.
+        audio_column: Column of recordings.
+        text_column: Column of reference texts, or None when there are none.
+        label_column: Column of pseudo-labels, or None when there are none.
+        speaker_column: Column that tells speakers apart; None takes a usual one where it exists.
+        policy: When to ask a server for a recording again.
+        channel: The channel of its recordings that is meant, counted from 0; None for the mean of all.
+        id_column: Column that names rows; None for ``id``, and the number in the shard where there is none.
+    """
+
+    name: str
+    shards: tuple[Shard, ...]
+    audio_column: str = "audio"
+    text_column: str | None = None
+    label_column: str | None = None
+    speaker_column: str | None = None
+    policy: RetryPolicy = DEFAULT_POLICY
+    channel: int | None = None
+    id_column: str | None = None
+
+    def blocks(self, shard: int, cursor: Cursor | None = None) -> Generator[tuple[SpeechData, Cursor | None]]:
+        """Yield the blocks of a shard from a cursor on, each with the cursor behind it (None at the end).
+
+        Args:
+            shard: Its number.
+            cursor: What an earlier reading gave; None for the beginning.
+
+        Raises:
+            InputError: if the shard cannot be read, or lacks a column.
+        """
+        import datasets
+
+        source = self.shards[shard]
+        with closing(source.blocks(cursor)) as blocks:
+            for block in blocks:
+                data = speech_data(
+                    datasets.Dataset(block.table),
+                    name=self.name,
+                    audio_column=self.audio_column,
+                    text_column=self.text_column,
+                    label_column=self.label_column,
+                    speaker_column=self.speaker_column,
+                    id_prefix=source.name,
+                    first_row=block.first_row,
+                    policy=self.policy,
+                )
+                data = dataclasses.replace(data, channel=self.channel)
+                yield data if self.id_column is None else data.named_by(self.id_column), block.after
+
+    def first_rows(self) -> SpeechData:
+        """Return the first block: what tells columns and their types.
+
+        Raises:
+            InputError: if there are no rows, or a column does not exist.
+        """
+        for shard in range(len(self.shards)):
+            with closing(self.blocks(shard)) as blocks:
+                for data, _ in blocks:
+                    return data
+        raise InputError(f"data set {self.name!r} has no rows in its {len(self.shards)} files")

@@ -1,0 +1,1 @@
+"""From examples to training batches that can be resumed at any step."""

@@ -1,0 +1,109 @@
+"""What is drawn for each sample's audio, and what of it is done on the host: speed and recorded noise."""
+
+import dataclasses
+import functools
+import math
+
+import numpy as np
+
+from flax_distil.audio.augmentation import (
+    AugmentationConfig,
+    draw_recorded_noise,
+    draw_speed,
+    mix_noise,
+    perturb_speed,
+)
+from flax_distil.audio.constants import CHUNK_SECONDS, SAMPLING_RATE
+from flax_distil.core.arrays import Float
+from flax_distil.core.errors import InputError
+from flax_distil.data.dataset import SpeechData
+from flax_distil.data.decoded_example import DurationLimits, Sample, SampleError, decode_row
+from flax_distil.data.remote.retries import RetryPolicy
+from flax_distil.data.skipped import SkippedSamples
+
+NOISES_HELD = 32
+"""Decoded recordings of noise that are kept at hand."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Augmented:
+    """A sample as it is trained on.
+
+    Attributes:
+        sample: Its audio and duration changed.
+        speed: How much faster it is: timestamps are to be divided by it.
+        seed: Of what is done on the device.
+    """
+
+    sample: Sample
+    speed: float = 1.0
+    seed: int = 0
+
+
+class Augmenter:
+    """Changes samples by their own random numbers; any thread may use it.
+
+    Args:
+        config: What is done.
+        noise: Recordings of noise, of any length; needed where recorded noise is added.
+        policy: When to ask their server again; by default as the data set was opened.
+        window_seconds: How long a sample may become.
+        skipped: Where noise is recorded that cannot be read; a sample that drew it stays clean.
+
+    Raises:
+        InputError: if there is no noise to add.
+    """
+
+    def __init__(
+        self,
+        config: AugmentationConfig,
+        noise: SpeechData | None,
+        *,
+        policy: RetryPolicy | None,
+        window_seconds: float = float(CHUNK_SECONDS),
+        skipped: SkippedSamples,
+    ):
+        if config.recorded_noise_prob and noise is None:
+            raise InputError("recorded noise is to be added, but no data set of noise is given: name one")
+        self.config = config
+        self._noise, self._policy, self._skipped = noise, policy, skipped
+        self._window_seconds = window_seconds
+        self._changes_speed = config.speed_factors != (1.0,)
+        self._decoded = functools.lru_cache(NOISES_HELD)(self._decode)
+
+    def __call__(self, sample: Sample, random: np.random.Generator) -> Augmented:
+        """Change a sample, if its audio was read.
+
+        Args:
+            sample: At most 30 s.
+            random: Random numbers of this sample in this epoch; what it is drawn for beside stays the same.
+        """
+        samples_W, speed = sample.samples_W, 1.0
+        changes = self._changes_speed or self._noise is not None or self.config.on_device
+        if samples_W is None or not changes:
+            return Augmented(sample=sample)
+        (random,) = random.spawn(1)
+        if self._changes_speed:
+            seconds = sample.duration_seconds
+            speed = draw_speed(self.config, seconds=seconds, random=random, longest=self._window_seconds)
+            samples_W = perturb_speed(samples_W, speed)
+        if self._noise is not None:
+            snr = draw_recorded_noise(self.config, random)
+            noise_N = None if snr is None else self._decoded(int(random.integers(len(self._noise))))
+            if snr is not None and noise_N is not None:
+                samples_W = mix_noise(samples_W, noise_N, snr, random)
+        seconds = len(samples_W) / SAMPLING_RATE
+        return Augmented(
+            sample=dataclasses.replace(sample, samples_W=samples_W, duration_seconds=seconds),
+            speed=speed,
+            seed=int(random.integers(1 << 32)),
+        )
+
+    def _decode(self, index: int) -> Float[np.ndarray, " N"] | None:
+        assert self._noise is not None
+        row = self._noise.row(index)
+        try:
+            return decode_row(row, DurationLimits(max_seconds=math.inf), policy=self._policy).samples_W
+        except SampleError as error:
+            self._skipped.reject(row, error, data_set=self._noise.name)
+            return None

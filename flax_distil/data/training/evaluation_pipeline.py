@@ -1,0 +1,220 @@
+"""Every row once, in order: for evaluation. No filter applies here."""
+
+import dataclasses
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
+from typing import TYPE_CHECKING, Literal
+
+from flax_distil.core.errors import InputError
+from flax_distil.data.dataset import SpeechData
+from flax_distil.data.decoded_example import (
+    TOO_LONG,
+    DurationLimits,
+    Sample,
+    SampleError,
+    SampleReader,
+    decode_row,
+)
+from flax_distil.data.example import SpeechRow
+from flax_distil.data.preprocessing.labels import LabelBuilder, LabelTokens, sample_random
+from flax_distil.data.skipped import SkippedSamples
+from flax_distil.data.stream import SpeechStream
+from flax_distil.data.training.batches import Batch, LabelledSample, check_buckets, collate, smallest_bucket
+from flax_distil.data.training.parallel_map import ordered_map
+from flax_distil.data.training.pipeline_config import NeedsAudio, PipelineConfig
+
+if TYPE_CHECKING:
+    import grain
+
+TooLong = Literal["raise", "skip"]
+
+
+class EvaluationPipeline:
+    """Batches of decoded audio and references; may be walked over again.
+
+    Each batch is what :func:`flax_distil.data.training.batches.collate` makes, with ``references``: the
+    whole reference texts, ``""`` where there is none. The last batch is padded, ``valid_B``
+    tells its real rows. With ``labels`` there are targets too, for the loss; a row whose label
+    is missing or too long keeps its audio and reference but has no target that counts.
+
+    A recording that cannot be read is skipped and recorded, not counted.
+
+    With several shards, each reads every ``shard_count``-th row, and all give equally many batches
+    of equal shapes, as programs that run over all processes need: one that has no row left goes
+    on with batches of padding alone.
+
+    A stream is read to its end by every process, each decodes its own rows of it, and how many there are
+    is known behind its end: ``len`` is then of what was read last. Labels of several shards have one
+    length, the bucket of ``max_label_length``.
+
+    Args:
+        data: The evaluation set.
+        config: Batch size and threads.
+        labels: Makes targets; None leaves them out.
+        indices: Rows of a table to read, in this order; None reads all.
+        needs_audio: Called for each row of a table before its audio is decoded, from any thread.
+        too_long: What a recording longer than the window (30 s by default) does: end the run, or be skipped
+            like an unreadable one.
+        skipped: Where skipped rows are recorded.
+
+    Raises:
+        InputError: if a ``duration`` column shows a recording of more than 30 s (with
+            ``too_long="raise"``), or the buckets do not hold the labels.
+    """
+
+    def __init__(
+        self,
+        data: SpeechData | SpeechStream,
+        config: PipelineConfig,
+        *,
+        labels: LabelBuilder | None = None,
+        indices: Sequence[int] | None = None,
+        needs_audio: NeedsAudio | None = None,
+        too_long: TooLong = "raise",
+        skipped: SkippedSamples | None = None,
+    ):
+        if labels is not None:
+            check_buckets(config.label_buckets, longest=labels.max_label_length)
+        self.skipped = SkippedSamples() if skipped is None else skipped
+        self.without_loss = SkippedSamples()
+        """Rows that are evaluated but have no usable label for the loss."""
+        self._config, self._labels, self._too_long = config, labels, too_long
+        self._needs_audio = needs_audio or (lambda index: True)
+        self._stream = data if isinstance(data, SpeechStream) else None
+        self._indices: list[int] = []
+        self._largest_shard = 0
+        self._limits = DurationLimits(max_seconds=config.window_seconds)
+        if isinstance(data, SpeechStream):
+            self._buckets = None if labels is None else self._stream_buckets(labels)
+            return
+        rows = [int(index) for index in (range(len(data)) if indices is None else indices)]
+        self._indices = rows[config.shard_index :: config.shard_count]
+        self._largest_shard = len(rows[:: config.shard_count])
+        self._buckets = None if labels is None else config.buckets_for(data, labels, rows)
+        self._reader = SampleReader(data, self._limits, policy=config.policy)
+        if too_long == "raise":
+            self._check_durations(data, rows)
+
+    @property
+    def num_samples(self) -> int:
+        """Rows of this shard, those counted that turn out to be unreadable."""
+        return len(self._indices)
+
+    def __len__(self) -> int:
+        """Return the number of batches: at most, or exactly with several shards."""
+        return -(-self._largest_shard // self._config.batch_size)
+
+    def __iter__(self) -> Iterator[Batch]:
+        given = 0
+        if self._indices or self._stream is not None:
+            with closing(self._streamed() if self._stream is not None else self._open()) as batches:
+                for batch in batches:
+                    given += 1
+                    yield batch
+        if self._config.shard_count > 1:
+            yield from (self._collate([]) for _ in range(given, len(self)))
+
+    def _open(self) -> "grain.DatasetIterator[Batch]":
+        import grain
+
+        samples = grain.MapDataset.source(self._indices).map(self._load)
+        batches = samples.to_iter_dataset(
+            grain.ReadOptions(
+                num_threads=self._config.threads, prefetch_buffer_size=self._config.samples_ahead
+            )
+        ).batch(self._config.batch_size, drop_remainder=False, batch_fn=self._collate)
+        return iter(grain.experimental.ThreadPrefetchIterDataset(batches, prefetch_buffer_size=1))
+
+    def _stream_buckets(self, labels: LabelBuilder) -> tuple[int, ...]:
+        buckets = self._config.label_buckets
+        return (
+            buckets if self._config.shard_count == 1 else (smallest_bucket(labels.max_label_length, buckets),)
+        )
+
+    def _streamed(self) -> Generator[Batch]:
+        size, group = self._config.batch_size, list[LabelledSample]()
+        with closing(self._own_rows()) as rows:
+            for sample in ordered_map(
+                self._load_row, rows, threads=self._config.threads, ahead=self._config.samples_ahead
+            ):
+                group += [] if sample is None else [sample]
+                if len(group) == size:
+                    yield self._collate(group)
+                    group = []
+        if group:
+            yield self._collate(group)
+
+    def _own_rows(self) -> Generator[SpeechRow]:
+        """Yield this process's rows of a stream, numbered over all of it."""
+        assert self._stream is not None
+        shards, number = self._config.shard_count, 0
+        for shard in range(len(self._stream.shards)):
+            with closing(self._stream.blocks(shard)) as blocks:
+                for data, _ in blocks:
+                    for index in range(len(data)):
+                        if number % shards == self._config.shard_index:
+                            yield dataclasses.replace(data.row(index), index=number)
+                        number += 1
+        self._largest_shard = -(-number // shards)
+
+    def _load_row(self, row: SpeechRow) -> LabelledSample | None:
+        try:
+            sample = decode_row(row, self._limits, policy=self._config.policy)
+        except SampleError as error:
+            self._refuse(row.index, row.sample_id, error)
+            return None
+        return LabelledSample(sample=sample, label=self._label(sample))
+
+    def _check_durations(self, data: SpeechData, rows: Sequence[int]) -> None:
+        """Check the rows of all shards, so that the run ends in all processes alike."""
+        durations = data.durations()
+        for index in rows:
+            seconds = durations[index]
+            if seconds is not None and seconds > self._config.window_seconds:
+                raise self._long_audio(self._reader.sample_id(index), f"{seconds:.2f} s of audio")
+
+    def _long_audio(self, sample_id: str, reason: str) -> InputError:
+        return InputError(
+            f"sample {sample_id!r} is too long for a short-form job "
+            f"({reason}; at most {self._config.window_seconds:g} s): cut it, or leave it out"
+        )
+
+    def _load(self, index: int) -> LabelledSample | None:
+        try:
+            sample = self._reader.read(index, load_audio=self._needs_audio(index))
+        except SampleError as error:
+            self._refuse(index, self._reader.sample_id(index), error)
+            return None
+        return LabelledSample(sample=sample, label=self._label(sample))
+
+    def _label(self, sample: Sample) -> LabelTokens | None:
+        if self._labels is None:
+            return None
+        try:
+            random = sample_random(seed=0, epoch=0, sample_id=sample.sample_id)
+            return self._labels.build(sample.label, random=random, seconds=sample.duration_seconds)
+        except SampleError as error:
+            self._record(self.without_loss, sample.index, sample.sample_id, error)
+            return None
+
+    def _refuse(self, index: int, sample_id: str, error: SampleError) -> None:
+        """Record a row that cannot be evaluated, or end the run if that is to be."""
+        if error.kind == TOO_LONG and self._too_long == "raise":
+            raise self._long_audio(sample_id, error.reason.split(":")[0]) from error
+        self._record(self.skipped, index, sample_id, error)
+
+    @staticmethod
+    def _record(skipped: SkippedSamples, index: int, sample_id: str, error: SampleError) -> None:
+        skipped.add(index=index, sample_id=sample_id, kind=error.kind, reason=error.reason)
+
+    def _collate(self, samples: Sequence[LabelledSample]) -> Batch:
+        batch = collate(
+            samples,
+            batch_size=self._config.batch_size,
+            pad_token=0 if self._labels is None else self._labels.pad_token,
+            buckets=self._buckets,
+            always_audio=self._config.shard_count > 1,
+            window_samples=self._config.window_samples,
+        )
+        missing = self._config.batch_size - len(samples)
+        return {**batch, "references": [item.sample.reference or "" for item in samples] + [""] * missing}

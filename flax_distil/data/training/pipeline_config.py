@@ -1,0 +1,92 @@
+"""Settings of the threads that read ahead of the accelerator."""
+
+import os
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from flax_distil.audio.constants import CHUNK_SECONDS, SAMPLING_RATE
+from flax_distil.core.errors import InputError
+from flax_distil.data.dataset import SpeechData
+from flax_distil.data.preprocessing.labels import LabelBuilder
+from flax_distil.data.remote.retries import RetryPolicy
+from flax_distil.data.training.batches import LABEL_BUCKETS, smallest_bucket
+
+NeedsAudio = Callable[[int], bool]
+"""Row number to whether its recording must be decoded; False where its encoder states are kept."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PipelineConfig:
+    """How batches are read.
+
+    Several processes share a data set as *shards*: each reads every ``shard_count``-th sample, none
+    reads another's. Their batches are parts of one, so all of them must have the same shapes: with
+    more than one shard, labels are padded to one length, the bucket of the longest label of the
+    whole set. That costs the padding that smaller buckets would spare batches of short labels.
+
+    Args:
+        batch_size: Samples per batch of this process, over all its devices.
+        num_threads: Threads that decode audio; None takes the machine's cores, at most 16; 0 decodes in the
+            thread that makes the batches.
+        prefetch_batches: Batches decoded ahead of the step that uses them.
+        policy: When to ask a server again for a recording; by default as its data set was opened.
+        window_seconds: What the encoder hears at once; batches are padded to it, and longer recordings are
+            not taken.
+        shuffle_buffer_size: Rows of a stream that are shuffled, and joined, together.
+        label_buckets: Target lengths that batches are padded to, ascending.
+        shard_index: Which part of the samples this process reads, from 0.
+        shard_count: Number of parts, one per process.
+    """
+
+    batch_size: int
+    num_threads: int | None = None
+    prefetch_batches: int = 2
+    policy: RetryPolicy | None = None
+    window_seconds: float = float(CHUNK_SECONDS)
+    shuffle_buffer_size: int = 500
+    label_buckets: tuple[int, ...] = LABEL_BUCKETS
+    shard_index: int = 0
+    shard_count: int = 1
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "prefetch_batches", "shuffle_buffer_size", "shard_count"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if not 0 < self.window_seconds <= CHUNK_SECONDS:
+            raise InputError(
+                f"window_seconds {self.window_seconds:g} is not above 0 and at most {CHUNK_SECONDS}"
+            )
+        if self.num_threads is not None and self.num_threads < 0:
+            raise InputError(f"num_threads must not be negative, got {self.num_threads}")
+        if not 0 <= self.shard_index < self.shard_count:
+            raise InputError(
+                f"shard_index must lie between 0 and {self.shard_count - 1}, got {self.shard_index}"
+            )
+
+    @property
+    def window_samples(self) -> int:
+        """Samples of one row of a batch."""
+        return round(self.window_seconds * SAMPLING_RATE)
+
+    @property
+    def threads(self) -> int:
+        """Threads that decode audio."""
+        return min(16, os.cpu_count() or 1) if self.num_threads is None else self.num_threads
+
+    @property
+    def samples_ahead(self) -> int:
+        """Samples decoded before they are asked for."""
+        return max(self.threads, self.prefetch_batches * self.batch_size)
+
+    def buckets_for(self, data: SpeechData, labels: LabelBuilder, rows: Iterable[int]) -> tuple[int, ...]:
+        """Return the buckets that batches choose from: with several shards one, the same in all.
+
+        Args:
+            data: The data set.
+            labels: Makes the labels.
+            rows: All that are read, those of other shards too.
+        """
+        if self.shard_count == 1:
+            return self.label_buckets
+        texts = data.labels()
+        return (smallest_bucket(labels.longest(texts[row] for row in rows), self.label_buckets),)

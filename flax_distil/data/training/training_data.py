@@ -1,0 +1,227 @@
+"""The training data of a run: opened, checked, filtered, joined, each data set with its own language."""
+
+import dataclasses
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+from flax_distil.audio.constants import CHUNK_SECONDS
+from flax_distil.core.errors import InputError
+from flax_distil.data.dataset import SpeechData
+from flax_distil.data.decoded_example import DurationLimits
+from flax_distil.data.preprocessing.drop_report import DropReport
+from flax_distil.data.preprocessing.filter_tables import filter_rows
+from flax_distil.data.preprocessing.filters import RowFilter
+from flax_distil.data.preprocessing.labels import LabelBuilder
+from flax_distil.data.preprocessing.packing import PackedData, pack_rows
+from flax_distil.data.skipped import SkippedSamples
+from flax_distil.data.sources.sources import load_source, load_sources, split_values, stream_sources
+from flax_distil.data.stream import SpeechStream
+from flax_distil.data.training.config import TrainingDataConfig
+from flax_distil.data.training.pipeline import TrainingPipeline
+from flax_distil.data.training.pipeline_config import NeedsAudio, PipelineConfig
+from flax_distil.data.training.training_sources import StreamSource, TableSource, TrainingSource
+from flax_distil.text.normalizers import Normaliser, text_normaliser
+from flax_distil.text.tokenizer import WhisperTokenizer
+
+log = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainingData:
+    """Training data sets, ready for a pipeline.
+
+    Attributes:
+        sources: One per data set.
+        dropped: What the filters dropped of tables; streams are filtered as they come.
+        skipped: Rows that cannot be used; pipelines add to it.
+        noise: Recordings of noise, None if there are none.
+    """
+
+    sources: Sequence[TrainingSource]
+    dropped: DropReport
+    skipped: SkippedSamples
+    noise: SpeechData | None = None
+
+    @property
+    def samples(self) -> int | None:
+        """Samples of all tables; None where a stream's are not counted before."""
+        sizes = [len(source) if isinstance(source, TableSource) else None for source in self.sources]
+        return None if None in sizes else sum(size or 0 for size in sizes)
+
+
+def load_training_data(
+    config: TrainingDataConfig, tokenizer: WhisperTokenizer, *, window_seconds: float = float(CHUNK_SECONDS)
+) -> TrainingData:
+    """Open the data sets, check their columns, filter and join the rows of tables.
+
+    Args:
+        config: Which, and how.
+        tokenizer: Of the student.
+        window_seconds: What the student hears at once: longer recordings are dropped, joined ones fill it.
+
+    Raises:
+        InputError: if a data set, split, column or language is unknown, two lists of values are of
+            unequal lengths, or no sample is left.
+    """
+    if window_seconds < config.max_duration_in_seconds:
+        log.info("the student hears %g s at a time: longer training recordings are dropped", window_seconds)
+    spec = config.train_dataset_name
+    languages = split_values(config.language, "languages", spec)
+    tasks = split_values(config.task, "tasks", spec)
+    weights = _weights(config)
+    builders = [
+        LabelBuilder(tokenizer, config.labels(language, task))
+        for language, task in zip(languages, tasks, strict=True)
+    ]
+    options: dict[str, Any] = {
+        "config_name": config.train_dataset_config_name,
+        "split": config.train_split_name,
+        "audio_column": config.audio_column_name,
+        "text_column": config.text_column_name,
+        "label_column": config.label_column_name or None,
+        "speaker_column": config.speaker_column_name,
+        "max_samples": config.max_train_samples,
+        "cache_dir": config.dataset_cache_dir,
+        "policy": config.retries,
+        "channel": config.channel,
+    }
+    opened: Sequence[SpeechData | SpeechStream] = (
+        stream_sources(spec, **options) if config.streaming else load_sources(spec, **options)
+    )
+    dropped, skipped = DropReport(), SkippedSamples()
+    sources: list[TrainingSource] = []
+    for data, language, task, labels, weight in zip(opened, languages, tasks, builders, weights, strict=True):
+        normalise = text_normaliser(
+            language, task, is_multilingual=tokenizer.special.is_multilingual, name=config.normalizer
+        )
+        opener = _Opener(config.within(window_seconds), labels, normalise, weight, window_seconds)
+        if isinstance(data, SpeechStream):
+            sources.append(opener.stream_source(data))
+        else:
+            sources.append(opener.table_source(data, dropped, skipped))
+    if table := dropped.table():
+        log.info("training data\n%s", table)
+    return TrainingData(sources=sources, dropped=dropped, skipped=skipped, noise=_noise(config))
+
+
+def training_pipeline(
+    config: TrainingDataConfig,
+    data: TrainingData,
+    pipeline: PipelineConfig,
+    *,
+    seed: int,
+    needs_audio: NeedsAudio | None = None,
+) -> TrainingPipeline:
+    """Return the stream of one process's training batches.
+
+    Args:
+        config: How data sets are mixed and audio is changed.
+        data: The data sets.
+        pipeline: Batch size, threads and shard.
+        seed: Of all that is drawn.
+        needs_audio: As for :class:`TrainingPipeline`.
+    """
+    return TrainingPipeline(
+        data.sources,
+        dataclasses.replace(pipeline, policy=config.retries, shuffle_buffer_size=config.shuffle_buffer_size),
+        seed=seed,
+        restart=config.stopping_strategy == "first_exhausted",
+        limits=duration_limits(config.within(pipeline.window_seconds)),
+        needs_audio=needs_audio,
+        augmentation=config.augmentation,
+        noise=data.noise,
+        skipped=data.skipped,
+    )
+
+
+def duration_limits(config: TrainingDataConfig) -> DurationLimits:
+    """Return which recordings are trained on."""
+    return DurationLimits(
+        min_seconds=config.min_duration_in_seconds,
+        max_seconds=config.max_duration_in_seconds,
+        allow_max=False,
+    )
+
+
+def _weights(config: TrainingDataConfig) -> list[float | None]:
+    if config.train_dataset_samples is None:
+        return [None for _ in split_values(None, "", config.train_dataset_name)]
+    values = split_values(config.train_dataset_samples, "numbers of samples", config.train_dataset_name)
+    try:
+        weights = [float(value or "") for value in values]
+    except ValueError:
+        weights = [0.0]
+    if not all(0 < weight < float("inf") for weight in weights):
+        raise InputError(
+            f"train_dataset_samples {config.train_dataset_samples!r} is not made of positive numbers: "
+            "give one per data set, joined by +"
+        )
+    return [*weights]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Opener:
+    """Makes a training source of an opened data set."""
+
+    config: TrainingDataConfig
+    labels: LabelBuilder
+    normalise: Normaliser
+    weight: float | None
+    window_seconds: float
+
+    def table_source(self, data: SpeechData, dropped: DropReport, skipped: SkippedSamples) -> TableSource:
+        if self.config.sort_by_speaker:
+            data = sorted_by_speaker(data)
+        row_filter = RowFilter(data, self.config.filters, normalise=self.normalise, labels=self.labels)
+        kept = filter_rows(
+            data,
+            row_filter,
+            report=dropped,
+            skipped=skipped,
+            workers=self.config.preprocessing_num_workers,
+            cache_dir=self.config.dataset_cache_dir,
+        )
+        data = data.select(kept.kept.tolist())
+        packs: PackedData | None = None
+        if self.config.concatenate_audio:
+            packs = pack_rows(data, labels=self.labels, skipped=skipped, window_seconds=self.window_seconds)
+            log.info("%s: %s", data.name, packs.report.summary())
+        return TableSource(
+            data=data,
+            labels=self.labels,
+            packs=packs,
+            weight=self.weight,
+            longest_label=kept.longest_label,
+        )
+
+    def stream_source(self, stream: SpeechStream) -> StreamSource:
+        return StreamSource(
+            stream=stream,
+            labels=self.labels,
+            filters=self.config.filters,
+            normalise=self.normalise,
+            concatenate=self.config.concatenate_audio,
+            window_seconds=self.window_seconds,
+            weight=self.weight,
+        )
+
+
+def sorted_by_speaker(data: SpeechData) -> SpeechData:
+    """Return the rows of each speaker behind each other.
+
+    Raises:
+        InputError: if no column tells speakers apart.
+    """
+    if data.speaker_column is None:
+        raise InputError(
+            f"sort_by_speaker is set, but data set {data.name!r} has no column of speakers: "
+            "name speaker_column_name, or leave sort_by_speaker out"
+        )
+    return data.sorted_by_speaker()
+
+
+def _noise(config: TrainingDataConfig) -> SpeechData | None:
+    if config.noise_dataset_name is None:
+        return None
+    return load_source(config.noise_dataset_name, cache_dir=config.dataset_cache_dir, policy=config.retries)

@@ -1,0 +1,180 @@
+"""Data sets as training uses them: filtered, joined to samples, each with its own language and task."""
+
+import dataclasses
+import functools
+import hashlib
+from collections.abc import Callable, Iterable, Iterator
+
+from flax_distil.audio.constants import CHUNK_SECONDS
+from flax_distil.data.dataset import SpeechData
+from flax_distil.data.decoded_example import MALFORMED, SampleError
+from flax_distil.data.example import SpeechRow
+from flax_distil.data.preprocessing.drop_report import DropReport
+from flax_distil.data.preprocessing.filters import FilterConfig, RowFilter
+from flax_distil.data.preprocessing.labels import LabelBuilder, check_timestamps
+from flax_distil.data.preprocessing.packing import (
+    PackedData,
+    PackedRows,
+    Packer,
+    measured,
+    pack,
+    previous_of,
+    rows_before,
+)
+from flax_distil.data.skipped import SkippedSamples
+from flax_distil.data.stream import SpeechStream
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TableSource:
+    """A table; its rows were filtered before.
+
+    Attributes:
+        data: The rows that stay.
+        labels: Makes their labels.
+        packs: How they are joined; None takes every row by itself.
+        weight: Its share in a mixture; None where all are put one after the other.
+        longest_label: Tokens of the longest label, without a previous text; None counts them when it matters.
+    """
+
+    data: SpeechData
+    labels: LabelBuilder
+    packs: PackedData | None = None
+    weight: float | None = None
+    longest_label: int | None = None
+
+    def __len__(self) -> int:
+        """Return the number of samples."""
+        return len(self.data if self.packs is None else self.packs)
+
+    @property
+    def name(self) -> str:
+        """Name of the data set."""
+        return self.data.name
+
+    @property
+    def gives_prompts(self) -> bool:
+        """Whether a sample may be prompted with the text before it."""
+        return self.labels.uses_previous and self.data.has_previous
+
+    def read(self, number: int, *, load_audio: bool = True) -> PackedRows:
+        """Return the rows of one sample, their audio still encoded; from any thread."""
+        if self.packs is not None:
+            return self.packs.read(number)
+        row = (self.data if load_audio else self._texts).row(number)
+        before = self._texts.row(number - 1) if number and self.gives_prompts else None
+        return _alone(before, row, self.data.speaker_column is not None)
+
+    @functools.cached_property
+    def _texts(self) -> SpeechData:
+        return self.data.without_audio()
+
+    def fingerprint(self) -> str:
+        """Return a digest of what the numbers of samples stand for."""
+        packs = "" if self.packs is None else str(self.packs.packs)
+        return _digest([*self.data.ids(), packs])
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class StreamSource:
+    """A stream, whose rows are filtered and joined as they come.
+
+    Attributes:
+        stream: The rows.
+        labels: Makes their labels.
+        filters: Which stay.
+        normalise: Text normaliser of the language, for the WER.
+        concatenate: Whether neighbours are joined.
+        window_seconds: How long a sample may be.
+        weight: Its share in a mixture; None is 1.
+
+    Raises:
+        InputError: if the data set lacks a column that a filter needs, or has no rows.
+    """
+
+    stream: SpeechStream
+    labels: LabelBuilder
+    filters: FilterConfig
+    normalise: Callable[[str], str]
+    concatenate: bool = False
+    window_seconds: float = float(CHUNK_SECONDS)
+    weight: float | None = None
+
+    def __post_init__(self) -> None:
+        _ = self._filter
+
+    @property
+    def name(self) -> str:
+        """Name of the data set."""
+        return self.stream.name
+
+    @property
+    def gives_prompts(self) -> bool:
+        """Whether a sample may be prompted with the text before it."""
+        return self.labels.uses_previous and self._first_rows.has_previous
+
+    def samples(self, rows: list[SpeechRow], skipped: SkippedSamples) -> tuple[list[PackedRows], DropReport]:
+        """Filter and join rows that follow each other.
+
+        Args:
+            rows: With audio.
+            skipped: Where rows are recorded with impossible values, or whose duration cannot be told.
+
+        Returns:
+            The samples, and what the filters dropped.
+        """
+        report, kept = DropReport(), []
+        has_speakers = self._first_rows.speaker_column is not None
+        for row in rows:
+            reason = self._filter.judge(row)
+            report.add(self.name, reason, row.duration_seconds)
+            if row.problem is not None:
+                skipped.reject(row, SampleError(MALFORMED, row.problem), data_set=self.name)
+            if reason is None:
+                kept.append(row)
+        if not self.concatenate:
+            befores = [None, *kept]
+            return [_alone(*pair, has_speakers) for pair in zip(befores, kept, strict=False)], report
+        packer = Packer(
+            name=self.name,
+            has_speakers=has_speakers,
+            labels=self.labels,
+            window_seconds=self.window_seconds,
+        )
+        return list(pack(self._measured(kept, skipped), packer)), report
+
+    def fingerprint(self) -> str:
+        """Return a digest of what a position in the stream stands for."""
+        names = [shard.name for shard in self.stream.shards]
+        return _digest([*names, repr(self.filters), str(self.concatenate)])
+
+    @functools.cached_property
+    def _first_rows(self) -> SpeechData:
+        return self.stream.first_rows()
+
+    @functools.cached_property
+    def _filter(self) -> RowFilter:
+        return RowFilter(self._first_rows, self.filters, normalise=self.normalise, labels=self.labels)
+
+    def _measured(self, rows: Iterable[SpeechRow], skipped: SkippedSamples) -> Iterator[SpeechRow]:
+        for row in rows:
+            try:
+                known = measured(row)
+                check_timestamps(row.label or "", known.duration_seconds)
+            except SampleError as error:
+                skipped.reject(row, error, data_set=self.name)
+                continue
+            yield known
+
+
+TrainingSource = TableSource | StreamSource
+
+
+def _alone(before: SpeechRow | None, row: SpeechRow, has_speakers: bool) -> PackedRows:
+    """Return one row as a sample, and what the same speaker said right before."""
+    earlier = rows_before(row, [] if before is None else [before], has_speakers=has_speakers)
+    return PackedRows(rows=(row,), previous=previous_of(row, earlier))
+
+
+def _digest(texts: Iterable[str]) -> str:
+    return hashlib.blake2b("\0".join(texts).encode(), digest_size=16).hexdigest()

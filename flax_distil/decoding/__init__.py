@@ -1,0 +1,1 @@
+"""From encoder output to tokens: the decode loop, searches and logits processors."""

@@ -1,0 +1,223 @@
+"""Which tokens may come next: suppression, repetition and the timestamp grammar, on the device."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from flax_distil.core.arrays import Array, Bool, Float, Int
+from flax_distil.decoding.repetition import penalise, without_repeated_ngrams
+from flax_distil.text.generation_settings import GenerationSettings
+from flax_distil.text.special_tokens import SpecialTokens
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DecodingRules:
+    """What a search may emit; hashable, so a static argument of a jitted search.
+
+    Attributes:
+        special: ids of the vocabulary.
+        suppress_tokens: never emitted.
+        begin_suppress_tokens: not emitted as the first token.
+        return_timestamps: impose the timestamp grammar; otherwise timestamps are
+            left to the prompt's ``<|notimestamps|>``.
+        max_initial_timestamp_index: the first timestamp is at most this many steps of 0.02 s.
+        repetition_penalty: the logits of tokens emitted before are divided by this where they are positive,
+            and multiplied where they are negative; 1 changes nothing.
+        no_repeat_ngram_size: no run of so many tokens is emitted twice; 0 allows all.
+
+    Source: arXiv 2212.04356, section 4.5 and its released decoding code; RECIPE 6.
+    """
+
+    special: SpecialTokens
+    suppress_tokens: tuple[int, ...] = ()
+    begin_suppress_tokens: tuple[int, ...] = ()
+    return_timestamps: bool = False
+    max_initial_timestamp_index: int | None = 50
+    repetition_penalty: float = 1.0
+    no_repeat_ngram_size: int = 0
+
+    @classmethod
+    def from_settings(
+        cls, settings: GenerationSettings, special: SpecialTokens, *, return_timestamps: bool = False
+    ) -> "DecodingRules":
+        """Take the suppressed tokens and the first-timestamp limit from a checkpoint's settings."""
+        return cls(
+            special=special,
+            suppress_tokens=tuple(settings.suppress_tokens),
+            begin_suppress_tokens=tuple(settings.begin_suppress_tokens),
+            return_timestamps=return_timestamps,
+            max_initial_timestamp_index=settings.max_initial_timestamp_index,
+        )
+
+    @property
+    def counts_repetitions(self) -> bool:
+        """Whether all tokens emitted before must be known."""
+        return self.repetition_penalty != 1 or self.no_repeat_ngram_size > 0
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class EmittedContext:
+    """What the rules must know of the tokens a row has emitted so far.
+
+    The forced beginning of a transcript counts as emitted, but for the first token behind it being the first
+    that is found.
+
+    Attributes:
+        count: tokens found, by all rows or by each.
+        last_B: the last token, -1 before the first.
+        before_last_B: the one before it, -1 before the second.
+        timestamp_B: the last timestamp emitted, -1 before the first.
+        given_B: tokens of the forced beginning; None where no row has one.
+        history_BT: all tokens, -1 behind the last; None where the rules do not ask for them.
+    """
+
+    count: Int[Array, ""] | Int[Array, " B"]
+    last_B: Int[Array, " B"]
+    before_last_B: Int[Array, " B"]
+    timestamp_B: Int[Array, " B"]
+    given_B: Int[Array, " B"] | None = None
+    history_BT: Int[Array, "B T"] | None = None
+
+    @classmethod
+    def empty(cls, rows: int, *, history: int | None = None) -> "EmittedContext":
+        """Return the context before anything is emitted; ``history`` tokens will be remembered."""
+        none = jnp.full(rows, -1, jnp.int32)
+        history_BT = None if history is None else jnp.full((rows, history), -1, jnp.int32)
+        return cls(jnp.zeros((), jnp.int32), none, none, none, history_BT=history_BT)
+
+    @classmethod
+    def after_prompts(
+        cls,
+        rules: DecodingRules,
+        prompt_BP: Int[Array, "B P"],
+        prompt_length_B: Int[Array, " B"],
+        prefix_length_B: Int[Array, " B"] | None,
+        *,
+        max_new_tokens: int,
+    ) -> "EmittedContext":
+        """Return the context before the first token is found.
+
+        Args:
+            rules: static.
+            prompt_BP: decoder prompts, padded on the right.
+            prompt_length_B: tokens of each prompt.
+            prefix_length_B: how many tokens at the end of each are the forced beginning of its transcript.
+            max_new_tokens: static; at most so many tokens are found.
+        """
+        rows, slots = prompt_BP.shape
+        room = max_new_tokens + (0 if prefix_length_B is None else slots)
+        context = cls.empty(rows, history=room if rules.counts_repetitions else None)
+        if prefix_length_B is None:
+            return context
+        place_P = jnp.arange(slots)
+        source_BP = place_P + (prompt_length_B - prefix_length_B)[:, None]
+        prefix_BP = jnp.take_along_axis(prompt_BP, jnp.minimum(source_BP, slots - 1), axis=1)
+        prefix_BP = jnp.where(place_P < prefix_length_B[:, None], prefix_BP, -1)
+        is_timestamp_BP = _is_timestamp(rules.special, prefix_BP)
+        last_B = jnp.where(is_timestamp_BP, place_P, -1).max(axis=1, keepdims=True)
+        history_BT = context.history_BT
+        return EmittedContext(
+            count=context.count,
+            last_B=_picked(prefix_BP, prefix_length_B[:, None] - 1),
+            before_last_B=_picked(prefix_BP, prefix_length_B[:, None] - 2),
+            timestamp_B=_picked(prefix_BP, last_B),
+            given_B=prefix_length_B,
+            history_BT=None if history_BT is None else history_BT.at[:, :slots].set(prefix_BP),
+        )
+
+    @property
+    def at_begin(self) -> Bool[Array, "#B 1"]:
+        """Whether nothing was found of a row."""
+        return self.count.reshape(-1, 1) == 0
+
+    @property
+    def length(self) -> Int[Array, ""] | Int[Array, " B"]:
+        """Tokens emitted, those of the forced beginning among them."""
+        return self.count if self.given_B is None else self.count + self.given_B
+
+    def followed_by(self, token_B: Int[Array, " B"], special: SpecialTokens) -> "EmittedContext":
+        """Return the context after one more token of every row."""
+        timestamp_B = jnp.where(_is_timestamp(special, token_B), token_B, self.timestamp_B)
+        history_BT = self.history_BT
+        if history_BT is not None:
+            place_B = jnp.broadcast_to(self.length, token_B.shape)
+            history_BT = history_BT.at[jnp.arange(len(token_B)), place_B].set(token_B, mode="drop")
+        return EmittedContext(self.count + 1, token_B, self.last_B, timestamp_B, self.given_B, history_BT)
+
+
+def apply_rules(
+    rules: DecodingRules, logits_BV: Float[Array, "B V"], context: EmittedContext
+) -> Float[Array, "B V"]:
+    """Set the logits of tokens that may not come next to minus infinity.
+
+    With ``return_timestamps``: timestamps come in pairs (end of a segment, start of the
+    next) except before the end of text, never decrease, a segment is never empty, the
+    first token is a timestamp within ``max_initial_timestamp_index``, and a timestamp is
+    forced when all of them together are more likely than any single text token.
+    """
+    vocabulary = logits_BV.shape[1]
+    if context.history_BT is not None:
+        length_B = jnp.broadcast_to(context.length, context.last_B.shape)
+        if rules.repetition_penalty != 1:
+            logits_BV = penalise(logits_BV, context.history_BT, rules.repetition_penalty)
+        if rules.no_repeat_ngram_size:
+            logits_BV = without_repeated_ngrams(
+                logits_BV, context.history_BT, length_B, rules.no_repeat_ngram_size
+            )
+    logits_BV = jnp.where(_contains(rules.suppress_tokens, vocabulary), -jnp.inf, logits_BV)
+    blocked_first_V = _contains(rules.begin_suppress_tokens, vocabulary)
+    logits_BV = jnp.where(context.at_begin & blocked_first_V, -jnp.inf, logits_BV)
+    if not rules.return_timestamps:
+        return logits_BV
+    logits_BV = jnp.where(_timestamp_grammar(rules, context, vocabulary), logits_BV, -jnp.inf)
+    return _prefer_timestamps(logits_BV, rules.special)
+
+
+def _contains(tokens: tuple[int, ...], vocabulary: int) -> Bool[np.ndarray, " V"]:
+    mask = np.zeros(vocabulary, bool)
+    mask[list(tokens)] = True
+    return mask
+
+
+def _is_timestamp(special: SpecialTokens, token: Int[Array, "..."]) -> Bool[Array, "..."]:
+    return (token >= special.timestamp_begin) & (token < special.timestamp_end)
+
+
+def _picked(values_BP: Int[Array, "B P"], place_B1: Int[Array, "B 1"]) -> Int[Array, " B"]:
+    """Return an entry of every row, -1 where its place is before the first."""
+    picked_B1 = jnp.take_along_axis(values_BP, jnp.maximum(place_B1, 0), axis=1)
+    return jnp.where(place_B1 >= 0, picked_B1, -1)[:, 0]
+
+
+def _timestamp_grammar(rules: DecodingRules, context: EmittedContext, vocabulary: int) -> Bool[Array, "B V"]:
+    """Return True where the order of timestamps allows a token."""
+    special, token_V = rules.special, jnp.arange(vocabulary)
+    is_timestamp_V = _is_timestamp(special, token_V)
+    is_text_V = (token_V < special.eot) | (token_V >= special.timestamp_end)
+    last_was_B = _is_timestamp(special, context.last_B)
+    # Before the second token the one before the last counts as a timestamp: text must follow.
+    before_was_B = _is_timestamp(special, context.before_last_B) | (context.length < 2)
+    opened_B, closed_B = last_was_B & before_was_B, last_was_B & ~before_was_B
+    allowed_BV = ~(opened_B[:, None] & is_timestamp_V) & ~(closed_B[:, None] & is_text_V)
+    # The start of the next segment may equal the end of this one; any other timestamp is later.
+    earliest_B = jnp.where(closed_B, context.timestamp_B, context.timestamp_B + 1)
+    allowed_BV &= ~is_timestamp_V | (token_V >= earliest_B[:, None])
+    first_V = is_timestamp_V
+    if rules.max_initial_timestamp_index is not None:
+        first_V &= token_V <= special.timestamp_begin + rules.max_initial_timestamp_index
+    nothing_B1 = jnp.reshape(context.length, (-1, 1)) == 0
+    allowed_BV = jnp.where(nothing_B1, first_V, allowed_BV)
+    return allowed_BV & (token_V != special.no_timestamps)
+
+
+def _prefer_timestamps(logits_BV: Float[Array, "B V"], special: SpecialTokens) -> Float[Array, "B V"]:
+    """Force a timestamp where their total probability exceeds that of every text token."""
+    begin, end = special.timestamp_begin, special.timestamp_end
+    all_timestamps_B = jax.nn.logsumexp(logits_BV[:, begin:end], axis=1)
+    is_timestamp_V = _is_timestamp(special, jnp.arange(logits_BV.shape[1]))
+    best_text_B = jnp.where(is_timestamp_V, -jnp.inf, logits_BV).max(axis=1)
+    is_forced_B1 = (all_timestamps_B > best_text_B)[:, None]
+    return jnp.where(is_forced_B1 & ~is_timestamp_V, -jnp.inf, logits_BV)

@@ -1,0 +1,1 @@
+"""Evaluation of the student during training."""

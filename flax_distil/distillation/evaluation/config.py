@@ -1,0 +1,74 @@
+"""Settings of the evaluations during training: which data, and how the student transcribes them."""
+
+import dataclasses
+
+from flax_distil.core.checks import check_positive
+from flax_distil.core.errors import InputError
+from flax_distil.decoding.options import SearchOptions
+from flax_distil.transcription.options import TranscriptionOptions
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EvaluationConfig:
+    """Settings of the evaluations during training; several values are joined by + as the data sets are.
+
+    Attributes:
+        eval_dataset_name: Evaluation data; several joined by +. By default nothing is evaluated.
+        eval_dataset_config_name: Configuration of the evaluation data; joined by + for several.
+        eval_split_name: Split of the evaluation data; joined by + for several.
+        eval_audio_column_name: Column of recordings of the evaluation data; joined by + for several. By
+            default audio_column_name.
+        eval_text_column_name: Column of reference texts of the evaluation data; joined by + for several. By
+            default text_column_name, and text where the training data have none.
+        eval_language: Language of the evaluation data; joined by + for several. By default language.
+        eval_task: transcribe or translate; joined by + for several. By default task.
+        eval_streaming: Read the evaluation data from front to back, in each evaluation, and keep nothing of
+            them on disk.
+        max_eval_samples: Use only this many samples of each evaluation set.
+        per_device_eval_batch_size: Evaluation samples per device.
+        eval_steps: Updates between two evaluations; by default only at the end.
+        generation_max_length: Most tokens generated per sample in an evaluation.
+        generation_num_beams: Beams of the search in an evaluation; 1 takes the likeliest token.
+        return_timestamps: Let the student predict timestamps in an evaluation; they do not count as words.
+    """
+
+    eval_dataset_name: str | None = None
+    eval_dataset_config_name: str | None = None
+    eval_split_name: str | None = None
+    eval_audio_column_name: str | None = None
+    eval_text_column_name: str | None = None
+    eval_language: str | None = None
+    eval_task: str | None = None
+    eval_streaming: bool = False
+    max_eval_samples: int | None = None
+    per_device_eval_batch_size: int = 16
+    eval_steps: int | None = None
+    generation_max_length: int = 128
+    generation_num_beams: int = 1
+    return_timestamps: bool = False
+
+    def check_evaluation(self) -> None:
+        """Check the values by themselves.
+
+        Raises:
+            InputError: if one is out of range, or evaluations are asked for without data.
+        """
+        check_positive(
+            self, "per_device_eval_batch_size", "eval_steps", "generation_max_length", "max_eval_samples",
+            "generation_num_beams",
+        )  # fmt: skip
+        if self.eval_dataset_name is not None:
+            return
+        for name in ("eval_steps", "eval_text_column_name", "eval_audio_column_name", "eval_language"):
+            if (value := getattr(self, name)) is not None:
+                raise InputError(f"{name} {value} is given without eval_dataset_name")
+
+    def evaluation_options(self, language: str | None, task: str) -> TranscriptionOptions:
+        """Return how the student transcribes a data set of a language."""
+        return TranscriptionOptions(
+            language=language,
+            task=task,
+            return_timestamps=self.return_timestamps,
+            max_new_tokens=self.generation_max_length,
+            search=SearchOptions(num_beams=self.generation_num_beams),
+        )

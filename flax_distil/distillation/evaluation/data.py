@@ -1,0 +1,99 @@
+"""The evaluation sets of a run: opened as they are, each with its own columns, language and task."""
+
+import dataclasses
+from collections.abc import Sequence
+
+from flax_distil.core.errors import InputError
+from flax_distil.data.dataset import SpeechData
+from flax_distil.data.preprocessing.labels import LabelBuilder
+from flax_distil.data.sources.sources import load_sources, split_values, stream_sources
+from flax_distil.data.stream import SpeechStream
+from flax_distil.distillation.config import DistilConfig
+from flax_distil.text.normalizers import Normaliser, text_normaliser
+from flax_distil.text.tokenizer import WhisperTokenizer
+
+DEFAULT_TEXT_COLUMN = "text"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EvaluationSet:
+    """An evaluation set, as it is, and how it is transcribed.
+
+    Attributes:
+        source: all rows, a table or a stream of them.
+        labels: makes the targets of the loss.
+        language: of the speech.
+        task: transcribe or translate.
+        normalise: how transcripts are compared with references.
+    """
+
+    source: SpeechData | SpeechStream
+    labels: LabelBuilder
+    language: str | None
+    task: str
+    normalise: Normaliser
+
+    @property
+    def name(self) -> str:
+        """What its figures are called."""
+        return self.source.name
+
+
+def evaluation_sets(config: DistilConfig, tokenizer: WhisperTokenizer) -> list[EvaluationSet]:
+    """Open the data sets of ``eval_dataset_name``, if there are any.
+
+    A setting that is not given for the evaluation is that of the training data.
+
+    Raises:
+        InputError: if a data set, split, column or language is unknown, or the values of a setting are
+            neither one nor as many as the evaluation sets.
+    """
+    spec = config.eval_dataset_name
+    if spec is None:
+        return []
+    audio = _values(config, "audio_column_name", "audio columns")
+    texts = _values(config, "text_column_name", "text columns")
+    languages = _values(config, "language", "languages")
+    tasks = _values(config, "task", "tasks")
+    open_sources = stream_sources if config.eval_streaming else load_sources
+    opened: Sequence[SpeechData | SpeechStream] = open_sources(
+        spec,
+        config_name=config.eval_dataset_config_name,
+        split=config.eval_split_name,
+        audio_column="+".join(column or "audio" for column in audio),
+        text_column="+".join(column or DEFAULT_TEXT_COLUMN for column in texts),
+        max_samples=config.max_eval_samples,
+        cache_dir=config.dataset_cache_dir,
+        policy=config.retries,
+        channel=config.channel,
+    )
+    return [
+        EvaluationSet(
+            source=source,
+            labels=LabelBuilder(tokenizer, config.labels(language, task)),
+            language=language,
+            task=task or "transcribe",
+            normalise=text_normaliser(
+                language, task, is_multilingual=tokenizer.special.is_multilingual, name=config.normalizer
+            ),
+        )
+        for source, language, task in zip(opened, languages, tasks, strict=True)
+    ]
+
+
+def _values(config: DistilConfig, name: str, what: str) -> Sequence[str | None]:
+    """Return a setting of every evaluation set: the evaluation's own, or else that of the training data."""
+    spec = config.eval_dataset_name or ""
+    given = getattr(config, f"eval_{name}")
+    if given is not None:
+        return split_values(given, what, spec)
+    trained = split_values(getattr(config, name), what, config.train_dataset_name)
+    count = len(split_values(None, what, spec))
+    if len(set(trained)) == 1:
+        return [trained[0]] * count
+    if len(trained) != count:
+        raise InputError(
+            f"{name} {getattr(config, name)!r} of the training data has {len(trained)} values for {count} "
+            f"evaluation sets ({spec}): give eval_{name}"
+        )
+    return trained

@@ -1,0 +1,131 @@
+"""Evaluation during training: teacher-forced losses and the WER of what the student generates."""
+
+import time
+from typing import Any
+
+import jax
+
+from flax_distil.core.arrays import Params
+from flax_distil.core.tree import merge
+from flax_distil.data.training.evaluation_pipeline import EvaluationPipeline
+from flax_distil.data.training.pipeline_config import PipelineConfig
+from flax_distil.distillation.config import DistilConfig
+from flax_distil.distillation.evaluation.data import EvaluationSet
+from flax_distil.distillation.loss import TokenLossSums
+from flax_distil.distillation.setup.data import LABEL_ARRAYS, DistilData
+from flax_distil.distillation.setup.models import DistilModels
+from flax_distil.distillation.step_fns import DistilPrograms
+from flax_distil.metrics.word_errors import ErrorCounts, word_errors
+from flax_distil.parallel.partitioner import Runner
+from flax_distil.parallel.processes import gather_objects
+from flax_distil.text.generation_settings import GenerationSettings
+from flax_distil.text.tokenizer import WhisperTokenizer
+from flax_distil.transcription.generator import WindowDecoder
+from flax_distil.transcription.short_form import ShortFormTranscriber
+
+
+class StudentEvaluator:
+    """Evaluates the student on every evaluation set, one encoder pass per batch where it is frozen."""
+
+    def __init__(
+        self,
+        config: DistilConfig,
+        data: DistilData,
+        models: DistilModels,
+        programs: DistilPrograms,
+        runner: Runner,
+        *,
+        tokenizer: WhisperTokenizer,
+        settings: GenerationSettings,
+    ):
+        """Describe the evaluation; nothing is compiled before the first."""
+        self._config, self._data, self._models = config, data, models
+        self._programs, self._runner = programs, runner
+        self._tokenizer, self._settings = tokenizer, settings
+
+    def evaluate(self, params: Params) -> dict[str, dict[str, float]]:
+        """Return the figures of every evaluation set, by its name.
+
+        ``loss``, ``ce_loss``, ``kl_loss`` (temperature 1, per label token), ``accuracy``, ``wer``
+        (percent), ``samples``, ``skipped`` and ``seconds``.
+        """
+        return {chosen.name: self._evaluate_set(chosen, params) for chosen in self._data.evaluation}
+
+    def _evaluate_set(self, chosen: EvaluationSet, params: Params) -> dict[str, float]:
+        start = time.perf_counter()
+        transcriber = self._transcriber(chosen, params)
+        runner = self._runner
+        pipeline = self._pipeline(chosen)
+        sums, errors, samples = None, ErrorCounts(), 0
+        for batch in pipeline:
+            added, transcripts = self._run_batch(batch, params, transcriber)
+            sums = added if sums is None else jax.tree.map(lambda a, b: a + b, sums, added)
+            valid = batch["valid_B"]
+            samples += int(valid.sum())
+            pairs = [
+                (reference, transcript.text)
+                for reference, transcript, real in zip(batch["references"], transcripts, valid, strict=True)
+                if real
+            ]
+            errors += word_errors([r for r, _ in pairs], [t for _, t in pairs], chosen.normalise)
+        skipped = len(pipeline.skipped)
+        # The sums are global already; processes of one tensor group transcribed the same rows.
+        parts = dict(gather_objects((runner.shard_index, (errors, samples, skipped))))
+        figures = {
+            "wer": sum((part[0] for part in parts.values()), ErrorCounts()).wer,
+            "samples": sum(part[1] for part in parts.values()),
+            "skipped": sum(part[2] for part in parts.values()),
+            "seconds": time.perf_counter() - start,
+        }
+        return figures if sums is None else _per_token(runner.fetch(sums)) | figures
+
+    def _pipeline(self, chosen: EvaluationSet) -> EvaluationPipeline:
+        runner = self._runner
+        return EvaluationPipeline(
+            chosen.source,
+            PipelineConfig(
+                batch_size=self._config.per_device_eval_batch_size * runner.local_batch_shards,
+                num_threads=self._config.dataloader_num_workers,
+                window_seconds=self._models.student.config.window_seconds,
+                shard_index=runner.shard_index,
+                shard_count=runner.shard_count,
+            ),
+            labels=chosen.labels,
+            too_long="skip",
+        )
+
+    def _transcriber(self, chosen: EvaluationSet, params: Params) -> ShortFormTranscriber:
+        return ShortFormTranscriber(
+            WindowDecoder(
+                self._models.student.config,
+                merge(params, self._models.frozen),
+                self._tokenizer,
+                self._settings,
+                options=self._config.evaluation_options(chosen.language, chosen.task),
+                compute=self._config.compute,
+                runner=self._runner,
+            )
+        )
+
+    def _run_batch(self, batch: dict[str, Any], params: Params, transcriber: ShortFormTranscriber) -> tuple:
+        """Dispatch the losses and the search of one batch, then wait for the transcripts."""
+        models, arrays = self._models, {name: batch[name] for name in LABEL_ARRAYS}
+        sent = self._runner.put_batch(arrays | {"samples_BW": batch["samples_BW"]})
+        encoder = merge(params, models.frozen)["encoder"]
+        states = self._programs.encode(encoder, {"samples_BW": sent["samples_BW"]})
+        handle = transcriber.dispatch_states(states, rows=len(batch["valid_B"]))
+        if self._config.freeze_encoder and "encoder" not in models.teacher_params:
+            del sent["samples_BW"]
+            sent |= states
+        sums = self._programs.evaluate(params, models.frozen, models.teacher_params, sent)
+        return sums, transcriber.collect(handle)
+
+
+def _per_token(sums: TokenLossSums) -> dict[str, float]:
+    tokens = max(float(sums.tokens), 1.0)
+    return {
+        "loss": float(sums.total) / tokens,
+        "ce_loss": float(sums.ce) / tokens,
+        "kl_loss": float(sums.kl) / tokens,
+        "accuracy": float(sums.correct) / tokens,
+    }

@@ -1,0 +1,1 @@
+"""What a training run needs before its first step: data, models and compiled steps."""

@@ -1,0 +1,189 @@
+"""Student and teacher of a run: loaded, checked against each other, split and laid on the devices."""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from flax_distil.checkpoints.checkpoint import Checkpoint, load_checkpoint
+from flax_distil.checkpoints.export import converted
+from flax_distil.checkpoints.hub.model_source import ModelSource
+from flax_distil.checkpoints.load_on_cpu import load_on_host
+from flax_distil.checkpoints.student import initialise_student
+from flax_distil.core.arrays import Params
+from flax_distil.core.errors import InputError
+from flax_distil.distillation.config import DistilConfig
+from flax_distil.distillation.setup.encoder_choice import choose_encoder, encoder_difference, log_training
+from flax_distil.distillation.shardings import DistilLayout, Placed
+from flax_distil.distillation.train_state import split_student
+from flax_distil.model.config import WhisperConfig
+from flax_distil.parallel.partitioner import Runner
+
+_LONGEST_PROMPT = 4  # tokens: start, language, task, no timestamps
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DistilModels:
+    """What the steps compute with, on the devices.
+
+    Attributes:
+        config: of the run; ``freeze_encoder`` says what was decided.
+        layout: what lies where.
+        student: configuration (with the run's dropouts) and files of the student; no weights.
+        teacher: the same of the teacher; None if it takes no part in the loss.
+        trainable: float32 leaves to train.
+        frozen: the other leaves of the student, in the compute dtype.
+        kept: the same leaves in the host's memory, in the type of the export; ``{}`` on processes that
+            export nothing. Those on the devices may have been rounded for computing, and where they were
+            read from may be gone at the end.
+        teacher_params: ``{"decoder": …}``, with ``"encoder"`` if it is not shared; ``{}`` without teacher.
+    """
+
+    config: DistilConfig
+    layout: DistilLayout
+    student: Checkpoint
+    teacher: Checkpoint | None
+    trainable: Params
+    frozen: Params
+    kept: Params
+    teacher_params: Params
+
+
+_read_config = functools.partial(load_checkpoint, config_only=True)
+
+
+def check_models(config: DistilConfig) -> Checkpoint:
+    """Do :func:`describe_models` and return the student alone."""
+    return describe_models(config, _read_config)[0]
+
+
+def describe_models(
+    config: DistilConfig, read: Callable[[ModelSource], Checkpoint]
+) -> tuple[Checkpoint, Checkpoint | None]:
+    """Make the student, and compare it with the teacher, by configurations alone: no weight is needed.
+
+    Args:
+        config: of the run.
+        read: returns a checkpoint, with or without weights.
+
+    Returns:
+        Configuration and files of student and teacher, if there is one.
+
+    Raises:
+        InputError: if the student asks for layers that the teacher lacks, if the two differ in
+            vocabulary, mel bins or what the MSE term compares, if the student hears more at a time, if the
+            decoder has no room for ``generation_max_length``, or if one cannot be read.
+    """
+    name = config.teacher_model_name_or_path
+    teacher = read(config.teacher_source(name)) if name else None
+    student = _student(config, teacher, read)
+    if teacher is not None:
+        equal = ("vocab_size", "num_mel_bins", *(("d_model",) if config.mse_weight > 0 else ()))
+        for field in equal:
+            mine, theirs = getattr(student.config, field), getattr(teacher.config, field)
+            if mine != theirs:
+                raise InputError(
+                    f"student {config.model_name_or_path!r} has {field} {mine}, teacher "
+                    f"{name!r} {theirs}: distil a student made of this teacher"
+                )
+        _check_windows(config, student.config, teacher.config)
+    room = student.config.max_target_positions - _LONGEST_PROMPT
+    if config.eval_dataset_name is not None and config.generation_max_length > room:
+        raise InputError(
+            f"generation_max_length {config.generation_max_length} is too large: the decoder has room for "
+            f"{room} tokens after its prompt"
+        )
+    return student, teacher
+
+
+def _check_windows(config: DistilConfig, student: WhisperConfig, teacher: WhisperConfig) -> None:
+    mine, theirs = student.max_source_positions, teacher.max_source_positions
+    if mine > theirs and config.uses_teacher:
+        raise InputError(
+            f"student {config.model_name_or_path!r} hears {student.window_seconds:g} s at a time and "
+            f"teacher {config.teacher_model_name_or_path!r} only {teacher.window_seconds:g} s: distil "
+            f"a student of at most {theirs} max_source_positions"
+        )
+
+
+def load_models(config: DistilConfig, runner: Runner) -> DistilModels:
+    """Read the weights into the host's memory, make the student if asked to, and lay all on the devices.
+
+    Raises:
+        InputError: if weights are missing or misshapen, or encoder states are to be kept although
+            student and teacher encode apart.
+    """
+    name = config.teacher_model_name_or_path
+    teacher = load_on_host(config.teacher_source(name)) if name else None
+    student = _student(config, teacher, load_on_host)
+    difference = encoder_difference(student, teacher)
+    choice = choose_encoder(config, student.config, teacher.config if teacher else None, difference)
+    config = dataclasses.replace(config, freeze_encoder=choice.freeze)
+    trainable, frozen = split_student(student.params, config.freezing)
+    teacher_params: Params = {}
+    if teacher is not None and config.uses_teacher:
+        kept = ("decoder",) if choice.shared else ("encoder", "decoder")
+        teacher_params = {side: teacher.params[side] for side in kept}
+    used_teacher = dataclasses.replace(teacher, params={}) if teacher is not None and teacher_params else None
+    student = dataclasses.replace(student, params={}, config=with_dropouts(config, student.config))
+    layout = DistilLayout(
+        config,
+        runner,
+        student=student.config,
+        teacher=used_teacher.config if used_teacher else None,
+        shares_encoder=choice.shared,
+    )
+    log_training(config, choice, student, teacher=used_teacher is not None)
+
+    def put(params: Params, placed: Placed) -> Params:
+        typed = jax.tree.map(lambda shape, leaf: np.asarray(leaf).astype(shape.dtype), placed.shapes, params)
+        sent: Params = runner.put(typed, placed.specs)
+        return sent
+
+    return DistilModels(
+        config=config,
+        layout=layout,
+        student=student,
+        teacher=used_teacher,
+        trainable=put(trainable, layout.trainable),
+        frozen=put(frozen, layout.frozen),
+        kept=_kept(frozen, config.export_dtype) if jax.process_index() == 0 else {},
+        teacher_params=put(teacher_params, layout.teacher),
+    )
+
+
+def with_dropouts(config: DistilConfig, student: WhisperConfig) -> WhisperConfig:
+    """Return the student's shape with the dropouts of the run."""
+    dropouts = {key: getattr(config, key) for key in ("dropout", "attention_dropout", "activation_dropout")}
+    return dataclasses.replace(student, **dropouts)
+
+
+def _kept(frozen: Params, dtype: str) -> Params:
+    """Copy leaves as the export will hold them; raises ``InputError`` if a value does not fit."""
+    return jax.tree_util.tree_map_with_path(
+        lambda path, leaf: converted(
+            jax.tree_util.keystr(path, simple=True, separator="/"), np.asarray(leaf), jnp.dtype(dtype)
+        ),
+        frozen,
+    )
+
+
+def _student(
+    config: DistilConfig, teacher: Checkpoint | None, read: Callable[[ModelSource], Checkpoint]
+) -> Checkpoint:
+    if config.model_name_or_path:
+        return read(config.model_source(config.model_name_or_path))
+    assert teacher is not None  # DistilConfig refuses a run without either
+    layers = config.student_decoder_layers
+    if layers is None and config.student_decoder_layer_indices is None:
+        layers = 2
+    return initialise_student(
+        teacher,
+        encoder_layers=config.student_encoder_layers,
+        decoder_layers=layers,
+        decoder_layer_indices=config.student_decoder_layer_indices,
+        max_source_positions=config.max_source_positions,
+    )

@@ -1,0 +1,132 @@
+"""What a step takes, before any weight is read: shapes, types, and which device holds which piece."""
+
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import PartitionSpec as P
+
+from flax_distil.core.arrays import Params
+from flax_distil.core.tree import flatten, merge
+from flax_distil.distillation.config import DistilConfig
+from flax_distil.distillation.optimizer import make_optimiser
+from flax_distil.distillation.train_state import init_state, split_student
+from flax_distil.distillation.train_step import StepConfig
+from flax_distil.model.assembly import whisper_shapes
+from flax_distil.model.config import WhisperConfig
+from flax_distil.model.layers import ComputeOptions
+from flax_distil.parallel.partitioner import Runner
+from flax_distil.parallel.rules import weight_layout
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Placed:
+    """A tree of weights: what it looks like and how it lies.
+
+    Attributes:
+        shapes: ``ShapeDtypeStruct`` leaves, of whole arrays.
+        specs: a ``PartitionSpec`` for each.
+    """
+
+    shapes: Any
+    specs: Any
+
+
+class DistilLayout:
+    """The trees of a run and their layout, from configurations alone.
+
+    Attributes:
+        step: everything static about a step.
+        trainable: float32 leaves to train.
+        frozen: the other leaves of the student: a shared encoder as the teacher's weights are held, the rest
+            as the student computes.
+        teacher: ``{"decoder": …}``, with ``"encoder"`` where it is not shared; ``{}`` without a teacher.
+    """
+
+    def __init__(
+        self,
+        config: DistilConfig,
+        runner: Runner,
+        *,
+        student: WhisperConfig,
+        teacher: WhisperConfig | None,
+        shares_encoder: bool,
+    ):
+        """Lay everything out.
+
+        Args:
+            config: of the run.
+            runner: its devices.
+            student: shape of the student, with the run's dropouts.
+            teacher: shape of the teacher; None if it takes no part in the loss.
+            shares_encoder: whether the student's frozen encoder is the teacher's.
+
+        Raises:
+            InputError: if an axis of the mesh does not divide a weight, or student and teacher do not fit.
+        """
+        self._config, self._runner = config, runner
+        student_specs = runner.weight_specs(whisper_shapes(student))
+        frozen_encoder = runner.weight_specs(whisper_shapes(student), config.teacher_axes)["encoder"]
+        teacher_shapes: Params = {} if teacher is None else whisper_shapes(teacher)
+        if shares_encoder:
+            teacher_shapes.pop("encoder", None)
+        teacher_specs = runner.weight_specs(teacher_shapes, config.teacher_axes) if teacher_shapes else {}
+        trainable, frozen = split_student(whisper_shapes(student), config.freezing)
+        held = student_specs | ({"encoder": frozen_encoder} if config.freeze_encoder else {})
+        own, theirs = jnp.dtype(config.compute.dtype), jnp.dtype(config.teacher_options.dtype)
+        frozen_types = {"encoder": theirs if config.freeze_encoder else own, "decoder": own}
+        self.trainable = Placed(shapes=trainable, specs=_same_paths(held, trainable))
+        self.frozen = Placed(
+            shapes={side: _typed(tree, frozen_types[side]) for side, tree in frozen.items()},
+            specs=_same_paths(held, frozen),
+        )
+        self.teacher = Placed(shapes=_typed(teacher_shapes, theirs), specs=teacher_specs)
+        # The frozen encoder computes as the teacher does, so the teacher's layout is that of both.
+        held_by_teacher = {"encoder": frozen_encoder} | teacher_specs
+        self.step = StepConfig(
+            student=student,
+            teacher=teacher,
+            student_options=_laid_out(config.compute, student_specs),
+            teacher_options=_laid_out(config.teacher_options, held_by_teacher),
+            weights=config.loss_weights,
+            gradient_dtype="bfloat16" if config.precision == "full_mixed" else "float32",
+            batch_axes=runner.batch_axes,
+        )
+
+    def state(self, max_steps: int) -> Placed:
+        """Return the train state of a run of so many updates."""
+        optimiser = make_optimiser(self._config.optimiser(max_steps))
+        shapes = jax.eval_shape(functools.partial(init_state, optimiser=optimiser), self.trainable.shapes)
+        known = flatten(self.trainable.specs)
+
+        def spec(path: Any, leaf: Any) -> P:
+            # Moments are trees like the parameters, below other names.
+            names = [key.key for key in path if isinstance(key, jax.tree_util.DictKey)]
+            return known.get("/".join(names), P())
+
+        return Placed(shapes=shapes, specs=jax.tree_util.tree_map_with_path(spec, shapes))
+
+    def whole_student(self) -> Placed:
+        """Return trainable and frozen leaves together."""
+        return Placed(
+            shapes=merge(self.trainable.shapes, self.frozen.shapes),
+            specs=merge(self.trainable.specs, self.frozen.specs),
+        )
+
+
+def _same_paths(specs: Params, tree: Params) -> Params:
+    """Return the part of ``specs`` that a part of the weights has."""
+    return {
+        name: _same_paths(specs[name], below) if isinstance(below, dict) else specs[name]
+        for name, below in tree.items()
+    }
+
+
+def _typed(shapes: Params, dtype: Any) -> Params:
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, dtype), shapes)
+
+
+def _laid_out(options: ComputeOptions, specs: Params) -> ComputeOptions:
+    return dataclasses.replace(options, layout=weight_layout(specs))

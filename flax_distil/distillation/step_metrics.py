@@ -1,0 +1,175 @@
+"""What a run tells of its steps: figures between log lines, and numbers that are not finite."""
+
+import dataclasses
+import logging
+import math
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from flax_distil.core.errors import InputError
+from flax_distil.distillation.config import DistilConfig
+from flax_distil.distillation.schedules import learning_rate_schedule
+from flax_distil.distillation.train_step import LARGEST_LOSS
+from flax_distil.distillation.training_log import TrainingLog
+from flax_distil.parallel.partitioner import Runner
+from flax_distil.parallel.processes import gather_objects
+
+log = logging.getLogger(__name__)
+
+_STEPS_IN_FLIGHT = 2
+"""Steps that may wait on the devices: one runs while the batch of the next is sent."""
+
+_DIVERGED_STEPS = 3
+"""Updates in a row that diverged and end a run: a bad sample alone does not."""
+
+_NAMED_SAMPLES = 8
+
+
+@dataclasses.dataclass
+class _Step:
+    """A dispatched step; its metrics are on the devices until they are fetched."""
+
+    number: int
+    metrics: Mapping[str, Any]
+    ids: Sequence[str]
+    is_fetched: bool = False
+
+    @property
+    def is_sound(self) -> bool:
+        """Whether the update was made, see ``apply_gradients``."""
+        loss, norm = (float(self.metrics[name]) for name in ("loss", "grad_norm"))
+        return math.isfinite(norm) and loss < LARGEST_LOSS
+
+
+class TrainingProgress:
+    """Figures between two log lines; those of a step are fetched after the next ones are dispatched.
+
+    A step whose loss or gradient is not finite, or beyond all bounds, has changed nothing
+    (``apply_gradients``) and is warned of. A few of them in a row end the run.
+    """
+
+    def __init__(self, config: DistilConfig, logs: TrainingLog, runner: Runner, max_steps: int):
+        self._config, self._runner = config, runner
+        self._logs, self._every = logs, config.logging_steps
+        self._schedule = learning_rate_schedule(config.optimiser(max_steps))
+        self._waiting: list[_Step] = []
+        self._samples = self._audio_seconds = 0.0
+        self._bad_steps: list[int] = []
+        self._start = time.perf_counter()
+
+    def add(self, step: int, metrics: Mapping[str, Any], batch: Mapping[str, Any]) -> None:
+        """Note a dispatched step; write a line if the steps before it fill an interval.
+
+        Args:
+            step: its number, from 1.
+            metrics: on the devices.
+            batch: this process's part, on the host.
+
+        Raises:
+            InputError: if the last few updates diverged.
+        """
+        if self._waiting and self._waiting[-1].number % self._every == 0:
+            self.flush()
+        self._waiting.append(_Step(step, metrics, batch["ids"]))
+        if len(self._waiting) > _STEPS_IN_FLIGHT:  # batches sent ahead take memory
+            self._fetch(self._waiting[:-_STEPS_IN_FLIGHT])
+        self._samples += len(batch["valid_B"]) * self._runner.shard_count
+        self._audio_seconds += float(batch["duration_B"].sum()) * self._runner.shard_count
+        self._logs.advance(step)
+
+    def is_sound(self) -> bool:
+        """Wait for the steps noted, and say whether the last one was made: worth a checkpoint.
+
+        Raises:
+            InputError: if the last few updates diverged.
+        """
+        self._fetch(self._waiting)
+        return not self._bad_steps
+
+    def check_end(self) -> None:
+        """Wait for the steps noted.
+
+        Raises:
+            InputError: if the last update diverged.
+        """
+        if not self.is_sound():
+            raise self._diverged(self._waiting[-1])
+
+    def flush(self) -> None:
+        """Wait for the steps noted and write their means and rates.
+
+        Raises:
+            InputError: if the last few updates diverged.
+        """
+        if not self._waiting:
+            return
+        self._fetch(self._waiting)
+        seconds = time.perf_counter() - self._start
+        number, count = self._waiting[-1].number, len(self._waiting)
+        finite = [step for step in self._waiting if step.is_sound]
+        figures = _means(finite or self._waiting[-1:])
+        if len(finite) < count:
+            figures["skipped_updates"] = float(count - len(finite))
+        figures |= {
+            "learning_rate": float(self._schedule(number - 1)),
+            "samples_per_second": self._samples / seconds,
+            "audio_seconds_per_second": self._audio_seconds / seconds,
+            "seconds_per_step": seconds / count,
+        }
+        self._logs.write(number, figures)
+        shown = {"loss": "loss", "learning_rate": "lr", "samples_per_second": "samples/s"}
+        shown["audio_seconds_per_second"] = "audio-s/s"
+        self._logs.show({label: figures[name] for name, label in shown.items()})
+        self._waiting.clear()
+        self.restart_clock()
+
+    def restart_clock(self) -> None:
+        """Leave what happened since the last line (an evaluation) out of the rates."""
+        self._samples = self._audio_seconds = 0.0
+        self._start = time.perf_counter()
+
+    def _fetch(self, steps: Sequence[_Step]) -> None:
+        """Wait for steps and look at their numbers, in order."""
+        for step in steps:
+            if not step.is_fetched:
+                step.metrics, step.is_fetched = self._runner.fetch(step.metrics), True
+                self._look_at(step)
+
+    def _look_at(self, step: _Step) -> None:
+        if step.is_sound:
+            self._bad_steps.clear()
+            return
+        self._bad_steps.append(step.number)
+        if len(self._bad_steps) >= _DIVERGED_STEPS:
+            raise self._diverged(step)
+        log.warning(
+            "step %d: %s; the update is left out; samples: %s",
+            step.number, _numbers(step), _names(step.ids),
+        )  # fmt: skip
+
+    def _diverged(self, step: _Step) -> InputError:
+        """Describe updates in a row that diverged; called on all processes."""
+        ids = [name for part in gather_objects(list(step.ids)) for name in part]
+        count = len(self._bad_steps)
+        updates = f"{count} updates in a row" if count > 1 else "the last update"
+        return InputError(
+            f"training stops at step {step.number}: {_numbers(step)}, in {updates} (left out: checkpoints "
+            f"and weights stay as they were before); the samples of this step are {_names(ids)}; look at "
+            f"them, or lower learning_rate {self._config.learning_rate:g} or max_grad_norm "
+            f"{self._config.max_grad_norm:g} (0 does not clip)"
+        )
+
+
+def _means(steps: Sequence[_Step]) -> dict[str, float]:
+    return {name: sum(float(step.metrics[name]) for step in steps) / len(steps) for name in steps[0].metrics}
+
+
+def _numbers(step: _Step) -> str:
+    loss, norm = (float(step.metrics[name]) for name in ("loss", "grad_norm"))
+    return f"loss {loss:g} with gradient norm {norm:g} has diverged"
+
+
+def _names(ids: Sequence[str]) -> str:
+    more = len(ids) - _NAMED_SAMPLES
+    return ", ".join(ids[:_NAMED_SAMPLES]) + (f" and {more} more" if more > 0 else "")

@@ -1,0 +1,74 @@
+"""What changes while training, told apart from what does not."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from flax_distil.core.arrays import Params
+from flax_distil.core.tree import flatten, partition
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class TrainState:
+    """All that a training step changes, and all that a checkpoint holds.
+
+    Attributes:
+        step: optimiser updates done, int32 [] (its shape alone where a state is abstract).
+        params: trainable leaves of the student only, float32.
+        opt_state: moments of exactly those leaves.
+    """
+
+    step: Any
+    params: Params
+    opt_state: optax.OptState
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Freezing:
+    """Which parts of the student keep their weights.
+
+    Attributes:
+        freeze_encoder: the encoder; it is then shared with the teacher where equal.
+        freeze_decoder: the decoder's layers, norm and positions. The token embedding, which is the output
+            projection too, is trained all the same.
+        freeze_embed_positions: the decoder's learned positions.
+
+    The encoder's sinusoidal positions are always frozen.
+
+    Source: distil-whisper, ``training/run_distillation.py``.
+    """
+
+    freeze_encoder: bool = True
+    freeze_decoder: bool = False
+    freeze_embed_positions: bool = False
+
+    def is_trainable(self, path: str) -> bool:
+        """Say whether the leaf at ``path`` (as ``decoder/norm/scale``) is trained."""
+        if path.startswith("encoder/"):
+            return path != "encoder/position_embedding/embedding" and not self.freeze_encoder
+        if path == "decoder/token_embedding/embedding":
+            return True
+        if path == "decoder/position_embedding/embedding" and self.freeze_embed_positions:
+            return False
+        return not self.freeze_decoder
+
+
+def split_student(params: Params, freezing: Freezing) -> tuple[Params, Params]:
+    """Split a student's tree into trainable and frozen leaves."""
+    return partition(params, freezing.is_trainable)
+
+
+def init_state(trainable: Params, optimiser: optax.GradientTransformation) -> TrainState:
+    """Return step 0: float32 parameters and fresh moments for the trainable leaves.
+
+    Raises:
+        ValueError: if a trainable leaf is not float32 (masters are, in every precision).
+    """
+    for path, leaf in flatten(trainable).items():
+        if leaf.dtype != jnp.float32:
+            raise ValueError(f"trainable parameter {path} is {leaf.dtype}, expected float32")
+    return TrainState(jnp.zeros((), jnp.int32), trainable, optimiser.init(trainable))

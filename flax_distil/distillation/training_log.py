@@ -1,0 +1,96 @@
+"""Where a run's figures go: ``metrics.jsonl``, TensorBoard and a progress bar."""
+
+import json
+import math
+import os
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from tqdm import tqdm
+
+from flax_distil.core.console import is_quiet
+
+METRICS_NAME = "metrics.jsonl"
+TENSORBOARD_NAME = "tensorboard"
+
+
+class TrainingLog:
+    """Writes one object per log line; use as a context manager.
+
+    A resumed run continues the file: lines after its first step, of work that was lost,
+    are removed, and TensorBoard is told to drop its own.
+    """
+
+    def __init__(self, folder: Path, *, max_steps: int, first_step: int = 0, active: bool = True):
+        """Open the logs of a run.
+
+        Args:
+            folder: the run's ``output_dir``; exists.
+            max_steps: optimiser updates of the whole run.
+            first_step: updates done before (a resumed run).
+            active: False on processes that keep no logs.
+        """
+        from tensorboardX import SummaryWriter
+
+        path = folder / METRICS_NAME if active else Path(os.devnull)
+        if active:
+            kept = [line for line in read_metrics(folder) if line["step"] <= first_step]
+            path.write_text("".join(json.dumps(line) + "\n" for line in kept))
+        self._file = path.open("a")
+        self._board = SummaryWriter(
+            str(folder / TENSORBOARD_NAME),
+            write_to_disk=active,
+            purge_step=first_step + 1 if first_step else None,
+        )
+        self._bar = tqdm(
+            total=max_steps,
+            initial=first_step,
+            unit="step",
+            dynamic_ncols=True,
+            disable=not active or is_quiet(),
+        )
+
+    def advance(self, step: int) -> None:
+        """Move the progress bar to a step."""
+        self._bar.update(step - self._bar.n)
+
+    def write(self, step: int, values: dict[str, float], *, prefix: str = "") -> None:
+        """Log figures of a step; names get ``prefix``, and what is not finite becomes null in the file."""
+        values = {f"{prefix}{name}": float(value) for name, value in values.items()}
+        finite = {name: value if math.isfinite(value) else None for name, value in values.items()}
+        self._file.write(json.dumps({"step": step, **finite}) + "\n")
+        self._file.flush()
+        for name, value in values.items():
+            self._board.add_scalar(name, value, step)
+
+    def show(self, values: dict[str, float]) -> None:
+        """Show figures beside the progress bar."""
+        self._bar.set_postfix({name: f"{value:.4g}" for name, value in values.items()}, refresh=False)
+
+    def say(self, text: str) -> None:
+        """Print a line above the progress bar."""
+        if not self._bar.disable:
+            self._bar.write(text)
+
+    def __enter__(self) -> "TrainingLog":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bar.close()
+        self._file.close()
+        self._board.close()
+
+
+def read_metrics(folder: Path) -> list[dict[str, Any]]:
+    """Return the lines of a run's ``metrics.jsonl``; a last line cut short by a crash is left out."""
+    path = folder / METRICS_NAME
+    lines = []
+    for text in path.read_text().splitlines() if path.is_file() else []:
+        try:
+            lines.append(json.loads(text))
+        except json.JSONDecodeError:
+            break
+    return lines

@@ -1,0 +1,205 @@
+"""What an evaluation measures: models, data sets, noise, latency."""
+
+import dataclasses
+import math
+import os
+from collections.abc import Mapping, Sequence
+from typing import get_args
+
+from flax_distil.audio.vad_config import SpeechConfig
+from flax_distil.checkpoints.hub.model_source import ModelSource
+from flax_distil.core.checks import check_positive
+from flax_distil.core.errors import InputError
+from flax_distil.core.paths import user_path
+from flax_distil.pipeline.scheduler import Route
+from flax_distil.transcription.config import DatasetTranscriptionConfig
+from flax_distil.transcription.modes import ModeName
+from flax_distil.transcription.options import TranscriptionOptions
+
+SPECULATIVE = "speculative"
+
+MODES = (*get_args(ModeName), SPECULATIVE)
+
+NOISE_TYPES = ("white", "babble", "recorded")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Condition:
+    """How recordings are heard.
+
+    Attributes:
+        noise: one of ``NOISE_TYPES``; None leaves them as they are.
+        snr: signal-to-noise ratio in dB; None without noise.
+    """
+
+    noise: str | None = None
+    snr: float | None = None
+
+    @property
+    def name(self) -> str:
+        """What it is called in reports: ``clean``, or as ``white 10 dB``."""
+        return "clean" if self.noise is None else f"{self.noise} {self.snr:g} dB"
+
+
+CLEAN = Condition()
+
+
+def _one_of(value: str | None, setting: str, models: Sequence[str]) -> Sequence[str | None]:
+    """Return a setting of each model: one for all, or one for each."""
+    values = [None] if value is None else [value] if len(models) == 1 else value.split("+")
+    if len(values) not in (1, len(models)):
+        raise InputError(
+            f"{setting} {value!r} has {len(values)} values for {len(models)} models: give one, or one "
+            "for each"
+        )
+    return [part or None for part in values] * (len(models) if len(values) == 1 else 1)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EvalConfig(SpeechConfig, DatasetTranscriptionConfig):
+    """Measure word errors and speed of checkpoints, in quiet and in noise.
+
+    Attributes:
+        model_name_or_path: Whisper checkpoints: Hugging Face or CTranslate2 folders, or Hub ids; joined by +
+            for several.
+        baseline_model: Which of them the others are compared with; by default the first.
+        mode: short (recordings of at most 30 s), chunked or sequential (of any length), or speculative:
+            short, with assistant_model_name_or_path, which the other modes may have too.
+        chunk_length_s: Chunked: seconds of a chunk, at most 30.
+        stride_length_s: Chunked: seconds that chunks share on each side; by default a sixth of a chunk.
+        chunk_merging: Chunked: timestamps (chunks are decoded with timestamps and merged by them), or
+            longest_common_sequence (as transformers merges them, a window each).
+        condition_on_prev_tokens: Sequential: prompt each window with the text before it.
+        text_column_name: Column of reference texts; joined by + for several data sets.
+        noise_types: Also measure in noise: white, babble (of other recordings of the data set) or recorded
+            (of noise_dataset_name).
+        snr_db: Signal-to-noise ratios in dB at which each noise is added, such as 40 30 20 10 5 0 -5 -10.
+        noise_dataset_name: Recordings of noise, any data set.
+        latency_samples: Transcribe this many recordings one at a time too and report the seconds each takes.
+        output_dir: Folder of results.json, predictions.csv and report.html; by default only tables are shown.
+            The same command goes on where an earlier one was stopped.
+        overwrite_output_dir: Replace the reports of an earlier run in output_dir; other files stay.
+
+    Raises:
+        InputError: if a value is unknown or out of range.
+    """
+
+    baseline_model: str | None = None
+    mode: str = "short"
+    chunk_length_s: float | None = None
+    stride_length_s: float | None = None
+    chunk_merging: str = "timestamps"
+    condition_on_prev_tokens: bool = False
+    text_column_name: str = "text"
+    noise_types: list[str] | None = None
+    snr_db: list[float] | None = None
+    noise_dataset_name: str | None = None
+    latency_samples: int = 0
+    output_dir: str | None = None
+    overwrite_output_dir: bool = False
+
+    def __post_init__(self) -> None:
+        if self.mode not in MODES:
+            raise InputError(f"mode {self.mode!r} is unknown: expected one of {', '.join(MODES)}")
+        super().__post_init__()
+        if self.latency_samples:
+            check_positive(self, "latency_samples")
+        if self.mode == SPECULATIVE and self.assistant_model_name_or_path is None:
+            raise InputError(
+                "mode speculative needs a student that drafts: name assistant_model_name_or_path"
+            )
+        self.route.check(self.options)
+        _ = self.baseline, [self.model_source(name) for name in self.models.values()]
+        self._check_noise()
+
+    @property
+    def transcriber_mode(self) -> ModeName:
+        """How recordings become windows."""
+        return "short" if self.mode == SPECULATIVE else self.mode  # type: ignore[return-value]
+
+    @property
+    def options(self) -> TranscriptionOptions:
+        """What to transcribe into; window after window, with the usual thresholds where none is given."""
+        options = dataclasses.replace(
+            super().options,
+            condition_on_prev_tokens=self.condition_on_prev_tokens,
+            vad=self.vad,
+            vad_parameters=self.vad_parameters,
+        )
+        return self.route.options(options)
+
+    @property
+    def route(self) -> Route:
+        """How recordings are transcribed."""
+        return Route(
+            mode=self.transcriber_mode,
+            batch_size=self.per_device_eval_batch_size,
+            chunk_length_s=self.chunk_length_s,
+            stride_length_s=self.stride_length_s,
+            chunk_merging=self.chunk_merging,
+            keep_temperature=self.temperatures is not None,
+        )
+
+    @property
+    def models(self) -> Mapping[str, str]:
+        """The checkpoints by what reports call them: the last part of their names where that is unique.
+
+        Raises:
+            InputError: if a name is empty or given twice.
+        """
+        names = [self.model_name_or_path]
+        if not os.path.exists(user_path(self.model_name_or_path)):
+            names = [name.strip() for name in self.model_name_or_path.split("+")]
+        for name in names:
+            if not name or names.count(name) > 1:
+                what = f"names {name!r} twice" if name else "has an empty name beside a '+'"
+                raise InputError(f"model_name_or_path {self.model_name_or_path!r} {what}")
+        short = [os.path.basename(os.path.abspath(name)) for name in names]
+        return {
+            label if short.count(label) == 1 else name: name for name, label in zip(names, short, strict=True)
+        }
+
+    def model_source(self, name: str) -> ModelSource:
+        """Return where one of the models is; revisions and subfolders are joined by + as the models are."""
+        names = list(self.models.values())
+        return dataclasses.replace(
+            super().model_source(name),
+            revision=_one_of(self.model_revision, "model_revision", names)[names.index(name)],
+            subfolder=_one_of(self.subfolder, "subfolder", names)[names.index(name)],
+        )
+
+    @property
+    def baseline(self) -> str:
+        """What reports call the checkpoint that others are compared with.
+
+        Raises:
+            InputError: if it is not among the models.
+        """
+        models = self.models
+        if self.baseline_model is None:
+            return next(iter(models))
+        for label, name in models.items():
+            if self.baseline_model in (label, name):
+                return label
+        raise InputError(
+            f"baseline_model {self.baseline_model!r} is not among the models: name one of {', '.join(models)}"
+        )
+
+    @property
+    def conditions(self) -> list[Condition]:
+        """Clean speech, and each noise from the faintest to the loudest."""
+        ratios = sorted(set(self.snr_db or ()), reverse=True)
+        noises = dict.fromkeys(self.noise_types or ())
+        return [CLEAN, *(Condition(noise=noise, snr=snr) for noise in noises for snr in ratios)]
+
+    def _check_noise(self) -> None:
+        for noise in self.noise_types or ():
+            if noise not in NOISE_TYPES:
+                raise InputError(f"noise_types {noise!r} is unknown: expected {', '.join(NOISE_TYPES)}")
+        for snr in self.snr_db or ():
+            if not math.isfinite(snr):
+                raise InputError(f"snr_db {snr:g} is not a number of dB")
+        if bool(self.noise_types) != bool(self.snr_db):
+            raise InputError("noise_types and snr_db go together: give both or neither")
+        if ("recorded" in (self.noise_types or ())) != (self.noise_dataset_name is not None):
+            raise InputError("noise_types recorded and noise_dataset_name go together: give both or neither")

@@ -1,0 +1,174 @@
+"""Evaluation: word errors and speed of checkpoints on data sets, in quiet and in noise."""
+
+import functools
+import hashlib
+import json
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+
+from flax_distil.checkpoints.hub.model_source import ModelSource
+from flax_distil.checkpoints.model_config import shown_settings
+from flax_distil.core.console import show
+from flax_distil.core.errors import InputError
+from flax_distil.core.output_dir import staged
+from flax_distil.core.paths import user_path
+from flax_distil.data.dataset import SpeechData
+from flax_distil.data.sources.sources import load_sources
+from flax_distil.evaluation.config import CLEAN, EvalConfig
+from flax_distil.evaluation.noise import NoiseMaker
+from flax_distil.evaluation.report import write_report
+from flax_distil.evaluation.results import Evaluation, document
+from flax_distil.evaluation.scores import ScoredUnit
+from flax_distil.evaluation.store import REPORT_NAME, RESULTS_NAME, SAMPLES_NAME, EvalStore
+from flax_distil.evaluation.tables import format_tables, write_samples
+from flax_distil.evaluation.transcription import LATENCY, ModelEvaluation, gathered
+from flax_distil.parallel.partitioner import Runner
+from flax_distil.parallel.processes import together
+from flax_distil.pipeline.transcription_model import TranscriptionModel, configured_model
+from flax_distil.text.normalizers import Normaliser, text_normaliser
+
+__all__ = ["EvalConfig", "run_evaluation"]
+
+log = logging.getLogger(__name__)
+
+_WITHOUT_EFFECT = {
+    "baseline_model", "normalizer", "output_dir", "overwrite_output_dir", "dataloader_num_workers",
+    "dataset_cache_dir", "cache_dir", "source_retry_seconds",
+    "coordinator_address", "num_processes", "process_id", "initialization_timeout_seconds",
+}  # fmt: skip
+"""Settings that change no prediction: another run may have others and go on."""
+
+
+def run_evaluation(config: EvalConfig) -> dict[str, Any]:
+    """Evaluate, print tables, write the reports and return what ``results.json`` holds.
+
+    What is in ``output_dir`` already is not done again; see docs/evaluation.md for every figure.
+
+    Raises:
+        InputError: for whatever does not fit, before weights are read.
+    """
+    runner = config.make_own_runner()
+    leads = jax.process_index() == 0
+    with EvalStore(config.output_dir, overwrite=config.overwrite_output_dir) as store:
+        together(lambda: store.check() if leads else None)
+        models = together(lambda: _open_models(config, runner))
+        data_sets = together(lambda: _open_data(config))
+        noise = together(lambda: _open_noise(config, data_sets))
+        normalise = _normaliser(config, models)
+        parameters = {label: model.parameters for label, model in models.items()}
+        together(lambda: store.begin(_settings(config, data_sets)) if leads else None)
+        together(store.check_shared)
+        _transcribe(config, runner, store, models, data_sets, noise)
+        evaluation = Evaluation(
+            config=config,
+            normalise=normalise,
+            parameters=parameters,
+            data_sets=list(data_sets),
+            units={
+                (label, name, condition.name): ScoredUnit(
+                    gathered(store, (label, name, condition.name)), normalise
+                )
+                for label in parameters
+                for name in data_sets
+                for condition in config.conditions
+            },
+            latency={label: gathered(store, (label, next(iter(data_sets)), LATENCY)) for label in parameters},
+        )
+        results = document(evaluation)
+        if leads:
+            _report(evaluation, results, store)
+    return results
+
+
+def _transcribe(
+    config: EvalConfig,
+    runner: Runner,
+    store: EvalStore,
+    models: dict[str, TranscriptionModel],
+    data_sets: Mapping[str, SpeechData],
+    noise: Mapping[str, NoiseMaker],
+) -> None:
+    """Do all there is to do, model after model: the weights of one are gone when the next are read."""
+    most = max(map(len, data_sets.values()))
+    for label in list(models):
+        work = ModelEvaluation(config, runner, store, label=label, model=models.pop(label), most=most)
+        for name, data in data_sets.items():
+            for condition in config.conditions:
+                work.transcribe(name, data, noise[name], condition)
+            records = gathered(store, (label, name, CLEAN.name))
+            if not records.predictions:
+                reasons = records.skipped.report()
+                raise InputError(f"no recording of data set {name!r} can be transcribed: {reasons}")
+        name, data = next(iter(data_sets.items()))
+        together(functools.partial(work.measure_latency, name, data))
+
+
+def _open_models(config: EvalConfig, runner: Runner) -> dict[str, TranscriptionModel]:
+    """Read the small files of every checkpoint: whatever does not fit is known at once."""
+    return {label: configured_model(config, runner, name) for label, name in config.models.items()}
+
+
+def _open_data(config: EvalConfig) -> dict[str, SpeechData]:
+    """Open the data sets, by their names."""
+    sources = load_sources(config.dataset_name, **config.source_options(config.text_column_name))
+    return {data.name: data for data in sources}
+
+
+def _open_noise(config: EvalConfig, data_sets: Mapping[str, SpeechData]) -> dict[str, NoiseMaker]:
+    recorded = None
+    if config.noise_dataset_name is not None:
+        (recorded, *_) = load_sources(
+            config.noise_dataset_name, cache_dir=config.dataset_cache_dir, policy=config.retries
+        )
+    return {name: NoiseMaker(data, recorded, seed=config.seed) for name, data in data_sets.items()}
+
+
+def _normaliser(config: EvalConfig, models: Mapping[str, TranscriptionModel]) -> Normaliser:
+    """Return one way to compare texts for all models: the rules of the language, if it is known."""
+    is_multilingual = all(model.is_multilingual for model in models.values())
+    chosen = [model.chosen for model in models.values()]
+    task = "translate" if any(options.task == "translate" for options in chosen) else "transcribe"
+    languages = {options.language for options in chosen}
+    if languages == {None} and is_multilingual and task == "transcribe":
+        log.warning("language is not given: it is detected, and scored by the rules for any language")
+    language = languages.pop() if len(languages) == 1 else None
+    return text_normaliser(language, task, is_multilingual=is_multilingual, name=config.normalizer)
+
+
+def _settings(config: EvalConfig, data_sets: Mapping[str, SpeechData]) -> dict[str, Any]:
+    """Return what decides predictions, as JSON takes it."""
+    settings = {name: value for name, value in shown_settings(config).items() if name not in _WITHOUT_EFFECT}
+    weights = {label: config.model_source(name) for label, name in config.models.items()}
+    if config.assistant_model_name_or_path is not None:
+        weights["the assistant"] = config.assistant_source(config.assistant_model_name_or_path)
+    settings |= {f"weights of {label}": _weights_identity(source) for label, source in weights.items()}
+    return settings | {f"rows of {name}": _rows_identity(data) for name, data in data_sets.items()}
+
+
+def _weights_identity(source: ModelSource) -> str:
+    """Return what changes when the weights in a folder do; a Hub id stands for itself."""
+    folder = user_path(source.name) / (source.subfolder or "")
+    files = sorted(path for path in folder.glob("*") if path.suffix in (".safetensors", ".bin"))
+    known = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files]
+    return hashlib.blake2b(repr(known).encode(), digest_size=8).hexdigest() if known else str(source)
+
+
+def _rows_identity(data: SpeechData) -> str:
+    rows = repr((data.ids(), data.references()))
+    return f"{len(data)} rows, {hashlib.blake2b(rows.encode(), digest_size=8).hexdigest()}"
+
+
+def _report(evaluation: Evaluation, results: dict[str, Any], store: EvalStore) -> None:
+    show(format_tables(results, evaluation))
+    for (label, name, condition), unit in evaluation.units.items():
+        if condition == CLEAN.name and label == evaluation.models[0] and unit.records.skipped:
+            log.warning("%s: %s", name, unit.records.skipped.report())
+    if store.keep:
+        with staged(store.folder) as scratch:
+            (scratch / RESULTS_NAME).write_text(json.dumps(results, indent=2) + "\n")
+            write_samples(evaluation, scratch / SAMPLES_NAME)
+            write_report(evaluation, results, scratch / REPORT_NAME)
+        log.info("written to %s", store.folder)

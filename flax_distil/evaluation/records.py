@@ -1,0 +1,171 @@
+"""What is known of recordings that were transcribed, a line each; figures are made from these alone."""
+
+import dataclasses
+import json
+from collections import Counter
+from collections.abc import Sequence
+from typing import TypeVar
+
+from flax_distil.data.skipped import SkippedSample, SkippedSamples
+from flax_distil.metrics.throughput import Throughput
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Session:
+    """One process at work on a unit, from one start of the command to its end.
+
+    Attributes:
+        number: counts the starts, from 1.
+        process: number of the process.
+        devices: that it computed on, as ``4 x TPU v4``.
+        batch_size: windows decoded at once.
+        compile_seconds: spent compiling before the clock of ``Prediction.seconds`` began.
+    """
+
+    number: int
+    process: int
+    devices: str
+    batch_size: int
+    compile_seconds: float
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Prediction:
+    """One recording, transcribed.
+
+    Attributes:
+        index: row of the data set.
+        id: its stable name.
+        reference: whole reference text, "" where there is none.
+        duration: its seconds.
+        text: what was heard.
+        language: code, given or detected.
+        tokens: ids generated.
+        avg_logprob: average log-probability of a token.
+        no_speech_prob: probability that nothing is spoken.
+        session: number of the session.
+        process: which process it was.
+        seconds: since that session began, compilation left out.
+        statistics: of speculative decoding, since that session began; None without an assistant.
+    """
+
+    index: int
+    id: str
+    reference: str
+    duration: float
+    text: str
+    language: str
+    tokens: int
+    avg_logprob: float
+    no_speech_prob: float
+    session: int
+    process: int
+    seconds: float
+    statistics: dict[str, int] | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LatencySample:
+    """A recording transcribed alone.
+
+    Attributes:
+        id: its stable name.
+        duration: its seconds.
+        seconds: it took.
+        tokens: ids generated.
+        devices: that were computed on.
+    """
+
+    id: str
+    duration: float
+    seconds: float
+    tokens: int
+    devices: str
+
+
+Line = Session | Prediction | SkippedSample | LatencySample
+L = TypeVar("L", bound=Line)
+
+_KINDS: dict[str, type[Line]] = {
+    "session": Session,
+    "prediction": Prediction,
+    "skipped": SkippedSample,
+    "latency": LatencySample,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class UnitRecords:
+    """What is known of one model on one data set under one condition."""
+
+    lines: Sequence[Line]
+
+    @property
+    def predictions(self) -> list[Prediction]:
+        """In order of rows."""
+        return sorted(self._of(Prediction), key=lambda prediction: prediction.index)
+
+    @property
+    def skipped(self) -> SkippedSamples:
+        """Rows without a transcript, and why."""
+        skipped = SkippedSamples()
+        for sample in self._of(SkippedSample):
+            skipped.add(**vars(sample))
+        return skipped
+
+    @property
+    def latency(self) -> list[LatencySample]:
+        """Recordings transcribed alone."""
+        return self._of(LatencySample)
+
+    @property
+    def sessions(self) -> list[Session]:
+        """Who transcribed, in order."""
+        return sorted(self._of(Session), key=lambda session: (session.number, session.process))
+
+    @property
+    def done(self) -> set[int]:
+        """Rows that need no more work; none while no recording could be transcribed."""
+        transcribed = {line.index for line in self._of(Prediction)}
+        return transcribed | {line.index for line in self._of(SkippedSample)} if transcribed else set()
+
+    def throughput(self) -> Throughput:
+        """Return all sessions together; processes of one worked at the same time."""
+        predictions = self._of(Prediction)
+        latest: dict[int, float] = {}
+        for line in predictions:
+            latest[line.session] = max(latest.get(line.session, 0.0), line.seconds)
+        compiling: dict[int, float] = {}
+        for session in self.sessions:
+            compiling[session.number] = max(compiling.get(session.number, 0.0), session.compile_seconds)
+        return Throughput(
+            audio_seconds=sum(line.duration for line in predictions),
+            compute_seconds=sum(latest.values()),
+            compile_seconds=sum(compiling.values()),
+            tokens=sum(line.tokens for line in predictions),
+            samples=len(predictions),
+        )
+
+    def statistics(self) -> Counter[str]:
+        """Return the sums that speculative decoding counted in all sessions; none without an assistant."""
+        last: dict[tuple[int, int], Prediction] = {}
+        for line in self._of(Prediction):
+            place = line.session, line.process
+            if place not in last or line.seconds >= last[place].seconds:
+                last[place] = line
+        return sum((Counter(line.statistics or {}) for line in last.values()), Counter())
+
+    def _of(self, kind: type[L]) -> list[L]:
+        return [line for line in self.lines if isinstance(line, kind)]
+
+
+def encoded(line: Line) -> str:
+    """Return a line as it stands in a file."""
+    name = next(name for name, kind in _KINDS.items() if isinstance(line, kind))
+    return json.dumps({name: dataclasses.asdict(line)}, ensure_ascii=False) + "\n"
+
+
+def decoded(line: str) -> Line:
+    """Read such a line."""
+    ((kind, values),) = json.loads(line).items()
+    return _KINDS[kind](**values)

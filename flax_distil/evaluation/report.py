@@ -1,0 +1,208 @@
+"""``report.html``: one page that loads nothing: tables, pictures, the worst recordings word by word."""
+
+import json
+import logging
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from flax_distil.core.plotting import PLOTS_REMEDY, has_matplotlib
+from flax_distil.evaluation import html
+from flax_distil.evaluation.config import CLEAN
+from flax_distil.evaluation.plots import Rate, data_set_plot, latency_plot, noise_plot
+from flax_distil.evaluation.results import Evaluation
+from flax_distil.evaluation.scores import ScoredUnit
+from flax_distil.evaluation.tables import (
+    cell,
+    data_set_rows,
+    model_rows,
+    noise_rows,
+    p_value,
+    speculation_rows,
+)
+from flax_distil.metrics.word_diff import word_diff
+
+log = logging.getLogger(__name__)
+
+WORST = 10
+"""Recordings of each model that are shown word by word."""
+
+SKIPPED_SHOWN = 50
+
+
+def write_report(evaluation: Evaluation, document: dict[str, Any], path: Path) -> None:
+    """Write the page; without matplotlib, without pictures.
+
+    Args:
+        evaluation: what was transcribed.
+        document: its figures.
+        path: a file to write.
+    """
+    plots = has_matplotlib()
+    if not plots:
+        log.warning("the report has no pictures: %s", PLOTS_REMEDY)
+    models = ", ".join(document["models"])
+    sections = [
+        html.note(_introduction(evaluation, document)),
+        *([] if plots else [html.note(f"There are no pictures: {PLOTS_REMEDY}.")]),
+        _models(document, plots=plots),
+        _data_sets(document, plots=plots),
+        _noise(evaluation, document, plots=plots),
+        _comparisons(document),
+        *(_worst(evaluation, model) for model in evaluation.models),
+        _skipped(document),
+        html.section("Settings", html.details("as JSON", json.dumps(document["config"], indent=2))),
+    ]
+    path.write_text(html.page(f"Evaluation of {models}", filter(None, sections)), encoding="utf-8")
+
+
+def _introduction(evaluation: Evaluation, document: dict[str, Any]) -> str:
+    first = next(iter(document["models"].values()))["total"][CLEAN.name]
+    hours = first["audio_seconds"] / 3600
+    return (
+        f"{first['samples']:,} recordings ({hours:.2f} h) of {', '.join(evaluation.data_sets)}; mode "
+        f"{evaluation.config.mode}; texts normalised by {evaluation.normalise.description}. "
+        f"Rates are percentages of reference words. Intervals hold {document['confidence']:.0%} of "
+        f"{document['resamples']:,} draws of recordings."
+    )
+
+
+def _models(document: dict[str, Any], *, plots: bool) -> str:
+    speeds = {model: entry["speed"] for model, entry in document["models"].items()}
+    parts = [html.table(model_rows(document))]
+    alone = all(speed["latency"] is not None for speed in speeds.values())
+    devices = sorted({device for speed in speeds.values() for device in speed["devices"]})
+    batch = sorted({size for speed in speeds.values() for size in speed["batch_size"]})
+    text = (
+        f"Compared with {document['baseline']}. RTFx: seconds of speech per second, batches of "
+        f"{' or '.join(map(str, batch))} windows on {' or '.join(devices)}, compiling left out. "
+    )
+    text += (
+        "Latency: seconds of a recording transcribed alone, median and 90th percentile; "
+        "× baseline above 1 is faster."
+        if alone
+        else "Latency was not measured (latency_samples)."
+    )
+    parts.append(html.note(text))
+    if drafting := speculation_rows(document):
+        assistant = document["config"]["assistant_model_name_or_path"]
+        parts += [html.note(f"Drafts of {assistant}:"), html.table(drafting)]
+    points = {}
+    for model, entry in document["models"].items():
+        rate, speed = Rate.of(entry["total"][CLEAN.name]), entry["speed"]
+        seconds = speed["latency"]["median_seconds"] if alone else speed["rtfx"] and 1 / speed["rtfx"]
+        if rate is not None and seconds:
+            points[model] = (seconds, rate)
+    if plots and points:
+        xlabel = "latency of one recording, seconds (median)" if alone else "seconds per second of speech"
+        parts.append(html.picture(latency_plot(points, xlabel=xlabel), "Word error rate against time"))
+    return html.section("Models", *parts)
+
+
+def _data_sets(document: dict[str, Any], *, plots: bool) -> str:
+    rates = {}
+    for model, entry in document["models"].items():
+        rates[model] = {name: Rate.of(sets[CLEAN.name]) for name, sets in entry["data_sets"].items()}
+        if len(rates[model]) > 1:
+            rates[model]["total"] = Rate.of(entry["total"][CLEAN.name])
+    parts = [html.table(data_set_rows(document), texts=2)]
+    if plots:
+        parts.append(html.picture(data_set_plot(rates), "Word error rate by data set"))
+    return html.section("Data sets", *parts)
+
+
+def _noise(evaluation: Evaluation, document: dict[str, Any], *, plots: bool) -> str | None:
+    rows = noise_rows(document, evaluation)
+    if not rows:
+        return None
+    conditions = [condition for condition in evaluation.config.conditions if condition.noise is not None]
+    totals = {model: entry["total"] for model, entry in document["models"].items()}
+    curves: dict[str, dict[str, Sequence[tuple[float, Rate | None]]]] = {
+        str(noise): {
+            model: [
+                (float(condition.snr or 0.0), Rate.of(total[condition.name]))
+                for condition in conditions
+                if condition.noise == noise
+            ]
+            for model, total in totals.items()
+        }
+        for noise in dict.fromkeys(condition.noise for condition in conditions)
+    }
+    clean = {model: Rate.of(total[CLEAN.name]) for model, total in totals.items()}
+    parts = [html.table(rows, texts=2)]
+    if plots:
+        parts.append(html.picture(noise_plot(curves, clean), "Word error rate against signal-to-noise ratio"))
+    return html.section("Noise", *parts)
+
+
+def _comparisons(document: dict[str, Any]) -> str | None:
+    rows = [
+        [
+            line["model"], line["data_set"] or "all", line["condition"], cell(line["difference"]),
+            cell(line["difference_interval"]), p_value(line["p_bootstrap"]), p_value(line["p_matched_pairs"]),
+            str(line["recordings"]),
+        ]
+        for line in document["comparisons"]
+    ]  # fmt: skip
+    if not rows:
+        return None
+    head = ["model", "data set", "condition", "difference", "95 %", "p bootstrap", "p matched pairs",
+            "recordings"]  # fmt: skip
+    return html.section(
+        f"Word error rate against {document['baseline']}",
+        html.table([head, *rows], texts=3),
+        html.note(
+            "Differences in percentage points, above 0 is worse than the baseline; both tests are paired by "
+            "recording and two-sided. Of many rows, one in twenty has p below 0.05 by luck."
+        ),
+    )
+
+
+def _worst(evaluation: Evaluation, model: str) -> str | None:
+    ranked = sorted(_scored(evaluation, model), key=lambda item: (-item[0], item[1:]))[:WORST]
+    shown = [_sample(evaluation, model, name, row) for errors, name, row in ranked if errors]
+    if not shown:
+        return None
+    legend = '<p class="note"><del>missing</del> <ins>invented</ins> ' + (
+        '<span class="sub"><del>reference</del> → <ins>heard</ins></span></p>'
+    )
+    return html.section(f"Most errors of {model}", legend, *shown)
+
+
+def _scored(evaluation: Evaluation, model: str) -> Iterator[tuple[int, str, int]]:
+    """Yield errors, data set and row of every recording that has a reference."""
+    for name in evaluation.data_sets:
+        for row, (errors, _) in evaluation.units[model, name, CLEAN.name].counts.items():
+            yield errors, name, row
+
+
+def _sample(evaluation: Evaluation, model: str, name: str, row: int) -> str:
+    heard = [model, *({evaluation.config.baseline} - {model})]
+    units = [evaluation.units[other, name, CLEAN.name] for other in heard]
+    lines = [_heard(other, unit, row) for other, unit in zip(heard, units, strict=True)]
+    (sample,) = (line for line in units[0].predictions if line.index == row)
+    title = html.note(f"{name}: {sample.id}, {sample.duration:.1f} s")
+    return "\n".join(['<div class="sample">', title, *filter(None, lines), "</div>"])
+
+
+def _heard(model: str, unit: ScoredUnit, row: int) -> str | None:
+    found = [line for line in unit.predictions if line.index == row]
+    if not found:
+        return None
+    errors, words = unit.counts[row]
+    parts = word_diff(found[0].reference, found[0].text, unit.normalise)
+    return html.note(f"{model}: {errors} errors in {words} words") + html.diff(parts)
+
+
+def _skipped(document: dict[str, Any]) -> str | None:
+    entry = next(iter(document["models"].values()))
+    rows: list[Sequence[str]] = [
+        [name, sample_id, reason]
+        for name, conditions in entry["data_sets"].items()
+        for sample_id, reason in conditions[CLEAN.name]["skipped_samples"].items()
+    ]
+    if not rows:
+        return None
+    left = html.note(f"and {len(rows) - SKIPPED_SHOWN:,} more") if len(rows) > SKIPPED_SHOWN else ""
+    head = ["data set", "recording", "why"]
+    return html.section("Skipped recordings", html.table([head, *rows[:SKIPPED_SHOWN]], texts=3), left)

@@ -1,0 +1,132 @@
+"""All figures of an evaluation in one document: what ``results.json`` holds and reports show."""
+
+import dataclasses
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+from flax_distil.checkpoints.model_config import shown_settings
+from flax_distil.evaluation.config import CLEAN, EvalConfig
+from flax_distil.evaluation.records import UnitRecords
+from flax_distil.evaluation.scores import (
+    Figures,
+    Resampled,
+    ScoredUnit,
+    latency_figures,
+    speculation_figures,
+    unit_figures,
+)
+from flax_distil.metrics.bootstrap import CONFIDENCE, RESAMPLES
+from flax_distil.text.normalizers import Normaliser
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """Everything that was transcribed.
+
+    Attributes:
+        config: what was asked for.
+        normalise: how texts were compared.
+        parameters: numbers in the weights of each model.
+        data_sets: their names in reports.
+        units: by model, data set and name of the condition.
+        latency: recordings transcribed alone, by model.
+    """
+
+    config: EvalConfig
+    normalise: Normaliser
+    parameters: Mapping[str, int]
+    data_sets: list[str]
+    units: Mapping[tuple[str, str, str], ScoredUnit]
+    latency: Mapping[str, UnitRecords]
+
+    @property
+    def models(self) -> list[str]:
+        """What reports call them."""
+        return list(self.parameters)
+
+    @property
+    def conditions(self) -> list[str]:
+        """Their names."""
+        return [condition.name for condition in self.config.conditions]
+
+
+def document(evaluation: Evaluation) -> dict[str, Any]:
+    """Return all figures; see docs/evaluation.md for each of them."""
+    config, baseline = evaluation.config, evaluation.config.baseline
+    models: dict[str, dict[str, Any]] = {
+        model: {
+            "model_name_or_path": config.models[model],
+            "parameters": evaluation.parameters[model],
+            "speed": _speed(evaluation, model),
+            "total": {},
+            "data_sets": {name: {} for name in evaluation.data_sets},
+        }
+        for model in evaluation.models
+    }
+    comparisons: list[Figures] = []
+    for condition in evaluation.conditions:
+        by_set = {
+            name: {model: evaluation.units[model, name, condition] for model in models}
+            for name in evaluation.data_sets
+        }
+        resampled = Resampled(by_set, seed=config.seed)
+        for model, entry in models.items():
+            for name, by_model in by_set.items():
+                entry["data_sets"][name][condition] = unit_figures([by_model[model]]) | {
+                    "wer_interval": resampled.interval(model, name),
+                    "skipped_samples": {
+                        sample.sample_id: sample.reason
+                        for sample in by_model[model].records.skipped.samples()
+                    },
+                }
+            rates = [figures[condition]["wer"] for figures in entry["data_sets"].values()]
+            known = [rate for rate in rates if rate is not None]
+            entry["total"][condition] = unit_figures([by_model[model] for by_model in by_set.values()]) | {
+                "wer_interval": resampled.interval(model),
+                "macro_wer": sum(known) / len(known) if known else None,
+                "macro_wer_interval": resampled.macro_interval(model),
+            }
+        for model in [model for model in models if model != baseline]:
+            for data_set in (None, *(by_set if len(by_set) > 1 else ())):
+                place = {"model": model, "baseline": baseline, "data_set": data_set, "condition": condition}
+                comparisons.append(place | resampled.comparison(model, baseline, data_set))
+    _relate(models, baseline)
+    return {
+        "config": shown_settings(config),
+        "normaliser": evaluation.normalise.language or "any language",
+        "normalizer": evaluation.normalise.name,
+        "confidence": CONFIDENCE,
+        "resamples": RESAMPLES,
+        "baseline": baseline,
+        "models": models,
+        "comparisons": comparisons,
+    }
+
+
+def _speed(evaluation: Evaluation, model: str) -> Figures:
+    """Return how fast a model was on clean speech and alone, and how well its assistant drafted."""
+    units = [evaluation.units[model, name, CLEAN.name] for name in evaluation.data_sets]
+    figures = unit_figures(units)
+    sessions = [session for unit in units for session in unit.records.sessions]
+    names = ("rtfx", "tokens_per_second", "audio_seconds", "compute_seconds", "compile_seconds")
+    return {name: figures[name] for name in names} | {
+        "batch_size": sorted({session.batch_size for session in sessions}),
+        "devices": sorted({session.devices for session in sessions}),
+        "processes": max((session.process + 1 for session in sessions), default=0),
+        "speculation": speculation_figures(sum((unit.records.statistics() for unit in units), Counter())),
+        "latency": latency_figures(evaluation.latency[model].latency),
+    }
+
+
+def _relate(models: Mapping[str, dict[str, Any]], baseline: str) -> None:
+    """Add how many times faster than the baseline each model is."""
+    reference = models[baseline]["speed"]
+    for entry in models.values():
+        speed = entry["speed"]
+        known = speed["rtfx"] and reference["rtfx"]
+        speed["relative_rtfx"] = speed["rtfx"] / reference["rtfx"] if known else None
+        if speed["latency"] is not None and reference["latency"] is not None:
+            speed["latency"]["relative_latency"] = (
+                reference["latency"]["median_seconds"] / speed["latency"]["median_seconds"]
+            )

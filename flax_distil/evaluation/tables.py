@@ -1,0 +1,133 @@
+"""Figures as text: tables for the terminal, and a row per recording for spreadsheets."""
+
+import csv
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from flax_distil.evaluation.config import CLEAN
+from flax_distil.evaluation.results import Evaluation
+from flax_distil.metrics.hallucination import compression_ratio
+
+COLUMNS = {
+    "wer": "WER", "wer_interval": "95 %", "wer_ortho": "WER ortho", "cer": "CER", "cer_ortho": "CER ortho",
+    "insertion_rate": "ins", "deletion_rate": "del", "substitution_rate": "sub", "repeated_5grams": "5-dup",
+    "rtfx": "RTFx", "tokens_per_second": "tokens/s", "compile_seconds": "compile s", "samples": "samples",
+    "skipped": "skipped",
+}  # fmt: skip
+
+SAMPLE_COLUMNS = (
+    "model", "dataset", "condition", "id", "duration", "language", "reference", "prediction", "wer",
+    "reference_words", "substitutions", "deletions", "insertions", "repeated_5grams", "tokens", "avg_logprob",
+    "no_speech_prob", "compression_ratio",
+)  # fmt: skip
+
+
+def cell(value: Any) -> str:
+    """Return a figure as text: two decimals, both ends of an interval, a dash for what is unknown."""
+    if value is None:
+        return "-"
+    if isinstance(value, list):
+        return " to ".join(map(cell, value))
+    return f"{value:.2f}" if isinstance(value, float) else str(value)
+
+
+def p_value(value: float | None) -> str:
+    """Return a p-value as text."""
+    return "-" if value is None else "<0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def data_set_rows(document: dict[str, Any]) -> list[list[str]]:
+    """Return every model on every data set in quiet, with totals where there are several data sets."""
+    rows = [["model", "data set", *COLUMNS.values()]]
+    for model, entry in document["models"].items():
+        sets = {name: conditions[CLEAN.name] for name, conditions in entry["data_sets"].items()}
+        if len(sets) > 1:
+            sets["total"] = entry["total"][CLEAN.name]
+        rows += [[model, name, *(cell(figures[key]) for key in COLUMNS)] for name, figures in sets.items()]
+    return rows
+
+
+def model_rows(document: dict[str, Any]) -> list[list[str]]:
+    """Return a row per model: size, averages in quiet, speed, and how it compares with the baseline."""
+    rows = [[
+        "model", "parameters", "WER", "95 %", "macro WER", "RTFx", "× baseline", "latency s", "90 %",
+        "× baseline", "WER − baseline", "95 %", "p boot", "p pairs",
+    ]]  # fmt: skip
+    overall = {
+        line["model"]: line
+        for line in document["comparisons"]
+        if line["data_set"] is None and line["condition"] == CLEAN.name
+    }
+    for model, entry in document["models"].items():
+        total, speed, against = entry["total"][CLEAN.name], entry["speed"], overall.get(model, {})
+        alone = speed["latency"] or {}
+        figures = (
+            total["wer"], total["wer_interval"], total["macro_wer"], speed["rtfx"], speed["relative_rtfx"],
+            alone.get("median_seconds"), alone.get("p90_seconds"), alone.get("relative_latency"),
+            against.get("difference"), against.get("difference_interval"),
+        )  # fmt: skip
+        tests = (p_value(against.get("p_bootstrap")), p_value(against.get("p_matched_pairs")))
+        rows.append([model, f"{entry['parameters'] / 1e6:.1f} M", *map(cell, figures), *tests])
+    return rows
+
+
+def speculation_rows(document: dict[str, Any]) -> list[list[str]]:
+    """Return how well the assistant drafted for every model; nothing without one."""
+    found = {model: entry["speed"]["speculation"] for model, entry in document["models"].items()}
+    figures = ("acceptance_rate", "passes_per_token", "drafted", "accepted", "tokens", "rounds")
+    rows = [[model, *(cell(counts[name]) for name in figures)] for model, counts in found.items() if counts]
+    head = ["model", "acceptance", "passes/token", "drafted", "accepted", "tokens", "passes"]
+    return [head, *rows] if rows else []
+
+
+def noise_rows(document: dict[str, Any], evaluation: Evaluation) -> list[list[str]]:
+    """Return the word error rate of every model in each noise, all data sets together."""
+    conditions = [condition for condition in evaluation.config.conditions if condition.noise is not None]
+    ratios = list(dict.fromkeys(condition.snr for condition in conditions))
+    if not ratios:
+        return []
+    rows = [["model", "noise", "clean", *(f"{ratio:g} dB" for ratio in ratios)]]
+    for model, entry in document["models"].items():
+        for noise in dict.fromkeys(condition.noise for condition in conditions):
+            names = [CLEAN.name, *(condition.name for condition in conditions if condition.noise == noise)]
+            rows.append([model, str(noise), *(cell(entry["total"][name]["wer"]) for name in names)])
+    return rows
+
+
+def format_table(rows: Sequence[Sequence[str]]) -> str:
+    """Return rows as aligned lines."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join(
+        "  ".join(text.rjust(width) for text, width in zip(row, widths, strict=True)) for row in rows
+    )
+
+
+def format_tables(document: dict[str, Any], evaluation: Evaluation) -> str:
+    """Return what the terminal shows."""
+    several = len(document["models"]) > 1
+    per_set = data_set_rows(document)
+    tables = [per_set if several else [row[1:] for row in per_set]]
+    if several or document["config"]["latency_samples"]:
+        tables.append(model_rows(document))
+    tables += [speculation_rows(document), noise_rows(document, evaluation)]
+    return "\n\n".join(format_table(rows) for rows in tables if rows)
+
+
+def write_samples(evaluation: Evaluation, path: Path) -> None:
+    """Write a CSV row for every recording under every condition."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(SAMPLE_COLUMNS)
+        writer.writerows(_sample_rows(evaluation))
+
+
+def _sample_rows(evaluation: Evaluation) -> Iterator[Iterable[Any]]:
+    for (model, name, condition), unit in evaluation.units.items():
+        for line, counts, repeated in zip(unit.predictions, unit.errors, unit.repeated, strict=True):
+            yield (
+                model, name, condition, line.id, line.duration, line.language, line.reference, line.text,
+                counts.wer if counts.samples else None, counts.reference_words, counts.substitutions,
+                counts.deletions, counts.insertions, repeated, line.tokens, line.avg_logprob,
+                line.no_speech_prob, compression_ratio(line.text),
+            )  # fmt: skip

@@ -1,0 +1,278 @@
+"""The work of an evaluation: one checkpoint through all recordings, under every condition, and one by one."""
+
+import dataclasses
+import functools
+import itertools
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+
+import jax
+import numpy as np
+from tqdm import tqdm
+
+from flax_distil.core.arrays import Float
+from flax_distil.core.console import is_quiet
+from flax_distil.data.dataset import SpeechData
+from flax_distil.data.decoded_example import TOO_LONG, DurationLimits, Sample, SampleError, SampleReader
+from flax_distil.data.skipped import SkippedSample
+from flax_distil.data.training.pipeline_config import PipelineConfig
+from flax_distil.evaluation.config import CLEAN, Condition, EvalConfig
+from flax_distil.evaluation.noise import NoiseMaker
+from flax_distil.evaluation.records import LatencySample, Prediction, Session, UnitRecords
+from flax_distil.evaluation.store import EvalStore, Key, UnitWriter
+from flax_distil.parallel.partitioner import Runner
+from flax_distil.parallel.processes import gather_objects, together
+from flax_distil.pipeline.transcription_model import TranscriptionModel
+from flax_distil.transcription.assisted_generator import SpeculativeDecoder
+from flax_distil.transcription.modes import make_transcriber
+from flax_distil.transcription.recordings import RecordingTranscriber
+from flax_distil.transcription.results import Transcript
+
+LATENCY = "latency"
+"""Stands for a condition in the key of recordings that are transcribed alone."""
+
+
+def gathered(store: EvalStore, key: Key) -> UnitRecords:
+    """Return what all processes wrote of a unit; all must call it."""
+    own = store.records(key, process=jax.process_index(), processes=jax.process_count())
+    return UnitRecords([line for part in gather_objects(own) for line in part.lines])
+
+
+class ModelEvaluation:
+    """One checkpoint at work; its weights are read when the first recording needs them.
+
+    Processes compute apart, each with the whole checkpoint on its own devices, and share the recordings.
+
+    Args:
+        config: of the evaluation.
+        runner: over the devices of this process.
+        store: where lines go.
+        label: what reports call the checkpoint.
+        model: the checkpoint.
+        most: rows of the largest data set.
+    """
+
+    def __init__(
+        self,
+        config: EvalConfig,
+        runner: Runner,
+        store: EvalStore,
+        *,
+        label: str,
+        model: TranscriptionModel,
+        most: int,
+    ):
+        self._config, self._runner, self._store = config, runner, store
+        self._label, self._model, self._most = label, model, most
+        self._compile_seconds = 0.0
+
+    def transcribe(self, name: str, data: SpeechData, noise: NoiseMaker, condition: Condition) -> None:
+        """Transcribe what is not done of a unit; all processes must call it.
+
+        Args:
+            name: what reports call the data set.
+            data: the data set.
+            noise: adds noise to its recordings.
+            condition: how they are heard.
+        """
+        key = (self._label, name, condition.name)
+        before = gathered(self._store, key)
+        number = max((session.number for session in before.sessions), default=0) + 1
+        pending = [row for row in range(len(data)) if row not in before.done]
+        pending = pending[jax.process_index() :: jax.process_count()]
+        # What goes wrong on one process is to end all.
+        together(lambda: self._transcribe_rows(key, number, data, pending, noise, condition))
+
+    def _transcribe_rows(
+        self,
+        key: Key,
+        number: int,
+        data: SpeechData,
+        rows: Sequence[int],
+        noise: NoiseMaker,
+        condition: Condition,
+    ) -> None:
+        """Transcribe this process's rows in a session of this number."""
+        if not rows:
+            return
+        noise.prepare(condition)
+        transcriber = self._transcriber
+        compile_seconds, self._compile_seconds = self._compile_seconds, 0.0
+        session = Session(
+            number=number,
+            process=jax.process_index(),
+            devices=self._devices,
+            batch_size=transcriber.batch_size,
+            compile_seconds=compile_seconds,
+        )
+        quiet = True if jax.process_index() or is_quiet() else None  # None: unless there is no terminal
+        title = " ".join(key) if condition != CLEAN else " ".join(key[:2])
+        with (
+            self._store.writer(key, process=jax.process_index()) as writer,
+            tqdm(total=len(rows), desc=title, unit=" samples", disable=quiet) as bar,
+        ):
+            writer.write(session)
+            recordings = self._recordings(data, rows, noise, condition, writer)
+            decoder = transcriber.decoder
+            if isinstance(decoder, SpeculativeDecoder):
+                decoder.reset_statistics()
+            start = time.perf_counter()
+            for sample, transcript in transcriber.transcribe_recordings(recordings):
+                seconds = time.perf_counter() - start
+                counted = vars(decoder.statistics) if isinstance(decoder, SpeculativeDecoder) else None
+                writer.write(_prediction(sample, transcript, session, seconds, counted))
+                bar.update()
+
+    def measure_latency(self, name: str, data: SpeechData) -> None:
+        """Transcribe some recordings one at a time, on the first process, unless that was done.
+
+        Every device gets a row, as the programs are laid over all, but only one recording is there.
+
+        Args:
+            name: what reports call the data set.
+            data: the data set.
+        """
+        key, wanted = (self._label, name, LATENCY), self._config.latency_samples
+        if not wanted or jax.process_index() or self._store.records(key).latency:
+            return
+        read = read_rows(data, range(len(data)), self._limits)
+        samples = list(itertools.islice((row for row in read if isinstance(row, Sample)), wanted))
+        alone = self._make_transcriber(self._runner.local_batch_shards)
+        alone.warm_up()
+        found = []
+        for sample in [*samples[:1], *samples]:  # the first one twice, and once unmeasured
+            start = time.perf_counter()
+            ((_, transcript),) = alone.transcribe_recordings([(sample.index, _audio(sample))])
+            found.append(
+                LatencySample(
+                    id=sample.sample_id,
+                    duration=sample.duration_seconds,
+                    seconds=time.perf_counter() - start,
+                    tokens=len(transcript.tokens),
+                    devices=self._devices,
+                )
+            )
+        with self._store.writer(key, process=0) as writer:
+            writer.write(*found[1:])
+
+    @functools.cached_property
+    def _transcriber(self) -> RecordingTranscriber:
+        """The transcriber, with its weights on the devices and its programs compiled."""
+        shards, per_device = self._runner.local_batch_shards, self._config.per_device_eval_batch_size
+        if self._config.transcriber_mode != "chunked":  # no more rows than recordings: no larger programs
+            per_device = min(per_device, -(-self._most // (shards * jax.process_count())))
+        transcriber = self._make_transcriber(shards * per_device)
+        self._compile_seconds = transcriber.warm_up()
+        return transcriber
+
+    def _make_transcriber(self, batch_size: int) -> RecordingTranscriber:
+        return make_transcriber(
+            self._config.transcriber_mode,
+            self._model.load(),
+            batch_size=batch_size,
+            chunk_length_s=self._config.chunk_length_s,
+            stride_length_s=self._config.stride_length_s,
+            chunk_merging=self._config.chunk_merging,
+        )
+
+    @property
+    def _devices(self) -> str:
+        devices = self._runner.mesh.devices.flatten()
+        return f"{len(devices)} x {devices[0].device_kind}"
+
+    @property
+    def _limits(self) -> DurationLimits:
+        any_length = self._config.transcriber_mode != "short"
+        return DurationLimits(max_seconds=math.inf) if any_length else DurationLimits()
+
+    def _recordings(
+        self,
+        data: SpeechData,
+        rows: Sequence[int],
+        noise: NoiseMaker,
+        condition: Condition,
+        writer: UnitWriter,
+    ) -> Iterator[tuple[Sample, Float[np.ndarray, " W"]]]:
+        """Yield decoded recordings with their noise; those that cannot be read become lines."""
+        threads, limits = self._config.dataloader_num_workers, self._limits
+        for sample in read_rows(data, rows, limits, threads=threads, hear=lambda s: noise(s, condition)):
+            if isinstance(sample, SkippedSample):
+                writer.write(sample)
+            else:
+                yield dataclasses.replace(sample, samples_W=None), _audio(sample)
+
+
+def read_rows(
+    data: SpeechData,
+    rows: Sequence[int],
+    limits: DurationLimits,
+    *,
+    threads: int | None = None,
+    hear: Callable[[Sample], Float[np.ndarray, " W"]] | None = None,
+) -> Iterator[Sample | SkippedSample]:
+    """Yield rows decoded in threads, in order, or why they cannot be used.
+
+    Args:
+        data: the data set.
+        rows: which.
+        limits: how long they may be.
+        threads: that decode; by default the machine's cores.
+        hear: called in a thread for the samples to put in place of a recording's.
+    """
+    import grain
+
+    reader = SampleReader(data, limits)
+
+    def read(row: int) -> Sample | SkippedSample:
+        try:
+            sample = reader.read(row)
+        except SampleError as error:
+            return SkippedSample(
+                index=row,
+                sample_id=reader.sample_id(row),
+                kind=error.kind,
+                reason=_with_remedy(error, data, row),
+            )
+        return sample if hear is None else dataclasses.replace(sample, samples_W=hear(sample))
+
+    settings = PipelineConfig(batch_size=1, num_threads=threads)
+    options = grain.ReadOptions(num_threads=settings.threads, prefetch_buffer_size=2 * settings.threads)
+    yield from grain.MapDataset.source(rows).map(read).to_iter_dataset(options)
+
+
+def _audio(sample: Sample) -> Float[np.ndarray, " W"]:
+    assert sample.samples_W is not None
+    return sample.samples_W
+
+
+def _with_remedy(error: SampleError, data: SpeechData, row: int) -> str:
+    """Say of a recording that is too long which file it is and what to do about it."""
+    if error.kind != TOO_LONG:
+        return error.reason
+    file = data.table[row][data.audio_column]["path"] or "it"
+    return f"{error.reason}; set mode to chunked or sequential, or cut {file}"
+
+
+def _prediction(
+    sample: Sample,
+    transcript: Transcript,
+    session: Session,
+    seconds: float,
+    statistics: dict[str, int] | None,
+) -> Prediction:
+    return Prediction(
+        index=sample.index,
+        id=sample.sample_id,
+        reference=sample.reference or "",
+        duration=sample.duration_seconds,
+        text=transcript.text,
+        language=transcript.language,
+        tokens=len(transcript.tokens),
+        avg_logprob=transcript.avg_logprob,
+        no_speech_prob=transcript.no_speech_prob,
+        session=session.number,
+        process=session.process,
+        seconds=seconds,
+        statistics=statistics,
+    )

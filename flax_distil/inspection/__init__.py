@@ -1,0 +1,1 @@
+"""What a training run would see of its data, before the run."""

@@ -1,0 +1,196 @@
+"""``data inspect``: the training data as a run would use it, counted and drawn, before the run."""
+
+import dataclasses
+import json
+import logging
+import os
+import shutil
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from flax_distil.checkpoints.checkpoint import load_checkpoint
+from flax_distil.checkpoints.model_config import ModelSourceConfig, shown_settings
+from flax_distil.checkpoints.tokenizer import read_tokenizer
+from flax_distil.core.checks import check_positive
+from flax_distil.core.console import show
+from flax_distil.core.errors import InputError
+from flax_distil.core.output_dir import check_output_dir, staged
+from flax_distil.core.plotting import PLOTS_REMEDY, has_matplotlib
+from flax_distil.data.preprocessing.drop_report import DropReport
+from flax_distil.data.preprocessing.statistics import Survey, joined_surveys, spread, survey_source
+from flax_distil.data.skipped import SkippedSamples
+from flax_distil.data.training.batches import Batch
+from flax_distil.data.training.config import TrainingDataConfig
+from flax_distil.data.training.pipeline_config import PipelineConfig
+from flax_distil.data.training.training_data import (
+    TrainingData,
+    duration_limits,
+    load_training_data,
+    training_pipeline,
+)
+from flax_distil.inspection.plots import ShownSample, draw_samples, draw_statistics
+from flax_distil.inspection.token_text import HEADING, token_lines
+from flax_distil.inspection.token_view import seen_tokens
+from flax_distil.text.tokenizer import WhisperTokenizer
+
+log = logging.getLogger(__name__)
+
+REPORT = "report.json"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class InspectConfig(TrainingDataConfig, ModelSourceConfig):
+    """Look at training data before a run: hours, lengths, drops, and samples with their tokens.
+
+    Attributes:
+        model_name_or_path: Checkpoint whose tokenizer makes the labels: the student, or else the teacher;
+            its weights are not read.
+        seed: The run's: decides which samples come first, on timestamps and prompts.
+        max_stream_samples: Rows read of each streamed data set.
+        num_shown_samples: Samples to decode and draw: the first that a run with this seed trains on.
+        output_dir: Folder of report.json, statistics.png and samples.png; by default all is only printed.
+        overwrite_output_dir: Replace the reports of an earlier run in output_dir; other files stay.
+
+    Raises:
+        InputError: if a value is out of range.
+    """
+
+    model_name_or_path: str
+    seed: int = 0
+    max_stream_samples: int = 10_000
+    num_shown_samples: int = 4
+    output_dir: str | None = None
+    overwrite_output_dir: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_positive(self, "max_stream_samples", "num_shown_samples")
+
+
+def run_inspection(config: InspectConfig) -> dict[str, Any]:
+    """Count, print, draw, and return what report.json holds.
+
+    Raises:
+        InputError: for whatever does not fit, before the data are read.
+    """
+    folder = None
+    if config.output_dir is not None:
+        folder = check_output_dir(config.output_dir, overwrite=config.overwrite_output_dir)
+        _check_matplotlib()
+    checkpoint = load_checkpoint(config.model_source(config.model_name_or_path), config_only=True)
+    tokenizer, _ = read_tokenizer(checkpoint.files)
+    config = config.within(checkpoint.config.window_seconds)
+    data = load_training_data(config, tokenizer, window_seconds=checkpoint.config.window_seconds)
+    surveys, dropped = _surveys(config, data)
+    shown = shown_samples(config, data, tokenizer)
+    report = {
+        "settings": shown_settings(config),
+        "data_sets": {survey.name: survey.figures(dropped) for survey in surveys},
+        "skipped": data.skipped.get_state(),
+        "samples": [_described(sample) for sample in shown],
+    }
+    _print_report(surveys, dropped, data.skipped, shown)
+    if folder is not None:
+        with staged(folder) as stage:
+            (stage / REPORT).write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n")
+            draw_statistics(surveys, dropped, stage / "statistics.png")
+            draw_samples(shown, num_mel_bins=checkpoint.config.num_mel_bins, path=stage / "samples.png")
+        log.info("written to %s", folder)
+    return report
+
+
+def _check_matplotlib() -> None:
+    if not has_matplotlib():
+        raise InputError(f"output_dir is given but {PLOTS_REMEDY}, or leave output_dir out to print only")
+
+
+def _surveys(config: InspectConfig, data: TrainingData) -> tuple[list[Survey], DropReport]:
+    surveys, reports = [], [data.dropped.get_state()]
+    for source in data.sources:
+        survey, dropped = survey_source(
+            source,
+            limits=duration_limits(config),
+            skipped=data.skipped,
+            window=config.shuffle_buffer_size,
+            max_rows=config.max_stream_samples,
+        )
+        surveys.append(survey)
+        reports.append(dropped.get_state())
+    return surveys, DropReport.joined(reports)
+
+
+def shown_samples(
+    config: InspectConfig, data: TrainingData, tokenizer: WhisperTokenizer
+) -> list[ShownSample]:
+    """Return the first samples that the training pipeline gives, whatever its batch size."""
+    pipeline = training_pipeline(config, data, PipelineConfig(batch_size=1), seed=config.seed)
+    try:
+        batches = [next(pipeline) for _ in range(config.num_shown_samples)]
+    finally:
+        pipeline.close()
+    return [_shown(batch, data, tokenizer) for batch in batches]
+
+
+def _shown(batch: Batch, data: TrainingData, tokenizer: WhisperTokenizer) -> ShownSample:
+    return ShownSample(
+        sample_id=batch["ids"][0],
+        data_set=data.sources[int(batch["source_B"][0])].name,
+        seconds=float(batch["duration_B"][0]),
+        samples_W=batch["samples_BW"][0].astype(np.float32) / 32768,
+        tokens=seen_tokens(
+            batch["decoder_input_ids_BT"][0], batch["labels_BT"][0], batch["loss_mask_BT"][0], tokenizer
+        ),
+    )
+
+
+def _described(sample: ShownSample) -> dict[str, Any]:
+    return {
+        "id": sample.sample_id,
+        "data_set": sample.data_set,
+        "seconds": sample.seconds,
+        "tokens": [dataclasses.asdict(token) for token in sample.tokens],
+    }
+
+
+def _print_report(
+    surveys: Sequence[Survey], dropped: DropReport, skipped: SkippedSamples, shown: Sequence[ShownSample]
+) -> None:
+    for survey in surveys:
+        lines = _lines(survey)
+        if drops := survey.figures(dropped)["dropped"]:
+            lines.append(
+                "  dropped: " + ", ".join(f"{count['rows']:,} {why}" for why, count in drops.items())
+            )
+        show("\n".join(lines), end="\n\n")
+    if len(surveys) > 1:
+        show("\n".join(_lines(joined_surveys(surveys))), end="\n\n")
+    if skipped:
+        show(skipped.report(), end="\n\n")
+    terminal = sys.stdout.isatty() and "NO_COLOR" not in os.environ
+    width = shutil.get_terminal_size((110, 24)).columns
+    for sample in shown:
+        show(f"\n{sample.title}")
+        show("\n".join([HEADING, *token_lines(sample.tokens, width=width, colour=terminal)]))
+
+
+def _lines(survey: Survey) -> list[str]:
+    """Return what is known of a data set, to print."""
+    speakers = f"{len(survey.speaker_seconds):,} speakers" if survey.speaker_seconds else "speakers unknown"
+    lines = [
+        f"{survey.name}: {survey.hours:,.2f} hours, {len(survey.row_seconds):,} rows kept, {speakers}"
+        + ("" if survey.complete else " (the stream goes on)"),
+        f"  {len(survey.sample_seconds):,} samples, {survey.fill:.1%} of their 30 s filled",
+        f"  {'':24}{'min':>8}{'median':>8}{'mean':>8}{'95 %':>8}{'max':>8}",
+    ]
+    for title, values, digits in (
+        ("seconds of rows", survey.row_seconds, 2),
+        ("seconds of samples", survey.sample_seconds, 2),
+        ("tokens of labels", survey.label_lengths, 0),
+    ):
+        figures = spread(values) or {}
+        lines.append(f"  {title:24}" + "".join(f"{figure:8.{digits}f}" for figure in figures.values()))
+    encodings = ", ".join(f"{kind} ({count})" for kind, count in survey.encodings.most_common(6))
+    return [*lines, f"  recordings: {encodings}"]

@@ -1,0 +1,135 @@
+"""``jax.jit`` with NamedSharding: data parallel, fully sharded, tensor parallel, and mixtures."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from flax_distil.parallel.batches import batch_spec
+from flax_distil.parallel.partitioner import REPLICATED, Batch, Function, Runner, batch_rows
+
+
+class JitRunner(Runner):
+    """Whole arrays with named shardings; ``shard_map`` where the per-device function begins.
+
+    Not automatic partitioning: the function adds its float32 sums and gradients across devices itself,
+    once, so the numbers do not depend on how a compiler splits the work.
+    """
+
+    def __init__(self, mesh: Mesh, *, shard_vocabulary: bool = True):
+        """Describe the runner; nothing is compiled."""
+        sizes = {axis: mesh.shape[axis] for axis in ("fsdp", "tensor")}
+        super().__init__(mesh, weight_axes=sizes, shard_vocabulary=shard_vocabulary)
+        self._whole = jax.jit(lambda leaf: leaf, out_shardings=NamedSharding(mesh, P()))
+
+    def sharding(self, spec: P) -> NamedSharding:
+        """Return where an array of this layout lies."""
+        return NamedSharding(self.mesh, spec)
+
+    def put(self, tree: Any, specs: Any = REPLICATED) -> Any:
+        """See ``Runner.put``."""
+
+        def send(spec: P, leaf: Any) -> jax.Array:
+            whole = np.asarray(leaf)
+            return jax.make_array_from_callback(
+                whole.shape, self.sharding(spec), lambda index: np.array(whole[index], copy=True)
+            )
+
+        return _map_with_specs(send, specs, tree)
+
+    def put_batch(self, batch: Mapping[str, np.ndarray]) -> dict[str, jax.Array]:
+        """See ``Runner.put_batch``."""
+        sent = {}
+        for name, value in batch.items():
+            self.check_rows(name, batch_rows(name, value))
+            sent[name] = jax.make_array_from_process_local_data(self.sharding(batch_spec(name)), value)
+        return sent
+
+    def rows(self, tree: Any) -> Any:
+        """See ``Runner.rows``."""
+        return jax.tree.map(_local_rows, _started(tree))
+
+    def fetch(self, tree: Any) -> Any:
+        """See ``Runner.fetch``."""
+
+        def fetch(leaf: Any) -> np.ndarray:
+            addressable = (
+                not isinstance(leaf, jax.Array) or leaf.is_fully_addressable or leaf.is_fully_replicated
+            )
+            return np.asarray(leaf if addressable else self._whole(leaf))
+
+        return jax.tree.map(fetch, _started(tree))
+
+    def whole(self, tree: Any) -> Any:
+        """See ``Runner.whole``."""
+        return tree
+
+    def as_before(self, tree: Any, whole: Any) -> Any:
+        """See ``Runner.as_before``."""
+        return whole
+
+    def per_device(self, function: Function, *, arguments: tuple[Any, ...], results: Any) -> Function:
+        """See ``Runner.per_device``."""
+
+        def call(*args: Any) -> Any:
+            given = tuple(
+                {name: batch_spec(name) for name in arg} if isinstance(spec, Batch) else spec
+                for spec, arg in zip(arguments, args, strict=True)
+            )
+            return jax.shard_map(
+                function, mesh=self.mesh, in_specs=given, out_specs=results, check_vma=False
+            )(*args)
+
+        call.__name__ = getattr(function, "func", function).__name__  # what profiles show
+        return call
+
+    def program(self, function: Function, *, donate: tuple[int, ...] = (), results: Any = None) -> Function:
+        """See ``Runner.program``."""
+        if results is None:
+            return jax.jit(function, donate_argnums=donate)
+        shardings = jax.tree.map(self.sharding, results, is_leaf=lambda node: isinstance(node, P))
+        return jax.jit(function, donate_argnums=donate, out_shardings=shardings)
+
+    def describe(self, tree: Any, specs: Any = REPLICATED) -> Any:
+        """Return ``ShapeDtypeStruct`` leaves that lie as ``put`` would lay them; allocates nothing."""
+
+        def shape(spec: P, leaf: Any) -> jax.ShapeDtypeStruct:
+            return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=self.sharding(spec))
+
+        return _map_with_specs(shape, specs, tree)
+
+    def describe_batch(self, batch: Mapping[str, Any]) -> dict[str, jax.ShapeDtypeStruct]:
+        """Do the same for a global batch."""
+        return {name: self.describe(value, batch_spec(name)) for name, value in batch.items()}
+
+
+def _map_with_specs(function: Callable[[P, Any], Any], specs: Any, tree: Any) -> Any:
+    """Apply ``function(spec, leaf)``; one spec may stand for all leaves below it."""
+    return jax.tree.map(
+        lambda spec, below: jax.tree.map(lambda leaf: function(spec, leaf), below),
+        specs,
+        tree,
+        is_leaf=lambda node: isinstance(node, P),
+    )
+
+
+def _started(tree: Any) -> Any:
+    """Start the copies of all leaves to the host before the first is waited for."""
+    for leaf in jax.tree.leaves(tree):
+        if isinstance(leaf, jax.Array):
+            for shard in leaf.addressable_shards:
+                shard.data.copy_to_host_async()
+    return tree
+
+
+def _local_rows(leaf: jax.Array) -> np.ndarray:
+    """Return the rows that this process's devices hold, each once."""
+    parts: dict[int, np.ndarray] = {}
+    for shard in leaf.addressable_shards:
+        first = shard.index[0].start or 0
+        if first not in parts:
+            parts[first] = np.asarray(shard.data)
+    return np.concatenate([parts[first] for first in sorted(parts)])

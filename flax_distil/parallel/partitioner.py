@@ -1,0 +1,159 @@
+"""One pure function per device, two ways to run it on all of them.
+
+A program is written once, for the part of the batch and of the weights that one device holds::
+
+    gradients = runner.per_device(compute, arguments=(specs, BATCH), results=specs)
+
+    def train(state, batch):                      # around it, whole arrays
+        return update(state, gradients(state.params, batch))
+
+    program = runner.program(train, donate=(0,))
+
+Batches are dictionaries of arrays whose names carry their axes; B is divided, K and the rest are not.
+"""
+
+import abc
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+from jax.sharding import PartitionSpec as P
+
+from flax_distil.core.arrays import Params
+from flax_distil.core.errors import InputError
+from flax_distil.parallel.batches import batch_axis
+from flax_distil.parallel.mesh import BATCH_AXES
+from flax_distil.parallel.rules import weight_specs
+
+Function = Callable[..., Any]
+
+
+class Batch:
+    """Stands for a batch where the layout of an argument is asked for."""
+
+
+BATCH = Batch()
+ROWS = P(BATCH_AXES)
+"""Results whose first axis is B: each device has its own rows."""
+
+REPLICATED = P()
+
+
+class Runner(abc.ABC):
+    """Runs per-device functions on every device of every process.
+
+    Attributes:
+        mesh: all devices; see ``flax_distil.parallel.mesh``.
+        weight_axes: sizes of the mesh axes that divide weights.
+        batch_shards: parts that the global batch is divided into.
+        local_batch_shards: how many of them this process feeds.
+        shard_index: which slice of the data this process reads …
+        shard_count: … of how many: processes of one tensor group read the same.
+    """
+
+    def __init__(self, mesh: Mesh, *, weight_axes: Mapping[str, int], shard_vocabulary: bool = True):
+        """Describe the runner; nothing is compiled."""
+        self.mesh = mesh
+        self.weight_axes = dict(weight_axes)
+        self._shard_vocabulary = shard_vocabulary
+        self.batch_shards = mesh.shape["data"] * mesh.shape["fsdp"]
+        parts = _parts_by_process(mesh)
+        own = parts.get(jax.process_index(), ())
+        slices = sorted(set(parts.values()))
+        if sum(map(len, slices)) != self.batch_shards:
+            raise InputError(
+                f"mesh {dict(mesh.shape)} spreads a part of the batch over processes unevenly: choose a "
+                "tensor size that divides the devices of a process, or is a multiple of them"
+            )
+        self.local_batch_shards = len(own)
+        self.shard_index, self.shard_count = (slices.index(own) if own else 0), len(slices)
+
+    def weight_specs(self, shapes: Params, axes: tuple[str, ...] = ("fsdp", "tensor")) -> dict[str, Any]:
+        """Return how the weights of a (part of a) model lie over these axes of the mesh.
+
+        Raises:
+            InputError: if an axis does not divide a dimension.
+        """
+        used = {axis: size for axis, size in self.weight_axes.items() if axis in axes}
+        return weight_specs(shapes, used, vocabulary=self._shard_vocabulary)
+
+    @abc.abstractmethod
+    def put(self, tree: Any, specs: Any = REPLICATED) -> Any:
+        """Send arrays, known whole to every process, to the devices; always copies.
+
+        Args:
+            tree: arrays on the host or on devices of this process.
+            specs: a tree of ``PartitionSpec`` like it, or one for all leaves.
+        """
+
+    @abc.abstractmethod
+    def put_batch(self, batch: Mapping[str, np.ndarray]) -> dict[str, jax.Array]:
+        """Send this process's rows of a batch to its devices.
+
+        Raises:
+            InputError: if the rows cannot be divided over the devices.
+        """
+
+    @abc.abstractmethod
+    def rows(self, tree: Any) -> Any:
+        """Wait for results of layout ``ROWS`` and return this process's rows, in order, as numpy arrays."""
+
+    @abc.abstractmethod
+    def fetch(self, tree: Any) -> Any:
+        """Wait for arrays and return them whole as numpy arrays, on every process."""
+
+    @abc.abstractmethod
+    def whole(self, tree: Any) -> Any:
+        """Return global arrays as a checkpoint keeps them, without copying where possible."""
+
+    @abc.abstractmethod
+    def as_before(self, tree: Any, whole: Any) -> Any:
+        """Invert :meth:`whole`: return ``whole`` as its original ``tree`` lies."""
+
+    @abc.abstractmethod
+    def per_device(self, function: Function, *, arguments: tuple[Any, ...], results: Any) -> Function:
+        """Return a function of whole arrays that runs ``function`` on every device's pieces.
+
+        Args:
+            function: pure; sums over ``BATCH_AXES`` (of the runner) itself.
+            arguments: layout of each argument: ``BATCH``, or specs.
+            results: layout of the results: ``ROWS`` or specs.
+        """
+
+    @abc.abstractmethod
+    def program(self, function: Function, *, donate: tuple[int, ...] = (), results: Any = None) -> Function:
+        """Compile a function that calls ``per_device`` functions.
+
+        Args:
+            function: of whole arrays.
+            donate: positions of arguments whose memory the results may take.
+            results: their layout where the compiler shall not choose it: specs, for all or below each part.
+        """
+
+    @property
+    def batch_axes(self) -> tuple[str, ...]:
+        """Axes that a per-device function sums over to reach the whole batch."""
+        return BATCH_AXES
+
+    def check_rows(self, name: str, rows: int) -> None:
+        """Raise ``InputError`` unless the rows divide over this process's devices."""
+        if rows % self.local_batch_shards:
+            raise InputError(
+                f"{rows} rows of {name} cannot be divided over the {self.local_batch_shards} parts of the "
+                "batch that this process holds: choose a multiple"
+            )
+
+
+def batch_rows(name: str, value: np.ndarray) -> int:
+    """Return the size of axis B."""
+    return value.shape[batch_axis(name)]
+
+
+def _parts_by_process(mesh: Mesh) -> dict[int, tuple[int, ...]]:
+    """Return which parts of the batch the devices of each process hold."""
+    parts: dict[int, set[int]] = {}
+    for (data, fsdp, _), device in np.ndenumerate(mesh.devices):
+        parts.setdefault(device.process_index, set()).add(data * mesh.shape["fsdp"] + fsdp)
+    return {process: tuple(sorted(held)) for process, held in parts.items()}

@@ -1,0 +1,83 @@
+"""``jax.pmap``: every device holds the whole model and its rows of the batch."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from flax_distil.parallel.batches import batch_axis
+from flax_distil.parallel.mesh import DATA_AXIS
+from flax_distil.parallel.partitioner import REPLICATED, Function, Runner, batch_rows
+
+
+class PmapRunner(Runner):
+    """Arrays have a leading axis of devices: copies of a weight, or each device's rows."""
+
+    def __init__(self, mesh: Mesh):
+        """Describe the runner over a mesh of data parallel devices."""
+        super().__init__(mesh, weight_axes={})
+        self._stacked = NamedSharding(mesh, P(mesh.axis_names))
+        self._replicated = NamedSharding(mesh, P())
+
+    @property
+    def batch_axes(self) -> tuple[str, ...]:
+        """See ``Runner.batch_axes``."""
+        return (DATA_AXIS,)
+
+    def put(self, tree: Any, specs: Any = REPLICATED) -> Any:
+        """See ``Runner.put``."""
+
+        def send(leaf: Any) -> jax.Array:
+            whole = np.asarray(leaf)
+            return jax.make_array_from_callback(
+                (self.mesh.size, *whole.shape), self._stacked, lambda _: np.array(whole[None], copy=True)
+            )
+
+        return jax.tree.map(send, tree)
+
+    def put_batch(self, batch: Mapping[str, np.ndarray]) -> dict[str, jax.Array]:
+        """See ``Runner.put_batch``."""
+        sent = {}
+        for name, value in batch.items():
+            self.check_rows(name, batch_rows(name, value))
+            parts = np.split(value, self.local_batch_shards, axis=batch_axis(name))
+            sent[name] = jax.make_array_from_process_local_data(self._stacked, np.stack(parts))
+        return sent
+
+    def rows(self, tree: Any) -> Any:
+        """See ``Runner.rows``."""
+        return jax.tree.map(lambda leaf: np.concatenate([*_own(leaf)]), tree)
+
+    def fetch(self, tree: Any) -> Any:
+        """See ``Runner.fetch``."""
+        return jax.tree.map(lambda leaf: _own(leaf)[0] if isinstance(leaf, jax.Array) else leaf, tree)
+
+    def whole(self, tree: Any) -> Any:
+        """See ``Runner.whole``."""
+
+        def join(leaf: jax.Array) -> jax.Array:
+            copies = [shard.data[0] for shard in leaf.addressable_shards]
+            return jax.make_array_from_single_device_arrays(leaf.shape[1:], self._replicated, copies)
+
+        return jax.tree.map(join, tree)
+
+    def as_before(self, tree: Any, whole: Any) -> Any:
+        """See ``Runner.as_before``."""
+        return self.put(whole)
+
+    def per_device(self, function: Function, *, arguments: tuple[Any, ...], results: Any) -> Function:
+        """See ``Runner.per_device``."""
+        return function
+
+    def program(self, function: Function, *, donate: tuple[int, ...] = (), results: Any = None) -> Function:
+        """See ``Runner.program``."""
+        return jax.pmap(function, axis_name=DATA_AXIS, donate_argnums=donate)
+
+
+def _own(leaf: jax.Array) -> list[np.ndarray]:
+    """Return what each device of this process holds, in order of devices."""
+    shards = sorted(leaf.addressable_shards, key=lambda shard: shard.index[0].start or 0)
+    return [np.asarray(shard.data)[0] for shard in shards]

@@ -1,0 +1,1 @@
+"""Any recording in, transcripts out: the Python class and the commands that transcribe."""

@@ -1,0 +1,99 @@
+"""Batches of recordings through a checkpoint, the next one sent before the last is waited for."""
+
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
+
+import numpy as np
+
+from flax_distil.audio.constants import CHUNK_SECONDS
+from flax_distil.core.arrays import Float
+from flax_distil.core.errors import InputError
+from flax_distil.core.prefetch import one_ahead
+from flax_distil.parallel.partitioner import Runner
+from flax_distil.pipeline.transcription_model import configured_model
+from flax_distil.transcription.config import TranscriptionConfig
+from flax_distil.transcription.results import Transcript
+from flax_distil.transcription.short_form import DispatchedBatch, ShortFormTranscriber
+
+T = TypeVar("T")
+
+
+class BatchTranscriber:
+    """A checkpoint for batches of recordings.
+
+    Its weights are read when they are first needed: make it before the data are opened, and
+    whatever does not fit is known before anything large is read.
+
+    Attributes:
+        options: what it transcribes into, language and task of the checkpoint where none are given.
+        is_multilingual: whether prompts name a language.
+        normalise: how transcripts are compared with references.
+    """
+
+    def __init__(self, config: TranscriptionConfig, runner: Runner):
+        """Read the small files of the checkpoint.
+
+        Raises:
+            InputError: if there is no such checkpoint, the options do not fit it, or it hears less than 30 s
+                at a time.
+        """
+        self._config, self._runner = config, runner
+        self._model = configured_model(config, runner)
+        if self._model.window_seconds != CHUNK_SECONDS:
+            raise InputError(
+                f"{self._model.name!r} hears {self._model.window_seconds:g} s at a time, and recordings are "
+                f"cut to {CHUNK_SECONDS} s for labels: label with the teacher that it was made of"
+            )
+        self.options = self._model.chosen
+        self.is_multilingual = self._model.is_multilingual
+        self.normalise = self._model.normalise
+        self._compiled: set[int] = set()
+        self._loaded: ShortFormTranscriber | None = None
+
+    def load(self) -> ShortFormTranscriber:
+        """Read the weights onto the devices, unless they are there, and return the transcriber.
+
+        Raises:
+            InputError: if tensors are missing, unexpected or misshapen.
+        """
+        if self._loaded is None:
+            self._loaded = ShortFormTranscriber(self._model.load())
+        return self._loaded
+
+    def fingerprint(self) -> str:
+        """Return a digest of the weights, which are read if they were not."""
+        return self._model.fingerprint()
+
+    def warm_up(self, batch_size: int) -> float:
+        """Compile for batches of this size, unless that was done, and return the seconds it took."""
+        if batch_size in self._compiled:
+            return 0.0
+        self._compiled.add(batch_size)
+        return self.load().warm_up(batch_size)
+
+    def batch_size(self) -> int:
+        """Return the rows of this process's batches."""
+        return self._runner.local_batch_shards * self._config.per_device_eval_batch_size
+
+
+def transcribe_in_turn(
+    transcriber: ShortFormTranscriber, batches: Iterable[tuple[T, Float[np.ndarray, "B W"] | None, int]]
+) -> Iterator[tuple[T, list[Transcript]]]:
+    """Yield the transcripts of each batch, beside whatever came with it.
+
+    The next batch is read and sent before the last one is waited for.
+
+    Args:
+        transcriber: of the checkpoint.
+        batches: what comes with a batch; 16 kHz windows of 30 s, None to send nothing; how many of them
+            are recordings, the others behind them being padding.
+    """
+
+    def dispatched() -> Iterator[tuple[T, DispatchedBatch | None, int]]:
+        for given, samples_BW, rows in batches:
+            if samples_BW is not None:
+                samples_BW[rows:] = samples_BW[0]  # in silence a model may talk to its limit
+            yield given, None if samples_BW is None else transcriber.dispatch(samples_BW), rows
+
+    for given, sent, rows in one_ahead(dispatched()):
+        yield given, [] if sent is None else transcriber.collect(sent)[:rows]

@@ -1,0 +1,1 @@
+"""What is transcribed: files, addresses, arrays and their channels, loaded ahead."""

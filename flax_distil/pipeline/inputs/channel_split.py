@@ -1,0 +1,93 @@
+"""Recordings with a speaker per channel: each channel is transcribed by itself, and all are put together."""
+
+import dataclasses
+import operator
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+from flax_distil.pipeline.inputs.audio_inputs import ReadRecording
+from flax_distil.pipeline.outcomes import Outcome
+from flax_distil.transcription.results import Transcript
+
+
+class ChannelName(NamedTuple):
+    """What a channel of a recording is called on its way.
+
+    Attributes:
+        name: of the recording.
+        channel: counted from 0.
+        channels: how many the recording has.
+    """
+
+    name: Any
+    channel: int
+    channels: int
+
+
+def plain_name(name: Any) -> Any:
+    """Return what a recording is called of which this may be a channel."""
+    return name.name if isinstance(name, ChannelName) else name
+
+
+def split_recordings(recordings: Iterable[ReadRecording | None]) -> Iterator[ReadRecording | None]:
+    """Yield the channels of recordings that were read with their channels apart; others as they are."""
+    for recording in recordings:
+        if recording is None or not recording.channels:
+            yield recording
+            continue
+        samples_CW = recording.samples.reshape(recording.channels, -1)
+        for channel, samples_W in enumerate(samples_CW):
+            name = ChannelName(recording.name, channel, recording.channels)
+            yield recording._replace(name=name, samples=samples_W, channels=0)
+
+
+def join_outcomes(outcomes: Iterable[Outcome]) -> Iterator[Outcome]:
+    """Yield outcomes of recordings: of one whose channels are apart when the last of them is known."""
+    waiting: dict[Any, dict[int, Outcome]] = {}
+    for outcome in outcomes:
+        if not isinstance(outcome.name, ChannelName):
+            yield outcome
+            continue
+        name, channel, channels = outcome.name
+        parts = waiting.setdefault(name, {})
+        parts[channel] = outcome
+        if len(parts) == channels:
+            yield _joined(name, [part for _, part in sorted(waiting.pop(name).items())])
+
+
+def _joined(name: Any, parts: Sequence[Outcome]) -> Outcome:
+    failed = next((part for part in parts if part.transcript is None), None)
+    if failed is not None:
+        return dataclasses.replace(failed, name=name)
+    transcripts = [part.transcript for part in parts if part.transcript is not None]
+    return Outcome(name=name, seconds=parts[0].seconds, transcript=_merged(transcripts))
+
+
+def _merged(transcripts: Sequence[Transcript]) -> Transcript:
+    """Return one transcript: the segments of all channels in order of time, each with its channel."""
+    segments = sorted(
+        (
+            dataclasses.replace(segment, channel=channel)
+            for channel, transcript in enumerate(transcripts)
+            for segment in transcript.segments
+        ),
+        key=operator.attrgetter("start"),  # sorting keeps channels that begin together in order
+    )
+    spoken = [transcript for transcript in transcripts if transcript.text] or transcripts
+    weights = [len(transcript.tokens) + 1 for transcript in spoken]
+    logprobs = [weight * transcript.avg_logprob for weight, transcript in zip(weights, spoken, strict=True)]
+    marked = "".join(
+        f"<|{segment.start:.2f}|>{segment.text}" + ("" if segment.end is None else f"<|{segment.end:.2f}|>")
+        for segment in segments
+    )
+    return dataclasses.replace(
+        spoken[0],  # its language counts
+        text=" ".join(text for segment in segments if (text := segment.text.strip())),
+        text_with_timestamps=marked,
+        tokens=[token for transcript in transcripts for token in transcript.tokens],
+        token_logprobs=[value for transcript in transcripts for value in transcript.token_logprobs],
+        avg_logprob=sum(logprobs) / sum(weights),
+        no_speech_prob=min(transcript.no_speech_prob for transcript in transcripts),
+        temperature=max(transcript.temperature for transcript in transcripts),
+        segments=tuple(segments),
+    )

@@ -1,0 +1,150 @@
+"""Recordings are read in threads while others are transcribed, as far ahead as a bound of seconds allows."""
+
+import collections
+import os
+import threading
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from typing import Any
+
+import numpy as np
+
+from flax_distil.audio.constants import SAMPLING_RATE
+from flax_distil.core.errors import InputError
+from flax_distil.pipeline.inputs.audio_inputs import RETRY_SECONDS, ReadRecording
+from flax_distil.pipeline.inputs.channel_reading import ChannelChoice
+
+RECORDINGS_AHEAD = 8
+"""Recordings that are read ahead at most."""
+
+SECONDS_AHEAD = 1800.0
+"""What is read ahead lasts no longer, unless it is one recording: 115 MB of samples."""
+
+MEAN_OF_CHANNELS = ChannelChoice()
+
+PATIENCE_SECONDS = 0.2
+"""After so long without a recording, those that are there are transcribed without it."""
+
+
+def read_recording(
+    name: Any,
+    given: Any,
+    *,
+    retry_seconds: float = RETRY_SECONDS,
+    channels: ChannelChoice = MEAN_OF_CHANNELS,
+) -> ReadRecording:
+    """Read a recording, or say why it cannot be read; see ``read_audio``."""
+    try:
+        return channels.read(name, given, retry_seconds=retry_seconds)
+    except InputError as error:
+        return ReadRecording(name, np.zeros(0, np.float32), error)
+
+
+def read_ahead(
+    recordings: Iterable[tuple[Any, Any]],
+    *,
+    retry_seconds: float = RETRY_SECONDS,
+    channels: ChannelChoice = MEAN_OF_CHANNELS,
+) -> Iterator[ReadRecording | None]:
+    """Read named recordings in threads, in order, some ahead of when they are asked for.
+
+    The iterable is asked for recordings in a thread of its own, so it may wait for an answer to those that it
+    gave: where the next one does not come in time, None says so.
+
+    Args:
+        recordings: names of any kind, and what ``read_audio`` takes; taken only as they are read.
+        retry_seconds: how long a server that does not answer is asked again.
+        channels: which channels are heard.
+    """
+    reader = _Reader(recordings, retry_seconds, channels)
+    try:
+        while not reader.ended:
+            yield reader.next(PATIENCE_SECONDS)
+    finally:
+        reader.stop()
+
+
+class _Reader:
+    """What was read and not taken yet, and the threads that read."""
+
+    def __init__(self, recordings: Iterable[tuple[Any, Any]], retry_seconds: float, channels: ChannelChoice):
+        self._recordings, self._retry_seconds, self._channels = recordings, retry_seconds, channels
+        self._pool = ThreadPoolExecutor(min(4, os.cpu_count() or 1), thread_name_prefix="decode")
+        self._changed = threading.Condition()
+        self._waiting: collections.deque[Future[ReadRecording]] = collections.deque()
+        self._last_seconds = SECONDS_AHEAD  # of the recording read last: the next one may be as long
+        self._failure: BaseException | None = None
+        self._exhausted = self._stopped = False
+        # A daemon, since nobody can wake an iterable that never gives its next recording.
+        threading.Thread(target=self._take, name="recordings", daemon=True).start()
+
+    @property
+    def ended(self) -> bool:
+        """Whether all recordings were given out; waits for nothing.
+
+        Raises:
+            BaseException: what the iterable raised, when all that came before was given out.
+        """
+        with self._changed:
+            if not self._exhausted or self._waiting:
+                return False
+        if self._failure is not None:
+            raise self._failure
+        return True
+
+    def next(self, patience: float) -> ReadRecording | None:
+        """Return the next recording; None if it is not there in time, or there is none."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._waiting or self._exhausted, patience)
+            if not self._waiting:
+                return None
+            future = self._waiting[0]
+        if not wait([future], patience).done:
+            return None
+        recording = future.result()
+        with self._changed:
+            self._waiting.popleft()
+            self._changed.notify_all()
+        return recording
+
+    def stop(self) -> None:
+        """Read no more."""
+        with self._changed:
+            self._stopped = True
+            self._changed.notify_all()
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def _take(self) -> None:
+        try:
+            for name, given in self._recordings:
+                with self._changed:
+                    if self._stopped:
+                        return
+                    self._waiting.append(self._pool.submit(self._read, name, given))
+                    self._changed.notify_all()
+                    self._changed.wait_for(lambda: self._stopped or self._has_room())
+        except BaseException as error:  # it is raised where recordings are asked for
+            self._failure = error
+        finally:
+            with self._changed:
+                self._exhausted = True
+                self._changed.notify_all()
+
+    def _read(self, name: Any, given: Any) -> ReadRecording:
+        recording = read_recording(name, given, retry_seconds=self._retry_seconds, channels=self._channels)
+        with self._changed:
+            self._last_seconds = len(recording.samples) / SAMPLING_RATE
+            self._changed.notify_all()
+        return recording
+
+    def _has_room(self) -> bool:
+        """Say whether another recording may be read: those under way count as long as the last one was."""
+        if not self._waiting:
+            return True
+        seconds = sum(
+            len(future.result().samples) / SAMPLING_RATE
+            if future.done() and future.exception() is None
+            else self._last_seconds
+            for future in self._waiting
+        )
+        return len(self._waiting) < RECORDINGS_AHEAD and seconds + self._last_seconds <= SECONDS_AHEAD

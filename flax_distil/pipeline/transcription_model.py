@@ -1,0 +1,179 @@
+"""A checkpoint opened to transcribe with: its small files at once, its weights when they are needed."""
+
+import functools
+from typing import Any
+
+import jax
+
+from flax_distil.checkpoints.checkpoint import Checkpoint, load_checkpoint
+from flax_distil.checkpoints.hub.model_source import ModelSource
+from flax_distil.checkpoints.load_on_cpu import load_on_host
+from flax_distil.checkpoints.sharing import equal_when_rounded
+from flax_distil.checkpoints.tokenizer import has_tokenizer, read_tokenizer
+from flax_distil.core.arrays import Params
+from flax_distil.data.fingerprints import weights_fingerprint
+from flax_distil.model.assembly import decoding_shapes, decoding_weights, whisper_shapes
+from flax_distil.model.config import WhisperConfig
+from flax_distil.model.layers import ComputeOptions
+from flax_distil.parallel.partitioner import Runner
+from flax_distil.text.normalizers import Normaliser, text_normaliser
+from flax_distil.text.tokenizer import WhisperTokenizer
+from flax_distil.transcription.assisted_generator import Assistant, SpeculativeDecoder
+from flax_distil.transcription.config import TranscriptionConfig
+from flax_distil.transcription.generator import WindowDecoder
+from flax_distil.transcription.options import TranscriptionOptions
+
+
+class TranscriptionModel:
+    """A checkpoint whose weights are read when they are first needed.
+
+    Make it before anything large is opened: whatever does not fit is known at once.
+
+    Attributes:
+        name: what messages call it.
+        options: what to transcribe into, and how.
+        parameters: numbers in the weights.
+        chosen: the same with the language and the task that the checkpoint takes where none is given.
+        is_multilingual: whether prompts name a language.
+    """
+
+    def __init__(
+        self,
+        source: str | ModelSource,
+        runner: Runner,
+        *,
+        options: TranscriptionOptions,
+        compute: ComputeOptions,
+        assistant: str | ModelSource | None = None,
+        num_assistant_tokens: int | None = None,
+        normalizer: str = "whisper",
+    ):
+        """Read the small files of the checkpoint.
+
+        Args:
+            source: a Hugging Face or CTranslate2 folder, or a Hub id.
+            runner: over the devices.
+            options: what to transcribe into, and how.
+            compute: dtype.
+            assistant: a student of the checkpoint that drafts for it; a folder or Hub id. It may be a decoder
+                alone, which attends to the checkpoint's encoder.
+            num_assistant_tokens: most tokens of a draft; see ``SpeculativeDecoder``.
+            normalizer: how transcripts are compared; see ``normaliser``.
+
+        Raises:
+            InputError: if there is no such checkpoint, or options or assistant do not fit it.
+        """
+        self.name, self._source = str(source), source
+        self.options, self._runner, self._compute = options, runner, compute
+        described = load_checkpoint(source, config_only=True)
+        self._shape = described.config
+        self._tokenizer, self._settings = read_tokenizer(described.files)
+        self.parameters = sum(leaf.size for leaf in jax.tree.leaves(whisper_shapes(self._shape)))
+        self.is_multilingual = self._tokenizer.special.is_multilingual
+        self.chosen = options.for_checkpoint(self._settings)
+        self._normalizer = normalizer
+        self._params: Params = {}
+        self._assistant_params: Params = {}
+        self._loaded: WindowDecoder | None = None
+        self._assistant_name, self._num_assistant_tokens = assistant, num_assistant_tokens
+        self._assistant: tuple[WhisperConfig, WhisperTokenizer] | None = None
+        if assistant is not None:
+            student = load_checkpoint(assistant, config_only=True, without_encoder=True)
+            own_tokenizer = has_tokenizer(student.files)  # a decoder saved alone has none
+            tokenizer = read_tokenizer(student.files)[0] if own_tokenizer else self._tokenizer
+            self._assistant = student.config, tokenizer
+        self._decoder({}, {}, options)  # it checks the options, and touches no weights before the first batch
+
+    @functools.cached_property
+    def normalise(self) -> Normaliser:
+        """How transcripts are compared with references."""
+        return text_normaliser(
+            self.chosen.language,
+            self.chosen.task,
+            is_multilingual=self.is_multilingual,
+            name=self._normalizer,
+        )
+
+    def load(self) -> WindowDecoder:
+        """Read the weights onto the devices, unless they are there, and return the decoder.
+
+        Raises:
+            InputError: if tensors are missing, unexpected or misshapen.
+        """
+        if self._loaded is None:
+            checkpoint = self._read(self._source)
+            self._params = self._put(self._shape, checkpoint.params)
+            self._assistant_params = self._load_assistant(checkpoint.params["encoder"])
+            self._loaded = self._decoder(self._params, self._assistant_params, self.options)
+        return self._loaded
+
+    def decoder(self, options: TranscriptionOptions) -> WindowDecoder:
+        """Return a decoder of the same weights with other options; it compiles nothing that is there already.
+
+        Raises:
+            InputError: if the options do not fit the checkpoint, or as :meth:`load`.
+        """
+        self.load()
+        return self._decoder(self._params, self._assistant_params, options)
+
+    @property
+    def window_seconds(self) -> float:
+        """Seconds that the model hears at once."""
+        return self._shape.window_seconds
+
+    def fingerprint(self) -> str:
+        """Return a digest of the weights, which are read if they were not."""
+        self.load()
+        return weights_fingerprint(self._runner.fetch(self._params))
+
+    def _load_assistant(self, encoder: Params) -> Params:
+        """Return the assistant's weights on the devices, without its encoder where it is the one given."""
+        if self._assistant is None or self._assistant_name is None:
+            return {}
+        params = dict(self._read(self._assistant_name, without_encoder=True).params)
+        if "encoder" in params and equal_when_rounded(params["encoder"], encoder):
+            del params["encoder"]
+        return self._put(self._assistant[0], params)
+
+    def _read(self, source: str | ModelSource, *, without_encoder: bool = False) -> Checkpoint:
+        """Read a checkpoint; beside an assistant exactly, so that their encoders can be compared."""
+        dtype = self._compute.dtype if self._assistant is None else "float32"
+        return load_on_host(source, dtype=dtype, without_encoder=without_encoder)
+
+    def _put(self, shape: WhisperConfig, params: Params) -> Params:
+        specs = self._runner.weight_specs(decoding_shapes(shape))
+        params = jax.tree.map(lambda leaf: leaf.astype(self._compute.dtype), params)
+        params = {**params, "decoder": decoding_weights(params["decoder"])}
+        placed: Params = self._runner.put(params, {branch: specs[branch] for branch in params})
+        return placed
+
+    def _decoder(
+        self, params: Params, assistant_params: Params, options: TranscriptionOptions
+    ) -> WindowDecoder:
+        model = self._shape, params, self._tokenizer, self._settings
+        common: dict[str, Any] = {
+            "options": options, "compute": self._compute, "runner": self._runner,
+        }  # fmt: skip
+        if self._assistant is None:
+            return WindowDecoder(*model, **common)
+        config, tokenizer = self._assistant
+        assistant = Assistant(config=config, params=assistant_params, tokenizer=tokenizer)
+        return SpeculativeDecoder(
+            *model, assistant=assistant, num_assistant_tokens=self._num_assistant_tokens, **common
+        )
+
+
+def configured_model(
+    config: TranscriptionConfig, runner: Runner, name: str | None = None
+) -> TranscriptionModel:
+    """Open a checkpoint with the settings of a job; by default the job's own."""
+    assistant = config.assistant_model_name_or_path
+    return TranscriptionModel(
+        config.model_source(name or config.model_name_or_path),
+        runner,
+        options=config.options,
+        compute=config.compute,
+        assistant=None if assistant is None else config.assistant_source(assistant),
+        num_assistant_tokens=config.num_assistant_tokens,
+        normalizer=getattr(config, "normalizer", "whisper"),
+    )

@@ -1,0 +1,1 @@
+"""Where transcripts go: files in several formats, and the terminal."""

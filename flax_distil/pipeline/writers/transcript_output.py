@@ -1,0 +1,172 @@
+"""Where transcripts go: files of a folder, which knows what was written there, or standard output."""
+
+import collections
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from flax_distil.core.errors import InputError
+from flax_distil.core.files import write_whole
+from flax_distil.core.output_dir import check_writable, make_folder
+from flax_distil.pipeline.inputs.find_inputs import TranscribeInput
+from flax_distil.pipeline.writers.formats import SubtitleOptions, render
+from flax_distil.transcription.results import Transcript
+
+STANDARD_OUTPUT = "-"
+"""The ``output_dir`` that is none."""
+
+RECORD_NAME = ".transcripts.jsonl"
+"""File of a folder of transcripts: a line for each that was written, with what identifies its contents."""
+
+LONGEST_NAME = 255
+"""Bytes of a file's name, on nearly every file system."""
+
+
+class TranscriptFolder:
+    """Transcripts as files; each is there whole or not at all.
+
+    Attributes:
+        folder: absolute path.
+    """
+
+    def __init__(self, output_dir: str, formats: Sequence[str], subtitles: SubtitleOptions):
+        """Name the folder; nothing is made.
+
+        Args:
+            output_dir: as the user gave it.
+            formats: of ``WRITERS``.
+            subtitles: how words are laid out.
+
+        Raises:
+            InputError: if it cannot be written to.
+        """
+        self.folder = check_writable(output_dir)
+        self._output_dir, self._formats, self._subtitles = output_dir, formats, subtitles
+
+    def choose(
+        self, inputs: Sequence[TranscribeInput], *, overwrite: bool, skip_existing: bool
+    ) -> list[TranscribeInput]:
+        """Return the recordings whose transcripts are not all there, or are to be replaced.
+
+        Args:
+            inputs: all recordings.
+            overwrite: replace the transcripts that were written here.
+            skip_existing: leave out recordings that have theirs.
+
+        Raises:
+            InputError: if transcripts are there that may not be replaced.
+        """
+        own = self._recorded() if overwrite or skip_existing else {}
+        chosen = []
+        for recording in inputs:
+            names = self._names(recording)
+            there = [name for name in names if os.path.lexists(self.folder / name)]
+            if skip_existing and len(there) == len(names):
+                continue
+            if there and not (overwrite or skip_existing):
+                raise InputError(
+                    f"output_dir {self._output_dir!r} already holds {there[0]}: choose another, or set "
+                    "skip_existing or overwrite_output_dir"
+                )
+            self._check_own(there, own)
+            chosen.append(recording)
+        return chosen
+
+    def refusal(self, recording: TranscribeInput) -> str | None:
+        """Return why the transcripts of a recording cannot be written, None if they can."""
+        for name in self._names(recording):
+            part = max(map(os.fsencode, Path(name).parts), key=len)
+            if len(part) > LONGEST_NAME:
+                return (
+                    f"the transcript of {recording.given!r} would have a name of {len(part)} bytes, of which "
+                    f"files have at most {LONGEST_NAME}: give the recording a shorter one"
+                )
+        return None
+
+    def write(self, recording: TranscribeInput, transcript: Transcript | None, seconds: float) -> list[Path]:
+        """Write the transcript of a recording in every format."""
+        if transcript is None:
+            return []
+        written = []
+        for name, output_format in zip(self._names(recording), self._formats, strict=True):
+            text = render(transcript, seconds, output_format, self._subtitles)
+            path = self.folder / name
+            make_folder(path.parent)
+            self._record(name, text)  # first: a file that is not recorded would count as somebody else's
+            write_whole(path, text)
+            written.append(path)
+        return written
+
+    def _names(self, recording: TranscribeInput) -> list[str]:
+        return [f"{recording.stem}.{name}" for name in self._formats]
+
+    def _check_own(self, names: Iterable[str], own: dict[str, set[str]]) -> None:
+        for name in names:
+            path = self.folder / name
+            if not (path.is_file() and _digest(path.read_bytes()) in own.get(name, ())):
+                raise InputError(
+                    f"output_dir {self._output_dir!r} holds {name}, which was not written here or was "
+                    "changed since, and is not replaced: move it away, or choose another folder"
+                )
+
+    def _record(self, name: str, text: str) -> None:
+        line = json.dumps({"file": name, "sha256": _digest(text.encode())})
+        with (self.folder / RECORD_NAME).open("a", encoding="utf-8") as file:
+            file.write(line + "\n")
+
+    def _recorded(self) -> dict[str, set[str]]:
+        """Return the digests of what was ever written under each name."""
+        written: dict[str, set[str]] = collections.defaultdict(set)
+        path = self.folder / RECORD_NAME
+        for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
+            try:
+                entry = json.loads(line)
+                written[entry["file"]].add(entry["sha256"])
+            except (ValueError, KeyError, TypeError):  # a line that a kill cut off
+                continue
+        return written
+
+
+class StandardOutput:
+    """Transcripts one after the other on standard output, in the order of their recordings."""
+
+    def __init__(self, output_format: str, subtitles: SubtitleOptions):
+        """Begin.
+
+        Args:
+            output_format: of ``WRITERS``.
+            subtitles: how words are laid out.
+        """
+        self._format, self._subtitles = output_format, subtitles
+        self._order: collections.deque[TranscribeInput] = collections.deque()
+        self._finished: dict[TranscribeInput, str] = {}
+
+    def choose(
+        self, inputs: Sequence[TranscribeInput], *, overwrite: bool, skip_existing: bool
+    ) -> list[TranscribeInput]:
+        """Return all recordings."""
+        self._order.extend(inputs)
+        return list(inputs)
+
+    def refusal(self, recording: TranscribeInput) -> str | None:
+        """Return None: every transcript can be shown."""
+        return None
+
+    def write(self, recording: TranscribeInput, transcript: Transcript | None, seconds: float) -> list[Path]:
+        """Print the transcript when those before it were printed."""
+        self._finished[recording] = (
+            "" if transcript is None else render(transcript, seconds, self._format, self._subtitles)
+        )
+        while self._order and self._order[0] in self._finished:
+            print(self._finished.pop(self._order.popleft()), end="", flush=True)
+        return []
+
+
+TranscriptOutput = TranscriptFolder | StandardOutput
+"""Where transcripts go."""
+
+
+def _digest(contents: bytes) -> str:
+    return hashlib.sha256(contents).hexdigest()

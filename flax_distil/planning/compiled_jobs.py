@@ -1,0 +1,151 @@
+"""The programs that a plan compiles: those of a real run, described instead of allocated."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from flax_distil.decoding.logits_processors import DecodingRules
+from flax_distil.distillation.setup.compile_ahead import describe_step_batch
+from flax_distil.distillation.setup.encoder_choice import choose_encoder, shape_difference
+from flax_distil.distillation.shardings import DistilLayout
+from flax_distil.distillation.step_fns import DistilPrograms
+from flax_distil.model.assembly import decoding_shapes
+from flax_distil.model.config import WhisperConfig
+from flax_distil.parallel.jit_partitioner import JitRunner
+from flax_distil.planning.config import PlanConfig
+from flax_distil.planning.hlo import ProgramCosts, program_costs
+from flax_distil.planning.memory import bytes_per_chip
+from flax_distil.planning.operations import StepWork, decode_step_bytes, decode_step_flop
+from flax_distil.planning.plan import Job
+from flax_distil.text.special_tokens import TIMESTAMP_COUNT, SpecialTokens
+from flax_distil.transcription.decode_fns import search_program
+
+_PROMPT_LENGTH = 4  # start, language, task, no timestamps
+
+
+def training_job(
+    config: PlanConfig, runner: JitRunner, student: WhisperConfig, teacher: WhisperConfig | None
+) -> Job:
+    """Return the training step of a run.
+
+    Args:
+        config: of the run.
+        runner: over the devices of a topology.
+        student: its shape, with the dropouts of the run.
+        teacher: its shape; None for fine-tuning on labels alone.
+    """
+    difference = None if teacher is None else shape_difference(student, teacher)
+    teacher = teacher if config.uses_teacher else None
+    choice = choose_encoder(config, student, teacher, difference)
+    config = dataclasses.replace(config, freeze_encoder=choice.freeze)
+    layout = DistilLayout(config, runner, student=student, teacher=teacher, shares_encoder=choice.shared)
+    train: Any = DistilPrograms(config, layout, runner, max_steps=config.planned_steps).train
+    placed = layout.state(config.planned_steps)
+    state = runner.describe(placed.shapes, placed.specs)
+    frozen = runner.describe(layout.frozen.shapes, layout.frozen.specs)
+    held = runner.describe(layout.teacher.shapes, layout.teacher.specs)
+    trees = {
+        "teacher": held,
+        "frozen encoder": frozen.get("encoder", {}),
+        "student": [state.params, frozen.get("decoder", {})],
+        "moments": state.opt_state,
+    }
+
+    def described(batch: int) -> dict[str, Any]:
+        rows = batch * runner.batch_shards
+        return runner.describe_batch(describe_step_batch(config, student, rows, config.label_length))
+
+    def lower(batch: int) -> tuple[jax.stages.Lowered, Mapping[str, Any]]:
+        arrays = described(batch)
+        return train.lower(state, frozen, held, arrays), {**trees, "batch": arrays}
+
+    def least_bytes(batch: int) -> float:
+        """Every weight and the batch are read, and the state is written."""
+        return float(bytes_per_chip([trees, described(batch), state]))
+
+    def flops(batch: int) -> dict[str, float]:
+        work = _step_work(config, layout, batch)
+        return {name: flop / runner.mesh.shape["tensor"] for name, flop in work.flop().items()}
+
+    return Job(
+        what="train",
+        lower=lower,
+        flops=flops,
+        least_bytes=least_bytes,
+        costs=program_costs,
+    )
+
+
+def _step_work(config: PlanConfig, layout: DistilLayout, batch: int) -> StepWork:
+    """Say what a step does with so many samples per part of the batch and micro-batch."""
+    return StepWork(
+        student=layout.step.student,
+        teacher=layout.step.teacher,
+        batch=batch * config.gradient_accumulation_steps,
+        tokens=config.label_length,
+        encodes=not config.cache_encoder_states,
+        teacher_encodes="encoder" in layout.teacher.shapes,
+        trains_encoder=not config.freeze_encoder,
+        trains_decoder=not config.freeze_decoder,
+        with_kl=config.loss_weights.kl > 0,
+        recomputes=config.gradient_checkpointing == "full",
+    )
+
+
+def generation_job(config: PlanConfig, runner: JitRunner, student: WhisperConfig) -> Job:
+    """Return one step of the student's decoding, greedy or with beams."""
+    dtype, tokens = jnp.dtype(config.compute.dtype), config.label_length - _PROMPT_LENGTH
+    weights = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, dtype), decoding_shapes(student))
+    held = runner.describe(weights, runner.weight_specs(weights))
+    shares = runner.mesh.shape["tensor"]  # devices that decode one row together
+    rules = DecodingRules(special=_special_tokens(student.vocab_size))
+    search: Any = search_program(
+        runner, student, config.compute, rules, config.search_options, max_new_tokens=tokens
+    )
+    slots = _PROMPT_LENGTH + config.num_beams * tokens
+
+    def lower(batch: int) -> tuple[jax.stages.Lowered, Mapping[str, Any]]:
+        rows, states = batch * runner.batch_shards, (student.max_source_positions, student.d_model)
+        arrays = runner.describe_batch(
+            {
+                "states_BSD": jax.ShapeDtypeStruct((rows, *states), dtype),
+                "prompt_BP": jax.ShapeDtypeStruct((rows, _PROMPT_LENGTH), jnp.int32),
+                "prompt_length_B": jax.ShapeDtypeStruct((rows,), jnp.int32),
+                "limit_B": jax.ShapeDtypeStruct((rows,), jnp.int32),
+            }
+        )
+        return search.lower(held["decoder"], arrays), {"decoder": held["decoder"], "batch": arrays}
+
+    def costs(text: str) -> ProgramCosts:
+        """Divide what the loops add to the program by the steps they do."""
+        loops = program_costs(text, unknown_trips=tokens)
+        steps = tokens * max(1, loops.unknown_loops)
+        return ProgramCosts().plus(loops.plus(program_costs(text, unknown_trips=0), -1.0), 1 / steps)
+
+    return Job(
+        what="generate",
+        lower=lower,
+        flops=lambda batch: {
+            "decoding": decode_step_flop(student, batch, slots, beams=config.num_beams) / shares
+        },
+        least_bytes=lambda batch: decode_step_bytes(student, batch, slots, dtype.itemsize) / shares,
+        costs=costs,
+        resident={"encoder": held["encoder"]},
+    )
+
+
+def _special_tokens(vocab_size: int) -> SpecialTokens:
+    """Lay out a vocabulary without its files: which ids are special does not change the work."""
+    timestamp_begin = max(8, vocab_size - TIMESTAMP_COUNT)
+    return SpecialTokens(
+        eot=timestamp_begin - 8,
+        sot=timestamp_begin - 7,
+        sot_prev=timestamp_begin - 3,
+        no_speech=timestamp_begin - 2,
+        no_timestamps=timestamp_begin - 1,
+        timestamp_begin=timestamp_begin,
+        vocab_size=vocab_size,
+    )

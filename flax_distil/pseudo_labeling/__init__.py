@@ -1,0 +1,1 @@
+"""A corpus in, the same corpus with the words of a teacher out."""

@@ -1,0 +1,70 @@
+"""Settings of pseudo-labelling."""
+
+import dataclasses
+import math
+import typing
+
+from flax_distil.audio.voice_activity import VadName
+from flax_distil.checkpoints.hub.config import HubConfig
+from flax_distil.core.checks import check_positive
+from flax_distil.core.errors import InputError
+from flax_distil.transcription.config import DatasetTranscriptionConfig
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PseudoLabelConfig(DatasetTranscriptionConfig, HubConfig):
+    """Transcribe a data set with a teacher and write it back with the transcripts.
+
+    Attributes:
+        language: Language of the speech, name or code; needed by multilingual teachers.
+        generation_max_length: Most tokens per recording; 256 is the recipe's limit of a label.
+        text_column_name: Column of reference texts, for the WER; by default text where there is one.
+        id_column_name: Column that names recordings; by default id, and their numbers where there is none.
+        speaker_column_name: Column that tells speakers apart; by default speaker_id, speaker or source_id.
+        streaming: Read the data set from front to back, instead of all of its files before the first sample.
+        min_duration_in_seconds: Leave out recordings that are not longer.
+        max_duration_in_seconds: Leave out recordings that are longer; by default they are cut at silence into
+            pieces of at most 30 s.
+        concatenate_audio: Join neighbouring recordings of one speaker up to 30 s before they are transcribed.
+        sort_by_speaker: Put the recordings of each speaker of a table behind each other first, so that they
+            can be joined where speakers take turns.
+        vad: How speech is found in recordings of more than 30 s, which are cut: auto, silero or energy.
+        samples_per_shard: Samples of the source per Parquet file; what a run that is killed does again.
+        output_dir: Folder of the new data set. The same command goes on with what it has not finished there.
+        overwrite_output_dir: Replace the data set of an earlier run in output_dir; other files stay.
+        hub_dataset_id: Repository on the Hub, as user/name; by default the name of output_dir, below the user
+            of the token.
+
+    Raises:
+        InputError: if a value is out of range.
+    """
+
+    generation_max_length: int | None = 256
+    text_column_name: str | None = None
+    id_column_name: str | None = None
+    speaker_column_name: str | None = None
+    streaming: bool = False
+    min_duration_in_seconds: float = 0.0
+    max_duration_in_seconds: float | None = None
+    concatenate_audio: bool = False
+    sort_by_speaker: bool = False
+    vad: str = "auto"
+    samples_per_shard: int = 1000
+    output_dir: str
+    overwrite_output_dir: bool = False
+    hub_dataset_id: str | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_positive(self, "samples_per_shard")
+        if self.sort_by_speaker and self.streaming:
+            raise InputError("sort_by_speaker sorts tables, and streaming reads none: leave one of them out")
+        low, high = self.min_duration_in_seconds, self.max_duration_in_seconds
+        if not 0 <= low < (math.inf if high is None else high):
+            raise InputError(
+                f"min_duration_in_seconds {low:g} and max_duration_in_seconds "
+                f"{'(none)' if high is None else format(high, 'g')} leave no recording: give 0 <= min < max"
+            )
+        if self.vad not in typing.get_args(VadName):
+            expected = ", ".join(typing.get_args(VadName))
+            raise InputError(f"vad {self.vad!r} is unknown: expected one of {expected}")

@@ -1,0 +1,118 @@
+"""What is written beside pseudo-labels: index, summary, speed and data set card."""
+
+import dataclasses
+import json
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from flax_distil.data.skipped import REMEMBERED_SAMPLES
+from flax_distil.metrics.throughput import Throughput
+from flax_distil.metrics.word_errors import ErrorCounts
+from flax_distil.pseudo_labeling.config import PseudoLabelConfig
+from flax_distil.pseudo_labeling.dataset_card import make_card
+from flax_distil.pseudo_labeling.splits import PartName
+from flax_distil.pseudo_labeling.store import CARD_NAME, SUMMARY_NAME, THROUGHPUT_NAME, UnitRecord
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Description:
+    """A finished data set.
+
+    Attributes:
+        summary: counts, and skipped samples with their reasons.
+        throughput: speed over all runs it took; it alone differs from one run to the next.
+        index: the files.
+        documents: contents by file name.
+    """
+
+    summary: dict[str, Any]
+    throughput: Throughput
+    index: dict[str, Any]
+    documents: dict[str, str]
+
+
+_FILE_KEYS = ("file", "samples", "rows", "bytes", "sha256", "audio_seconds")
+
+
+def describe(
+    config: PseudoLabelConfig,
+    name: str,
+    parts: Sequence[PartName],
+    records: Sequence[UnitRecord],
+    *,
+    compile_seconds: float,
+) -> Description:
+    """Return what there is to say.
+
+    Args:
+        config: of the run.
+        name: of the data sets.
+        parts: by the first number of the records' keys.
+        records: all units, in order.
+        compile_seconds: of this run.
+    """
+    own = {part: [r for r in records if r.key[0] == number] for number, part in enumerate(parts)}
+    summaries = {part: _summary(found) for part, found in own.items()}
+    summary = _summary(records) | {
+        "splits": {
+            str(part): {"config": part.config, "split": part.split, **found}
+            for part, found in summaries.items()
+        }
+    }
+    throughput = Throughput(
+        audio_seconds=summary["audio_seconds"],
+        compute_seconds=sum(record.process_seconds / record.processes for record in records),
+        compile_seconds=compile_seconds,
+        tokens=sum(record.tokens for record in records),
+        samples=summary["labelled"],
+    )
+    speed = {
+        **dataclasses.asdict(throughput),
+        "rtfx": throughput.rtfx,
+        "tokens_per_second": throughput.tokens_per_second,
+    }
+    files = [
+        {"part": str(parts[record.key[0]])}
+        | {
+            key: getattr(record, key)
+            for key in ("file", "samples", "rows", "bytes", "sha256", "audio_seconds")
+        }
+        | {"skipped": _kinds([record])}
+        for record in records
+    ]
+    labelled = {part: found for part, found in summaries.items() if found["labelled"]}
+    documents = {
+        SUMMARY_NAME: _json(summary),
+        THROUGHPUT_NAME: _json(speed),
+        CARD_NAME: make_card(config, name, labelled),
+    }
+    return Description(summary=summary, throughput=throughput, index={"files": files}, documents=documents)
+
+
+def _summary(records: Sequence[UnitRecord]) -> dict[str, Any]:
+    errors = sum((ErrorCounts(**record.errors) for record in records), ErrorCounts())
+    listed = [sample for record in records for sample in record.skipped["samples"]][:REMEMBERED_SAMPLES]
+    return {
+        "samples": sum(record.samples for record in records),
+        "labelled": sum(record.rows for record in records),
+        "skipped": _kinds(records),
+        "skipped_samples": {sample["sample_id"]: sample["reason"] for sample in listed},
+        "wer": errors.wer if errors.samples else None,
+        "samples_with_reference": errors.samples,
+        "audio_seconds": sum(record.audio_seconds for record in records),
+        "bytes": sum(record.bytes for record in records),
+    }
+
+
+def _kinds(records: Sequence[UnitRecord]) -> dict[str, int]:
+    """Return how many samples were skipped, by kind, the most frequent first."""
+    kinds = Counter[str]()
+    for record in records:
+        kinds.update(sample["kind"] for sample in record.skipped["samples"])
+        kinds.update(record.skipped["forgotten"])
+    return dict(sorted(kinds.items(), key=lambda item: (-item[1], item[0])))
+
+
+def _json(content: dict[str, Any]) -> str:
+    return json.dumps(content, indent=2, ensure_ascii=False) + "\n"

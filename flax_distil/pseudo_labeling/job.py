@@ -1,0 +1,272 @@
+"""The teacher transcribes a corpus; the result is a data set with its transcripts and confidences.
+
+The corpus is divided into units that do not depend on who works on them. A unit becomes one Parquet
+file, and is done again as a whole if a run is killed before that: see ``label_store.py``. Processes
+take turns at the units, and wait for each other only at the beginning and the end.
+"""
+
+import dataclasses
+import logging
+import math
+import os
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import jax
+
+from flax_distil.audio.voice_activity import VadName, VoiceActivity
+from flax_distil.core.console import show
+from flax_distil.core.errors import InputError
+from flax_distil.data.decoded_example import SampleError
+from flax_distil.data.skipped import SkippedSamples
+from flax_distil.metrics.word_errors import word_errors
+from flax_distil.parallel.processes import gather_objects, together
+from flax_distil.pipeline.batch_transcription import BatchTranscriber, transcribe_in_turn
+from flax_distil.pseudo_labeling.columns import label_table
+from flax_distil.pseudo_labeling.config import PseudoLabelConfig
+from flax_distil.pseudo_labeling.documents import describe
+from flax_distil.pseudo_labeling.progress import LabelProgress
+from flax_distil.pseudo_labeling.shard_plan import PartedUnits
+from flax_distil.pseudo_labeling.shard_reader import OpenUnit, Recording, UnitBatch, UnitReader, read_ahead
+from flax_distil.pseudo_labeling.splits import open_parts
+from flax_distil.pseudo_labeling.store import LabelStore, UnitRecord
+from flax_distil.pseudo_labeling.upload import upload_labels
+from flax_distil.transcription.results import Transcript
+
+log = logging.getLogger(__name__)
+
+_NOT_FINITE = SampleError("without a finite label", "the teacher's log-probabilities are not finite")
+
+_MOST_UNUSABLE = 8
+"""So many labels that are no numbers are the teacher's fault, not the recordings'."""
+
+_DECIDING = (
+    "model_name_or_path", "model_revision", "subfolder", "dtype", "task", "return_timestamps",
+    "generation_max_length",
+    "dataset_name", "dataset_config_name", "dataset_split_name", "audio_column_name", "max_samples",
+    "streaming", "samples_per_shard", "concatenate_audio", "id_column_name", "sort_by_speaker",
+    "min_duration_in_seconds", "max_duration_in_seconds",
+)  # fmt: skip
+"""Flags that decide the labels or how they are divided over files. Devices and batch sizes are none."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PseudoLabelResult:
+    """What a run leaves.
+
+    Attributes:
+        output_dir: the folder of the data set.
+        upload_error: why the upload failed; None if it did not, or was not asked for.
+    """
+
+    output_dir: Path
+    upload_error: str | None = None
+
+
+def run_pseudo_labelling(config: PseudoLabelConfig) -> PseudoLabelResult:
+    """Write the labelled data set, or what of it is not there yet.
+
+    Raises:
+        InputError: for whatever does not fit, before the teacher is loaded; if the disk is full.
+    """
+    runner = config.make_own_runner()
+    leads = jax.process_index() == 0
+    store = together(lambda: LabelStore(config.output_dir, overwrite=config.overwrite_output_dir))
+    together(lambda: store.check() if leads else None)
+    repository = together(
+        lambda: config.repository(config.hub_dataset_id, store.folder, "dataset") if leads else None
+    )
+    teacher = together(lambda: BatchTranscriber(config, runner))
+    if teacher.is_multilingual and teacher.options.language is None:
+        raise InputError(
+            f"language is not given, and teacher {config.model_name_or_path!r} is multilingual: "
+            "name the language"
+        )
+    detector = together(lambda: VoiceActivity(cast(VadName, config.vad)))
+    job = together(lambda: _Job(config, teacher, detector, store))
+    _check_alike(job.settings)
+    complete = gather_objects(together(lambda: store.begin(job.settings) if leads else False))[0]
+    if complete:
+        log.info("all of %s is labelled already: %s", config.dataset_name, config.output_dir)
+    else:
+        _label(job, store, leads=leads)
+    error = together(lambda: None if repository is None else upload_labels(store.folder, repository, config))
+    return PseudoLabelResult(output_dir=store.folder, upload_error=error)
+
+
+def _label(job: "_Job", store: LabelStore, *, leads: bool) -> None:
+    together(store.check_shared)
+    digest = gather_objects(together(job.teacher.fingerprint))[0]
+    together(lambda: store.begin_with(digest) if leads else None)
+    done = together(store.records)
+    if done and leads:
+        log.info("%d files of an earlier run are finished: going on behind them", len(done))
+    compile_seconds = together(lambda: job.run(done))
+    together(lambda: _finish(job, store, compile_seconds) if leads else None)
+
+
+def _check_alike(settings: Mapping[str, Any]) -> None:
+    """Check that all processes were started with the same flags and see the same data."""
+    for number, other in enumerate(gather_objects(dict(settings))):
+        for name, value in other.items():
+            if value != settings[name]:
+                raise InputError(
+                    f"process {number} has {name} {value!r}, and process {jax.process_index()} has "
+                    f"{settings[name]!r}: start all with the same flags and data"
+                )
+
+
+class _Job:
+    """What to label, by whom, and where to."""
+
+    def __init__(
+        self,
+        config: PseudoLabelConfig,
+        teacher: BatchTranscriber,
+        detector: VoiceActivity,
+        store: LabelStore,
+    ):
+        """Open the data set; read no audio."""
+        self.config, self.teacher, self._store = config, teacher, store
+        self._detector = detector
+        self._policy = config.retries
+        self.parts = open_parts(config, self._policy)
+        self.name = "+".join(dict.fromkeys(part.source.name for part in self.parts))
+        self.units = PartedUnits([part.units for part in self.parts])
+        self._unusable: list[str] = []
+        self.settings = {name: getattr(config, name) for name in _DECIDING} | {
+            "language": teacher.options.language,
+            "task": teacher.options.task,
+            "vad": detector.name,
+            "text_column_name": _shared([part.text_column for part in self.parts]),
+            "speaker_column_name": _shared([part.speaker_column for part in self.parts]),
+            **({} if config.normalizer == "whisper" else {"normalizer": config.normalizer}),
+            **({} if config.channel is None else {"channel": config.channel}),
+            **{f"the rows of {part.name}": part.rows for part in self.parts},
+        }
+
+    def run(self, done: Mapping[tuple[int, ...], UnitRecord]) -> float:
+        """Label this process's share of what is not done, and return the seconds spent compiling."""
+        index, count = jax.process_index(), jax.process_count()
+        places = {key: record.after for key, record in done.items()}
+        batch_size = self.teacher.batch_size()
+        compile_seconds = self.teacher.warm_up(batch_size)
+        reader = UnitReader(
+            batch_size=batch_size,
+            detector=self._detector,
+            concatenate=self.config.concatenate_audio,
+            seconds=(self.config.min_duration_in_seconds, self.config.max_duration_in_seconds),
+            threads=self.config.dataloader_num_workers or os.cpu_count() or 1,
+            policy=self._policy,
+        )
+        if index == 0 and self.units.shards is not None and self.units.shards < count:
+            log.warning("%d files for %d processes: some have nothing to do", self.units.shards, count)
+        batches = reader.batches(self.units.remaining(places, index=index, count=count))
+        samples = sum(record.samples for record in done.values())
+        with (
+            self._store.progress(index) as note,
+            LabelProgress(self.name, self.units, done=samples, processes=count) as bar,
+            read_ahead(batches) as waiting,
+        ):
+            start, labels = time.perf_counter(), list[tuple[Recording, Transcript]]()
+            sent = ((batch, batch.samples_BW, len(batch.recordings)) for batch in waiting)
+            for batch, transcripts in transcribe_in_turn(self.teacher.load(), sent):
+                labels += self._usable(batch, transcripts)
+                bar.advance(batch)
+                if batch.last:
+                    now = time.perf_counter()
+                    note(self._finished(batch.open_unit, labels, seconds=now - start))
+                    start, labels = now, []
+        return compile_seconds
+
+    def _usable(
+        self, batch: UnitBatch, transcripts: Sequence[Transcript]
+    ) -> list[tuple[Recording, Transcript]]:
+        """Leave out recordings for which the teacher's probabilities are no numbers.
+
+        Raises:
+            InputError: if that happens again and again.
+        """
+        usable = []
+        for recording, transcript in zip(batch.recordings, transcripts, strict=True):
+            if math.isfinite(transcript.avg_logprob):
+                usable.append((recording, transcript))
+                self._unusable.clear()
+                continue
+            self._unusable.append(recording.row.sample_id)
+            batch.open_unit.skipped.reject(recording.row, _NOT_FINITE)
+            if len(self._unusable) == _MOST_UNUSABLE:
+                raise self._broken_teacher()
+        return usable
+
+    def _broken_teacher(self) -> InputError:
+        return InputError(
+            f"teacher {self.config.model_name_or_path!r} gives log-probabilities that are not finite for "
+            f"{len(self._unusable)} recordings in a row, {self._unusable[-1]!r} the last of them: check its "
+            "weights, or compute in float32 (dtype)"
+        )
+
+    def _finished(
+        self, opened: OpenUnit, labels: list[tuple[Recording, Transcript]], *, seconds: float
+    ) -> UnitRecord:
+        """Write the file of a unit and return what to remember of it."""
+        labels.sort(key=lambda label: label[0].order)
+        if not labels and 1 < opened.recordings <= len(self._unusable):
+            raise self._broken_teacher()  # before the unit counts as done
+        recordings = [recording for recording, _ in labels]
+        transcripts = [transcript for _, transcript in labels]
+        references = [recording.reference or "" for recording in recordings]
+        errors = word_errors(references, [t.text for t in transcripts], self.teacher.normalise)
+        written: dict[str, Any] = {}
+        if recordings:
+            number, *key = opened.unit.key
+            part = self.parts[number]
+            table = label_table(
+                opened.unit.data,
+                recordings,
+                transcripts,
+                features=part.features,
+                normalise=self.teacher.normalise,
+            )
+            written = self._store.write(tuple(key), str(part.name), table, process=jax.process_index())
+        return UnitRecord(
+            key=opened.unit.key,
+            after=opened.unit.after,
+            samples=len(opened.unit.data),
+            **written,
+            audio_seconds=math.fsum(recording.seconds for recording in recordings),
+            tokens=sum(len(transcript.tokens) for transcript in transcripts),
+            errors=dataclasses.asdict(errors),
+            skipped=opened.skipped.get_state(),
+            process_seconds=seconds,
+            processes=jax.process_count(),
+        )
+
+
+def _shared(columns: Sequence[str | None]) -> Any:
+    """Return the one column of all parts, or those of each."""
+    return columns[0] if len(set(columns)) == 1 else list(columns)
+
+
+def _finish(job: _Job, store: LabelStore, compile_seconds: float) -> None:
+    """Describe the whole data set, and say what was done."""
+    records = list(store.records().values())
+    skipped = SkippedSamples.joined(record.skipped for record in records)
+    if not any(record.rows for record in records):
+        store.discard()
+        raise InputError(f"no recording of data set {job.name!r} can be transcribed: {skipped.report()}")
+    names = [part.name for part in job.parts]
+    described = describe(job.config, job.name, names, records, compile_seconds=compile_seconds)
+    store.finish(described.documents, described.index)
+    summary, throughput = described.summary, described.throughput
+    against = "" if summary["wer"] is None else f", WER {summary['wer']:.2f} % against the references"
+    show(
+        f"labelled {summary['labelled']} recordings of {summary['samples']} samples at "
+        f"RTFx {throughput.rtfx:.1f}{against}: {job.config.output_dir}"
+    )
+    if skipped:
+        log.warning("%s", skipped.report())
+    if not any(record.tokens for record in records):
+        log.warning("every label is empty: does teacher %r fit?", job.config.model_name_or_path)

@@ -1,0 +1,306 @@
+"""Units of work become batches of decoded recordings, read ahead of the devices."""
+
+import contextlib
+import dataclasses
+import queue
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import groupby
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+
+from flax_distil.audio.segmentation import flac_bytes
+from flax_distil.audio.voice_activity import VoiceActivity
+from flax_distil.core.arrays import Float
+from flax_distil.data.decoded_example import TOO_LONG, TOO_SHORT, DurationLimits, SampleError, decode_row
+from flax_distil.data.example import SpeechRow
+from flax_distil.data.fragments import split_fragment
+from flax_distil.data.preprocessing.packed_audio import decode_pack
+from flax_distil.data.preprocessing.packing import Packer, measured, pack
+from flax_distil.data.preprocessing.segmentation import cut_rows
+from flax_distil.data.remote.files import is_remote, read_bytes
+from flax_distil.data.remote.retries import RetryPolicy, SourceMissingError
+from flax_distil.data.skipped import SkippedSamples
+from flax_distil.data.training.batches import stack_audio
+from flax_distil.pseudo_labeling.shard_plan import WorkUnit
+
+T = TypeVar("T")
+
+_BATCHES_AHEAD = 2
+"""Batches decoded and not yet sent; of a unit that is not begun, too."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Recording:
+    """What one row of the new data set is made of.
+
+    Attributes:
+        order: its place in the unit.
+        row: the row of the source, or of the piece that was cut from it; of joined ones the first.
+        reference: reference text, None if there is none.
+        audio: encoded, ``{"bytes", "path"}``.
+        seconds: its length.
+    """
+
+    order: int
+    row: SpeechRow
+    reference: str | None
+    audio: Mapping[str, Any]
+    seconds: float
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class OpenUnit:
+    """A unit whose recordings are on their way.
+
+    Attributes:
+        unit: its rows.
+        recordings: how many rows were made of them, by cutting and joining.
+        skipped: recordings that give none.
+    """
+
+    unit: WorkUnit
+    recordings: int
+    skipped: SkippedSamples
+
+
+class UnitBatch(NamedTuple):
+    """Recordings for one call of the program.
+
+    Attributes:
+        open_unit: their unit.
+        recordings: at most as many as the batch has rows; none where nothing in the unit can be read.
+        samples_BW: float32, 16 kHz; rows behind the recordings are padding. None without recordings.
+        last: whether the unit ends here.
+    """
+
+    open_unit: OpenUnit
+    recordings: Sequence[Recording]
+    samples_BW: Float[np.ndarray, "B W"] | None
+    last: bool
+
+
+class UnitReader:
+    """Cuts, joins, sorts and decodes the rows of units.
+
+    Args:
+        batch_size: rows of every batch.
+        detector: tells where long recordings may be cut.
+        concatenate: whether to join neighbours.
+        threads: how many decode.
+        policy: when to ask a server again for a recording.
+        seconds: recordings must be longer than the first, and not longer than the second.
+    """
+
+    def __init__(
+        self,
+        *,
+        batch_size: int,
+        detector: VoiceActivity,
+        concatenate: bool,
+        threads: int,
+        policy: RetryPolicy,
+        seconds: tuple[float, float | None] = (0.0, None),
+    ):
+        self._policy = policy
+        self._seconds = seconds
+        self._batch_size = batch_size
+        self._detector = detector
+        self._concatenate = concatenate
+        self._threads = threads
+
+    def batches(self, units: Iterable[WorkUnit]) -> Iterator[UnitBatch]:
+        """Yield the batches of units, one unit after the other, at least one of each.
+
+        Recordings of like length come together: they need about as many steps of the search. Which ones
+        share a batch depends on their unit alone.
+        """
+        with ThreadPoolExecutor(self._threads, thread_name_prefix="decode") as pool:
+            for unit in units:
+                skipped = SkippedSamples()
+                packs = self._packs(unit, skipped, pool)
+                opened = OpenUnit(unit=unit, recordings=len(packs), skipped=skipped)
+                groups = _groups(self._decoded(packs, skipped, pool), self._batch_size)
+                for group, last in _with_last(groups):
+                    recordings = [recording for recording, _ in group]
+                    samples = [samples_W for _, samples_W in group]
+                    stacked = stack_audio(samples, batch_size=self._batch_size) if samples else None
+                    yield UnitBatch(opened, recordings, stacked, last)
+
+    def _packs(
+        self, unit: WorkUnit, skipped: SkippedSamples, pool: ThreadPoolExecutor
+    ) -> list[tuple[SpeechRow, ...]]:
+        """Return the rows that each recording is made of, in the order of the corpus."""
+        data = unit.data
+        texts = [column for column in (data.text_column, data.label_column) if column]
+        fetched = pool.map(self._fetched, (data.row(index) for index in range(len(data))))
+        source = (row for row in fetched if self._is_wanted(row, skipped))
+        rows = []
+        for row in cut_rows(source, detector=self._detector, skipped=skipped, text_columns=texts):
+            try:
+                rows.append(measured(row))
+            except SampleError as error:
+                skipped.reject(row, error)
+        if not self._concatenate:
+            return [(row,) for row in rows]
+        has_speakers = data.speaker_column is not None
+        # Without speakers the pieces of a recording still name it, and are not joined with others.
+        parts = [rows] if has_speakers else [list(part) for _, part in groupby(rows, lambda row: row.speaker)]
+        return [
+            made.rows
+            for part in parts
+            for made in pack(part, Packer(name=data.name, has_speakers=has_speakers))
+        ]
+
+    def _is_wanted(self, row: SpeechRow, skipped: SkippedSamples) -> bool:
+        """Say whether a recording is neither too short nor too long to be labelled; record it if it is."""
+        low, high = self._seconds
+        if low == 0 and high is None:
+            return True
+        try:
+            seconds = measured(row).duration_seconds or 0.0
+            if seconds <= low:
+                raise SampleError(TOO_SHORT, f"it lasts {seconds:.2f} s, min_duration_in_seconds is {low:g}")
+            if high is not None and seconds > high:
+                raise SampleError(TOO_LONG, f"it lasts {seconds:.2f} s, max_duration_in_seconds is {high:g}")
+        except SampleError as error:
+            skipped.reject(row, error)
+            return False
+        return True
+
+    def _fetched(self, row: SpeechRow) -> SpeechRow:
+        """Return the row with the bytes of a recording behind an address, which is read several times."""
+        audio = row.audio
+        if audio is None or audio["bytes"] is not None or not is_remote(audio["path"] or ""):
+            return row
+        try:
+            data = read_bytes(split_fragment(audio["path"])[0], self._policy)
+        except SourceMissingError:  # decoding says so
+            return row
+        return dataclasses.replace(row, audio={**audio, "bytes": data})
+
+    def _decoded(
+        self, packs: Sequence[tuple[SpeechRow, ...]], skipped: SkippedSamples, pool: ThreadPoolExecutor
+    ) -> Iterator[tuple[Recording, Float[np.ndarray, " W"]]]:
+        """Yield what can be decoded, the longest first, and its samples."""
+        seconds = [sum(row.duration_seconds or 0.0 for row in rows) for rows in packs]
+        orders = sorted(range(len(packs)), key=lambda order: -seconds[order])
+        for first in range(0, len(orders), self._batch_size):
+            chunk = orders[first : first + self._batch_size]
+            decoded = pool.map(lambda order: _recording(order, packs[order], skipped), chunk)
+            yield from (found for found in decoded if found is not None)
+
+
+def _recording(
+    order: int, rows: Sequence[SpeechRow], skipped: SkippedSamples
+) -> tuple[Recording, Float[np.ndarray, " W"]] | None:
+    limits = DurationLimits()
+    if len(rows) > 1:
+        decoded = decode_pack(rows, limits, lambda row, error: skipped.reject(row, error))
+        if decoded is None:
+            return None
+        sample = decoded.sample
+        first = next(row for row in rows if row.sample_id == sample.sample_id)
+    else:
+        (first,) = rows
+        try:
+            sample = decode_row(first, limits)
+        except SampleError as error:
+            skipped.reject(first, error)
+            return None
+    assert sample.samples_W is not None
+    recording = Recording(
+        order=order,
+        row=first,
+        reference=sample.reference,
+        audio=_embedded(first.audio)
+        if len(rows) == 1 and not _is_part(first.audio)
+        else {"bytes": flac_bytes(sample.samples_W), "path": None},
+        seconds=sample.duration_seconds,
+    )
+    return recording, sample.samples_W
+
+
+def _is_part(audio: Mapping[str, Any] | None) -> bool:
+    """Return whether a recording is a part of its file."""
+    return audio is not None and bool(split_fragment(audio["path"] or "")[1])
+
+
+def _embedded(audio: Mapping[str, Any] | None) -> Mapping[str, Any]:
+    """Return the audio with its bytes, and of its path only the name."""
+    assert audio is not None  # it was decoded
+    path = audio["path"]
+    data = Path(path).read_bytes() if audio["bytes"] is None else audio["bytes"]
+    return {"bytes": data, "path": Path(path).name if path else None}
+
+
+def _groups(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    """Yield lists of ``size``, the last one shorter; one that is empty if there is nothing."""
+    group: list[T] = []
+    empty = True
+    for item in items:
+        group.append(item)
+        if len(group) == size:
+            yield group
+            group, empty = [], False
+    if group or empty:
+        yield group
+
+
+def _with_last(items: Iterable[T]) -> Iterator[tuple[T, bool]]:
+    """Yield each item, and whether it is the last."""
+    waiting: list[T] = []
+    for item in items:
+        if waiting:
+            yield waiting.pop(), False
+        waiting.append(item)
+    for item in waiting:
+        yield item, True
+
+
+@contextlib.contextmanager
+def read_ahead(items: Iterator[T], *, depth: int = _BATCHES_AHEAD) -> Iterator[Iterator[T]]:
+    """Run an iterator in a thread, so many items ahead; what it raises is raised where it is read."""
+    made: queue.Queue[tuple[str, Any]] = queue.Queue(depth)
+    stop = threading.Event()
+
+    def offer(kind: str, value: Any) -> bool:
+        while not stop.is_set():
+            with contextlib.suppress(queue.Full):
+                made.put((kind, value), timeout=0.1)
+                return True
+        return False
+
+    def run() -> None:
+        try:
+            for item in items:
+                if not offer("item", item):
+                    break
+            else:
+                offer("end", None)
+        except BaseException as error:
+            offer("error", error)
+        finally:
+            close: Callable[[], None] | None = getattr(items, "close", None)
+            if close is not None:
+                close()
+
+    def given() -> Iterator[T]:
+        while True:
+            kind, value = made.get()
+            if kind == "end":
+                return
+            if kind == "error":
+                raise value
+            yield value
+
+    thread = threading.Thread(target=run, name="read-ahead", daemon=True)
+    thread.start()
+    try:
+        yield given()
+    finally:
+        stop.set()
+        thread.join()

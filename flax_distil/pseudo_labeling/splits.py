@@ -1,0 +1,203 @@
+"""What a labelling run reads: each split of each data set, which stay apart in the new one."""
+
+import dataclasses
+import hashlib
+import re
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from flax_distil.core.errors import InputError
+from flax_distil.data.dataset import SpeechData
+from flax_distil.data.naming import distinct_names
+from flax_distil.data.remote.retries import RetryPolicy
+from flax_distil.data.sources.sources import SourceSpec, load_source, parse_sources, stream_sources
+from flax_distil.data.stream import SpeechStream
+from flax_distil.data.training.training_data import sorted_by_speaker
+from flax_distil.pseudo_labeling.columns import label_features
+from flax_distil.pseudo_labeling.config import PseudoLabelConfig
+from flax_distil.pseudo_labeling.shard_plan import CorpusUnits, StreamUnits, TableUnits
+
+if TYPE_CHECKING:
+    import datasets
+
+DEFAULT_CONFIG = "default"
+DEFAULT_SPLIT = "train"
+DEFAULT_TEXT_COLUMN = "text"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PartName:
+    """What the new data set calls a part.
+
+    Attributes:
+        config: its configuration.
+        split: its split.
+    """
+
+    config: str = DEFAULT_CONFIG
+    split: str = DEFAULT_SPLIT
+
+    def __str__(self) -> str:
+        """Return ``train``, or ``en/train`` in a configuration of a name."""
+        return self.split if self.config == DEFAULT_CONFIG else f"{self.config}/{self.split}"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LabelPart:
+    """A split of a data set, opened.
+
+    Attributes:
+        name: what the new data set calls it.
+        source: its rows.
+        units: the same in units of work.
+        text_column: column of references, None if there are none.
+        speaker_column: column of speakers, None if there is none.
+        features: columns of its files.
+        rows: how many files or rows there are, with a digest of their names and sizes.
+    """
+
+    name: PartName
+    source: SpeechData | SpeechStream
+    units: CorpusUnits
+    text_column: str | None
+    speaker_column: str | None
+    features: "datasets.Features"
+    rows: str
+
+
+def open_parts(config: PseudoLabelConfig, policy: RetryPolicy) -> list[LabelPart]:
+    """Open every split of every data set, in the order written; no audio is read.
+
+    Splits of a data set that are joined by ``+`` are parts; slices of one split are one. A data set has the
+    configuration ``default``, or that of its source; several have their own, called as they are.
+
+    Raises:
+        InputError: if a data set, split or column does not exist, a part is named twice, or splits of one
+            data set have different columns.
+    """
+    wanted = _wanted(config)
+    opened = {key: _opened(config, spec, policy) for key, spec in wanted.items()}
+    names = _config_names({key[:2]: source.name for key, source in opened.items()})
+    parts = [
+        _part(config, PartName(config=names[key[:2]], split=key[2]), source) for key, source in opened.items()
+    ]
+    first: dict[str, LabelPart] = {}
+    for part in parts:
+        _check_columns(first.setdefault(part.name.config, part), part)
+    return parts
+
+
+_Key = tuple[str, str | None, str]
+"""Name, configuration and split of a part, as the source calls them."""
+
+
+def _wanted(config: PseudoLabelConfig) -> dict[_Key, SourceSpec]:
+    """Return what to open for each part."""
+    specs = parse_sources(
+        config.dataset_name,
+        config_name=config.dataset_config_name,
+        split=config.dataset_split_name,
+        audio_column=config.audio_column_name,
+        text_column=config.text_column_name,
+    )
+    parts: dict[_Key, SourceSpec] = {}
+    for spec in specs:
+        for split, expression in _splits(spec.split).items():
+            key = (spec.name, spec.config_name, split)
+            if key in parts:
+                raise InputError(
+                    f"split {split!r} of data set {spec.name!r} is named twice in {config.dataset_name!r}: "
+                    "name each split of a data set once"
+                )
+            parts[key] = dataclasses.replace(spec, split=expression)
+    return parts
+
+
+def _check_columns(first: LabelPart, part: LabelPart) -> None:
+    for column in {**first.features, **part.features}:
+        if first.features.get(column) != part.features.get(column):
+            raise InputError(
+                f"splits {first.name} and {part.name} of data set {part.source.name!r} differ in column "
+                f"{column!r}: label them into different folders"
+            )
+
+
+def _opened(config: PseudoLabelConfig, spec: SourceSpec, policy: RetryPolicy) -> SpeechData | SpeechStream:
+    options: dict[str, Any] = {
+        "config_name": spec.config_name,
+        "split": spec.split,
+        "audio_column": spec.audio_column,
+        "text_column": spec.text_column,
+        "speaker_column": config.speaker_column_name,
+        "max_samples": config.max_samples,
+        "cache_dir": config.dataset_cache_dir,
+        "policy": policy,
+        "channel": config.channel,
+    }
+    source: SpeechData | SpeechStream
+    if config.streaming:
+        (source,) = stream_sources(spec.name, **options)
+    else:
+        source = load_source(spec.name, **options)
+    first = source.first_rows() if isinstance(source, SpeechStream) else source
+    if source.text_column is None and first.has_column(DEFAULT_TEXT_COLUMN):
+        source = dataclasses.replace(source, text_column=DEFAULT_TEXT_COLUMN)
+    if isinstance(source, SpeechStream):
+        return dataclasses.replace(source, id_column=config.id_column_name)
+    if config.id_column_name is not None:
+        source = source.named_by(config.id_column_name)
+    return sorted_by_speaker(source) if config.sort_by_speaker else source
+
+
+def _part(config: PseudoLabelConfig, name: PartName, source: SpeechData | SpeechStream) -> LabelPart:
+    units: CorpusUnits
+    if isinstance(source, SpeechStream):
+        units = StreamUnits(source, samples_per_unit=config.samples_per_shard)
+        first, rows = source.first_rows(), [shard.name for shard in source.shards]
+    else:
+        units = TableUnits(source, samples_per_unit=config.samples_per_shard)
+        first, rows = source, [f"{id} {size}" for id, size in zip(source.ids(), units.sizes, strict=True)]
+    return LabelPart(
+        name=name,
+        source=source,
+        units=units,
+        text_column=source.text_column,
+        speaker_column=first.speaker_column,
+        features=label_features(first),
+        rows=f"{len(rows)} parts, {_digest(rows)}",
+    )
+
+
+def _config_names(sets: Mapping[tuple[str, str | None], str]) -> dict[tuple[str, str | None], str]:
+    """Return what the configuration of each data set is called in the new one.
+
+    Args:
+        sets: short names by name and configuration of the source.
+    """
+    if len(sets) == 1:
+        return {key: _plain(key[1]) or DEFAULT_CONFIG for key in sets}
+    short = list(sets.values())
+    called = [config if config and short.count(name) > 1 else name for (_, config), name in sets.items()]
+    return dict(zip(sets, distinct_names([_plain(name) or DEFAULT_CONFIG for name in called]), strict=True))
+
+
+def _splits(split: str | None) -> dict[str, str | None]:
+    """Return the expression of each split: ``test[:9]+train`` is ``test[:9]`` of ``test``, and ``train``."""
+    if split is None:
+        return {DEFAULT_SPLIT: None}
+    found: dict[str, list[str]] = {}
+    for part in map(str.strip, split.split("+")):
+        found.setdefault(_plain(part.partition("[")[0]) or DEFAULT_SPLIT, []).append(part)
+    return {name: "+".join(parts) for name, parts in found.items()}
+
+
+def _plain(name: str | None) -> str:
+    """Return the name with nothing in it that names of files, splits or configurations cannot have."""
+    return re.sub(r"[^\w.]+", "_", name or "").strip("._")
+
+
+def _digest(parts: Iterable[str]) -> str:
+    digest = hashlib.blake2b(digest_size=16)
+    for part in parts:
+        digest.update(part.encode() + b"\0")
+    return digest.hexdigest()

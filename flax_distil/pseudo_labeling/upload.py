@@ -1,0 +1,59 @@
+"""Upload of a pseudo-labelled data set to the Hugging Face Hub, beside the splits that are there."""
+
+import functools
+import json
+from pathlib import Path
+from typing import Any
+
+from flax_distil.checkpoints.hub.config import HubConfig, tried
+from flax_distil.checkpoints.hub.upload import push_data_set
+from flax_distil.pseudo_labeling.dataset_card import data_pattern, merge_cards
+from flax_distil.pseudo_labeling.splits import PartName
+from flax_distil.pseudo_labeling.store import CARD_NAME, INDEX_NAME, SUMMARY_NAME, THROUGHPUT_NAME
+
+RECORDS_NAME = "labelling"
+"""Folder on the Hub of what is known of each part: settings, counts, files."""
+
+
+def upload_labels(folder: Path, repo_id: str, config: HubConfig) -> str | None:
+    """Upload a data set; a failure is logged in one sentence, never raised: the work is safe on disk.
+
+    Splits of other names, and the rest of the card, stay in the repository.
+
+    Args:
+        folder: the finished data set.
+        repo_id: repository on the Hub, of ``HubConfig.repository``.
+        config: token, and whether a new repository is private.
+
+    Returns:
+        Why the upload failed, None if it did not.
+    """
+    index, summary, throughput = (
+        json.loads((folder / name).read_text(encoding="utf-8"))
+        for name in (INDEX_NAME, SUMMARY_NAME, THROUGHPUT_NAME)
+    )
+    parts = {
+        PartName(config=found["config"], split=found["split"]): found for found in summary["splits"].values()
+    }
+    documents = {
+        f"{RECORDS_NAME}/{part}.json": _record(str(part), index, found, throughput)
+        for part, found in parts.items()
+    }
+    card = (folder / CARD_NAME).read_text(encoding="utf-8")
+    return tried(
+        lambda: push_data_set(
+            folder,
+            repo_id,
+            patterns=[data_pattern(part) for part in parts],
+            documents=documents,
+            make_card=functools.partial(merge_cards, ours=card),
+            token=config.hub_token,
+            private=config.hub_private_repo,
+        )
+    )
+
+
+def _record(part: str, index: dict[str, Any], summary: dict[str, Any], throughput: dict[str, Any]) -> str:
+    files = [file for file in index["files"] if file["part"] == part]
+    record = {**index, "files": files, "summary": summary, "throughput of the run": throughput}
+    return json.dumps(record, indent=2, ensure_ascii=False) + "\n"

@@ -1,0 +1,1 @@
+"""Long recordings in overlapping chunks that are decoded in parallel."""

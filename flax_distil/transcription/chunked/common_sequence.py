@@ -1,0 +1,242 @@
+"""Recordings of any length as chunks that overlap, a window each, merged by the tokens they share.
+
+This is what the pipeline of transformers does with ``chunk_length_s``, to the token.
+"""
+
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from flax_distil.audio.clip import pad_or_trim
+from flax_distil.audio.constants import HOP_LENGTH
+from flax_distil.core.arrays import Float
+from flax_distil.text.timestamps import strip_timestamps
+from flax_distil.transcription.chunked.chunk_transcript import (
+    TranscribedChunk,
+    chunked_transcript,
+)
+from flax_distil.transcription.chunked.chunking import Chunk, chunk_samples, cut_chunks
+from flax_distil.transcription.fallback import attempt_seed, decode_again, is_silence, is_without_sound
+from flax_distil.transcription.generator import (
+    DispatchedWindows,
+    States,
+    WindowDecoder,
+    WindowRequest,
+    WindowResult,
+)
+from flax_distil.transcription.recordings import (
+    Name,
+    OnSegment,
+    Recordings,
+    RecordingTranscriber,
+    tell_segments,
+)
+from flax_distil.transcription.results import AlignedWord, Transcript
+from flax_distil.transcription.window_limits import LimitWarning
+from flax_distil.transcription.words.word_timestamps import AlignmentRequest, WordAligner
+
+
+class CommonSequenceTranscriber(RecordingTranscriber):
+    """Recordings of any length as chunks that overlap; the chunks of all recordings are one stream.
+
+    A chunk is decoded once, whether or not its text ends before it does. The language is that of a
+    recording's first chunk. A transcript's tokens are those of text that are left after merging, with one
+    log-probability each, and ``avg_logprob`` is their mean. The recording is as silent as its least silent
+    chunk, and its temperature is the highest of any.
+
+    Attributes:
+        chunk: samples per chunk.
+        stride_left: samples that a chunk shares with the one before it.
+        stride_right: samples that it shares with the next one.
+    """
+
+    def __init__(
+        self,
+        decoder: WindowDecoder,
+        *,
+        batch_size: int,
+        chunk_length_s: float | None = None,
+        stride_length_s: float | tuple[float, float] | None = None,
+    ):
+        """Choose how recordings are cut.
+
+        Args:
+            decoder: of the checkpoint.
+            batch_size: chunks decoded at once.
+            chunk_length_s: seconds per chunk, at most 30 (the default); distilled models were made for
+                15 (distil-large-v2), 20 (distil-medium.en) or 25 (distil-large-v3).
+            stride_length_s: seconds shared on each side, or on the left and on the right; by default a sixth
+                of ``chunk_length_s``.
+
+        Raises:
+            InputError: if a length is out of range.
+        """
+        super().__init__(decoder, batch_size=batch_size)
+        self.chunk, self.stride_left, self.stride_right = chunk_samples(
+            chunk_length_s, stride_length_s, longest=decoder.config.window_seconds
+        )
+        self._aligner = WordAligner(decoder) if decoder.options.word_timestamps else None
+        self._limit_warning = LimitWarning()
+
+    def warm_up(self) -> float:
+        """Compile for batches of every size and return the seconds it took."""
+        seconds = sum(map(self.decoder.warm_up, self.batch_sizes))
+        return seconds + sum(map(self._aligner.warm_up, self.batch_sizes)) if self._aligner else seconds
+
+    def transcribe_recordings(
+        self, recordings: Recordings[Name], *, on_segment: OnSegment | None = None
+    ) -> Iterator[tuple[Name, Transcript]]:
+        """See ``RecordingTranscriber``; transcripts come in the order of the recordings.
+
+        The next batch is sent before the last one is waited for. Segments are told when all of a recording
+        are known.
+        """
+        sent: _DispatchedRows | None = None
+        for rows in self._batches(recordings):
+            dispatched = self._dispatch(rows) if rows else None
+            if sent is not None:
+                yield from self._collect(sent, on_segment)
+            sent = dispatched
+        if sent is not None:
+            yield from self._collect(sent, on_segment)
+
+    def _batches(self, recordings: Recordings[Any]) -> "Iterator[list[_Row]]":
+        """Yield the rows of each batch: full ones, but where the next recording is not there yet."""
+        rows: list[_Row] = []
+        for given in recordings:
+            if given is None:
+                yield rows
+                rows = []
+                continue
+            name, samples_W = given
+            chunks = cut_chunks(len(samples_W), self.chunk, self.stride_left, self.stride_right)
+            recording = _Recording(name=name, chunks=len(chunks))
+            for chunk in chunks:
+                rows.append(_Row(recording, chunk, samples_W[chunk.start : chunk.stop]))
+                if len(rows) == self.batch_size:
+                    yield rows
+                    rows = []
+        if rows:
+            yield rows
+
+    def _dispatch(self, rows: "Sequence[_Row]") -> "_DispatchedRows":
+        size = self.rows_for(len(rows))
+        window = self.decoder.config.window_samples
+        samples_BW = np.zeros((size, window), np.float32)
+        for row, (_, _, samples_W) in enumerate(rows):
+            samples_BW[row] = pad_or_trim(samples_W, length=window)
+        states = self.decoder.encode_samples(samples_BW)
+        self._find_languages(rows, states)
+        prompts = self.decoder.prompts
+        empty = is_without_sound(samples_BW, self.decoder.options)
+        requests = [
+            WindowRequest(
+                prompt=prompts.build(recording.language, prompts.initial, with_prefix=not chunk.start),
+                limit=0 if empty[row] else None,
+                temperature=self.decoder.options.temperature[0],
+                seed=self._seed(chunk, 0),
+            )
+            for row, (recording, chunk, _) in enumerate(rows)
+        ]
+        idle = [None] * (size - len(rows))
+        windows = self.decoder.dispatch(states, [*requests, *idle])
+        return _DispatchedRows([(row.recording, row.chunk) for row in rows], states, windows)
+
+    def _find_languages(self, rows: "Sequence[_Row]", states: States) -> None:
+        """Set the language of each recording whose first chunk is in the batch; may wait for the encoder."""
+        special = self.decoder.tokenizer.special
+        fixed = self.decoder.options.language if special.is_multilingual else "en"
+        found = None
+        for row, (recording, chunk, _) in enumerate(rows):
+            if chunk.start:
+                continue
+            if fixed is not None:
+                recording.language = fixed
+                continue
+            if found is None:
+                found = self.decoder.language_probabilities(states)
+            recording.probabilities = found[row]
+            recording.language = max(found[row], key=found[row].__getitem__)
+
+    def _collect(
+        self, batch: "_DispatchedRows", on_segment: OnSegment | None
+    ) -> Iterator[tuple[Any, Transcript]]:
+        """Wait for a batch and yield the recordings that end in it."""
+        results = [
+            dataclasses.replace(result, tokens=(), token_logprobs=())
+            if is_silence(result, self.decoder.options)
+            else result
+            for result in self._results(batch)
+        ]
+        for (recording, chunk), result, words in zip(
+            batch.rows, results, self._words(batch, results), strict=True
+        ):
+            recording.done.append(TranscribedChunk(chunk, result, words))
+            if len(recording.done) == recording.chunks:
+                transcript = chunked_transcript(
+                    recording.done,
+                    self.decoder.tokenizer,
+                    language=recording.language,
+                    language_probabilities=recording.probabilities,
+                    options=self.decoder.options,
+                )
+                tell_segments(on_segment, recording.name, transcript.segments)
+                yield recording.name, transcript
+
+    def _results(self, batch: "_DispatchedRows") -> list[WindowResult]:
+        """Wait for a batch, decoded again where it failed."""
+        collected = self.decoder.collect(batch.windows)
+        self._limit_warning.check(batch.windows.requests, collected)
+        found = decode_again(
+            self.decoder,
+            batch.states,
+            batch.windows.requests,
+            collected,
+            seed=lambda row, attempt: self._seed(batch.rows[row][1], attempt),
+        )
+        return [result for result in found if result is not None]
+
+    def _words(
+        self, batch: "_DispatchedRows", results: Sequence[WindowResult]
+    ) -> Sequence[Sequence[AlignedWord] | None]:
+        """Return the words of every chunk; None of all chunks if they are not asked for."""
+        if self._aligner is None:
+            return [None] * len(results)
+        special = self.decoder.tokenizer.special
+        requests: list[AlignmentRequest | None] = [None] * len(batch.windows.requests)
+        for row, ((recording, chunk), result) in enumerate(zip(batch.rows, results, strict=True)):
+            tokens = tuple(strip_timestamps(result.tokens, special))
+            frames = (chunk.stop - chunk.start) // HOP_LENGTH
+            if tokens:
+                requests[row] = AlignmentRequest(tokens=tokens, language=recording.language, frames=frames)
+        if not any(requests):
+            return [()] * len(results)
+        return [words or () for words in self._aligner.align(batch.states, requests)[: len(results)]]
+
+    def _seed(self, chunk: Chunk, attempt: int) -> int:
+        return attempt_seed(self.decoder.options, chunk.start, attempt)
+
+
+@dataclasses.dataclass(eq=False)
+class _Recording:
+    """A recording whose chunks are under way."""
+
+    name: Any
+    chunks: int
+    language: str = "en"
+    probabilities: Mapping[str, float] | None = None
+    done: list[TranscribedChunk] = dataclasses.field(default_factory=list)
+
+
+class _Row(NamedTuple):
+    recording: _Recording
+    chunk: Chunk
+    samples_W: Float[np.ndarray, " W"]
+
+
+class _DispatchedRows(NamedTuple):
+    rows: list[tuple[_Recording, Chunk]]
+    states: States
+    windows: DispatchedWindows

@@ -1,0 +1,112 @@
+"""A recording whose chunks are transcribed side by side, and the transcript that they become."""
+
+import dataclasses
+from collections.abc import Sequence
+
+from flax_distil.audio.constants import SAMPLING_RATE
+from flax_distil.text.tokenizer import WhisperTokenizer
+from flax_distil.transcription.chunked.chunking import Chunk
+from flax_distil.transcription.chunked.timestamp_merging import TimestampMerger
+from flax_distil.transcription.recording_times import keep_within
+from flax_distil.transcription.results import TranscribedSegment, Transcript
+from flax_distil.transcription.sequential.recording import SequentialRecording
+from flax_distil.transcription.sequential.split_by_timestamps import FRAMES_PER_SECOND
+from flax_distil.transcription.sequential.vad_filter import SpeechTimes
+
+
+class ChunkedRecording:
+    """A recording in chunks; those that are finished are merged in order.
+
+    Attributes:
+        parts: the chunks.
+        frames: of the recording, at 100 a second.
+    """
+
+    def __init__(
+        self,
+        parts: tuple[SequentialRecording, ...],
+        chunks: Sequence[Chunk],
+        tokenizer: WhisperTokenizer,
+        *,
+        speech_times: SpeechTimes | None = None,
+    ):
+        """Begin.
+
+        Args:
+            parts: one for each chunk.
+            chunks: where they lie.
+            tokenizer: of the checkpoint.
+            speech_times: where the samples come from, if silence was cut out.
+        """
+        self.parts, self._chunks, self._tokenizer = parts, chunks, tokenizer
+        self.frames = parts[-1].frames
+        self._speech_times = speech_times
+        self._merger: TimestampMerger | None = None
+        self._merged = self._told = 0
+        self._text_end = 0.0
+
+    @property
+    def finished(self) -> bool:
+        """Whether no part has a window left."""
+        return all(part.finished for part in self.parts)
+
+    def take_segments(self) -> list[TranscribedSegment]:
+        """Return the segments that no chunk can change any more, and that were not returned before."""
+        self._merge()
+        if self._merger is None:
+            return []
+        fixed = self._merger.fixed(
+            None if self.finished else self._chunks[self._merged].start / SAMPLING_RATE
+        )
+        found = self._placed([kept.segment for kept in fixed[self._told :]])
+        self._told = len(fixed)
+        return found
+
+    def transcript(self) -> Transcript:
+        """Return what was said; see ``ChunkedTranscriber``."""
+        self._merge()
+        kept = self._merger.fixed(None) if self._merger is not None else []
+        self._text_end = 0.0
+        segments = tuple(self._placed([one.segment for one in kept]))
+        logprobs = [logprob for one in kept for logprob in one.token_logprobs]
+        heard = [part for part in self.parts if part.is_heard] or self.parts
+        return Transcript(
+            text="".join(segment.text for segment in segments).strip(),
+            text_with_timestamps="".join(
+                f"<|{segment.start:.2f}|>{segment.text}<|{segment.end:.2f}|>" for segment in segments
+            ),
+            tokens=[token for one in kept for token in one.tokens],
+            token_logprobs=logprobs,
+            avg_logprob=sum(logprobs) / len(logprobs) if logprobs else 0.0,
+            no_speech_prob=min(part.no_speech_prob for part in self.parts),
+            language=heard[0].language or "en",
+            language_probabilities=heard[0].language_probabilities,
+            temperature=max(part.temperature for part in self.parts),
+            segments=segments,
+        )
+
+    def _merge(self) -> None:
+        """Merge the chunks that are finished, up to the first that is not."""
+        while self._merged < len(self.parts) and self.parts[self._merged].finished:
+            part, chunk = self.parts[self._merged], self._chunks[self._merged]
+            if self._merger is None:
+                self._merger = TimestampMerger(self._tokenizer, language=part.language or "en")
+            self._merger.add(
+                part.kept,
+                start=chunk.start / SAMPLING_RATE,
+                middle=(chunk.start + chunk.stride_left) / SAMPLING_RATE,
+            )
+            self._merged += 1
+
+    def _placed(self, segments: Sequence[TranscribedSegment]) -> list[TranscribedSegment]:
+        """Return segments that follow each other, with times of the recording."""
+        ordered: list[TranscribedSegment] = []
+        for segment in segments:
+            begun = ordered[-1].end if ordered else self._text_end
+            if begun is not None and segment.end is not None and segment.start < begun:
+                segment = dataclasses.replace(segment, start=min(begun, segment.end))
+            ordered.append(segment)
+        placed = keep_within(ordered, begin=self._text_end, end=self.frames / FRAMES_PER_SECOND)
+        if placed:
+            self._text_end = placed[-1].end or self._text_end
+        return [self._speech_times.restore(segment) if self._speech_times else segment for segment in placed]

@@ -1,0 +1,166 @@
+"""The device programs of a window decoder: encoder, language, search; compiled once for all of a shape."""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+
+from flax_distil.audio.mel import log_mel
+from flax_distil.core.arrays import Array, Params
+from flax_distil.decoding.generate import search
+from flax_distil.decoding.language import language_probabilities
+from flax_distil.decoding.logits_processors import DecodingRules
+from flax_distil.decoding.options import SearchOptions
+from flax_distil.decoding.result import SearchResult
+from flax_distil.model.assembly import (
+    bind_decoder,
+    bind_encoder,
+    decoding_shapes,
+    decoding_weights,
+    is_for_decoding,
+    whisper_shapes,
+)
+from flax_distil.model.config import WhisperConfig
+from flax_distil.model.layers import ComputeOptions
+from flax_distil.parallel.partitioner import BATCH, ROWS, Runner
+from flax_distil.parallel.rules import weight_layout
+from flax_distil.text.special_tokens import SpecialTokens
+
+
+class Shape(NamedTuple):
+    """The static part of every program here."""
+
+    config: WhisperConfig
+    compute: ComputeOptions
+
+
+def search_program(
+    runner: Runner,
+    config: WhisperConfig,
+    compute: ComputeOptions,
+    rules: DecodingRules,
+    options: SearchOptions | None = None,
+    *,
+    max_new_tokens: int,
+) -> Callable[..., SearchResult]:
+    """Return the program of a search, ``(decoder, batch) -> SearchResult``, as decoders run it.
+
+    The batch has ``states_BSD``, ``prompt_BP``, ``prompt_length_B`` and ``limit_B``. To look at the program
+    ahead of time: nothing is compiled before it is called or lowered.
+    """
+    shape = shape_on(runner, config, compute)
+    return programs_for(runner, shape, rules, options or SearchOptions(), max_new_tokens).search
+
+
+def shape_on(runner: Runner, config: WhisperConfig, compute: ComputeOptions) -> Shape:
+    """Return the static part of programs on these devices."""
+    specs = runner.weight_specs(decoding_shapes(config))
+    return Shape(config, dataclasses.replace(compute, layout=weight_layout(specs)))
+
+
+def compiled(runner: Runner, shape: Shape, function: Callable[..., Any], weights: str) -> Callable[..., Any]:
+    """Return a program over the devices of ``(weights, batch) -> rows``.
+
+    Args:
+        runner: over the devices.
+        shape: of the model.
+        function: of one device.
+        weights: the branch it takes, ``encoder``, or ``decoder`` as decoding reads it.
+    """
+    specs = runner.weight_specs(decoding_shapes(shape.config))
+    return runner.program(runner.per_device(function, arguments=(specs[weights], BATCH), results=ROWS))
+
+
+def prepared(runner: Runner, shape: Shape, decoder: Params) -> Params:
+    """Return a ``decoder`` branch as :func:`compiled` takes it: the same if it is for decoding already.
+
+    Otherwise in the compute dtype too, lest every step of a search convert it again.
+    """
+    return decoder if is_for_decoding(decoder) else _preparation(runner, shape)(decoder)
+
+
+@functools.lru_cache(maxsize=32)
+def _preparation(runner: Runner, shape: Shape) -> Callable[[Params], Params]:
+    def prepare(decoder: Params) -> Params:
+        return jax.tree.map(lambda leaf: leaf.astype(shape.compute.dtype), decoding_weights(decoder))
+
+    given, made = (runner.weight_specs(shapes(shape.config)) for shapes in (whisper_shapes, decoding_shapes))
+    return runner.program(runner.per_device(prepare, arguments=(given["decoder"],), results=made["decoder"]))
+
+
+class Programs(NamedTuple):
+    """Compiled once for all decoders of a shape on the same devices."""
+
+    encode_samples: Callable[..., dict[str, Array]]
+    encode_features: Callable[..., dict[str, Array]]
+    search: Callable[..., SearchResult]
+    detect: Callable[..., Array]
+
+
+@functools.lru_cache(maxsize=32)
+def programs_for(
+    runner: Runner, shape: Shape, rules: DecodingRules, options: SearchOptions, max_new_tokens: int
+) -> Programs:
+    """Return the programs of decoders of a shape; nothing is compiled before one is called."""
+    encode_samples, encode_features = _encoders(runner, shape)
+    return Programs(
+        encode_samples=encode_samples,
+        encode_features=encode_features,
+        search=compiled(
+            runner, shape, functools.partial(_search, shape, rules, options, max_new_tokens), "decoder"
+        ),
+        detect=_detector(runner, shape, rules.special),
+    )
+
+
+@functools.lru_cache(maxsize=32)
+def _encoders(runner: Runner, shape: Shape) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """Return programs that do not depend on how tokens are searched."""
+    return (
+        compiled(runner, shape, functools.partial(_encode_samples, shape), "encoder"),
+        compiled(runner, shape, functools.partial(_encode_features, shape), "encoder"),
+    )
+
+
+@functools.lru_cache(maxsize=32)
+def _detector(runner: Runner, shape: Shape, special: SpecialTokens) -> Callable[..., Any]:
+    return compiled(runner, shape, functools.partial(_detect, shape, special), "decoder")
+
+
+def _encode_samples(shape: Shape, encoder: Params, batch: Mapping[str, Array]) -> dict[str, Array]:
+    mel_BRM = log_mel(batch["samples_BW"], num_mel_bins=shape.config.num_mel_bins)
+    return {"states_BSD": bind_encoder(shape.config, shape.compute, encoder)(mel_BRM)[0]}
+
+
+def _encode_features(shape: Shape, encoder: Params, batch: Mapping[str, Array]) -> dict[str, Array]:
+    return {"states_BSD": bind_encoder(shape.config, shape.compute, encoder)(batch["mel_BRM"])[0]}
+
+
+def _search(
+    shape: Shape,
+    rules: DecodingRules,
+    options: SearchOptions,
+    max_new_tokens: int,
+    decoder: Params,
+    batch: Mapping[str, Array],
+) -> SearchResult:
+    return search(
+        bind_decoder(shape.config, shape.compute, decoder),
+        batch["states_BSD"],
+        batch["prompt_BP"],
+        batch["prompt_length_B"],
+        rules=rules,
+        options=options,
+        max_new_tokens=max_new_tokens,
+        limit_B=batch["limit_B"],
+        temperature_B=batch.get("temperature_B"),
+        seed_B=batch.get("seed_B"),
+        prefix_length_B=batch.get("prefix_length_B"),
+    )
+
+
+def _detect(shape: Shape, special: SpecialTokens, decoder: Params, batch: Mapping[str, Array]) -> Array:
+    bound = bind_decoder(shape.config, shape.compute, decoder)
+    return language_probabilities(bound, batch["states_BSD"], special)

@@ -1,0 +1,1 @@
+"""Long recordings, window after window."""

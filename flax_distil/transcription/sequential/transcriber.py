@@ -1,0 +1,264 @@
+"""Recordings of any length, window after window, many of them at once.
+
+Each row of a batch is a recording, or a chunk of one, in its own place and at its own temperature. Batches
+are as large as there is work for: they shrink and grow by powers of two, each compiled once.
+"""
+
+import dataclasses
+import functools
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, cast
+
+import numpy as np
+
+from flax_distil.audio.long_mel import BLOCK_SAMPLES, LongMel, long_log_mel
+from flax_distil.audio.mel import log10_mel
+from flax_distil.audio.voice_activity import VadName, VoiceActivity
+from flax_distil.core.arrays import Array, Float
+from flax_distil.core.errors import InputError
+from flax_distil.parallel.partitioner import BATCH, ROWS, Runner
+from flax_distil.transcription.generator import States, WindowDecoder
+from flax_distil.transcription.options import FALLBACK_TEMPERATURES, TranscriptionOptions
+from flax_distil.transcription.recordings import (
+    Name,
+    OnSegment,
+    Recordings,
+    RecordingTranscriber,
+    tell_segments,
+)
+from flax_distil.transcription.results import AlignedWord, Transcript
+from flax_distil.transcription.sequential.decoded_window import DecodedWindow
+from flax_distil.transcription.sequential.recording import SequentialRecording
+from flax_distil.transcription.sequential.vad_filter import SpeechTimes, keep_speech
+from flax_distil.transcription.sequential.window_states import WindowStates
+from flax_distil.transcription.sequential.work_queue import (
+    PartedRecording,
+    Row,
+    WorkQueue,
+    first_part,
+)
+from flax_distil.transcription.words.word_timestamps import AlignmentRequest, WordAligner
+
+_NOTHING_LEFT: Any = object()
+
+
+def long_form_defaults(
+    options: TranscriptionOptions, *, keep_temperature: bool = False
+) -> TranscriptionOptions:
+    """Return options for sequential transcription: timestamps, and the usual thresholds where none is given.
+
+    1.35 for the compression of ids (unless that of text has a threshold or is "off"), -1 for the average
+    log-probability, 0.6 for silence, and temperatures from 0 to 1 in steps of 0.2.
+
+    Args:
+        options: what else to do.
+        keep_temperature: leave temperature 0 alone, which counts as not given otherwise.
+
+    Source: RECIPE 6.
+    """
+    usual: dict[str, Any] = {"logprob_threshold": -1.0, "no_speech_threshold": 0.6}
+    if options.compression_ratio_threshold is None:
+        usual["token_compression_ratio_threshold"] = 1.35
+    changed = {name: value for name, value in usual.items() if getattr(options, name) is None}
+    if options.temperature == (0.0,) and not keep_temperature:
+        changed["temperature"] = FALLBACK_TEMPERATURES
+    return dataclasses.replace(options, return_timestamps=True, **changed)
+
+
+class SequentialTranscriber(RecordingTranscriber):
+    """Recordings of any length; results are those of one recording at a time.
+
+    A window of 30 s is decoded with timestamps and moved to the last complete one. A window that fails
+    a threshold is decoded again at the next temperature, while the other rows go on. Features are
+    normalised by the whole recording's maximum. The language is detected once, in the first window as it
+    is decoded (OpenAI's code takes real silence behind recordings of less than 30 s), or with
+    ``multilingual`` in every window; a transcript's language is that of its first one.
+
+    Source: openai/whisper, ``transcribe``; RECIPE 6.
+    """
+
+    def __init__(self, decoder: WindowDecoder, *, batch_size: int):
+        """Bind a decoder; compiles nothing.
+
+        Args:
+            decoder: of the checkpoint; see :func:`long_form_defaults` for its options.
+            batch_size: windows decoded at once at most, each of another recording.
+
+        Raises:
+            InputError: if the decoder's options are without timestamps, the batch cannot be
+                divided over the devices, or Silero is asked for and not installed.
+        """
+        super().__init__(decoder, batch_size=batch_size)
+        options = decoder.options
+        if not options.return_timestamps:
+            raise InputError(
+                "sequential transcription finds the next window by timestamps: set return_timestamps"
+            )
+        self._aligner = WordAligner(decoder) if options.word_timestamps else None
+        self._detector = (
+            None if options.vad is None else VoiceActivity(cast(VadName, options.vad), options.vad_parameters)
+        )
+        # Half of the positions are left to previous text.
+        half = decoder.config.max_target_positions // 2
+        self._limit = options.max_new_tokens or min(decoder.max_new_tokens, half)
+
+    def warm_up(self) -> float:
+        """Compile everything that recordings may need, and return the seconds it took."""
+        began = time.perf_counter()
+        decoder = self.decoder
+        self._blocks(np.zeros((decoder.runner.local_batch_shards, BLOCK_SAMPLES), np.float32))()
+        for rows in self.batch_sizes:
+            states = decoder.encode_features(self._features([], rows))
+            decoder.warm_up_search(states, rows)
+            if self._aligner is not None:
+                self._aligner.warm_up(rows, states)
+        return time.perf_counter() - began
+
+    def transcribe_recordings(
+        self, recordings: Recordings[Name], *, on_segment: OnSegment | None = None
+    ) -> Iterator[tuple[Name, Transcript]]:
+        """See ``RecordingTranscriber``; a recording shorter than a frame (10 ms) has an empty transcript."""
+        source = iter(recordings)
+        queue = WorkQueue(self.batch_size)
+        states = WindowStates(self.decoder, features=self._features, rows_for=self.rows_for)
+        while True:
+            yield from self._fill(queue, source)
+            if not queue:
+                return
+            rows = queue.take_batch()
+            self._step(rows, states)
+            for row in rows:
+                queue.put_back(row)
+            for row in {id(row.recording): row for row in rows}.values():
+                if on_segment is not None:
+                    tell_segments(on_segment, row.name, row.recording.take_segments())
+                if row.recording.finished:
+                    queue.forget(row.recording)
+                    yield row.name, row.recording.transcript()
+
+    def _fill(self, queue: WorkQueue, source: Iterator[Any]) -> Iterator[tuple[Any, Transcript]]:
+        """Begin recordings while there is room; yield the transcripts of those in which there is nothing."""
+        while queue.has_room:
+            given = next(source, _NOTHING_LEFT)
+            if given is _NOTHING_LEFT or (given is None and queue):
+                return
+            if given is None:
+                continue
+            name, samples_W = given
+            recording = self._begin(samples_W)
+            if recording.finished:
+                yield name, recording.transcript()
+            else:
+                queue.add(name, recording)
+
+    def _begin(self, samples_W: Float[np.ndarray, " W"]) -> PartedRecording:
+        """Compute the features of a recording; its samples are not needed any longer."""
+        decoder, times = self.decoder, None
+        if self._detector is not None:
+            samples_W, times = keep_speech(samples_W, self._detector)
+        mel = long_log_mel(
+            samples_W,
+            self._blocks,
+            rows=decoder.runner.local_batch_shards,
+            num_mel_bins=decoder.config.num_mel_bins,
+        )
+        return self._recording(mel, times)
+
+    def _recording(self, mel: LongMel, speech_times: SpeechTimes | None) -> PartedRecording:
+        """Return what is to be transcribed, at its beginning."""
+        return self._part(mel, speech_times=speech_times)
+
+    def _part(self, mel: LongMel, **place: Any) -> SequentialRecording:
+        decoder = self.decoder
+        return SequentialRecording(
+            mel,
+            tokenizer=decoder.tokenizer,
+            options=decoder.options,
+            prompts=decoder.prompts,
+            limit=self._limit,
+            window=2 * decoder.config.max_source_positions,
+            **place,
+        )
+
+    def _step(self, rows: Sequence[Row], encoded: WindowStates) -> None:
+        """Decode the present window of every row.
+
+        Args:
+            rows: of the batch.
+            encoded: the states of windows that are tried again.
+        """
+        decoder, parts = self.decoder, [row.part for row in rows]
+        size = self.rows_for(len(parts))
+        states = encoded.encode(parts)
+        self._detect_languages(rows, states)
+        idle = [None] * (size - len(parts))
+        requests = [*(part.request() for part in parts), *idle]
+        results = decoder.collect(decoder.dispatch(states, requests))[: len(parts)]
+        windows = [
+            None if result is None else part.receive(result)
+            for part, result in zip(parts, results, strict=True)
+        ]
+        words = self._words([*windows, *idle], states)[: len(parts)]
+        for part, window, found in zip(parts, windows, words, strict=True):
+            if window is not None:
+                part.accept(window, found)
+        encoded.keep(parts, states)
+
+    def _words(
+        self, windows: Sequence[DecodedWindow | None], states: States
+    ) -> Sequence[Sequence[AlignedWord] | None]:
+        """Return the words of every window; None of all windows if words are not asked for."""
+        if self._aligner is None:
+            return [None] * len(windows)
+        requests = [
+            AlignmentRequest(tokens=window.text_tokens, language=window.language, frames=window.frames)
+            if window is not None and window.text_tokens
+            else None
+            for window in windows
+        ]
+        if not any(requests):
+            return [()] * len(windows)
+        return [words or () for words in self._aligner.align(states, requests)]
+
+    def _features(self, parts: Sequence[SequentialRecording], rows: int) -> Float[np.ndarray, "B R M"]:
+        """Return the windows of a batch; a new array, since the devices may still read the last one."""
+        config = self.decoder.config
+        mel_BRM = np.zeros((rows, 2 * config.max_source_positions, config.num_mel_bins), np.float32)
+        for row, part in enumerate(parts):
+            mel_BRM[row] = part.features()
+        return mel_BRM
+
+    def _detect_languages(self, rows: Sequence[Row], states: States) -> None:
+        """Detect the language of new recordings: that of their first window is that of all parts.
+
+        With ``multilingual``, that of every window that was not tried before.
+        """
+        of_windows = self.decoder.options.multilingual and self.decoder.tokenizer.special.is_multilingual
+        asked = [row.part.language is None or (of_windows and not row.part.attempt) for row in rows]
+        if not any(asked):
+            return
+        found = self.decoder.language_probabilities(states)
+        for row, probabilities in zip(rows, found, strict=False):
+            if row.part.language is None and row.part is first_part(row.recording):
+                for part in row.recording.parts:
+                    part.set_language(probabilities)
+            if of_windows and not row.part.attempt:
+                row.part.set_window_language(probabilities)
+
+    def _blocks(self, blocks_BW: Float[np.ndarray, "B W"]) -> Callable[[], Float[np.ndarray, "B R M"]]:
+        """Start the features of some blocks; see ``long_log_mel``."""
+        runner = self.decoder.runner
+        program = _mel_program(runner, self.decoder.config.num_mel_bins)
+        started = program(runner.put_batch({"blocks_BW": blocks_BW}))
+        return lambda: runner.rows(started)
+
+
+@functools.lru_cache(maxsize=8)
+def _mel_program(runner: Runner, num_mel_bins: int) -> Callable[..., Array]:
+    function = functools.partial(_block_features, num_mel_bins)
+    return runner.program(runner.per_device(function, arguments=(BATCH,), results=ROWS))
+
+
+def _block_features(num_mel_bins: int, batch: Mapping[str, Array]) -> Array:
+    return log10_mel(batch["blocks_BW"], num_mel_bins=num_mel_bins)

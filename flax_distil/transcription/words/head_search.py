@@ -1,0 +1,163 @@
+"""Which heads of a model follow the speech: found by how well its words agree with known ones.
+
+A student's heads are its teacher's no more.
+"""
+
+import dataclasses
+import functools
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+
+from flax_distil.core.arrays import Array, Float, Params
+from flax_distil.decoding.alignment import align_by_choices
+from flax_distil.model.assembly import bind_decoder
+from flax_distil.parallel.partitioner import Runner
+from flax_distil.text.generation_settings import default_alignment_heads
+from flax_distil.transcription.decode_fns import Shape, compiled
+from flax_distil.transcription.generator import States, WindowDecoder
+from flax_distil.transcription.results import AlignedWord
+from flax_distil.transcription.words.word_timestamps import (
+    POSITIONS_PER_SECOND,
+    AlignmentRequest,
+    Heads,
+    WordAligner,
+)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class KnownWords:
+    """A window whose words are known.
+
+    Attributes:
+        request: its text.
+        words: found by another model in the same text.
+    """
+
+    request: AlignmentRequest
+    words: tuple[AlignedWord, ...]
+
+    @property
+    def token_bounds(self) -> list[int]:
+        """Tokens before each word, and before the end."""
+        return list(itertools.accumulate((len(word.tokens) for word in self.words), initial=0))
+
+    @property
+    def seconds(self) -> np.ndarray:
+        """When each word begins, and the last one ends."""
+        return np.asarray([*(word.start for word in self.words), self.words[-1].end])
+
+
+@dataclasses.dataclass(frozen=True)
+class WordErrors:
+    """How far words are from known ones.
+
+    Attributes:
+        mean_seconds: distance of their boundaries.
+        within_tenth: share of boundaries no more than 0.1 s away, from 0 to 1.
+    """
+
+    mean_seconds: float
+    within_tenth: float
+
+
+Windows = Sequence[tuple[States, Sequence[KnownWords | None]]]
+"""Batches: the model's encoder states, and the words of each row; None of rows that are not counted."""
+
+
+class HeadSearch:
+    """Compares choices of heads of one model.
+
+    Attributes:
+        candidates: every head of its decoder.
+        present: those its checkpoint names, as far as it has them, or else OpenAI's default.
+    """
+
+    def __init__(self, decoder: WindowDecoder):
+        """Compile nothing yet."""
+        config = decoder.config
+        layers, heads = config.decoder_layers, config.decoder_attention_heads
+        self.candidates: Heads = tuple(itertools.product(range(layers), range(heads)))
+        named = sorted(set(decoder.settings.alignment_heads) & set(self.candidates))
+        self.present: Heads = tuple(named) or default_alignment_heads(layers, heads)
+        self._decoder, self._aligner = decoder, WordAligner(decoder, heads=self.present)
+
+    def find(self, windows: Windows, *, most: int) -> Heads:
+        """Return heads whose mean follows the words well.
+
+        From none, and from those present, the head is added or left out that helps most, while one helps;
+        the better of the two ends is taken.
+
+        Args:
+            windows: at least one with words.
+            most: heads at most.
+        """
+        ends = [self._improved(windows, start, most) for start in ((), self.present[:most])]
+        return min(ends, key=lambda end: end[0])[1]
+
+    def _improved(self, windows: Windows, chosen: Heads, most: int) -> tuple[float, Heads]:
+        error = self.errors(windows, [chosen])[0].mean_seconds if chosen else float("inf")
+        while True:
+            flipped = [tuple(sorted({*chosen} ^ {head})) for head in self.candidates]
+            choices = [heads for heads in flipped if 0 < len(heads) <= most]
+            errors = [found.mean_seconds for found in self.errors(windows, choices)] if choices else []
+            if not errors or min(errors) >= error:
+                return error, chosen
+            error, chosen = min(zip(errors, choices, strict=True))
+
+    def errors(self, windows: Windows, choices: Sequence[Heads]) -> list[WordErrors]:
+        """Return the errors of the words that each choice of heads gives, over all windows together."""
+        distances: list[list[np.ndarray]] = [[] for _ in choices]
+        width = len(self.candidates)  # always as many choices at once: one program
+        for start in range(0, len(choices), width):
+            part = choices[start : start + width]
+            for states, rows in windows:
+                self._add_distances(distances[start : start + width], states, rows, self._shares(part))
+        joined = [np.concatenate(found) for found in distances]
+        return [WordErrors(float(d.mean()), float((d <= 0.1 + 1e-6).mean())) for d in joined]
+
+    def _add_distances(
+        self,
+        distances: Sequence[list[np.ndarray]],
+        states: States,
+        rows: Sequence[KnownWords | None],
+        share_CA: Float[np.ndarray, "C A"],
+    ) -> None:
+        decoder = self._decoder
+        batch = self._aligner.batch([None if row is None else row.request for row in rows])
+        sent = decoder.runner.put_batch(batch | {"share_BCA": np.stack([share_CA] * len(rows))})
+        found_BCT = decoder.runner.rows(self._program(decoder.decoder_params, {**states, **sent}))
+        for row, found_CT in zip(rows, found_BCT, strict=True):
+            if row is not None and row.words:
+                seconds_CE = found_CT[:, row.token_bounds] / POSITIONS_PER_SECOND
+                for number, of_choice in enumerate(distances):
+                    of_choice.append(np.abs(seconds_CE[number] - row.seconds))
+
+    def _shares(self, choices: Sequence[Heads]) -> Float[np.ndarray, "C A"]:
+        share_CA = np.zeros((len(self.candidates), len(self.candidates)), np.float32)
+        for number, heads in enumerate(choices):
+            share_CA[number, [self.candidates.index(head) for head in heads]] = 1 / len(heads)
+        return share_CA
+
+    @property
+    def _program(self) -> Callable[..., Array]:
+        decoder = self._decoder
+        return _program(decoder.runner, decoder.shape, self.candidates, self._aligner.prompt_length)
+
+
+@functools.lru_cache(maxsize=8)
+def _program(runner: Runner, shape: Shape, heads: Heads, text_start: int) -> Callable[..., Array]:
+    def align(decoder: Params, batch: Mapping[str, Array]) -> Array:
+        return align_by_choices(
+            bind_decoder(shape.config, shape.compute, decoder),
+            batch["states_BSD"],
+            batch["tokens_BT"],
+            batch["text_length_B"],
+            batch["positions_B"],
+            batch["share_BCA"],
+            text_start=text_start,
+            heads=heads,
+        )
+
+    return compiled(runner, shape, align, "decoder")

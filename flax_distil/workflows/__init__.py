@@ -1,1 +1,0 @@
-"""Rooms composed into jobs: pseudo-label, initialise, distil, evaluate, transcribe, export."""

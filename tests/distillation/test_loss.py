@@ -1,0 +1,201 @@
+"""The fused loss against the formula written plainly."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from flax_distil.core.errors import InputError
+from flax_distil.distillation.loss import (
+    LossWeights,
+    hidden_state_error,
+    matched_teacher_layers,
+    token_losses,
+)
+
+WEIGHTS = LossWeights(ce=0.8, kl=1.0, temperature=2.0)
+
+
+def plain(student_PD, student_VD, teacher, labels_P, mask_P, weights):
+    logits = student_PD @ student_VD.T
+    ce = -jnp.take_along_axis(jax.nn.log_softmax(logits), labels_P[:, None], 1)[:, 0]
+    target = jax.nn.log_softmax(teacher[0] @ teacher[1].T / weights.temperature)
+    kl = (jnp.exp(target) * (target - jax.nn.log_softmax(logits / weights.temperature))).sum(1)
+    return ((weights.ce * ce + weights.kl * weights.temperature**2 * kl) * mask_P).sum()
+
+
+@pytest.fixture
+def problem():
+    random = np.random.default_rng(1)
+    draw = lambda *shape: jnp.asarray(random.normal(size=shape), jnp.float32)  # noqa: E731
+    labels, mask = jnp.asarray(random.integers(0, 29, 23)), jnp.asarray(random.random(23) < 0.6)
+    return draw(23, 8), draw(29, 8), (draw(23, 12), draw(29, 12)), labels, mask
+
+
+@pytest.mark.parametrize("chunk_size", [1, 5, 23, 64])
+def test_value_and_gradients_equal_the_plain_formula_for_every_chunk_size(problem, chunk_size):
+    student, embedding, teacher, labels, mask = problem
+
+    def fused(student, embedding):
+        sums = token_losses(student, embedding, teacher, labels, mask, weights=WEIGHTS, chunk_size=chunk_size)
+        return 3.0 * sums.total
+
+    value, gradients = jax.value_and_grad(fused, argnums=(0, 1))(student, embedding)
+    wanted, wanted_gradients = jax.value_and_grad(
+        lambda s, e: 3.0 * plain(s, e, teacher, labels, mask, WEIGHTS), argnums=(0, 1)
+    )(student, embedding)
+    np.testing.assert_allclose(value, wanted, rtol=1e-5)
+    for got, expected in zip(gradients, wanted_gradients, strict=True):
+        np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_kl_is_zero_when_student_equals_teacher(problem):
+    student, embedding, _, labels, mask = problem
+    sums = token_losses(student, embedding, (student, embedding), labels, mask, weights=WEIGHTS)
+    assert abs(float(sums.kl)) < 1e-5
+    np.testing.assert_allclose(sums.total, 0.8 * sums.ce, rtol=1e-5)
+
+
+def test_masked_positions_change_nothing(problem):
+    student, embedding, teacher, labels, mask = problem
+    other = jnp.where(mask[:, None], student, 1e3)
+    one = token_losses(student, embedding, teacher, labels, mask, weights=WEIGHTS, chunk_size=4)
+    two = token_losses(
+        other, embedding, teacher, jnp.where(mask, labels, -100), mask, weights=WEIGHTS, chunk_size=4
+    )
+    for a, b in zip(one, two, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-6)
+    assert int(one.tokens) == int(mask.sum())
+
+
+def test_a_batch_without_any_label_gives_zero_and_zero_gradient(problem):
+    student, embedding, teacher, labels, mask = problem
+    value, gradient = jax.value_and_grad(
+        lambda s: token_losses(s, embedding, teacher, labels, mask & False, weights=WEIGHTS).total
+    )(student)
+    assert float(value) == 0.0
+    assert float(jnp.abs(gradient).max()) == 0.0
+
+
+def test_losses_of_bfloat16_states_are_computed_in_float32(problem):
+    student, embedding, teacher, labels, mask = problem
+    half = lambda x: x.astype(jnp.bfloat16)  # noqa: E731
+    wide = lambda x: half(x).astype(jnp.float32)  # noqa: E731
+    teacher_half = jax.tree.map(half, teacher)
+    got = token_losses(half(student), half(embedding), teacher_half, labels, mask, weights=WEIGHTS)
+    wanted = token_losses(
+        wide(student), wide(embedding), jax.tree.map(wide, teacher), labels, mask, weights=WEIGHTS
+    )
+    np.testing.assert_allclose(got.total, wanted.total, rtol=1e-5)
+
+
+def test_cross_entropy_alone_needs_no_teacher(problem):
+    student, embedding, _, labels, mask = problem
+    sums = token_losses(student, embedding, None, labels, mask, weights=LossWeights(ce=1.0, kl=0.0))
+    assert float(sums.kl) == 0.0
+    assert float(sums.total) == float(sums.ce)
+
+
+@pytest.mark.parametrize(
+    ("student", "teacher", "layers"),
+    [(2, 32, [15, 31]), (1, 4, [3]), (3, 4, [0, 1, 3]), (4, 4, [0, 1, 2, 3])],
+)
+def test_matched_layers_follow_the_recipe(student, teacher, layers):
+    assert matched_teacher_layers(student, teacher) == layers
+    if student > 1:
+        assert layers == np.linspace(teacher // student - 1, teacher - 1, student).astype(int).tolist()
+
+
+def test_a_student_deeper_than_its_teacher_has_nothing_to_be_compared_with():
+    with pytest.raises(InputError, match=r"6 layers.*4"):
+        matched_teacher_layers(6, 4)
+
+
+def test_hidden_state_error_leaves_padding_out():
+    student, teacher = jnp.zeros((1, 1, 3, 2)), jnp.full((2, 1, 3, 2), 2.0)
+    mask = jnp.asarray([[True, False, True]])
+    assert float(hidden_state_error(student, teacher, mask)) == 8.0
+    assert float(hidden_state_error(student, teacher)) == 12.0
+
+
+def test_smoothed_targets_give_the_loss_and_gradient_of_torch(problem):
+    import torch
+
+    student, embedding, _, labels, mask = problem
+    weights = LossWeights(ce=0.7, kl=0.0, label_smoothing_factor=0.1)
+
+    def fused(student, embedding):
+        return token_losses(student, embedding, None, labels, mask, weights=weights, chunk_size=5).total
+
+    value, gradients = jax.value_and_grad(fused, argnums=(0, 1))(student, embedding)
+    leaves = [torch.tensor(np.asarray(leaf), requires_grad=True) for leaf in (student, embedding)]
+    targets = torch.tensor(np.where(mask, labels, -100)).long()
+    wanted = 0.7 * torch.nn.functional.cross_entropy(
+        leaves[0] @ leaves[1].T, targets, label_smoothing=0.1, reduction="sum"
+    )
+    wanted.backward()
+    np.testing.assert_allclose(value, wanted.item(), rtol=1e-5)
+    for got, leaf in zip(gradients, leaves, strict=True):
+        np.testing.assert_allclose(got, leaf.grad, rtol=1e-4, atol=1e-5)
+
+
+def test_smoothed_targets_are_the_same_over_a_divided_vocabulary(problem):
+    """Two devices of a mapped axis, each with half of the rows of the embedding."""
+    student, embedding, _, labels, mask = problem
+    weights = LossWeights(ce=1.0, kl=0.0, label_smoothing_factor=0.2)
+    halves = embedding[:28].reshape(2, 14, -1)
+
+    def slope(part, axis=None):
+        return jax.value_and_grad(
+            lambda p: (
+                token_losses(student, p, None, labels % 28, mask, weights=weights, vocabulary_axis=axis).total
+            )
+        )(part)
+
+    values, slopes = jax.vmap(lambda part: slope(part, "tensor"), axis_name="tensor")(halves)
+    wanted, wanted_slope = slope(embedding[:28])
+    np.testing.assert_allclose(values, [wanted, wanted], rtol=1e-5)
+    np.testing.assert_allclose(slopes.reshape(28, -1), wanted_slope, rtol=1e-4, atol=1e-5)
+
+
+def test_a_smoothing_factor_outside_its_range_is_refused():
+    with pytest.raises(InputError, match=r"label_smoothing_factor 1\.0"):
+        LossWeights(label_smoothing_factor=1.0)
+
+
+def test_negative_weights_are_refused():
+    with pytest.raises(InputError, match="kl weight -1"):
+        LossWeights(kl=-1.0)
+
+
+def test_the_chunked_loss_is_the_plain_one_in_a_third_of_the_memory():
+    """At the size of a real vocabulary: value and gradients within 1e-5, and what the compiler allocates."""
+    random = np.random.default_rng(0)
+    positions, width, vocabulary = 8 * 128, 16, 51865
+    student_PD, teacher_PD = (random.normal(size=(positions, width)).astype(np.float32) for _ in range(2))
+    student_VD, teacher_VD = (random.normal(size=(vocabulary, width)).astype(np.float32) for _ in range(2))
+    labels_P = jnp.asarray(random.integers(0, vocabulary, positions, np.int32))
+    mask_P = jnp.arange(positions) % 128 < 100
+    weights = LossWeights()
+
+    def chunked(student_PD, student_VD):
+        teacher = jnp.asarray(teacher_PD), jnp.asarray(teacher_VD)
+        return token_losses(student_PD, student_VD, teacher, labels_P, mask_P, weights=weights).total
+
+    def plain(student_PD, student_VD):
+        own, theirs = student_PD @ student_VD.T, teacher_PD @ teacher_VD.T
+        ce_P = -jnp.take_along_axis(jax.nn.log_softmax(own), labels_P[:, None], axis=1)[:, 0]
+        cold, goal = jax.nn.log_softmax(own / 2), jax.nn.log_softmax(theirs / 2)
+        kl_P = (jnp.exp(goal) * (goal - cold)).sum(axis=1)
+        return ((weights.ce * ce_P + weights.kl * 4 * kl_P) * mask_P).sum()
+
+    programs = [
+        jax.jit(jax.value_and_grad(loss, argnums=(0, 1))).lower(student_PD, student_VD).compile()
+        for loss in (chunked, plain)
+    ]
+    (value, gradients), (wanted, wanted_gradients) = (run(student_PD, student_VD) for run in programs)
+    np.testing.assert_allclose(value, wanted, rtol=1e-5)
+    for gradient, expected in zip(gradients, wanted_gradients, strict=True):
+        assert np.abs(gradient - expected).max() <= 1e-5 * np.abs(expected).max()
+    memory, plain_memory = (run.memory_analysis().temp_size_in_bytes for run in programs)
+    assert memory <= plain_memory / 3

@@ -1,0 +1,67 @@
+"""A few updates in a row that diverged end a run; one alone does not."""
+
+import dataclasses
+import logging
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from flax_distil.core.errors import InputError
+from flax_distil.distillation.step_metrics import TrainingProgress
+from flax_distil.distillation.training_log import TrainingLog, read_metrics
+from flax_distil.parallel.make_partitioner import single_device
+from tests.parallel.layouts import config
+
+
+@pytest.fixture
+def training(tmp_path):
+    """Gives what notes steps of which only the losses are told, and the folder of the logs."""
+    run = dataclasses.replace(config(freeze_encoder=True), logging_steps=4)
+    with TrainingLog(tmp_path, max_steps=100) as logs:
+        progress = TrainingProgress(run, logs, single_device(), 10)
+
+        def add(step, loss, norm=1.0):
+            metrics = {"loss": jnp.float32(loss), "grad_norm": jnp.float32(norm)}
+            names = [f"speech:{step}{letter}" for letter in "abcdefghij"]
+            batch = {"ids": names, "valid_B": np.ones(10, bool), "duration_B": np.ones(10, np.float32)}
+            progress.add(step, metrics, batch)
+
+        yield add, progress, tmp_path
+
+
+def test_one_bad_update_is_warned_of_and_left_out_of_the_means(training, caplog):
+    add, progress, folder = training
+    with caplog.at_level(logging.WARNING, logger="flax_distil"):
+        for step, loss in enumerate([4.0, float("nan"), 2.0, 3.0, 1.0], 1):
+            add(step, loss)
+    assert "step 2: loss nan with gradient norm 1 has diverged" in caplog.text
+    assert "speech:2a, speech:2b" in caplog.text
+    assert "speech:2h and 2 more" in caplog.text
+    assert progress.is_sound()
+    (line,) = read_metrics(folder)
+    assert (line["step"], line["loss"], line["skipped_updates"]) == (4, 3.0, 1.0)
+
+
+@pytest.mark.parametrize("bad", [{"loss": float("inf")}, {"norm": float("inf")}, {"loss": 2e9}])
+def test_three_in_a_row_end_the_run_two_steps_after_the_third_at_most(training, bad):
+    add, _, _ = training
+    add(1, 2.0)
+    for step in (2, 3, 4):
+        add(step, **({"loss": 1.0} | bad))
+    with pytest.raises(InputError) as stopped:
+        add(5, 1.0)
+    sentence = str(stopped.value)
+    assert sentence.startswith("training stops at step 4: loss ")
+    assert "3 updates in a row" in sentence
+    assert "the samples of this step are speech:4a" in sentence
+
+
+def test_a_run_whose_last_update_is_bad_saves_and_exports_nothing(training):
+    add, progress, _ = training
+    add(1, 2.0)
+    assert progress.is_sound()
+    add(2, float("nan"))
+    assert not progress.is_sound()
+    with pytest.raises(InputError, match=r"stops at step 2: .* in the last update"):
+        progress.check_end()

@@ -1,0 +1,251 @@
+"""Properties of the training step: accumulation, sharing, freezing, precision, faults of the original."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from flax_distil.core.errors import InputError
+from flax_distil.core.tree import flatten
+from flax_distil.distillation.loss import LossWeights
+from flax_distil.distillation.optimizer import OptimiserConfig, make_optimiser
+from flax_distil.distillation.train_state import Freezing, init_state, split_student
+from flax_distil.distillation.train_step import StepConfig, encode, eval_step, train_step
+from flax_distil.model.layers import ComputeOptions
+
+
+def compiled(step, *static):
+    """Jit without the emitters of fusions, which take half of the time to compile."""
+    return jax.jit(functools.partial(step, *static), compiler_options={"xla_cpu_use_fusion_emitters": False})
+
+
+@pytest.fixture
+def setup(small_config, small_params):
+    """Build a student with layers 0 and 3, its step and its state."""
+
+    def build(
+        freezing=None, *, teacher=True, shared=True, dtype="float32", dropout=0.0, optimiser=None, **step
+    ):
+        layers = jax.tree.map(lambda leaf: leaf[jnp.array([0, 3])], small_params["decoder"]["layers"])
+        student = small_params | {"decoder": small_params["decoder"] | {"layers": layers}}
+        trainable, frozen = split_student(student, freezing or Freezing())
+        options = ComputeOptions(dtype=dtype, use_scan=True)
+        config = StepConfig(
+            student=dataclasses.replace(small_config, decoder_layers=2, dropout=dropout),
+            teacher=small_config if teacher else None, student_options=options, teacher_options=options,
+            **({"weights": LossWeights()} | step))  # fmt: skip
+        held = small_params if not shared else {"decoder": small_params["decoder"]}
+        optimiser = make_optimiser(
+            optimiser or OptimiserConfig(learning_rate=1e-2, warmup_steps=0, max_steps=10)
+        )
+        return (
+            compiled(train_step, config, optimiser),
+            init_state(trainable, optimiser),
+            frozen,
+            held if teacher else {},
+            config,
+        )
+
+    return build
+
+
+def one_big_batch(batch):
+    return {name: leaf.reshape(1, -1, *leaf.shape[2:]) for name, leaf in batch.items()}
+
+
+KEY = jax.random.key(7)
+
+
+def test_k_micro_batches_equal_one_big_batch_and_count_as_one_step(setup, small_batch):
+    run, state, frozen, teacher, _ = setup()
+    accumulated, metrics = run(state, frozen, teacher, small_batch, KEY)
+    whole, wanted = run(state, frozen, teacher, one_big_batch(small_batch), KEY)
+    assert int(accumulated.step) == int(whole.step) == 1
+    for name in wanted:
+        # A divergence is a small difference of log-probabilities, each rounded to 5e-7 (those near -5).
+        atol = 1e-7 if name == "kl_loss" else 0
+        np.testing.assert_allclose(metrics[name], wanted[name], rtol=1e-6, atol=atol, err_msg=name)
+    for path, leaf in flatten(whole.params).items():
+        # Adam's first update is g / (|g| + 1e-8): where g is nearly 0, rounding alone decides.
+        np.testing.assert_allclose(flatten(accumulated.params)[path], leaf, atol=2e-5, err_msg=path)
+
+
+def test_the_frozen_encoder_has_no_moments_and_does_not_move_under_weight_decay(
+    setup, small_batch, small_params
+):
+    optimiser = OptimiserConfig(learning_rate=1e-2, warmup_steps=0, max_steps=10, weight_decay=0.1)
+    run, state, frozen, teacher, _ = setup(optimiser=optimiser)
+    after, _ = run(state, frozen, teacher, small_batch, KEY)
+    assert set(after.params) == {"decoder"}
+    trainable = sum(leaf.size for leaf in jax.tree.leaves(after.params))
+    moments = sum(leaf.size for leaf in jax.tree.leaves(after.opt_state) if leaf.ndim)
+    assert moments == 2 * trainable
+    assert set(frozen) == {"encoder"}
+
+
+def test_shared_encoder_equals_a_separate_copy(setup, small_batch):
+    results = []
+    for shared in (True, False):
+        run, state, frozen, teacher, _ = setup(shared=shared)
+        results.append(run(state, frozen, teacher, small_batch, KEY)[1])
+    for name, value in results[0].items():
+        np.testing.assert_allclose(value, results[1][name], rtol=1e-5, err_msg=name)
+
+
+def test_encoder_states_given_in_the_batch_equal_encoding(setup, small_batch, small_config, small_params):
+    run, state, frozen, teacher, config = setup()
+    mel = small_batch.pop("mel_KBRM")
+    states = encode(
+        small_config, config.teacher_options, small_params["encoder"], jnp.asarray(mel.reshape(8, 40, 8))
+    )
+    cached = small_batch | {"states_KBSD": states.reshape(2, 4, 20, 16)}
+    _, metrics = run(state, frozen, teacher, cached, KEY)
+    _, wanted = run(state, frozen, teacher, small_batch | {"mel_KBRM": mel}, KEY)
+    np.testing.assert_allclose(metrics["loss"], wanted["loss"], rtol=1e-6)
+
+
+def test_training_lowers_the_loss_of_its_own_batch(setup, small_batch):
+    run, state, frozen, teacher, _ = setup()
+    losses = []
+    for _ in range(8):
+        state, metrics = run(state, frozen, teacher, small_batch, KEY)
+        losses.append(float(metrics["loss"]))
+    assert losses[-1] < 0.9 * losses[0]
+
+
+def test_mse_counts_with_a_shared_encoder(setup, small_batch):
+    run, state, frozen, teacher, _ = setup(weights=LossWeights(mse=10.0))
+    _, metrics = run(state, frozen, teacher, small_batch, KEY)
+    parts = 0.8 * metrics["ce_loss"] + metrics["kl_loss"] + 10.0 * metrics["mse_loss"]
+    assert float(metrics["mse_loss"]) > 0
+    np.testing.assert_allclose(metrics["loss"], parts, rtol=1e-5)
+
+
+@pytest.mark.slow
+def test_mse_compares_a_trained_encoder_too(setup, small_batch):
+    freezing = Freezing(freeze_encoder=False)
+    losses = []
+    for weights in (LossWeights(mse=1.0), LossWeights(mse=2.0)):
+        run, state, frozen, teacher, _ = setup(freezing, shared=False, weights=weights)
+        state, metrics = run(state, frozen, teacher, small_batch, KEY)
+        losses.append(float(metrics["mse_loss"]))
+        assert "encoder" in state.params
+        assert frozen == {"encoder": {"position_embedding": frozen["encoder"]["position_embedding"]}}
+    np.testing.assert_allclose(losses[0], losses[1], rtol=1e-6)
+
+
+def test_cross_entropy_alone_fine_tunes_without_a_teacher(setup, small_batch):
+    run, state, frozen, _, _ = setup(teacher=False, weights=LossWeights(ce=1.0, kl=0.0))
+    _, metrics = run(state, frozen, {}, small_batch, KEY)
+    np.testing.assert_allclose(metrics["loss"], metrics["ce_loss"])
+    assert float(metrics["kl_loss"]) == 0.0
+
+
+@pytest.mark.parametrize("mode", ["half_mixed", pytest.param("full_mixed", marks=pytest.mark.slow)])
+def test_mixed_precision_stays_near_full_precision_with_float32_masters(setup, small_batch, mode):
+    run, state, frozen, teacher, _ = setup()
+    _, wanted = run(state, frozen, teacher, small_batch, KEY)
+    extra = {} if mode == "half_mixed" else {
+        "gradient_dtype": "bfloat16",
+        "optimiser": OptimiserConfig(learning_rate=1e-2, warmup_steps=0, max_steps=10, bfloat16_moments=True),
+    }  # fmt: skip
+    run, state, frozen, teacher, _ = setup(dtype="bfloat16", **extra)
+    state, metrics = run(state, frozen, teacher, small_batch, KEY)
+    np.testing.assert_allclose(metrics["loss"], wanted["loss"], rtol=0.02)
+    assert {leaf.dtype for leaf in jax.tree.leaves(state.params)} == {jnp.dtype("float32")}
+
+
+def test_dropout_draws_anew_every_step_and_evaluation_draws_none(setup, small_batch):
+    run, state, frozen, teacher, config = setup(dropout=0.5)
+
+    def loss_at(step):
+        later = dataclasses.replace(state, step=jnp.int32(step))
+        return float(run(later, frozen, teacher, small_batch, KEY)[1]["loss"])
+
+    assert loss_at(0) == loss_at(0) != loss_at(1)
+    batch = {name.replace("_KB", "_B"): leaf[0] for name, leaf in small_batch.items()}
+    no_dropout = dataclasses.replace(config, student=dataclasses.replace(config.student, dropout=0.0))
+    one, two = (compiled(eval_step, c)(state.params, frozen, teacher, batch) for c in (config, no_dropout))
+    np.testing.assert_allclose(one.total, two.total)
+
+
+def test_evaluation_uses_temperature_one_and_counts_no_padding(setup, small_batch):
+    _, state, frozen, teacher, config = setup()
+    batch = {name.replace("_KB", "_B"): leaf[0] for name, leaf in small_batch.items()}
+    sums = compiled(eval_step, config)(state.params, frozen, teacher, batch)
+    colder = dataclasses.replace(config, weights=LossWeights(temperature=1.0))
+    assert float(sums.kl) == float(compiled(eval_step, colder)(state.params, frozen, teacher, batch).kl)
+    assert int(sums.tokens) == small_batch["loss_mask_KBT"][0].sum()
+
+
+def test_changing_only_padding_changes_no_gradient(setup, small_batch):
+    run, state, frozen, teacher, _ = setup()
+    padded = small_batch | {
+        "labels_KBT": np.where(small_batch["loss_mask_KBT"], small_batch["labels_KBT"], 3)
+    }
+    one, two = (run(state, frozen, teacher, batch, KEY)[0] for batch in (small_batch, padded))
+    for path, leaf in flatten(one.params).items():
+        np.testing.assert_array_equal(leaf, flatten(two.params)[path], err_msg=path)
+
+
+@pytest.mark.slow
+def test_gradient_checkpointing_and_scan_change_no_number(setup, small_batch, small_config):
+    run, state, frozen, teacher, config = setup()
+    _, wanted = run(state, frozen, teacher, small_batch, KEY)
+    optimiser = make_optimiser(OptimiserConfig(learning_rate=1e-2, warmup_steps=0, max_steps=10))
+    for options in (ComputeOptions(), ComputeOptions(use_scan=True, gradient_checkpointing="full")):
+        other = dataclasses.replace(config, student_options=options, teacher_options=options)
+        _, metrics = compiled(train_step, other, optimiser)(state, frozen, teacher, small_batch, KEY)
+        for name, value in wanted.items():
+            np.testing.assert_allclose(metrics[name], value, rtol=1e-5, err_msg=name)
+
+
+def test_student_and_teacher_of_different_vocabulary_are_refused(small_config):
+    with pytest.raises(InputError, match="vocab_size: 97 and 98"):
+        StepConfig(
+            student=small_config, teacher=dataclasses.replace(small_config, vocab_size=98),
+            student_options=ComputeOptions(), teacher_options=ComputeOptions(), weights=LossWeights(),
+        )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("freezing", "trained"),
+    [
+        ({"freeze_decoder": True}, {"token_embedding"}),
+        ({"freeze_embed_positions": True}, {"token_embedding", "layers", "norm"}),
+        ({}, {"token_embedding", "position_embedding", "layers", "norm"}),
+    ],
+)
+def test_a_frozen_decoder_still_trains_its_token_embedding(freezing, trained, small_params):
+    """As the original: layers, norm and positions are frozen, the tied projection is not."""
+    trainable, frozen = split_student(small_params, Freezing(**freezing))
+    assert set(trainable) == {"decoder"}
+    assert set(trainable["decoder"]) == trained
+    assert set(frozen["encoder"]) == set(small_params["encoder"])
+
+
+def test_only_the_embedding_moves_where_encoder_and_decoder_are_frozen(setup, small_batch, small_params):
+    run, state, frozen, teacher, _ = setup(Freezing(freeze_encoder=True, freeze_decoder=True))
+    after, metrics = run(state, frozen, teacher, small_batch, KEY)
+    (path,) = flatten(after.params)
+    assert path == "decoder/token_embedding/embedding"
+    assert float(metrics["grad_norm"]) > 0
+    moved = np.abs(flatten(after.params)[path] - flatten(small_params)[path])
+    assert moved.max() == pytest.approx(1e-2, rel=1e-3)
+
+
+def test_numbers_that_are_not_finite_change_no_parameter_and_no_moment(setup, small_batch):
+    run, state, frozen, teacher, _ = setup()
+    small_batch["mel_KBRM"][1, 2, 3, 4] = np.nan
+    after, metrics = run(state, frozen, teacher, small_batch, KEY)
+    assert not np.isfinite(metrics["loss"])
+    assert int(after.step) == 1
+    for path, leaf in flatten(state.params).items():
+        np.testing.assert_array_equal(flatten(after.params)[path], leaf, err_msg=path)
+    before, moments = (
+        [leaf for leaf in jax.tree.leaves(tree.opt_state) if leaf.ndim] for tree in (state, after)
+    )
+    assert all((one == two).all() for one, two in zip(before, moments, strict=True))

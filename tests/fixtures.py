@@ -1,0 +1,56 @@
+"""A teacher that is a toy, and compilations to match; prompts with unusable recordings among them."""
+
+import contextlib
+import json
+import resource
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from flax_distil.audio.constants import SAMPLING_RATE
+from flax_distil.audio.reading.decoding import decode_audio
+from tests.toys import write_teacher
+
+
+@contextlib.contextmanager
+def _limited_files(size: int) -> Iterator[None]:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.fixture
+def limited_files() -> Callable[[int], contextlib.AbstractContextManager[None]]:
+    """Within the context that it gives no file can grow beyond so many bytes, as on a disk that is full."""
+    return _limited_files
+
+
+@pytest.fixture(scope="module")
+def teacher(tiny_en_dir, tmp_path_factory) -> Path:
+    return write_teacher(tmp_path_factory.mktemp("teacher") / "toy.en", tiny_en_dir)
+
+
+@pytest.fixture(scope="module")
+def flawed(prompts_dir, tmp_path_factory) -> Path:
+    """Three prompts (one without a reference), a file that is no audio, and one of 31 s."""
+    folder = tmp_path_factory.mktemp("flawed")
+    lines = (prompts_dir / "validation" / "metadata.jsonl").read_text().splitlines()
+    texts = {row["file_name"]: row["text"] for row in map(json.loads, lines)}
+    rows = []
+    for name in ("conf-full", "all-circuits-busy-now", "agent-user"):
+        samples_W = decode_audio(prompts_dir / "validation" / f"{name}.ogg")
+        soundfile.write(folder / f"{name}.wav", samples_W, SAMPLING_RATE)
+        rows.append({"audio": f"{name}.wav", "text": texts[f"{name}.ogg"], "speaker": 7})
+    rows[2]["text"] = None
+    (folder / "broken.wav").write_bytes(b"this is not audio")
+    soundfile.write(folder / "long.wav", np.zeros(31 * SAMPLING_RATE, np.float32), SAMPLING_RATE)
+    rows[1:1] = [{"audio": f"{name}.wav", "text": "Hello.", "speaker": 8} for name in ("broken", "long")]
+    path = folder / "flawed.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path

@@ -1,0 +1,167 @@
+"""Splits that are uploaded one by one stand beside each other, and the card names all of them."""
+
+import json
+from pathlib import Path
+
+import datasets
+import pyarrow
+import pyarrow.parquet
+import pytest
+import yaml
+
+from flax_distil.checkpoints.hub.config import HubConfig
+from flax_distil.pseudo_labeling.config import PseudoLabelConfig
+from flax_distil.pseudo_labeling.dataset_card import make_card, merge_cards
+from flax_distil.pseudo_labeling.splits import PartName
+from flax_distil.pseudo_labeling.upload import upload_labels
+from tests.checkpoints.hub_server import TOKEN, Hub, running_hub, use_endpoint
+
+# huggingface_hub's own call of httpx, in the upload without Xet.
+pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
+
+REPO = "datasets/someone/labels"
+CONFIG = PseudoLabelConfig(
+    model_name_or_path="teacher", dataset_name="corpus", language="en", output_dir="out"
+)
+
+
+@pytest.fixture
+def hub(monkeypatch) -> Hub:
+    with running_hub() as served:
+        use_endpoint(monkeypatch, served.endpoint)
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", True)
+        monkeypatch.setattr("flax_distil.checkpoints.hub.upload._WAITS_SECONDS", (0.01, 0.01))
+        yield served
+
+
+def summary_of(rows: int) -> dict:
+    return {"labelled": rows, "bytes": 100 * rows, "wer": None, "audio_seconds": 3600.0, "skipped": {}}
+
+
+def write_labels(folder: Path, parts: dict[PartName, list[int]]) -> Path:
+    """Write what a run leaves: for each part files of so many rows."""
+    files = []
+    for part, sizes in parts.items():
+        for number, rows in enumerate(sizes):
+            name = f"data/{part}-{number:05d}.parquet"
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            table = pyarrow.table({"text": [f"{part} {number} {row}" for row in range(rows)]})
+            pyarrow.parquet.write_table(table, folder / name)
+            files.append({"part": str(part), "file": name})
+    counts = {part: summary_of(sum(sizes)) for part, sizes in parts.items()}
+    splits = {str(part): {**found, **vars(part)} for part, found in counts.items()}
+    documents = {
+        "index.json": {"settings": {}, "files": files},
+        "summary.json": {"splits": splits},
+        "throughput.json": {},
+    }  # fmt: skip
+    for name, document in documents.items():
+        (folder / name).write_text(json.dumps(document))
+    (folder / "README.md").write_text(make_card(CONFIG, "corpus", counts))
+    return folder
+
+
+def downloaded(hub: Hub, folder: Path) -> Path:
+    for name in hub.commit(REPO, "main").files:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(hub.file(REPO, name))
+    return folder
+
+
+def push(folder: Path) -> str | None:
+    return upload_labels(folder, "someone/labels", HubConfig(push_to_hub=True, hub_token=TOKEN))
+
+
+def test_splits_and_configurations_of_other_uploads_stay(hub: Hub, tmp_path: Path):
+    train, validation, french = PartName(), PartName(split="validation"), PartName(config="fr")
+    uploads = [{train: [2, 2]}, {validation: [3]}, {french: [1], validation: [2]}, {train: [5]}]
+    for number, parts in enumerate(uploads):
+        assert push(write_labels(tmp_path / str(number), parts)) is None
+    assert hub.commit(REPO, "main").files.keys() == {
+        "README.md", "data/train-00000.parquet", "data/validation-00000.parquet",
+        "data/fr/train-00000.parquet", "labelling/train.json", "labelling/validation.json",
+        "labelling/fr/train.json",
+    }  # fmt: skip
+    copy = downloaded(hub, tmp_path / "copy")
+    for config, sizes in {"default": {"train": 5, "validation": 2}, "fr": {"train": 1}}.items():
+        found = datasets.load_dataset(str(copy), config, cache_dir=str(tmp_path / "cache"))
+        assert {split: len(rows) for split, rows in found.items()} == sizes
+    card = (copy / "README.md").read_text()
+    assert [line for line in card.splitlines() if line.startswith("## ")] == [
+        "## train", "## validation", "## fr/train",
+    ]  # fmt: skip
+    assert "| recordings | 5 |" in card
+    assert "| recordings | 4 |" not in card
+    record = json.loads((copy / "labelling" / "train.json").read_text())
+    assert [file["file"] for file in record["files"]] == ["data/train-00000.parquet"]
+
+
+def test_an_upload_that_met_another_one_is_made_on_top_of_it(hub: Hub, tmp_path: Path, monkeypatch):
+    first, second = (
+        write_labels(tmp_path / split, {PartName(split=split): [1]}) for split in ("train", "test")
+    )
+    merge, met = merge_cards, []
+
+    def merge_after_another(theirs, ours):
+        if not met:
+            met.append(True)
+            assert push(first) is None
+        return merge(theirs, ours)
+
+    monkeypatch.setattr("flax_distil.pseudo_labeling.upload.merge_cards", merge_after_another)
+    assert push(second) is None
+    files = hub.commit(REPO, "main").files
+    assert {"data/train-00000.parquet", "data/test-00000.parquet"} < files.keys()
+    assert hub.file(REPO, "README.md").decode().count("\n## ") == 2
+
+
+def test_files_of_somebody_else_are_neither_mixed_in_nor_deleted(hub: Hub, tmp_path: Path, caplog):
+    from huggingface_hub import HfApi
+
+    api = HfApi(token=TOKEN)
+    api.create_repo("someone/labels", repo_type="dataset")
+    api.upload_file(
+        path_or_fileobj=b"PAR1", path_in_repo="data/train-00000-of-00001.parquet", repo_id="someone/labels",
+        repo_type="dataset",
+    )  # fmt: skip
+    before = hub.commit(REPO, "main").files
+    error = push(write_labels(tmp_path / "labels", {PartName(): [1]}))
+    assert error is not None
+    assert "holds 'data/train-00000-of-00001.parquet', which pseudo-labelling did not write" in error
+    assert hub.commit(REPO, "main").files == before
+
+
+def test_what_others_wrote_into_a_card_stays():
+    ours = make_card(CONFIG, "corpus", {PartName(split="test"): summary_of(7)})
+    theirs = """---
+license: cc-by-4.0
+tags: speech
+configs:
+- config_name: default
+  default: true
+  data_files: raw/*.parquet
+---
+# Calls
+
+Recorded in 2020.
+
+## Licence
+
+Be kind.
+"""
+    merged = merge_cards(theirs, ours)
+    _, head, text = merged.split("---\n", 2)
+    metadata = yaml.safe_load(head)
+    assert metadata["license"] == "cc-by-4.0"
+    assert metadata["tags"] == ["speech", "pseudo-labels", "whisper"]
+    assert metadata["configs"] == [
+        {
+            "config_name": "default", "default": True,
+            "data_files": [
+                {"split": "train", "path": "raw/*.parquet"}, {"split": "test", "path": "data/test-*.parquet"}
+            ],
+        }
+    ]  # fmt: skip
+    assert text.startswith("\n# Calls\n\nRecorded in 2020.\n\n## Licence\n\nBe kind.\n\n## test\n")
+    assert merge_cards(merged, ours) == merged
+    assert merge_cards(None, ours) == ours
