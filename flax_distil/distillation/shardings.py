@@ -17,7 +17,7 @@ from flax_distil.distillation.train_step import StepConfig
 from flax_distil.model.assembly import whisper_shapes
 from flax_distil.model.config import WhisperConfig
 from flax_distil.model.layers import ComputeOptions
-from flax_distil.parallel.partitioner import Runner
+from flax_distil.parallel.partitioner import Partitioner
 from flax_distil.parallel.rules import weight_layout
 
 
@@ -48,7 +48,7 @@ class DistilLayout:
     def __init__(
         self,
         config: DistilConfig,
-        runner: Runner,
+        partitioner: Partitioner,
         *,
         student: WhisperConfig,
         teacher: WhisperConfig | None,
@@ -58,7 +58,7 @@ class DistilLayout:
 
         Args:
             config: of the run.
-            runner: its devices.
+            partitioner: its devices.
             student: shape of the student, with the run's dropouts.
             teacher: shape of the teacher; None if it takes no part in the loss.
             shares_encoder: whether the student's frozen encoder is the teacher's.
@@ -66,13 +66,15 @@ class DistilLayout:
         Raises:
             InputError: if an axis of the mesh does not divide a weight, or student and teacher do not fit.
         """
-        self._config, self._runner = config, runner
-        student_specs = runner.weight_specs(whisper_shapes(student))
-        frozen_encoder = runner.weight_specs(whisper_shapes(student), config.teacher_axes)["encoder"]
+        self._config, self._partitioner = config, partitioner
+        student_specs = partitioner.weight_specs(whisper_shapes(student))
+        frozen_encoder = partitioner.weight_specs(whisper_shapes(student), config.teacher_axes)["encoder"]
         teacher_shapes: Params = {} if teacher is None else whisper_shapes(teacher)
         if shares_encoder:
             teacher_shapes.pop("encoder", None)
-        teacher_specs = runner.weight_specs(teacher_shapes, config.teacher_axes) if teacher_shapes else {}
+        teacher_specs = (
+            partitioner.weight_specs(teacher_shapes, config.teacher_axes) if teacher_shapes else {}
+        )
         trainable, frozen = split_student(whisper_shapes(student), config.freezing)
         held = student_specs | ({"encoder": frozen_encoder} if config.freeze_encoder else {})
         own, theirs = jnp.dtype(config.compute.dtype), jnp.dtype(config.teacher_options.dtype)
@@ -92,7 +94,7 @@ class DistilLayout:
             teacher_options=_laid_out(config.teacher_options, held_by_teacher),
             weights=config.loss_weights,
             gradient_dtype="bfloat16" if config.precision == "full_mixed" else "float32",
-            batch_axes=runner.batch_axes,
+            batch_axes=partitioner.batch_axes,
         )
 
     def state(self, max_steps: int) -> Placed:

@@ -22,7 +22,7 @@ from flax_distil.distillation.train_step import (
     eval_step,
 )
 from flax_distil.model.layers import ComputeOptions
-from flax_distil.parallel.partitioner import BATCH, REPLICATED, ROWS, Runner
+from flax_distil.parallel.partitioner import BATCH, REPLICATED, ROWS, Partitioner
 from flax_distil.parallel.shaped_program import ShapedProgram
 
 
@@ -38,16 +38,18 @@ class DistilPrograms:
         encode: ``(encoder, {"samples_BW": …}) -> {"states_BSD": …}``.
     """
 
-    def __init__(self, config: DistilConfig, layout: DistilLayout, runner: Runner, *, max_steps: int):
+    def __init__(
+        self, config: DistilConfig, layout: DistilLayout, partitioner: Partitioner, *, max_steps: int
+    ):
         """Describe the programs; nothing is compiled before its first call."""
         step, optimiser = layout.step, make_optimiser(config.optimiser(max_steps))
         trainable, frozen, teacher = (
             tree.specs for tree in (layout.trainable, layout.frozen, layout.teacher)
         )
-        self.gradients = runner.per_device(
+        self.gradients = partitioner.shard_map(
             functools.partial(_gradients, step, config.augmentation, config.seed),
-            arguments=(trainable, frozen, teacher, BATCH, P()),
-            results=(trainable, REPLICATED),
+            in_specs=(trainable, frozen, teacher, BATCH, P()),
+            out_specs=(trainable, REPLICATED),
         )
 
         def train(
@@ -57,22 +59,24 @@ class DistilPrograms:
             return apply_gradients(optimiser, state, *found)
 
         state = layout.state(max_steps).specs
-        self.init = runner.program(
-            functools.partial(init_state, optimiser=optimiser), donate=(0,), results=state
+        self.init = partitioner.jit(
+            functools.partial(init_state, optimiser=optimiser), donate_argnums=(0,), out_shardings=state
         )
-        self.train = ShapedProgram(runner.program(train, donate=(0,), results=(state, REPLICATED)))
-        self.evaluate = runner.program(
-            runner.per_device(
+        self.train = ShapedProgram(
+            partitioner.jit(train, donate_argnums=(0,), out_shardings=(state, REPLICATED))
+        )
+        self.evaluate = partitioner.jit(
+            partitioner.shard_map(
                 functools.partial(_evaluate, step),
-                arguments=(trainable, frozen, teacher, BATCH),
-                results=REPLICATED,
+                in_specs=(trainable, frozen, teacher, BATCH),
+                out_specs=REPLICATED,
             )
         )
         encoder = layout.whole_student().specs["encoder"]
         options = step.teacher_options if config.freeze_encoder else step.student_options
-        self.encode = runner.program(
-            runner.per_device(
-                functools.partial(_encode, step, options), arguments=(encoder, BATCH), results=ROWS
+        self.encode = partitioner.jit(
+            partitioner.shard_map(
+                functools.partial(_encode, step, options), in_specs=(encoder, BATCH), out_specs=ROWS
             )
         )
 

@@ -12,7 +12,7 @@ from flax_distil.distillation.config import DistilConfig
 from flax_distil.distillation.schedules import learning_rate_schedule
 from flax_distil.distillation.train_step import LARGEST_LOSS
 from flax_distil.distillation.training_log import TrainingLog
-from flax_distil.parallel.partitioner import Runner
+from flax_distil.parallel.partitioner import Partitioner
 from flax_distil.parallel.processes import gather_objects
 
 log = logging.getLogger(__name__)
@@ -49,8 +49,8 @@ class TrainingProgress:
     (``apply_gradients``) and is warned of. A few of them in a row end the run.
     """
 
-    def __init__(self, config: DistilConfig, logs: TrainingLog, runner: Runner, max_steps: int):
-        self._config, self._runner = config, runner
+    def __init__(self, config: DistilConfig, logs: TrainingLog, partitioner: Partitioner, max_steps: int):
+        self._config, self._partitioner = config, partitioner
         self._logs, self._every = logs, config.logging_steps
         self._schedule = learning_rate_schedule(config.optimiser(max_steps))
         self._waiting: list[_Step] = []
@@ -74,8 +74,8 @@ class TrainingProgress:
         self._waiting.append(_Step(step, metrics, batch["ids"]))
         if len(self._waiting) > _STEPS_IN_FLIGHT:  # batches sent ahead take memory
             self._fetch(self._waiting[:-_STEPS_IN_FLIGHT])
-        self._samples += len(batch["valid_B"]) * self._runner.shard_count
-        self._audio_seconds += float(batch["duration_B"].sum()) * self._runner.shard_count
+        self._samples += len(batch["valid_B"]) * self._partitioner.shard_count
+        self._audio_seconds += float(batch["duration_B"].sum()) * self._partitioner.shard_count
         self._logs.advance(step)
 
     def is_sound(self) -> bool:
@@ -133,7 +133,7 @@ class TrainingProgress:
         """Wait for steps and look at their numbers, in order."""
         for step in steps:
             if not step.is_fetched:
-                step.metrics, step.is_fetched = self._runner.fetch(step.metrics), True
+                step.metrics, step.is_fetched = self._partitioner.device_get(step.metrics), True
                 self._look_at(step)
 
     def _look_at(self, step: _Step) -> None:

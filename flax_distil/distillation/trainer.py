@@ -40,7 +40,7 @@ from flax_distil.distillation.step_fns import DistilPrograms
 from flax_distil.distillation.step_metrics import TrainingProgress
 from flax_distil.distillation.train_state import TrainState
 from flax_distil.distillation.training_log import METRICS_NAME, TENSORBOARD_NAME, TrainingLog
-from flax_distil.parallel.partitioner import Runner
+from flax_distil.parallel.partitioner import Partitioner
 from flax_distil.parallel.processes import gather_objects, together
 
 log = logging.getLogger(__name__)
@@ -76,27 +76,29 @@ def run_distillation(config: DistilConfig) -> DistilResult:
 
 
 def _run(config: DistilConfig) -> DistilResult:
-    runner = config.make_runner()
+    partitioner = config.make_partitioner()
     leads = jax.process_index() == 0
     folder = together(lambda: _checked_output(config) if leads else config.output_path.absolute())
     repository = together(lambda: config.repository(config.hub_model_id, folder, "model") if leads else None)
     described = together(lambda: check_models(config))
     tokenizer, settings = read_tokenizer(described.files)
     data = together(lambda: load_data(config, tokenizer, described.config))
-    check_cacheable(config, data.train, runner)
-    batch_size = config.per_device_train_batch_size * runner.batch_shards * config.gradient_accumulation_steps
+    check_cacheable(config, data.train, partitioner)
+    batch_size = (
+        config.per_device_train_batch_size * partitioner.batch_shards * config.gradient_accumulation_steps
+    )
     max_steps = config.max_steps or _steps(config, data.train, batch_size)
     config.optimiser(max_steps)  # checks the schedule before weights are read
-    models = load_models(config, runner)
+    models = load_models(config, partitioner)
     config = models.config  # what was left open is decided
     if leads:
         _prepare_output(folder, overwrite=config.overwrite_output_dir)
     gather_objects(None)  # the folder is there for all
-    programs = DistilPrograms(config, models.layout, runner, max_steps=max_steps)
+    programs = DistilPrograms(config, models.layout, partitioner, max_steps=max_steps)
     evaluator = StudentEvaluator(
-        config, data, models, programs, runner, tokenizer=tokenizer, settings=settings
+        config, data, models, programs, partitioner, tokenizer=tokenizer, settings=settings
     )
-    run = _Run(config, data, models, programs, evaluator, runner, max_steps=max_steps)
+    run = _Run(config, data, models, programs, evaluator, partitioner, max_steps=max_steps)
     with TrainingCheckpoints(
         folder / CHECKPOINTS_NAME, save_total_limit=config.save_total_limit
     ) as checkpoints:
@@ -110,10 +112,13 @@ def _run(config: DistilConfig) -> DistilResult:
             log.info("streamed training data, first pass\n%s", table)
         if skipped:
             log.warning("%s", skipped.report())
-    trained = runner.fetch(state.params)
+    trained = partitioner.device_get(state.params)
     error = together(lambda: _export(config, models, trained, folder, repository) if leads else None)
     return DistilResult(
-        output_dir=folder, steps=int(runner.fetch(state.step)), evaluation=evaluation, upload_error=error
+        output_dir=folder,
+        steps=int(partitioner.device_get(state.step)),
+        evaluation=evaluation,
+        upload_error=error,
     )
 
 
@@ -155,12 +160,12 @@ class _Run:
         models: DistilModels,
         programs: DistilPrograms,
         evaluator: StudentEvaluator,
-        runner: Runner,
+        partitioner: Partitioner,
         *,
         max_steps: int,
     ):
         self.config, self.data, self.models = config, data, models
-        self.programs, self.evaluator, self.runner = programs, evaluator, runner
+        self.programs, self.evaluator, self.partitioner = programs, evaluator, partitioner
         self.max_steps = max_steps
         self.cache = None
         if config.cache_encoder_states:
@@ -169,13 +174,13 @@ class _Run:
             assert isinstance(table, TableSource)  # checked before
             self.cache = open_cache(config, table.data, shape, self._encoder_fingerprint())
         self.feeder = BatchFeeder(
-            runner,
+            partitioner,
             micro_batches=config.gradient_accumulation_steps,
             encode=programs.encode,
             encoder=models.frozen.get("encoder", {}),
             cache=self.cache,
         )
-        self.pipeline = distil_pipeline(config, data, models.student.config, runner, self.cache)
+        self.pipeline = distil_pipeline(config, data, models.student.config, partitioner, self.cache)
 
     def train(self, checkpoints: TrainingCheckpoints) -> tuple[TrainState, dict[str, dict[str, float]]]:
         """Train to the last step; the pipeline is closed whatever happens."""
@@ -193,7 +198,7 @@ class _Run:
         if config.resume_from_checkpoint:
             state, first_step = self._resume(checkpoints, state)
         tokens = self.pipeline.largest_bucket()
-        compile_largest(config, self.models, self.programs, self.runner, state, tokens=tokens)
+        compile_largest(config, self.models, self.programs, self.partitioner, state, tokens=tokens)
         evaluation: dict[str, dict[str, float]] = {}
         with TrainingLog(
             config.output_path,
@@ -201,7 +206,7 @@ class _Run:
             first_step=first_step,
             active=jax.process_index() == 0,
         ) as logs:
-            progress = TrainingProgress(config, logs, self.runner, self.max_steps)
+            progress = TrainingProgress(config, logs, self.partitioner, self.max_steps)
             for step in range(first_step + 1, self.max_steps + 1):
                 try:
                     batch = next(self.pipeline)
@@ -231,13 +236,13 @@ class _Run:
     def _save(self, checkpoints: TrainingCheckpoints, step: int, state: TrainState) -> None:
         """Keep the state of training and of all processes' data."""
         positions = gather_objects(self.pipeline.get_state())
-        checkpoints.save(step, self.runner.whole(state), {"pipelines": positions})
+        checkpoints.save(step, self.partitioner.unreplicate(state), {"pipelines": positions})
         if self.cache is not None:
             self.cache.flush()
 
     def _resume(self, checkpoints: TrainingCheckpoints, state: TrainState) -> tuple[TrainState, int]:
         wanted: Any = self.config.resume_from_checkpoint
-        template = self.runner.whole(state)
+        template = self.partitioner.unreplicate(state)
         restored = checkpoints.restore(template, None if wanted == "latest" else int(wanted))
         positions = restored.data["pipelines"]
         if len(positions) != jax.process_count():
@@ -248,7 +253,7 @@ class _Run:
         self.pipeline.set_state(positions[jax.process_index()])
         checkpoints.drop_after(restored.step)
         log.info("resuming after step %d", restored.step)
-        return self.runner.as_before(state, restored.state), restored.step
+        return self.partitioner.replicate_like(state, restored.state), restored.step
 
     def _evaluate(self, step: int, params: Params, logs: TrainingLog) -> dict[str, dict[str, float]]:
         results = self.evaluator.evaluate(params)
@@ -260,7 +265,7 @@ class _Run:
         return results
 
     def _encoder_fingerprint(self) -> str:
-        encoder = self.runner.fetch(self.models.frozen["encoder"])
+        encoder = self.partitioner.device_get(self.models.frozen["encoder"])
         return f"{weights_fingerprint(encoder)}-{self.config.compute.dtype}"
 
 

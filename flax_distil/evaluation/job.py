@@ -25,7 +25,7 @@ from flax_distil.evaluation.scores import ScoredUnit
 from flax_distil.evaluation.store import REPORT_NAME, RESULTS_NAME, SAMPLES_NAME, EvalStore
 from flax_distil.evaluation.tables import format_tables, write_samples
 from flax_distil.evaluation.transcription import LATENCY, ModelEvaluation, gathered
-from flax_distil.parallel.partitioner import Runner
+from flax_distil.parallel.partitioner import Partitioner
 from flax_distil.parallel.processes import together
 from flax_distil.pipeline.transcription_model import TranscriptionModel, configured_model
 from flax_distil.text.normalizers import Normaliser, text_normaliser
@@ -50,18 +50,18 @@ def run_evaluation(config: EvalConfig) -> dict[str, Any]:
     Raises:
         InputError: for whatever does not fit, before weights are read.
     """
-    runner = config.make_own_runner()
+    partitioner = config.make_local_partitioner()
     leads = jax.process_index() == 0
     with EvalStore(config.output_dir, overwrite=config.overwrite_output_dir) as store:
         together(lambda: store.check() if leads else None)
-        models = together(lambda: _open_models(config, runner))
+        models = together(lambda: _open_models(config, partitioner))
         data_sets = together(lambda: _open_data(config))
         noise = together(lambda: _open_noise(config, data_sets))
         normalise = _normaliser(config, models)
         parameters = {label: model.parameters for label, model in models.items()}
         together(lambda: store.begin(_settings(config, data_sets)) if leads else None)
         together(store.check_shared)
-        _transcribe(config, runner, store, models, data_sets, noise)
+        _transcribe(config, partitioner, store, models, data_sets, noise)
         evaluation = Evaluation(
             config=config,
             normalise=normalise,
@@ -85,7 +85,7 @@ def run_evaluation(config: EvalConfig) -> dict[str, Any]:
 
 def _transcribe(
     config: EvalConfig,
-    runner: Runner,
+    partitioner: Partitioner,
     store: EvalStore,
     models: dict[str, TranscriptionModel],
     data_sets: Mapping[str, SpeechData],
@@ -94,7 +94,7 @@ def _transcribe(
     """Do all there is to do, model after model: the weights of one are gone when the next are read."""
     most = max(map(len, data_sets.values()))
     for label in list(models):
-        work = ModelEvaluation(config, runner, store, label=label, model=models.pop(label), most=most)
+        work = ModelEvaluation(config, partitioner, store, label=label, model=models.pop(label), most=most)
         for name, data in data_sets.items():
             for condition in config.conditions:
                 work.transcribe(name, data, noise[name], condition)
@@ -106,9 +106,9 @@ def _transcribe(
         together(functools.partial(work.measure_latency, name, data))
 
 
-def _open_models(config: EvalConfig, runner: Runner) -> dict[str, TranscriptionModel]:
+def _open_models(config: EvalConfig, partitioner: Partitioner) -> dict[str, TranscriptionModel]:
     """Read the small files of every checkpoint: whatever does not fit is known at once."""
-    return {label: configured_model(config, runner, name) for label, name in config.models.items()}
+    return {label: configured_model(config, partitioner, name) for label, name in config.models.items()}
 
 
 def _open_data(config: EvalConfig) -> dict[str, SpeechData]:

@@ -21,7 +21,7 @@ from flax_distil.evaluation.config import CLEAN, Condition, EvalConfig
 from flax_distil.evaluation.noise import NoiseMaker
 from flax_distil.evaluation.records import LatencySample, Prediction, Session, UnitRecords
 from flax_distil.evaluation.store import EvalStore, Key, UnitWriter
-from flax_distil.parallel.partitioner import Runner
+from flax_distil.parallel.partitioner import Partitioner
 from flax_distil.parallel.processes import gather_objects, together
 from flax_distil.pipeline.transcription_model import TranscriptionModel
 from flax_distil.transcription.assisted_generator import SpeculativeDecoder
@@ -46,7 +46,7 @@ class ModelEvaluation:
 
     Args:
         config: of the evaluation.
-        runner: over the devices of this process.
+        partitioner: over the devices of this process.
         store: where lines go.
         label: what reports call the checkpoint.
         model: the checkpoint.
@@ -56,14 +56,14 @@ class ModelEvaluation:
     def __init__(
         self,
         config: EvalConfig,
-        runner: Runner,
+        partitioner: Partitioner,
         store: EvalStore,
         *,
         label: str,
         model: TranscriptionModel,
         most: int,
     ):
-        self._config, self._runner, self._store = config, runner, store
+        self._config, self._partitioner, self._store = config, partitioner, store
         self._label, self._model, self._most = label, model, most
         self._compile_seconds = 0.0
 
@@ -138,7 +138,7 @@ class ModelEvaluation:
             return
         read = read_rows(data, range(len(data)), self._limits)
         samples = list(itertools.islice((row for row in read if isinstance(row, Sample)), wanted))
-        alone = self._make_transcriber(self._runner.local_batch_shards)
+        alone = self._make_transcriber(self._partitioner.local_batch_shards)
         alone.warm_up()
         found = []
         for sample in [*samples[:1], *samples]:  # the first one twice, and once unmeasured
@@ -159,7 +159,7 @@ class ModelEvaluation:
     @functools.cached_property
     def _transcriber(self) -> RecordingTranscriber:
         """The transcriber, with its weights on the devices and its programs compiled."""
-        shards, per_device = self._runner.local_batch_shards, self._config.per_device_eval_batch_size
+        shards, per_device = self._partitioner.local_batch_shards, self._config.per_device_eval_batch_size
         if self._config.transcriber_mode != "chunked":  # no more rows than recordings: no larger programs
             per_device = min(per_device, -(-self._most // (shards * jax.process_count())))
         transcriber = self._make_transcriber(shards * per_device)
@@ -178,7 +178,7 @@ class ModelEvaluation:
 
     @property
     def _devices(self) -> str:
-        devices = self._runner.mesh.devices.flatten()
+        devices = self._partitioner.mesh.devices.flatten()
         return f"{len(devices)} x {devices[0].device_kind}"
 
     @property

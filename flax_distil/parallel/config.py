@@ -6,9 +6,9 @@ import jax
 
 from flax_distil.core.errors import InputError
 from flax_distil.parallel.compilation_cache import use_compilation_cache
-from flax_distil.parallel.make_partitioner import make_runner
+from flax_distil.parallel.make_partitioner import make_partitioner
 from flax_distil.parallel.mesh import MeshShape
-from flax_distil.parallel.partitioner import Runner
+from flax_distil.parallel.partitioner import Partitioner
 from flax_distil.parallel.processes import ProcessConfig, join_processes
 
 
@@ -33,24 +33,24 @@ class ParallelConfig(ProcessConfig):
         """The sizes of ``mesh``."""
         return MeshShape.parse(self.mesh)
 
-    def make_runner(self) -> Runner:
-        """Join the other processes and return the runner over the devices of all.
+    def make_partitioner(self) -> Partitioner:
+        """Join the other processes and return the partitioner over the devices of all.
 
         Raises:
             InputError: if a process is missing, the mesh does not fit the devices, or ``parallelism`` is
                 unknown.
         """
         self._join()
-        return make_runner(self.parallelism, self.mesh_shape, shard_vocabulary=self.shard_vocabulary)
+        return make_partitioner(self.parallelism, self.mesh_shape, shard_vocabulary=self.shard_vocabulary)
 
-    def make_own_runner(self) -> Runner:
-        """Join the other processes and return a runner over the devices of this one alone.
+    def make_local_partitioner(self) -> Partitioner:
+        """Join the other processes and return a partitioner over the devices of this one alone.
 
         For work that processes share without waiting for each other: each holds the whole model, and
         a data axis of the mesh counts the devices of all.
 
         Raises:
-            InputError: as :meth:`make_runner`, or if the data axis cannot be divided over the processes.
+            InputError: as :meth:`make_partitioner`, or if the data axis cannot be divided over the processes.
         """
         self._join()
         shape, processes = self.mesh_shape, jax.process_count()
@@ -61,7 +61,7 @@ class ParallelConfig(ProcessConfig):
                     "other: give data as a multiple of them, or as -1"
                 )
             shape = dataclasses.replace(shape, data=shape.data // processes)
-        return make_runner(
+        return make_partitioner(
             self.parallelism, shape, shard_vocabulary=self.shard_vocabulary, devices=jax.local_devices()
         )
 

@@ -9,10 +9,10 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from flax_distil.parallel.batches import batch_spec
-from flax_distil.parallel.partitioner import REPLICATED, Batch, Function, Runner, batch_rows
+from flax_distil.parallel.partitioner import REPLICATED, Batch, Function, Partitioner, batch_rows
 
 
-class JitRunner(Runner):
+class JitPartitioner(Partitioner):
     """Whole arrays with named shardings; ``shard_map`` where the per-device function begins.
 
     Not automatic partitioning: the function adds its float32 sums and gradients across devices itself,
@@ -20,7 +20,7 @@ class JitRunner(Runner):
     """
 
     def __init__(self, mesh: Mesh, *, shard_vocabulary: bool = True):
-        """Describe the runner; nothing is compiled."""
+        """Describe the partitioner; nothing is compiled."""
         sizes = {axis: mesh.shape[axis] for axis in ("fsdp", "tensor")}
         super().__init__(mesh, weight_axes=sizes, shard_vocabulary=shard_vocabulary)
         self._whole = jax.jit(lambda leaf: leaf, out_shardings=NamedSharding(mesh, P()))
@@ -29,8 +29,8 @@ class JitRunner(Runner):
         """Return where an array of this layout lies."""
         return NamedSharding(self.mesh, spec)
 
-    def put(self, tree: Any, specs: Any = REPLICATED) -> Any:
-        """See ``Runner.put``."""
+    def device_put(self, tree: Any, specs: Any = REPLICATED) -> Any:
+        """See ``Partitioner.device_put``."""
 
         def send(spec: P, leaf: Any) -> jax.Array:
             whole = np.asarray(leaf)
@@ -41,19 +41,19 @@ class JitRunner(Runner):
         return _map_with_specs(send, specs, tree)
 
     def put_batch(self, batch: Mapping[str, np.ndarray]) -> dict[str, jax.Array]:
-        """See ``Runner.put_batch``."""
+        """See ``Partitioner.put_batch``."""
         sent = {}
         for name, value in batch.items():
             self.check_rows(name, batch_rows(name, value))
             sent[name] = jax.make_array_from_process_local_data(self.sharding(batch_spec(name)), value)
         return sent
 
-    def rows(self, tree: Any) -> Any:
-        """See ``Runner.rows``."""
+    def local_rows(self, tree: Any) -> Any:
+        """See ``Partitioner.local_rows``."""
         return jax.tree.map(_local_rows, _started(tree))
 
-    def fetch(self, tree: Any) -> Any:
-        """See ``Runner.fetch``."""
+    def device_get(self, tree: Any) -> Any:
+        """See ``Partitioner.device_get``."""
 
         def fetch(leaf: Any) -> np.ndarray:
             addressable = (
@@ -63,35 +63,37 @@ class JitRunner(Runner):
 
         return jax.tree.map(fetch, _started(tree))
 
-    def whole(self, tree: Any) -> Any:
-        """See ``Runner.whole``."""
+    def unreplicate(self, tree: Any) -> Any:
+        """See ``Partitioner.unreplicate``."""
         return tree
 
-    def as_before(self, tree: Any, whole: Any) -> Any:
-        """See ``Runner.as_before``."""
+    def replicate_like(self, tree: Any, whole: Any) -> Any:
+        """See ``Partitioner.replicate_like``."""
         return whole
 
-    def per_device(self, function: Function, *, arguments: tuple[Any, ...], results: Any) -> Function:
-        """See ``Runner.per_device``."""
+    def shard_map(self, function: Function, *, in_specs: tuple[Any, ...], out_specs: Any) -> Function:
+        """See ``Partitioner.shard_map``."""
 
         def call(*args: Any) -> Any:
             given = tuple(
                 {name: batch_spec(name) for name in arg} if isinstance(spec, Batch) else spec
-                for spec, arg in zip(arguments, args, strict=True)
+                for spec, arg in zip(in_specs, args, strict=True)
             )
             return jax.shard_map(
-                function, mesh=self.mesh, in_specs=given, out_specs=results, check_vma=False
+                function, mesh=self.mesh, in_specs=given, out_specs=out_specs, check_vma=False
             )(*args)
 
         call.__name__ = getattr(function, "func", function).__name__  # what profiles show
         return call
 
-    def program(self, function: Function, *, donate: tuple[int, ...] = (), results: Any = None) -> Function:
-        """See ``Runner.program``."""
-        if results is None:
-            return jax.jit(function, donate_argnums=donate)
-        shardings = jax.tree.map(self.sharding, results, is_leaf=lambda node: isinstance(node, P))
-        return jax.jit(function, donate_argnums=donate, out_shardings=shardings)
+    def jit(
+        self, function: Function, *, donate_argnums: tuple[int, ...] = (), out_shardings: Any = None
+    ) -> Function:
+        """See ``Partitioner.jit``."""
+        if out_shardings is None:
+            return jax.jit(function, donate_argnums=donate_argnums)
+        shardings = jax.tree.map(self.sharding, out_shardings, is_leaf=lambda node: isinstance(node, P))
+        return jax.jit(function, donate_argnums=donate_argnums, out_shardings=shardings)
 
     def describe(self, tree: Any, specs: Any = REPLICATED) -> Any:
         """Return ``ShapeDtypeStruct`` leaves that lie as ``put`` would lay them; allocates nothing."""

@@ -2,12 +2,12 @@
 
 A program is written once, for the part of the batch and of the weights that one device holds::
 
-    gradients = runner.per_device(compute, arguments=(specs, BATCH), results=specs)
+    gradients = partitioner.shard_map(compute, in_specs=(specs, BATCH), out_specs=specs)
 
     def train(state, batch):                      # around it, whole arrays
         return update(state, gradients(state.params, batch))
 
-    program = runner.program(train, donate=(0,))
+    program = partitioner.jit(train, donate_argnums=(0,))
 
 Batches are dictionaries of arrays whose names carry their axes; B is divided, K and the rest are not.
 """
@@ -41,7 +41,7 @@ ROWS = P(BATCH_AXES)
 REPLICATED = P()
 
 
-class Runner(abc.ABC):
+class Partitioner(abc.ABC):
     """Runs per-device functions on every device of every process.
 
     Attributes:
@@ -54,7 +54,7 @@ class Runner(abc.ABC):
     """
 
     def __init__(self, mesh: Mesh, *, weight_axes: Mapping[str, int], shard_vocabulary: bool = True):
-        """Describe the runner; nothing is compiled."""
+        """Describe the partitioner; nothing is compiled."""
         self.mesh = mesh
         self.weight_axes = dict(weight_axes)
         self._shard_vocabulary = shard_vocabulary
@@ -80,7 +80,7 @@ class Runner(abc.ABC):
         return weight_specs(shapes, used, vocabulary=self._shard_vocabulary)
 
     @abc.abstractmethod
-    def put(self, tree: Any, specs: Any = REPLICATED) -> Any:
+    def device_put(self, tree: Any, specs: Any = REPLICATED) -> Any:
         """Send arrays, known whole to every process, to the devices; always copies.
 
         Args:
@@ -97,39 +97,41 @@ class Runner(abc.ABC):
         """
 
     @abc.abstractmethod
-    def rows(self, tree: Any) -> Any:
+    def local_rows(self, tree: Any) -> Any:
         """Wait for results of layout ``ROWS`` and return this process's rows, in order, as numpy arrays."""
 
     @abc.abstractmethod
-    def fetch(self, tree: Any) -> Any:
+    def device_get(self, tree: Any) -> Any:
         """Wait for arrays and return them whole as numpy arrays, on every process."""
 
     @abc.abstractmethod
-    def whole(self, tree: Any) -> Any:
+    def unreplicate(self, tree: Any) -> Any:
         """Return global arrays as a checkpoint keeps them, without copying where possible."""
 
     @abc.abstractmethod
-    def as_before(self, tree: Any, whole: Any) -> Any:
-        """Invert :meth:`whole`: return ``whole`` as its original ``tree`` lies."""
+    def replicate_like(self, tree: Any, whole: Any) -> Any:
+        """Invert :meth:`unreplicate`: return ``whole`` as its original ``tree`` lies."""
 
     @abc.abstractmethod
-    def per_device(self, function: Function, *, arguments: tuple[Any, ...], results: Any) -> Function:
+    def shard_map(self, function: Function, *, in_specs: tuple[Any, ...], out_specs: Any) -> Function:
         """Return a function of whole arrays that runs ``function`` on every device's pieces.
 
         Args:
-            function: pure; sums over ``BATCH_AXES`` (of the runner) itself.
-            arguments: layout of each argument: ``BATCH``, or specs.
-            results: layout of the results: ``ROWS`` or specs.
+            function: pure; sums over ``BATCH_AXES`` (of the partitioner) itself.
+            in_specs: Layout of each argument: ``BATCH``, or a tree of ``PartitionSpec``.
+            out_specs: Layout of the results: ``ROWS``, or a tree of ``PartitionSpec``.
         """
 
     @abc.abstractmethod
-    def program(self, function: Function, *, donate: tuple[int, ...] = (), results: Any = None) -> Function:
-        """Compile a function that calls ``per_device`` functions.
+    def jit(
+        self, function: Function, *, donate_argnums: tuple[int, ...] = (), out_shardings: Any = None
+    ) -> Function:
+        """Compile a function that calls ``shard_map`` functions.
 
         Args:
             function: of whole arrays.
-            donate: positions of arguments whose memory the results may take.
-            results: their layout where the compiler shall not choose it: specs, for all or below each part.
+            donate_argnums: Positions of the arguments whose memory the results may reuse.
+            out_shardings: A tree of ``PartitionSpec`` for the results; None lets the compiler choose.
         """
 
     @property

@@ -10,25 +10,25 @@ from jax.sharding import PartitionSpec as P
 
 from flax_distil.parallel.batches import batch_axis
 from flax_distil.parallel.mesh import DATA_AXIS
-from flax_distil.parallel.partitioner import REPLICATED, Function, Runner, batch_rows
+from flax_distil.parallel.partitioner import REPLICATED, Function, Partitioner, batch_rows
 
 
-class PmapRunner(Runner):
+class PmapPartitioner(Partitioner):
     """Arrays have a leading axis of devices: copies of a weight, or each device's rows."""
 
     def __init__(self, mesh: Mesh):
-        """Describe the runner over a mesh of data parallel devices."""
+        """Describe the partitioner over a mesh of data parallel devices."""
         super().__init__(mesh, weight_axes={})
         self._stacked = NamedSharding(mesh, P(mesh.axis_names))
         self._replicated = NamedSharding(mesh, P())
 
     @property
     def batch_axes(self) -> tuple[str, ...]:
-        """See ``Runner.batch_axes``."""
+        """See ``Partitioner.batch_axes``."""
         return (DATA_AXIS,)
 
-    def put(self, tree: Any, specs: Any = REPLICATED) -> Any:
-        """See ``Runner.put``."""
+    def device_put(self, tree: Any, specs: Any = REPLICATED) -> Any:
+        """See ``Partitioner.device_put``."""
 
         def send(leaf: Any) -> jax.Array:
             whole = np.asarray(leaf)
@@ -39,7 +39,7 @@ class PmapRunner(Runner):
         return jax.tree.map(send, tree)
 
     def put_batch(self, batch: Mapping[str, np.ndarray]) -> dict[str, jax.Array]:
-        """See ``Runner.put_batch``."""
+        """See ``Partitioner.put_batch``."""
         sent = {}
         for name, value in batch.items():
             self.check_rows(name, batch_rows(name, value))
@@ -47,16 +47,16 @@ class PmapRunner(Runner):
             sent[name] = jax.make_array_from_process_local_data(self._stacked, np.stack(parts))
         return sent
 
-    def rows(self, tree: Any) -> Any:
-        """See ``Runner.rows``."""
+    def local_rows(self, tree: Any) -> Any:
+        """See ``Partitioner.local_rows``."""
         return jax.tree.map(lambda leaf: np.concatenate([*_own(leaf)]), tree)
 
-    def fetch(self, tree: Any) -> Any:
-        """See ``Runner.fetch``."""
+    def device_get(self, tree: Any) -> Any:
+        """See ``Partitioner.device_get``."""
         return jax.tree.map(lambda leaf: _own(leaf)[0] if isinstance(leaf, jax.Array) else leaf, tree)
 
-    def whole(self, tree: Any) -> Any:
-        """See ``Runner.whole``."""
+    def unreplicate(self, tree: Any) -> Any:
+        """See ``Partitioner.unreplicate``."""
 
         def join(leaf: jax.Array) -> jax.Array:
             copies = [shard.data[0] for shard in leaf.addressable_shards]
@@ -64,17 +64,19 @@ class PmapRunner(Runner):
 
         return jax.tree.map(join, tree)
 
-    def as_before(self, tree: Any, whole: Any) -> Any:
-        """See ``Runner.as_before``."""
-        return self.put(whole)
+    def replicate_like(self, tree: Any, whole: Any) -> Any:
+        """See ``Partitioner.replicate_like``."""
+        return self.device_put(whole)
 
-    def per_device(self, function: Function, *, arguments: tuple[Any, ...], results: Any) -> Function:
-        """See ``Runner.per_device``."""
+    def shard_map(self, function: Function, *, in_specs: tuple[Any, ...], out_specs: Any) -> Function:
+        """See ``Partitioner.shard_map``."""
         return function
 
-    def program(self, function: Function, *, donate: tuple[int, ...] = (), results: Any = None) -> Function:
-        """See ``Runner.program``."""
-        return jax.pmap(function, axis_name=DATA_AXIS, donate_argnums=donate)
+    def jit(
+        self, function: Function, *, donate_argnums: tuple[int, ...] = (), out_shardings: Any = None
+    ) -> Function:
+        """See ``Partitioner.jit``."""
+        return jax.pmap(function, axis_name=DATA_AXIS, donate_argnums=donate_argnums)
 
 
 def _own(leaf: jax.Array) -> list[np.ndarray]:

@@ -14,7 +14,7 @@ class ShapedProgram:
     ``jax.jit`` compiles again what was compiled ahead of time; here it is kept and called.
 
     Attributes:
-        program: the program, of ``Runner.program``.
+        program: the program, of ``Partitioner.jit``.
         compiled: the executables so far, by the shapes of the batch.
     """
 

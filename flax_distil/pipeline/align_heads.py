@@ -95,15 +95,15 @@ def run_head_search(config: AlignHeadsConfig) -> AlignHeadsResult:
         InputError: for whatever does not fit, before a model is loaded; or if the teacher hears no word.
     """
     folder = _check_folders(config)
-    runner = config.make_runner()
-    if runner.shard_count > 1:
+    partitioner = config.make_partitioner()
+    if partitioner.shard_count > 1:
         raise InputError("align-heads runs in one process: start it on one machine")
     sources = (
         config.teacher_source(config.teacher_model_name_or_path),
         config.model_source(config.model_name_or_path),
     )
     teacher, student = (
-        TranscriptionModel(source, runner, options=config.options, compute=config.compute)
+        TranscriptionModel(source, partitioner, options=config.options, compute=config.compute)
         for source in sources
     )
     _check_vocabularies(*sources)
@@ -150,7 +150,7 @@ class _KnownRecordings:
         pipeline = EvaluationPipeline(
             data,
             PipelineConfig(
-                batch_size=self._teacher.runner.local_batch_shards * config.per_device_eval_batch_size,
+                batch_size=self._teacher.partitioner.local_batch_shards * config.per_device_eval_batch_size,
                 num_threads=config.dataloader_num_workers,
                 window_seconds=min(model.config.window_seconds for model in (self._teacher, self._student)),
             ),

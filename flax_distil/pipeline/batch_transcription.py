@@ -9,7 +9,7 @@ from flax_distil.audio.constants import CHUNK_SECONDS
 from flax_distil.core.arrays import Float
 from flax_distil.core.errors import InputError
 from flax_distil.core.prefetch import one_ahead
-from flax_distil.parallel.partitioner import Runner
+from flax_distil.parallel.partitioner import Partitioner
 from flax_distil.pipeline.transcription_model import configured_model
 from flax_distil.transcription.config import TranscriptionConfig
 from flax_distil.transcription.results import Transcript
@@ -30,15 +30,15 @@ class BatchTranscriber:
         normalise: how transcripts are compared with references.
     """
 
-    def __init__(self, config: TranscriptionConfig, runner: Runner):
+    def __init__(self, config: TranscriptionConfig, partitioner: Partitioner):
         """Read the small files of the checkpoint.
 
         Raises:
             InputError: if there is no such checkpoint, the options do not fit it, or it hears less than 30 s
                 at a time.
         """
-        self._config, self._runner = config, runner
-        self._model = configured_model(config, runner)
+        self._config, self._partitioner = config, partitioner
+        self._model = configured_model(config, partitioner)
         if self._model.window_seconds != CHUNK_SECONDS:
             raise InputError(
                 f"{self._model.name!r} hears {self._model.window_seconds:g} s at a time, and recordings are "
@@ -73,7 +73,7 @@ class BatchTranscriber:
 
     def batch_size(self) -> int:
         """Return the rows of this process's batches."""
-        return self._runner.local_batch_shards * self._config.per_device_eval_batch_size
+        return self._partitioner.local_batch_shards * self._config.per_device_eval_batch_size
 
 
 def transcribe_in_turn(

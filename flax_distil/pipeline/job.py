@@ -212,12 +212,12 @@ def run_transcription(config: TranscribeConfig) -> TranscribedFiles:
         )
     if not chosen:
         return TranscribedFiles(written=[], failed={}, transcribed=0)
-    runner = config.make_runner()
-    if runner.shard_count > 1:
+    partitioner = config.make_partitioner()
+    if partitioner.shard_count > 1:
         raise InputError("transcribe runs in one process: start it on one machine, or split the files")
-    model = configured_model(config, runner)
-    route = config.route(config.per_device_eval_batch_size * runner.local_batch_shards)
-    stream = RecordingStream(model, runner, config.options, route)
+    model = configured_model(config, partitioner)
+    route = config.route(config.per_device_eval_batch_size * partitioner.local_batch_shards)
+    stream = RecordingStream(model, partitioner, config.options, route)
     done = _transcribe(config, stream, chosen, output)
     if not done.transcribed and len(chosen) == len(inputs):
         raise InputError(

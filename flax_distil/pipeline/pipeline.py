@@ -16,9 +16,9 @@ from flax_distil.core.errors import InputError
 from flax_distil.decoding.options import SearchOptions
 from flax_distil.model.layers import ComputeOptions
 from flax_distil.parallel.compilation_cache import use_compilation_cache
-from flax_distil.parallel.make_partitioner import make_runner, single_device
+from flax_distil.parallel.make_partitioner import make_partitioner, single_device
 from flax_distil.parallel.mesh import MeshShape
-from flax_distil.parallel.partitioner import Runner
+from flax_distil.parallel.partitioner import Partitioner
 from flax_distil.pipeline.inputs.audio_inputs import RETRY_SECONDS, ReadRecording
 from flax_distil.pipeline.inputs.channel_reading import ChannelChoice
 from flax_distil.pipeline.inputs.load_ahead import read_ahead, read_recording
@@ -61,7 +61,8 @@ class FlaxWhisperPipeline:
         model: str | Path | ModelSource,
         *,
         dtype: str = "float32",
-        runner: Runner | None = None,
+        partitioner: Partitioner | None = None,
+        runner: Partitioner | None = None,
         assistant_model: str | Path | None = None,
         num_assistant_tokens: int | None = None,
         source_retry_seconds: float = RETRY_SECONDS,
@@ -73,8 +74,9 @@ class FlaxWhisperPipeline:
             model: a Hugging Face or CTranslate2 folder, or a Hub id; a ``ModelSource`` tells its revision,
                 subfolder, cache and token too.
             dtype: what the model computes in: float32, bfloat16 or float16.
-            runner: over the devices to use, as ``flax_distil.parallel.make_partitioner.make_runner``
-                makes it; by default the batch is divided over all of this process.
+            partitioner: the devices to use, from ``flax_distil.parallel.make_partitioner``; by default the
+                batch is divided over all devices of this process.
+            runner: the former name of ``partitioner``; deprecated.
             assistant_model: a student of the checkpoint that drafts tokens for it, which it checks several at
                 a time, with the same result.
             num_assistant_tokens: most tokens of a draft; by default 5, on a CPU 3.
@@ -85,14 +87,14 @@ class FlaxWhisperPipeline:
             InputError: if there is no such checkpoint, or an option is unknown or does not fit it.
         """
         use_compilation_cache()
-        self._runner = _all_devices() if runner is None else runner
-        if self._runner.shard_count > 1:
+        self._partitioner = partitioner or runner or _all_devices()
+        if self._partitioner.shard_count > 1:
             raise InputError("a pipeline runs in one process: start one on each machine")
         self._retry_seconds = source_retry_seconds
         self._defaults = _flat(defaults)
         self._model = TranscriptionModel(
             model if isinstance(model, ModelSource) else str(model),
-            self._runner,
+            self._partitioner,
             options=_Call(self._defaults).options,
             compute=ComputeOptions(dtype=dtype),
             assistant=None if assistant_model is None else str(assistant_model),
@@ -143,7 +145,7 @@ class FlaxWhisperPipeline:
                 be read.
         """
         call = _Call({**self._defaults, **_flat(options)})
-        stream = RecordingStream(self._model, self._runner, call.options, call.route)
+        stream = RecordingStream(self._model, self._partitioner, call.options, call.route)
         if _is_recording(inputs):
             recording = read_recording(0, inputs, retry_seconds=self._retry_seconds, channels=call.channels)
             [outcome] = stream.transcribe([recording])
@@ -165,7 +167,7 @@ class FlaxWhisperPipeline:
             options: of the calls to come.
         """
         call = _Call({**self._defaults, **_flat(options)})
-        return RecordingStream(self._model, self._runner, call.options, call.route).warm_up()
+        return RecordingStream(self._model, self._partitioner, call.options, call.route).warm_up()
 
     def _outcomes(
         self, stream: RecordingStream, inputs: Iterable[Any], channels: ChannelChoice
@@ -265,9 +267,9 @@ class _Call:
 
 
 @functools.cache  # always the same, so its programs are shared
-def _all_devices() -> Runner:
+def _all_devices() -> Partitioner:
     devices = jax.local_devices()
-    return single_device() if len(devices) == 1 else make_runner("jit", MeshShape(), devices=devices)
+    return single_device() if len(devices) == 1 else make_partitioner("jit", MeshShape(), devices=devices)
 
 
 def _segments(transcript: Transcript) -> Iterator[Result]:

@@ -10,7 +10,7 @@ import numpy as np
 from flax_distil.audio.constants import SAMPLING_RATE
 from flax_distil.core.arrays import Float
 from flax_distil.core.errors import InputError
-from flax_distil.parallel.partitioner import Runner
+from flax_distil.parallel.partitioner import Partitioner
 from flax_distil.pipeline.inputs.audio_inputs import ReadRecording
 from flax_distil.pipeline.inputs.channel_split import ChannelName, join_outcomes, plain_name, split_recordings
 from flax_distil.pipeline.outcomes import Outcome
@@ -119,19 +119,19 @@ class RecordingStream:
     """
 
     def __init__(
-        self, model: TranscriptionModel, runner: Runner, options: TranscriptionOptions, route: Route
+        self, model: TranscriptionModel, partitioner: Partitioner, options: TranscriptionOptions, route: Route
     ):
         """Bind a checkpoint; its weights are read when they are first needed.
 
         Args:
             model: the checkpoint.
-            runner: over the devices it is on.
+            partitioner: over the devices it is on.
             options: what to transcribe into, and how.
             route: the rest.
         """
         self.route = route
         self._model, self._options = model, options
-        shards = runner.local_batch_shards
+        shards = partitioner.local_batch_shards
         self.batch_size = -(-route.batch_size // shards) * shards
 
     def warm_up(self) -> float:

@@ -15,7 +15,7 @@ from flax_distil.data.fingerprints import weights_fingerprint
 from flax_distil.model.assembly import decoding_shapes, decoding_weights, whisper_shapes
 from flax_distil.model.config import WhisperConfig
 from flax_distil.model.layers import ComputeOptions
-from flax_distil.parallel.partitioner import Runner
+from flax_distil.parallel.partitioner import Partitioner
 from flax_distil.text.normalizers import Normaliser, text_normaliser
 from flax_distil.text.tokenizer import WhisperTokenizer
 from flax_distil.transcription.assisted_generator import Assistant, SpeculativeDecoder
@@ -40,7 +40,7 @@ class TranscriptionModel:
     def __init__(
         self,
         source: str | ModelSource,
-        runner: Runner,
+        partitioner: Partitioner,
         *,
         options: TranscriptionOptions,
         compute: ComputeOptions,
@@ -52,7 +52,7 @@ class TranscriptionModel:
 
         Args:
             source: a Hugging Face or CTranslate2 folder, or a Hub id.
-            runner: over the devices.
+            partitioner: over the devices.
             options: what to transcribe into, and how.
             compute: dtype.
             assistant: a student of the checkpoint that drafts for it; a folder or Hub id. It may be a decoder
@@ -64,7 +64,7 @@ class TranscriptionModel:
             InputError: if there is no such checkpoint, or options or assistant do not fit it.
         """
         self.name, self._source = str(source), source
-        self.options, self._runner, self._compute = options, runner, compute
+        self.options, self._partitioner, self._compute = options, partitioner, compute
         described = load_checkpoint(source, config_only=True)
         self._shape = described.config
         self._tokenizer, self._settings = read_tokenizer(described.files)
@@ -124,7 +124,7 @@ class TranscriptionModel:
     def fingerprint(self) -> str:
         """Return a digest of the weights, which are read if they were not."""
         self.load()
-        return weights_fingerprint(self._runner.fetch(self._params))
+        return weights_fingerprint(self._partitioner.device_get(self._params))
 
     def _load_assistant(self, encoder: Params) -> Params:
         """Return the assistant's weights on the devices, without its encoder where it is the one given."""
@@ -141,10 +141,10 @@ class TranscriptionModel:
         return load_on_host(source, dtype=dtype, without_encoder=without_encoder)
 
     def _put(self, shape: WhisperConfig, params: Params) -> Params:
-        specs = self._runner.weight_specs(decoding_shapes(shape))
+        specs = self._partitioner.weight_specs(decoding_shapes(shape))
         params = jax.tree.map(lambda leaf: leaf.astype(self._compute.dtype), params)
         params = {**params, "decoder": decoding_weights(params["decoder"])}
-        placed: Params = self._runner.put(params, {branch: specs[branch] for branch in params})
+        placed: Params = self._partitioner.device_put(params, {branch: specs[branch] for branch in params})
         return placed
 
     def _decoder(
@@ -152,7 +152,7 @@ class TranscriptionModel:
     ) -> WindowDecoder:
         model = self._shape, params, self._tokenizer, self._settings
         common: dict[str, Any] = {
-            "options": options, "compute": self._compute, "runner": self._runner,
+            "options": options, "compute": self._compute, "partitioner": self._partitioner,
         }  # fmt: skip
         if self._assistant is None:
             return WindowDecoder(*model, **common)
@@ -164,13 +164,13 @@ class TranscriptionModel:
 
 
 def configured_model(
-    config: TranscriptionConfig, runner: Runner, name: str | None = None
+    config: TranscriptionConfig, partitioner: Partitioner, name: str | None = None
 ) -> TranscriptionModel:
     """Open a checkpoint with the settings of a job; by default the job's own."""
     assistant = config.assistant_model_name_or_path
     return TranscriptionModel(
         config.model_source(name or config.model_name_or_path),
-        runner,
+        partitioner,
         options=config.options,
         compute=config.compute,
         assistant=None if assistant is None else config.assistant_source(assistant),

@@ -14,7 +14,7 @@ from flax_distil.distillation.shardings import DistilLayout
 from flax_distil.distillation.step_fns import DistilPrograms
 from flax_distil.model.assembly import decoding_shapes
 from flax_distil.model.config import WhisperConfig
-from flax_distil.parallel.jit_partitioner import JitRunner
+from flax_distil.parallel.jit_partitioner import JitPartitioner
 from flax_distil.planning.config import PlanConfig
 from flax_distil.planning.hlo import ProgramCosts, program_costs
 from flax_distil.planning.memory import bytes_per_chip
@@ -27,13 +27,13 @@ _PROMPT_LENGTH = 4  # start, language, task, no timestamps
 
 
 def training_job(
-    config: PlanConfig, runner: JitRunner, student: WhisperConfig, teacher: WhisperConfig | None
+    config: PlanConfig, partitioner: JitPartitioner, student: WhisperConfig, teacher: WhisperConfig | None
 ) -> Job:
     """Return the training step of a run.
 
     Args:
         config: of the run.
-        runner: over the devices of a topology.
+        partitioner: over the devices of a topology.
         student: its shape, with the dropouts of the run.
         teacher: its shape; None for fine-tuning on labels alone.
     """
@@ -41,12 +41,12 @@ def training_job(
     teacher = teacher if config.uses_teacher else None
     choice = choose_encoder(config, student, teacher, difference)
     config = dataclasses.replace(config, freeze_encoder=choice.freeze)
-    layout = DistilLayout(config, runner, student=student, teacher=teacher, shares_encoder=choice.shared)
-    train: Any = DistilPrograms(config, layout, runner, max_steps=config.planned_steps).train
+    layout = DistilLayout(config, partitioner, student=student, teacher=teacher, shares_encoder=choice.shared)
+    train: Any = DistilPrograms(config, layout, partitioner, max_steps=config.planned_steps).train
     placed = layout.state(config.planned_steps)
-    state = runner.describe(placed.shapes, placed.specs)
-    frozen = runner.describe(layout.frozen.shapes, layout.frozen.specs)
-    held = runner.describe(layout.teacher.shapes, layout.teacher.specs)
+    state = partitioner.describe(placed.shapes, placed.specs)
+    frozen = partitioner.describe(layout.frozen.shapes, layout.frozen.specs)
+    held = partitioner.describe(layout.teacher.shapes, layout.teacher.specs)
     trees = {
         "teacher": held,
         "frozen encoder": frozen.get("encoder", {}),
@@ -55,8 +55,8 @@ def training_job(
     }
 
     def described(batch: int) -> dict[str, Any]:
-        rows = batch * runner.batch_shards
-        return runner.describe_batch(describe_step_batch(config, student, rows, config.label_length))
+        rows = batch * partitioner.batch_shards
+        return partitioner.describe_batch(describe_step_batch(config, student, rows, config.label_length))
 
     def lower(batch: int) -> tuple[jax.stages.Lowered, Mapping[str, Any]]:
         arrays = described(batch)
@@ -68,7 +68,7 @@ def training_job(
 
     def flops(batch: int) -> dict[str, float]:
         work = _step_work(config, layout, batch)
-        return {name: flop / runner.mesh.shape["tensor"] for name, flop in work.flop().items()}
+        return {name: flop / partitioner.mesh.shape["tensor"] for name, flop in work.flop().items()}
 
     return Job(
         what="train",
@@ -95,21 +95,21 @@ def _step_work(config: PlanConfig, layout: DistilLayout, batch: int) -> StepWork
     )
 
 
-def generation_job(config: PlanConfig, runner: JitRunner, student: WhisperConfig) -> Job:
+def generation_job(config: PlanConfig, partitioner: JitPartitioner, student: WhisperConfig) -> Job:
     """Return one step of the student's decoding, greedy or with beams."""
     dtype, tokens = jnp.dtype(config.compute.dtype), config.label_length - _PROMPT_LENGTH
     weights = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, dtype), decoding_shapes(student))
-    held = runner.describe(weights, runner.weight_specs(weights))
-    shares = runner.mesh.shape["tensor"]  # devices that decode one row together
+    held = partitioner.describe(weights, partitioner.weight_specs(weights))
+    shares = partitioner.mesh.shape["tensor"]  # devices that decode one row together
     rules = DecodingRules(special=_special_tokens(student.vocab_size))
     search: Any = search_program(
-        runner, student, config.compute, rules, config.search_options, max_new_tokens=tokens
+        partitioner, student, config.compute, rules, config.search_options, max_new_tokens=tokens
     )
     slots = _PROMPT_LENGTH + config.num_beams * tokens
 
     def lower(batch: int) -> tuple[jax.stages.Lowered, Mapping[str, Any]]:
-        rows, states = batch * runner.batch_shards, (student.max_source_positions, student.d_model)
-        arrays = runner.describe_batch(
+        rows, states = batch * partitioner.batch_shards, (student.max_source_positions, student.d_model)
+        arrays = partitioner.describe_batch(
             {
                 "states_BSD": jax.ShapeDtypeStruct((rows, *states), dtype),
                 "prompt_BP": jax.ShapeDtypeStruct((rows, _PROMPT_LENGTH), jnp.int32),

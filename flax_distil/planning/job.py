@@ -16,7 +16,7 @@ from flax_distil.core.paths import user_path
 from flax_distil.distillation.config import DistilConfig
 from flax_distil.distillation.setup.models import describe_models, with_dropouts
 from flax_distil.model.config import PRESETS, WhisperConfig
-from flax_distil.parallel.jit_partitioner import JitRunner
+from flax_distil.parallel.jit_partitioner import JitPartitioner
 from flax_distil.planning.compiled_jobs import generation_job, training_job
 from flax_distil.planning.config import PlanConfig
 from flax_distil.planning.plan import make_plan
@@ -41,13 +41,15 @@ def run_plan(config: PlanConfig) -> dict[str, Any]:
             f"{student.config.max_target_positions} positions"
         )
     topology = open_topology(config.topology)
-    runner = JitRunner(config.mesh_shape.build(topology.devices), shard_vocabulary=config.shard_vocabulary)
+    partitioner = JitPartitioner(
+        config.mesh_shape.build(topology.devices), shard_vocabulary=config.shard_vocabulary
+    )
     shape = with_dropouts(config, student.config)
     if config.what == "train":
-        job = training_job(config, runner, shape, teacher.config if teacher else None)
+        job = training_job(config, partitioner, shape, teacher.config if teacher else None)
         batch, micro_batches = config.per_device_train_batch_size, config.gradient_accumulation_steps
     else:
-        job = generation_job(config, runner, student.config)
+        job = generation_job(config, partitioner, student.config)
         batch, micro_batches = config.per_device_eval_batch_size, 1
     with jax.default_matmul_precision(config.matmul_precision):
         plan = make_plan(job, topology, batch=batch, search_seconds=config.search_seconds)
@@ -55,7 +57,7 @@ def run_plan(config: PlanConfig) -> dict[str, Any]:
         teacher=config.teacher_model_name_or_path,
         student=_student_name(config, shape),
         label_length=config.label_length,
-        samples_per_step=batch * micro_batches * runner.batch_shards,
+        samples_per_step=batch * micro_batches * partitioner.batch_shards,
         micro_batches=micro_batches,
         max_steps=config.max_steps,
         notes=_notes(config),

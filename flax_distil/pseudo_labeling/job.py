@@ -71,14 +71,14 @@ def run_pseudo_labelling(config: PseudoLabelConfig) -> PseudoLabelResult:
     Raises:
         InputError: for whatever does not fit, before the teacher is loaded; if the disk is full.
     """
-    runner = config.make_own_runner()
+    partitioner = config.make_local_partitioner()
     leads = jax.process_index() == 0
     store = together(lambda: LabelStore(config.output_dir, overwrite=config.overwrite_output_dir))
     together(lambda: store.check() if leads else None)
     repository = together(
         lambda: config.repository(config.hub_dataset_id, store.folder, "dataset") if leads else None
     )
-    teacher = together(lambda: BatchTranscriber(config, runner))
+    teacher = together(lambda: BatchTranscriber(config, partitioner))
     if teacher.is_multilingual and teacher.options.language is None:
         raise InputError(
             f"language is not given, and teacher {config.model_name_or_path!r} is multilingual: "

@@ -16,7 +16,7 @@ from flax_distil.decoding.speculative import SpeculativeResult, speculative_sear
 from flax_distil.model.assembly import bind_decoder, decoding_shapes
 from flax_distil.model.config import WhisperConfig
 from flax_distil.model.layers import ComputeOptions
-from flax_distil.parallel.partitioner import BATCH, REPLICATED, ROWS, Runner
+from flax_distil.parallel.partitioner import BATCH, REPLICATED, ROWS, Partitioner
 from flax_distil.text.generation_settings import GenerationSettings
 from flax_distil.text.tokenizer import WhisperTokenizer
 from flax_distil.transcription.decode_fns import Shape, prepared, shape_on
@@ -100,7 +100,7 @@ class SpeculativeDecoder(WindowDecoder):
         num_assistant_tokens: int | None = None,
         options: TranscriptionOptions,
         compute: ComputeOptions,
-        runner: Runner | None = None,
+        partitioner: Partitioner | None = None,
     ):
         """Bind weights to options; allocates and compiles nothing.
 
@@ -113,15 +113,17 @@ class SpeculativeDecoder(WindowDecoder):
             num_assistant_tokens: most tokens of a draft; by default 5, on a CPU 3.
             options: language, task, timestamps, search.
             compute: dtype.
-            runner: over the devices to use.
+            partitioner: over the devices to use.
 
         Raises:
             InputError: if the assistant does not fit the model or the options.
         """
-        super().__init__(config, params, tokenizer, settings, options=options, compute=compute, runner=runner)
+        super().__init__(
+            config, params, tokenizer, settings, options=options, compute=compute, partitioner=partitioner
+        )
         _check(config, tokenizer, assistant, options)
         if num_assistant_tokens is None:
-            is_on_cpu = self.runner.mesh.devices.flat[0].platform == "cpu"
+            is_on_cpu = self.partitioner.mesh.devices.flat[0].platform == "cpu"
             num_assistant_tokens = _DRAFT_TOKENS_ON_CPU if is_on_cpu else _DRAFT_TOKENS
         if not 1 <= num_assistant_tokens < config.max_target_positions:
             raise InputError(
@@ -134,9 +136,9 @@ class SpeculativeDecoder(WindowDecoder):
         if "encoder" in assistant.params:
             self._own_encoder = WindowDecoder(
                 assistant.config, assistant.params, tokenizer, settings,
-                options=options, compute=compute, runner=self.runner,
+                options=options, compute=compute, partitioner=self.partitioner,
             )  # fmt: skip
-        self._assistant_shape = shape_on(self.runner, assistant.config, compute)
+        self._assistant_shape = shape_on(self.partitioner, assistant.config, compute)
 
     def encode_samples(self, samples_BW: Float[np.ndarray, "B W"]) -> States:
         """See :class:`WindowDecoder`; an assistant's own encoder runs too."""
@@ -151,7 +153,7 @@ class SpeculativeDecoder(WindowDecoder):
         results = super().collect(batch)
         for part, rows in batch.parts:
             assert isinstance(part, SpeculativeResult)
-            counts = self.runner.rows(
+            counts = self.partitioner.local_rows(
                 {
                     "rounds": part.rounds_B,
                     "drafted": part.drafted_B,
@@ -181,9 +183,9 @@ class SpeculativeDecoder(WindowDecoder):
         self, states: States, requests: Sequence[WindowRequest | None], rows: frozenset[int]
     ) -> SpeculativeResult:
         asked = [request if row in rows else None for row, request in enumerate(requests)]
-        batch = self.runner.put_batch(self._search_batch(asked))
+        batch = self.partitioner.put_batch(self._search_batch(asked))
         program = _program(
-            self.runner,
+            self.partitioner,
             self.shape,
             self._assistant_shape,
             self.rules,
@@ -197,11 +199,11 @@ class SpeculativeDecoder(WindowDecoder):
 
     @functools.cached_property
     def _assistant_params(self) -> Params:
-        return prepared(self.runner, self._assistant_shape, self.assistant.params["decoder"])
+        return prepared(self.partitioner, self._assistant_shape, self.assistant.params["decoder"])
 
     @functools.cached_property
     def _draft_embedding(self) -> Array:
-        return _embedding_program(self.runner, self._assistant_shape, self.rules)(self._assistant_params)
+        return _embedding_program(self.partitioner, self._assistant_shape, self.rules)(self._assistant_params)
 
 
 def _check(
@@ -239,7 +241,7 @@ def _check(
 
 @functools.lru_cache(maxsize=32)
 def _program(
-    runner: Runner,
+    partitioner: Partitioner,
     shape: Shape,
     assistant: Shape,
     rules: DecodingRules,
@@ -251,21 +253,23 @@ def _program(
     function = functools.partial(
         _speculate, shape, assistant, rules, options, num_assistant_tokens, max_new_tokens
     )
-    arguments = _decoder_specs(runner, shape), _decoder_specs(runner, assistant), REPLICATED, BATCH
-    return runner.program(runner.per_device(function, arguments=arguments, results=ROWS))
+    arguments = _decoder_specs(partitioner, shape), _decoder_specs(partitioner, assistant), REPLICATED, BATCH
+    return partitioner.jit(partitioner.shard_map(function, in_specs=arguments, out_specs=ROWS))
 
 
 @functools.lru_cache(maxsize=32)
-def _embedding_program(runner: Runner, shape: Shape, rules: DecodingRules) -> Callable[[Params], Array]:
+def _embedding_program(
+    partitioner: Partitioner, shape: Shape, rules: DecodingRules
+) -> Callable[[Params], Array]:
     def embedding(decoder: Params) -> Array:
         return draft_embedding(bind_decoder(shape.config, shape.compute, decoder), rules)
 
-    arguments = (_decoder_specs(runner, shape),)
-    return runner.program(runner.per_device(embedding, arguments=arguments, results=REPLICATED))
+    arguments = (_decoder_specs(partitioner, shape),)
+    return partitioner.jit(partitioner.shard_map(embedding, in_specs=arguments, out_specs=REPLICATED))
 
 
-def _decoder_specs(runner: Runner, shape: Shape) -> Any:
-    return runner.weight_specs(decoding_shapes(shape.config))["decoder"]
+def _decoder_specs(partitioner: Partitioner, shape: Shape) -> Any:
+    return partitioner.weight_specs(decoding_shapes(shape.config))["decoder"]
 
 
 def _speculate(

@@ -24,7 +24,7 @@ from flax_distil.model.assembly import (
 )
 from flax_distil.model.config import WhisperConfig
 from flax_distil.model.layers import ComputeOptions
-from flax_distil.parallel.partitioner import BATCH, ROWS, Runner
+from flax_distil.parallel.partitioner import BATCH, ROWS, Partitioner
 from flax_distil.parallel.rules import weight_layout
 from flax_distil.text.special_tokens import SpecialTokens
 
@@ -37,7 +37,7 @@ class Shape(NamedTuple):
 
 
 def search_program(
-    runner: Runner,
+    partitioner: Partitioner,
     config: WhisperConfig,
     compute: ComputeOptions,
     rules: DecodingRules,
@@ -50,44 +50,50 @@ def search_program(
     The batch has ``states_BSD``, ``prompt_BP``, ``prompt_length_B`` and ``limit_B``. To look at the program
     ahead of time: nothing is compiled before it is called or lowered.
     """
-    shape = shape_on(runner, config, compute)
-    return programs_for(runner, shape, rules, options or SearchOptions(), max_new_tokens).search
+    shape = shape_on(partitioner, config, compute)
+    return programs_for(partitioner, shape, rules, options or SearchOptions(), max_new_tokens).search
 
 
-def shape_on(runner: Runner, config: WhisperConfig, compute: ComputeOptions) -> Shape:
+def shape_on(partitioner: Partitioner, config: WhisperConfig, compute: ComputeOptions) -> Shape:
     """Return the static part of programs on these devices."""
-    specs = runner.weight_specs(decoding_shapes(config))
+    specs = partitioner.weight_specs(decoding_shapes(config))
     return Shape(config, dataclasses.replace(compute, layout=weight_layout(specs)))
 
 
-def compiled(runner: Runner, shape: Shape, function: Callable[..., Any], weights: str) -> Callable[..., Any]:
+def compiled(
+    partitioner: Partitioner, shape: Shape, function: Callable[..., Any], weights: str
+) -> Callable[..., Any]:
     """Return a program over the devices of ``(weights, batch) -> rows``.
 
     Args:
-        runner: over the devices.
+        partitioner: over the devices.
         shape: of the model.
         function: of one device.
         weights: the branch it takes, ``encoder``, or ``decoder`` as decoding reads it.
     """
-    specs = runner.weight_specs(decoding_shapes(shape.config))
-    return runner.program(runner.per_device(function, arguments=(specs[weights], BATCH), results=ROWS))
+    specs = partitioner.weight_specs(decoding_shapes(shape.config))
+    return partitioner.jit(partitioner.shard_map(function, in_specs=(specs[weights], BATCH), out_specs=ROWS))
 
 
-def prepared(runner: Runner, shape: Shape, decoder: Params) -> Params:
+def prepared(partitioner: Partitioner, shape: Shape, decoder: Params) -> Params:
     """Return a ``decoder`` branch as :func:`compiled` takes it: the same if it is for decoding already.
 
     Otherwise in the compute dtype too, lest every step of a search convert it again.
     """
-    return decoder if is_for_decoding(decoder) else _preparation(runner, shape)(decoder)
+    return decoder if is_for_decoding(decoder) else _preparation(partitioner, shape)(decoder)
 
 
 @functools.lru_cache(maxsize=32)
-def _preparation(runner: Runner, shape: Shape) -> Callable[[Params], Params]:
+def _preparation(partitioner: Partitioner, shape: Shape) -> Callable[[Params], Params]:
     def prepare(decoder: Params) -> Params:
         return jax.tree.map(lambda leaf: leaf.astype(shape.compute.dtype), decoding_weights(decoder))
 
-    given, made = (runner.weight_specs(shapes(shape.config)) for shapes in (whisper_shapes, decoding_shapes))
-    return runner.program(runner.per_device(prepare, arguments=(given["decoder"],), results=made["decoder"]))
+    given, made = (
+        partitioner.weight_specs(shapes(shape.config)) for shapes in (whisper_shapes, decoding_shapes)
+    )
+    return partitioner.jit(
+        partitioner.shard_map(prepare, in_specs=(given["decoder"],), out_specs=made["decoder"])
+    )
 
 
 class Programs(NamedTuple):
@@ -101,32 +107,32 @@ class Programs(NamedTuple):
 
 @functools.lru_cache(maxsize=32)
 def programs_for(
-    runner: Runner, shape: Shape, rules: DecodingRules, options: SearchOptions, max_new_tokens: int
+    partitioner: Partitioner, shape: Shape, rules: DecodingRules, options: SearchOptions, max_new_tokens: int
 ) -> Programs:
     """Return the programs of decoders of a shape; nothing is compiled before one is called."""
-    encode_samples, encode_features = _encoders(runner, shape)
+    encode_samples, encode_features = _encoders(partitioner, shape)
     return Programs(
         encode_samples=encode_samples,
         encode_features=encode_features,
         search=compiled(
-            runner, shape, functools.partial(_search, shape, rules, options, max_new_tokens), "decoder"
+            partitioner, shape, functools.partial(_search, shape, rules, options, max_new_tokens), "decoder"
         ),
-        detect=_detector(runner, shape, rules.special),
+        detect=_detector(partitioner, shape, rules.special),
     )
 
 
 @functools.lru_cache(maxsize=32)
-def _encoders(runner: Runner, shape: Shape) -> tuple[Callable[..., Any], Callable[..., Any]]:
+def _encoders(partitioner: Partitioner, shape: Shape) -> tuple[Callable[..., Any], Callable[..., Any]]:
     """Return programs that do not depend on how tokens are searched."""
     return (
-        compiled(runner, shape, functools.partial(_encode_samples, shape), "encoder"),
-        compiled(runner, shape, functools.partial(_encode_features, shape), "encoder"),
+        compiled(partitioner, shape, functools.partial(_encode_samples, shape), "encoder"),
+        compiled(partitioner, shape, functools.partial(_encode_features, shape), "encoder"),
     )
 
 
 @functools.lru_cache(maxsize=32)
-def _detector(runner: Runner, shape: Shape, special: SpecialTokens) -> Callable[..., Any]:
-    return compiled(runner, shape, functools.partial(_detect, shape, special), "decoder")
+def _detector(partitioner: Partitioner, shape: Shape, special: SpecialTokens) -> Callable[..., Any]:
+    return compiled(partitioner, shape, functools.partial(_detect, shape, special), "decoder")
 
 
 def _encode_samples(shape: Shape, encoder: Params, batch: Mapping[str, Array]) -> dict[str, Array]:

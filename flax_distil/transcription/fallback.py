@@ -134,7 +134,7 @@ def _standing(
 
 def _any_process(decoder: WindowDecoder, value: bool) -> bool:
     """Say whether it holds for any of the processes that share the devices: they decode together."""
-    return any(gather_objects(value)) if decoder.runner.shard_count > 1 else value
+    return any(gather_objects(value)) if decoder.partitioner.shard_count > 1 else value
 
 
 def attempt_seed(options: TranscriptionOptions, *place: int) -> int:

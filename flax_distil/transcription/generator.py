@@ -18,7 +18,7 @@ from flax_distil.decoding.result import SearchResult
 from flax_distil.model.config import WhisperConfig
 from flax_distil.model.layers import ComputeOptions
 from flax_distil.parallel.make_partitioner import single_device
-from flax_distil.parallel.partitioner import Runner
+from flax_distil.parallel.partitioner import Partitioner
 from flax_distil.text.generation_settings import GenerationSettings
 from flax_distil.text.tokenizer import MAX_PREVIOUS_TOKENS, WhisperTokenizer
 from flax_distil.transcription.decode_fns import Programs, prepared, programs_for, shape_on
@@ -91,7 +91,7 @@ class WindowDecoder:
         options: what to transcribe into, and how; language and task are those of the checkpoint where none
             were given.
         prompts: builds the prompts of requests.
-        runner: over the devices.
+        partitioner: over the devices.
         max_new_tokens: most tokens per window.
     """
 
@@ -104,31 +104,31 @@ class WindowDecoder:
         *,
         options: TranscriptionOptions,
         compute: ComputeOptions,
-        runner: Runner | None = None,
+        partitioner: Partitioner | None = None,
     ):
         """Bind weights to options; allocates and compiles nothing.
 
         Args:
             config: shape of the model.
-            params: its whole tree, as ``runner.put`` lays it; on one device, arrays as they are. A decoder
-                that is ``decoding_weights`` already is not copied.
+            params: its whole tree, as ``partitioner.device_put`` lays it; on one device, arrays as they are.
+                A decoder that is ``decoding_weights`` already is not copied.
             tokenizer: of the checkpoint.
             settings: its suppressed tokens and limits.
             options: language, task, timestamps, search.
             compute: dtype.
-            runner: over the devices to use; by default the first one.
+            partitioner: over the devices to use; by default the first one.
 
         Raises:
             InputError: if the options do not fit the vocabulary (a language or a translation
                 asked of an English-only model, timestamps of one without them, more beams than
                 tokens) or the limit of tokens the model.
         """
-        self.runner = single_device() if runner is None else runner
+        self.partitioner = single_device() if partitioner is None else partitioner
         self.config, self.params = config, params
         options = options.for_checkpoint(settings)
         self.tokenizer, self.settings, self.options = tokenizer, settings, options
         self.prompts = Prompts(tokenizer, options)
-        self.shape = shape_on(self.runner, config, compute)
+        self.shape = shape_on(self.partitioner, config, compute)
         special = tokenizer.special
         if options.return_timestamps and config.vocab_size < special.timestamp_end:
             raise InputError(
@@ -184,12 +184,12 @@ class WindowDecoder:
 
     def encode_samples(self, samples_BW: Float[np.ndarray, "B W"]) -> States:
         """Send this process's 16 kHz windows to its devices and encode them; does not wait."""
-        samples = self.runner.put_batch({"samples_BW": samples_BW})
+        samples = self.partitioner.put_batch({"samples_BW": samples_BW})
         return self._programs.encode_samples(self.params["encoder"], samples)
 
     def encode_features(self, mel_BRM: Float[np.ndarray, "B R M"]) -> States:
         """Do the same from log-mel features of whole windows."""
-        features = self.runner.put_batch({"mel_BRM": mel_BRM})
+        features = self.partitioner.put_batch({"mel_BRM": mel_BRM})
         return self._programs.encode_features(self.params["encoder"], features)
 
     def language_probabilities(self, states: States) -> list[dict[str, float]]:
@@ -199,7 +199,7 @@ class WindowDecoder:
             ValueError: if the vocabulary is English-only.
         """
         codes = list(self.tokenizer.special.languages)
-        found_BG = self.runner.rows(self._programs.detect(self.decoder_params, states))
+        found_BG = self.partitioner.local_rows(self._programs.detect(self.decoder_params, states))
         return [dict(zip(codes, row, strict=True)) for row in found_BG.tolist()]
 
     def dispatch(self, states: States, requests: Sequence[WindowRequest | None]) -> DispatchedWindows:
@@ -223,7 +223,7 @@ class WindowDecoder:
         """Wait for a dispatched batch and return what was decoded of each row; None of idle ones."""
         results: list[WindowResult | None] = [None] * len(batch.requests)
         for part, rows in batch.parts:
-            found = self.runner.rows(vars(part))
+            found = self.partitioner.local_rows(vars(part))
             for row in rows:
                 request = batch.requests[row]
                 assert request is not None
@@ -248,7 +248,7 @@ class WindowDecoder:
     ) -> SearchResult:
         """Start the search of some rows; the others are idle."""
         asked = [request if row in rows else None for row, request in enumerate(requests)]
-        batch = self.runner.put_batch(self._search_batch(asked))
+        batch = self.partitioner.put_batch(self._search_batch(asked))
         return self._programs.search(self.decoder_params, {**states, **batch})
 
     def _search_batch(self, requests: Sequence[WindowRequest | None]) -> dict[str, np.ndarray]:
@@ -294,8 +294,10 @@ class WindowDecoder:
 
     @functools.cached_property
     def decoder_params(self) -> Params:  # noqa: D102 - see the class
-        return prepared(self.runner, self.shape, self.params["decoder"])
+        return prepared(self.partitioner, self.shape, self.params["decoder"])
 
     @property
     def _programs(self) -> Programs:
-        return programs_for(self.runner, self.shape, self.rules, self.options.search, self.max_new_tokens)
+        return programs_for(
+            self.partitioner, self.shape, self.rules, self.options.search, self.max_new_tokens
+        )

@@ -42,18 +42,18 @@ class RecordingTranscriber(abc.ABC):
             InputError: if its devices are of several processes, which would have to take as many steps, or
                 the batch cannot be divided over them.
         """
-        if decoder.runner.shard_count > 1:
+        if decoder.partitioner.shard_count > 1:
             raise InputError(
-                f"the runner spans {decoder.runner.shard_count} processes, but each transcribes its own "
-                "recordings: give every process a runner over its own devices"
+                f"the partitioner spans {decoder.partitioner.shard_count} processes, but each transcribes its "
+                "own recordings: give every process a partitioner over its own devices"
             )
-        decoder.runner.check_rows("a batch of recordings", batch_size)
+        decoder.partitioner.check_rows("a batch of recordings", batch_size)
         self.decoder = decoder
         self.batch_size = batch_size
 
     def rows_for(self, windows: int) -> int:
         """Return the rows of a batch of so many windows, at least one."""
-        rows = self.decoder.runner.local_batch_shards
+        rows = self.decoder.partitioner.local_batch_shards
         while rows < windows:
             rows *= 2
         return min(rows, self.batch_size)

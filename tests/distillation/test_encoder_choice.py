@@ -17,7 +17,7 @@ from flax_distil.core.tree import flatten
 from flax_distil.distillation.setup.encoder_choice import choose_encoder, shape_difference
 from flax_distil.distillation.setup.models import load_models
 from flax_distil.distillation.trainer import DistilConfig
-from flax_distil.parallel.make_partitioner import make_runner
+from flax_distil.parallel.make_partitioner import make_partitioner
 from tests.toys import TOY
 
 
@@ -41,7 +41,7 @@ def load(teacher, tmp_path, caplog):
         )
         settings = config(teacher_model_name_or_path=str(teacher), model_name_or_path=str(folder), **flags)
         with caplog.at_level(logging.INFO, logger="flax_distil"):
-            models = load_models(settings, make_runner("jit", settings.mesh_shape))
+            models = load_models(settings, make_partitioner("jit", settings.mesh_shape))
         return models, caplog.text
 
     return run

@@ -12,8 +12,8 @@ from flax_distil.audio.mel import log_mel
 from flax_distil.distillation.features import with_features
 from flax_distil.distillation.shardings import DistilLayout
 from flax_distil.distillation.step_fns import DistilPrograms
-from flax_distil.parallel.make_partitioner import make_runner
-from tests.parallel.layouts import SMALL, TEACHER, config, runner_for
+from flax_distil.parallel.make_partitioner import make_partitioner
+from tests.parallel.layouts import SMALL, TEACHER, config, partitioner_for
 
 NOISY = AugmentationConfig(
     mask_time_prob=0.2, mask_feature_prob=0.2, white_noise_prob=0.5, babble_noise_prob=0.7
@@ -31,7 +31,7 @@ def audio():
 
 
 def layout_of(run, student=SMALL, teacher=TEACHER):
-    return DistilLayout(run, runner_for(run), student=student, teacher=teacher, shares_encoder=True)
+    return DistilLayout(run, partitioner_for(run), student=student, teacher=teacher, shares_encoder=True)
 
 
 def test_features_of_a_micro_batch_are_those_of_the_whole_batch(audio):
@@ -54,7 +54,7 @@ def test_a_teacher_with_a_longer_window_hears_the_same_and_silence_behind_it(aud
     """Masked alike; each model gets the features of its own window of samples."""
     teacher = dataclasses.replace(TEACHER, max_source_positions=30)
     layout = DistilLayout(
-        config(freeze_encoder=False), runner_for(config(freeze_encoder=False)), student=SMALL,
+        config(freeze_encoder=False), partitioner_for(config(freeze_encoder=False)), student=SMALL,
         teacher=teacher, shares_encoder=False,
     )  # fmt: skip
     masks = AugmentationConfig(mask_time_prob=0.3)
@@ -73,9 +73,9 @@ def test_a_teacher_with_a_longer_window_hears_the_same_and_silence_behind_it(aud
 
 def described(run, student, teacher, micro_batches):
     """Lower the training step of a run over one row."""
-    runner = make_runner("jit", run.mesh_shape)
-    layout = DistilLayout(run, runner, student=student, teacher=teacher, shares_encoder=True)
-    programs = DistilPrograms(run, layout, runner, max_steps=10)
+    partitioner = make_partitioner("jit", run.mesh_shape)
+    layout = DistilLayout(run, partitioner, student=student, teacher=teacher, shares_encoder=True)
+    programs = DistilPrograms(run, layout, partitioner, max_steps=10)
     state = layout.state(10)
     rows = (micro_batches, jax.device_count())
     batch = {
@@ -84,8 +84,8 @@ def described(run, student, teacher, micro_batches):
         "labels_KBT": jax.ShapeDtypeStruct((*rows, 8), jnp.int32),
         "loss_mask_KBT": jax.ShapeDtypeStruct((*rows, 8), jnp.bool_),
     }
-    trees = [runner.describe(tree.shapes, tree.specs) for tree in (state, layout.frozen, layout.teacher)]
-    return programs.train.program.trace(*trees, runner.describe_batch(batch))
+    trees = [partitioner.describe(tree.shapes, tree.specs) for tree in (state, layout.frozen, layout.teacher)]
+    return programs.train.program.trace(*trees, partitioner.describe_batch(batch))
 
 
 @pytest.mark.slow

@@ -15,18 +15,18 @@ from flax_distil.evaluation.store import UnitWriter
 from flax_distil.pipeline.transcription_model import TranscriptionModel
 from tests.toys import write_prompts, write_teacher
 
-pytestmark = pytest.mark.usefixtures("one_runner")
+pytestmark = pytest.mark.usefixtures("one_partitioner")
 
 USABLE = 3
 """Recordings of each data set; one more is no audio."""
 
 
 @pytest.fixture(scope="module")
-def one_runner():
-    """Let all runs have the same runner, whose programs are compiled once."""
-    runner = EvalConfig(model_name_or_path="m", dataset_name="d").make_own_runner()
+def one_partitioner():
+    """Let all runs have the same partitioner, whose programs are compiled once."""
+    partitioner = EvalConfig(model_name_or_path="m", dataset_name="d").make_local_partitioner()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(EvalConfig, "make_own_runner", lambda _: runner)
+        patch.setattr(EvalConfig, "make_local_partitioner", lambda _: partitioner)
         yield
 
 

@@ -19,8 +19,8 @@ from flax_distil.distillation.train_state import split_student
 from flax_distil.model.assembly import whisper_shapes
 from flax_distil.model.config import WhisperConfig
 from flax_distil.model.layers import ComputeOptions
-from flax_distil.parallel.make_partitioner import make_runner
-from flax_distil.parallel.partitioner import Runner
+from flax_distil.parallel.make_partitioner import make_partitioner
+from flax_distil.parallel.partitioner import Partitioner
 from flax_distil.text.generation_settings import GenerationSettings
 from flax_distil.text.tokenizer import WhisperTokenizer
 from flax_distil.transcription.generator import WindowDecoder
@@ -91,7 +91,7 @@ def training_batch(micro_batches: int = 2) -> dict[str, np.ndarray]:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Trained:
-    runner: Runner
+    partitioner: Partitioner
     state: Any
     params: dict[str, np.ndarray]
     history: list[dict[str, float]]
@@ -99,25 +99,28 @@ class Trained:
     arguments: tuple[Any, ...]
 
 
-def train(run: DistilConfig, runner: Runner, batch: dict[str, np.ndarray]) -> Trained:
+def train(run: DistilConfig, partitioner: Partitioner, batch: dict[str, np.ndarray]) -> Trained:
     """Do ``UPDATES`` updates on this process's rows of the batch."""
     shared = run.freeze_encoder
-    layout = DistilLayout(run, runner, student=SMALL, teacher=TEACHER, shares_encoder=shared)
-    programs = DistilPrograms(run, layout, runner, max_steps=10)
+    layout = DistilLayout(run, partitioner, student=SMALL, teacher=TEACHER, shares_encoder=shared)
+    programs = DistilPrograms(run, layout, partitioner, max_steps=10)
     student, teacher = random_params(SMALL, 2), random_params(TEACHER, 1)
     if shared:
         student["encoder"] = teacher.pop("encoder")
     trainable, frozen = split_student(student, run.freezing)
-    state = programs.init(runner.put(trainable, layout.trainable.specs))
-    others = runner.put(frozen, layout.frozen.specs), runner.put(teacher, layout.teacher.specs)
+    state = programs.init(partitioner.device_put(trainable, layout.trainable.specs))
+    others = (
+        partitioner.device_put(frozen, layout.frozen.specs),
+        partitioner.device_put(teacher, layout.teacher.specs),
+    )
     history = []
     for _ in range(UPDATES):
-        state, metrics = programs.train(state, *others, runner.put_batch(batch))
-        history.append({name: float(value) for name, value in runner.fetch(metrics).items()})
+        state, metrics = programs.train(state, *others, partitioner.put_batch(batch))
+        history.append({name: float(value) for name, value in partitioner.device_get(metrics).items()})
     return Trained(
-        runner=runner,
+        partitioner=partitioner,
         state=state,
-        params=flatten(runner.fetch(state.params)),
+        params=flatten(partitioner.device_get(state.params)),
         history=history,
         programs=programs,
         arguments=others,
@@ -127,12 +130,12 @@ def train(run: DistilConfig, runner: Runner, batch: dict[str, np.ndarray]) -> Tr
 def evaluate(trained: Trained) -> list[float]:
     batch = {name.replace("_KB", "_B"): value[0] for name, value in training_batch().items()}
     sums = trained.programs.evaluate(
-        trained.state.params, *trained.arguments, trained.runner.put_batch(batch)
+        trained.state.params, *trained.arguments, trained.partitioner.put_batch(batch)
     )
-    return [float(value) for value in trained.runner.fetch(sums)]
+    return [float(value) for value in trained.partitioner.device_get(sums)]
 
 
-def speaker(runner: Runner, folder: Path, **options: Any) -> ShortFormTranscriber:
+def speaker(partitioner: Partitioner, folder: Path, **options: Any) -> ShortFormTranscriber:
     """Return a random model that says something."""
     tokenizer = WhisperTokenizer.from_pretrained(folder)
     settings = GenerationSettings.from_folder(folder, tokenizer.special)
@@ -140,21 +143,21 @@ def speaker(runner: Runner, folder: Path, **options: Any) -> ShortFormTranscribe
     return ShortFormTranscriber(
         WindowDecoder(
             SPEAKING,
-            runner.put(params, runner.weight_specs(whisper_shapes(SPEAKING))),
+            partitioner.device_put(params, partitioner.weight_specs(whisper_shapes(SPEAKING))),
             tokenizer,
             dataclasses.replace(settings, alignment_heads=((0, 1),)),  # of the second device of a tensor axis
             options=TranscriptionOptions(max_new_tokens=8, **options),
             compute=ComputeOptions(),
-            runner=runner,
+            partitioner=partitioner,
         )
     )
 
 
-def transcribe(runner: Runner, folder: Path, tones: np.ndarray) -> list[list[Any]]:
+def transcribe(partitioner: Partitioner, folder: Path, tones: np.ndarray) -> list[list[Any]]:
     """Return the tokens that a random model says to this process's tones, and when its words end."""
     return [
         [transcript.tokens, [word.end for segment in transcript.segments for word in segment.words or ()]]
-        for transcript in speaker(runner, folder, word_timestamps=True).transcribe(tones)
+        for transcript in speaker(partitioner, folder, word_timestamps=True).transcribe(tones)
     ]
 
 
@@ -179,5 +182,5 @@ def differences(found: Trained, wanted: Trained) -> dict[str, Any]:
     }
 
 
-def runner_for(run: DistilConfig) -> Runner:
-    return make_runner(run.parallelism, run.mesh_shape, shard_vocabulary=run.shard_vocabulary)
+def partitioner_for(run: DistilConfig) -> Partitioner:
+    return make_partitioner(run.parallelism, run.mesh_shape, shard_vocabulary=run.shard_vocabulary)

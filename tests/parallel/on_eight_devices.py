@@ -26,7 +26,7 @@ from tests.parallel.layouts import (
     config,
     differences,
     evaluate,
-    runner_for,
+    partitioner_for,
     tones,
     train,
     training_batch,
@@ -41,7 +41,7 @@ def training(layouts: Iterable[str]) -> tuple[dict[str, Any], dict[str, Trained]
     kept = {}
     for name in layouts:
         run = config(freeze_encoder=True, **LAYOUTS[name])
-        kept[name] = train(run, runner_for(run), training_batch())
+        kept[name] = train(run, partitioner_for(run), training_batch())
         results[name] = differences(kept[name], alone)
         if name in COMPILED_MOST:
             results[name]["evaluation"] = evaluate(kept[name])
@@ -53,14 +53,14 @@ def training_the_encoder() -> dict[str, Any]:
     results = {}
     for name in COMPILED_MOST:
         run = config(freeze_encoder=False, **LAYOUTS[name])
-        results[name] = differences(train(run, runner_for(run), training_batch()), alone)
+        results[name] = differences(train(run, partitioner_for(run), training_batch()), alone)
     return results
 
 
 def accumulation(two: Trained) -> dict[str, Any]:
     """The same sixteen rows as one micro-batch and as two."""
     run = config(freeze_encoder=True, **LAYOUTS["fsdp×8"])
-    one = train(run, two.runner, training_batch(micro_batches=1))
+    one = train(run, two.partitioner, training_batch(micro_batches=1))
     return differences(two, one) | {"steps": [int(one.state.step), int(two.state.step)]}
 
 
@@ -77,7 +77,7 @@ def bytes_per_device(trained: Trained) -> dict[str, float]:
         ]
         return sum(held) / sum(leaf.nbytes for leaf in jax.tree.leaves(tree))
 
-    batch = trained.runner.put_batch(training_batch())
+    batch = trained.partitioner.put_batch(training_batch())
     gradients, _ = jax.jit(trained.programs.gradients)(state.params, *trained.arguments, batch, np.int32(0))
     moments = [leaf for leaf in jax.tree.leaves(state.opt_state) if leaf.ndim]
     return {
@@ -99,9 +99,9 @@ def recompilations(trained: Trained) -> int:
     state = trained.state
     jax.monitoring.register_event_duration_secs_listener(note)
     for _ in range(3):
-        batch = trained.runner.put_batch(training_batch())
+        batch = trained.partitioner.put_batch(training_batch())
         state, metrics = trained.programs.train(state, *trained.arguments, batch)
-    trained.runner.fetch(metrics)
+    trained.partitioner.device_get(metrics)
     jax.monitoring.unregister_event_duration_listener(note)
     return len(compiled)
 
@@ -110,14 +110,16 @@ def placement() -> dict[str, Any]:
     """Rows of a batch, and results, keep their order."""
     found = {}
     for name in ("pmap×8", "fsdp×4·tensor×2"):
-        runner = runner_for(config(freeze_encoder=True, **LAYOUTS[name]))
+        partitioner = partitioner_for(config(freeze_encoder=True, **LAYOUTS[name]))
         rows = np.arange(16.0, dtype=np.float32).reshape(16, 1)
-        found[name] = np.array_equal(runner.rows(runner.put_batch({"x_BW": rows}))["x_BW"], rows)
+        found[name] = np.array_equal(
+            partitioner.local_rows(partitioner.put_batch({"x_BW": rows}))["x_BW"], rows
+        )
         tree = {"a": np.arange(3.0), "b": {"c": np.float32(2.0)}}
-        back = flatten(runner.fetch(runner.put(tree)))
+        back = flatten(partitioner.device_get(partitioner.device_put(tree)))
         found[f"{name} whole"] = all(np.array_equal(back[path], leaf) for path, leaf in flatten(tree).items())
         try:
-            runner.put_batch({"x_BW": rows[:6]})
+            partitioner.put_batch({"x_BW": rows[:6]})
         except InputError as error:
             found[f"{name} refuses"] = "6 rows of x_BW cannot be divided" in str(error)
     return found
@@ -130,7 +132,7 @@ def rest() -> dict[str, Any]:
 def most(folder: Path) -> dict[str, Any]:
     results, kept = training(name for name in LAYOUTS if name not in RARE)
     said = {"one": transcribe(single_device(), folder, tones())}
-    said |= {name: transcribe(kept[name].runner, folder, tones()) for name in COMPILED_MOST}
+    said |= {name: transcribe(kept[name].partitioner, folder, tones()) for name in COMPILED_MOST}
     return {
         "frozen encoder": results,
         "accumulation": accumulation(kept["fsdp×8"]),

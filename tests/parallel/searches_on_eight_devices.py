@@ -12,9 +12,9 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from flax_distil.decoding.options import SearchOptions
 from flax_distil.parallel.make_partitioner import single_device
-from flax_distil.parallel.partitioner import Runner
+from flax_distil.parallel.partitioner import Partitioner
 from flax_distil.transcription.generator import WindowRequest
-from tests.parallel.layouts import LAYOUTS, config, runner_for, speaker, tones
+from tests.parallel.layouts import LAYOUTS, config, partitioner_for, speaker, tones
 
 SEARCHED = ("data×8", "tensor×2·data×4")
 SEARCHES: dict[str, dict[str, Any]] = {
@@ -24,9 +24,9 @@ SEARCHES: dict[str, dict[str, Any]] = {
 IDLE = 3  # rows at the end of the batch
 
 
-def searched(runner: Runner, folder: Path, options: dict[str, Any]) -> list[list[int] | None]:
+def searched(partitioner: Partitioner, folder: Path, options: dict[str, Any]) -> list[list[int] | None]:
     """Decode a batch whose last rows are idle; each row has its own limit and seed."""
-    decoder = speaker(runner, folder, **options).decoder
+    decoder = speaker(partitioner, folder, **options).decoder
     samples = tones()
     prompt = decoder.prompts.build("en")
     requests: list[WindowRequest | None] = [
@@ -37,24 +37,26 @@ def searched(runner: Runner, folder: Path, options: dict[str, Any]) -> list[list
     return [None if result is None else list(result.tokens) for result in results]
 
 
-def fallen_back(runner: Runner, folder: Path, threshold: float) -> list[tuple[float, list[int]]]:
+def fallen_back(partitioner: Partitioner, folder: Path, threshold: float) -> list[tuple[float, list[int]]]:
     """Transcribe with a threshold that some rows fail."""
-    transcriber = speaker(runner, folder, temperature=(0.0, 0.9), logprob_threshold=threshold)
+    transcriber = speaker(partitioner, folder, temperature=(0.0, 0.9), logprob_threshold=threshold)
     return [(transcript.temperature, transcript.tokens) for transcript in transcriber.transcribe(tones())]
 
 
 def main() -> None:
     folder = Path(sys.argv[1])
-    runners = {"one": single_device()} | {
-        name: runner_for(config(freeze_encoder=True, **LAYOUTS[name])) for name in SEARCHED
+    partitioners = {"one": single_device()} | {
+        name: partitioner_for(config(freeze_encoder=True, **LAYOUTS[name])) for name in SEARCHED
     }
-    scores = sorted(one.avg_logprob for one in speaker(runners["one"], folder).transcribe(tones()))
+    scores = sorted(one.avg_logprob for one in speaker(partitioners["one"], folder).transcribe(tones()))
     threshold = (scores[3] + scores[4]) / 2
     found: dict[str, Any] = {
-        name: {layout: searched(runner, folder, options) for layout, runner in runners.items()}
+        name: {layout: searched(partitioner, folder, options) for layout, partitioner in partitioners.items()}
         for name, options in SEARCHES.items()
     }
-    found["fallback"] = {layout: fallen_back(runner, folder, threshold) for layout, runner in runners.items()}
+    found["fallback"] = {
+        layout: fallen_back(partitioner, folder, threshold) for layout, partitioner in partitioners.items()
+    }
     print(json.dumps(found))
 
 

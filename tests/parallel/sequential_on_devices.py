@@ -14,9 +14,9 @@ from flax_distil.checkpoints.checkpoint import load_checkpoint
 from flax_distil.core.errors import InputError
 from flax_distil.model.assembly import whisper_shapes
 from flax_distil.model.layers import ComputeOptions
-from flax_distil.parallel.make_partitioner import make_runner, single_device
+from flax_distil.parallel.make_partitioner import make_partitioner, single_device
 from flax_distil.parallel.mesh import MeshShape
-from flax_distil.parallel.partitioner import Runner
+from flax_distil.parallel.partitioner import Partitioner
 from flax_distil.text.generation_settings import GenerationSettings
 from flax_distil.text.tokenizer import WhisperTokenizer
 from flax_distil.transcription.generator import WindowDecoder
@@ -28,30 +28,32 @@ SECONDS = (5, 33, 8, 21, 3, 40, 9, 12, 6, 31, 7)
 """More than eight, and a ragged end."""
 
 
-def transcriber(folder: Path, runner: Runner, batch_size: int) -> SequentialTranscriber:
+def transcriber(folder: Path, partitioner: Partitioner, batch_size: int) -> SequentialTranscriber:
     checkpoint, tokenizer = load_checkpoint(folder), WhisperTokenizer.from_pretrained(folder)
     decoder = WindowDecoder(
         checkpoint.config,
-        runner.put(checkpoint.params, runner.weight_specs(whisper_shapes(checkpoint.config))),
+        partitioner.device_put(
+            checkpoint.params, partitioner.weight_specs(whisper_shapes(checkpoint.config))
+        ),
         tokenizer,
         GenerationSettings.from_folder(folder, tokenizer.special),
         options=TranscriptionOptions(return_timestamps=True, no_speech_threshold=0.6, logprob_threshold=-1.0),
         compute=ComputeOptions(),
-        runner=runner,
+        partitioner=partitioner,
     )
     return SequentialTranscriber(decoder, batch_size=batch_size)
 
 
-def transcribe(folder: Path, runner: Runner, batch_size: int) -> list[list[int]]:
+def transcribe(folder: Path, partitioner: Partitioner, batch_size: int) -> list[list[int]]:
     samples, _ = long_recording(60)
     pieces = [samples[16_000 * n :][: 16_000 * length] for n, length in enumerate(SECONDS)]
-    found = dict(transcriber(folder, runner, batch_size).transcribe_recordings(enumerate(pieces)))
+    found = dict(transcriber(folder, partitioner, batch_size).transcribe_recordings(enumerate(pieces)))
     return [found[n].tokens for n in range(len(SECONDS))]
 
 
-def refusal(folder: Path, runner: Runner) -> str:
+def refusal(folder: Path, partitioner: Partitioner) -> str:
     try:
-        transcriber(folder, runner, 12)
+        transcriber(folder, partitioner, 12)
     except InputError as error:
         return str(error)
     return ""
@@ -59,7 +61,7 @@ def refusal(folder: Path, runner: Runner) -> str:
 
 if __name__ == "__main__":
     folder = Path(sys.argv[1])
-    eight = make_runner("jit", MeshShape.parse("data=8"))
+    eight = make_partitioner("jit", MeshShape.parse("data=8"))
     results: dict[str, Any] = {
         "one": transcribe(folder, single_device(), 2),
         "data×8": transcribe(folder, eight, 8),

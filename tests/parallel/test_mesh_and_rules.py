@@ -10,7 +10,7 @@ from flax_distil.core.errors import InputError
 from flax_distil.core.tree import flatten
 from flax_distil.model.assembly import decoding_shapes, whisper_shapes
 from flax_distil.model.config import PRESETS, WhisperConfig
-from flax_distil.parallel.make_partitioner import make_runner
+from flax_distil.parallel.make_partitioner import make_partitioner
 from flax_distil.parallel.mesh import MeshShape
 from flax_distil.parallel.rules import weight_layout, weight_specs
 
@@ -41,7 +41,7 @@ def test_a_mesh_must_multiply_to_the_devices(shape):
 
 def test_an_unknown_parallelism_is_refused():
     with pytest.raises(InputError, match="expected jit or pmap"):
-        make_runner("pjit", MeshShape())
+        make_partitioner("pjit", MeshShape())
 
 
 @pytest.mark.parametrize("preset", PRESETS)

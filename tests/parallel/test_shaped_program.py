@@ -10,10 +10,12 @@ from tests.toys import compilations
 
 
 def test_what_was_compiled_ahead_is_not_compiled_again():
-    runner = single_device()
-    program = ShapedProgram(runner.program(lambda x, batch: x + batch["labels_BT"].sum(), donate=(0,)))
+    partitioner = single_device()
+    program = ShapedProgram(
+        partitioner.jit(lambda x, batch: x + batch["labels_BT"].sum(), donate_argnums=(0,))
+    )
     batches = {
-        length: runner.put_batch({"labels_BT": np.full((2, length), 3, np.int32)}) for length in (4, 8)
+        length: partitioner.put_batch({"labels_BT": np.full((2, length), 3, np.int32)}) for length in (4, 8)
     }
     program.compile(jax.ShapeDtypeStruct((), jnp.int32), batches[8])
     start = jnp.int32(1) + 0

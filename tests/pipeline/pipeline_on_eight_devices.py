@@ -21,8 +21,8 @@ def main() -> None:
     # Eleven chunks in the first call, and nine recordings in the second: neither fills batches of eight.
     recordings = [samples[start * 16000 : (start + 6) * 16000] for start in range(0, 54, 6)]
     found = {}
-    for name, runner in {"one": single_device(), "eight": None}.items():
-        pipeline = FlaxWhisperPipeline(sys.argv[1], runner=runner, batch_size=8, max_new_tokens=60)
+    for name, partitioner in {"one": single_device(), "eight": None}.items():
+        pipeline = FlaxWhisperPipeline(sys.argv[1], partitioner=partitioner, batch_size=8, max_new_tokens=60)
         found[name] = {
             "chunked": pipeline(samples, chunk_length_s=12.0, stride_length_s=2.0, return_timestamps=True),
             "short": pipeline(recordings),

@@ -99,5 +99,5 @@ def test_labels_of_a_translation_are_compared_by_the_rules_for_english(manifest,
     for task, equal in (("transcribe", False), ("translate", True)):
         settings = {"model_name_or_path": str(base_dir), "language": "zh", "task": task}
         config = dataclasses.replace(config_of(manifest), **settings)
-        teacher = BatchTranscriber(config, config.make_own_runner())
+        teacher = BatchTranscriber(config, config.make_local_partitioner())
         assert (teacher.normalise(said) == teacher.normalise(found)) == equal

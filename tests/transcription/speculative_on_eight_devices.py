@@ -23,8 +23,8 @@ from tests.parallel.layouts import (
     LAYOUTS,
     SPEAKING,
     config,
+    partitioner_for,
     random_params,
-    runner_for,
     tones,
     transcribe,
 )
@@ -32,18 +32,20 @@ from tests.parallel.layouts import (
 ASSISTANT = dataclasses.replace(SPEAKING, d_model=16, decoder_layers=2)
 
 
-def transcribe_with_assistant(runner, folder: Path) -> list[list[int]]:
+def transcribe_with_assistant(partitioner, folder: Path) -> list[list[int]]:
     """Return the tokens that the random model of ``transcribe`` says with another drafting for it."""
     tokenizer = WhisperTokenizer.from_pretrained(folder)
 
     def put(shape, seed):
-        return runner.put(random_params(shape, seed), runner.weight_specs(whisper_shapes(shape)))
+        return partitioner.device_put(
+            random_params(shape, seed), partitioner.weight_specs(whisper_shapes(shape))
+        )
 
     assistant = Assistant(config=ASSISTANT, params=put(ASSISTANT, 4), tokenizer=tokenizer)
     decoder = SpeculativeDecoder(
         SPEAKING, put(SPEAKING, 3), tokenizer, GenerationSettings.from_folder(folder, tokenizer.special),
         assistant=assistant, options=TranscriptionOptions(max_new_tokens=8), compute=ComputeOptions(),
-        runner=runner,
+        partitioner=partitioner,
     )  # fmt: skip
     return [transcript.tokens for transcript in ShortFormTranscriber(decoder).transcribe(tones())]
 
@@ -53,8 +55,8 @@ def main() -> None:
     said = {"alone": [tokens for tokens, _ in transcribe(single_device(), folder, tones())]}
     said["one"] = transcribe_with_assistant(single_device(), folder)
     for name in COMPILED_MOST:
-        runner = runner_for(config(freeze_encoder=True, **LAYOUTS[name]))
-        said[name] = transcribe_with_assistant(runner, folder)
+        partitioner = partitioner_for(config(freeze_encoder=True, **LAYOUTS[name]))
+        said[name] = transcribe_with_assistant(partitioner, folder)
     assert len(jax.devices()) == 8
     print(json.dumps(said))
 

@@ -202,10 +202,10 @@ def test_a_trained_student_spares_the_teacher_most_of_its_passes(base_dir, promp
     from flax_distil.audio.reading.decoding import decode_audio
 
     options = TranscriptionOptions(language="en", return_timestamps=timestamps, max_new_tokens=64)
-    runner, compute = single_device(), ComputeOptions()
-    plain = TranscriptionModel(str(base_dir), runner, options=options, compute=compute).load()
+    partitioner, compute = single_device(), ComputeOptions()
+    plain = TranscriptionModel(str(base_dir), partitioner, options=options, compute=compute).load()
     drafting = TranscriptionModel(
-        str(base_dir), runner, options=options, compute=compute, assistant=str(student_folder())
+        str(base_dir), partitioner, options=options, compute=compute, assistant=str(student_folder())
     ).load()
     assert isinstance(drafting, SpeculativeDecoder)
     assert list(drafting.assistant.params) == ["decoder"]

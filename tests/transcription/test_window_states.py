@@ -25,7 +25,7 @@ class Part(SequentialRecording):
 class Decoder(WindowDecoder):
     """Encodes features to themselves, and counts the rows."""
 
-    runner = types.SimpleNamespace(
+    partitioner = types.SimpleNamespace(
         rows=lambda tree: jax.tree.map(np.asarray, tree),
         put_batch=lambda tree: jax.tree.map(jnp.asarray, tree),
     )

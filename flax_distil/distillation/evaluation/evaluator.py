@@ -16,7 +16,7 @@ from flax_distil.distillation.setup.data import LABEL_ARRAYS, DistilData
 from flax_distil.distillation.setup.models import DistilModels
 from flax_distil.distillation.step_fns import DistilPrograms
 from flax_distil.metrics.word_errors import ErrorCounts, word_errors
-from flax_distil.parallel.partitioner import Runner
+from flax_distil.parallel.partitioner import Partitioner
 from flax_distil.parallel.processes import gather_objects
 from flax_distil.text.generation_settings import GenerationSettings
 from flax_distil.text.tokenizer import WhisperTokenizer
@@ -33,14 +33,14 @@ class StudentEvaluator:
         data: DistilData,
         models: DistilModels,
         programs: DistilPrograms,
-        runner: Runner,
+        partitioner: Partitioner,
         *,
         tokenizer: WhisperTokenizer,
         settings: GenerationSettings,
     ):
         """Describe the evaluation; nothing is compiled before the first."""
         self._config, self._data, self._models = config, data, models
-        self._programs, self._runner = programs, runner
+        self._programs, self._partitioner = programs, partitioner
         self._tokenizer, self._settings = tokenizer, settings
 
     def evaluate(self, params: Params) -> dict[str, dict[str, float]]:
@@ -54,7 +54,7 @@ class StudentEvaluator:
     def _evaluate_set(self, chosen: EvaluationSet, params: Params) -> dict[str, float]:
         start = time.perf_counter()
         transcriber = self._transcriber(chosen, params)
-        runner = self._runner
+        partitioner = self._partitioner
         pipeline = self._pipeline(chosen)
         sums, errors, samples = None, ErrorCounts(), 0
         for batch in pipeline:
@@ -70,25 +70,25 @@ class StudentEvaluator:
             errors += word_errors([r for r, _ in pairs], [t for _, t in pairs], chosen.normalise)
         skipped = len(pipeline.skipped)
         # The sums are global already; processes of one tensor group transcribed the same rows.
-        parts = dict(gather_objects((runner.shard_index, (errors, samples, skipped))))
+        parts = dict(gather_objects((partitioner.shard_index, (errors, samples, skipped))))
         figures = {
             "wer": sum((part[0] for part in parts.values()), ErrorCounts()).wer,
             "samples": sum(part[1] for part in parts.values()),
             "skipped": sum(part[2] for part in parts.values()),
             "seconds": time.perf_counter() - start,
         }
-        return figures if sums is None else _per_token(runner.fetch(sums)) | figures
+        return figures if sums is None else _per_token(partitioner.device_get(sums)) | figures
 
     def _pipeline(self, chosen: EvaluationSet) -> EvaluationPipeline:
-        runner = self._runner
+        partitioner = self._partitioner
         return EvaluationPipeline(
             chosen.source,
             PipelineConfig(
-                batch_size=self._config.per_device_eval_batch_size * runner.local_batch_shards,
+                batch_size=self._config.per_device_eval_batch_size * partitioner.local_batch_shards,
                 num_threads=self._config.dataloader_num_workers,
                 window_seconds=self._models.student.config.window_seconds,
-                shard_index=runner.shard_index,
-                shard_count=runner.shard_count,
+                shard_index=partitioner.shard_index,
+                shard_count=partitioner.shard_count,
             ),
             labels=chosen.labels,
             too_long="skip",
@@ -103,14 +103,14 @@ class StudentEvaluator:
                 self._settings,
                 options=self._config.evaluation_options(chosen.language, chosen.task),
                 compute=self._config.compute,
-                runner=self._runner,
+                partitioner=self._partitioner,
             )
         )
 
     def _run_batch(self, batch: dict[str, Any], params: Params, transcriber: ShortFormTranscriber) -> tuple:
         """Dispatch the losses and the search of one batch, then wait for the transcripts."""
         models, arrays = self._models, {name: batch[name] for name in LABEL_ARRAYS}
-        sent = self._runner.put_batch(arrays | {"samples_BW": batch["samples_BW"]})
+        sent = self._partitioner.put_batch(arrays | {"samples_BW": batch["samples_BW"]})
         encoder = merge(params, models.frozen)["encoder"]
         states = self._programs.encode(encoder, {"samples_BW": sent["samples_BW"]})
         handle = transcriber.dispatch_states(states, rows=len(batch["valid_B"]))

@@ -14,7 +14,7 @@ from flax_distil.distillation.setup.models import DistilModels
 from flax_distil.distillation.step_fns import DistilPrograms
 from flax_distil.distillation.train_state import TrainState
 from flax_distil.model.config import WhisperConfig
-from flax_distil.parallel.partitioner import Runner
+from flax_distil.parallel.partitioner import Partitioner
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +49,7 @@ def compile_largest(
     config: DistilConfig,
     models: DistilModels,
     programs: DistilPrograms,
-    runner: Runner,
+    partitioner: Partitioner,
     state: TrainState,
     *,
     tokens: int,
@@ -60,9 +60,11 @@ def compile_largest(
         InputError: if it has not, with what it needs and what can be done.
     """
     start = time.perf_counter()
-    rows = config.per_device_train_batch_size * runner.local_batch_shards
+    rows = config.per_device_train_batch_size * partitioner.local_batch_shards
     described = describe_step_batch(config, models.student.config, rows, tokens)
-    batch = runner.put_batch({name: np.zeros(leaf.shape, leaf.dtype) for name, leaf in described.items()})
+    batch = partitioner.put_batch(
+        {name: np.zeros(leaf.shape, leaf.dtype) for name, leaf in described.items()}
+    )
     try:
         compiled = programs.train.compile(state, models.frozen, models.teacher_params, batch)
     except jax.errors.JaxRuntimeError as error:

@@ -18,7 +18,7 @@ from flax_distil.data.training.training_data import TrainingData, load_training_
 from flax_distil.distillation.config import DistilConfig
 from flax_distil.distillation.evaluation.data import EvaluationSet, evaluation_sets
 from flax_distil.model.config import WhisperConfig
-from flax_distil.parallel.partitioner import Runner
+from flax_distil.parallel.partitioner import Partitioner
 from flax_distil.text.tokenizer import WhisperTokenizer
 
 AUDIO_ARRAYS = ("samples_BW", "lengths_B", "seed_B")
@@ -55,7 +55,7 @@ def load_data(config: DistilConfig, tokenizer: WhisperTokenizer, student: Whispe
     )
 
 
-def check_cacheable(config: DistilConfig, data: TrainingData, runner: Runner) -> None:
+def check_cacheable(config: DistilConfig, data: TrainingData, partitioner: Partitioner) -> None:
     """Check that encoder states can be kept, if they are to be.
 
     Raises:
@@ -64,7 +64,7 @@ def check_cacheable(config: DistilConfig, data: TrainingData, runner: Runner) ->
     """
     if not config.cache_encoder_states:
         return
-    if runner.shard_count > 1:
+    if partitioner.shard_count > 1:
         raise InputError("cache_encoder_states is set, but only one process can write the encoder states")
     obstacles = {
         "streaming": config.streaming,
@@ -104,7 +104,7 @@ def distil_pipeline(
     config: DistilConfig,
     data: DistilData,
     student: WhisperConfig,
-    runner: Runner,
+    partitioner: Partitioner,
     cache: EncoderStateCache | None,
 ) -> TrainingPipeline:
     """Return the stream of this process's training batches, all micro-batches together."""
@@ -113,11 +113,11 @@ def distil_pipeline(
         config,
         data.train,
         PipelineConfig(
-            batch_size=rows * runner.local_batch_shards,
+            batch_size=rows * partitioner.local_batch_shards,
             num_threads=config.dataloader_num_workers,
             window_seconds=student.window_seconds,
-            shard_index=runner.shard_index,
-            shard_count=runner.shard_count,
+            shard_index=partitioner.shard_index,
+            shard_count=partitioner.shard_count,
         ),
         seed=config.seed,
         needs_audio=None if cache is None else cache.needs_audio,
@@ -133,7 +133,7 @@ class BatchFeeder:
 
     def __init__(
         self,
-        runner: Runner,
+        partitioner: Partitioner,
         *,
         micro_batches: int,
         encode: Callable[[Params, Mapping[str, Array]], dict[str, Array]],
@@ -143,13 +143,13 @@ class BatchFeeder:
         """Describe how batches are fed.
 
         Args:
-            runner: of the programs.
+            partitioner: of the programs.
             micro_batches: K.
             encode: program of ``DistilPrograms``.
             encoder: parameters of the frozen encoder; ``{}`` without a cache.
             cache: of encoder states, or None.
         """
-        self._runner = runner
+        self._partitioner = partitioner
         self._micro_batches = micro_batches
         self._encode = encode
         self._encoder = encoder
@@ -162,7 +162,7 @@ class BatchFeeder:
             arrays |= {name: batch[name] for name in AUDIO_ARRAYS if name in batch}
         else:
             arrays["states_BSD"] = self._states(batch, self._cache)
-        return self._runner.put_batch(self._in_micro_batches(arrays))
+        return self._partitioner.put_batch(self._in_micro_batches(arrays))
 
     def _in_micro_batches(self, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         count = self._micro_batches
@@ -178,7 +178,7 @@ class BatchFeeder:
         if missing.any():
             encoded = []
             for part in np.split(batch["samples_BW"], self._micro_batches):
-                sent = self._runner.put_batch({"samples_BW": part})
-                encoded.append(self._runner.rows(self._encode(self._encoder, sent))["states_BSD"])
+                sent = self._partitioner.put_batch({"samples_BW": part})
+                encoded.append(self._partitioner.local_rows(self._encode(self._encoder, sent))["states_BSD"])
             cache.write(rows[missing], np.concatenate(encoded)[missing])
         return cache.read(rows)

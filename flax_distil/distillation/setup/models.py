@@ -20,7 +20,7 @@ from flax_distil.distillation.setup.encoder_choice import choose_encoder, encode
 from flax_distil.distillation.shardings import DistilLayout, Placed
 from flax_distil.distillation.train_state import split_student
 from flax_distil.model.config import WhisperConfig
-from flax_distil.parallel.partitioner import Runner
+from flax_distil.parallel.partitioner import Partitioner
 
 _LONGEST_PROMPT = 4  # tokens: start, language, task, no timestamps
 
@@ -109,7 +109,7 @@ def _check_windows(config: DistilConfig, student: WhisperConfig, teacher: Whispe
         )
 
 
-def load_models(config: DistilConfig, runner: Runner) -> DistilModels:
+def load_models(config: DistilConfig, partitioner: Partitioner) -> DistilModels:
     """Read the weights into the host's memory, make the student if asked to, and lay all on the devices.
 
     Raises:
@@ -131,7 +131,7 @@ def load_models(config: DistilConfig, runner: Runner) -> DistilModels:
     student = dataclasses.replace(student, params={}, config=with_dropouts(config, student.config))
     layout = DistilLayout(
         config,
-        runner,
+        partitioner,
         student=student.config,
         teacher=used_teacher.config if used_teacher else None,
         shares_encoder=choice.shared,
@@ -140,7 +140,7 @@ def load_models(config: DistilConfig, runner: Runner) -> DistilModels:
 
     def put(params: Params, placed: Placed) -> Params:
         typed = jax.tree.map(lambda shape, leaf: np.asarray(leaf).astype(shape.dtype), placed.shapes, params)
-        sent: Params = runner.put(typed, placed.specs)
+        sent: Params = partitioner.device_put(typed, placed.specs)
         return sent
 
     return DistilModels(

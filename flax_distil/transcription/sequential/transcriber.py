@@ -17,7 +17,7 @@ from flax_distil.audio.mel import log10_mel
 from flax_distil.audio.voice_activity import VadName, VoiceActivity
 from flax_distil.core.arrays import Array, Float
 from flax_distil.core.errors import InputError
-from flax_distil.parallel.partitioner import BATCH, ROWS, Runner
+from flax_distil.parallel.partitioner import BATCH, ROWS, Partitioner
 from flax_distil.transcription.generator import States, WindowDecoder
 from flax_distil.transcription.options import FALLBACK_TEMPERATURES, TranscriptionOptions
 from flax_distil.transcription.recordings import (
@@ -107,7 +107,7 @@ class SequentialTranscriber(RecordingTranscriber):
         """Compile everything that recordings may need, and return the seconds it took."""
         began = time.perf_counter()
         decoder = self.decoder
-        self._blocks(np.zeros((decoder.runner.local_batch_shards, BLOCK_SAMPLES), np.float32))()
+        self._blocks(np.zeros((decoder.partitioner.local_batch_shards, BLOCK_SAMPLES), np.float32))()
         for rows in self.batch_sizes:
             states = decoder.encode_features(self._features([], rows))
             decoder.warm_up_search(states, rows)
@@ -160,7 +160,7 @@ class SequentialTranscriber(RecordingTranscriber):
         mel = long_log_mel(
             samples_W,
             self._blocks,
-            rows=decoder.runner.local_batch_shards,
+            rows=decoder.partitioner.local_batch_shards,
             num_mel_bins=decoder.config.num_mel_bins,
         )
         return self._recording(mel, times)
@@ -248,16 +248,16 @@ class SequentialTranscriber(RecordingTranscriber):
 
     def _blocks(self, blocks_BW: Float[np.ndarray, "B W"]) -> Callable[[], Float[np.ndarray, "B R M"]]:
         """Start the features of some blocks; see ``long_log_mel``."""
-        runner = self.decoder.runner
-        program = _mel_program(runner, self.decoder.config.num_mel_bins)
-        started = program(runner.put_batch({"blocks_BW": blocks_BW}))
-        return lambda: runner.rows(started)
+        partitioner = self.decoder.partitioner
+        program = _mel_program(partitioner, self.decoder.config.num_mel_bins)
+        started = program(partitioner.put_batch({"blocks_BW": blocks_BW}))
+        return lambda: partitioner.local_rows(started)
 
 
 @functools.lru_cache(maxsize=8)
-def _mel_program(runner: Runner, num_mel_bins: int) -> Callable[..., Array]:
+def _mel_program(partitioner: Partitioner, num_mel_bins: int) -> Callable[..., Array]:
     function = functools.partial(_block_features, num_mel_bins)
-    return runner.program(runner.per_device(function, arguments=(BATCH,), results=ROWS))
+    return partitioner.jit(partitioner.shard_map(function, in_specs=(BATCH,), out_specs=ROWS))
 
 
 def _block_features(num_mel_bins: int, batch: Mapping[str, Array]) -> Array:

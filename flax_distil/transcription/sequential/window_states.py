@@ -79,10 +79,10 @@ class WindowStates:
         )
 
     def _gathered(self, places: Sequence[_Place], *, rows: int) -> States:
-        runner = self._decoder.runner
-        batches = {id(place.states): runner.rows(dict(place.states)) for place in places}
+        partitioner = self._decoder.partitioner
+        batches = {id(place.states): partitioner.local_rows(dict(place.states)) for place in places}
         names = list(places[0].states)
         gathered = {name: [batches[id(place.states)][name][place.row] for place in places] for name in names}
         filled = {name: [*own, *own[:1] * (rows - len(own))] for name, own in gathered.items()}
-        states: States = runner.put_batch({name: np.stack(own) for name, own in filled.items()})
+        states: States = partitioner.put_batch({name: np.stack(own) for name, own in filled.items()})
         return states

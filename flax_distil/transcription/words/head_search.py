@@ -13,7 +13,7 @@ import numpy as np
 from flax_distil.core.arrays import Array, Float, Params
 from flax_distil.decoding.alignment import align_by_choices
 from flax_distil.model.assembly import bind_decoder
-from flax_distil.parallel.partitioner import Runner
+from flax_distil.parallel.partitioner import Partitioner
 from flax_distil.text.generation_settings import default_alignment_heads
 from flax_distil.transcription.decode_fns import Shape, compiled
 from flax_distil.transcription.generator import States, WindowDecoder
@@ -126,8 +126,8 @@ class HeadSearch:
     ) -> None:
         decoder = self._decoder
         batch = self._aligner.batch([None if row is None else row.request for row in rows])
-        sent = decoder.runner.put_batch(batch | {"share_BCA": np.stack([share_CA] * len(rows))})
-        found_BCT = decoder.runner.rows(self._program(decoder.decoder_params, {**states, **sent}))
+        sent = decoder.partitioner.put_batch(batch | {"share_BCA": np.stack([share_CA] * len(rows))})
+        found_BCT = decoder.partitioner.local_rows(self._program(decoder.decoder_params, {**states, **sent}))
         for row, found_CT in zip(rows, found_BCT, strict=True):
             if row is not None and row.words:
                 seconds_CE = found_CT[:, row.token_bounds] / POSITIONS_PER_SECOND
@@ -143,11 +143,11 @@ class HeadSearch:
     @property
     def _program(self) -> Callable[..., Array]:
         decoder = self._decoder
-        return _program(decoder.runner, decoder.shape, self.candidates, self._aligner.prompt_length)
+        return _program(decoder.partitioner, decoder.shape, self.candidates, self._aligner.prompt_length)
 
 
 @functools.lru_cache(maxsize=8)
-def _program(runner: Runner, shape: Shape, heads: Heads, text_start: int) -> Callable[..., Array]:
+def _program(partitioner: Partitioner, shape: Shape, heads: Heads, text_start: int) -> Callable[..., Array]:
     def align(decoder: Params, batch: Mapping[str, Array]) -> Array:
         return align_by_choices(
             bind_decoder(shape.config, shape.compute, decoder),
@@ -160,4 +160,4 @@ def _program(runner: Runner, shape: Shape, heads: Heads, text_start: int) -> Cal
             heads=heads,
         )
 
-    return compiled(runner, shape, align, "decoder")
+    return compiled(partitioner, shape, align, "decoder")

@@ -15,7 +15,7 @@ from flax_distil.decoding.alignment import TokenAlignment, align_tokens
 from flax_distil.metrics.hallucination import compression_ratio
 from flax_distil.model.assembly import bind_decoder
 from flax_distil.model.config import WhisperConfig
-from flax_distil.parallel.partitioner import Runner
+from flax_distil.parallel.partitioner import Partitioner
 from flax_distil.text.generation_settings import GenerationSettings, default_alignment_heads
 from flax_distil.text.special_tokens import SpecialTokens
 from flax_distil.text.words import split_words
@@ -119,9 +119,9 @@ class WordAligner:
         Raises:
             ValueError: if a text is longer than the model has room for.
         """
-        batch = self.decoder.runner.put_batch(self.batch(rows))
+        batch = self.decoder.partitioner.put_batch(self.batch(rows))
         found = self._program(self.decoder.decoder_params, {**states, **batch})
-        aligned = self.decoder.runner.rows(vars(found))
+        aligned = self.decoder.partitioner.local_rows(vars(found))
         return [
             None if row is None else self._words(row, position_T / POSITIONS_PER_SECOND, probability_T)
             for row, position_T, probability_T in zip(
@@ -183,7 +183,7 @@ class WordAligner:
     @property
     def _program(self) -> Callable[..., TokenAlignment]:
         special = self.decoder.tokenizer.special
-        return _program(self.decoder.runner, self.decoder.shape, self.heads, self.prompt_length, special)
+        return _program(self.decoder.partitioner, self.decoder.shape, self.heads, self.prompt_length, special)
 
 
 def add_words(
@@ -272,7 +272,7 @@ def alignment_heads(settings: GenerationSettings, config: WhisperConfig) -> Head
 
 @functools.lru_cache(maxsize=32)
 def _program(
-    runner: Runner,
+    partitioner: Partitioner,
     shape: Shape,
     heads: Heads,
     text_start: int,
@@ -290,4 +290,4 @@ def _program(
             heads=heads,
         )
 
-    return compiled(runner, shape, align, "decoder")
+    return compiled(partitioner, shape, align, "decoder")
