@@ -39,5 +39,5 @@ def make_partitioner(
 
 @functools.cache
 def single_device() -> JitPartitioner:
-    """Return the partitioner of the first device of this process; every call shares its compiled functions."""
+    """Return the partitioner of this process's first device; all callers share its compiled functions."""
     return JitPartitioner(MeshShape().build(jax.local_devices()[:1]))

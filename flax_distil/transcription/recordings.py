@@ -44,8 +44,8 @@ class RecordingTranscriber(abc.ABC):
         """
         if decoder.partitioner.shard_count > 1:
             raise InputError(
-                f"the partitioner spans {decoder.partitioner.shard_count} processes, but each transcribes its "
-                "own recordings: give every process a partitioner over its own devices"
+                f"the partitioner spans {decoder.partitioner.shard_count} processes, but each transcribes "
+                "its own recordings: give every process a partitioner over its own devices"
             )
         decoder.partitioner.check_rows("a batch of recordings", batch_size)
         self.decoder = decoder

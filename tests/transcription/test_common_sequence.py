@@ -161,9 +161,9 @@ def test_chunks_of_digital_silence_have_no_text(tiny_en, transcribed, beginning,
 @pytest.mark.parametrize("mode", ["short", "chunked", "sequential"])
 def test_devices_of_several_processes_are_refused(tiny_en, mode):
     decoder = tiny_en.transcriber(return_timestamps=True).decoder
-    decoder.runner = copy.copy(decoder.runner)
-    decoder.runner.shard_count = 2
-    with pytest.raises(InputError, match="the runner spans 2 processes, but each transcribes its own"):
+    decoder.partitioner = copy.copy(decoder.partitioner)
+    decoder.partitioner.shard_count = 2
+    with pytest.raises(InputError, match="the partitioner spans 2 processes, but each transcribes its own"):
         make_transcriber(mode, decoder, batch_size=1)
 
 
