@@ -46,8 +46,8 @@ def our_step(args: argparse.Namespace) -> Step:
     from flax_distil.checkpoints.checkpoint import load_checkpoint
     from flax_distil.checkpoints.student import initialise_student
     from flax_distil.distillation.loss import LossWeights
-    from flax_distil.distillation.optimizer import OptimiserConfig, make_optimiser
-    from flax_distil.distillation.train_state import Freezing, init_state, split_student
+    from flax_distil.distillation.optimizer import OptimizerConfig, make_optimizer
+    from flax_distil.distillation.train_state import FreezeConfig, init_state, partition_params
     from flax_distil.distillation.train_step import StepConfig, train_step
     from flax_distil.model.layers import ComputeOptions
 
@@ -58,8 +58,8 @@ def our_step(args: argparse.Namespace) -> Step:
         student=student.config, teacher=teacher.config, student_options=options, teacher_options=options,
         weights=LossWeights(ce=CE_WEIGHT, kl=1.0, temperature=TEMPERATURE),
     )  # fmt: skip
-    optimiser = make_optimiser(
-        OptimiserConfig(
+    optimizer = make_optimizer(
+        OptimizerConfig(
             learning_rate=LEARNING_RATE,
             warmup_steps=0,
             max_steps=1000,
@@ -67,7 +67,7 @@ def our_step(args: argparse.Namespace) -> Step:
             lr_scheduler_type="constant_with_warmup",
         )
     )
-    trainable, frozen = split_student(student.params, Freezing())
+    trainable, frozen = partition_params(student.params, FreezeConfig())
     held = {"decoder": teacher.params["decoder"]}
     given = make_batch(args, mel_bins=teacher.config.num_mel_bins, vocabulary=teacher.config.vocab_size)
     batch = {
@@ -76,8 +76,8 @@ def our_step(args: argparse.Namespace) -> Step:
         "labels_KBT": jnp.asarray(given["labels_BT"])[None],
         "loss_mask_KBT": jnp.ones((1, args.batch, args.labels), bool),
     }
-    step = jax.jit(functools.partial(train_step, config, optimiser), donate_argnums=0)
-    held_state = [jax.device_put(init_state(trainable, optimiser), jax.devices()[0])]
+    step = jax.jit(functools.partial(train_step, config, optimizer), donate_argnums=0)
+    held_state = [jax.device_put(init_state(trainable, optimizer), jax.devices()[0])]
     del trainable, student, teacher
     key = jax.random.key(0)
 
@@ -110,7 +110,7 @@ def their_step(args: argparse.Namespace) -> Step:
     student.tie_weights()
     student.train()  # no dropout in Whisper's configurations
     teacher.model.encoder.eval()
-    optimiser = torch.optim.AdamW(
+    optimizer = torch.optim.AdamW(
         [leaf for leaf in student.parameters() if leaf.requires_grad], lr=LEARNING_RATE, weight_decay=0.0
     )
     given = make_batch(args, mel_bins=shape.num_mel_bins, vocabulary=shape.vocab_size)
@@ -130,9 +130,9 @@ def their_step(args: argparse.Namespace) -> Step:
         )
         loss = CE_WEIGHT * cross_entropy + TEMPERATURE**2 * divergence / labels.numel()
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(optimiser.param_groups[0]["params"], CLIP)
-        optimiser.step()
-        optimiser.zero_grad(set_to_none=True)
+        torch.nn.utils.clip_grad_norm_(optimizer.param_groups[0]["params"], CLIP)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
         return loss.item()
 
     return run

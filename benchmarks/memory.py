@@ -25,7 +25,7 @@ def give_back_freed_pages() -> None:
 
 @dataclasses.dataclass
 class StepMemory:
-    """Both sides are measured alike: weights, optimiser state, batch and the step's own needs count.
+    """Both sides are measured alike: weights, optimizer state, batch and the step's own needs count.
 
     Attributes:
         imported_mb: resident after importing the framework, with no array made.

@@ -1,4 +1,4 @@
-"""Compiling for CPUs quickly rather than well: most of the time of quick tests would be optimisations."""
+"""Compiling for CPUs quickly rather than well: most of the time of quick tests would be optimizations."""
 
 import os
 

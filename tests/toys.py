@@ -16,7 +16,7 @@ import pytest
 
 from flax_distil.checkpoints.checkpoint import load_checkpoint
 from flax_distil.checkpoints.export import export_checkpoint
-from flax_distil.distillation.step_fns import DistilPrograms
+from flax_distil.distillation.step_fns import TrainStepFns
 from flax_distil.distillation.trainer import DistilConfig, DistilResult, run_distillation
 from flax_distil.model.assembly import whisper_shapes
 from flax_distil.model.config import WhisperConfig
@@ -72,7 +72,7 @@ class ObservedRun:
 
     folder: Path
     result: DistilResult
-    programs: DistilPrograms
+    programs: TrainStepFns
     messages: list[str]
 
     @property
@@ -86,10 +86,10 @@ class ObservedRun:
 
 def observe(config: DistilConfig) -> ObservedRun:
     """Run a distillation."""
-    made: list[DistilPrograms] = []
-    describe = DistilPrograms.__init__
+    made: list[TrainStepFns] = []
+    describe = TrainStepFns.__init__
 
-    def noted(self: DistilPrograms, *args: Any, **options: Any) -> None:
+    def noted(self: TrainStepFns, *args: Any, **options: Any) -> None:
         describe(self, *args, **options)
         made.append(self)
 
@@ -100,7 +100,7 @@ def observe(config: DistilConfig) -> ObservedRun:
     logger.setLevel(logging.INFO)
     try:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(DistilPrograms, "__init__", noted)
+            patch.setattr(TrainStepFns, "__init__", noted)
             result = run_distillation(config)
     finally:
         logger.removeHandler(handler)

@@ -73,7 +73,7 @@ class TrainingCheckpoints:
         Waits for the previous save first. A step that is already saved is left as it is.
 
         Args:
-            step: optimiser updates so far.
+            step: optimizer updates so far.
             state: pytree of arrays and numbers.
             data: position in the data: anything that JSON can hold.
         """
@@ -94,7 +94,7 @@ class TrainingCheckpoints:
             State, data position and step.
 
         Raises:
-            InputError: if there is no such checkpoint, or it was saved with another model or optimiser.
+            InputError: if there is no such checkpoint, or it was saved with another model or optimizer.
         """
         steps = self.steps()
         if step is None and not steps:
@@ -121,7 +121,7 @@ class TrainingCheckpoints:
             more = len(differences) - _SHOWN_DIFFERENCES
             raise InputError(
                 f"checkpoint {step} in {self.folder} does not fit the state of this run (another model, "
-                f"optimiser or precision?): {', '.join(differences[:_SHOWN_DIFFERENCES])}"
+                f"optimizer or precision?): {', '.join(differences[:_SHOWN_DIFFERENCES])}"
                 + (f" and {more} more" if more > 0 else "")
             )
 

@@ -13,9 +13,9 @@ from flax_distil.core.paths import user_path
 from flax_distil.data.training.config import TrainingDataConfig
 from flax_distil.distillation.evaluation.config import EvaluationConfig
 from flax_distil.distillation.loss import LossWeights
-from flax_distil.distillation.optimizer import OptimiserConfig
+from flax_distil.distillation.optimizer import OptimizerConfig
 from flax_distil.distillation.schedules import SCHEDULE_PARAMETERS
-from flax_distil.distillation.train_state import Freezing
+from flax_distil.distillation.train_state import FreezeConfig
 from flax_distil.distillation.train_step import PRECISIONS
 from flax_distil.model.layers import ComputeOptions
 from flax_distil.parallel.config import ParallelConfig
@@ -34,8 +34,8 @@ class DistilConfig(TrainingDataConfig, EvaluationConfig, HubModelConfig, Teacher
         max_source_positions: Encoder positions of 20 ms of a student made here, in whole seconds: 750 hear
             15 s at a time, and longer training samples are dropped; by default as many as the teacher.
         per_device_train_batch_size: Training samples per device and micro-batch.
-        gradient_accumulation_steps: Micro-batches per optimiser update.
-        max_steps: Optimiser updates; by default as many as num_train_epochs take.
+        gradient_accumulation_steps: Micro-batches per optimizer update.
+        max_steps: Optimizer updates; by default as many as num_train_epochs take.
         num_train_epochs: Passes over the training data, where max_steps is not given.
         learning_rate: Peak learning rate.
         warmup_steps: Updates from 0 to the peak.
@@ -51,7 +51,7 @@ class DistilConfig(TrainingDataConfig, EvaluationConfig, HubModelConfig, Teacher
         adam_epsilon: Added to the root of the second moment.
         max_grad_norm: Global norm at which gradients are clipped; 0 for never.
         precision: full (float32 throughout, teacher and products of matrices too, without TF32 or bfloat16
-            passes), half_mixed (bfloat16 compute, float32 gradients and optimiser) or full_mixed (bfloat16
+            passes), half_mixed (bfloat16 compute, float32 gradients and optimizer) or full_mixed (bfloat16
             gradients and moments too). The student's parameters and losses are float32 in all.
         ce_weight: Weight of the cross-entropy; by default 0.8 beside a KL term, 1.0 alone.
         kl_weight: Weight of the KL divergence; by default 1.0 with a teacher, 0 without.
@@ -158,7 +158,7 @@ class DistilConfig(TrainingDataConfig, EvaluationConfig, HubModelConfig, Teacher
         if self.teacher_dtype is not None:
             ComputeOptions(dtype=self.teacher_dtype)
         if self.max_steps is not None:
-            self.optimiser(self.max_steps)
+            self.optimizer(self.max_steps)
 
     def _check_models(self) -> None:
         if not (self.teacher_model_name_or_path or self.model_name_or_path):
@@ -210,9 +210,9 @@ class DistilConfig(TrainingDataConfig, EvaluationConfig, HubModelConfig, Teacher
             raise InputError(f"resume_from_checkpoint {resume!r} is neither latest nor a step")
 
     @property
-    def freezing(self) -> Freezing:
+    def freezing(self) -> FreezeConfig:
         """Which parts keep their weights; an encoder of which nothing is said is taken to be frozen."""
-        return Freezing(
+        return FreezeConfig(
             freeze_encoder=self.freeze_encoder is not False,
             freeze_decoder=self.freeze_decoder,
             freeze_embed_positions=self.freeze_embed_positions,
@@ -268,8 +268,8 @@ class DistilConfig(TrainingDataConfig, EvaluationConfig, HubModelConfig, Teacher
             )
         return axes
 
-    def optimiser(self, max_steps: int) -> OptimiserConfig:
-        """Return the optimiser's settings for a run of ``max_steps`` updates.
+    def optimizer(self, max_steps: int) -> OptimizerConfig:
+        """Return the optimizer's settings for a run of ``max_steps`` updates.
 
         Raises:
             InputError: if a value is out of range, or ``lr_scheduler_kwargs`` names something unknown.
@@ -279,7 +279,7 @@ class DistilConfig(TrainingDataConfig, EvaluationConfig, HubModelConfig, Teacher
             raise InputError(
                 f"lr_scheduler_kwargs names {unknown[0]!r}: expected {', '.join(SCHEDULE_PARAMETERS)}"
             )
-        return OptimiserConfig(
+        return OptimizerConfig(
             **parameters,
             learning_rate=self.learning_rate,
             warmup_steps=self.warmup_steps,

@@ -13,7 +13,7 @@ from flax_distil.distillation.schedules import ScheduleConfig, learning_rate_sch
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class OptimiserConfig(ScheduleConfig):
+class OptimizerConfig(ScheduleConfig):
     """AdamW with gradient clipping, and its learning rates (defaults: RECIPE 5).
 
     Attributes:
@@ -36,7 +36,7 @@ class OptimiserConfig(ScheduleConfig):
     bfloat16_moments: bool = False
 
 
-def make_optimiser(config: OptimiserConfig) -> optax.GradientTransformation:
+def make_optimizer(config: OptimizerConfig) -> optax.GradientTransformation:
     """Return clipping and AdamW as one optax transformation over the trainable leaves."""
     moments = optax.scale_by_adam(config.adam_beta1, config.adam_beta2, config.adam_epsilon)
     if config.bfloat16_moments:

@@ -1,4 +1,4 @@
-"""Learning rates by optimiser update: the schedules of transformers, under its names."""
+"""Learning rates by optimizer update: the schedules of transformers, under its names."""
 
 import dataclasses
 import math
@@ -28,13 +28,13 @@ _INVERSE_SQRT_STEPS = 10_000
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ScheduleConfig:
-    """A learning rate by optimiser update.
+    """A learning rate by optimizer update.
 
     Attributes:
         lr_scheduler_type: one of :data:`SCHEDULES`.
         learning_rate: peak rate.
-        warmup_steps: optimiser updates from 0 to the peak; "constant" has no warm-up.
-        max_steps: optimiser updates in all.
+        warmup_steps: optimizer updates from 0 to the peak; "constant" has no warm-up.
+        max_steps: optimizer updates in all.
         num_cycles: waves of "cosine" (by default 0.5: from the peak down to 0), or how often
             "cosine_with_restarts" comes down (by default once).
         power: of "polynomial".
@@ -90,7 +90,7 @@ class ScheduleConfig:
 
 
 def learning_rate_schedule(config: ScheduleConfig) -> optax.Schedule:
-    """Return the learning rate by optimiser update (0-based), never by micro-batch."""
+    """Return the learning rate by optimizer update (0-based), never by micro-batch."""
     peak, warmup_steps = config.learning_rate, config.warmup_steps
     after = _after_warmup(config)
     if not warmup_steps or config.lr_scheduler_type == "constant":

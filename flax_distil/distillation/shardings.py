@@ -11,8 +11,8 @@ from jax.sharding import PartitionSpec as P
 from flax_distil.core.arrays import Params
 from flax_distil.core.tree import flatten, merge
 from flax_distil.distillation.config import DistilConfig
-from flax_distil.distillation.optimizer import make_optimiser
-from flax_distil.distillation.train_state import init_state, split_student
+from flax_distil.distillation.optimizer import make_optimizer
+from flax_distil.distillation.train_state import init_state, partition_params
 from flax_distil.distillation.train_step import StepConfig
 from flax_distil.model.assembly import whisper_shapes
 from flax_distil.model.config import WhisperConfig
@@ -22,7 +22,7 @@ from flax_distil.parallel.rules import weight_layout
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Placed:
+class ShardedSpec:
     """A tree of weights: what it looks like and how it lies.
 
     Attributes:
@@ -34,7 +34,7 @@ class Placed:
     specs: Any
 
 
-class DistilLayout:
+class TrainShardings:
     """The trees of a run and their layout, from configurations alone.
 
     Attributes:
@@ -75,16 +75,16 @@ class DistilLayout:
         teacher_specs = (
             partitioner.weight_specs(teacher_shapes, config.teacher_axes) if teacher_shapes else {}
         )
-        trainable, frozen = split_student(whisper_shapes(student), config.freezing)
+        trainable, frozen = partition_params(whisper_shapes(student), config.freezing)
         held = student_specs | ({"encoder": frozen_encoder} if config.freeze_encoder else {})
         own, theirs = jnp.dtype(config.compute.dtype), jnp.dtype(config.teacher_options.dtype)
         frozen_types = {"encoder": theirs if config.freeze_encoder else own, "decoder": own}
-        self.trainable = Placed(shapes=trainable, specs=_same_paths(held, trainable))
-        self.frozen = Placed(
+        self.trainable = ShardedSpec(shapes=trainable, specs=_same_paths(held, trainable))
+        self.frozen = ShardedSpec(
             shapes={side: _typed(tree, frozen_types[side]) for side, tree in frozen.items()},
             specs=_same_paths(held, frozen),
         )
-        self.teacher = Placed(shapes=_typed(teacher_shapes, theirs), specs=teacher_specs)
+        self.teacher = ShardedSpec(shapes=_typed(teacher_shapes, theirs), specs=teacher_specs)
         # The frozen encoder computes as the teacher does, so the teacher's layout is that of both.
         held_by_teacher = {"encoder": frozen_encoder} | teacher_specs
         self.step = StepConfig(
@@ -97,10 +97,10 @@ class DistilLayout:
             batch_axes=partitioner.batch_axes,
         )
 
-    def state(self, max_steps: int) -> Placed:
+    def state(self, max_steps: int) -> ShardedSpec:
         """Return the train state of a run of so many updates."""
-        optimiser = make_optimiser(self._config.optimiser(max_steps))
-        shapes = jax.eval_shape(functools.partial(init_state, optimiser=optimiser), self.trainable.shapes)
+        optimizer = make_optimizer(self._config.optimizer(max_steps))
+        shapes = jax.eval_shape(functools.partial(init_state, optimizer=optimizer), self.trainable.shapes)
         known = flatten(self.trainable.specs)
 
         def spec(path: Any, leaf: Any) -> P:
@@ -108,11 +108,11 @@ class DistilLayout:
             names = [key.key for key in path if isinstance(key, jax.tree_util.DictKey)]
             return known.get("/".join(names), P())
 
-        return Placed(shapes=shapes, specs=jax.tree_util.tree_map_with_path(spec, shapes))
+        return ShardedSpec(shapes=shapes, specs=jax.tree_util.tree_map_with_path(spec, shapes))
 
-    def whole_student(self) -> Placed:
+    def whole_student(self) -> ShardedSpec:
         """Return trainable and frozen leaves together."""
-        return Placed(
+        return ShardedSpec(
             shapes=merge(self.trainable.shapes, self.frozen.shapes),
             specs=merge(self.trainable.specs, self.frozen.specs),
         )

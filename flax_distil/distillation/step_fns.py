@@ -11,8 +11,8 @@ from flax_distil.core.arrays import Array, Params
 from flax_distil.distillation.config import DistilConfig
 from flax_distil.distillation.features import with_features
 from flax_distil.distillation.loss import TokenLossSums
-from flax_distil.distillation.optimizer import make_optimiser
-from flax_distil.distillation.shardings import DistilLayout
+from flax_distil.distillation.optimizer import make_optimizer
+from flax_distil.distillation.shardings import TrainShardings
 from flax_distil.distillation.train_state import TrainState, init_state
 from flax_distil.distillation.train_step import (
     StepConfig,
@@ -26,7 +26,7 @@ from flax_distil.parallel.partitioner import BATCH, REPLICATED, ROWS, Partitione
 from flax_distil.parallel.shaped_program import ShapedProgram
 
 
-class DistilPrograms:
+class TrainStepFns:
     """Programs over the devices of all processes; batches are dictionaries of arrays named by their axes.
 
     Attributes:
@@ -39,10 +39,10 @@ class DistilPrograms:
     """
 
     def __init__(
-        self, config: DistilConfig, layout: DistilLayout, partitioner: Partitioner, *, max_steps: int
+        self, config: DistilConfig, layout: TrainShardings, partitioner: Partitioner, *, max_steps: int
     ):
         """Describe the programs; nothing is compiled before its first call."""
-        step, optimiser = layout.step, make_optimiser(config.optimiser(max_steps))
+        step, optimizer = layout.step, make_optimizer(config.optimizer(max_steps))
         trainable, frozen, teacher = (
             tree.specs for tree in (layout.trainable, layout.frozen, layout.teacher)
         )
@@ -56,11 +56,11 @@ class DistilPrograms:
             state: TrainState, frozen: Params, teacher: Params, batch: Mapping[str, Array]
         ) -> tuple[TrainState, dict[str, Array]]:
             found = self.gradients(state.params, frozen, teacher, batch, state.step)
-            return apply_gradients(optimiser, state, *found)
+            return apply_gradients(optimizer, state, *found)
 
         state = layout.state(max_steps).specs
         self.init = partitioner.jit(
-            functools.partial(init_state, optimiser=optimiser), donate_argnums=(0,), out_shardings=state
+            functools.partial(init_state, optimizer=optimizer), donate_argnums=(0,), out_shardings=state
         )
         self.train = ShapedProgram(
             partitioner.jit(train, donate_argnums=(0,), out_shardings=(state, REPLICATED))

@@ -42,7 +42,7 @@ class _Step:
         return math.isfinite(norm) and loss < LARGEST_LOSS
 
 
-class TrainingProgress:
+class StepMetrics:
     """Figures between two log lines; those of a step are fetched after the next ones are dispatched.
 
     A step whose loss or gradient is not finite, or beyond all bounds, has changed nothing
@@ -52,7 +52,7 @@ class TrainingProgress:
     def __init__(self, config: DistilConfig, logs: TrainingLog, partitioner: Partitioner, max_steps: int):
         self._config, self._partitioner = config, partitioner
         self._logs, self._every = logs, config.logging_steps
-        self._schedule = learning_rate_schedule(config.optimiser(max_steps))
+        self._schedule = learning_rate_schedule(config.optimizer(max_steps))
         self._waiting: list[_Step] = []
         self._samples = self._audio_seconds = 0.0
         self._bad_steps: list[int] = []

@@ -17,7 +17,7 @@ class TrainState:
     """All that a training step changes, and all that a checkpoint holds.
 
     Attributes:
-        step: optimiser updates done, int32 [] (its shape alone where a state is abstract).
+        step: optimizer updates done, int32 [] (its shape alone where a state is abstract).
         params: trainable leaves of the student only, float32.
         opt_state: moments of exactly those leaves.
     """
@@ -28,7 +28,7 @@ class TrainState:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Freezing:
+class FreezeConfig:
     """Which parts of the student keep their weights.
 
     Attributes:
@@ -57,12 +57,12 @@ class Freezing:
         return not self.freeze_decoder
 
 
-def split_student(params: Params, freezing: Freezing) -> tuple[Params, Params]:
+def partition_params(params: Params, freezing: FreezeConfig) -> tuple[Params, Params]:
     """Split a student's tree into trainable and frozen leaves."""
     return partition(params, freezing.is_trainable)
 
 
-def init_state(trainable: Params, optimiser: optax.GradientTransformation) -> TrainState:
+def init_state(trainable: Params, optimizer: optax.GradientTransformation) -> TrainState:
     """Return step 0: float32 parameters and fresh moments for the trainable leaves.
 
     Raises:
@@ -71,4 +71,4 @@ def init_state(trainable: Params, optimiser: optax.GradientTransformation) -> Tr
     for path, leaf in flatten(trainable).items():
         if leaf.dtype != jnp.float32:
             raise ValueError(f"trainable parameter {path} is {leaf.dtype}, expected float32")
-    return TrainState(jnp.zeros((), jnp.int32), trainable, optimiser.init(trainable))
+    return TrainState(jnp.zeros((), jnp.int32), trainable, optimizer.init(trainable))

@@ -78,17 +78,17 @@ def encode(
 
 def train_step(
     config: StepConfig,
-    optimiser: optax.GradientTransformation,
+    optimizer: optax.GradientTransformation,
     state: TrainState,
     frozen: Params,
     teacher: Params,
     batch: Batch,
     key: Array,
 ) -> tuple[TrainState, dict[str, Array]]:
-    """Do one optimiser update on one device: :func:`compute_gradients`, then :func:`apply_gradients`."""
+    """Do one optimizer update on one device: :func:`compute_gradients`, then :func:`apply_gradients`."""
     key = jax.random.fold_in(key, state.step)
     gradients, metrics = compute_gradients(config, state.params, frozen, teacher, batch, key)
-    return apply_gradients(optimiser, state, gradients, metrics)
+    return apply_gradients(optimizer, state, gradients, metrics)
 
 
 def compute_gradients(
@@ -154,12 +154,12 @@ def compute_gradients(
 
 
 def apply_gradients(
-    optimiser: optax.GradientTransformation, state: TrainState, gradients: Params, metrics: dict[str, Array]
+    optimizer: optax.GradientTransformation, state: TrainState, gradients: Params, metrics: dict[str, Array]
 ) -> tuple[TrainState, dict[str, Array]]:
-    """Do one optimiser update, or none where the loss has diverged: loss or gradient are not finite.
+    """Do one optimizer update, or none where the loss has diverged: loss or gradient are not finite.
 
     Args:
-        optimiser: static; of ``make_optimiser``.
+        optimizer: static; of ``make_optimizer``.
         state: donated by the caller.
         gradients: of :func:`compute_gradients`.
         metrics: of :func:`compute_gradients`.
@@ -169,7 +169,7 @@ def apply_gradients(
         not finite, or a loss above ``LARGEST_LOSS``, it holds the parameters and moments of ``state``; only
         its counts go on.
     """
-    updates, opt_state = optimiser.update(gradients, state.opt_state, state.params)
+    updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
     metrics = metrics | {"grad_norm": optax.tree.norm(gradients)}
     is_sound = jnp.isfinite(metrics["grad_norm"]) & (metrics["loss"] < LARGEST_LOSS)  # not of NaN either
 

@@ -25,7 +25,7 @@ from flax_distil.data.skipped import SkippedSamples
 from flax_distil.data.training.training_data import TrainingData
 from flax_distil.data.training.training_sources import TableSource
 from flax_distil.distillation.config import DistilConfig
-from flax_distil.distillation.evaluation.evaluator import StudentEvaluator
+from flax_distil.distillation.evaluation.evaluator import Evaluator
 from flax_distil.distillation.setup.compile_ahead import compile_largest
 from flax_distil.distillation.setup.data import (
     BatchFeeder,
@@ -36,8 +36,8 @@ from flax_distil.distillation.setup.data import (
     open_cache,
 )
 from flax_distil.distillation.setup.models import DistilModels, check_models, load_models
-from flax_distil.distillation.step_fns import DistilPrograms
-from flax_distil.distillation.step_metrics import TrainingProgress
+from flax_distil.distillation.step_fns import TrainStepFns
+from flax_distil.distillation.step_metrics import StepMetrics
 from flax_distil.distillation.train_state import TrainState
 from flax_distil.distillation.training_log import METRICS_NAME, TENSORBOARD_NAME, TrainingLog
 from flax_distil.parallel.partitioner import Partitioner
@@ -54,7 +54,7 @@ class DistilResult:
 
     Attributes:
         output_dir: the exported student, as a Hugging Face folder.
-        steps: optimiser updates done.
+        steps: optimizer updates done.
         evaluation: figures of the last evaluation, by data set.
         upload_error: why the upload failed; None if it did not, or was not asked for.
     """
@@ -88,17 +88,15 @@ def _run(config: DistilConfig) -> DistilResult:
         config.per_device_train_batch_size * partitioner.batch_shards * config.gradient_accumulation_steps
     )
     max_steps = config.max_steps or _steps(config, data.train, batch_size)
-    config.optimiser(max_steps)  # checks the schedule before weights are read
+    config.optimizer(max_steps)  # checks the schedule before weights are read
     models = load_models(config, partitioner)
     config = models.config  # what was left open is decided
     if leads:
         _prepare_output(folder, overwrite=config.overwrite_output_dir)
     gather_objects(None)  # the folder is there for all
-    programs = DistilPrograms(config, models.layout, partitioner, max_steps=max_steps)
-    evaluator = StudentEvaluator(
-        config, data, models, programs, partitioner, tokenizer=tokenizer, settings=settings
-    )
-    run = _Run(config, data, models, programs, evaluator, partitioner, max_steps=max_steps)
+    programs = TrainStepFns(config, models.layout, partitioner, max_steps=max_steps)
+    evaluator = Evaluator(config, data, models, programs, partitioner, tokenizer=tokenizer, settings=settings)
+    run = Trainer(config, data, models, programs, evaluator, partitioner, max_steps=max_steps)
     with TrainingCheckpoints(
         folder / CHECKPOINTS_NAME, save_total_limit=config.save_total_limit
     ) as checkpoints:
@@ -150,7 +148,7 @@ def _export(
     return upload(folder, repository, config)
 
 
-class _Run:
+class Trainer:
     """The training loop and what it needs at hand."""
 
     def __init__(
@@ -158,8 +156,8 @@ class _Run:
         config: DistilConfig,
         data: DistilData,
         models: DistilModels,
-        programs: DistilPrograms,
-        evaluator: StudentEvaluator,
+        programs: TrainStepFns,
+        evaluator: Evaluator,
         partitioner: Partitioner,
         *,
         max_steps: int,
@@ -206,7 +204,7 @@ class _Run:
             first_step=first_step,
             active=jax.process_index() == 0,
         ) as logs:
-            progress = TrainingProgress(config, logs, self.partitioner, self.max_steps)
+            progress = StepMetrics(config, logs, self.partitioner, self.max_steps)
             for step in range(first_step + 1, self.max_steps + 1):
                 try:
                     batch = next(self.pipeline)

@@ -27,7 +27,7 @@ class TrainingLog:
 
         Args:
             folder: the run's ``output_dir``; exists.
-            max_steps: optimiser updates of the whole run.
+            max_steps: optimizer updates of the whole run.
             first_step: updates done before (a resumed run).
             active: False on processes that keep no logs.
         """

@@ -10,8 +10,8 @@ import jax.numpy as jnp
 from flax_distil.decoding.logits_processors import DecodingRules
 from flax_distil.distillation.setup.compile_ahead import describe_step_batch
 from flax_distil.distillation.setup.encoder_choice import choose_encoder, shape_difference
-from flax_distil.distillation.shardings import DistilLayout
-from flax_distil.distillation.step_fns import DistilPrograms
+from flax_distil.distillation.shardings import TrainShardings
+from flax_distil.distillation.step_fns import TrainStepFns
 from flax_distil.model.assembly import decoding_shapes
 from flax_distil.model.config import WhisperConfig
 from flax_distil.parallel.jit_partitioner import JitPartitioner
@@ -41,8 +41,10 @@ def training_job(
     teacher = teacher if config.uses_teacher else None
     choice = choose_encoder(config, student, teacher, difference)
     config = dataclasses.replace(config, freeze_encoder=choice.freeze)
-    layout = DistilLayout(config, partitioner, student=student, teacher=teacher, shares_encoder=choice.shared)
-    train: Any = DistilPrograms(config, layout, partitioner, max_steps=config.planned_steps).train
+    layout = TrainShardings(
+        config, partitioner, student=student, teacher=teacher, shares_encoder=choice.shared
+    )
+    train: Any = TrainStepFns(config, layout, partitioner, max_steps=config.planned_steps).train
     placed = layout.state(config.planned_steps)
     state = partitioner.describe(placed.shapes, placed.specs)
     frozen = partitioner.describe(layout.frozen.shapes, layout.frozen.specs)
@@ -79,7 +81,7 @@ def training_job(
     )
 
 
-def _step_work(config: PlanConfig, layout: DistilLayout, batch: int) -> StepWork:
+def _step_work(config: PlanConfig, layout: TrainShardings, batch: int) -> StepWork:
     """Say what a step does with so many samples per part of the batch and micro-batch."""
     return StepWork(
         student=layout.step.student,

@@ -103,7 +103,7 @@ def _added(mine: Mapping[str, Tally], theirs: Mapping[str, Tally], times: float)
 
 
 def program_costs(text: str, *, unknown_trips: int = 1) -> ProgramCosts:
-    """Count one run of an optimised HLO module.
+    """Count one run of an optimized HLO module.
 
     Args:
         text: of ``compiled.as_text()``.

@@ -118,7 +118,7 @@ class Program:
 
 
 def read_program(text: str) -> Program:
-    """Read the text of an optimised HLO module; what cannot be read is counted."""
+    """Read the text of an optimized HLO module; what cannot be read is counted."""
     computations: dict[str, Computation] = {}
     entry, name, root, unread = "", "", "", 0
     instructions: dict[str, Instruction] = {}

@@ -177,7 +177,7 @@ class _Compiler:
 
 
 def _compile(lowered: jax.stages.Lowered) -> tuple[jax.stages.Compiled, str]:
-    """Compile, and return the text of the optimised program as the compiler itself writes it down.
+    """Compile, and return the text of the optimized program as the compiler itself writes it down.
 
     ``as_text`` would hand the program to another library to print, which knows not all of a v6e's operations.
     """

@@ -123,16 +123,16 @@ def test_a_state_of_another_model_is_refused_naming_what_differs(tmp_path: Path)
     assert "extra (saved nothing, expected uint32[2])" in message
 
 
-def test_an_optimiser_state_is_checked_and_restored_in_its_own_types(tmp_path: Path):
+def test_an_optimizer_state_is_checked_and_restored_in_its_own_types(tmp_path: Path):
     params = {"kernel": jnp.ones((4, 3)), "bias": jnp.ones((3,))}
-    optimiser = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(optax.linear_schedule(0.0, 1.0, 5)))
-    current = {"params": params, "optimiser": optimiser.init(params)}
+    optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(optax.linear_schedule(0.0, 1.0, 5)))
+    current = {"params": params, "optimizer": optimizer.init(params)}
     with TrainingCheckpoints(tmp_path) as checkpoints:
         checkpoints.save(5, current)
         restored = checkpoints.restore(current)
         assert_same(restored.state, current)
         with pytest.raises(InputError, match="does not fit"):
-            checkpoints.restore({"params": params, "optimiser": optax.sgd(0.1).init(params)})
+            checkpoints.restore({"params": params, "optimizer": optax.sgd(0.1).init(params)})
 
 
 def test_a_checkpoint_that_is_not_there_is_refused(tmp_path: Path):

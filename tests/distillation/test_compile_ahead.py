@@ -13,8 +13,8 @@ from flax_distil.core.errors import InputError
 from flax_distil.distillation.setup import compile_ahead as distil_ahead
 from flax_distil.distillation.setup.compile_ahead import compile_largest
 from flax_distil.distillation.setup.models import DistilModels
-from flax_distil.distillation.shardings import DistilLayout
-from flax_distil.distillation.step_fns import DistilPrograms
+from flax_distil.distillation.shardings import TrainShardings
+from flax_distil.distillation.step_fns import TrainStepFns
 from flax_distil.distillation.train_state import TrainState
 from flax_distil.parallel.make_partitioner import single_device
 from flax_distil.parallel.shaped_program import ShapedProgram
@@ -25,8 +25,8 @@ from tests.parallel.layouts import SMALL, TEACHER, config
 def given():
     """A run whose training step is a sum."""
     run = config(freeze_encoder=True, per_device_train_batch_size=4)
-    layout = DistilLayout(run, single_device(), student=SMALL, teacher=TEACHER, shares_encoder=True)
-    programs = DistilPrograms(run, layout, single_device(), max_steps=10)
+    layout = TrainShardings(run, single_device(), student=SMALL, teacher=TEACHER, shares_encoder=True)
+    programs = TrainStepFns(run, layout, single_device(), max_steps=10)
     programs.train = ShapedProgram(
         jax.jit(lambda state, frozen, teacher, batch: batch["samples_KBW"].astype(jnp.float32).sort().sum())
     )

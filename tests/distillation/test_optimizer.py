@@ -7,9 +7,9 @@ import pytest
 
 from flax_distil.core.errors import InputError
 from flax_distil.distillation.optimizer import (
-    OptimiserConfig,
+    OptimizerConfig,
     decayed_leaves,
-    make_optimiser,
+    make_optimizer,
     round_stochastically,
 )
 
@@ -30,17 +30,17 @@ def test_stochastic_rounding_keeps_the_mean_where_nearest_would_not():
 
 def test_bfloat16_moments_follow_float32_moments():
     def run(bfloat16_moments):
-        config = OptimiserConfig(
+        config = OptimizerConfig(
             learning_rate=1e-2, warmup_steps=0, max_steps=300, bfloat16_moments=bfloat16_moments
         )
-        optimiser = make_optimiser(config)
+        optimizer = make_optimizer(config)
         params = {"kernel": jnp.linspace(-1.0, 1.0, 512)}
-        state = optimiser.init(params)
+        state = optimizer.init(params)
 
         def body(carry, step):
             params, state = carry
             gradient = {"kernel": 2 * params["kernel"] * jnp.where(step < 20, 10.0, 1.0)}
-            updates, state = optimiser.update(gradient, state, params)
+            updates, state = optimizer.update(gradient, state, params)
             return (jax.tree.map(jnp.add, params, updates), state), None
 
         (params, state), _ = jax.lax.scan(body, (params, state), jnp.arange(300))
@@ -61,4 +61,4 @@ def test_bfloat16_moments_follow_float32_moments():
 )
 def test_impossible_settings_are_refused(values, message):
     with pytest.raises(InputError, match=message):
-        OptimiserConfig(**({"max_steps": 10, "warmup_steps": 1} | values))
+        OptimizerConfig(**({"max_steps": 10, "warmup_steps": 1} | values))

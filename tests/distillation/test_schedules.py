@@ -38,10 +38,10 @@ def test_rates_are_those_of_transformers(kind, with_parameters, warmup_steps):
     from transformers import get_scheduler
 
     parameters = PARAMETERS.get(kind, {}) if with_parameters else {}
-    optimiser = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.5)
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.5)
     theirs = get_scheduler(
         kind,
-        optimiser,
+        optimizer,
         num_warmup_steps=warmup_steps,
         num_training_steps=50,
         scheduler_specific_kwargs=dict(parameters),
@@ -49,7 +49,7 @@ def test_rates_are_those_of_transformers(kind, with_parameters, warmup_steps):
     wanted = []
     for _ in range(51):
         wanted.append(theirs.get_last_lr()[0])
-        optimiser.step()
+        optimizer.step()
         theirs.step()
     config = ScheduleConfig(
         lr_scheduler_type=kind, learning_rate=0.5, warmup_steps=warmup_steps, max_steps=50, **parameters

@@ -10,8 +10,8 @@ import pytest
 from flax_distil.audio.augmentation import AugmentationConfig, Talkers
 from flax_distil.audio.mel import log_mel
 from flax_distil.distillation.features import with_features
-from flax_distil.distillation.shardings import DistilLayout
-from flax_distil.distillation.step_fns import DistilPrograms
+from flax_distil.distillation.shardings import TrainShardings
+from flax_distil.distillation.step_fns import TrainStepFns
 from flax_distil.parallel.make_partitioner import make_partitioner
 from tests.parallel.layouts import SMALL, TEACHER, config, partitioner_for
 
@@ -31,7 +31,7 @@ def audio():
 
 
 def layout_of(run, student=SMALL, teacher=TEACHER):
-    return DistilLayout(run, partitioner_for(run), student=student, teacher=teacher, shares_encoder=True)
+    return TrainShardings(run, partitioner_for(run), student=student, teacher=teacher, shares_encoder=True)
 
 
 def test_features_of_a_micro_batch_are_those_of_the_whole_batch(audio):
@@ -53,7 +53,7 @@ def test_features_of_a_micro_batch_are_those_of_the_whole_batch(audio):
 def test_a_teacher_with_a_longer_window_hears_the_same_and_silence_behind_it(audio):
     """Masked alike; each model gets the features of its own window of samples."""
     teacher = dataclasses.replace(TEACHER, max_source_positions=30)
-    layout = DistilLayout(
+    layout = TrainShardings(
         config(freeze_encoder=False), partitioner_for(config(freeze_encoder=False)), student=SMALL,
         teacher=teacher, shares_encoder=False,
     )  # fmt: skip
@@ -74,8 +74,8 @@ def test_a_teacher_with_a_longer_window_hears_the_same_and_silence_behind_it(aud
 def described(run, student, teacher, micro_batches):
     """Lower the training step of a run over one row."""
     partitioner = make_partitioner("jit", run.mesh_shape)
-    layout = DistilLayout(run, partitioner, student=student, teacher=teacher, shares_encoder=True)
-    programs = DistilPrograms(run, layout, partitioner, max_steps=10)
+    layout = TrainShardings(run, partitioner, student=student, teacher=teacher, shares_encoder=True)
+    programs = TrainStepFns(run, layout, partitioner, max_steps=10)
     state = layout.state(10)
     rows = (micro_batches, jax.device_count())
     batch = {

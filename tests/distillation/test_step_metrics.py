@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from flax_distil.core.errors import InputError
-from flax_distil.distillation.step_metrics import TrainingProgress
+from flax_distil.distillation.step_metrics import StepMetrics
 from flax_distil.distillation.training_log import TrainingLog, read_metrics
 from flax_distil.parallel.make_partitioner import single_device
 from tests.parallel.layouts import config
@@ -19,7 +19,7 @@ def training(tmp_path):
     """Gives what notes steps of which only the losses are told, and the folder of the logs."""
     run = dataclasses.replace(config(freeze_encoder=True), logging_steps=4)
     with TrainingLog(tmp_path, max_steps=100) as logs:
-        progress = TrainingProgress(run, logs, single_device(), 10)
+        progress = StepMetrics(run, logs, single_device(), 10)
 
         def add(step, loss, norm=1.0):
             metrics = {"loss": jnp.float32(loss), "grad_norm": jnp.float32(norm)}

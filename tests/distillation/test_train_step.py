@@ -11,8 +11,8 @@ import pytest
 from flax_distil.core.errors import InputError
 from flax_distil.core.tree import flatten
 from flax_distil.distillation.loss import LossWeights
-from flax_distil.distillation.optimizer import OptimiserConfig, make_optimiser
-from flax_distil.distillation.train_state import Freezing, init_state, split_student
+from flax_distil.distillation.optimizer import OptimizerConfig, make_optimizer
+from flax_distil.distillation.train_state import FreezeConfig, init_state, partition_params
 from flax_distil.distillation.train_step import StepConfig, encode, eval_step, train_step
 from flax_distil.model.layers import ComputeOptions
 
@@ -27,23 +27,23 @@ def setup(small_config, small_params):
     """Build a student with layers 0 and 3, its step and its state."""
 
     def build(
-        freezing=None, *, teacher=True, shared=True, dtype="float32", dropout=0.0, optimiser=None, **step
+        freezing=None, *, teacher=True, shared=True, dtype="float32", dropout=0.0, optimizer=None, **step
     ):
         layers = jax.tree.map(lambda leaf: leaf[jnp.array([0, 3])], small_params["decoder"]["layers"])
         student = small_params | {"decoder": small_params["decoder"] | {"layers": layers}}
-        trainable, frozen = split_student(student, freezing or Freezing())
+        trainable, frozen = partition_params(student, freezing or FreezeConfig())
         options = ComputeOptions(dtype=dtype, use_scan=True)
         config = StepConfig(
             student=dataclasses.replace(small_config, decoder_layers=2, dropout=dropout),
             teacher=small_config if teacher else None, student_options=options, teacher_options=options,
             **({"weights": LossWeights()} | step))  # fmt: skip
         held = small_params if not shared else {"decoder": small_params["decoder"]}
-        optimiser = make_optimiser(
-            optimiser or OptimiserConfig(learning_rate=1e-2, warmup_steps=0, max_steps=10)
+        optimizer = make_optimizer(
+            optimizer or OptimizerConfig(learning_rate=1e-2, warmup_steps=0, max_steps=10)
         )
         return (
-            compiled(train_step, config, optimiser),
-            init_state(trainable, optimiser),
+            compiled(train_step, config, optimizer),
+            init_state(trainable, optimizer),
             frozen,
             held if teacher else {},
             config,
@@ -76,8 +76,8 @@ def test_k_micro_batches_equal_one_big_batch_and_count_as_one_step(setup, small_
 def test_the_frozen_encoder_has_no_moments_and_does_not_move_under_weight_decay(
     setup, small_batch, small_params
 ):
-    optimiser = OptimiserConfig(learning_rate=1e-2, warmup_steps=0, max_steps=10, weight_decay=0.1)
-    run, state, frozen, teacher, _ = setup(optimiser=optimiser)
+    optimizer = OptimizerConfig(learning_rate=1e-2, warmup_steps=0, max_steps=10, weight_decay=0.1)
+    run, state, frozen, teacher, _ = setup(optimizer=optimizer)
     after, _ = run(state, frozen, teacher, small_batch, KEY)
     assert set(after.params) == {"decoder"}
     trainable = sum(leaf.size for leaf in jax.tree.leaves(after.params))
@@ -126,7 +126,7 @@ def test_mse_counts_with_a_shared_encoder(setup, small_batch):
 
 @pytest.mark.slow
 def test_mse_compares_a_trained_encoder_too(setup, small_batch):
-    freezing = Freezing(freeze_encoder=False)
+    freezing = FreezeConfig(freeze_encoder=False)
     losses = []
     for weights in (LossWeights(mse=1.0), LossWeights(mse=2.0)):
         run, state, frozen, teacher, _ = setup(freezing, shared=False, weights=weights)
@@ -150,7 +150,7 @@ def test_mixed_precision_stays_near_full_precision_with_float32_masters(setup, s
     _, wanted = run(state, frozen, teacher, small_batch, KEY)
     extra = {} if mode == "half_mixed" else {
         "gradient_dtype": "bfloat16",
-        "optimiser": OptimiserConfig(learning_rate=1e-2, warmup_steps=0, max_steps=10, bfloat16_moments=True),
+        "optimizer": OptimizerConfig(learning_rate=1e-2, warmup_steps=0, max_steps=10, bfloat16_moments=True),
     }  # fmt: skip
     run, state, frozen, teacher, _ = setup(dtype="bfloat16", **extra)
     state, metrics = run(state, frozen, teacher, small_batch, KEY)
@@ -195,10 +195,10 @@ def test_changing_only_padding_changes_no_gradient(setup, small_batch):
 def test_gradient_checkpointing_and_scan_change_no_number(setup, small_batch, small_config):
     run, state, frozen, teacher, config = setup()
     _, wanted = run(state, frozen, teacher, small_batch, KEY)
-    optimiser = make_optimiser(OptimiserConfig(learning_rate=1e-2, warmup_steps=0, max_steps=10))
+    optimizer = make_optimizer(OptimizerConfig(learning_rate=1e-2, warmup_steps=0, max_steps=10))
     for options in (ComputeOptions(), ComputeOptions(use_scan=True, gradient_checkpointing="full")):
         other = dataclasses.replace(config, student_options=options, teacher_options=options)
-        _, metrics = compiled(train_step, other, optimiser)(state, frozen, teacher, small_batch, KEY)
+        _, metrics = compiled(train_step, other, optimizer)(state, frozen, teacher, small_batch, KEY)
         for name, value in wanted.items():
             np.testing.assert_allclose(metrics[name], value, rtol=1e-5, err_msg=name)
 
@@ -221,14 +221,14 @@ def test_student_and_teacher_of_different_vocabulary_are_refused(small_config):
 )
 def test_a_frozen_decoder_still_trains_its_token_embedding(freezing, trained, small_params):
     """As the original: layers, norm and positions are frozen, the tied projection is not."""
-    trainable, frozen = split_student(small_params, Freezing(**freezing))
+    trainable, frozen = partition_params(small_params, FreezeConfig(**freezing))
     assert set(trainable) == {"decoder"}
     assert set(trainable["decoder"]) == trained
     assert set(frozen["encoder"]) == set(small_params["encoder"])
 
 
 def test_only_the_embedding_moves_where_encoder_and_decoder_are_frozen(setup, small_batch, small_params):
-    run, state, frozen, teacher, _ = setup(Freezing(freeze_encoder=True, freeze_decoder=True))
+    run, state, frozen, teacher, _ = setup(FreezeConfig(freeze_encoder=True, freeze_decoder=True))
     after, metrics = run(state, frozen, teacher, small_batch, KEY)
     (path,) = flatten(after.params)
     assert path == "decoder/token_embedding/embedding"

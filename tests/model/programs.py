@@ -1,4 +1,4 @@
-"""Programs of a small model, compiled without the backend's optimisations: compiling is their cost."""
+"""Programs of a small model, compiled without the backend's optimizations: compiling is their cost."""
 
 from collections.abc import Callable
 
@@ -11,7 +11,7 @@ SCAN = ComputeOptions(use_scan=True)
 
 
 def compiled(function: Callable) -> Callable:
-    """Jit without the backend's optimisations: these models are tiny and compiling is the cost."""
+    """Jit without the backend's optimizations: these models are tiny and compiling is the cost."""
     return jax.jit(function, compiler_options={"xla_backend_optimization_level": 0})
 
 

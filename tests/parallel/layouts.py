@@ -1,6 +1,6 @@
 """The same training, evaluation and generation under any layout of devices; used by scripts and tests.
 
-Small models, but all of the real programs of a run: ``DistilLayout`` and ``DistilPrograms``.
+Small models, but all of the real programs of a run: ``TrainShardings`` and ``TrainStepFns``.
 """
 
 import dataclasses
@@ -13,9 +13,9 @@ import numpy as np
 from flax_distil.core.arrays import Params
 from flax_distil.core.tree import flatten
 from flax_distil.distillation.config import DistilConfig
-from flax_distil.distillation.shardings import DistilLayout
-from flax_distil.distillation.step_fns import DistilPrograms
-from flax_distil.distillation.train_state import split_student
+from flax_distil.distillation.shardings import TrainShardings
+from flax_distil.distillation.step_fns import TrainStepFns
+from flax_distil.distillation.train_state import partition_params
 from flax_distil.model.assembly import whisper_shapes
 from flax_distil.model.config import WhisperConfig
 from flax_distil.model.layers import ComputeOptions
@@ -95,19 +95,19 @@ class Trained:
     state: Any
     params: dict[str, np.ndarray]
     history: list[dict[str, float]]
-    programs: DistilPrograms
+    programs: TrainStepFns
     arguments: tuple[Any, ...]
 
 
 def train(run: DistilConfig, partitioner: Partitioner, batch: dict[str, np.ndarray]) -> Trained:
     """Do ``UPDATES`` updates on this process's rows of the batch."""
     shared = run.freeze_encoder
-    layout = DistilLayout(run, partitioner, student=SMALL, teacher=TEACHER, shares_encoder=shared)
-    programs = DistilPrograms(run, layout, partitioner, max_steps=10)
+    layout = TrainShardings(run, partitioner, student=SMALL, teacher=TEACHER, shares_encoder=shared)
+    programs = TrainStepFns(run, layout, partitioner, max_steps=10)
     student, teacher = random_params(SMALL, 2), random_params(TEACHER, 1)
     if shared:
         student["encoder"] = teacher.pop("encoder")
-    trainable, frozen = split_student(student, run.freezing)
+    trainable, frozen = partition_params(student, run.freezing)
     state = programs.init(partitioner.device_put(trainable, layout.trainable.specs))
     others = (
         partitioner.device_put(frozen, layout.frozen.specs),

@@ -24,7 +24,7 @@ from flax_distil.checkpoints.export import export_checkpoint
 from flax_distil.checkpoints.student import initialise_student
 from flax_distil.core.tree import flatten, unflatten
 from flax_distil.distillation.loss import LossWeights
-from flax_distil.distillation.train_state import Freezing, init_state, split_student
+from flax_distil.distillation.train_state import FreezeConfig, init_state, partition_params
 from flax_distil.distillation.train_step import StepConfig, train_step
 from flax_distil.model.layers import ComputeOptions
 from tests.parity.reference import Pair
@@ -66,7 +66,7 @@ def student_of(pair: Pair, *, with_encoder: bool) -> Checkpoint:
         noise = generator.normal(size=leaf.shape).astype(np.float32)
         return leaf + 0.02 * np.std(leaf) * noise
 
-    freezing = Freezing(freeze_encoder=not with_encoder)
+    freezing = FreezeConfig(freeze_encoder=not with_encoder)
     moved = {
         path: move(leaf) if freezing.is_trainable(path) else leaf
         for path, leaf in flatten(student.params).items()
@@ -77,20 +77,20 @@ def student_of(pair: Pair, *, with_encoder: bool) -> Checkpoint:
 def our_step(
     pair: Pair, student: Checkpoint, batch, features_BMR, *, frozen_encoder: bool, weights: LossWeights
 ):
-    """Return metrics and gradients of the public step; its optimiser hands the gradient out as its state."""
-    trainable, frozen = split_student(student.params, Freezing(freeze_encoder=frozen_encoder))
+    """Return metrics and gradients of the public step; its optimizer hands the gradient out as its state."""
+    trainable, frozen = partition_params(student.params, FreezeConfig(freeze_encoder=frozen_encoder))
     teacher = pair.ours.params if not frozen_encoder else {"decoder": pair.ours.params["decoder"]}
     config = StepConfig(
         student=student.config, teacher=pair.ours.config, student_options=OPTIONS, teacher_options=OPTIONS,
         weights=weights, chunk_size=32,
     )  # fmt: skip
-    optimiser = optax.trace(decay=0.0)
+    optimizer = optax.trace(decay=0.0)
     mel_BRM = jnp.asarray(features_BMR.numpy().transpose(0, 2, 1))
     # Two micro-batches: N counts the tokens of both.
     split = {f"{name}_KBT": leaf.reshape(2, -1, *leaf.shape[1:]) for name, leaf in batch.items()}
     split["mel_KBRM"] = mel_BRM.reshape(2, -1, *mel_BRM.shape[1:])
-    step = jax.jit(functools.partial(train_step, config, optimiser))
-    state, metrics = step(init_state(trainable, optimiser), frozen, teacher, split, jax.random.key(0))
+    step = jax.jit(functools.partial(train_step, config, optimizer))
+    state, metrics = step(init_state(trainable, optimizer), frozen, teacher, split, jax.random.key(0))
     return jax.device_get(metrics), jax.device_get(state.opt_state.trace)
 
 
@@ -175,7 +175,7 @@ def test_loss_and_every_gradient_equal_those_of_the_formula(
         np.testing.assert_allclose(metrics[term], value, rtol=RELATIVE, err_msg=term)
     wanted = as_our_tree(reference, tmp_path / "gradients", student)
     found = flatten(gradients)
-    assert set(found) == {p for p in wanted if Freezing(freeze_encoder=frozen_encoder).is_trainable(p)}
+    assert set(found) == {p for p in wanted if FreezeConfig(freeze_encoder=frozen_encoder).is_trainable(p)}
     errors = {
         path: np.linalg.norm(leaf - wanted[path]) / np.linalg.norm(wanted[path])
         for path, leaf in found.items()

@@ -9,8 +9,8 @@ import pytest
 
 from flax_distil.core.tree import flatten
 from flax_distil.distillation.loss import LossWeights
-from flax_distil.distillation.optimizer import OptimiserConfig, make_optimiser
-from flax_distil.distillation.train_state import Freezing, init_state, split_student
+from flax_distil.distillation.optimizer import OptimizerConfig, make_optimizer
+from flax_distil.distillation.train_state import FreezeConfig, init_state, partition_params
 from flax_distil.distillation.train_step import StepConfig, train_step
 from flax_distil.model.assembly import whisper_shapes
 from flax_distil.model.config import WhisperConfig
@@ -39,9 +39,9 @@ def step():
         student=student, teacher=teacher, student_options=options, teacher_options=options,
         weights=LossWeights(), chunk_size=8,
     )  # fmt: skip
-    optimiser = make_optimiser(OptimiserConfig(max_steps=10, warmup_steps=1, weight_decay=0.1))
-    trainable, frozen = split_student(whisper_shapes(student), Freezing())
-    state = jax.eval_shape(lambda leaves: init_state(leaves, optimiser), trainable)
+    optimizer = make_optimizer(OptimizerConfig(max_steps=10, warmup_steps=1, weight_decay=0.1))
+    trainable, frozen = partition_params(whisper_shapes(student), FreezeConfig())
+    state = jax.eval_shape(lambda leaves: init_state(leaves, optimizer), trainable)
     batch = {
         "mel_KBRM": jax.ShapeDtypeStruct((1, 1, 16, 8), jnp.float32),
         "decoder_input_ids_KBT": jax.ShapeDtypeStruct((1, 1, 8), jnp.int32),
@@ -50,7 +50,7 @@ def step():
     }
     held = {"decoder": whisper_shapes(teacher)["decoder"]}
     arguments = state, frozen, held, batch, jax.eval_shape(lambda: jax.random.key(0))
-    run = jax.jit(functools.partial(train_step, config, optimiser), donate_argnums=0)
+    run = jax.jit(functools.partial(train_step, config, optimizer), donate_argnums=0)
     return run.lower(*arguments).compile().memory_analysis(), trainable, state, frozen, held, batch
 
 

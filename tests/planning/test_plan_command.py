@@ -9,7 +9,7 @@ import pytest
 
 from flax_distil.cli.main import main
 from flax_distil.core.tree import flatten
-from flax_distil.distillation.train_state import Freezing, split_student
+from flax_distil.distillation.train_state import FreezeConfig, partition_params
 from flax_distil.model.assembly import whisper_shapes
 from flax_distil.model.config import WhisperConfig
 
@@ -62,7 +62,7 @@ def test_the_compiled_step_does_the_work_that_was_counted_but_for_attention_in_k
 def test_moments_are_twice_the_trained_leaves_and_gradients_are_summed_once(trained):
     _, figures = trained
     student = WhisperConfig(**WhisperConfig.preset("tiny").to_huggingface() | {"decoder_layers": 2})
-    trainable, _ = split_student(whisper_shapes(student), Freezing())
+    trainable, _ = partition_params(whisper_shapes(student), FreezeConfig())
     size = sum(4 * math.prod(leaf.shape) for leaf in flatten(trainable).values())
     assert figures["memory"]["shares"]["moments"] == pytest.approx(2 * size, abs=64)
     assert figures["collectives"]["all-reduce"]["bytes"] == pytest.approx(size, rel=1e-3)

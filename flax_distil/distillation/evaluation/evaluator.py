@@ -14,7 +14,7 @@ from flax_distil.distillation.evaluation.data import EvaluationSet
 from flax_distil.distillation.loss import TokenLossSums
 from flax_distil.distillation.setup.data import LABEL_ARRAYS, DistilData
 from flax_distil.distillation.setup.models import DistilModels
-from flax_distil.distillation.step_fns import DistilPrograms
+from flax_distil.distillation.step_fns import TrainStepFns
 from flax_distil.metrics.word_errors import ErrorCounts, word_errors
 from flax_distil.parallel.partitioner import Partitioner
 from flax_distil.parallel.processes import gather_objects
@@ -24,7 +24,7 @@ from flax_distil.transcription.generator import WindowDecoder
 from flax_distil.transcription.short_form import ShortFormTranscriber
 
 
-class StudentEvaluator:
+class Evaluator:
     """Evaluates the student on every evaluation set, one encoder pass per batch where it is frozen."""
 
     def __init__(
@@ -32,7 +32,7 @@ class StudentEvaluator:
         config: DistilConfig,
         data: DistilData,
         models: DistilModels,
-        programs: DistilPrograms,
+        programs: TrainStepFns,
         partitioner: Partitioner,
         *,
         tokenizer: WhisperTokenizer,

@@ -11,7 +11,7 @@ import numpy as np
 from flax_distil.core.errors import InputError
 from flax_distil.distillation.config import DistilConfig
 from flax_distil.distillation.setup.models import DistilModels
-from flax_distil.distillation.step_fns import DistilPrograms
+from flax_distil.distillation.step_fns import TrainStepFns
 from flax_distil.distillation.train_state import TrainState
 from flax_distil.model.config import WhisperConfig
 from flax_distil.parallel.partitioner import Partitioner
@@ -48,7 +48,7 @@ def describe_step_batch(
 def compile_largest(
     config: DistilConfig,
     models: DistilModels,
-    programs: DistilPrograms,
+    programs: TrainStepFns,
     partitioner: Partitioner,
     state: TrainState,
     *,

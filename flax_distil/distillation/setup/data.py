@@ -145,7 +145,7 @@ class BatchFeeder:
         Args:
             partitioner: of the programs.
             micro_batches: K.
-            encode: program of ``DistilPrograms``.
+            encode: program of ``TrainStepFns``.
             encoder: parameters of the frozen encoder; ``{}`` without a cache.
             cache: of encoder states, or None.
         """

@@ -9,7 +9,7 @@ from flax_distil.core.arrays import Params
 from flax_distil.core.errors import InputError
 from flax_distil.core.tree import flatten
 from flax_distil.distillation.config import DistilConfig
-from flax_distil.distillation.train_state import split_student
+from flax_distil.distillation.train_state import partition_params
 from flax_distil.model.assembly import whisper_shapes
 from flax_distil.model.config import WhisperConfig
 
@@ -86,7 +86,7 @@ def log_training(config: DistilConfig, choice: EncoderChoice, student: Checkpoin
         student: its configuration.
         teacher: whether a teacher takes part in the loss.
     """
-    trained, frozen = split_student(whisper_shapes(student.config), config.freezing)
+    trained, frozen = partition_params(whisper_shapes(student.config), config.freezing)
     log.info(
         "training %.1f M of %.1f M parameters: %s",
         _millions(trained),

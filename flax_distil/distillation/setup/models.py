@@ -17,8 +17,8 @@ from flax_distil.core.arrays import Params
 from flax_distil.core.errors import InputError
 from flax_distil.distillation.config import DistilConfig
 from flax_distil.distillation.setup.encoder_choice import choose_encoder, encoder_difference, log_training
-from flax_distil.distillation.shardings import DistilLayout, Placed
-from flax_distil.distillation.train_state import split_student
+from flax_distil.distillation.shardings import ShardedSpec, TrainShardings
+from flax_distil.distillation.train_state import partition_params
 from flax_distil.model.config import WhisperConfig
 from flax_distil.parallel.partitioner import Partitioner
 
@@ -43,7 +43,7 @@ class DistilModels:
     """
 
     config: DistilConfig
-    layout: DistilLayout
+    layout: TrainShardings
     student: Checkpoint
     teacher: Checkpoint | None
     trainable: Params
@@ -122,14 +122,14 @@ def load_models(config: DistilConfig, partitioner: Partitioner) -> DistilModels:
     difference = encoder_difference(student, teacher)
     choice = choose_encoder(config, student.config, teacher.config if teacher else None, difference)
     config = dataclasses.replace(config, freeze_encoder=choice.freeze)
-    trainable, frozen = split_student(student.params, config.freezing)
+    trainable, frozen = partition_params(student.params, config.freezing)
     teacher_params: Params = {}
     if teacher is not None and config.uses_teacher:
         kept = ("decoder",) if choice.shared else ("encoder", "decoder")
         teacher_params = {side: teacher.params[side] for side in kept}
     used_teacher = dataclasses.replace(teacher, params={}) if teacher is not None and teacher_params else None
     student = dataclasses.replace(student, params={}, config=with_dropouts(config, student.config))
-    layout = DistilLayout(
+    layout = TrainShardings(
         config,
         partitioner,
         student=student.config,
@@ -138,7 +138,7 @@ def load_models(config: DistilConfig, partitioner: Partitioner) -> DistilModels:
     )
     log_training(config, choice, student, teacher=used_teacher is not None)
 
-    def put(params: Params, placed: Placed) -> Params:
+    def put(params: Params, placed: ShardedSpec) -> Params:
         typed = jax.tree.map(lambda shape, leaf: np.asarray(leaf).astype(shape.dtype), placed.shapes, params)
         sent: Params = partitioner.device_put(typed, placed.specs)
         return sent
