@@ -1,18 +1,38 @@
-PYTHON ?= python3.11
-VENV ?= .venv
-DEMO_VENV ?= .venv-demo
+# The interpreter: `make test PYTHON=python3.13` names one. Otherwise the oldest supported that is installed.
+OLDEST_FIRST := python3.11 python3.12 python3.13 python3
+NEWEST_FIRST := python3.13 python3.12 python3.11 python3
+override PYTHON := $(shell scripts/find_python.sh $(or $(PYTHON),$(OLDEST_FIRST)))
+NEWEST = $(shell scripts/find_python.sh $(NEWEST_FIRST))
+VERSION := $(if $(PYTHON),$(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])'))
+
+# Each version has its own environment. JAX 0.11 and later need Python 3.12: the exact versions are two sets.
+VENV ?= $(if $(filter 3.11,$(VERSION)),.venv,.venv-$(VERSION))
+DEMO_VENV ?= $(VENV)-demo
+LOCK := requirements/$(if $(filter 3.11,$(VERSION)),ci,ci-newest).txt
+
+# What `make test` runs, and what of it `make test-newest` runs: the tests that depend most on JAX.
+TESTS ?= tests
+NEWEST_TESTS := tests/model tests/parallel tests/distillation tests/checkpoints tests/decoding tests/parity
+
 TEACHER ?=
 DATASET ?=
 LANGUAGE ?=
-LOCK := requirements/ci.txt
 
-.PHONY: test test-all demo benchmark lint lock clean
+.PHONY: test test-all test-newest demo benchmark lint lock clean python
 
 test: $(VENV)/.installed
-	$(VENV)/bin/python -m pytest -n auto --dist loadfile -m "not slow"
+	$(VENV)/bin/python -m pytest -n auto --dist loadfile -m "not slow" $(TESTS)
 
 test-all: $(VENV)/.installed
-	$(VENV)/bin/python -m pytest -n auto --dist loadfile
+	$(VENV)/bin/python -m pytest -n auto --dist loadfile $(TESTS)
+
+# On the newest Python that is installed, unless `make test` runs on that already.
+test-newest: python
+	@if [ "$(NEWEST)" = "$(PYTHON)" ]; then echo "No Python newer than $(VERSION) is installed."; \
+	else $(MAKE) test PYTHON="$(NEWEST)" TESTS="$(NEWEST_TESTS)"; fi
+
+python:
+	@$(if $(PYTHON),:,$(error No Python 3.11, 3.12 or 3.13 was found. Install one or name it, as in PYTHON=/opt/python3.13/bin/python3))
 
 demo: $(DEMO_VENV)/.installed
 	$(DEMO_VENV)/bin/python examples/demo.py $(if $(TEACHER),--teacher "$(TEACHER)") $(if $(DATASET),--dataset "$(DATASET)") $(if $(LANGUAGE),--language "$(LANGUAGE)")
@@ -33,22 +53,22 @@ lint: $(VENV)/.installed
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 
-# The exact versions that CI uses, from the ranges of setup.py.
-lock:
+# The exact versions that CI uses, from the ranges of setup.py: for Python 3.11, or with PYTHON=python3.13 the newest.
+lock: python
 	rm -rf .venv-lock && $(PYTHON) -m venv .venv-lock
 	.venv-lock/bin/pip install -q ".[dev,demo]"
 	.venv-lock/bin/pip freeze --exclude flax-distil | sed "s/+cpu$$//" > $(LOCK)
 	rm -rf .venv-lock
 
-$(VENV)/.installed: setup.py $(LOCK)
+$(VENV)/.installed: setup.py $(LOCK) | python
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/pip install -q -c $(LOCK) -e ".[dev,demo]"
 	touch $@
 
-$(DEMO_VENV)/.installed: setup.py $(LOCK)
+$(DEMO_VENV)/.installed: setup.py $(LOCK) | python
 	$(PYTHON) -m venv $(DEMO_VENV)
 	$(DEMO_VENV)/bin/pip install -q -c $(LOCK) ".[demo]"
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(DEMO_VENV) .cache outputs
+	rm -rf .venv .venv-* .cache outputs

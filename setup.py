@@ -4,9 +4,11 @@ from pathlib import Path
 
 from setuptools import find_packages, setup
 
-# From the releases that requirements/ci.txt pins on: older ones are not tested.
+JAX = ">=0.10,<0.13"  # from 0.11 on, it needs Python 3.12
+
+# The oldest releases are those that requirements/ci.txt pins; older ones are not tested.
 REQUIRED = [
-    "jax>=0.10,<0.11",
+    f"jax{JAX}",
     "flax>=0.12.8,<0.13",
     "optax>=0.2.8,<0.3",
     "orbax-checkpoint>=0.12.8,<0.13",
@@ -49,13 +51,19 @@ setup(
     long_description_content_type="text/markdown",
     license="MIT",
     packages=find_packages(include=["flax_distil", "flax_distil.*"]),
-    python_requires=">=3.11",
+    python_requires=">=3.11,<3.14",
+    classifiers=[
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
+    ],
     install_requires=REQUIRED,
     extras_require={
-        "tpu": ["jax[tpu]>=0.10,<0.11"],
+        "tpu": [f"jax[tpu]{JAX}"],
         "tpu-plan": TPU_COMPILER,
         "vad": VAD,
-        "cuda12": ["jax[cuda12]>=0.10,<0.11"],
+        "cuda12": [f"jax[cuda12]{JAX}"],
+        "cuda13": [f"jax[cuda13]{JAX}"],
         "gcs": GCS,
         "s3": S3,
         "plots": PLOTS,

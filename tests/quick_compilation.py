@@ -3,8 +3,14 @@
 import os
 
 import jax
+import jaxlib
 
-FLAGS = "--xla_cpu_use_fusion_emitters=false"
+# JAX 0.12 has no such emitters to switch off, and ends the process at a flag that it does not know.
+FLAGS = (
+    "--xla_cpu_use_fusion_emitters=false"
+    if jaxlib.version.__version_info__ < (0, 12)
+    else "--xla_cpu_opt_preset=FAST_COMPILE"
+)
 
 
 def compile_quickly() -> None:

@@ -18,8 +18,8 @@ from flax_distil.model.layers import ComputeOptions
 
 
 def compiled(step, *static):
-    """Jit without the emitters of fusions, which take half of the time to compile."""
-    return jax.jit(functools.partial(step, *static), compiler_options={"xla_cpu_use_fusion_emitters": False})
+    """Compile the step for a configuration and an optimiser."""
+    return jax.jit(functools.partial(step, *static))
 
 
 @pytest.fixture
