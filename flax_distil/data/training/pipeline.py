@@ -29,15 +29,9 @@ from flax_distil.data.training.augmentation import Augmenter
 from flax_distil.data.training.batches import Batch, LabelledSample, check_buckets, collate, smallest_bucket
 from flax_distil.data.training.parallel_map import ParallelMap
 from flax_distil.data.training.pipeline_config import NeedsAudio, PipelineConfig
-from flax_distil.data.training.samplers import (
-    Draw,
-    DrawIterator,
-    MixedDraws,
-    NoSampleError,
-    StreamDraws,
-    StreamRows,
-    TableDraws,
-)
+from flax_distil.data.training.samplers import MixtureSampler, SampleIndex, Sampler, ShuffledSampler
+from flax_distil.data.training.stream_rows import StreamRows
+from flax_distil.data.training.stream_sampler import NoSampleError, StreamSampler
 from flax_distil.data.training.training_sources import StreamSource, TableSource, TrainingSource
 
 _COUNTED_SAMPLES = 20_000
@@ -118,7 +112,7 @@ class TrainingPipeline:
         self._sizes = [len(source) if isinstance(source, TableSource) else 0 for source in sources]
         self._in_a_row = all(self._sizes) and all(source.weight is None for source in sources)
         self._rejected: list[set[int]] = [set() for _ in sources]
-        self._streams: list[StreamDraws] = []
+        self._streams: list[StreamSampler] = []
         # By stream, the last pass that gave a sample.
         self._last_usable: dict[int, int] = {}
         if needs_audio is not None:
@@ -246,50 +240,52 @@ class TrainingPipeline:
 
     def _samples(self) -> "grain.DatasetIterator[LabelledSample]":
         return ParallelMap(
-            self._draws(), self._load, threads=self._config.threads, ahead=self._config.samples_ahead
+            self._sampler(), self._load, threads=self._config.threads, ahead=self._config.samples_ahead
         )
 
-    def _draws(self) -> DrawIterator:
+    def _sampler(self) -> Sampler:
         seed = self._seed if self._shuffle else None
         shard = {"shard_index": self._config.shard_index, "shard_count": self._config.shard_count}
         if self._in_a_row:
-            return TableDraws(self._sizes, seed=seed, **shard)
-        parents: list[DrawIterator] = []
+            return ShuffledSampler(self._sizes, seed=seed, **shard)
+        parents: list[Sampler] = []
         for number, source in enumerate(self._sources):
             if isinstance(source, TableSource):
-                parents.append(TableDraws([len(source)], first_source=number, seed=seed, **shard))
+                parents.append(ShuffledSampler([len(source)], first_source=number, seed=seed, **shard))
             else:
-                draws = StreamDraws(
+                samples = StreamSampler(
                     number,
                     StreamRows(source.stream, seed=seed, **shard),
                     make=partial(source.samples, skipped=self.skipped),
                     window_size=self._config.shuffle_buffer_size,
                     seed=seed,
                 )
-                self._streams.append(draws)
-                parents.append(draws)
+                self._streams.append(samples)
+                parents.append(samples)
         weights = [1.0 if source.weight is None else source.weight for source in self._sources]
-        return parents[0] if len(parents) == 1 else MixedDraws(parents, weights, restart=self._restart)
+        return parents[0] if len(parents) == 1 else MixtureSampler(parents, weights, restart=self._restart)
 
-    def _load(self, draw: Draw) -> LabelledSample | None:
+    def _load(self, index: SampleIndex) -> LabelledSample | None:
         """Make a drawn sample; None (left out) if nothing of it is usable."""
-        source = self._sources[draw.source]
+        source = self._sources[index.source]
         if isinstance(source, StreamSource):
-            assert draw.rows is not None
-            made = self._made(draw, draw.rows)
-            self._check_pass(draw, usable=made is not None)
+            assert index.rows is not None
+            made = self._made(index, index.rows)
+            self._check_pass(index, usable=made is not None)
             return made
-        if draw.number in self._rejected[draw.source]:
+        if index.number in self._rejected[index.source]:
             return None
-        load_audio = self._needs_audio(draw.number)
-        made = self._made(draw, source.read(draw.number, load_audio=load_audio), load_audio=load_audio)
+        load_audio = self._needs_audio(index.number)
+        made = self._made(index, source.read(index.number, load_audio=load_audio), load_audio=load_audio)
         if made is None:
-            self._reject(draw)
+            self._reject(index)
         return made
 
-    def _made(self, draw: Draw, packed: PackedRows, *, load_audio: bool = True) -> LabelledSample | None:
-        source, first = self._sources[draw.source], packed.rows[0]
-        random = sample_random(seed=self._seed, epoch=draw.epoch, sample_id=first.sample_id)
+    def _made(
+        self, index: SampleIndex, packed: PackedRows, *, load_audio: bool = True
+    ) -> LabelledSample | None:
+        source, first = self._sources[index.source], packed.rows[0]
+        random = sample_random(seed=self._seed, epoch=index.epoch, sample_id=first.sample_id)
         try:
             if len(packed.rows) > 1:
                 joined = decode_pack(
@@ -301,7 +297,7 @@ class TrainingPipeline:
                 )
                 if joined is None:
                     return None
-                made = self._augmenter(dataclasses.replace(joined.sample, index=draw.number), random)
+                made = self._augmenter(dataclasses.replace(joined.sample, index=index.number), random)
                 label = source.labels.build_joined(
                     joined.parts, previous=packed.previous, random=random, speed=made.speed
                 )
@@ -309,7 +305,7 @@ class TrainingPipeline:
                 sample = (
                     decode_row(first, self._limits, policy=self._config.policy)
                     if load_audio
-                    else self._reader.read(draw.number, load_audio=False)
+                    else self._reader.read(index.number, load_audio=False)
                 )
                 made = self._augmenter(sample, random)
                 label = source.labels.build(
@@ -323,24 +319,24 @@ class TrainingPipeline:
             self.skipped.reject(first, error, data_set=source.name)
             return None
         return LabelledSample(
-            sample=made.sample, label=label, source=draw.source, epoch=draw.epoch, seed=made.seed
+            sample=made.sample, label=label, source=index.source, epoch=index.epoch, seed=made.seed
         )
 
-    def _check_pass(self, draw: Draw, *, usable: bool) -> None:
+    def _check_pass(self, index: SampleIndex, *, usable: bool) -> None:
         """End the run if a whole pass over a stream gave nothing that can be used."""
-        last = self._last_usable.setdefault(draw.source, draw.epoch)
+        last = self._last_usable.setdefault(index.source, index.epoch)
         if usable:
-            self._last_usable[draw.source] = max(last, draw.epoch)
-        elif draw.epoch > last + 1:
+            self._last_usable[index.source] = max(last, index.epoch)
+        elif index.epoch > last + 1:
             raise InputError(
-                f"no sample of data set {self._sources[draw.source].name!r} can be used in a whole pass "
+                f"no sample of data set {self._sources[index.source].name!r} can be used in a whole pass "
                 f"over it: {self.skipped.samples()[-1].reason}"
             )
 
-    def _reject(self, draw: Draw) -> None:
+    def _reject(self, index: SampleIndex) -> None:
         """Remember a sample of a table that is not tried again; end the run if it was the last."""
-        self._rejected[draw.source].add(draw.number)
-        numbers = range(len(self._sources)) if self._in_a_row else [draw.source]
+        self._rejected[index.source].add(index.number)
+        numbers = range(len(self._sources)) if self._in_a_row else [index.source]
         samples = sum(self._sizes[number] for number in numbers)
         # Unshuffled, a shard comes back to the same places in every epoch, perhaps to a part of them only.
         reachable = samples if self._shuffle else samples // math.gcd(samples, self._config.shard_count)

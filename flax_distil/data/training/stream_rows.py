@@ -1,0 +1,117 @@
+"""Rows of a streamed data set in an endless order, from a position that is a few numbers."""
+
+from collections.abc import Generator
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import numpy as np
+
+from flax_distil.core.errors import InputError
+from flax_distil.data.dataset import SpeechData
+from flax_distil.data.example import SpeechRow
+from flax_distil.data.shards import Cursor
+from flax_distil.data.stream import SpeechStream
+from flax_distil.data.training.samplers import State
+
+OPEN_SHARDS = 4
+"""Shards of a shuffled stream that are read in turns, so that neighbours in a batch come from several."""
+
+
+class StreamRows:
+    """Rows of this process's shards, epoch after epoch; a few shards are read in turns.
+
+    Args:
+        stream: The data set.
+        seed: Seed of the order of shards; None keeps their order and reads one at a time.
+        shard_index: Number of this process, which reads other shards in every epoch.
+        shard_count: Number of processes.
+
+    Raises:
+        InputError: if there are fewer shards than parts.
+    """
+
+    def __init__(self, stream: SpeechStream, *, seed: int | None, shard_index: int, shard_count: int):
+        if len(stream.shards) < shard_count:
+            raise InputError(
+                f"data set {stream.name!r} has {len(stream.shards)} files to stream for {shard_count} "
+                "processes: write it as at least as many files, or do not stream it"
+            )
+        self._stream, self._seed = stream, seed
+        self._shard_index, self._shard_count = shard_index, shard_count
+        self._go_to({"epoch": 0, "opened": 0, "waiting": []}, 0)
+
+    def _go_to(self, cursor: State, row: int) -> None:
+        self._cursor, self._row = cursor, row
+        self._blocks = self._read(cursor)
+        self._rows = next(self._blocks)[1] if row else []
+
+    def __next__(self) -> tuple[int, SpeechRow | None]:
+        """Return the epoch and its next row; None after the last row of the epoch."""
+        while self._row >= len(self._rows):
+            self._cursor, self._rows = next(self._blocks)
+            self._row = 0
+        self._row += 1
+        return self._cursor["epoch"], self._rows[self._row - 1]
+
+    def start_epoch(self, epoch: int) -> None:
+        """Go to the beginning of an epoch."""
+        self.set_state({"place": {"epoch": epoch, "opened": 0, "waiting": []}, "row": 0})
+
+    def get_state(self) -> State:
+        """Return the cursor of the current block, and how many of its rows were handed out."""
+        return {"place": self._cursor, "row": self._row}
+
+    def set_state(self, state: State) -> None:
+        """Continue at a position; its block is read again."""
+        self._blocks.close()
+        self._go_to(state["place"], state["row"])
+
+    def close(self) -> None:
+        """Close the files that are open."""
+        self._blocks.close()
+
+    def _order(self, epoch: int) -> list[int]:
+        shards = np.arange(len(self._stream.shards))
+        if self._seed is not None:
+            shards = np.random.default_rng([self._seed, epoch]).permutation(shards)
+        return [int(shard) for shard in shards[self._shard_index :: self._shard_count]]
+
+    def _read(self, start: State) -> Generator[tuple[State, list[SpeechRow | None]]]:
+        """Yield blocks, each with the cursor it was read from; ``[None]`` after each epoch.
+
+        The next block of every open shard is read in the background.
+        """
+        epoch, opened = start["epoch"], start["opened"]
+        waiting: list[tuple[int, Cursor | None]] = [(shard, cursor) for shard, cursor in start["waiting"]]
+        readers: dict[int, Generator[tuple[SpeechData, Cursor | None]]] = {}
+        blocks: dict[int, Future[tuple[SpeechData, Cursor | None] | None]] = {}
+        at_once = 1 if self._seed is None else OPEN_SHARDS
+        with ThreadPoolExecutor(at_once, thread_name_prefix="shard") as threads:
+            try:
+                while True:
+                    order = self._order(epoch)
+                    while len(waiting) < at_once and opened < len(order):
+                        waiting.append((order[opened], None))
+                        opened += 1
+                    here = {"epoch": epoch, "opened": opened, "waiting": [list(entry) for entry in waiting]}
+                    if not waiting:
+                        yield here, [None]
+                        epoch, opened = epoch + 1, 0
+                        continue
+                    for shard, cursor in waiting:
+                        if shard not in readers:
+                            readers[shard] = self._stream.blocks(shard, cursor)
+                            blocks[shard] = threads.submit(next, readers[shard], None)
+                    shard, _ = waiting.pop(0)
+                    data, after = blocks.pop(shard).result() or (None, None)  # a shard may have no rows
+                    if after is None:
+                        readers.pop(shard).close()
+                    else:
+                        waiting.append((shard, after))
+                        blocks[shard] = threads.submit(next, readers[shard], None)
+                    if data is not None:
+                        yield here, [*data.rows()]
+            finally:
+                for block in blocks.values():
+                    block.exception()  # a reader that runs cannot be closed
+                for reader in readers.values():
+                    reader.close()
