@@ -12,7 +12,7 @@ import numpy as np
 from benchmarks.transcribers import our_decoder
 from flax_distil.audio.reading.decoding import decode_audio
 from flax_distil.metrics.word_errors import sample_wer
-from flax_distil.text.normalizers import normaliser
+from flax_distil.text.normalizers import get_normalizer
 from flax_distil.transcription.modes import make_transcriber
 from flax_distil.transcription.options import FALLBACK_TEMPERATURES
 from tests.long_recording import long_recording
@@ -62,7 +62,7 @@ def main() -> None:
         start = time.perf_counter()
         [(_, transcript)] = transcriber.transcribe_recordings([("recording", samples)])
         seconds = time.perf_counter() - start
-        wer = sample_wer(reference, transcript.text, normaliser("en"))
+        wer = sample_wer(reference, transcript.text, get_normalizer("en"))
         print(
             f"{name:40s} WER {wer:5.1f} %  {len(transcript.text.split()):4d} words  {seconds:5.1f} s",
             flush=True,

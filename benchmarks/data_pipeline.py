@@ -54,7 +54,7 @@ def training_source(args: argparse.Namespace, files: list[Path], *, streaming: b
     from flax_distil.data.preprocessing.labels import LabelBuilder, LabelConfig
     from flax_distil.data.sources.sources import load_source, stream_sources
     from flax_distil.data.training.training_sources import StreamSource, TableSource
-    from flax_distil.text.normalizers import normaliser
+    from flax_distil.text.normalizers import get_normalizer
     from flax_distil.text.tokenizer import WhisperTokenizer
 
     tokenizer = WhisperTokenizer.from_pretrained(checkpoint_folder(args.model))
@@ -62,7 +62,9 @@ def training_source(args: argparse.Namespace, files: list[Path], *, streaming: b
     pattern = str(files[0]).replace("-0.parquet", "-*.parquet")
     if streaming:
         (stream,) = stream_sources(pattern, text_column="text")
-        return StreamSource(stream=stream, labels=labels, filters=FilterConfig(), normalise=normaliser("en"))
+        return StreamSource(
+            stream=stream, labels=labels, filters=FilterConfig(), normalize=get_normalizer("en")
+        )
     return TableSource(data=load_source(pattern, text_column="text"), labels=labels)
 
 
@@ -141,7 +143,7 @@ def stages(args: argparse.Namespace, files: list[Path], count: int = 64) -> dict
     from flax_distil.audio.reading.decoding import decode_audio
     from flax_distil.data.decoded_example import DurationLimits, decode_row
     from flax_distil.data.preprocessing.labels import sample_random
-    from flax_distil.data.training.batches import LabelledSample, collate
+    from flax_distil.data.training.batches import TokenizedExample, collate
 
     source = training_source(args, files, streaming=False)
 
@@ -159,7 +161,7 @@ def stages(args: argparse.Namespace, files: list[Path], count: int = 64) -> dict
             rows[number].label, random=sample_random(seed=0, epoch=0, sample_id=rows[number].sample_id)
         )
     )
-    made = [LabelledSample(sample=samples[n], label=labels[n]) for n in range(count)]
+    made = [TokenizedExample(sample=samples[n], label=labels[n]) for n in range(count)]
     options: dict[str, Any] = {"batch_size": args.batch, "pad_token": source.labels.pad_token}
     options |= {"buckets": (64, 128, 448), "audio_dtype": np.dtype(np.int16)}
     starts = range(0, count, args.batch)

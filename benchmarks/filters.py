@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from benchmarks.machine import describe
 
 if TYPE_CHECKING:
-    from flax_distil.data.dataset import SpeechData
+    from flax_distil.data.dataset import SpeechDataset
 
 
 def main() -> None:
@@ -29,7 +29,7 @@ def main() -> None:
     from flax_distil.data.preprocessing.filter_tables import filter_rows
     from flax_distil.data.preprocessing.filters import FilterConfig, RowFilter
     from flax_distil.data.preprocessing.labels import LabelBuilder, LabelConfig
-    from flax_distil.text.normalizers import normaliser
+    from flax_distil.text.normalizers import get_normalizer
     from flax_distil.text.tokenizer import WhisperTokenizer
 
     labels = LabelBuilder(WhisperTokenizer.from_pretrained(checkpoint_folder(args.model)), LabelConfig())
@@ -48,7 +48,7 @@ def main() -> None:
         ):
             start = time.perf_counter()
             row_filter = RowFilter(
-                data, FilterConfig(wer_threshold=10.0), normalise=normaliser("en"), labels=labels
+                data, FilterConfig(wer_threshold=10.0), normalize=get_normalizer("en"), labels=labels
             )
             folder = cache if data is labelled else Path(cache) / title
             result = filter_rows(data, row_filter, workers=workers, cache_dir=folder)
@@ -56,12 +56,12 @@ def main() -> None:
             print(f"{title:44} {1e3 * seconds / args.rows:8.4f} ms per row, {len(result.kept)} rows stay")
 
 
-def corpus(rows: int) -> "SpeechData":
+def corpus(rows: int) -> "SpeechDataset":
     import datasets
     import pyarrow
 
     from flax_distil.data.sources.sources import load_source
-    from flax_distil.data.tables import speech_data
+    from flax_distil.data.tables import to_speech_dataset
 
     folder = Path(__file__).parents[1] / "examples" / "asterisk_prompts" / "train"
     texts = load_source(str(folder), text_column="text").references()
@@ -70,7 +70,7 @@ def corpus(rows: int) -> "SpeechData":
     heard = [text.replace("the", "a") if draw.random() < 0.2 else text for text in references]
     labels = [f" {text}" for text in heard]
     table = pyarrow.table({"audio": ["none.wav"] * rows, "text": references, "whisper_transcript": labels})
-    return speech_data(
+    return to_speech_dataset(
         datasets.Dataset(table),
         name="corpus",
         text_column="text",
@@ -79,12 +79,12 @@ def corpus(rows: int) -> "SpeechData":
     )
 
 
-def with_error_rates(data: "SpeechData") -> "SpeechData":
+def with_error_rates(data: "SpeechDataset") -> "SpeechDataset":
     from flax_distil.metrics.word_errors import sample_wer
-    from flax_distil.text.normalizers import normaliser
+    from flax_distil.text.normalizers import get_normalizer
 
     pairs = list(zip(data.references(), data.labels(), strict=True))
-    known = {pair: sample_wer(pair[0] or "", pair[1] or "", normaliser("en")) for pair in set(pairs)}
+    known = {pair: sample_wer(pair[0] or "", pair[1] or "", get_normalizer("en")) for pair in set(pairs)}
     return data.with_columns({"wer": [known[pair] for pair in pairs]})
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from flax_distil.core.arrays import Int
 from flax_distil.core.errors import InputError
-from flax_distil.data.example import SpeechRow
+from flax_distil.data.example import Example
 from flax_distil.data.fragments import split_fragment
 from flax_distil.data.remote.retries import DEFAULT_POLICY, RetryPolicy
 
@@ -32,7 +32,7 @@ ID_COLUMN = "id"
 
 
 @dataclass(frozen=True, kw_only=True)
-class SpeechData:
+class SpeechDataset:
     """Recordings with texts, random access, audio still encoded.
 
     Args:
@@ -108,25 +108,25 @@ class SpeechData:
             return [None] * len(self)
         return [None if value is None else float(value) for value in self.column(DURATION_COLUMN)]
 
-    def row(self, index: int) -> SpeechRow:
+    def row(self, index: int) -> Example:
         """Return one row with its encoded audio."""
         return self._row(index, self.table[index])
 
-    def rows(self) -> list[SpeechRow]:
+    def rows(self) -> list[Example]:
         """Return every row with its encoded audio: for small tables."""
         return [self._row(index, values) for index, values in enumerate(self.table.to_list())]
 
-    def rows_without_audio(self) -> Iterator[SpeechRow]:
+    def rows_without_audio(self) -> Iterator[Example]:
         """Yield every row, in order, without reading its audio."""
         return (self._row(index, values) for index, values in enumerate(self.without_audio().table))
 
-    def without_audio(self) -> "SpeechData":
+    def without_audio(self) -> "SpeechDataset":
         """Return the same rows, whose :meth:`row` does not read the audio."""
         if self.audio_column not in self.table.column_names:
             return self
         return dataclasses.replace(self, table=self.table.remove_columns(self.audio_column))
 
-    def _row(self, index: int, values: dict[str, Any]) -> SpeechRow:
+    def _row(self, index: int, values: dict[str, Any]) -> Example:
         audio = values.pop(self.audio_column, None)
         seconds = values.get(DURATION_COLUMN)
 
@@ -134,7 +134,7 @@ class SpeechData:
             value = None if column is None else values.get(column)
             return None if value is None else str(value)
 
-        return SpeechRow(
+        return Example(
             index=index,
             sample_id=str(values[ID_COLUMN]),
             audio=audio,
@@ -150,7 +150,7 @@ class SpeechData:
             channel=self.channel,
         )
 
-    def named_by(self, column: str) -> "SpeechData":
+    def named_by(self, column: str) -> "SpeechDataset":
         """Return the same rows, called by the values of another column; a row without one keeps its name.
 
         Raises:
@@ -162,7 +162,7 @@ class SpeechData:
         names = [name if value is None else str(value) for value, name in values]
         return self.with_columns({ID_COLUMN: names})
 
-    def select(self, indices: Sequence[int]) -> "SpeechData":
+    def select(self, indices: Sequence[int]) -> "SpeechDataset":
         """Return the rows with these numbers, in this order; no audio is copied."""
         chosen = np.asarray(indices, np.int64)
         problems = {}
@@ -176,7 +176,7 @@ class SpeechData:
             numbers=chosen if self.numbers is None else self.numbers[chosen],
         )
 
-    def sorted_by_speaker(self) -> "SpeechData":
+    def sorted_by_speaker(self) -> "SpeechDataset":
         """Return the rows of each speaker behind each other, in their order; those of no speaker are last.
 
         Each row then follows the one before it: prompts may be taken from there.
@@ -187,7 +187,7 @@ class SpeechData:
         order = sorted(range(len(self)), key=lambda row: (speakers[row] is None, speakers[row] or ""))
         return dataclasses.replace(self.select(order), numbers=None, first_row=0)
 
-    def with_columns(self, columns: Mapping[str, Sequence[Any]]) -> "SpeechData":
+    def with_columns(self, columns: Mapping[str, Sequence[Any]]) -> "SpeechDataset":
         """Return the same rows with columns added, or replaced where the name exists.
 
         Args:
@@ -240,7 +240,7 @@ class SpeechData:
         return digest.hexdigest()
 
 
-def joined_rows(parts: Sequence[SpeechData], table: "datasets.Dataset") -> SpeechData:
+def concatenate_parts(parts: Sequence[SpeechDataset], table: "datasets.Dataset") -> SpeechDataset:
     """Return parts of one data set behind each other.
 
     Args:
@@ -251,11 +251,15 @@ def joined_rows(parts: Sequence[SpeechData], table: "datasets.Dataset") -> Speec
         part.first_row + (np.arange(len(part)) if part.numbers is None else part.numbers) for part in parts
     ]
     return dataclasses.replace(
-        parts[0], table=table, problems=joined_problems(parts), numbers=np.concatenate(numbers), first_row=0
+        parts[0],
+        table=table,
+        problems=concatenate_problems(parts),
+        numbers=np.concatenate(numbers),
+        first_row=0,
     )
 
 
-def joined_problems(parts: Sequence[SpeechData]) -> dict[int, str]:
+def concatenate_problems(parts: Sequence[SpeechDataset]) -> dict[int, str]:
     """Return the problems of data sets behind each other, by row."""
     starts = np.cumsum([0, *map(len, parts)]).tolist()
     return {

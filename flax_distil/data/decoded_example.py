@@ -14,8 +14,8 @@ from flax_distil.audio.reading.sources import raw_format
 from flax_distil.audio.segmentation import flac_bytes
 from flax_distil.core.arrays import Float
 from flax_distil.core.errors import InputError
-from flax_distil.data.dataset import SpeechData
-from flax_distil.data.example import SpeechRow
+from flax_distil.data.dataset import SpeechDataset
+from flax_distil.data.example import Example
 from flax_distil.data.fragments import Fragment, parse_fragment
 from flax_distil.data.remote.files import is_remote, read_bytes
 from flax_distil.data.remote.retries import RetryPolicy, SourceMissingError
@@ -50,7 +50,7 @@ class SampleError(Exception):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sample:
+class DecodedExample:
     """One row, decoded.
 
     Attributes:
@@ -99,7 +99,7 @@ class DurationLimits:
         return SampleError(TOO_LONG, f"{length} of audio: {limit} {self.max_seconds:g} s are taken")
 
 
-def decode_row(row: SpeechRow, limits: DurationLimits, *, policy: RetryPolicy | None = None) -> Sample:
+def decode_row(row: Example, limits: DurationLimits, *, policy: RetryPolicy | None = None) -> DecodedExample:
     """Decode the audio of a row.
 
     Args:
@@ -122,7 +122,7 @@ def decode_row(row: SpeechRow, limits: DurationLimits, *, policy: RetryPolicy | 
     return _sample(row, samples_W, seconds)
 
 
-def row_duration(row: SpeechRow, policy: RetryPolicy | None = None) -> float:
+def row_duration(row: Example, policy: RetryPolicy | None = None) -> float:
     """Measure the audio of a row, in seconds, by its header where that tells.
 
     Raises:
@@ -144,7 +144,7 @@ class SampleReader:
 
     def __init__(
         self,
-        data: SpeechData,
+        data: SpeechDataset,
         limits: DurationLimits | None = None,
         *,
         policy: RetryPolicy | None = None,
@@ -160,7 +160,7 @@ class SampleReader:
         """Return the stable name of a row."""
         return self._without_audio.row(index).sample_id
 
-    def read(self, index: int, *, load_audio: bool = True) -> Sample:
+    def read(self, index: int, *, load_audio: bool = True) -> DecodedExample:
         """Read a row and decode its audio.
 
         Args:
@@ -184,8 +184,8 @@ class SampleReader:
         return sample
 
 
-def _sample(row: SpeechRow, samples_W: Float[np.ndarray, " W"] | None, seconds: float) -> Sample:
-    return Sample(
+def _sample(row: Example, samples_W: Float[np.ndarray, " W"] | None, seconds: float) -> DecodedExample:
+    return DecodedExample(
         index=row.index,
         sample_id=row.sample_id,
         samples_W=samples_W,
@@ -234,7 +234,7 @@ class EncodedAudio:
         return self if self.fragment is None else EncodedAudio(source=flac_bytes(self.decode()))
 
 
-def row_audio(row: SpeechRow, policy: RetryPolicy | None = None) -> EncodedAudio:
+def row_audio(row: Example, policy: RetryPolicy | None = None) -> EncodedAudio:
     """Return what decoders take of a row's audio.
 
     Args:
@@ -265,7 +265,7 @@ def row_audio(row: SpeechRow, policy: RetryPolicy | None = None) -> EncodedAudio
     return EncodedAudio(source=data, format=raw_format(path), fragment=fragment, channel=row.channel)
 
 
-def refuse_malformed(row: SpeechRow) -> None:
+def refuse_malformed(row: Example) -> None:
     """Raise :class:`SampleError` if the row holds a value that is no recording, text or duration."""
     if row.problem is not None:
         raise SampleError(MALFORMED, row.problem)

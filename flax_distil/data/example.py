@@ -8,7 +8,7 @@ from flax_distil.data.remote.retries import DEFAULT_POLICY, RetryPolicy
 
 
 @dataclass(frozen=True, kw_only=True)
-class SpeechRow:
+class Example:
     """One recording with its texts.
 
     Attributes:
@@ -42,6 +42,6 @@ class SpeechRow:
     policy: RetryPolicy = DEFAULT_POLICY
     channel: int | None = None
 
-    def follows(self, other: "SpeechRow") -> bool:
+    def follows(self, other: "Example") -> bool:
         """Return whether the other row comes right before this one where both were read."""
         return self.origin == other.origin and self.number == other.number + 1

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flax_distil.core.errors import InputError
-from flax_distil.data.dataset import SpeechData
+from flax_distil.data.dataset import SpeechDataset
 from flax_distil.data.shards import BLOCK_ROWS
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ class WrittenFile:
     sha256: str
 
 
-def shard_features(data: SpeechData, added: Mapping[str, Any]) -> "datasets.Features":
+def shard_features(data: SpeechDataset, added: Mapping[str, Any]) -> "datasets.Features":
     """Return the columns of a shard as ``datasets`` and the Hub's viewer understand them.
 
     Args:
@@ -43,7 +43,7 @@ def shard_features(data: SpeechData, added: Mapping[str, Any]) -> "datasets.Feat
 
 
 def shard_table(
-    data: SpeechData,
+    data: SpeechDataset,
     rows: Sequence[int],
     *,
     audio: Sequence[Mapping[str, Any]],

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from flax_distil.data.decoded_example import SampleError
-from flax_distil.data.example import SpeechRow
+from flax_distil.data.example import Example
 
 REMEMBERED_SAMPLES = 10_000
 """Most samples that are kept one by one: a few megabytes."""
@@ -79,7 +79,7 @@ class SkippedSamples:
             else:
                 self._forgotten.setdefault(data_set, Counter())[kind] += 1
 
-    def reject(self, row: SpeechRow, error: SampleError, *, data_set: str = "") -> None:
+    def reject(self, row: Example, error: SampleError, *, data_set: str = "") -> None:
         """Record a row that is left out, and why."""
         self.add(
             data_set=data_set, index=row.index, sample_id=row.sample_id, kind=error.kind, reason=error.reason

@@ -6,15 +6,15 @@ from contextlib import closing
 from dataclasses import dataclass
 
 from flax_distil.core.errors import InputError
-from flax_distil.data.dataset import SpeechData
+from flax_distil.data.dataset import SpeechDataset
 from flax_distil.data.remote.retries import DEFAULT_POLICY, RetryPolicy
 from flax_distil.data.shards import Cursor, Shard
-from flax_distil.data.tables import speech_data
+from flax_distil.data.tables import to_speech_dataset
 
 
 @dataclass(frozen=True, kw_only=True)
-class SpeechStream:
-    """Recordings with texts in shards; the streamed counterpart of :class:`SpeechData`.
+class IterableSpeechDataset:
+    """Recordings with texts in shards; the streamed counterpart of :class:`SpeechDataset`.
 
     Attributes:
         name: Short name for messages and reports.
@@ -38,7 +38,9 @@ class SpeechStream:
     channel: int | None = None
     id_column: str | None = None
 
-    def blocks(self, shard: int, cursor: Cursor | None = None) -> Generator[tuple[SpeechData, Cursor | None]]:
+    def blocks(
+        self, shard: int, cursor: Cursor | None = None
+    ) -> Generator[tuple[SpeechDataset, Cursor | None]]:
         """Yield the blocks of a shard from a cursor on, each with the cursor behind it (None at the end).
 
         Args:
@@ -53,7 +55,7 @@ class SpeechStream:
         source = self.shards[shard]
         with closing(source.blocks(cursor)) as blocks:
             for block in blocks:
-                data = speech_data(
+                data = to_speech_dataset(
                     datasets.Dataset(block.table),
                     name=self.name,
                     audio_column=self.audio_column,
@@ -67,7 +69,7 @@ class SpeechStream:
                 data = dataclasses.replace(data, channel=self.channel)
                 yield data if self.id_column is None else data.named_by(self.id_column), block.after
 
-    def first_rows(self) -> SpeechData:
+    def first_rows(self) -> SpeechDataset:
         """Return the first block: what tells columns and their types.
 
         Raises:

@@ -1,11 +1,17 @@
-"""Tables of any origin become :class:`SpeechData`: audio left encoded, one type per role, every row named."""
+"""Tables of any origin become a :class:`SpeechDataset`: encoded audio, one type per role, named rows."""
 
 import decimal
 import json
 from typing import TYPE_CHECKING, Any
 
 from flax_distil.core.errors import InputError
-from flax_distil.data.dataset import DURATION_COLUMN, ID_COLUMN, PREVIOUS_COLUMN, SpeechData, require_columns
+from flax_distil.data.dataset import (
+    DURATION_COLUMN,
+    ID_COLUMN,
+    PREVIOUS_COLUMN,
+    SpeechDataset,
+    require_columns,
+)
 from flax_distil.data.fragments import seconds
 from flax_distil.data.remote.retries import DEFAULT_POLICY, RetryPolicy
 from flax_distil.data.sources.row_columns import EVERY_ROLE, PROBLEMS_COLUMN
@@ -18,7 +24,7 @@ SPEAKER_COLUMNS = ("speaker_id", "speaker", "source_id")
 """Columns taken for the speaker where none is named; the last is the recording that a row was cut from."""
 
 
-def speech_data(
+def to_speech_dataset(
     table: "datasets.Dataset",
     *,
     name: str,
@@ -29,7 +35,7 @@ def speech_data(
     id_prefix: str,
     first_row: int = 0,
     policy: RetryPolicy = DEFAULT_POLICY,
-) -> SpeechData:
+) -> SpeechDataset:
     """Bring a table's columns into the form that all of the package reads; no audio is copied.
 
     Args:
@@ -62,7 +68,7 @@ def speech_data(
     for row, found in noted.items():
         if reasons := [found[column] for column in judged if column in found]:
             problems[row] = reasons[0]
-    return SpeechData(
+    return SpeechDataset(
         name=name,
         table=_named(table, id_prefix, first_row),
         audio_column=audio_column,

@@ -15,7 +15,7 @@ from flax_distil.core.console import show
 from flax_distil.core.errors import InputError
 from flax_distil.core.output_dir import staged
 from flax_distil.core.paths import user_path
-from flax_distil.data.dataset import SpeechData
+from flax_distil.data.dataset import SpeechDataset
 from flax_distil.data.sources.sources import load_sources
 from flax_distil.evaluation.config import CLEAN, EvalConfig
 from flax_distil.evaluation.noise import NoiseMaker
@@ -28,7 +28,7 @@ from flax_distil.evaluation.transcription import LATENCY, ModelEvaluation, gathe
 from flax_distil.parallel.partitioner import Partitioner
 from flax_distil.parallel.processes import together
 from flax_distil.pipeline.transcription_model import TranscriptionModel, configured_model
-from flax_distil.text.normalizers import Normaliser, text_normaliser
+from flax_distil.text.normalizers import Normalizer, get_model_normalizer
 
 __all__ = ["EvalConfig", "run_evaluation"]
 
@@ -57,19 +57,19 @@ def run_evaluation(config: EvalConfig) -> dict[str, Any]:
         models = together(lambda: _open_models(config, partitioner))
         data_sets = together(lambda: _open_data(config))
         noise = together(lambda: _open_noise(config, data_sets))
-        normalise = _normaliser(config, models)
+        normalize = _normalizer_for(config, models)
         parameters = {label: model.parameters for label, model in models.items()}
         together(lambda: store.begin(_settings(config, data_sets)) if leads else None)
         together(store.check_shared)
         _transcribe(config, partitioner, store, models, data_sets, noise)
         evaluation = Evaluation(
             config=config,
-            normalise=normalise,
+            normalize=normalize,
             parameters=parameters,
             data_sets=list(data_sets),
             units={
                 (label, name, condition.name): ScoredUnit(
-                    gathered(store, (label, name, condition.name)), normalise
+                    gathered(store, (label, name, condition.name)), normalize
                 )
                 for label in parameters
                 for name in data_sets
@@ -88,7 +88,7 @@ def _transcribe(
     partitioner: Partitioner,
     store: EvalStore,
     models: dict[str, TranscriptionModel],
-    data_sets: Mapping[str, SpeechData],
+    data_sets: Mapping[str, SpeechDataset],
     noise: Mapping[str, NoiseMaker],
 ) -> None:
     """Do all there is to do, model after model: the weights of one are gone when the next are read."""
@@ -111,13 +111,13 @@ def _open_models(config: EvalConfig, partitioner: Partitioner) -> dict[str, Tran
     return {label: configured_model(config, partitioner, name) for label, name in config.models.items()}
 
 
-def _open_data(config: EvalConfig) -> dict[str, SpeechData]:
+def _open_data(config: EvalConfig) -> dict[str, SpeechDataset]:
     """Open the data sets, by their names."""
     sources = load_sources(config.dataset_name, **config.source_options(config.text_column_name))
     return {data.name: data for data in sources}
 
 
-def _open_noise(config: EvalConfig, data_sets: Mapping[str, SpeechData]) -> dict[str, NoiseMaker]:
+def _open_noise(config: EvalConfig, data_sets: Mapping[str, SpeechDataset]) -> dict[str, NoiseMaker]:
     recorded = None
     if config.noise_dataset_name is not None:
         (recorded, *_) = load_sources(
@@ -126,7 +126,7 @@ def _open_noise(config: EvalConfig, data_sets: Mapping[str, SpeechData]) -> dict
     return {name: NoiseMaker(data, recorded, seed=config.seed) for name, data in data_sets.items()}
 
 
-def _normaliser(config: EvalConfig, models: Mapping[str, TranscriptionModel]) -> Normaliser:
+def _normalizer_for(config: EvalConfig, models: Mapping[str, TranscriptionModel]) -> Normalizer:
     """Return one way to compare texts for all models: the rules of the language, if it is known."""
     is_multilingual = all(model.is_multilingual for model in models.values())
     chosen = [model.chosen for model in models.values()]
@@ -135,10 +135,10 @@ def _normaliser(config: EvalConfig, models: Mapping[str, TranscriptionModel]) ->
     if languages == {None} and is_multilingual and task == "transcribe":
         log.warning("language is not given: it is detected, and scored by the rules for any language")
     language = languages.pop() if len(languages) == 1 else None
-    return text_normaliser(language, task, is_multilingual=is_multilingual, name=config.normalizer)
+    return get_model_normalizer(language, task, is_multilingual=is_multilingual, name=config.normalizer)
 
 
-def _settings(config: EvalConfig, data_sets: Mapping[str, SpeechData]) -> dict[str, Any]:
+def _settings(config: EvalConfig, data_sets: Mapping[str, SpeechDataset]) -> dict[str, Any]:
     """Return what decides predictions, as JSON takes it."""
     settings = {name: value for name, value in shown_settings(config).items() if name not in _WITHOUT_EFFECT}
     weights = {label: config.model_source(name) for label, name in config.models.items()}
@@ -156,7 +156,7 @@ def _weights_identity(source: ModelSource) -> str:
     return hashlib.blake2b(repr(known).encode(), digest_size=8).hexdigest() if known else str(source)
 
 
-def _rows_identity(data: SpeechData) -> str:
+def _rows_identity(data: SpeechDataset) -> str:
     rows = repr((data.ids(), data.references()))
     return f"{len(data)} rows, {hashlib.blake2b(rows.encode(), digest_size=8).hexdigest()}"
 

@@ -14,8 +14,8 @@ from flax_distil.audio.augmentation import BABBLE_TALKERS, mix_noise
 from flax_distil.audio.constants import CHUNK_SAMPLES
 from flax_distil.core.arrays import Float
 from flax_distil.core.errors import InputError
-from flax_distil.data.dataset import SpeechData
-from flax_distil.data.decoded_example import DurationLimits, Sample, SampleError, SampleReader
+from flax_distil.data.dataset import SpeechDataset
+from flax_distil.data.decoded_example import DecodedExample, DurationLimits, SampleError, SampleReader
 from flax_distil.data.preprocessing.labels import sample_random
 from flax_distil.evaluation.config import Condition
 
@@ -32,7 +32,7 @@ class NoiseMaker:
         seed: of the draws.
     """
 
-    def __init__(self, data: SpeechData, recorded: SpeechData | None, *, seed: int):
+    def __init__(self, data: SpeechDataset, recorded: SpeechDataset | None, *, seed: int):
         self._data, self._recorded, self._seed = data, recorded, seed
 
     def prepare(self, condition: Condition) -> None:
@@ -49,7 +49,7 @@ class NoiseMaker:
         if condition.noise == "recorded" and not self._noises:
             raise InputError("noise_dataset_name has no recording that can be read: name another")
 
-    def __call__(self, sample: Sample, condition: Condition) -> Float[np.ndarray, " W"]:
+    def __call__(self, sample: DecodedExample, condition: Condition) -> Float[np.ndarray, " W"]:
         """Return a recording as it is heard under a condition.
 
         Args:
@@ -94,7 +94,7 @@ class NoiseMaker:
         return _some_recordings(self._recorded, self._seed)
 
 
-def _some_recordings(data: SpeechData, seed: int) -> dict[int, Float[np.ndarray, " _"]]:
+def _some_recordings(data: SpeechDataset, seed: int) -> dict[int, Float[np.ndarray, " _"]]:
     """Decode some recordings that are not silent, by row; those that cannot be read are passed over."""
     reader = SampleReader(data, DurationLimits(max_seconds=math.inf))
     found: dict[int, Float[np.ndarray, " _"]] = {}

@@ -61,7 +61,7 @@ def _introduction(evaluation: Evaluation, document: dict[str, Any]) -> str:
     hours = first["audio_seconds"] / 3600
     return (
         f"{first['samples']:,} recordings ({hours:.2f} h) of {', '.join(evaluation.data_sets)}; mode "
-        f"{evaluation.config.mode}; texts normalised by {evaluation.normalise.description}. "
+        f"{evaluation.config.mode}; texts normalised by {evaluation.normalize.description}. "
         f"Rates are percentages of reference words. Intervals hold {document['confidence']:.0%} of "
         f"{document['resamples']:,} draws of recordings."
     )
@@ -190,7 +190,7 @@ def _heard(model: str, unit: ScoredUnit, row: int) -> str | None:
     if not found:
         return None
     errors, words = unit.counts[row]
-    parts = word_diff(found[0].reference, found[0].text, unit.normalise)
+    parts = word_diff(found[0].reference, found[0].text, unit.normalize)
     return html.note(f"{model}: {errors} errors in {words} words") + html.diff(parts)
 
 

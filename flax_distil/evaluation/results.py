@@ -17,7 +17,7 @@ from flax_distil.evaluation.scores import (
     unit_figures,
 )
 from flax_distil.metrics.bootstrap import CONFIDENCE, RESAMPLES
-from flax_distil.text.normalizers import Normaliser
+from flax_distil.text.normalizers import Normalizer
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -26,7 +26,7 @@ class Evaluation:
 
     Attributes:
         config: what was asked for.
-        normalise: how texts were compared.
+        normalize: how texts were compared.
         parameters: numbers in the weights of each model.
         data_sets: their names in reports.
         units: by model, data set and name of the condition.
@@ -34,7 +34,7 @@ class Evaluation:
     """
 
     config: EvalConfig
-    normalise: Normaliser
+    normalize: Normalizer
     parameters: Mapping[str, int]
     data_sets: list[str]
     units: Mapping[tuple[str, str, str], ScoredUnit]
@@ -94,8 +94,8 @@ def document(evaluation: Evaluation) -> dict[str, Any]:
     _relate(models, baseline)
     return {
         "config": shown_settings(config),
-        "normaliser": evaluation.normalise.language or "any language",
-        "normalizer": evaluation.normalise.name,
+        "normaliser": evaluation.normalize.language or "any language",
+        "normalizer": evaluation.normalize.name,
         "confidence": CONFIDENCE,
         "resamples": RESAMPLES,
         "baseline": baseline,

@@ -34,11 +34,11 @@ class ScoredUnit:
 
     Attributes:
         records: what was transcribed.
-        normalise: how texts are compared.
+        normalize: how texts are compared.
     """
 
     records: UnitRecords
-    normalise: Callable[[str], str]
+    normalize: Callable[[str], str]
 
     @functools.cached_property
     def predictions(self) -> list[Prediction]:
@@ -48,12 +48,12 @@ class ScoredUnit:
     @functools.cached_property
     def errors(self) -> list[ErrorCounts]:
         """Of each prediction."""
-        return [word_errors([line.reference], [line.text], self.normalise) for line in self.predictions]
+        return [word_errors([line.reference], [line.text], self.normalize) for line in self.predictions]
 
     @functools.cached_property
     def orthographic(self) -> ErrorCounts:
         """Of all, casing and punctuation kept."""
-        language = getattr(self.normalise, "language", None)
+        language = getattr(self.normalize, "language", None)
         counts = (
             word_errors(
                 [line.reference],
@@ -67,7 +67,7 @@ class ScoredUnit:
     @functools.cached_property
     def repeated(self) -> list[int]:
         """Repeated runs of five words in each prediction."""
-        return [repeated_ngrams(self.normalise(line.text)) for line in self.predictions]
+        return [repeated_ngrams(self.normalize(line.text)) for line in self.predictions]
 
     @property
     def counts(self) -> dict[int, tuple[int, int]]:

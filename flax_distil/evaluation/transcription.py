@@ -13,8 +13,14 @@ from tqdm import tqdm
 
 from flax_distil.core.arrays import Float
 from flax_distil.core.console import is_quiet
-from flax_distil.data.dataset import SpeechData
-from flax_distil.data.decoded_example import TOO_LONG, DurationLimits, Sample, SampleError, SampleReader
+from flax_distil.data.dataset import SpeechDataset
+from flax_distil.data.decoded_example import (
+    TOO_LONG,
+    DecodedExample,
+    DurationLimits,
+    SampleError,
+    SampleReader,
+)
 from flax_distil.data.skipped import SkippedSample
 from flax_distil.data.training.pipeline_config import PipelineConfig
 from flax_distil.evaluation.config import CLEAN, Condition, EvalConfig
@@ -67,7 +73,7 @@ class ModelEvaluation:
         self._label, self._model, self._most = label, model, most
         self._compile_seconds = 0.0
 
-    def transcribe(self, name: str, data: SpeechData, noise: NoiseMaker, condition: Condition) -> None:
+    def transcribe(self, name: str, data: SpeechDataset, noise: NoiseMaker, condition: Condition) -> None:
         """Transcribe what is not done of a unit; all processes must call it.
 
         Args:
@@ -88,7 +94,7 @@ class ModelEvaluation:
         self,
         key: Key,
         number: int,
-        data: SpeechData,
+        data: SpeechDataset,
         rows: Sequence[int],
         noise: NoiseMaker,
         condition: Condition,
@@ -124,7 +130,7 @@ class ModelEvaluation:
                 writer.write(_prediction(sample, transcript, session, seconds, counted))
                 bar.update()
 
-    def measure_latency(self, name: str, data: SpeechData) -> None:
+    def measure_latency(self, name: str, data: SpeechDataset) -> None:
         """Transcribe some recordings one at a time, on the first process, unless that was done.
 
         Every device gets a row, as the programs are laid over all, but only one recording is there.
@@ -137,7 +143,7 @@ class ModelEvaluation:
         if not wanted or jax.process_index() or self._store.records(key).latency:
             return
         read = read_rows(data, range(len(data)), self._limits)
-        samples = list(itertools.islice((row for row in read if isinstance(row, Sample)), wanted))
+        samples = list(itertools.islice((row for row in read if isinstance(row, DecodedExample)), wanted))
         alone = self._make_transcriber(self._partitioner.local_batch_shards)
         alone.warm_up()
         found = []
@@ -188,12 +194,12 @@ class ModelEvaluation:
 
     def _recordings(
         self,
-        data: SpeechData,
+        data: SpeechDataset,
         rows: Sequence[int],
         noise: NoiseMaker,
         condition: Condition,
         writer: UnitWriter,
-    ) -> Iterator[tuple[Sample, Float[np.ndarray, " W"]]]:
+    ) -> Iterator[tuple[DecodedExample, Float[np.ndarray, " W"]]]:
         """Yield decoded recordings with their noise; those that cannot be read become lines."""
         threads, limits = self._config.dataloader_num_workers, self._limits
         for sample in read_rows(data, rows, limits, threads=threads, hear=lambda s: noise(s, condition)):
@@ -204,13 +210,13 @@ class ModelEvaluation:
 
 
 def read_rows(
-    data: SpeechData,
+    data: SpeechDataset,
     rows: Sequence[int],
     limits: DurationLimits,
     *,
     threads: int | None = None,
-    hear: Callable[[Sample], Float[np.ndarray, " W"]] | None = None,
-) -> Iterator[Sample | SkippedSample]:
+    hear: Callable[[DecodedExample], Float[np.ndarray, " W"]] | None = None,
+) -> Iterator[DecodedExample | SkippedSample]:
     """Yield rows decoded in threads, in order, or why they cannot be used.
 
     Args:
@@ -224,7 +230,7 @@ def read_rows(
 
     reader = SampleReader(data, limits)
 
-    def read(row: int) -> Sample | SkippedSample:
+    def read(row: int) -> DecodedExample | SkippedSample:
         try:
             sample = reader.read(row)
         except SampleError as error:
@@ -241,12 +247,12 @@ def read_rows(
     yield from grain.MapDataset.source(rows).map(read).to_iter_dataset(options)
 
 
-def _audio(sample: Sample) -> Float[np.ndarray, " W"]:
+def _audio(sample: DecodedExample) -> Float[np.ndarray, " W"]:
     assert sample.samples_W is not None
     return sample.samples_W
 
 
-def _with_remedy(error: SampleError, data: SpeechData, row: int) -> str:
+def _with_remedy(error: SampleError, data: SpeechDataset, row: int) -> str:
     """Say of a recording that is too long which file it is and what to do about it."""
     if error.kind != TOO_LONG:
         return error.reason
@@ -255,7 +261,7 @@ def _with_remedy(error: SampleError, data: SpeechData, row: int) -> str:
 
 
 def _prediction(
-    sample: Sample,
+    sample: DecodedExample,
     transcript: Transcript,
     session: Session,
     seconds: float,

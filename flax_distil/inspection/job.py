@@ -20,7 +20,12 @@ from flax_distil.core.errors import InputError
 from flax_distil.core.output_dir import check_output_dir, staged
 from flax_distil.core.plotting import PLOTS_REMEDY, has_matplotlib
 from flax_distil.data.preprocessing.drop_report import DropReport
-from flax_distil.data.preprocessing.statistics import Survey, joined_surveys, spread, survey_source
+from flax_distil.data.preprocessing.statistics import (
+    DatasetStatistics,
+    compute_statistics,
+    merge_statistics,
+    percentiles,
+)
 from flax_distil.data.skipped import SkippedSamples
 from flax_distil.data.training.batches import Batch
 from flax_distil.data.training.config import TrainingDataConfig
@@ -84,19 +89,19 @@ def run_inspection(config: InspectConfig) -> dict[str, Any]:
     tokenizer, _ = read_tokenizer(checkpoint.files)
     config = config.within(checkpoint.config.window_seconds)
     data = load_training_data(config, tokenizer, window_seconds=checkpoint.config.window_seconds)
-    surveys, dropped = _surveys(config, data)
+    data_sets, dropped = _collect_statistics(config, data)
     shown = shown_samples(config, data, tokenizer)
     report = {
         "settings": shown_settings(config),
-        "data_sets": {survey.name: survey.figures(dropped) for survey in surveys},
+        "data_sets": {data_set.name: data_set.figures(dropped) for data_set in data_sets},
         "skipped": data.skipped.get_state(),
         "samples": [_described(sample) for sample in shown],
     }
-    _print_report(surveys, dropped, data.skipped, shown)
+    _print_report(data_sets, dropped, data.skipped, shown)
     if folder is not None:
         with staged(folder) as stage:
             (stage / REPORT).write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n")
-            draw_statistics(surveys, dropped, stage / "statistics.png")
+            draw_statistics(data_sets, dropped, stage / "statistics.png")
             draw_samples(shown, num_mel_bins=checkpoint.config.num_mel_bins, path=stage / "samples.png")
         log.info("written to %s", folder)
     return report
@@ -107,19 +112,21 @@ def _check_matplotlib() -> None:
         raise InputError(f"output_dir is given but {PLOTS_REMEDY}, or leave output_dir out to print only")
 
 
-def _surveys(config: InspectConfig, data: TrainingData) -> tuple[list[Survey], DropReport]:
-    surveys, reports = [], [data.dropped.get_state()]
+def _collect_statistics(
+    config: InspectConfig, data: TrainingData
+) -> tuple[list[DatasetStatistics], DropReport]:
+    data_sets, reports = [], [data.dropped.get_state()]
     for source in data.sources:
-        survey, dropped = survey_source(
+        data_set, dropped = compute_statistics(
             source,
             limits=duration_limits(config),
             skipped=data.skipped,
             window=config.shuffle_buffer_size,
             max_rows=config.max_stream_samples,
         )
-        surveys.append(survey)
+        data_sets.append(data_set)
         reports.append(dropped.get_state())
-    return surveys, DropReport.joined(reports)
+    return data_sets, DropReport.joined(reports)
 
 
 def shown_samples(
@@ -156,17 +163,20 @@ def _described(sample: ShownSample) -> dict[str, Any]:
 
 
 def _print_report(
-    surveys: Sequence[Survey], dropped: DropReport, skipped: SkippedSamples, shown: Sequence[ShownSample]
+    data_sets: Sequence[DatasetStatistics],
+    dropped: DropReport,
+    skipped: SkippedSamples,
+    shown: Sequence[ShownSample],
 ) -> None:
-    for survey in surveys:
-        lines = _lines(survey)
-        if drops := survey.figures(dropped)["dropped"]:
+    for data_set in data_sets:
+        lines = _lines(data_set)
+        if drops := data_set.figures(dropped)["dropped"]:
             lines.append(
                 "  dropped: " + ", ".join(f"{count['rows']:,} {why}" for why, count in drops.items())
             )
         show("\n".join(lines), end="\n\n")
-    if len(surveys) > 1:
-        show("\n".join(_lines(joined_surveys(surveys))), end="\n\n")
+    if len(data_sets) > 1:
+        show("\n".join(_lines(merge_statistics(data_sets))), end="\n\n")
     if skipped:
         show(skipped.report(), end="\n\n")
     terminal = sys.stdout.isatty() and "NO_COLOR" not in os.environ
@@ -176,21 +186,23 @@ def _print_report(
         show("\n".join([HEADING, *token_lines(sample.tokens, width=width, colour=terminal)]))
 
 
-def _lines(survey: Survey) -> list[str]:
+def _lines(data_set: DatasetStatistics) -> list[str]:
     """Return what is known of a data set, to print."""
-    speakers = f"{len(survey.speaker_seconds):,} speakers" if survey.speaker_seconds else "speakers unknown"
+    speakers = (
+        f"{len(data_set.speaker_seconds):,} speakers" if data_set.speaker_seconds else "speakers unknown"
+    )
     lines = [
-        f"{survey.name}: {survey.hours:,.2f} hours, {len(survey.row_seconds):,} rows kept, {speakers}"
-        + ("" if survey.complete else " (the stream goes on)"),
-        f"  {len(survey.sample_seconds):,} samples, {survey.fill:.1%} of their 30 s filled",
+        f"{data_set.name}: {data_set.hours:,.2f} hours, {len(data_set.row_seconds):,} rows kept, {speakers}"
+        + ("" if data_set.complete else " (the stream goes on)"),
+        f"  {len(data_set.sample_seconds):,} samples, {data_set.fill:.1%} of their 30 s filled",
         f"  {'':24}{'min':>8}{'median':>8}{'mean':>8}{'95 %':>8}{'max':>8}",
     ]
     for title, values, digits in (
-        ("seconds of rows", survey.row_seconds, 2),
-        ("seconds of samples", survey.sample_seconds, 2),
-        ("tokens of labels", survey.label_lengths, 0),
+        ("seconds of rows", data_set.row_seconds, 2),
+        ("seconds of samples", data_set.sample_seconds, 2),
+        ("tokens of labels", data_set.label_lengths, 0),
     ):
-        figures = spread(values) or {}
+        figures = percentiles(values) or {}
         lines.append(f"  {title:24}" + "".join(f"{figure:8.{digits}f}" for figure in figures.values()))
-    encodings = ", ".join(f"{kind} ({count})" for kind, count in survey.encodings.most_common(6))
+    encodings = ", ".join(f"{kind} ({count})" for kind, count in data_set.encodings.most_common(6))
     return [*lines, f"  recordings: {encodings}"]

@@ -13,7 +13,7 @@ from flax_distil.audio.mel import log_mel
 from flax_distil.core.arrays import Float
 from flax_distil.core.plotting import INK, PALE, new_figure, say, short
 from flax_distil.data.preprocessing.drop_report import DropReport
-from flax_distil.data.preprocessing.statistics import Survey, joined_surveys
+from flax_distil.data.preprocessing.statistics import DatasetStatistics, merge_statistics
 from flax_distil.inspection.token_text import visible
 from flax_distil.inspection.token_view import SeenToken
 
@@ -66,31 +66,37 @@ class ShownSample:
         )
 
 
-def draw_statistics(surveys: Sequence[Survey], dropped: DropReport, path: Path) -> None:
+def draw_statistics(data_sets: Sequence[DatasetStatistics], dropped: DropReport, path: Path) -> None:
     """Draw durations, label lengths, speakers and drops of all data sets in one picture.
 
     Args:
-        surveys: One per data set.
+        data_sets: One per data set.
         dropped: What the filters saw.
         path: A PNG file to write.
     """
-    total = joined_surveys(surveys)
+    total = merge_statistics(data_sets)
     with new_figure(13.0, 8.5) as figure:
         ((durations, labels), (speakers, drops)) = figure.subplots(2, 2)
         longest = max(total.sample_seconds, default=1.0)
         bins = np.linspace(0, CHUNK_SECONDS if longest > 10 else np.ceil(longest), 61)
-        _histogram(durations, surveys, [survey.sample_seconds for survey in surveys], bins, "{:.1f} s")
+        _histogram(
+            durations, data_sets, [data_set.sample_seconds for data_set in data_sets], bins, "{:.1f} s"
+        )
         durations.set(title="Durations", xlabel="seconds of a sample", ylabel="samples")
         most = max(total.label_lengths, default=1)
         width = -(-most // 60)  # whole tokens, or bars would stand for unequally many
         bins_of_labels = np.arange(0, most + width + 1, width) - 0.5
         _histogram(
-            labels, surveys, [survey.label_lengths for survey in surveys], bins_of_labels, "{:.0f} tokens"
+            labels,
+            data_sets,
+            [data_set.label_lengths for data_set in data_sets],
+            bins_of_labels,
+            "{:.0f} tokens",
         )
         labels.set(title="Label lengths", xlabel="tokens of a label, without previous text", ylabel="samples")
         _draw_speakers(speakers, total)
         _draw_drops(drops, dropped)
-        names = " + ".join(survey.name for survey in surveys)
+        names = " + ".join(data_set.name for data_set in data_sets)
         beginning = "" if total.complete else " (the beginning of a stream)"
         figure.suptitle(
             f"{names}: {total.hours:,.2f} hours in {len(total.row_seconds):,} rows{beginning}, "
@@ -125,7 +131,7 @@ def draw_samples(samples: Sequence[ShownSample], *, num_mel_bins: int, path: Pat
 
 def _histogram(
     axes: "Axes",
-    surveys: Sequence[Survey],
+    data_sets: Sequence[DatasetStatistics],
     values: Sequence[Sequence[float] | Sequence[int]],
     bins: np.ndarray,
     unit: str,
@@ -134,7 +140,7 @@ def _histogram(
     from matplotlib.ticker import MaxNLocator
 
     every = [value for part in values for value in part]
-    axes.hist(values, bins=bins.tolist(), stacked=True, label=[survey.name for survey in surveys])
+    axes.hist(values, bins=bins.tolist(), stacked=True, label=[data_set.name for data_set in data_sets])
     if every:
         median, high = np.percentile(every, [50, 95]).tolist()
         for value, name, style in ((median, "median", "-"), (high, "95 %", ":")):
@@ -145,7 +151,7 @@ def _histogram(
     axes.legend(edgecolor="none", framealpha=1)
 
 
-def _draw_speakers(axes: "Axes", total: Survey) -> None:
+def _draw_speakers(axes: "Axes", total: DatasetStatistics) -> None:
     found = total.speakers(BARS)
     axes.set(title=f"Hours per speaker, {len(found)} of {len(total.speaker_seconds):,}", xlabel="hours")
     if not found:

@@ -38,7 +38,7 @@ def token_compression_ratio(tokens: Iterable[SupportsIndex], *, vocab_size: int)
 def repeated_ngrams(text: str, n: int = 5) -> int:
     """Count the runs of n words that already stood before in the same text ("5-dup" for n = 5).
 
-    Words are separated by white space: normalise the text first.
+    Words are separated by white space: normalize the text first.
 
     Source: arXiv 2311.00430, section on hallucination.
     """

@@ -20,15 +20,15 @@ class DiffPart(NamedTuple):
     prediction: tuple[str, ...]
 
 
-def word_diff(reference: str, prediction: str, normalise: Callable[[str], str]) -> list[DiffPart]:
+def word_diff(reference: str, prediction: str, normalize: Callable[[str], str]) -> list[DiffPart]:
     """Return an alignment of the fewest errors, the one that error counts come from.
 
     Args:
         reference: whole reference transcript.
         prediction: what was heard.
-        normalise: applied to both.
+        normalize: applied to both.
     """
-    wanted, heard = normalise(reference).split(), normalise(prediction).split()
+    wanted, heard = normalize(reference).split(), normalize(prediction).split()
     if not wanted:
         return [DiffPart("insert", (), tuple(heard))] if heard else []
     import jiwer  # slow to import, as in word_errors

@@ -84,20 +84,20 @@ class ErrorCounts:
 
 
 def word_errors(
-    references: Sequence[str], predictions: Sequence[str], normalise: Callable[[str], str]
+    references: Sequence[str], predictions: Sequence[str], normalize: Callable[[str], str]
 ) -> ErrorCounts:
-    """Count the errors of predictions under a normaliser.
+    """Count the errors of predictions under a normalizer.
 
     Samples whose reference normalises to nothing are left out and counted in ``skipped``: they
     have no words to be a percentage of.
 
-    White space does not count as a character: normalisers of languages without spaces put one
+    White space does not count as a character: normalizers of languages without spaces put one
     between all characters, which would halve the character error rate.
 
     Args:
         references: whole reference transcripts.
         predictions: as many predictions.
-        normalise: applied to both; for orthographic errors, one that keeps casing and punctuation.
+        normalize: applied to both; for orthographic errors, one that keeps casing and punctuation.
 
     Raises:
         ValueError: if there are not as many predictions as references.
@@ -107,7 +107,7 @@ def word_errors(
             f"expected one prediction per reference, got {len(predictions)} for {len(references)}"
         )
     pairs = [
-        (normalise(reference).split(), normalise(prediction).split())
+        (normalize(reference).split(), normalize(prediction).split())
         for reference, prediction in zip(references, predictions, strict=True)
     ]
     scored = [pair for pair in pairs if pair[0]]
@@ -135,9 +135,9 @@ def word_errors(
     )
 
 
-def sample_wer(reference: str, prediction: str, normalise: Callable[[str], str]) -> float | None:
+def sample_wer(reference: str, prediction: str, normalize: Callable[[str], str]) -> float | None:
     """Return the word error rate of one sample in percent; None if its reference normalises to nothing."""
-    counts = word_errors([reference], [prediction], normalise)
+    counts = word_errors([reference], [prediction], normalize)
     return counts.wer if counts.samples else None
 
 

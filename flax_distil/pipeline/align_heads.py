@@ -21,7 +21,7 @@ from flax_distil.core.console import is_quiet, show
 from flax_distil.core.errors import InputError
 from flax_distil.core.output_dir import check_output_dir, check_writable, staged
 from flax_distil.core.paths import user_path
-from flax_distil.data.dataset import SpeechData
+from flax_distil.data.dataset import SpeechDataset
 from flax_distil.data.sources.sources import load_sources
 from flax_distil.data.training.batches import Batch
 from flax_distil.data.training.evaluation_pipeline import EvaluationPipeline
@@ -144,7 +144,7 @@ class _KnownRecordings:
         self._config, self._teacher, self._student = config, teacher, student
         self._transcriber, self._aligner = ShortFormTranscriber(teacher), WordAligner(teacher)
 
-    def read(self, data: SpeechData, indices: range) -> Iterator[tuple[States, list[KnownWords | None]]]:
+    def read(self, data: SpeechDataset, indices: range) -> Iterator[tuple[States, list[KnownWords | None]]]:
         """Yield the student's encoder states of each batch, and the words of its rows."""
         config = self._config
         pipeline = EvaluationPipeline(

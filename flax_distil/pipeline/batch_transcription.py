@@ -27,7 +27,7 @@ class BatchTranscriber:
     Attributes:
         options: what it transcribes into, language and task of the checkpoint where none are given.
         is_multilingual: whether prompts name a language.
-        normalise: how transcripts are compared with references.
+        normalize: how transcripts are compared with references.
     """
 
     def __init__(self, config: TranscriptionConfig, partitioner: Partitioner):
@@ -46,7 +46,7 @@ class BatchTranscriber:
             )
         self.options = self._model.chosen
         self.is_multilingual = self._model.is_multilingual
-        self.normalise = self._model.normalise
+        self.normalize = self._model.normalize
         self._compiled: set[int] = set()
         self._loaded: ShortFormTranscriber | None = None
 

@@ -16,7 +16,7 @@ from flax_distil.model.assembly import decoding_shapes, decoding_weights, whispe
 from flax_distil.model.config import WhisperConfig
 from flax_distil.model.layers import ComputeOptions
 from flax_distil.parallel.partitioner import Partitioner
-from flax_distil.text.normalizers import Normaliser, text_normaliser
+from flax_distil.text.normalizers import Normalizer, get_model_normalizer
 from flax_distil.text.tokenizer import WhisperTokenizer
 from flax_distil.transcription.assisted_generator import Assistant, SpeculativeDecoder
 from flax_distil.transcription.config import TranscriptionConfig
@@ -58,7 +58,7 @@ class TranscriptionModel:
             assistant: a student of the checkpoint that drafts for it; a folder or Hub id. It may be a decoder
                 alone, which attends to the checkpoint's encoder.
             num_assistant_tokens: most tokens of a draft; see ``SpeculativeDecoder``.
-            normalizer: how transcripts are compared; see ``normaliser``.
+            normalizer: how transcripts are compared; see ``normalizer``.
 
         Raises:
             InputError: if there is no such checkpoint, or options or assistant do not fit it.
@@ -85,9 +85,9 @@ class TranscriptionModel:
         self._decoder({}, {}, options)  # it checks the options, and touches no weights before the first batch
 
     @functools.cached_property
-    def normalise(self) -> Normaliser:
+    def normalize(self) -> Normalizer:
         """How transcripts are compared with references."""
-        return text_normaliser(
+        return get_model_normalizer(
             self.chosen.language,
             self.chosen.task,
             is_multilingual=self.is_multilingual,

@@ -3,13 +3,13 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from flax_distil.data.dataset import DURATION_COLUMN, ID_COLUMN, PSEUDO_LABEL_COLUMN, SpeechData
+from flax_distil.data.dataset import DURATION_COLUMN, ID_COLUMN, PSEUDO_LABEL_COLUMN, SpeechDataset
 from flax_distil.data.preprocessing.segmentation import OFFSET_COLUMN, SOURCE_ID_COLUMN
 from flax_distil.data.shard_writer import shard_features, shard_table
 from flax_distil.metrics.hallucination import compression_ratio
 from flax_distil.metrics.word_errors import sample_wer
 from flax_distil.pseudo_labeling.shard_reader import Recording
-from flax_distil.text.normalizers import Normaliser
+from flax_distil.text.normalizers import Normalizer
 from flax_distil.transcription.results import Transcript
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import pyarrow
 
 
-def label_features(data: SpeechData) -> "datasets.Features":
+def label_features(data: SpeechDataset) -> "datasets.Features":
     """Return the columns of the new data set: the source's, and what the teacher says.
 
     Args:
@@ -42,12 +42,12 @@ def label_features(data: SpeechData) -> "datasets.Features":
 
 
 def label_table(
-    data: SpeechData,
+    data: SpeechDataset,
     recordings: Sequence[Recording],
     transcripts: Sequence[Transcript],
     *,
     features: "datasets.Features",
-    normalise: Normaliser,
+    normalize: Normalizer,
 ) -> "pyarrow.Table":
     """Return the rows of a finished unit.
 
@@ -56,13 +56,13 @@ def label_table(
         recordings: What they became, in the order of the corpus.
         transcripts: One per recording.
         features: Of :func:`label_features`.
-        normalise: How transcripts are compared with references.
+        normalize: How transcripts are compared with references.
     """
     return shard_table(
         data,
         [recording.row.index for recording in recordings],
         audio=[recording.audio for recording in recordings],
-        columns=_columns(recordings, transcripts, data.text_column, normalise),
+        columns=_columns(recordings, transcripts, data.text_column, normalize),
         features=features,
     )
 
@@ -71,7 +71,7 @@ def _columns(
     recordings: Sequence[Recording],
     transcripts: Sequence[Transcript],
     text_column: str | None,
-    normalise: Normaliser,
+    normalize: Normalizer,
 ) -> dict[str, list[Any]]:
     """Return the columns of :func:`_features` that are not the source's."""
     columns: dict[str, list[Any]] = {
@@ -88,7 +88,7 @@ def _columns(
     if text_column is not None:
         columns[text_column] = [recording.reference for recording in recordings]
         columns["wer"] = [
-            sample_wer(recording.reference or "", transcript.text, normalise)
+            sample_wer(recording.reference or "", transcript.text, normalize)
             for recording, transcript in zip(recordings, transcripts, strict=True)
         ]
     return columns

@@ -218,7 +218,7 @@ class _Job:
         recordings = [recording for recording, _ in labels]
         transcripts = [transcript for _, transcript in labels]
         references = [recording.reference or "" for recording in recordings]
-        errors = word_errors(references, [t.text for t in transcripts], self.teacher.normalise)
+        errors = word_errors(references, [t.text for t in transcripts], self.teacher.normalize)
         written: dict[str, Any] = {}
         if recordings:
             number, *key = opened.unit.key
@@ -228,7 +228,7 @@ class _Job:
                 recordings,
                 transcripts,
                 features=part.features,
-                normalise=self.teacher.normalise,
+                normalize=self.teacher.normalize,
             )
             written = self._store.write(tuple(key), str(part.name), table, process=jax.process_index())
         return UnitRecord(

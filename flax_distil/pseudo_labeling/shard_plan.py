@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from flax_distil.core.errors import InputError
-from flax_distil.data.dataset import SpeechData, joined_rows
+from flax_distil.data.dataset import SpeechDataset, concatenate_parts
 from flax_distil.data.shards import Cursor
-from flax_distil.data.stream import SpeechStream
+from flax_distil.data.stream import IterableSpeechDataset
 
 MAX_UNIT_BYTES = 1 << 28
 """A unit ends once its encoded audio reaches 256 MiB: as FLAC, the form of what is cut, at most some GB."""
@@ -32,7 +32,7 @@ class WorkUnit:
     """
 
     key: UnitKey
-    data: SpeechData
+    data: SpeechDataset
     after: Place | None = None
 
 
@@ -47,7 +47,7 @@ class TableUnits:
         sizes: Bytes of each row's recording.
     """
 
-    def __init__(self, data: SpeechData, *, samples_per_unit: int):
+    def __init__(self, data: SpeechDataset, *, samples_per_unit: int):
         self._data = data
         self._units: list[range] = []
         self.sizes = data.audio_sizes()
@@ -85,7 +85,7 @@ class StreamUnits:
         samples_per_unit: As for :class:`TableUnits`.
     """
 
-    def __init__(self, stream: SpeechStream, *, samples_per_unit: int):
+    def __init__(self, stream: IterableSpeechDataset, *, samples_per_unit: int):
         self._stream = stream
         self._samples_per_unit = samples_per_unit
 
@@ -121,7 +121,7 @@ class StreamUnits:
 
     def _units(self, shard: int, number: int, place: Place) -> Iterator[WorkUnit]:
         cursor, first = place
-        parts: list[SpeechData] = []
+        parts: list[SpeechDataset] = []
         filling = _Filling(self._samples_per_unit)
         for block, after in self._stream.blocks(shard, cursor):
             sizes = block.audio_sizes()
@@ -207,12 +207,12 @@ class _Filling:
         return full
 
 
-def _joined(parts: Sequence[SpeechData]) -> SpeechData:
+def _joined(parts: Sequence[SpeechDataset]) -> SpeechDataset:
     import datasets
 
     tables: list[Any] = [part.table for part in parts]
     try:
-        return joined_rows(parts, datasets.concatenate_datasets(tables))
+        return concatenate_parts(parts, datasets.concatenate_datasets(tables))
     except ValueError as error:
         raise InputError(
             f"the files of data set {parts[0].name!r} have columns of different types: {error}"

@@ -16,10 +16,10 @@ from flax_distil.audio.segmentation import flac_bytes
 from flax_distil.audio.voice_activity import VoiceActivity
 from flax_distil.core.arrays import Float
 from flax_distil.data.decoded_example import TOO_LONG, TOO_SHORT, DurationLimits, SampleError, decode_row
-from flax_distil.data.example import SpeechRow
+from flax_distil.data.example import Example
 from flax_distil.data.fragments import split_fragment
 from flax_distil.data.preprocessing.packed_audio import decode_pack
-from flax_distil.data.preprocessing.packing import Packer, measured, pack
+from flax_distil.data.preprocessing.packing import Packer, pack, with_duration
 from flax_distil.data.preprocessing.segmentation import cut_rows
 from flax_distil.data.remote.files import is_remote, read_bytes
 from flax_distil.data.remote.retries import RetryPolicy, SourceMissingError
@@ -46,7 +46,7 @@ class Recording:
     """
 
     order: int
-    row: SpeechRow
+    row: Example
     reference: str | None
     audio: Mapping[str, Any]
     seconds: float
@@ -132,7 +132,7 @@ class UnitReader:
 
     def _packs(
         self, unit: WorkUnit, skipped: SkippedSamples, pool: ThreadPoolExecutor
-    ) -> list[tuple[SpeechRow, ...]]:
+    ) -> list[tuple[Example, ...]]:
         """Return the rows that each recording is made of, in the order of the corpus."""
         data = unit.data
         texts = [column for column in (data.text_column, data.label_column) if column]
@@ -141,7 +141,7 @@ class UnitReader:
         rows = []
         for row in cut_rows(source, detector=self._detector, skipped=skipped, text_columns=texts):
             try:
-                rows.append(measured(row))
+                rows.append(with_duration(row))
             except SampleError as error:
                 skipped.reject(row, error)
         if not self._concatenate:
@@ -155,13 +155,13 @@ class UnitReader:
             for made in pack(part, Packer(name=data.name, has_speakers=has_speakers))
         ]
 
-    def _is_wanted(self, row: SpeechRow, skipped: SkippedSamples) -> bool:
+    def _is_wanted(self, row: Example, skipped: SkippedSamples) -> bool:
         """Say whether a recording is neither too short nor too long to be labelled; record it if it is."""
         low, high = self._seconds
         if low == 0 and high is None:
             return True
         try:
-            seconds = measured(row).duration_seconds or 0.0
+            seconds = with_duration(row).duration_seconds or 0.0
             if seconds <= low:
                 raise SampleError(TOO_SHORT, f"it lasts {seconds:.2f} s, min_duration_in_seconds is {low:g}")
             if high is not None and seconds > high:
@@ -171,7 +171,7 @@ class UnitReader:
             return False
         return True
 
-    def _fetched(self, row: SpeechRow) -> SpeechRow:
+    def _fetched(self, row: Example) -> Example:
         """Return the row with the bytes of a recording behind an address, which is read several times."""
         audio = row.audio
         if audio is None or audio["bytes"] is not None or not is_remote(audio["path"] or ""):
@@ -183,7 +183,7 @@ class UnitReader:
         return dataclasses.replace(row, audio={**audio, "bytes": data})
 
     def _decoded(
-        self, packs: Sequence[tuple[SpeechRow, ...]], skipped: SkippedSamples, pool: ThreadPoolExecutor
+        self, packs: Sequence[tuple[Example, ...]], skipped: SkippedSamples, pool: ThreadPoolExecutor
     ) -> Iterator[tuple[Recording, Float[np.ndarray, " W"]]]:
         """Yield what can be decoded, the longest first, and its samples."""
         seconds = [sum(row.duration_seconds or 0.0 for row in rows) for rows in packs]
@@ -195,7 +195,7 @@ class UnitReader:
 
 
 def _recording(
-    order: int, rows: Sequence[SpeechRow], skipped: SkippedSamples
+    order: int, rows: Sequence[Example], skipped: SkippedSamples
 ) -> tuple[Recording, Float[np.ndarray, " W"]] | None:
     limits = DurationLimits()
     if len(rows) > 1:

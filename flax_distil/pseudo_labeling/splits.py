@@ -7,11 +7,11 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from flax_distil.core.errors import InputError
-from flax_distil.data.dataset import SpeechData
+from flax_distil.data.dataset import SpeechDataset
 from flax_distil.data.naming import distinct_names
 from flax_distil.data.remote.retries import RetryPolicy
 from flax_distil.data.sources.sources import SourceSpec, load_source, parse_sources, stream_sources
-from flax_distil.data.stream import SpeechStream
+from flax_distil.data.stream import IterableSpeechDataset
 from flax_distil.data.training.training_data import sorted_by_speaker
 from flax_distil.pseudo_labeling.columns import label_features
 from flax_distil.pseudo_labeling.config import PseudoLabelConfig
@@ -57,7 +57,7 @@ class LabelPart:
     """
 
     name: PartName
-    source: SpeechData | SpeechStream
+    source: SpeechDataset | IterableSpeechDataset
     units: CorpusUnits
     text_column: str | None
     speaker_column: str | None
@@ -122,7 +122,9 @@ def _check_columns(first: LabelPart, part: LabelPart) -> None:
             )
 
 
-def _opened(config: PseudoLabelConfig, spec: SourceSpec, policy: RetryPolicy) -> SpeechData | SpeechStream:
+def _opened(
+    config: PseudoLabelConfig, spec: SourceSpec, policy: RetryPolicy
+) -> SpeechDataset | IterableSpeechDataset:
     options: dict[str, Any] = {
         "config_name": spec.config_name,
         "split": spec.split,
@@ -134,24 +136,26 @@ def _opened(config: PseudoLabelConfig, spec: SourceSpec, policy: RetryPolicy) ->
         "policy": policy,
         "channel": config.channel,
     }
-    source: SpeechData | SpeechStream
+    source: SpeechDataset | IterableSpeechDataset
     if config.streaming:
         (source,) = stream_sources(spec.name, **options)
     else:
         source = load_source(spec.name, **options)
-    first = source.first_rows() if isinstance(source, SpeechStream) else source
+    first = source.first_rows() if isinstance(source, IterableSpeechDataset) else source
     if source.text_column is None and first.has_column(DEFAULT_TEXT_COLUMN):
         source = dataclasses.replace(source, text_column=DEFAULT_TEXT_COLUMN)
-    if isinstance(source, SpeechStream):
+    if isinstance(source, IterableSpeechDataset):
         return dataclasses.replace(source, id_column=config.id_column_name)
     if config.id_column_name is not None:
         source = source.named_by(config.id_column_name)
     return sorted_by_speaker(source) if config.sort_by_speaker else source
 
 
-def _part(config: PseudoLabelConfig, name: PartName, source: SpeechData | SpeechStream) -> LabelPart:
+def _part(
+    config: PseudoLabelConfig, name: PartName, source: SpeechDataset | IterableSpeechDataset
+) -> LabelPart:
     units: CorpusUnits
-    if isinstance(source, SpeechStream):
+    if isinstance(source, IterableSpeechDataset):
         units = StreamUnits(source, samples_per_unit=config.samples_per_shard)
         first, rows = source.first_rows(), [shard.name for shard in source.shards]
     else:

@@ -1,6 +1,6 @@
-"""Text as it is compared: the normalisers of the Whisper paper and others, and orthographic text.
+"""Text as it is compared: the normalizers of the Whisper paper and others, and orthographic text.
 
-Word error rates are only comparable under the same normaliser, so the rules are by default those of
+Word error rates are only comparable under the same normalizer, so the rules are by default those of
 the reference implementation (package ``whisper-normalizer``), chosen by language.
 """
 
@@ -43,8 +43,8 @@ _GRAPHEME = regex.compile(r"\X")
 
 
 @dataclass(frozen=True)
-class Normaliser:
-    """A normaliser of text, for one language; call it.
+class Normalizer:
+    """A normalizer of text, for one language; call it.
 
     It can be pickled (data workers need it); the tables behind it are loaded once per process.
 
@@ -78,8 +78,8 @@ class Normaliser:
 
 
 @cache
-def normaliser(language: str | None, name: str = "whisper") -> Normaliser:
-    """Return the normaliser under which transcripts of a language are compared.
+def get_normalizer(language: str | None, name: str = "whisper") -> Normalizer:
+    """Return the normalizer under which transcripts of a language are compared.
 
     * ``whisper``: English has its own rules (contractions, numbers, spelling, fillers). Every other
       language: lower case, brackets and their content removed, symbols, marks and punctuation
@@ -120,13 +120,13 @@ def normaliser(language: str | None, name: str = "whisper") -> Normaliser:
             "spaces, and wrong ones do not count; normalizer basic_keep_marks keeps them",
             LANGUAGES.get(code or "", code),
         )
-    return Normaliser(code, known)
+    return Normalizer(code, known)
 
 
-def text_normaliser(
+def get_model_normalizer(
     language: str | None, task: str | None, *, is_multilingual: bool, name: str = "whisper"
-) -> Normaliser:
-    """Return the normaliser of what a model writes: English where it translates, or knows nothing else.
+) -> Normalizer:
+    """Return the normalizer of what a model writes: English where it translates, or knows nothing else.
 
     Args:
         language: of the speech, name or code; None if it is unknown.
@@ -135,9 +135,9 @@ def text_normaliser(
         name: which rules, one of ``NORMALIZERS``.
 
     Raises:
-        InputError: as :func:`normaliser`.
+        InputError: as :func:`get_normalizer`.
     """
-    return normaliser("en" if task == "translate" or not is_multilingual else language, name)
+    return get_normalizer("en" if task == "translate" or not is_multilingual else language, name)
 
 
 def orthographic(text: str, language: str | None = None) -> str:

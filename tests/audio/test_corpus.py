@@ -52,8 +52,8 @@ def test_texts_are_spoken_words_only(split: str) -> None:
 
 
 def test_no_sentence_is_in_both_splits() -> None:
-    normalise = EnglishTextNormalizer()
-    train, validation = ({normalise(row["text"]) for row in rows(split)} for split in SPLITS)
+    normalize = EnglishTextNormalizer()
+    train, validation = ({normalize(row["text"]) for row in rows(split)} for split in SPLITS)
     assert not train & validation
 
 

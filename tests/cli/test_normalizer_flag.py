@@ -52,7 +52,7 @@ def test_a_translation_is_filtered_and_evaluated_by_the_rules_for_english(rows, 
     (source,) = load_training_data(chosen, tokenizer).sources
     assert len(source) == 1
     (evaluation,) = evaluation_sets(chosen, tokenizer)
-    assert evaluation.normalise.language == "en"
+    assert evaluation.normalize.language == "en"
 
 
 def test_rules_are_those_that_are_asked_for_in_training_and_its_evaluations(rows, tokenizer):
@@ -62,7 +62,7 @@ def test_rules_are_those_that_are_asked_for_in_training_and_its_evaluations(rows
         chosen = config(name, language="hi", eval_dataset_name=name, normalizer=normalizer)
         (source,) = load_training_data(chosen, tokenizer).sources
         found[normalizer] = len(source)
-        assert evaluation_sets(chosen, tokenizer)[0].normalise.name == normalizer
+        assert evaluation_sets(chosen, tokenizer)[0].normalize.name == normalizer
     assert found == {"whisper": 2, "basic_keep_marks": 1}
 
 

@@ -11,7 +11,7 @@ import pytest
 from flax_distil.cli.main import main
 from flax_distil.data.sources.sources import load_source
 from flax_distil.metrics.word_errors import word_errors
-from flax_distil.text.normalizers import normaliser
+from flax_distil.text.normalizers import get_normalizer
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +88,7 @@ def test_the_report_of_an_evaluation_shows_what_was_heard(evaluated, tiny_en_dir
     document = json.loads((evaluated / "results.json").read_text())
     assert (
         document["models"][tiny_en_dir.name]["total"]["clean"]["wer"]
-        == word_errors(*pairs, normaliser("en")).wer
+        == word_errors(*pairs, get_normalizer("en")).wer
     )
     page = (evaluated / "report.html").read_text(encoding="utf-8")
     assert page.count("data:image/svg+xml") == 3

@@ -9,7 +9,7 @@ import soundfile
 
 from flax_distil.audio.constants import SAMPLING_RATE
 from flax_distil.audio.reading.decoding import decode_audio
-from flax_distil.data.dataset import SpeechData
+from flax_distil.data.dataset import SpeechDataset
 from flax_distil.data.preprocessing.labels import LabelBuilder, LabelConfig
 from flax_distil.data.sources.sources import load_source
 from flax_distil.text.tokenizer import WhisperTokenizer
@@ -41,7 +41,7 @@ def flac_rows(corpus_rows, tmp_path_factory) -> list[dict]:
 
 
 @pytest.fixture(scope="session")
-def speech(corpus_rows, tmp_path_factory) -> SpeechData:
+def speech(corpus_rows, tmp_path_factory) -> SpeechDataset:
     """Eleven readable recordings with texts and durations."""
     path = tmp_path_factory.mktemp("speech") / "prompts.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in corpus_rows))
@@ -49,14 +49,14 @@ def speech(corpus_rows, tmp_path_factory) -> SpeechData:
 
 
 @pytest.fixture(scope="session")
-def flawed(flac_rows) -> SpeechData:
+def flawed(flac_rows) -> SpeechDataset:
     """Eleven recordings without durations; rows 3 and 7 cannot be read."""
     path = Path(flac_rows[0]["audio"]).parent / "rows.jsonl"
     return load_source(str(path), text_column="text")
 
 
 @pytest.fixture(scope="session")
-def train(prompts_dir) -> SpeechData:
+def train(prompts_dir) -> SpeechDataset:
     """The 369 prompts of the training split, all spoken by one person."""
     data = load_source(str(prompts_dir / "train"), text_column="text")
     return dataclasses.replace(

@@ -1,10 +1,10 @@
 """What tests ask of streams."""
 
-from flax_distil.data.example import SpeechRow
-from flax_distil.data.stream import SpeechStream
+from flax_distil.data.example import Example
+from flax_distil.data.stream import IterableSpeechDataset
 
 
-def all_rows(stream: SpeechStream) -> list[SpeechRow]:
+def all_rows(stream: IterableSpeechDataset) -> list[Example]:
     """Read every row, shard by shard."""
     return [
         data.row(index)

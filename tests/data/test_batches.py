@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from flax_distil.core.errors import InputError
-from flax_distil.data.decoded_example import Sample
+from flax_distil.data.decoded_example import DecodedExample
 from flax_distil.data.preprocessing.labels import LabelTokens
 from flax_distil.data.training.batches import (
-    LabelledSample,
+    TokenizedExample,
     check_buckets,
     collate,
     stack_audio,
@@ -21,10 +21,10 @@ def label(length: int, given: int = 1) -> LabelTokens:
 
 def sample(
     index: int, seconds: float, *, audio: bool = True, tokens: LabelTokens | None = None
-) -> LabelledSample:
+) -> TokenizedExample:
     samples_W = np.full(int(seconds * 16_000), 0.5, np.float32) if audio else None
-    return LabelledSample(
-        sample=Sample(
+    return TokenizedExample(
+        sample=DecodedExample(
             index=index,
             sample_id=f"s{index}",
             samples_W=samples_W,
@@ -89,7 +89,7 @@ def test_audio_is_left_out_when_no_row_needs_it():
 
 
 def test_a_batch_without_samples_has_the_shapes_and_types_of_any_other():
-    tokens = LabelledSample(sample=sample(0, 1.0).sample, label=label(3))
+    tokens = TokenizedExample(sample=sample(0, 1.0).sample, label=label(3))
     options = {"batch_size": 2, "pad_token": 9, "buckets": (4,), "always_audio": True}
     full, empty = collate([tokens], **options), collate([], **options)
     assert empty.keys() == full.keys()

@@ -21,7 +21,7 @@ import soxr
 from flax_distil.audio.reading import pyav_reader, readers
 from flax_distil.audio.reading.decoding import decode_audio
 from flax_distil.audio.reading.errors import AudioError
-from flax_distil.data.dataset import SpeechData
+from flax_distil.data.dataset import SpeechDataset
 from flax_distil.data.sources.sources import load_source
 from flax_distil.data.training.evaluation_pipeline import EvaluationPipeline
 from flax_distil.data.training.pipeline import TrainingPipeline
@@ -127,7 +127,7 @@ def write_untold(path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def corrupt(folder) -> SpeechData:
+def corrupt(folder) -> SpeechDataset:
     bad = list(KINDS)
     names = [GOOD[0], *bad[:5], GOOD[1], *bad[5:], GOOD[2]]
     rows = [{"id": name, "audio": str(folder / name), "text": "some words"} for name in names]

@@ -6,7 +6,7 @@ from unittest import mock
 import numpy as np
 import pytest
 
-from flax_distil.data.dataset import SpeechData
+from flax_distil.data.dataset import SpeechDataset
 from flax_distil.data.preprocessing import filter_tables, filters
 from flax_distil.data.preprocessing.drop_report import DropReport
 from flax_distil.data.preprocessing.filter_tables import filter_rows
@@ -17,13 +17,13 @@ from flax_distil.data.training.pipeline import TrainingPipeline
 from flax_distil.data.training.pipeline_config import PipelineConfig
 from flax_distil.data.training.training_sources import TableSource
 from flax_distil.metrics.word_errors import sample_wer
-from flax_distil.text.normalizers import normaliser
+from flax_distil.text.normalizers import get_normalizer
 
 CONFIG = FilterConfig(wer_threshold=10.0)
 
 
 @pytest.fixture(scope="module")
-def labelled(train) -> SpeechData:
+def labelled(train) -> SpeechDataset:
     """Sixty training prompts; of every fifth the last word is missing, one has no label, one is too long."""
     train = train.select(range(60))
     texts = [text or "" for text in train.references()]
@@ -40,15 +40,15 @@ def small_numbers(monkeypatch):
     monkeypatch.setattr(filter_tables, "MANY_ROWS", 50)
 
 
-def judge(data: SpeechData, labels: LabelBuilder, config: FilterConfig = CONFIG) -> RowFilter:
-    return RowFilter(data, config, normalise=normaliser("en"), labels=labels)
+def make_filter(data: SpeechDataset, labels: LabelBuilder, config: FilterConfig = CONFIG) -> RowFilter:
+    return RowFilter(data, config, normalize=get_normalizer("en"), labels=labels)
 
 
-def one_by_one(data: SpeechData, labels: LabelBuilder) -> tuple[list[int], dict]:
+def one_by_one(data: SpeechDataset, labels: LabelBuilder) -> tuple[list[int], dict]:
     """The table walked row by row, as a stream is."""
-    row_filter, report, kept = judge(data, labels), DropReport(), []
+    row_filter, report, kept = make_filter(data, labels), DropReport(), []
     for row in data.rows_without_audio():
-        reason = row_filter.judge(row)
+        reason = row_filter.drop_reason(row)
         report.add(data.name, reason, row.duration_seconds)
         kept += [] if reason else [row.index]
     return kept, report.get_state()
@@ -57,7 +57,9 @@ def one_by_one(data: SpeechData, labels: LabelBuilder) -> tuple[list[int], dict]
 def test_several_processes_give_the_verdicts_of_one(labelled, labels, tmp_path):
     kept, counted = one_by_one(labelled, labels)
     report = DropReport()
-    result = filter_rows(labelled, judge(labelled, labels), report=report, workers=2, cache_dir=tmp_path)
+    result = filter_rows(
+        labelled, make_filter(labelled, labels), report=report, workers=2, cache_dir=tmp_path
+    )
     assert result.kept.tolist() == kept
     assert report.get_state() == counted
     assert result.total == 60
@@ -67,11 +69,11 @@ def test_several_processes_give_the_verdicts_of_one(labelled, labels, tmp_path):
 def test_verdicts_are_found_again_for_the_same_rows_and_settings_only(
     labelled, labels, tmp_path, english_tokenizer
 ):
-    def judged(data: SpeechData, builder: LabelBuilder = labels, config: FilterConfig = CONFIG) -> int:
+    def judged(data: SpeechDataset, builder: LabelBuilder = labels, config: FilterConfig = CONFIG) -> int:
         """Return how many rows were judged."""
-        row_filter = judge(data, builder, config)
+        row_filter = make_filter(data, builder, config)
         with mock.patch.object(
-            row_filter, "judge_and_measure", side_effect=row_filter.judge_and_measure
+            row_filter, "drop_reason_and_length", side_effect=row_filter.drop_reason_and_length
         ) as calls:
             results.append(filter_rows(data, row_filter, workers=1, cache_dir=tmp_path).kept)
         return calls.call_count
@@ -90,36 +92,36 @@ def test_verdicts_are_found_again_for_the_same_rows_and_settings_only(
     assert judged(labelled) == 60
 
 
-def with_wer(data: SpeechData) -> SpeechData:
+def with_wer(data: SpeechDataset) -> SpeechDataset:
     pairs = zip(data.references(), data.labels(), strict=True)
-    rates = [sample_wer(text or "", label or "", normaliser("en")) for text, label in pairs]
+    rates = [sample_wer(text or "", label or "", get_normalizer("en")) for text, label in pairs]
     return data.with_columns({"wer": rates})
 
 
 def test_error_rates_that_labelling_wrote_are_used(labelled, labels, monkeypatch):
     told = with_wer(labelled)
-    row_filter = judge(told, labels)
+    row_filter = make_filter(told, labels)
     monkeypatch.setattr(filters, "sample_wer", lambda *_: pytest.fail("an error rate was computed"))
     assert filter_rows(told, row_filter).kept.tolist() == filter_rows_without_column(
         labelled, labels, monkeypatch
     )
 
 
-def filter_rows_without_column(data: SpeechData, labels: LabelBuilder, monkeypatch) -> list[int]:
+def filter_rows_without_column(data: SpeechDataset, labels: LabelBuilder, monkeypatch) -> list[int]:
     monkeypatch.setattr(filters, "sample_wer", sample_wer)
-    return filter_rows(data, judge(data, labels)).kept.tolist()
+    return filter_rows(data, make_filter(data, labels)).kept.tolist()
 
 
 def test_error_rates_of_other_texts_or_another_normaliser_are_not_believed(labelled, labels):
-    expected = filter_rows(labelled, judge(labelled, labels)).kept.tolist()
+    expected = filter_rows(labelled, make_filter(labelled, labels)).kept.tolist()
     for rates in ([0.0] * 60, [None] * 60, ["0"] * 60):
         wrong = labelled.with_columns({"wer": rates})
-        assert filter_rows(wrong, judge(wrong, labels)).kept.tolist() == expected
+        assert filter_rows(wrong, make_filter(wrong, labels)).kept.tolist() == expected
 
 
 def test_processes_that_train_together_count_no_label_again(labelled, labels, monkeypatch):
     plain = dataclasses.replace(labelled, speaker_column=None)
-    result = filter_rows(plain, judge(plain, labels))
+    result = filter_rows(plain, make_filter(plain, labels))
     assert result.longest_label is not None
     source = TableSource(
         data=plain.select(result.kept.tolist()), labels=labels, longest_label=result.longest_label

@@ -5,31 +5,35 @@ import dataclasses
 import pytest
 
 from flax_distil.core.errors import InputError
-from flax_distil.data.dataset import SpeechData
+from flax_distil.data.dataset import SpeechDataset
 from flax_distil.data.preprocessing.drop_report import DropReport
 from flax_distil.data.preprocessing.filter_tables import FilterResult, filter_rows
 from flax_distil.data.preprocessing.filters import FilterConfig, RowFilter
 from flax_distil.data.preprocessing.labels import LabelBuilder, LabelConfig
 from flax_distil.data.sources.parquet_shards import ParquetShard
-from flax_distil.data.stream import SpeechStream
-from flax_distil.text.normalizers import normaliser
+from flax_distil.data.stream import IterableSpeechDataset
+from flax_distil.text.normalizers import get_normalizer
 
 
-def with_labels(speech: SpeechData, references: list[str | None], labels: list[str | None]) -> SpeechData:
+def with_labels(
+    speech: SpeechDataset, references: list[str | None], labels: list[str | None]
+) -> SpeechDataset:
     rows = speech.select(range(len(labels)))
     columns = {"text": references, "whisper_transcript": labels}
     data = rows.with_columns(columns)
-    return SpeechData(name="prompts", table=data.table, text_column="text", label_column="whisper_transcript")
+    return SpeechDataset(
+        name="prompts", table=data.table, text_column="text", label_column="whisper_transcript"
+    )
 
 
 def filtered(
-    data: SpeechData, language: str = "en", labels: LabelBuilder | None = None, **config: float
+    data: SpeechDataset, language: str = "en", labels: LabelBuilder | None = None, **config: float
 ) -> FilterResult:
-    row_filter = RowFilter(data, FilterConfig(**config), normalise=normaliser(language), labels=labels)
+    row_filter = RowFilter(data, FilterConfig(**config), normalize=get_normalizer(language), labels=labels)
     return filter_rows(data, row_filter)
 
 
-def kept(data: SpeechData, **config: float) -> list[int]:
+def kept(data: SpeechDataset, **config: float) -> list[int]:
     return filtered(data, **config).kept.tolist()
 
 
@@ -126,22 +130,22 @@ def test_a_stream_is_judged_as_the_table_is(speech, tmp_path):
     data = with_labels(speech, references, labels).with_columns({"no_speech_prob": [0.1, 0.9] * 5 + [None]})
     options = {"wer_threshold": 50.0, "max_no_speech_prob": 0.5, "max_duration_in_seconds": 6.0}
     table, expected = DropReport(), FilterConfig(**options, drop_upper_case=True)
-    result = filter_rows(data, RowFilter(data, expected, normalise=normaliser("en")), report=table)
+    result = filter_rows(data, RowFilter(data, expected, normalize=get_normalizer("en")), report=table)
 
     shards = []
     for number, rows in enumerate([range(4), range(4, 9), range(9, 11)]):
         path = tmp_path / f"{number}.parquet"
         data.select(rows).table.to_parquet(path)
         shards.append(ParquetShard(name=path.name, path=str(path)))
-    stream = SpeechStream(
+    stream = IterableSpeechDataset(
         name="prompts", shards=tuple(shards), text_column="text", label_column="whisper_transcript"
     )
-    judge = RowFilter(stream.first_rows(), expected, normalise=normaliser("en")).judge
+    drop_reason = RowFilter(stream.first_rows(), expected, normalize=get_normalizer("en")).drop_reason
     streamed, kept_ids = DropReport(), []
     for shard in range(3):
         for block, _ in stream.blocks(shard):
             for row in block.rows_without_audio():
-                reason = judge(row)
+                reason = drop_reason(row)
                 streamed.add("prompts", reason, row.duration_seconds)
                 kept_ids += [] if reason else [row.sample_id]
     assert kept_ids == [data.ids()[index] for index in result.kept]

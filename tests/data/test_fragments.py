@@ -12,13 +12,13 @@ from flax_distil.audio.constants import SAMPLING_RATE
 from flax_distil.audio.reading.decoding import decode_audio
 from flax_distil.audio.voice_activity import VoiceActivity
 from flax_distil.core.errors import InputError
-from flax_distil.data.dataset import SpeechData
+from flax_distil.data.dataset import SpeechDataset
 from flax_distil.data.decoded_example import SampleError, SampleReader
 from flax_distil.data.fragments import Fragment, parse_fragment, split_fragment
 from flax_distil.data.preprocessing.packing import pack_rows
 from flax_distil.data.preprocessing.segmentation import cut_rows
 from flax_distil.data.skipped import SkippedSamples
-from flax_distil.data.sources.concatenate import join_sources
+from flax_distil.data.sources.concatenate import concatenate_sources
 from flax_distil.data.sources.sources import load_source, stream_sources
 from flax_distil.data.training.evaluation_pipeline import EvaluationPipeline
 from flax_distil.data.training.pipeline import TrainingPipeline
@@ -52,7 +52,7 @@ def manifest(talk) -> Path:
     return write(talk.parent / "nemo.jsonl", rows)
 
 
-def check_parts(data: SpeechData, talk: Path) -> None:
+def check_parts(data: SpeechDataset, talk: Path) -> None:
     whole, reader = decode_audio(talk), SampleReader(data)
     assert data.durations() == [duration for _, duration in TIMES]
     for row, (offset, duration) in enumerate(TIMES):
@@ -173,7 +173,7 @@ def test_ends_without_beginnings_are_told(talk):
 
 
 def test_parts_stay_parts_where_data_sets_are_joined(manifest, talk, speech):
-    joined = join_sources([speech.select([0]), load_source(str(manifest), text_column="text")])
+    joined = concatenate_sources([speech.select([0]), load_source(str(manifest), text_column="text")])
     assert [SampleReader(joined).read(row).duration_seconds for row in (1, 2, 3)] == [1.5, 2.0, 1.0]
 
 

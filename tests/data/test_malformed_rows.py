@@ -17,7 +17,7 @@ from flax_distil.data.preprocessing.filters import FilterConfig, RowFilter
 from flax_distil.data.preprocessing.labels import LabelBuilder
 from flax_distil.data.preprocessing.packing import pack_rows
 from flax_distil.data.preprocessing.segmentation import cut_rows
-from flax_distil.data.preprocessing.statistics import survey_source
+from flax_distil.data.preprocessing.statistics import compute_statistics
 from flax_distil.data.remote.retries import RetryPolicy, SourceError
 from flax_distil.data.skipped import SkippedSamples
 from flax_distil.data.sources.sources import load_sources, stream_sources
@@ -25,7 +25,7 @@ from flax_distil.data.training.evaluation_pipeline import EvaluationPipeline
 from flax_distil.data.training.pipeline import TrainingPipeline
 from flax_distil.data.training.pipeline_config import PipelineConfig
 from flax_distil.data.training.training_sources import StreamSource, TableSource
-from flax_distil.text.normalizers import normaliser
+from flax_distil.text.normalizers import get_normalizer
 from tests.data.malformed_rows import WRITERS, MalformedSource, malformed_rows
 
 CONFIG = PipelineConfig(batch_size=2, num_threads=0)
@@ -38,25 +38,27 @@ def use_table(source: MalformedSource, labels: LabelBuilder, cache: Path) -> int
     skipped = SkippedSamples()
     for batch in EvaluationPipeline(data, CONFIG, labels=labels, too_long="skip"):
         assert len(batch["references"]) == CONFIG.batch_size
-    judge = RowFilter(data, FilterConfig(wer_threshold=50.0), normalise=normaliser("en"), labels=labels)
-    kept = data.select(filter_rows(data, judge, skipped=skipped).kept.tolist())
+    row_filter = RowFilter(
+        data, FilterConfig(wer_threshold=50.0), normalize=get_normalizer("en"), labels=labels
+    )
+    kept = data.select(filter_rows(data, row_filter, skipped=skipped).kept.tolist())
     table = TableSource(data=kept, labels=labels)
-    survey, _ = survey_source(table, limits=DurationLimits(), skipped=skipped, window=8, max_rows=8)
+    statistics, _ = compute_statistics(table, limits=DurationLimits(), skipped=skipped, window=8, max_rows=8)
     with contextlib.closing(TrainingPipeline([table], CONFIG, seed=0, skipped=skipped)) as pipeline:
         next(pipeline)
     assert all("\n" not in sample.reason and len(sample.reason) < 1000 for sample in skipped.samples())
-    return len(survey.row_seconds)
+    return len(statistics.row_seconds)
 
 
 def use_stream(source: MalformedSource, labels: LabelBuilder, cache: Path) -> int:
     (stream,) = stream_sources(str(source.path), cache_dir=cache, **OPTIONS)
     filters = FilterConfig(wer_threshold=50.0)
-    opened = StreamSource(stream=stream, labels=labels, filters=filters, normalise=normaliser("en"))
+    opened = StreamSource(stream=stream, labels=labels, filters=filters, normalize=get_normalizer("en"))
     skipped = SkippedSamples()
-    survey, _ = survey_source(opened, limits=DurationLimits(), skipped=skipped, window=8, max_rows=8)
+    statistics, _ = compute_statistics(opened, limits=DurationLimits(), skipped=skipped, window=8, max_rows=8)
     with contextlib.closing(TrainingPipeline([opened], CONFIG, seed=0, skipped=skipped)) as pipeline:
         next(pipeline)
-    return len(survey.row_seconds)
+    return len(statistics.row_seconds)
 
 
 def run(source: MalformedSource, labels: LabelBuilder, cache: Path) -> Counter[str]:
@@ -104,7 +106,9 @@ def test_a_stream_of_which_no_recording_can_be_read_ends(labels, tmp_path):
     rows = [{"audio": f"{number}.wav", "text": "words"} for number in range(3)]
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (stream,) = stream_sources(str(tmp_path / "rows.jsonl"), text_column="text")
-    source = StreamSource(stream=stream, labels=labels, filters=FilterConfig(), normalise=normaliser("en"))
+    source = StreamSource(
+        stream=stream, labels=labels, filters=FilterConfig(), normalize=get_normalizer("en")
+    )
     pipeline = TrainingPipeline([source], CONFIG, seed=0)
     with pytest.raises(InputError, match="no sample of data set 'rows' can be used in a whole pass"):
         next(pipeline)
@@ -118,8 +122,8 @@ def test_a_label_that_is_no_text_is_dropped_counted_and_named(label, labels, spe
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (data,) = load_sources(str(tmp_path / "rows.jsonl"), text_column="text")
     report, skipped = DropReport(), SkippedSamples()
-    judge = RowFilter(data, FilterConfig(), normalise=normaliser("en"), labels=labels)
-    assert filter_rows(data, judge, report=report, skipped=skipped).kept.tolist() == [0, 2]
+    row_filter = RowFilter(data, FilterConfig(), normalize=get_normalizer("en"), labels=labels)
+    assert filter_rows(data, row_filter, report=report, skipped=skipped).kept.tolist() == [0, 2]
     assert report.get_state()["rows"]["with a value of the wrong kind"]["rows"] == 1
     (named,) = skipped.samples()
     assert (named.sample_id, named.reason.startswith("column 'text' holds ")) == ("rows:1", True)
@@ -174,11 +178,13 @@ def test_a_host_that_does_not_answer_is_waited_for_as_long_as_was_said(labels, t
     (data,) = load_sources(path, text_column="text", policy=policy)
     (stream,) = stream_sources(path, text_column="text", policy=policy)
     streamed = StreamSource(
-        stream=stream, labels=labels, filters=FilterConfig(), normalise=normaliser("en"), concatenate=True
+        stream=stream, labels=labels, filters=FilterConfig(), normalize=get_normalizer("en"), concatenate=True
     )
     for source in (TableSource(data=data, labels=labels), streamed):
         with pytest.raises(SourceError, match=r"tried [2-9] times in 0 s\)"):
-            survey_source(source, limits=DurationLimits(), skipped=SkippedSamples(), window=8, max_rows=8)
+            compute_statistics(
+                source, limits=DurationLimits(), skipped=SkippedSamples(), window=8, max_rows=8
+            )
     with pytest.raises(SourceError, match="start the same command again"):
         pack_rows(data)
     with pytest.raises(SourceError, match="start the same command again"):

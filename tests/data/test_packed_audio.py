@@ -10,9 +10,9 @@ import pytest
 
 from flax_distil.audio.constants import SAMPLING_RATE
 from flax_distil.audio.reading.decoding import decode_audio
-from flax_distil.data.dataset import SpeechData
+from flax_distil.data.dataset import SpeechDataset
 from flax_distil.data.decoded_example import DurationLimits, SampleError
-from flax_distil.data.example import SpeechRow
+from flax_distil.data.example import Example
 from flax_distil.data.preprocessing.labels import (
     LabelBuilder,
     LabelConfig,
@@ -33,7 +33,7 @@ def random() -> np.random.Generator:
 
 
 @pytest.fixture(scope="module")
-def timed(train) -> SpeechData:
+def timed(train) -> SpeechDataset:
     """The corpus with timestamped labels; every third has none. Recordings are 0.02 s steps long."""
     labels = [
         f" {text}" if index % 3 == 0 else f"<|0.00|> {text}<|{int(seconds * 50) / 50:.2f}|>"
@@ -44,18 +44,18 @@ def timed(train) -> SpeechData:
 
 
 @pytest.fixture(scope="module")
-def decoded(timed) -> list[tuple[tuple[SpeechRow, ...], DecodedPack]]:
+def decoded(timed) -> list[tuple[tuple[Example, ...], DecodedPack]]:
     """The first packs of the corpus, decoded; no row is left out."""
     packed = pack_rows(timed)
     packs = [packed.read(number).rows for number in range(8)]
     return [(rows, decode_pack(rows, DurationLimits(), refuse)) for rows in packs]
 
 
-def refuse(row: SpeechRow, error: SampleError) -> None:
+def refuse(row: Example, error: SampleError) -> None:
     raise AssertionError(f"{row.sample_id}: {error}")
 
 
-def audio_of(row: SpeechRow) -> np.ndarray:
+def audio_of(row: Example) -> np.ndarray:
     return decoded_file(row.audio["path"])
 
 

@@ -9,29 +9,29 @@ import pytest
 
 from flax_distil.audio.constants import SAMPLING_RATE
 from flax_distil.audio.reading.decoding import decode_audio
-from flax_distil.data.example import SpeechRow
+from flax_distil.data.example import Example
 from flax_distil.data.preprocessing.labels import LabelBuilder, LabelConfig, LabelPart, sample_random
 from flax_distil.data.preprocessing.packing import (
     PackedRows,
     Packer,
     PackingReport,
-    measured,
     pack,
     pack_rows,
+    with_duration,
 )
 from flax_distil.data.skipped import SkippedSamples
 
 
 @pytest.fixture(scope="module")
-def rows(train) -> list[SpeechRow]:
+def rows(train) -> list[Example]:
     return list(train.rows_without_audio())
 
 
-def of(row: SpeechRow, speaker: str | None, seconds: float | None = None) -> SpeechRow:
+def of(row: Example, speaker: str | None, seconds: float | None = None) -> Example:
     return dataclasses.replace(row, speaker=speaker, duration_seconds=seconds or row.duration_seconds)
 
 
-def made(rows: list[SpeechRow], **options) -> list[PackedRows]:
+def made(rows: list[Example], **options) -> list[PackedRows]:
     return list(pack(rows, Packer(**{"name": "prompts", "has_speakers": True, **options})))
 
 
@@ -151,7 +151,7 @@ def test_unknown_durations_are_measured_and_unreadable_rows_recorded(flawed):
     assert sorted(chain(*packed.packs)) == sorted(set(range(11)) - {3, 7})
     assert [sample.index for sample in skipped.samples()] == [3, 7]
     assert {sample.data_set for sample in skipped.samples()} == {flawed.name}
-    row = measured(flawed.row(0))
+    row = with_duration(flawed.row(0))
     assert row.duration_seconds == len(decode_audio(row.audio["path"])) / SAMPLING_RATE
     with pytest.raises(ValueError, match="measure it"):
         Packer(name="flawed", has_speakers=False).push(flawed.row(0))

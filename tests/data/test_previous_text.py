@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from flax_distil.core.errors import InputError
-from flax_distil.data.dataset import SpeechData
+from flax_distil.data.dataset import SpeechDataset
 from flax_distil.data.decoded_example import SampleError
 from flax_distil.data.preprocessing.filter_tables import filter_rows
 from flax_distil.data.preprocessing.filters import FilterConfig, RowFilter
@@ -16,7 +16,7 @@ from flax_distil.data.preprocessing.packing import pack_rows
 from flax_distil.data.skipped import SkippedSamples
 from flax_distil.data.sources.sources import load_source, stream_sources
 from flax_distil.data.training.training_sources import StreamSource, TableSource
-from flax_distil.text.normalizers import normaliser
+from flax_distil.text.normalizers import get_normalizer
 from tests.data.stream_checks import all_rows
 
 ALWAYS = LabelConfig(condition_on_prev_probability=1.0)
@@ -43,9 +43,9 @@ def manifest(corpus_rows, tmp_path) -> str:
     return str(path)
 
 
-def filtered(data: SpeechData, labels: LabelBuilder) -> SpeechData:
-    judge = RowFilter(data, FilterConfig(), normalise=normaliser("en"), labels=labels)
-    return data.select(filter_rows(data, judge).kept.tolist())
+def filtered(data: SpeechDataset, labels: LabelBuilder) -> SpeechDataset:
+    row_filter = RowFilter(data, FilterConfig(), normalize=get_normalizer("en"), labels=labels)
+    return data.select(filter_rows(data, row_filter).kept.tolist())
 
 
 EXPECTED = {
@@ -62,7 +62,9 @@ def test_a_row_behind_one_that_was_dropped_has_no_prompt(manifest, always):
     read = [table.read(number) for number in range(len(table))]
     assert {sample.rows[0].label: sample.previous for sample in read} == EXPECTED
     (stream,) = stream_sources(manifest, text_column="text")
-    source = StreamSource(stream=stream, labels=always, filters=FilterConfig(), normalise=normaliser("en"))
+    source = StreamSource(
+        stream=stream, labels=always, filters=FilterConfig(), normalize=get_normalizer("en")
+    )
     samples, _ = source.samples(all_rows(stream), SkippedSamples())
     assert {sample.rows[0].label: sample.previous for sample in samples} == EXPECTED
 

@@ -10,7 +10,7 @@ import soundfile
 from flax_distil.audio.reading.decoding import decode_audio
 from flax_distil.audio.voice_activity import VoiceActivity
 from flax_distil.data.decoded_example import DurationLimits, decode_row
-from flax_distil.data.example import SpeechRow
+from flax_distil.data.example import Example
 from flax_distil.data.preprocessing.segmentation import cut_rows
 from flax_distil.data.skipped import SkippedSamples
 
@@ -31,9 +31,9 @@ def long_file(corpus_rows, tmp_path_factory) -> Path:
     return path
 
 
-def row(path: str | Path | None, *, index: int = 0, seconds: float | None = None, **values) -> SpeechRow:
+def row(path: str | Path | None, *, index: int = 0, seconds: float | None = None, **values) -> Example:
     name = f"row-{index}"
-    return SpeechRow(
+    return Example(
         index=index,
         sample_id=name,
         audio=None if path is None else {"bytes": None, "path": str(path)},

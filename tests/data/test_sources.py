@@ -13,7 +13,7 @@ import pytest
 
 from flax_distil.audio.reading.decoding import decode_audio
 from flax_distil.core.errors import InputError
-from flax_distil.data.dataset import SpeechData
+from flax_distil.data.dataset import SpeechDataset
 from flax_distil.data.decoded_example import SampleReader
 from flax_distil.data.naming import distinct_names
 from flax_distil.data.sources.sources import load_source, load_sources, parse_sources, stream_sources
@@ -269,7 +269,7 @@ def test_the_fingerprint_follows_the_recordings_and_not_the_texts(rows, tmp_path
     assert data.fingerprint() != before
 
 
-def test_a_column_of_the_wrong_length_is_refused(speech: SpeechData):
+def test_a_column_of_the_wrong_length_is_refused(speech: SpeechDataset):
     with pytest.raises(ValueError, match="has 1 values for 11 rows"):
         speech.with_columns({"wer": [1.0]})
 

@@ -19,12 +19,12 @@ from flax_distil.data.preprocessing.filters import FilterConfig
 from flax_distil.data.preprocessing.labels import LabelBuilder, LabelConfig
 from flax_distil.data.preprocessing.packing import pack_rows
 from flax_distil.data.sources.parquet_shards import ParquetShard
-from flax_distil.data.stream import SpeechStream
-from flax_distil.data.tables import speech_data
+from flax_distil.data.stream import IterableSpeechDataset
+from flax_distil.data.tables import to_speech_dataset
 from flax_distil.data.training.pipeline import TrainingPipeline
 from flax_distil.data.training.pipeline_config import PipelineConfig
 from flax_distil.data.training.training_sources import StreamSource, TableSource
-from flax_distil.text.normalizers import normaliser
+from flax_distil.text.normalizers import get_normalizer
 
 CORPUS = Path(__file__).parents[2] / "examples" / "asterisk_prompts" / "validation"
 ROWS, SHARDS = 60, 5
@@ -56,14 +56,16 @@ def folder(rows, tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def stream(folder) -> SpeechStream:
+def stream(folder) -> IterableSpeechDataset:
     shards = [ParquetShard(name=path.stem, path=str(path)) for path in sorted(folder.glob("*.parquet"))]
-    return SpeechStream(name="prompts", shards=tuple(shards), text_column="text")
+    return IterableSpeechDataset(name="prompts", shards=tuple(shards), text_column="text")
 
 
 @pytest.fixture
 def table(rows):
-    return speech_data(datasets.Dataset.from_list(rows), name="table", text_column="text", id_prefix="table")
+    return to_speech_dataset(
+        datasets.Dataset.from_list(rows), name="table", text_column="text", id_prefix="table"
+    )
 
 
 @pytest.fixture(scope="module")
@@ -77,14 +79,14 @@ def opened(builder):
     pipelines = []
 
     def source(data, *, concatenate=False, filters=None, **options):
-        if not isinstance(data, SpeechStream):
+        if not isinstance(data, IterableSpeechDataset):
             packs = pack_rows(data, labels=builder) if concatenate else None
             return TableSource(data=data, labels=builder, packs=packs, **options)
         return StreamSource(
             stream=data,
             labels=builder,
             filters=filters or FilterConfig(),
-            normalise=normaliser("en"),
+            normalize=get_normalizer("en"),
             concatenate=concatenate,
             **options,
         )

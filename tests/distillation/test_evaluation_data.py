@@ -5,7 +5,7 @@ import json
 import pytest
 
 from flax_distil.core.errors import InputError
-from flax_distil.data.stream import SpeechStream
+from flax_distil.data.stream import IterableSpeechDataset
 from flax_distil.distillation.config import DistilConfig
 from flax_distil.distillation.evaluation.config import EvaluationConfig
 from flax_distil.distillation.evaluation.data import EvaluationSet, evaluation_sets
@@ -30,7 +30,7 @@ def manifests(prompts_dir, tmp_path_factory) -> dict[str, str]:
 
 def references(chosen: EvaluationSet) -> list[str | None]:
     source = chosen.source
-    return (source.first_rows() if isinstance(source, SpeechStream) else source).references()
+    return (source.first_rows() if isinstance(source, IterableSpeechDataset) else source).references()
 
 
 def opened(tokenizer, *sets: str, train: str = "a", **settings):
@@ -54,7 +54,7 @@ def test_columns_languages_and_tasks_are_the_evaluations_own(tokenizer, manifest
     assert [references(clean), references(calls)] == [["Good day"]] * 2
     assert (clean.language, clean.task, calls.language, calls.task) == ("en", "transcribe", "fr", "translate")
     # Translations are English, whatever was spoken.
-    assert calls.normalise("It's fine") == clean.normalise("It's fine") == "it is fine"
+    assert calls.normalize("It's fine") == clean.normalize("It's fine") == "it is fine"
 
 
 @pytest.mark.parametrize("streaming", [False, True])

@@ -9,7 +9,7 @@ import soundfile
 
 from flax_distil.audio.constants import SAMPLING_RATE
 from flax_distil.core.errors import InputError
-from flax_distil.data.decoded_example import Sample, SampleReader
+from flax_distil.data.decoded_example import DecodedExample, SampleReader
 from flax_distil.data.sources.sources import load_source
 from flax_distil.evaluation.config import CLEAN, Condition
 from flax_distil.evaluation.noise import NoiseMaker
@@ -34,7 +34,7 @@ def humming(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def samples(data) -> list[Sample]:
+def samples(data) -> list[DecodedExample]:
     reader = SampleReader(data)
     return [reader.read(row) for row in range(len(data))]
 
@@ -46,7 +46,7 @@ def maker(data, humming, *, seed: int = 0) -> NoiseMaker:
     return made
 
 
-def split(mixed_W: np.ndarray, sample: Sample) -> tuple[np.ndarray, float]:
+def split(mixed_W: np.ndarray, sample: DecodedExample) -> tuple[np.ndarray, float]:
     """Return the noise that was added, and the factor by which all was made fainter."""
     clean_W = sample.samples_W
     # Noise and speech are uncorrelated enough over seconds to find the factor by regression.
@@ -54,7 +54,7 @@ def split(mixed_W: np.ndarray, sample: Sample) -> tuple[np.ndarray, float]:
     return mixed_W - factor * clean_W, factor
 
 
-def ratio(mixed_W: np.ndarray, sample: Sample) -> float:
+def ratio(mixed_W: np.ndarray, sample: DecodedExample) -> float:
     noise_W, factor = split(mixed_W.astype(float), sample)
     return 10 * np.log10(np.mean(np.square(factor * sample.samples_W)) / np.mean(np.square(noise_W)))
 

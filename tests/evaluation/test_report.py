@@ -15,7 +15,7 @@ from flax_distil.evaluation.records import SkippedSample, UnitRecords
 from flax_distil.evaluation.report import write_report
 from flax_distil.evaluation.results import Evaluation, document
 from flax_distil.metrics.word_diff import DiffPart
-from flax_distil.text.normalizers import normaliser
+from flax_distil.text.normalizers import get_normalizer
 from tests.evaluation.test_scores import RIGHT, SESSION, WRONG, ScoredUnit, prediction
 
 ATTACK = """"><script>alert('x')</script><img src=x onerror=alert(1)>&amp;</style>"""
@@ -72,7 +72,7 @@ def evaluation(**settings) -> Evaluation:
             units[label, name, condition.name] = first
             units[label, "y", condition.name] = RIGHT if label == "a" else WRONG
     return Evaluation(
-        config=config, normalise=normaliser("en"), parameters=dict.fromkeys(labels, 1_000_000),
+        config=config, normalize=get_normalizer("en"), parameters=dict.fromkeys(labels, 1_000_000),
         data_sets=[name, "y"], units=units, latency=dict.fromkeys(labels, UnitRecords([])),
     )  # fmt: skip
 

@@ -7,7 +7,7 @@ from flax_distil.evaluation.config import EvalConfig
 from flax_distil.evaluation.records import LatencySample, Prediction, Session, UnitRecords
 from flax_distil.evaluation.results import Evaluation, document
 from flax_distil.evaluation.scores import Resampled, ScoredUnit, unit_figures
-from flax_distil.text.normalizers import normaliser
+from flax_distil.text.normalizers import get_normalizer
 
 SESSION = Session(number=1, process=0, devices="1 x cpu", batch_size=4, compile_seconds=3.0)
 
@@ -23,7 +23,7 @@ def prediction(index: int, reference: str, text: str, **changes) -> Prediction:
 
 def unit(*pairs: tuple[str, str], lines=(SESSION,)) -> ScoredUnit:
     predictions = [prediction(index, *pair) for index, pair in enumerate(pairs)]
-    return ScoredUnit(UnitRecords([*lines, *predictions]), normaliser("en"))
+    return ScoredUnit(UnitRecords([*lines, *predictions]), get_normalizer("en"))
 
 
 RIGHT = unit(("one cat", "one cat"), ("a b c d e f", "a b c d e f"), ("so so so", "so so so"))
@@ -69,7 +69,7 @@ def evaluated() -> dict:
         for model, times in {"a": (1.0, 2.0, 9.0), "b": (0.5, 0.5, 0.5)}.items()
     }  # fmt: skip
     return document(Evaluation(
-        config=EvalConfig(model_name_or_path="a+b", dataset_name="x+y"), normalise=normaliser("en"),
+        config=EvalConfig(model_name_or_path="a+b", dataset_name="x+y"), normalize=get_normalizer("en"),
         parameters={"a": 10, "b": 5}, data_sets=["x", "y"], units=units, latency=latency,
     ))  # fmt: skip
 
@@ -105,7 +105,7 @@ def test_latency_is_the_median_and_relative_to_the_baseline():
 
 
 def test_only_recordings_of_both_models_are_compared():
-    fewer = ScoredUnit(UnitRecords(WRONG.records.lines[:3]), normaliser("en"))
+    fewer = ScoredUnit(UnitRecords(WRONG.records.lines[:3]), get_normalizer("en"))
     found = Resampled({"x": {"a": RIGHT, "b": fewer}}, seed=0).comparison("b", "a")
     assert found["recordings"] == 2
     assert found["difference"] == pytest.approx(100 * 4 / 8)
@@ -128,10 +128,10 @@ def test_without_references_there_is_no_rate():
 
 def test_characters_count_where_there_are_no_spaces_in_orthographic_rates_too():
     lines = [SESSION, prediction(0, "你好，世界。", "你号，世界", language="zh")]
-    figures = unit_figures([ScoredUnit(UnitRecords(lines), normaliser("zh"))])
+    figures = unit_figures([ScoredUnit(UnitRecords(lines), get_normalizer("zh"))])
     # Of 你 好 ， 世 界 。 one is wrong and one is missing.
     assert figures["wer_ortho"] == figures["cer_ortho"] == pytest.approx(200 / 6)
-    detected = unit_figures([ScoredUnit(UnitRecords(lines), normaliser(None))])
+    detected = unit_figures([ScoredUnit(UnitRecords(lines), get_normalizer(None))])
     assert detected["wer_ortho"] == pytest.approx(200 / 6)
 
 

@@ -100,4 +100,4 @@ def test_labels_of_a_translation_are_compared_by_the_rules_for_english(manifest,
         settings = {"model_name_or_path": str(base_dir), "language": "zh", "task": task}
         config = dataclasses.replace(config_of(manifest), **settings)
         teacher = BatchTranscriber(config, config.make_local_partitioner())
-        assert (teacher.normalise(said) == teacher.normalise(found)) == equal
+        assert (teacher.normalize(said) == teacher.normalize(found)) == equal

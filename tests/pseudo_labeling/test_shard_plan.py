@@ -9,7 +9,7 @@ import pytest
 
 from flax_distil.core.errors import InputError
 from flax_distil.data.sources.parquet_shards import ParquetShard
-from flax_distil.data.stream import SpeechStream
+from flax_distil.data.stream import IterableSpeechDataset
 from flax_distil.pseudo_labeling import shard_plan as work_units
 from flax_distil.pseudo_labeling.shard_plan import StreamUnits, TableUnits
 
@@ -17,7 +17,7 @@ ROWS = 11
 
 
 @pytest.fixture(scope="module")
-def stream(speech, tmp_path_factory) -> SpeechStream:
+def stream(speech, tmp_path_factory) -> IterableSpeechDataset:
     """Three files of 5, 4 and 2 rows; blocks of the first end after 3 and 5 rows."""
     folder = tmp_path_factory.mktemp("stream")
     table = speech.table.with_format("arrow")[:]
@@ -26,7 +26,7 @@ def stream(speech, tmp_path_factory) -> SpeechStream:
         path = folder / f"{name}.parquet"
         pyarrow.parquet.write_table(table[first:last], path, row_group_size=3)
         shards.append(ParquetShard(name=name, path=str(path)))
-    return SpeechStream(name="prompts", shards=tuple(shards), text_column="text")
+    return IterableSpeechDataset(name="prompts", shards=tuple(shards), text_column="text")
 
 
 def units_of(kind: str, speech, stream):

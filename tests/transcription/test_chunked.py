@@ -9,7 +9,7 @@ import pytest
 
 from flax_distil.audio.constants import HOP_LENGTH, SAMPLING_RATE
 from flax_distil.metrics.word_errors import sample_wer
-from flax_distil.text.normalizers import normaliser
+from flax_distil.text.normalizers import get_normalizer
 from flax_distil.transcription.chunked.chunking import chunk_samples, cut_at_pauses
 from flax_distil.transcription.chunked.transcriber import ChunkedTranscriber
 from flax_distil.transcription.modes import make_transcriber
@@ -55,7 +55,7 @@ def transcriber(model: Model, mode: str, *, batch_size: int = 4, **options: Any)
 
 
 def wer(reference: str, transcript: Transcript) -> float:
-    found = sample_wer(reference, transcript.text, normaliser("en"))
+    found = sample_wer(reference, transcript.text, get_normalizer("en"))
     assert found is not None
     return found
 

@@ -11,7 +11,7 @@ from flax_distil.checkpoints.checkpoint import load_checkpoint
 from flax_distil.checkpoints.student import initialise_student
 from flax_distil.core.errors import InputError
 from flax_distil.text.generation_settings import GenerationSettings
-from flax_distil.text.normalizers import normaliser
+from flax_distil.text.normalizers import get_normalizer
 from flax_distil.text.tokenizer import WhisperTokenizer
 from flax_distil.transcription.chunked.chunking import chunk_samples
 from flax_distil.transcription.logits_processors import decoding_rules
@@ -70,7 +70,7 @@ def run(model: Model, mode: str, samples_W: np.ndarray, merging: str = "timestam
 def test_a_long_recording_is_understood_in_short_windows(short, mode, merging):
     samples_W, said = long_recording(40)
     transcript = run(short, mode, samples_W, merging, return_timestamps=True, word_timestamps=True)
-    spoken, heard = (set(normaliser("en")(text).split()) for text in (said, transcript.text))
+    spoken, heard = (set(get_normalizer("en")(text).split()) for text in (said, transcript.text))
     assert len(spoken & heard) > 0.6 * len(spoken)
     assert max(segment.end or 0.0 for segment in transcript.segments) <= len(samples_W) / SAMPLING_RATE
     words = [word for segment in transcript.segments for word in segment.words or ()]

@@ -16,9 +16,9 @@ import numpy as np
 
 from flax_distil.core.arrays import Int, UInt
 from flax_distil.core.errors import InputError
-from flax_distil.data.dataset import DURATION_COLUMN, SpeechData
+from flax_distil.data.dataset import DURATION_COLUMN, SpeechDataset
 from flax_distil.data.decoded_example import MALFORMED, SampleError
-from flax_distil.data.example import SpeechRow
+from flax_distil.data.example import Example
 from flax_distil.data.preprocessing.drop_report import DropReport
 from flax_distil.data.preprocessing.filters import REASONS, RowFilter
 from flax_distil.data.skipped import SkippedSamples
@@ -65,7 +65,7 @@ class FilterResult:
 
 
 def filter_rows(
-    data: SpeechData,
+    data: SpeechDataset,
     row_filter: RowFilter,
     *,
     report: DropReport | None = None,
@@ -95,7 +95,7 @@ def filter_rows(
     kept = np.flatnonzero(verdicts == KEPT)
     counts = np.bincount(verdicts, minlength=KEPT + 1)
     if report is not None:
-        _count(report, data, verdicts, counts)
+        _count_verdicts(report, data, verdicts, counts)
     if skipped is not None:
         texts = data.without_audio()
         for index in sorted(data.problems):
@@ -120,10 +120,10 @@ Verdicts = tuple[UInt[np.ndarray, " rows"], UInt[np.ndarray, " rows"]]
 
 
 def _verdicts(
-    data: SpeechData, row_filter: RowFilter, workers: int | None, cache_dir: str | Path | None
+    data: SpeechDataset, row_filter: RowFilter, workers: int | None, cache_dir: str | Path | None
 ) -> Verdicts:
     if len(data) < MANY_ROWS:
-        return _judged(data, row_filter, workers or 1)
+        return _compute_verdicts(data, row_filter, workers or 1)
     path = _folder(cache_dir) / f"{_digest(data, row_filter)}.npz"
     try:
         with path.open("rb") as file, np.load(file) as found:
@@ -131,23 +131,23 @@ def _verdicts(
             return found["verdicts"], found["lengths"]
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         pass  # not there, or damaged
-    made = _judged(data, row_filter, workers or min(os.cpu_count() or 1, MOST_WORKERS))
-    _keep(path, made)
+    made = _compute_verdicts(data, row_filter, workers or min(os.cpu_count() or 1, MOST_WORKERS))
+    _save_verdicts(path, made)
     return made
 
 
-def _judged(data: SpeechData, row_filter: RowFilter, workers: int) -> Verdicts:
+def _compute_verdicts(data: SpeechDataset, row_filter: RowFilter, workers: int) -> Verdicts:
     batches = list(range(0, len(data), BATCH_ROWS))
     if min(workers, len(batches)) < 2:
-        parts = [_judge(row_filter, batch) for batch in _batches(data, row_filter)]
+        parts = [_batch_verdicts(row_filter, batch) for batch in _batches(data, row_filter)]
     else:
         with ProcessPoolExecutor(
             min(workers, len(batches)),
             mp_context=multiprocessing.get_context("spawn"),  # JAX has threads, which a fork would lose
-            initializer=_begin,
+            initializer=_init_worker,
             initargs=(row_filter,),
         ) as pool:
-            parts = list(pool.map(_judge_here, _batches(data, row_filter)))
+            parts = list(pool.map(_verdicts_in_worker, _batches(data, row_filter)))
     return (
         np.concatenate([np.frombuffer(verdicts, np.uint8) for verdicts, _ in parts]),
         np.concatenate([np.asarray(lengths, np.uint16) for _, lengths in parts]),
@@ -158,14 +158,14 @@ _row_filter: RowFilter | None = None
 """Of a worker process."""
 
 
-def _begin(row_filter: RowFilter) -> None:
+def _init_worker(row_filter: RowFilter) -> None:
     global _row_filter
     _row_filter = row_filter
 
 
-def _judge_here(batch: "_Batch") -> tuple[bytes, list[int]]:
+def _verdicts_in_worker(batch: "_Batch") -> tuple[bytes, list[int]]:
     assert _row_filter is not None
-    return _judge(_row_filter, batch)
+    return _batch_verdicts(_row_filter, batch)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,9 +173,9 @@ class _Batch:
     """Neighbouring rows, as they go to a worker.
 
     Attributes:
-        references: As :attr:`SpeechRow.reference`.
-        labels: As :attr:`SpeechRow.label`.
-        durations: As :attr:`SpeechRow.duration_seconds`.
+        references: As :attr:`Example.reference`.
+        labels: As :attr:`Example.label`.
+        durations: As :attr:`Example.duration_seconds`.
         problems: Place in the batch to a sentence.
         values: Of further columns.
     """
@@ -186,11 +186,11 @@ class _Batch:
     problems: dict[int, str]
     values: dict[str, list[Any]]
 
-    def rows(self) -> Iterator[SpeechRow]:
+    def rows(self) -> Iterator[Example]:
         for index, (reference, label, duration) in enumerate(
             zip(self.references, self.labels, self.durations, strict=True)
         ):
-            yield SpeechRow(
+            yield Example(
                 index=index,
                 sample_id="",
                 audio=None,
@@ -203,14 +203,14 @@ class _Batch:
             )
 
 
-def _judge(row_filter: RowFilter, batch: _Batch) -> tuple[bytes, list[int]]:
-    judged = [row_filter.judge_and_measure(row) for row in batch.rows()]
-    verdicts = bytes(KEPT if reason is None else REASONS.index(reason) for reason, _ in judged)
-    return verdicts, [length for _, length in judged]
+def _batch_verdicts(row_filter: RowFilter, batch: _Batch) -> tuple[bytes, list[int]]:
+    found = [row_filter.drop_reason_and_length(row) for row in batch.rows()]
+    verdicts = bytes(KEPT if reason is None else REASONS.index(reason) for reason, _ in found)
+    return verdicts, [length for _, length in found]
 
 
-def _batches(data: SpeechData, row_filter: RowFilter) -> Iterator[_Batch]:
-    used = _used(data, row_filter)
+def _batches(data: SpeechDataset, row_filter: RowFilter) -> Iterator[_Batch]:
+    used = _used_columns(data, row_filter)
     first = 0
     for table in _tables(data, used):
         columns = {name: table.column(name).to_pylist() for name in used}
@@ -231,12 +231,12 @@ def _batches(data: SpeechData, row_filter: RowFilter) -> Iterator[_Batch]:
         first += len(table)
 
 
-def _used(data: SpeechData, row_filter: RowFilter) -> list[str]:
+def _used_columns(data: SpeechDataset, row_filter: RowFilter) -> list[str]:
     wanted = [data.text_column, data.label_column, DURATION_COLUMN, *row_filter.columns]
     return [name for name in dict.fromkeys(wanted) if name is not None and data.has_column(name)]
 
 
-def _tables(data: SpeechData, columns: list[str]) -> Iterator["pyarrow.Table"]:
+def _tables(data: SpeechDataset, columns: list[str]) -> Iterator["pyarrow.Table"]:
     """Yield some columns, some rows at a time."""
     if columns:
         yield from data.table.select_columns(columns).with_format("arrow").iter(BATCH_ROWS)
@@ -247,13 +247,13 @@ def _tables(data: SpeechData, columns: list[str]) -> Iterator["pyarrow.Table"]:
         yield pyarrow.table({"": pyarrow.nulls(min(BATCH_ROWS, len(data) - first))})
 
 
-def _digest(data: SpeechData, row_filter: RowFilter) -> str:
+def _digest(data: SpeechDataset, row_filter: RowFilter) -> str:
     """Return what changes when any verdict may: the settings, and every value that is looked at."""
     import pyarrow
 
     digest = hashlib.blake2b(row_filter.fingerprint().encode(), digest_size=16)
     digest.update(repr((data.text_column, data.label_column, sorted(data.problems.items()))).encode())
-    for table in _tables(data, _used(data, row_filter)):
+    for table in _tables(data, _used_columns(data, row_filter)):
         sink = pyarrow.BufferOutputStream()
         with pyarrow.ipc.new_stream(sink, table.schema.remove_metadata()) as writer:
             writer.write_table(table.replace_schema_metadata(None).combine_chunks())
@@ -267,7 +267,7 @@ def _folder(cache_dir: str | Path | None) -> Path:
     return Path(cache_dir or datasets.config.HF_DATASETS_CACHE).expanduser() / "flax_distil_filters"
 
 
-def _keep(path: Path, made: Verdicts) -> None:
+def _save_verdicts(path: Path, made: Verdicts) -> None:
     """Write verdicts whole or not at all; without room for them the next start judges again."""
     verdicts, lengths = made
     try:
@@ -280,9 +280,9 @@ def _keep(path: Path, made: Verdicts) -> None:
         log.warning("the verdicts of the filters are not kept in %s: %s", path.parent, error)
 
 
-def _count(
+def _count_verdicts(
     report: DropReport,
-    data: SpeechData,
+    data: SpeechDataset,
     verdicts: UInt[np.ndarray, " rows"],
     counts: Int[np.ndarray, " reasons"],
 ) -> None:

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from flax_distil.core.errors import InputError
-from flax_distil.data.dataset import SpeechData
+from flax_distil.data.dataset import SpeechDataset
 from flax_distil.data.decoded_example import LABEL_TOO_LONG, MALFORMED, NO_LABEL, TOO_LONG, TOO_SHORT
-from flax_distil.data.example import SpeechRow
+from flax_distil.data.example import Example
 from flax_distil.data.preprocessing.labels import BAD_TIMESTAMPS, LabelBuilder, spoken_text, timestamp_problem
 from flax_distil.metrics.hallucination import compression_ratio
 from flax_distil.metrics.word_errors import sample_wer
@@ -100,7 +100,7 @@ class RowFilter:
     Args:
         data: The training set, or a piece of a streamed one: tells which columns there are.
         config: What to keep.
-        normalise: Text normaliser of the data set's language, for the WER.
+        normalize: Text normalizer of the data set's language, for the WER.
         labels: Bounds the tokens of a label; None bounds nothing.
 
     Raises:
@@ -109,15 +109,15 @@ class RowFilter:
 
     def __init__(
         self,
-        data: SpeechData,
+        data: SpeechDataset,
         config: FilterConfig,
         *,
-        normalise: Callable[[str], str],
+        normalize: Callable[[str], str],
         labels: LabelBuilder | None = None,
     ):
         _check_columns(data, config)
         self._config = config
-        self._normalise = normalise
+        self._normalize = normalize
         self._labels = labels
         self._has_pseudo_labels = data.label_column is not None
         self._has_ratio = data.has_column(COMPRESSION_RATIO_COLUMN)
@@ -137,28 +137,28 @@ class RowFilter:
         """Return what decides its verdicts, beside the rows."""
         labels = "" if self._labels is None else self._labels.fingerprint()
         flags = (self._has_pseudo_labels, self._has_ratio, self._trusts_wer)
-        return f"{VERSION} {self._config!r} {self._normalise!r} {flags} {labels}"
+        return f"{VERSION} {self._config!r} {self._normalize!r} {flags} {labels}"
 
-    def judge(self, row: SpeechRow) -> str | None:
+    def drop_reason(self, row: Example) -> str | None:
         """Return the first reason for dropping a row, one of :data:`REASONS`; None keeps it."""
-        return self.judge_and_measure(row)[0]
+        return self.drop_reason_and_length(row)[0]
 
-    def judge_and_measure(self, row: SpeechRow) -> tuple[str | None, int]:
+    def drop_reason_and_length(self, row: Example) -> tuple[str | None, int]:
         """Return the reason for dropping a row, and the tokens of its label if they are bounded."""
         if row.problem is not None:
             return MALFORMED, 0
-        reason = self._judge_duration(row.duration_seconds) or self._judge_label(row)
+        reason = self._duration_reason(row.duration_seconds) or self._label_reason(row)
         if reason is not None:
             return reason, 0
         length = 0 if self._labels is None else self._labels.length(row.label or "")
         if self._labels is not None and length > self._labels.max_label_length:
             return LABEL_TOO_LONG, 0
-        return self._judge_teacher(row) or self._judge_wer(row), length  # the WER last: it costs most
+        return self._teacher_reason(row) or self._wer_reason(row), length  # the WER last: it costs most
 
-    def _wer(self, row: SpeechRow) -> float | None:
-        return sample_wer(row.reference or "", spoken_text(row.label or ""), self._normalise)
+    def _wer(self, row: Example) -> float | None:
+        return sample_wer(row.reference or "", spoken_text(row.label or ""), self._normalize)
 
-    def _wer_agrees(self, data: SpeechData) -> bool:
+    def _wer_agrees(self, data: SpeechDataset) -> bool:
         """Return whether a column of error rates can be believed: rows spread over the table have theirs."""
         if self._config.wer_threshold is None or not data.has_column(WER_COLUMN) or not len(data):
             return False
@@ -176,14 +176,14 @@ class RowFilter:
                 return False
         return True
 
-    def _judge_duration(self, seconds: float | None) -> str | None:
+    def _duration_reason(self, seconds: float | None) -> str | None:
         if seconds is None:
             return None
         if seconds <= self._config.min_duration_in_seconds:
             return TOO_SHORT
         return TOO_LONG if seconds >= self._config.max_duration_in_seconds else None
 
-    def _judge_label(self, row: SpeechRow) -> str | None:
+    def _label_reason(self, row: Example) -> str | None:
         if row.label is None:
             return NO_LABEL
         if timestamp_problem(row.label, row.duration_seconds) is not None:
@@ -195,7 +195,7 @@ class RowFilter:
             return UPPER_CASE
         return None
 
-    def _judge_teacher(self, row: SpeechRow) -> str | None:
+    def _teacher_reason(self, row: Example) -> str | None:
         """Apply the filters that need no reference. A missing value cannot vouch for its row: it goes."""
         config, values = self._config, row.values
         if config.min_avg_logprob is not None:
@@ -216,7 +216,7 @@ class RowFilter:
                 return COMPRESSES
         return None
 
-    def _judge_wer(self, row: SpeechRow) -> str | None:
+    def _wer_reason(self, row: Example) -> str | None:
         if self._config.wer_threshold is None:
             return None
         wer = row.values.get(WER_COLUMN) if self._trusts_wer else self._wer(row)
@@ -225,14 +225,14 @@ class RowFilter:
         return None if wer < self._config.wer_threshold else HIGH_WER
 
 
-def _is_number(data: SpeechData, column: str) -> bool:
+def _is_number(data: SpeechDataset, column: str) -> bool:
     import pyarrow.types as types
 
     kind = data.table.data.schema.field(column).type
     return bool(types.is_floating(kind) or types.is_integer(kind) or types.is_null(kind))
 
 
-def _check_columns(data: SpeechData, config: FilterConfig) -> None:
+def _check_columns(data: SpeechDataset, config: FilterConfig) -> None:
     existing = ", ".join(data.table.column_names)
     if config.wer_threshold is not None and (data.label_column is None or data.text_column is None):
         missing = "pseudo-labels" if data.label_column is None else "reference texts"

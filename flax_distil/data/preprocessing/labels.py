@@ -235,7 +235,9 @@ class LabelBuilder:
         if text is None:
             raise SampleError(NO_LABEL, "the row has no text to learn")
         check_timestamps(text, seconds)
-        return self._built(self._rounded(self._hastened(self._encoded(text), speed)), previous, random)
+        return self._built(
+            self._rounded(self._rescale_timestamps(self._encoded(text), speed)), previous, random
+        )
 
     def build_joined(
         self,
@@ -269,7 +271,7 @@ class LabelBuilder:
         if any(self._has_timestamps(tokens) for tokens in encoded):
             encoded = [self._moved(tokens, part) for tokens, part in zip(encoded, parts, strict=True)]
         joined = [token for tokens in encoded for token in tokens]
-        return self._built(self._rounded(self._hastened(joined, speed)), previous, random)
+        return self._built(self._rounded(self._rescale_timestamps(joined, speed)), previous, random)
 
     def _built(self, tokens: list[int], previous: Previous, random: np.random.Generator) -> LabelTokens:
         self._check_previous(previous)
@@ -310,7 +312,7 @@ class LabelBuilder:
             return tokens
         return round_timestamps(tokens, self._tokenizer.special, step_seconds=COARSE_TIMESTAMP_SECONDS)
 
-    def _hastened(self, tokens: list[int], speed: float) -> list[int]:
+    def _rescale_timestamps(self, tokens: list[int], speed: float) -> list[int]:
         """Return tokens with their timestamps where a recording played faster has them."""
         if speed == 1.0:
             return tokens

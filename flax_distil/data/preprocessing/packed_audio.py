@@ -15,8 +15,8 @@ import numpy as np
 
 from flax_distil.audio.constants import CHUNK_SAMPLES, CHUNK_SECONDS, SAMPLING_RATE
 from flax_distil.core.arrays import Float
-from flax_distil.data.decoded_example import TOO_LONG, DurationLimits, Sample, SampleError, decode_row
-from flax_distil.data.example import SpeechRow
+from flax_distil.data.decoded_example import TOO_LONG, DecodedExample, DurationLimits, SampleError, decode_row
+from flax_distil.data.example import Example
 from flax_distil.data.preprocessing.labels import LabelPart
 from flax_distil.data.remote.retries import RetryPolicy
 
@@ -82,14 +82,14 @@ class DecodedPack:
         parts: The label of each row, and where its recording lies; for :meth:`LabelBuilder.build_joined`.
     """
 
-    sample: Sample
+    sample: DecodedExample
     parts: tuple[LabelPart, ...]
 
 
 def decode_pack(
-    rows: Sequence[SpeechRow],
+    rows: Sequence[Example],
     limits: DurationLimits,
-    reject: Callable[[SpeechRow, SampleError], None],
+    reject: Callable[[Example, SampleError], None],
     *,
     policy: RetryPolicy | None = None,
     window_seconds: float = float(CHUNK_SECONDS),
@@ -109,7 +109,7 @@ def decode_pack(
     Returns:
         The sample, or None if no recording is left.
     """
-    taken: list[tuple[SpeechRow, Float[np.ndarray, " _"]]] = []
+    taken: list[tuple[Example, Float[np.ndarray, " _"]]] = []
     steps = 0
     for row in rows:
         try:
@@ -133,7 +133,7 @@ def decode_pack(
     used = [row for row, _ in taken]
     references = [row.reference for row in used]
     return DecodedPack(
-        sample=Sample(
+        sample=DecodedExample(
             index=used[0].index,
             sample_id=used[0].sample_id,
             samples_W=joined.samples_W,

@@ -18,9 +18,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from flax_distil.audio.constants import CHUNK_SECONDS
-from flax_distil.data.dataset import PREVIOUS_COLUMN, SpeechData, is_token_list
+from flax_distil.data.dataset import PREVIOUS_COLUMN, SpeechDataset, is_token_list
 from flax_distil.data.decoded_example import SampleError, refuse_malformed, row_duration
-from flax_distil.data.example import SpeechRow
+from flax_distil.data.example import Example
 from flax_distil.data.preprocessing.labels import LabelBuilder, Previous, check_timestamps
 from flax_distil.data.preprocessing.packed_audio import STEPS_PER_SECOND
 from flax_distil.data.skipped import SkippedSamples
@@ -44,7 +44,7 @@ class PackedRows:
         before: Numbers of the rows that it was taken from.
     """
 
-    rows: tuple[SpeechRow, ...]
+    rows: tuple[Example, ...]
     previous: Previous = ()
     before: tuple[int, ...] = ()
 
@@ -102,7 +102,7 @@ class PackingReport:
 class _Held:
     """A row that is in no finished pack yet."""
 
-    row: SpeechRow
+    row: Example
     steps: int
     tokens: int
 
@@ -134,13 +134,13 @@ class Packer:
         self._max_steps = int(window_seconds * STEPS_PER_SECOND)
         self._filling: list[_Held] = []
         self._waiting: list[_Held] = []
-        self._earlier: deque[tuple[SpeechRow, ...]] = deque(maxlen=PACKS_REMEMBERED)
+        self._earlier: deque[tuple[Example, ...]] = deque(maxlen=PACKS_REMEMBERED)
 
-    def push(self, row: SpeechRow) -> list[PackedRows]:
+    def push(self, row: Example) -> list[PackedRows]:
         """Take the next row; return the packs that it closes.
 
         Args:
-            row: With its duration; see :func:`measured`.
+            row: With its duration; see :func:`with_duration`.
 
         Raises:
             ValueError: if its duration is unknown.
@@ -169,7 +169,7 @@ class Packer:
         self._earlier.clear()
         return packs
 
-    def _continues(self, row: SpeechRow) -> bool:
+    def _continues(self, row: Example) -> bool:
         """Return whether the pack's speaker goes on."""
         return not self._has_speakers or (
             row.speaker is not None and row.speaker == self._filling[0].row.speaker
@@ -200,7 +200,7 @@ class Packer:
         )
 
 
-def previous_of(first: SpeechRow, before: Sequence[SpeechRow]) -> Previous:
+def previous_of(first: Example, before: Sequence[Example]) -> Previous:
     """Return what was said right before a sample: what it may be prompted with.
 
     Args:
@@ -214,9 +214,7 @@ def previous_of(first: SpeechRow, before: Sequence[SpeechRow]) -> Previous:
     return tuple(row.label for row in before if row.label)
 
 
-def rows_before(
-    first: SpeechRow, earlier: Iterable[SpeechRow], *, has_speakers: bool
-) -> tuple[SpeechRow, ...]:
+def rows_before(first: Example, earlier: Iterable[Example], *, has_speakers: bool) -> tuple[Example, ...]:
     """Return the rows that lead up to a sample without a gap, up to 30 s of its speaker.
 
     Where the row before was left out, there are none: what was said before is not known.
@@ -229,7 +227,7 @@ def rows_before(
     if not has_speakers or first.speaker is None:
         return ()
     by_number = {row.number: row for row in earlier if row.origin == first.origin}
-    found, after, seconds = list[SpeechRow](), first, 0.0
+    found, after, seconds = list[Example](), first, 0.0
     while (row := by_number.get(after.number - 1)) is not None and row.speaker == first.speaker:
         seconds += row.duration_seconds or 0.0
         if found and seconds > CHUNK_SECONDS:
@@ -248,14 +246,14 @@ def _tell_without_speakers(name: str) -> None:
     )
 
 
-def pack(rows: Iterable[SpeechRow], packer: Packer) -> Iterator[PackedRows]:
+def pack(rows: Iterable[Example], packer: Packer) -> Iterator[PackedRows]:
     """Yield the packs of rows with durations, to the last one."""
     for row in rows:
         yield from packer.push(row)
     yield from packer.flush()
 
 
-def measured(row: SpeechRow) -> SpeechRow:
+def with_duration(row: Example) -> Example:
     """Return the row with its duration, read from its audio's header where no column tells it.
 
     Raises:
@@ -277,7 +275,7 @@ class PackedData:
 
     def __init__(
         self,
-        data: SpeechData,
+        data: SpeechDataset,
         packs: Sequence[tuple[int, ...]],
         before: Sequence[tuple[int, ...]],
         report: PackingReport,
@@ -308,7 +306,7 @@ class PackedData:
 
 
 def pack_rows(
-    data: SpeechData,
+    data: SpeechDataset,
     *,
     labels: LabelBuilder | None = None,
     skipped: SkippedSamples | None = None,
@@ -336,7 +334,7 @@ def pack_rows(
     return PackedData(data, packs, before, report)
 
 
-def _measured_rows(data: SpeechData, skipped: SkippedSamples | None) -> Iterator[SpeechRow]:
+def _measured_rows(data: SpeechDataset, skipped: SkippedSamples | None) -> Iterator[Example]:
     for row in data.rows_without_audio():
         try:
             refuse_malformed(row)

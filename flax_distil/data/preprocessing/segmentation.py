@@ -16,7 +16,7 @@ from flax_distil.data.decoded_example import (
     row_audio,
     sample_errors,
 )
-from flax_distil.data.example import SpeechRow
+from flax_distil.data.example import Example
 from flax_distil.data.skipped import SkippedSamples
 
 SOURCE_ID_COLUMN = "source_id"
@@ -27,12 +27,12 @@ OFFSET_COLUMN = "offset_seconds"
 
 
 def cut_rows(
-    rows: Iterable[SpeechRow],
+    rows: Iterable[Example],
     *,
     detector: VoiceActivity,
     skipped: SkippedSamples,
     text_columns: Collection[str] = (),
-) -> Iterator[SpeechRow]:
+) -> Iterator[Example]:
     """Cut recordings of more than 30 s at silence; the same rows give the same pieces, byte for byte.
 
     A row of at most 30 s, by its ``duration`` or else by its audio, passes unchanged. A longer one
@@ -61,7 +61,7 @@ def cut_rows(
             skipped.reject(row, error)
 
 
-def _fits(row: SpeechRow) -> bool:
+def _fits(row: Example) -> bool:
     refuse_malformed(row)
     if row.duration_seconds is not None:
         return row.duration_seconds <= CHUNK_SECONDS
@@ -72,7 +72,7 @@ def _fits(row: SpeechRow) -> bool:
         return not lasts_longer_than(float(CHUNK_SECONDS), audio.source, format=audio.format)
 
 
-def _pieces(row: SpeechRow, detector: VoiceActivity, text_columns: Collection[str]) -> Iterator[SpeechRow]:
+def _pieces(row: Example, detector: VoiceActivity, text_columns: Collection[str]) -> Iterator[Example]:
     encoded = row_audio(row)
     with sample_errors():
         audio = encoded.whole()

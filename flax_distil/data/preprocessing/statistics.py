@@ -12,10 +12,10 @@ import numpy as np
 from flax_distil.audio.constants import CHUNK_SECONDS
 from flax_distil.audio.reading.decoding import audio_encoding
 from flax_distil.data.decoded_example import DurationLimits, SampleError, row_audio, sample_errors
-from flax_distil.data.example import SpeechRow
+from flax_distil.data.example import Example
 from flax_distil.data.preprocessing.drop_report import KEPT, DropReport
 from flax_distil.data.preprocessing.labels import LabelBuilder
-from flax_distil.data.preprocessing.packing import measured
+from flax_distil.data.preprocessing.packing import with_duration
 from flax_distil.data.skipped import SkippedSamples
 from flax_distil.data.training.training_sources import StreamSource, TableSource, TrainingSource
 
@@ -27,7 +27,7 @@ HEADERS_READ = 500
 
 
 @dataclass(kw_only=True)
-class Survey:
+class DatasetStatistics:
     """One data set as it is trained on.
 
     Attributes:
@@ -59,7 +59,7 @@ class Survey:
         count = len(self.sample_seconds)
         return sum(self.sample_seconds) / (CHUNK_SECONDS * count) if count else math.nan
 
-    def add(self, rows: Sequence[SpeechRow], labels: LabelBuilder) -> None:
+    def add(self, rows: Sequence[Example], labels: LabelBuilder) -> None:
         """Count one sample, its rows with their durations."""
         seconds = [row.duration_seconds or 0.0 for row in rows]
         self.row_seconds += seconds
@@ -88,9 +88,9 @@ class Survey:
             "speakers": len(self.speaker_seconds) or None,
             "samples": len(self.sample_seconds),
             "fill": None if math.isnan(self.fill) else self.fill,
-            "row_seconds": spread(self.row_seconds),
-            "sample_seconds": spread(self.sample_seconds),
-            "label_lengths": spread(self.label_lengths),
+            "row_seconds": percentiles(self.row_seconds),
+            "sample_seconds": percentiles(self.sample_seconds),
+            "label_lengths": percentiles(self.label_lengths),
             "hours_by_speaker": dict(self.speakers(SPEAKERS_LISTED)),
             "encodings": dict(self.encodings.most_common()),
             "dropped": {
@@ -102,7 +102,7 @@ class Survey:
         }
 
 
-def spread(values: Sequence[float] | Sequence[int]) -> dict[str, float] | None:
+def percentiles(values: Sequence[float] | Sequence[int]) -> dict[str, float] | None:
     """Return minimum, median, mean, 95th percentile and maximum; None without values."""
     if not values:
         return None
@@ -111,14 +111,14 @@ def spread(values: Sequence[float] | Sequence[int]) -> dict[str, float] | None:
     return {"min": low, "median": middle, "mean": float(array.mean()), "95%": high, "max": top}
 
 
-def survey_source(
+def compute_statistics(
     source: TrainingSource,
     *,
     limits: DurationLimits,
     skipped: SkippedSamples,
     window: int,
     max_rows: int,
-) -> tuple[Survey, DropReport]:
+) -> tuple[DatasetStatistics, DropReport]:
     """Count a data set; only recordings of unknown duration, and some others, are opened.
 
     Args:
@@ -132,53 +132,55 @@ def survey_source(
         The counts, and what the filters dropped meanwhile: of a stream; a table was filtered before.
     """
     if isinstance(source, StreamSource):
-        return _survey_stream(source, limits, skipped, window=window, max_rows=max_rows)
-    return _survey_table(source, limits, skipped), DropReport()
+        return _count_stream(source, limits, skipped, window=window, max_rows=max_rows)
+    return _count_table(source, limits, skipped), DropReport()
 
 
-def _survey_table(source: TableSource, limits: DurationLimits, skipped: SkippedSamples) -> Survey:
-    survey, data = Survey(name=source.name), source.data
+def _count_table(source: TableSource, limits: DurationLimits, skipped: SkippedSamples) -> DatasetStatistics:
+    statistics, data = DatasetStatistics(name=source.name), source.data
     for index in np.unique(np.linspace(0, len(data) - 1, min(HEADERS_READ, len(data))).astype(int)):
-        _count_encoding(survey, data.row(int(index)))
+        _count_encoding(statistics, data.row(int(index)))
 
-    def known(row: SpeechRow) -> SpeechRow | None:
+    def known(row: Example) -> Example | None:
         if row.duration_seconds is None:
-            return _checked(data.row(row.index), survey.name, limits, skipped)
-        return _checked(row, survey.name, limits, skipped)
+            return _checked(data.row(row.index), statistics.name, limits, skipped)
+        return _checked(row, statistics.name, limits, skipped)
 
     rows = [known(row) for row in data.rows_without_audio()]
     packs = [(number,) for number in range(len(rows))] if source.packs is None else source.packs.packs
     for numbers in packs:
         if used := [row for number in numbers if (row := rows[number]) is not None]:
-            survey.add(used, source.labels)
-    return survey
+            statistics.add(used, source.labels)
+    return statistics
 
 
-def _survey_stream(
+def _count_stream(
     source: StreamSource, limits: DurationLimits, skipped: SkippedSamples, *, window: int, max_rows: int
-) -> tuple[Survey, DropReport]:
-    survey, reports = Survey(name=source.name), []
-    for rows in _windows(source, window, max_rows, survey):
+) -> tuple[DatasetStatistics, DropReport]:
+    statistics, reports = DatasetStatistics(name=source.name), []
+    for rows in _windows(source, window, max_rows, statistics):
         for row in rows:
-            _count_encoding(survey, row)
+            _count_encoding(statistics, row)
         samples, dropped = source.samples(rows, skipped)
         reports.append(dropped.get_state())
         for sample in samples:
-            checked = (_checked(row, survey.name, limits, skipped) for row in sample.rows)
+            checked = (_checked(row, statistics.name, limits, skipped) for row in sample.rows)
             if used := [row for row in checked if row is not None]:
-                survey.add(used, source.labels)
-    return survey, DropReport.joined(reports)
+                statistics.add(used, source.labels)
+    return statistics, DropReport.joined(reports)
 
 
-def _windows(source: StreamSource, window: int, max_rows: int, survey: Survey) -> Iterator[list[SpeechRow]]:
-    """Yield the rows of a stream, some at a time, and tell the survey if there are more of them."""
-    rows: list[SpeechRow] = []
+def _windows(
+    source: StreamSource, window: int, max_rows: int, statistics: DatasetStatistics
+) -> Iterator[list[Example]]:
+    """Yield the rows of a stream, some at a time, and tell the statistics if there are more of them."""
+    rows: list[Example] = []
     left = max_rows
     for shard in range(len(source.stream.shards)):
         for data, _ in source.stream.blocks(shard):
             for index in range(len(data)):
                 if not left:
-                    survey.complete = False
+                    statistics.complete = False
                     if rows:
                         yield rows
                     return
@@ -191,10 +193,10 @@ def _windows(source: StreamSource, window: int, max_rows: int, survey: Survey) -
         yield rows
 
 
-def _checked(row: SpeechRow, name: str, limits: DurationLimits, skipped: SkippedSamples) -> SpeechRow | None:
+def _checked(row: Example, name: str, limits: DurationLimits, skipped: SkippedSamples) -> Example | None:
     """Return the row with its duration but without its audio; None, and recorded, if it cannot be used."""
     try:
-        row = measured(row)
+        row = with_duration(row)
         limits.check(row.duration_seconds or 0.0)
     except SampleError as error:
         skipped.reject(row, error, data_set=name)
@@ -202,31 +204,31 @@ def _checked(row: SpeechRow, name: str, limits: DurationLimits, skipped: Skipped
     return dataclasses.replace(row, audio=None)
 
 
-def _count_encoding(survey: Survey, row: SpeechRow) -> None:
+def _count_encoding(statistics: DatasetStatistics, row: Example) -> None:
     try:
         audio = row_audio(row)
         with sample_errors():
-            survey.encodings[audio_encoding(audio.source, format=audio.format)] += 1
+            statistics.encodings[audio_encoding(audio.source, format=audio.format)] += 1
     except SampleError as error:
-        survey.encodings[error.kind] += 1
+        statistics.encodings[error.kind] += 1
 
 
-def _label_length(rows: Sequence[SpeechRow], labels: LabelBuilder) -> int:
+def _label_length(rows: Sequence[Example], labels: LabelBuilder) -> int:
     if len(rows) == 1:
         return labels.length(rows[0].label or "")
     opening = labels.max_label_length - labels.max_parts_length
     return opening + sum(labels.part_length(row.label or "") for row in rows)
 
 
-def joined_surveys(surveys: Sequence[Survey]) -> Survey:
+def merge_statistics(parts: Sequence[DatasetStatistics]) -> DatasetStatistics:
     """Return the counts of several data sets together."""
-    total = Survey(name="all")
-    for survey in surveys:
-        total.row_seconds += survey.row_seconds
-        total.sample_seconds += survey.sample_seconds
-        total.label_lengths += survey.label_lengths
-        for speaker, seconds in survey.speaker_seconds.items():
+    total = DatasetStatistics(name="all")
+    for statistics in parts:
+        total.row_seconds += statistics.row_seconds
+        total.sample_seconds += statistics.sample_seconds
+        total.label_lengths += statistics.label_lengths
+        for speaker, seconds in statistics.speaker_seconds.items():
             total.speaker_seconds[speaker] = total.speaker_seconds.get(speaker, 0.0) + seconds
-        total.encodings.update(survey.encodings)
-        total.complete &= survey.complete
+        total.encodings.update(statistics.encodings)
+        total.complete &= statistics.complete
     return total

@@ -14,7 +14,7 @@ from flax_distil.core.errors import InputError
 from flax_distil.data.remote.files import file_identity
 from flax_distil.data.remote.retries import RetryPolicy
 from flax_distil.data.shards import Shard
-from flax_distil.data.sources.data_files import Piece
+from flax_distil.data.sources.data_files import DataFile
 from flax_distil.data.sources.row_columns import PROBLEMS_COLUMN
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 def cached_table(
     shards: Sequence[Shard],
-    pieces: Sequence[Piece],
+    files: Sequence[DataFile],
     *,
     audio_column: str,
     cache_dir: str | None,
@@ -34,7 +34,7 @@ def cached_table(
 
     Args:
         shards: What to read.
-        pieces: The files that they were made of.
+        files: The files that they were made of.
         audio_column: Column of recordings; of archives, it has the name that is asked for.
         cache_dir: The cache; by default that of ``datasets``.
         policy: When to ask a server again.
@@ -45,8 +45,8 @@ def cached_table(
     import datasets
 
     digest = hashlib.blake2b(audio_column.encode(), digest_size=16)
-    for piece in pieces:
-        digest.update(f"{piece.origin} {file_identity(piece.origin, policy)}\0".encode())
+    for file in files:
+        digest.update(f"{file.origin} {file_identity(file.origin, policy)}\0".encode())
     folder = Path(cache_dir or datasets.config.HF_DATASETS_CACHE) / "flax_distil_shards"
     path = folder / f"{digest.hexdigest()}.arrow"
     if not path.exists():
@@ -57,7 +57,7 @@ def cached_table(
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise
             raise InputError(
-                f"no space left in {folder} for a copy of {pieces[0].origin!r}: "
+                f"no space left in {folder} for a copy of {files[0].origin!r}: "
                 "name a cache folder on a larger disk, or stream the data set"
             ) from error
     return datasets.Dataset.from_file(str(path))

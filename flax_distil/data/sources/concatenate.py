@@ -4,13 +4,13 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from flax_distil.core.errors import InputError
-from flax_distil.data.dataset import SpeechData, joined_problems
+from flax_distil.data.dataset import SpeechDataset, concatenate_problems
 
 if TYPE_CHECKING:
     import datasets
 
 
-def join_sources(sources: Sequence[SpeechData]) -> SpeechData:
+def concatenate_sources(sources: Sequence[SpeechDataset]) -> SpeechDataset:
     """Put data sets one after the other.
 
     Args:
@@ -41,20 +41,20 @@ def join_sources(sources: Sequence[SpeechData]) -> SpeechData:
     for role in (first.audio_column, first.text_column, first.label_column):
         if role is not None and role not in shared:
             raise InputError(f"cannot join {name}: column {role!r} has not the same type in all of them")
-    return SpeechData(
+    return SpeechDataset(
         name=name,
         table=datasets.concatenate_datasets([table.select_columns(shared) for table in tables]),
         audio_column=first.audio_column,
         text_column=first.text_column,
         label_column=first.label_column,
         speaker_column=first.speaker_column if first.speaker_column in shared else None,
-        problems=joined_problems(sources),
+        problems=concatenate_problems(sources),
         origin=name,
         policy=first.policy,
     )
 
 
-def _renamed(source: SpeechData, first: SpeechData) -> "datasets.Dataset":
+def _renamed(source: SpeechDataset, first: SpeechDataset) -> "datasets.Dataset":
     """Give the columns of one source the names that the first uses for the same role."""
     table = source.table
     roles = [

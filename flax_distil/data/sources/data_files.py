@@ -47,7 +47,7 @@ OWN_FILES = frozenset({"state.json", "dataset_info.json", "dataset_dict.json"})
 
 
 @dataclass(frozen=True, kw_only=True)
-class Piece:
+class DataFile:
     """A part of a source.
 
     Attributes:
@@ -59,7 +59,7 @@ class Piece:
     listed: "datasets.Dataset | None" = None
 
 
-def find_pieces(
+def resolve_data_files(
     name: str,
     *,
     config_name: str | None,
@@ -67,7 +67,7 @@ def find_pieces(
     cache_dir: str | None,
     audio_column: str,
     policy: RetryPolicy,
-) -> dict[str, list[Piece]]:
+) -> dict[str, list[DataFile]]:
     """Tell what a name stands for; of files that hold recordings nothing is read.
 
     Args:
@@ -88,11 +88,11 @@ def find_pieces(
     if os.path.isdir(path):
         return _local_folder(Path(path), name, config_name, audio_column)
     if os.path.isfile(path):
-        return {"train": [Piece(origin=path)]}
+        return {"train": [DataFile(origin=path)]}
     if has_pattern(path) or (is_remote(path) and suffix_of(path) in ROW_SUFFIXES | REFUSED_SUFFIXES):
         files = expand(path, policy)
         file_identity(files[-1], policy)  # one range too long is told now, not in some days
-        return {"train": [Piece(origin=file) for file in files]}
+        return {"train": [DataFile(origin=file) for file in files]}
     if is_remote(path):
         return _folder(list_folder(path, policy), path, audio_column, policy)
     if looks_like_path(name):
@@ -101,12 +101,12 @@ def find_pieces(
         name, name=name, config_name=config_name, options={"revision": revision, "cache_dir": cache_dir}
     )
     return {
-        str(split): _hub_pieces(str(split), [str(file) for file in files], audio_column, policy)
+        str(split): _hub_files(str(split), [str(file) for file in files], audio_column, policy)
         for split, files in (builder.config.data_files or {}).items()
     }
 
 
-def _hub_pieces(split: str, files: Sequence[str], audio_column: str, policy: RetryPolicy) -> list[Piece]:
+def _hub_files(split: str, files: Sequence[str], audio_column: str, policy: RetryPolicy) -> list[DataFile]:
     """Return the pieces of one split of a Hub id."""
     rows = _row_files(files)
     pieces = []
@@ -115,8 +115,8 @@ def _hub_pieces(split: str, files: Sequence[str], audio_column: str, policy: Ret
         own, table = set(rows), listed[0].listed
         if table is not None:
             chosen = [row for row, path in enumerate(table[audio_column]) if path in own]
-            pieces.append(Piece(origin=split, listed=table.select(chosen)))
-    return pieces or [Piece(origin=file) for file in rows]
+            pieces.append(DataFile(origin=split, listed=table.select(chosen)))
+    return pieces or [DataFile(origin=file) for file in rows]
 
 
 def looks_like_path(name: str) -> bool:
@@ -127,32 +127,34 @@ def looks_like_path(name: str) -> bool:
 
 def _local_folder(
     folder: Path, name: str, config_name: str | None, audio_column: str
-) -> dict[str, list[Piece]]:
+) -> dict[str, list[DataFile]]:
     if (folder / "dataset_dict.json").is_file():
         splits = _saved_values(folder / "dataset_dict.json", "splits", str)
-        return {split: _saved_pieces(folder / split) for split in splits}
+        return {split: _saved_files(folder / split) for split in splits}
     if (folder / "state.json").is_file():
-        pieces = _saved_pieces(folder)
+        pieces = _saved_files(folder)
         split = json.loads((folder / "state.json").read_text()).get("_split")
         return {split if isinstance(split, str) else "train": pieces}
     if next(audio_files(folder), None) is not None:
         tables = read_audio_folder(folder, audio_column=audio_column)
-        return {split: [Piece(origin=str(folder / split), listed=table)] for split, table in tables.items()}
+        return {
+            split: [DataFile(origin=str(folder / split), listed=table)] for split, table in tables.items()
+        }
     if not _row_files([str(path) for path in folder.rglob("*")]):
         raise InputError(f"folder {name!r} holds no data set: expected {KINDS}")
     builder = open_builder(str(folder.absolute()), name=name, config_name=config_name, options={})
     return {
-        str(split): [Piece(origin=str(file)) for file in files]
+        str(split): [DataFile(origin=str(file)) for file in files]
         for split, files in builder.config.data_files.items()
     }
 
 
-def _saved_pieces(folder: Path) -> list[Piece]:
+def _saved_files(folder: Path) -> list[DataFile]:
     files = _saved_values(folder / "state.json", "_data_files", dict)
     names = [file.get("filename") for file in files]
     if not all(isinstance(name, str) and "\0" not in name for name in names):
         raise damaged(str(folder / "state.json"), "a file in it has no name")
-    return [Piece(origin=str(folder / name)) for name in names]
+    return [DataFile(origin=str(folder / name)) for name in names]
 
 
 def _saved_values(path: Path, key: str, kind: type) -> list[Any]:
@@ -168,30 +170,31 @@ def _saved_values(path: Path, key: str, kind: type) -> list[Any]:
 
 def _folder(
     files: Sequence[str], folder: str, audio_column: str, policy: RetryPolicy
-) -> dict[str, list[Piece]]:
+) -> dict[str, list[DataFile]]:
     """Tell the splits of a remote folder by its names."""
     rows = _row_files(files)
     if not rows:
         raise InputError(f"folder {shown(folder)!r} holds no data set: expected {KINDS}")
     if listed := _listed(rows, folder, audio_column, policy):
         return listed
-    splits: dict[str, list[Piece]] = {}
+    splits: dict[str, list[DataFile]] = {}
     for file in rows:
         words = re.split(r"[^a-z]+", file.removeprefix(folder).lower())
         split = next((SPLIT_WORDS[word] for word in words if word in SPLIT_WORDS), "train")
-        splits.setdefault(split, []).append(Piece(origin=file))
+        splits.setdefault(split, []).append(DataFile(origin=file))
     return splits
 
 
 def _listed(
     files: Sequence[str], folder: str, audio_column: str, policy: RetryPolicy
-) -> dict[str, list[Piece]]:
+) -> dict[str, list[DataFile]]:
     """Return lists of the recordings among files; none if there are none."""
     if not any(suffix_of(file) in AUDIO_SUFFIXES for file in files):
         return {}
     tables = read_audio_files(files, folder, audio_column=audio_column, policy=policy)
     return {
-        split: [Piece(origin=posixpath.join(folder, split), listed=table)] for split, table in tables.items()
+        split: [DataFile(origin=posixpath.join(folder, split), listed=table)]
+        for split, table in tables.items()
     }
 
 

@@ -1,4 +1,4 @@
-"""One way in for every kind of data set: what the user wrote becomes :class:`SpeechData` or a stream."""
+"""One way in for every kind of data set: what the user wrote becomes :class:`SpeechDataset` or a stream."""
 
 import dataclasses
 import re
@@ -9,21 +9,27 @@ from typing import TYPE_CHECKING, Any
 
 from flax_distil.core.errors import InputError
 from flax_distil.core.paths import user_path
-from flax_distil.data.dataset import SpeechData, require_columns
+from flax_distil.data.dataset import SpeechDataset, require_columns
 from flax_distil.data.naming import with_distinct_names
 from flax_distil.data.remote.files import expand, has_pattern, is_remote
 from flax_distil.data.remote.retries import DEFAULT_POLICY, RetryPolicy, shown
 from flax_distil.data.sources.builder_sources import open_builder, read_saved_folder, read_with_builder
 from flax_distil.data.sources.cached_table import cached_table
-from flax_distil.data.sources.concatenate import join_sources
-from flax_distil.data.sources.data_files import KINDS, ROW_SUFFIXES, Piece, find_pieces, looks_like_path
+from flax_distil.data.sources.concatenate import concatenate_sources
+from flax_distil.data.sources.data_files import (
+    KINDS,
+    ROW_SUFFIXES,
+    DataFile,
+    looks_like_path,
+    resolve_data_files,
+)
 from flax_distil.data.sources.file_sources import audio_files, read_audio_folder, suffix_of
 from flax_distil.data.sources.make_shards import make_shards
-from flax_distil.data.sources.splits import check_split_names, choose_split, concatenated
+from flax_distil.data.sources.splits import check_split_names, choose_split, concatenate_tables
 from flax_distil.data.sources.table_shards import TableShard
-from flax_distil.data.sources.take import FirstRows
-from flax_distil.data.stream import SpeechStream
-from flax_distil.data.tables import speech_data
+from flax_distil.data.sources.take import Take
+from flax_distil.data.stream import IterableSpeechDataset
+from flax_distil.data.tables import to_speech_dataset
 
 if TYPE_CHECKING:
     import datasets
@@ -154,7 +160,7 @@ def load_sources(
     cache_dir: Path | str | None = None,
     policy: RetryPolicy = DEFAULT_POLICY,
     channel: int | None = None,
-) -> list[SpeechData]:
+) -> list[SpeechDataset]:
     """Open every data set of a specification, checking names and columns before any work.
 
     Args:
@@ -177,7 +183,7 @@ def load_sources(
         channel: The channel of recordings that is meant, counted from 0; None for the mean of all.
 
     Returns:
-        One :class:`SpeechData` per data set, in the order written, each with a name of its own.
+        One :class:`SpeechDataset` per data set, in the order written, each with a name of its own.
 
     Raises:
         InputError: if a data set, configuration, split or column does not exist, or it has no rows.
@@ -201,7 +207,7 @@ def load_sources(
             )
         if max_samples is not None:
             table = table.select(range(min(max_samples, len(table))))
-        data = speech_data(
+        data = to_speech_dataset(
             table,
             name=shown(source.name),
             audio_column=source.audio_column,
@@ -230,7 +236,7 @@ def stream_sources(
     cache_dir: Path | str | None = None,
     policy: RetryPolicy = DEFAULT_POLICY,
     channel: int | None = None,
-) -> list[SpeechStream]:
+) -> list[IterableSpeechDataset]:
     """Open every data set of a specification to be read from front to back, keeping nothing on disk.
 
     The first rows are read, to check that the columns exist.
@@ -252,7 +258,7 @@ def stream_sources(
         channel: As for :func:`load_sources`.
 
     Returns:
-        One :class:`SpeechStream` per data set, in the order written, each with a name of its own.
+        One :class:`IterableSpeechDataset` per data set, in the order written, each with a name of its own.
 
     Raises:
         InputError: as :func:`load_sources`, and if a split is a slice.
@@ -273,7 +279,7 @@ def stream_sources(
                 f"split {source.split!r} of data set {shown(source.name)!r} is a slice, and a stream cannot "
                 "tell where that begins: name whole splits, or do not stream"
             )
-        splits = _pieces(source, place)
+        splits = _data_files(source, place)
         shards = make_shards(
             [piece for name in _split_names(source, splits) for piece in splits[name]],
             name=_short_name(source.name),
@@ -282,8 +288,8 @@ def stream_sources(
             policy=policy,
         )
         if max_samples is not None:
-            shards = (FirstRows(name=_prefix(source), shards=shards, rows=max_samples),)
-        stream = SpeechStream(
+            shards = (Take(name=_prefix(source), shards=shards, rows=max_samples),)
+        stream = IterableSpeechDataset(
             name=_short_name(source.name),
             shards=shards,
             audio_column=source.audio_column,
@@ -298,7 +304,7 @@ def stream_sources(
     return with_distinct_names(streams)
 
 
-def load_source(spec: str, **options: Any) -> SpeechData:
+def load_source(spec: str, **options: Any) -> SpeechDataset:
     """Open a specification as one data set; several are put one after the other.
 
     Args:
@@ -312,7 +318,7 @@ def load_source(spec: str, **options: Any) -> SpeechData:
     Raises:
         InputError: as :func:`load_sources`.
     """
-    return join_sources(load_sources(spec, **options))
+    return concatenate_sources(load_sources(spec, **options))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -334,7 +340,7 @@ def _read(source: SourceSpec, place: _Place) -> "datasets.Dataset":
         "audio_column": source.audio_column,
     }
     if is_remote(source.name):
-        return _read_pieces(source, place)
+        return _read_files(source, place)
     path = user_path(source.name)
     if path.is_dir():
         return _read_folder(path, source, builder, place)
@@ -346,7 +352,7 @@ def _read(source: SourceSpec, place: _Place) -> "datasets.Dataset":
         options["data_files"], builder["config_name"] = {"train": files}, None
         return read_with_builder(BUILDERS[suffixes.pop()], options=options, **builder)
     if files or looks_like_path(source.name):
-        return _read_pieces(source, place)
+        return _read_files(source, place)
     return read_with_builder(source.name, options=options, **builder)
 
 
@@ -372,14 +378,14 @@ def _read_folder(
             return read_with_builder(
                 BUILDERS[suffixes.pop()], options=options, **{**builder, "config_name": None}
             )
-    return _read_pieces(source, place)
+    return _read_files(source, place)
 
 
-def _read_pieces(source: SourceSpec, place: _Place) -> "datasets.Dataset":
+def _read_files(source: SourceSpec, place: _Place) -> "datasets.Dataset":
     """Read what ``datasets`` does not: lists of recordings at once, other files into its cache."""
     import datasets
 
-    splits = _pieces(source, place)
+    splits = _data_files(source, place)
     tables = {}
     for name in _split_names(source, splits):
         shards = make_shards(
@@ -391,7 +397,7 @@ def _read_pieces(source: SourceSpec, place: _Place) -> "datasets.Dataset":
         )
         lists = [datasets.Dataset(shard.table) for shard in shards if isinstance(shard, TableShard)]
         if len(lists) == len(shards):
-            tables[name] = concatenated(lists, name=shown(source.name))
+            tables[name] = concatenate_tables(lists, name=shown(source.name))
         else:
             tables[name] = cached_table(
                 shards,
@@ -403,8 +409,8 @@ def _read_pieces(source: SourceSpec, place: _Place) -> "datasets.Dataset":
     return choose_split(tables, source.split, name=shown(source.name))
 
 
-def _pieces(source: SourceSpec, place: _Place) -> dict[str, list[Piece]]:
-    return find_pieces(
+def _data_files(source: SourceSpec, place: _Place) -> dict[str, list[DataFile]]:
+    return resolve_data_files(
         source.name,
         config_name=source.config_name,
         revision=place.revision,
@@ -414,7 +420,7 @@ def _pieces(source: SourceSpec, place: _Place) -> dict[str, list[Piece]]:
     )
 
 
-def _split_names(source: SourceSpec, splits: Mapping[str, list[Piece]]) -> list[str]:
+def _split_names(source: SourceSpec, splits: Mapping[str, list[DataFile]]) -> list[str]:
     """Return the splits that a source names, without slices."""
     if not splits:
         raise InputError(f"data set {shown(source.name)!r} holds no files of rows: expected {KINDS}")

@@ -63,10 +63,10 @@ def choose_split(
     for piece in pieces:
         rows = range(lengths[piece.splitname])[slice(piece.from_, piece.to)]
         tables.append(splits[piece.splitname].select(rows))
-    return concatenated(tables, name=name)
+    return concatenate_tables(tables, name=name)
 
 
-def concatenated(tables: Sequence["datasets.Dataset"], *, name: str) -> "datasets.Dataset":
+def concatenate_tables(tables: Sequence["datasets.Dataset"], *, name: str) -> "datasets.Dataset":
     """Put tables behind each other; what one of them lacks is null there, and numbers become one type.
 
     Args:

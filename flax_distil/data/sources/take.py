@@ -8,7 +8,7 @@ from flax_distil.data.shards import Block, Cursor, Shard
 
 
 @dataclass(frozen=True, kw_only=True)
-class FirstRows:
+class Take:
     """The first rows of several shards, as one shard.
 
     Attributes:

@@ -16,8 +16,8 @@ from flax_distil.audio.augmentation import (
 from flax_distil.audio.constants import CHUNK_SECONDS, SAMPLING_RATE
 from flax_distil.core.arrays import Float
 from flax_distil.core.errors import InputError
-from flax_distil.data.dataset import SpeechData
-from flax_distil.data.decoded_example import DurationLimits, Sample, SampleError, decode_row
+from flax_distil.data.dataset import SpeechDataset
+from flax_distil.data.decoded_example import DecodedExample, DurationLimits, SampleError, decode_row
 from flax_distil.data.remote.retries import RetryPolicy
 from flax_distil.data.skipped import SkippedSamples
 
@@ -35,7 +35,7 @@ class Augmented:
         seed: Of what is done on the device.
     """
 
-    sample: Sample
+    sample: DecodedExample
     speed: float = 1.0
     seed: int = 0
 
@@ -57,7 +57,7 @@ class Augmenter:
     def __init__(
         self,
         config: AugmentationConfig,
-        noise: SpeechData | None,
+        noise: SpeechDataset | None,
         *,
         policy: RetryPolicy | None,
         window_seconds: float = float(CHUNK_SECONDS),
@@ -71,7 +71,7 @@ class Augmenter:
         self._changes_speed = config.speed_factors != (1.0,)
         self._decoded = functools.lru_cache(NOISES_HELD)(self._decode)
 
-    def __call__(self, sample: Sample, random: np.random.Generator) -> Augmented:
+    def __call__(self, sample: DecodedExample, random: np.random.Generator) -> Augmented:
         """Change a sample, if its audio was read.
 
         Args:

@@ -10,7 +10,7 @@ from flax_distil.audio.clip import to_int16
 from flax_distil.audio.constants import CHUNK_SAMPLES
 from flax_distil.core.arrays import Bool, Float, Int
 from flax_distil.core.errors import InputError
-from flax_distil.data.decoded_example import Sample
+from flax_distil.data.decoded_example import DecodedExample
 from flax_distil.data.preprocessing.labels import DECODER_POSITIONS, LabelTokens
 
 FLOAT32 = np.dtype(np.float32)
@@ -23,7 +23,7 @@ LABEL_BUCKETS = (32, 64, 128, 256, DECODER_POSITIONS)
 
 
 @dataclass(frozen=True, kw_only=True)
-class LabelledSample:
+class TokenizedExample:
     """One sample with its label.
 
     Attributes:
@@ -34,7 +34,7 @@ class LabelledSample:
         seed: Of what is done to its audio on the device.
     """
 
-    sample: Sample
+    sample: DecodedExample
     label: LabelTokens | None
     source: int = 0
     epoch: int = 0
@@ -42,7 +42,7 @@ class LabelledSample:
 
 
 def collate(
-    samples: Sequence[LabelledSample],
+    samples: Sequence[TokenizedExample],
     *,
     batch_size: int,
     pad_token: int,

@@ -62,7 +62,7 @@ class EncoderStateCache:
     Args:
         folder: Where the states are kept; made if it does not exist.
         fingerprint: Of everything that the states depend on: encoder weights
-            (:func:`weights_fingerprint`) and recordings (:meth:`SpeechData.fingerprint`).
+            (:func:`weights_fingerprint`) and recordings (:meth:`SpeechDataset.fingerprint`).
         rows: Rows of the data set.
         positions: S, positions per row.
         width: D, features per position.

@@ -6,20 +6,20 @@ from contextlib import closing
 from typing import TYPE_CHECKING, Literal
 
 from flax_distil.core.errors import InputError
-from flax_distil.data.dataset import SpeechData
+from flax_distil.data.dataset import SpeechDataset
 from flax_distil.data.decoded_example import (
     TOO_LONG,
+    DecodedExample,
     DurationLimits,
-    Sample,
     SampleError,
     SampleReader,
     decode_row,
 )
-from flax_distil.data.example import SpeechRow
+from flax_distil.data.example import Example
 from flax_distil.data.preprocessing.labels import LabelBuilder, LabelTokens, sample_random
 from flax_distil.data.skipped import SkippedSamples
-from flax_distil.data.stream import SpeechStream
-from flax_distil.data.training.batches import Batch, LabelledSample, check_buckets, collate, smallest_bucket
+from flax_distil.data.stream import IterableSpeechDataset
+from flax_distil.data.training.batches import Batch, TokenizedExample, check_buckets, collate, smallest_bucket
 from flax_distil.data.training.parallel_map import ordered_map
 from flax_distil.data.training.pipeline_config import NeedsAudio, PipelineConfig
 
@@ -64,7 +64,7 @@ class EvaluationPipeline:
 
     def __init__(
         self,
-        data: SpeechData | SpeechStream,
+        data: SpeechDataset | IterableSpeechDataset,
         config: PipelineConfig,
         *,
         labels: LabelBuilder | None = None,
@@ -80,11 +80,11 @@ class EvaluationPipeline:
         """Rows that are evaluated but have no usable label for the loss."""
         self._config, self._labels, self._too_long = config, labels, too_long
         self._needs_audio = needs_audio or (lambda index: True)
-        self._stream = data if isinstance(data, SpeechStream) else None
+        self._stream = data if isinstance(data, IterableSpeechDataset) else None
         self._indices: list[int] = []
         self._largest_shard = 0
         self._limits = DurationLimits(max_seconds=config.window_seconds)
-        if isinstance(data, SpeechStream):
+        if isinstance(data, IterableSpeechDataset):
             self._buckets = None if labels is None else self._stream_buckets(labels)
             return
         rows = [int(index) for index in (range(len(data)) if indices is None else indices)]
@@ -132,7 +132,7 @@ class EvaluationPipeline:
         )
 
     def _streamed(self) -> Generator[Batch]:
-        size, group = self._config.batch_size, list[LabelledSample]()
+        size, group = self._config.batch_size, list[TokenizedExample]()
         with closing(self._own_rows()) as rows:
             for sample in ordered_map(
                 self._load_row, rows, threads=self._config.threads, ahead=self._config.samples_ahead
@@ -144,7 +144,7 @@ class EvaluationPipeline:
         if group:
             yield self._collate(group)
 
-    def _own_rows(self) -> Generator[SpeechRow]:
+    def _own_rows(self) -> Generator[Example]:
         """Yield this process's rows of a stream, numbered over all of it."""
         assert self._stream is not None
         shards, number = self._config.shard_count, 0
@@ -157,15 +157,15 @@ class EvaluationPipeline:
                         number += 1
         self._largest_shard = -(-number // shards)
 
-    def _load_row(self, row: SpeechRow) -> LabelledSample | None:
+    def _load_row(self, row: Example) -> TokenizedExample | None:
         try:
             sample = decode_row(row, self._limits, policy=self._config.policy)
         except SampleError as error:
             self._refuse(row.index, row.sample_id, error)
             return None
-        return LabelledSample(sample=sample, label=self._label(sample))
+        return TokenizedExample(sample=sample, label=self._label(sample))
 
-    def _check_durations(self, data: SpeechData, rows: Sequence[int]) -> None:
+    def _check_durations(self, data: SpeechDataset, rows: Sequence[int]) -> None:
         """Check the rows of all shards, so that the run ends in all processes alike."""
         durations = data.durations()
         for index in rows:
@@ -179,15 +179,15 @@ class EvaluationPipeline:
             f"({reason}; at most {self._config.window_seconds:g} s): cut it, or leave it out"
         )
 
-    def _load(self, index: int) -> LabelledSample | None:
+    def _load(self, index: int) -> TokenizedExample | None:
         try:
             sample = self._reader.read(index, load_audio=self._needs_audio(index))
         except SampleError as error:
             self._refuse(index, self._reader.sample_id(index), error)
             return None
-        return LabelledSample(sample=sample, label=self._label(sample))
+        return TokenizedExample(sample=sample, label=self._label(sample))
 
-    def _label(self, sample: Sample) -> LabelTokens | None:
+    def _label(self, sample: DecodedExample) -> LabelTokens | None:
         if self._labels is None:
             return None
         try:
@@ -207,7 +207,7 @@ class EvaluationPipeline:
     def _record(skipped: SkippedSamples, index: int, sample_id: str, error: SampleError) -> None:
         skipped.add(index=index, sample_id=sample_id, kind=error.kind, reason=error.reason)
 
-    def _collate(self, samples: Sequence[LabelledSample]) -> Batch:
+    def _collate(self, samples: Sequence[TokenizedExample]) -> Batch:
         batch = collate(
             samples,
             batch_size=self._config.batch_size,

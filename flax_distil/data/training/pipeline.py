@@ -18,7 +18,7 @@ import numpy as np
 from flax_distil.audio.augmentation import AugmentationConfig
 from flax_distil.audio.constants import SAMPLING_RATE
 from flax_distil.core.errors import InputError
-from flax_distil.data.dataset import SpeechData
+from flax_distil.data.dataset import SpeechDataset
 from flax_distil.data.decoded_example import DurationLimits, SampleError, SampleReader, decode_row
 from flax_distil.data.preprocessing.drop_report import DropReport
 from flax_distil.data.preprocessing.labels import DECODER_POSITIONS, sample_random
@@ -26,7 +26,7 @@ from flax_distil.data.preprocessing.packed_audio import decode_pack
 from flax_distil.data.preprocessing.packing import PackedRows
 from flax_distil.data.skipped import SkippedSamples
 from flax_distil.data.training.augmentation import Augmenter
-from flax_distil.data.training.batches import Batch, LabelledSample, check_buckets, collate, smallest_bucket
+from flax_distil.data.training.batches import Batch, TokenizedExample, check_buckets, collate, smallest_bucket
 from flax_distil.data.training.parallel_map import ParallelMap
 from flax_distil.data.training.pipeline_config import NeedsAudio, PipelineConfig
 from flax_distil.data.training.samplers import MixtureSampler, SampleIndex, Sampler, ShuffledSampler
@@ -86,7 +86,7 @@ class TrainingPipeline:
         limits: DurationLimits | None = None,
         needs_audio: NeedsAudio | None = None,
         augmentation: AugmentationConfig | None = None,
-        noise: SpeechData | None = None,
+        noise: SpeechDataset | None = None,
         skipped: SkippedSamples | None = None,
     ):
         for source in sources:
@@ -238,7 +238,7 @@ class TrainingPipeline:
         )
         return iter(grain.experimental.ThreadPrefetchIterDataset(batches, prefetch_buffer_size=1))
 
-    def _samples(self) -> "grain.DatasetIterator[LabelledSample]":
+    def _samples(self) -> "grain.DatasetIterator[TokenizedExample]":
         return ParallelMap(
             self._sampler(), self._load, threads=self._config.threads, ahead=self._config.samples_ahead
         )
@@ -265,7 +265,7 @@ class TrainingPipeline:
         weights = [1.0 if source.weight is None else source.weight for source in self._sources]
         return parents[0] if len(parents) == 1 else MixtureSampler(parents, weights, restart=self._restart)
 
-    def _load(self, index: SampleIndex) -> LabelledSample | None:
+    def _load(self, index: SampleIndex) -> TokenizedExample | None:
         """Make a drawn sample; None (left out) if nothing of it is usable."""
         source = self._sources[index.source]
         if isinstance(source, StreamSource):
@@ -283,7 +283,7 @@ class TrainingPipeline:
 
     def _made(
         self, index: SampleIndex, packed: PackedRows, *, load_audio: bool = True
-    ) -> LabelledSample | None:
+    ) -> TokenizedExample | None:
         source, first = self._sources[index.source], packed.rows[0]
         random = sample_random(seed=self._seed, epoch=index.epoch, sample_id=first.sample_id)
         try:
@@ -318,7 +318,7 @@ class TrainingPipeline:
         except SampleError as error:
             self.skipped.reject(first, error, data_set=source.name)
             return None
-        return LabelledSample(
+        return TokenizedExample(
             sample=made.sample, label=label, source=index.source, epoch=index.epoch, seed=made.seed
         )
 
@@ -348,7 +348,7 @@ class TrainingPipeline:
                 f"{self.skipped.samples()[-1].reason}"
             )
 
-    def _collate(self, samples: Sequence[LabelledSample]) -> Batch:
+    def _collate(self, samples: Sequence[TokenizedExample]) -> Batch:
         batch = collate(
             samples,
             batch_size=self._config.batch_size,
@@ -366,12 +366,12 @@ class TrainingPipeline:
         return {**batch, "epoch": samples[0].epoch}
 
 
-class _Samples(grain.IterDataset[LabelledSample]):
+class _Samples(grain.IterDataset[TokenizedExample]):
     """An iterator of ours, as grain takes it."""
 
-    def __init__(self, make: Callable[[], "grain.DatasetIterator[LabelledSample]"]):
+    def __init__(self, make: Callable[[], "grain.DatasetIterator[TokenizedExample]"]):
         super().__init__()
         self._make = make
 
-    def __iter__(self) -> "grain.DatasetIterator[LabelledSample]":
+    def __iter__(self) -> "grain.DatasetIterator[TokenizedExample]":
         return self._make()

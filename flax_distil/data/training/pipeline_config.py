@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from flax_distil.audio.constants import CHUNK_SECONDS, SAMPLING_RATE
 from flax_distil.core.errors import InputError
-from flax_distil.data.dataset import SpeechData
+from flax_distil.data.dataset import SpeechDataset
 from flax_distil.data.preprocessing.labels import LabelBuilder
 from flax_distil.data.remote.retries import RetryPolicy
 from flax_distil.data.training.batches import LABEL_BUCKETS, smallest_bucket
@@ -78,7 +78,7 @@ class PipelineConfig:
         """Samples decoded before they are asked for."""
         return max(self.threads, self.prefetch_batches * self.batch_size)
 
-    def buckets_for(self, data: SpeechData, labels: LabelBuilder, rows: Iterable[int]) -> tuple[int, ...]:
+    def buckets_for(self, data: SpeechDataset, labels: LabelBuilder, rows: Iterable[int]) -> tuple[int, ...]:
         """Return the buckets that batches choose from: with several shards one, the same in all.
 
         Args:

@@ -6,10 +6,10 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import numpy as np
 
 from flax_distil.core.errors import InputError
-from flax_distil.data.dataset import SpeechData
-from flax_distil.data.example import SpeechRow
+from flax_distil.data.dataset import SpeechDataset
+from flax_distil.data.example import Example
 from flax_distil.data.shards import Cursor
-from flax_distil.data.stream import SpeechStream
+from flax_distil.data.stream import IterableSpeechDataset
 from flax_distil.data.training.samplers import State
 
 OPEN_SHARDS = 4
@@ -29,7 +29,9 @@ class StreamRows:
         InputError: if there are fewer shards than parts.
     """
 
-    def __init__(self, stream: SpeechStream, *, seed: int | None, shard_index: int, shard_count: int):
+    def __init__(
+        self, stream: IterableSpeechDataset, *, seed: int | None, shard_index: int, shard_count: int
+    ):
         if len(stream.shards) < shard_count:
             raise InputError(
                 f"data set {stream.name!r} has {len(stream.shards)} files to stream for {shard_count} "
@@ -44,7 +46,7 @@ class StreamRows:
         self._blocks = self._read(cursor)
         self._rows = next(self._blocks)[1] if row else []
 
-    def __next__(self) -> tuple[int, SpeechRow | None]:
+    def __next__(self) -> tuple[int, Example | None]:
         """Return the epoch and its next row; None after the last row of the epoch."""
         while self._row >= len(self._rows):
             self._cursor, self._rows = next(self._blocks)
@@ -75,15 +77,15 @@ class StreamRows:
             shards = np.random.default_rng([self._seed, epoch]).permutation(shards)
         return [int(shard) for shard in shards[self._shard_index :: self._shard_count]]
 
-    def _read(self, start: State) -> Generator[tuple[State, list[SpeechRow | None]]]:
+    def _read(self, start: State) -> Generator[tuple[State, list[Example | None]]]:
         """Yield blocks, each with the cursor it was read from; ``[None]`` after each epoch.
 
         The next block of every open shard is read in the background.
         """
         epoch, opened = start["epoch"], start["opened"]
         waiting: list[tuple[int, Cursor | None]] = [(shard, cursor) for shard, cursor in start["waiting"]]
-        readers: dict[int, Generator[tuple[SpeechData, Cursor | None]]] = {}
-        blocks: dict[int, Future[tuple[SpeechData, Cursor | None] | None]] = {}
+        readers: dict[int, Generator[tuple[SpeechDataset, Cursor | None]]] = {}
+        blocks: dict[int, Future[tuple[SpeechDataset, Cursor | None] | None]] = {}
         at_once = 1 if self._seed is None else OPEN_SHARDS
         with ThreadPoolExecutor(at_once, thread_name_prefix="shard") as threads:
             try:

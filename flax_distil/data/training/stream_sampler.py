@@ -6,7 +6,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 
-from flax_distil.data.example import SpeechRow
+from flax_distil.data.example import Example
 from flax_distil.data.preprocessing.drop_report import DropReport
 from flax_distil.data.preprocessing.packing import PackedRows
 from flax_distil.data.training.samplers import SampleIndex, Sampler, State
@@ -48,7 +48,7 @@ class StreamSampler(Sampler):
         source: int,
         rows: StreamRows,
         *,
-        make: Callable[[list[SpeechRow]], tuple[list[PackedRows], DropReport]],
+        make: Callable[[list[Example]], tuple[list[PackedRows], DropReport]],
         window_size: int,
         seed: int | None,
     ):
@@ -121,7 +121,7 @@ class StreamSampler(Sampler):
 
     def _read_window(self, number: int) -> _Window:
         start, ends_epoch = self._rows.get_state(), False
-        rows: list[SpeechRow] = []
+        rows: list[Example] = []
         epoch = start["place"]["epoch"]
         while len(rows) < self._window_size and not ends_epoch:
             epoch, row = next(self._rows)

@@ -7,7 +7,7 @@ from typing import Any
 
 from flax_distil.audio.constants import CHUNK_SECONDS
 from flax_distil.core.errors import InputError
-from flax_distil.data.dataset import SpeechData
+from flax_distil.data.dataset import SpeechDataset
 from flax_distil.data.decoded_example import DurationLimits
 from flax_distil.data.preprocessing.drop_report import DropReport
 from flax_distil.data.preprocessing.filter_tables import filter_rows
@@ -16,12 +16,12 @@ from flax_distil.data.preprocessing.labels import LabelBuilder
 from flax_distil.data.preprocessing.packing import PackedData, pack_rows
 from flax_distil.data.skipped import SkippedSamples
 from flax_distil.data.sources.sources import load_source, load_sources, split_values, stream_sources
-from flax_distil.data.stream import SpeechStream
+from flax_distil.data.stream import IterableSpeechDataset
 from flax_distil.data.training.config import TrainingDataConfig
 from flax_distil.data.training.pipeline import TrainingPipeline
 from flax_distil.data.training.pipeline_config import NeedsAudio, PipelineConfig
 from flax_distil.data.training.training_sources import StreamSource, TableSource, TrainingSource
-from flax_distil.text.normalizers import Normaliser, text_normaliser
+from flax_distil.text.normalizers import Normalizer, get_model_normalizer
 from flax_distil.text.tokenizer import WhisperTokenizer
 
 log = logging.getLogger(__name__)
@@ -41,7 +41,7 @@ class TrainingData:
     sources: Sequence[TrainingSource]
     dropped: DropReport
     skipped: SkippedSamples
-    noise: SpeechData | None = None
+    noise: SpeechDataset | None = None
 
     @property
     def samples(self) -> int | None:
@@ -86,17 +86,17 @@ def load_training_data(
         "policy": config.retries,
         "channel": config.channel,
     }
-    opened: Sequence[SpeechData | SpeechStream] = (
+    opened: Sequence[SpeechDataset | IterableSpeechDataset] = (
         stream_sources(spec, **options) if config.streaming else load_sources(spec, **options)
     )
     dropped, skipped = DropReport(), SkippedSamples()
     sources: list[TrainingSource] = []
     for data, language, task, labels, weight in zip(opened, languages, tasks, builders, weights, strict=True):
-        normalise = text_normaliser(
+        normalize = get_model_normalizer(
             language, task, is_multilingual=tokenizer.special.is_multilingual, name=config.normalizer
         )
-        opener = _Opener(config.within(window_seconds), labels, normalise, weight, window_seconds)
-        if isinstance(data, SpeechStream):
+        opener = _Opener(config.within(window_seconds), labels, normalize, weight, window_seconds)
+        if isinstance(data, IterableSpeechDataset):
             sources.append(opener.stream_source(data))
         else:
             sources.append(opener.table_source(data, dropped, skipped))
@@ -166,14 +166,14 @@ class _Opener:
 
     config: TrainingDataConfig
     labels: LabelBuilder
-    normalise: Normaliser
+    normalize: Normalizer
     weight: float | None
     window_seconds: float
 
-    def table_source(self, data: SpeechData, dropped: DropReport, skipped: SkippedSamples) -> TableSource:
+    def table_source(self, data: SpeechDataset, dropped: DropReport, skipped: SkippedSamples) -> TableSource:
         if self.config.sort_by_speaker:
             data = sorted_by_speaker(data)
-        row_filter = RowFilter(data, self.config.filters, normalise=self.normalise, labels=self.labels)
+        row_filter = RowFilter(data, self.config.filters, normalize=self.normalize, labels=self.labels)
         kept = filter_rows(
             data,
             row_filter,
@@ -195,19 +195,19 @@ class _Opener:
             longest_label=kept.longest_label,
         )
 
-    def stream_source(self, stream: SpeechStream) -> StreamSource:
+    def stream_source(self, stream: IterableSpeechDataset) -> StreamSource:
         return StreamSource(
             stream=stream,
             labels=self.labels,
             filters=self.config.filters,
-            normalise=self.normalise,
+            normalize=self.normalize,
             concatenate=self.config.concatenate_audio,
             window_seconds=self.window_seconds,
             weight=self.weight,
         )
 
 
-def sorted_by_speaker(data: SpeechData) -> SpeechData:
+def sorted_by_speaker(data: SpeechDataset) -> SpeechDataset:
     """Return the rows of each speaker behind each other.
 
     Raises:
@@ -221,7 +221,7 @@ def sorted_by_speaker(data: SpeechData) -> SpeechData:
     return data.sorted_by_speaker()
 
 
-def _noise(config: TrainingDataConfig) -> SpeechData | None:
+def _noise(config: TrainingDataConfig) -> SpeechDataset | None:
     if config.noise_dataset_name is None:
         return None
     return load_source(config.noise_dataset_name, cache_dir=config.dataset_cache_dir, policy=config.retries)

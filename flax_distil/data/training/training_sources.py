@@ -6,9 +6,9 @@ import hashlib
 from collections.abc import Callable, Iterable, Iterator
 
 from flax_distil.audio.constants import CHUNK_SECONDS
-from flax_distil.data.dataset import SpeechData
+from flax_distil.data.dataset import SpeechDataset
 from flax_distil.data.decoded_example import MALFORMED, SampleError
-from flax_distil.data.example import SpeechRow
+from flax_distil.data.example import Example
 from flax_distil.data.preprocessing.drop_report import DropReport
 from flax_distil.data.preprocessing.filters import FilterConfig, RowFilter
 from flax_distil.data.preprocessing.labels import LabelBuilder, check_timestamps
@@ -16,13 +16,13 @@ from flax_distil.data.preprocessing.packing import (
     PackedData,
     PackedRows,
     Packer,
-    measured,
     pack,
     previous_of,
     rows_before,
+    with_duration,
 )
 from flax_distil.data.skipped import SkippedSamples
-from flax_distil.data.stream import SpeechStream
+from flax_distil.data.stream import IterableSpeechDataset
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -37,7 +37,7 @@ class TableSource:
         longest_label: Tokens of the longest label, without a previous text; None counts them when it matters.
     """
 
-    data: SpeechData
+    data: SpeechDataset
     labels: LabelBuilder
     packs: PackedData | None = None
     weight: float | None = None
@@ -66,7 +66,7 @@ class TableSource:
         return _alone(before, row, self.data.speaker_column is not None)
 
     @functools.cached_property
-    def _texts(self) -> SpeechData:
+    def _texts(self) -> SpeechDataset:
         return self.data.without_audio()
 
     def fingerprint(self) -> str:
@@ -83,7 +83,7 @@ class StreamSource:
         stream: The rows.
         labels: Makes their labels.
         filters: Which stay.
-        normalise: Text normaliser of the language, for the WER.
+        normalize: Text normalizer of the language, for the WER.
         concatenate: Whether neighbours are joined.
         window_seconds: How long a sample may be.
         weight: Its share in a mixture; None is 1.
@@ -92,10 +92,10 @@ class StreamSource:
         InputError: if the data set lacks a column that a filter needs, or has no rows.
     """
 
-    stream: SpeechStream
+    stream: IterableSpeechDataset
     labels: LabelBuilder
     filters: FilterConfig
-    normalise: Callable[[str], str]
+    normalize: Callable[[str], str]
     concatenate: bool = False
     window_seconds: float = float(CHUNK_SECONDS)
     weight: float | None = None
@@ -113,7 +113,7 @@ class StreamSource:
         """Whether a sample may be prompted with the text before it."""
         return self.labels.uses_previous and self._first_rows.has_previous
 
-    def samples(self, rows: list[SpeechRow], skipped: SkippedSamples) -> tuple[list[PackedRows], DropReport]:
+    def samples(self, rows: list[Example], skipped: SkippedSamples) -> tuple[list[PackedRows], DropReport]:
         """Filter and join rows that follow each other.
 
         Args:
@@ -126,7 +126,7 @@ class StreamSource:
         report, kept = DropReport(), []
         has_speakers = self._first_rows.speaker_column is not None
         for row in rows:
-            reason = self._filter.judge(row)
+            reason = self._filter.drop_reason(row)
             report.add(self.name, reason, row.duration_seconds)
             if row.problem is not None:
                 skipped.reject(row, SampleError(MALFORMED, row.problem), data_set=self.name)
@@ -149,17 +149,17 @@ class StreamSource:
         return _digest([*names, repr(self.filters), str(self.concatenate)])
 
     @functools.cached_property
-    def _first_rows(self) -> SpeechData:
+    def _first_rows(self) -> SpeechDataset:
         return self.stream.first_rows()
 
     @functools.cached_property
     def _filter(self) -> RowFilter:
-        return RowFilter(self._first_rows, self.filters, normalise=self.normalise, labels=self.labels)
+        return RowFilter(self._first_rows, self.filters, normalize=self.normalize, labels=self.labels)
 
-    def _measured(self, rows: Iterable[SpeechRow], skipped: SkippedSamples) -> Iterator[SpeechRow]:
+    def _measured(self, rows: Iterable[Example], skipped: SkippedSamples) -> Iterator[Example]:
         for row in rows:
             try:
-                known = measured(row)
+                known = with_duration(row)
                 check_timestamps(row.label or "", known.duration_seconds)
             except SampleError as error:
                 skipped.reject(row, error, data_set=self.name)
@@ -170,7 +170,7 @@ class StreamSource:
 TrainingSource = TableSource | StreamSource
 
 
-def _alone(before: SpeechRow | None, row: SpeechRow, has_speakers: bool) -> PackedRows:
+def _alone(before: Example | None, row: Example, has_speakers: bool) -> PackedRows:
     """Return one row as a sample, and what the same speaker said right before."""
     earlier = rows_before(row, [] if before is None else [before], has_speakers=has_speakers)
     return PackedRows(rows=(row,), previous=previous_of(row, earlier))

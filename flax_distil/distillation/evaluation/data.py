@@ -4,12 +4,12 @@ import dataclasses
 from collections.abc import Sequence
 
 from flax_distil.core.errors import InputError
-from flax_distil.data.dataset import SpeechData
+from flax_distil.data.dataset import SpeechDataset
 from flax_distil.data.preprocessing.labels import LabelBuilder
 from flax_distil.data.sources.sources import load_sources, split_values, stream_sources
-from flax_distil.data.stream import SpeechStream
+from flax_distil.data.stream import IterableSpeechDataset
 from flax_distil.distillation.config import DistilConfig
-from flax_distil.text.normalizers import Normaliser, text_normaliser
+from flax_distil.text.normalizers import Normalizer, get_model_normalizer
 from flax_distil.text.tokenizer import WhisperTokenizer
 
 DEFAULT_TEXT_COLUMN = "text"
@@ -24,14 +24,14 @@ class EvaluationSet:
         labels: makes the targets of the loss.
         language: of the speech.
         task: transcribe or translate.
-        normalise: how transcripts are compared with references.
+        normalize: how transcripts are compared with references.
     """
 
-    source: SpeechData | SpeechStream
+    source: SpeechDataset | IterableSpeechDataset
     labels: LabelBuilder
     language: str | None
     task: str
-    normalise: Normaliser
+    normalize: Normalizer
 
     @property
     def name(self) -> str:
@@ -56,7 +56,7 @@ def evaluation_sets(config: DistilConfig, tokenizer: WhisperTokenizer) -> list[E
     languages = _values(config, "language", "languages")
     tasks = _values(config, "task", "tasks")
     open_sources = stream_sources if config.eval_streaming else load_sources
-    opened: Sequence[SpeechData | SpeechStream] = open_sources(
+    opened: Sequence[SpeechDataset | IterableSpeechDataset] = open_sources(
         spec,
         config_name=config.eval_dataset_config_name,
         split=config.eval_split_name,
@@ -73,7 +73,7 @@ def evaluation_sets(config: DistilConfig, tokenizer: WhisperTokenizer) -> list[E
             labels=LabelBuilder(tokenizer, config.labels(language, task)),
             language=language,
             task=task or "transcribe",
-            normalise=text_normaliser(
+            normalize=get_model_normalizer(
                 language, task, is_multilingual=tokenizer.special.is_multilingual, name=config.normalizer
             ),
         )

@@ -67,7 +67,7 @@ class Evaluator:
                 for reference, transcript, real in zip(batch["references"], transcripts, valid, strict=True)
                 if real
             ]
-            errors += word_errors([r for r, _ in pairs], [t for _, t in pairs], chosen.normalise)
+            errors += word_errors([r for r, _ in pairs], [t for _, t in pairs], chosen.normalize)
         skipped = len(pipeline.skipped)
         # The sums are global already; processes of one tensor group transcribed the same rows.
         parts = dict(gather_objects((partitioner.shard_index, (errors, samples, skipped))))

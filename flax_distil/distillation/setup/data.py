@@ -10,7 +10,7 @@ from flax_distil.audio.augmentation import AugmentationConfig
 from flax_distil.core.arrays import Array, Params
 from flax_distil.core.errors import InputError
 from flax_distil.core.paths import user_path
-from flax_distil.data.dataset import SpeechData
+from flax_distil.data.dataset import SpeechDataset
 from flax_distil.data.training.encoder_cache import EncoderStateCache
 from flax_distil.data.training.pipeline import TrainingPipeline
 from flax_distil.data.training.pipeline_config import PipelineConfig
@@ -80,7 +80,7 @@ def check_cacheable(config: DistilConfig, data: TrainingData, partitioner: Parti
 
 
 def open_cache(
-    config: DistilConfig, train: SpeechData, shape: tuple[int, int], fingerprint: str
+    config: DistilConfig, train: SpeechDataset, shape: tuple[int, int], fingerprint: str
 ) -> EncoderStateCache:
     """Open the cache of encoder states of the training set.
 
