@@ -52,23 +52,23 @@ def measure(args: argparse.Namespace, decoders: dict[str, Any], recordings: list
     import numpy as np
 
     from flax_distil.audio.clip import pad_or_trim
-    from flax_distil.transcription.generator import WindowRequest
+    from flax_distil.transcription.generator import DecodingRequest
 
     batches = [np.stack([pad_or_trim(x) for x in part]) for part in in_batches(recordings, size)]
     greedy, speculative = (decoders[side] for side in SIDES)
-    request = WindowRequest(prompt=greedy.prompts.build("en"))
+    request = DecodingRequest(prompt=greedy.prompts.build("en"))
     encoded = [greedy.encode_samples(batch) for batch in batches]
     tokens: dict[str, list[Any]] = {}
     processor: dict[str, list[float]] = {}
 
     def decode(side: str, *, whole: bool) -> Callable[[], None]:
-        decoder, name = decoders[side], f"{side} whole" if whole else side
+        generator, name = decoders[side], f"{side} whole" if whole else side
 
         def run() -> None:
             start, found = time.process_time(), []
             for states, batch in zip(encoded, batches, strict=True):
-                given = decoder.encode_samples(batch) if whole else states
-                results = decoder.collect(decoder.dispatch(given, [request] * len(batch)))
+                given = generator.encode_samples(batch) if whole else states
+                results = generator.collect(generator.dispatch(given, [request] * len(batch)))
                 found += [result.tokens for result in results]
             tokens[name] = found
             processor.setdefault(name, []).append(time.process_time() - start)

@@ -39,13 +39,13 @@ def our_decoder(args: argparse.Namespace, **options: Any) -> Any:
     from flax_distil.model.layers import ComputeOptions
     from flax_distil.text.generation_settings import GenerationSettings
     from flax_distil.text.tokenizer import WhisperTokenizer
-    from flax_distil.transcription.generator import WindowDecoder
+    from flax_distil.transcription.generator import WhisperGenerator
     from flax_distil.transcription.options import TranscriptionOptions
 
     folder = checkpoint_folder(args.model)
     checkpoint, tokenizer = load_checkpoint(folder), WhisperTokenizer.from_pretrained(folder)
     language = "en" if tokenizer.special.is_multilingual else None
-    return WindowDecoder(
+    return WhisperGenerator(
         checkpoint.config, checkpoint.params, tokenizer,
         GenerationSettings.from_folder(folder, tokenizer.special),
         options=TranscriptionOptions(language=language, **options), compute=ComputeOptions(),
@@ -70,8 +70,8 @@ def our_short(args: argparse.Namespace) -> Side:
 def our_sequential(args: argparse.Namespace) -> Side:
     from flax_distil.transcription.modes import make_transcriber
 
-    decoder = our_decoder(args, return_timestamps=True)
-    return _by_name(make_transcriber("sequential", decoder, batch_size=args.files))
+    generator = our_decoder(args, return_timestamps=True)
+    return _by_name(make_transcriber("sequential", generator, batch_size=args.files))
 
 
 def our_chunked(args: argparse.Namespace) -> Side:

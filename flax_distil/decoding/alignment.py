@@ -53,7 +53,7 @@ class TokenAlignment:
 
 def align_tokens(
     decoder: Decoder,
-    states_BSD: Float[Array, "B S D"],
+    encoder_out_BSD: Float[Array, "B S D"],
     tokens_BT: Int[Array, "B T"],
     text_length_B: Int[Array, " B"],
     positions_B: Int[Array, " B"],
@@ -66,7 +66,7 @@ def align_tokens(
 
     Args:
         decoder: bound to its parameters.
-        states_BSD: encoder states.
+        encoder_out_BSD: encoder states.
         tokens_BT: prompt ending in ``<|notimestamps|>``, text, end-of-text if there is room, padding.
         text_length_B: tokens of text.
         positions_B: source positions with content, at least 1.
@@ -80,7 +80,7 @@ def align_tokens(
     is_text_V = np.array([special.is_text(token) for token in range(decoder.config.vocab_size)])
     before = text_start - 1  # a token is predicted, and looked for, by the one before it
     hidden_BTD, weights_of_row, rows = _attention(
-        decoder, states_BSD, tokens_BT, text_length_B, positions_B, text_start=text_start, heads=heads
+        decoder, encoder_out_BSD, tokens_BT, text_length_B, positions_B, text_start=text_start, heads=heads
     )
 
     def probabilities_of_row(row: tuple[Array, Array]) -> Array:
@@ -100,7 +100,7 @@ def align_tokens(
 
 def align_by_choices(
     decoder: Decoder,
-    states_BSD: Float[Array, "B S D"],
+    encoder_out_BSD: Float[Array, "B S D"],
     tokens_BT: Int[Array, "B T"],
     text_length_B: Int[Array, " B"],
     positions_B: Int[Array, " B"],
@@ -119,7 +119,7 @@ def align_by_choices(
         Positions, as in :class:`TokenAlignment`.
     """
     _, weights_of_row, rows = _attention(
-        decoder, states_BSD, tokens_BT, text_length_B, positions_B, text_start=text_start, heads=heads
+        decoder, encoder_out_BSD, tokens_BT, text_length_B, positions_B, text_start=text_start, heads=heads
     )
 
     def positions_of_row(row: tuple[Any, Array, Array, Array]) -> Array:
@@ -135,7 +135,7 @@ def align_by_choices(
 
 def _attention(
     decoder: Decoder,
-    states_BSD: Array,
+    encoder_out_BSD: Array,
     tokens_BT: Array,
     text_length_B: Array,
     positions_B: Array,
@@ -144,7 +144,7 @@ def _attention(
     heads: Sequence[tuple[int, int]],
 ) -> tuple[Array, Callable[[Any], Array], Any]:
     """Return hidden states, a function that gives the weights [A, T, S] of a row, and the rows."""
-    hidden_BTD, query_BATH, key_ADH = decoder.look_with_heads(tokens_BT, states_BSD, heads)
+    hidden_BTD, query_BATH, key_ADH = decoder.look_with_heads(tokens_BT, encoder_out_BSD, heads)
 
     def weights_of_row(row: Any) -> Array:
         query_ATH, states_SD, length, positions = row
@@ -153,7 +153,7 @@ def _attention(
         return _follow_speech(scores_ATS, length, positions)
 
     length_B = jnp.minimum(text_start + text_length_B + 1, tokens_BT.shape[1])
-    rows = (query_BATH, states_BSD.astype(decoder.options.dtype), length_B, positions_B)
+    rows = (query_BATH, encoder_out_BSD.astype(decoder.options.dtype), length_B, positions_B)
     return hidden_BTD, weights_of_row, rows
 
 

@@ -7,11 +7,11 @@ import jax
 import jax.numpy as jnp
 
 from flax_distil.core.arrays import Array, Bool, Float, Int
-from flax_distil.decoding.logits_processors import DecodingRules, apply_rules
-from flax_distil.decoding.loop import BranchDecoder, SearchState, rank_scores
+from flax_distil.decoding.logits_processors import LogitsProcessors, process_logits
+from flax_distil.decoding.loop import DecodeLoop, SamplingState, rank_scores
 from flax_distil.decoding.options import SearchOptions
-from flax_distil.decoding.result import SearchResult
-from flax_distil.decoding.top_k import top_tokens
+from flax_distil.decoding.result import GenerateOutput
+from flax_distil.decoding.top_k import top_k
 
 
 @jax.tree_util.register_dataclass
@@ -21,7 +21,7 @@ class _Finished:
 
     Attributes:
         count_B: how many there are.
-        path_BET: their ways through the slots; see ``Branches``.
+        path_BET: their ways through the slots; see ``Hypotheses``.
         length_BE: tokens, end-of-text left out.
         total_BE: sums of log-probabilities, that of end-of-text included.
         end_BE: log-probability of end-of-text.
@@ -47,7 +47,7 @@ class _Finished:
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
-class _Beams(SearchState):
+class _Beams(SamplingState):
     """State of the search; ``done`` is one value per row.
 
     Attributes:
@@ -74,8 +74,8 @@ class _Candidates(NamedTuple):
 
 
 def beam_search(
-    decoder: BranchDecoder, rules: DecodingRules, options: SearchOptions, *, max_new_tokens: int
-) -> SearchResult:
+    decoder: DecodeLoop, processors: LogitsProcessors, options: SearchOptions, *, max_new_tokens: int
+) -> GenerateOutput:
     """Keep the ``num_beams`` likeliest sequences of every row until enough have ended; return the best.
 
     In each step every beam proposes its ``num_beams + 1`` likeliest tokens. Of all proposals, from the
@@ -85,21 +85,21 @@ def beam_search(
 
     Args:
         decoder: of ``options.num_beams`` sequences per row.
-        rules: static.
+        processors: static.
         options: static.
         max_new_tokens: static.
 
     Source: openai/whisper's beam search; arXiv 2204.05424 (patience).
     """
     rows, beams = len(decoder.limit_B), options.num_beams
-    end = rules.special.eot
+    end = processors.special.eot
 
     def choose(state: _Beams, logits_BJV: Float[Array, "B J V"]) -> _Beams:
         """Choose the next beams; all beams are one, J = 1, in the first step."""
-        sources, column = logits_BJV.shape[1], state.branches.context.count
+        sources, column = logits_BJV.shape[1], state.hypotheses.history.count
         logits_QV = logits_BJV.reshape(rows * sources, -1)
-        context = decoder.first_context if sources == 1 else state.branches.context
-        scores_QV = apply_rules(rules, logits_QV, context)
+        history = decoder.first_history if sources == 1 else state.hypotheses.history
+        scores_QV = process_logits(processors, logits_QV, history)
         candidates = _candidates(scores_QV, state.total_BK[:, :sources], beams)
         ends_BM = candidates.token_BM == end
         order_BM = jnp.argsort(ends_BM, axis=1, stable=True)
@@ -110,8 +110,8 @@ def beam_search(
         finished = _with_ended(state, candidates, counts_BM & ~was_done_B1, column)
         parent_BK = jnp.where(was_done_B1, jnp.arange(beams), chosen.parent_BM)
         return _Beams(
-            branches=state.branches.followed_by(
-                chosen.token_BM, chosen.logprob_BM, rules.special, parent_BK=parent_BK
+            hypotheses=state.hypotheses.followed_by(
+                chosen.token_BM, chosen.logprob_BM, processors.special, parent_BK=parent_BK
             ),
             done=state.done | (finished.count_B >= options.waits_for) | (column + 1 >= decoder.limit_B),
             total_BK=jnp.where(was_done_B1, state.total_BK, chosen.total_BM),
@@ -120,7 +120,7 @@ def beam_search(
         )
 
     start = _Beams(
-        branches=decoder.first,
+        hypotheses=decoder.first,
         done=decoder.limit_B < 1,
         total_BK=jnp.zeros((rows, beams), jnp.float32),
         length_B=jnp.zeros(rows, jnp.int32),
@@ -133,7 +133,7 @@ def beam_search(
 def _candidates(scores_QV: Float[Array, "Q V"], total_BJ: Float[Array, "B J"], beams: int) -> _Candidates:
     """Return the likeliest continuations: all that end before ``beams`` that do not, and those."""
     rows = len(total_BJ)
-    score_QX, token_QX = top_tokens(scores_QV, beams + 1)
+    score_QX, token_QX = top_k(scores_QV, beams + 1)
     logprob_QX = score_QX - jax.nn.logsumexp(scores_QV, axis=1, keepdims=True)
     total_BM = (total_BJ.reshape(-1, 1) + logprob_QX).reshape(rows, -1)
     # At most one continuation of each beam ends.
@@ -157,7 +157,7 @@ def _with_ended(
     ended_first_BM = jnp.argsort(~ended_BM, axis=1, stable=True)
     source_BE = jnp.clip(rank_BE, 0, ended_BM.shape[1] - 1)
     ended = candidates.take(jnp.take_along_axis(ended_first_BM, source_BE, axis=1))
-    path_BET = jnp.take_along_axis(state.branches.path_BKT, ended.parent_BM[:, :, None], axis=1)
+    path_BET = jnp.take_along_axis(state.hypotheses.path_BKT, ended.parent_BM[:, :, None], axis=1)
     return _Finished(
         count_B=jnp.minimum(finished.count_B + new_B, most),
         path_BET=jnp.where(is_new_BE[:, :, None], path_BET, finished.path_BET),
@@ -167,7 +167,7 @@ def _with_ended(
     )
 
 
-def _best(final: _Beams, decoder: BranchDecoder, options: SearchOptions, end: int) -> SearchResult:
+def _best(final: _Beams, decoder: DecodeLoop, options: SearchOptions, end: int) -> GenerateOutput:
     """Rank what has ended, and as many unfinished beams as are missing."""
     finished, beams = final.finished, options.num_beams
     most = finished.total_BE.shape[1]
@@ -181,16 +181,16 @@ def _best(final: _Beams, decoder: BranchDecoder, options: SearchOptions, end: in
     )
     total = jnp.concatenate([finished.total_BE, final.total_BK], axis=1)
     length = jnp.concatenate([finished.length_BE, length_BK], axis=1)
-    path = jnp.concatenate([finished.path_BET, final.branches.path_BKT], axis=1)
+    path = jnp.concatenate([finished.path_BET, final.hypotheses.path_BKT], axis=1)
     best_B1 = jnp.where(is_there, rank_scores(total, length, options.length_penalty), -jnp.inf).argmax(
         axis=1, keepdims=True
     )
     length_B = jnp.take_along_axis(length, best_B1, axis=1)[:, 0]
     path_BT = jnp.take_along_axis(path, best_B1[:, :, None], axis=1)[:, 0]
-    tokens_BT, logprobs_BT = final.branches.along(path_BT, length_B, end)
+    tokens_BT, logprobs_BT = final.hypotheses.along(path_BT, length_B, end)
     end_B1 = jnp.take_along_axis(finished.end_BE, jnp.minimum(best_B1, most - 1), axis=1)
     at_end_BT = (jnp.arange(tokens_BT.shape[1]) == length_B[:, None]) & (best_B1 < most)
-    return SearchResult(
+    return GenerateOutput(
         tokens_BT=tokens_BT,
         logprobs_BT=jnp.where(at_end_BT, end_B1, logprobs_BT),
         length_B=length_B,

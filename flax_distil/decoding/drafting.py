@@ -9,9 +9,9 @@ import jax
 import jax.numpy as jnp
 
 from flax_distil.core.arrays import Array, Bool, Float, Int
-from flax_distil.decoding.logits_processors import DecodingRules, EmittedContext, apply_rules
+from flax_distil.decoding.logits_processors import LogitsProcessors, TokenHistory, process_logits
 from flax_distil.decoding.options import SearchOptions
-from flax_distil.decoding.sampling import warp_scores
+from flax_distil.decoding.sampling import warp_logits
 from flax_distil.model.cache import DecoderCache
 from flax_distil.model.decoder import Decoder
 from flax_distil.model.projections import project_onto_tokens
@@ -22,7 +22,7 @@ frequent ones first. Of the bundled prompts they are 93 % (the first 8192: 85 %)
 83 % of one long sentence. Projecting on all would take most of a step of a 2-layer student of base.
 """
 
-CONFIDENCE = 0.4
+DRAFT_CONFIDENCE_THRESHOLD = 0.4
 """A draft ends where the student thinks it less likely than this that all of it is accepted."""
 
 DRAFT, ACCEPT, CORRECT = range(3)
@@ -35,14 +35,14 @@ class Draft:
 
     Attributes:
         tokens_BK: one after the other, -1 behind the last.
-        contexts: what the rules know before each of them and after the last, K + 1.
+        histories: what the processors know before each of them and after the last, K + 1.
         log_q_BKV: natural logarithm of the probabilities they were drawn from, minus infinity behind;
             None of the likeliest tokens.
         cache: of the student, with the tokens but the last.
     """
 
     tokens_BK: Int[Array, "B K"]
-    contexts: list[EmittedContext]
+    histories: list[TokenHistory]
     log_q_BKV: Float[Array, "B K V"] | None
     cache: DecoderCache
 
@@ -55,13 +55,13 @@ class _Drafting:
     Attributes:
         place: of the next token in the draft.
         hidden_BD: what the student makes of the token before it.
-        context: of the rules.
+        history: of the processors.
         confidence_B: logarithm of how likely the whole draft is; minus infinity once it ended.
     """
 
     place: Int[Array, ""]
     hidden_BD: Float[Array, "B D"]
-    context: EmittedContext
+    history: TokenHistory
     confidence_B: Float[Array, " B"]
     tokens_BK: Int[Array, "B K"]
     log_q_BKV: Float[Array, "B K V"] | None
@@ -69,7 +69,7 @@ class _Drafting:
 
 
 @dataclasses.dataclass(frozen=True)
-class Draws:
+class SamplingParams:
     """How tokens are drawn: at its temperature and from its seed, whatever the other rows are.
 
     Attributes:
@@ -87,7 +87,7 @@ class Draws:
         is_drawn_B = self.temperature_B > 0
         likeliest_BV = jnp.arange(scores_BV.shape[1]) == scores_BV.argmax(axis=1)[:, None]
         certain_BV = jnp.where(likeliest_BV, 0.0, -jnp.inf)
-        warped_BV = warp_scores(scores_BV, jnp.where(is_drawn_B, self.temperature_B, 1.0), self.options)
+        warped_BV = warp_logits(scores_BV, jnp.where(is_drawn_B, self.temperature_B, 1.0), self.options)
         return jnp.where(is_drawn_B[:, None], jax.nn.log_softmax(warped_BV), certain_BV)
 
     def tokens(
@@ -108,10 +108,10 @@ class Draws:
         return jax.vmap(key)(self.seed_B, count_B)
 
 
-def draft_embedding(student: Decoder, rules: DecodingRules) -> Float[Array, "N D"]:
+def draft_embedding(student: Decoder, processors: LogitsProcessors) -> Float[Array, "N D"]:
     """Return the output embedding of the tokens that drafts are made of: text, end-of-text and behind."""
-    end = rules.special.eot
-    last = student.config.vocab_size if rules.return_timestamps else end + 1
+    end = processors.special.eot
+    last = student.config.vocab_size if processors.return_timestamps else end + 1
     return student.output_embedding(
         jnp.concatenate([jnp.arange(min(DRAFT_TEXT_TOKENS, end)), jnp.arange(end, last)])
     )
@@ -123,29 +123,29 @@ class Drafter:
     def __init__(
         self,
         student: Decoder,
-        rules: DecodingRules,
+        processors: LogitsProcessors,
         num_assistant_tokens: int,
         embedding_ND: Float[Array, "N D"] | None = None,
     ):
-        self._student, self._rules, self._tokens = student, rules, num_assistant_tokens
+        self._student, self._rules, self._tokens = student, processors, num_assistant_tokens
         self._layers: list[Any] = student.unrolled()
-        self._text = min(DRAFT_TEXT_TOKENS, rules.special.eot)
-        self._embedding_ND = draft_embedding(student, rules) if embedding_ND is None else embedding_ND
+        self._text = min(DRAFT_TEXT_TOKENS, processors.special.eot)
+        self._embedding_ND = draft_embedding(student, processors) if embedding_ND is None else embedding_ND
 
-    def read_prompts(
+    def prefill(
         self,
         prompt_BP: Int[Array, "B P"],
         prompt_length_B: Int[Array, " B"],
-        states_BSD: Float[Array, "B S D"],
+        encoder_out_BSD: Float[Array, "B S D"],
         slots: int,
     ) -> tuple[Float[Array, "B D"], DecoderCache]:
         """Return what the student makes of each prompt's last token, and a cache that holds the prompts."""
-        cache = self._student.init_cache(states_BSD, slots)
+        cache = self._student.init_cache(encoder_out_BSD, slots)
         start_B = jnp.zeros(len(prompt_BP), jnp.int32)
         hidden_BPD, cache = self._student.extend(self._layers, prompt_BP, cache, start_B)
         return pick(hidden_BPD, prompt_length_B - 1), cache
 
-    def read_recent(
+    def catch_up(
         self, cache: DecoderCache, recent_B2: Int[Array, "B 2"], position_B: Int[Array, " B"]
     ) -> tuple[Float[Array, "B D"], DecoderCache]:
         """Return what the student makes of the last token, and the grown cache.
@@ -166,9 +166,9 @@ class Drafter:
         cache: DecoderCache,
         hidden_BD: Float[Array, "B D"],
         position_B: Int[Array, " B"],
-        context: EmittedContext,
+        history: TokenHistory,
         done_B: Bool[Array, " B"],
-        draws: Draws | None,
+        sampling: SamplingParams | None,
     ) -> Draft:
         """Propose the next tokens of every row; each row has its own number of them.
 
@@ -176,24 +176,24 @@ class Drafter:
             cache: of the tokens up to the last.
             hidden_BD: what the student makes of the last.
             position_B: of the last.
-            context: of the rules.
+            history: of the processors.
             done_B: rows that need no draft.
-            draws: None for the likeliest tokens.
+            sampling: None for the likeliest tokens.
         """
         rows, vocabulary = len(hidden_BD), self._student.config.vocab_size
         first = _Drafting(
             place=jnp.zeros((), jnp.int32),
             hidden_BD=hidden_BD,
-            context=context,
+            history=history,
             confidence_B=jnp.where(done_B, -jnp.inf, 0.0),
             tokens_BK=jnp.full((rows, self._tokens), -1, jnp.int32),
-            log_q_BKV=None if draws is None else jnp.full((rows, self._tokens, vocabulary), -jnp.inf),
+            log_q_BKV=None if sampling is None else jnp.full((rows, self._tokens, vocabulary), -jnp.inf),
             cache=cache,
         )
 
         def read(drafting: _Drafting) -> _Drafting:
             """Let the student read what it drafted last."""
-            token_B1 = drafting.context.last_B[:, None]
+            token_B1 = drafting.history.last_B[:, None]
             position = position_B + drafting.place
             hidden_B1D, cache = self._student.extend(self._layers, token_B1, drafting.cache, position)
             return dataclasses.replace(drafting, hidden_BD=hidden_B1D[:, 0], cache=cache)
@@ -201,35 +201,37 @@ class Drafter:
         def goes_on(drafting: _Drafting) -> Bool[Array, ""]:
             return (drafting.place < self._tokens) & (drafting.confidence_B > -jnp.inf).any()
 
-        propose = functools.partial(self._propose, draws)
+        propose = functools.partial(self._propose, sampling)
         final = jax.lax.while_loop(goes_on, lambda drafting: propose(read(drafting)), propose(first))
-        contexts = [context]
+        histories = [history]
         for place in range(self._tokens):
-            contexts.append(self._after(contexts[-1], final.tokens_BK[:, place]))
-        return Draft(final.tokens_BK, contexts, final.log_q_BKV, final.cache)
+            histories.append(self._after(histories[-1], final.tokens_BK[:, place]))
+        return Draft(final.tokens_BK, histories, final.log_q_BKV, final.cache)
 
-    def _after(self, context: EmittedContext, token_B: Int[Array, " B"]) -> EmittedContext:
-        return context.followed_by(token_B, self._rules.special)
+    def _after(self, history: TokenHistory, token_B: Int[Array, " B"]) -> TokenHistory:
+        return history.followed_by(token_B, self._rules.special)
 
-    def _propose(self, draws: Draws | None, drafting: _Drafting) -> _Drafting:
+    def _propose(self, sampling: SamplingParams | None, drafting: _Drafting) -> _Drafting:
         """Add the next token of every row whose draft has not ended."""
-        place, context, log_q_BKV = drafting.place, drafting.context, drafting.log_q_BKV
+        place, history, log_q_BKV = drafting.place, drafting.history, drafting.log_q_BKV
         goes_on_B = drafting.confidence_B > -jnp.inf
-        scores_BV = apply_rules(self._rules, self._logits(drafting.hidden_BD), context)
-        if draws is None:
+        scores_BV = process_logits(self._rules, self._logits(drafting.hidden_BD), history)
+        if sampling is None:
             token_B = scores_BV.argmax(axis=1).astype(jnp.int32)
         else:
             assert log_q_BKV is not None
-            log_q_BV = draws.log_probabilities(scores_BV)
-            token_B = draws.tokens(log_q_BV, context.count, DRAFT)
+            log_q_BV = sampling.log_probabilities(scores_BV)
+            token_B = sampling.tokens(log_q_BV, history.count, DRAFT)
             log_q_BKV = log_q_BKV.at[:, place].set(jnp.where(goes_on_B[:, None], log_q_BV, -jnp.inf))
         logprob_B = jnp.take_along_axis(scores_BV, token_B[:, None], axis=1)[:, 0]
         confidence_B = drafting.confidence_B + logprob_B - jax.nn.logsumexp(scores_BV, axis=1)
-        is_last_B = (confidence_B < math.log(CONFIDENCE)) | (token_B == self._rules.special.eot)
+        is_last_B = (confidence_B < math.log(DRAFT_CONFIDENCE_THRESHOLD)) | (
+            token_B == self._rules.special.eot
+        )
         return dataclasses.replace(
             drafting,
             place=place + 1,
-            context=self._after(context, token_B),
+            history=self._after(history, token_B),
             confidence_B=jnp.where(goes_on_B & ~is_last_B, confidence_B, -jnp.inf),
             tokens_BK=drafting.tokens_BK.at[:, place].set(jnp.where(goes_on_B, token_B, -1)),
             log_q_BKV=log_q_BKV,

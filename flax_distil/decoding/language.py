@@ -9,7 +9,7 @@ from flax_distil.text.special_tokens import SpecialTokens
 
 
 def language_probabilities(
-    decoder: Decoder, states_BSD: Float[Array, "B S D"], special: SpecialTokens
+    decoder: Decoder, encoder_out_BSD: Float[Array, "B S D"], special: SpecialTokens
 ) -> Float[Array, "B G"]:
     """Return the probability of every language, in the order of ``special.languages``.
 
@@ -20,8 +20,8 @@ def language_probabilities(
     """
     if not special.is_multilingual:
         raise ValueError("an English-only vocabulary has no language tokens")
-    start_B1 = jnp.full((states_BSD.shape[0], 1), special.sot, jnp.int32)
-    cache = decoder.init_cache(states_BSD, slots=1)
+    start_B1 = jnp.full((encoder_out_BSD.shape[0], 1), special.sot, jnp.int32)
+    cache = decoder.init_cache(encoder_out_BSD, slots=1)
     hidden_B1D, _ = decoder.extend(decoder.unrolled(), start_B1, cache, jnp.zeros((), jnp.int32))
     languages = jnp.asarray(list(special.languages.values()))
     return jax.nn.softmax(decoder.logits(hidden_B1D)[:, 0, languages])

@@ -7,13 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from flax_distil.core.arrays import Array, Bool, Float, Int
-from flax_distil.decoding.repetition import penalise, without_repeated_ngrams
+from flax_distil.decoding.repetition import ban_repeated_ngrams, penalize_repetition
 from flax_distil.text.generation_settings import GenerationSettings
 from flax_distil.text.special_tokens import SpecialTokens
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class DecodingRules:
+class LogitsProcessors:
     """What a search may emit; hashable, so a static argument of a jitted search.
 
     Attributes:
@@ -41,7 +41,7 @@ class DecodingRules:
     @classmethod
     def from_settings(
         cls, settings: GenerationSettings, special: SpecialTokens, *, return_timestamps: bool = False
-    ) -> "DecodingRules":
+    ) -> "LogitsProcessors":
         """Take the suppressed tokens and the first-timestamp limit from a checkpoint's settings."""
         return cls(
             special=special,
@@ -59,8 +59,8 @@ class DecodingRules:
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
-class EmittedContext:
-    """What the rules must know of the tokens a row has emitted so far.
+class TokenHistory:
+    """What the processors must know of the tokens a row has emitted so far.
 
     The forced beginning of a transcript counts as emitted, but for the first token behind it being the first
     that is found.
@@ -71,7 +71,7 @@ class EmittedContext:
         before_last_B: the one before it, -1 before the second.
         timestamp_B: the last timestamp emitted, -1 before the first.
         given_B: tokens of the forced beginning; None where no row has one.
-        history_BT: all tokens, -1 behind the last; None where the rules do not ask for them.
+        tokens_BT: all tokens, -1 behind the last; None where the processors do not ask for them.
     """
 
     count: Int[Array, ""] | Int[Array, " B"]
@@ -79,29 +79,29 @@ class EmittedContext:
     before_last_B: Int[Array, " B"]
     timestamp_B: Int[Array, " B"]
     given_B: Int[Array, " B"] | None = None
-    history_BT: Int[Array, "B T"] | None = None
+    tokens_BT: Int[Array, "B T"] | None = None
 
     @classmethod
-    def empty(cls, rows: int, *, history: int | None = None) -> "EmittedContext":
-        """Return the context before anything is emitted; ``history`` tokens will be remembered."""
+    def empty(cls, rows: int, *, history: int | None = None) -> "TokenHistory":
+        """Return the history before anything is emitted; ``history`` tokens will be remembered."""
         none = jnp.full(rows, -1, jnp.int32)
-        history_BT = None if history is None else jnp.full((rows, history), -1, jnp.int32)
-        return cls(jnp.zeros((), jnp.int32), none, none, none, history_BT=history_BT)
+        tokens_BT = None if history is None else jnp.full((rows, history), -1, jnp.int32)
+        return cls(jnp.zeros((), jnp.int32), none, none, none, tokens_BT=tokens_BT)
 
     @classmethod
     def after_prompts(
         cls,
-        rules: DecodingRules,
+        processors: LogitsProcessors,
         prompt_BP: Int[Array, "B P"],
         prompt_length_B: Int[Array, " B"],
         prefix_length_B: Int[Array, " B"] | None,
         *,
         max_new_tokens: int,
-    ) -> "EmittedContext":
-        """Return the context before the first token is found.
+    ) -> "TokenHistory":
+        """Return the history before the first token is found.
 
         Args:
-            rules: static.
+            processors: static.
             prompt_BP: decoder prompts, padded on the right.
             prompt_length_B: tokens of each prompt.
             prefix_length_B: how many tokens at the end of each are the forced beginning of its transcript.
@@ -109,23 +109,23 @@ class EmittedContext:
         """
         rows, slots = prompt_BP.shape
         room = max_new_tokens + (0 if prefix_length_B is None else slots)
-        context = cls.empty(rows, history=room if rules.counts_repetitions else None)
+        history = cls.empty(rows, history=room if processors.counts_repetitions else None)
         if prefix_length_B is None:
-            return context
+            return history
         place_P = jnp.arange(slots)
         source_BP = place_P + (prompt_length_B - prefix_length_B)[:, None]
         prefix_BP = jnp.take_along_axis(prompt_BP, jnp.minimum(source_BP, slots - 1), axis=1)
         prefix_BP = jnp.where(place_P < prefix_length_B[:, None], prefix_BP, -1)
-        is_timestamp_BP = _is_timestamp(rules.special, prefix_BP)
+        is_timestamp_BP = _is_timestamp(processors.special, prefix_BP)
         last_B = jnp.where(is_timestamp_BP, place_P, -1).max(axis=1, keepdims=True)
-        history_BT = context.history_BT
-        return EmittedContext(
-            count=context.count,
+        tokens_BT = history.tokens_BT
+        return TokenHistory(
+            count=history.count,
             last_B=_picked(prefix_BP, prefix_length_B[:, None] - 1),
             before_last_B=_picked(prefix_BP, prefix_length_B[:, None] - 2),
             timestamp_B=_picked(prefix_BP, last_B),
             given_B=prefix_length_B,
-            history_BT=None if history_BT is None else history_BT.at[:, :slots].set(prefix_BP),
+            tokens_BT=None if tokens_BT is None else tokens_BT.at[:, :slots].set(prefix_BP),
         )
 
     @property
@@ -138,18 +138,18 @@ class EmittedContext:
         """Tokens emitted, those of the forced beginning among them."""
         return self.count if self.given_B is None else self.count + self.given_B
 
-    def followed_by(self, token_B: Int[Array, " B"], special: SpecialTokens) -> "EmittedContext":
-        """Return the context after one more token of every row."""
+    def followed_by(self, token_B: Int[Array, " B"], special: SpecialTokens) -> "TokenHistory":
+        """Return the history after one more token of every row."""
         timestamp_B = jnp.where(_is_timestamp(special, token_B), token_B, self.timestamp_B)
-        history_BT = self.history_BT
-        if history_BT is not None:
+        tokens_BT = self.tokens_BT
+        if tokens_BT is not None:
             place_B = jnp.broadcast_to(self.length, token_B.shape)
-            history_BT = history_BT.at[jnp.arange(len(token_B)), place_B].set(token_B, mode="drop")
-        return EmittedContext(self.count + 1, token_B, self.last_B, timestamp_B, self.given_B, history_BT)
+            tokens_BT = tokens_BT.at[jnp.arange(len(token_B)), place_B].set(token_B, mode="drop")
+        return TokenHistory(self.count + 1, token_B, self.last_B, timestamp_B, self.given_B, tokens_BT)
 
 
-def apply_rules(
-    rules: DecodingRules, logits_BV: Float[Array, "B V"], context: EmittedContext
+def process_logits(
+    processors: LogitsProcessors, logits_BV: Float[Array, "B V"], history: TokenHistory
 ) -> Float[Array, "B V"]:
     """Set the logits of tokens that may not come next to minus infinity.
 
@@ -159,21 +159,21 @@ def apply_rules(
     forced when all of them together are more likely than any single text token.
     """
     vocabulary = logits_BV.shape[1]
-    if context.history_BT is not None:
-        length_B = jnp.broadcast_to(context.length, context.last_B.shape)
-        if rules.repetition_penalty != 1:
-            logits_BV = penalise(logits_BV, context.history_BT, rules.repetition_penalty)
-        if rules.no_repeat_ngram_size:
-            logits_BV = without_repeated_ngrams(
-                logits_BV, context.history_BT, length_B, rules.no_repeat_ngram_size
+    if history.tokens_BT is not None:
+        length_B = jnp.broadcast_to(history.length, history.last_B.shape)
+        if processors.repetition_penalty != 1:
+            logits_BV = penalize_repetition(logits_BV, history.tokens_BT, processors.repetition_penalty)
+        if processors.no_repeat_ngram_size:
+            logits_BV = ban_repeated_ngrams(
+                logits_BV, history.tokens_BT, length_B, processors.no_repeat_ngram_size
             )
-    logits_BV = jnp.where(_contains(rules.suppress_tokens, vocabulary), -jnp.inf, logits_BV)
-    blocked_first_V = _contains(rules.begin_suppress_tokens, vocabulary)
-    logits_BV = jnp.where(context.at_begin & blocked_first_V, -jnp.inf, logits_BV)
-    if not rules.return_timestamps:
+    logits_BV = jnp.where(_contains(processors.suppress_tokens, vocabulary), -jnp.inf, logits_BV)
+    blocked_first_V = _contains(processors.begin_suppress_tokens, vocabulary)
+    logits_BV = jnp.where(history.at_begin & blocked_first_V, -jnp.inf, logits_BV)
+    if not processors.return_timestamps:
         return logits_BV
-    logits_BV = jnp.where(_timestamp_grammar(rules, context, vocabulary), logits_BV, -jnp.inf)
-    return _prefer_timestamps(logits_BV, rules.special)
+    logits_BV = jnp.where(_timestamp_grammar(processors, history, vocabulary), logits_BV, -jnp.inf)
+    return _prefer_timestamps(logits_BV, processors.special)
 
 
 def _contains(tokens: tuple[int, ...], vocabulary: int) -> Bool[np.ndarray, " V"]:
@@ -192,23 +192,25 @@ def _picked(values_BP: Int[Array, "B P"], place_B1: Int[Array, "B 1"]) -> Int[Ar
     return jnp.where(place_B1 >= 0, picked_B1, -1)[:, 0]
 
 
-def _timestamp_grammar(rules: DecodingRules, context: EmittedContext, vocabulary: int) -> Bool[Array, "B V"]:
+def _timestamp_grammar(
+    processors: LogitsProcessors, history: TokenHistory, vocabulary: int
+) -> Bool[Array, "B V"]:
     """Return True where the order of timestamps allows a token."""
-    special, token_V = rules.special, jnp.arange(vocabulary)
+    special, token_V = processors.special, jnp.arange(vocabulary)
     is_timestamp_V = _is_timestamp(special, token_V)
     is_text_V = (token_V < special.eot) | (token_V >= special.timestamp_end)
-    last_was_B = _is_timestamp(special, context.last_B)
+    last_was_B = _is_timestamp(special, history.last_B)
     # Before the second token the one before the last counts as a timestamp: text must follow.
-    before_was_B = _is_timestamp(special, context.before_last_B) | (context.length < 2)
+    before_was_B = _is_timestamp(special, history.before_last_B) | (history.length < 2)
     opened_B, closed_B = last_was_B & before_was_B, last_was_B & ~before_was_B
     allowed_BV = ~(opened_B[:, None] & is_timestamp_V) & ~(closed_B[:, None] & is_text_V)
     # The start of the next segment may equal the end of this one; any other timestamp is later.
-    earliest_B = jnp.where(closed_B, context.timestamp_B, context.timestamp_B + 1)
+    earliest_B = jnp.where(closed_B, history.timestamp_B, history.timestamp_B + 1)
     allowed_BV &= ~is_timestamp_V | (token_V >= earliest_B[:, None])
     first_V = is_timestamp_V
-    if rules.max_initial_timestamp_index is not None:
-        first_V &= token_V <= special.timestamp_begin + rules.max_initial_timestamp_index
-    nothing_B1 = jnp.reshape(context.length, (-1, 1)) == 0
+    if processors.max_initial_timestamp_index is not None:
+        first_V &= token_V <= special.timestamp_begin + processors.max_initial_timestamp_index
+    nothing_B1 = jnp.reshape(history.length, (-1, 1)) == 0
     allowed_BV = jnp.where(nothing_B1, first_V, allowed_BV)
     return allowed_BV & (token_V != special.no_timestamps)
 

@@ -18,12 +18,12 @@ import jax
 import jax.numpy as jnp
 
 from flax_distil.core.arrays import Array, Bool, Float, Int
-from flax_distil.decoding.logits_processors import DecodingRules, EmittedContext
+from flax_distil.decoding.logits_processors import LogitsProcessors, TokenHistory
 from flax_distil.model.cache import DecoderCache
 from flax_distil.model.decoder import Decoder
 from flax_distil.text.special_tokens import SpecialTokens
 
-FIRST_SLOTS = 128
+INITIAL_CACHE_LENGTH = 128
 """A search starts with a cache for prompt and tokens of this length, which short recordings never fill.
 
 Every step reads the whole cache; the few rows that say more go on with a full one.
@@ -32,19 +32,19 @@ Every step reads the whole cache; the few rows that say more go on with a full o
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
-class Branches:
+class Hypotheses:
     """K sequences behind the prompt of every row.
 
     Attributes:
         cache: P slots of the prompt, then K for each token.
-        context: what the rules know of the B·K sequences, row by row.
+        history: what the processors know of the B·K sequences, row by row.
         path_BKT: which of the K slots holds each token of a sequence; -1 where there is none yet.
         tokens_BTK: what was emitted, by slot.
         logprobs_BTK: its log-probability.
     """
 
     cache: DecoderCache
-    context: EmittedContext
+    history: TokenHistory
     path_BKT: Int[Array, "B K T"]
     tokens_BTK: Int[Array, "B T K"]
     logprobs_BTK: Float[Array, "B T K"]
@@ -56,7 +56,7 @@ class Branches:
         special: SpecialTokens,
         *,
         parent_BK: Int[Array, "B K"] | None = None,
-    ) -> "Branches":
+    ) -> "Hypotheses":
         """Return the sequences after one more token each, of which the cache knows nothing yet.
 
         Args:
@@ -65,14 +65,14 @@ class Branches:
             special: static; ids of the vocabulary.
             parent_BK: which sequence each one continues; by default itself.
         """
-        count, path_BKT, context = self.context.count, self.path_BKT, self.context
+        count, path_BKT, history = self.history.count, self.path_BKT, self.history
         if parent_BK is not None:
             path_BKT = jnp.take_along_axis(path_BKT, parent_BK[:, :, None], axis=1)
-            context = _of_parents(context, parent_BK)
+            history = _of_parents(history, parent_BK)
         own_K = jnp.arange(token_BK.shape[1])
-        return Branches(
+        return Hypotheses(
             cache=self.cache,
-            context=context.followed_by(token_BK.reshape(-1), special),
+            history=history.followed_by(token_BK.reshape(-1), special),
             path_BKT=path_BKT.at[:, :, count].set(own_K),
             tokens_BTK=self.tokens_BTK.at[:, count].set(token_BK),
             logprobs_BTK=self.logprobs_BTK.at[:, count].set(logprob_BK),
@@ -93,23 +93,23 @@ class Branches:
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
-class SearchState:
+class SamplingState:
     """What a search carries from step to step; searches add to it.
 
     Attributes:
-        branches: the sequences.
+        hypotheses: the sequences.
         done: rows or sequences that have ended.
     """
 
-    branches: Branches
+    hypotheses: Hypotheses
     done: Bool[Array, "..."]
 
 
-State = TypeVar("State", bound=SearchState)
+State = TypeVar("State", bound=SamplingState)
 
 
-def _of_parents(context: EmittedContext, parent_BK: Int[Array, "B K"]) -> EmittedContext:
-    """Return the contexts of the parents; all sequences have emitted the same number of tokens."""
+def _of_parents(history: TokenHistory, parent_BK: Int[Array, "B K"]) -> TokenHistory:
+    """Return the histories of the parents; all sequences have emitted the same number of tokens."""
 
     def gather(flat: Array) -> Array:
         if not flat.ndim:
@@ -118,63 +118,65 @@ def _of_parents(context: EmittedContext, parent_BK: Int[Array, "B K"]) -> Emitte
         index = parent_BK.reshape(*parent_BK.shape, *[1] * len(rest))
         return jnp.take_along_axis(flat.reshape(*parent_BK.shape, *rest), index, axis=1).reshape(-1, *rest)
 
-    return jax.tree.map(gather, context)
+    return jax.tree.map(gather, history)
 
 
-class BranchDecoder:
+class DecodeLoop:
     """Reads the prompts of a batch, then runs the decoder on K sequences behind each; within one trace.
 
     Attributes:
         limit_B: most tokens of each row; 0 of idle ones.
         no_speech_prob_B: probability of ``<|nospeech|>`` right after ``<|startoftranscript|>``.
         first_logits_BV: of the first token.
-        first_context: what the rules know before it, of each row.
+        first_history: what the processors know before it, of each row.
         first: sequences before it.
     """
 
     def __init__(
         self,
         decoder: Decoder,
-        states_BSD: Float[Array, "B S D"],
+        encoder_out_BSD: Float[Array, "B S D"],
         prompt_BP: Int[Array, "B P"],
         prompt_length_B: Int[Array, " B"],
         *,
-        rules: DecodingRules,
-        branches: int,
+        processors: LogitsProcessors,
+        hypotheses: int,
         max_new_tokens: int,
         limit_B: Int[Array, " B"] | None,
         prefix_length_B: Int[Array, " B"] | None = None,
     ):
-        """Run the prompts; arguments as those of ``search``, with ``branches`` sequences per row.
+        """Run the prompts; arguments as those of ``search``, with ``hypotheses`` sequences per row.
 
         Raises:
             ValueError: if the padded prompts leave no position for a token.
         """
         rows, prompt_slots = prompt_BP.shape
-        special = rules.special
+        special = processors.special
         self.limit_B = token_limits(decoder, prompt_BP, prompt_length_B, max_new_tokens, limit_B)
-        self._decoder, self._layers, self._branches = decoder, decoder.unrolled(), branches
+        self._decoder, self._layers, self._branches = decoder, decoder.unrolled(), hypotheses
         self._prompt_length_B, self._prompt_slots = prompt_length_B, prompt_slots
         self._end, self._max_new_tokens = special.eot, max_new_tokens
-        self._few_tokens = min(max_new_tokens, max(FIRST_SLOTS - prompt_slots, FIRST_SLOTS // 2))
-        cache = decoder.init_cache(states_BSD, self._slots(self._few_tokens))
+        self._few_tokens = min(
+            max_new_tokens, max(INITIAL_CACHE_LENGTH - prompt_slots, INITIAL_CACHE_LENGTH // 2)
+        )
+        cache = decoder.init_cache(encoder_out_BSD, self._slots(self._few_tokens))
         hidden_BPD, cache = decoder.extend(self._layers, prompt_BP, cache, jnp.zeros((), jnp.int32))
         start_B = (prompt_BP == special.sot).argmax(axis=1)
         picked = jnp.stack([start_B, prompt_length_B - 1], axis=1)[:, :, None]
         logits_B2V = decoder.logits(jnp.take_along_axis(hidden_BPD, picked, axis=1))
         self.no_speech_prob_B = jax.nn.softmax(logits_B2V[:, 0])[:, special.no_speech]
         self.first_logits_BV = logits_B2V[:, 1]
-        self.first_context = EmittedContext.after_prompts(
-            rules, prompt_BP, prompt_length_B, prefix_length_B, max_new_tokens=max_new_tokens
+        self.first_history = TokenHistory.after_prompts(
+            processors, prompt_BP, prompt_length_B, prefix_length_B, max_new_tokens=max_new_tokens
         )
-        self.first = Branches(
+        self.first = Hypotheses(
             cache=cache,
-            context=jax.tree.map(
-                lambda leaf: jnp.repeat(leaf, branches, axis=0) if leaf.ndim else leaf, self.first_context
+            history=jax.tree.map(
+                lambda leaf: jnp.repeat(leaf, hypotheses, axis=0) if leaf.ndim else leaf, self.first_history
             ),
-            path_BKT=jnp.full((rows, branches, max_new_tokens), -1, jnp.int32),
-            tokens_BTK=jnp.full((rows, max_new_tokens, branches), self._end, jnp.int32),
-            logprobs_BTK=jnp.zeros((rows, max_new_tokens, branches), jnp.float32),
+            path_BKT=jnp.full((rows, hypotheses, max_new_tokens), -1, jnp.int32),
+            tokens_BTK=jnp.full((rows, max_new_tokens, hypotheses), self._end, jnp.int32),
+            logprobs_BTK=jnp.zeros((rows, max_new_tokens, hypotheses), jnp.float32),
         )
 
     def run(self, state: State, choose: Callable[[State, Float[Array, "B K V"]], State]) -> State:
@@ -189,20 +191,20 @@ class BranchDecoder:
         """
 
         def step(state: State) -> State:
-            branches, logits_BKV = self._logits(state.branches)
-            return choose(dataclasses.replace(state, branches=branches), logits_BKV)
+            hypotheses, logits_BKV = self._logits(state.hypotheses)
+            return choose(dataclasses.replace(state, hypotheses=hypotheses), logits_BKV)
 
         def up_to(tokens: int, state: State) -> State:
             """Go on while something has not ended and a cache of so many tokens has room."""
             return jax.lax.while_loop(
-                lambda state: ~state.done.all() & (state.branches.context.count <= tokens), step, state
+                lambda state: ~state.done.all() & (state.hypotheses.history.count <= tokens), step, state
             )
 
         def resized(state: State, tokens: int | None) -> State:
-            cache = state.branches.cache.resized(None if tokens is None else self._slots(tokens))
-            return dataclasses.replace(state, branches=dataclasses.replace(state.branches, cache=cache))
+            cache = state.hypotheses.cache.resized(None if tokens is None else self._slots(tokens))
+            return dataclasses.replace(state, hypotheses=dataclasses.replace(state.hypotheses, cache=cache))
 
-        return run_in_two_sizes(
+        return grow_cache_and_continue(
             state,
             up_to,
             resized,
@@ -213,32 +215,32 @@ class BranchDecoder:
     def _slots(self, tokens: int) -> int:
         return self._prompt_slots + self._branches * tokens
 
-    def _logits(self, branches: Branches) -> tuple[Branches, Float[Array, "B K V"]]:
+    def _logits(self, hypotheses: Hypotheses) -> tuple[Hypotheses, Float[Array, "B K V"]]:
         """Run the decoder on the last tokens of all sequences."""
-        column = branches.context.count - 1
-        token_BK = jax.lax.dynamic_index_in_dim(branches.tokens_BTK, column, axis=1, keepdims=False)
+        column = hypotheses.history.count - 1
+        token_BK = jax.lax.dynamic_index_in_dim(hypotheses.tokens_BTK, column, axis=1, keepdims=False)
         position_B = self._prompt_length_B + column
         hidden_BKD, cache = self._decoder.extend_branches(
             self._layers,
             token_BK,
-            branches.cache,
+            hypotheses.cache,
             self._prompt_slots + self._branches * column,
             position_B=jnp.minimum(position_B, self._decoder.config.max_target_positions - 1),
-            visible_BKC=self._visible(branches),
+            visible_BKC=self._visible(hypotheses),
         )
-        return dataclasses.replace(branches, cache=cache), self._decoder.logits(hidden_BKD)
+        return dataclasses.replace(hypotheses, cache=cache), self._decoder.logits(hidden_BKD)
 
-    def _visible(self, branches: Branches) -> Bool[Array, "B K C"]:
+    def _visible(self, hypotheses: Hypotheses) -> Bool[Array, "B K C"]:
         """Return True for the prompt and the slots on a sequence's path."""
-        rows, count, _ = branches.path_BKT.shape
-        tokens = (branches.cache.slots - self._prompt_slots) // count
-        on_path = branches.path_BKT[:, :, :tokens, None] == jnp.arange(count)
+        rows, count, _ = hypotheses.path_BKT.shape
+        tokens = (hypotheses.cache.slots - self._prompt_slots) // count
+        on_path = hypotheses.path_BKT[:, :, :tokens, None] == jnp.arange(count)
         in_prompt_BP = jnp.arange(self._prompt_slots) < self._prompt_length_B[:, None]
         in_prompt_BKP = jnp.broadcast_to(in_prompt_BP[:, None], (rows, count, self._prompt_slots))
         return jnp.concatenate([in_prompt_BKP, on_path.reshape(rows, count, -1)], axis=2)
 
 
-def run_in_two_sizes(
+def grow_cache_and_continue(
     state: Any,
     run: Callable[[int, Any], Any],
     resized: Callable[[Any, int | None], Any],

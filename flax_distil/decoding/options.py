@@ -4,7 +4,7 @@ import dataclasses
 
 from flax_distil.core.errors import InputError
 
-MAX_BRANCHES = 100
+MAX_HYPOTHESES = 100
 """Most beams or samples of a row: the first timestamp has but 51 to choose from."""
 
 
@@ -38,16 +38,16 @@ class SearchOptions:
     def __post_init__(self) -> None:
         for name in ("num_beams", "best_of"):
             value = getattr(self, name)
-            if not 1 <= value <= MAX_BRANCHES:
-                raise InputError(f"{name} {value} is not between 1 and {MAX_BRANCHES}")
+            if not 1 <= value <= MAX_HYPOTHESES:
+                raise InputError(f"{name} {value} is not between 1 and {MAX_HYPOTHESES}")
         if not 0 < self.patience < float("inf"):
             raise InputError(f"patience {self.patience:g} is not a number above 0")
         if self.num_beams == 1 and self.patience != 1:
             raise InputError(f"patience {self.patience:g} is given without beams: raise num_beams above 1")
-        if not 1 <= self.waits_for <= MAX_BRANCHES:
+        if not 1 <= self.waits_for <= MAX_HYPOTHESES:
             raise InputError(
                 f"patience {self.patience:g} of {self.num_beams} beams waits for {self.waits_for} finished "
-                f"ones: choose it so that their product is between 1 and {MAX_BRANCHES}"
+                f"ones: choose it so that their product is between 1 and {MAX_HYPOTHESES}"
             )
         if self.length_penalty is not None and not 0 <= self.length_penalty <= 1:
             raise InputError(f"length_penalty {self.length_penalty:g} is not between 0 and 1")

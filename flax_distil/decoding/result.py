@@ -9,12 +9,12 @@ from flax_distil.core.arrays import Array, Float, Int
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
-class SearchResult:
+class GenerateOutput:
     """What a search returns, on the device.
 
     Attributes:
         tokens_BT: emitted tokens without the prompt, padded with end-of-text.
-        logprobs_BT: natural logarithm of each token's probability after the rules (at temperature 1), the
+        logprobs_BT: natural logarithm of each token's probability after the processors (temperature 1), the
             end-of-text token's included where it was emitted; 0 on padding.
         length_B: emitted tokens, end-of-text left out.
         avg_logprob_B: sum of ``logprobs_BT`` over ``length_B + 1`` (as OpenAI's code counts).

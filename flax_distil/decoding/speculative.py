@@ -7,18 +7,18 @@ import jax
 import jax.numpy as jnp
 
 from flax_distil.core.arrays import Array, Bool, Float, Int
-from flax_distil.decoding.drafting import ACCEPT, CORRECT, Draft, Drafter, Draws, pick
-from flax_distil.decoding.logits_processors import DecodingRules, EmittedContext, apply_rules
-from flax_distil.decoding.loop import FIRST_SLOTS, run_in_two_sizes, token_limits
+from flax_distil.decoding.drafting import ACCEPT, CORRECT, Draft, Drafter, SamplingParams, pick
+from flax_distil.decoding.logits_processors import LogitsProcessors, TokenHistory, process_logits
+from flax_distil.decoding.loop import INITIAL_CACHE_LENGTH, grow_cache_and_continue, token_limits
 from flax_distil.decoding.options import SearchOptions
-from flax_distil.decoding.result import SearchResult
+from flax_distil.decoding.result import GenerateOutput
 from flax_distil.model.cache import DecoderCache
 from flax_distil.model.decoder import Decoder
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
-class SpeculativeResult(SearchResult):
+class SpeculativeOutput(GenerateOutput):
     """What a speculative search returns: the teacher's tokens, and what they cost.
 
     Attributes:
@@ -44,7 +44,7 @@ class _Search:
         student: its cache; it holds at least those before the last two.
         recent_B2: the last two tokens, of the prompt where none were emitted.
         position_B: of the last one.
-        context: what was emitted; ``count`` differs from row to row.
+        history: what was emitted; ``count`` differs from row to row.
         tokens_BW: emitted tokens, with room for a whole draft behind the last.
         logprobs_BW: of the teacher.
         done_B: rows that have ended.
@@ -55,31 +55,31 @@ class _Search:
     student: DecoderCache
     recent_B2: Int[Array, "B 2"]
     position_B: Int[Array, " B"]
-    context: EmittedContext
+    history: TokenHistory
     tokens_BW: Int[Array, "B W"]
     logprobs_BW: Float[Array, "B W"]
     done_B: Bool[Array, " B"]
     counts_B3: Int[Array, "B 3"]
 
 
-def speculative_search(
+def speculative_generate(
     teacher: Decoder,
     student: Decoder,
-    states_BSD: Float[Array, "B S D"],
+    encoder_out_BSD: Float[Array, "B S D"],
     prompt_BP: Int[Array, "B P"],
     prompt_length_B: Int[Array, " B"],
     *,
-    rules: DecodingRules,
+    processors: LogitsProcessors,
     options: SearchOptions,
     num_assistant_tokens: int,
     max_new_tokens: int,
-    student_states_BSD: Float[Array, "B S E"] | None = None,
+    student_encoder_out_BSD: Float[Array, "B S E"] | None = None,
     draft_embedding_ND: Float[Array, "N E"] | None = None,
     limit_B: Int[Array, " B"] | None = None,
     temperature_B: Float[Array, " B"] | None = None,
     seed_B: Int[Array, " B"] | None = None,
     prefix_length_B: Int[Array, " B"] | None = None,
-) -> SpeculativeResult:
+) -> SpeculativeOutput:
     """Emit what the teacher alone would emit, in fewer of its passes.
 
     Round by round the student drafts tokens of every row, and the teacher reads them at once::
@@ -97,18 +97,18 @@ def speculative_search(
     Args:
         teacher: bound to its parameters.
         student: of the same vocabulary and as many positions.
-        states_BSD: encoder states.
+        encoder_out_BSD: encoder states.
         prompt_BP: as ``search`` takes them, as the following are.
         prompt_length_B: tokens of each prompt.
-        rules: static; drafts obey them too.
+        processors: static; drafts obey them too.
         options: static; ``top_k`` and ``top_p`` of rows at a temperature.
         num_assistant_tokens: static; most tokens of a draft, which ends earlier where the student is unsure.
         max_new_tokens: static.
-        student_states_BSD: of the student's own encoder; by default it attends to the teacher's.
+        student_encoder_out_BSD: of the student's own encoder; by default it attends to the teacher's.
         draft_embedding_ND: of ``draft_embedding``, where it is at hand.
         limit_B: smaller limits of single rows; a row of limit 0 is idle.
         temperature_B: of each row; None for 0.
-        seed_B: what a row's draws depend on; with ``temperature_B``.
+        seed_B: what a row's sampling depend on; with ``temperature_B``.
         prefix_length_B: see ``search``.
 
     Raises:
@@ -120,29 +120,31 @@ def speculative_search(
     positions, drafted = teacher.config.max_target_positions, num_assistant_tokens
     limit_B = token_limits(teacher, prompt_BP, prompt_length_B, max_new_tokens, limit_B)
     slots = min(positions, prompt_slots + max_new_tokens) + drafted
-    few_slots = min(slots, max(FIRST_SLOTS, prompt_slots + drafted))
-    drafter = Drafter(student, rules, drafted, draft_embedding_ND)
-    special, layers = rules.special, teacher.unrolled()
-    draws = None
+    few_slots = min(slots, max(INITIAL_CACHE_LENGTH, prompt_slots + drafted))
+    drafter = Drafter(student, processors, drafted, draft_embedding_ND)
+    special, layers = processors.special, teacher.unrolled()
+    sampling = None
     if temperature_B is not None:
-        draws = Draws(temperature_B, jnp.zeros(rows, jnp.int32) if seed_B is None else seed_B, options)
-    judge = functools.partial(_judge, rules, limit_B, draws)
-    hidden_BD, student_cache = drafter.read_prompts(
+        sampling = SamplingParams(
+            temperature_B, jnp.zeros(rows, jnp.int32) if seed_B is None else seed_B, options
+        )
+    verify = functools.partial(_verify, processors, limit_B, sampling)
+    hidden_BD, student_cache = drafter.prefill(
         prompt_BP,
         prompt_length_B,
-        states_BSD if student_states_BSD is None else student_states_BSD,
+        encoder_out_BSD if student_encoder_out_BSD is None else student_encoder_out_BSD,
         few_slots,
     )
-    context = EmittedContext.after_prompts(
-        rules, prompt_BP, prompt_length_B, prefix_length_B, max_new_tokens=max_new_tokens + drafted
+    history = TokenHistory.after_prompts(
+        processors, prompt_BP, prompt_length_B, prefix_length_B, max_new_tokens=max_new_tokens + drafted
     )
     recent_B2 = jnp.maximum(prompt_length_B[:, None] - jnp.array([2, 1]), 0)
     empty = _Search(
-        teacher=teacher.init_cache(states_BSD, few_slots),
+        teacher=teacher.init_cache(encoder_out_BSD, few_slots),
         student=student_cache,
         recent_B2=jnp.take_along_axis(prompt_BP, recent_B2, axis=1),
         position_B=prompt_length_B - 1,
-        context=dataclasses.replace(context, count=jnp.zeros(rows, jnp.int32)),
+        history=dataclasses.replace(history, count=jnp.zeros(rows, jnp.int32)),
         tokens_BW=jnp.full((rows, max_new_tokens + drafted + 1), special.eot, jnp.int32),
         logprobs_BW=jnp.zeros((rows, max_new_tokens + drafted + 1), jnp.float32),
         done_B=limit_B < 1,
@@ -150,7 +152,7 @@ def speculative_search(
     )
 
     # The first draft is read with the prompt.
-    draft = drafter.draft(empty.student, hidden_BD, empty.position_B, empty.context, empty.done_B, draws)
+    draft = drafter.draft(empty.student, hidden_BD, empty.position_B, empty.history, empty.done_B, sampling)
     read_BT = jnp.pad(prompt_BP, [(0, 0), (0, drafted)])
     read_BT = _write(read_BT, draft.tokens_BK, prompt_length_B)
     hidden_BTD, cache = teacher.extend(layers, read_BT, empty.teacher, jnp.zeros(rows, jnp.int32))
@@ -159,15 +161,15 @@ def speculative_search(
         [start_B[:, None], empty.position_B[:, None] + jnp.arange(drafted + 1)], axis=1
     )
     logits_BJV = teacher.logits(jnp.take_along_axis(hidden_BTD, asked_BJ[:, :, None], axis=1))
-    first = judge(empty, draft, logits_BJV[:, 1:], cache)
+    first = verify(empty, draft, logits_BJV[:, 1:], cache)
 
     def emit(search: _Search) -> _Search:
         """Draft, check, and emit one token or more of every row."""
-        hidden_BD, cache = drafter.read_recent(search.student, search.recent_B2, search.position_B)
-        draft = drafter.draft(cache, hidden_BD, search.position_B, search.context, search.done_B, draws)
+        hidden_BD, cache = drafter.catch_up(search.student, search.recent_B2, search.position_B)
+        draft = drafter.draft(cache, hidden_BD, search.position_B, search.history, search.done_B, sampling)
         read_BJ = _with_last(search, draft)
         hidden_BJD, cache = teacher.extend(layers, read_BJ, search.teacher, search.position_B)
-        return judge(search, draft, teacher.logits(hidden_BJD), cache)
+        return verify(search, draft, teacher.logits(hidden_BJD), cache)
 
     def search_up_to(slots: int, search: _Search) -> _Search:
         """Emit until all rows have ended or a cache of so many slots has no room for a draft."""
@@ -183,7 +185,7 @@ def speculative_search(
             search, teacher=search.teacher.resized(slots), student=search.student.resized(slots)
         )
 
-    final = run_in_two_sizes(
+    final = grow_cache_and_continue(
         first,
         search_up_to,
         resized,
@@ -192,7 +194,7 @@ def speculative_search(
     )
     tokens_BT, logprobs_BT = final.tokens_BW[:, :max_new_tokens], final.logprobs_BW[:, :max_new_tokens]
     length_B = (tokens_BT != special.eot).sum(axis=1)
-    return SpeculativeResult(
+    return SpeculativeOutput(
         tokens_BT=tokens_BT,
         logprobs_BT=logprobs_BT,
         length_B=length_B,
@@ -201,14 +203,14 @@ def speculative_search(
         rounds_B=final.counts_B3[:, 0],
         drafted_B=final.counts_B3[:, 1],
         accepted_B=final.counts_B3[:, 2],
-        emitted_B=final.context.count,
+        emitted_B=final.history.count,
     )
 
 
-def _judge(
-    rules: DecodingRules,
+def _verify(
+    processors: LogitsProcessors,
     limit_B: Int[Array, " B"],
-    draws: Draws | None,
+    sampling: SamplingParams | None,
     search: _Search,
     draft: Draft,
     logits_BJV: Float[Array, "B J V"],
@@ -217,24 +219,24 @@ def _judge(
     """Emit what the teacher accepts of a draft, and its own token behind; ``cache`` holds all it has read."""
     rows, drafted = draft.tokens_BK.shape
     flat = jax.tree.map(
-        lambda *leaves: jnp.stack(leaves, axis=1).reshape(-1, *leaves[0].shape[1:]), *draft.contexts
+        lambda *leaves: jnp.stack(leaves, axis=1).reshape(-1, *leaves[0].shape[1:]), *draft.histories
     )
-    scores_FV = apply_rules(rules, logits_BJV.reshape(rows * (drafted + 1), -1), flat)
+    scores_FV = process_logits(processors, logits_BJV.reshape(rows * (drafted + 1), -1), flat)
     scores_BJV = scores_FV.reshape(logits_BJV.shape)
     found_BJ, accepted_B = (
-        _likeliest(scores_BJV, draft) if draws is None else _drawn(scores_BJV, draft, draws)
+        _likeliest(scores_BJV, draft) if sampling is None else _drawn(scores_BJV, draft, sampling)
     )
     logprob_BJ = jnp.take_along_axis(scores_BJV, found_BJ[:, :, None], axis=2)[:, :, 0]
     logprob_BJ -= jax.nn.logsumexp(scores_BJV, axis=2)
 
-    end, room_B = rules.special.eot, limit_B - search.context.count
+    end, room_B = processors.special.eot, limit_B - search.history.count
     emitted_B = jnp.minimum(jnp.minimum(accepted_B + 1, _through(found_BJ == end)), room_B)
     emitted_B = jnp.where(search.done_B, 0, emitted_B)
     is_emitted_BJ = jnp.arange(drafted + 1) < emitted_B[:, None]
     last_B = jnp.maximum(emitted_B - 1, 0)
-    before_last = jax.tree.map(lambda *leaves: pick(jnp.stack(leaves, axis=1), last_B), *draft.contexts)
+    before_last = jax.tree.map(lambda *leaves: pick(jnp.stack(leaves, axis=1), last_B), *draft.histories)
     token_B = pick(found_BJ, last_B)
-    context = before_last.followed_by(token_B, rules.special)
+    history = before_last.followed_by(token_B, processors.special)
     moved_B = emitted_B > 0
     read_BJ = _with_last(search, draft)
     useful_B = jnp.minimum((draft.tokens_BK >= 0).sum(axis=1), room_B)
@@ -246,12 +248,12 @@ def _judge(
             moved_B[:, None], jnp.stack([pick(read_BJ, last_B), token_B], axis=1), search.recent_B2
         ),
         position_B=search.position_B + emitted_B,
-        context=jax.tree.map(functools.partial(_where_rows, moved_B), context, search.context),
-        tokens_BW=_write(search.tokens_BW, jnp.where(is_emitted_BJ, found_BJ, end), search.context.count),
+        history=jax.tree.map(functools.partial(_where_rows, moved_B), history, search.history),
+        tokens_BW=_write(search.tokens_BW, jnp.where(is_emitted_BJ, found_BJ, end), search.history.count),
         logprobs_BW=_write(
-            search.logprobs_BW, jnp.where(is_emitted_BJ, logprob_BJ, 0.0), search.context.count
+            search.logprobs_BW, jnp.where(is_emitted_BJ, logprob_BJ, 0.0), search.history.count
         ),
-        done_B=search.done_B | (moved_B & (token_B == end)) | (search.context.count + emitted_B >= limit_B),
+        done_B=search.done_B | (moved_B & (token_B == end)) | (search.history.count + emitted_B >= limit_B),
         counts_B3=search.counts_B3 + jnp.where(moved_B[:, None], counts_B3, 0),
     )
 
@@ -268,12 +270,12 @@ def _likeliest(scores_BJV: Float[Array, "B J V"], draft: Draft) -> tuple[Int[Arr
 
 
 def _drawn(
-    scores_BJV: Float[Array, "B J V"], draft: Draft, draws: Draws
+    scores_BJV: Float[Array, "B J V"], draft: Draft, sampling: SamplingParams
 ) -> tuple[Int[Array, "B J"], Int[Array, " B"]]:
     """Return the accepted drafts, each with the teacher's own token behind, and how many were accepted."""
     assert draft.log_q_BKV is not None
-    log_p_BJV = jax.vmap(draws.log_probabilities, in_axes=1, out_axes=1)(scores_BJV)
-    count_BJ = jnp.stack([context.count for context in draft.contexts], axis=1)
+    log_p_BJV = jax.vmap(sampling.log_probabilities, in_axes=1, out_axes=1)(scores_BJV)
+    count_BJ = jnp.stack([history.count for history in draft.histories], axis=1)
 
     def of_drafts(log_BJV: Array) -> Array:
         drafts_BK1 = jnp.maximum(draft.tokens_BK, 0)[:, :, None]
@@ -281,7 +283,7 @@ def _drawn(
 
     chance_BK = of_drafts(log_p_BJV) - of_drafts(draft.log_q_BKV)
     chance_BK = jnp.where(draft.tokens_BK >= 0, chance_BK, -jnp.inf)
-    coin_BK = jax.vmap(lambda count_B: draws.log_uniform(count_B, ACCEPT), in_axes=1, out_axes=1)(
+    coin_BK = jax.vmap(lambda count_B: sampling.log_uniform(count_B, ACCEPT), in_axes=1, out_axes=1)(
         count_BJ[:, :-1]
     )
     accepted_B = _leading(coin_BK < chance_BK)
@@ -290,7 +292,7 @@ def _drawn(
     q_BJV = jnp.pad(jnp.exp(draft.log_q_BKV), [(0, 0), (0, 1), (0, 0)])
     left_BV = jnp.maximum(p_BV - pick(q_BJV, accepted_B), 0.0)
     left_BV = jnp.where(left_BV.sum(axis=1, keepdims=True) > 0, left_BV, p_BV)
-    own_B = draws.tokens(jnp.log(left_BV), pick(count_BJ, accepted_B), CORRECT)
+    own_B = sampling.tokens(jnp.log(left_BV), pick(count_BJ, accepted_B), CORRECT)
     drafts_BJ = jnp.pad(draft.tokens_BK, [(0, 0), (0, 1)])
     is_accepted_BJ = jnp.arange(drafts_BJ.shape[1]) < accepted_B[:, None]
     return jnp.where(is_accepted_BJ, drafts_BJ, own_B[:, None]), accepted_B

@@ -8,7 +8,7 @@ from flax_distil.core.arrays import Array, Float, Int
 _GROUP = 128
 
 
-def top_tokens(scores_BV: Float[Array, "B V"], count: int) -> tuple[Float[Array, "B X"], Int[Array, "B X"]]:
+def top_k(scores_BV: Float[Array, "B V"], count: int) -> tuple[Float[Array, "B X"], Int[Array, "B X"]]:
     """Return the ``count`` highest scores of each row and their tokens, ties in the order of ids.
 
     What ``jax.lax.top_k`` returns.

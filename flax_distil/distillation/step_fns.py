@@ -35,7 +35,7 @@ class TrainStepFns:
         train: ``(state, frozen, teacher, batch) -> (state, metrics)``; the state is donated. It
             may be compiled ahead of its first call.
         evaluate: ``(params, frozen, teacher, batch) -> TokenLossSums``.
-        encode: ``(encoder, {"samples_BW": …}) -> {"states_BSD": …}``.
+        encode: ``(encoder, {"samples_BW": …}) -> {"encoder_out_BSD": …}``.
     """
 
     def __init__(
@@ -117,4 +117,4 @@ def _encode(
     step: StepConfig, options: ComputeOptions, encoder: Params, batch: Mapping[str, Array]
 ) -> dict[str, Array]:
     mel_BRM = with_features(step, {}, batch)["mel_BRM"]
-    return {"states_BSD": encode(step.student, options, encoder, mel_BRM)}
+    return {"encoder_out_BSD": encode(step.student, options, encoder, mel_BRM)}

@@ -285,8 +285,8 @@ def _forward(
         if layers is not None:
             forward[f"{which}_layers"] = layers
 
-    if "states_BSD" in batch:
-        states = batch["states_BSD"]
+    if "encoder_out_BSD" in batch:
+        states = batch["encoder_out_BSD"]
     else:
         states = run_encoder("student", encoder_options, student, encoder_key if trains_encoder else None)
     run_decoder("student", config.student_options, student, decoder_key)

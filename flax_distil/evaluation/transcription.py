@@ -30,7 +30,7 @@ from flax_distil.evaluation.store import EvalStore, Key, UnitWriter
 from flax_distil.parallel.partitioner import Partitioner
 from flax_distil.parallel.processes import gather_objects, together
 from flax_distil.pipeline.transcription_model import TranscriptionModel
-from flax_distil.transcription.assisted_generator import SpeculativeDecoder
+from flax_distil.transcription.assisted_generator import AssistedGenerator
 from flax_distil.transcription.modes import make_transcriber
 from flax_distil.transcription.recordings import RecordingTranscriber
 from flax_distil.transcription.results import Transcript
@@ -120,13 +120,13 @@ class ModelEvaluation:
         ):
             writer.write(session)
             recordings = self._recordings(data, rows, noise, condition, writer)
-            decoder = transcriber.decoder
-            if isinstance(decoder, SpeculativeDecoder):
-                decoder.reset_statistics()
+            generator = transcriber.generator
+            if isinstance(generator, AssistedGenerator):
+                generator.reset_statistics()
             start = time.perf_counter()
             for sample, transcript in transcriber.transcribe_recordings(recordings):
                 seconds = time.perf_counter() - start
-                counted = vars(decoder.statistics) if isinstance(decoder, SpeculativeDecoder) else None
+                counted = vars(generator.statistics) if isinstance(generator, AssistedGenerator) else None
                 writer.write(_prediction(sample, transcript, session, seconds, counted))
                 bar.update()
 

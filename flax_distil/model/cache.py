@@ -19,7 +19,7 @@ class DecoderCache:
     Attributes:
         self_keys: of past tokens, L × [B, N, C, H].
         self_values: likewise.
-        states_BSD: encoder states, shared by all layers; constant while decoding.
+        encoder_out_BSD: encoder states, shared by all layers; constant while decoding.
 
     Slot c of a row holds its token at position c. Slots at and after a row's offset hold
     stale numbers that no query sees, so going back in a row (a rejected draft) is only
@@ -28,7 +28,7 @@ class DecoderCache:
 
     self_keys: tuple[Float[Array, "B N C H"], ...]
     self_values: tuple[Float[Array, "B N C H"], ...]
-    states_BSD: Float[Array, "B S D"]
+    encoder_out_BSD: Float[Array, "B S D"]
 
     @property
     def slots(self) -> int:
@@ -38,10 +38,10 @@ class DecoderCache:
     def resized(self, slots: int | None) -> "DecoderCache":
         """Return the same cache with room for more tokens; of None, the encoder states alone."""
         if slots is None:
-            return DecoderCache((), (), self.states_BSD)
+            return DecoderCache((), (), self.encoder_out_BSD)
         more = [(0, 0), (0, 0), (0, slots - self.slots), (0, 0)]
         keys, values = jax.tree.map(lambda leaf: jnp.pad(leaf, more), (self.self_keys, self.self_values))
-        return DecoderCache(keys, values, self.states_BSD)
+        return DecoderCache(keys, values, self.encoder_out_BSD)
 
 
 def write_slots(

@@ -51,7 +51,7 @@ class DecoderLayer(nnx.Module):
     def look_at_states(
         self,
         y_BTD: Float[Array, "B T D"],
-        states_BSD: Float[Array, "B S D"],
+        encoder_out_BSD: Float[Array, "B S D"],
         key: Array | None = None,
     ) -> Float[Array, "B N T H"]:
         """Attend to encoder states: one function, computed in the cheaper of two orders.
@@ -74,9 +74,9 @@ class DecoderLayer(nnx.Module):
             "dropout_key": own_key(key, self.axis),
         }
         if length >= features or (key is not None and self.config.attention_dropout > 0):
-            return dot_product_attention(query_BNTH, *self._state_key_value(states_BSD), **dropouts)
+            return dot_product_attention(query_BNTH, *self._state_key_value(encoder_out_BSD), **dropouts)
         back_BNTD = project.key.transposed(query_BNTH)
-        shared_B1SD = states_BSD[:, None]
+        shared_B1SD = encoder_out_BSD[:, None]
         mixed_B1QD = dot_product_attention(
             back_BNTD.reshape(rows, 1, heads * length, -1),
             shared_B1SD,
@@ -86,22 +86,22 @@ class DecoderLayer(nnx.Module):
         )
         return project.value.of_heads(mixed_B1QD.reshape(back_BNTD.shape))
 
-    def _state_key_value(self, states_BSD: Float[Array, "B S D"]) -> KeyValue:
+    def _state_key_value(self, encoder_out_BSD: Float[Array, "B S D"]) -> KeyValue:
         """Return keys and values of all states; on a CPU sample by sample, which stay in the cache."""
 
-        def of_batch(states_BSD: Array) -> KeyValue:
-            return self.cross_attention.key(states_BSD), self.cross_attention.value(states_BSD)
+        def of_batch(encoder_out_BSD: Array) -> KeyValue:
+            return self.cross_attention.key(encoder_out_BSD), self.cross_attention.value(encoder_out_BSD)
 
-        def of_samples(states_BSD: Array) -> KeyValue:
-            keys, values = jax.lax.map(of_batch, states_BSD[:, None])
+        def of_samples(encoder_out_BSD: Array) -> KeyValue:
+            keys, values = jax.lax.map(of_batch, encoder_out_BSD[:, None])
             return keys[:, 0], values[:, 0]
 
-        return jax.lax.platform_dependent(states_BSD, cpu=of_samples, default=of_batch)
+        return jax.lax.platform_dependent(encoder_out_BSD, cpu=of_samples, default=of_batch)
 
     def __call__(
         self,
         x_BTD: Float[Array, "B T D"],
-        states_BSD: Float[Array, "B S D"],
+        encoder_out_BSD: Float[Array, "B S D"],
         mask_B1TC: Bool[Array, "#B 1 T C"],
         *,
         cached: tuple[KeyValue, Int[Array, " B"] | Int[Array, ""]] | None = None,
@@ -115,7 +115,7 @@ class DecoderLayer(nnx.Module):
         """
         keys = split_key(key, 6)
         x_BTD, own = self.attend_to_tokens(x_BTD, mask_B1TC, cached=cached, keys=keys[:2])
-        return self.attend_to_states(x_BTD, states_BSD, keys=keys[2:]), own
+        return self.attend_to_states(x_BTD, encoder_out_BSD, keys=keys[2:]), own
 
     def attend_to_tokens(
         self,
@@ -143,14 +143,14 @@ class DecoderLayer(nnx.Module):
     def attend_to_states(
         self,
         x_BTD: Float[Array, "B T D"],
-        states_BSD: Float[Array, "B S D"],
+        encoder_out_BSD: Float[Array, "B S D"],
         *,
         keys: Sequence[Array | None] = (None,) * 4,
     ) -> Float[Array, "B T D"]:
         """Run the rest of the layer."""
         config = self.config
         y_BTD = enter(self.cross_attention_norm(x_BTD), self.axis)
-        mixed = self.look_at_states(y_BTD, states_BSD, keys[0])
+        mixed = self.look_at_states(y_BTD, encoder_out_BSD, keys[0])
         x_BTD = x_BTD + dropout(self.cross_attention.out(mixed), config.dropout, keys[1])
         y_BTD = feed_forward(
             self.fc1, self.fc2, self.final_norm(x_BTD), config.activation_dropout, keys[2], axis=self.axis
@@ -203,7 +203,7 @@ class Decoder(nnx.Module):
     def __call__(
         self,
         tokens_BT: Int[Array, "B T"],
-        states_BSD: Float[Array, "B S D"],
+        encoder_out_BSD: Float[Array, "B S D"],
         key: Array | None = None,
         *,
         collect_layers: bool = False,
@@ -212,7 +212,7 @@ class Decoder(nnx.Module):
 
         Args:
             tokens_BT: token ids; padding goes to the right, where no real token sees it.
-            states_BSD: encoder states.
+            encoder_out_BSD: encoder states.
             key: random key of the dropouts while training.
             collect_layers: also return every layer's output.
 
@@ -227,13 +227,13 @@ class Decoder(nnx.Module):
         if length > self.config.max_target_positions:
             raise ValueError(f"expected at most {self.config.max_target_positions} tokens, got {length}")
         first_key, stack_key = split_key(key, 2)
-        states_BSD = enter(states_BSD.astype(self.options.dtype), self.options.layout.tensor_axis)
+        encoder_out_BSD = enter(encoder_out_BSD.astype(self.options.dtype), self.options.layout.tensor_axis)
         x_BTD = self._embed(tokens_BT, jnp.arange(length)[None])
         x_BTD = dropout(x_BTD, self.config.dropout, first_key)
         mask = visible_slots(jnp.zeros(1, jnp.int32), length, length)
         x_BTD, layers_LBTD = run_stack(
             self.layers,
-            lambda layer, x, k: layer(x, states_BSD, mask, key=k)[0],
+            lambda layer, x, k: layer(x, encoder_out_BSD, mask, key=k)[0],
             x_BTD,
             options=self.options,
             key=stack_key,
@@ -244,7 +244,7 @@ class Decoder(nnx.Module):
     def look_with_heads(
         self,
         tokens_BT: Int[Array, "B T"],
-        states_BSD: Float[Array, "B S D"],
+        encoder_out_BSD: Float[Array, "B S D"],
         heads: Sequence[tuple[int, int]],
     ) -> tuple[Float[Array, "B T D"], Float[Array, "B A T H"], Float[Array, "A D H"]]:
         """Run whole sequences, and return what some of the heads ask of the encoder states.
@@ -253,14 +253,14 @@ class Decoder(nnx.Module):
 
         Args:
             tokens_BT: token ids; padding goes to the right.
-            states_BSD: encoder states.
+            encoder_out_BSD: encoder states.
             heads: A pairs of layer and head, by layer.
 
         Returns:
             Hidden states after the final norm, scaled queries and key projections of the heads in order.
         """
         length = tokens_BT.shape[1]
-        states_BSD = states_BSD.astype(self.options.dtype)
+        encoder_out_BSD = encoder_out_BSD.astype(self.options.dtype)
         x_BTD = self._embed(tokens_BT, jnp.arange(length)[None])
         mask = visible_slots(jnp.zeros(1, jnp.int32), length, length)
         asked = []
@@ -268,7 +268,7 @@ class Decoder(nnx.Module):
             x_BTD, _ = layer.attend_to_tokens(x_BTD, mask)
             if chosen := [head for number, head in heads if number == index]:
                 asked.append(layer.queries_and_keys(x_BTD, chosen))
-            x_BTD = layer.attend_to_states(x_BTD, states_BSD)
+            x_BTD = layer.attend_to_states(x_BTD, encoder_out_BSD)
         queries, keys = zip(*asked, strict=True)
         return self.norm(x_BTD), jnp.concatenate(queries, axis=1), jnp.concatenate(keys)
 
@@ -284,16 +284,16 @@ class Decoder(nnx.Module):
         embedding_VD = self.token_embedding.embedding[...].astype(self.options.dtype)
         return look_up(embedding_VD, tokens_N[None], self.options.layout.vocabulary_axis)[0]
 
-    def init_cache(self, states_BSD: Float[Array, "B S D"], slots: int) -> DecoderCache:
+    def init_cache(self, encoder_out_BSD: Float[Array, "B S D"], slots: int) -> DecoderCache:
         """Return an empty cache of ``slots`` tokens for decoding from these encoder states."""
         layers: Any = self.layers
         of_layer = layers[0] if isinstance(layers, nnx.List) else layers
         key = of_layer.self_attention.key
         sizes = dict(zip(key.axes, key.kernel.shape[-3:], strict=True))
         heads, features = sizes["n"], sizes["h"]  # those of this device
-        empty = jnp.zeros((states_BSD.shape[0], heads, slots, features), self.options.dtype)
+        empty = jnp.zeros((encoder_out_BSD.shape[0], heads, slots, features), self.options.dtype)
         blank = (empty,) * self.config.decoder_layers
-        return DecoderCache(blank, blank, states_BSD.astype(self.options.dtype))
+        return DecoderCache(blank, blank, encoder_out_BSD.astype(self.options.dtype))
 
     def unrolled(self) -> list[DecoderLayer]:
         """Return the layers one by one, sliced out of their stack if they are in one.
@@ -372,10 +372,10 @@ class Decoder(nnx.Module):
         grown = []
         for index, layer in enumerate(layers):
             past = cache.self_keys[index], cache.self_values[index]
-            x_BTD, own = layer(x_BTD, cache.states_BSD, mask_B1TC, cached=(past, offset))
+            x_BTD, own = layer(x_BTD, cache.encoder_out_BSD, mask_B1TC, cached=(past, offset))
             grown.append(own)
         keys, values = tuple(k for k, _ in grown), tuple(v for _, v in grown)
-        return self.norm(x_BTD), DecoderCache(keys, values, cache.states_BSD)
+        return self.norm(x_BTD), DecoderCache(keys, values, cache.encoder_out_BSD)
 
     def _embed(self, tokens_BT: Int[Array, "B T"], position_BT: Int[Array, "#B #T"]) -> Float[Array, "B T D"]:
         axis = self.options.layout.vocabulary_axis

@@ -28,7 +28,7 @@ from flax_distil.data.training.evaluation_pipeline import EvaluationPipeline
 from flax_distil.data.training.pipeline_config import PipelineConfig
 from flax_distil.pipeline.transcription_model import TranscriptionModel
 from flax_distil.transcription.config import DatasetTranscriptionConfig
-from flax_distil.transcription.generator import States, WindowDecoder
+from flax_distil.transcription.generator import EncoderOutput, WhisperGenerator
 from flax_distil.transcription.short_form import ShortFormTranscriber
 from flax_distil.transcription.words.head_search import HeadSearch, KnownWords, Windows, WordErrors
 from flax_distil.transcription.words.word_timestamps import (
@@ -140,11 +140,13 @@ def _better(search: HeadSearch, held_out: Windows, found: Heads) -> AlignHeadsRe
 class _KnownRecordings:
     """Reads recordings, and has the teacher tell what is said in them and when."""
 
-    def __init__(self, config: AlignHeadsConfig, teacher: WindowDecoder, student: WindowDecoder):
+    def __init__(self, config: AlignHeadsConfig, teacher: WhisperGenerator, student: WhisperGenerator):
         self._config, self._teacher, self._student = config, teacher, student
         self._transcriber, self._aligner = ShortFormTranscriber(teacher), WordAligner(teacher)
 
-    def read(self, data: SpeechDataset, indices: range) -> Iterator[tuple[States, list[KnownWords | None]]]:
+    def read(
+        self, data: SpeechDataset, indices: range
+    ) -> Iterator[tuple[EncoderOutput, list[KnownWords | None]]]:
         """Yield the student's encoder states of each batch, and the words of its rows."""
         config = self._config
         pipeline = EvaluationPipeline(
@@ -165,7 +167,7 @@ class _KnownRecordings:
     def _rows(self, batch: Batch) -> list[KnownWords | None]:
         samples_BW = batch["samples_BW"]
         states = _encoded(self._teacher, samples_BW)
-        said = self._transcriber.collect(self._transcriber.dispatch_states(states, rows=len(samples_BW)))
+        said = self._transcriber.collect(self._transcriber.dispatch_encoded(states, rows=len(samples_BW)))
         special = self._teacher.tokenizer.special
         requests = [
             AlignmentRequest(
@@ -185,10 +187,10 @@ class _KnownRecordings:
         ]
 
 
-def _encoded(decoder: WindowDecoder, samples_BW: Float[np.ndarray, "B W"]) -> States:
+def _encoded(generator: WhisperGenerator, samples_BW: Float[np.ndarray, "B W"]) -> EncoderOutput:
     """Encode recordings with silence behind them up to the window of the model."""
-    silence = decoder.config.window_samples - samples_BW.shape[1]
-    return decoder.encode_samples(np.pad(samples_BW, ((0, 0), (0, silence))))
+    silence = generator.config.window_samples - samples_BW.shape[1]
+    return generator.encode_samples(np.pad(samples_BW, ((0, 0), (0, silence))))
 
 
 def _check_folders(config: AlignHeadsConfig) -> Path:

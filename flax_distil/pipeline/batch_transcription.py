@@ -13,7 +13,7 @@ from flax_distil.parallel.partitioner import Partitioner
 from flax_distil.pipeline.transcription_model import configured_model
 from flax_distil.transcription.config import TranscriptionConfig
 from flax_distil.transcription.results import Transcript
-from flax_distil.transcription.short_form import DispatchedBatch, ShortFormTranscriber
+from flax_distil.transcription.short_form import PendingTranscripts, ShortFormTranscriber
 
 T = TypeVar("T")
 
@@ -89,7 +89,7 @@ def transcribe_in_turn(
             are recordings, the others behind them being padding.
     """
 
-    def dispatched() -> Iterator[tuple[T, DispatchedBatch | None, int]]:
+    def dispatched() -> Iterator[tuple[T, PendingTranscripts | None, int]]:
         for given, samples_BW, rows in batches:
             if samples_BW is not None:
                 samples_BW[rows:] = samples_BW[0]  # in silence a model may talk to its limit

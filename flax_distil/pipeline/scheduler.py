@@ -208,7 +208,7 @@ class RecordingStream:
         """Return what transcribes; it compiles nothing that is there."""
         return make_transcriber(
             self.route.way,
-            self._model.decoder(self.route.options(self._options)),
+            self._model.generator(self.route.options(self._options)),
             batch_size=self.batch_size,
             chunk_length_s=self.route.chunk_length_s,
             stride_length_s=self.route.stride_length_s,

@@ -18,9 +18,9 @@ from flax_distil.model.layers import ComputeOptions
 from flax_distil.parallel.partitioner import Partitioner
 from flax_distil.text.normalizers import Normalizer, get_model_normalizer
 from flax_distil.text.tokenizer import WhisperTokenizer
-from flax_distil.transcription.assisted_generator import Assistant, SpeculativeDecoder
+from flax_distil.transcription.assisted_generator import Assistant, AssistedGenerator
 from flax_distil.transcription.config import TranscriptionConfig
-from flax_distil.transcription.generator import WindowDecoder
+from flax_distil.transcription.generator import WhisperGenerator
 from flax_distil.transcription.options import TranscriptionOptions
 
 
@@ -57,7 +57,7 @@ class TranscriptionModel:
             compute: dtype.
             assistant: a student of the checkpoint that drafts for it; a folder or Hub id. It may be a decoder
                 alone, which attends to the checkpoint's encoder.
-            num_assistant_tokens: most tokens of a draft; see ``SpeculativeDecoder``.
+            num_assistant_tokens: most tokens of a draft; see ``AssistedGenerator``.
             normalizer: how transcripts are compared; see ``normalizer``.
 
         Raises:
@@ -74,7 +74,7 @@ class TranscriptionModel:
         self._normalizer = normalizer
         self._params: Params = {}
         self._assistant_params: Params = {}
-        self._loaded: WindowDecoder | None = None
+        self._loaded: WhisperGenerator | None = None
         self._assistant_name, self._num_assistant_tokens = assistant, num_assistant_tokens
         self._assistant: tuple[WhisperConfig, WhisperTokenizer] | None = None
         if assistant is not None:
@@ -82,7 +82,9 @@ class TranscriptionModel:
             own_tokenizer = has_tokenizer(student.files)  # a decoder saved alone has none
             tokenizer = read_tokenizer(student.files)[0] if own_tokenizer else self._tokenizer
             self._assistant = student.config, tokenizer
-        self._decoder({}, {}, options)  # it checks the options, and touches no weights before the first batch
+        self._generator(
+            {}, {}, options
+        )  # it checks the options, and touches no weights before the first batch
 
     @functools.cached_property
     def normalize(self) -> Normalizer:
@@ -94,8 +96,8 @@ class TranscriptionModel:
             name=self._normalizer,
         )
 
-    def load(self) -> WindowDecoder:
-        """Read the weights onto the devices, unless they are there, and return the decoder.
+    def load(self) -> WhisperGenerator:
+        """Read the weights onto the devices, unless they are there, and return the generator.
 
         Raises:
             InputError: if tensors are missing, unexpected or misshapen.
@@ -104,17 +106,17 @@ class TranscriptionModel:
             checkpoint = self._read(self._source)
             self._params = self._put(self._shape, checkpoint.params)
             self._assistant_params = self._load_assistant(checkpoint.params["encoder"])
-            self._loaded = self._decoder(self._params, self._assistant_params, self.options)
+            self._loaded = self._generator(self._params, self._assistant_params, self.options)
         return self._loaded
 
-    def decoder(self, options: TranscriptionOptions) -> WindowDecoder:
-        """Return a decoder of the same weights with other options; it compiles nothing that is there already.
+    def generator(self, options: TranscriptionOptions) -> WhisperGenerator:
+        """Return a generator of the same weights with other options; nothing is compiled twice.
 
         Raises:
             InputError: if the options do not fit the checkpoint, or as :meth:`load`.
         """
         self.load()
-        return self._decoder(self._params, self._assistant_params, options)
+        return self._generator(self._params, self._assistant_params, options)
 
     @property
     def window_seconds(self) -> float:
@@ -147,18 +149,18 @@ class TranscriptionModel:
         placed: Params = self._partitioner.device_put(params, {branch: specs[branch] for branch in params})
         return placed
 
-    def _decoder(
+    def _generator(
         self, params: Params, assistant_params: Params, options: TranscriptionOptions
-    ) -> WindowDecoder:
+    ) -> WhisperGenerator:
         model = self._shape, params, self._tokenizer, self._settings
         common: dict[str, Any] = {
             "options": options, "compute": self._compute, "partitioner": self._partitioner,
         }  # fmt: skip
         if self._assistant is None:
-            return WindowDecoder(*model, **common)
+            return WhisperGenerator(*model, **common)
         config, tokenizer = self._assistant
         assistant = Assistant(config=config, params=assistant_params, tokenizer=tokenizer)
-        return SpeculativeDecoder(
+        return AssistedGenerator(
             *model, assistant=assistant, num_assistant_tokens=self._num_assistant_tokens, **common
         )
 

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from flax_distil.decoding.logits_processors import DecodingRules
+from flax_distil.decoding.logits_processors import LogitsProcessors
 from flax_distil.distillation.setup.compile_ahead import describe_step_batch
 from flax_distil.distillation.setup.encoder_choice import choose_encoder, shape_difference
 from flax_distil.distillation.shardings import TrainShardings
@@ -21,7 +21,7 @@ from flax_distil.planning.memory import bytes_per_chip
 from flax_distil.planning.operations import StepWork, decode_step_bytes, decode_step_flop
 from flax_distil.planning.plan import Job
 from flax_distil.text.special_tokens import TIMESTAMP_COUNT, SpecialTokens
-from flax_distil.transcription.decode_fns import search_program
+from flax_distil.transcription.decode_fns import generate_program
 
 _PROMPT_LENGTH = 4  # start, language, task, no timestamps
 
@@ -103,9 +103,9 @@ def generation_job(config: PlanConfig, partitioner: JitPartitioner, student: Whi
     weights = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, dtype), decoding_shapes(student))
     held = partitioner.describe(weights, partitioner.weight_specs(weights))
     shares = partitioner.mesh.shape["tensor"]  # devices that decode one row together
-    rules = DecodingRules(special=_special_tokens(student.vocab_size))
-    search: Any = search_program(
-        partitioner, student, config.compute, rules, config.search_options, max_new_tokens=tokens
+    processors = LogitsProcessors(special=_special_tokens(student.vocab_size))
+    search: Any = generate_program(
+        partitioner, student, config.compute, processors, config.search_options, max_new_tokens=tokens
     )
     slots = _PROMPT_LENGTH + config.num_beams * tokens
 
@@ -113,7 +113,7 @@ def generation_job(config: PlanConfig, partitioner: JitPartitioner, student: Whi
         rows, states = batch * partitioner.batch_shards, (student.max_source_positions, student.d_model)
         arrays = partitioner.describe_batch(
             {
-                "states_BSD": jax.ShapeDtypeStruct((rows, *states), dtype),
+                "encoder_out_BSD": jax.ShapeDtypeStruct((rows, *states), dtype),
                 "prompt_BP": jax.ShapeDtypeStruct((rows, _PROMPT_LENGTH), jnp.int32),
                 "prompt_length_B": jax.ShapeDtypeStruct((rows,), jnp.int32),
                 "limit_B": jax.ShapeDtypeStruct((rows,), jnp.int32),

@@ -10,9 +10,9 @@ import numpy as np
 from flax_distil.core.arrays import Array, Float, Params
 from flax_distil.core.errors import InputError
 from flax_distil.decoding.drafting import draft_embedding
-from flax_distil.decoding.logits_processors import DecodingRules
+from flax_distil.decoding.logits_processors import LogitsProcessors
 from flax_distil.decoding.options import SearchOptions
-from flax_distil.decoding.speculative import SpeculativeResult, speculative_search
+from flax_distil.decoding.speculative import SpeculativeOutput, speculative_generate
 from flax_distil.model.assembly import bind_decoder, decoding_shapes
 from flax_distil.model.config import WhisperConfig
 from flax_distil.model.layers import ComputeOptions
@@ -21,11 +21,11 @@ from flax_distil.text.generation_settings import GenerationSettings
 from flax_distil.text.tokenizer import WhisperTokenizer
 from flax_distil.transcription.decode_fns import Shape, prepared, shape_on
 from flax_distil.transcription.generator import (
-    DispatchedWindows,
-    States,
-    WindowDecoder,
-    WindowRequest,
-    WindowResult,
+    DecodingRequest,
+    DecodingResult,
+    EncoderOutput,
+    PendingBatch,
+    WhisperGenerator,
 )
 from flax_distil.transcription.options import TranscriptionOptions
 
@@ -78,7 +78,7 @@ class SpeculativeStatistics:
         return self.rounds / self.tokens if self.tokens else 0.0
 
 
-class SpeculativeDecoder(WindowDecoder):
+class AssistedGenerator(WhisperGenerator):
     """A Whisper checkpoint that decodes faster what it would decode alone.
 
     At temperature 0 the tokens are those of greedy search, at others they have the same distribution. But
@@ -105,7 +105,7 @@ class SpeculativeDecoder(WindowDecoder):
         """Bind weights to options; allocates and compiles nothing.
 
         Args:
-            config: as of :class:`WindowDecoder`, as are those that are not listed here.
+            config: as of :class:`WhisperGenerator`, as are those that are not listed here.
             params: of the model.
             tokenizer: of the model.
             settings: of the model; the assistant's are not asked.
@@ -132,27 +132,27 @@ class SpeculativeDecoder(WindowDecoder):
             )
         self.assistant, self._num_assistant_tokens = assistant, num_assistant_tokens
         self.statistics = SpeculativeStatistics()
-        self._own_encoder: WindowDecoder | None = None
+        self._own_encoder: WhisperGenerator | None = None
         if "encoder" in assistant.params:
-            self._own_encoder = WindowDecoder(
+            self._own_encoder = WhisperGenerator(
                 assistant.config, assistant.params, tokenizer, settings,
                 options=options, compute=compute, partitioner=self.partitioner,
             )  # fmt: skip
         self._assistant_shape = shape_on(self.partitioner, assistant.config, compute)
 
-    def encode_samples(self, samples_BW: Float[np.ndarray, "B W"]) -> States:
-        """See :class:`WindowDecoder`; an assistant's own encoder runs too."""
-        return self._with_own(super().encode_samples(samples_BW), WindowDecoder.encode_samples, samples_BW)
+    def encode_samples(self, samples_BW: Float[np.ndarray, "B W"]) -> EncoderOutput:
+        """See :class:`WhisperGenerator`; an assistant's own encoder runs too."""
+        return self._with_own(super().encode_samples(samples_BW), WhisperGenerator.encode_samples, samples_BW)
 
-    def encode_features(self, mel_BRM: Float[np.ndarray, "B R M"]) -> States:
-        """See :class:`WindowDecoder`; an assistant's own encoder runs too."""
-        return self._with_own(super().encode_features(mel_BRM), WindowDecoder.encode_features, mel_BRM)
+    def encode_features(self, mel_BRM: Float[np.ndarray, "B R M"]) -> EncoderOutput:
+        """See :class:`WhisperGenerator`; an assistant's own encoder runs too."""
+        return self._with_own(super().encode_features(mel_BRM), WhisperGenerator.encode_features, mel_BRM)
 
-    def collect(self, batch: DispatchedWindows) -> list[WindowResult | None]:
+    def collect(self, batch: PendingBatch) -> list[DecodingResult | None]:
         """Wait for a dispatched batch and return what was decoded of each row; counts in ``statistics``."""
         results = super().collect(batch)
         for part, rows in batch.parts:
-            assert isinstance(part, SpeculativeResult)
+            assert isinstance(part, SpeculativeOutput)
             counts = self.partitioner.local_rows(
                 {
                     "rounds": part.rounds_B,
@@ -174,21 +174,23 @@ class SpeculativeDecoder(WindowDecoder):
         """Start counting again."""
         self.statistics = SpeculativeStatistics()
 
-    def _with_own(self, states: States, encode: Callable[..., States], inputs: np.ndarray) -> States:
+    def _with_own(
+        self, states: EncoderOutput, encode: Callable[..., EncoderOutput], inputs: np.ndarray
+    ) -> EncoderOutput:
         if self._own_encoder is None:
             return states
-        return {**states, "assistant_states_BSD": encode(self._own_encoder, inputs)["states_BSD"]}
+        return {**states, "assistant_encoder_out_BSD": encode(self._own_encoder, inputs)["encoder_out_BSD"]}
 
     def _search(
-        self, states: States, requests: Sequence[WindowRequest | None], rows: frozenset[int]
-    ) -> SpeculativeResult:
+        self, states: EncoderOutput, requests: Sequence[DecodingRequest | None], rows: frozenset[int]
+    ) -> SpeculativeOutput:
         asked = [request if row in rows else None for row, request in enumerate(requests)]
         batch = self.partitioner.put_batch(self._search_batch(asked))
         program = _program(
             self.partitioner,
             self.shape,
             self._assistant_shape,
-            self.rules,
+            self.processors,
             self.options.search,
             self._num_assistant_tokens,
             self.max_new_tokens,
@@ -203,7 +205,9 @@ class SpeculativeDecoder(WindowDecoder):
 
     @functools.cached_property
     def _draft_embedding(self) -> Array:
-        return _embedding_program(self.partitioner, self._assistant_shape, self.rules)(self._assistant_params)
+        return _embedding_program(self.partitioner, self._assistant_shape, self.processors)(
+            self._assistant_params
+        )
 
 
 def _check(
@@ -244,14 +248,14 @@ def _program(
     partitioner: Partitioner,
     shape: Shape,
     assistant: Shape,
-    rules: DecodingRules,
+    processors: LogitsProcessors,
     options: SearchOptions,
     num_assistant_tokens: int,
     max_new_tokens: int,
-) -> Callable[..., SpeculativeResult]:
+) -> Callable[..., SpeculativeOutput]:
     """Return the program of a search, ``(decoder, assistant's, draft embedding, batch) -> result``."""
     function = functools.partial(
-        _speculate, shape, assistant, rules, options, num_assistant_tokens, max_new_tokens
+        _speculate, shape, assistant, processors, options, num_assistant_tokens, max_new_tokens
     )
     arguments = _decoder_specs(partitioner, shape), _decoder_specs(partitioner, assistant), REPLICATED, BATCH
     return partitioner.jit(partitioner.shard_map(function, in_specs=arguments, out_specs=ROWS))
@@ -259,10 +263,10 @@ def _program(
 
 @functools.lru_cache(maxsize=32)
 def _embedding_program(
-    partitioner: Partitioner, shape: Shape, rules: DecodingRules
+    partitioner: Partitioner, shape: Shape, processors: LogitsProcessors
 ) -> Callable[[Params], Array]:
     def embedding(decoder: Params) -> Array:
-        return draft_embedding(bind_decoder(shape.config, shape.compute, decoder), rules)
+        return draft_embedding(bind_decoder(shape.config, shape.compute, decoder), processors)
 
     arguments = (_decoder_specs(partitioner, shape),)
     return partitioner.jit(partitioner.shard_map(embedding, in_specs=arguments, out_specs=REPLICATED))
@@ -275,7 +279,7 @@ def _decoder_specs(partitioner: Partitioner, shape: Shape) -> Any:
 def _speculate(
     shape: Shape,
     assistant: Shape,
-    rules: DecodingRules,
+    processors: LogitsProcessors,
     options: SearchOptions,
     num_assistant_tokens: int,
     max_new_tokens: int,
@@ -283,18 +287,18 @@ def _speculate(
     student: Params,
     draft_embedding_ND: Array,
     batch: Mapping[str, Array],
-) -> SpeculativeResult:
-    return speculative_search(
+) -> SpeculativeOutput:
+    return speculative_generate(
         bind_decoder(shape.config, shape.compute, teacher),
         bind_decoder(assistant.config, assistant.compute, student),
-        batch["states_BSD"],
+        batch["encoder_out_BSD"],
         batch["prompt_BP"],
         batch["prompt_length_B"],
-        rules=rules,
+        processors=processors,
         options=options,
         num_assistant_tokens=num_assistant_tokens,
         max_new_tokens=max_new_tokens,
-        student_states_BSD=batch.get("assistant_states_BSD"),
+        student_encoder_out_BSD=batch.get("assistant_encoder_out_BSD"),
         draft_embedding_ND=draft_embedding_ND,
         limit_B=batch["limit_B"],
         temperature_B=batch.get("temperature_B"),

@@ -11,9 +11,9 @@ from flax_distil.audio.mel import log_mel
 from flax_distil.core.arrays import Array, Params
 from flax_distil.decoding.generate import search
 from flax_distil.decoding.language import language_probabilities
-from flax_distil.decoding.logits_processors import DecodingRules
+from flax_distil.decoding.logits_processors import LogitsProcessors
 from flax_distil.decoding.options import SearchOptions
-from flax_distil.decoding.result import SearchResult
+from flax_distil.decoding.result import GenerateOutput
 from flax_distil.model.assembly import (
     bind_decoder,
     bind_encoder,
@@ -36,22 +36,22 @@ class Shape(NamedTuple):
     compute: ComputeOptions
 
 
-def search_program(
+def generate_program(
     partitioner: Partitioner,
     config: WhisperConfig,
     compute: ComputeOptions,
-    rules: DecodingRules,
+    processors: LogitsProcessors,
     options: SearchOptions | None = None,
     *,
     max_new_tokens: int,
-) -> Callable[..., SearchResult]:
-    """Return the program of a search, ``(decoder, batch) -> SearchResult``, as decoders run it.
+) -> Callable[..., GenerateOutput]:
+    """Return the program of a search, ``(decoder, batch) -> GenerateOutput``, as decoders run it.
 
-    The batch has ``states_BSD``, ``prompt_BP``, ``prompt_length_B`` and ``limit_B``. To look at the program
-    ahead of time: nothing is compiled before it is called or lowered.
+    The batch has ``encoder_out_BSD``, ``prompt_BP``, ``prompt_length_B`` and ``limit_B``. To look at the
+    program ahead of time: nothing is compiled before it is called or lowered.
     """
     shape = shape_on(partitioner, config, compute)
-    return programs_for(partitioner, shape, rules, options or SearchOptions(), max_new_tokens).search
+    return jit_decode_fns(partitioner, shape, processors, options or SearchOptions(), max_new_tokens).search
 
 
 def shape_on(partitioner: Partitioner, config: WhisperConfig, compute: ComputeOptions) -> Shape:
@@ -96,28 +96,35 @@ def _preparation(partitioner: Partitioner, shape: Shape) -> Callable[[Params], P
     )
 
 
-class Programs(NamedTuple):
+class DecodeFns(NamedTuple):
     """Compiled once for all decoders of a shape on the same devices."""
 
     encode_samples: Callable[..., dict[str, Array]]
     encode_features: Callable[..., dict[str, Array]]
-    search: Callable[..., SearchResult]
+    search: Callable[..., GenerateOutput]
     detect: Callable[..., Array]
 
 
 @functools.lru_cache(maxsize=32)
-def programs_for(
-    partitioner: Partitioner, shape: Shape, rules: DecodingRules, options: SearchOptions, max_new_tokens: int
-) -> Programs:
+def jit_decode_fns(
+    partitioner: Partitioner,
+    shape: Shape,
+    processors: LogitsProcessors,
+    options: SearchOptions,
+    max_new_tokens: int,
+) -> DecodeFns:
     """Return the programs of decoders of a shape; nothing is compiled before one is called."""
     encode_samples, encode_features = _encoders(partitioner, shape)
-    return Programs(
+    return DecodeFns(
         encode_samples=encode_samples,
         encode_features=encode_features,
         search=compiled(
-            partitioner, shape, functools.partial(_search, shape, rules, options, max_new_tokens), "decoder"
+            partitioner,
+            shape,
+            functools.partial(_search, shape, processors, options, max_new_tokens),
+            "decoder",
         ),
-        detect=_detector(partitioner, shape, rules.special),
+        detect=_detector(partitioner, shape, processors.special),
     )
 
 
@@ -137,27 +144,27 @@ def _detector(partitioner: Partitioner, shape: Shape, special: SpecialTokens) ->
 
 def _encode_samples(shape: Shape, encoder: Params, batch: Mapping[str, Array]) -> dict[str, Array]:
     mel_BRM = log_mel(batch["samples_BW"], num_mel_bins=shape.config.num_mel_bins)
-    return {"states_BSD": bind_encoder(shape.config, shape.compute, encoder)(mel_BRM)[0]}
+    return {"encoder_out_BSD": bind_encoder(shape.config, shape.compute, encoder)(mel_BRM)[0]}
 
 
 def _encode_features(shape: Shape, encoder: Params, batch: Mapping[str, Array]) -> dict[str, Array]:
-    return {"states_BSD": bind_encoder(shape.config, shape.compute, encoder)(batch["mel_BRM"])[0]}
+    return {"encoder_out_BSD": bind_encoder(shape.config, shape.compute, encoder)(batch["mel_BRM"])[0]}
 
 
 def _search(
     shape: Shape,
-    rules: DecodingRules,
+    processors: LogitsProcessors,
     options: SearchOptions,
     max_new_tokens: int,
     decoder: Params,
     batch: Mapping[str, Array],
-) -> SearchResult:
+) -> GenerateOutput:
     return search(
         bind_decoder(shape.config, shape.compute, decoder),
-        batch["states_BSD"],
+        batch["encoder_out_BSD"],
         batch["prompt_BP"],
         batch["prompt_length_B"],
-        rules=rules,
+        processors=processors,
         options=options,
         max_new_tokens=max_new_tokens,
         limit_B=batch["limit_B"],
@@ -169,4 +176,4 @@ def _search(
 
 def _detect(shape: Shape, special: SpecialTokens, decoder: Params, batch: Mapping[str, Array]) -> Array:
     bound = bind_decoder(shape.config, shape.compute, decoder)
-    return language_probabilities(bound, batch["states_BSD"], special)
+    return language_probabilities(bound, batch["encoder_out_BSD"], special)

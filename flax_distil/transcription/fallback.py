@@ -9,7 +9,12 @@ from flax_distil.core.arrays import Bool, Float
 from flax_distil.metrics.hallucination import compression_ratio, token_compression_ratio
 from flax_distil.parallel.processes import gather_objects
 from flax_distil.text.tokenizer import WhisperTokenizer
-from flax_distil.transcription.generator import States, WindowDecoder, WindowRequest, WindowResult
+from flax_distil.transcription.generator import (
+    DecodingRequest,
+    DecodingResult,
+    EncoderOutput,
+    WhisperGenerator,
+)
 from flax_distil.transcription.options import TranscriptionOptions
 
 _NO_SOUND = 1e-7
@@ -28,7 +33,7 @@ def is_without_sound(
     return np.abs(samples_BW).max(axis=1) <= _NO_SOUND
 
 
-def is_silence(result: WindowResult, options: TranscriptionOptions) -> bool:
+def is_silence(result: DecodingResult, options: TranscriptionOptions) -> bool:
     """Say whether nothing is spoken: likely silent, and the text unlikely.
 
     Source: RECIPE 6.
@@ -39,13 +44,15 @@ def is_silence(result: WindowResult, options: TranscriptionOptions) -> bool:
     return thresholds.logprob is None or result.avg_logprob < thresholds.logprob
 
 
-def may_fail(options: TranscriptionOptions) -> bool:
+def fallback_enabled(options: TranscriptionOptions) -> bool:
     """Say whether a window can be tried again: there is a threshold, and another temperature."""
     thresholds = options.thresholds._replace(no_speech=None)
     return len(options.temperature) > 1 and any(limit is not None for limit in thresholds)
 
 
-def failed(result: WindowResult, options: TranscriptionOptions, tokenizer: WhisperTokenizer) -> bool:
+def needs_fallback(
+    result: DecodingResult, options: TranscriptionOptions, tokenizer: WhisperTokenizer
+) -> bool:
     """Say whether a transcript loops or is unlikely, and the window no silence.
 
     Source: openai/whisper, ``transcribe``.
@@ -59,8 +66,8 @@ def failed(result: WindowResult, options: TranscriptionOptions, tokenizer: Whisp
 
 
 def best_attempt(
-    attempts: Sequence[WindowResult], options: TranscriptionOptions, tokenizer: WhisperTokenizer
-) -> WindowResult:
+    attempts: Sequence[DecodingResult], options: TranscriptionOptions, tokenizer: WhisperTokenizer
+) -> DecodingResult:
     """Return the likeliest of several attempts at a window, all of which failed.
 
     Attempts that pass the thresholds of compression come before those that do not.
@@ -71,7 +78,7 @@ def best_attempt(
     return max(straight or attempts, key=lambda attempt: attempt.avg_logprob)
 
 
-def _loops(result: WindowResult, options: TranscriptionOptions, tokenizer: WhisperTokenizer) -> bool:
+def _loops(result: DecodingResult, options: TranscriptionOptions, tokenizer: WhisperTokenizer) -> bool:
     """Say whether a transcript compresses too well."""
     most = options.thresholds.token_compression_ratio
     if most is not None and _token_compression_ratio(result, tokenizer) > most:
@@ -80,18 +87,18 @@ def _loops(result: WindowResult, options: TranscriptionOptions, tokenizer: Whisp
     return most is not None and compression_ratio(tokenizer.decode(result.tokens).strip()) > most
 
 
-def decode_again(
-    decoder: WindowDecoder,
-    states: States,
-    requests: Sequence[WindowRequest | None],
-    results: list[WindowResult | None],
+def decode_with_fallback(
+    generator: WhisperGenerator,
+    states: EncoderOutput,
+    requests: Sequence[DecodingRequest | None],
+    results: list[DecodingResult | None],
     *,
     seed: Callable[[int, int], int],
-) -> list[WindowResult | None]:
-    """Decode windows of a batch that failed again, all of them together, at one temperature after the other.
+) -> list[DecodingResult | None]:
+    """Decode the failed windows of a batch again, all together, at one temperature after the other.
 
     Args:
-        decoder: of the checkpoint.
+        generator: of the checkpoint.
         states: of the batch.
         requests: of the first attempt, of every row.
         results: of the first attempt.
@@ -100,11 +107,11 @@ def decode_again(
     Returns:
         The first attempt at each window that did not fail, or else the best one; see :func:`best_attempt`.
     """
-    options, tokenizer = decoder.options, decoder.tokenizer
-    attempts: list[list[WindowResult]] = [[] if result is None else [result] for result in results]
+    options, tokenizer = generator.options, generator.tokenizer
+    attempts: list[list[DecodingResult]] = [[] if result is None else [result] for result in results]
     for attempt, temperature in enumerate(options.temperature[1:], start=1):
-        failures = [bool(tried) and failed(tried[-1], options, tokenizer) for tried in attempts]
-        if not _any_process(decoder, any(failures)):
+        failures = [bool(tried) and needs_fallback(tried[-1], options, tokenizer) for tried in attempts]
+        if not _any_process(generator, any(failures)):
             break
         again = [
             request
@@ -116,7 +123,7 @@ def decode_again(
             )
             for row, (request, has_failed) in enumerate(zip(requests, failures, strict=True))
         ]
-        retried = decoder.collect(decoder.dispatch(states, again))
+        retried = generator.collect(generator.dispatch(states, again))
         for tried, new, has_failed in zip(attempts, retried, failures, strict=True):
             if has_failed and new is not None:
                 tried.append(new)
@@ -124,17 +131,17 @@ def decode_again(
 
 
 def _standing(
-    attempts: Sequence[WindowResult], options: TranscriptionOptions, tokenizer: WhisperTokenizer
-) -> WindowResult | None:
+    attempts: Sequence[DecodingResult], options: TranscriptionOptions, tokenizer: WhisperTokenizer
+) -> DecodingResult | None:
     """Return which attempt at a window counts, None of an idle row."""
-    if len(attempts) > 1 and failed(attempts[-1], options, tokenizer):
+    if len(attempts) > 1 and needs_fallback(attempts[-1], options, tokenizer):
         return best_attempt(attempts, options, tokenizer)
     return attempts[-1] if attempts else None
 
 
-def _any_process(decoder: WindowDecoder, value: bool) -> bool:
+def _any_process(generator: WhisperGenerator, value: bool) -> bool:
     """Say whether it holds for any of the processes that share the devices: they decode together."""
-    return any(gather_objects(value)) if decoder.partitioner.shard_count > 1 else value
+    return any(gather_objects(value)) if generator.partitioner.shard_count > 1 else value
 
 
 def attempt_seed(options: TranscriptionOptions, *place: int) -> int:
@@ -148,7 +155,7 @@ def attempt_seed(options: TranscriptionOptions, *place: int) -> int:
     return int(np.random.SeedSequence(options.seed, spawn_key=place).generate_state(1)[0] >> 1)
 
 
-def _token_compression_ratio(result: WindowResult, tokenizer: WhisperTokenizer) -> float:
+def _token_compression_ratio(result: DecodingResult, tokenizer: WhisperTokenizer) -> float:
     """Measure the ids with end-of-text where it was reached, as transformers does."""
     special = tokenizer.special
     ended = len(result.token_logprobs) > len(result.tokens)

@@ -14,24 +14,24 @@ import numpy as np
 
 from flax_distil.core.arrays import Array, Float, Params
 from flax_distil.core.errors import InputError
-from flax_distil.decoding.result import SearchResult
+from flax_distil.decoding.result import GenerateOutput
 from flax_distil.model.config import WhisperConfig
 from flax_distil.model.layers import ComputeOptions
 from flax_distil.parallel.make_partitioner import single_device
 from flax_distil.parallel.partitioner import Partitioner
 from flax_distil.text.generation_settings import GenerationSettings
 from flax_distil.text.tokenizer import MAX_PREVIOUS_TOKENS, WhisperTokenizer
-from flax_distil.transcription.decode_fns import Programs, prepared, programs_for, shape_on
-from flax_distil.transcription.logits_processors import decoding_rules
+from flax_distil.transcription.decode_fns import DecodeFns, jit_decode_fns, prepared, shape_on
+from flax_distil.transcription.logits_processors import logits_processors_for
 from flax_distil.transcription.options import TranscriptionOptions
 from flax_distil.transcription.prompts import Prompts
 
-States = Mapping[str, Array]
-"""Encoder states of a batch on the devices: ``{"states_BSD": …}``, rows of all processes."""
+EncoderOutput = Mapping[str, Array]
+"""Encoder states of a batch on the devices: ``{"encoder_out_BSD": …}``, rows of all processes."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class WindowRequest:
+class DecodingRequest:
     """How one window of a batch is decoded.
 
     Attributes:
@@ -48,7 +48,7 @@ class WindowRequest:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class WindowResult:
+class DecodingResult:
     """What was decoded of one window.
 
     Attributes:
@@ -67,18 +67,18 @@ class WindowResult:
     temperature: float
 
 
-class DispatchedWindows(NamedTuple):
-    """A batch the devices may still be working on; see ``WindowDecoder.collect``."""
+class PendingBatch(NamedTuple):
+    """A batch the devices may still be working on; see ``WhisperGenerator.collect``."""
 
-    requests: tuple[WindowRequest | None, ...]
-    parts: tuple[tuple[SearchResult, frozenset[int]], ...]
+    requests: tuple[DecodingRequest | None, ...]
+    parts: tuple[tuple[GenerateOutput, frozenset[int]], ...]
     """Results of all rows, and which of them count."""
 
 
-class WindowDecoder:
+class WhisperGenerator:
     """A Whisper checkpoint ready to decode batches of windows.
 
-    Programs are compiled once per batch size, for prompts with and without previous text and for rows
+    DecodeFns are compiled once per batch size, for prompts with and without previous text and for rows
     with and without a temperature; only those that are used. All decoders of the same shape share them,
     so evaluating new weights of the same student compiles nothing.
 
@@ -135,7 +135,9 @@ class WindowDecoder:
                 f"timestamps are asked of a model without them: its vocabulary of {config.vocab_size} ends "
                 f"before <|30.00|> ({special.timestamp_end - 1}); leave return_timestamps out"
             )
-        self.rules = decoding_rules(options, settings, special, positions=config.max_source_positions)
+        self.processors = logits_processors_for(
+            options, settings, special, positions=config.max_source_positions
+        )
         shortest = self.prompts.shortest + len(self.prompts.prefix)
         room = config.max_target_positions - shortest
         if options.max_new_tokens is not None and options.max_new_tokens > room:
@@ -162,14 +164,14 @@ class WindowDecoder:
         self.warm_up_search(states, batch_size, continued=continued)
         return time.perf_counter() - start
 
-    def warm_up_search(self, states: States, batch_size: int, *, continued: bool = True) -> None:
+    def warm_up_search(self, states: EncoderOutput, batch_size: int, *, continued: bool = True) -> None:
         """Compile what comes behind the encoder; arguments as those of :meth:`warm_up`."""
         if self.tokenizer.special.is_multilingual and self.options.language is None:
             self.language_probabilities(states)
         temperatures = self.options.temperature
         for prompt in self._prompts_to_expect(continued):
             for temperature in {min(temperatures), max(temperatures)}:
-                request = WindowRequest(prompt=prompt, limit=1, temperature=temperature)
+                request = DecodingRequest(prompt=prompt, limit=1, temperature=temperature)
                 self.collect(self.dispatch(states, [request] * batch_size))
 
     def _prompts_to_expect(self, continued: bool) -> list[tuple[int, ...]]:
@@ -182,27 +184,27 @@ class WindowDecoder:
                 prompts.append(self.prompts.build(language, [0] * MAX_PREVIOUS_TOKENS))
         return list({self._prompt_slots(len(prompt)): prompt for prompt in prompts}.values())
 
-    def encode_samples(self, samples_BW: Float[np.ndarray, "B W"]) -> States:
+    def encode_samples(self, samples_BW: Float[np.ndarray, "B W"]) -> EncoderOutput:
         """Send this process's 16 kHz windows to its devices and encode them; does not wait."""
         samples = self.partitioner.put_batch({"samples_BW": samples_BW})
-        return self._programs.encode_samples(self.params["encoder"], samples)
+        return self._fns.encode_samples(self.params["encoder"], samples)
 
-    def encode_features(self, mel_BRM: Float[np.ndarray, "B R M"]) -> States:
+    def encode_features(self, mel_BRM: Float[np.ndarray, "B R M"]) -> EncoderOutput:
         """Do the same from log-mel features of whole windows."""
         features = self.partitioner.put_batch({"mel_BRM": mel_BRM})
-        return self._programs.encode_features(self.params["encoder"], features)
+        return self._fns.encode_features(self.params["encoder"], features)
 
-    def language_probabilities(self, states: States) -> list[dict[str, float]]:
+    def language_probabilities(self, states: EncoderOutput) -> list[dict[str, float]]:
         """Wait for the probability of each language code, in this process's rows.
 
         Raises:
             ValueError: if the vocabulary is English-only.
         """
         codes = list(self.tokenizer.special.languages)
-        found_BG = self.partitioner.local_rows(self._programs.detect(self.decoder_params, states))
+        found_BG = self.partitioner.local_rows(self._fns.detect(self.decoder_params, states))
         return [dict(zip(codes, row, strict=True)) for row in found_BG.tolist()]
 
-    def dispatch(self, states: States, requests: Sequence[WindowRequest | None]) -> DispatchedWindows:
+    def dispatch(self, states: EncoderOutput, requests: Sequence[DecodingRequest | None]) -> PendingBatch:
         """Start the search and return at once.
 
         Args:
@@ -217,11 +219,11 @@ class WindowDecoder:
         if self.options.search.num_beams == 1 and drawn:
             drawn = rows  # one program takes the likeliest tokens of some rows and draws those of others
         parts = [(self._search(states, requests, part), part) for part in (rows - drawn, drawn) if part]
-        return DispatchedWindows(tuple(requests), tuple(parts))
+        return PendingBatch(tuple(requests), tuple(parts))
 
-    def collect(self, batch: DispatchedWindows) -> list[WindowResult | None]:
+    def collect(self, batch: PendingBatch) -> list[DecodingResult | None]:
         """Wait for a dispatched batch and return what was decoded of each row; None of idle ones."""
-        results: list[WindowResult | None] = [None] * len(batch.requests)
+        results: list[DecodingResult | None] = [None] * len(batch.requests)
         for part, rows in batch.parts:
             found = self.partitioner.local_rows(vars(part))
             for row in rows:
@@ -230,12 +232,12 @@ class WindowDecoder:
                 results[row] = self._result(request, {name: values[row] for name, values in found.items()})
         return results
 
-    def _result(self, request: WindowRequest, found: Mapping[str, Any]) -> WindowResult:
+    def _result(self, request: DecodingRequest, found: Mapping[str, Any]) -> DecodingResult:
         """Return what was decoded of a row, behind its forced beginning."""
         length, limit = int(found["length_B"]), self._limit(request)
         given = self.prompts.prefix[: self.prompts.prefix_length(request.prompt)] if limit else ()
         ended = length < limit
-        return WindowResult(
+        return DecodingResult(
             tokens=(*given, *found["tokens_BT"][:length].tolist()),
             token_logprobs=(*[0.0] * len(given), *found["logprobs_BT"][: length + ended].tolist()),
             avg_logprob=float(found["avg_logprob_B"]) * ((length + 1) / (len(given) + length + 1)),
@@ -244,14 +246,14 @@ class WindowDecoder:
         )
 
     def _search(
-        self, states: States, requests: Sequence[WindowRequest | None], rows: frozenset[int]
-    ) -> SearchResult:
+        self, states: EncoderOutput, requests: Sequence[DecodingRequest | None], rows: frozenset[int]
+    ) -> GenerateOutput:
         """Start the search of some rows; the others are idle."""
         asked = [request if row in rows else None for row, request in enumerate(requests)]
         batch = self.partitioner.put_batch(self._search_batch(asked))
-        return self._programs.search(self.decoder_params, {**states, **batch})
+        return self._fns.search(self.decoder_params, {**states, **batch})
 
-    def _search_batch(self, requests: Sequence[WindowRequest | None]) -> dict[str, np.ndarray]:
+    def _search_batch(self, requests: Sequence[DecodingRequest | None]) -> dict[str, np.ndarray]:
         """Return what a search is told of its rows, besides their encoder states."""
         anything = next(request for request in requests if request is not None)
         given = [request or dataclasses.replace(anything, limit=0) for request in requests]
@@ -276,7 +278,7 @@ class WindowDecoder:
             batch["seed_B"] = np.asarray([request.seed for request in given], np.int32)
         return batch
 
-    def _limit(self, request: WindowRequest) -> int:
+    def _limit(self, request: DecodingRequest) -> int:
         """Return how many tokens a window may have."""
         room = self.config.max_target_positions - len(request.prompt)
         wanted = self.max_new_tokens if request.limit is None else min(request.limit, self.max_new_tokens)
@@ -297,7 +299,7 @@ class WindowDecoder:
         return prepared(self.partitioner, self.shape, self.params["decoder"])
 
     @property
-    def _programs(self) -> Programs:
-        return programs_for(
-            self.partitioner, self.shape, self.rules, self.options.search, self.max_new_tokens
+    def _fns(self) -> DecodeFns:
+        return jit_decode_fns(
+            self.partitioner, self.shape, self.processors, self.options.search, self.max_new_tokens
         )

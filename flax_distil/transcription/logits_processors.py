@@ -3,17 +3,17 @@
 import dataclasses
 
 from flax_distil.core.errors import InputError
-from flax_distil.decoding.logits_processors import DecodingRules
+from flax_distil.decoding.logits_processors import LogitsProcessors
 from flax_distil.text.generation_settings import GenerationSettings
 from flax_distil.text.special_tokens import SpecialTokens
 from flax_distil.text.timestamps import TIMESTAMP_STEP_SECONDS
 from flax_distil.transcription.options import CHECKPOINT_TOKENS, TranscriptionOptions
 
 
-def decoding_rules(
+def logits_processors_for(
     options: TranscriptionOptions, settings: GenerationSettings, special: SpecialTokens, *, positions: int
-) -> DecodingRules:
-    """Return the rules of a checkpoint, changed as the options ask for.
+) -> LogitsProcessors:
+    """Return the processors of a checkpoint, changed as the options ask for.
 
     Args:
         options: what to transcribe into, and how.
@@ -24,9 +24,11 @@ def decoding_rules(
     Raises:
         InputError: if ``suppress_tokens`` holds what is no id of the vocabulary.
     """
-    rules = DecodingRules.from_settings(settings, special, return_timestamps=options.return_timestamps)
+    processors = LogitsProcessors.from_settings(
+        settings, special, return_timestamps=options.return_timestamps
+    )
     changed = dataclasses.replace(
-        rules,
+        processors,
         repetition_penalty=float(options.repetition_penalty),
         no_repeat_ngram_size=options.no_repeat_ngram_size,
     )

@@ -5,7 +5,7 @@ from typing import Literal, get_args
 from flax_distil.core.errors import InputError
 from flax_distil.transcription.chunked.common_sequence import CommonSequenceTranscriber
 from flax_distil.transcription.chunked.transcriber import ChunkedTranscriber
-from flax_distil.transcription.generator import WindowDecoder
+from flax_distil.transcription.generator import WhisperGenerator
 from flax_distil.transcription.recordings import RecordingTranscriber, ShortRecordings
 from flax_distil.transcription.sequential.transcriber import SequentialTranscriber
 
@@ -17,7 +17,7 @@ MergingName = Literal["timestamps", "longest_common_sequence"]
 
 def make_transcriber(
     mode: str,
-    decoder: WindowDecoder,
+    generator: WhisperGenerator,
     *,
     batch_size: int,
     chunk_length_s: float | None = None,
@@ -28,7 +28,7 @@ def make_transcriber(
 
     Args:
         mode: "short" (recordings of at most 30 s), "chunked" or "sequential".
-        decoder: of the checkpoint.
+        generator: of the checkpoint.
         batch_size: windows decoded at once, over the devices of this process.
         chunk_length_s: of mode chunked; see ``ChunkedTranscriber``.
         stride_length_s: likewise.
@@ -39,12 +39,12 @@ def make_transcriber(
         InputError: if the mode is unknown or does not fit the options, or a length is out of range.
     """
     if mode == "short":
-        return ShortRecordings(decoder, batch_size=batch_size)
+        return ShortRecordings(generator, batch_size=batch_size)
     if mode == "chunked":
         make = ChunkedTranscriber if chunk_merging == "timestamps" else CommonSequenceTranscriber
         return make(
-            decoder, batch_size=batch_size, chunk_length_s=chunk_length_s, stride_length_s=stride_length_s
+            generator, batch_size=batch_size, chunk_length_s=chunk_length_s, stride_length_s=stride_length_s
         )
     if mode == "sequential":
-        return SequentialTranscriber(decoder, batch_size=batch_size)
+        return SequentialTranscriber(generator, batch_size=batch_size)
     raise InputError(f"mode {mode!r} is unknown: expected one of {', '.join(get_args(ModeName))}")

@@ -10,9 +10,9 @@ from flax_distil.audio.clip import pad_or_trim
 from flax_distil.audio.constants import HOP_LENGTH
 from flax_distil.core.arrays import Float
 from flax_distil.core.errors import InputError
-from flax_distil.transcription.generator import WindowDecoder
+from flax_distil.transcription.generator import WhisperGenerator
 from flax_distil.transcription.results import TranscribedSegment, Transcript
-from flax_distil.transcription.short_form import DispatchedBatch, ShortFormTranscriber
+from flax_distil.transcription.short_form import PendingTranscripts, ShortFormTranscriber
 
 Name = TypeVar("Name")
 
@@ -31,29 +31,29 @@ class RecordingTranscriber(abc.ABC):
     Batches have as many rows as there is work for: a power of two times the devices, up to ``batch_size``.
 
     Attributes:
-        decoder: of the checkpoint.
+        generator: of the checkpoint.
         batch_size: windows decoded at once at most, over the devices of this process.
     """
 
-    def __init__(self, decoder: WindowDecoder, *, batch_size: int):
+    def __init__(self, generator: WhisperGenerator, *, batch_size: int):
         """Bind a decoder; compiles nothing.
 
         Raises:
             InputError: if its devices are of several processes, which would have to take as many steps, or
                 the batch cannot be divided over them.
         """
-        if decoder.partitioner.shard_count > 1:
+        if generator.partitioner.shard_count > 1:
             raise InputError(
-                f"the partitioner spans {decoder.partitioner.shard_count} processes, but each transcribes "
+                f"the partitioner spans {generator.partitioner.shard_count} processes, but each transcribes "
                 "its own recordings: give every process a partitioner over its own devices"
             )
-        decoder.partitioner.check_rows("a batch of recordings", batch_size)
-        self.decoder = decoder
+        generator.partitioner.check_rows("a batch of recordings", batch_size)
+        self.generator = generator
         self.batch_size = batch_size
 
     def rows_for(self, windows: int) -> int:
         """Return the rows of a batch of so many windows, at least one."""
-        rows = self.decoder.partitioner.local_batch_shards
+        rows = self.generator.partitioner.local_batch_shards
         while rows < windows:
             rows *= 2
         return min(rows, self.batch_size)
@@ -88,10 +88,10 @@ class ShortRecordings(RecordingTranscriber):
     The next batch is sent before the last one is waited for.
     """
 
-    def __init__(self, decoder: WindowDecoder, *, batch_size: int):
+    def __init__(self, generator: WhisperGenerator, *, batch_size: int):
         """See ``RecordingTranscriber``."""
-        super().__init__(decoder, batch_size=batch_size)
-        self._transcriber = ShortFormTranscriber(decoder)
+        super().__init__(generator, batch_size=batch_size)
+        self._transcriber = ShortFormTranscriber(generator)
 
     def warm_up(self) -> float:
         """Compile for batches of every size and return the seconds it took."""
@@ -105,7 +105,7 @@ class ShortRecordings(RecordingTranscriber):
         Raises:
             InputError: if a recording is longer.
         """
-        sent: tuple[list[Name], DispatchedBatch] | None = None
+        sent: tuple[list[Name], PendingTranscripts] | None = None
         for batch in in_batches(recordings, self.batch_size):
             dispatched = ([name for name, _ in batch], self._dispatch(batch)) if batch else None
             if sent is not None:
@@ -115,20 +115,20 @@ class ShortRecordings(RecordingTranscriber):
             yield from self._collect(*sent, on_segment)
 
     def _collect(
-        self, names: list[Name], sent: DispatchedBatch, on_segment: OnSegment | None
+        self, names: list[Name], sent: PendingTranscripts, on_segment: OnSegment | None
     ) -> Iterator[tuple[Name, Transcript]]:
         transcripts = self._transcriber.collect(sent)[: len(names)]
         for name, transcript in zip(names, transcripts, strict=True):
             tell_segments(on_segment, name, transcript.segments)
             yield name, transcript
 
-    def _dispatch(self, batch: Sequence[tuple[Any, Float[np.ndarray, " _"]]]) -> DispatchedBatch:
+    def _dispatch(self, batch: Sequence[tuple[Any, Float[np.ndarray, " _"]]]) -> PendingTranscripts:
         rows = self.rows_for(len(batch))
-        window = self.decoder.config.window_samples
+        window = self.generator.config.window_samples
         samples_BW = np.zeros((rows, window), np.float32)
         for row, (name, samples_W) in enumerate(batch):
             if len(samples_W) > window:
-                seconds = self.decoder.config.window_seconds
+                seconds = self.generator.config.window_seconds
                 raise InputError(f"{name!r} is longer than {seconds:g} s: use mode chunked or sequential")
             samples_BW[row] = pad_or_trim(samples_W, length=window)
         samples_BW[len(batch) :] = samples_BW[0]  # in silence a model may talk to its limit

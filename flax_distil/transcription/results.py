@@ -7,7 +7,7 @@ from flax_distil.metrics.hallucination import compression_ratio
 from flax_distil.text.special_tokens import SpecialTokens
 from flax_distil.text.timestamps import TIMESTAMP_STEP_SECONDS, Segment, split_segments
 from flax_distil.text.tokenizer import WhisperTokenizer
-from flax_distil.transcription.generator import WindowResult
+from flax_distil.transcription.generator import DecodingResult
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -121,7 +121,7 @@ def without_text(transcript: Transcript) -> Transcript:
 
 
 def window_transcript(
-    result: WindowResult,
+    result: DecodingResult,
     tokenizer: WhisperTokenizer,
     *,
     language: str,

@@ -9,12 +9,12 @@ import numpy as np
 from flax_distil.core.arrays import Float
 from flax_distil.transcription.fallback import (
     attempt_seed,
-    decode_again,
+    decode_with_fallback,
+    fallback_enabled,
     is_silence,
     is_without_sound,
-    may_fail,
 )
-from flax_distil.transcription.generator import DispatchedWindows, States, WindowDecoder, WindowRequest
+from flax_distil.transcription.generator import DecodingRequest, EncoderOutput, PendingBatch, WhisperGenerator
 from flax_distil.transcription.recording_times import keep_within
 from flax_distil.transcription.results import Transcript, window_transcript
 from flax_distil.transcription.sequential.split_by_timestamps import FRAMES_PER_SECOND
@@ -22,17 +22,17 @@ from flax_distil.transcription.window_limits import LimitWarning
 from flax_distil.transcription.words.word_timestamps import WordAligner, add_words, content_frames
 
 
-class DispatchedBatch(NamedTuple):
+class PendingTranscripts(NamedTuple):
     """A batch the device may still be working on; see ``ShortFormTranscriber.collect``."""
 
-    windows: DispatchedWindows
+    windows: PendingBatch
     languages: list[str]
     probabilities: list[Mapping[str, float] | None]
     frames: list[int]
     ends: list[float | None]
     """Seconds, of recordings whose length is known: no time lies beyond."""
     retries: bool
-    states: States | None
+    states: EncoderOutput | None
     """Of the batch, where they are needed again: for another attempt, or for words."""
 
 
@@ -40,18 +40,18 @@ class ShortFormTranscriber:
     """Transcribes batches of recordings of at most 30 s.
 
     Attributes:
-        decoder: of the checkpoint.
+        generator: of the checkpoint.
     """
 
-    def __init__(self, decoder: WindowDecoder):
-        self.decoder = decoder
+    def __init__(self, generator: WhisperGenerator):
+        self.generator = generator
         self._limit_warning = LimitWarning()
-        self._aligner = WordAligner(decoder) if decoder.options.word_timestamps else None
+        self._aligner = WordAligner(generator) if generator.options.word_timestamps else None
 
     def warm_up(self, batch_size: int) -> float:
         """Compile for batches of this size and return the seconds it took."""
         words = self._aligner.warm_up(batch_size) if self._aligner else 0.0
-        return words + self.decoder.warm_up(batch_size, continued=False)
+        return words + self.generator.warm_up(batch_size, continued=False)
 
     def transcribe(
         self, samples_BW: Float[np.ndarray, "B W"], *, stop_at_once: bool = False
@@ -65,7 +65,7 @@ class ShortFormTranscriber:
         *,
         stop_at_once: bool = False,
         frames: Sequence[int] | None = None,
-    ) -> DispatchedBatch:
+    ) -> PendingTranscripts:
         """Send this process's 16 kHz windows of 30 s to its devices and return at once.
 
         Only where the language must be detected first does this wait for the encoder.
@@ -77,24 +77,24 @@ class ShortFormTranscriber:
                 padding is told by its zeros, and only where words are looked for.
         """
         content = content_frames(samples_BW) if self._aligner and frames is None else frames
-        sent = self.dispatch_states(
-            self.decoder.encode_samples(samples_BW),
+        sent = self.dispatch_encoded(
+            self.generator.encode_samples(samples_BW),
             rows=len(samples_BW),
             stop_at_once=stop_at_once,
             frames=content,
-            empty=is_without_sound(samples_BW, self.decoder.options).tolist(),
+            empty=is_without_sound(samples_BW, self.generator.options).tolist(),
         )
         return sent if frames is None else sent._replace(ends=[count / FRAMES_PER_SECOND for count in frames])
 
-    def dispatch_states(
+    def dispatch_encoded(
         self,
-        states: States,
+        states: EncoderOutput,
         *,
         rows: int,
         stop_at_once: bool = False,
         frames: Sequence[int] | None = None,
         empty: Sequence[bool] | None = None,
-    ) -> DispatchedBatch:
+    ) -> PendingTranscripts:
         """Do the same from encoder states already on the devices.
 
         Args:
@@ -105,9 +105,9 @@ class ShortFormTranscriber:
             empty: rows that get no text, undecoded; by default none.
         """
         languages, probabilities = self._languages(states, rows)
-        prompts, options = self.decoder.prompts, self.decoder.options
+        prompts, options = self.generator.prompts, self.generator.options
         requests = [
-            WindowRequest(
+            DecodingRequest(
                 prompt=prompts.build(language, prompts.initial),
                 limit=0 if is_empty else 1 if stop_at_once else None,
                 temperature=options.temperature[0],
@@ -115,29 +115,29 @@ class ShortFormTranscriber:
             )
             for language, is_empty in zip(languages, empty or [False] * rows, strict=True)
         ]
-        retries = may_fail(options) and not stop_at_once
-        return DispatchedBatch(
-            self.decoder.dispatch(states, requests),
+        retries = fallback_enabled(options) and not stop_at_once
+        return PendingTranscripts(
+            self.generator.dispatch(states, requests),
             languages,
             probabilities,
-            list(frames or [2 * self.decoder.config.max_source_positions] * rows),
+            list(frames or [2 * self.generator.config.max_source_positions] * rows),
             [None] * rows,
             retries,
             states if retries or self._aligner else None,
         )
 
-    def collect(self, batch: DispatchedBatch) -> list[Transcript]:
+    def collect(self, batch: PendingTranscripts) -> list[Transcript]:
         """Wait for a dispatched batch and return its transcripts in order.
 
         Windows that failed are tried again at the next temperature, all of the batch together; the last
         attempt stands. What is silence has no text.
         """
-        options = self.decoder.options
-        found = self.decoder.collect(batch.windows)
+        options = self.generator.options
+        found = self.generator.collect(batch.windows)
         self._limit_warning.check(batch.windows.requests, found)
         if batch.retries and batch.states is not None:
-            found = decode_again(
-                self.decoder,
+            found = decode_with_fallback(
+                self.generator,
                 batch.states,
                 batch.windows.requests,
                 found,
@@ -148,7 +148,7 @@ class ShortFormTranscriber:
                 dataclasses.replace(result, tokens=(), token_logprobs=())
                 if is_silence(result, options)
                 else result,
-                self.decoder.tokenizer,
+                self.generator.tokenizer,
                 language=language,
                 language_probabilities=probabilities,
                 with_timestamps=options.return_timestamps,
@@ -170,12 +170,12 @@ class ShortFormTranscriber:
             for transcript, end in zip(transcripts, batch.ends, strict=True)
         ]
 
-    def _languages(self, states: States, rows: int) -> tuple[list[str], list[Any]]:
-        special = self.decoder.tokenizer.special
+    def _languages(self, states: EncoderOutput, rows: int) -> tuple[list[str], list[Any]]:
+        special = self.generator.tokenizer.special
         nothing: list[Any] = [None] * rows
         if not special.is_multilingual:
             return ["en"] * rows, nothing
-        if self.decoder.options.language is not None:
-            return [self.decoder.options.language] * rows, nothing
-        found = self.decoder.language_probabilities(states)
+        if self.generator.options.language is not None:
+            return [self.generator.options.language] * rows, nothing
+        found = self.generator.language_probabilities(states)
         return [max(row, key=row.__getitem__) for row in found], found

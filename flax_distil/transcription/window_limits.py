@@ -3,12 +3,12 @@
 import logging
 from collections.abc import Sequence
 
-from flax_distil.transcription.generator import WindowRequest, WindowResult
+from flax_distil.transcription.generator import DecodingRequest, DecodingResult
 
 log = logging.getLogger(__name__)
 
 
-def reached_limit(result: WindowResult) -> bool:
+def reached_limit(result: DecodingResult) -> bool:
     """Say whether a window ends with the last token it may have, not with the end of its text."""
     return bool(result.tokens) and len(result.token_logprobs) == len(result.tokens)
 
@@ -19,7 +19,9 @@ class LimitWarning:
     def __init__(self) -> None:
         self._given = False
 
-    def check(self, requests: Sequence[WindowRequest | None], results: Sequence[WindowResult | None]) -> None:
+    def check(
+        self, requests: Sequence[DecodingRequest | None], results: Sequence[DecodingResult | None]
+    ) -> None:
         """Warn if a window ends at its limit; one that was asked for a single token is no such window."""
         for request, result in zip(requests, results, strict=True):
             if request is None or result is None or request.limit == 1 or not reached_limit(result):

@@ -87,9 +87,9 @@ def aligned(align, faint, batch):
 def attention(config, params, faint, batch):
     """Scores [L, B, N, T, S] of all heads, made of every layer's input, and logits [B, T, V]."""
 
-    def run(tokens_BT, states_BSD):
+    def run(tokens_BT, encoder_out_BSD):
         decoder = bind_decoder(config, ComputeOptions(), params["decoder"])
-        hidden_BTD, outputs_LBTD = decoder(tokens_BT, states_BSD, collect_layers=True)
+        hidden_BTD, outputs_LBTD = decoder(tokens_BT, encoder_out_BSD, collect_layers=True)
         causal = jnp.tril(jnp.ones((tokens_BT.shape[1],) * 2, bool))[None, None]
         embedded = params["decoder"]["token_embedding"]["embedding"][tokens_BT]
         inputs = [embedded + params["decoder"]["position_embedding"]["embedding"], *outputs_LBTD[:-1]]
@@ -97,7 +97,7 @@ def attention(config, params, faint, batch):
         for layer, x_BTD in zip(decoder.unrolled(), inputs, strict=True):
             x_BTD, _ = layer.attend_to_tokens(x_BTD, causal)
             query = layer.cross_attention.query(layer.cross_attention_norm(x_BTD))
-            key = layer.cross_attention.key(states_BSD)
+            key = layer.cross_attention.key(encoder_out_BSD)
             scores.append(jnp.einsum("bnth,bnsh->bnts", query, key) / key.shape[-1] ** 0.5)
         return jnp.stack(scores), decoder.logits(hidden_BTD)
 

@@ -8,9 +8,9 @@ import pytest
 import torch
 from whisper.decoding import BeamSearchDecoder, MaximumLikelihoodRanker
 
-from flax_distil.decoding import loop as branches
+from flax_distil.decoding import loop
 from flax_distil.decoding.generate import search
-from flax_distil.decoding.logits_processors import DecodingRules
+from flax_distil.decoding.logits_processors import LogitsProcessors
 from flax_distil.decoding.options import SearchOptions
 from flax_distil.model.assembly import bind_decoder
 from tests.decoding.reference import ruled
@@ -23,16 +23,16 @@ CLOSE = {"rtol": 1e-4, "atol": 1e-4}  # float32, attention summed in another ord
 class Naive:
     """One row at a time: no cache, no batch, and the reference's own choice of beams."""
 
-    def __init__(self, config, params, states, rules, prompts):
+    def __init__(self, config, params, states, processors, prompts):
         program, states = decoding(config), np.asarray(states)
         self.say = lambda tokens, row: np.asarray(
             program(params, jnp.asarray(tokens, jnp.int32), np.repeat(states[row : row + 1], len(tokens), 0))
         )
-        self.rules, self.prompts = rules, prompts
+        self.processors, self.prompts = processors, prompts
 
     def decode(self, row: int, options: SearchOptions, limit: int) -> tuple[list[int], float]:
         """Return tokens and average log-probability as ``whisper.decode`` works them out."""
-        beams, end, prompt = options.num_beams, self.rules.special.eot, self.prompts[row]
+        beams, end, prompt = options.num_beams, self.processors.special.eot, self.prompts[row]
         decoder = BeamSearchDecoder(beams, end, _NoCache(), options.patience)
         tokens, total = torch.tensor([prompt] * beams), torch.zeros(beams)
         for _ in range(limit):
@@ -40,7 +40,7 @@ class Naive:
             padded[:beams, : tokens.shape[1]] = tokens
             logits = self.say(padded, row)[:beams, tokens.shape[1] - 1]
             scores = [
-                ruled(self.rules, one, said[len(prompt) :])
+                ruled(self.processors, one, said[len(prompt) :])
                 for one, said in zip(logits, tokens.tolist(), strict=True)
             ]
             tokens, completed = decoder.update(
@@ -62,7 +62,7 @@ class _NoCache:
 @dataclasses.dataclass(frozen=True)
 class Task:
     naive: Naive
-    rules: DecodingRules
+    processors: LogitsProcessors
     arguments: tuple
 
 
@@ -74,14 +74,14 @@ def make_task(config, params, states, special, *, timestamps) -> Task:
         + ([] if timestamps else [special.no_timestamps])
         for row in range(ROWS)
     ]
-    rules = DecodingRules(
+    processors = LogitsProcessors(
         special=special, suppress_tokens=(special.sot, *language, special.no_speech),
         begin_suppress_tokens=(special.eot,), return_timestamps=timestamps, max_initial_timestamp_index=9,
     )  # fmt: skip
     padded = jnp.array([prompt + [special.eot] * (SLOTS - len(prompt)) for prompt in prompts], jnp.int32)
     lengths = jnp.array([len(prompt) for prompt in prompts], jnp.int32)
-    naive = Naive(config, params, states, rules, prompts)
-    return Task(naive, rules, (params, states[:ROWS], padded, lengths))
+    naive = Naive(config, params, states, processors, prompts)
+    return Task(naive, processors, (params, states[:ROWS], padded, lengths))
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +97,7 @@ def searching(config, task, options):
         decoder = bind_decoder(config, SCAN, params["decoder"])
         return search(
             decoder, states, prompts, lengths,
-            rules=task.rules, options=options, max_new_tokens=NEW, limit_B=limit,
+            processors=task.processors, options=options, max_new_tokens=NEW, limit_B=limit,
         )  # fmt: skip
 
     program = compiled(run)
@@ -109,7 +109,7 @@ def assert_naive(result, task, options, limits) -> list[list[int]]:
     for row, limit in enumerate(limits):
         tokens, avg_logprob = task.naive.decode(row, options, limit)
         length = len(tokens)
-        assert result.tokens_BT[row].tolist() == tokens + [task.rules.special.eot] * (NEW - length)
+        assert result.tokens_BT[row].tolist() == tokens + [task.processors.special.eot] * (NEW - length)
         assert result.length_B[row] == length
         np.testing.assert_allclose(result.avg_logprob_B[row], avg_logprob, **CLOSE)
         np.testing.assert_allclose(result.logprobs_BT[row].sum(), avg_logprob * (length + 1), **CLOSE)
@@ -140,7 +140,7 @@ def test_beams_are_those_of_openai_whatever_the_limit(config, tasks, name, optio
 def test_a_cache_that_grows_and_idle_neighbours_change_nothing(config, tasks, monkeypatch):
     task, options = tasks["timestamps"], SearchOptions(num_beams=4)
     wanted = searching(config, task, options)([NEW] * ROWS)
-    monkeypatch.setattr(branches, "FIRST_SLOTS", SLOTS + 3)
+    monkeypatch.setattr(loop, "INITIAL_CACHE_LENGTH", SLOTS + 3)
     grown = searching(config, task, options)([0, NEW, 0, NEW, NEW])
     assert grown.length_B[0] == grown.length_B[2] == 0
     for row in (1, 3, 4):

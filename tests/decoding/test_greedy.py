@@ -8,12 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from flax_distil.decoding import greedy
-from flax_distil.decoding import loop as branches
+from flax_distil.decoding import greedy, loop
 from flax_distil.decoding.generate import search
-from flax_distil.decoding.logits_processors import DecodingRules
+from flax_distil.decoding.logits_processors import LogitsProcessors
 from flax_distil.decoding.options import SearchOptions
-from flax_distil.decoding.result import SearchResult
+from flax_distil.decoding.result import GenerateOutput
 from flax_distil.model.assembly import bind_decoder
 from flax_distil.model.cache import DecoderCache
 from tests.decoding.reference import log_softmax, ruled
@@ -28,23 +27,23 @@ CLOSE = {"rtol": 1e-4, "atol": 1e-4}  # float32, attention summed in another ord
 class Task:
     """Eight rows to decode, and what the slow way makes of them."""
 
-    rules: DecodingRules
+    processors: LogitsProcessors
     prompts: list[list[int]]
     padded: jax.Array
     lengths: jax.Array
-    search: Callable[..., SearchResult]
+    search: Callable[..., GenerateOutput]
     tokens: list[list[int]]
     logprobs: list[list[float]]
     no_speech: list[float]
 
 
-def searching(config, rules, *, new=NEW):
+def searching(config, processors, *, new=NEW):
     """Return a program of its own, traced anew."""
 
     def run(params, states, prompts, lengths, limit):
         return search(
             bind_decoder(config, SCAN, params["decoder"]), states, prompts, lengths,
-            rules=rules, options=SearchOptions(), max_new_tokens=new, limit_B=limit,
+            processors=processors, options=SearchOptions(), max_new_tokens=new, limit_B=limit,
         )  # fmt: skip
 
     return compiled(run)
@@ -59,16 +58,16 @@ def padded(rows, slots, padding):
     return jnp.array([row + [padding] * (slots - len(row)) for row in rows], jnp.int32)
 
 
-def search_naively(say, prompts, rules):
+def search_naively(say, prompts, processors):
     """Return tokens and their log-probabilities (that of end-of-text too), one whole sequence a token."""
-    end = rules.special.eot
+    end = processors.special.eot
     tokens, logprobs = [[] for _ in prompts], [[] for _ in prompts]
     for _ in range(NEW):
         sequences = [prompt + said for prompt, said in zip(prompts, tokens, strict=True)]
         logits = say(padded(sequences, SLOTS + NEW, end))
         for row, said in enumerate(tokens):
             if end not in said:
-                scores = log_softmax(ruled(rules, logits[row, len(sequences[row]) - 1], said))
+                scores = log_softmax(ruled(processors, logits[row, len(sequences[row]) - 1], said))
                 said.append(int(scores.argmax()))
                 logprobs[row].append(float(scores.max()))
     return [[token for token in said if token != end] for said in tokens], logprobs
@@ -82,7 +81,7 @@ def make_task(config, params, states, special, *, timestamps) -> Task:
         + ([] if timestamps else [special.no_timestamps])
         for row in range(len(states))
     ]
-    rules = DecodingRules(
+    processors = LogitsProcessors(
         special=special, suppress_tokens=(special.sot, *language, special.no_speech),
         begin_suppress_tokens=(special.eot,), return_timestamps=timestamps, max_initial_timestamp_index=9,
     )  # fmt: skip
@@ -91,16 +90,16 @@ def make_task(config, params, states, special, *, timestamps) -> Task:
     def say(tokens):
         return np.asarray(program(params, tokens, states))
 
-    tokens, logprobs = search_naively(say, prompts, rules)
+    tokens, logprobs = search_naively(say, prompts, processors)
     logits = say(padded(prompts, SLOTS + NEW, special.eot))
     starts = [prompt.index(special.sot) for prompt in prompts]
     at_start = [log_softmax(logits[row, start]) for row, start in enumerate(starts)]
     return Task(
-        rules=rules,
+        processors=processors,
         prompts=prompts,
         padded=padded(prompts, SLOTS, special.eot),
         lengths=jnp.array([len(prompt) for prompt in prompts], jnp.int32),
-        search=searching(config, rules),
+        search=searching(config, processors),
         tokens=tokens,
         logprobs=logprobs,
         no_speech=[float(np.exp(scores[special.no_speech])) for scores in at_start],
@@ -124,7 +123,7 @@ def task(request) -> Task:
 
 def assert_naive(result, task, limit=NEW):
     """Compare every field with the slow search's, cut after ``limit`` tokens."""
-    end = task.rules.special.eot
+    end = task.processors.special.eot
     for row, (said, scores) in enumerate(zip(task.tokens, task.logprobs, strict=True)):
         said, scores = said[:limit], scores[:limit]
         assert result.tokens_BT[row].tolist() == said + [end] * (NEW - len(said))
@@ -163,23 +162,23 @@ def test_a_cache_that_grows_gives_the_tokens_of_a_large_one(task, config, params
     monkeypatch.setattr(
         DecoderCache, "resized", lambda cache, slots: grown.append(slots) or resized(cache, slots)
     )
-    # The first cache has room for three tokens behind the prompts, or half of FIRST_SLOTS, if that is more.
-    monkeypatch.setattr(branches, "FIRST_SLOTS", 2 if task.rules.return_timestamps else SLOTS + 3)
-    search = searching(config, task.rules)
+    # The first cache has room for three tokens behind the prompts, or half of that length, if that is more.
+    monkeypatch.setattr(loop, "INITIAL_CACHE_LENGTH", 2 if task.processors.return_timestamps else SLOTS + 3)
+    search = searching(config, task.processors)
     for limit in (NEW, 1, 2, 3, 4):
         assert_naive(search(params, states, task.padded, task.lengths, limits(task, limit)), task, limit)
     assert [slots for slots in grown if slots] == [SLOTS + NEW]
 
 
 def test_the_search_stops_when_the_last_row_has_ended(text_task, config, params, states, monkeypatch):
-    task, steps, apply_rules = text_task, [], greedy.apply_rules
+    task, steps, process_logits = text_task, [], greedy.process_logits
 
     def counted(*arguments):
         jax.debug.callback(lambda: steps.append(1))
-        return apply_rules(*arguments)
+        return process_logits(*arguments)
 
-    monkeypatch.setattr(greedy, "apply_rules", counted)
-    search = searching(config, task.rules)
+    monkeypatch.setattr(greedy, "process_logits", counted)
+    search = searching(config, task.processors)
     short = [row for row, scores in enumerate(task.logprobs) if len(scores) < NEW]
     for rows, wanted in ((short, max(len(task.logprobs[row]) for row in short)), ([*range(8)], NEW)):
         chosen = jnp.array((rows * 8)[:8])  # always eight rows: one program
@@ -191,10 +190,10 @@ def test_the_search_stops_when_the_last_row_has_ended(text_task, config, params,
 
 def test_a_search_ends_where_the_positions_do(text_task, config, params, states):
     task = text_task
-    search = searching(config, task.rules, new=config.max_target_positions)
+    search = searching(config, task.processors, new=config.max_target_positions)
     result = search(params, states, task.padded, task.lengths, None)
     room_B = config.max_target_positions - np.asarray(task.lengths)
-    ended_B = (np.asarray(result.tokens_BT)[:, :-1] == task.rules.special.eot).any(axis=1)
+    ended_B = (np.asarray(result.tokens_BT)[:, :-1] == task.processors.special.eot).any(axis=1)
     assert (np.asarray(result.length_B)[~ended_B] == room_B[~ended_B]).all()
     for row, said in enumerate(task.tokens):
         assert result.tokens_BT[row, : len(said)].tolist() == said
@@ -203,7 +202,7 @@ def test_a_search_ends_where_the_positions_do(text_task, config, params, states)
 def test_prompts_must_leave_a_position(text_task, config, params, states):
     prompts = padded(text_task.prompts, config.max_target_positions, 0)
     with pytest.raises(ValueError, match="19 prompt tokens leave none of the model's 19 positions"):
-        searching(config, text_task.rules)(params, states, prompts, text_task.lengths, None)
+        searching(config, text_task.processors)(params, states, prompts, text_task.lengths, None)
 
 
 def test_a_row_of_limit_zero_is_idle(text_task, params, states):

@@ -9,20 +9,20 @@ import pytest
 import torch
 from transformers import NoRepeatNGramLogitsProcessor, RepetitionPenaltyLogitsProcessor
 
-from flax_distil.decoding.logits_processors import DecodingRules, EmittedContext, apply_rules
+from flax_distil.decoding.logits_processors import LogitsProcessors, TokenHistory, process_logits
 
 V, ROWS, LENGTH = 120, 8, 9
-ruling = jax.jit(apply_rules, static_argnums=0)
-following = jax.jit(EmittedContext.followed_by, static_argnums=2)
+ruling = jax.jit(process_logits, static_argnums=0)
+following = jax.jit(TokenHistory.followed_by, static_argnums=2)
 
 
 @pytest.mark.parametrize("size", [0, 1, 2, 3])
 @pytest.mark.parametrize("penalty", [1.0, 1.3, 0.8])
 def test_any_history_is_ruled_as_by_transformers(special, penalty, size):
-    rules = DecodingRules(special=special, repetition_penalty=penalty, no_repeat_ngram_size=size)
+    processors = LogitsProcessors(special=special, repetition_penalty=penalty, no_repeat_ngram_size=size)
     rng = np.random.default_rng(size)
     tokens = torch.zeros((ROWS, 0), dtype=torch.int64)
-    context = EmittedContext.empty(ROWS, history=LENGTH if rules.counts_repetitions else None)
+    emitted = TokenHistory.empty(ROWS, history=LENGTH if processors.counts_repetitions else None)
     for _ in range(LENGTH):
         logits = rng.normal(scale=2.0, size=(ROWS, V)).astype(np.float32)
         wanted = torch.tensor(logits)
@@ -30,22 +30,22 @@ def test_any_history_is_ruled_as_by_transformers(special, penalty, size):
             wanted = RepetitionPenaltyLogitsProcessor(penalty)(tokens, wanted)
         if size:
             wanted = NoRepeatNGramLogitsProcessor(size)(tokens, wanted)
-        ours = np.asarray(ruling(rules, jnp.asarray(logits), context))
+        ours = np.asarray(ruling(processors, jnp.asarray(logits), emitted))
         np.testing.assert_allclose(ours, wanted.numpy(), rtol=1e-6)
         said = rng.integers(0, 3, size=ROWS).astype(np.int32)  # few tokens: runs come again
         tokens = torch.cat([tokens, torch.tensor(said[:, None]).long()], dim=1)
-        context = following(context, jnp.asarray(said), special)
+        emitted = following(emitted, jnp.asarray(said), special)
     if size:
         assert np.isneginf(ours).any()
 
 
 def test_the_forced_beginning_counts_as_emitted(special):
-    rules = DecodingRules(special=special, return_timestamps=True, no_repeat_ngram_size=2)
+    processors = LogitsProcessors(special=special, return_timestamps=True, no_repeat_ngram_size=2)
     prompt = jnp.array([[special.sot, 50, 7, 8, 7], [special.sot, 3, 4, 5, 6]], jnp.int32)
-    context = EmittedContext.after_prompts(
-        rules, prompt, jnp.array([5, 1]), jnp.array([4, 0]), max_new_tokens=3
+    emitted = TokenHistory.after_prompts(
+        processors, prompt, jnp.array([5, 1]), jnp.array([4, 0]), max_new_tokens=3
     )
-    allowed = np.isfinite(np.asarray(ruling(rules, jnp.zeros((2, V)).at[:, 50:].set(-20.0), context)))
+    allowed = np.isfinite(np.asarray(ruling(processors, jnp.zeros((2, V)).at[:, 50:].set(-20.0), emitted)))
     assert not allowed[0, 8]  # 7 8 was there
     assert allowed[0, 9]
     assert not allowed[0, 50]  # a timestamp is later than the beginning
@@ -56,44 +56,46 @@ def test_the_forced_beginning_counts_as_emitted(special):
 
 def test_rules_that_ask_for_no_history_keep_none(special):
     prompt = jnp.zeros((1, 4), jnp.int32)
-    for rules, is_kept in ((DecodingRules(special=special), False),
-                           (DecodingRules(special=special, repetition_penalty=1.1), True)):  # fmt: skip
-        context = EmittedContext.after_prompts(rules, prompt, jnp.array([4]), None, max_new_tokens=3)
-        assert (context.history_BT is not None) is is_kept
+    for processors, is_kept in ((LogitsProcessors(special=special), False),
+                           (LogitsProcessors(special=special, repetition_penalty=1.1), True)):  # fmt: skip
+        emitted = TokenHistory.after_prompts(processors, prompt, jnp.array([4]), None, max_new_tokens=3)
+        assert (emitted.tokens_BT is not None) is is_kept
 
 
 def test_words_added_behind_the_timestamps_are_text(special):
     """The vocabulary ends at 50 + 1501 timestamps; 9 words stand behind."""
     end = special.timestamp_end
     longer = dataclasses.replace(special, vocab_size=end + 9)
-    rules = DecodingRules(special=longer, return_timestamps=True)
-    context = EmittedContext.empty(1)
+    processors = LogitsProcessors(special=longer, return_timestamps=True)
+    emitted = TokenHistory.empty(1)
     logits = jnp.zeros((1, end + 9)).at[:, 50:end].set(-20.0)
 
     def allowed_after(token: int) -> np.ndarray:
-        nonlocal context
-        context = following(context, jnp.array([token], jnp.int32), longer)
-        return np.isfinite(np.asarray(ruling(rules, logits, context)))[0]
+        nonlocal emitted
+        emitted = following(emitted, jnp.array([token], jnp.int32), longer)
+        return np.isfinite(np.asarray(ruling(processors, logits, emitted)))[0]
 
-    assert not np.isfinite(np.asarray(ruling(rules, logits, context)))[0, end:].any()  # a timestamp is first
+    assert not np.isfinite(np.asarray(ruling(processors, logits, emitted)))[
+        0, end:
+    ].any()  # a timestamp is first
     assert allowed_after(50)[[3, end, end + 8]].all()
     inside = allowed_after(end + 2)
     assert inside[[3, 51, end, end + 8]].all()
     assert not inside[50]
     assert not allowed_after(60)[[3, end, end + 8]].any()  # a segment has ended
-    assert int(context.timestamp_B[0]) == 60
+    assert int(emitted.timestamp_B[0]) == 60
 
 
 def test_a_timestamp_is_not_forced_by_what_is_behind_the_last(special):
     end = special.timestamp_end
     longer = dataclasses.replace(special, vocab_size=end + 9)
-    rules = DecodingRules(special=longer, return_timestamps=True)
-    context = following(following(EmittedContext.empty(1), jnp.array([50]), longer), jnp.array([4]), longer)
+    processors = LogitsProcessors(special=longer, return_timestamps=True)
+    emitted = following(following(TokenHistory.empty(1), jnp.array([50]), longer), jnp.array([4]), longer)
     logits = np.full((1, end + 9), -np.inf, np.float32)
     logits[0, end : end + 9] = np.log(0.1)
     logits[0, [5, 60]] = np.log([0.3, 0.05])
-    found = np.flatnonzero(np.isfinite(np.asarray(ruling(rules, jnp.asarray(logits), context)))[0])
+    found = np.flatnonzero(np.isfinite(np.asarray(ruling(processors, jnp.asarray(logits), emitted)))[0])
     assert found.tolist() == [5, 60, *range(end, end + 9)]
     logits[0, 60] = np.log(0.4)
-    found = np.flatnonzero(np.isfinite(np.asarray(ruling(rules, jnp.asarray(logits), context)))[0])
+    found = np.flatnonzero(np.isfinite(np.asarray(ruling(processors, jnp.asarray(logits), emitted)))[0])
     assert found.tolist() == [60]

@@ -1,4 +1,4 @@
-"""Draws follow the distribution they are asked for, and belong to their row alone."""
+"""SamplingParams follow the distribution they are asked for, and belong to their row alone."""
 
 import jax
 import jax.numpy as jnp
@@ -8,11 +8,11 @@ import torch
 from transformers import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
 from flax_distil.decoding.options import SearchOptions
-from flax_distil.decoding.sampling import draw_tokens, warp_scores
-from flax_distil.decoding.top_k import top_tokens
+from flax_distil.decoding.sampling import sample_tokens, warp_logits
+from flax_distil.decoding.top_k import top_k
 
 V = 50
-drawing = jax.jit(draw_tokens, static_argnums=5)
+drawing = jax.jit(sample_tokens, static_argnums=5)
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +39,7 @@ def test_what_is_drawn_from_is_what_transformers_draws_from(scores, temperature,
     for warper, value in ((TopKLogitsWarper, top_k), (TopPLogitsWarper, top_p)):
         wanted = wanted if value is None else warper(value)(None, wanted)
     options = SearchOptions(top_k=top_k, top_p=top_p)
-    found = warp_scores(jnp.asarray(scores), jnp.full(len(scores), temperature, jnp.float32), options)
+    found = warp_logits(jnp.asarray(scores), jnp.full(len(scores), temperature, jnp.float32), options)
     np.testing.assert_allclose(found, wanted, rtol=1e-6)
     assert 0 < np.isfinite(found).sum() <= np.isfinite(scores).sum()
 
@@ -49,7 +49,7 @@ def test_the_likeliest_of_many_are_those_of_a_whole_sort_ties_included(count):
     rng = np.random.default_rng(count)
     scores = jnp.asarray(rng.integers(0, 300, size=(32, 5003)), jnp.float32)
     scores = scores.at[0].set(-jnp.inf).at[1, 3:].set(-jnp.inf)
-    for ours, wanted in zip(top_tokens(scores, count), jax.lax.top_k(scores, count), strict=True):
+    for ours, wanted in zip(top_k(scores, count), jax.lax.top_k(scores, count), strict=True):
         np.testing.assert_array_equal(ours, wanted)
 
 

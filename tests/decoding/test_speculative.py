@@ -12,10 +12,10 @@ import pytest
 from flax_distil.core.arrays import Params
 from flax_distil.decoding import drafting, speculative
 from flax_distil.decoding.generate import search
-from flax_distil.decoding.logits_processors import DecodingRules
+from flax_distil.decoding.logits_processors import LogitsProcessors
 from flax_distil.decoding.options import SearchOptions
-from flax_distil.decoding.result import SearchResult
-from flax_distil.decoding.speculative import SpeculativeResult, speculative_search
+from flax_distil.decoding.result import GenerateOutput
+from flax_distil.decoding.speculative import SpeculativeOutput, speculative_generate
 from flax_distil.model.assembly import bind_decoder
 from flax_distil.model.cache import DecoderCache
 from flax_distil.model.config import WhisperConfig
@@ -33,31 +33,31 @@ CLOSE = {"rtol": 1e-4, "atol": 1e-4}  # float32, products of other shapes
 class Task:
     """Eight rows, prompts of three lengths, and two programs for them: with a student and without."""
 
-    rules: DecodingRules
+    processors: LogitsProcessors
     padded: jax.Array
     lengths: jax.Array
-    alone: Callable[..., SearchResult]
-    drafted: Callable[..., SpeculativeResult]
+    alone: Callable[..., GenerateOutput]
+    drafted: Callable[..., SpeculativeOutput]
 
 
-def of_teacher(config, rules, *, new=NEW):
+def of_teacher(config, processors, *, new=NEW):
     def run(params, states, prompts, lengths, limit):
         return search(
             bind_decoder(config, SCAN, params["decoder"]), states, prompts, lengths,
-            rules=rules, options=GREEDY, max_new_tokens=new, limit_B=limit,
+            processors=processors, options=GREEDY, max_new_tokens=new, limit_B=limit,
         )  # fmt: skip
 
     return compiled(run)
 
 
-def with_student(config, student_config, rules, *, new=NEW, drafted=DRAFTED, options=GREEDY):
+def with_student(config, student_config, processors, *, new=NEW, drafted=DRAFTED, options=GREEDY):
     """Return a program of its own, traced anew."""
 
     def run(params, student, states, prompts, lengths, limit, temperature=None, seed=None):
-        return speculative_search(
+        return speculative_generate(
             bind_decoder(config, SCAN, params["decoder"]),
             bind_decoder(student_config, SCAN, student["decoder"]),
-            states, prompts, lengths, rules=rules, options=options, num_assistant_tokens=drafted,
+            states, prompts, lengths, processors=processors, options=options, num_assistant_tokens=drafted,
             max_new_tokens=new, limit_B=limit, temperature_B=temperature, seed_B=seed,
         )  # fmt: skip
 
@@ -96,7 +96,7 @@ def make_task(config, student_config, special, *, timestamps) -> Task:
     prompts.append([special.sot])
     # Without their grammar timestamps are never drafted: here the teacher does not say any either.
     suppressed = (special.sot, *language, special.no_speech)
-    rules = DecodingRules(
+    processors = LogitsProcessors(
         special=special,
         suppress_tokens=suppressed if timestamps else tuple(range(special.eot + 1, special.vocab_size)),
         begin_suppress_tokens=(special.eot,),
@@ -104,11 +104,11 @@ def make_task(config, student_config, special, *, timestamps) -> Task:
         max_initial_timestamp_index=9,
     )
     return Task(
-        rules=rules,
+        processors=processors,
         padded=jnp.array([row + [special.eot] * (SLOTS - len(row)) for row in prompts], jnp.int32),
         lengths=jnp.array([len(row) for row in prompts], jnp.int32),
-        alone=of_teacher(config, rules),
-        drafted=with_student(config, student_config, rules),
+        alone=of_teacher(config, processors),
+        drafted=with_student(config, student_config, processors),
     )
 
 
@@ -182,7 +182,7 @@ def test_drafts_of_few_tokens_change_nothing_but_their_acceptance(
     limit = jnp.full(8, NEW, jnp.int32)
     whole = text_task.drafted(params, students[1], states, text_task.padded, text_task.lengths, limit)
     monkeypatch.setattr(drafting, "DRAFT_TEXT_TOKENS", 3)
-    few = with_student(config, student_config, text_task.rules)(
+    few = with_student(config, student_config, text_task.processors)(
         params, students[1], states, text_task.padded, text_task.lengths, limit
     )
     assert_same(few, whole)
@@ -194,10 +194,10 @@ def test_a_draft_may_reach_beyond_the_last_position(
     text_task, config, student_config, params, students, states
 ):
     new = config.max_target_positions
-    wanted = of_teacher(config, text_task.rules, new=new)(
+    wanted = of_teacher(config, text_task.processors, new=new)(
         params, states, text_task.padded, text_task.lengths, None
     )
-    drafted = with_student(config, student_config, text_task.rules, new=new, drafted=5)
+    drafted = with_student(config, student_config, text_task.processors, new=new, drafted=5)
     for student in students:
         assert_same(drafted(params, student, states, text_task.padded, text_task.lengths, None), wanted)
     assert (np.asarray(wanted.length_B) == config.max_target_positions - np.asarray(text_task.lengths)).any()
@@ -209,13 +209,13 @@ def test_caches_grow_when_no_draft_fits(
 ):
     limit = jnp.full(8, NEW, jnp.int32)
     wanted = timestamp_task.alone(params, states, timestamp_task.padded, timestamp_task.lengths, limit)
-    monkeypatch.setattr(speculative, "FIRST_SLOTS", SLOTS + DRAFTED + 2)
+    monkeypatch.setattr(speculative, "INITIAL_CACHE_LENGTH", SLOTS + DRAFTED + 2)
     grown = []
     resized = DecoderCache.resized
     monkeypatch.setattr(
         DecoderCache, "resized", lambda cache, slots: grown.append(slots) or resized(cache, slots)
     )
-    drafted = with_student(config, student_config, timestamp_task.rules)
+    drafted = with_student(config, student_config, timestamp_task.processors)
     assert_same(
         drafted(params, students[1], states, timestamp_task.padded, timestamp_task.lengths, limit), wanted
     )
@@ -230,20 +230,20 @@ def test_draws_at_a_temperature_have_the_teachers_distribution(
 ):
     """The first two tokens of many equal rows, against their exact probabilities."""
     rows, temperature, rounds = 256, 1.3, 16
-    rules = DecodingRules(
+    processors = LogitsProcessors(
         special=special, suppress_tokens=(special.sot, 7), begin_suppress_tokens=(special.eot,)
     )
     prompt = jnp.tile(jnp.array([[special.sot, special.no_timestamps]], jnp.int32), (rows, 1))
     length, limit = jnp.full(rows, 2, jnp.int32), jnp.full(rows, 2, jnp.int32)
     same = jnp.tile(states[:1], (rows, 1, 1))
-    drafted = with_student(config, student_config, rules, new=2, drafted=2, options=options)
+    drafted = with_student(config, student_config, processors, new=2, drafted=2, options=options)
     say = decoding(config)
 
     def exact(said):
         tokens = jnp.concatenate([prompt[:1], jnp.array([said], jnp.int32).reshape(1, -1)], axis=1)
         tokens = jnp.pad(tokens, [(0, 0), (0, 4 - tokens.shape[1])])
         logits = np.asarray(say(params, tokens, states[:1]))[0, 1 + len(said)]
-        return probabilities(ruled(rules, logits, said) / temperature, options)
+        return probabilities(ruled(processors, logits, said) / temperature, options)
 
     found = []
     for index in range(rounds):
@@ -317,7 +317,7 @@ def test_repetition_rules_and_forced_beginnings_hold_in_every_search(
     config, student_config, special, params, students, states
 ):
     begin = special.timestamp_begin
-    rules = DecodingRules(
+    processors = LogitsProcessors(
         special=special, suppress_tokens=(special.sot, special.no_speech), return_timestamps=True,
         max_initial_timestamp_index=9, repetition_penalty=1.3, no_repeat_ngram_size=2,
     )  # fmt: skip
@@ -329,15 +329,15 @@ def test_repetition_rules_and_forced_beginnings_hold_in_every_search(
 
     def run(params, states, options):
         return search(
-            bind_decoder(config, SCAN, params["decoder"]), states, padded, lengths, rules=rules,
+            bind_decoder(config, SCAN, params["decoder"]), states, padded, lengths, processors=processors,
             options=options, max_new_tokens=NEW, prefix_length_B=given,
         )  # fmt: skip
 
     def drafted(params, student, states):
-        return speculative_search(
+        return speculative_generate(
             bind_decoder(config, SCAN, params["decoder"]),
             bind_decoder(student_config, SCAN, student["decoder"]),
-            states, padded, lengths, rules=rules, options=GREEDY, num_assistant_tokens=DRAFTED,
+            states, padded, lengths, processors=processors, options=GREEDY, num_assistant_tokens=DRAFTED,
             max_new_tokens=NEW, prefix_length_B=given,
         )  # fmt: skip
 

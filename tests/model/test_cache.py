@@ -76,7 +76,7 @@ def test_rejected_drafts_leave_no_trace(start, tokens, logits):
 def test_a_cache_keeps_the_states_and_fills_slot_by_slot(start, states, tokens):
     cache, extend = start
     _, grown = extend(tokens[:, :3], cache, [0, 0, 0])
-    np.testing.assert_array_equal(grown.states_BSD, states)
+    np.testing.assert_array_equal(grown.encoder_out_BSD, states)
     assert all(np.abs(keys[:, :, 3:]).max() == 0 < np.abs(keys[:, :, :3]).max() for keys in grown.self_keys)
 
 

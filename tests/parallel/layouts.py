@@ -23,7 +23,7 @@ from flax_distil.parallel.make_partitioner import make_partitioner
 from flax_distil.parallel.partitioner import Partitioner
 from flax_distil.text.generation_settings import GenerationSettings
 from flax_distil.text.tokenizer import WhisperTokenizer
-from flax_distil.transcription.generator import WindowDecoder
+from flax_distil.transcription.generator import WhisperGenerator
 from flax_distil.transcription.options import TranscriptionOptions
 from flax_distil.transcription.short_form import ShortFormTranscriber
 
@@ -141,7 +141,7 @@ def speaker(partitioner: Partitioner, folder: Path, **options: Any) -> ShortForm
     settings = GenerationSettings.from_folder(folder, tokenizer.special)
     params = random_params(SPEAKING, 3)
     return ShortFormTranscriber(
-        WindowDecoder(
+        WhisperGenerator(
             SPEAKING,
             partitioner.device_put(params, partitioner.weight_specs(whisper_shapes(SPEAKING))),
             tokenizer,

@@ -13,7 +13,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 from flax_distil.decoding.options import SearchOptions
 from flax_distil.parallel.make_partitioner import single_device
 from flax_distil.parallel.partitioner import Partitioner
-from flax_distil.transcription.generator import WindowRequest
+from flax_distil.transcription.generator import DecodingRequest
 from tests.parallel.layouts import LAYOUTS, config, partitioner_for, speaker, tones
 
 SEARCHED = ("data×8", "tensor×2·data×4")
@@ -26,14 +26,18 @@ IDLE = 3  # rows at the end of the batch
 
 def searched(partitioner: Partitioner, folder: Path, options: dict[str, Any]) -> list[list[int] | None]:
     """Decode a batch whose last rows are idle; each row has its own limit and seed."""
-    decoder = speaker(partitioner, folder, **options).decoder
+    generator = speaker(partitioner, folder, **options).generator
     samples = tones()
-    prompt = decoder.prompts.build("en")
-    requests: list[WindowRequest | None] = [
-        WindowRequest(prompt=prompt, limit=8 - row % 2, temperature=decoder.options.temperature[0], seed=row)
+    prompt = generator.prompts.build("en")
+    requests: list[DecodingRequest | None] = [
+        DecodingRequest(
+            prompt=prompt, limit=8 - row % 2, temperature=generator.options.temperature[0], seed=row
+        )
         for row in range(len(samples) - IDLE)
     ]
-    results = decoder.collect(decoder.dispatch(decoder.encode_samples(samples), requests + [None] * IDLE))
+    results = generator.collect(
+        generator.dispatch(generator.encode_samples(samples), requests + [None] * IDLE)
+    )
     return [None if result is None else list(result.tokens) for result in results]
 
 

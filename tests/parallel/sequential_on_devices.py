@@ -19,7 +19,7 @@ from flax_distil.parallel.mesh import MeshShape
 from flax_distil.parallel.partitioner import Partitioner
 from flax_distil.text.generation_settings import GenerationSettings
 from flax_distil.text.tokenizer import WhisperTokenizer
-from flax_distil.transcription.generator import WindowDecoder
+from flax_distil.transcription.generator import WhisperGenerator
 from flax_distil.transcription.options import TranscriptionOptions
 from flax_distil.transcription.sequential.transcriber import SequentialTranscriber
 from tests.long_recording import long_recording
@@ -30,7 +30,7 @@ SECONDS = (5, 33, 8, 21, 3, 40, 9, 12, 6, 31, 7)
 
 def transcriber(folder: Path, partitioner: Partitioner, batch_size: int) -> SequentialTranscriber:
     checkpoint, tokenizer = load_checkpoint(folder), WhisperTokenizer.from_pretrained(folder)
-    decoder = WindowDecoder(
+    generator = WhisperGenerator(
         checkpoint.config,
         partitioner.device_put(
             checkpoint.params, partitioner.weight_specs(whisper_shapes(checkpoint.config))
@@ -41,7 +41,7 @@ def transcriber(folder: Path, partitioner: Partitioner, batch_size: int) -> Sequ
         compute=ComputeOptions(),
         partitioner=partitioner,
     )
-    return SequentialTranscriber(decoder, batch_size=batch_size)
+    return SequentialTranscriber(generator, batch_size=batch_size)
 
 
 def transcribe(folder: Path, partitioner: Partitioner, batch_size: int) -> list[list[int]]:

@@ -20,7 +20,7 @@ from flax_distil.model.config import WhisperConfig
 from flax_distil.model.layers import ComputeOptions
 from flax_distil.text.generation_settings import GenerationSettings
 from flax_distil.text.tokenizer import WhisperTokenizer
-from flax_distil.transcription.generator import WindowDecoder
+from flax_distil.transcription.generator import WhisperGenerator
 from flax_distil.transcription.options import TranscriptionOptions
 from flax_distil.transcription.short_form import ShortFormTranscriber
 
@@ -92,7 +92,7 @@ def our_tokens(
     """Greedy tokens of every recording without (False) and with (True) timestamps, from one encoding."""
     found: dict[bool, list[list[int]]] = {False: [], True: []}
     transcribers = {
-        timestamps: ShortFormTranscriber(WindowDecoder(
+        timestamps: ShortFormTranscriber(WhisperGenerator(
             pair.ours.config, pair.ours.params, pair.tokenizer, pair.settings,
             options=TranscriptionOptions(
                 language=language, return_timestamps=timestamps, max_new_tokens=max_new_tokens
@@ -102,10 +102,10 @@ def our_tokens(
         for timestamps in found
     }  # fmt: skip
     for batch in recordings.batches():
-        states_BSD = encode(pair.ours.config, pair.ours.params["encoder"], batch.samples_BW)
+        encoder_out_BSD = encode(pair.ours.config, pair.ours.params["encoder"], batch.samples_BW)
         for timestamps, transcriber in transcribers.items():
             transcripts = transcriber.collect(
-                transcriber.dispatch_states({"states_BSD": states_BSD}, rows=len(states_BSD))
+                transcriber.dispatch_encoded({"encoder_out_BSD": encoder_out_BSD}, rows=len(encoder_out_BSD))
             )
             found[timestamps] += [transcript.tokens for transcript in transcripts]
     return found

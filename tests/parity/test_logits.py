@@ -28,9 +28,9 @@ def _half_an_ulp_off(features: torch.Tensor) -> torch.Tensor:
     return features + features.abs() * 2**-24 * (2 * random - 1)
 
 
-def _logits(config: WhisperConfig, decoder, tokens_BT, states_BSD):
+def _logits(config: WhisperConfig, decoder, tokens_BT, encoder_out_BSD):
     bound = bind_decoder(config, ComputeOptions(use_scan=True), decoder)
-    return bound.logits(bound(tokens_BT, states_BSD)[0])
+    return bound.logits(bound(tokens_BT, encoder_out_BSD)[0])
 
 
 logits = jax.jit(_logits, static_argnums=0)
@@ -52,8 +52,8 @@ def test_encoder_states_and_logits_equal_those_of_transformers(request, held_out
     pair = request.getfixturevalue(name)
     recordings = held_out.of_all_lengths(3)
     tokens_BT = label_tokens(pair, recordings, language=language)
-    states_BSD = encode(pair.ours.config, pair.ours.params["encoder"], recordings.samples_BW)
-    logits_BTV = logits(pair.ours.config, pair.ours.params["decoder"], tokens_BT, states_BSD)
+    encoder_out_BSD = encode(pair.ours.config, pair.ours.params["encoder"], recordings.samples_BW)
+    logits_BTV = logits(pair.ours.config, pair.ours.params["decoder"], tokens_BT, encoder_out_BSD)
     tokens = torch.tensor(tokens_BT).long()
     with torch.no_grad():
         theirs = pair.theirs(input_features=recordings.features_BMR, decoder_input_ids=tokens)
@@ -62,7 +62,7 @@ def test_encoder_states_and_logits_equal_those_of_transformers(request, held_out
         moved_BSD = exact(features).last_hidden_state - exact(_half_an_ulp_off(features)).last_hidden_state
     wanted_BSD = theirs.encoder_last_hidden_state.numpy()
     sensitive_BS = moved_BSD.abs().amax(dim=-1).numpy() > SENSITIVE
-    error_BS = np.abs(states_BSD - wanted_BSD).max(axis=-1)
+    error_BS = np.abs(encoder_out_BSD - wanted_BSD).max(axis=-1)
     assert sensitive_BS.mean() < 0.04
     assert error_BS[~sensitive_BS].max() <= TOLERANCE
     assert error_BS.max() <= SENSITIVE_TOLERANCE

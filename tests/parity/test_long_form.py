@@ -38,8 +38,8 @@ def pair(request, tiny_en_dir, base_dir) -> Pair:
 
 def ours(pair: Pair, **options: Any) -> Transcript:
     model = Model(pair.folder, pair.ours.config, pair.ours.params)
-    decoder = model.transcriber(return_timestamps=True, **THRESHOLDS, **options).decoder
-    transcriber = SequentialTranscriber(decoder, batch_size=1)
+    generator = model.transcriber(return_timestamps=True, **THRESHOLDS, **options).generator
+    transcriber = SequentialTranscriber(generator, batch_size=1)
     [(_, transcript)] = transcriber.transcribe_recordings([("long", long_recording(SECONDS)[0])])
     return transcript
 
@@ -88,14 +88,14 @@ def test_options_do_what_they_do_in_openais_code(pair, case):
     given, theirs_given = CASES[case]
     samples = long_recording(100)[0]
     model = Model(pair.folder, pair.ours.config, pair.ours.params)
-    decoder = model.transcriber(
+    generator = model.transcriber(
         return_timestamps=True, compression_ratio_threshold=2.4, **THRESHOLDS, **given
-    ).decoder
-    [(_, transcript)] = SequentialTranscriber(decoder, batch_size=1).transcribe_recordings([("a", samples)])
+    ).generator
+    [(_, transcript)] = SequentialTranscriber(generator, batch_size=1).transcribe_recordings([("a", samples)])
     told = (
         {"temperature": 0.0, "condition_on_previous_text": False, "fp16": False} | THRESHOLDS | theirs_given
     )
-    heads = WordAligner(decoder).heads if "word_timestamps" in given else ()
+    heads = WordAligner(generator).heads if "word_timestamps" in given else ()
     theirs = openai_model(pair.folder, heads).transcribe(samples, compression_ratio_threshold=2.4, **told)
     segments = [segment for segment in theirs["segments"] if segment["text"]]
     assert [segment.text for segment in transcript.segments] == [segment["text"] for segment in segments]
@@ -144,11 +144,11 @@ def test_words_of_a_minute_are_where_openais_code_finds_them(pair):
     """Windows follow the last word here, so this is parity of where they begin too."""
     samples, _ = long_recording(70)
     model = Model(pair.folder, pair.ours.config, pair.ours.params)
-    decoder = model.transcriber(
+    generator = model.transcriber(
         return_timestamps=True, word_timestamps=True, compression_ratio_threshold=2.4, **THRESHOLDS
-    ).decoder
-    [(_, transcript)] = SequentialTranscriber(decoder, batch_size=1).transcribe_recordings([("a", samples)])
-    theirs = openai_model(pair.folder, WordAligner(decoder).heads).transcribe(
+    ).generator
+    [(_, transcript)] = SequentialTranscriber(generator, batch_size=1).transcribe_recordings([("a", samples)])
+    theirs = openai_model(pair.folder, WordAligner(generator).heads).transcribe(
         samples, temperature=0.0, compression_ratio_threshold=2.4, condition_on_previous_text=False,
         word_timestamps=True, fp16=False, **THRESHOLDS,
     )  # fmt: skip

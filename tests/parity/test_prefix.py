@@ -10,7 +10,7 @@ import pytest
 
 from flax_distil.audio.mel import log_mel
 from flax_distil.model.layers import ComputeOptions
-from flax_distil.transcription.generator import WindowDecoder
+from flax_distil.transcription.generator import WhisperGenerator
 from flax_distil.transcription.options import TranscriptionOptions
 from flax_distil.transcription.short_form import ShortFormTranscriber
 from tests.parity.reference import encode
@@ -34,17 +34,17 @@ for mel in np.load(features):
 def test_a_prefix_begins_the_transcript_as_in_faster_whisper(base, held_out, timestamps, tmp_path):
     folder = build_ctranslate2("base", CTRANSLATE2 / "whisper-base")
     samples_BW = held_out.of_all_lengths(4).samples_BW
-    decoder = WindowDecoder(
+    generator = WhisperGenerator(
         base.ours.config, base.ours.params, base.tokenizer, base.settings, compute=ComputeOptions(),
         options=TranscriptionOptions(
             language="en", prefix="You have", return_timestamps=timestamps, max_new_tokens=50
         ),
     )  # fmt: skip
-    transcriber = ShortFormTranscriber(decoder)
+    transcriber = ShortFormTranscriber(generator)
     states = encode(base.ours.config, base.ours.params["encoder"], samples_BW)
-    ours = transcriber.collect(transcriber.dispatch_states({"states_BSD": states}, rows=len(states)))
+    ours = transcriber.collect(transcriber.dispatch_encoded({"encoder_out_BSD": states}, rows=len(states)))
     np.save(tmp_path / "features.npy", np.asarray(log_mel(jnp.asarray(samples_BW), num_mel_bins=80)))
-    prompt_ids = decoder.prompts.build("en")
+    prompt_ids = generator.prompts.build("en")
     done = subprocess.run(
         [sys.executable, "-c", THEIRS, str(folder), str(tmp_path / "features.npy"), json.dumps(prompt_ids)],
         check=True, capture_output=True, text=True,

@@ -13,7 +13,7 @@ import whisper
 from flax_distil.core.arrays import Array
 from flax_distil.decoding.options import SearchOptions
 from flax_distil.model.layers import ComputeOptions
-from flax_distil.transcription.generator import WindowDecoder
+from flax_distil.transcription.generator import WhisperGenerator
 from flax_distil.transcription.options import TranscriptionOptions
 from flax_distil.transcription.results import Transcript
 from flax_distil.transcription.short_form import ShortFormTranscriber
@@ -50,12 +50,14 @@ class Spoken:
     def transcribe(self, rows: slice = slice(None), **options: Any) -> list[Transcript]:
         """Transcribe rows as one batch."""
         pair, given = self.pair, {"max_new_tokens": NEW} | options
-        transcriber = ShortFormTranscriber(WindowDecoder(
+        transcriber = ShortFormTranscriber(WhisperGenerator(
             pair.ours.config, pair.ours.params, pair.tokenizer, pair.settings,
             options=TranscriptionOptions(**given), compute=ComputeOptions(),
         ))  # fmt: skip
         states = self.ours[rows]
-        return transcriber.collect(transcriber.dispatch_states({"states_BSD": states}, rows=len(states)))
+        return transcriber.collect(
+            transcriber.dispatch_encoded({"encoder_out_BSD": states}, rows=len(states))
+        )
 
     def transcribe_as_openai(self, **options: Any) -> list[whisper.DecodingResult]:
         """Transcribe row by row, each with the recording as its only neighbour."""

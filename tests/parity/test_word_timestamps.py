@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from flax_distil.model.layers import ComputeOptions
-from flax_distil.transcription.generator import WindowDecoder
+from flax_distil.transcription.generator import WhisperGenerator
 from flax_distil.transcription.options import TranscriptionOptions
 from flax_distil.transcription.results import TranscribedSegment
 from flax_distil.transcription.words.word_timestamps import AlignmentRequest, WordAligner, attach_words
@@ -33,7 +33,7 @@ class Ours:
         options = TranscriptionOptions(language=language, return_timestamps=True, max_new_tokens=120)
         return cls(
             WordAligner(
-                WindowDecoder(
+                WhisperGenerator(
                     pair.ours.config, pair.ours.params, pair.tokenizer, pair.settings,
                     options=options, compute=ComputeOptions(),
                 )
@@ -51,11 +51,11 @@ class Ours:
                 AlignmentRequest(tokens=window.tokens, language=self.language, frames=window.frames)
                 for window in part
             ]
-            states = self.aligner.decoder.encode_features(mel_BRM)
+            states = self.aligner.generator.encode_features(mel_BRM)
             yield from zip(part, self.aligner.align(states, [*requests, *[None] * idle]), strict=False)
 
     def segments(self, window: AlignedWindow) -> list[TranscribedSegment]:
-        end = self.aligner.decoder.tokenizer.special.eot
+        end = self.aligner.generator.tokenizer.special.eot
         return [
             TranscribedSegment(
                 start=segment["start"], end=segment["end"], text=segment["text"],

@@ -78,7 +78,7 @@ def test_they_are_better_than_those_the_student_had(result, student_dir):
 @pytest.mark.slow
 def test_our_own_words_are_read_from_them(result, student_dir, prompts_dir):
     transcriber = Model.open(student_dir).transcriber(word_timestamps=True, max_new_tokens=20)
-    assert transcriber.decoder.settings.alignment_heads == result.heads
+    assert transcriber.generator.settings.alignment_heads == result.heads
 
 
 @pytest.mark.slow

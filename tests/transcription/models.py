@@ -16,7 +16,7 @@ from flax_distil.model.config import WhisperConfig
 from flax_distil.model.layers import ComputeOptions
 from flax_distil.text.generation_settings import GenerationSettings
 from flax_distil.text.tokenizer import WhisperTokenizer
-from flax_distil.transcription.generator import WindowDecoder
+from flax_distil.transcription.generator import WhisperGenerator
 from flax_distil.transcription.options import TranscriptionOptions
 from flax_distil.transcription.short_form import ShortFormTranscriber
 
@@ -42,7 +42,7 @@ class Model:
         settings = GenerationSettings.from_folder(self.folder, tokenizer.special)
         if max_length is not None:
             settings = dataclasses.replace(settings, max_length=max_length)
-        return ShortFormTranscriber(WindowDecoder(
+        return ShortFormTranscriber(WhisperGenerator(
             self.config, params or self.params, tokenizer, settings,
             options=TranscriptionOptions(**options), compute=ComputeOptions(),
         ))  # fmt: skip

@@ -15,7 +15,7 @@ from flax_distil.model.layers import ComputeOptions
 from flax_distil.parallel.make_partitioner import single_device
 from flax_distil.text.generation_settings import GenerationSettings
 from flax_distil.text.tokenizer import WhisperTokenizer
-from flax_distil.transcription.assisted_generator import Assistant, SpeculativeDecoder
+from flax_distil.transcription.assisted_generator import Assistant, AssistedGenerator
 from flax_distil.transcription.options import TranscriptionOptions
 from flax_distil.transcription.short_form import ShortFormTranscriber
 from tests.parallel.layouts import (
@@ -42,12 +42,12 @@ def transcribe_with_assistant(partitioner, folder: Path) -> list[list[int]]:
         )
 
     assistant = Assistant(config=ASSISTANT, params=put(ASSISTANT, 4), tokenizer=tokenizer)
-    decoder = SpeculativeDecoder(
+    generator = AssistedGenerator(
         SPEAKING, put(SPEAKING, 3), tokenizer, GenerationSettings.from_folder(folder, tokenizer.special),
         assistant=assistant, options=TranscriptionOptions(max_new_tokens=8), compute=ComputeOptions(),
         partitioner=partitioner,
     )  # fmt: skip
-    return [transcript.tokens for transcript in ShortFormTranscriber(decoder).transcribe(tones())]
+    return [transcript.tokens for transcript in ShortFormTranscriber(generator).transcribe(tones())]
 
 
 def main() -> None:

@@ -34,11 +34,11 @@ def longer(plain, tmp_path_factory) -> Model:
     (folder / "tokenizer.json").write_text(json.dumps(contents), encoding="utf-8")
     embedding = plain.params["decoder"]["token_embedding"]["embedding"]
     added = jnp.tile(embedding.mean(axis=0), (len(WORDS), 1))
-    decoder = plain.params["decoder"] | {
+    generator = plain.params["decoder"] | {
         "token_embedding": {"embedding": jnp.concatenate([embedding, added])}
     }
     config = dataclasses.replace(plain.config, vocab_size=size + len(WORDS))
-    return Model(folder, config, {**plain.params, "decoder": decoder})
+    return Model(folder, config, {**plain.params, "decoder": generator})
 
 
 @pytest.mark.slow
@@ -47,8 +47,8 @@ def test_transcripts_with_timestamps_are_those_of_the_model_before(plain, longer
     options = {"return_timestamps": True, "word_timestamps": words, "search": search, "max_new_tokens": 40}
 
     def transcripts(model: Model) -> list:
-        decoder = model.transcriber(**options).decoder
-        transcriber = SequentialTranscriber(decoder, batch_size=2)
+        generator = model.transcriber(**options).generator
+        transcriber = SequentialTranscriber(generator, batch_size=2)
         named = [(row, samples_W[: 12 * 16_000]) for row, samples_W in enumerate(speech)]
         return [transcript for _, transcript in sorted(transcriber.transcribe_recordings(named))]
 

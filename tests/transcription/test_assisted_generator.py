@@ -18,8 +18,8 @@ from flax_distil.core.errors import InputError
 from flax_distil.model.layers import ComputeOptions
 from flax_distil.parallel.make_partitioner import single_device
 from flax_distil.pipeline.transcription_model import TranscriptionModel
-from flax_distil.transcription.assisted_generator import Assistant, SpeculativeDecoder, SpeculativeStatistics
-from flax_distil.transcription.generator import WindowDecoder, WindowRequest
+from flax_distil.transcription.assisted_generator import Assistant, AssistedGenerator, SpeculativeStatistics
+from flax_distil.transcription.generator import DecodingRequest, WhisperGenerator
 from flax_distil.transcription.options import TranscriptionOptions
 from tests.transcription.models import Model
 
@@ -38,13 +38,13 @@ def student(tiny_en_dir):
 
 
 @pytest.fixture(scope="module")
-def alone(teacher) -> WindowDecoder:
-    return teacher.transcriber(max_new_tokens=NEW, return_timestamps=True).decoder
+def alone(teacher) -> WhisperGenerator:
+    return teacher.transcriber(max_new_tokens=NEW, return_timestamps=True).generator
 
 
-def decoder_with(alone, assistant, **changes) -> SpeculativeDecoder:
+def decoder_with(alone, assistant, **changes) -> AssistedGenerator:
     options = dataclasses.replace(alone.options, **changes)
-    return SpeculativeDecoder(
+    return AssistedGenerator(
         alone.config, alone.params, alone.tokenizer, alone.settings,
         assistant=assistant, options=options, compute=ComputeOptions(),
     )  # fmt: skip
@@ -57,11 +57,11 @@ def assistant(student, alone) -> Assistant:
 
 
 @pytest.fixture(scope="module")
-def assisted(alone, assistant) -> SpeculativeDecoder:
-    decoder = decoder_with(alone, assistant)
-    decoder.warm_up(3)
-    decoder.reset_statistics()
-    return decoder
+def assisted(alone, assistant) -> AssistedGenerator:
+    generator = decoder_with(alone, assistant)
+    generator.warm_up(3)
+    generator.reset_statistics()
+    return generator
 
 
 @pytest.fixture(scope="module")
@@ -69,12 +69,12 @@ def states(alone, speech_and_silence):
     return alone.encode_samples(speech_and_silence)
 
 
-def requests_for(decoder, rows=3, **options):
-    return [WindowRequest(prompt=decoder.prompts.build("en"), **options) for _ in range(rows)]
+def requests_for(generator, rows=3, **options):
+    return [DecodingRequest(prompt=generator.prompts.build("en"), **options) for _ in range(rows)]
 
 
-def decoded(decoder, states, requests):
-    return decoder.collect(decoder.dispatch(states, requests))
+def decoded(generator, states, requests):
+    return generator.collect(generator.dispatch(states, requests))
 
 
 def assert_same(results, wanted):
@@ -138,12 +138,12 @@ def test_an_encoder_that_is_the_teachers_is_left_on_the_host(tiny_en_dir, studen
 def test_a_decoder_that_was_saved_alone_drafts_with_the_models_encoder(tiny_en_dir, student, tmp_path):
     from transformers import WhisperForCausalLM
 
-    whole, decoder = tmp_path / "whole", tmp_path / "decoder"
+    whole, generator = tmp_path / "whole", tmp_path / "decoder"
     export_checkpoint(student.params, student.config, whole, files=student.files, dtype="float32")
-    WhisperForCausalLM.from_pretrained(whole).save_pretrained(decoder)  # without a tokenizer
+    WhisperForCausalLM.from_pretrained(whole).save_pretrained(generator)  # without a tokenizer
     model = TranscriptionModel(
         str(tiny_en_dir), single_device(), options=TranscriptionOptions(max_new_tokens=NEW),
-        compute=ComputeOptions(), assistant=str(decoder),
+        compute=ComputeOptions(), assistant=str(generator),
     )  # fmt: skip
     assistant = model.load().assistant
     assert list(assistant.params) == ["decoder"]
@@ -153,19 +153,19 @@ def test_a_decoder_that_was_saved_alone_drafts_with_the_models_encoder(tiny_en_d
 @pytest.mark.slow
 def test_an_assistant_with_an_encoder_of_its_own_hears_by_it(alone, student, assisted, speech_and_silence):
     whole = Assistant(config=student.config, params=student.params, tokenizer=alone.tokenizer)
-    decoder = decoder_with(alone, whole)
-    states = decoder.encode_samples(speech_and_silence)
-    assert set(states) == {"states_BSD", "assistant_states_BSD"}
-    np.testing.assert_array_equal(states["states_BSD"], states["assistant_states_BSD"])
+    generator = decoder_with(alone, whole)
+    states = generator.encode_samples(speech_and_silence)
+    assert set(states) == {"encoder_out_BSD", "assistant_encoder_out_BSD"}
+    np.testing.assert_array_equal(states["encoder_out_BSD"], states["assistant_encoder_out_BSD"])
     requests = requests_for(alone)
     assisted.reset_statistics()
-    wanted = decoded(assisted, {"states_BSD": states["states_BSD"]}, requests)
-    assert_same(decoded(decoder, states, requests), wanted)
-    assert decoder.statistics == assisted.statistics
-    decoder.reset_statistics()
-    deaf = {**states, "assistant_states_BSD": states["assistant_states_BSD"] * -3}
-    assert_same(decoded(decoder, deaf, requests), wanted)
-    assert decoder.statistics != assisted.statistics
+    wanted = decoded(assisted, {"encoder_out_BSD": states["encoder_out_BSD"]}, requests)
+    assert_same(decoded(generator, states, requests), wanted)
+    assert generator.statistics == assisted.statistics
+    generator.reset_statistics()
+    deaf = {**states, "assistant_encoder_out_BSD": states["assistant_encoder_out_BSD"] * -3}
+    assert_same(decoded(generator, deaf, requests), wanted)
+    assert generator.statistics != assisted.statistics
 
 
 def test_an_assistant_that_does_not_fit_is_refused(alone, assistant, tiny_en_dir, base_dir):
@@ -183,7 +183,7 @@ def test_an_assistant_that_does_not_fit_is_refused(alone, assistant, tiny_en_dir
     mels = dataclasses.replace(assistant.config, num_mel_bins=128)
     refused("takes 128 mel bins and the model's 80", dataclasses.replace(assistant, config=mels))
     with pytest.raises(InputError, match="num_assistant_tokens 0 is not between 1 and 447"):
-        SpeculativeDecoder(
+        AssistedGenerator(
             alone.config, {}, alone.tokenizer, alone.settings, assistant=assistant, num_assistant_tokens=0,
             options=alone.options, compute=ComputeOptions(),
         )  # fmt: skip
@@ -207,7 +207,7 @@ def test_a_trained_student_spares_the_teacher_most_of_its_passes(base_dir, promp
     drafting = TranscriptionModel(
         str(base_dir), partitioner, options=options, compute=compute, assistant=str(student_folder())
     ).load()
-    assert isinstance(drafting, SpeculativeDecoder)
+    assert isinstance(drafting, AssistedGenerator)
     assert list(drafting.assistant.params) == ["decoder"]
     files = sorted((prompts_dir / "validation").glob("*.ogg"))[::5]
     samples = np.stack([pad_or_trim(decode_audio(file)) for file in files])

@@ -51,7 +51,7 @@ def transcriber(model: Model, mode: str, *, batch_size: int = 4, **options: Any)
     cuts = {"chunk_length_s": options.pop("length")} if "length" in options else {}
     usual = long_form_defaults(TranscriptionOptions(**options), keep_temperature=True)
     chosen = {field.name: getattr(usual, field.name) for field in dataclasses.fields(usual)}
-    return make_transcriber(mode, model.transcriber(**chosen).decoder, batch_size=batch_size, **cuts)
+    return make_transcriber(mode, model.transcriber(**chosen).generator, batch_size=batch_size, **cuts)
 
 
 def wer(reference: str, transcript: Transcript) -> float:

@@ -63,7 +63,7 @@ def chunks(
     model: Model, *, batch_size: int = 4, lengths: Any = (15.0, None), **options: Any
 ) -> CommonSequenceTranscriber:
     return CommonSequenceTranscriber(
-        model.transcriber(**{"max_new_tokens": 128} | options).decoder,
+        model.transcriber(**{"max_new_tokens": 128} | options).generator,
         batch_size=batch_size, chunk_length_s=lengths[0], stride_length_s=lengths[1],
     )  # fmt: skip
 
@@ -160,11 +160,11 @@ def test_chunks_of_digital_silence_have_no_text(tiny_en, transcribed, beginning,
 
 @pytest.mark.parametrize("mode", ["short", "chunked", "sequential"])
 def test_devices_of_several_processes_are_refused(tiny_en, mode):
-    decoder = tiny_en.transcriber(return_timestamps=True).decoder
-    decoder.partitioner = copy.copy(decoder.partitioner)
-    decoder.partitioner.shard_count = 2
+    generator = tiny_en.transcriber(return_timestamps=True).generator
+    generator.partitioner = copy.copy(generator.partitioner)
+    generator.partitioner.shard_count = 2
     with pytest.raises(InputError, match="the partitioner spans 2 processes, but each transcribes its own"):
-        make_transcriber(mode, decoder, batch_size=1)
+        make_transcriber(mode, generator, batch_size=1)
 
 
 @pytest.mark.slow
@@ -233,13 +233,13 @@ def test_words_of_chunks_follow_each_other_and_spell_the_text(tiny_en, recording
 def test_a_chunk_that_fails_is_tried_again_and_the_likeliest_attempt_is_kept(tiny_en, recording, monkeypatch):
     by = chunks(tiny_en, temperature=(0.0, 1.0), logprob_threshold=-1e-9)
     asked: set[float] = set()
-    dispatch = by.decoder.dispatch
+    dispatch = by.generator.dispatch
 
     def noted(states, requests):
         asked.update(request.temperature for request in requests if request is not None)
         return dispatch(states, requests)
 
-    monkeypatch.setattr(by.decoder, "dispatch", noted)
+    monkeypatch.setattr(by.generator, "dispatch", noted)
     found = dict(by.transcribe_recordings([("once", recording), ("again", recording)]))
     assert asked == {0.0, 1.0}
     assert found["once"].temperature == 0.0  # a draw is hardly likelier

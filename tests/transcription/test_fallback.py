@@ -9,13 +9,18 @@ import numpy as np
 import pytest
 import torch
 import whisper
-from whisper.decoding import DecodingResult
 
 from flax_distil.decoding.options import SearchOptions
 from flax_distil.metrics.hallucination import compression_ratio
 from flax_distil.text.tokenizer import WhisperTokenizer
-from flax_distil.transcription.fallback import attempt_seed, best_attempt, failed, is_silence, may_fail
-from flax_distil.transcription.generator import WindowResult
+from flax_distil.transcription.fallback import (
+    attempt_seed,
+    best_attempt,
+    fallback_enabled,
+    is_silence,
+    needs_fallback,
+)
+from flax_distil.transcription.generator import DecodingResult
 from flax_distil.transcription.options import TranscriptionOptions
 from tests.transcription.models import Model
 
@@ -33,10 +38,10 @@ def tokenizer(tiny_en_dir) -> WhisperTokenizer:
     return WhisperTokenizer.from_pretrained(tiny_en_dir)
 
 
-def result(tokenizer, text, *, avg_logprob=-0.3, no_speech_prob=0.1, ended=True) -> WindowResult:
+def result(tokenizer, text, *, avg_logprob=-0.3, no_speech_prob=0.1, ended=True) -> DecodingResult:
     tokens = tuple(tokenizer.encode(text))
     logprobs = (avg_logprob,) * (len(tokens) + ended)
-    return WindowResult(
+    return DecodingResult(
         tokens=tokens, token_logprobs=logprobs, avg_logprob=avg_logprob, no_speech_prob=no_speech_prob,
         temperature=0.0,
     )  # fmt: skip
@@ -61,7 +66,7 @@ def test_what_fails_and_what_is_silent_is_what_openai_says(
 
     def decode(_, options):
         tried.append(options.temperature)
-        return DecodingResult(
+        return whisper.DecodingResult(
             audio_features=None, language="en", tokens=list(said.tokens), text=text.strip(),
             avg_logprob=avg_logprob, no_speech_prob=no_speech_prob, temperature=options.temperature,
             compression_ratio=compression_ratio(text.strip()),
@@ -82,7 +87,7 @@ def test_what_fails_and_what_is_silent_is_what_openai_says(
         no_speech_threshold=theirs["no_speech_threshold"],
         compression_ratio_threshold=theirs["compression_ratio_threshold"],
     )
-    assert failed(said, options, tokenizer) == (tried == [0.0, 0.5])
+    assert needs_fallback(said, options, tokenizer) == (tried == [0.0, 0.5])
     if avg_logprob != -1.0:  # at the threshold exactly OpenAI skips without calling it silence
         assert is_silence(said, options) == (transcript["text"] == "")
 
@@ -94,16 +99,18 @@ def test_ratios_of_ids_count_the_end_where_it_was_reached(tokenizer):
     low, high = sorted(len(data) / len(zlib.compress(data)) for data in bytes_of)
     assert low < high
     verdicts = [
-        failed(one, TranscriptionOptions(token_compression_ratio_threshold=(low + high) / 2), tokenizer)
+        needs_fallback(
+            one, TranscriptionOptions(token_compression_ratio_threshold=(low + high) / 2), tokenizer
+        )
         for one in (cut, whole)
     ]
     assert sorted(verdicts) == [False, True]
 
 
 def test_only_thresholds_and_another_temperature_make_windows_fail():
-    assert may_fail(USUAL)
-    assert not may_fail(dataclasses.replace(USUAL, temperature=(0.0,)))
-    assert not may_fail(TranscriptionOptions(temperature=(0.0, 0.5), no_speech_threshold=0.6))
+    assert fallback_enabled(USUAL)
+    assert not fallback_enabled(dataclasses.replace(USUAL, temperature=(0.0,)))
+    assert not fallback_enabled(TranscriptionOptions(temperature=(0.0, 0.5), no_speech_threshold=0.6))
 
 
 def test_seeds_differ_between_places_and_are_the_same_again():
@@ -138,10 +145,10 @@ def faint(speech_and_silence):
 @pytest.fixture
 def attempts(strict, monkeypatch):
     """What is decoded, attempt by attempt."""
-    decoded: list[list[WindowResult]] = []
-    collect = strict.decoder.collect
+    decoded: list[list[DecodingResult]] = []
+    collect = strict.generator.collect
     monkeypatch.setattr(
-        strict.decoder, "collect", lambda batch: decoded.append(collect(batch)) or decoded[-1]
+        strict.generator, "collect", lambda batch: decoded.append(collect(batch)) or decoded[-1]
     )
     return decoded
 
@@ -178,8 +185,8 @@ def test_without_failures_or_thresholds_no_states_are_kept_and_nothing_runs_twic
 ):
     plain = tiny_en.transcriber(max_new_tokens=NEW)
     dispatched = []
-    dispatch = plain.decoder.dispatch
-    monkeypatch.setattr(plain.decoder, "dispatch", lambda *a: dispatched.append(a) or dispatch(*a))
+    dispatch = plain.generator.dispatch
+    monkeypatch.setattr(plain.generator, "dispatch", lambda *a: dispatched.append(a) or dispatch(*a))
     transcripts = []
 
     def run():

@@ -9,7 +9,9 @@ from flax_distil.transcription.sequential.hallucinations import (
     skip_hallucinations,
 )
 
-PLACE = WindowPlace(seek=1000, frames=3000, recording_frames=9000, heard_out=False, last_speech=9.0)
+PLACE = WindowPlace(
+    seek=1000, frames=3000, recording_frames=9000, single_timestamp_ending=False, last_speech=9.0
+)
 """From 10 s to 40 s of 90 s."""
 
 
@@ -57,12 +59,16 @@ def test_what_stands_alone_between_silences_is_left_out(segments, heard):
 
 
 def test_near_the_end_of_the_recording_nothing_is_heard_again():
-    place = WindowPlace(seek=1000, frames=3000, recording_frames=4000, heard_out=True, last_speech=9.0)
+    place = WindowPlace(
+        seek=1000, frames=3000, recording_frames=4000, single_timestamp_ending=True, last_speech=9.0
+    )
     segments = [SAID, segment(37.0, 38.5, **UNLIKELY)]
     assert skip_hallucinations(segments, place, seek=4000, threshold=2.0) == Heard(segments=1, seek=4000)
     assert skip_hallucinations(segments, place, seek=4000, threshold=1.4) == Heard(segments=1, seek=3700)
 
 
 def test_a_window_that_is_heard_out_is_followed_by_the_next():
-    place = WindowPlace(seek=1000, frames=3000, recording_frames=9000, heard_out=True, last_speech=9.0)
+    place = WindowPlace(
+        seek=1000, frames=3000, recording_frames=9000, single_timestamp_ending=True, last_speech=9.0
+    )
     assert skip_hallucinations([SAID], place, seek=4000, threshold=1.0) == Heard(segments=1, seek=4000)

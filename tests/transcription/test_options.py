@@ -108,32 +108,32 @@ def test_an_option_wins_over_the_checkpoints_own_language_and_task():
 
 
 def test_the_rules_of_a_search_follow_the_options(weightless_tiny_en):
-    def rules(**options):
-        return weightless_tiny_en.transcriber(**options).decoder.rules
+    def processors(**options):
+        return weightless_tiny_en.transcriber(**options).generator.processors
 
-    own = rules().suppress_tokens
+    own = processors().suppress_tokens
     marks = {50257, 50357, 50358, 50359, 50360, 50361}  # start, tasks, start of lm, of previous, no speech
-    assert set(rules(suppress_tokens=(-1, 5)).suppress_tokens) == {*own, 5} | (marks - {50357, 50358})
-    assert set(rules(suppress_tokens=()).suppress_tokens) == {50257, 50359, 50360, 50361}
-    assert rules(max_initial_timestamp=0.5).max_initial_timestamp_index == 25
-    assert rules().max_initial_timestamp_index == 50
-    changed = rules(repetition_penalty=1.2, no_repeat_ngram_size=3)
+    assert set(processors(suppress_tokens=(-1, 5)).suppress_tokens) == {*own, 5} | (marks - {50357, 50358})
+    assert set(processors(suppress_tokens=()).suppress_tokens) == {50257, 50359, 50360, 50361}
+    assert processors(max_initial_timestamp=0.5).max_initial_timestamp_index == 25
+    assert processors().max_initial_timestamp_index == 50
+    changed = processors(repetition_penalty=1.2, no_repeat_ngram_size=3)
     assert (changed.repetition_penalty, changed.no_repeat_ngram_size) == (1.2, 3)
-    assert not rules().counts_repetitions
+    assert not processors().counts_repetitions
 
 
 def text_before(transcriber, *arguments, **keywords) -> str:
-    decoder = transcriber.decoder
-    prompt = decoder.prompts.build("en", *arguments, **keywords)
-    return decoder.tokenizer.decode(prompt, skip_special_tokens=False, with_timestamps=True)
+    generator = transcriber.generator
+    prompt = generator.prompts.build("en", *arguments, **keywords)
+    return generator.tokenizer.decode(prompt, skip_special_tokens=False, with_timestamps=True)
 
 
 def test_hotwords_and_a_carried_prompt_stand_before_the_previous_text(weightless_tiny_en):
     options = {"hotwords": "Flax", "prompt": "Notes.", "carry_initial_prompt": True, "prefix": "So",
                "return_timestamps": True}  # fmt: skip
     transcriber = weightless_tiny_en.transcriber(**options)
-    said = transcriber.decoder.tokenizer.encode(" Said.")
-    prompts = transcriber.decoder.prompts
+    said = transcriber.generator.tokenizer.encode(" Said.")
+    prompts = transcriber.generator.prompts
     assert prompts.initial == ()
     assert text_before(transcriber, said, with_prefix=False) == (
         "<|startofprev|> Flax Notes. Said.<|startoftranscript|>"
@@ -142,7 +142,7 @@ def test_hotwords_and_a_carried_prompt_stand_before_the_previous_text(weightless
     assert text_before(transcriber) == "<|startofprev|> Notes.<|startoftranscript|><|0.00|> So"
     long = prompts.build("en", said * 200, with_prefix=False)
     assert len(long) == 1 + 223 + 1
-    assert list(long[1:3]) == transcriber.decoder.tokenizer.encode(" Flax")[:2]
+    assert list(long[1:3]) == transcriber.generator.tokenizer.encode(" Flax")[:2]
 
 
 @pytest.mark.parametrize(

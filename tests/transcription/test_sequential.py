@@ -22,7 +22,7 @@ from flax_distil.transcription.sequential.transcriber import (
     SequentialTranscriber,
     long_form_defaults,
 )
-from flax_distil.transcription.sequential.vad_filter import keep_speech
+from flax_distil.transcription.sequential.vad_filter import collect_speech
 from tests.long_recording import long_recording
 from tests.openai_whisper import openai_model
 from tests.transcription.models import Model
@@ -40,8 +40,8 @@ def tiny_en(tiny_en_dir) -> Model:
 
 def transcriber(model: Model, **options: Any) -> SequentialTranscriber:
     """Return a transcriber; all of them here share the programs of the first."""
-    decoder = model.transcriber(**{"return_timestamps": True, "max_new_tokens": NEW} | options).decoder
-    found = make_transcriber("sequential", decoder, batch_size=BATCH)
+    generator = model.transcriber(**{"return_timestamps": True, "max_new_tokens": NEW} | options).generator
+    found = make_transcriber("sequential", generator, batch_size=BATCH)
     assert isinstance(found, SequentialTranscriber)
     return found
 
@@ -123,9 +123,9 @@ def test_after_warming_up_nothing_is_compiled_and_windows_tried_again_are_not_en
 ):
     doubtful = transcriber(tiny_en, logprob_threshold=-0.01, temperature=(0.0, 0.4, 0.6))
     encoded: list[int] = []
-    encode = doubtful.decoder.encode_features
+    encode = doubtful.generator.encode_features
     monkeypatch.setattr(
-        doubtful.decoder, "encode_features", lambda mel: encoded.append(len(mel)) or encode(mel)
+        doubtful.generator, "encode_features", lambda mel: encoded.append(len(mel)) or encode(mel)
     )
     recordings = {"fails": speech[: 5 * SAMPLING_RATE], "empty": silence(0)}
     found: dict[str, Transcript] = {}
@@ -138,8 +138,8 @@ def test_a_window_tried_again_beside_a_new_one_is_not_encoded_again(tiny_en, eng
     """Every window fails once, so one that is new comes beside one that is tried again."""
     by = transcriber(tiny_en, logprob_threshold=-0.01, temperature=(0.0, 0.6))
     encoded: list[int] = []
-    encode = by.decoder.encode_features
-    monkeypatch.setattr(by.decoder, "encode_features", lambda mel: encoded.append(len(mel)) or encode(mel))
+    encode = by.generator.encode_features
+    monkeypatch.setattr(by.generator, "encode_features", lambda mel: encoded.append(len(mel)) or encode(mel))
     short = {str(start): speech[start * SAMPLING_RATE :][: 5 * SAMPLING_RATE] for start in (0, 8, 16)}
     alone = {}
     for name, samples in short.items():
@@ -168,7 +168,7 @@ def test_where_nobody_speaks_nothing_is_heard(tiny_en, english):
 def test_with_vad_only_speech_is_transcribed_and_times_are_those_of_the_recording(tiny_en, english, speech):
     part = speech[: 11 * SAMPLING_RATE]
     recording = np.concatenate([silence(40), part, silence(40), part])
-    kept, times = keep_speech(recording, VoiceActivity("energy"))
+    kept, times = collect_speech(recording, VoiceActivity("energy"))
     cut = transcribe(english, kept=kept)["kept"]
     whole = transcribe(transcriber(tiny_en, vad="energy", **THRESHOLDS), whole=recording)["whole"]
     assert whole.tokens == cut.tokens
@@ -183,8 +183,8 @@ def test_batches_are_as_large_as_there_is_work_and_a_long_recording_does_not_hol
 ):
     by = transcriber(tiny_en, **THRESHOLDS)
     sizes: list[int] = []
-    encode = by.decoder.encode_features
-    monkeypatch.setattr(by.decoder, "encode_features", lambda mel: sizes.append(len(mel)) or encode(mel))
+    encode = by.generator.encode_features
+    monkeypatch.setattr(by.generator, "encode_features", lambda mel: sizes.append(len(mel)) or encode(mel))
     short = speech[: 3 * SAMPLING_RATE]
     found = transcribe(by, long=speech[: 12 * SAMPLING_RATE], one=short, two=short)
     assert sizes[:2] == [1, 2]  # the first window of the long one, and both short ones
@@ -228,7 +228,7 @@ def test_none_makes_a_batch_of_what_is_there(english, speech):
 
 def test_timestamps_are_needed(tiny_en):
     with pytest.raises(InputError, match="next window by timestamps: set return_timestamps"):
-        SequentialTranscriber(tiny_en.transcriber().decoder, batch_size=1)
+        SequentialTranscriber(tiny_en.transcriber().generator, batch_size=1)
 
 
 def test_the_usual_thresholds_fill_in_what_is_not_given():

@@ -9,12 +9,12 @@ import pytest
 
 from flax_distil.audio.long_mel import LongMel
 from flax_distil.text.tokenizer import WhisperTokenizer
-from flax_distil.transcription.generator import WindowResult
+from flax_distil.transcription.generator import DecodingResult
 from flax_distil.transcription.options import TranscriptionOptions
 from flax_distil.transcription.prompts import Prompts
 from flax_distil.transcription.results import AlignedWord, Transcript
 from flax_distil.transcription.sequential.recording import SequentialRecording
-from flax_distil.transcription.sequential.split_by_timestamps import cut_window
+from flax_distil.transcription.sequential.split_by_timestamps import split_by_timestamps
 
 FIRST = 50363  # <|0.00|> of English-only vocabularies
 THRESHOLDS: dict[str, Any] = {
@@ -38,11 +38,11 @@ def recording(tokenizer: WhisperTokenizer, *, seconds: float = 100, log10: float
     )
 
 
-def result(tokenizer: WhisperTokenizer, text: str, **scores: float) -> WindowResult:
+def result(tokenizer: WhisperTokenizer, text: str, **scores: float) -> DecodingResult:
     tokens = tuple(tokenizer.encode(text))
     given = {"avg_logprob": -0.1, "no_speech_prob": 0.01, "temperature": 0.0} | scores
     logprobs = (given["avg_logprob"],) * (len(tokens) + 1)
-    return WindowResult(tokens=tokens, token_logprobs=logprobs, **given)
+    return DecodingResult(tokens=tokens, token_logprobs=logprobs, **given)
 
 
 def hear(one: SequentialRecording, tokenizer: WhisperTokenizer, text: str, **scores: float) -> None:
@@ -78,10 +78,10 @@ def spans(transcript: Transcript) -> list[tuple[float, float | None, str]]:
 )
 def test_windows_are_cut_at_pairs_of_timestamps(tokenizer, text, frames, cut):
     tokens = tokenizer.encode(text)
-    found = cut_window(tokens, tokenizer.special, frames)
-    segments, advance, heard_out = cut
+    found = split_by_timestamps(tokens, tokenizer.special, frames)
+    segments, advance, single_timestamp_ending = cut
     assert [(segment.start, segment.end) for segment in found.segments] == segments
-    assert (found.advance, found.heard_out) == (advance, heard_out)
+    assert (found.advance, found.single_timestamp_ending) == (advance, single_timestamp_ending)
 
 
 def test_times_add_up_and_what_hangs_over_is_said_again(tokenizer):
@@ -228,7 +228,7 @@ def test_languages_are_given_or_detected_once(base_dir):
     assert dataclasses.asdict(one.transcript())["language_probabilities"] == {"en": 0.2, "fr": 0.8}
 
 
-def at_limit(tokenizer: WhisperTokenizer, text: str) -> WindowResult:
+def at_limit(tokenizer: WhisperTokenizer, text: str) -> DecodingResult:
     """Return a window without an end of text."""
     whole = result(tokenizer, text)
     return dataclasses.replace(whole, token_logprobs=whole.token_logprobs[:-1])

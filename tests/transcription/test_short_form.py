@@ -13,7 +13,7 @@ NEW = 24  # tokens: more than any of the recordings needs, and one short cache
 
 def heard(transcriber, states, **options):
     """Transcribe from encoder states."""
-    sent = transcriber.dispatch_states({"states_BSD": states}, rows=len(states), **options)
+    sent = transcriber.dispatch_encoded({"encoder_out_BSD": states}, rows=len(states), **options)
     return transcriber.collect(sent)
 
 
@@ -92,7 +92,7 @@ def test_batches_may_be_under_way_together_and_start_from_encoder_states(
     english, said, speech_and_silence, states
 ):
     first = english.dispatch(speech_and_silence)
-    second = english.dispatch_states({"states_BSD": states[::-1]}, rows=len(states))
+    second = english.dispatch_encoded({"encoder_out_BSD": states[::-1]}, rows=len(states))
     assert_same(english.collect(second), said[::-1])
     assert_same(english.collect(first), said)
 

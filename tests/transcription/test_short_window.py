@@ -14,7 +14,7 @@ from flax_distil.text.generation_settings import GenerationSettings
 from flax_distil.text.normalizers import get_normalizer
 from flax_distil.text.tokenizer import WhisperTokenizer
 from flax_distil.transcription.chunked.chunking import chunk_samples
-from flax_distil.transcription.logits_processors import decoding_rules
+from flax_distil.transcription.logits_processors import logits_processors_for
 from flax_distil.transcription.modes import make_transcriber
 from flax_distil.transcription.options import TranscriptionOptions
 from tests.long_recording import long_recording
@@ -26,11 +26,11 @@ POSITIONS = 500  # 10 s
 def test_no_timestamp_behind_the_window_is_emitted(tiny_en_dir):
     special = WhisperTokenizer.from_pretrained(tiny_en_dir).special
     settings = GenerationSettings.from_folder(tiny_en_dir, special)
-    rules = decoding_rules(TranscriptionOptions(), settings, special, positions=POSITIONS)
+    processors = logits_processors_for(TranscriptionOptions(), settings, special, positions=POSITIONS)
     last = special.timestamp_begin + POSITIONS  # <|10.00|>
-    suppressed = set(rules.suppress_tokens) - set(settings.suppress_tokens)
+    suppressed = set(processors.suppress_tokens) - set(settings.suppress_tokens)
     assert suppressed == set(range(last + 1, special.timestamp_end))
-    whole = decoding_rules(TranscriptionOptions(), settings, special, positions=1500)
+    whole = logits_processors_for(TranscriptionOptions(), settings, special, positions=1500)
     assert set(whole.suppress_tokens) == set(settings.suppress_tokens)
 
 
@@ -56,8 +56,8 @@ def short(tiny_en_dir) -> Model:
 
 
 def run(model: Model, mode: str, samples_W: np.ndarray, merging: str = "timestamps", **options):
-    decoder = model.transcriber(max_new_tokens=80, **options).decoder
-    found = make_transcriber(mode, decoder, batch_size=1, chunk_merging=merging)
+    generator = model.transcriber(max_new_tokens=80, **options).generator
+    found = make_transcriber(mode, generator, batch_size=1, chunk_merging=merging)
     ((_, transcript),) = found.transcribe_recordings([("recording", samples_W)])
     return transcript
 
@@ -88,13 +88,13 @@ def test_a_recording_longer_than_the_window_is_refused_in_mode_short(short, spee
 @pytest.mark.slow
 def test_an_assistant_of_another_window_is_refused(short, tiny_en_dir):
     from flax_distil.model.layers import ComputeOptions
-    from flax_distil.transcription.assisted_generator import Assistant, SpeculativeDecoder
+    from flax_distil.transcription.assisted_generator import Assistant, AssistedGenerator
 
     tokenizer = WhisperTokenizer.from_pretrained(tiny_en_dir)
     settings = GenerationSettings.from_folder(tiny_en_dir, tokenizer.special)
     whole = dataclasses.replace(short.config, max_source_positions=1500)
     with pytest.raises(InputError, match="assistant hears 10 s at a time and the model 30 s"):
-        SpeculativeDecoder(
+        AssistedGenerator(
             whole, {}, tokenizer, settings, options=TranscriptionOptions(), compute=ComputeOptions(),
             assistant=Assistant(config=short.config, params={}, tokenizer=tokenizer),
         )  # fmt: skip

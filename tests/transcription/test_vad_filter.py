@@ -6,10 +6,10 @@ import pytest
 from flax_distil.audio.constants import SAMPLING_RATE
 from flax_distil.audio.voice_activity import VoiceActivity
 from flax_distil.transcription.results import TranscribedSegment, Word
-from flax_distil.transcription.sequential.vad_filter import SpeechTimes, keep_speech
+from flax_distil.transcription.sequential.vad_filter import SpeechTimestampsMap, collect_speech
 from tests.long_recording import long_recording
 
-TIMES = SpeechTimes(kept=(0.0, 10.0, 12.0), original=(5.0, 60.0, 100.0))
+TIMES = SpeechTimestampsMap(kept=(0.0, 10.0, 12.0), original=(5.0, 60.0, 100.0))
 
 
 def segment(start: float, end: float, words: tuple[Word, ...] | None = None) -> TranscribedSegment:
@@ -50,7 +50,7 @@ def test_speech_is_kept_with_short_pauses_and_long_silences_are_not(vad):
     speech, _ = long_recording(20)
     silence = np.zeros(30 * SAMPLING_RATE, np.float32)
     recording = np.concatenate([silence, speech, silence, speech, silence])
-    kept, times = keep_speech(recording, VoiceActivity(vad))
+    kept, times = collect_speech(recording, VoiceActivity(vad))
     starts = [30.0, 60 + len(speech) / SAMPLING_RATE]
     assert len(times.kept) == 2
     np.testing.assert_allclose(times.original, starts, atol=0.8)
@@ -62,5 +62,5 @@ def test_speech_is_kept_with_short_pauses_and_long_silences_are_not(vad):
 
 @pytest.mark.parametrize("seconds", [0, 10])
 def test_of_silence_nothing_is_left(seconds):
-    kept, times = keep_speech(np.zeros(seconds * SAMPLING_RATE, np.float32), VoiceActivity("energy"))
+    kept, times = collect_speech(np.zeros(seconds * SAMPLING_RATE, np.float32), VoiceActivity("energy"))
     assert (len(kept), times.original) == (0, ())

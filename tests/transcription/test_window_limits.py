@@ -2,12 +2,12 @@
 
 import logging
 
-from flax_distil.transcription.generator import WindowRequest, WindowResult
+from flax_distil.transcription.generator import DecodingRequest, DecodingResult
 from flax_distil.transcription.window_limits import LimitWarning, reached_limit
 
 
-def result(tokens: int, *, ended: bool) -> WindowResult:
-    return WindowResult(
+def result(tokens: int, *, ended: bool) -> DecodingResult:
+    return DecodingResult(
         tokens=(5,) * tokens, token_logprobs=(-0.1,) * (tokens + ended), avg_logprob=-0.1,
         no_speech_prob=0.0, temperature=0.0,
     )  # fmt: skip
@@ -21,10 +21,10 @@ def test_a_text_that_ends_itself_is_within_its_limit():
 
 def test_windows_at_their_limit_are_warned_of_once(caplog):
     warning = LimitWarning()
-    asked = [WindowRequest(prompt=(1,))] * 2
+    asked = [DecodingRequest(prompt=(1,))] * 2
     with caplog.at_level(logging.WARNING):
         warning.check(asked, [result(7, ended=True), None])
-        warning.check([WindowRequest(prompt=(1,), limit=1)], [result(1, ended=False)])
+        warning.check([DecodingRequest(prompt=(1,), limit=1)], [result(1, ended=False)])
         assert not caplog.records
         warning.check(asked, [result(7, ended=True), result(128, ended=False)])
         warning.check(asked, [result(128, ended=False)] * 2)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from flax_distil.transcription.generator import WindowDecoder
+from flax_distil.transcription.generator import WhisperGenerator
 from flax_distil.transcription.sequential.recording import SequentialRecording
 from flax_distil.transcription.sequential.window_states import WindowStates
 
@@ -22,7 +22,7 @@ class Part(SequentialRecording):
         self.number, self.failed = number, 0
 
 
-class Decoder(WindowDecoder):
+class Decoder(WhisperGenerator):
     """Encodes features to themselves, and counts the rows."""
 
     partitioner = types.SimpleNamespace(
@@ -35,7 +35,7 @@ class Decoder(WindowDecoder):
 
     def encode_features(self, mel_BRM: np.ndarray) -> Any:
         self.encoded.append(len(mel_BRM))
-        return {"states_BSD": jnp.asarray(mel_BRM)}
+        return {"encoder_out_BSD": jnp.asarray(mel_BRM)}
 
 
 def rows_for(windows: int) -> int:
@@ -59,27 +59,27 @@ def features(parts: Any, rows: int) -> np.ndarray:
     ],
 )
 def test_windows_are_encoded_once(failed, new, encoded):
-    decoder, parts = Decoder(), [Part(number) for number in (1, 2, 3)]
-    states = WindowStates(decoder, features=features, rows_for=rows_for)
+    generator, parts = Decoder(), [Part(number) for number in (1, 2, 3)]
+    states = WindowStates(generator, features=features, rows_for=rows_for)
     first = states.encode(parts)
     for index in failed:
         parts[index].failed = 1
     states.keep(parts, first)
-    decoder.encoded.clear()
+    generator.encoded.clear()
     batch = [*(parts[index] for index in failed), *(Part(10 + number) for number in range(new))]
-    second = states.encode(batch)["states_BSD"]
+    second = states.encode(batch)["encoder_out_BSD"]
     assert len(second) == rows_for(len(batch))
     assert second[: len(batch), 0, 0].tolist() == [part.number for part in batch]
-    assert decoder.encoded == encoded
+    assert generator.encoded == encoded
 
 
 def test_windows_of_several_batches_are_tried_again_together():
-    decoder, parts = Decoder(), [Part(number) for number in (1, 2, 3, 4)]
-    states = WindowStates(decoder, features=features, rows_for=rows_for)
+    generator, parts = Decoder(), [Part(number) for number in (1, 2, 3, 4)]
+    states = WindowStates(generator, features=features, rows_for=rows_for)
     for two in (parts[:2], parts[2:]):
         found = states.encode(two)
         two[1].failed = 1
         states.keep(two, found)
     both = [parts[3], parts[1]]
-    assert states.encode(both)["states_BSD"][:, 0, 0].tolist() == [4, 2]
-    assert decoder.encoded == [2, 2]
+    assert states.encode(both)["encoder_out_BSD"][:, 0, 0].tolist() == [4, 2]
+    assert generator.encoded == [2, 2]

@@ -68,8 +68,8 @@ def test_words_do_not_depend_on_the_other_recordings(transcriber, said, speech_a
 def test_a_text_without_timestamps_is_one_segment_and_idle_rows_stay_empty(
     transcriber, said, speech_and_silence
 ):
-    aligner = WordAligner(transcriber.decoder)
-    states = transcriber.decoder.encode_samples(speech_and_silence)
+    aligner = WordAligner(transcriber.generator)
+    states = transcriber.generator.encode_samples(speech_and_silence)
     tokens = [tuple(token for s in transcript.segments for token in s.tokens) for transcript in said]
     bare = [
         dataclasses.replace(transcript, segments=(), tokens=list(ids))
@@ -91,7 +91,7 @@ def test_a_text_without_timestamps_is_one_segment_and_idle_rows_stay_empty(
 @pytest.fixture(scope="module")
 def searched(transcriber, said, speech_and_silence):
     """A search, and two recordings with the words that the model's own heads give; silence does not count."""
-    states = transcriber.decoder.encode_samples(speech_and_silence)
+    states = transcriber.generator.encode_samples(speech_and_silence)
     requests = [
         AlignmentRequest(
             tokens=tuple(token for part in transcript.segments for token in part.tokens),
@@ -100,9 +100,9 @@ def searched(transcriber, said, speech_and_silence):
         )
         for transcript, frames in zip(said[:2], content_frames(speech_and_silence), strict=False)
     ]
-    words = WordAligner(transcriber.decoder).align(states, [*requests, None])
+    words = WordAligner(transcriber.generator).align(states, [*requests, None])
     known = [KnownWords(request=request, words=own) for request, own in zip(requests, words, strict=False)]
-    return HeadSearch(transcriber.decoder), [(states, [*known, None])]
+    return HeadSearch(transcriber.generator), [(states, [*known, None])]
 
 
 def test_words_of_the_same_heads_are_the_same(searched):
@@ -147,10 +147,10 @@ def test_heads_that_a_model_lacks_are_refused_in_one_sentence(stray):
 
 
 def test_a_text_that_does_not_fit_is_refused(transcriber):
-    aligner = WordAligner(transcriber.decoder)
+    aligner = WordAligner(transcriber.generator)
     request = AlignmentRequest(tokens=(5,) * 447, language="en", frames=3000)
     with pytest.raises(ValueError, match="at most 446 tokens of text, got 447"):
-        aligner.align({"states_BSD": jnp.zeros((1, 1500, 384))}, [request])
+        aligner.align({"encoder_out_BSD": jnp.zeros((1, 1500, 384))}, [request])
 
 
 def segment(start, end, *tokens):

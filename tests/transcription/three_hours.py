@@ -47,8 +47,8 @@ def recording() -> np.ndarray:
 if __name__ == "__main__":
     usual = long_form_defaults(TranscriptionOptions())
     options = {field.name: getattr(usual, field.name) for field in dataclasses.fields(usual)}
-    decoder = Model.open(Path(sys.argv[1])).transcriber(**options).decoder
-    transcriber = SequentialTranscriber(decoder, batch_size=1)
+    generator = Model.open(Path(sys.argv[1])).transcriber(**options).generator
+    transcriber = SequentialTranscriber(generator, batch_size=1)
     transcriber.warm_up()
     [(_, minute)] = transcriber.transcribe_recordings([(0, long_recording(SPOKEN_SECONDS)[0])])
     before = peak_bytes()

@@ -123,19 +123,19 @@ class EncoderStateCache:
         return np.asarray(self._states_ISD[rows])
 
     def write(
-        self, indices: Sequence[SupportsIndex] | np.ndarray, states_BSD: Float[np.ndarray, "B S D"]
+        self, indices: Sequence[SupportsIndex] | np.ndarray, encoder_out_BSD: Float[np.ndarray, "B S D"]
     ) -> None:
         """Keep the states of rows; they survive an interruption once :meth:`flush` has run.
 
         Args:
             indices: B rows, none twice; rows that are present already are written again.
-            states_BSD: Their states; rounded to bfloat16.
+            encoder_out_BSD: Their states; rounded to bfloat16.
         """
         rows = np.asarray(indices, np.int64)
         self._check_rows(rows)
-        self._states_ISD[rows] = states_BSD.astype(ml_dtypes.bfloat16)
+        self._states_ISD[rows] = encoder_out_BSD.astype(ml_dtypes.bfloat16)
         self._done_I[rows] = True
-        self._unflushed_bytes += states_BSD.size * 2
+        self._unflushed_bytes += encoder_out_BSD.size * 2
         if self._unflushed_bytes >= FLUSH_BYTES:
             self.flush()
 

@@ -20,7 +20,7 @@ from flax_distil.parallel.partitioner import Partitioner
 from flax_distil.parallel.processes import gather_objects
 from flax_distil.text.generation_settings import GenerationSettings
 from flax_distil.text.tokenizer import WhisperTokenizer
-from flax_distil.transcription.generator import WindowDecoder
+from flax_distil.transcription.generator import WhisperGenerator
 from flax_distil.transcription.short_form import ShortFormTranscriber
 
 
@@ -96,7 +96,7 @@ class Evaluator:
 
     def _transcriber(self, chosen: EvaluationSet, params: Params) -> ShortFormTranscriber:
         return ShortFormTranscriber(
-            WindowDecoder(
+            WhisperGenerator(
                 self._models.student.config,
                 merge(params, self._models.frozen),
                 self._tokenizer,
@@ -113,7 +113,7 @@ class Evaluator:
         sent = self._partitioner.put_batch(arrays | {"samples_BW": batch["samples_BW"]})
         encoder = merge(params, models.frozen)["encoder"]
         states = self._programs.encode(encoder, {"samples_BW": sent["samples_BW"]})
-        handle = transcriber.dispatch_states(states, rows=len(batch["valid_B"]))
+        handle = transcriber.dispatch_encoded(states, rows=len(batch["valid_B"]))
         if self._config.freeze_encoder and "encoder" not in models.teacher_params:
             del sent["samples_BW"]
             sent |= states

@@ -161,7 +161,7 @@ class BatchFeeder:
         if self._cache is None:
             arrays |= {name: batch[name] for name in AUDIO_ARRAYS if name in batch}
         else:
-            arrays["states_BSD"] = self._states(batch, self._cache)
+            arrays["encoder_out_BSD"] = self._states(batch, self._cache)
         return self._partitioner.put_batch(self._in_micro_batches(arrays))
 
     def _in_micro_batches(self, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -179,6 +179,8 @@ class BatchFeeder:
             encoded = []
             for part in np.split(batch["samples_BW"], self._micro_batches):
                 sent = self._partitioner.put_batch({"samples_BW": part})
-                encoded.append(self._partitioner.local_rows(self._encode(self._encoder, sent))["states_BSD"])
+                encoded.append(
+                    self._partitioner.local_rows(self._encode(self._encoder, sent))["encoder_out_BSD"]
+                )
             cache.write(rows[missing], np.concatenate(encoded)[missing])
         return cache.read(rows)

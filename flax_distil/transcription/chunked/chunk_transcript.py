@@ -16,7 +16,7 @@ from flax_distil.transcription.chunked.sequence_merging import (
     MergedSegment,
     merge_chunks,
 )
-from flax_distil.transcription.generator import WindowResult
+from flax_distil.transcription.generator import DecodingResult
 from flax_distil.transcription.options import TranscriptionOptions
 from flax_distil.transcription.recording_times import keep_within
 from flax_distil.transcription.results import AlignedWord, TranscribedSegment, Transcript
@@ -33,7 +33,7 @@ class TranscribedChunk(NamedTuple):
     """
 
     chunk: Chunk
-    result: WindowResult
+    result: DecodingResult
     words: Sequence[AlignedWord] | None
 
 

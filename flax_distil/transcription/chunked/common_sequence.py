@@ -18,13 +18,18 @@ from flax_distil.transcription.chunked.chunk_transcript import (
     chunked_transcript,
 )
 from flax_distil.transcription.chunked.chunking import Chunk, chunk_samples, cut_chunks
-from flax_distil.transcription.fallback import attempt_seed, decode_again, is_silence, is_without_sound
+from flax_distil.transcription.fallback import (
+    attempt_seed,
+    decode_with_fallback,
+    is_silence,
+    is_without_sound,
+)
 from flax_distil.transcription.generator import (
-    DispatchedWindows,
-    States,
-    WindowDecoder,
-    WindowRequest,
-    WindowResult,
+    DecodingRequest,
+    DecodingResult,
+    EncoderOutput,
+    PendingBatch,
+    WhisperGenerator,
 )
 from flax_distil.transcription.recordings import (
     Name,
@@ -54,7 +59,7 @@ class CommonSequenceTranscriber(RecordingTranscriber):
 
     def __init__(
         self,
-        decoder: WindowDecoder,
+        generator: WhisperGenerator,
         *,
         batch_size: int,
         chunk_length_s: float | None = None,
@@ -63,7 +68,7 @@ class CommonSequenceTranscriber(RecordingTranscriber):
         """Choose how recordings are cut.
 
         Args:
-            decoder: of the checkpoint.
+            generator: of the checkpoint.
             batch_size: chunks decoded at once.
             chunk_length_s: seconds per chunk, at most 30 (the default); distilled models were made for
                 15 (distil-large-v2), 20 (distil-medium.en) or 25 (distil-large-v3).
@@ -73,16 +78,16 @@ class CommonSequenceTranscriber(RecordingTranscriber):
         Raises:
             InputError: if a length is out of range.
         """
-        super().__init__(decoder, batch_size=batch_size)
+        super().__init__(generator, batch_size=batch_size)
         self.chunk, self.stride_left, self.stride_right = chunk_samples(
-            chunk_length_s, stride_length_s, longest=decoder.config.window_seconds
+            chunk_length_s, stride_length_s, longest=generator.config.window_seconds
         )
-        self._aligner = WordAligner(decoder) if decoder.options.word_timestamps else None
+        self._aligner = WordAligner(generator) if generator.options.word_timestamps else None
         self._limit_warning = LimitWarning()
 
     def warm_up(self) -> float:
         """Compile for batches of every size and return the seconds it took."""
-        seconds = sum(map(self.decoder.warm_up, self.batch_sizes))
+        seconds = sum(map(self.generator.warm_up, self.batch_sizes))
         return seconds + sum(map(self._aligner.warm_up, self.batch_sizes)) if self._aligner else seconds
 
     def transcribe_recordings(
@@ -123,31 +128,31 @@ class CommonSequenceTranscriber(RecordingTranscriber):
 
     def _dispatch(self, rows: "Sequence[_Row]") -> "_DispatchedRows":
         size = self.rows_for(len(rows))
-        window = self.decoder.config.window_samples
+        window = self.generator.config.window_samples
         samples_BW = np.zeros((size, window), np.float32)
         for row, (_, _, samples_W) in enumerate(rows):
             samples_BW[row] = pad_or_trim(samples_W, length=window)
-        states = self.decoder.encode_samples(samples_BW)
+        states = self.generator.encode_samples(samples_BW)
         self._find_languages(rows, states)
-        prompts = self.decoder.prompts
-        empty = is_without_sound(samples_BW, self.decoder.options)
+        prompts = self.generator.prompts
+        empty = is_without_sound(samples_BW, self.generator.options)
         requests = [
-            WindowRequest(
+            DecodingRequest(
                 prompt=prompts.build(recording.language, prompts.initial, with_prefix=not chunk.start),
                 limit=0 if empty[row] else None,
-                temperature=self.decoder.options.temperature[0],
+                temperature=self.generator.options.temperature[0],
                 seed=self._seed(chunk, 0),
             )
             for row, (recording, chunk, _) in enumerate(rows)
         ]
         idle = [None] * (size - len(rows))
-        windows = self.decoder.dispatch(states, [*requests, *idle])
+        windows = self.generator.dispatch(states, [*requests, *idle])
         return _DispatchedRows([(row.recording, row.chunk) for row in rows], states, windows)
 
-    def _find_languages(self, rows: "Sequence[_Row]", states: States) -> None:
+    def _find_languages(self, rows: "Sequence[_Row]", states: EncoderOutput) -> None:
         """Set the language of each recording whose first chunk is in the batch; may wait for the encoder."""
-        special = self.decoder.tokenizer.special
-        fixed = self.decoder.options.language if special.is_multilingual else "en"
+        special = self.generator.tokenizer.special
+        fixed = self.generator.options.language if special.is_multilingual else "en"
         found = None
         for row, (recording, chunk, _) in enumerate(rows):
             if chunk.start:
@@ -156,7 +161,7 @@ class CommonSequenceTranscriber(RecordingTranscriber):
                 recording.language = fixed
                 continue
             if found is None:
-                found = self.decoder.language_probabilities(states)
+                found = self.generator.language_probabilities(states)
             recording.probabilities = found[row]
             recording.language = max(found[row], key=found[row].__getitem__)
 
@@ -166,7 +171,7 @@ class CommonSequenceTranscriber(RecordingTranscriber):
         """Wait for a batch and yield the recordings that end in it."""
         results = [
             dataclasses.replace(result, tokens=(), token_logprobs=())
-            if is_silence(result, self.decoder.options)
+            if is_silence(result, self.generator.options)
             else result
             for result in self._results(batch)
         ]
@@ -177,20 +182,20 @@ class CommonSequenceTranscriber(RecordingTranscriber):
             if len(recording.done) == recording.chunks:
                 transcript = chunked_transcript(
                     recording.done,
-                    self.decoder.tokenizer,
+                    self.generator.tokenizer,
                     language=recording.language,
                     language_probabilities=recording.probabilities,
-                    options=self.decoder.options,
+                    options=self.generator.options,
                 )
                 tell_segments(on_segment, recording.name, transcript.segments)
                 yield recording.name, transcript
 
-    def _results(self, batch: "_DispatchedRows") -> list[WindowResult]:
+    def _results(self, batch: "_DispatchedRows") -> list[DecodingResult]:
         """Wait for a batch, decoded again where it failed."""
-        collected = self.decoder.collect(batch.windows)
+        collected = self.generator.collect(batch.windows)
         self._limit_warning.check(batch.windows.requests, collected)
-        found = decode_again(
-            self.decoder,
+        found = decode_with_fallback(
+            self.generator,
             batch.states,
             batch.windows.requests,
             collected,
@@ -199,12 +204,12 @@ class CommonSequenceTranscriber(RecordingTranscriber):
         return [result for result in found if result is not None]
 
     def _words(
-        self, batch: "_DispatchedRows", results: Sequence[WindowResult]
+        self, batch: "_DispatchedRows", results: Sequence[DecodingResult]
     ) -> Sequence[Sequence[AlignedWord] | None]:
         """Return the words of every chunk; None of all chunks if they are not asked for."""
         if self._aligner is None:
             return [None] * len(results)
-        special = self.decoder.tokenizer.special
+        special = self.generator.tokenizer.special
         requests: list[AlignmentRequest | None] = [None] * len(batch.windows.requests)
         for row, ((recording, chunk), result) in enumerate(zip(batch.rows, results, strict=True)):
             tokens = tuple(strip_timestamps(result.tokens, special))
@@ -216,7 +221,7 @@ class CommonSequenceTranscriber(RecordingTranscriber):
         return [words or () for words in self._aligner.align(batch.states, requests)[: len(results)]]
 
     def _seed(self, chunk: Chunk, attempt: int) -> int:
-        return attempt_seed(self.decoder.options, chunk.start, attempt)
+        return attempt_seed(self.generator.options, chunk.start, attempt)
 
 
 @dataclasses.dataclass(eq=False)
@@ -238,5 +243,5 @@ class _Row(NamedTuple):
 
 class _DispatchedRows(NamedTuple):
     rows: list[tuple[_Recording, Chunk]]
-    states: States
-    windows: DispatchedWindows
+    states: EncoderOutput
+    windows: PendingBatch

@@ -11,7 +11,7 @@ from flax_distil.transcription.recording_times import keep_within
 from flax_distil.transcription.results import TranscribedSegment, Transcript
 from flax_distil.transcription.sequential.recording import SequentialRecording
 from flax_distil.transcription.sequential.split_by_timestamps import FRAMES_PER_SECOND
-from flax_distil.transcription.sequential.vad_filter import SpeechTimes
+from flax_distil.transcription.sequential.vad_filter import SpeechTimestampsMap
 
 
 class ChunkedRecording:
@@ -28,7 +28,7 @@ class ChunkedRecording:
         chunks: Sequence[Chunk],
         tokenizer: WhisperTokenizer,
         *,
-        speech_times: SpeechTimes | None = None,
+        speech_map: SpeechTimestampsMap | None = None,
     ):
         """Begin.
 
@@ -36,11 +36,11 @@ class ChunkedRecording:
             parts: one for each chunk.
             chunks: where they lie.
             tokenizer: of the checkpoint.
-            speech_times: where the samples come from, if silence was cut out.
+            speech_map: where the samples come from, if silence was cut out.
         """
         self.parts, self._chunks, self._tokenizer = parts, chunks, tokenizer
         self.frames = parts[-1].frames
-        self._speech_times = speech_times
+        self._speech_times = speech_map
         self._merger: TimestampMerger | None = None
         self._merged = self._told = 0
         self._text_end = 0.0

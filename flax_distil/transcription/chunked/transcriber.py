@@ -7,9 +7,9 @@ import numpy as np
 from flax_distil.audio.long_mel import LongMel
 from flax_distil.transcription.chunked.chunking import chunk_samples, cut_at_pauses
 from flax_distil.transcription.chunked.recording import ChunkedRecording
-from flax_distil.transcription.generator import WindowDecoder
+from flax_distil.transcription.generator import WhisperGenerator
 from flax_distil.transcription.sequential.transcriber import SequentialTranscriber
-from flax_distil.transcription.sequential.vad_filter import SpeechTimes
+from flax_distil.transcription.sequential.vad_filter import SpeechTimestampsMap
 
 
 class ChunkedTranscriber(SequentialTranscriber):
@@ -26,7 +26,7 @@ class ChunkedTranscriber(SequentialTranscriber):
 
     def __init__(
         self,
-        decoder: WindowDecoder,
+        generator: WhisperGenerator,
         *,
         batch_size: int,
         chunk_length_s: float | None = None,
@@ -35,7 +35,7 @@ class ChunkedTranscriber(SequentialTranscriber):
         """Choose how recordings are cut.
 
         Args:
-            decoder: of the checkpoint; see :func:`long_form_defaults` for its options.
+            generator: of the checkpoint; see :func:`long_form_defaults` for its options.
             batch_size: chunks decoded at once at most.
             chunk_length_s: seconds per chunk, at most 30 (the default); distilled models were made for
                 15 (distil-large-v2), 20 (distil-medium.en) or 25 (distil-large-v3).
@@ -45,12 +45,12 @@ class ChunkedTranscriber(SequentialTranscriber):
         Raises:
             InputError: if a length is out of range, or as ``SequentialTranscriber``.
         """
-        super().__init__(decoder, batch_size=batch_size)
-        longest = decoder.config.window_seconds
+        super().__init__(generator, batch_size=batch_size)
+        longest = generator.config.window_seconds
         self._lengths = chunk_samples(chunk_length_s, stride_length_s, longest=longest)
 
-    def _recording(self, mel: LongMel, speech_times: SpeechTimes | None) -> Any:
+    def _recording(self, mel: LongMel, speech_map: SpeechTimestampsMap | None) -> Any:
         loudness_R = np.maximum(mel.log10_RM, mel.peak - 8.0).mean(axis=1)
         chunks = cut_at_pauses(loudness_R, *self._lengths)
         parts = tuple(self._part(mel, chunk=chunk) for chunk in chunks)
-        return ChunkedRecording(parts, chunks, self.decoder.tokenizer, speech_times=speech_times)
+        return ChunkedRecording(parts, chunks, self.generator.tokenizer, speech_map=speech_map)

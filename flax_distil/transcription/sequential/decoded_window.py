@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from flax_distil.transcription.generator import WindowResult
+from flax_distil.transcription.generator import DecodingResult
 from flax_distil.transcription.results import TranscribedSegment
 from flax_distil.transcription.sequential.split_by_timestamps import WindowCut
 
@@ -20,7 +20,7 @@ class DecodedWindow:
         offset: seconds from the beginning of the recording to the window.
     """
 
-    result: WindowResult
+    result: DecodingResult
     cut: WindowCut
     segments: tuple[TranscribedSegment, ...]
     language: str

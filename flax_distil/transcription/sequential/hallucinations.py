@@ -27,7 +27,7 @@ class WindowPlace:
         frames: of the recording in it.
         most_frames: that the model hears at once.
         recording_frames: of the recording.
-        heard_out: it ends with a single timestamp: nothing is said behind it.
+        single_timestamp_ending: it ends with a single timestamp: nothing is said behind it.
         last_speech: when the last word before it ended, in seconds.
     """
 
@@ -35,7 +35,7 @@ class WindowPlace:
     frames: int
     most_frames: int = CHUNK_FRAMES
     recording_frames: int
-    heard_out: bool
+    single_timestamp_ending: bool
     last_speech: float
 
     @property
@@ -74,7 +74,7 @@ def skip_hallucinations(
         threshold: seconds; no shorter silence is skipped.
     """
     last_end = last_word_end(segments)
-    if last_end is not None and last_end > place.start and not place.heard_out:
+    if last_end is not None and last_end > place.start and not place.single_timestamp_ending:
         follows = place.end - last_end > threshold
         seek = round(last_end * FRAMES_PER_SECOND) if follows else place.seek + place.frames
     first = _first_with_words(segments)

@@ -18,8 +18,8 @@ from flax_distil.audio.long_mel import LongMel
 from flax_distil.metrics.hallucination import compression_ratio
 from flax_distil.text.tokenizer import WhisperTokenizer
 from flax_distil.transcription.chunked.chunking import Chunk
-from flax_distil.transcription.fallback import attempt_seed, best_attempt, failed, is_silence
-from flax_distil.transcription.generator import WindowRequest, WindowResult
+from flax_distil.transcription.fallback import attempt_seed, best_attempt, is_silence, needs_fallback
+from flax_distil.transcription.generator import DecodingRequest, DecodingResult
 from flax_distil.transcription.options import TranscriptionOptions
 from flax_distil.transcription.prompts import Prompts
 from flax_distil.transcription.recording_times import keep_within
@@ -35,9 +35,9 @@ from flax_distil.transcription.sequential.hallucinations import (
 from flax_distil.transcription.sequential.split_by_timestamps import (
     FRAMES_PER_SECOND,
     CutSegment,
-    cut_window,
+    split_by_timestamps,
 )
-from flax_distil.transcription.sequential.vad_filter import SpeechTimes
+from flax_distil.transcription.sequential.vad_filter import SpeechTimestampsMap
 from flax_distil.transcription.window_limits import reached_limit
 from flax_distil.transcription.words.word_segments import attach_words
 
@@ -72,7 +72,7 @@ class SequentialRecording:
         options: TranscriptionOptions,
         prompts: Prompts,
         limit: int,
-        speech_times: SpeechTimes | None = None,
+        speech_map: SpeechTimestampsMap | None = None,
         chunk: Chunk | None = None,
         window: int = CHUNK_FRAMES,
     ):
@@ -84,7 +84,7 @@ class SequentialRecording:
             options: what to transcribe into, and how.
             prompts: builds the prompts of windows.
             limit: most tokens of a window.
-            speech_times: where the samples come from, if silence was cut out.
+            speech_map: where the samples come from, if silence was cut out.
             chunk: the part of the recording to transcribe; by default all of it. What is said in its right
                 stride is left to the next chunk, unless a window reaches so far.
             window: frames that the model hears at once.
@@ -95,12 +95,12 @@ class SequentialRecording:
         self._enough = (chunk.stop - chunk.stride_right) // HOP_LENGTH
         self._is_beginning = chunk.start == 0
         self._tokenizer, self._options, self._prompts = tokenizer, options, prompts
-        self._limit, self._speech_times = limit, speech_times
+        self._limit, self._speech_times = limit, speech_map
         multilingual = tokenizer.special.is_multilingual
         self.language = options.language if multilingual else "en"
         self.language_probabilities: Mapping[str, float] | None = None
         self._window_language: str | None = None
-        self._attempts: list[WindowResult] = []
+        self._attempts: list[DecodingResult] = []
         first = chunk.start // HOP_LENGTH
         self._tried, self._last_speech = 0.0, first / FRAMES_PER_SECOND
         self._text_end = self._last_speech
@@ -160,9 +160,9 @@ class SequentialRecording:
         """The language of the present window."""
         return self._window_language or self.language or "en"
 
-    def request(self) -> WindowRequest:
+    def request(self) -> DecodingRequest:
         """Return how the present window is decoded; depends on nothing but this recording and the options."""
-        return WindowRequest(
+        return DecodingRequest(
             prompt=self._prompts.build(
                 self._spoken,
                 self._previous,
@@ -173,12 +173,12 @@ class SequentialRecording:
             seed=attempt_seed(self._options, self._seek, self.attempt),
         )
 
-    def receive(self, result: WindowResult) -> DecodedWindow | None:
+    def receive(self, result: DecodingResult) -> DecodedWindow | None:
         """Return a window to :meth:`accept`; None if it is to be tried again, or is silence and skipped."""
         self._tried = result.temperature
         self.temperature = max(self.temperature, self._tried)
         self._attempts.append(result)
-        if failed(result, self._options, self._tokenizer):
+        if needs_fallback(result, self._options, self._tokenizer):
             if self.attempt < len(self._options.temperature):
                 return None
             result = best_attempt(self._attempts, self._options, self._tokenizer)
@@ -187,7 +187,7 @@ class SequentialRecording:
         if is_silence(result, self._options):
             self._seek = self._next_seek(self._seek + self.window_frames)
             return None
-        cut = cut_window(result.tokens, self._tokenizer.special, self.window_frames)
+        cut = split_by_timestamps(result.tokens, self._tokenizer.special, self.window_frames)
         if reached_limit(result) and cut.advance == self.window_frames:
             log.warning(
                 "the window at %.2f s ends at its limit of %d tokens without a timestamp to go on from: what "
@@ -223,7 +223,7 @@ class SequentialRecording:
                 punctuations=self._options.punctuations,
             )
             end = last_word_end(segments)
-            if end is not None and end > window.offset and not window.cut.heard_out:
+            if end is not None and end > window.offset and not window.cut.single_timestamp_ending:
                 seek = round(end * FRAMES_PER_SECOND)
             heard = self._without_hallucinations(segments, window, seek)
             seek = heard.seek
@@ -256,7 +256,7 @@ class SequentialRecording:
             frames=window.frames,
             most_frames=self._window,
             recording_frames=self._frames,
-            heard_out=window.cut.heard_out,
+            single_timestamp_ending=window.cut.single_timestamp_ending,
             last_speech=self._last_speech,
         )
         return skip_hallucinations(segments, place, seek=seek, threshold=threshold)
@@ -293,7 +293,7 @@ class SequentialRecording:
             segments=segments,
         )
 
-    def _keep(self, found: Sequence[tuple[TranscribedSegment, slice]], result: WindowResult) -> None:
+    def _keep(self, found: Sequence[tuple[TranscribedSegment, slice]], result: DecodingResult) -> None:
         """Keep segments of a window, with times within the recording."""
         special, end = self._tokenizer.special, self._frames / FRAMES_PER_SECOND
         segments = keep_within([segment for segment, _ in found], begin=self._text_end, end=end)
@@ -332,7 +332,7 @@ class SequentialRecording:
                 seek += self._window
         return seek
 
-    def _segment(self, cut: CutSegment, result: WindowResult) -> TranscribedSegment:
+    def _segment(self, cut: CutSegment, result: DecodingResult) -> TranscribedSegment:
         tokens = tuple(token for token in result.tokens[cut.tokens] if self._tokenizer.special.is_text(token))
         return TranscribedSegment(
             start=(self._seek + cut.start) / FRAMES_PER_SECOND,

@@ -25,15 +25,15 @@ class WindowCut:
     Attributes:
         segments: in order.
         advance: frames to the beginning of the next window.
-        heard_out: the window ends with a single timestamp: nothing is said behind it.
+        single_timestamp_ending: the window ends with a single timestamp: nothing is said behind it.
     """
 
     segments: tuple[CutSegment, ...]
     advance: int
-    heard_out: bool
+    single_timestamp_ending: bool
 
 
-def cut_window(tokens: Sequence[int], special: SpecialTokens, frames: int) -> WindowCut:
+def split_by_timestamps(tokens: Sequence[int], special: SpecialTokens, frames: int) -> WindowCut:
     """Cut the tokens of a window at pairs of timestamps, and say where the next window begins.
 
     After pairs, what stands behind the last is left to the next window, which begins there; unless
@@ -52,7 +52,7 @@ def cut_window(tokens: Sequence[int], special: SpecialTokens, frames: int) -> Wi
     def frame(index: int) -> int:
         return (tokens[index] - special.timestamp_begin) * FRAMES_PER_TIMESTAMP
 
-    heard_out = is_timestamp[-2:] == [False, True]
+    single_timestamp_ending = is_timestamp[-2:] == [False, True]
     stops = [
         index for index in range(1, len(tokens)) if is_timestamp[index - 1] and is_timestamp[index]
     ]  # fmt: skip
@@ -60,13 +60,15 @@ def cut_window(tokens: Sequence[int], special: SpecialTokens, frames: int) -> Wi
         marks = [index for index, found in enumerate(is_timestamp) if found]
         end = (frame(marks[-1]) if marks else 0) or frames
         whole = CutSegment(start=0, end=end, tokens=slice(0, len(tokens)))
-        return WindowCut(segments=(whole,), advance=frames, heard_out=heard_out)
-    if heard_out:
+        return WindowCut(segments=(whole,), advance=frames, single_timestamp_ending=single_timestamp_ending)
+    if single_timestamp_ending:
         stops.append(len(tokens))
     segments = tuple(
         CutSegment(start=frame(start), end=frame(stop - 1), tokens=slice(start, stop))
         for start, stop in zip([0, *stops], stops, strict=False)
     )
     return WindowCut(
-        segments=segments, advance=frames if heard_out else segments[-1].end, heard_out=heard_out
+        segments=segments,
+        advance=frames if single_timestamp_ending else segments[-1].end,
+        single_timestamp_ending=single_timestamp_ending,
     )

@@ -18,7 +18,7 @@ from flax_distil.audio.voice_activity import VadName, VoiceActivity
 from flax_distil.core.arrays import Array, Float
 from flax_distil.core.errors import InputError
 from flax_distil.parallel.partitioner import BATCH, ROWS, Partitioner
-from flax_distil.transcription.generator import States, WindowDecoder
+from flax_distil.transcription.generator import EncoderOutput, WhisperGenerator
 from flax_distil.transcription.options import FALLBACK_TEMPERATURES, TranscriptionOptions
 from flax_distil.transcription.recordings import (
     Name,
@@ -30,7 +30,7 @@ from flax_distil.transcription.recordings import (
 from flax_distil.transcription.results import AlignedWord, Transcript
 from flax_distil.transcription.sequential.decoded_window import DecodedWindow
 from flax_distil.transcription.sequential.recording import SequentialRecording
-from flax_distil.transcription.sequential.vad_filter import SpeechTimes, keep_speech
+from flax_distil.transcription.sequential.vad_filter import SpeechTimestampsMap, collect_speech
 from flax_distil.transcription.sequential.window_states import WindowStates
 from flax_distil.transcription.sequential.work_queue import (
     PartedRecording,
@@ -78,39 +78,39 @@ class SequentialTranscriber(RecordingTranscriber):
     Source: openai/whisper, ``transcribe``; RECIPE 6.
     """
 
-    def __init__(self, decoder: WindowDecoder, *, batch_size: int):
+    def __init__(self, generator: WhisperGenerator, *, batch_size: int):
         """Bind a decoder; compiles nothing.
 
         Args:
-            decoder: of the checkpoint; see :func:`long_form_defaults` for its options.
+            generator: of the checkpoint; see :func:`long_form_defaults` for its options.
             batch_size: windows decoded at once at most, each of another recording.
 
         Raises:
             InputError: if the decoder's options are without timestamps, the batch cannot be
                 divided over the devices, or Silero is asked for and not installed.
         """
-        super().__init__(decoder, batch_size=batch_size)
-        options = decoder.options
+        super().__init__(generator, batch_size=batch_size)
+        options = generator.options
         if not options.return_timestamps:
             raise InputError(
                 "sequential transcription finds the next window by timestamps: set return_timestamps"
             )
-        self._aligner = WordAligner(decoder) if options.word_timestamps else None
+        self._aligner = WordAligner(generator) if options.word_timestamps else None
         self._detector = (
             None if options.vad is None else VoiceActivity(cast(VadName, options.vad), options.vad_parameters)
         )
         # Half of the positions are left to previous text.
-        half = decoder.config.max_target_positions // 2
-        self._limit = options.max_new_tokens or min(decoder.max_new_tokens, half)
+        half = generator.config.max_target_positions // 2
+        self._limit = options.max_new_tokens or min(generator.max_new_tokens, half)
 
     def warm_up(self) -> float:
         """Compile everything that recordings may need, and return the seconds it took."""
         began = time.perf_counter()
-        decoder = self.decoder
-        self._blocks(np.zeros((decoder.partitioner.local_batch_shards, BLOCK_SAMPLES), np.float32))()
+        generator = self.generator
+        self._blocks(np.zeros((generator.partitioner.local_batch_shards, BLOCK_SAMPLES), np.float32))()
         for rows in self.batch_sizes:
-            states = decoder.encode_features(self._features([], rows))
-            decoder.warm_up_search(states, rows)
+            states = generator.encode_features(self._features([], rows))
+            generator.warm_up_search(states, rows)
             if self._aligner is not None:
                 self._aligner.warm_up(rows, states)
         return time.perf_counter() - began
@@ -121,7 +121,7 @@ class SequentialTranscriber(RecordingTranscriber):
         """See ``RecordingTranscriber``; a recording shorter than a frame (10 ms) has an empty transcript."""
         source = iter(recordings)
         queue = WorkQueue(self.batch_size)
-        states = WindowStates(self.decoder, features=self._features, rows_for=self.rows_for)
+        states = WindowStates(self.generator, features=self._features, rows_for=self.rows_for)
         while True:
             yield from self._fill(queue, source)
             if not queue:
@@ -154,30 +154,30 @@ class SequentialTranscriber(RecordingTranscriber):
 
     def _begin(self, samples_W: Float[np.ndarray, " W"]) -> PartedRecording:
         """Compute the features of a recording; its samples are not needed any longer."""
-        decoder, times = self.decoder, None
+        generator, times = self.generator, None
         if self._detector is not None:
-            samples_W, times = keep_speech(samples_W, self._detector)
+            samples_W, times = collect_speech(samples_W, self._detector)
         mel = long_log_mel(
             samples_W,
             self._blocks,
-            rows=decoder.partitioner.local_batch_shards,
-            num_mel_bins=decoder.config.num_mel_bins,
+            rows=generator.partitioner.local_batch_shards,
+            num_mel_bins=generator.config.num_mel_bins,
         )
         return self._recording(mel, times)
 
-    def _recording(self, mel: LongMel, speech_times: SpeechTimes | None) -> PartedRecording:
+    def _recording(self, mel: LongMel, speech_map: SpeechTimestampsMap | None) -> PartedRecording:
         """Return what is to be transcribed, at its beginning."""
-        return self._part(mel, speech_times=speech_times)
+        return self._part(mel, speech_map=speech_map)
 
     def _part(self, mel: LongMel, **place: Any) -> SequentialRecording:
-        decoder = self.decoder
+        generator = self.generator
         return SequentialRecording(
             mel,
-            tokenizer=decoder.tokenizer,
-            options=decoder.options,
-            prompts=decoder.prompts,
+            tokenizer=generator.tokenizer,
+            options=generator.options,
+            prompts=generator.prompts,
             limit=self._limit,
-            window=2 * decoder.config.max_source_positions,
+            window=2 * generator.config.max_source_positions,
             **place,
         )
 
@@ -188,13 +188,13 @@ class SequentialTranscriber(RecordingTranscriber):
             rows: of the batch.
             encoded: the states of windows that are tried again.
         """
-        decoder, parts = self.decoder, [row.part for row in rows]
+        generator, parts = self.generator, [row.part for row in rows]
         size = self.rows_for(len(parts))
         states = encoded.encode(parts)
         self._detect_languages(rows, states)
         idle = [None] * (size - len(parts))
         requests = [*(part.request() for part in parts), *idle]
-        results = decoder.collect(decoder.dispatch(states, requests))[: len(parts)]
+        results = generator.collect(generator.dispatch(states, requests))[: len(parts)]
         windows = [
             None if result is None else part.receive(result)
             for part, result in zip(parts, results, strict=True)
@@ -206,7 +206,7 @@ class SequentialTranscriber(RecordingTranscriber):
         encoded.keep(parts, states)
 
     def _words(
-        self, windows: Sequence[DecodedWindow | None], states: States
+        self, windows: Sequence[DecodedWindow | None], states: EncoderOutput
     ) -> Sequence[Sequence[AlignedWord] | None]:
         """Return the words of every window; None of all windows if words are not asked for."""
         if self._aligner is None:
@@ -223,22 +223,22 @@ class SequentialTranscriber(RecordingTranscriber):
 
     def _features(self, parts: Sequence[SequentialRecording], rows: int) -> Float[np.ndarray, "B R M"]:
         """Return the windows of a batch; a new array, since the devices may still read the last one."""
-        config = self.decoder.config
+        config = self.generator.config
         mel_BRM = np.zeros((rows, 2 * config.max_source_positions, config.num_mel_bins), np.float32)
         for row, part in enumerate(parts):
             mel_BRM[row] = part.features()
         return mel_BRM
 
-    def _detect_languages(self, rows: Sequence[Row], states: States) -> None:
+    def _detect_languages(self, rows: Sequence[Row], states: EncoderOutput) -> None:
         """Detect the language of new recordings: that of their first window is that of all parts.
 
         With ``multilingual``, that of every window that was not tried before.
         """
-        of_windows = self.decoder.options.multilingual and self.decoder.tokenizer.special.is_multilingual
+        of_windows = self.generator.options.multilingual and self.generator.tokenizer.special.is_multilingual
         asked = [row.part.language is None or (of_windows and not row.part.attempt) for row in rows]
         if not any(asked):
             return
-        found = self.decoder.language_probabilities(states)
+        found = self.generator.language_probabilities(states)
         for row, probabilities in zip(rows, found, strict=False):
             if row.part.language is None and row.part is first_part(row.recording):
                 for part in row.recording.parts:
@@ -248,8 +248,8 @@ class SequentialTranscriber(RecordingTranscriber):
 
     def _blocks(self, blocks_BW: Float[np.ndarray, "B W"]) -> Callable[[], Float[np.ndarray, "B R M"]]:
         """Start the features of some blocks; see ``long_log_mel``."""
-        partitioner = self.decoder.partitioner
-        program = _mel_program(partitioner, self.decoder.config.num_mel_bins)
+        partitioner = self.generator.partitioner
+        program = _mel_program(partitioner, self.generator.config.num_mel_bins)
         started = program(partitioner.put_batch({"blocks_BW": blocks_BW}))
         return lambda: partitioner.local_rows(started)
 

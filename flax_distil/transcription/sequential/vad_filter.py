@@ -15,12 +15,12 @@ from flax_distil.transcription.results import TranscribedSegment, Word
 FRAMES_PER_SECOND = 100
 """Of features, in which places of windows are told."""
 
-QUIET_SECONDS = 0.4
+SPEECH_PAD = 0.4
 """Regions begin and end with so much that is no speech."""
 
 
 @dataclasses.dataclass(frozen=True)
-class SpeechTimes:
+class SpeechTimestampsMap:
     """Where the samples that were kept come from.
 
     Attributes:
@@ -45,11 +45,11 @@ class SpeechTimes:
         region = self._region((segment.start + segment.end) / 2)
         first, last = self._region(segment.start), self._region(segment.end)
         begin, stop = self.kept[region], self.kept[last] if last > region else segment.end
-        if segment.start >= begin - QUIET_SECONDS:
+        if segment.start >= begin - SPEECH_PAD:
             start = self._original(region, max(segment.start, begin))
         else:
             start = self._original(first, segment.start)
-        if segment.end <= stop + QUIET_SECONDS and last <= region + 1:
+        if segment.end <= stop + SPEECH_PAD and last <= region + 1:
             end = self._original(region, min(segment.end, stop))
         else:
             end = self._original(last, segment.end)
@@ -71,9 +71,9 @@ class SpeechTimes:
         return round(self.original[region] + seconds - self.kept[region], 2)
 
 
-def keep_speech(
+def collect_speech(
     samples_W: Float[np.ndarray, " W"], detector: VoiceActivity
-) -> tuple[Float[np.ndarray, " _"], SpeechTimes]:
+) -> tuple[Float[np.ndarray, " _"], SpeechTimestampsMap]:
     """Cut everything out that is no speech, but for pauses of up to 2 s.
 
     Args:
@@ -86,7 +86,7 @@ def keep_speech(
     blocks = (samples_W[start : start + CHUNK_SAMPLES] for start in range(0, len(samples_W), CHUNK_SAMPLES))
     regions = speech_regions(blocks, detector)
     lengths = [region.duration_seconds for region in regions]
-    times = SpeechTimes(
+    times = SpeechTimestampsMap(
         kept=tuple(itertools.accumulate(lengths, initial=0.0))[:-1],
         original=tuple(region.offset_seconds for region in regions),
     )

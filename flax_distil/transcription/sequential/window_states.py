@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from flax_distil.core.arrays import Float
-from flax_distil.transcription.generator import States, WindowDecoder
+from flax_distil.transcription.generator import EncoderOutput, WhisperGenerator
 from flax_distil.transcription.sequential.recording import SequentialRecording
 
 Features = Callable[[Sequence[SequentialRecording], int], Float[np.ndarray, "B R M"]]
@@ -16,7 +16,7 @@ class _Place(NamedTuple):
     """Where the states of a window are."""
 
     part: SequentialRecording
-    states: States
+    states: EncoderOutput
     row: int
     rows: int
 
@@ -27,18 +27,18 @@ class WindowStates:
     A batch of old and new windows is put together on the host, where no shape is new.
     """
 
-    def __init__(self, decoder: WindowDecoder, *, features: Features, rows_for: Callable[[int], int]):
+    def __init__(self, generator: WhisperGenerator, *, features: Features, rows_for: Callable[[int], int]):
         """Begin without states.
 
         Args:
-            decoder: encodes.
+            generator: encodes.
             features: returns the features of windows, and of idle rows up to a number of rows.
             rows_for: returns the rows of a batch of so many windows.
         """
-        self._decoder, self._features, self._rows_for = decoder, features, rows_for
+        self._generator, self._features, self._rows_for = generator, features, rows_for
         self._kept: list[_Place] = []
 
-    def encode(self, parts: Sequence[SequentialRecording]) -> States:
+    def encode(self, parts: Sequence[SequentialRecording]) -> EncoderOutput:
         """Return the states of the present windows of a batch."""
         kept = {id(place.part): place for place in self._kept if place.part.attempt}
         new = [part for part in parts if id(part) not in kept]
@@ -53,7 +53,7 @@ class WindowStates:
             kept |= {id(part): _Place(part, states, row, rows) for row, part in enumerate(new)}
         return self._gathered([kept[id(part)] for part in parts], rows=self._rows_for(len(parts)))
 
-    def keep(self, parts: Sequence[SequentialRecording], states: States) -> None:
+    def keep(self, parts: Sequence[SequentialRecording], states: EncoderOutput) -> None:
         """Keep the states of windows that are to be tried again.
 
         Args:
@@ -66,8 +66,8 @@ class WindowStates:
         waiting = [place for place in self._kept if id(place.part) not in ours]
         self._kept = [place for place in [*waiting, *batch] if place.part.attempt]
 
-    def _encoded(self, parts: Sequence[SequentialRecording]) -> States:
-        return self._decoder.encode_features(self._features(parts, self._rows_for(len(parts))))
+    def _encoded(self, parts: Sequence[SequentialRecording]) -> EncoderOutput:
+        return self._generator.encode_features(self._features(parts, self._rows_for(len(parts))))
 
     def _is_last_batch(self, parts: Sequence[SequentialRecording]) -> bool:
         """Say whether all windows of one batch, in their order, and no others are tried again."""
@@ -78,11 +78,11 @@ class WindowStates:
             and self._kept[0].rows == self._rows_for(len(parts))
         )
 
-    def _gathered(self, places: Sequence[_Place], *, rows: int) -> States:
-        partitioner = self._decoder.partitioner
+    def _gathered(self, places: Sequence[_Place], *, rows: int) -> EncoderOutput:
+        partitioner = self._generator.partitioner
         batches = {id(place.states): partitioner.local_rows(dict(place.states)) for place in places}
         names = list(places[0].states)
         gathered = {name: [batches[id(place.states)][name][place.row] for place in places] for name in names}
         filled = {name: [*own, *own[:1] * (rows - len(own))] for name, own in gathered.items()}
-        states: States = partitioner.put_batch({name: np.stack(own) for name, own in filled.items()})
+        states: EncoderOutput = partitioner.put_batch({name: np.stack(own) for name, own in filled.items()})
         return states

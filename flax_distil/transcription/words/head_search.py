@@ -16,7 +16,7 @@ from flax_distil.model.assembly import bind_decoder
 from flax_distil.parallel.partitioner import Partitioner
 from flax_distil.text.generation_settings import default_alignment_heads
 from flax_distil.transcription.decode_fns import Shape, compiled
-from flax_distil.transcription.generator import States, WindowDecoder
+from flax_distil.transcription.generator import EncoderOutput, WhisperGenerator
 from flax_distil.transcription.results import AlignedWord
 from flax_distil.transcription.words.word_timestamps import (
     POSITIONS_PER_SECOND,
@@ -62,7 +62,7 @@ class WordErrors:
     within_tenth: float
 
 
-Windows = Sequence[tuple[States, Sequence[KnownWords | None]]]
+Windows = Sequence[tuple[EncoderOutput, Sequence[KnownWords | None]]]
 """Batches: the model's encoder states, and the words of each row; None of rows that are not counted."""
 
 
@@ -74,14 +74,14 @@ class HeadSearch:
         present: those its checkpoint names, as far as it has them, or else OpenAI's default.
     """
 
-    def __init__(self, decoder: WindowDecoder):
+    def __init__(self, generator: WhisperGenerator):
         """Compile nothing yet."""
-        config = decoder.config
+        config = generator.config
         layers, heads = config.decoder_layers, config.decoder_attention_heads
         self.candidates: Heads = tuple(itertools.product(range(layers), range(heads)))
-        named = sorted(set(decoder.settings.alignment_heads) & set(self.candidates))
+        named = sorted(set(generator.settings.alignment_heads) & set(self.candidates))
         self.present: Heads = tuple(named) or default_alignment_heads(layers, heads)
-        self._decoder, self._aligner = decoder, WordAligner(decoder, heads=self.present)
+        self._generator, self._aligner = generator, WordAligner(generator, heads=self.present)
 
     def find(self, windows: Windows, *, most: int) -> Heads:
         """Return heads whose mean follows the words well.
@@ -120,14 +120,16 @@ class HeadSearch:
     def _add_distances(
         self,
         distances: Sequence[list[np.ndarray]],
-        states: States,
+        states: EncoderOutput,
         rows: Sequence[KnownWords | None],
         share_CA: Float[np.ndarray, "C A"],
     ) -> None:
-        decoder = self._decoder
+        generator = self._generator
         batch = self._aligner.batch([None if row is None else row.request for row in rows])
-        sent = decoder.partitioner.put_batch(batch | {"share_BCA": np.stack([share_CA] * len(rows))})
-        found_BCT = decoder.partitioner.local_rows(self._program(decoder.decoder_params, {**states, **sent}))
+        sent = generator.partitioner.put_batch(batch | {"share_BCA": np.stack([share_CA] * len(rows))})
+        found_BCT = generator.partitioner.local_rows(
+            self._program(generator.decoder_params, {**states, **sent})
+        )
         for row, found_CT in zip(rows, found_BCT, strict=True):
             if row is not None and row.words:
                 seconds_CE = found_CT[:, row.token_bounds] / POSITIONS_PER_SECOND
@@ -142,16 +144,16 @@ class HeadSearch:
 
     @property
     def _program(self) -> Callable[..., Array]:
-        decoder = self._decoder
-        return _program(decoder.partitioner, decoder.shape, self.candidates, self._aligner.prompt_length)
+        generator = self._generator
+        return _program(generator.partitioner, generator.shape, self.candidates, self._aligner.prompt_length)
 
 
 @functools.lru_cache(maxsize=8)
 def _program(partitioner: Partitioner, shape: Shape, heads: Heads, text_start: int) -> Callable[..., Array]:
-    def align(decoder: Params, batch: Mapping[str, Array]) -> Array:
+    def align(generator: Params, batch: Mapping[str, Array]) -> Array:
         return align_by_choices(
-            bind_decoder(shape.config, shape.compute, decoder),
-            batch["states_BSD"],
+            bind_decoder(shape.config, shape.compute, generator),
+            batch["encoder_out_BSD"],
             batch["tokens_BT"],
             batch["text_length_B"],
             batch["positions_B"],

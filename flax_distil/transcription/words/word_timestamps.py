@@ -20,7 +20,7 @@ from flax_distil.text.generation_settings import GenerationSettings, default_ali
 from flax_distil.text.special_tokens import SpecialTokens
 from flax_distil.text.words import split_words
 from flax_distil.transcription.decode_fns import Shape, compiled
-from flax_distil.transcription.generator import States, WindowDecoder
+from flax_distil.transcription.generator import EncoderOutput, WhisperGenerator
 from flax_distil.transcription.results import AlignedWord, TranscribedSegment, Transcript
 from flax_distil.transcription.words.word_segments import attach_words
 
@@ -64,29 +64,29 @@ class AlignmentRequest:
 class WordAligner:
     """Finds the words of windows whose text is known, in batches.
 
-    Programs are compiled once per batch size and length of text, of which there are two.
+    DecodeFns are compiled once per batch size and length of text, of which there are two.
 
     Attributes:
-        decoder: of the checkpoint.
+        generator: of the checkpoint.
         heads: pairs of decoder layer and head whose attention is followed.
         prompt_length: tokens before a text.
     """
 
-    def __init__(self, decoder: WindowDecoder, *, heads: Heads | None = None):
+    def __init__(self, generator: WhisperGenerator, *, heads: Heads | None = None):
         """Choose the heads; compiles nothing.
 
         Args:
-            decoder: of the checkpoint.
+            generator: of the checkpoint.
             heads: to follow; by default those :func:`alignment_heads` returns.
 
         Raises:
             InputError: if the checkpoint names heads that the model does not have.
         """
-        self.decoder = decoder
-        self.heads = heads or alignment_heads(decoder.settings, decoder.config)
+        self.generator = generator
+        self.heads = heads or alignment_heads(generator.settings, generator.config)
         self.prompt_length = len(self._prompt(None))
 
-    def warm_up(self, batch_size: int, states: States | None = None) -> float:
+    def warm_up(self, batch_size: int, states: EncoderOutput | None = None) -> float:
         """Compile for batches of this size and return the seconds it took.
 
         Args:
@@ -95,17 +95,17 @@ class WordAligner:
         """
         start = time.perf_counter()
         if states is None:
-            silence_BW = np.zeros((batch_size, self.decoder.config.window_samples), np.float32)
-            states = self.decoder.encode_samples(silence_BW)
-        room = self.decoder.config.max_target_positions - self.prompt_length
-        longest = min(self.decoder.max_new_tokens, room)
+            silence_BW = np.zeros((batch_size, self.generator.config.window_samples), np.float32)
+            states = self.generator.encode_samples(silence_BW)
+        room = self.generator.config.max_target_positions - self.prompt_length
+        longest = min(self.generator.max_new_tokens, room)
         for length in {min(longest, SHORT_TOKENS - self.prompt_length), longest}:
             request = AlignmentRequest(tokens=(0,) * length, language=self._any_language, frames=2)
             self.align(states, [request] * batch_size)
         return time.perf_counter() - start
 
     def align(
-        self, states: States, rows: Sequence[AlignmentRequest | None]
+        self, states: EncoderOutput, rows: Sequence[AlignmentRequest | None]
     ) -> list[tuple[AlignedWord, ...] | None]:
         """Wait for the words of a batch of windows; a row does not depend on its neighbours.
 
@@ -119,9 +119,9 @@ class WordAligner:
         Raises:
             ValueError: if a text is longer than the model has room for.
         """
-        batch = self.decoder.partitioner.put_batch(self.batch(rows))
-        found = self._program(self.decoder.decoder_params, {**states, **batch})
-        aligned = self.decoder.partitioner.local_rows(vars(found))
+        batch = self.generator.partitioner.put_batch(self.batch(rows))
+        found = self._program(self.generator.decoder_params, {**states, **batch})
+        aligned = self.generator.partitioner.local_rows(vars(found))
         return [
             None if row is None else self._words(row, position_T / POSITIONS_PER_SECOND, probability_T)
             for row, position_T, probability_T in zip(
@@ -133,7 +133,7 @@ class WordAligner:
         """Return what programs are told of the rows, besides their encoder states."""
         given = [row or AlignmentRequest(tokens=(), language=self._any_language, frames=0) for row in rows]
         slots = self._slots(max(len(row.tokens) for row in given))
-        tokens_BT = np.full((len(given), slots), self.decoder.tokenizer.special.eot, np.int32)
+        tokens_BT = np.full((len(given), slots), self.generator.tokenizer.special.eot, np.int32)
         for index, row in enumerate(given):
             tokens = [*self._prompt(row.language), *row.tokens]
             tokens_BT[index, : len(tokens)] = tokens
@@ -142,12 +142,12 @@ class WordAligner:
         return {
             "tokens_BT": tokens_BT,
             "text_length_B": text_length_B,
-            "positions_B": positions_B.clip(1, self.decoder.config.max_source_positions),
+            "positions_B": positions_B.clip(1, self.generator.config.max_source_positions),
         }
 
     def _slots(self, text_length: int) -> int:
         """Return the length that texts are padded to."""
-        room = self.decoder.config.max_target_positions
+        room = self.generator.config.max_target_positions
         needed = self.prompt_length + text_length
         if needed > room:
             raise ValueError(
@@ -158,7 +158,7 @@ class WordAligner:
     def _words(
         self, row: AlignmentRequest, seconds_T: np.ndarray, probability_T: np.ndarray
     ) -> tuple[AlignedWord, ...]:
-        words = split_words(row.tokens, self.decoder.tokenizer, language=row.language)
+        words = split_words(row.tokens, self.generator.tokenizer, language=row.language)
         bounds = itertools.accumulate((len(word.tokens) for word in words), initial=0)
         return tuple(
             AlignedWord(
@@ -172,22 +172,24 @@ class WordAligner:
         )
 
     def _prompt(self, language: str | None) -> list[int]:
-        tokenizer, task = self.decoder.tokenizer, self.decoder.options.task
+        tokenizer, task = self.generator.tokenizer, self.generator.options.task
         spoken = (language or self._any_language) if tokenizer.special.is_multilingual else None
         return tokenizer.prompt(spoken, task, timestamps=False)
 
     @property
     def _any_language(self) -> str:
-        return self.decoder.options.language or self.decoder.prompts.any_language or "en"
+        return self.generator.options.language or self.generator.prompts.any_language or "en"
 
     @property
     def _program(self) -> Callable[..., TokenAlignment]:
-        special = self.decoder.tokenizer.special
-        return _program(self.decoder.partitioner, self.decoder.shape, self.heads, self.prompt_length, special)
+        special = self.generator.tokenizer.special
+        return _program(
+            self.generator.partitioner, self.generator.shape, self.heads, self.prompt_length, special
+        )
 
 
 def add_words(
-    aligner: WordAligner, states: States, transcripts: Sequence[Transcript], frames: Sequence[int]
+    aligner: WordAligner, states: EncoderOutput, transcripts: Sequence[Transcript], frames: Sequence[int]
 ) -> list[Transcript]:
     """Find the words of recordings of one window each.
 
@@ -217,7 +219,7 @@ def add_words(
                 words or (),
                 last_speech_timestamp=0.0,
                 offset=0.0,
-                punctuations=aligner.decoder.options.punctuations,
+                punctuations=aligner.generator.options.punctuations,
             )[0],
         )
         for transcript, of_one, words in zip(
@@ -233,7 +235,7 @@ def _one_segment(transcript: Transcript, aligner: WordAligner) -> tuple[Transcri
     segment = TranscribedSegment(
         start=0.0,
         end=None,
-        text=aligner.decoder.tokenizer.decode(tokens),
+        text=aligner.generator.tokenizer.decode(tokens),
         tokens=tokens,
         avg_logprob=transcript.avg_logprob,
         no_speech_prob=transcript.no_speech_prob,
@@ -278,10 +280,10 @@ def _program(
     text_start: int,
     special: SpecialTokens,
 ) -> Callable[..., TokenAlignment]:
-    def align(decoder: Params, batch: Mapping[str, Array]) -> TokenAlignment:
+    def align(generator: Params, batch: Mapping[str, Array]) -> TokenAlignment:
         return align_tokens(
-            bind_decoder(shape.config, shape.compute, decoder),
-            batch["states_BSD"],
+            bind_decoder(shape.config, shape.compute, generator),
+            batch["encoder_out_BSD"],
             batch["tokens_BT"],
             batch["text_length_B"],
             batch["positions_B"],
