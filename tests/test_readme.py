@@ -1,6 +1,5 @@
 """What the README tells to type works: flags parse, names exist, exports load where it says."""
 
-import importlib
 import re
 import shlex
 import subprocess
@@ -11,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from flax_distil.cli.flags import read_flags
-from flax_distil.cli.main import COMMANDS
+from flax_distil.cli.main import COMMANDS, config_class
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -51,9 +50,8 @@ def test_every_command_is_shown():
     ("command", "flags"), own_commands(README, *GUIDES), ids=lambda value: str(value)[:20]
 )
 def test_every_command_line_parses(command, flags):
-    module, config_name, _ = COMMANDS[command]
-    config_class = getattr(importlib.import_module(f"flax_distil.{module}"), config_name)
-    assert isinstance(read_flags(config_class, flags, program=f"flax-distil {command}"), config_class)
+    config = read_flags(config_class(command), flags, program=f"flax-distil {command}")
+    assert isinstance(config, config_class(command))
 
 
 def test_every_path_it_names_exists():

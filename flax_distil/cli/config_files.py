@@ -3,6 +3,7 @@
 import json
 import os
 import stat
+import typing
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,8 @@ from flax_distil.core.paths import user_path
 MOST_BYTES = 1 << 20
 """A file of flags is no longer."""
 
-DEEPEST = 4
-"""A mapping of flags whose values are lists needs two levels; deeper files are not read at all."""
+DEEPEST = 6
+"""Configurations are nested less deeply than that; deeper files are not read at all."""
 
 
 def read_config_file(name: str) -> dict[str, Any]:
@@ -75,16 +76,28 @@ def _of_json(text: str) -> Any:
 
 def _of_yaml(text: str) -> Any:
     import yaml
-    from jsonargparse import get_loader
 
     try:
         _check_yaml(text)
-        return get_loader("yaml")(text)
+        return yaml.load(text, Loader=_loader())
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
         place = f" in line {mark.line + 1}" if mark is not None else ""
         problem = getattr(error, "problem", None) or " ".join(str(error).split())
         raise ValueError(f"it is no YAML: {problem}{place}") from error
+
+
+def _loader() -> Any:
+    """Return a loader that leaves dates the texts they are."""
+    import yaml
+
+    class Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+        yaml_implicit_resolvers: typing.ClassVar = {
+            first: [known for known in resolvers if not known[0].endswith(":timestamp")]
+            for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+        }
+
+    return Loader
 
 
 def _check_yaml(text: str) -> None:
@@ -113,8 +126,11 @@ def _check_yaml(text: str) -> None:
 def _check_entry(key: Any, value: Any) -> None:
     if not isinstance(key, str):
         raise ValueError(f"{key!r} is no name of a flag")
-    parts = list(value.values()) if isinstance(value, dict) else value
-    for part in parts if isinstance(parts, list) else [parts]:
+    if isinstance(value, dict):
+        for name, part in value.items():
+            _check_entry(name, part)
+        return
+    for part in value if isinstance(value, list) else [value]:
         if not isinstance(part, str | int | float | bool | None):
             raise ValueError(f"a value within {key!r} is {_kind(part)}: expected text or a number")
 

@@ -6,6 +6,7 @@ import os
 import re
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from flax_distil import __version__
 from flax_distil.cli.failures import storage_failure
@@ -13,17 +14,17 @@ from flax_distil.cli.platforms import pass_over_absent_tpu
 from flax_distil.cli.terminal import forgiving_output
 
 COMMANDS = {
-    "pseudo-label": ("pseudo_labeling.job", "PseudoLabelConfig", "run_pseudo_labelling"),
-    "init-student": ("checkpoints.job", "InitStudentConfig", "run_student_initialisation"),
-    "distil": ("distillation.trainer", "DistilConfig", "run_distillation"),
-    "data inspect": ("inspection.job", "InspectConfig", "run_inspection"),
-    "plan": ("planning.job", "PlanConfig", "run_plan"),
-    "eval": ("evaluation.job", "EvalConfig", "run_evaluation"),
-    "transcribe": ("pipeline.job", "TranscribeConfig", "run_transcription"),
-    "align-heads": ("pipeline.align_heads", "AlignHeadsConfig", "run_head_search"),
-    "export": ("checkpoints.job", "ExportConfig", "run_export"),
+    "pseudo-label": ("pseudo_labeling.config:PseudoLabelConfig", "pseudo_labeling.job:run_pseudo_labelling"),
+    "init-student": ("checkpoints.job:InitStudentConfig", "checkpoints.job:run_student_initialisation"),
+    "distil": ("distillation.config:DistilConfig", "distillation.trainer:run_distillation"),
+    "data inspect": ("inspection.job:InspectConfig", "inspection.job:run_inspection"),
+    "plan": ("planning.config:PlanConfig", "planning.job:run_plan"),
+    "eval": ("evaluation.config:EvalConfig", "evaluation.job:run_evaluation"),
+    "transcribe": ("pipeline.job:TranscribeConfig", "pipeline.job:run_transcription"),
+    "align-heads": ("pipeline.align_heads:AlignHeadsConfig", "pipeline.align_heads:run_head_search"),
+    "export": ("checkpoints.job:ExportConfig", "checkpoints.job:run_export"),
 }
-"""Command, of one word or two, to module, configuration and function."""
+"""Command, of one word or two, to its configuration and its function; modules of the second load JAX."""
 
 _USAGE = """usage: flax-distil COMMAND [flags]
 
@@ -127,13 +128,21 @@ def _with_short_words(sentence: str) -> str:
 def _run_configured(command: str, arguments: Sequence[str]) -> int:
     from flax_distil.cli.flags import read_flags
 
-    module_name, config_name, function_name = COMMANDS[command]
-    module = importlib.import_module(f"flax_distil.{module_name}")
-    config = read_flags(getattr(module, config_name), arguments, program=f"flax-distil {command}")
+    config = read_flags(config_class(command), arguments, program=f"flax-distil {command}")
     if command == "distil" and config.dry_run:  # a file of flags may say so too
         return run_command("plan", arguments)
-    result = getattr(module, function_name)(config)
+    result = _imported(COMMANDS[command][1])(config)
     return 1 if getattr(result, "upload_error", None) or getattr(result, "failed", None) else 0
+
+
+def config_class(command: str) -> Any:
+    """Return the configuration of a command."""
+    return _imported(COMMANDS[command][0])
+
+
+def _imported(address: str) -> Any:
+    module, _, name = address.partition(":")
+    return getattr(importlib.import_module(f"flax_distil.{module}"), name)
 
 
 def _set_up_logging(silent: bool) -> None:

@@ -1,15 +1,14 @@
 """Flags and files that are wrong in any way are answered by one sentence, at once, in every command."""
 
-import dataclasses
-import importlib
 import os
 import time
 
 import pytest
 
 from flax_distil.cli.flags import read_flags
-from flax_distil.cli.main import COMMANDS, main
+from flax_distil.cli.main import COMMANDS, config_class, main
 from flax_distil.core.errors import InputError
+from flax_distil.core.nested import leaves
 from tests.cli.malformed_flags import LAUGHS, MERGES, malformed_flags
 
 NEEDED = {
@@ -21,11 +20,6 @@ NEEDED = {
     "topology": "--topology=v4-8",
     "files": "a.wav",
 }
-
-
-def config_class(command):
-    module, name, _ = COMMANDS[command]
-    return getattr(importlib.import_module(f"flax_distil.{module}"), name)
 
 
 def check(command, case, folder):
@@ -45,9 +39,9 @@ def check(command, case, folder):
 
 
 def sentences(command, seed, count, folder):
-    fields = dataclasses.fields(config_class(command))
-    names = [field.name for field in fields if field.name != "files"]
-    needed = [NEEDED[field.name] for field in fields if field.name in NEEDED]
+    flags = [leaf.name for leaf in leaves(config_class(command))]
+    names = [name for name in flags if name != "files"]
+    needed = [NEEDED[name] for name in flags if name in NEEDED]
     for case in malformed_flags(seed, count, names, needed):
         sentence = check(command, case, folder)
         if sentence is not None:
@@ -101,7 +95,7 @@ def test_a_named_pipe_is_refused_and_not_waited_for(tmp_path, capsys):
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_results_cannot_go_to_an_address(command, capsys):
-    fields = {field.name for field in dataclasses.fields(config_class(command))}
+    fields = {leaf.name for leaf in leaves(config_class(command))}
     flag = "json" if "json" in fields else "output_dir"
     needed = [text for name, text in NEEDED.items() if name in fields and name != flag]
     assert main([*command.split(), *needed, f"--{flag}=gs://bucket/out"]) == 2

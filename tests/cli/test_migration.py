@@ -2,14 +2,14 @@
 
 import ast
 import dataclasses
-import importlib
 import importlib.util
 import re
 from pathlib import Path
 
 import pytest
 
-from flax_distil.cli.main import COMMANDS
+from flax_distil.cli.main import config_class
+from flax_distil.core.nested import leaves
 
 PAGE = (Path(__file__).parents[2] / "docs" / "migration.md").read_text(encoding="utf-8")
 
@@ -70,9 +70,7 @@ def rows(heading: str) -> list[Row]:
 
 
 def our_flags(command: str) -> set[str]:
-    module, config_name, _ = COMMANDS[command]
-    config_class = getattr(importlib.import_module(f"flax_distil.{module}"), config_name)
-    return {field.name for field in dataclasses.fields(config_class)}
+    return {leaf.name for leaf in leaves(config_class(command))}
 
 
 def source(module: str, file: str) -> ast.Module:

@@ -1,8 +1,6 @@
 """Malformed inputs of every kind, read as the commands read them: one sentence each, or what they hold."""
 
-import dataclasses
 import functools
-import importlib
 import shutil
 from pathlib import Path
 
@@ -11,7 +9,8 @@ import pytest
 from flax_distil import FlaxWhisperPipeline
 from flax_distil.audio.reading.decoding import decode_audio
 from flax_distil.checkpoints.checkpoint import load_checkpoint
-from flax_distil.cli.main import COMMANDS, main
+from flax_distil.cli.main import COMMANDS, config_class, main
+from flax_distil.core.nested import leaves
 from tests.audio.malformed_audio import malformed_audio
 from tests.checkpoints.malformed_checkpoints import malformed_checkpoints
 from tests.checkpoints.toy_folder import toy_files, write_files
@@ -71,12 +70,11 @@ def read_flags(
 ) -> None:
     """Give flags to each command in turn, whose work is nothing here."""
     monkeypatch.chdir(scratch)
-    for index, (command, (module_name, config_name, function)) in enumerate(COMMANDS.items()):
-        module = importlib.import_module(f"flax_distil.{module_name}")
-        fields = [field.name for field in dataclasses.fields(getattr(module, config_name))]
-        needed = [NEEDED[field] for field in fields if field in NEEDED]
-        monkeypatch.setattr(module, function, lambda config: None)
-        names = [field for field in fields if field != "files"]
+    for index, (command, (_, function)) in enumerate(COMMANDS.items()):
+        flags = [leaf.name for leaf in leaves(config_class(command))]
+        needed = [NEEDED[name] for name in flags if name in NEEDED]
+        monkeypatch.setattr(f"flax_distil.{function.replace(':', '.')}", lambda config: None)
+        names = [name for name in flags if name != "files"]
         for case in malformed_flags(seed + index, count // len(COMMANDS), names, needed):
             file = scratch / f"flags{case.suffix}"
             file.write_bytes(case.file or b"")

@@ -34,6 +34,8 @@ def describe_type(hint: Any) -> str:
     if origin in (typing.Union, types.UnionType):
         names = {describe_type(part) for part in parts}
         return " | ".join([*sorted(names - {"None"}), *(["None"] if "None" in names else [])])
+    if origin is tuple:
+        return f"list[{describe_type(parts[0])}]"
     if origin is typing.Literal:
         return f"one of {sorted(map(str, parts))}"
     if hint is type(None):
@@ -44,19 +46,17 @@ def describe_type(hint: Any) -> str:
     return f"{name}[{', '.join(map(describe_type, parts))}]" if parts else name
 
 
-def describe_flag(parser: argparse.ArgumentParser, action: argparse.Action) -> dict[str, Any]:
-    hint = getattr(action, "_typehint", None) or action.type
-    name = bool.__name__ if action.nargs == 0 else describe_type(hint)
-    if action.nargs in ("+", "*"):
-        name = f"list[{name}]"
-    elif name.startswith("list["):  # whether it may be null is told by the default
+def describe_flag(action: argparse.Action) -> dict[str, Any]:
+    leaf = getattr(action, "leaf", None)  # absent where a flag is no setting of the configuration
+    own = "str" if action.nargs is None else "bool"
+    name = own if leaf is None else describe_type(leaf.hint)
+    if name.startswith("list["):  # whether it may be null is told by the default
         name = name.removesuffix(" | None")
-    default = None if action.required else parser.get_default(action.dest)
     return {
         "type": name,
         "choices": sorted(map(str, action.choices)) if action.choices else None,
-        "default": default,
-        "required": action.required,
+        "default": action.default if leaf is None else None if leaf.required else leaf.default,
+        "required": action.required if leaf is None else leaf.required,
     }
 
 
@@ -67,7 +67,7 @@ def describe_command(command: str) -> dict[str, dict[str, Any]]:
         if action.default is argparse.SUPPRESS:  # --help, and the parser's own flag for completion
             continue
         name, *aliases = action.option_strings or [action.dest]
-        flags[name] = {"aliases": sorted(aliases), **describe_flag(parser, action)}
+        flags[name] = {"aliases": sorted(aliases), **describe_flag(action)}
     return dict(sorted(flags.items()))
 
 

@@ -1,0 +1,304 @@
+"""Configurations made of smaller ones: each setting is declared once, in the class that uses it.
+
+A configuration is a frozen, keyword-only dataclass. Its fields are settings ("leaves") or dataclasses of the
+same kind, to any depth. The command line and configuration files name every leaf by its own name, wherever it
+lies, so the names of visible leaves are unique within a configuration.
+"""
+
+import dataclasses
+import difflib
+import functools
+import inspect
+import re
+import types
+import typing
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any, TypeVar
+
+from flax_distil.core.errors import InputError
+
+Config = TypeVar("Config")
+
+_OVERRIDES = "overrides"
+_SWITCH = "switch"
+_HIDDEN = "hidden"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Leaf:
+    """One setting of a configuration.
+
+    Attributes:
+        name: Name of the setting, which is the name of its flag.
+        path: Attributes that lead to it from the outermost configuration.
+        hint: Its type.
+        default: Its default, or ``dataclasses.MISSING`` for a setting that must be given.
+        text: What the docstring of its class says about it.
+        section: Headline of the class that it is listed under; empty for the outermost configuration itself.
+        switch: Value that the flag has when it stands alone; None if it cannot, unless it is a boolean.
+        hidden: Whether the setting can only be given in Python, in its own class.
+        secret: Whether the value must never be shown or kept.
+    """
+
+    name: str
+    path: tuple[str, ...]
+    hint: Any
+    default: Any
+    text: str
+    section: str
+    switch: str | None
+    hidden: bool
+    secret: bool
+
+    @property
+    def required(self) -> bool:
+        """Whether the setting has no default."""
+        return self.default is dataclasses.MISSING
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Overrides:
+    hide: Collection[str]
+    rename: Mapping[str, str]
+    defaults: Mapping[str, Any]
+    types: Mapping[str, Any]
+    help: Mapping[str, str]
+    section: str | None
+
+
+def setting(default: Any = dataclasses.MISSING, *, switch: str | None = None, hidden: bool = False) -> Any:
+    """Declare a leaf that a plain annotation cannot describe.
+
+    Args:
+        default: Its default; a leaf without one must be given.
+        switch: Value of the flag when it stands alone (``--gradient_checkpointing`` means ``full``).
+        hidden: Whether no command has a flag for it.
+    """
+    return dataclasses.field(default=default, metadata={_SWITCH: switch, _HIDDEN: hidden})
+
+
+def nested(
+    default: Any = dataclasses.MISSING,
+    *,
+    hide: Collection[str] = (),
+    rename: Mapping[str, str] | None = None,
+    defaults: Mapping[str, Any] | None = None,
+    types: Mapping[str, Any] | None = None,
+    help: Mapping[str, str] | None = None,
+    section: str | None = None,
+) -> Any:
+    """Declare a nested configuration whose leaves differ here from what their own class declares.
+
+    Args:
+        default: Instance whose values are the defaults of the leaves.
+        hide: Leaves that have no flag here.
+        rename: Leaves that have another name here.
+        defaults: Leaves that have another default here, where no instance can be given as ``default``.
+            ``dataclasses.MISSING`` makes a leaf required.
+        types: Leaves whose flags accept another type here, such as no null.
+        help: Leaves that are described differently here.
+        section: Headline of its leaves in ``--help``, instead of that of its class.
+    """
+    overrides = _Overrides(
+        hide=hide,
+        rename=rename or {},
+        defaults=defaults or {},
+        types=types or {},
+        help=help or {},
+        section=section,
+    )
+    return dataclasses.field(default=default, metadata={_OVERRIDES: overrides})
+
+
+@functools.cache
+def all_leaves(config_class: type) -> tuple[Leaf, ...]:
+    """Return every leaf of a configuration, the hidden ones too, in the order of declaration.
+
+    Raises:
+        TypeError: if two visible leaves have one name, or a field is declared in a way that cannot be.
+    """
+    found: list[Leaf] = []
+    hints, texts = typing.get_type_hints(config_class), _descriptions(config_class)
+    for field in dataclasses.fields(config_class):
+        hint = hints[field.name]
+        found += (
+            _nested_leaves(field, hint) if is_nested(hint) else [_own_leaf(config_class, field, hint, texts)]
+        )
+    names = [leaf.name for leaf in found if not leaf.hidden]
+    groups = {leaf.path[0] for leaf in found if len(leaf.path) > 1}
+    if twice := sorted({name for name in names if names.count(name) > 1 or name in groups}):
+        raise TypeError(f"{config_class.__name__} has more than one setting named {', '.join(twice)}")
+    return tuple(found)
+
+
+def leaves(config_class: type) -> tuple[Leaf, ...]:
+    """Return the leaves of a configuration that a flag can set."""
+    return tuple(leaf for leaf in all_leaves(config_class) if not leaf.hidden)
+
+
+def build(config_class: type[Config], values: Mapping[str, Any]) -> Config:
+    """Make a configuration of settings by their flat names; the others have their defaults.
+
+    Raises:
+        InputError: if a name is unknown, or a required setting is missing; and from the checks of the
+            configuration's own classes.
+    """
+    return _construct(config_class, {leaf.path: leaf.default for leaf in all_leaves(config_class)}, values)
+
+
+def replace(config: Config, **values: Any) -> Config:
+    """Return a configuration with some settings changed, each named by its flat name."""
+    kept = {leaf.path: _value(config, leaf) for leaf in all_leaves(type(config))}
+    return _construct(type(config), kept, values)
+
+
+def flatten(config: Any) -> dict[str, Any]:
+    """Return the values of the visible leaves by name, without those that are secret."""
+    return {leaf.name: _value(config, leaf) for leaf in leaves(type(config)) if not leaf.secret}
+
+
+def flatten_names(config_class: type, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings by their flat names that are given flat, or nested as the configuration is.
+
+    Raises:
+        InputError: if a name is unknown, or given twice.
+    """
+    found: dict[str, Any] = {}
+    for name, value in _flat_items(config_class, (), values):
+        if name in found:
+            raise InputError(f"flag {name!r} is given twice")
+        found[name] = value
+    return found
+
+
+def is_nested(hint: Any) -> bool:
+    """Whether a field of this type is a nested configuration."""
+    return isinstance(hint, type) and dataclasses.is_dataclass(hint)
+
+
+def type_options(hint: Any) -> tuple[Any, ...]:
+    """Return the types that a union is made of; a type that is no union by itself."""
+    return typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+
+
+def nearest_name(name: str, names: Collection[str], *, prefix: str = "") -> str:
+    """Return a question after the known name that a misspelt one is nearest to; empty if none is near."""
+    near = difflib.get_close_matches(name.rsplit(".", 1)[-1], names, n=1)
+    return f", did you mean {prefix}{near[0]}?" if near else ""
+
+
+def _own_leaf(config_class: type, field: Any, hint: Any, texts: Mapping[str, str]) -> Leaf:
+    default = field.default
+    if field.default_factory is not dataclasses.MISSING:
+        default = field.default_factory()
+    declaring = next(base for base in config_class.__mro__ if field.name in inspect.get_annotations(base))
+    return Leaf(
+        name=field.name,
+        path=(field.name,),
+        hint=_without_none(hint) if default is dataclasses.MISSING else hint,
+        default=default,
+        text=texts.get(field.name, ""),
+        section="" if declaring is config_class else _headline(declaring),
+        switch=field.metadata.get(_SWITCH),
+        hidden=field.metadata.get(_HIDDEN, False),
+        secret=not field.repr,
+    )
+
+
+def _nested_leaves(field: Any, hint: type) -> Iterator[Leaf]:
+    """Yield the leaves of a nested configuration as its parent declares them."""
+    empty = _Overrides(hide=(), rename={}, defaults={}, types={}, help={}, section=None)
+    overrides: _Overrides = field.metadata.get(_OVERRIDES, empty)
+    inner, own = all_leaves(hint), overrides.section or _headline(hint)
+    named = {*overrides.hide, *overrides.rename, *overrides.defaults, *overrides.types, *overrides.help}
+    if unknown := sorted(named - {leaf.name for leaf in inner}):
+        raise TypeError(f"{hint.__name__} has no setting named {', '.join(unknown)}")
+    for leaf in inner:
+        default = leaf.default
+        if field.default is not dataclasses.MISSING:
+            default = _value(field.default, leaf)
+        changes: dict[str, Any] = {"default": default}
+        if not leaf.hidden:  # a hidden leaf may have the name of a visible one
+            name = leaf.name
+            changes["default"] = default = overrides.defaults.get(name, default)
+            hint_here = overrides.types.get(name, leaf.hint)
+            required = default is dataclasses.MISSING
+            changes |= {
+                "name": overrides.rename.get(name, name),
+                "hint": _without_none(hint_here) if required else hint_here,
+                "text": overrides.help.get(name, leaf.text),
+                "hidden": name in overrides.hide,
+            }
+        section = leaf.section or own
+        yield dataclasses.replace(leaf, path=(field.name, *leaf.path), section=section, **changes)
+
+
+def _without_none(hint: Any) -> Any:
+    options = [option for option in type_options(hint) if option is not type(None)]
+    return functools.reduce(lambda left, right: left | right, options)
+
+
+def _value(config: Any, leaf: Leaf) -> Any:
+    return functools.reduce(getattr, leaf.path, config)
+
+
+def _construct(
+    config_class: type[Config], kept: Mapping[tuple[str, ...], Any], values: Mapping[str, Any]
+) -> Config:
+    known = {leaf.name: leaf for leaf in leaves(config_class)}
+    for name in values:
+        if name not in known:
+            raise InputError(f"setting {name!r} is not known{nearest_name(name, known)}")
+    chosen = {**kept, **{known[name].path: value for name, value in values.items()}}
+    named = {leaf.path: leaf.name for leaf in known.values()}
+    missing = [named.get(path, path[-1]) for path, value in chosen.items() if value is dataclasses.MISSING]
+    if missing:
+        raise InputError(f"missing {', '.join(f'--{name}' for name in missing)}")
+    return _assemble(config_class, (), chosen)
+
+
+def _assemble(config_class: type, path: tuple[str, ...], values: Mapping[tuple[str, ...], Any]) -> Any:
+    hints = typing.get_type_hints(config_class)
+    arguments = {}
+    for field in dataclasses.fields(config_class):
+        here, hint = (*path, field.name), hints[field.name]
+        arguments[field.name] = _assemble(hint, here, values) if is_nested(hint) else values[here]
+    return config_class(**arguments)
+
+
+def _flat_items(
+    config_class: type, prefix: tuple[str, ...], values: Mapping[Any, Any]
+) -> Iterator[tuple[str, Any]]:
+    below = [leaf for leaf in leaves(config_class) if leaf.path[: len(prefix)] == prefix]
+    for key, value in values.items():
+        path = (*prefix, key)
+        named = ".".join(map(str, path))
+        if any(leaf.path[: len(path)] == path and leaf.path != path for leaf in below):
+            if not isinstance(value, Mapping):
+                raise InputError(f"{named!r} is a group of flags: expected names and values below it")
+            yield from _flat_items(config_class, path, value)
+            continue
+        leaf = next((leaf for leaf in below if key == leaf.name or leaf.path == path), None)
+        if leaf is None:
+            near = nearest_name(str(key), [leaf.name for leaf in below])
+            raise InputError(f"flag {_shortened(named)!r} is not accepted{near}")
+        yield leaf.name, value
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= 80 else f"{text[:40]}…{text[-39:]}"
+
+
+def _headline(config_class: type) -> str:
+    return (config_class.__doc__ or "").strip().partition("\n")[0].rstrip(".")
+
+
+def _descriptions(config_class: type) -> dict[str, str]:
+    """Return what the docstrings of a class and its bases say about each field."""
+    texts: dict[str, str] = {}
+    for base in reversed(config_class.__mro__):
+        document = inspect.cleandoc(base.__doc__ or "")
+        section = re.search(r"^(?:Attributes|Args):\n((?: +.*\n?|\n)*)", document, re.M)
+        entries = re.findall(r"^    (\w+): ((?:.*\n?)(?:^ {5,}.*\n?)*)", section[1] if section else "", re.M)
+        texts |= {name: " ".join(text.split()) for name, text in entries}
+    return texts
