@@ -30,7 +30,6 @@ REQUIRED = [
     "numpy>=2.4",
     "ml_dtypes>=0.6",
     "jaxtyping>=0.3",
-    "jsonargparse[signatures]>=4.53",
     "pyyaml>=6",
     "tensorboardX>=2.6",
     "tqdm>=4.70",

@@ -85,7 +85,7 @@ def test_flat_values_build_a_nested_configuration_and_come_back():
     assert run == Run(output=Output(folder="o"), optimizer=Optimizer(decay=0.5, schedule=Schedule(peak=3.0)))
     assert flatten(run)["peak"] == 3.0
     assert replace(run, decay=0.0).optimizer == Optimizer(decay=0.0, schedule=Schedule(peak=3.0))
-    with pytest.raises(InputError, match="setting 'peek' is not known, did you mean peak?"):
+    with pytest.raises(InputError, match=r"setting 'peek' is not known, did you mean peak\?"):
         build(Run, {"folder": "o", "peek": 3.0})
     with pytest.raises(InputError, match="missing --folder"):
         build(Run, {})
@@ -103,9 +103,8 @@ def test_flat_values_build_a_nested_configuration_and_come_back():
 )
 def test_files_are_read_flat_or_nested(contents, tmp_path):
     (tmp_path / "run.yaml").write_text(contents)
-    run = read_flags(
-        Run, ["--folder=o", f"--config={tmp_path / 'run.yaml'}", "--steps", "1", "2"], program="p"
-    )
+    arguments = ["--folder=o", f"--config={tmp_path / 'run.yaml'}", "--steps", "1", "2"]
+    run = read_flags(Run, arguments, program="p")
     assert run.optimizer.schedule == Schedule(peak=1e-4, kwargs={"power": 2.0})
     assert run.optimizer.mode == "full"
     assert run.steps == (1, 2)
@@ -144,5 +143,5 @@ def test_two_settings_of_one_name_are_an_error_of_the_program():
 
 
 def test_an_unknown_flag_names_the_nearest():
-    with pytest.raises(InputError, match="unrecognized arguments: --peek=3, did you mean --peak?"):
+    with pytest.raises(InputError, match=r"unrecognized arguments: --peek=3, did you mean --peak\?"):
         read_flags(Run, ["--folder=o", "--peek=3"], program="p")
