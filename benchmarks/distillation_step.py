@@ -44,7 +44,7 @@ def our_step(args: argparse.Namespace) -> Step:
 
     from benchmarks.checkpoints import checkpoint_folder
     from flax_distil.checkpoints.checkpoint import load_checkpoint
-    from flax_distil.checkpoints.student import initialise_student
+    from flax_distil.checkpoints.student import init_student
     from flax_distil.distillation.loss import LossWeights
     from flax_distil.distillation.optimizer import OptimizerConfig, make_optimizer
     from flax_distil.distillation.train_state import FreezeConfig, init_state, partition_params
@@ -52,7 +52,7 @@ def our_step(args: argparse.Namespace) -> Step:
     from flax_distil.model.layers import ComputeOptions
 
     teacher = load_checkpoint(checkpoint_folder(args.model))
-    student = initialise_student(teacher, decoder_layers=args.decoder_layers)
+    student = init_student(teacher, decoder_layers=args.decoder_layers)
     options = ComputeOptions()
     config = StepConfig(
         student=student.config, teacher=teacher.config, student_options=options, teacher_options=options,

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from flax_distil.checkpoints.job import InitStudentConfig, run_student_initialisation
+from flax_distil.checkpoints.job import InitStudentConfig, run_init_student
 from flax_distil.core.errors import InputError
 from flax_distil.distillation.config import DistilConfig
 from flax_distil.distillation.trainer import run_distillation
@@ -107,7 +107,7 @@ def run_demo(
     untrained = output / "untrained"
     stages.run(
         "initialise",
-        lambda: run_student_initialisation(
+        lambda: run_init_student(
             InitStudentConfig(teacher_model_name_or_path=teacher, decoder_layers=2, output_dir=str(untrained))
         ),
     )

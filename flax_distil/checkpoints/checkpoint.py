@@ -8,15 +8,15 @@ from pathlib import Path
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-from flax_distil.checkpoints.formats.ctranslate2 import MODEL_NAME, CTranslate2Source
+from flax_distil.checkpoints.formats.ctranslate2 import MODEL_NAME, CTranslate2Reader
 from flax_distil.checkpoints.formats.ctranslate2_files import read_ctranslate2_files
-from flax_distil.checkpoints.formats.huggingface import SafetensorsSource, has_weights
+from flax_distil.checkpoints.formats.huggingface import SafetensorsReader, has_weights
 from flax_distil.checkpoints.formats.reader import CheckpointFiles, read_files
 from flax_distil.checkpoints.hub.download import OPENAI_MODELS, download
 from flax_distil.checkpoints.hub.model_source import ModelSource
 from flax_distil.checkpoints.load_params import (
+    CheckpointReader,
     ShardingRule,
-    TensorSource,
     assemble,
     check_tensors,
     has_no_encoder,
@@ -90,9 +90,9 @@ def load_checkpoint(
         kept = None if cache_dir is None else str(cache_dir)
         source = ModelSource(name=str(source), revision=revision, cache_dir=kept)
     folder, origin = _locate(source, config_only=config_only)
-    weights: TensorSource
+    weights: CheckpointReader
     if _is_ctranslate2(folder):
-        model = CTranslate2Source.open(folder, origin=origin)
+        model = CTranslate2Reader.open(folder, origin=origin)
         weights, config = model, model.config()
         files = read_ctranslate2_files(folder, config, origin=origin)
     else:
@@ -100,7 +100,7 @@ def load_checkpoint(
         config = WhisperConfig.from_huggingface(files.config, name=f"config.json of {origin}")
         if config_only and not has_weights(folder):
             return Checkpoint(config=config, params={}, files=files)
-        weights = SafetensorsSource.open(folder, origin=origin)
+        weights = SafetensorsReader.open(folder, origin=origin)
     decoder_only = has_no_encoder(weights)
     if decoder_only and not without_encoder:
         raise InputError(

@@ -17,7 +17,7 @@ import numpy as np
 from jax.typing import DTypeLike
 
 from flax_distil.checkpoints.alignment_heads import valid_alignment_heads
-from flax_distil.checkpoints.formats.mapping import Placement, leaf_shapes, tensor_placements
+from flax_distil.checkpoints.formats.mapping import TensorLocation, leaf_shapes, tensor_locations
 from flax_distil.checkpoints.formats.reader import CheckpointFiles, preprocessor_window
 from flax_distil.checkpoints.formats.safetensors_writer import plan_shards, write_shards
 from flax_distil.core.arrays import Params
@@ -89,8 +89,8 @@ def export_checkpoint(
         )
     leaves = flatten(params)
     _check_tree(leaves, config)
-    placements = tensor_placements(config)
-    shapes = {name: placement.shape for name, placement in placements.items()}
+    locations = tensor_locations(config)
+    shapes = {name: location.shape for name, location in locations.items()}
     shards = plan_shards(shapes, target, max_shard_size=max_shard_size)
     small = _exported_files(files, config, target).contents()
     needed = (
@@ -100,7 +100,7 @@ def export_checkpoint(
     _check_space(folder, needed)
     scratch = Path(tempfile.mkdtemp(prefix=".export-", dir=folder))
     try:
-        weights = write_shards(scratch, shards, target, _tensor_reader(leaves, placements, target))
+        weights = write_shards(scratch, shards, target, _tensor_reader(leaves, locations, target))
         for name, contents in small.items():
             (scratch / name).write_bytes(contents)
         _move_into_place(scratch, folder, weights, list(small))
@@ -167,16 +167,16 @@ def _with_vocabulary_files(tokenizer: Mapping[str, bytes]) -> dict[str, bytes]:
 
 
 def _tensor_reader(
-    leaves: Mapping[str, Any], placements: Mapping[str, Placement], dtype: np.dtype
+    leaves: Mapping[str, Any], locations: Mapping[str, TensorLocation], dtype: np.dtype
 ) -> Callable[[str], np.ndarray]:
     """Return a function that fetches one Hugging Face tensor from the devices."""
 
     def read(name: str) -> np.ndarray:
-        placement = placements[name]
-        leaf = leaves[placement.rule.path]
+        location = locations[name]
+        leaf = leaves[location.mapping.path]
         # Indexed on the device: fetching the leaf itself would leave a copy of it on the host.
-        part = jnp.array(leaf, copy=True) if placement.layer is None else leaf[placement.layer]
-        array = placement.rule.layout.to_huggingface(np.asarray(jax.device_get(part)))
+        part = jnp.array(leaf, copy=True) if location.layer is None else leaf[location.layer]
+        array = location.mapping.axes.to_huggingface(np.asarray(jax.device_get(part)))
         return converted(name, array, dtype)
 
     return read

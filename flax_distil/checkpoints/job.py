@@ -10,10 +10,10 @@ from flax_distil.checkpoints.checkpoint import Checkpoint, load_checkpoint
 from flax_distil.checkpoints.export import EXPORT_DTYPES, export_checkpoint
 from flax_distil.checkpoints.hub.config import HubModelConfig, upload
 from flax_distil.checkpoints.model_config import ModelSourceConfig
-from flax_distil.checkpoints.student import initialise_student
+from flax_distil.checkpoints.student import init_student
 from flax_distil.checkpoints.tokenizer import check_tokenizer
 from flax_distil.core.errors import InputError
-from flax_distil.core.output_dir import check_output_dir, staged
+from flax_distil.core.output_dir import atomic_folder, check_output_dir
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -90,7 +90,7 @@ def run_export(config: ExportConfig) -> ExportResult:
     return ExportResult(output_dir=folder, upload_error=upload(folder, repository, config))
 
 
-def run_student_initialisation(config: InitStudentConfig) -> Path:
+def run_init_student(config: InitStudentConfig) -> Path:
     """Write the student's folder and return it."""
     folder = check_output_dir(config.output_dir, overwrite=config.overwrite_output_dir)
     layers: dict[str, Any] = {
@@ -106,8 +106,8 @@ def run_student_initialisation(config: InitStudentConfig) -> Path:
     source = config.model_source(config.teacher_model_name_or_path)
     teacher = load_checkpoint(source, config_only=True)
     check_tokenizer(teacher.files)
-    initialise_student(teacher, **layers)
-    student = initialise_student(load_checkpoint(source), **layers)
+    init_student(teacher, **layers)
+    student = init_student(load_checkpoint(source), **layers)
     return _write(student, folder, config.dtype)
 
 
@@ -117,7 +117,7 @@ def _check_dtype(dtype: str) -> None:
 
 
 def _write(checkpoint: Checkpoint, folder: Path, dtype: str) -> Path:
-    with staged(folder, stale=("model*.safetensors*",)) as scratch:
+    with atomic_folder(folder, stale=("model*.safetensors*",)) as scratch:
         export_checkpoint(
             checkpoint.params, checkpoint.config, scratch, files=checkpoint.files, dtype=jnp.dtype(dtype)
         )

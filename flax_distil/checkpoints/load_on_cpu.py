@@ -9,7 +9,7 @@ from flax_distil.checkpoints.checkpoint import Checkpoint, load_checkpoint
 from flax_distil.checkpoints.hub.model_source import ModelSource
 
 
-def load_on_host(
+def load_on_cpu(
     source: str | ModelSource, *, dtype: DTypeLike = jnp.float32, without_encoder: bool = False
 ) -> Checkpoint:
     """Read a checkpoint beside the devices; on a machine of CPUs alone, onto the first one.

@@ -14,12 +14,12 @@ from jax.typing import DTypeLike
 from flax_distil.checkpoints.formats.finite import all_finite
 from flax_distil.checkpoints.formats.mapping import (
     IGNORED_TENSORS,
-    RULES,
+    PARAM_MAPPINGS,
     TIED_PROJECTION,
     TOKEN_EMBEDDING,
-    Rule,
+    ParamMapping,
     leaf_shapes,
-    tensor_placements,
+    tensor_locations,
 )
 from flax_distil.core.arrays import Params
 from flax_distil.core.errors import InputError
@@ -45,7 +45,7 @@ class TensorSpec:
     dtype: str
 
 
-class TensorSource(abc.ABC):
+class CheckpointReader(abc.ABC):
     """A checkpoint on disk that hands out its tensors, by Hugging Face name, one at a time."""
 
     origin: str
@@ -61,14 +61,14 @@ class TensorSource(abc.ABC):
         """Return one tensor; it is not kept."""
 
 
-def has_no_encoder(source: TensorSource) -> bool:
+def has_no_encoder(source: CheckpointReader) -> bool:
     """Say whether a checkpoint is a decoder alone, as ``WhisperForCausalLM`` of transformers saves it."""
     return TOKEN_EMBEDDING in source.tensors and not any(
         name.startswith(_ENCODER_TENSORS) for name in source.tensors
     )
 
 
-def check_tensors(source: TensorSource, config: WhisperConfig, *, decoder_only: bool = False) -> None:
+def check_tensors(source: CheckpointReader, config: WhisperConfig, *, decoder_only: bool = False) -> None:
     """Compare the tensors of a checkpoint with what its configuration asks for; their values are not read.
 
     Args:
@@ -81,18 +81,18 @@ def check_tensors(source: TensorSource, config: WhisperConfig, *, decoder_only: 
     """
     found = source.tensors
     _check_table_sizes(source, config)
-    placements = {
+    locations = {
         name: place
-        for name, place in tensor_placements(config).items()
+        for name, place in tensor_locations(config).items()
         if not (decoder_only and name.startswith(_ENCODER_TENSORS))
     }
-    wanted = {name: spec for name, spec in found.items() if name in placements}
-    missing = [name for name in placements if name not in found]
-    unexpected = [name for name in found if name not in placements and name not in IGNORED_TENSORS]
+    wanted = {name: spec for name, spec in found.items() if name in locations}
+    missing = [name for name in locations if name not in found]
+    unexpected = [name for name in found if name not in locations and name not in IGNORED_TENSORS]
     unfit = [
-        f"{name} (expected {list(placements[name].shape)}, got {list(spec.shape)})"
+        f"{name} (expected {list(locations[name].shape)}, got {list(spec.shape)})"
         for name, spec in wanted.items()
-        if spec.shape != placements[name].shape
+        if spec.shape != locations[name].shape
     ]
     unreadable = [f"{name} ({spec.dtype})" for name, spec in wanted.items() if spec.dtype not in _FLOATING]
     if TIED_PROJECTION in found and found[TIED_PROJECTION].dtype not in _FLOATING:
@@ -114,7 +114,7 @@ def check_tensors(source: TensorSource, config: WhisperConfig, *, decoder_only: 
         )
 
 
-def _check_table_sizes(source: TensorSource, config: WhisperConfig) -> None:
+def _check_table_sizes(source: CheckpointReader, config: WhisperConfig) -> None:
     """Compare the sizes of the tables, before the shapes of a model that may be far too large are made."""
     for name, size in (
         (TOKEN_EMBEDDING, config.vocab_size),
@@ -134,7 +134,7 @@ def _listed(names: Sequence[str]) -> str:
     return ", ".join(map(one_line, names[:_MOST_NAMED])) + more
 
 
-def _check_tied_projection(source: TensorSource) -> None:
+def _check_tied_projection(source: CheckpointReader) -> None:
     if TIED_PROJECTION in source.tensors and not np.array_equal(
         source.read(TIED_PROJECTION), source.read(TOKEN_EMBEDDING)
     ):
@@ -145,7 +145,7 @@ def _check_tied_projection(source: TensorSource) -> None:
 
 
 def assemble(
-    source: TensorSource,
+    source: CheckpointReader,
     config: WhisperConfig,
     *,
     dtype: DTypeLike = jnp.float32,
@@ -176,14 +176,14 @@ def assemble(
     check_tensors(source, config, decoder_only=decoder_only)
     _check_tied_projection(source)
     finite = FiniteTensors(source)
-    rules = {rule.path: rule for rule in RULES}
+    mappings = {mapping.path: mapping for mapping in PARAM_MAPPINGS}
     default = SingleDeviceSharding(jax.devices()[0])
     leaves: dict[str, jax.Array] = {}
     for path, shape in leaf_shapes(config).items():
         if decoder_only and path.startswith("encoder/"):
             continue
         place = (sharding(path) if sharding else None) or default
-        reader = _LeafReader(source=finite, rule=rules[path], shape=shape, dtype=np.dtype(dtype))
+        reader = _LeafReader(source=finite, mapping=mappings[path], shape=shape, dtype=np.dtype(dtype))
         leaves[path] = jax.make_array_from_callback(shape, place, reader)
         # Without waiting, transfers of many leaves would keep their host buffers alive together.
         leaves[path].block_until_ready()
@@ -193,7 +193,7 @@ def assemble(
 class FiniteTensors:
     """The tensors of a checkpoint, each looked through for NaN and infinity when it is first read."""
 
-    def __init__(self, source: TensorSource):
+    def __init__(self, source: CheckpointReader):
         self._source, self.origin = source, source.origin
         self._checked: set[str] = set()
 
@@ -220,22 +220,22 @@ class _LeafReader:
     """Reads the part of one leaf that a device asks for."""
 
     source: "FiniteTensors"
-    rule: Rule
+    mapping: ParamMapping
     shape: tuple[int, ...]
     dtype: np.dtype
 
     def __call__(self, index: tuple[slice, ...] | None) -> np.ndarray:
         index = index or (slice(None),) * len(self.shape)
-        if not self.rule.stacked:
-            name = self.rule.name
-            tensor = self.rule.layout.from_huggingface(self.source.read(name), self.shape)
+        if not self.mapping.stacked:
+            name = self.mapping.name
+            tensor = self.mapping.axes.from_huggingface(self.source.read(name), self.shape)
             return self._in_range(name, tensor[index]).astype(self.dtype)
         layers = range(self.shape[0])[index[0]]
         extent = tuple(len(range(size)[part]) for size, part in zip(self.shape, index, strict=True))
         leaf = np.empty(extent, self.dtype)
         for position, layer in enumerate(layers):
-            name = self.rule.name.format(i=layer)
-            tensor = self.rule.layout.from_huggingface(self.source.read(name), self.shape[1:])
+            name = self.mapping.name.format(i=layer)
+            tensor = self.mapping.axes.from_huggingface(self.source.read(name), self.shape[1:])
             leaf[position] = self._in_range(name, tensor[index[1:]])
         return leaf
 

@@ -15,7 +15,7 @@ from flax_distil.core.errors import InputError
 from flax_distil.core.tree import flatten, unflatten
 
 
-def initialise_student(
+def init_student(
     teacher: Checkpoint,
     *,
     encoder_layers: int | None = None,

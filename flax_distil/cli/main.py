@@ -15,7 +15,7 @@ from flax_distil.cli.terminal import forgiving_output
 
 COMMANDS = {
     "pseudo-label": ("pseudo_labeling.config:PseudoLabelConfig", "pseudo_labeling.job:run_pseudo_labelling"),
-    "init-student": ("checkpoints.job:InitStudentConfig", "checkpoints.job:run_student_initialisation"),
+    "init-student": ("checkpoints.job:InitStudentConfig", "checkpoints.job:run_init_student"),
     "distil": ("distillation.config:DistilConfig", "distillation.trainer:run_distillation"),
     "data inspect": ("inspection.job:InspectConfig", "inspection.job:run_inspection"),
     "plan": ("planning.config:PlanConfig", "planning.job:run_plan"),

@@ -104,7 +104,7 @@ def make_folder(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def staged(folder: Path, *, stale: Sequence[str] = ()) -> Iterator[Path]:
+def atomic_folder(folder: Path, *, stale: Sequence[str] = ()) -> Iterator[Path]:
     """Give an empty folder to write to, whose contents move to ``folder`` once the body succeeds.
 
     A new folder appears as a whole. In one that exists, entries of the same name are replaced

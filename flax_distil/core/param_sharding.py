@@ -4,7 +4,7 @@ import dataclasses
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class WeightLayout:
+class ParamSharding:
     """Which pieces of a model's weights a device holds; the default is all of them.
 
     Two ways to cut, of which a leaf may know both:
@@ -31,5 +31,5 @@ class WeightLayout:
     gather_dimensions: tuple[tuple[str, int], ...] = ()
 
 
-WHOLE = WeightLayout()
+REPLICATED = ParamSharding()
 """Every device holds all weights."""

@@ -144,7 +144,7 @@ def _attention(
     heads: Sequence[tuple[int, int]],
 ) -> tuple[Array, Callable[[Any], Array], Any]:
     """Return hidden states, a function that gives the weights [A, T, S] of a row, and the rows."""
-    hidden_BTD, query_BATH, key_ADH = decoder.look_with_heads(tokens_BT, encoder_out_BSD, heads)
+    hidden_BTD, query_BATH, key_ADH = decoder.forward_with_alignment_heads(tokens_BT, encoder_out_BSD, heads)
 
     def weights_of_row(row: Any) -> Array:
         query_ATH, states_SD, length, positions = row

@@ -128,7 +128,7 @@ class Drafter:
         embedding_ND: Float[Array, "N D"] | None = None,
     ):
         self._student, self._rules, self._tokens = student, processors, num_assistant_tokens
-        self._layers: list[Any] = student.unrolled()
+        self._layers: list[Any] = student.unroll_layers()
         self._text = min(DRAFT_TEXT_TOKENS, processors.special.eot)
         self._embedding_ND = draft_embedding(student, processors) if embedding_ND is None else embedding_ND
 
@@ -142,7 +142,7 @@ class Drafter:
         """Return what the student makes of each prompt's last token, and a cache that holds the prompts."""
         cache = self._student.init_cache(encoder_out_BSD, slots)
         start_B = jnp.zeros(len(prompt_BP), jnp.int32)
-        hidden_BPD, cache = self._student.extend(self._layers, prompt_BP, cache, start_B)
+        hidden_BPD, cache = self._student.decode(self._layers, prompt_BP, cache, start_B)
         return pick(hidden_BPD, prompt_length_B - 1), cache
 
     def catch_up(
@@ -158,7 +158,7 @@ class Drafter:
         """
         start_B = jnp.maximum(position_B - 1, 0)
         recent_B2 = jnp.where(position_B[:, None] > 0, recent_B2, recent_B2[:, 1:])
-        hidden_B2D, cache = self._student.extend(self._layers, recent_B2, cache, start_B)
+        hidden_B2D, cache = self._student.decode(self._layers, recent_B2, cache, start_B)
         return pick(hidden_B2D, position_B - start_B), cache
 
     def draft(
@@ -195,7 +195,7 @@ class Drafter:
             """Let the student read what it drafted last."""
             token_B1 = drafting.history.last_B[:, None]
             position = position_B + drafting.place
-            hidden_B1D, cache = self._student.extend(self._layers, token_B1, drafting.cache, position)
+            hidden_B1D, cache = self._student.decode(self._layers, token_B1, drafting.cache, position)
             return dataclasses.replace(drafting, hidden_BD=hidden_B1D[:, 0], cache=cache)
 
         def goes_on(drafting: _Drafting) -> Bool[Array, ""]:

@@ -22,6 +22,6 @@ def language_probabilities(
         raise ValueError("an English-only vocabulary has no language tokens")
     start_B1 = jnp.full((encoder_out_BSD.shape[0], 1), special.sot, jnp.int32)
     cache = decoder.init_cache(encoder_out_BSD, slots=1)
-    hidden_B1D, _ = decoder.extend(decoder.unrolled(), start_B1, cache, jnp.zeros((), jnp.int32))
+    hidden_B1D, _ = decoder.decode(decoder.unroll_layers(), start_B1, cache, jnp.zeros((), jnp.int32))
     languages = jnp.asarray(list(special.languages.values()))
     return jax.nn.softmax(decoder.logits(hidden_B1D)[:, 0, languages])

@@ -153,14 +153,14 @@ class DecodeLoop:
         rows, prompt_slots = prompt_BP.shape
         special = processors.special
         self.limit_B = token_limits(decoder, prompt_BP, prompt_length_B, max_new_tokens, limit_B)
-        self._decoder, self._layers, self._branches = decoder, decoder.unrolled(), hypotheses
+        self._decoder, self._layers, self._branches = decoder, decoder.unroll_layers(), hypotheses
         self._prompt_length_B, self._prompt_slots = prompt_length_B, prompt_slots
         self._end, self._max_new_tokens = special.eot, max_new_tokens
         self._few_tokens = min(
             max_new_tokens, max(INITIAL_CACHE_LENGTH - prompt_slots, INITIAL_CACHE_LENGTH // 2)
         )
         cache = decoder.init_cache(encoder_out_BSD, self._slots(self._few_tokens))
-        hidden_BPD, cache = decoder.extend(self._layers, prompt_BP, cache, jnp.zeros((), jnp.int32))
+        hidden_BPD, cache = decoder.decode(self._layers, prompt_BP, cache, jnp.zeros((), jnp.int32))
         start_B = (prompt_BP == special.sot).argmax(axis=1)
         picked = jnp.stack([start_B, prompt_length_B - 1], axis=1)[:, :, None]
         logits_B2V = decoder.logits(jnp.take_along_axis(hidden_BPD, picked, axis=1))
@@ -220,7 +220,7 @@ class DecodeLoop:
         column = hypotheses.history.count - 1
         token_BK = jax.lax.dynamic_index_in_dim(hypotheses.tokens_BTK, column, axis=1, keepdims=False)
         position_B = self._prompt_length_B + column
-        hidden_BKD, cache = self._decoder.extend_branches(
+        hidden_BKD, cache = self._decoder.decode_beams(
             self._layers,
             token_BK,
             hypotheses.cache,

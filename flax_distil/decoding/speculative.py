@@ -122,7 +122,7 @@ def speculative_generate(
     slots = min(positions, prompt_slots + max_new_tokens) + drafted
     few_slots = min(slots, max(INITIAL_CACHE_LENGTH, prompt_slots + drafted))
     drafter = Drafter(student, processors, drafted, draft_embedding_ND)
-    special, layers = processors.special, teacher.unrolled()
+    special, layers = processors.special, teacher.unroll_layers()
     sampling = None
     if temperature_B is not None:
         sampling = SamplingParams(
@@ -155,7 +155,7 @@ def speculative_generate(
     draft = drafter.draft(empty.student, hidden_BD, empty.position_B, empty.history, empty.done_B, sampling)
     read_BT = jnp.pad(prompt_BP, [(0, 0), (0, drafted)])
     read_BT = _write(read_BT, draft.tokens_BK, prompt_length_B)
-    hidden_BTD, cache = teacher.extend(layers, read_BT, empty.teacher, jnp.zeros(rows, jnp.int32))
+    hidden_BTD, cache = teacher.decode(layers, read_BT, empty.teacher, jnp.zeros(rows, jnp.int32))
     start_B = (prompt_BP == special.sot).argmax(axis=1)
     asked_BJ = jnp.concatenate(
         [start_B[:, None], empty.position_B[:, None] + jnp.arange(drafted + 1)], axis=1
@@ -168,7 +168,7 @@ def speculative_generate(
         hidden_BD, cache = drafter.catch_up(search.student, search.recent_B2, search.position_B)
         draft = drafter.draft(cache, hidden_BD, search.position_B, search.history, search.done_B, sampling)
         read_BJ = _with_last(search, draft)
-        hidden_BJD, cache = teacher.extend(layers, read_BJ, search.teacher, search.position_B)
+        hidden_BJD, cache = teacher.decode(layers, read_BJ, search.teacher, search.position_B)
         return verify(search, draft, teacher.logits(hidden_BJD), cache)
 
     def search_up_to(slots: int, search: _Search) -> _Search:

@@ -18,7 +18,7 @@ from flax_distil.model.assembly import whisper_shapes
 from flax_distil.model.config import WhisperConfig
 from flax_distil.model.layers import ComputeOptions
 from flax_distil.parallel.partitioner import Partitioner
-from flax_distil.parallel.rules import weight_layout
+from flax_distil.parallel.rules import param_sharding
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -131,4 +131,4 @@ def _typed(shapes: Params, dtype: Any) -> Params:
 
 
 def _laid_out(options: ComputeOptions, specs: Params) -> ComputeOptions:
-    return dataclasses.replace(options, layout=weight_layout(specs))
+    return dataclasses.replace(options, sharding=param_sharding(specs))

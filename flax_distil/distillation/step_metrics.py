@@ -13,7 +13,7 @@ from flax_distil.distillation.schedules import learning_rate_schedule
 from flax_distil.distillation.train_step import LARGEST_LOSS
 from flax_distil.distillation.training_log import TrainingLog
 from flax_distil.parallel.partitioner import Partitioner
-from flax_distil.parallel.processes import gather_objects
+from flax_distil.parallel.processes import all_gather_object
 
 log = logging.getLogger(__name__)
 
@@ -150,7 +150,7 @@ class StepMetrics:
 
     def _diverged(self, step: _Step) -> InputError:
         """Describe updates in a row that diverged; called on all processes."""
-        ids = [name for part in gather_objects(list(step.ids)) for name in part]
+        ids = [name for part in all_gather_object(list(step.ids)) for name in part]
         count = len(self._bad_steps)
         updates = f"{count} updates in a row" if count > 1 else "the last update"
         return InputError(

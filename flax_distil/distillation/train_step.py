@@ -105,7 +105,7 @@ def compute_gradients(
 
     Args:
         config: static.
-        trainable: float32 leaves to train, as ``config.student_options.layout`` says.
+        trainable: float32 leaves to train, as ``config.student_options.sharding`` says.
         frozen: frozen leaves of the student; its encoder is the teacher's too when
             ``teacher`` has none.
         teacher: ``{"decoder": …}``, with ``"encoder"`` where it is not shared; ``{}`` for
@@ -206,11 +206,11 @@ def _total(config: StepConfig, tree: Any) -> Any:
 
 def _total_gradients(config: StepConfig, gradients: Params) -> Params:
     """Add gradients up in float32, once; those of stored pieces are summed over the gather axis already."""
-    layout = config.student_options.layout
-    gathered = dict(layout.gather_dimensions)
+    sharding = config.student_options.sharding
+    gathered = dict(sharding.gather_dimensions)
 
     def total(path: str, gradient: Array) -> Array:
-        done = layout.gather_axis if path.split("/", 1)[-1] in gathered else None
+        done = sharding.gather_axis if path.split("/", 1)[-1] in gathered else None
         axes = tuple(axis for axis in config.batch_axes if axis != done)
         wide = gradient.astype(jnp.float32)
         return jax.lax.psum(wide, axes) if axes else wide
@@ -310,5 +310,5 @@ def _token_losses(config: StepConfig, forward: dict[str, Array], batch: Batch) -
         batch["loss_mask_BT"].reshape(-1),
         weights=config.weights,
         chunk_size=config.chunk_size,
-        vocabulary_axis=config.student_options.layout.vocabulary_axis,
+        vocabulary_axis=config.student_options.sharding.vocabulary_axis,
     )

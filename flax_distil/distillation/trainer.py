@@ -41,7 +41,7 @@ from flax_distil.distillation.step_metrics import StepMetrics
 from flax_distil.distillation.train_state import TrainState
 from flax_distil.distillation.training_log import METRICS_NAME, TENSORBOARD_NAME, TrainingLog
 from flax_distil.parallel.partitioner import Partitioner
-from flax_distil.parallel.processes import gather_objects, together
+from flax_distil.parallel.processes import all_gather_object, raise_on_all_hosts
 
 log = logging.getLogger(__name__)
 
@@ -78,11 +78,13 @@ def run_distillation(config: DistilConfig) -> DistilResult:
 def _run(config: DistilConfig) -> DistilResult:
     partitioner = config.make_partitioner()
     leads = jax.process_index() == 0
-    folder = together(lambda: _checked_output(config) if leads else config.output_path.absolute())
-    repository = together(lambda: config.repository(config.hub_model_id, folder, "model") if leads else None)
-    described = together(lambda: check_models(config))
+    folder = raise_on_all_hosts(lambda: _checked_output(config) if leads else config.output_path.absolute())
+    repository = raise_on_all_hosts(
+        lambda: config.repository(config.hub_model_id, folder, "model") if leads else None
+    )
+    described = raise_on_all_hosts(lambda: check_models(config))
     tokenizer, settings = read_tokenizer(described.files)
-    data = together(lambda: load_data(config, tokenizer, described.config))
+    data = raise_on_all_hosts(lambda: load_data(config, tokenizer, described.config))
     check_cacheable(config, data.train, partitioner)
     batch_size = (
         config.per_device_train_batch_size * partitioner.batch_shards * config.gradient_accumulation_steps
@@ -93,7 +95,7 @@ def _run(config: DistilConfig) -> DistilResult:
     config = models.config  # what was left open is decided
     if leads:
         _prepare_output(folder, overwrite=config.overwrite_output_dir)
-    gather_objects(None)  # the folder is there for all
+    all_gather_object(None)  # the folder is there for all
     programs = TrainStepFns(config, models.layout, partitioner, max_steps=max_steps)
     evaluator = Evaluator(config, data, models, programs, partitioner, tokenizer=tokenizer, settings=settings)
     run = Trainer(config, data, models, programs, evaluator, partitioner, max_steps=max_steps)
@@ -101,8 +103,8 @@ def _run(config: DistilConfig) -> DistilResult:
         folder / CHECKPOINTS_NAME, save_total_limit=config.save_total_limit
     ) as checkpoints:
         state, evaluation = run.train(checkpoints)
-    skipped = SkippedSamples.joined(gather_objects(data.train.skipped.get_state()))
-    dropped = DropReport.joined(gather_objects(run.pipeline.dropped().get_state()))
+    skipped = SkippedSamples.joined(all_gather_object(data.train.skipped.get_state()))
+    dropped = DropReport.joined(all_gather_object(run.pipeline.dropped().get_state()))
     if leads:
         if len(data.train.sources) > 1:
             log.info("%s", run.pipeline.proportions())
@@ -111,7 +113,9 @@ def _run(config: DistilConfig) -> DistilResult:
         if skipped:
             log.warning("%s", skipped.report())
     trained = partitioner.device_get(state.params)
-    error = together(lambda: _export(config, models, trained, folder, repository) if leads else None)
+    error = raise_on_all_hosts(
+        lambda: _export(config, models, trained, folder, repository) if leads else None
+    )
     return DistilResult(
         output_dir=folder,
         steps=int(partitioner.device_get(state.step)),
@@ -233,7 +237,7 @@ class Trainer:
 
     def _save(self, checkpoints: TrainingCheckpoints, step: int, state: TrainState) -> None:
         """Keep the state of training and of all processes' data."""
-        positions = gather_objects(self.pipeline.get_state())
+        positions = all_gather_object(self.pipeline.get_state())
         checkpoints.save(step, self.partitioner.unreplicate(state), {"pipelines": positions})
         if self.cache is not None:
             self.cache.flush()

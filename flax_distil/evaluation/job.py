@@ -13,7 +13,7 @@ from flax_distil.checkpoints.hub.model_source import ModelSource
 from flax_distil.checkpoints.model_config import shown_settings
 from flax_distil.core.console import show
 from flax_distil.core.errors import InputError
-from flax_distil.core.output_dir import staged
+from flax_distil.core.output_dir import atomic_folder
 from flax_distil.core.paths import user_path
 from flax_distil.data.dataset import SpeechDataset
 from flax_distil.data.sources.sources import load_sources
@@ -26,7 +26,7 @@ from flax_distil.evaluation.store import REPORT_NAME, RESULTS_NAME, SAMPLES_NAME
 from flax_distil.evaluation.tables import format_tables, write_samples
 from flax_distil.evaluation.transcription import LATENCY, ModelEvaluation, gathered
 from flax_distil.parallel.partitioner import Partitioner
-from flax_distil.parallel.processes import together
+from flax_distil.parallel.processes import raise_on_all_hosts
 from flax_distil.pipeline.transcription_model import TranscriptionModel, configured_model
 from flax_distil.text.normalizers import Normalizer, get_model_normalizer
 
@@ -53,14 +53,14 @@ def run_evaluation(config: EvalConfig) -> dict[str, Any]:
     partitioner = config.make_local_partitioner()
     leads = jax.process_index() == 0
     with EvalStore(config.output_dir, overwrite=config.overwrite_output_dir) as store:
-        together(lambda: store.check() if leads else None)
-        models = together(lambda: _open_models(config, partitioner))
-        data_sets = together(lambda: _open_data(config))
-        noise = together(lambda: _open_noise(config, data_sets))
+        raise_on_all_hosts(lambda: store.check() if leads else None)
+        models = raise_on_all_hosts(lambda: _open_models(config, partitioner))
+        data_sets = raise_on_all_hosts(lambda: _open_data(config))
+        noise = raise_on_all_hosts(lambda: _open_noise(config, data_sets))
         normalize = _normalizer_for(config, models)
         parameters = {label: model.parameters for label, model in models.items()}
-        together(lambda: store.begin(_settings(config, data_sets)) if leads else None)
-        together(store.check_shared)
+        raise_on_all_hosts(lambda: store.begin(_settings(config, data_sets)) if leads else None)
+        raise_on_all_hosts(store.check_shared)
         _transcribe(config, partitioner, store, models, data_sets, noise)
         evaluation = Evaluation(
             config=config,
@@ -103,7 +103,7 @@ def _transcribe(
                 reasons = records.skipped.report()
                 raise InputError(f"no recording of data set {name!r} can be transcribed: {reasons}")
         name, data = next(iter(data_sets.items()))
-        together(functools.partial(work.measure_latency, name, data))
+        raise_on_all_hosts(functools.partial(work.measure_latency, name, data))
 
 
 def _open_models(config: EvalConfig, partitioner: Partitioner) -> dict[str, TranscriptionModel]:
@@ -167,7 +167,7 @@ def _report(evaluation: Evaluation, results: dict[str, Any], store: EvalStore) -
         if condition == CLEAN.name and label == evaluation.models[0] and unit.records.skipped:
             log.warning("%s: %s", name, unit.records.skipped.report())
     if store.keep:
-        with staged(store.folder) as scratch:
+        with atomic_folder(store.folder) as scratch:
             (scratch / RESULTS_NAME).write_text(json.dumps(results, indent=2) + "\n")
             write_samples(evaluation, scratch / SAMPLES_NAME)
             write_report(evaluation, results, scratch / REPORT_NAME)

@@ -28,7 +28,7 @@ from flax_distil.evaluation.noise import NoiseMaker
 from flax_distil.evaluation.records import LatencySample, Prediction, Session, UnitRecords
 from flax_distil.evaluation.store import EvalStore, Key, UnitWriter
 from flax_distil.parallel.partitioner import Partitioner
-from flax_distil.parallel.processes import gather_objects, together
+from flax_distil.parallel.processes import all_gather_object, raise_on_all_hosts
 from flax_distil.pipeline.transcription_model import TranscriptionModel
 from flax_distil.transcription.assisted_generator import AssistedGenerator
 from flax_distil.transcription.modes import make_transcriber
@@ -42,7 +42,7 @@ LATENCY = "latency"
 def gathered(store: EvalStore, key: Key) -> UnitRecords:
     """Return what all processes wrote of a unit; all must call it."""
     own = store.records(key, process=jax.process_index(), processes=jax.process_count())
-    return UnitRecords([line for part in gather_objects(own) for line in part.lines])
+    return UnitRecords([line for part in all_gather_object(own) for line in part.lines])
 
 
 class ModelEvaluation:
@@ -88,7 +88,7 @@ class ModelEvaluation:
         pending = [row for row in range(len(data)) if row not in before.done]
         pending = pending[jax.process_index() :: jax.process_count()]
         # What goes wrong on one process is to end all.
-        together(lambda: self._transcribe_rows(key, number, data, pending, noise, condition))
+        raise_on_all_hosts(lambda: self._transcribe_rows(key, number, data, pending, noise, condition))
 
     def _transcribe_rows(
         self,

@@ -17,7 +17,7 @@ from flax_distil.checkpoints.tokenizer import read_tokenizer
 from flax_distil.core.checks import check_positive
 from flax_distil.core.console import show
 from flax_distil.core.errors import InputError
-from flax_distil.core.output_dir import check_output_dir, staged
+from flax_distil.core.output_dir import atomic_folder, check_output_dir
 from flax_distil.core.plotting import PLOTS_REMEDY, has_matplotlib
 from flax_distil.data.preprocessing.drop_report import DropReport
 from flax_distil.data.preprocessing.statistics import (
@@ -99,7 +99,7 @@ def run_inspection(config: InspectConfig) -> dict[str, Any]:
     }
     _print_report(data_sets, dropped, data.skipped, shown)
     if folder is not None:
-        with staged(folder) as stage:
+        with atomic_folder(folder) as stage:
             (stage / REPORT).write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n")
             draw_statistics(data_sets, dropped, stage / "statistics.png")
             draw_samples(shown, num_mel_bins=checkpoint.config.num_mel_bins, path=stage / "samples.png")

@@ -7,12 +7,12 @@ from flax import nnx
 
 from flax_distil.core.arrays import Params
 from flax_distil.core.tree import flatten, unflatten
-from flax_distil.model.collectives import gather_outside_layers
+from flax_distil.model.collectives import fsdp_all_gather_outside_layers
 from flax_distil.model.config import WhisperConfig
 from flax_distil.model.decoder import Decoder
 from flax_distil.model.encoder import Encoder
 from flax_distil.model.layers import ComputeOptions
-from flax_distil.model.projections import for_decoding
+from flax_distil.model.projections import to_decode_layout
 
 
 class Whisper(nnx.Module):
@@ -31,44 +31,45 @@ def _graphs(config: WhisperConfig, options: ComputeOptions) -> tuple[nnx.GraphDe
 
 
 @functools.lru_cache(maxsize=32)
-def _decoding_graph(config: WhisperConfig, options: ComputeOptions) -> nnx.GraphDef:
-    return nnx.graphdef(nnx.eval_shape(lambda: Decoder(config, options, for_decoding=True, rngs=nnx.Rngs(0))))
+def _decode_graph(config: WhisperConfig, options: ComputeOptions) -> nnx.GraphDef:
+    shapes = nnx.eval_shape(lambda: Decoder(config, options, decode_layout=True, rngs=nnx.Rngs(0)))
+    return nnx.graphdef(shapes)
 
 
 def bind_encoder(config: WhisperConfig, options: ComputeOptions, params: Params) -> Encoder:
     """Return the encoder that computes with ``params`` (the ``encoder`` branch of a tree)."""
-    return nnx.merge(_graphs(config, options)[0], gather_outside_layers(params, options.layout))
+    return nnx.merge(_graphs(config, options)[0], fsdp_all_gather_outside_layers(params, options.sharding))
 
 
 def bind_decoder(config: WhisperConfig, options: ComputeOptions, params: Params) -> Decoder:
     """Return the decoder that computes with ``params``: a ``decoder`` branch, or its weights for decoding."""
-    params = gather_outside_layers(params, options.layout)
-    if not is_for_decoding(params):
+    params = fsdp_all_gather_outside_layers(params, options.sharding)
+    if not has_decode_layout(params):
         return nnx.merge(_graphs(config, options)[1], params)
     layers = {int(number): layer for number, layer in params["layers"].items()}
-    return nnx.merge(_decoding_graph(config, options), {**params, "layers": layers})
+    return nnx.merge(_decode_graph(config, options), {**params, "layers": layers})
 
 
-def decoding_weights(decoder: Params) -> Params:
+def to_decode_params(decoder: Params) -> Params:
     """Return the ``decoder`` branch of a tree as decoding reads it, or as it is if it is that already.
 
     Layers are one by one, ``layers/0/…``, ``layers/1/…``: a program that is given a stack copies every layer
     out of it each time it is called. The axes of their kernels are in the order of decoding
     (``model/projections.py``). Of numpy arrays all layers are views.
     """
-    if is_for_decoding(decoder):
+    if has_decode_layout(decoder):
         return decoder
     stack = flatten(decoder["layers"])
     count = len(next(iter(stack.values())))
     layers = {
-        str(number): unflatten({path: for_decoding(path, leaf[number]) for path, leaf in stack.items()})
+        str(number): unflatten({path: to_decode_layout(path, leaf[number]) for path, leaf in stack.items()})
         for number in range(count)
     }
     return {**decoder, "layers": layers}
 
 
-def is_for_decoding(decoder: Params) -> bool:
-    """Say whether a ``decoder`` branch is as :func:`decoding_weights` makes it."""
+def has_decode_layout(decoder: Params) -> bool:
+    """Say whether a ``decoder`` branch is as :func:`to_decode_params` makes it."""
     return "0" in decoder["layers"]
 
 
@@ -97,10 +98,10 @@ def whisper_shapes(config: WhisperConfig) -> Params:
     return jax.tree.map(lambda leaf: leaf, _shapes(config))
 
 
-def decoding_shapes(config: WhisperConfig) -> Params:
-    """Return the same tree with the decoder as :func:`decoding_weights` makes it."""
+def decode_shapes(config: WhisperConfig) -> Params:
+    """Return the same tree with the decoder as :func:`to_decode_params` makes it."""
     shapes = whisper_shapes(config)
-    return {**shapes, "decoder": jax.eval_shape(decoding_weights, shapes["decoder"])}
+    return {**shapes, "decoder": jax.eval_shape(to_decode_params, shapes["decoder"])}
 
 
 @functools.partial(jax.jit, static_argnums=0)

@@ -13,18 +13,18 @@ import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
 from flax_distil.core.arrays import Array, Float, Int
-from flax_distil.core.param_sharding import WeightLayout
+from flax_distil.core.param_sharding import ParamSharding
 
-STORED_PIECE = "gathered weight"
+FSDP_GATHERED = "gathered weight"
 """Name under which a gathered weight is known to checkpoint policies: gathered again, never kept."""
 
 
-def enter(x: Array, axis: str | None) -> Array:
+def copy_to_tp(x: Array, axis: str | None) -> Array:
     """Hand equal activations to devices that go different ways; their gradients are added up."""
     return x if axis is None else _enter(x, axis)
 
 
-def leave(x: Array, axis: str | None) -> Array:
+def reduce_from_tp(x: Array, axis: str | None) -> Array:
     """Add up the parts that the devices of an axis computed; the gradient goes to each of them."""
     return x if axis is None else _leave(x, axis)
 
@@ -51,12 +51,12 @@ _enter.defvjp(_same, lambda axis, _, gradient: (jax.lax.psum(gradient, axis),))
 _leave.defvjp(_sum, lambda axis, _, gradient: (gradient,))
 
 
-def own_key(key: Array | None, axis: str | None) -> Array | None:
+def fold_in_axis_index(key: Array | None, axis: str | None) -> Array | None:
     """Return a random key of this device alone, for what the devices of an axis do not share."""
     return key if key is None or axis is None else jax.random.fold_in(key, jax.lax.axis_index(axis))
 
 
-def look_up(
+def embedding_lookup(
     embedding_VD: Float[Array, "V D"], tokens_BT: Int[Array, "B T"], axis: str | None
 ) -> Float[Array, "B T D"]:
     """Return rows of an embedding, whose rows may be divided over an axis."""
@@ -66,40 +66,40 @@ def look_up(
     own_BT = tokens_BT - jax.lax.axis_index(axis) * rows
     is_here_BT1 = ((own_BT >= 0) & (own_BT < rows))[..., None]
     found_BTD = jnp.take(embedding_VD, jnp.clip(own_BT, 0, rows - 1), axis=0)
-    return leave(jnp.where(is_here_BT1, found_BTD, 0), axis)
+    return reduce_from_tp(jnp.where(is_here_BT1, found_BTD, 0), axis)
 
 
-def gather_outside_layers(params: Any, layout: WeightLayout) -> Any:
+def fsdp_all_gather_outside_layers(params: Any, sharding: ParamSharding) -> Any:
     """Put together the stored pieces of every leaf but those of the stacked layers."""
-    return _gather(params, layout, within=(), skipped=("layers",))
+    return _gather(params, sharding, within=(), skipped=("layers",))
 
 
-def gather_layer(layer: Any, layout: WeightLayout, *, apart: bool = False) -> Any:
+def fsdp_all_gather(layer: Any, sharding: ParamSharding, *, apart: bool = False) -> Any:
     """Put together the stored pieces of one layer, sliced out of its stack or apart from the start."""
     within = ("layers", "*") if apart else ("layers",)
-    return _gather(layer, layout, within=within, sliced=0 if apart else 1)
+    return _gather(layer, sharding, within=within, sliced=0 if apart else 1)
 
 
 def _gather(
     tree: Any,
-    layout: WeightLayout,
+    sharding: ParamSharding,
     *,
     within: tuple[str, ...],
     skipped: tuple[str, ...] = (),
     sliced: int = 0,
 ) -> Any:
-    """Gather leaves, of whose dimensions the layout counts ``sliced`` in front that they do not have."""
-    if layout.gather_axis is None:
+    """Gather leaves, of whose dimensions the sharding counts ``sliced`` in front that they do not have."""
+    if sharding.gather_axis is None:
         return tree
-    dimensions = dict(layout.gather_dimensions)
+    dimensions = dict(sharding.gather_dimensions)
 
     def gather(path: Any, leaf: Array) -> Array:
         names = [name for key in path if (name := _name(key)) is not None]
         if names[0] in skipped:
             return leaf
         dimension = dimensions["/".join([*within, *names])] - sliced
-        whole = jax.lax.all_gather(leaf, layout.gather_axis, axis=dimension, tiled=True)
-        return checkpoint_name(whole, STORED_PIECE)
+        whole = jax.lax.all_gather(leaf, sharding.gather_axis, axis=dimension, tiled=True)
+        return checkpoint_name(whole, FSDP_GATHERED)
 
     return jax.tree_util.tree_map_with_path(gather, tree)
 

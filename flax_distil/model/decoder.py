@@ -10,7 +10,7 @@ from flax import nnx
 from flax_distil.core.arrays import Array, Bool, Float, Int
 from flax_distil.model.attention import dot_product_attention, dropout
 from flax_distil.model.cache import DecoderCache, visible_slots, write_slots
-from flax_distil.model.collectives import enter, look_up, own_key
+from flax_distil.model.collectives import copy_to_tp, embedding_lookup, fold_in_axis_index
 from flax_distil.model.config import WhisperConfig
 from flax_distil.model.layers import (
     ComputeOptions,
@@ -30,11 +30,11 @@ class DecoderLayer(nnx.Module):
     """Causal self-attention, attention to the encoder states, feed-forward; pre-norm."""
 
     def __init__(
-        self, config: WhisperConfig, options: ComputeOptions, *, for_decoding: bool = False, rngs: nnx.Rngs
+        self, config: WhisperConfig, options: ComputeOptions, *, decode_layout: bool = False, rngs: nnx.Rngs
     ):
         width, heads, features = config.d_model, config.decoder_attention_heads, config.decoder_ffn_dim
-        dtype, axis = options.dtype, options.layout.tensor_axis
-        common: dict[str, Any] = {"for_decoding": for_decoding, "dtype": dtype, "rngs": rngs}
+        dtype, axis = options.dtype, options.sharding.tensor_axis
+        common: dict[str, Any] = {"decode_layout": decode_layout, "dtype": dtype, "rngs": rngs}
         self.self_attention = AttentionProjections("self_attention", width, heads, axis=axis, **common)
         self.self_attention_norm = layer_norm(width, dtype=dtype, rngs=rngs)
         self.cross_attention = AttentionProjections("cross_attention", width, heads, axis=axis, **common)
@@ -48,7 +48,7 @@ class DecoderLayer(nnx.Module):
         """Return keys and values of normed inputs, [B, N, T, H] each."""
         return self.self_attention.key(y_BTD), self.self_attention.value(y_BTD)
 
-    def look_at_states(
+    def cross_attend(
         self,
         y_BTD: Float[Array, "B T D"],
         encoder_out_BSD: Float[Array, "B S D"],
@@ -71,11 +71,11 @@ class DecoderLayer(nnx.Module):
         rows, heads, length, features = query_BNTH.shape
         dropouts: dict[str, Any] = {
             "dropout_rate": self.config.attention_dropout,
-            "dropout_key": own_key(key, self.axis),
+            "dropout_key": fold_in_axis_index(key, self.axis),
         }
         if length >= features or (key is not None and self.config.attention_dropout > 0):
             return dot_product_attention(query_BNTH, *self._state_key_value(encoder_out_BSD), **dropouts)
-        back_BNTD = project.key.transposed(query_BNTH)
+        back_BNTD = project.key.apply_transposed(query_BNTH)
         shared_B1SD = encoder_out_BSD[:, None]
         mixed_B1QD = dot_product_attention(
             back_BNTD.reshape(rows, 1, heads * length, -1),
@@ -84,7 +84,7 @@ class DecoderLayer(nnx.Module):
             scale=features**-0.5,
             **dropouts,
         )
-        return project.value.of_heads(mixed_B1QD.reshape(back_BNTD.shape))
+        return project.value.apply_per_head(mixed_B1QD.reshape(back_BNTD.shape))
 
     def _state_key_value(self, encoder_out_BSD: Float[Array, "B S D"]) -> KeyValue:
         """Return keys and values of all states; on a CPU sample by sample, which stay in the cache."""
@@ -126,7 +126,7 @@ class DecoderLayer(nnx.Module):
         keys: Sequence[Array | None] = (None, None),
     ) -> tuple[Float[Array, "B T D"], KeyValue]:
         """Run the layer up to its attention to the states."""
-        y_BTD = enter(self.self_attention_norm(x_BTD), self.axis)
+        y_BTD = copy_to_tp(self.self_attention_norm(x_BTD), self.axis)
         own = self.self_key_value(y_BTD)
         if cached is not None:
             (past_keys, past_values), offset = cached
@@ -136,7 +136,7 @@ class DecoderLayer(nnx.Module):
             *own,
             mask_B1TC,
             dropout_rate=self.config.attention_dropout,
-            dropout_key=own_key(keys[0], self.axis),
+            dropout_key=fold_in_axis_index(keys[0], self.axis),
         )
         return x_BTD + dropout(self.self_attention.out(mixed), self.config.dropout, keys[1]), own
 
@@ -149,15 +149,15 @@ class DecoderLayer(nnx.Module):
     ) -> Float[Array, "B T D"]:
         """Run the rest of the layer."""
         config = self.config
-        y_BTD = enter(self.cross_attention_norm(x_BTD), self.axis)
-        mixed = self.look_at_states(y_BTD, encoder_out_BSD, keys[0])
+        y_BTD = copy_to_tp(self.cross_attention_norm(x_BTD), self.axis)
+        mixed = self.cross_attend(y_BTD, encoder_out_BSD, keys[0])
         x_BTD = x_BTD + dropout(self.cross_attention.out(mixed), config.dropout, keys[1])
         y_BTD = feed_forward(
             self.fc1, self.fc2, self.final_norm(x_BTD), config.activation_dropout, keys[2], axis=self.axis
         )
         return x_BTD + dropout(y_BTD, config.dropout, keys[3])
 
-    def queries_and_keys(
+    def alignment_qk(
         self, x_BTD: Float[Array, "B T D"], heads: Sequence[int]
     ) -> tuple[Float[Array, "B A T H"], Float[Array, "A D H"]]:
         """Return what A heads ask of the states, before :meth:`attend_to_states`, and their key projections.
@@ -175,7 +175,7 @@ class DecoderLayer(nnx.Module):
     def _of_heads(self, leaf: Array, heads: Sequence[int]) -> Array:
         """Return entries of a leaf that may be divided over devices in its first axis, the heads."""
         flat_ND = leaf.reshape(leaf.shape[0], -1).astype(self.dtype)
-        return look_up(flat_ND, jnp.asarray(heads)[None], self.axis).reshape(-1, *leaf.shape[1:])
+        return embedding_lookup(flat_ND, jnp.asarray(heads)[None], self.axis).reshape(-1, *leaf.shape[1:])
 
 
 class Decoder(nnx.Module):
@@ -185,15 +185,15 @@ class Decoder(nnx.Module):
     """
 
     def __init__(
-        self, config: WhisperConfig, options: ComputeOptions, *, for_decoding: bool = False, rngs: nnx.Rngs
+        self, config: WhisperConfig, options: ComputeOptions, *, decode_layout: bool = False, rngs: nnx.Rngs
     ):
         width, dtype = config.d_model, options.dtype
         self.token_embedding = nnx.Embed(config.vocab_size, width, dtype=dtype, rngs=rngs)
         self.position_embedding = nnx.Embed(config.max_target_positions, width, dtype=dtype, rngs=rngs)
         count = config.decoder_layers
         self.layers = (
-            nnx.List([DecoderLayer(config, options, for_decoding=True, rngs=rngs) for _ in range(count)])
-            if for_decoding
+            nnx.List([DecoderLayer(config, options, decode_layout=True, rngs=rngs) for _ in range(count)])
+            if decode_layout
             else stack_of(lambda r: DecoderLayer(config, options, rngs=r), count, rngs)
         )
         self.norm = layer_norm(width, dtype=dtype, rngs=rngs)
@@ -227,7 +227,9 @@ class Decoder(nnx.Module):
         if length > self.config.max_target_positions:
             raise ValueError(f"expected at most {self.config.max_target_positions} tokens, got {length}")
         first_key, stack_key = split_key(key, 2)
-        encoder_out_BSD = enter(encoder_out_BSD.astype(self.options.dtype), self.options.layout.tensor_axis)
+        encoder_out_BSD = copy_to_tp(
+            encoder_out_BSD.astype(self.options.dtype), self.options.sharding.tensor_axis
+        )
         x_BTD = self._embed(tokens_BT, jnp.arange(length)[None])
         x_BTD = dropout(x_BTD, self.config.dropout, first_key)
         mask = visible_slots(jnp.zeros(1, jnp.int32), length, length)
@@ -241,7 +243,7 @@ class Decoder(nnx.Module):
         )
         return self.norm(x_BTD), layers_LBTD
 
-    def look_with_heads(
+    def forward_with_alignment_heads(
         self,
         tokens_BT: Int[Array, "B T"],
         encoder_out_BSD: Float[Array, "B S D"],
@@ -264,10 +266,10 @@ class Decoder(nnx.Module):
         x_BTD = self._embed(tokens_BT, jnp.arange(length)[None])
         mask = visible_slots(jnp.zeros(1, jnp.int32), length, length)
         asked = []
-        for index, layer in enumerate(self.unrolled()):
+        for index, layer in enumerate(self.unroll_layers()):
             x_BTD, _ = layer.attend_to_tokens(x_BTD, mask)
             if chosen := [head for number, head in heads if number == index]:
-                asked.append(layer.queries_and_keys(x_BTD, chosen))
+                asked.append(layer.alignment_qk(x_BTD, chosen))
             x_BTD = layer.attend_to_states(x_BTD, encoder_out_BSD)
         queries, keys = zip(*asked, strict=True)
         return self.norm(x_BTD), jnp.concatenate(queries, axis=1), jnp.concatenate(keys)
@@ -276,13 +278,13 @@ class Decoder(nnx.Module):
         """Project hidden states onto the tied token embedding; float32, not normalised."""
         embedding_VD = self.token_embedding.embedding[...].astype(self.options.dtype)
         logits_BTV = project_onto_tokens(hidden_BTD, embedding_VD)
-        axis = self.options.layout.vocabulary_axis
+        axis = self.options.sharding.vocabulary_axis
         return logits_BTV if axis is None else jax.lax.all_gather(logits_BTV, axis, axis=2, tiled=True)
 
     def output_embedding(self, tokens_N: Int[Array, " N"]) -> Float[Array, "N D"]:
         """Return the rows of the embedding that give the logits of some tokens, in the compute dtype."""
         embedding_VD = self.token_embedding.embedding[...].astype(self.options.dtype)
-        return look_up(embedding_VD, tokens_N[None], self.options.layout.vocabulary_axis)[0]
+        return embedding_lookup(embedding_VD, tokens_N[None], self.options.sharding.vocabulary_axis)[0]
 
     def init_cache(self, encoder_out_BSD: Float[Array, "B S D"], slots: int) -> DecoderCache:
         """Return an empty cache of ``slots`` tokens for decoding from these encoder states."""
@@ -295,15 +297,15 @@ class Decoder(nnx.Module):
         blank = (empty,) * self.config.decoder_layers
         return DecoderCache(blank, blank, encoder_out_BSD.astype(self.options.dtype))
 
-    def unrolled(self) -> list[DecoderLayer]:
+    def unroll_layers(self) -> list[DecoderLayer]:
         """Return the layers one by one, sliced out of their stack if they are in one.
 
         A decoding loop calls this outside its body: inside, every step would copy
         every weight of a stack (and devices that store pieces would wait for each other).
         """
-        return unstack(self.layers, self.options.layout)
+        return unstack(self.layers, self.options.sharding)
 
-    def extend(
+    def decode(
         self,
         layers: list[DecoderLayer],
         tokens_BT: Int[Array, "B T"],
@@ -316,7 +318,7 @@ class Decoder(nnx.Module):
         verification of drafts (several, anywhere).
 
         Args:
-            layers: of :meth:`unrolled`.
+            layers: of :meth:`unroll_layers`.
             tokens_BT: new tokens; the first of row b stands at position ``offset[b]``.
             cache: of :meth:`init_cache` or of an earlier call.
             offset: how many tokens of each row the cache holds, or of all rows; offset + T ≤ slots. Tokens
@@ -328,9 +330,9 @@ class Decoder(nnx.Module):
         length, offset_B = tokens_BT.shape[1], jnp.atleast_1d(offset)
         position_BT = offset_B[:, None] + jnp.arange(length)
         mask_B1TC = visible_slots(offset_B, length, cache.slots)
-        return self._onto(cache, offset, layers, self._embed(tokens_BT, position_BT), mask_B1TC)
+        return self._forward_with_cache(cache, offset, layers, self._embed(tokens_BT, position_BT), mask_B1TC)
 
-    def extend_branches(
+    def decode_beams(
         self,
         layers: list[DecoderLayer],
         tokens_BK: Int[Array, "B K"],
@@ -347,7 +349,7 @@ class Decoder(nnx.Module):
         row are read once for all of them.
 
         Args:
-            layers: of :meth:`unrolled`.
+            layers: of :meth:`unroll_layers`.
             tokens_BK: a token for each sequence.
             cache: of :meth:`init_cache` or of an earlier call.
             slot: where the first sequence's token is written in every row, the others' behind it.
@@ -358,9 +360,9 @@ class Decoder(nnx.Module):
             Hidden states of the new tokens after the final norm, and the grown cache.
         """
         x_BKD = self._embed(tokens_BK, position_B[:, None])
-        return self._onto(cache, slot, layers, x_BKD, visible_BKC[:, None])
+        return self._forward_with_cache(cache, slot, layers, x_BKD, visible_BKC[:, None])
 
-    def _onto(
+    def _forward_with_cache(
         self,
         cache: DecoderCache,
         offset: Int[Array, " B"] | Int[Array, ""],
@@ -378,7 +380,7 @@ class Decoder(nnx.Module):
         return self.norm(x_BTD), DecoderCache(keys, values, cache.encoder_out_BSD)
 
     def _embed(self, tokens_BT: Int[Array, "B T"], position_BT: Int[Array, "#B #T"]) -> Float[Array, "B T D"]:
-        axis = self.options.layout.vocabulary_axis
+        axis = self.options.sharding.vocabulary_axis
         embedding_VD = self.token_embedding.embedding[...].astype(self.options.dtype)
         position_BT = jnp.minimum(position_BT, self.config.max_target_positions - 1)
-        return look_up(embedding_VD, tokens_BT, axis) + self.position_embedding(position_BT)
+        return embedding_lookup(embedding_VD, tokens_BT, axis) + self.position_embedding(position_BT)

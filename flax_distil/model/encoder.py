@@ -7,7 +7,7 @@ from flax import nnx
 
 from flax_distil.core.arrays import Array, Float
 from flax_distil.model.attention import dot_product_attention, dropout
-from flax_distil.model.collectives import enter, own_key
+from flax_distil.model.collectives import copy_to_tp, fold_in_axis_index
 from flax_distil.model.config import WhisperConfig
 from flax_distil.model.layers import (
     ComputeOptions,
@@ -35,7 +35,7 @@ class EncoderLayer(nnx.Module):
     """Self-attention and feed-forward, each behind a norm and added to the residual stream."""
 
     def __init__(self, config: WhisperConfig, options: ComputeOptions, *, rngs: nnx.Rngs):
-        width, dtype, axis = config.d_model, options.dtype, options.layout.tensor_axis
+        width, dtype, axis = config.d_model, options.dtype, options.sharding.tensor_axis
         self.self_attention = AttentionProjections(
             "self_attention", width, config.encoder_attention_heads, dtype=dtype, axis=axis, rngs=rngs
         )
@@ -50,13 +50,13 @@ class EncoderLayer(nnx.Module):
         config = self.config
         keys = split_key(key, 4)
         project = self.self_attention
-        y_BSD = enter(self.self_attention_norm(x_BSD), self.axis)
+        y_BSD = copy_to_tp(self.self_attention_norm(x_BSD), self.axis)
         mixed_BNSH = dot_product_attention(
             project.query(y_BSD),
             project.key(y_BSD),
             project.value(y_BSD),
             dropout_rate=config.attention_dropout,
-            dropout_key=own_key(keys[0], self.axis),
+            dropout_key=fold_in_axis_index(keys[0], self.axis),
         )
         x_BSD = x_BSD + dropout(project.out(mixed_BNSH), config.dropout, keys[1])
         y_BSD = feed_forward(

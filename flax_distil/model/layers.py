@@ -11,9 +11,15 @@ from flax import nnx
 
 from flax_distil.core.arrays import Array, Float
 from flax_distil.core.errors import InputError
-from flax_distil.core.param_sharding import WHOLE, WeightLayout
+from flax_distil.core.param_sharding import REPLICATED, ParamSharding
 from flax_distil.model.attention import dropout
-from flax_distil.model.collectives import STORED_PIECE, enter, gather_layer, leave, own_key
+from flax_distil.model.collectives import (
+    FSDP_GATHERED,
+    copy_to_tp,
+    fold_in_axis_index,
+    fsdp_all_gather,
+    reduce_from_tp,
+)
 from flax_distil.model.projections import Linear
 
 CHECKPOINT_POLICIES: dict[str, Callable[..., bool] | None] = {
@@ -34,13 +40,13 @@ class ComputeOptions:
         use_scan: run the layers as one ``lax.scan``: compiles in the time of one layer.
         gradient_checkpointing: name of a policy in ``CHECKPOINT_POLICIES``: recompute each
             layer in the backward pass; None keeps every activation.
-        layout: which pieces of the weights are given, inside ``shard_map``; by default all.
+        sharding: which pieces of the weights are given, inside ``shard_map``; by default all.
     """
 
     dtype: str = "float32"
     use_scan: bool = True
     gradient_checkpointing: str | None = None
-    layout: WeightLayout = WHOLE
+    sharding: ParamSharding = REPLICATED
 
     def __post_init__(self) -> None:
         if self.dtype not in ("float32", "bfloat16", "float16"):
@@ -120,9 +126,9 @@ def feed_forward(
 
     The features F may be some of all: the devices of ``axis`` add up what theirs give.
     """
-    x_BTF = gelu(_apart_on_tpu(fc1.add_bias(fc1.product(enter(x_BTD, axis)))))
-    x_BTF = dropout(x_BTF, activation_dropout, own_key(key, axis))
-    return fc2.add_bias(leave(fc2.product(x_BTF), axis))
+    x_BTF = gelu(_apart_on_tpu(fc1.add_bias(fc1.product(copy_to_tp(x_BTD, axis)))))
+    x_BTF = dropout(x_BTF, activation_dropout, fold_in_axis_index(key, axis))
+    return fc2.add_bias(reduce_from_tp(fc2.product(x_BTF), axis))
 
 
 def split_key(key: Array | None, count: int) -> list[Any]:
@@ -140,7 +146,7 @@ def layer_count(stack: nnx.Module) -> int:
     return jax.tree.leaves(nnx.state(stack))[0].shape[0]
 
 
-def unstack(stack: Any, layout: WeightLayout) -> list[Any]:
+def unstack(stack: Any, sharding: ParamSharding) -> list[Any]:
     """Return the layers of a stack or a list as modules of their own, their stored pieces put together."""
     if isinstance(stack, nnx.List):
         parts, apart = [nnx.split(layer) for layer in stack], True
@@ -148,7 +154,7 @@ def unstack(stack: Any, layout: WeightLayout) -> list[Any]:
         graph, stacked = nnx.split(stack)
         slices = [jax.tree.map(lambda leaf, i=i: leaf[i], stacked) for i in range(layer_count(stack))]
         parts, apart = [(graph, layer) for layer in slices], False
-    return [nnx.merge(graph, gather_layer(layer, layout, apart=apart)) for graph, layer in parts]
+    return [nnx.merge(graph, fsdp_all_gather(layer, sharding, apart=apart)) for graph, layer in parts]
 
 
 def run_stack(
@@ -170,13 +176,13 @@ def run_stack(
 
     def body(x: Array, layer: tuple[Any, Array | None]) -> tuple[Array, Array | None]:
         parameters, layer_key = layer
-        x = apply(nnx.merge(graph, gather_layer(parameters, options.layout)), x, layer_key)
+        x = apply(nnx.merge(graph, fsdp_all_gather(parameters, options.sharding)), x, layer_key)
         return x, x if collect_layers else None
 
     if options.gradient_checkpointing is not None:
         body = jax.checkpoint(body, policy=CHECKPOINT_POLICIES[options.gradient_checkpointing])
-    elif options.layout.gather_axis is not None:  # or all layers would be whole at once after all
-        without = jax.checkpoint_policies.save_anything_except_these_names(STORED_PIECE)
+    elif options.sharding.gather_axis is not None:  # or all layers would be whole at once after all
+        without = jax.checkpoint_policies.save_anything_except_these_names(FSDP_GATHERED)
         body = jax.checkpoint(body, policy=without)
     keys = None if key is None else jax.random.split(key, count)
     if options.use_scan:

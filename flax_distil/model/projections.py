@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from flax_distil.core.arrays import Array, Float
-from flax_distil.model.collectives import leave
+from flax_distil.model.collectives import reduce_from_tp
 
 KERNEL_AXES: dict[str, tuple[str, str]] = {
     # kernel                 in training, for decoding
@@ -22,7 +22,7 @@ KERNEL_AXES: dict[str, tuple[str, str]] = {
     "self_attention/value": ("dnh", "nhd"),
     "self_attention/out": ("nhd", "dnh"),
     "cross_attention/query": ("dnh", "nhd"),
-    "cross_attention/key": ("dnh", "ndh"),  # takes queries back to the states: DecoderLayer.look_at_states
+    "cross_attention/key": ("dnh", "ndh"),  # takes queries back to the states: DecoderLayer.cross_attend
     "cross_attention/value": ("dnh", "nhd"),
     "cross_attention/out": ("nhd", "dnh"),
     "fc1": ("df", "fd"),
@@ -41,14 +41,14 @@ class Projection(nnx.Module):
 
     Attributes:
         axes: of the kernel.
-        for_decoding: whether they are in the order of decoding.
+        decode_layout: whether they are in the order of decoding.
         dtype: of the results.
     """
 
     def __init__(
-        self, name: str, sizes: dict[str, int], *, bias: str, for_decoding: bool, dtype: str, rngs: nnx.Rngs
+        self, name: str, sizes: dict[str, int], *, bias: str, decode_layout: bool, dtype: str, rngs: nnx.Rngs
     ):
-        self.axes, self.for_decoding, self.dtype = KERNEL_AXES[name][for_decoding], for_decoding, dtype
+        self.axes, self.decode_layout, self.dtype = KERNEL_AXES[name][decode_layout], decode_layout, dtype
         self.kernel = nnx.Param(_initializer(rngs.params(), tuple(sizes[axis] for axis in self.axes)))
         self.bias = nnx.Param(jnp.zeros(tuple(sizes[axis] for axis in bias))) if bias else None
 
@@ -63,7 +63,7 @@ class Projection(nnx.Module):
             return jnp.einsum(f"{kept}->{out}", jnp.einsum(f"{self.axes},{axes}->{kept}", kernel, x))
 
         kernel = self.kernel[...].astype(self.dtype)
-        if not self.for_decoding:
+        if not self.decode_layout:
             return contract(x, kernel)
         return jax.lax.platform_dependent(x, kernel, cpu=from_the_left, default=contract)
 
@@ -94,12 +94,12 @@ class Linear(Projection):
     """An affine map, ``fc1`` or ``fc2``: its result can be added up over devices before the bias."""
 
     def __init__(
-        self, name: str, width: int, features: int, *, for_decoding: bool = False, dtype: str, rngs: nnx.Rngs
+        self, name: str, width: int, features: int, *, decode_layout: bool = False, dtype: str, rngs: nnx.Rngs
     ):
         training_axes = KERNEL_AXES[name][False]
         self._in, self._out = training_axes[0], training_axes[1]
         sizes = {"d": width, "f": features}
-        super().__init__(name, sizes, bias=self._out, for_decoding=for_decoding, dtype=dtype, rngs=rngs)
+        super().__init__(name, sizes, bias=self._out, decode_layout=decode_layout, dtype=dtype, rngs=rngs)
 
     def product(self, x: Float[Array, "B T _"]) -> Float[Array, "B T _"]:
         """Return the product with the kernel alone."""
@@ -110,7 +110,7 @@ class Linear(Projection):
         return y + self.bias[...].astype(self.dtype)  # type: ignore[index]
 
 
-class SplitHeads(Projection):
+class QKVProjection(Projection):
     """Project [B, T, D] into heads [B, N, T, H].
 
     One contraction, which a TPU writes in the layout that attention reads. On a CPU one plain product of
@@ -124,18 +124,18 @@ class SplitHeads(Projection):
         heads: int,
         *,
         use_bias: bool = True,
-        for_decoding: bool,
+        decode_layout: bool,
         dtype: str,
         rngs: nnx.Rngs,
     ):
         sizes = {"d": width, "n": heads, "h": width // heads}
         super().__init__(
-            name, sizes, bias="nh" if use_bias else "", for_decoding=for_decoding, dtype=dtype, rngs=rngs
+            name, sizes, bias="nh" if use_bias else "", decode_layout=decode_layout, dtype=dtype, rngs=rngs
         )
 
     def __call__(self, x_BTD: Float[Array, "B T D"]) -> Float[Array, "B N T H"]:
         """Return the projection in the compute dtype."""
-        if self.for_decoding:
+        if self.decode_layout:
             return self._with_bias(self._multiply(x_BTD, "btd", "bnth"))
 
         def contract(x_BTD: Array, kernel_DNH: Array) -> Array:
@@ -148,11 +148,11 @@ class SplitHeads(Projection):
         kernel_DNH = self.kernel[...].astype(self.dtype)
         return self._with_bias(jax.lax.platform_dependent(x_BTD, kernel_DNH, cpu=multiply, default=contract))
 
-    def transposed(self, y_BNTH: Float[Array, "B N T H"]) -> Float[Array, "B N T D"]:
+    def apply_transposed(self, y_BNTH: Float[Array, "B N T H"]) -> Float[Array, "B N T D"]:
         """Return what has the same product with inputs as ``y_BNTH`` with their projection (no bias)."""
         return self._multiply(y_BNTH, "bnth", "bntd")
 
-    def of_heads(self, x_BNTD: Float[Array, "B N T D"]) -> Float[Array, "B N T H"]:
+    def apply_per_head(self, x_BNTD: Float[Array, "B N T D"]) -> Float[Array, "B N T H"]:
         """Project inputs that already differ from head to head."""
         return self._with_bias(self._multiply(x_BNTD, "bntd", "bnth"))
 
@@ -164,8 +164,8 @@ class SplitHeads(Projection):
         return y_BNTH if self.bias is None else y_BNTH + self.bias[...].astype(self.dtype)[:, None]
 
 
-class MergeHeads(Projection):
-    """Project heads [B, N, T, H] back to [B, T, D]; as :class:`SplitHeads`.
+class OutProjection(Projection):
+    """Project heads [B, N, T, H] back to [B, T, D]; as :class:`QKVProjection`.
 
     The heads may be some of all: what the devices of ``axis`` make of theirs is added up.
     """
@@ -176,13 +176,13 @@ class MergeHeads(Projection):
         width: int,
         heads: int,
         *,
-        for_decoding: bool,
+        decode_layout: bool,
         dtype: str,
         axis: str | None,
         rngs: nnx.Rngs,
     ):
         sizes = {"d": width, "n": heads, "h": width // heads}
-        super().__init__(name, sizes, bias="d", for_decoding=for_decoding, dtype=dtype, rngs=rngs)
+        super().__init__(name, sizes, bias="d", decode_layout=decode_layout, dtype=dtype, rngs=rngs)
         self.axis = axis
 
     def __call__(self, x_BNTH: Float[Array, "B N T H"]) -> Float[Array, "B T D"]:
@@ -193,7 +193,7 @@ class MergeHeads(Projection):
 
         def multiply(x_BNTH: Array, kernel: Array) -> Array:
             x_BTE = x_BNTH.swapaxes(1, 2).reshape(x_BNTH.shape[0], x_BNTH.shape[2], -1)
-            if self.for_decoding:
+            if self.decode_layout:
                 return jnp.einsum("de,bte->dbt", kernel.reshape(kernel.shape[0], -1), x_BTE).transpose(
                     1, 2, 0
                 )
@@ -201,7 +201,7 @@ class MergeHeads(Projection):
 
         kernel = self.kernel[...].astype(self.dtype)
         y_BTD = jax.lax.platform_dependent(x_BNTH, kernel, cpu=multiply, default=contract)
-        return leave(y_BTD, self.axis) + self.bias[...].astype(self.dtype)  # type: ignore[index]
+        return reduce_from_tp(y_BTD, self.axis) + self.bias[...].astype(self.dtype)  # type: ignore[index]
 
 
 class AttentionProjections(nnx.Module):
@@ -216,19 +216,19 @@ class AttentionProjections(nnx.Module):
         width: int,
         heads: int,
         *,
-        for_decoding: bool = False,
+        decode_layout: bool = False,
         dtype: str,
         axis: str | None,
         rngs: nnx.Rngs,
     ):
-        common: dict[str, Any] = {"for_decoding": for_decoding, "dtype": dtype, "rngs": rngs}
-        self.query = SplitHeads(f"{name}/query", width, heads, **common)
-        self.key = SplitHeads(f"{name}/key", width, heads, use_bias=False, **common)
-        self.value = SplitHeads(f"{name}/value", width, heads, **common)
-        self.out = MergeHeads(f"{name}/out", width, heads, axis=axis, **common)
+        common: dict[str, Any] = {"decode_layout": decode_layout, "dtype": dtype, "rngs": rngs}
+        self.query = QKVProjection(f"{name}/query", width, heads, **common)
+        self.key = QKVProjection(f"{name}/key", width, heads, use_bias=False, **common)
+        self.value = QKVProjection(f"{name}/value", width, heads, **common)
+        self.out = OutProjection(f"{name}/out", width, heads, axis=axis, **common)
 
 
-def for_decoding(path: str, kernel: Any) -> Any:
+def to_decode_layout(path: str, kernel: Any) -> Any:
     """Return a kernel of one layer in the order of decoding; of a numpy array, a view.
 
     Args:

@@ -9,7 +9,7 @@ from flax_distil.parallel.compilation_cache import use_compilation_cache
 from flax_distil.parallel.make_partitioner import make_partitioner
 from flax_distil.parallel.mesh import MeshShape
 from flax_distil.parallel.partitioner import Partitioner
-from flax_distil.parallel.processes import ProcessConfig, join_processes
+from flax_distil.parallel.processes import ProcessConfig, initialize_distributed
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -68,4 +68,4 @@ class ParallelConfig(ProcessConfig):
     def _join(self) -> None:
         use_compilation_cache()
         if not jax.distributed.is_initialized():  # an embedding program may have joined already
-            join_processes(self)
+            initialize_distributed(self)

@@ -2,7 +2,7 @@
 
 A program over the devices of several processes runs only while all of them take part. A process
 that stops alone leaves the others waiting, so whatever may fail on one is run through
-:func:`together`, which makes it fail on all.
+:func:`raise_on_all_hosts`, which makes it fail on all.
 """
 
 import os
@@ -44,7 +44,7 @@ class ProcessConfig:
     initialization_timeout_seconds: int = 300
 
 
-def join_processes(config: ProcessConfig) -> None:
+def initialize_distributed(config: ProcessConfig) -> None:
     """Join the other processes of the run; call it before anything asks JAX for a device.
 
     Afterwards ``jax.devices()`` are those of all processes. On a single machine nothing happens.
@@ -68,7 +68,7 @@ def join_processes(config: ProcessConfig) -> None:
         _join_given(config, config.coordinator_address)
 
 
-def gather_objects(value: T) -> list[T]:
+def all_gather_object(value: T) -> list[T]:
     """Return every process's value, in order of processes, on every process; all must call it.
 
     Args:
@@ -86,7 +86,7 @@ def gather_objects(value: T) -> list[T]:
     return [pickle.loads(row[:length].tobytes()) for row, length in zip(gathered, lengths, strict=True)]
 
 
-def together(function: Callable[[], T]) -> T:
+def raise_on_all_hosts(function: Callable[[], T]) -> T:
     """Call a function on every process, and fail on all of them if it fails on one.
 
     For what depends on one host: its files, its disk, its flags. The function must not compute
@@ -105,9 +105,9 @@ def together(function: Callable[[], T]) -> T:
     try:
         result = function()
     except Exception as error:
-        gather_objects((isinstance(error, InputError), str(error) or repr(error)))
+        all_gather_object((isinstance(error, InputError), str(error) or repr(error)))
         raise
-    failures = gather_objects(None)
+    failures = all_gather_object(None)
     for number, failure in enumerate(failures):
         if failure is not None:
             mendable, message = failure

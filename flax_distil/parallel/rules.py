@@ -9,7 +9,7 @@ from jax.sharding import PartitionSpec as P
 
 from flax_distil.core.arrays import Params
 from flax_distil.core.errors import InputError
-from flax_distil.core.param_sharding import WeightLayout
+from flax_distil.core.param_sharding import ParamSharding
 from flax_distil.core.tree import flatten, unflatten
 from flax_distil.parallel.mesh import FSDP_AXIS, TENSOR_AXIS
 
@@ -59,7 +59,7 @@ def weight_specs(shapes: Params, axes: Mapping[str, int], *, vocabulary: bool = 
     """Return the ``PartitionSpec`` of every leaf, as a tree like ``shapes``.
 
     Args:
-        shapes: (part of) a tree of ``flax_distil.model.assembly.whisper_shapes`` or ``decoding_shapes``, with
+        shapes: (part of) a tree of ``flax_distil.model.assembly.whisper_shapes`` or ``decode_shapes``, with
             ``encoder`` or ``decoder`` on top.
         axes: sizes of the mesh axes to use; others leave the weights alone.
         vocabulary: whether the tensor axis divides the token embedding.
@@ -95,7 +95,7 @@ def _spec(path: str, shape: Sequence[int], axes: Mapping[str, int], vocabulary: 
     return P(*entries)
 
 
-def weight_layout(specs: Mapping[str, Any]) -> WeightLayout:
+def param_sharding(specs: Mapping[str, Any]) -> ParamSharding:
     """Tell the model what :func:`weight_specs` did to its weights."""
     flat = flatten(specs)
     gathered: dict[str, int] = {}
@@ -107,7 +107,7 @@ def weight_layout(specs: Mapping[str, Any]) -> WeightLayout:
         TENSOR_AXIS in _names(entry) for path, spec in flat.items() if "/layers/" in path for entry in spec
     )
     embedding = flat.get("decoder/token_embedding/embedding", P())
-    return WeightLayout(
+    return ParamSharding(
         tensor_axis=TENSOR_AXIS if tensor else None,
         vocabulary_axis=TENSOR_AXIS if embedding and TENSOR_AXIS in _names(embedding[0]) else None,
         gather_axis=FSDP_AXIS if gathered else None,

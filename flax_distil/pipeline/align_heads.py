@@ -19,7 +19,7 @@ from flax_distil.core.arrays import Float
 from flax_distil.core.checks import check_positive
 from flax_distil.core.console import is_quiet, show
 from flax_distil.core.errors import InputError
-from flax_distil.core.output_dir import check_output_dir, check_writable, staged
+from flax_distil.core.output_dir import atomic_folder, check_output_dir, check_writable
 from flax_distil.core.paths import user_path
 from flax_distil.data.dataset import SpeechDataset
 from flax_distil.data.sources.sources import load_sources
@@ -221,11 +221,11 @@ def _write(config: AlignHeadsConfig, folder: Path, heads: Heads) -> None:
     settings = with_alignment_heads(checkpoint.files.generation_config, heads)
     files = dataclasses.replace(checkpoint.files, generation_config=settings)
     if config.output_dir is None:
-        with staged(folder) as scratch:
+        with atomic_folder(folder) as scratch:
             (scratch / SETTINGS).write_bytes(files.contents()[SETTINGS])
         return
     dtype = files.config.get("dtype") or files.config.get("torch_dtype")
-    with staged(folder, stale=("model*.safetensors*",)) as scratch:
+    with atomic_folder(folder, stale=("model*.safetensors*",)) as scratch:
         export_checkpoint(
             checkpoint.params,
             checkpoint.config,

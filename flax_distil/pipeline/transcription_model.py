@@ -7,12 +7,12 @@ import jax
 
 from flax_distil.checkpoints.checkpoint import Checkpoint, load_checkpoint
 from flax_distil.checkpoints.hub.model_source import ModelSource
-from flax_distil.checkpoints.load_on_cpu import load_on_host
+from flax_distil.checkpoints.load_on_cpu import load_on_cpu
 from flax_distil.checkpoints.sharing import equal_when_rounded
 from flax_distil.checkpoints.tokenizer import has_tokenizer, read_tokenizer
 from flax_distil.core.arrays import Params
 from flax_distil.data.fingerprints import weights_fingerprint
-from flax_distil.model.assembly import decoding_shapes, decoding_weights, whisper_shapes
+from flax_distil.model.assembly import decode_shapes, to_decode_params, whisper_shapes
 from flax_distil.model.config import WhisperConfig
 from flax_distil.model.layers import ComputeOptions
 from flax_distil.parallel.partitioner import Partitioner
@@ -140,12 +140,12 @@ class TranscriptionModel:
     def _read(self, source: str | ModelSource, *, without_encoder: bool = False) -> Checkpoint:
         """Read a checkpoint; beside an assistant exactly, so that their encoders can be compared."""
         dtype = self._compute.dtype if self._assistant is None else "float32"
-        return load_on_host(source, dtype=dtype, without_encoder=without_encoder)
+        return load_on_cpu(source, dtype=dtype, without_encoder=without_encoder)
 
     def _put(self, shape: WhisperConfig, params: Params) -> Params:
-        specs = self._partitioner.weight_specs(decoding_shapes(shape))
+        specs = self._partitioner.weight_specs(decode_shapes(shape))
         params = jax.tree.map(lambda leaf: leaf.astype(self._compute.dtype), params)
-        params = {**params, "decoder": decoding_weights(params["decoder"])}
+        params = {**params, "decoder": to_decode_params(params["decoder"])}
         placed: Params = self._partitioner.device_put(params, {branch: specs[branch] for branch in params})
         return placed
 

@@ -12,7 +12,7 @@ from flax_distil.distillation.setup.compile_ahead import describe_step_batch
 from flax_distil.distillation.setup.encoder_choice import choose_encoder, shape_difference
 from flax_distil.distillation.shardings import TrainShardings
 from flax_distil.distillation.step_fns import TrainStepFns
-from flax_distil.model.assembly import decoding_shapes
+from flax_distil.model.assembly import decode_shapes
 from flax_distil.model.config import WhisperConfig
 from flax_distil.parallel.jit_partitioner import JitPartitioner
 from flax_distil.planning.config import PlanConfig
@@ -100,7 +100,7 @@ def _step_work(config: PlanConfig, layout: TrainShardings, batch: int) -> StepWo
 def generation_job(config: PlanConfig, partitioner: JitPartitioner, student: WhisperConfig) -> Job:
     """Return one step of the student's decoding, greedy or with beams."""
     dtype, tokens = jnp.dtype(config.compute.dtype), config.label_length - _PROMPT_LENGTH
-    weights = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, dtype), decoding_shapes(student))
+    weights = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, dtype), decode_shapes(student))
     held = partitioner.describe(weights, partitioner.weight_specs(weights))
     shares = partitioner.mesh.shape["tensor"]  # devices that decode one row together
     processors = LogitsProcessors(special=_special_tokens(student.vocab_size))

@@ -139,7 +139,7 @@ def decode_step_flop(config: WhisperConfig, batch: int, slots: int, *, beams: in
     """Count one step of a search: a token for every sample and beam, with a cache of so many slots.
 
     The beams of a sample share its slots. Cross-attention goes to the encoder states themselves (see
-    ``DecoderLayer.look_at_states``): queries are projected back, and scores and mixing have the width of
+    ``DecoderLayer.cross_attend``): queries are projected back, and scores and mixing have the width of
     the model for every head.
     """
     width, heads = config.d_model, config.decoder_attention_heads

@@ -22,7 +22,7 @@ from flax_distil.core.errors import InputError
 from flax_distil.data.decoded_example import SampleError
 from flax_distil.data.skipped import SkippedSamples
 from flax_distil.metrics.word_errors import word_errors
-from flax_distil.parallel.processes import gather_objects, together
+from flax_distil.parallel.processes import all_gather_object, raise_on_all_hosts
 from flax_distil.pipeline.batch_transcription import BatchTranscriber, transcribe_in_turn
 from flax_distil.pseudo_labeling.columns import label_table
 from flax_distil.pseudo_labeling.config import PseudoLabelConfig
@@ -73,43 +73,45 @@ def run_pseudo_labelling(config: PseudoLabelConfig) -> PseudoLabelResult:
     """
     partitioner = config.make_local_partitioner()
     leads = jax.process_index() == 0
-    store = together(lambda: LabelStore(config.output_dir, overwrite=config.overwrite_output_dir))
-    together(lambda: store.check() if leads else None)
-    repository = together(
+    store = raise_on_all_hosts(lambda: LabelStore(config.output_dir, overwrite=config.overwrite_output_dir))
+    raise_on_all_hosts(lambda: store.check() if leads else None)
+    repository = raise_on_all_hosts(
         lambda: config.repository(config.hub_dataset_id, store.folder, "dataset") if leads else None
     )
-    teacher = together(lambda: BatchTranscriber(config, partitioner))
+    teacher = raise_on_all_hosts(lambda: BatchTranscriber(config, partitioner))
     if teacher.is_multilingual and teacher.options.language is None:
         raise InputError(
             f"language is not given, and teacher {config.model_name_or_path!r} is multilingual: "
             "name the language"
         )
-    detector = together(lambda: VoiceActivity(cast(VadName, config.vad)))
-    job = together(lambda: _Job(config, teacher, detector, store))
+    detector = raise_on_all_hosts(lambda: VoiceActivity(cast(VadName, config.vad)))
+    job = raise_on_all_hosts(lambda: _Job(config, teacher, detector, store))
     _check_alike(job.settings)
-    complete = gather_objects(together(lambda: store.begin(job.settings) if leads else False))[0]
+    complete = all_gather_object(raise_on_all_hosts(lambda: store.begin(job.settings) if leads else False))[0]
     if complete:
         log.info("all of %s is labelled already: %s", config.dataset_name, config.output_dir)
     else:
         _label(job, store, leads=leads)
-    error = together(lambda: None if repository is None else upload_labels(store.folder, repository, config))
+    error = raise_on_all_hosts(
+        lambda: None if repository is None else upload_labels(store.folder, repository, config)
+    )
     return PseudoLabelResult(output_dir=store.folder, upload_error=error)
 
 
 def _label(job: "_Job", store: LabelStore, *, leads: bool) -> None:
-    together(store.check_shared)
-    digest = gather_objects(together(job.teacher.fingerprint))[0]
-    together(lambda: store.begin_with(digest) if leads else None)
-    done = together(store.records)
+    raise_on_all_hosts(store.check_shared)
+    digest = all_gather_object(raise_on_all_hosts(job.teacher.fingerprint))[0]
+    raise_on_all_hosts(lambda: store.begin_with(digest) if leads else None)
+    done = raise_on_all_hosts(store.records)
     if done and leads:
         log.info("%d files of an earlier run are finished: going on behind them", len(done))
-    compile_seconds = together(lambda: job.run(done))
-    together(lambda: _finish(job, store, compile_seconds) if leads else None)
+    compile_seconds = raise_on_all_hosts(lambda: job.run(done))
+    raise_on_all_hosts(lambda: _finish(job, store, compile_seconds) if leads else None)
 
 
 def _check_alike(settings: Mapping[str, Any]) -> None:
     """Check that all processes were started with the same flags and see the same data."""
-    for number, other in enumerate(gather_objects(dict(settings))):
+    for number, other in enumerate(all_gather_object(dict(settings))):
         for name, value in other.items():
             if value != settings[name]:
                 raise InputError(

@@ -13,7 +13,7 @@ from flax_distil.decoding.drafting import draft_embedding
 from flax_distil.decoding.logits_processors import LogitsProcessors
 from flax_distil.decoding.options import SearchOptions
 from flax_distil.decoding.speculative import SpeculativeOutput, speculative_generate
-from flax_distil.model.assembly import bind_decoder, decoding_shapes
+from flax_distil.model.assembly import bind_decoder, decode_shapes
 from flax_distil.model.config import WhisperConfig
 from flax_distil.model.layers import ComputeOptions
 from flax_distil.parallel.partitioner import BATCH, REPLICATED, ROWS, Partitioner
@@ -273,7 +273,7 @@ def _embedding_program(
 
 
 def _decoder_specs(partitioner: Partitioner, shape: Shape) -> Any:
-    return partitioner.weight_specs(decoding_shapes(shape.config))["decoder"]
+    return partitioner.weight_specs(decode_shapes(shape.config))["decoder"]
 
 
 def _speculate(

@@ -17,15 +17,15 @@ from flax_distil.decoding.result import GenerateOutput
 from flax_distil.model.assembly import (
     bind_decoder,
     bind_encoder,
-    decoding_shapes,
-    decoding_weights,
-    is_for_decoding,
+    decode_shapes,
+    has_decode_layout,
+    to_decode_params,
     whisper_shapes,
 )
 from flax_distil.model.config import WhisperConfig
 from flax_distil.model.layers import ComputeOptions
 from flax_distil.parallel.partitioner import BATCH, ROWS, Partitioner
-from flax_distil.parallel.rules import weight_layout
+from flax_distil.parallel.rules import param_sharding
 from flax_distil.text.special_tokens import SpecialTokens
 
 
@@ -56,8 +56,8 @@ def generate_program(
 
 def shape_on(partitioner: Partitioner, config: WhisperConfig, compute: ComputeOptions) -> Shape:
     """Return the static part of programs on these devices."""
-    specs = partitioner.weight_specs(decoding_shapes(config))
-    return Shape(config, dataclasses.replace(compute, layout=weight_layout(specs)))
+    specs = partitioner.weight_specs(decode_shapes(config))
+    return Shape(config, dataclasses.replace(compute, sharding=param_sharding(specs)))
 
 
 def compiled(
@@ -71,7 +71,7 @@ def compiled(
         function: of one device.
         weights: the branch it takes, ``encoder``, or ``decoder`` as decoding reads it.
     """
-    specs = partitioner.weight_specs(decoding_shapes(shape.config))
+    specs = partitioner.weight_specs(decode_shapes(shape.config))
     return partitioner.jit(partitioner.shard_map(function, in_specs=(specs[weights], BATCH), out_specs=ROWS))
 
 
@@ -80,16 +80,16 @@ def prepared(partitioner: Partitioner, shape: Shape, decoder: Params) -> Params:
 
     Otherwise in the compute dtype too, lest every step of a search convert it again.
     """
-    return decoder if is_for_decoding(decoder) else _preparation(partitioner, shape)(decoder)
+    return decoder if has_decode_layout(decoder) else _preparation(partitioner, shape)(decoder)
 
 
 @functools.lru_cache(maxsize=32)
 def _preparation(partitioner: Partitioner, shape: Shape) -> Callable[[Params], Params]:
     def prepare(decoder: Params) -> Params:
-        return jax.tree.map(lambda leaf: leaf.astype(shape.compute.dtype), decoding_weights(decoder))
+        return jax.tree.map(lambda leaf: leaf.astype(shape.compute.dtype), to_decode_params(decoder))
 
     given, made = (
-        partitioner.weight_specs(shapes(shape.config)) for shapes in (whisper_shapes, decoding_shapes)
+        partitioner.weight_specs(shapes(shape.config)) for shapes in (whisper_shapes, decode_shapes)
     )
     return partitioner.jit(
         partitioner.shard_map(prepare, in_specs=(given["decoder"],), out_specs=made["decoder"])

@@ -7,7 +7,7 @@ import numpy as np
 
 from flax_distil.core.arrays import Bool, Float
 from flax_distil.metrics.hallucination import compression_ratio, token_compression_ratio
-from flax_distil.parallel.processes import gather_objects
+from flax_distil.parallel.processes import all_gather_object
 from flax_distil.text.tokenizer import WhisperTokenizer
 from flax_distil.transcription.generator import (
     DecodingRequest,
@@ -141,7 +141,7 @@ def _standing(
 
 def _any_process(generator: WhisperGenerator, value: bool) -> bool:
     """Say whether it holds for any of the processes that share the devices: they decode together."""
-    return any(gather_objects(value)) if generator.partitioner.shard_count > 1 else value
+    return any(all_gather_object(value)) if generator.partitioner.shard_count > 1 else value
 
 
 def attempt_seed(options: TranscriptionOptions, *place: int) -> int:

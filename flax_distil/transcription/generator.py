@@ -111,7 +111,7 @@ class WhisperGenerator:
         Args:
             config: shape of the model.
             params: its whole tree, as ``partitioner.device_put`` lays it; on one device, arrays as they are.
-                A decoder that is ``decoding_weights`` already is not copied.
+                A decoder that is ``to_decode_params`` already is not copied.
             tokenizer: of the checkpoint.
             settings: its suppressed tokens and limits.
             options: language, task, timestamps, search.

@@ -12,7 +12,7 @@ from transformers import WhisperTokenizer
 
 from flax_distil.checkpoints.checkpoint import Checkpoint, load_checkpoint
 from flax_distil.checkpoints.export import export_checkpoint
-from flax_distil.checkpoints.formats.ctranslate2 import CTranslate2Source
+from flax_distil.checkpoints.formats.ctranslate2 import CTranslate2Reader
 from flax_distil.core.errors import InputError
 from flax_distil.core.tree import flatten
 from flax_distil.model.config import PRESETS
@@ -80,7 +80,7 @@ def test_int8_weights_are_within_half_a_step_of_the_original(original, converted
 
 
 def test_the_step_of_int8_is_that_of_its_row(original, converted):
-    source = CTranslate2Source.open(converted("int8"))
+    source = CTranslate2Reader.open(converted("int8"))
     name = "model.decoder.layers.2.encoder_attn.v_proj.weight"
     weight = np.asarray(
         load_checkpoint(original).params["decoder"]["layers"]["cross_attention"]["value"]["kernel"]

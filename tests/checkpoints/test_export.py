@@ -13,7 +13,7 @@ from transformers import GenerationConfig, WhisperForConditionalGeneration, Whis
 
 from flax_distil.checkpoints.checkpoint import Checkpoint, load_checkpoint
 from flax_distil.checkpoints.export import EXPORT_DTYPES, export_checkpoint
-from flax_distil.checkpoints.student import initialise_student
+from flax_distil.checkpoints.student import init_student
 from flax_distil.core.errors import InputError
 from flax_distil.core.tree import flatten, unflatten
 
@@ -26,7 +26,7 @@ SENTENCES = (
 
 @pytest.fixture(scope="module")
 def student(tiny_en_dir: Path) -> Checkpoint:
-    return initialise_student(load_checkpoint(tiny_en_dir), decoder_layers=2)
+    return init_student(load_checkpoint(tiny_en_dir), decoder_layers=2)
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from transformers import WhisperConfig as TorchConfig
 from transformers import WhisperForConditionalGeneration, WhisperModel
 
 from flax_distil.checkpoints.checkpoint import load_checkpoint
-from flax_distil.checkpoints.formats.mapping import tensor_placements
+from flax_distil.checkpoints.formats.mapping import tensor_locations
 from flax_distil.core.arrays import Params
 from flax_distil.core.errors import InputError
 from flax_distil.core.tree import flatten
@@ -49,9 +49,9 @@ def assert_equal(params: Params, model: torch.nn.Module, config: WhisperConfig) 
         name.removeprefix("model."): t.detach().float().numpy() for name, t in model.state_dict().items()
     }
     leaves = flatten(params)
-    for name, placement in tensor_placements(config).items():
-        leaf = np.asarray(leaves[placement.rule.path], np.float32)
-        ours = leaf if placement.layer is None else leaf[placement.layer]
+    for name, location in tensor_locations(config).items():
+        leaf = np.asarray(leaves[location.mapping.path], np.float32)
+        ours = leaf if location.layer is None else leaf[location.layer]
         theirs = tensors[name.removeprefix("model.")]
         reverse = theirs.ndim > 1 and "embed" not in name
         np.testing.assert_array_equal(

@@ -8,13 +8,13 @@ from flax_distil.checkpoints.formats.mapping import (
     FROM_HEADS,
     HEADS,
     MATRIX,
-    RULES,
+    PARAM_MAPPINGS,
     TABLE,
     TIED_PROJECTION,
     TO_HEADS,
     VECTOR,
     canonical_name,
-    tensor_placements,
+    tensor_locations,
 )
 from flax_distil.core.tree import flatten
 from flax_distil.model.assembly import whisper_shapes
@@ -22,7 +22,7 @@ from flax_distil.model.config import PRESETS, WhisperConfig
 
 
 def test_every_leaf_of_the_model_has_exactly_one_row(small_config: WhisperConfig):
-    assert sorted(rule.path for rule in RULES) == sorted(flatten(whisper_shapes(small_config)))
+    assert sorted(mapping.path for mapping in PARAM_MAPPINGS) == sorted(flatten(whisper_shapes(small_config)))
 
 
 def test_names_and_shapes_are_those_of_transformers(small_config: WhisperConfig):
@@ -31,11 +31,11 @@ def test_names_and_shapes_are_those_of_transformers(small_config: WhisperConfig)
     theirs = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     del theirs[TIED_PROJECTION]
     small = WhisperConfig(**small_config.to_huggingface() | {"vocab_size": 30})
-    assert {name: placement.shape for name, placement in tensor_placements(small).items()} == theirs
+    assert {name: location.shape for name, location in tensor_locations(small).items()} == theirs
 
 
 def test_large_v3_has_the_1259_tensors_it_is_published_with():
-    assert len(tensor_placements(PRESETS["large-v3"])) == 1259
+    assert len(tensor_locations(PRESETS["large-v3"])) == 1259
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import pytest
 
 from flax_distil.checkpoints.alignment_heads import renumber_alignment_heads
 from flax_distil.checkpoints.checkpoint import Checkpoint
-from flax_distil.checkpoints.student import initialise_student, spaced_layers
+from flax_distil.checkpoints.student import init_student, spaced_layers
 from flax_distil.core.errors import InputError
 from flax_distil.core.tree import flatten
 from flax_distil.model.assembly import init_params
@@ -36,7 +36,7 @@ def test_layers_are_spaced_as_far_apart_as_they_can_be(count, of, layers):
     ],
 )
 def test_a_student_is_its_teacher_with_fewer_layers(small_checkpoint: Checkpoint, options, encoder, decoder):
-    student = initialise_student(small_checkpoint, **options)
+    student = init_student(small_checkpoint, **options)
     assert student.config == dataclasses.replace(
         small_checkpoint.config, encoder_layers=len(encoder), decoder_layers=len(decoder)
     )
@@ -51,7 +51,7 @@ def test_a_student_is_its_teacher_with_fewer_layers(small_checkpoint: Checkpoint
 def test_the_whole_encoder_is_shared_and_the_decoder_is_not(small_checkpoint: Checkpoint):
     teacher = flatten(small_checkpoint.params)
     for options in ({}, {"decoder_layers": 2}):
-        student = flatten(initialise_student(small_checkpoint, **options).params)
+        student = flatten(init_student(small_checkpoint, **options).params)
         for path, leaf in student.items():
             assert (leaf is teacher[path]) == path.startswith("encoder/"), path
             if path.startswith("decoder/"):
@@ -61,20 +61,20 @@ def test_the_whole_encoder_is_shared_and_the_decoder_is_not(small_checkpoint: Ch
 def test_a_student_of_fewer_positions_has_the_first_of_its_teachers(small_checkpoint: Checkpoint):
     config = dataclasses.replace(small_checkpoint.config, max_source_positions=150)
     params = init_params(config, jax.random.key(0))
-    student = initialise_student(
+    student = init_student(
         Checkpoint(config=config, params=params, files=small_checkpoint.files), max_source_positions=100
     )
     assert student.config.max_source_positions == student.files.config["max_source_positions"] == 100
     positions = [tree["encoder"]["position_embedding"]["embedding"] for tree in (student.params, params)]
     np.testing.assert_array_equal(positions[0], positions[1][:100])
     with pytest.raises(InputError, match="max_source_positions is 200: expected whole seconds of 50"):
-        initialise_student(
+        init_student(
             Checkpoint(config=config, params=params, files=small_checkpoint.files), max_source_positions=200
         )
 
 
 def test_a_donated_student_leaves_its_teacher_alive(small_checkpoint: Checkpoint):
-    student = initialise_student(small_checkpoint, decoder_layers=2).params["decoder"]
+    student = init_student(small_checkpoint, decoder_layers=2).params["decoder"]
     jax.block_until_ready(
         jax.jit(lambda tree: jax.tree.map(lambda x: x + 1, tree), donate_argnums=0)(student)
     )
@@ -99,7 +99,7 @@ def test_alignment_heads_whose_layers_are_gone_leave_no_empty_key():
 
 def test_a_student_carries_renumbered_heads(small_checkpoint: Checkpoint):
     assert small_checkpoint.files.generation_config["alignment_heads"][0] == [1, 0]
-    files = initialise_student(small_checkpoint, decoder_layer_indices=[1, 4]).files
+    files = init_student(small_checkpoint, decoder_layer_indices=[1, 4]).files
     assert files.generation_config["alignment_heads"] == [[0, 0]]
 
 
@@ -119,4 +119,4 @@ def test_a_student_carries_renumbered_heads(small_checkpoint: Checkpoint):
 )
 def test_layers_that_the_teacher_lacks_are_refused(small_checkpoint: Checkpoint, options, message):
     with pytest.raises(InputError, match=message):
-        initialise_student(small_checkpoint, **options)
+        init_student(small_checkpoint, **options)

@@ -12,7 +12,7 @@ from safetensors.numpy import save
 from tokenizers.pre_tokenizers import ByteLevel
 
 from flax_distil.checkpoints.formats.ctranslate2 import possible_parts
-from flax_distil.checkpoints.formats.mapping import tensor_placements
+from flax_distil.checkpoints.formats.mapping import tensor_locations
 from flax_distil.model.config import WhisperConfig
 
 SPECIAL = (
@@ -92,8 +92,8 @@ def toy_tensors() -> Mapping[str, np.ndarray]:
     """Its weights under their Hugging Face names, float32."""
     generator = np.random.default_rng(0)
     return {
-        name: generator.normal(scale=0.1, size=placement.shape).astype(np.float32)
-        for name, placement in tensor_placements(toy_config()).items()
+        name: generator.normal(scale=0.1, size=location.shape).astype(np.float32)
+        for name, location in tensor_locations(toy_config()).items()
     }
 
 

@@ -3,12 +3,12 @@
 import pytest
 
 from flax_distil.core.errors import InputError
-from flax_distil.core.output_dir import check_output_dir, check_writable, staged
+from flax_distil.core.output_dir import atomic_folder, check_output_dir, check_writable
 
 
 def test_a_new_folder_appears_only_when_it_is_complete(tmp_path):
     folder = tmp_path / "deep" / "results"
-    with staged(folder) as stage:
+    with atomic_folder(folder) as stage:
         (stage / "a").write_text("1")
         assert not folder.exists()
     assert [path.name for path in folder.iterdir()] == ["a"]
@@ -16,7 +16,7 @@ def test_a_new_folder_appears_only_when_it_is_complete(tmp_path):
 
 
 def fail_half_way(folder):
-    with staged(folder) as stage:
+    with atomic_folder(folder) as stage:
         (stage / "a").write_text("new")
         raise RuntimeError("half way")
 
@@ -38,7 +38,7 @@ def test_overwriting_replaces_results_and_stale_parts_but_keeps_other_files(tmp_
     for name in ("results.json", "part-2", "thesis.txt"):
         (tmp_path / name).write_text("old")
     folder = check_output_dir(str(tmp_path), overwrite=True)
-    with staged(folder, stale=("part-*",)) as stage:
+    with atomic_folder(folder, stale=("part-*",)) as stage:
         (stage / "results.json").write_text("new")
         (stage / "part-1").write_text("new")
     found = {path.name: path.read_text() for path in tmp_path.iterdir()}

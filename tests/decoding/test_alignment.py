@@ -94,7 +94,7 @@ def attention(config, params, faint, batch):
         embedded = params["decoder"]["token_embedding"]["embedding"][tokens_BT]
         inputs = [embedded + params["decoder"]["position_embedding"]["embedding"], *outputs_LBTD[:-1]]
         scores = []
-        for layer, x_BTD in zip(decoder.unrolled(), inputs, strict=True):
+        for layer, x_BTD in zip(decoder.unroll_layers(), inputs, strict=True):
             x_BTD, _ = layer.attend_to_tokens(x_BTD, causal)
             query = layer.cross_attention.query(layer.cross_attention_norm(x_BTD))
             key = layer.cross_attention.key(encoder_out_BSD)

@@ -11,7 +11,7 @@ import pytest
 from flax_distil.checkpoints.checkpoint import load_checkpoint
 from flax_distil.checkpoints.export import export_checkpoint
 from flax_distil.checkpoints.sharing import equal_when_rounded
-from flax_distil.checkpoints.student import initialise_student
+from flax_distil.checkpoints.student import init_student
 from flax_distil.core.errors import InputError
 from flax_distil.core.tree import flatten
 from flax_distil.distillation.setup.encoder_choice import choose_encoder, shape_difference
@@ -31,7 +31,7 @@ def load(teacher, tmp_path, caplog):
     """Export a student of the teacher and load it as a run does; return the models and what was logged."""
 
     def run(dtype="float16", change=lambda params: params, **flags):
-        student = initialise_student(load_checkpoint(teacher), decoder_layers=1)
+        student = init_student(load_checkpoint(teacher), decoder_layers=1)
         folder = export_checkpoint(
             change(student.params),
             student.config,

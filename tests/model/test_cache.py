@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from flax_distil.model.assembly import bind_decoder, decoding_weights
+from flax_distil.model.assembly import bind_decoder, to_decode_params
 from flax_distil.model.cache import _write_few, _write_rows
 from tests.model.programs import SCAN, compiled
 
@@ -15,7 +15,7 @@ CLOSE = {"rtol": 1e-4, "atol": 1e-5}  # float32, keys and values summed over mor
 @pytest.fixture(scope="module", params=["as trained", "for decoding"])
 def weights(request, params):
     decoder = params["decoder"]
-    return decoder if request.param == "as trained" else decoding_weights(decoder)
+    return decoder if request.param == "as trained" else to_decode_params(decoder)
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +27,7 @@ def start(config, weights, states):
 
     def extend(weights, tokens, cache, offset):
         decoder = bind_decoder(config, SCAN, weights)
-        hidden, cache = decoder.extend(decoder.unrolled(), tokens, cache, offset)
+        hidden, cache = decoder.decode(decoder.unroll_layers(), tokens, cache, offset)
         return decoder.logits(hidden), cache
 
     program = compiled(extend)

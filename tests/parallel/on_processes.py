@@ -10,7 +10,12 @@ from typing import Any
 import jax
 
 from flax_distil.core.errors import InputError
-from flax_distil.parallel.processes import ProcessConfig, gather_objects, join_processes, together
+from flax_distil.parallel.processes import (
+    ProcessConfig,
+    all_gather_object,
+    initialize_distributed,
+    raise_on_all_hosts,
+)
 
 
 def message_of(function: Callable[[], Any]) -> str:
@@ -34,25 +39,29 @@ def agree() -> dict[str, Any]:
 
     return {
         "devices": [jax.device_count(), jax.local_device_count()],
-        "gathered": [gather_objects(mine), gather_objects({"text": "ß" * 10**mine}), gather_objects(None)],
-        "succeeded": message_of(lambda: together(lambda: mine)),
-        "bad_input": message_of(lambda: together(fail_on(1, InputError))),
-        "broken": message_of(lambda: together(fail_on(2, OSError))),
-        "joined_again": message_of(lambda: join_processes(ProcessConfig())),
+        "gathered": [
+            all_gather_object(mine),
+            all_gather_object({"text": "ß" * 10**mine}),
+            all_gather_object(None),
+        ],
+        "succeeded": message_of(lambda: raise_on_all_hosts(lambda: mine)),
+        "bad_input": message_of(lambda: raise_on_all_hosts(fail_on(1, InputError))),
+        "broken": message_of(lambda: raise_on_all_hosts(fail_on(2, OSError))),
+        "joined_again": message_of(lambda: initialize_distributed(ProcessConfig())),
     }
 
 
 def main() -> int:
     task, settings = sys.argv[1], json.loads(sys.argv[2])
     try:
-        join_processes(ProcessConfig(**settings))
+        initialize_distributed(ProcessConfig(**settings))
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     if task == "agree":
         print(json.dumps(agree()))
     if task == "be_stopped":
-        print(json.dumps(gather_objects(jax.process_index())), flush=True)
+        print(json.dumps(all_gather_object(jax.process_index())), flush=True)
         os.kill(os.getpid(), signal.SIGTERM)
         print("still here")
     return 0

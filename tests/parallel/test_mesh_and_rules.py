@@ -8,11 +8,11 @@ from jax.sharding import PartitionSpec as P
 
 from flax_distil.core.errors import InputError
 from flax_distil.core.tree import flatten
-from flax_distil.model.assembly import decoding_shapes, whisper_shapes
+from flax_distil.model.assembly import decode_shapes, whisper_shapes
 from flax_distil.model.config import PRESETS, WhisperConfig
 from flax_distil.parallel.make_partitioner import make_partitioner
 from flax_distil.parallel.mesh import MeshShape
-from flax_distil.parallel.rules import weight_layout, weight_specs
+from flax_distil.parallel.rules import param_sharding, weight_specs
 
 
 def test_a_mesh_is_read_from_its_axes():
@@ -56,8 +56,8 @@ def test_layers_for_decoding_are_divided_as_those_of_the_stack():
     """The same devices hold the same heads and features, in another order of axes."""
     config = PRESETS["base"]
     stacked = flatten(weight_specs(whisper_shapes(config), {"fsdp": 2, "tensor": 2}, vocabulary=False))
-    apart = flatten(weight_specs(decoding_shapes(config), {"fsdp": 2, "tensor": 2}, vocabulary=False))
-    stack, layer = flatten(whisper_shapes(config)), flatten(decoding_shapes(config))
+    apart = flatten(weight_specs(decode_shapes(config), {"fsdp": 2, "tensor": 2}, vocabulary=False))
+    stack, layer = flatten(whisper_shapes(config)), flatten(decode_shapes(config))
     assert len(apart) > len(stacked)
     for path, spec in apart.items():
         source = re.sub(r"/\d+/", "/", path)
@@ -89,10 +89,14 @@ def test_a_vocabulary_that_does_not_divide_is_named_with_the_remedy():
 def test_the_layout_tells_the_model_what_is_divided():
     shapes = whisper_shapes(WhisperConfig.preset("tiny.en"))
     specs = weight_specs(shapes, {"fsdp": 8, "tensor": 2})
-    layout = weight_layout(specs)
-    assert (layout.tensor_axis, layout.vocabulary_axis, layout.gather_axis) == ("tensor", "tensor", "fsdp")
-    assert dict(layout.gather_dimensions)["layers/self_attention/out/kernel"] == 3
+    sharding = param_sharding(specs)
+    assert (sharding.tensor_axis, sharding.vocabulary_axis, sharding.gather_axis) == (
+        "tensor",
+        "tensor",
+        "fsdp",
+    )
+    assert dict(sharding.gather_dimensions)["layers/self_attention/out/kernel"] == 3
     assert specs["decoder"]["layers"]["fc1"]["bias"] == P(None, ("tensor", "fsdp"))
-    whole = weight_layout(weight_specs(shapes, {}))
+    whole = param_sharding(weight_specs(shapes, {}))
     assert whole.gather_axis is None
     assert whole.tensor_axis is None

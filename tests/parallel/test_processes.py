@@ -11,7 +11,12 @@ from pathlib import Path
 import pytest
 
 from flax_distil.core.errors import InputError
-from flax_distil.parallel.processes import ProcessConfig, gather_objects, join_processes, together
+from flax_distil.parallel.processes import (
+    ProcessConfig,
+    all_gather_object,
+    initialize_distributed,
+    raise_on_all_hosts,
+)
 
 DEVICES = 4
 ADDRESS = "127.0.0.1:12345"
@@ -174,13 +179,13 @@ def test_sigterm_still_ends_a_process(ended):
 
 
 def test_a_single_machine_needs_no_settings(no_launcher):
-    join_processes(ProcessConfig())
-    join_processes(ProcessConfig(num_processes=1))
+    initialize_distributed(ProcessConfig())
+    initialize_distributed(ProcessConfig(num_processes=1))
     value = {"kept": object()}
-    assert gather_objects(value)[0] is value
-    assert together(lambda: value) is value
+    assert all_gather_object(value)[0] is value
+    assert raise_on_all_hosts(lambda: value) is value
     with pytest.raises(InputError, match="as it is"):
-        together(lambda: (_ for _ in ()).throw(InputError("as it is")))
+        raise_on_all_hosts(lambda: (_ for _ in ()).throw(InputError("as it is")))
 
 
 @pytest.mark.parametrize(
@@ -194,7 +199,7 @@ def test_a_single_machine_needs_no_settings(no_launcher):
 def test_a_launcher_of_one_process_is_no_cluster(no_launcher, monkeypatch, launcher):
     for name, value in launcher.items():
         monkeypatch.setenv(name, value)
-    join_processes(ProcessConfig())
+    initialize_distributed(ProcessConfig())
 
 
 @pytest.mark.parametrize(
@@ -213,18 +218,18 @@ def test_a_launcher_of_one_process_is_no_cluster(no_launcher, monkeypatch, launc
 )
 def test_settings_that_cannot_work_are_refused(no_launcher, settings, message):
     with pytest.raises(InputError, match=message):
-        join_processes(ProcessConfig(**settings))
+        initialize_distributed(ProcessConfig(**settings))
 
 
 def test_what_is_not_given_comes_from_the_environment(no_launcher, monkeypatch):
     monkeypatch.setenv("JAX_NUM_PROCESSES", "2")
     monkeypatch.setenv("JAX_PROCESS_ID", "7")
     with pytest.raises(InputError, match=r"between 0 and 1 .* got 7"):
-        join_processes(ProcessConfig())
-    join_processes(ProcessConfig(num_processes=1, process_id=0))  # flags win
+        initialize_distributed(ProcessConfig())
+    initialize_distributed(ProcessConfig(num_processes=1, process_id=0))  # flags win
     monkeypatch.setenv("JAX_PROCESS_ID", "first")
     with pytest.raises(InputError, match="JAX_PROCESS_ID must be a whole number, got 'first'"):
-        join_processes(ProcessConfig())
+        initialize_distributed(ProcessConfig())
 
 
 def test_a_port_in_use_is_refused_before_jax_crashes_on_it(no_launcher):
@@ -232,4 +237,4 @@ def test_a_port_in_use_is_refused_before_jax_crashes_on_it(no_launcher):
         port = server.getsockname()[1]
         config = ProcessConfig(coordinator_address=f"127.0.0.1:{port}", num_processes=2, process_id=0)
         with pytest.raises(InputError, match=f"cannot listen on port {port} of coordinator_address .Address"):
-            join_processes(config)
+            initialize_distributed(config)

@@ -21,7 +21,7 @@ from transformers import WhisperForConditionalGeneration
 
 from flax_distil.checkpoints.checkpoint import Checkpoint, load_checkpoint
 from flax_distil.checkpoints.export import export_checkpoint
-from flax_distil.checkpoints.student import initialise_student
+from flax_distil.checkpoints.student import init_student
 from flax_distil.core.tree import flatten, unflatten
 from flax_distil.distillation.loss import LossWeights
 from flax_distil.distillation.train_state import FreezeConfig, init_state, partition_params
@@ -59,7 +59,7 @@ def labels(pair: Pair, texts: list[str], *, language: str | None) -> dict[str, n
 
 def student_of(pair: Pair, *, with_encoder: bool) -> Checkpoint:
     """Two of the teacher's decoder layers, what is trained moved a little off the teacher's weights."""
-    student = initialise_student(pair.ours, decoder_layers=2)
+    student = init_student(pair.ours, decoder_layers=2)
     generator = np.random.default_rng(0)
 
     def move(leaf):

@@ -4,13 +4,13 @@ import jax.numpy as jnp
 import pytest
 
 from flax_distil.checkpoints.export import export_checkpoint
-from flax_distil.checkpoints.student import initialise_student
+from flax_distil.checkpoints.student import init_student
 from tests.parity.reference import Pair, our_tokens, their_tokens
 
 
 @pytest.mark.parametrize("dtype", [pytest.param("float32", marks=pytest.mark.slow), "float16"])
 def test_transformers_emits_the_tokens_of_the_student_we_exported(tiny_en, held_out, tmp_path, dtype):
-    student = initialise_student(tiny_en.ours, decoder_layers=2)
+    student = init_student(tiny_en.ours, decoder_layers=2)
     folder = export_checkpoint(
         student.params, student.config, tmp_path / "student", files=student.files, dtype=jnp.dtype(dtype)
     )

@@ -13,7 +13,7 @@ from transformers import WhisperForConditionalGeneration, WhisperProcessor
 from flax_distil.audio.reading.decoding import decode_audio
 from flax_distil.checkpoints.checkpoint import load_checkpoint
 from flax_distil.checkpoints.export import export_checkpoint
-from flax_distil.checkpoints.student import initialise_student
+from flax_distil.checkpoints.student import init_student
 from flax_distil.core.errors import InputError
 from flax_distil.pipeline.align_heads import AlignHeadsConfig, run_head_search
 from flax_distil.text.generation_settings import GenerationSettings
@@ -31,7 +31,7 @@ def named_heads(folder):
 def student_dir(tiny_en_dir, tmp_path_factory):
     """A student whose settings name the first head, which does not follow the speech, and one it lacks."""
     folder = tmp_path_factory.mktemp("students") / "student"
-    student = initialise_student(load_checkpoint(tiny_en_dir), decoder_layers=2)
+    student = init_student(load_checkpoint(tiny_en_dir), decoder_layers=2)
     export_checkpoint(student.params, student.config, folder, files=student.files, dtype="float32")
     settings = json.loads((folder / "generation_config.json").read_text())
     (folder / "generation_config.json").write_text(json.dumps(settings | {"alignment_heads": STRAY}))

@@ -13,7 +13,7 @@ import pytest
 
 from flax_distil.checkpoints.checkpoint import load_checkpoint
 from flax_distil.checkpoints.export import export_checkpoint
-from flax_distil.checkpoints.student import initialise_student
+from flax_distil.checkpoints.student import init_student
 from flax_distil.core.errors import InputError
 from flax_distil.model.layers import ComputeOptions
 from flax_distil.parallel.make_partitioner import single_device
@@ -34,7 +34,7 @@ def teacher(tiny_en_dir):
 @pytest.fixture(scope="module")
 def student(tiny_en_dir):
     """Two of the teacher's layers, untrained: few of its drafts are accepted."""
-    return initialise_student(load_checkpoint(tiny_en_dir), decoder_layers=2)
+    return init_student(load_checkpoint(tiny_en_dir), decoder_layers=2)
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ import pytest
 from flax_distil.audio.constants import SAMPLING_RATE
 from flax_distil.audio.long_mel import LongMel
 from flax_distil.checkpoints.checkpoint import load_checkpoint
-from flax_distil.checkpoints.student import initialise_student
+from flax_distil.checkpoints.student import init_student
 from flax_distil.core.errors import InputError
 from flax_distil.text.generation_settings import GenerationSettings
 from flax_distil.text.normalizers import get_normalizer
@@ -51,7 +51,7 @@ def test_a_chunk_is_at_most_a_window():
 @pytest.fixture(scope="module")
 def short(tiny_en_dir) -> Model:
     """tiny.en with the first third of its positions: untrained, it still understands."""
-    student = initialise_student(load_checkpoint(tiny_en_dir), max_source_positions=POSITIONS)
+    student = init_student(load_checkpoint(tiny_en_dir), max_source_positions=POSITIONS)
     return Model(tiny_en_dir, student.config, student.params)
 
 

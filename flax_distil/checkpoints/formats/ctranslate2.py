@@ -24,7 +24,7 @@ from typing import BinaryIO
 import ml_dtypes
 import numpy as np
 
-from flax_distil.checkpoints.load_params import TensorSource, TensorSpec
+from flax_distil.checkpoints.load_params import CheckpointReader, TensorSpec
 from flax_distil.core.errors import InputError
 from flax_distil.core.fields import one_line
 from flax_distil.model.config import WhisperConfig
@@ -92,7 +92,7 @@ class _Part:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class CTranslate2Source(TensorSource):
+class CTranslate2Reader(CheckpointReader):
     """The arrays of a CTranslate2 Whisper model under their Hugging Face names.
 
     Attributes:
@@ -104,7 +104,7 @@ class CTranslate2Source(TensorSource):
     origin: str
 
     @classmethod
-    def open(cls, folder: Path, *, origin: str | None = None) -> "CTranslate2Source":
+    def open(cls, folder: Path, *, origin: str | None = None) -> "CTranslate2Reader":
         """Open a CTranslate2 folder and read the list of its arrays.
 
         Raises:

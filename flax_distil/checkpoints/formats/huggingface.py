@@ -13,7 +13,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from flax_distil.checkpoints.formats.mapping import canonical_name
-from flax_distil.checkpoints.load_params import TensorSource, TensorSpec
+from flax_distil.checkpoints.load_params import CheckpointReader, TensorSpec
 from flax_distil.core.errors import InputError
 from flax_distil.core.fields import Fields, check_fields, kind_of, map_to, one_line, shown
 from flax_distil.core.json_files import read_json
@@ -31,7 +31,7 @@ _INDEX_FIELDS: Fields = {"weight_map": map_to(_FILE_NAME)}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class SafetensorsSource(TensorSource):
+class SafetensorsReader(CheckpointReader):
     """The tensors of one or several safetensors files, opened but not read.
 
     Attributes:
@@ -45,7 +45,7 @@ class SafetensorsSource(TensorSource):
     origin: str
 
     @classmethod
-    def open(cls, folder: Path, *, origin: str | None = None) -> "SafetensorsSource":
+    def open(cls, folder: Path, *, origin: str | None = None) -> "SafetensorsReader":
         """Find the weight files of a Hugging Face folder.
 
         Args:

@@ -1,6 +1,6 @@
 """Names of Whisper's tensors in Hugging Face checkpoints, as one table read in both directions.
 
-Reading and writing go through the same rows, so a name or a layout can be wrong in
+Reading and writing go through the same rows, so a name or an axis can be wrong in
 one place only, and a round trip proves the table.
 """
 
@@ -16,7 +16,7 @@ from flax_distil.model.config import WhisperConfig
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Layout:
+class AxisMap:
     """How the axes of one tensor differ between PyTorch's order and ours.
 
     Attributes:
@@ -43,28 +43,28 @@ class Layout:
         return array.reshape(shape[::-1]).T if self.reverse else array.reshape(shape)
 
 
-VECTOR = Layout(reverse=False, groups=((0,),))  # [D]
-TABLE = Layout(reverse=False, groups=((0,), (1,)))  # embeddings: [V, D] on both sides
-MATRIX = Layout(reverse=True, groups=((0,), (1,)))  # [in, out] from [out, in]
-CONVOLUTION = Layout(reverse=True, groups=((0,), (1,), (2,)))  # [3, in, out] from [out, in, 3]
-TO_HEADS = Layout(reverse=True, groups=((0,), (1, 2)))  # [D, N, H] from [N·H, D]
-FROM_HEADS = Layout(reverse=True, groups=((0, 1), (2,)))  # [N, H, D] from [D, N·H]
-HEADS = Layout(reverse=False, groups=((0, 1),))  # [N, H] from [N·H]
+VECTOR = AxisMap(reverse=False, groups=((0,),))  # [D]
+TABLE = AxisMap(reverse=False, groups=((0,), (1,)))  # embeddings: [V, D] on both sides
+MATRIX = AxisMap(reverse=True, groups=((0,), (1,)))  # [in, out] from [out, in]
+CONVOLUTION = AxisMap(reverse=True, groups=((0,), (1,), (2,)))  # [3, in, out] from [out, in, 3]
+TO_HEADS = AxisMap(reverse=True, groups=((0,), (1, 2)))  # [D, N, H] from [N·H, D]
+FROM_HEADS = AxisMap(reverse=True, groups=((0, 1), (2,)))  # [N, H, D] from [D, N·H]
+HEADS = AxisMap(reverse=False, groups=((0, 1),))  # [N, H] from [N·H]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Rule:
-    """One row of the table: our leaf, the tensors it is made of, their layout.
+class ParamMapping:
+    """One row of the table: our leaf, the tensors it is made of, the order of their axes.
 
     Attributes:
         path: our leaf, ``encoder/conv1/kernel``.
         name: the Hugging Face tensor; with ``{i}``, one for each entry of the leaf's leading axis L.
-        layout: how one tensor becomes one layer of the leaf.
+        axes: how one tensor becomes one layer of the leaf.
     """
 
     path: str
     name: str
-    layout: Layout
+    axes: AxisMap
 
     @property
     def stacked(self) -> bool:
@@ -72,7 +72,7 @@ class Rule:
         return "{i}" in self.name
 
 
-_Rows = tuple[tuple[str, str, Layout], ...]  # (our leaf, their tensor, layout)
+_Rows = tuple[tuple[str, str, AxisMap], ...]  # (our leaf, their tensor, axes)
 _Part = tuple[str, str, _Rows]  # (our branch, their module, its rows)
 
 _ATTENTION: _Rows = (
@@ -121,10 +121,10 @@ _PARTS: tuple[_Part, ...] = (
     ("decoder/norm", "model.decoder.layer_norm", _NORM),
 )
 
-RULES: tuple[Rule, ...] = tuple(
-    Rule(path=f"{ours}/{leaf}", name=f"{theirs}.{tensor}", layout=layout)
+PARAM_MAPPINGS: tuple[ParamMapping, ...] = tuple(
+    ParamMapping(path=f"{ours}/{leaf}", name=f"{theirs}.{tensor}", axes=axes)
     for ours, theirs, rows in _PARTS
-    for leaf, tensor, layout in rows
+    for leaf, tensor, axes in rows
 )
 """The table: one row per leaf of ``flax_distil.model.assembly.whisper_shapes``."""
 
@@ -139,16 +139,16 @@ IGNORED_TENSORS = frozenset({TIED_PROJECTION, "model.encoder.version", "model.de
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Placement:
+class TensorLocation:
     """Where one Hugging Face tensor of a given model lives in our tree.
 
     Attributes:
-        rule: the row of :data:`RULES` it follows.
+        mapping: the row of :data:`PARAM_MAPPINGS` it follows.
         layer: its entry on the leaf's leading axis, ``None`` if the leaf is not stacked.
         shape: its shape in the Hugging Face checkpoint.
     """
 
-    rule: Rule
+    mapping: ParamMapping
     layer: int | None
     shape: tuple[int, ...]
 
@@ -158,24 +158,26 @@ def leaf_shapes(config: WhisperConfig) -> dict[str, tuple[int, ...]]:
     return {path: tuple(leaf.shape) for path, leaf in flatten(whisper_shapes(config)).items()}
 
 
-def tensor_placements(config: WhisperConfig) -> dict[str, Placement]:
-    """Expand :data:`RULES` for one model: every Hugging Face tensor, where it goes and its shape.
+def tensor_locations(config: WhisperConfig) -> dict[str, TensorLocation]:
+    """Expand :data:`PARAM_MAPPINGS` for one model: every Hugging Face tensor, where it goes and its shape.
 
     Args:
         config: the architecture.
 
     Returns:
-        ``{tensor name: placement}`` in the order of the table.
+        ``{tensor name: location}`` in the order of the table.
     """
     shapes = leaf_shapes(config)
-    placements: dict[str, Placement] = {}
-    for rule in RULES:
-        shape = shapes[rule.path]
-        layers: tuple[Any, ...] = tuple(range(shape[0])) if rule.stacked else (None,)
-        single = rule.layout.huggingface_shape(shape[1:] if rule.stacked else shape)
+    locations: dict[str, TensorLocation] = {}
+    for mapping in PARAM_MAPPINGS:
+        shape = shapes[mapping.path]
+        layers: tuple[Any, ...] = tuple(range(shape[0])) if mapping.stacked else (None,)
+        single = mapping.axes.huggingface_shape(shape[1:] if mapping.stacked else shape)
         for layer in layers:
-            placements[rule.name.format(i=layer)] = Placement(rule=rule, layer=layer, shape=single)
-    return placements
+            locations[mapping.name.format(i=layer)] = TensorLocation(
+                mapping=mapping, layer=layer, shape=single
+            )
+    return locations
 
 
 def canonical_name(name: str) -> str:

@@ -17,7 +17,7 @@ from flax_distil.distillation.setup.models import DistilModels
 from flax_distil.distillation.step_fns import TrainStepFns
 from flax_distil.metrics.word_errors import ErrorCounts, word_errors
 from flax_distil.parallel.partitioner import Partitioner
-from flax_distil.parallel.processes import gather_objects
+from flax_distil.parallel.processes import all_gather_object
 from flax_distil.text.generation_settings import GenerationSettings
 from flax_distil.text.tokenizer import WhisperTokenizer
 from flax_distil.transcription.generator import WhisperGenerator
@@ -70,7 +70,7 @@ class Evaluator:
             errors += word_errors([r for r, _ in pairs], [t for _, t in pairs], chosen.normalize)
         skipped = len(pipeline.skipped)
         # The sums are global already; processes of one tensor group transcribed the same rows.
-        parts = dict(gather_objects((partitioner.shard_index, (errors, samples, skipped))))
+        parts = dict(all_gather_object((partitioner.shard_index, (errors, samples, skipped))))
         figures = {
             "wer": sum((part[0] for part in parts.values()), ErrorCounts()).wer,
             "samples": sum(part[1] for part in parts.values()),

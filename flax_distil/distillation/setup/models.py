@@ -11,8 +11,8 @@ import numpy as np
 from flax_distil.checkpoints.checkpoint import Checkpoint, load_checkpoint
 from flax_distil.checkpoints.export import converted
 from flax_distil.checkpoints.hub.model_source import ModelSource
-from flax_distil.checkpoints.load_on_cpu import load_on_host
-from flax_distil.checkpoints.student import initialise_student
+from flax_distil.checkpoints.load_on_cpu import load_on_cpu
+from flax_distil.checkpoints.student import init_student
 from flax_distil.core.arrays import Params
 from flax_distil.core.errors import InputError
 from flax_distil.distillation.config import DistilConfig
@@ -117,8 +117,8 @@ def load_models(config: DistilConfig, partitioner: Partitioner) -> DistilModels:
             student and teacher encode apart.
     """
     name = config.teacher_model_name_or_path
-    teacher = load_on_host(config.teacher_source(name)) if name else None
-    student = _student(config, teacher, load_on_host)
+    teacher = load_on_cpu(config.teacher_source(name)) if name else None
+    student = _student(config, teacher, load_on_cpu)
     difference = encoder_difference(student, teacher)
     choice = choose_encoder(config, student.config, teacher.config if teacher else None, difference)
     config = dataclasses.replace(config, freeze_encoder=choice.freeze)
@@ -180,7 +180,7 @@ def _student(
     layers = config.student_decoder_layers
     if layers is None and config.student_decoder_layer_indices is None:
         layers = 2
-    return initialise_student(
+    return init_student(
         teacher,
         encoder_layers=config.student_encoder_layers,
         decoder_layers=layers,
