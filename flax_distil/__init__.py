@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from flax_distil.pipeline.pipeline import FlaxWhisperPipeline
+    from flax_distil.pipeline.pipeline import Pipeline as FlaxWhisperPipeline
     from flax_distil.pipeline.writers.write_transcript import write_transcript
 
 __all__ = ["FlaxWhisperPipeline", "__version__", "write_transcript"]
@@ -14,7 +14,7 @@ __version__ = "0.1.0"
 def __getattr__(name: str) -> Any:
     """Import the pipeline or the writer, and JAX with it, when it is first asked for."""
     if name == "FlaxWhisperPipeline":
-        from flax_distil.pipeline.pipeline import FlaxWhisperPipeline
+        from flax_distil.pipeline.pipeline import Pipeline as FlaxWhisperPipeline
 
         return FlaxWhisperPipeline
     if name == "write_transcript":

@@ -20,8 +20,8 @@ COMMANDS = {
     "data inspect": ("inspection.job:InspectConfig", "inspection.job:run_inspection"),
     "plan": ("planning.config:PlanConfig", "planning.job:run_plan"),
     "eval": ("evaluation.config:EvalConfig", "evaluation.job:run_evaluation"),
-    "transcribe": ("pipeline.job:TranscribeConfig", "pipeline.job:run_transcription"),
-    "align-heads": ("pipeline.align_heads:AlignHeadsConfig", "pipeline.align_heads:run_head_search"),
+    "transcribe": ("pipeline.config:TranscribeConfig", "pipeline.job:run"),
+    "align-heads": ("pipeline.align_heads.config:AlignHeadsConfig", "pipeline.align_heads.job:run"),
     "export": ("checkpoints.job:ExportConfig", "checkpoints.job:run_export"),
 }
 """Command, of one word or two, to its configuration and its function; modules of the second load JAX."""

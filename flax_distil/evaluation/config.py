@@ -11,10 +11,9 @@ from flax_distil.checkpoints.hub.model_source import ModelSource
 from flax_distil.core.checks import check_positive
 from flax_distil.core.errors import InputError
 from flax_distil.core.paths import user_path
-from flax_distil.pipeline.scheduler import Route
+from flax_distil.pipeline.transcribe_mode import TranscribeMode
 from flax_distil.transcription.config import DatasetTranscriptionConfig
-from flax_distil.transcription.modes import ModeName
-from flax_distil.transcription.options import TranscriptionOptions
+from flax_distil.transcription.options import ModeName, TranscriptionOptions
 
 SPECULATIVE = "speculative"
 
@@ -108,7 +107,7 @@ class EvalConfig(SpeechConfig, DatasetTranscriptionConfig):
             raise InputError(
                 "mode speculative needs a student that drafts: name assistant_model_name_or_path"
             )
-        self.route.check(self.options)
+        self.transcribe_mode.check(self.options)
         _ = self.baseline, [self.model_source(name) for name in self.models.values()]
         self._check_noise()
 
@@ -126,12 +125,12 @@ class EvalConfig(SpeechConfig, DatasetTranscriptionConfig):
             vad=self.vad,
             vad_parameters=self.vad_parameters,
         )
-        return self.route.options(options)
+        return self.transcribe_mode.with_defaults(options)
 
     @property
-    def route(self) -> Route:
+    def transcribe_mode(self) -> TranscribeMode:
         """How recordings are transcribed."""
-        return Route(
+        return TranscribeMode(
             mode=self.transcriber_mode,
             batch_size=self.per_device_eval_batch_size,
             chunk_length_s=self.chunk_length_s,

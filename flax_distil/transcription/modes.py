@@ -1,18 +1,14 @@
 """The ways to transcribe recordings, by name."""
 
-from typing import Literal, get_args
+from typing import get_args
 
 from flax_distil.core.errors import InputError
 from flax_distil.transcription.chunked.common_sequence import CommonSequenceTranscriber
 from flax_distil.transcription.chunked.transcriber import ChunkedTranscriber
 from flax_distil.transcription.generator import WhisperGenerator
+from flax_distil.transcription.options import ModeName
 from flax_distil.transcription.recordings import RecordingTranscriber, ShortRecordings
 from flax_distil.transcription.sequential.transcriber import SequentialTranscriber
-
-ModeName = Literal["short", "chunked", "sequential"]
-
-MergingName = Literal["timestamps", "longest_common_sequence"]
-"""How chunks become one transcript: by the timestamps in them, or by shared tokens as in transformers."""
 
 
 def make_transcriber(

@@ -14,6 +14,12 @@ from flax_distil.text.generation_settings import TASKS, GenerationSettings
 from flax_distil.text.languages import DETECT_LANGUAGE, language_code
 from flax_distil.text.timestamps import LAST_TIMESTAMP_SECONDS
 
+ModeName = typing.Literal["short", "chunked", "sequential"]
+"""How recordings become windows: one window each, chunks, or window after window."""
+
+MergingName = typing.Literal["timestamps", "longest_common_sequence"]
+"""How chunks become one transcript: by the timestamps in them, or by shared tokens as in transformers."""
+
 OFF = "off"
 """The value of a threshold that switches its test off where there is one by default."""
 
@@ -253,3 +259,26 @@ def clip_times(given: str | Iterable[typing.Any]) -> tuple[float, ...]:
         raise InputError(
             f"clip_timestamps {given!r} are not start,end,start,end… in seconds, such as 0,9.5,20,30"
         ) from error
+
+
+def long_form_defaults(
+    options: TranscriptionOptions, *, keep_temperature: bool = False
+) -> TranscriptionOptions:
+    """Return options for sequential transcription: timestamps, and the usual thresholds where none is given.
+
+    1.35 for the compression of ids (unless that of text has a threshold or is "off"), -1 for the average
+    log-probability, 0.6 for silence, and temperatures from 0 to 1 in steps of 0.2.
+
+    Args:
+        options: what else to do.
+        keep_temperature: leave temperature 0 alone, which counts as not given otherwise.
+
+    Source: RECIPE 6.
+    """
+    usual: dict[str, typing.Any] = {"logprob_threshold": -1.0, "no_speech_threshold": 0.6}
+    if options.compression_ratio_threshold is None:
+        usual["token_compression_ratio_threshold"] = 1.35
+    changed = {name: value for name, value in usual.items() if getattr(options, name) is None}
+    if options.temperature == (0.0,) and not keep_temperature:
+        changed["temperature"] = FALLBACK_TEMPERATURES
+    return dataclasses.replace(options, return_timestamps=True, **changed)

@@ -13,7 +13,7 @@ from flax_distil.core.errors import InputError
 from flax_distil.core.nested import leaves
 from flax_distil.distillation.config import DistilConfig
 from flax_distil.evaluation.job import EvalConfig
-from flax_distil.pipeline.job import TranscribeConfig
+from flax_distil.pipeline.config import TranscribeConfig
 
 NEEDED = ["--model_name_or_path", "m", "--dataset_name", "d"]
 
@@ -143,7 +143,7 @@ def test_an_interrupt_is_exit_code_130(monkeypatch, capsys):
 
 def test_a_whole_number_in_a_file_is_a_float_where_any_number_is_taken(tmp_path):
     path = tmp_path / "flags.yaml"
-    config = importlib.import_module("flax_distil.pipeline.align_heads").AlignHeadsConfig
+    config = importlib.import_module("flax_distil.pipeline.align_heads.config").AlignHeadsConfig
     needed = ["--model=m", "--teacher=t", "--dataset_name=d"]
     path.write_text("length_penalty: 1\n")
     read = read_flags(config, [*needed, f"--config={path}"], program="p")

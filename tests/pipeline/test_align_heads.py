@@ -15,7 +15,8 @@ from flax_distil.checkpoints.checkpoint import load_checkpoint
 from flax_distil.checkpoints.export import export_checkpoint
 from flax_distil.checkpoints.student import init_student
 from flax_distil.core.errors import InputError
-from flax_distil.pipeline.align_heads import AlignHeadsConfig, run_head_search
+from flax_distil.pipeline.align_heads.config import AlignHeadsConfig
+from flax_distil.pipeline.align_heads.job import run
 from flax_distil.text.generation_settings import GenerationSettings
 from flax_distil.text.tokenizer import WhisperTokenizer
 from tests.transcription.models import Model
@@ -49,19 +50,19 @@ def test_a_teacher_of_another_vocabulary_is_refused(tiny_en_dir, base_dir):
     with pytest.raises(
         InputError, match=r"the vocabularies of .*tiny.en \(51864 ids\) and .*base \(51865\) differ"
     ):
-        run_head_search(config_of(base_dir, tiny_en_dir))
+        run(config_of(base_dir, tiny_en_dir))
 
 
 def test_a_student_whose_settings_cannot_be_changed_needs_an_output_dir(tiny_en_dir, tmp_path):
     with pytest.raises(InputError, match=r"is no Hugging Face folder .* set output_dir"):
-        run_head_search(config_of(tmp_path, tiny_en_dir))
+        run(config_of(tmp_path, tiny_en_dir))
 
 
 @pytest.fixture(scope="module")
 def result(student_dir, tiny_en_dir):
     before = {path.name: path.read_bytes() for path in student_dir.iterdir()}
     options = {"max_samples": 12, "per_device_eval_batch_size": 6, "generation_max_length": 40}
-    result = run_head_search(config_of(student_dir, tiny_en_dir, **options))
+    result = run(config_of(student_dir, tiny_en_dir, **options))
     after = {path.name: path.read_bytes() for path in student_dir.iterdir()}
     assert {name for name in after if after[name] != before.get(name)} == {"generation_config.json"}
     assert before.keys() == after.keys()
@@ -120,7 +121,7 @@ def test_faster_whisper_reads_word_timestamps(result, student_dir, prompts_dir, 
 def test_the_student_is_written_elsewhere_if_asked(result, student_dir, tiny_en_dir, tmp_path):
     copy = shutil.copytree(student_dir, tmp_path / "copy")
     options = {"max_samples": 4, "per_device_eval_batch_size": 6, "generation_max_length": 40}
-    written = run_head_search(config_of(copy, tiny_en_dir, output_dir=str(tmp_path / "out"), **options))
+    written = run(config_of(copy, tiny_en_dir, output_dir=str(tmp_path / "out"), **options))
     special = WhisperTokenizer.from_pretrained(tmp_path / "out").special
     settings = GenerationSettings.from_folder(tmp_path / "out", special)
     assert settings.alignment_heads == written.heads

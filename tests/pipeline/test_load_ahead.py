@@ -55,7 +55,7 @@ def test_what_is_read_ahead_is_bounded_by_number_and_seconds(length, ahead, monk
 
 
 def test_an_iterator_that_waits_is_waited_for_no_longer_than_a_moment(monkeypatch):
-    monkeypatch.setattr(module, "PATIENCE_SECONDS", 0.01)
+    monkeypatch.setattr(module, "MAX_WAIT_SECONDS", 0.01)
     answers: queue.Queue[int] = queue.Queue()
 
     def waiting() -> Iterator[tuple[int, np.ndarray]]:

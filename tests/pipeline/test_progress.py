@@ -9,13 +9,12 @@ import pytest
 from flax_distil.audio.constants import SAMPLING_RATE
 from flax_distil.core.console import quiet
 from flax_distil.core.errors import InputError
-from flax_distil.pipeline.inputs.audio_inputs import ReadRecording
-from flax_distil.pipeline.scheduler import Outcome
+from flax_distil.pipeline.recording import LoadedAudio, TranscriptionOutcome
 from flax_distil.pipeline.writers.progress import TranscribeProgress
 from flax_distil.transcription.results import TranscribedSegment, Transcript
 
 RECORDINGS = [
-    ReadRecording(name, np.zeros(10 * SAMPLING_RATE, np.float32), None) for name in ("a.wav", "b.wav")
+    LoadedAudio(name, np.zeros(10 * SAMPLING_RATE, np.float32), None) for name in ("a.wav", "b.wav")
 ]
 
 
@@ -41,8 +40,8 @@ def work(*, files=2, verbose=True, segments=True):
         assert list(progress.counted([None, *RECORDINGS])) == [None, *RECORDINGS]
         for one in found:
             progress.segment("a.wav", one)
-        progress.finished(Outcome(name="a.wav", seconds=10.0, transcript=transcript))
-        progress.finished(Outcome(name="b.wav", seconds=0.0, error=InputError("it is damaged")))
+        progress.finished(TranscriptionOutcome(name="a.wav", seconds=10.0, transcript=transcript))
+        progress.finished(TranscriptionOutcome(name="b.wav", seconds=0.0, error=InputError("it is damaged")))
 
 
 def test_segments_are_shown_as_openai_shows_them(capsys):

@@ -10,8 +10,9 @@ import pytest
 import soundfile
 
 from flax_distil.audio.constants import SAMPLING_RATE
-from flax_distil.pipeline.job import TranscribeConfig, run_transcription
-from flax_distil.pipeline.pipeline import FlaxWhisperPipeline
+from flax_distil.pipeline.config import TranscribeConfig
+from flax_distil.pipeline.job import run
+from flax_distil.pipeline.pipeline import Pipeline as FlaxWhisperPipeline
 from tests.long_recording import long_recording
 
 LENGTHS = (0.3, 0.5, 0.9, 1.7, 11.37, 31.53)
@@ -55,7 +56,7 @@ def times_of(path: Path) -> Iterator[float]:
 @pytest.mark.parametrize("way", WAYS, ids=lambda way: str(*way.values()) or "auto")
 def test_no_file_holds_a_time_beyond_the_recording(tiny_en_dir, recordings, way, words, tmp_path):
     files = [path for path in recordings if recordings[path] <= 30 or way.get("mode") != "short"]
-    run_transcription(
+    run(
         TranscribeConfig(
             model_name_or_path=str(tiny_en_dir), files=list(map(str, files)), output_dir=str(tmp_path),
             output_format="all", word_timestamps=words, per_device_eval_batch_size=4, **way,

@@ -14,7 +14,7 @@ import soundfile
 from flax_distil.audio.constants import SAMPLING_RATE
 from flax_distil.cli.main import main
 from flax_distil.core.errors import InputError
-from flax_distil.pipeline.job import TranscribeConfig
+from flax_distil.pipeline.config import TranscribeConfig
 from tests.long_recording import long_recording
 
 FORMATS = ("json", "txt", "srt", "vtt", "tsv")

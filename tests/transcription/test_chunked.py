@@ -13,9 +13,8 @@ from flax_distil.text.normalizers import get_normalizer
 from flax_distil.transcription.chunked.chunking import chunk_samples, cut_at_pauses
 from flax_distil.transcription.chunked.transcriber import ChunkedTranscriber
 from flax_distil.transcription.modes import make_transcriber
-from flax_distil.transcription.options import TranscriptionOptions
+from flax_distil.transcription.options import TranscriptionOptions, long_form_defaults
 from flax_distil.transcription.results import TranscribedSegment, Transcript
-from flax_distil.transcription.sequential.transcriber import long_form_defaults
 from tests.long_recording import long_recording
 from tests.transcription.models import Model
 

@@ -17,11 +17,8 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from flax_distil.audio.constants import SAMPLING_RATE
-from flax_distil.transcription.options import TranscriptionOptions
-from flax_distil.transcription.sequential.transcriber import (
-    SequentialTranscriber,
-    long_form_defaults,
-)
+from flax_distil.transcription.options import TranscriptionOptions, long_form_defaults
+from flax_distil.transcription.sequential.transcriber import SequentialTranscriber
 from tests.long_recording import long_recording
 from tests.transcription.models import Model
 

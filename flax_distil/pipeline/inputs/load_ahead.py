@@ -11,8 +11,8 @@ import numpy as np
 
 from flax_distil.audio.constants import SAMPLING_RATE
 from flax_distil.core.errors import InputError
-from flax_distil.pipeline.inputs.audio_inputs import RETRY_SECONDS, ReadRecording
-from flax_distil.pipeline.inputs.channel_reading import ChannelChoice
+from flax_distil.pipeline.inputs.read_audio import MEAN_OF_CHANNELS, RETRY_SECONDS, ChannelChoice
+from flax_distil.pipeline.recording import LoadedAudio
 
 RECORDINGS_AHEAD = 8
 """Recordings that are read ahead at most."""
@@ -20,9 +20,7 @@ RECORDINGS_AHEAD = 8
 SECONDS_AHEAD = 1800.0
 """What is read ahead lasts no longer, unless it is one recording: 115 MB of samples."""
 
-MEAN_OF_CHANNELS = ChannelChoice()
-
-PATIENCE_SECONDS = 0.2
+MAX_WAIT_SECONDS = 0.2
 """After so long without a recording, those that are there are transcribed without it."""
 
 
@@ -32,12 +30,14 @@ def read_recording(
     *,
     retry_seconds: float = RETRY_SECONDS,
     channels: ChannelChoice = MEAN_OF_CHANNELS,
-) -> ReadRecording:
+) -> LoadedAudio:
     """Read a recording, or say why it cannot be read; see ``read_audio``."""
     try:
-        return channels.read(name, given, retry_seconds=retry_seconds)
+        samples_CW = channels.read(given, retry_seconds=retry_seconds)
     except InputError as error:
-        return ReadRecording(name, np.zeros(0, np.float32), error)
+        return LoadedAudio(name, np.zeros(0, np.float32), error)
+    samples = np.ascontiguousarray(samples_CW).reshape(-1)
+    return LoadedAudio(name, samples, None, len(samples_CW) if channels.split else 0)
 
 
 def read_ahead(
@@ -45,7 +45,7 @@ def read_ahead(
     *,
     retry_seconds: float = RETRY_SECONDS,
     channels: ChannelChoice = MEAN_OF_CHANNELS,
-) -> Iterator[ReadRecording | None]:
+) -> Iterator[LoadedAudio | None]:
     """Read named recordings in threads, in order, some ahead of when they are asked for.
 
     The iterable is asked for recordings in a thread of its own, so it may wait for an answer to those that it
@@ -59,7 +59,7 @@ def read_ahead(
     reader = _Reader(recordings, retry_seconds, channels)
     try:
         while not reader.ended:
-            yield reader.next(PATIENCE_SECONDS)
+            yield reader.next(MAX_WAIT_SECONDS)
     finally:
         reader.stop()
 
@@ -71,7 +71,7 @@ class _Reader:
         self._recordings, self._retry_seconds, self._channels = recordings, retry_seconds, channels
         self._pool = ThreadPoolExecutor(min(4, os.cpu_count() or 1), thread_name_prefix="decode")
         self._changed = threading.Condition()
-        self._waiting: collections.deque[Future[ReadRecording]] = collections.deque()
+        self._waiting: collections.deque[Future[LoadedAudio]] = collections.deque()
         self._last_seconds = SECONDS_AHEAD  # of the recording read last: the next one may be as long
         self._failure: BaseException | None = None
         self._exhausted = self._stopped = False
@@ -92,14 +92,14 @@ class _Reader:
             raise self._failure
         return True
 
-    def next(self, patience: float) -> ReadRecording | None:
+    def next(self, max_wait: float) -> LoadedAudio | None:
         """Return the next recording; None if it is not there in time, or there is none."""
         with self._changed:
-            self._changed.wait_for(lambda: self._waiting or self._exhausted, patience)
+            self._changed.wait_for(lambda: self._waiting or self._exhausted, max_wait)
             if not self._waiting:
                 return None
             future = self._waiting[0]
-        if not wait([future], patience).done:
+        if not wait([future], max_wait).done:
             return None
         recording = future.result()
         with self._changed:
@@ -130,7 +130,7 @@ class _Reader:
                 self._exhausted = True
                 self._changed.notify_all()
 
-    def _read(self, name: Any, given: Any) -> ReadRecording:
+    def _read(self, name: Any, given: Any) -> LoadedAudio:
         recording = read_recording(name, given, retry_seconds=self._retry_seconds, channels=self._channels)
         with self._changed:
             self._last_seconds = len(recording.samples) / SAMPLING_RATE

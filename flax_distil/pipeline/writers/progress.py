@@ -8,8 +8,7 @@ from tqdm import tqdm
 
 from flax_distil.audio.constants import SAMPLING_RATE
 from flax_distil.core.console import is_quiet, show
-from flax_distil.pipeline.inputs.audio_inputs import ReadRecording
-from flax_distil.pipeline.scheduler import Outcome
+from flax_distil.pipeline.recording import LoadedAudio, TranscriptionOutcome
 from flax_distil.pipeline.writers.formats import timestamp
 from flax_distil.transcription.results import TranscribedSegment
 
@@ -30,7 +29,7 @@ class TranscribeProgress:
         self._done = 0
         self._reached: dict[Any, float] = {}
 
-    def counted(self, recordings: Iterable[ReadRecording | None]) -> Iterator[ReadRecording | None]:
+    def counted(self, recordings: Iterable[LoadedAudio | None]) -> Iterator[LoadedAudio | None]:
         """Yield recordings, and count their seconds as still to be done."""
         for recording in recordings:
             if recording is not None:
@@ -45,7 +44,7 @@ class TranscribeProgress:
         if segment.end is not None:
             self._reach(name, segment.end)
 
-    def finished(self, outcome: Outcome) -> None:
+    def finished(self, outcome: TranscriptionOutcome) -> None:
         """Show what became of a recording."""
         transcript = outcome.transcript
         if self._verbose and transcript is not None and not transcript.segments:

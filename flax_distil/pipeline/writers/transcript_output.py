@@ -14,9 +14,6 @@ from flax_distil.pipeline.inputs.find_inputs import TranscribeInput
 from flax_distil.pipeline.writers.formats import SubtitleOptions, render
 from flax_distil.transcription.results import Transcript
 
-STANDARD_OUTPUT = "-"
-"""The ``output_dir`` that is none."""
-
 RECORD_NAME = ".transcripts.jsonl"
 """File of a folder of transcripts: a line for each that was written, with what identifies its contents."""
 

@@ -4,7 +4,6 @@ Each row of a batch is a recording, or a chunk of one, in its own place and at i
 are as large as there is work for: they shrink and grow by powers of two, each compiled once.
 """
 
-import dataclasses
 import functools
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,7 +18,6 @@ from flax_distil.core.arrays import Array, Float
 from flax_distil.core.errors import InputError
 from flax_distil.parallel.partitioner import BATCH, ROWS, Partitioner
 from flax_distil.transcription.generator import EncoderOutput, WhisperGenerator
-from flax_distil.transcription.options import FALLBACK_TEMPERATURES, TranscriptionOptions
 from flax_distil.transcription.recordings import (
     Name,
     OnSegment,
@@ -41,29 +39,6 @@ from flax_distil.transcription.sequential.work_queue import (
 from flax_distil.transcription.words.word_timestamps import AlignmentRequest, WordAligner
 
 _NOTHING_LEFT: Any = object()
-
-
-def long_form_defaults(
-    options: TranscriptionOptions, *, keep_temperature: bool = False
-) -> TranscriptionOptions:
-    """Return options for sequential transcription: timestamps, and the usual thresholds where none is given.
-
-    1.35 for the compression of ids (unless that of text has a threshold or is "off"), -1 for the average
-    log-probability, 0.6 for silence, and temperatures from 0 to 1 in steps of 0.2.
-
-    Args:
-        options: what else to do.
-        keep_temperature: leave temperature 0 alone, which counts as not given otherwise.
-
-    Source: RECIPE 6.
-    """
-    usual: dict[str, Any] = {"logprob_threshold": -1.0, "no_speech_threshold": 0.6}
-    if options.compression_ratio_threshold is None:
-        usual["token_compression_ratio_threshold"] = 1.35
-    changed = {name: value for name, value in usual.items() if getattr(options, name) is None}
-    if options.temperature == (0.0,) and not keep_temperature:
-        changed["temperature"] = FALLBACK_TEMPERATURES
-    return dataclasses.replace(options, return_timestamps=True, **changed)
 
 
 class SequentialTranscriber(RecordingTranscriber):

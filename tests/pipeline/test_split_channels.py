@@ -11,11 +11,10 @@ from flax_distil.audio.constants import SAMPLING_RATE
 from flax_distil.audio.reading.decoding import decode_audio
 from flax_distil.cli.main import main
 from flax_distil.core.errors import InputError
-from flax_distil.pipeline.inputs.audio_inputs import ReadRecording
-from flax_distil.pipeline.inputs.channel_reading import ChannelChoice
-from flax_distil.pipeline.inputs.channel_split import ChannelName, join_outcomes, split_recordings
 from flax_distil.pipeline.inputs.load_ahead import read_ahead, read_recording
-from flax_distil.pipeline.outcomes import Outcome
+from flax_distil.pipeline.inputs.read_audio import ChannelChoice
+from flax_distil.pipeline.inputs.split_channels import ChannelName, join_outcomes, split_recordings
+from flax_distil.pipeline.recording import LoadedAudio, TranscriptionOutcome
 from flax_distil.transcription.results import TranscribedSegment, Transcript
 
 
@@ -38,15 +37,15 @@ def transcript(*segments: tuple[float, float, str], language: str = "en") -> Tra
     )  # fmt: skip
 
 
-def outcome(channel: int, *segments: tuple[float, float, str], language: str = "en") -> Outcome:
+def outcome(channel: int, *segments: tuple[float, float, str], language: str = "en") -> TranscriptionOutcome:
     name = ChannelName("call", channel, 2)
-    return Outcome(name=name, seconds=9.0, transcript=transcript(*segments, language=language))
+    return TranscriptionOutcome(name=name, seconds=9.0, transcript=transcript(*segments, language=language))
 
 
 def test_a_recording_read_with_its_channels_apart_becomes_one_of_each():
     samples_CW = np.arange(6, dtype=np.float32).reshape(2, 3)
-    mono = ReadRecording("mono", samples_CW[0], None)
-    split = list(split_recordings([mono, None, ReadRecording("call", samples_CW.reshape(-1), None, 2)]))
+    mono = LoadedAudio("mono", samples_CW[0], None)
+    split = list(split_recordings([mono, None, LoadedAudio("call", samples_CW.reshape(-1), None, 2)]))
     assert split[0] is mono
     assert split[1] is None
     for channel, recording in enumerate(split[2:]):
@@ -56,7 +55,7 @@ def test_a_recording_read_with_its_channels_apart_becomes_one_of_each():
 
 
 def test_segments_of_all_channels_come_in_order_of_time_with_their_channel():
-    other = Outcome(name="mono", seconds=1.0, transcript=transcript((0.0, 1.0, "alone")))
+    other = TranscriptionOutcome(name="mono", seconds=1.0, transcript=transcript((0.0, 1.0, "alone")))
     answers = outcome(1, (1.0, 2.0, "hello"), (4.0, 5.0, "fine"), language="de")
     questions = outcome(0, (0.0, 1.0, "hello"), (2.0, 4.5, "how are you"), (4.0, 6.0, "good"))
     alone, call = join_outcomes([answers, other, questions])
@@ -81,7 +80,7 @@ def test_the_language_is_that_of_the_first_channel_in_which_somebody_speaks():
 
 def test_an_error_of_one_channel_is_that_of_the_recording():
     error = InputError("too long")
-    failed = Outcome(name=ChannelName("call", 1, 2), seconds=0.0, error=error)
+    failed = TranscriptionOutcome(name=ChannelName("call", 1, 2), seconds=0.0, error=error)
     (call,) = join_outcomes([outcome(0, (0.0, 1.0, "hello")), failed])
     assert (call.name, call.transcript, call.error) == ("call", None, error)
 

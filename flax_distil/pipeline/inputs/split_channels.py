@@ -5,8 +5,7 @@ import operator
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
-from flax_distil.pipeline.inputs.audio_inputs import ReadRecording
-from flax_distil.pipeline.outcomes import Outcome
+from flax_distil.pipeline.recording import LoadedAudio, TranscriptionOutcome
 from flax_distil.transcription.results import Transcript
 
 
@@ -29,7 +28,7 @@ def plain_name(name: Any) -> Any:
     return name.name if isinstance(name, ChannelName) else name
 
 
-def split_recordings(recordings: Iterable[ReadRecording | None]) -> Iterator[ReadRecording | None]:
+def split_recordings(recordings: Iterable[LoadedAudio | None]) -> Iterator[LoadedAudio | None]:
     """Yield the channels of recordings that were read with their channels apart; others as they are."""
     for recording in recordings:
         if recording is None or not recording.channels:
@@ -41,9 +40,9 @@ def split_recordings(recordings: Iterable[ReadRecording | None]) -> Iterator[Rea
             yield recording._replace(name=name, samples=samples_W, channels=0)
 
 
-def join_outcomes(outcomes: Iterable[Outcome]) -> Iterator[Outcome]:
+def join_outcomes(outcomes: Iterable[TranscriptionOutcome]) -> Iterator[TranscriptionOutcome]:
     """Yield outcomes of recordings: of one whose channels are apart when the last of them is known."""
-    waiting: dict[Any, dict[int, Outcome]] = {}
+    waiting: dict[Any, dict[int, TranscriptionOutcome]] = {}
     for outcome in outcomes:
         if not isinstance(outcome.name, ChannelName):
             yield outcome
@@ -55,12 +54,12 @@ def join_outcomes(outcomes: Iterable[Outcome]) -> Iterator[Outcome]:
             yield _joined(name, [part for _, part in sorted(waiting.pop(name).items())])
 
 
-def _joined(name: Any, parts: Sequence[Outcome]) -> Outcome:
+def _joined(name: Any, parts: Sequence[TranscriptionOutcome]) -> TranscriptionOutcome:
     failed = next((part for part in parts if part.transcript is None), None)
     if failed is not None:
         return dataclasses.replace(failed, name=name)
     transcripts = [part.transcript for part in parts if part.transcript is not None]
-    return Outcome(name=name, seconds=parts[0].seconds, transcript=_merged(transcripts))
+    return TranscriptionOutcome(name=name, seconds=parts[0].seconds, transcript=_merged(transcripts))
 
 
 def _merged(transcripts: Sequence[Transcript]) -> Transcript:

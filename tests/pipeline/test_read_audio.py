@@ -11,7 +11,7 @@ import soundfile
 from flax_distil.audio.constants import SAMPLING_RATE
 from flax_distil.audio.reading.decoding import decode_audio
 from flax_distil.core.errors import InputError
-from flax_distil.pipeline.inputs.audio_inputs import read_audio
+from flax_distil.pipeline.inputs.read_audio import read_audio
 
 TONE = np.sin(np.arange(8000) / 10).astype(np.float32) / 2
 
