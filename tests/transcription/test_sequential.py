@@ -14,7 +14,7 @@ from flax_distil.audio.constants import SAMPLING_RATE
 from flax_distil.audio.voice_activity import VoiceActivity
 from flax_distil.core.errors import InputError
 from flax_distil.metrics.word_errors import sample_wer
-from flax_distil.text.normalizers import normaliser
+from flax_distil.text.normalizers import get_normalizer
 from flax_distil.transcription.modes import make_transcriber
 from flax_distil.transcription.options import FALLBACK_TEMPERATURES, TranscriptionOptions, long_form_defaults
 from flax_distil.transcription.results import TranscribedSegment, Transcript
@@ -256,7 +256,7 @@ def test_three_hours_are_transcribed_in_bounded_memory(tiny_en_dir):
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     # Windows begin elsewhere than in a minute alone, which changes a word here and there.
-    wer = sample_wer(" ".join([found["minute"]] * 6), found["text"], normaliser("en"))
+    wer = sample_wer(" ".join([found["minute"]] * 6), found["text"], get_normalizer("en"))
     assert wer is not None
     assert wer < 5
     # A window may begin up to 30 s before the speech, and tiny.en take all of that for the first segment.
