@@ -50,8 +50,8 @@ def our_batches(args: argparse.Namespace, files: list[Path], *, streaming: bool)
 
 def training_source(args: argparse.Namespace, files: list[Path], *, streaming: bool) -> Any:
     from benchmarks.checkpoints import checkpoint_folder
-    from flax_distil.data.preprocessing.filters import FilterConfig
-    from flax_distil.data.preprocessing.labels import LabelBuilder, LabelConfig
+    from flax_distil.data.preprocessing.config import FilterConfig, LabelConfig
+    from flax_distil.data.preprocessing.labels import LabelBuilder
     from flax_distil.data.sources.sources import load_source, stream_sources
     from flax_distil.data.training.training_sources import StreamSource, TableSource
     from flax_distil.text.normalizers import get_normalizer

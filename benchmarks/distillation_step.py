@@ -49,7 +49,7 @@ def our_step(args: argparse.Namespace) -> Step:
     from flax_distil.distillation.optimizer import OptimizerConfig, make_optimizer
     from flax_distil.distillation.train_state import FreezeConfig, init_state, partition_params
     from flax_distil.distillation.train_step import StepConfig, train_step
-    from flax_distil.model.layers import ComputeOptions
+    from flax_distil.model.compute_options import ComputeOptions
 
     teacher = load_checkpoint(checkpoint_folder(args.model))
     student = init_student(teacher, decoder_layers=args.decoder_layers)

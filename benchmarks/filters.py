@@ -26,9 +26,10 @@ def main() -> None:
     args = parser.parse_args()
     print(describe(args.workers))
     from benchmarks.checkpoints import checkpoint_folder
+    from flax_distil.data.preprocessing.config import FilterConfig, LabelConfig
     from flax_distil.data.preprocessing.filter_tables import filter_rows
-    from flax_distil.data.preprocessing.filters import FilterConfig, RowFilter
-    from flax_distil.data.preprocessing.labels import LabelBuilder, LabelConfig
+    from flax_distil.data.preprocessing.filters import RowFilter
+    from flax_distil.data.preprocessing.labels import LabelBuilder
     from flax_distil.text.normalizers import get_normalizer
     from flax_distil.text.tokenizer import WhisperTokenizer
 

@@ -27,7 +27,7 @@ def open_decoders(args: argparse.Namespace) -> dict[str, Any]:
     """Return the model alone and the model with its assistant."""
     from benchmarks.checkpoints import checkpoint_folder
     from benchmarks.speculative_student import student_folder
-    from flax_distil.model.layers import ComputeOptions
+    from flax_distil.model.compute_options import ComputeOptions
     from flax_distil.parallel.make_partitioner import single_device
     from flax_distil.pipeline.transcription_model import TranscriptionModel
     from flax_distil.transcription.options import TranscriptionOptions

@@ -36,7 +36,7 @@ def in_batches(recordings: Recordings, size: int) -> Iterator[Recordings]:
 def our_decoder(args: argparse.Namespace, **options: Any) -> Any:
     from benchmarks.checkpoints import checkpoint_folder
     from flax_distil.checkpoints.checkpoint import load_checkpoint
-    from flax_distil.model.layers import ComputeOptions
+    from flax_distil.model.compute_options import ComputeOptions
     from flax_distil.text.generation_settings import GenerationSettings
     from flax_distil.text.tokenizer import WhisperTokenizer
     from flax_distil.transcription.generator import WhisperGenerator

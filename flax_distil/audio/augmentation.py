@@ -6,7 +6,6 @@ number of devices. Speed and recorded noise change a recording on the host, befo
 What is off costs nothing and changes nothing.
 """
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
@@ -17,79 +16,18 @@ import numpy as np
 import soxr
 from jax import lax
 
+from flax_distil.audio.augmentation_config import AugmentationConfig
 from flax_distil.audio.constants import CHUNK_SECONDS, HOP_LENGTH, SAMPLING_RATE
 from flax_distil.audio.mel import as_float
 from flax_distil.core.arrays import Array, Bool, Float, Int, UInt
-from flax_distil.core.errors import InputError
 
 T = TypeVar("T")
-
-SnrRange = tuple[float, float]
-"""Least and greatest signal-to-noise ratio in dB; each row draws its own between them."""
 
 BABBLE_TALKERS = 4
 """Rows that babble is made of."""
 
 # Each draw of a row has a stream of its own, so that switching one option on leaves the others as they were.
 TIME_MASK, FEATURE_MASK, WHITE_NOISE, WHITE_SNR, BABBLE_NOISE, BABBLE_SNR = range(6)
-
-
-@dataclass(frozen=True, kw_only=True)
-class AugmentationConfig:
-    """What is done to the training input; everything is off by default.
-
-    Attributes:
-        mask_time_prob: Share of a recording's frames that SpecAugment's time masks cover (less where
-            masks overlap).
-        mask_time_length: Frames of 10 ms in one time mask.
-        mask_feature_prob: Share of the mel bins that SpecAugment's frequency masks cover.
-        mask_feature_length: Mel bins in one frequency mask.
-        white_noise_prob: How often white noise is added.
-        babble_noise_prob: How often babble is added: four other recordings of the device's batch.
-        recorded_noise_prob: How often a piece of recorded noise is added.
-        noise_snr: Least and greatest signal-to-noise ratio of whatever noise is added, in dB.
-        speed_factors: Speeds to draw from, such as 0.9, 1.0 and 1.1; pitch and timestamps change with them.
-
-    Raises:
-        InputError: if a value is out of range.
-    """
-
-    mask_time_prob: float = 0.0
-    mask_time_length: int = 10
-    mask_feature_prob: float = 0.0
-    mask_feature_length: int = 10
-    white_noise_prob: float = 0.0
-    babble_noise_prob: float = 0.0
-    recorded_noise_prob: float = 0.0
-    noise_snr: SnrRange = (5.0, 30.0)
-    speed_factors: tuple[float, ...] = (1.0,)
-
-    def __post_init__(self) -> None:
-        for name in ("mask_time", "mask_feature", "white_noise", "babble_noise", "recorded_noise"):
-            probability = getattr(self, f"{name}_prob")
-            if not 0.0 <= probability <= 1.0:
-                raise InputError(f"{name}_prob must lie between 0 and 1, got {probability:g}")
-        for name in ("mask_time_length", "mask_feature_length"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name} must be at least 1, got {getattr(self, name)}")
-        low, high = self.noise_snr
-        if not -math.inf < low <= high < math.inf:
-            raise InputError(
-                f"noise_snr must be two numbers of dB, the smaller first, got {low:g} and {high:g}"
-            )
-        for factor in self.speed_factors or (0.0,):
-            if not 0.5 <= factor <= 2.0:
-                raise InputError(
-                    "speed_factors must be one or more numbers between 0.5 and 2, got "
-                    f"{', '.join(f'{value:g}' for value in self.speed_factors) or 'none'}"
-                )
-
-    @property
-    def on_device(self) -> bool:
-        """Whether :func:`augment_samples` or :func:`spec_augment` change anything, and need seeds."""
-        return any(
-            (self.mask_time_prob, self.mask_feature_prob, self.white_noise_prob, self.babble_noise_prob)
-        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -281,7 +219,7 @@ def _per_row(draw: Callable[[Array], T], seed_B: UInt[Array, " B"], stream: int)
 
 
 def _drawn_snr(
-    probability: float, between: SnrRange, seed_B: UInt[Array, " B"], stream: int
+    probability: float, between: tuple[float, float], seed_B: UInt[Array, " B"], stream: int
 ) -> Float[Array, " B"]:
     """Draw the ratio of each row in dB; infinite where it gets no noise."""
 

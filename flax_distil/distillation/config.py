@@ -17,7 +17,7 @@ from flax_distil.distillation.optimizer import OptimizerConfig
 from flax_distil.distillation.schedules import SCHEDULE_PARAMETERS
 from flax_distil.distillation.train_state import FreezeConfig
 from flax_distil.distillation.train_step import PRECISIONS
-from flax_distil.model.layers import ComputeOptions
+from flax_distil.model.compute_options import ComputeOptions
 from flax_distil.parallel.config import ParallelConfig
 
 

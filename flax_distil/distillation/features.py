@@ -4,7 +4,8 @@ from collections.abc import Mapping
 
 import jax.numpy as jnp
 
-from flax_distil.audio.augmentation import AugmentationConfig, Talkers, augment_samples, spec_augment
+from flax_distil.audio.augmentation import Talkers, augment_samples, spec_augment
+from flax_distil.audio.augmentation_config import AugmentationConfig
 from flax_distil.audio.mel import as_float, log_mel
 from flax_distil.core.arrays import Array, Float, Params
 from flax_distil.distillation.train_step import StepConfig

@@ -15,8 +15,8 @@ from flax_distil.distillation.optimizer import make_optimizer
 from flax_distil.distillation.train_state import init_state, partition_params
 from flax_distil.distillation.train_step import StepConfig
 from flax_distil.model.assembly import whisper_shapes
+from flax_distil.model.compute_options import ComputeOptions
 from flax_distil.model.config import WhisperConfig
-from flax_distil.model.layers import ComputeOptions
 from flax_distil.parallel.partitioner import Partitioner
 from flax_distil.parallel.rules import param_sharding
 

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 import jax
 from jax.sharding import PartitionSpec as P
 
-from flax_distil.audio.augmentation import AugmentationConfig, Talkers
+from flax_distil.audio.augmentation import Talkers
+from flax_distil.audio.augmentation_config import AugmentationConfig
 from flax_distil.core.arrays import Array, Params
 from flax_distil.distillation.config import DistilConfig
 from flax_distil.distillation.features import with_features
@@ -21,7 +22,7 @@ from flax_distil.distillation.train_step import (
     encode,
     eval_step,
 )
-from flax_distil.model.layers import ComputeOptions
+from flax_distil.model.compute_options import ComputeOptions
 from flax_distil.parallel.partitioner import BATCH, REPLICATED, ROWS, Partitioner
 from flax_distil.parallel.shaped_program import ShapedProgram
 

@@ -18,8 +18,8 @@ from flax_distil.core.tree import flatten, merge, unflatten
 from flax_distil.distillation.loss import LossWeights, TokenLossSums, hidden_state_error, token_losses
 from flax_distil.distillation.train_state import TrainState
 from flax_distil.model.assembly import bind_decoder, bind_encoder
+from flax_distil.model.compute_options import ComputeOptions
 from flax_distil.model.config import WhisperConfig
-from flax_distil.model.layers import ComputeOptions
 
 Batch = Mapping[str, Any]
 

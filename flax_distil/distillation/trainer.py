@@ -40,6 +40,7 @@ from flax_distil.distillation.step_fns import TrainStepFns
 from flax_distil.distillation.step_metrics import StepMetrics
 from flax_distil.distillation.train_state import TrainState
 from flax_distil.distillation.training_log import METRICS_NAME, TENSORBOARD_NAME, TrainingLog
+from flax_distil.parallel.make_partitioner import join_devices
 from flax_distil.parallel.partitioner import Partitioner
 from flax_distil.parallel.processes import all_gather_object, raise_on_all_hosts
 
@@ -76,7 +77,7 @@ def run_distillation(config: DistilConfig) -> DistilResult:
 
 
 def _run(config: DistilConfig) -> DistilResult:
-    partitioner = config.make_partitioner()
+    partitioner = join_devices(config)
     leads = jax.process_index() == 0
     folder = raise_on_all_hosts(lambda: _checked_output(config) if leads else config.output_path.absolute())
     repository = raise_on_all_hosts(

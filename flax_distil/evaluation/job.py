@@ -25,6 +25,7 @@ from flax_distil.evaluation.scores import ScoredUnit
 from flax_distil.evaluation.store import REPORT_NAME, RESULTS_NAME, SAMPLES_NAME, EvalStore
 from flax_distil.evaluation.tables import format_tables, write_samples
 from flax_distil.evaluation.transcription import LATENCY, ModelEvaluation, gathered
+from flax_distil.parallel.make_partitioner import join_local_devices
 from flax_distil.parallel.partitioner import Partitioner
 from flax_distil.parallel.processes import raise_on_all_hosts
 from flax_distil.pipeline.transcription_model import TranscriptionModel, configured_model
@@ -50,7 +51,7 @@ def run_evaluation(config: EvalConfig) -> dict[str, Any]:
     Raises:
         InputError: for whatever does not fit, before weights are read.
     """
-    partitioner = config.make_local_partitioner()
+    partitioner = join_local_devices(config)
     leads = jax.process_index() == 0
     with EvalStore(config.output_dir, overwrite=config.overwrite_output_dir) as store:
         raise_on_all_hosts(lambda: store.check() if leads else None)

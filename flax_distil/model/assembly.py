@@ -8,10 +8,10 @@ from flax import nnx
 from flax_distil.core.arrays import Params
 from flax_distil.core.tree import flatten, unflatten
 from flax_distil.model.collectives import fsdp_all_gather_outside_layers
+from flax_distil.model.compute_options import ComputeOptions
 from flax_distil.model.config import WhisperConfig
 from flax_distil.model.decoder import Decoder
 from flax_distil.model.encoder import Encoder
-from flax_distil.model.layers import ComputeOptions
 from flax_distil.model.projections import to_decode_layout
 
 

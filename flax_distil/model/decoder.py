@@ -11,16 +11,9 @@ from flax_distil.core.arrays import Array, Bool, Float, Int
 from flax_distil.model.attention import dot_product_attention, dropout
 from flax_distil.model.cache import DecoderCache, visible_slots, write_slots
 from flax_distil.model.collectives import copy_to_tp, embedding_lookup, fold_in_axis_index
+from flax_distil.model.compute_options import ComputeOptions
 from flax_distil.model.config import WhisperConfig
-from flax_distil.model.layers import (
-    ComputeOptions,
-    feed_forward,
-    layer_norm,
-    run_stack,
-    split_key,
-    stack_of,
-    unstack,
-)
+from flax_distil.model.layers import feed_forward, layer_norm, run_stack, split_key, stack_of, unstack
 from flax_distil.model.projections import AttentionProjections, Linear, project_onto_tokens
 
 KeyValue = tuple[Array, Array]

@@ -8,16 +8,9 @@ from flax import nnx
 from flax_distil.core.arrays import Array, Float
 from flax_distil.model.attention import dot_product_attention, dropout
 from flax_distil.model.collectives import copy_to_tp, fold_in_axis_index
+from flax_distil.model.compute_options import ComputeOptions
 from flax_distil.model.config import WhisperConfig
-from flax_distil.model.layers import (
-    ComputeOptions,
-    feed_forward,
-    gelu,
-    layer_norm,
-    run_stack,
-    split_key,
-    stack_of,
-)
+from flax_distil.model.layers import feed_forward, gelu, layer_norm, run_stack, split_key, stack_of
 from flax_distil.model.projections import AttentionProjections, Linear
 
 

@@ -1,6 +1,5 @@
 """The blocks of a Whisper layer: norm, feed-forward, and stacks of layers."""
 
-import dataclasses
 import math
 from collections.abc import Callable
 from typing import Any
@@ -10,8 +9,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from flax_distil.core.arrays import Array, Float
-from flax_distil.core.errors import InputError
-from flax_distil.core.param_sharding import REPLICATED, ParamSharding
+from flax_distil.core.param_sharding import ParamSharding
 from flax_distil.model.attention import dropout
 from flax_distil.model.collectives import (
     FSDP_GATHERED,
@@ -20,6 +18,7 @@ from flax_distil.model.collectives import (
     fsdp_all_gather,
     reduce_from_tp,
 )
+from flax_distil.model.compute_options import ComputeOptions
 from flax_distil.model.projections import Linear
 
 CHECKPOINT_POLICIES: dict[str, Callable[..., bool] | None] = {
@@ -28,34 +27,6 @@ CHECKPOINT_POLICIES: dict[str, Callable[..., bool] | None] = {
     "dots_with_no_batch_dims": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
 }
 """What gradient checkpointing keeps of a layer: nothing, its products, or only its weight products."""
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class ComputeOptions:
-    """How a model computes, apart from its shape.
-
-    Attributes:
-        dtype: of activations and of the weights as used ("float32", "bfloat16", "float16");
-            norms, softmax and losses stay in float32.
-        use_scan: run the layers as one ``lax.scan``: compiles in the time of one layer.
-        gradient_checkpointing: name of a policy in ``CHECKPOINT_POLICIES``: recompute each
-            layer in the backward pass; None keeps every activation.
-        sharding: which pieces of the weights are given, inside ``shard_map``; by default all.
-    """
-
-    dtype: str = "float32"
-    use_scan: bool = True
-    gradient_checkpointing: str | None = None
-    sharding: ParamSharding = REPLICATED
-
-    def __post_init__(self) -> None:
-        if self.dtype not in ("float32", "bfloat16", "float16"):
-            raise InputError(f"dtype {self.dtype!r} is unknown: expected float32, bfloat16 or float16")
-        if self.gradient_checkpointing not in (None, *CHECKPOINT_POLICIES):
-            raise InputError(
-                f"gradient_checkpointing {self.gradient_checkpointing!r} is unknown: "
-                f"expected one of {', '.join(CHECKPOINT_POLICIES)}"
-            )
 
 
 def _variance_in_two_passes(x: Array, mean: Array) -> Array:

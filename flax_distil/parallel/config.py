@@ -2,19 +2,78 @@
 
 import dataclasses
 
-import jax
-
 from flax_distil.core.errors import InputError
-from flax_distil.parallel.compilation_cache import use_compilation_cache
-from flax_distil.parallel.make_partitioner import make_partitioner
-from flax_distil.parallel.mesh import MeshShape
-from flax_distil.parallel.partitioner import Partitioner
-from flax_distil.parallel.processes import ProcessConfig, initialize_distributed
+
+MESH_AXES = ("data", "fsdp", "tensor")
+"""Names of the axes of a mesh."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MeshShape:
+    """How many devices each axis has; -1, for one of them, is all that the others leave.
+
+    Attributes:
+        data: Number of replicas of the model.
+        fsdp: Number of devices that store a piece of every weight each, and divide the batch too.
+        tensor: Number of devices that compute the heads and features of one layer together.
+    """
+
+    data: int = -1
+    fsdp: int = 1
+    tensor: int = 1
+
+    def __post_init__(self) -> None:
+        sizes = [getattr(self, axis) for axis in MESH_AXES]
+        if any(size < 1 and size != -1 for size in sizes) or sizes.count(-1) > 1:
+            raise InputError(
+                f"mesh {self} cannot be: expected positive sizes, and -1 (the rest) at most once"
+            )
+
+    def __str__(self) -> str:
+        return ",".join(f"{axis}={getattr(self, axis)}" for axis in MESH_AXES)
+
+    @classmethod
+    def parse(cls, text: str) -> "MeshShape":
+        """Read ``data=2,fsdp=4``; axes left out have their defaults.
+
+        Raises:
+            InputError: if an axis is unknown or a size is no whole number.
+        """
+        sizes: dict[str, int] = {}
+        for part in filter(None, text.replace(" ", "").split(",")):
+            axis, _, size = part.partition("=")
+            if axis not in MESH_AXES or axis in sizes or not size.lstrip("-").isdigit():
+                raise InputError(
+                    f"mesh {text!r} is not understood at {part!r}: expected data=…,fsdp=…,tensor=…"
+                )
+            sizes[axis] = int(size)
+        if "data" not in sizes and -1 in sizes.values():
+            sizes["data"] = 1
+        return cls(**sizes)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ProcessConfig:
+    """How the processes of a run find each other.
+
+    Attributes:
+        coordinator_address: Host and port where process 0 listens, such as 10.0.0.1:1234; without it, and
+            without JAX_COORDINATOR_ADDRESS, the processes of a TPU pod, of Slurm, Open MPI or Kubernetes find
+            each other by themselves.
+        num_processes: Processes in all (or JAX_NUM_PROCESSES); 1 looks for no others.
+        process_id: Number of this process, from 0 (or JAX_PROCESS_ID).
+        initialization_timeout_seconds: How long to wait until all processes are there.
+    """
+
+    coordinator_address: str | None = None
+    num_processes: int | None = None
+    process_id: int | None = None
+    initialization_timeout_seconds: int = 300
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ParallelConfig(ProcessConfig):
-    """How work is laid over devices and processes.
+    """Devices and processes.
 
     Attributes:
         parallelism: jit (meshes, named shardings) or pmap (every device a whole copy of the model).
@@ -28,44 +87,10 @@ class ParallelConfig(ProcessConfig):
     mesh: str = "data=-1"
     shard_vocabulary: bool = True
 
+    def __post_init__(self) -> None:
+        _ = self.mesh_shape  # check it
+
     @property
     def mesh_shape(self) -> MeshShape:
         """The sizes of ``mesh``."""
         return MeshShape.parse(self.mesh)
-
-    def make_partitioner(self) -> Partitioner:
-        """Join the other processes and return the partitioner over the devices of all.
-
-        Raises:
-            InputError: if a process is missing, the mesh does not fit the devices, or ``parallelism`` is
-                unknown.
-        """
-        self._join()
-        return make_partitioner(self.parallelism, self.mesh_shape, shard_vocabulary=self.shard_vocabulary)
-
-    def make_local_partitioner(self) -> Partitioner:
-        """Join the other processes and return a partitioner over the devices of this one alone.
-
-        For work that processes share without waiting for each other: each holds the whole model, and
-        a data axis of the mesh counts the devices of all.
-
-        Raises:
-            InputError: as :meth:`make_partitioner`, or if the data axis cannot be divided over the processes.
-        """
-        self._join()
-        shape, processes = self.mesh_shape, jax.process_count()
-        if shape.data != -1:
-            if shape.data % processes:
-                raise InputError(
-                    f"mesh {shape} cannot be divided over {processes} processes that compute apart from each "
-                    "other: give data as a multiple of them, or as -1"
-                )
-            shape = dataclasses.replace(shape, data=shape.data // processes)
-        return make_partitioner(
-            self.parallelism, shape, shard_vocabulary=self.shard_vocabulary, devices=jax.local_devices()
-        )
-
-    def _join(self) -> None:
-        use_compilation_cache()
-        if not jax.distributed.is_initialized():  # an embedding program may have joined already
-            initialize_distributed(self)

@@ -1,15 +1,19 @@
 """The partitioner that a user asks for by name."""
 
+import dataclasses
 import functools
 from collections.abc import Sequence
 
 import jax
 
 from flax_distil.core.errors import InputError
+from flax_distil.parallel.compilation_cache import use_compilation_cache
+from flax_distil.parallel.config import MeshShape, ParallelConfig
 from flax_distil.parallel.jit_partitioner import JitPartitioner
-from flax_distil.parallel.mesh import FSDP_AXIS, TENSOR_AXIS, MeshShape
+from flax_distil.parallel.mesh import FSDP_AXIS, TENSOR_AXIS, build_mesh
 from flax_distil.parallel.partitioner import Partitioner
 from flax_distil.parallel.pmap_partitioner import PmapPartitioner
+from flax_distil.parallel.processes import initialize_distributed
 
 
 def make_partitioner(
@@ -26,10 +30,10 @@ def make_partitioner(
             is asked to divide weights.
     """
     if parallelism == "jit":
-        return JitPartitioner(mesh.build(devices), shard_vocabulary=shard_vocabulary)
+        return JitPartitioner(build_mesh(mesh, devices), shard_vocabulary=shard_vocabulary)
     if parallelism != "pmap":
         raise InputError(f"parallelism {parallelism!r} is unknown: expected jit or pmap")
-    built = mesh.build(devices)
+    built = build_mesh(mesh, devices)
     if built.shape[FSDP_AXIS] * built.shape[TENSOR_AXIS] > 1:
         raise InputError(
             f"parallelism pmap replicates the weights, but mesh is {mesh}: choose jit, or data alone"
@@ -37,7 +41,47 @@ def make_partitioner(
     return PmapPartitioner(built)
 
 
+def join_devices(config: ParallelConfig) -> Partitioner:
+    """Join the other processes and return the partitioner over the devices of all.
+
+    Raises:
+        InputError: if a process is missing, the mesh does not fit the devices, or ``parallelism`` is
+            unknown.
+    """
+    _join(config)
+    return make_partitioner(config.parallelism, config.mesh_shape, shard_vocabulary=config.shard_vocabulary)
+
+
+def join_local_devices(config: ParallelConfig) -> Partitioner:
+    """Join the other processes and return a partitioner over the devices of this one alone.
+
+    For work that processes share without waiting for each other: each holds the whole model, and
+    a data axis of the mesh counts the devices of all.
+
+    Raises:
+        InputError: as :func:`join_devices`, or if the data axis cannot be divided over the processes.
+    """
+    _join(config)
+    shape, processes = config.mesh_shape, jax.process_count()
+    if shape.data != -1:
+        if shape.data % processes:
+            raise InputError(
+                f"mesh {shape} cannot be divided over {processes} processes that compute apart from each "
+                "other: give data as a multiple of them, or as -1"
+            )
+        shape = dataclasses.replace(shape, data=shape.data // processes)
+    return make_partitioner(
+        config.parallelism, shape, shard_vocabulary=config.shard_vocabulary, devices=jax.local_devices()
+    )
+
+
+def _join(config: ParallelConfig) -> None:
+    use_compilation_cache()
+    if not jax.distributed.is_initialized():  # an embedding program may have joined already
+        initialize_distributed(config)
+
+
 @functools.cache
 def single_device() -> JitPartitioner:
     """Return the partitioner of this process's first device; all callers share its compiled functions."""
-    return JitPartitioner(MeshShape().build(jax.local_devices()[:1]))
+    return JitPartitioner(build_mesh(MeshShape(), jax.local_devices()[:1]))

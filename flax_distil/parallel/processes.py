@@ -10,7 +10,7 @@ import pickle
 import socket
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TypeVar
 
 import jax
@@ -18,30 +18,12 @@ import numpy as np
 from jax.experimental.multihost_utils import process_allgather
 
 from flax_distil.core.errors import InputError
+from flax_distil.parallel.config import ProcessConfig
 
 T = TypeVar("T")
 
 _GRACE_SECONDS = 5
 """How much longer process 0 waits: when it gives up, JAX aborts the others in the midst of waiting."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class ProcessConfig:
-    """How the processes of a run find each other.
-
-    Attributes:
-        coordinator_address: host and port where process 0 listens, such as 10.0.0.1:1234; without it, and
-            without JAX_COORDINATOR_ADDRESS, the processes of a TPU pod, of Slurm, Open MPI or Kubernetes find
-            each other by themselves.
-        num_processes: processes in all (or JAX_NUM_PROCESSES); 1 looks for no others.
-        process_id: number of this process, from 0 (or JAX_PROCESS_ID).
-        initialization_timeout_seconds: how long to wait until all processes are there.
-    """
-
-    coordinator_address: str | None = None
-    num_processes: int | None = None
-    process_id: int | None = None
-    initialization_timeout_seconds: int = 300
 
 
 def initialize_distributed(config: ProcessConfig) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from flax_distil.core.errors import InputError
+from flax_distil.parallel.make_partitioner import join_devices
 from flax_distil.pipeline.config import STANDARD_OUTPUT, TranscribeConfig
 from flax_distil.pipeline.inputs.find_inputs import TranscribeInput, find_inputs
 from flax_distil.pipeline.inputs.load_ahead import read_ahead
@@ -50,7 +51,7 @@ def run(config: TranscribeConfig) -> TranscribedFiles:
         )
     if not chosen:
         return TranscribedFiles(written=[], failed={}, transcribed=0)
-    partitioner = config.make_partitioner()
+    partitioner = join_devices(config)
     if partitioner.shard_count > 1:
         raise InputError("transcribe runs in one process: start it on one machine, or split the files")
     model = configured_model(config, partitioner)

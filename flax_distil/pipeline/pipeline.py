@@ -9,10 +9,10 @@ import jax
 
 from flax_distil.checkpoints.hub.model_source import ModelSource
 from flax_distil.core.errors import InputError
-from flax_distil.model.layers import ComputeOptions
+from flax_distil.model.compute_options import ComputeOptions
 from flax_distil.parallel.compilation_cache import use_compilation_cache
+from flax_distil.parallel.config import MeshShape
 from flax_distil.parallel.make_partitioner import make_partitioner, single_device
-from flax_distil.parallel.mesh import MeshShape
 from flax_distil.parallel.partitioner import Partitioner
 from flax_distil.pipeline.call_options import CallOptions, Result
 from flax_distil.pipeline.inputs.load_ahead import read_ahead, read_recording

@@ -13,8 +13,8 @@ from flax_distil.checkpoints.tokenizer import has_tokenizer, read_tokenizer
 from flax_distil.core.arrays import Params
 from flax_distil.data.fingerprints import weights_fingerprint
 from flax_distil.model.assembly import decode_shapes, to_decode_params, whisper_shapes
+from flax_distil.model.compute_options import ComputeOptions
 from flax_distil.model.config import WhisperConfig
-from flax_distil.model.layers import ComputeOptions
 from flax_distil.parallel.partitioner import Partitioner
 from flax_distil.text.normalizers import Normalizer, get_model_normalizer
 from flax_distil.text.tokenizer import WhisperTokenizer

@@ -6,7 +6,7 @@ from flax_distil.core.checks import check_positive
 from flax_distil.core.errors import InputError
 from flax_distil.decoding.options import SearchOptions
 from flax_distil.distillation.config import DistilConfig
-from flax_distil.model.layers import ComputeOptions
+from flax_distil.model.compute_options import ComputeOptions
 from flax_distil.planning.topologies import check_topology
 
 

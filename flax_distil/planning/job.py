@@ -17,6 +17,7 @@ from flax_distil.distillation.config import DistilConfig
 from flax_distil.distillation.setup.models import describe_models, with_dropouts
 from flax_distil.model.config import PRESETS, WhisperConfig
 from flax_distil.parallel.jit_partitioner import JitPartitioner
+from flax_distil.parallel.mesh import build_mesh
 from flax_distil.planning.compiled_jobs import generation_job, training_job
 from flax_distil.planning.config import PlanConfig
 from flax_distil.planning.plan import make_plan
@@ -42,7 +43,7 @@ def run_plan(config: PlanConfig) -> dict[str, Any]:
         )
     topology = open_topology(config.topology)
     partitioner = JitPartitioner(
-        config.mesh_shape.build(topology.devices), shard_vocabulary=config.shard_vocabulary
+        build_mesh(config.mesh_shape, topology.devices), shard_vocabulary=config.shard_vocabulary
     )
     shape = with_dropouts(config, student.config)
     if config.what == "train":

@@ -22,6 +22,7 @@ from flax_distil.core.errors import InputError
 from flax_distil.data.decoded_example import SampleError
 from flax_distil.data.skipped import SkippedSamples
 from flax_distil.metrics.word_errors import word_errors
+from flax_distil.parallel.make_partitioner import join_local_devices
 from flax_distil.parallel.processes import all_gather_object, raise_on_all_hosts
 from flax_distil.pipeline.batch_transcription import BatchTranscriber, transcribe_in_turn
 from flax_distil.pseudo_labeling.columns import label_table
@@ -71,7 +72,7 @@ def run_pseudo_labelling(config: PseudoLabelConfig) -> PseudoLabelResult:
     Raises:
         InputError: for whatever does not fit, before the teacher is loaded; if the disk is full.
     """
-    partitioner = config.make_local_partitioner()
+    partitioner = join_local_devices(config)
     leads = jax.process_index() == 0
     store = raise_on_all_hosts(lambda: LabelStore(config.output_dir, overwrite=config.overwrite_output_dir))
     raise_on_all_hosts(lambda: store.check() if leads else None)

@@ -14,8 +14,8 @@ from flax_distil.decoding.logits_processors import LogitsProcessors
 from flax_distil.decoding.options import SearchOptions
 from flax_distil.decoding.speculative import SpeculativeOutput, speculative_generate
 from flax_distil.model.assembly import bind_decoder, decode_shapes
+from flax_distil.model.compute_options import ComputeOptions
 from flax_distil.model.config import WhisperConfig
-from flax_distil.model.layers import ComputeOptions
 from flax_distil.parallel.partitioner import BATCH, REPLICATED, ROWS, Partitioner
 from flax_distil.text.generation_settings import GenerationSettings
 from flax_distil.text.tokenizer import WhisperTokenizer

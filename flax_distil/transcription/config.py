@@ -3,13 +3,12 @@
 import dataclasses
 from typing import Any
 
-from flax_distil.audio.reading.channels import check_channel
 from flax_distil.checkpoints.model_config import ModelSourceConfig
-from flax_distil.core.checks import check_positive
+from flax_distil.core.checks import check_channel, check_positive
 from flax_distil.core.errors import InputError
 from flax_distil.data.remote.retries import RetryPolicy
 from flax_distil.decoding.options import SearchOptions
-from flax_distil.model.layers import ComputeOptions
+from flax_distil.model.compute_options import ComputeOptions
 from flax_distil.parallel.config import ParallelConfig
 from flax_distil.text.normalizers import check_normalizer
 from flax_distil.transcription.options import TranscriptionOptions

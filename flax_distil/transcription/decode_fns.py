@@ -22,8 +22,8 @@ from flax_distil.model.assembly import (
     to_decode_params,
     whisper_shapes,
 )
+from flax_distil.model.compute_options import ComputeOptions
 from flax_distil.model.config import WhisperConfig
-from flax_distil.model.layers import ComputeOptions
 from flax_distil.parallel.partitioner import BATCH, ROWS, Partitioner
 from flax_distil.parallel.rules import param_sharding
 from flax_distil.text.special_tokens import SpecialTokens

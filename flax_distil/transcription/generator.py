@@ -15,8 +15,8 @@ import numpy as np
 from flax_distil.core.arrays import Array, Float, Params
 from flax_distil.core.errors import InputError
 from flax_distil.decoding.result import GenerateOutput
+from flax_distil.model.compute_options import ComputeOptions
 from flax_distil.model.config import WhisperConfig
-from flax_distil.model.layers import ComputeOptions
 from flax_distil.parallel.make_partitioner import single_device
 from flax_distil.parallel.partitioner import Partitioner
 from flax_distil.text.generation_settings import GenerationSettings

@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 
 from flax_distil.audio.augmentation import (
-    AugmentationConfig,
     augment_samples,
     draw_recorded_noise,
     draw_speed,
@@ -20,6 +19,7 @@ from flax_distil.audio.augmentation import (
     perturb_speed,
     spec_augment,
 )
+from flax_distil.audio.augmentation_config import AugmentationConfig
 from flax_distil.audio.mel import log_mel
 from flax_distil.audio.reading.decoding import decode_audio
 from flax_distil.core.errors import InputError

@@ -25,11 +25,11 @@ def read(config_class, *arguments):
 @pytest.mark.parametrize("command", COMMANDS)
 def test_help_explains_every_flag_under_a_heading(command, capsys):
     assert main([*command.split(), "--help"]) == 0
-    shown = " ".join(capsys.readouterr().out.split())
+    shown = "".join(capsys.readouterr().out.split())  # lines may end within a word that has a hyphen
     for leaf in leaves(config_class(command)):
         assert leaf.text, leaf.name
-        assert leaf.text in shown
-        assert f"{leaf.section}:" in shown
+        assert leaf.text.replace(" ", "") in shown
+        assert f"{leaf.section}:".replace(" ", "") in shown
 
 
 @pytest.mark.parametrize("command", COMMANDS)

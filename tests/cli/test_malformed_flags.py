@@ -72,7 +72,7 @@ def test_many_malformed_flags_of_every_command_are_one_sentence(command, tmp_pat
         (MERGES.encode(), "alias *a in line 2 is not accepted"),
         (b"seed: 1\nseed: 2", "'seed' is given twice"),
         (b"seed: " + b"9" * 400, "seed 9999"),
-        (b"seed: {a: [1]}", "a value within 'seed' is a list"),
+        (b"seed: {a: [1]}", "--seed cannot be \"{'a': [1]}\": expected a whole number"),
         (b"x" * (1 << 21), "it is longer than 1048576 bytes"),
         (b'prompt: "a\\0b"', "prompt 'a\\x00b' holds a NUL character"),
         (b"seed: '", "it is no YAML: found unexpected end of stream in line 1"),

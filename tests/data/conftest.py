@@ -10,7 +10,8 @@ import soundfile
 from flax_distil.audio.constants import SAMPLING_RATE
 from flax_distil.audio.reading.decoding import decode_audio
 from flax_distil.data.dataset import SpeechDataset
-from flax_distil.data.preprocessing.labels import LabelBuilder, LabelConfig
+from flax_distil.data.preprocessing.config import LabelConfig
+from flax_distil.data.preprocessing.labels import LabelBuilder
 from flax_distil.data.sources.sources import load_source
 from flax_distil.text.tokenizer import WhisperTokenizer
 

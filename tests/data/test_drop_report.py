@@ -3,9 +3,10 @@
 import json
 from concurrent.futures import ThreadPoolExecutor
 
+from flax_distil.data.preprocessing.config import FilterConfig
 from flax_distil.data.preprocessing.drop_report import DropReport
 from flax_distil.data.preprocessing.filter_tables import filter_rows
-from flax_distil.data.preprocessing.filters import FilterConfig, RowFilter
+from flax_distil.data.preprocessing.filters import RowFilter
 from flax_distil.text.normalizers import get_normalizer
 
 

@@ -8,10 +8,11 @@ import pytest
 
 from flax_distil.data.dataset import SpeechDataset
 from flax_distil.data.preprocessing import filter_tables, filters
+from flax_distil.data.preprocessing.config import FilterConfig, LabelConfig
 from flax_distil.data.preprocessing.drop_report import DropReport
 from flax_distil.data.preprocessing.filter_tables import filter_rows
-from flax_distil.data.preprocessing.filters import FilterConfig, RowFilter
-from flax_distil.data.preprocessing.labels import LabelBuilder, LabelConfig
+from flax_distil.data.preprocessing.filters import RowFilter
+from flax_distil.data.preprocessing.labels import LabelBuilder
 from flax_distil.data.training.batches import LABEL_BUCKETS, smallest_bucket
 from flax_distil.data.training.pipeline import TrainingPipeline
 from flax_distil.data.training.pipeline_config import PipelineConfig

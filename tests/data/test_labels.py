@@ -5,7 +5,8 @@ import pytest
 
 from flax_distil.core.errors import InputError
 from flax_distil.data.decoded_example import SampleError
-from flax_distil.data.preprocessing.labels import LabelBuilder, LabelConfig, sample_random, spoken_text
+from flax_distil.data.preprocessing.config import LabelConfig
+from flax_distil.data.preprocessing.labels import LabelBuilder, sample_random, spoken_text
 
 # Ids of tiny.en's vocabulary.
 EOT, SOT, PREVIOUS, NO_TIMESTAMPS, ZERO = 50256, 50257, 50360, 50362, 50363

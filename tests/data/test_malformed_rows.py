@@ -11,9 +11,10 @@ import pytest
 from flax_distil.audio.voice_activity import VoiceActivity
 from flax_distil.core.errors import InputError
 from flax_distil.data.decoded_example import DurationLimits
+from flax_distil.data.preprocessing.config import FilterConfig
 from flax_distil.data.preprocessing.drop_report import DropReport
 from flax_distil.data.preprocessing.filter_tables import filter_rows
-from flax_distil.data.preprocessing.filters import FilterConfig, RowFilter
+from flax_distil.data.preprocessing.filters import RowFilter
 from flax_distil.data.preprocessing.labels import LabelBuilder
 from flax_distil.data.preprocessing.packing import pack_rows
 from flax_distil.data.preprocessing.segmentation import cut_rows

@@ -13,13 +13,8 @@ from flax_distil.audio.reading.decoding import decode_audio
 from flax_distil.data.dataset import SpeechDataset
 from flax_distil.data.decoded_example import DurationLimits, SampleError
 from flax_distil.data.example import Example
-from flax_distil.data.preprocessing.labels import (
-    LabelBuilder,
-    LabelConfig,
-    LabelPart,
-    LabelTokens,
-    sample_random,
-)
+from flax_distil.data.preprocessing.config import LabelConfig
+from flax_distil.data.preprocessing.labels import LabelBuilder, LabelPart, LabelTokens, sample_random
 from flax_distil.data.preprocessing.packed_audio import DecodedPack, decode_pack, join_audio
 from flax_distil.data.preprocessing.packing import pack_rows
 from flax_distil.text.timestamps import split_segments

@@ -10,7 +10,8 @@ import pytest
 from flax_distil.audio.constants import SAMPLING_RATE
 from flax_distil.audio.reading.decoding import decode_audio
 from flax_distil.data.example import Example
-from flax_distil.data.preprocessing.labels import LabelBuilder, LabelConfig, LabelPart, sample_random
+from flax_distil.data.preprocessing.config import LabelConfig
+from flax_distil.data.preprocessing.labels import LabelBuilder, LabelPart, sample_random
 from flax_distil.data.preprocessing.packing import (
     PackedRows,
     Packer,

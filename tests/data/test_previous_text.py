@@ -9,9 +9,10 @@ import pytest
 from flax_distil.core.errors import InputError
 from flax_distil.data.dataset import SpeechDataset
 from flax_distil.data.decoded_example import SampleError
+from flax_distil.data.preprocessing.config import FilterConfig, LabelConfig
 from flax_distil.data.preprocessing.filter_tables import filter_rows
-from flax_distil.data.preprocessing.filters import FilterConfig, RowFilter
-from flax_distil.data.preprocessing.labels import LabelBuilder, LabelConfig, sample_random
+from flax_distil.data.preprocessing.filters import RowFilter
+from flax_distil.data.preprocessing.labels import LabelBuilder, sample_random
 from flax_distil.data.preprocessing.packing import pack_rows
 from flax_distil.data.skipped import SkippedSamples
 from flax_distil.data.sources.sources import load_source, stream_sources

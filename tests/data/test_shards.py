@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from flax_distil.core.errors import InputError
-from flax_distil.data.preprocessing.labels import LabelBuilder, LabelConfig
+from flax_distil.data.preprocessing.config import LabelConfig
+from flax_distil.data.preprocessing.labels import LabelBuilder
 from flax_distil.data.training.evaluation_pipeline import EvaluationPipeline
 from flax_distil.data.training.pipeline import TrainingPipeline
 from flax_distil.data.training.pipeline_config import PipelineConfig

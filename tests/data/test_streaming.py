@@ -15,8 +15,8 @@ from flax_distil.audio.constants import SAMPLING_RATE
 from flax_distil.audio.reading.decoding import decode_audio
 from flax_distil.audio.segmentation import flac_bytes
 from flax_distil.core.errors import InputError
-from flax_distil.data.preprocessing.filters import FilterConfig
-from flax_distil.data.preprocessing.labels import LabelBuilder, LabelConfig
+from flax_distil.data.preprocessing.config import FilterConfig, LabelConfig
+from flax_distil.data.preprocessing.labels import LabelBuilder
 from flax_distil.data.preprocessing.packing import pack_rows
 from flax_distil.data.sources.parquet_shards import ParquetShard
 from flax_distil.data.stream import IterableSpeechDataset

@@ -9,10 +9,11 @@ from itertools import islice
 import numpy as np
 import pytest
 
-from flax_distil.audio.augmentation import AugmentationConfig
+from flax_distil.audio.augmentation_config import AugmentationConfig
 from flax_distil.core.errors import InputError
 from flax_distil.data.decoded_example import DurationLimits, SampleReader
-from flax_distil.data.preprocessing.labels import LabelBuilder, LabelConfig
+from flax_distil.data.preprocessing.config import LabelConfig
+from flax_distil.data.preprocessing.labels import LabelBuilder
 from flax_distil.data.preprocessing.packing import pack_rows
 from flax_distil.data.remote.retries import RetryPolicy, SourceError
 from flax_distil.data.sources.sources import load_source

@@ -15,7 +15,7 @@ from flax_distil.decoding.alignment import (
     median_filter,
 )
 from flax_distil.model.assembly import bind_decoder
-from flax_distil.model.layers import ComputeOptions
+from flax_distil.model.compute_options import ComputeOptions
 from tests.model.programs import compiled
 
 HEADS = ((0, 1), (1, 0), (1, 3))

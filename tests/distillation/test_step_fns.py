@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from flax_distil.audio.augmentation import AugmentationConfig, Talkers
+from flax_distil.audio.augmentation import Talkers
+from flax_distil.audio.augmentation_config import AugmentationConfig
 from flax_distil.audio.mel import log_mel
 from flax_distil.distillation.features import with_features
 from flax_distil.distillation.shardings import TrainShardings

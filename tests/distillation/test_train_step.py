@@ -14,7 +14,7 @@ from flax_distil.distillation.loss import LossWeights
 from flax_distil.distillation.optimizer import OptimizerConfig, make_optimizer
 from flax_distil.distillation.train_state import FreezeConfig, init_state, partition_params
 from flax_distil.distillation.train_step import StepConfig, encode, eval_step, train_step
-from flax_distil.model.layers import ComputeOptions
+from flax_distil.model.compute_options import ComputeOptions
 
 
 def compiled(step, *static):

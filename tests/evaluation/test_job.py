@@ -12,6 +12,7 @@ from flax_distil.evaluation import store as eval_store
 from flax_distil.evaluation.job import EvalConfig, run_evaluation
 from flax_distil.evaluation.records import Prediction
 from flax_distil.evaluation.store import UnitWriter
+from flax_distil.parallel.make_partitioner import join_local_devices
 from flax_distil.pipeline.transcription_model import TranscriptionModel
 from tests.toys import write_prompts, write_teacher
 
@@ -24,9 +25,9 @@ USABLE = 3
 @pytest.fixture(scope="module")
 def one_partitioner():
     """Let all runs have the same partitioner, whose programs are compiled once."""
-    partitioner = EvalConfig(model_name_or_path="m", dataset_name="d").make_local_partitioner()
+    partitioner = join_local_devices(EvalConfig(model_name_or_path="m", dataset_name="d"))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(EvalConfig, "make_local_partitioner", lambda _: partitioner)
+        patch.setattr("flax_distil.evaluation.job.join_local_devices", lambda _: partitioner)
         yield
 
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import jax
 
 from flax_distil.model.assembly import bind_decoder, bind_encoder
-from flax_distil.model.layers import ComputeOptions
+from flax_distil.model.compute_options import ComputeOptions
 
 SCAN = ComputeOptions(use_scan=True)
 

@@ -10,7 +10,8 @@ import pytest
 from flax_distil.core.errors import InputError
 from flax_distil.core.tree import flatten
 from flax_distil.model.assembly import bind_decoder, bind_encoder
-from flax_distil.model.layers import CHECKPOINT_POLICIES, ComputeOptions
+from flax_distil.model.compute_options import ComputeOptions
+from flax_distil.model.layers import CHECKPOINT_POLICIES
 from tests.model.programs import SCAN, compiled, decoding, encoding
 
 CLOSE = {"rtol": 1e-5, "atol": 1e-5}  # float32 in another order

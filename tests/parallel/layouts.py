@@ -17,8 +17,8 @@ from flax_distil.distillation.shardings import TrainShardings
 from flax_distil.distillation.step_fns import TrainStepFns
 from flax_distil.distillation.train_state import partition_params
 from flax_distil.model.assembly import whisper_shapes
+from flax_distil.model.compute_options import ComputeOptions
 from flax_distil.model.config import WhisperConfig
-from flax_distil.model.layers import ComputeOptions
 from flax_distil.parallel.make_partitioner import make_partitioner
 from flax_distil.parallel.partitioner import Partitioner
 from flax_distil.text.generation_settings import GenerationSettings

@@ -10,12 +10,8 @@ from typing import Any
 import jax
 
 from flax_distil.core.errors import InputError
-from flax_distil.parallel.processes import (
-    ProcessConfig,
-    all_gather_object,
-    initialize_distributed,
-    raise_on_all_hosts,
-)
+from flax_distil.parallel.config import ProcessConfig
+from flax_distil.parallel.processes import all_gather_object, initialize_distributed, raise_on_all_hosts
 
 
 def message_of(function: Callable[[], Any]) -> str:

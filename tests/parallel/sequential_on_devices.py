@@ -13,9 +13,9 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 from flax_distil.checkpoints.checkpoint import load_checkpoint
 from flax_distil.core.errors import InputError
 from flax_distil.model.assembly import whisper_shapes
-from flax_distil.model.layers import ComputeOptions
+from flax_distil.model.compute_options import ComputeOptions
+from flax_distil.parallel.config import MeshShape
 from flax_distil.parallel.make_partitioner import make_partitioner, single_device
-from flax_distil.parallel.mesh import MeshShape
 from flax_distil.parallel.partitioner import Partitioner
 from flax_distil.text.generation_settings import GenerationSettings
 from flax_distil.text.tokenizer import WhisperTokenizer

@@ -10,8 +10,9 @@ from flax_distil.core.errors import InputError
 from flax_distil.core.tree import flatten
 from flax_distil.model.assembly import decode_shapes, whisper_shapes
 from flax_distil.model.config import PRESETS, WhisperConfig
+from flax_distil.parallel.config import MeshShape
 from flax_distil.parallel.make_partitioner import make_partitioner
-from flax_distil.parallel.mesh import MeshShape
+from flax_distil.parallel.mesh import build_mesh
 from flax_distil.parallel.rules import param_sharding, weight_specs
 
 
@@ -36,7 +37,7 @@ def test_impossible_sizes_are_refused(sizes):
 @pytest.mark.parametrize("shape", [MeshShape(data=3), MeshShape(fsdp=2), MeshShape(data=-1, tensor=4)])
 def test_a_mesh_must_multiply_to_the_devices(shape):
     with pytest.raises(InputError, match="does not multiply to the 1 devices"):
-        shape.build(jax.devices()[:1])
+        build_mesh(shape, jax.devices()[:1])
 
 
 def test_an_unknown_parallelism_is_refused():

@@ -11,12 +11,8 @@ from pathlib import Path
 import pytest
 
 from flax_distil.core.errors import InputError
-from flax_distil.parallel.processes import (
-    ProcessConfig,
-    all_gather_object,
-    initialize_distributed,
-    raise_on_all_hosts,
-)
+from flax_distil.parallel.config import ProcessConfig
+from flax_distil.parallel.processes import all_gather_object, initialize_distributed, raise_on_all_hosts
 
 DEVICES = 4
 ADDRESS = "127.0.0.1:12345"

@@ -16,8 +16,8 @@ from flax_distil.audio.reading.decoding import decode_audio
 from flax_distil.checkpoints.checkpoint import Checkpoint, load_checkpoint
 from flax_distil.core.arrays import Array, Params
 from flax_distil.model.assembly import bind_encoder
+from flax_distil.model.compute_options import ComputeOptions
 from flax_distil.model.config import WhisperConfig
-from flax_distil.model.layers import ComputeOptions
 from flax_distil.text.generation_settings import GenerationSettings
 from flax_distil.text.tokenizer import WhisperTokenizer
 from flax_distil.transcription.generator import WhisperGenerator

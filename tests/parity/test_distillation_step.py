@@ -26,7 +26,7 @@ from flax_distil.core.tree import flatten, unflatten
 from flax_distil.distillation.loss import LossWeights
 from flax_distil.distillation.train_state import FreezeConfig, init_state, partition_params
 from flax_distil.distillation.train_step import StepConfig, train_step
-from flax_distil.model.layers import ComputeOptions
+from flax_distil.model.compute_options import ComputeOptions
 from tests.parity.reference import Pair
 
 RELATIVE = (

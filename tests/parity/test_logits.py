@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from flax_distil.model.assembly import bind_decoder
+from flax_distil.model.compute_options import ComputeOptions
 from flax_distil.model.config import WhisperConfig
-from flax_distil.model.layers import ComputeOptions
 from tests.parity.reference import Pair, Recordings, encode
 
 TOLERANCE = 1e-3  # absolute, on logits up to 30 and states up to 25

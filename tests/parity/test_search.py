@@ -12,7 +12,7 @@ import whisper
 
 from flax_distil.core.arrays import Array
 from flax_distil.decoding.options import SearchOptions
-from flax_distil.model.layers import ComputeOptions
+from flax_distil.model.compute_options import ComputeOptions
 from flax_distil.transcription.generator import WhisperGenerator
 from flax_distil.transcription.options import TranscriptionOptions
 from flax_distil.transcription.results import Transcript

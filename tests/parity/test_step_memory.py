@@ -13,8 +13,8 @@ from flax_distil.distillation.optimizer import OptimizerConfig, make_optimizer
 from flax_distil.distillation.train_state import FreezeConfig, init_state, partition_params
 from flax_distil.distillation.train_step import StepConfig, train_step
 from flax_distil.model.assembly import whisper_shapes
+from flax_distil.model.compute_options import ComputeOptions
 from flax_distil.model.config import WhisperConfig
-from flax_distil.model.layers import ComputeOptions
 
 
 def byte_count(tree) -> int:

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from flax_distil.model.layers import ComputeOptions
+from flax_distil.model.compute_options import ComputeOptions
 from flax_distil.transcription.generator import WhisperGenerator
 from flax_distil.transcription.options import TranscriptionOptions
 from flax_distil.transcription.results import TranscribedSegment

@@ -12,6 +12,7 @@ from flax_distil.audio.constants import SAMPLING_RATE
 from flax_distil.audio.voice_activity import VoiceActivity
 from flax_distil.core.errors import InputError
 from flax_distil.data.remote.retries import DEFAULT_POLICY
+from flax_distil.parallel.make_partitioner import join_local_devices
 from flax_distil.pipeline.batch_transcription import BatchTranscriber
 from flax_distil.pseudo_labeling.config import PseudoLabelConfig
 from flax_distil.pseudo_labeling.shard_reader import UnitBatch, UnitReader
@@ -99,5 +100,5 @@ def test_labels_of_a_translation_are_compared_by_the_rules_for_english(manifest,
     for task, equal in (("transcribe", False), ("translate", True)):
         settings = {"model_name_or_path": str(base_dir), "language": "zh", "task": task}
         config = dataclasses.replace(config_of(manifest), **settings)
-        teacher = BatchTranscriber(config, config.make_local_partitioner())
+        teacher = BatchTranscriber(config, join_local_devices(config))
         assert (teacher.normalize(said) == teacher.normalize(found)) == equal

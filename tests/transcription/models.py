@@ -12,8 +12,8 @@ from flax_distil.audio.mel import log_mel
 from flax_distil.checkpoints.checkpoint import load_checkpoint
 from flax_distil.core.arrays import Params
 from flax_distil.model.assembly import bind_encoder
+from flax_distil.model.compute_options import ComputeOptions
 from flax_distil.model.config import WhisperConfig
-from flax_distil.model.layers import ComputeOptions
 from flax_distil.text.generation_settings import GenerationSettings
 from flax_distil.text.tokenizer import WhisperTokenizer
 from flax_distil.transcription.generator import WhisperGenerator

@@ -11,7 +11,7 @@ from pathlib import Path
 import jax
 
 from flax_distil.model.assembly import whisper_shapes
-from flax_distil.model.layers import ComputeOptions
+from flax_distil.model.compute_options import ComputeOptions
 from flax_distil.parallel.make_partitioner import single_device
 from flax_distil.text.generation_settings import GenerationSettings
 from flax_distil.text.tokenizer import WhisperTokenizer

@@ -15,7 +15,7 @@ from flax_distil.checkpoints.checkpoint import load_checkpoint
 from flax_distil.checkpoints.export import export_checkpoint
 from flax_distil.checkpoints.student import init_student
 from flax_distil.core.errors import InputError
-from flax_distil.model.layers import ComputeOptions
+from flax_distil.model.compute_options import ComputeOptions
 from flax_distil.parallel.make_partitioner import single_device
 from flax_distil.pipeline.transcription_model import TranscriptionModel
 from flax_distil.transcription.assisted_generator import Assistant, AssistedGenerator, SpeculativeStatistics

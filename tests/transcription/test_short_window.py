@@ -87,7 +87,7 @@ def test_a_recording_longer_than_the_window_is_refused_in_mode_short(short, spee
 
 @pytest.mark.slow
 def test_an_assistant_of_another_window_is_refused(short, tiny_en_dir):
-    from flax_distil.model.layers import ComputeOptions
+    from flax_distil.model.compute_options import ComputeOptions
     from flax_distil.transcription.assisted_generator import Assistant, AssistedGenerator
 
     tokenizer = WhisperTokenizer.from_pretrained(tiny_en_dir)

@@ -3,7 +3,6 @@
 import numpy as np
 
 from flax_distil.core.arrays import Float
-from flax_distil.core.errors import InputError
 
 CANCELLED = 0.1
 """Channels cancel each other out where their mean has less than a tenth of the energy that the mean of
@@ -42,9 +41,3 @@ class Downmix:
             self.cancelled = True
             return np.ascontiguousarray(block_WC[:, np.argmax(energies_C)])
         return mean_W
-
-
-def check_channel(channel: int | None) -> None:
-    """Raise ``InputError`` if no recording can have this channel."""
-    if channel is not None and channel < 0:
-        raise InputError(f"channel {channel} is negative: channels are counted from 0")

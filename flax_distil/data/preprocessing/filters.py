@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -10,6 +9,7 @@ from flax_distil.core.errors import InputError
 from flax_distil.data.dataset import SpeechDataset
 from flax_distil.data.decoded_example import LABEL_TOO_LONG, MALFORMED, NO_LABEL, TOO_LONG, TOO_SHORT
 from flax_distil.data.example import Example
+from flax_distil.data.preprocessing.config import FilterConfig
 from flax_distil.data.preprocessing.labels import BAD_TIMESTAMPS, LabelBuilder, spoken_text, timestamp_problem
 from flax_distil.metrics.hallucination import compression_ratio
 from flax_distil.metrics.word_errors import sample_wer
@@ -42,54 +42,6 @@ AVG_LOGPROB_COLUMN = "avg_logprob"
 NO_SPEECH_PROB_COLUMN = "no_speech_prob"
 COMPRESSION_RATIO_COLUMN = "compression_ratio"
 """Columns that pseudo-labelling writes beside the label."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class FilterConfig:
-    """Which rows stay in the training set.
-
-    Args:
-        wer_threshold: Keep a row only if its pseudo-label's word error rate against the
-            reference is below this many percent; 10 is the paper's. None does not compare.
-        min_duration_in_seconds: Recordings must be longer than this.
-        max_duration_in_seconds: Recordings must be shorter than this.
-        min_avg_logprob: Keep a row only if the teacher's average log-probability is at least this.
-        max_compression_ratio: Keep a row only if its label's compression ratio is at most this
-            (2.4 tells loops); computed from the label where the data set has no such column.
-        max_no_speech_prob: Keep a row only if the teacher's probability of no speech is at most this.
-        drop_upper_case: Drop rows whose label is in upper case only, which a student would learn to write.
-            It is the label that is judged, not the reference beside it: the WER ignores case. Scripts
-            without case have none to drop.
-    """
-
-    wer_threshold: float | None = None
-    min_duration_in_seconds: float = 0.0
-    max_duration_in_seconds: float = 30.0
-    min_avg_logprob: float | None = None
-    max_compression_ratio: float | None = None
-    max_no_speech_prob: float | None = None
-    drop_upper_case: bool = False
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.min_duration_in_seconds < self.max_duration_in_seconds <= 30:
-            raise InputError(
-                "expected 0 <= min_duration_in_seconds < max_duration_in_seconds <= 30, got "
-                f"{self.min_duration_in_seconds:g} and {self.max_duration_in_seconds:g}"
-            )
-        if self.wer_threshold is not None and not self.wer_threshold > 0:
-            raise InputError(
-                f"wer_threshold must be a positive percentage, got {self.wer_threshold:g}: "
-                "leave it out to keep all"
-            )
-        if self.max_no_speech_prob is not None and not 0 <= self.max_no_speech_prob <= 1:
-            raise InputError(
-                f"max_no_speech_prob must be a probability between 0 and 1, got {self.max_no_speech_prob:g}"
-            )
-        if self.min_avg_logprob is not None and not self.min_avg_logprob <= 0:
-            raise InputError(
-                f"min_avg_logprob must be the logarithm of a probability (at most 0), "
-                f"got {self.min_avg_logprob:g}"
-            )
 
 
 class RowFilter:

@@ -21,8 +21,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from flax_distil.core.arrays import Bool, Int
-from flax_distil.core.errors import InputError
 from flax_distil.data.decoded_example import LABEL_TOO_LONG, NO_LABEL, SampleError
+from flax_distil.data.preprocessing.config import DECODER_POSITIONS, LabelConfig
 from flax_distil.text.languages import LANGUAGES_WITHOUT_SPACES, language_code
 from flax_distil.text.timestamps import (
     LAST_TIMESTAMP_SECONDS,
@@ -32,9 +32,6 @@ from flax_distil.text.timestamps import (
     timestamp_token,
 )
 from flax_distil.text.tokenizer import WhisperTokenizer
-
-DECODER_POSITIONS = 448
-"""Target positions of every Whisper model."""
 
 SPECIAL_MARK = re.compile(r"<\|(?!\d+\.\d+\|>)[\w.-]*\|>")
 """Special tokens spelt out in a pseudo-label, timestamps excepted."""
@@ -56,40 +53,6 @@ TIMESTAMP_SLACK_SECONDS = 1.0
 
 Previous = tuple[str | int, ...]
 """What was said before a sample: texts, or token ids of the model's vocabulary."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class LabelConfig:
-    """How texts become labels.
-
-    Args:
-        language: Language of the texts, name or code; needed by multilingual models only.
-        task: ``transcribe`` or ``translate``.
-        timestamp_probability: How often a text that has timestamps keeps them. Otherwise they
-            are stripped and ``<|notimestamps|>`` is set.
-        condition_on_prev_probability: How often the previous text, where there is one, is
-            given as a prompt.
-        round_timestamps: Round timestamps to tenths of a second.
-        max_label_length: Longest label in tokens, from ``<|startoftranscript|>`` to the last
-            one before ``<|endoftext|>``, timestamps included; samples above are dropped and counted.
-    """
-
-    language: str | None = None
-    task: str = "transcribe"
-    timestamp_probability: float = 0.2
-    condition_on_prev_probability: float = 0.2
-    round_timestamps: bool = False
-    max_label_length: int = 256
-
-    def __post_init__(self) -> None:
-        for name in ("timestamp_probability", "condition_on_prev_probability"):
-            if not 0.0 <= getattr(self, name) <= 1.0:
-                raise InputError(f"{name} must lie between 0 and 1, got {getattr(self, name)}")
-        if not 1 <= self.max_label_length <= DECODER_POSITIONS:
-            raise InputError(
-                f"max_label_length must lie between 1 and {DECODER_POSITIONS} (the decoder's positions), "
-                f"got {self.max_label_length}"
-            )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,13 +6,8 @@ import math
 
 import numpy as np
 
-from flax_distil.audio.augmentation import (
-    AugmentationConfig,
-    draw_recorded_noise,
-    draw_speed,
-    mix_noise,
-    perturb_speed,
-)
+from flax_distil.audio.augmentation import draw_recorded_noise, draw_speed, mix_noise, perturb_speed
+from flax_distil.audio.augmentation_config import AugmentationConfig
 from flax_distil.audio.constants import CHUNK_SECONDS, SAMPLING_RATE
 from flax_distil.core.arrays import Float
 from flax_distil.core.errors import InputError

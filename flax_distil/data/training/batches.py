@@ -11,7 +11,8 @@ from flax_distil.audio.constants import CHUNK_SAMPLES
 from flax_distil.core.arrays import Bool, Float, Int
 from flax_distil.core.errors import InputError
 from flax_distil.data.decoded_example import DecodedExample
-from flax_distil.data.preprocessing.labels import DECODER_POSITIONS, LabelTokens
+from flax_distil.data.preprocessing.config import DECODER_POSITIONS
+from flax_distil.data.preprocessing.labels import LabelTokens
 
 FLOAT32 = np.dtype(np.float32)
 

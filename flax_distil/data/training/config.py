@@ -3,12 +3,10 @@
 import dataclasses
 from typing import Any, TypeVar
 
-from flax_distil.audio.augmentation import AugmentationConfig
-from flax_distil.audio.reading.channels import check_channel
-from flax_distil.core.checks import check_positive
+from flax_distil.audio.augmentation_config import AugmentationConfig
+from flax_distil.core.checks import check_channel, check_positive
 from flax_distil.core.errors import InputError
-from flax_distil.data.preprocessing.filters import FilterConfig
-from flax_distil.data.preprocessing.labels import LabelConfig
+from flax_distil.data.preprocessing.config import FilterConfig, LabelConfig
 from flax_distil.data.remote.retries import RetryPolicy
 from flax_distil.text.normalizers import check_normalizer
 

@@ -15,13 +15,14 @@ from typing import Any
 import grain
 import numpy as np
 
-from flax_distil.audio.augmentation import AugmentationConfig
+from flax_distil.audio.augmentation_config import AugmentationConfig
 from flax_distil.audio.constants import SAMPLING_RATE
 from flax_distil.core.errors import InputError
 from flax_distil.data.dataset import SpeechDataset
 from flax_distil.data.decoded_example import DurationLimits, SampleError, SampleReader, decode_row
+from flax_distil.data.preprocessing.config import DECODER_POSITIONS
 from flax_distil.data.preprocessing.drop_report import DropReport
-from flax_distil.data.preprocessing.labels import DECODER_POSITIONS, sample_random
+from flax_distil.data.preprocessing.labels import sample_random
 from flax_distil.data.preprocessing.packed_audio import decode_pack
 from flax_distil.data.preprocessing.packing import PackedRows
 from flax_distil.data.skipped import SkippedSamples

@@ -9,8 +9,9 @@ from flax_distil.audio.constants import CHUNK_SECONDS
 from flax_distil.data.dataset import SpeechDataset
 from flax_distil.data.decoded_example import MALFORMED, SampleError
 from flax_distil.data.example import Example
+from flax_distil.data.preprocessing.config import FilterConfig
 from flax_distil.data.preprocessing.drop_report import DropReport
-from flax_distil.data.preprocessing.filters import FilterConfig, RowFilter
+from flax_distil.data.preprocessing.filters import RowFilter
 from flax_distil.data.preprocessing.labels import LabelBuilder, check_timestamps
 from flax_distil.data.preprocessing.packing import (
     PackedData,

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from flax_distil.audio.augmentation import AugmentationConfig
+from flax_distil.audio.augmentation_config import AugmentationConfig
 from flax_distil.core.arrays import Array, Params
 from flax_distil.core.errors import InputError
 from flax_distil.core.paths import user_path

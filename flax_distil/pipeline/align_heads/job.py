@@ -16,6 +16,7 @@ from flax_distil.core.errors import InputError
 from flax_distil.core.output_dir import atomic_folder, check_output_dir, check_writable
 from flax_distil.core.paths import user_path
 from flax_distil.data.sources.sources import load_sources
+from flax_distil.parallel.make_partitioner import join_devices
 from flax_distil.pipeline.align_heads.config import AlignHeadsConfig
 from flax_distil.pipeline.align_heads.known_words import TimedRecordings
 from flax_distil.pipeline.transcription_model import TranscriptionModel
@@ -51,7 +52,7 @@ def run(config: AlignHeadsConfig) -> AlignHeadsResult:
         InputError: for whatever does not fit, before a model is loaded; or if the teacher hears no word.
     """
     folder = _check_folders(config)
-    partitioner = config.make_partitioner()
+    partitioner = join_devices(config)
     if partitioner.shard_count > 1:
         raise InputError("align-heads runs in one process: start it on one machine")
     sources = (
