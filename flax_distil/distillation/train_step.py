@@ -72,7 +72,7 @@ class StepConfig:
 def encode(
     config: WhisperConfig, options: ComputeOptions, encoder: Params, mel_BRM: Float[Array, "B R M"]
 ) -> Float[Array, "B S D"]:
-    """Run an encoder without dropout; what ``states_KBSD`` of a batch holds."""
+    """Run an encoder without dropout; what ``encoder_out_KBSD`` of a batch holds."""
     return bind_encoder(config, options, encoder)(mel_BRM)[0]
 
 
@@ -110,7 +110,7 @@ def compute_gradients(
             ``teacher`` has none.
         teacher: ``{"decoder": …}``, with ``"encoder"`` where it is not shared; ``{}`` for
             cross-entropy only.
-        batch: ``mel_KBRM`` (or ``states_KBSD`` of a frozen encoder), ``decoder_input_ids_KBT``,
+        batch: ``mel_KBRM`` (or ``encoder_out_KBSD`` of a frozen encoder), ``decoder_input_ids_KBT``,
             ``labels_KBT`` and ``loss_mask_KBT``; this device's part of the global batch. With
             ``teacher_mel_KBRM`` where the teacher's window is longer than the student's.
         key: of the dropouts of this step.

@@ -75,5 +75,5 @@ def test_encoder_states_and_augmentation_are_described_as_they_are_fed(given):
     assert described["seed_KB"].shape == described["lengths_KB"].shape == (3, 4)
     cached = dataclasses.replace(given[0], cache_encoder_states=True)
     described = distil_ahead.describe_step_batch(cached, SMALL, 4, 32)
-    assert described["states_KBSD"].shape == (2, 4, SMALL.max_source_positions, SMALL.d_model)
+    assert described["encoder_out_KBSD"].shape == (2, 4, SMALL.max_source_positions, SMALL.d_model)
     assert "samples_KBW" not in described

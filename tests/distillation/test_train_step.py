@@ -101,7 +101,7 @@ def test_encoder_states_given_in_the_batch_equal_encoding(setup, small_batch, sm
     states = encode(
         small_config, config.teacher_options, small_params["encoder"], jnp.asarray(mel.reshape(8, 40, 8))
     )
-    cached = small_batch | {"states_KBSD": states.reshape(2, 4, 20, 16)}
+    cached = small_batch | {"encoder_out_KBSD": states.reshape(2, 4, 20, 16)}
     _, metrics = run(state, frozen, teacher, cached, KEY)
     _, wanted = run(state, frozen, teacher, small_batch | {"mel_KBRM": mel}, KEY)
     np.testing.assert_allclose(metrics["loss"], wanted["loss"], rtol=1e-6)

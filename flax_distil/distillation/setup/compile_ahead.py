@@ -35,7 +35,7 @@ def describe_step_batch(
     }
     if config.cache_encoder_states:
         states = (*leading, student.max_source_positions, student.d_model)
-        return batch | {"states_KBSD": jax.ShapeDtypeStruct(states, jnp.bfloat16)}
+        return batch | {"encoder_out_KBSD": jax.ShapeDtypeStruct(states, jnp.bfloat16)}
     if config.augmentation.on_device:
         batch |= {
             "lengths_KB": jax.ShapeDtypeStruct(leading, jnp.int32),
