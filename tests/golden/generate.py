@@ -25,7 +25,7 @@ import pyarrow.parquet
 from safetensors.numpy import load_file, save_file
 
 from flax_distil.cli.main import main
-from tests.checkpoints import CHECKPOINTS, ensure_checkpoints
+from tests.real_checkpoints import CHECKPOINTS, ensure_checkpoints
 
 QUICK = "--xla_cpu_use_fusion_emitters=false" if int(version("jaxlib").split(".")[1]) < 11 else ""
 """Makes compiling quicker; later versions do not know it."""
