@@ -86,10 +86,7 @@ class JitPartitioner(Partitioner):
         call.__name__ = getattr(function, "func", function).__name__  # what profiles show
         return call
 
-    def jit(
-        self, function: Function, *, donate_argnums: tuple[int, ...] = (), out_shardings: Any = None
-    ) -> Function:
-        """See ``Partitioner.jit``."""
+    def _jit(self, function: Function, donate_argnums: tuple[int, ...], out_shardings: Any) -> Function:
         if out_shardings is None:
             return jax.jit(function, donate_argnums=donate_argnums)
         shardings = jax.tree.map(self.sharding, out_shardings, is_leaf=lambda node: isinstance(node, P))

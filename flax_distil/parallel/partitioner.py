@@ -1,18 +1,23 @@
 """One pure function per device, two ways to run it on all of them.
 
-A program is written once, for the part of the batch and of the weights that one device holds::
+A function is written once, for the part of the batch and of the weights that one device holds::
 
-    gradients = partitioner.shard_map(compute, in_specs=(specs, BATCH), out_specs=specs)
+    encode = partitioner.jit(functools.partial(encode_batch, config), in_specs=(specs, BATCH), out_specs=ROWS)
 
-    def train(state, batch):                      # around it, whole arrays
+Where the rest of a computation works on whole arrays, :meth:`Partitioner.shard_map` stands inside it::
+
+    gradients = partitioner.shard_map(compute_gradients, in_specs=(specs, BATCH), out_specs=specs)
+
+    def train(state, batch):
         return update(state, gradients(state.params, batch))
 
-    program = partitioner.jit(train, donate_argnums=(0,))
+    step = partitioner.jit(train, donate_argnums=(0,))
 
 Batches are dictionaries of arrays whose names carry their axes; B is divided, K and the rest are not.
 """
 
 import abc
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -28,6 +33,9 @@ from flax_distil.parallel.mesh import BATCH_AXES
 from flax_distil.parallel.rules import weight_specs
 
 Function = Callable[..., Any]
+
+_MAX_COMPILED = 128
+"""Number of compiled functions that a partitioner keeps; the least recently used one is dropped."""
 
 
 class Batch:
@@ -58,6 +66,7 @@ class Partitioner(abc.ABC):
         self.mesh = mesh
         self.weight_axes = dict(weight_axes)
         self._shard_vocabulary = shard_vocabulary
+        self._compiled: dict[Any, Function] = {}
         self.batch_shards = mesh.shape["data"] * mesh.shape["fsdp"]
         parts = _parts_by_process(mesh)
         own = parts.get(jax.process_index(), ())
@@ -122,17 +131,44 @@ class Partitioner(abc.ABC):
             out_specs: Layout of the results: ``ROWS``, or a tree of ``PartitionSpec``.
         """
 
-    @abc.abstractmethod
     def jit(
-        self, function: Function, *, donate_argnums: tuple[int, ...] = (), out_shardings: Any = None
+        self,
+        function: Function,
+        *,
+        in_specs: tuple[Any, ...] | None = None,
+        out_specs: Any = None,
+        donate_argnums: tuple[int, ...] = (),
+        out_shardings: Any = None,
     ) -> Function:
-        """Compile a function that calls ``shard_map`` functions.
+        """Return a function that is compiled for all devices when it is first called.
+
+        Equal arguments give the same compiled function, so callers need no cache of their own. Two
+        ``functools.partial`` of one function are equal if what they bind is equal (and hashable).
 
         Args:
-            function: of whole arrays.
+            function: With ``in_specs``, a function of one device's pieces, as for :meth:`shard_map`; without,
+                a function of whole arrays.
+            in_specs: Layout of each argument of a function of one device.
+            out_specs: Layout of its results.
             donate_argnums: Positions of the arguments whose memory the results may reuse.
             out_shardings: A tree of ``PartitionSpec`` for the results; None lets the compiler choose.
         """
+        key = (
+            _identity(function), *map(_as_key, (in_specs, out_specs, out_shardings)), donate_argnums
+        )  # fmt: skip
+        compiled = self._compiled.pop(key, None)
+        if compiled is None:
+            if in_specs is not None:
+                function = self.shard_map(function, in_specs=in_specs, out_specs=out_specs)
+            compiled = self._jit(function, donate_argnums, out_shardings)
+        self._compiled[key] = compiled
+        while len(self._compiled) > _MAX_COMPILED:
+            del self._compiled[next(iter(self._compiled))]
+        return compiled
+
+    @abc.abstractmethod
+    def _jit(self, function: Function, donate_argnums: tuple[int, ...], out_shardings: Any) -> Function:
+        """Compile a function of whole arrays."""
 
     @property
     def batch_axes(self) -> tuple[str, ...]:
@@ -146,6 +182,19 @@ class Partitioner(abc.ABC):
                 f"{rows} rows of {name} cannot be divided over the {self.local_batch_shards} parts of the "
                 "batch that this process holds: choose a multiple"
             )
+
+
+def _identity(function: Function) -> Any:
+    """Return what tells a function, and what a ``functools.partial`` binds, from others."""
+    if isinstance(function, functools.partial):
+        return _identity(function.func), function.args, tuple(sorted(function.keywords.items()))
+    return function
+
+
+def _as_key(specs: Any) -> Any:
+    """Return a tree of specs as something that can be hashed."""
+    leaves, structure = jax.tree.flatten(specs, is_leaf=lambda node: isinstance(node, P))
+    return tuple(leaves), structure
 
 
 def batch_rows(name: str, value: np.ndarray) -> int:

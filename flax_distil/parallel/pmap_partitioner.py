@@ -72,10 +72,7 @@ class PmapPartitioner(Partitioner):
         """See ``Partitioner.shard_map``."""
         return function
 
-    def jit(
-        self, function: Function, *, donate_argnums: tuple[int, ...] = (), out_shardings: Any = None
-    ) -> Function:
-        """See ``Partitioner.jit``."""
+    def _jit(self, function: Function, donate_argnums: tuple[int, ...], out_shardings: Any) -> Function:
         return jax.pmap(function, axis_name=DATA_AXIS, donate_argnums=donate_argnums)
 
 
