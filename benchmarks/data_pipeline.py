@@ -52,7 +52,8 @@ def training_source(args: argparse.Namespace, files: list[Path], *, streaming: b
     from benchmarks.checkpoints import checkpoint_folder
     from flax_distil.data.preprocessing.config import FilterConfig, LabelConfig
     from flax_distil.data.preprocessing.labels import LabelBuilder
-    from flax_distil.data.sources.sources import load_source, stream_sources
+    from flax_distil.data.sources.dataset_spec import DatasetSpec
+    from flax_distil.data.sources.load_datasets import load_streams, load_table
     from flax_distil.data.training.training_sources import StreamSource, TableSource
     from flax_distil.text.normalizers import get_normalizer
     from flax_distil.text.tokenizer import WhisperTokenizer
@@ -61,11 +62,11 @@ def training_source(args: argparse.Namespace, files: list[Path], *, streaming: b
     labels = LabelBuilder(tokenizer, LabelConfig(language="en"))
     pattern = str(files[0]).replace("-0.parquet", "-*.parquet")
     if streaming:
-        (stream,) = stream_sources(pattern, text_column="text")
+        (stream,) = load_streams(DatasetSpec(name=pattern, text_column="text"))
         return StreamSource(
             stream=stream, labels=labels, filters=FilterConfig(), normalize=get_normalizer("en")
         )
-    return TableSource(data=load_source(pattern, text_column="text"), labels=labels)
+    return TableSource(data=load_table(DatasetSpec(name=pattern, text_column="text")), labels=labels)
 
 
 class Recordings:

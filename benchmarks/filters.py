@@ -61,11 +61,12 @@ def corpus(rows: int) -> "SpeechDataset":
     import datasets
     import pyarrow
 
-    from flax_distil.data.sources.sources import load_source
+    from flax_distil.data.sources.dataset_spec import DatasetSpec
+    from flax_distil.data.sources.load_datasets import load_table
     from flax_distil.data.tables import to_speech_dataset
 
     folder = Path(__file__).parents[1] / "examples" / "asterisk_prompts" / "train"
-    texts = load_source(str(folder), text_column="text").references()
+    texts = load_table(DatasetSpec(name=str(folder), text_column="text")).references()
     draw = random.Random(0)
     references = [draw.choice(texts) or "" for _ in range(rows)]
     heard = [text.replace("the", "a") if draw.random() < 0.2 else text for text in references]

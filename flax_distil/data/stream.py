@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from flax_distil.core.errors import InputError
 from flax_distil.data.dataset import SpeechDataset
 from flax_distil.data.remote.retries import DEFAULT_POLICY, RetryPolicy
-from flax_distil.data.shards import Cursor, Shard
+from flax_distil.data.shards.shard import Cursor, Shard
 from flax_distil.data.tables import to_speech_dataset
 
 
@@ -64,9 +64,8 @@ class IterableSpeechDataset:
                     speaker_column=self.speaker_column,
                     id_prefix=source.name,
                     first_row=block.first_row,
-                    policy=self.policy,
                 )
-                data = dataclasses.replace(data, channel=self.channel)
+                data = dataclasses.replace(data, policy=self.policy, channel=self.channel)
                 yield data if self.id_column is None else data.named_by(self.id_column), block.after
 
     def first_rows(self) -> SpeechDataset:

@@ -13,8 +13,7 @@ from flax_distil.data.dataset import (
     require_columns,
 )
 from flax_distil.data.fragments import seconds
-from flax_distil.data.remote.retries import DEFAULT_POLICY, RetryPolicy
-from flax_distil.data.sources.row_columns import EVERY_ROLE, PROBLEMS_COLUMN
+from flax_distil.data.shards.row_columns import EVERY_ROLE, PROBLEMS_COLUMN
 
 if TYPE_CHECKING:
     import datasets
@@ -34,7 +33,6 @@ def to_speech_dataset(
     speaker_column: str | None = None,
     id_prefix: str,
     first_row: int = 0,
-    policy: RetryPolicy = DEFAULT_POLICY,
 ) -> SpeechDataset:
     """Bring a table's columns into the form that all of the package reads; no audio is copied.
 
@@ -48,7 +46,6 @@ def to_speech_dataset(
             that has values, if any.
         id_prefix: A row without an ``id`` is called ``prefix:number``.
         first_row: Number of the first row.
-        policy: When to ask a server for a recording again.
 
     Raises:
         InputError: if a column does not exist, or the columns of recordings, texts or durations hold
@@ -78,7 +75,6 @@ def to_speech_dataset(
         problems=problems,
         origin=id_prefix,
         first_row=first_row,
-        policy=policy,
     )
 
 

@@ -16,7 +16,8 @@ from flax_distil.core.errors import InputError
 from flax_distil.core.output_dir import atomic_folder
 from flax_distil.core.paths import user_path
 from flax_distil.data.dataset import SpeechDataset
-from flax_distil.data.sources.sources import load_sources
+from flax_distil.data.sources.dataset_spec import DatasetSpec
+from flax_distil.data.sources.load_datasets import load_tables
 from flax_distil.evaluation.config import CLEAN, EvalConfig
 from flax_distil.evaluation.noise import NoiseMaker
 from flax_distil.evaluation.report import write_report
@@ -114,16 +115,16 @@ def _open_models(config: EvalConfig, partitioner: Partitioner) -> dict[str, Tran
 
 def _open_data(config: EvalConfig) -> dict[str, SpeechDataset]:
     """Open the data sets, by their names."""
-    sources = load_sources(config.dataset_name, **config.source_options(config.text_column_name))
-    return {data.name: data for data in sources}
+    return {data.name: data for data in load_tables(config.dataset_spec(config.text_column_name))}
 
 
 def _open_noise(config: EvalConfig, data_sets: Mapping[str, SpeechDataset]) -> dict[str, NoiseMaker]:
     recorded = None
     if config.noise_dataset_name is not None:
-        (recorded, *_) = load_sources(
-            config.noise_dataset_name, cache_dir=config.dataset_cache_dir, policy=config.retries
+        noise = DatasetSpec(
+            name=config.noise_dataset_name, cache_dir=config.dataset_cache_dir, policy=config.retries
         )
+        (recorded, *_) = load_tables(noise)
     return {name: NoiseMaker(data, recorded, seed=config.seed) for name, data in data_sets.items()}
 
 

@@ -18,7 +18,7 @@ from urllib.parse import quote
 from flax_distil.core.errors import InputError
 from flax_distil.core.output_dir import check_output_dir, check_writable, make_folder
 from flax_distil.core.paths import user_path
-from flax_distil.data.shard_writer import publish
+from flax_distil.data.shards.shard_writer import publish
 from flax_distil.evaluation.records import Line, UnitRecords, decoded, encoded
 
 WORK_NAME = "predictions"

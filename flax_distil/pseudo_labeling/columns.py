@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from flax_distil.data.dataset import DURATION_COLUMN, ID_COLUMN, PSEUDO_LABEL_COLUMN, SpeechDataset
 from flax_distil.data.preprocessing.segmentation import OFFSET_COLUMN, SOURCE_ID_COLUMN
-from flax_distil.data.shard_writer import shard_features, shard_table
+from flax_distil.data.shards.shard_writer import shard_features, shard_table
 from flax_distil.metrics.hallucination import compression_ratio
 from flax_distil.metrics.word_errors import sample_wer
 from flax_distil.pseudo_labeling.shard_reader import Recording

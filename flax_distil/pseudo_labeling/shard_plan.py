@@ -7,7 +7,7 @@ from typing import Any
 
 from flax_distil.core.errors import InputError
 from flax_distil.data.dataset import SpeechDataset, concatenate_parts
-from flax_distil.data.shards import Cursor
+from flax_distil.data.shards.shard import Cursor
 from flax_distil.data.stream import IterableSpeechDataset
 
 MAX_UNIT_BYTES = 1 << 28

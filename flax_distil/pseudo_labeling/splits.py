@@ -4,13 +4,14 @@ import dataclasses
 import hashlib
 import re
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from flax_distil.core.errors import InputError
 from flax_distil.data.dataset import SpeechDataset
 from flax_distil.data.naming import distinct_names
 from flax_distil.data.remote.retries import RetryPolicy
-from flax_distil.data.sources.sources import SourceSpec, load_source, parse_sources, stream_sources
+from flax_distil.data.sources.dataset_spec import DatasetSpec
+from flax_distil.data.sources.load_datasets import load_datasets
 from flax_distil.data.stream import IterableSpeechDataset
 from flax_distil.data.training.training_data import sorted_by_speaker
 from flax_distil.pseudo_labeling.columns import label_features
@@ -75,8 +76,7 @@ def open_parts(config: PseudoLabelConfig, policy: RetryPolicy) -> list[LabelPart
         InputError: if a data set, split or column does not exist, a part is named twice, or splits of one
             data set have different columns.
     """
-    wanted = _wanted(config)
-    opened = {key: _opened(config, spec, policy) for key, spec in wanted.items()}
+    opened = {key: _opened(config, spec) for key, spec in _wanted(config, policy).items()}
     names = _config_names({key[:2]: source.name for key, source in opened.items()})
     parts = [
         _part(config, PartName(config=names[key[:2]], split=key[2]), source) for key, source in opened.items()
@@ -91,17 +91,22 @@ _Key = tuple[str, str | None, str]
 """Name, configuration and split of a part, as the source calls them."""
 
 
-def _wanted(config: PseudoLabelConfig) -> dict[_Key, SourceSpec]:
+def _wanted(config: PseudoLabelConfig, policy: RetryPolicy) -> dict[_Key, DatasetSpec]:
     """Return what to open for each part."""
-    specs = parse_sources(
-        config.dataset_name,
+    data_sets = DatasetSpec(
+        name=config.dataset_name,
         config_name=config.dataset_config_name,
         split=config.dataset_split_name,
         audio_column=config.audio_column_name,
         text_column=config.text_column_name,
+        max_samples=config.max_samples,
+        cache_dir=config.dataset_cache_dir,
+        policy=policy,
+        channel=config.channel,
+        streaming=config.streaming,
     )
-    parts: dict[_Key, SourceSpec] = {}
-    for spec in specs:
+    parts: dict[_Key, DatasetSpec] = {}
+    for spec in data_sets.parts():
         for split, expression in _splits(spec.split).items():
             key = (spec.name, spec.config_name, split)
             if key in parts:
@@ -109,7 +114,9 @@ def _wanted(config: PseudoLabelConfig) -> dict[_Key, SourceSpec]:
                     f"split {split!r} of data set {spec.name!r} is named twice in {config.dataset_name!r}: "
                     "name each split of a data set once"
                 )
-            parts[key] = dataclasses.replace(spec, split=expression)
+            parts[key] = dataclasses.replace(
+                spec, split=expression, speaker_column=config.speaker_column_name
+            )
     return parts
 
 
@@ -122,25 +129,8 @@ def _check_columns(first: LabelPart, part: LabelPart) -> None:
             )
 
 
-def _opened(
-    config: PseudoLabelConfig, spec: SourceSpec, policy: RetryPolicy
-) -> SpeechDataset | IterableSpeechDataset:
-    options: dict[str, Any] = {
-        "config_name": spec.config_name,
-        "split": spec.split,
-        "audio_column": spec.audio_column,
-        "text_column": spec.text_column,
-        "speaker_column": config.speaker_column_name,
-        "max_samples": config.max_samples,
-        "cache_dir": config.dataset_cache_dir,
-        "policy": policy,
-        "channel": config.channel,
-    }
-    source: SpeechDataset | IterableSpeechDataset
-    if config.streaming:
-        (source,) = stream_sources(spec.name, **options)
-    else:
-        source = load_source(spec.name, **options)
+def _opened(config: PseudoLabelConfig, spec: DatasetSpec) -> SpeechDataset | IterableSpeechDataset:
+    (source,) = load_datasets(spec)
     first = source.first_rows() if isinstance(source, IterableSpeechDataset) else source
     if source.text_column is None and first.has_column(DEFAULT_TEXT_COLUMN):
         source = dataclasses.replace(source, text_column=DEFAULT_TEXT_COLUMN)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from flax_distil.core.errors import InputError
 from flax_distil.core.output_dir import check_output_dir, check_writable, make_folder
-from flax_distil.data.shard_writer import publish, write_shard
+from flax_distil.data.shards.shard_writer import publish, write_shard
 from flax_distil.pseudo_labeling.shard_plan import Place, UnitKey
 
 if TYPE_CHECKING:

@@ -1,12 +1,12 @@
 """Settings shared by the jobs that transcribe: pseudo-label, eval, transcribe."""
 
 import dataclasses
-from typing import Any
 
 from flax_distil.checkpoints.model_config import ModelSourceConfig
 from flax_distil.core.checks import check_channel, check_positive
 from flax_distil.core.errors import InputError
 from flax_distil.data.remote.retries import RetryPolicy
+from flax_distil.data.sources.dataset_spec import DatasetSpec
 from flax_distil.decoding.options import SearchOptions
 from flax_distil.model.compute_options import ComputeOptions
 from flax_distil.parallel.config import ParallelConfig
@@ -173,15 +173,16 @@ class DatasetTranscriptionConfig(TranscriptionConfig):
         """When a server is asked again."""
         return RetryPolicy.limited(self.source_retry_seconds)
 
-    def source_options(self, text_column: str | None) -> dict[str, Any]:
-        """Return how to open ``dataset_name``, as ``load_sources`` takes it."""
-        return {
-            "config_name": self.dataset_config_name,
-            "split": self.dataset_split_name,
-            "audio_column": self.audio_column_name,
-            "text_column": text_column,
-            "max_samples": self.max_samples,
-            "cache_dir": self.dataset_cache_dir,
-            "channel": self.channel,
-            "policy": self.retries,
-        }
+    def dataset_spec(self, text_column: str | None) -> DatasetSpec:
+        """Return the data sets of ``dataset_name``, and how they are opened."""
+        return DatasetSpec(
+            name=self.dataset_name,
+            config_name=self.dataset_config_name,
+            split=self.dataset_split_name,
+            audio_column=self.audio_column_name,
+            text_column=text_column,
+            max_samples=self.max_samples,
+            cache_dir=self.dataset_cache_dir,
+            channel=self.channel,
+            policy=self.retries,
+        )

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from flax_distil.data.sources.sources import load_source
+from flax_distil.data.sources.dataset_spec import DatasetSpec
+from flax_distil.data.sources.load_datasets import load_table
 from tests import quick_compilation
 from tests.toys import USABLE_PROMPTS, write_prompts, write_teacher
 
@@ -124,7 +125,7 @@ def test_pseudo_labelling_in_two_processes_writes_the_bytes_of_one(workplace):
         found.append({path.relative_to(output): path.read_bytes() for path in files})
     assert found[0] == found[1]
     assert len([path for path in found[0] if path.suffix == ".parquet"]) == 3
-    assert len(load_source(str(folder / "labels-2"))) == USABLE_PROMPTS
+    assert len(load_table(DatasetSpec(name=str(folder / "labels-2")))) == USABLE_PROMPTS
 
 
 @pytest.mark.slow

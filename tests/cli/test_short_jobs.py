@@ -9,7 +9,8 @@ import sys
 import pytest
 
 from flax_distil.cli.main import main
-from flax_distil.data.sources.sources import load_source
+from flax_distil.data.sources.dataset_spec import DatasetSpec
+from flax_distil.data.sources.load_datasets import load_table
 from flax_distil.metrics.word_errors import word_errors
 from flax_distil.text.normalizers import get_normalizer
 
@@ -26,7 +27,7 @@ def labelled(flawed, tiny_en_dir, tmp_path_factory):
 
 
 def test_pseudo_labels_keep_columns_order_and_timestamps(labelled):
-    rows = load_source(str(labelled))
+    rows = load_table(DatasetSpec(name=str(labelled)))
     assert rows.column("speaker") == [7, 7, 7]
     assert rows.column("whisper_transcript")[0].startswith("<|0.00|> That conference is full.<|")
     assert all(text.startswith("<|0.00|>") for text in rows.column("whisper_transcript"))

@@ -12,7 +12,8 @@ from flax_distil.audio.reading.decoding import decode_audio
 from flax_distil.data.dataset import SpeechDataset
 from flax_distil.data.preprocessing.config import LabelConfig
 from flax_distil.data.preprocessing.labels import LabelBuilder
-from flax_distil.data.sources.sources import load_source
+from flax_distil.data.sources.dataset_spec import DatasetSpec
+from flax_distil.data.sources.load_datasets import load_table
 from flax_distil.text.tokenizer import WhisperTokenizer
 
 CORPUS = Path(__file__).parents[2] / "examples" / "asterisk_prompts" / "validation"
@@ -46,20 +47,20 @@ def speech(corpus_rows, tmp_path_factory) -> SpeechDataset:
     """Eleven readable recordings with texts and durations."""
     path = tmp_path_factory.mktemp("speech") / "prompts.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in corpus_rows))
-    return load_source(str(path), text_column="text")
+    return load_table(DatasetSpec(name=str(path), text_column="text"))
 
 
 @pytest.fixture(scope="session")
 def flawed(flac_rows) -> SpeechDataset:
     """Eleven recordings without durations; rows 3 and 7 cannot be read."""
     path = Path(flac_rows[0]["audio"]).parent / "rows.jsonl"
-    return load_source(str(path), text_column="text")
+    return load_table(DatasetSpec(name=str(path), text_column="text"))
 
 
 @pytest.fixture(scope="session")
 def train(prompts_dir) -> SpeechDataset:
     """The 369 prompts of the training split, all spoken by one person."""
-    data = load_source(str(prompts_dir / "train"), text_column="text")
+    data = load_table(DatasetSpec(name=str(prompts_dir / "train"), text_column="text"))
     return dataclasses.replace(
         data.with_columns({"speaker": ["Allison"] * len(data)}), speaker_column="speaker"
     )

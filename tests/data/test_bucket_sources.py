@@ -17,7 +17,8 @@ from flax_distil.core.errors import InputError
 from flax_distil.data.decoded_example import SampleReader
 from flax_distil.data.remote import transports
 from flax_distil.data.remote.retries import RetryPolicy, SourceError
-from flax_distil.data.sources.sources import load_sources, stream_sources
+from flax_distil.data.sources.dataset_spec import DatasetSpec
+from flax_distil.data.sources.load_datasets import load_streams, load_tables
 from tests.data.stream_checks import all_rows
 
 QUICK = RetryPolicy(total_seconds=2.0, first_pause_seconds=0.05, largest_pause_seconds=0.1, read_seconds=5.0)
@@ -53,16 +54,18 @@ def corpus(corpus_rows, tmp_path) -> Path:
 def check_bucket(address: str, corpus_rows: list[dict], cache: Path) -> None:
     texts = [row["text"] for row in corpus_rows[:4]]
     for spec in ("shards/train-*.parquet", "shards/train-{00000..00001}.parquet", "shards", "rows.jsonl"):
-        (stream,) = stream_sources(f"{address}/{spec}", text_column="text", policy=QUICK)
+        (stream,) = load_streams(DatasetSpec(name=f"{address}/{spec}", text_column="text", policy=QUICK))
         assert [row.reference for row in all_rows(stream)] == texts
-        (data,) = load_sources(f"{address}/{spec}", text_column="text", policy=QUICK, cache_dir=cache)
+        (data,) = load_tables(
+            DatasetSpec(name=f"{address}/{spec}", text_column="text", policy=QUICK, cache_dir=cache)
+        )
         assert data.references() == texts
         found = SampleReader(data, policy=QUICK).read(3).samples_W
         assert (found == decode_audio(corpus_rows[3]["audio"])).all()
     with pytest.raises(SourceError, match=r"lost\.parquet: it does not exist"):
-        stream_sources(f"{address}/lost.parquet", policy=QUICK)
+        load_streams(DatasetSpec(name=f"{address}/lost.parquet", policy=QUICK))
     with pytest.raises(InputError, match="no file matches"):
-        stream_sources(f"{address}/lost-*.parquet", policy=QUICK)
+        load_streams(DatasetSpec(name=f"{address}/lost-*.parquet", policy=QUICK))
 
 
 def test_s3(corpus, corpus_rows, tmp_path, monkeypatch):

@@ -12,7 +12,8 @@ from flax_distil.audio.voice_activity import VoiceActivity
 from flax_distil.data.decoded_example import DurationLimits, SampleError, decode_row
 from flax_distil.data.preprocessing.segmentation import cut_rows
 from flax_distil.data.skipped import SkippedSamples
-from flax_distil.data.sources.sources import load_sources, stream_sources
+from flax_distil.data.sources.dataset_spec import DatasetSpec
+from flax_distil.data.sources.load_datasets import load_streams, load_tables
 
 RATE = 16_000
 LIMITS = DurationLimits()
@@ -43,8 +44,8 @@ def manifest(tmp_path, speakers):
 
 @pytest.mark.parametrize("channel", [0, 1])
 def test_the_channel_that_is_asked_for_is_taken(manifest, speakers, channel):
-    (table,) = load_sources(manifest, channel=channel)
-    (stream,) = stream_sources(manifest, channel=channel)
+    (table,) = load_tables(DatasetSpec(name=manifest, channel=channel))
+    (stream,) = load_streams(DatasetSpec(name=manifest, channel=channel))
     for data in (table, stream.first_rows()):
         whole, part = (decode_row(data.row(index), LIMITS).samples_W for index in range(2))
         np.testing.assert_array_equal(whole, speakers[channel])
@@ -52,21 +53,21 @@ def test_the_channel_that_is_asked_for_is_taken(manifest, speakers, channel):
 
 
 def test_without_a_channel_the_mean_is_taken(manifest, speakers):
-    (data,) = load_sources(manifest)
+    (data,) = load_tables(DatasetSpec(name=manifest))
     np.testing.assert_allclose(
         decode_row(data.row(0), LIMITS).samples_W, np.mean(speakers, axis=0), atol=1e-7
     )
 
 
 def test_a_recording_without_the_channel_costs_its_row(manifest):
-    (data,) = load_sources(manifest, channel=1)
+    (data,) = load_tables(DatasetSpec(name=manifest, channel=1))
     with pytest.raises(SampleError, match=r"channel 1 of audio file .*one\.wav': it has 1") as error:
         decode_row(data.row(2), LIMITS)
     assert error.value.kind == NO_CHANNEL
 
 
 def test_pieces_of_a_long_recording_are_of_that_channel(manifest, speakers):
-    (data,) = load_sources(manifest, channel=1)
+    (data,) = load_tables(DatasetSpec(name=manifest, channel=1))
     pieces = list(cut_rows([data.row(3)], detector=VoiceActivity("energy"), skipped=SkippedSamples()))
     assert len(pieces) > 1
     heard = np.tile(speakers[1], 20)
@@ -77,5 +78,7 @@ def test_pieces_of_a_long_recording_are_of_that_channel(manifest, speakers):
 
 
 def test_the_channel_is_part_of_what_identifies_the_data(manifest):
-    prints = {load_sources(manifest, channel=channel)[0].fingerprint() for channel in (None, 0, 1)}
+    prints = {
+        load_tables(DatasetSpec(name=manifest, channel=channel))[0].fingerprint() for channel in (None, 0, 1)
+    }
     assert len(prints) == 3

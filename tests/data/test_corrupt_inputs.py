@@ -22,7 +22,8 @@ from flax_distil.audio.reading import pyav_reader, readers
 from flax_distil.audio.reading.decoding import decode_audio
 from flax_distil.audio.reading.errors import AudioError
 from flax_distil.data.dataset import SpeechDataset
-from flax_distil.data.sources.sources import load_source
+from flax_distil.data.sources.dataset_spec import DatasetSpec
+from flax_distil.data.sources.load_datasets import load_table
 from flax_distil.data.training.evaluation_pipeline import EvaluationPipeline
 from flax_distil.data.training.pipeline import TrainingPipeline
 from flax_distil.data.training.pipeline_config import PipelineConfig
@@ -132,7 +133,7 @@ def corrupt(folder) -> SpeechDataset:
     names = [GOOD[0], *bad[:5], GOOD[1], *bad[5:], GOOD[2]]
     rows = [{"id": name, "audio": str(folder / name), "text": "some words"} for name in names]
     (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return load_source(str(folder / "rows.jsonl"), text_column="text")
+    return load_table(DatasetSpec(name=str(folder / "rows.jsonl"), text_column="text"))
 
 
 def assert_counted(skipped) -> None:

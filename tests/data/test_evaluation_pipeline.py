@@ -8,7 +8,8 @@ import pytest
 from flax_distil.core.errors import InputError
 from flax_distil.data.preprocessing.config import LabelConfig
 from flax_distil.data.preprocessing.labels import LabelBuilder
-from flax_distil.data.sources.sources import load_source, stream_sources
+from flax_distil.data.sources.dataset_spec import DatasetSpec
+from flax_distil.data.sources.load_datasets import load_streams, load_table
 from flax_distil.data.training.evaluation_pipeline import EvaluationPipeline
 from flax_distil.data.training.pipeline_config import PipelineConfig
 
@@ -71,7 +72,7 @@ def test_recordings_over_thirty_seconds_end_a_short_form_run(speech, tmp_path):
     soundfile.write(tmp_path / "long.wav", np.zeros(16_000 * 30 + 1, np.float32), 16_000)
     soundfile.write(tmp_path / "full.wav", np.zeros(16_000 * 30, np.float32), 16_000)
     (tmp_path / "rows.jsonl").write_text('{"audio": "full.wav"}\n{"audio": "long.wav"}\n')
-    data = load_source(str(tmp_path / "rows.jsonl"))
+    data = load_table(DatasetSpec(name=str(tmp_path / "rows.jsonl")))
     with pytest.raises(InputError, match="sample 'rows:1' is too long for a short-form job"):
         list(EvaluationPipeline(data, CONFIG))
     skipping = EvaluationPipeline(data, CONFIG, too_long="skip")
@@ -90,8 +91,8 @@ def test_audio_that_is_not_needed_is_left_out_of_evaluation_too(speech):
 
 def test_a_stream_gives_the_batches_of_its_table(flac_rows, labels):
     path = str(Path(flac_rows[0]["audio"]).parent / "rows.jsonl")
-    (stream,) = stream_sources(path, text_column="text")
-    table = load_source(path, text_column="text")
+    (stream,) = load_streams(DatasetSpec(name=path, text_column="text"))
+    table = load_table(DatasetSpec(name=path, text_column="text"))
     config = PipelineConfig(batch_size=4, num_threads=2)
     streamed = EvaluationPipeline(stream, config, labels=labels)
     whole = EvaluationPipeline(table, config, labels=labels)
@@ -106,7 +107,7 @@ def test_a_stream_gives_the_batches_of_its_table(flac_rows, labels):
 
 def test_processes_share_a_stream_and_give_equally_many_batches(flac_rows, labels):
     path = str(Path(flac_rows[0]["audio"]).parent / "rows.jsonl")
-    (stream,) = stream_sources(path, text_column="text")
+    (stream,) = load_streams(DatasetSpec(name=path, text_column="text"))
     parts = []
     for shard in range(2):
         config = PipelineConfig(batch_size=2, num_threads=0, shard_index=shard, shard_count=2)

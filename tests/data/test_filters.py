@@ -11,7 +11,7 @@ from flax_distil.data.preprocessing.drop_report import DropReport
 from flax_distil.data.preprocessing.filter_tables import FilterResult, filter_rows
 from flax_distil.data.preprocessing.filters import RowFilter
 from flax_distil.data.preprocessing.labels import LabelBuilder
-from flax_distil.data.sources.parquet_shards import ParquetShard
+from flax_distil.data.shards.parquet_shard import ParquetShard
 from flax_distil.data.stream import IterableSpeechDataset
 from flax_distil.text.normalizers import get_normalizer
 

@@ -19,7 +19,8 @@ from flax_distil.data.preprocessing.packing import pack_rows
 from flax_distil.data.preprocessing.segmentation import cut_rows
 from flax_distil.data.skipped import SkippedSamples
 from flax_distil.data.sources.concatenate import concatenate_sources
-from flax_distil.data.sources.sources import load_source, stream_sources
+from flax_distil.data.sources.dataset_spec import DatasetSpec
+from flax_distil.data.sources.load_datasets import load_streams, load_table
 from flax_distil.data.training.evaluation_pipeline import EvaluationPipeline
 from flax_distil.data.training.pipeline import TrainingPipeline
 from flax_distil.data.training.pipeline_config import PipelineConfig
@@ -65,8 +66,8 @@ def check_parts(data: SpeechDataset, talk: Path) -> None:
 
 
 def test_a_manifest_of_nemo_gives_the_parts_of_its_files(manifest, talk):
-    check_parts(load_source(str(manifest), text_column="text"), talk)
-    (stream,) = stream_sources(str(manifest), text_column="text")
+    check_parts(load_table(DatasetSpec(name=str(manifest), text_column="text")), talk)
+    (stream,) = load_streams(DatasetSpec(name=str(manifest), text_column="text"))
     assert [row.duration_seconds for row in all_rows(stream)] == [duration for _, duration in TIMES]
 
 
@@ -77,12 +78,12 @@ def test_beginnings_and_ends_in_a_csv_file_do_as_well(start, talk):
         writer = csv.writer(file)
         writer.writerow(["path", start, "end_time", "text"])
         writer.writerows([talk, offset, offset + duration, "words"] for offset, duration in TIMES)
-    check_parts(load_source(str(path), text_column="text"), talk)
+    check_parts(load_table(DatasetSpec(name=str(path), text_column="text")), talk)
 
 
 def test_a_part_without_an_end_lasts_to_the_end_of_its_file(talk):
     path = write(talk.parent / "open.jsonl", [{"audio": talk.name, "offset": 3.0, "text": "rest"}])
-    data = load_source(str(path), text_column="text")
+    data = load_table(DatasetSpec(name=str(path), text_column="text"))
     assert data.durations() == [None]
     np.testing.assert_array_equal(SampleReader(data).read(0).samples_W, decode_audio(talk)[48_000:])
 
@@ -103,7 +104,11 @@ def test_a_part_is_what_lies_there_in_the_decoded_file(suffix, rate, talk, tmp_p
     else:
         soundfile.write(path, samples, rate)
     rows = [{"audio": path.name, "offset": 2.5, "duration": 1.25, "text": "a part"}]
-    found = SampleReader(load_source(str(write(tmp_path / "rows.jsonl", rows)))).read(0).samples_W
+    found = (
+        SampleReader(load_table(DatasetSpec(name=str(write(tmp_path / "rows.jsonl", rows)))))
+        .read(0)
+        .samples_W
+    )
     whole = decode_audio(path)[40_000:60_000]
     assert found.shape == whole.shape
     # At the ends of a part a resampler has not heard what lies before and behind it.
@@ -111,7 +116,7 @@ def test_a_part_is_what_lies_there_in_the_decoded_file(suffix, rate, talk, tmp_p
 
 
 def test_every_pipeline_uses_the_part_alone(manifest, talk, labels):
-    data = load_source(str(manifest), text_column="text")
+    data = load_table(DatasetSpec(name=str(manifest), text_column="text"))
     config = PipelineConfig(batch_size=3, num_threads=0)
     (batch,) = EvaluationPipeline(data, config)
     assert batch["duration_B"].tolist() == [duration for _, duration in TIMES]
@@ -132,7 +137,7 @@ def test_a_part_of_more_than_30_s_is_cut_within_itself(corpus_rows, tmp_path):
     speech = np.concatenate([decode_audio(row["audio"]) for row in corpus_rows])
     soundfile.write(tmp_path / "long.wav", np.resize(speech, 90 * SAMPLING_RATE), SAMPLING_RATE)
     rows = [{"audio": "long.wav", "offset": 20.0, "duration": 40.0, "text": "long"}]
-    data = load_source(str(write(tmp_path / "rows.jsonl", rows)), text_column="text")
+    data = load_table(DatasetSpec(name=str(write(tmp_path / "rows.jsonl", rows)), text_column="text"))
     skipped = SkippedSamples()
     pieces = list(cut_rows(data.rows(), detector=VoiceActivity("energy"), skipped=skipped))
     assert not len(skipped)
@@ -160,7 +165,7 @@ def test_impossible_times_cost_their_row_only(values, reason, talk):
         {"audio": talk.name, "text": "bad", **values},
         {"audio": talk.name, "text": "a", "offset": 9.0, "duration": 2.0},
     ]
-    data = load_source(str(write(talk.parent / "bad.jsonl", rows)), text_column="text")
+    data = load_table(DatasetSpec(name=str(write(talk.parent / "bad.jsonl", rows)), text_column="text"))
     with pytest.raises(SampleError, match=reason):
         SampleReader(data).read(0)
     assert SampleReader(data).read(1).duration_seconds > 1.0
@@ -169,18 +174,22 @@ def test_impossible_times_cost_their_row_only(values, reason, talk):
 def test_ends_without_beginnings_are_told(talk):
     path = write(talk.parent / "ends.jsonl", [{"audio": talk.name, "end_time": 2.0, "text": "x"}])
     with pytest.raises(InputError, match="has a column 'end_time' and none of offset, start_time"):
-        load_source(str(path), text_column="text")
+        load_table(DatasetSpec(name=str(path), text_column="text"))
 
 
 def test_parts_stay_parts_where_data_sets_are_joined(manifest, talk, speech):
-    joined = concatenate_sources([speech.select([0]), load_source(str(manifest), text_column="text")])
+    joined = concatenate_sources(
+        [speech.select([0]), load_table(DatasetSpec(name=str(manifest), text_column="text"))]
+    )
     assert [SampleReader(joined).read(row).duration_seconds for row in (1, 2, 3)] == [1.5, 2.0, 1.0]
 
 
 def test_the_digest_of_a_data_set_tells_its_parts(talk):
     def digest(offset: float) -> str:
         rows = [{"id": "a", "audio": talk.name, "offset": offset, "duration": 1.0, "text": "x"}]
-        return load_source(str(write(talk.parent / "digest.jsonl", rows)), text_column="text").fingerprint()
+        return load_table(
+            DatasetSpec(name=str(write(talk.parent / "digest.jsonl", rows)), text_column="text")
+        ).fingerprint()
 
     assert digest(1.0) == digest(1.0) != digest(2.0)
 

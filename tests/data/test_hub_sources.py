@@ -21,19 +21,20 @@ SCRIPT = """
 import json, sys
 from flax_distil.core.errors import InputError
 from flax_distil.data.decoded_example import DurationLimits, SampleReader
-from flax_distil.data.sources.sources import load_source, stream_sources
+from flax_distil.data.sources.dataset_spec import DatasetSpec
+from flax_distil.data.sources.load_datasets import load_streams, load_table
 from flax_distil.data.decoded_example import decode_row
 from tests.data.stream_checks import all_rows
 answers = []
 for options in json.loads(sys.argv[1]):
     try:
         if options.pop("stream", False):
-            (stream,) = stream_sources(**options)
+            (stream,) = load_streams(DatasetSpec(**options))
             rows = all_rows(stream)
             texts, ids = [row.reference for row in rows], [row.sample_id for row in rows]
             seconds = decode_row(rows[0], DurationLimits()).duration_seconds
         else:
-            data = load_source(**options)
+            data = load_table(DatasetSpec(**options))
             texts, ids = data.references(), data.ids()
             seconds = SampleReader(data).read(0).duration_seconds
         answers.append({"texts": texts, "ids": ids, "seconds": seconds})
@@ -99,16 +100,16 @@ def ask(hub: str, questions: list[dict], home: Path) -> list[dict]:
 
 @pytest.fixture(scope="module")
 def answers(hub, tmp_path_factory) -> list[dict]:
-    parquet, files = {"spec": "someone/parquet"}, {"spec": "someone/files"}
+    parquet, files = {"name": "someone/parquet"}, {"name": "someone/files"}
     questions = [
         {**parquet, "config_name": "clean", "split": "test"},
-        {"spec": "someone/parquet+someone/parquet", "config_name": "other+clean", "split": "train+test"},
+        {"name": "someone/parquet+someone/parquet", "config_name": "other+clean", "split": "train+test"},
         {**parquet, "config_name": "clean", "split": "train[1:]"},
         {**files, "split": "train"},
         {**parquet, "config_name": "noisy", "split": "test"},
         {**parquet, "config_name": "clean", "split": "dev"},
         {**files, "split": "dev"},
-        {"spec": "nobody/nothing", "split": "train"},
+        {"name": "nobody/nothing", "split": "train"},
     ]
     return ask(hub, questions, tmp_path_factory.mktemp("home"))
 
@@ -117,18 +118,18 @@ def answers(hub, tmp_path_factory) -> list[dict]:
 def streamed(hub, tmp_path_factory) -> tuple[list[dict], Path]:
     """The answers of streams, and the folder where a download would be."""
     home = tmp_path_factory.mktemp("home")
-    parquet, files = {"spec": "someone/parquet"}, {"spec": "someone/files"}
+    parquet, files = {"name": "someone/parquet"}, {"name": "someone/files"}
     questions = [
         {**parquet, "config_name": "clean", "split": "test"},
         {**parquet, "config_name": "clean", "split": "train+test"},
         {**files, "split": "train"},
-        {"spec": "someone/tars"},
-        {"spec": "hf://datasets/someone/parquet/other/*.parquet"},
+        {"name": "someone/tars"},
+        {"name": "hf://datasets/someone/parquet/other/*.parquet"},
         {**parquet, "config_name": "clean", "split": "dev"},
         {**parquet, "config_name": "clean", "split": "train[:50%]"},
         {**parquet, "config_name": "noisy"},
-        {"spec": "nobody/nothing"},
-        {"spec": "hf://datasets/someone/parquet/lost.parquet"},
+        {"name": "nobody/nothing"},
+        {"name": "hf://datasets/someone/parquet/lost.parquet"},
     ]
     return ask(hub, [{**question, "stream": True} for question in questions], home), home
 

@@ -21,7 +21,8 @@ from flax_distil.data.preprocessing.segmentation import cut_rows
 from flax_distil.data.preprocessing.statistics import compute_statistics
 from flax_distil.data.remote.retries import RetryPolicy, SourceError
 from flax_distil.data.skipped import SkippedSamples
-from flax_distil.data.sources.sources import load_sources, stream_sources
+from flax_distil.data.sources.dataset_spec import DatasetSpec
+from flax_distil.data.sources.load_datasets import load_streams, load_tables
 from flax_distil.data.training.evaluation_pipeline import EvaluationPipeline
 from flax_distil.data.training.pipeline import TrainingPipeline
 from flax_distil.data.training.pipeline_config import PipelineConfig
@@ -35,7 +36,7 @@ OPTIONS = {"text_column": "text", "label_column": "whisper_transcript"}
 
 def use_table(source: MalformedSource, labels: LabelBuilder, cache: Path) -> int:
     """Open it as training data and as evaluation data, read all rows, and return how many are left."""
-    (data,) = load_sources(str(source.path), cache_dir=cache, **OPTIONS)
+    (data,) = load_tables(DatasetSpec(name=str(source.path), cache_dir=cache, **OPTIONS))
     skipped = SkippedSamples()
     for batch in EvaluationPipeline(data, CONFIG, labels=labels, too_long="skip"):
         assert len(batch["references"]) == CONFIG.batch_size
@@ -52,7 +53,7 @@ def use_table(source: MalformedSource, labels: LabelBuilder, cache: Path) -> int
 
 
 def use_stream(source: MalformedSource, labels: LabelBuilder, cache: Path) -> int:
-    (stream,) = stream_sources(str(source.path), cache_dir=cache, **OPTIONS)
+    (stream,) = load_streams(DatasetSpec(name=str(source.path), cache_dir=cache, **OPTIONS))
     filters = FilterConfig(wer_threshold=50.0)
     opened = StreamSource(stream=stream, labels=labels, filters=filters, normalize=get_normalizer("en"))
     skipped = SkippedSamples()
@@ -106,7 +107,7 @@ def test_a_stream_of_which_no_recording_can_be_read_ends(labels, tmp_path):
         (tmp_path / f"{number}.wav").write_bytes(b"this is not audio")
     rows = [{"audio": f"{number}.wav", "text": "words"} for number in range(3)]
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    (stream,) = stream_sources(str(tmp_path / "rows.jsonl"), text_column="text")
+    (stream,) = load_streams(DatasetSpec(name=str(tmp_path / "rows.jsonl"), text_column="text"))
     source = StreamSource(
         stream=stream, labels=labels, filters=FilterConfig(), normalize=get_normalizer("en")
     )
@@ -121,7 +122,7 @@ def test_a_label_that_is_no_text_is_dropped_counted_and_named(label, labels, spe
     path = str(speech.table[0]["audio"]["path"])
     rows = [{"audio": path, "text": "fine"}, {"audio": path, "text": label}, {"audio": path, "text": "7"}]
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    (data,) = load_sources(str(tmp_path / "rows.jsonl"), text_column="text")
+    (data,) = load_tables(DatasetSpec(name=str(tmp_path / "rows.jsonl"), text_column="text"))
     report, skipped = DropReport(), SkippedSamples()
     row_filter = RowFilter(data, FilterConfig(), normalize=get_normalizer("en"), labels=labels)
     assert filter_rows(data, row_filter, report=report, skipped=skipped).kept.tolist() == [0, 2]
@@ -140,7 +141,7 @@ def test_a_column_of_labels_that_holds_no_texts_is_refused(values, speech, tmp_p
     rows = [{"audio": path, "text": value} for value in values]
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     with pytest.raises(InputError, match=r"column 'text' of data set .* is of type .*: expected texts"):
-        load_sources(str(tmp_path / "rows.jsonl"), text_column="text")
+        load_tables(DatasetSpec(name=str(tmp_path / "rows.jsonl"), text_column="text"))
 
 
 def test_files_of_a_folder_may_differ_in_their_columns(speech, tmp_path):
@@ -148,19 +149,19 @@ def test_files_of_a_folder_may_differ_in_their_columns(speech, tmp_path):
     rows = [{"audio": path, "text": "a", "age": 3}, {"audio": path, "text": "b", "age": 2.5, "more": [1]}]
     for number, row in enumerate(rows):
         (tmp_path / f"{number}.jsonl").write_text(json.dumps(row) + "\n")
-    (data,) = load_sources(str(tmp_path), text_column="text")
+    (data,) = load_tables(DatasetSpec(name=str(tmp_path), text_column="text"))
     assert data.table["age"][:] == [3.0, 2.5]
     assert data.table["more"][:] == [None, [1]]
     (tmp_path / "1.jsonl").write_text(json.dumps({**rows[1], "age": "old"}) + "\n")
     with pytest.raises(InputError, match=r"have columns of different types .*age"):
-        load_sources(str(tmp_path), text_column="text")
+        load_tables(DatasetSpec(name=str(tmp_path), text_column="text"))
 
 
 def test_a_path_with_a_nul_character_is_skipped_and_named(speech, tmp_path):
     path = str(speech.table[0]["audio"]["path"])
     rows = [{"file_name": path, "text": "a"}, {"file_name": "b\0.wav", "text": "b"}]
     (tmp_path / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    (data,) = load_sources(str(tmp_path / "metadata.jsonl"), text_column="text")
+    (data,) = load_tables(DatasetSpec(name=str(tmp_path / "metadata.jsonl"), text_column="text"))
     assert data.audio_sizes()[1] == 0
     data.fingerprint()
     pipeline = EvaluationPipeline(data, PipelineConfig(batch_size=2, num_threads=0))
@@ -176,8 +177,8 @@ def test_a_host_that_does_not_answer_is_waited_for_as_long_as_was_said(labels, t
     (tmp_path / "rows.jsonl").write_text(json.dumps({"audio": address, "text": "words"}) + "\n")
     policy = RetryPolicy(total_seconds=0.2, first_pause_seconds=0.05)
     path = str(tmp_path / "rows.jsonl")
-    (data,) = load_sources(path, text_column="text", policy=policy)
-    (stream,) = stream_sources(path, text_column="text", policy=policy)
+    (data,) = load_tables(DatasetSpec(name=path, text_column="text", policy=policy))
+    (stream,) = load_streams(DatasetSpec(name=path, text_column="text", policy=policy))
     streamed = StreamSource(
         stream=stream, labels=labels, filters=FilterConfig(), normalize=get_normalizer("en"), concatenate=True
     )

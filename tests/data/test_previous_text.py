@@ -15,7 +15,8 @@ from flax_distil.data.preprocessing.filters import RowFilter
 from flax_distil.data.preprocessing.labels import LabelBuilder, sample_random
 from flax_distil.data.preprocessing.packing import pack_rows
 from flax_distil.data.skipped import SkippedSamples
-from flax_distil.data.sources.sources import load_source, stream_sources
+from flax_distil.data.sources.dataset_spec import DatasetSpec
+from flax_distil.data.sources.load_datasets import load_streams, load_table
 from flax_distil.data.training.training_sources import StreamSource, TableSource
 from flax_distil.text.normalizers import get_normalizer
 from tests.data.stream_checks import all_rows
@@ -59,10 +60,12 @@ EXPECTED = {
 
 
 def test_a_row_behind_one_that_was_dropped_has_no_prompt(manifest, always):
-    table = TableSource(data=filtered(load_source(manifest, text_column="text"), always), labels=always)
+    table = TableSource(
+        data=filtered(load_table(DatasetSpec(name=manifest, text_column="text")), always), labels=always
+    )
     read = [table.read(number) for number in range(len(table))]
     assert {sample.rows[0].label: sample.previous for sample in read} == EXPECTED
-    (stream,) = stream_sources(manifest, text_column="text")
+    (stream,) = load_streams(DatasetSpec(name=manifest, text_column="text"))
     source = StreamSource(
         stream=stream, labels=always, filters=FilterConfig(), normalize=get_normalizer("en")
     )
@@ -71,7 +74,7 @@ def test_a_row_behind_one_that_was_dropped_has_no_prompt(manifest, always):
 
 
 def test_a_pack_is_prompted_as_far_as_nothing_is_missing(manifest, always):
-    whole = load_source(manifest, text_column="text")
+    whole = load_table(DatasetSpec(name=manifest, text_column="text"))
     data = whole.with_columns({"duration": [9.0, 9.0, 40.0, 9.0, 16.0, 9.0]})
     packs = pack_rows(filtered(data, always), labels=always)
     read = [packs.read(number) for number in range(len(packs))]
@@ -84,14 +87,14 @@ def test_a_pack_is_prompted_as_far_as_nothing_is_missing(manifest, always):
 
 
 def test_rows_of_another_file_do_not_come_before(manifest, always):
-    (stream,) = stream_sources(manifest, text_column="text")
+    (stream,) = load_streams(DatasetSpec(name=manifest, text_column="text"))
     first, second = all_rows(stream)[:2]
     assert second.follows(first)
     assert not second.follows(dataclasses.replace(first, origin="another"))
 
 
 def test_sorted_by_speaker_neighbours_are_those_of_one_speaker(manifest, always):
-    data = load_source(manifest, text_column="text")
+    data = load_table(DatasetSpec(name=manifest, text_column="text"))
     data = data.with_columns(
         {"speaker_id": ["ben", "anna", None, "ben", "anna", "anna"], "duration": [5.0] * 6}
     )
@@ -118,7 +121,7 @@ def test_a_column_of_token_ids_is_the_text_before(manifest, always, english_toke
     """As the original's labelling writes it; where it is empty there is no prompt, whoever spoke before."""
     special = english_tokenizer.special
     path = write_tokens(manifest, [None, [0, 1, 2], [special.sot, 5, special.timestamp_begin, special.eot]])
-    table = TableSource(data=load_source(path, text_column="text"), labels=always)
+    table = TableSource(data=load_table(DatasetSpec(name=path, text_column="text")), labels=always)
     assert table.gives_prompts
     random = sample_random(seed=0, epoch=0, sample_id="a")
     prompts = []
@@ -131,17 +134,17 @@ def test_a_column_of_token_ids_is_the_text_before(manifest, always, english_toke
         [special.sot_prev, 0, 1, 2, special.sot],
         [special.sot_prev, 5, special.sot],
     ]
-    packs = pack_rows(load_source(path, text_column="text").select([1, 2]), labels=always)
+    packs = pack_rows(load_table(DatasetSpec(name=path, text_column="text")).select([1, 2]), labels=always)
     assert packs.read(0).previous == (0, 1, 2)
 
 
 def test_ids_that_are_no_tokens_cost_their_row(manifest, english_tokenizer):
     never = LabelBuilder(english_tokenizer, LabelConfig(condition_on_prev_probability=0.0))
-    data = load_source(write_tokens(manifest, [[10**9], [-1]]), text_column="text")
+    data = load_table(DatasetSpec(name=write_tokens(manifest, [[10**9], [-1]]), text_column="text"))
     for number in range(2):
         sample = TableSource(data=data, labels=never).read(number)
         with pytest.raises(SampleError, match="its text before has the token id"):
             never.build("x", previous=sample.previous, random=sample_random(seed=0, epoch=0, sample_id="a"))
     path = write_tokens(manifest, [["a"], ["b"]])
     with pytest.raises(InputError, match=r"column 'condition_on_prev' .* expected token ids"):
-        load_source(path, text_column="text")
+        load_table(DatasetSpec(name=path, text_column="text"))

@@ -20,12 +20,12 @@ from flax_distil.core.errors import InputError
 from flax_distil.data import shards
 from flax_distil.data.remote import files as remote
 from flax_distil.data.remote.retries import RetryPolicy, SourceError
-from flax_distil.data.shards import Shard
-from flax_distil.data.sources.arrow_shards import ArrowShard
-from flax_distil.data.sources.parquet_shards import ParquetShard
-from flax_distil.data.sources.row_columns import PROBLEMS_COLUMN
-from flax_distil.data.sources.table_shards import TableShard
-from flax_distil.data.sources.tar_shards import TarShard
+from flax_distil.data.shards.arrow_shard import ArrowShard
+from flax_distil.data.shards.parquet_shard import ParquetShard
+from flax_distil.data.shards.row_columns import PROBLEMS_COLUMN
+from flax_distil.data.shards.shard import Shard
+from flax_distil.data.shards.table_shard import TableShard
+from flax_distil.data.shards.tar_shard import TarShard
 from tests.data.flaky_http_server import Behaviour, serving
 
 QUICK = RetryPolicy(
@@ -183,7 +183,7 @@ def test_a_server_that_is_gone_in_the_middle_leaves_a_cursor_to_go_on_from(form,
 @EVERY_FORMAT
 def test_large_rows_make_small_blocks(form, rows, tmp_path, monkeypatch):
     monkeypatch.setattr(shards, "BLOCK_BYTES", 10_000)
-    monkeypatch.setattr("flax_distil.data.sources.tar_shards.BLOCK_BYTES", 10_000)
+    monkeypatch.setattr("flax_distil.data.shards.tar_shard.BLOCK_BYTES", 10_000)
     form.write(rows, tmp_path / "rows")
     shard = form.reader(name="rows", path=str(tmp_path / "rows"))
     assert max(block.table.nbytes for block in shard.blocks()) < 20_000
@@ -268,7 +268,7 @@ def test_a_table_is_read_in_blocks_too(rows):
 @pytest.mark.parametrize("name", ["parquet", "tar"])
 def test_memory_does_not_grow_with_the_shard(name, tmp_path, monkeypatch):
     monkeypatch.setattr(shards, "BLOCK_BYTES", 1 << 20)
-    monkeypatch.setattr("flax_distil.data.sources.tar_shards.BLOCK_BYTES", 1 << 20)
+    monkeypatch.setattr("flax_distil.data.shards.tar_shard.BLOCK_BYTES", 1 << 20)
     monkeypatch.setattr(remote, "BLOCK_BYTES", 1 << 18)
     noise = random.Random(0).randbytes(1 << 17)
     large = [

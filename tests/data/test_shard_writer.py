@@ -7,9 +7,10 @@ import pyarrow.parquet
 import pytest
 
 from flax_distil.audio.reading.decoding import decode_audio
-from flax_distil.data.shard_writer import shard_features, shard_table, write_shard
-from flax_distil.data.shards import BLOCK_ROWS
-from flax_distil.data.sources.sources import load_source
+from flax_distil.data.shards.shard import BLOCK_ROWS
+from flax_distil.data.shards.shard_writer import shard_features, shard_table, write_shard
+from flax_distil.data.sources.dataset_spec import DatasetSpec
+from flax_distil.data.sources.load_datasets import load_table
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +25,7 @@ def table(speech, corpus_rows):
 def test_a_shard_holds_the_columns_of_its_source_and_those_that_were_added(table, speech, tmp_path):
     path = tmp_path / "train-00000.parquet"
     written = write_shard(table, path, scratch=tmp_path / "scratch")
-    found = load_source(str(path), text_column="text")
+    found = load_table(DatasetSpec(name=str(path), text_column="text"))
     assert written.bytes == path.stat().st_size
     assert found.references() == [speech.references()[row] for row in (4, 0, 0)]
     assert found.ids() == ["x", "y", "z"]

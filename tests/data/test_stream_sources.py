@@ -16,7 +16,8 @@ from flax_distil.audio.reading.decoding import decode_audio
 from flax_distil.core.errors import InputError
 from flax_distil.data.decoded_example import DurationLimits, SampleError, SampleReader, decode_row
 from flax_distil.data.remote.retries import RetryPolicy, SourceError
-from flax_distil.data.sources.sources import load_source, load_sources, parse_sources, stream_sources
+from flax_distil.data.sources.dataset_spec import DatasetSpec
+from flax_distil.data.sources.load_datasets import load_streams, load_table, load_tables
 from tests.data.flaky_http_server import Behaviour, serving
 from tests.data.stream_checks import all_rows
 
@@ -116,9 +117,11 @@ def test_a_stream_gives_the_rows_of_the_loaded_data_set_here_and_from_a_server(m
     name = make(rows, folder)
     with serving(folder) as address:
         for spec in (f"{folder}/{name}", f"{address}/{name}"):
-            (stream,) = stream_sources(spec, text_column="text", policy=BRIEF)
+            (stream,) = load_streams(DatasetSpec(name=spec, text_column="text", policy=BRIEF))
             found = all_rows(stream)
-            (data,) = load_sources(spec, text_column="text", policy=BRIEF, cache_dir=tmp_path / "cache")
+            (data,) = load_tables(
+                DatasetSpec(name=spec, text_column="text", policy=BRIEF, cache_dir=tmp_path / "cache")
+            )
             assert [row.reference for row in found] == data.references() == texts
             assert len({row.sample_id for row in found}) == len(set(data.ids())) == ROWS
             reader = SampleReader(data, policy=BRIEF)
@@ -128,7 +131,7 @@ def test_a_stream_gives_the_rows_of_the_loaded_data_set_here_and_from_a_server(m
                 np.testing.assert_array_equal(streamed.samples_W, samples_W)
                 np.testing.assert_array_equal(reader.read(index).samples_W, samples_W)
             assert len({shard.name for shard in stream.shards}) == len(stream.shards)
-            (first,) = stream_sources(spec, text_column="text", max_samples=4, policy=BRIEF)
+            (first,) = load_streams(DatasetSpec(name=spec, text_column="text", max_samples=4, policy=BRIEF))
             assert [row.reference for row in all_rows(first)] == texts[:4]
 
 
@@ -136,15 +139,15 @@ def test_recordings_without_metadata_on_a_server_are_a_data_set_without_texts(ro
     for row in rows:
         shutil.copy(row["audio"], tmp_path)
     with serving(tmp_path) as address:
-        (stream,) = stream_sources(f"{address}/", policy=BRIEF)
+        (stream,) = load_streams(DatasetSpec(name=f"{address}/", policy=BRIEF))
         found = all_rows(stream)
         assert [row.reference for row in found] == [None] * ROWS
         assert decode_row(found[0], DurationLimits(), policy=BRIEF).duration_seconds > 0
 
 
 def test_a_cursor_of_the_first_rows_goes_on_where_it_was(rows, texts, tmp_path):
-    (stream,) = stream_sources(
-        f"{tmp_path}/{make_parquet(rows, tmp_path)}", text_column="text", max_samples=4
+    (stream,) = load_streams(
+        DatasetSpec(name=f"{tmp_path}/{make_parquet(rows, tmp_path)}", text_column="text", max_samples=4)
     )
     blocks = list(stream.blocks(0))
     seen = 0
@@ -162,12 +165,15 @@ def test_a_file_read_into_the_cache_is_read_again_only_after_a_change(rows, text
     behaviour = Behaviour()
     with serving(tmp_path, behaviour) as address:
         options = {"text_column": "text", "cache_dir": tmp_path / "cache", "policy": BRIEF}
-        assert load_source(f"{address}/0.tar", **options).references() == texts[:3]
+        assert load_table(DatasetSpec(name=f"{address}/0.tar", **options)).references() == texts[:3]
         first = len(behaviour.seen)
-        assert load_source(f"{address}/0.tar", split="train[1:]", **options).references() == texts[1:3]
+        assert (
+            load_table(DatasetSpec(name=f"{address}/0.tar", split="train[1:]", **options)).references()
+            == texts[1:3]
+        )
         again = len(behaviour.seen) - first
         shutil.copy(tmp_path / "1.tar", tmp_path / "0.tar")
-        assert load_source(f"{address}/0.tar", **options).references() == texts[3:]
+        assert load_table(DatasetSpec(name=f"{address}/0.tar", **options)).references() == texts[3:]
     assert again < first
 
 
@@ -177,26 +183,30 @@ def test_splits_of_a_stream_are_chosen_by_name(rows, texts, tmp_path):
         pyarrow.parquet.write_table(embedded(part), tmp_path / name / "0.parquet")
     with serving(tmp_path) as address:
         for spec in (str(tmp_path), f"{address}/"):
-            (stream,) = stream_sources(spec, split="validation+train", text_column="text", policy=BRIEF)
+            (stream,) = load_streams(
+                DatasetSpec(name=spec, split="validation+train", text_column="text", policy=BRIEF)
+            )
             assert [row.reference for row in all_rows(stream)] == texts[2:] + texts[:2]
             assert len({row.sample_id for row in all_rows(stream)}) == ROWS
             with pytest.raises(InputError, match="no split 'test': choose one of train, validation"):
-                stream_sources(spec, split="test", policy=BRIEF)
+                load_streams(DatasetSpec(name=spec, split="test", policy=BRIEF))
             with pytest.raises(InputError, match="has several splits"):
-                stream_sources(spec, policy=BRIEF)
+                load_streams(DatasetSpec(name=spec, policy=BRIEF))
     with pytest.raises(InputError, match=r"split 'train\[:10%\]' of data set .* is a slice, and a stream"):
-        stream_sources(str(tmp_path), split="train[:10%]")
+        load_streams(DatasetSpec(name=str(tmp_path), split="train[:10%]"))
 
 
 def test_joined_streams_have_their_own_columns(rows, texts, tmp_path):
     parquet, manifest = make_parquet(rows, tmp_path), make_manifest(rows, tmp_path)
     with serving(tmp_path) as address:
-        first, second = stream_sources(
-            f"{address}/{parquet}+{tmp_path}/{manifest}", text_column="text+text", policy=BRIEF
+        first, second = load_streams(
+            DatasetSpec(
+                name=f"{address}/{parquet}+{tmp_path}/{manifest}", text_column="text+text", policy=BRIEF
+            )
         )
         assert [row.reference for row in all_rows(first)] == [row.reference for row in all_rows(second)]
     with pytest.raises(InputError, match=r"3 text columns \(a\+b\+c\) for 2 data sets"):
-        stream_sources("x+y", text_column="a+b+c")
+        load_streams(DatasetSpec(name="x+y", text_column="a+b+c"))
 
 
 @pytest.mark.parametrize(
@@ -210,7 +220,7 @@ def test_joined_streams_have_their_own_columns(rows, texts, tmp_path):
     ],
 )
 def test_a_plus_within_an_address_is_part_of_it(spec, names):
-    assert [source.name for source in parse_sources(spec)] == names
+    assert [source.name for source in DatasetSpec(name=spec).parts()] == names
 
 
 def test_what_cannot_be_streamed_is_told_in_one_sentence(rows, tmp_path):
@@ -235,15 +245,15 @@ def test_what_cannot_be_streamed_is_told_in_one_sentence(rows, tmp_path):
             ("empty/", {}, "folder '.*empty/' holds no data set: expected"),
             ("odd.tar", {}, r"cannot read '.*odd\.tar': it is damaged or cut short"),
         ):
-            for read in (stream_sources, load_sources):
+            for read in (load_streams, load_tables):
                 with pytest.raises(InputError, match=message) as caught:
-                    read(f"{address}/{spec}", policy=BRIEF, **options)
+                    read(DatasetSpec(name=f"{address}/{spec}", policy=BRIEF, **options))
                 assert "\n" not in str(caught.value)
         behaviour.failing, behaviour.faults = 1.0, ["403"]
         with pytest.raises(SourceError, match="no permission"):
-            stream_sources(f"{address}/corpus/{name}", policy=BRIEF)
+            load_streams(DatasetSpec(name=f"{address}/corpus/{name}", policy=BRIEF))
     with pytest.raises(SourceError, match=r"cannot read http://no-such-host\.invalid/.*source_retry_seconds"):
-        stream_sources("http://no-such-host.invalid/*.tar", policy=BRIEF)
+        load_streams(DatasetSpec(name="http://no-such-host.invalid/*.tar", policy=BRIEF))
 
 
 def test_one_recording_that_is_not_there_is_a_bad_sample_and_a_server_that_is_not_is_an_error(rows, tmp_path):
@@ -251,7 +261,7 @@ def test_one_recording_that_is_not_there_is_a_bad_sample_and_a_server_that_is_no
     (tmp_path / "some clips" / Path(rows[1]["audio"]).name).unlink()
     behaviour = Behaviour()
     with serving(tmp_path, behaviour) as address:
-        reader = SampleReader(load_source(f"{address}/{name}", policy=BRIEF), policy=BRIEF)
+        reader = SampleReader(load_table(DatasetSpec(name=f"{address}/{name}", policy=BRIEF)), policy=BRIEF)
         assert reader.read(0).duration_seconds > 0
         with pytest.raises(SampleError, match="it does not exist"):
             reader.read(1)

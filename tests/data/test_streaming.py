@@ -18,7 +18,7 @@ from flax_distil.core.errors import InputError
 from flax_distil.data.preprocessing.config import FilterConfig, LabelConfig
 from flax_distil.data.preprocessing.labels import LabelBuilder
 from flax_distil.data.preprocessing.packing import pack_rows
-from flax_distil.data.sources.parquet_shards import ParquetShard
+from flax_distil.data.shards.parquet_shard import ParquetShard
 from flax_distil.data.stream import IterableSpeechDataset
 from flax_distil.data.tables import to_speech_dataset
 from flax_distil.data.training.pipeline import TrainingPipeline

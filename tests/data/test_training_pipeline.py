@@ -16,7 +16,8 @@ from flax_distil.data.preprocessing.config import LabelConfig
 from flax_distil.data.preprocessing.labels import LabelBuilder
 from flax_distil.data.preprocessing.packing import pack_rows
 from flax_distil.data.remote.retries import RetryPolicy, SourceError
-from flax_distil.data.sources.sources import load_source
+from flax_distil.data.sources.dataset_spec import DatasetSpec
+from flax_distil.data.sources.load_datasets import load_table
 from flax_distil.data.training.pipeline import TrainingPipeline
 from flax_distil.data.training.pipeline_config import PipelineConfig
 from flax_distil.data.training.training_sources import TableSource
@@ -185,7 +186,7 @@ def test_rows_without_audio_or_label_and_out_of_bounds_are_counted_by_reason(spe
         {"audio": audio[-1], "text": "long"},
     ]
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    data = load_source(str(tmp_path / "rows.jsonl"), text_column="text")
+    data = load_table(DatasetSpec(name=str(tmp_path / "rows.jsonl"), text_column="text"))
     seconds = SampleReader(data).read(5).duration_seconds
     pipeline = opened(
         data, limits=DurationLimits(max_seconds=seconds, allow_max=False)
@@ -279,7 +280,7 @@ def test_recordings_at_addresses_are_asked_for_as_long_as_the_policy_says(
         ]
         path = tmp_path / "rows.jsonl"
         path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-        data = load_source(str(path), text_column="text")
+        data = load_table(DatasetSpec(name=str(path), text_column="text"))
         source = TableSource(
             data=data, labels=labels, packs=pack_rows(data, labels=labels) if joined else None
         )

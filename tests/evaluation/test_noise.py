@@ -10,7 +10,8 @@ import soundfile
 from flax_distil.audio.constants import SAMPLING_RATE
 from flax_distil.core.errors import InputError
 from flax_distil.data.decoded_example import DecodedExample, SampleReader
-from flax_distil.data.sources.sources import load_source
+from flax_distil.data.sources.dataset_spec import DatasetSpec
+from flax_distil.data.sources.load_datasets import load_table
 from flax_distil.evaluation.config import CLEAN, Condition
 from flax_distil.evaluation.noise import NoiseMaker
 
@@ -19,7 +20,7 @@ NOISES = ("white", "babble", "recorded")
 
 @pytest.fixture(scope="module")
 def data(prompts_dir):
-    return load_source(str(prompts_dir), split="validation", max_samples=8)
+    return load_table(DatasetSpec(name=str(prompts_dir), split="validation", max_samples=8))
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +31,7 @@ def humming(tmp_path_factory):
     soundfile.write(folder / "hum.wav", tone_W, SAMPLING_RATE)
     path = folder / "noise.jsonl"
     path.write_text(json.dumps({"audio": "hum.wav"}) + "\n")
-    return load_source(str(path))
+    return load_table(DatasetSpec(name=str(path)))
 
 
 @pytest.fixture(scope="module")

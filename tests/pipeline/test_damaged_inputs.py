@@ -8,7 +8,8 @@ import pytest
 from flax_distil.audio.reading.decoding import decode_audio
 from flax_distil.audio.reading.errors import UNREADABLE
 from flax_distil.data.decoded_example import DurationLimits, SampleError, decode_row
-from flax_distil.data.sources.sources import load_sources
+from flax_distil.data.sources.dataset_spec import DatasetSpec
+from flax_distil.data.sources.load_datasets import load_tables
 from flax_distil.pipeline.inputs.load_ahead import read_recording
 from tests.audio.encoders import RATE, damaged, written
 
@@ -37,7 +38,7 @@ def test_a_damaged_recording_is_transcribed_with_silence_for_what_is_lost(broken
 
 
 def test_a_damaged_recording_costs_its_row_in_training(broken):
-    (data,) = load_sources(str(broken[0]))
+    (data,) = load_tables(DatasetSpec(name=str(broken[0])))
     with pytest.raises(SampleError, match=r"broken\.flac") as error:
         decode_row(data.row(0), DurationLimits())
     assert error.value.kind == UNREADABLE

@@ -29,7 +29,8 @@ from flax_distil.audio.reading.decoding import decode_audio
 from flax_distil.cli.main import main
 from flax_distil.core.errors import InputError
 from flax_distil.data.remote.retries import DEFAULT_POLICY
-from flax_distil.data.sources.sources import load_source, stream_sources
+from flax_distil.data.sources.dataset_spec import DatasetSpec
+from flax_distil.data.sources.load_datasets import load_streams, load_table
 from flax_distil.pseudo_labeling.config import PseudoLabelConfig
 from flax_distil.pseudo_labeling.splits import open_parts
 from flax_distil.pseudo_labeling.store import LabelStore
@@ -213,9 +214,10 @@ def test_ten_kills_of_a_real_teacher_change_no_byte(tiny_en_dir, prompts_dir, tm
     assert label({**given, "output_dir": folder}) == 0
     assert contents(folder) == contents(tmp_path / "whole")
     files = contents(folder)
+    rows = len(load_table(DatasetSpec(name=str(folder))))
     with capsys.disabled():
         print(
-            f"\n{kills} kills, {finished} units finished by then, {len(load_source(str(folder)))} rows, "
+            f"\n{kills} kills, {finished} units finished by then, {rows} rows, "
             f"{sum(map(len, files.values()))} bytes in {len(files)} files equal, {lost:.1f} s lost"
         )
 
@@ -236,7 +238,7 @@ def test_a_run_killed_at_any_line_loses_one_unit_at_most(tmp_path, case):
 
 @KINDS
 def test_rows_keep_their_order_and_columns_and_long_ones_are_cut(whole, streaming):
-    data = load_source(str(whole[streaming]), text_column="text")
+    data = load_table(DatasetSpec(name=str(whole[streaming]), text_column="text"))
     numbers = data.column("number")
     assert numbers == sorted(numbers)
     assert set(numbers) == set(range(14)) - {BROKEN}
@@ -267,7 +269,7 @@ def test_rows_keep_their_order_and_columns_and_long_ones_are_cut(whole, streamin
 
 
 def test_a_stream_gives_the_labels_of_a_table(whole):
-    table, stream = (load_source(str(whole[kind])) for kind in (False, True))
+    table, stream = (load_table(DatasetSpec(name=str(whole[kind]))) for kind in (False, True))
     for column in ("whisper_transcript", "number", "wer", "offset_seconds"):
         assert table.column(column) == stream.column(column)
 
@@ -278,11 +280,13 @@ def test_the_new_data_set_is_read_by_datasets_and_streamed_by_this_package(whole
     found = datasets.load_dataset(str(folder), cache_dir=str(tmp_path))
     assert list(found) == ["train"]
     assert found["train"].features["audio"] == datasets.Audio()
-    (stream,) = stream_sources(str(folder), text_column="text", label_column="whisper_transcript")
+    (stream,) = load_streams(
+        DatasetSpec(name=str(folder), text_column="text", label_column="whisper_transcript")
+    )
     ids = [
         name for shard in range(len(stream.shards)) for data, _ in stream.blocks(shard) for name in data.ids()
     ]
-    assert ids == load_source(str(folder)).ids() == found["train"]["id"][:]
+    assert ids == load_table(DatasetSpec(name=str(folder))).ids() == found["train"]["id"][:]
     index = json.loads((folder / "index.json").read_text())
     assert [file["file"] for file in index["files"]] == sorted(
         f"data/{path.name}" for path in folder.glob("data/*")
@@ -346,7 +350,7 @@ def test_overwriting_begins_anew_and_leaves_other_files_alone(flags, tmp_path):
     assert len(list(folder.glob("data/*"))) == 3
     assert label({**flags, "max_samples": 2, "output_dir": folder, "overwrite_output_dir": True}) == 0
     assert [path.name for path in folder.glob("data/*")] == ["train-00000.parquet"]
-    data = load_source(str(folder))
+    data = load_table(DatasetSpec(name=str(folder)))
     assert len(data) == 2
     assert data.speaker_column is None  # nothing was cut: there is no recording to name
     assert (folder / "thesis.json").read_text() == "mine"
@@ -355,7 +359,9 @@ def test_overwriting_begins_anew_and_leaves_other_files_alone(flags, tmp_path):
 def test_neighbours_are_joined_up_to_30_seconds(flags, whole, tmp_path):
     folder = tmp_path / "joined"
     assert label({**flags, "samples_per_shard": 14, "concatenate_audio": True, "output_dir": folder}) == 0
-    apart, joined = (load_source(str(path), text_column="text") for path in (whole[False], folder))
+    apart, joined = (
+        load_table(DatasetSpec(name=str(path), text_column="text")) for path in (whole[False], folder)
+    )
     assert 1 < len(joined) < len(apart) / 2
     assert max(joined.durations()) <= 30
     # Each recording is padded to whole steps of 0.02 s.
@@ -375,7 +381,7 @@ def test_without_room_finished_files_stay_and_the_same_command_goes_on(flags, wh
     assert f"cannot write data/train-{refused:05d}.parquet in output_dir" in error
     assert "(File too large): the finished files there are safe; make room" in error
     assert finished_units(tmp_path / "labels") == [(0, number) for number in range(refused)]
-    assert len(load_source(f"{tmp_path}/labels/data/*.parquet")) > 0
+    assert len(load_table(DatasetSpec(name=f"{tmp_path}/labels/data/*.parquet"))) > 0
     assert label(given) == 0
     assert contents(tmp_path / "labels") == contents(whole[False])
 
@@ -443,7 +449,7 @@ def test_splits_stay_apart(parted, tmp_path):
     assert {split: rows["number"][:] for split, rows in found.items()} == {
         "train": [0, 1, 2, 3], "validation": [10, 11, 12, 13],
     }  # fmt: skip
-    (stream,) = stream_sources(str(parted), split="validation")
+    (stream,) = load_streams(DatasetSpec(name=str(parted), split="validation"))
     blocks = [data for shard in range(len(stream.shards)) for data, _ in stream.blocks(shard)]
     assert [number for data in blocks for number in data.column("number")] == [10, 11, 12, 13]
     summary = json.loads((parted / "summary.json").read_text())
@@ -478,7 +484,7 @@ def test_several_data_sets_are_configurations(splits, tmp_path):
         "data/other/train-00000.parquet", "data/splits/validation-00000.parquet",
     ]  # fmt: skip
     for config, split, number in (("splits", "validation", 10), ("other", "train", 0)):
-        data = load_source(str(folder), config_name=config)
+        data = load_table(DatasetSpec(name=str(folder), config_name=config))
         assert data.column("number") == [number]
         assert list(datasets.load_dataset(str(folder), config, cache_dir=str(tmp_path))) == [split]
 
@@ -565,6 +571,8 @@ def test_a_teacher_whose_probabilities_are_no_numbers_is_told(flags, whole, tmp_
     assert "check its weights, or compute in float32 (dtype)" in error
     done = finished_units(tmp_path / "labels")
     assert label(given) == 0
-    found, wanted = (load_source(str(folder)) for folder in (tmp_path / "labels", whole[False]))
+    found, wanted = (
+        load_table(DatasetSpec(name=str(folder))) for folder in (tmp_path / "labels", whole[False])
+    )
     assert len(wanted) - len(found) == caplog.text.count(": the teacher's log-prob") == 2
     assert done == [(0, 0)]

@@ -8,7 +8,7 @@ import pyarrow.parquet
 import pytest
 
 from flax_distil.core.errors import InputError
-from flax_distil.data.sources.parquet_shards import ParquetShard
+from flax_distil.data.shards.parquet_shard import ParquetShard
 from flax_distil.data.stream import IterableSpeechDataset
 from flax_distil.pseudo_labeling import shard_plan as work_units
 from flax_distil.pseudo_labeling.shard_plan import StreamUnits, TableUnits

@@ -25,7 +25,8 @@ import soundfile
 
 from flax_distil.audio.constants import SAMPLING_RATE
 from flax_distil.audio.reading.decoding import decode_audio
-from flax_distil.data.sources.sources import load_source
+from flax_distil.data.sources.dataset_spec import DatasetSpec
+from flax_distil.data.sources.load_datasets import load_table
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "scripts" / "import_tfrecords.py"
@@ -147,7 +148,7 @@ def corpus(environment, prompts, tmp_path_factory):
 
 
 def load(folder: Path):
-    data = load_source(str(folder), text_column="text", split="train")
+    data = load_table(DatasetSpec(name=str(folder), text_column="text", split="train"))
     return data, [data.row(number) for number in range(len(data))]
 
 

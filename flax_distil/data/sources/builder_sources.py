@@ -1,11 +1,12 @@
 """Sources that ``datasets`` reads: the Hub, Parquet, and folders written by ``save_to_disk``."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flax_distil.core.errors import InputError
 from flax_distil.data.remote.retries import damaged
+from flax_distil.data.sources.dataset_spec import DatasetSpec
 from flax_distil.data.sources.file_sources import read_audio_folder
 from flax_distil.data.sources.splits import check_split_names, choose_split
 
@@ -37,53 +38,46 @@ def read_saved_folder(folder: Path) -> dict[str, "datasets.Dataset"]:
 
 
 def read_with_builder(
-    path: str,
-    *,
-    name: str,
-    config_name: str | None,
-    split: str | None,
-    audio_column: str,
-    options: Mapping[str, Any],
+    path: str, spec: DatasetSpec, *, data_files: Mapping[str, Sequence[str]] | None = None
 ) -> "datasets.Dataset":
     """Read a Hub id, a folder of Parquet files, or Parquet files by name.
 
     Args:
         path: Hub id, folder, or name of a packaged builder (``"parquet"``).
-        name: What to call it in messages.
-        config_name: The configuration, where there are several.
-        split: The split, where there are several; slices such as ``train[:10%]`` are allowed.
-        audio_column: Name of the audio column, for repositories of loose audio files.
-        options: Further arguments of ``datasets.load_dataset_builder``.
+        spec: Its configuration, split (slices such as ``train[:10%]`` are allowed) and audio column.
+        data_files: Split to files, for a packaged builder.
 
     Raises:
         InputError: if data set, configuration or split do not exist or cannot be reached.
     """
     import datasets
 
-    builder = open_builder(path, name=name, config_name=config_name, options=options)
+    builder = open_builder(path, spec, data_files=data_files)
     splits = [str(key) for key in builder.info.splits or builder.config.data_files or ()]
-    split = check_split_names(splits, split, name=name) if splits else split
+    split = check_split_names(splits, spec.split, name=spec.name) if splits else spec.split
     if any(base.__name__ == "AudioFolder" for base in type(builder).__mro__):
         # Its builder needs torchcodec to list files; the files themselves are all we want.
-        folder = _snapshot(path, revision=options.get("revision"), cache_dir=options.get("cache_dir"))
-        return choose_split(read_audio_folder(folder, audio_column=audio_column), split, name=name)
+        folder = _snapshot(path, spec.cache_dir)
+        return choose_split(read_audio_folder(folder, audio_column=spec.audio_column), split, name=spec.name)
     try:
         builder.download_and_prepare()
     except (datasets.exceptions.DatasetGenerationError, ValueError, OSError) as error:
-        raise InputError(f"cannot read data set {name!r}: {_first_line(error.__cause__ or error)}") from error
+        reason = _first_line(error.__cause__ or error)
+        raise InputError(f"cannot read data set {spec.name!r}: {reason}") from error
     if split is None:
-        split = check_split_names([str(key) for key in builder.info.splits or ()], None, name=name)
-    return _as_dataset(builder, split, name)
+        split = check_split_names([str(key) for key in builder.info.splits or ()], None, name=spec.name)
+    return _as_dataset(builder, split, spec.name)
 
 
-def open_builder(path: str, *, name: str, config_name: str | None, options: Mapping[str, Any]) -> Any:
+def open_builder(
+    path: str, spec: DatasetSpec, *, data_files: Mapping[str, Sequence[str]] | None = None
+) -> Any:
     """Return the ``datasets`` builder of a Hub id, a folder, or files by kind; no rows are read.
 
     Args:
         path: As for :func:`read_with_builder`.
-        name: What to call it in messages.
-        config_name: The configuration, where there are several.
-        options: Further arguments of ``datasets.load_dataset_builder``.
+        spec: Its configuration.
+        data_files: Split to files, for a packaged builder, which has no configurations.
 
     Raises:
         InputError: if data set or configuration do not exist or cannot be reached.
@@ -91,10 +85,15 @@ def open_builder(path: str, *, name: str, config_name: str | None, options: Mapp
     import datasets
 
     try:
-        return datasets.load_dataset_builder(path, config_name, **options)
+        return datasets.load_dataset_builder(
+            path,
+            spec.config_name if data_files is None else None,
+            data_files=data_files,
+            cache_dir=None if spec.cache_dir is None else str(spec.cache_dir),
+        )
     except (ValueError, OSError, RuntimeError) as error:
         # Not found, no network, gated, unknown configuration: the library's first line says which.
-        raise InputError(f"cannot load data set {name!r}: {_first_line(error)}") from error
+        raise InputError(f"cannot load data set {spec.name!r}: {_first_line(error)}") from error
 
 
 def _as_dataset(builder: Any, split: str, name: str) -> "datasets.Dataset":
@@ -104,15 +103,12 @@ def _as_dataset(builder: Any, split: str, name: str) -> "datasets.Dataset":
         raise InputError(f"cannot read split {split!r} of data set {name!r}: {_first_line(error)}") from error
 
 
-def _snapshot(repo_id: str, *, revision: str | None, cache_dir: str | None) -> Path:
+def _snapshot(repo_id: str, cache_dir: Path | str | None) -> Path:
     if Path(repo_id).is_dir():
         return Path(repo_id)
     import huggingface_hub
 
-    folder = huggingface_hub.snapshot_download(
-        repo_id, repo_type="dataset", revision=revision, cache_dir=cache_dir
-    )
-    return Path(folder)
+    return Path(huggingface_hub.snapshot_download(repo_id, repo_type="dataset", cache_dir=cache_dir))
 
 
 def _first_line(error: BaseException) -> str:

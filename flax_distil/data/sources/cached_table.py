@@ -12,42 +12,33 @@ from typing import TYPE_CHECKING
 
 from flax_distil.core.errors import InputError
 from flax_distil.data.remote.files import file_identity
-from flax_distil.data.remote.retries import RetryPolicy
-from flax_distil.data.shards import Shard
+from flax_distil.data.shards.row_columns import PROBLEMS_COLUMN
+from flax_distil.data.shards.shard import Shard
 from flax_distil.data.sources.data_files import DataFile
-from flax_distil.data.sources.row_columns import PROBLEMS_COLUMN
+from flax_distil.data.sources.dataset_spec import DatasetSpec
 
 if TYPE_CHECKING:
     import datasets
     import pyarrow
 
 
-def cached_table(
-    shards: Sequence[Shard],
-    files: Sequence[DataFile],
-    *,
-    audio_column: str,
-    cache_dir: str | None,
-    policy: RetryPolicy,
-) -> "datasets.Dataset":
+def cached_table(shards: Sequence[Shard], files: Sequence[DataFile], spec: DatasetSpec) -> "datasets.Dataset":
     """Read shards once into the ``datasets`` cache; files that did not change are not read again.
 
     Args:
         shards: What to read.
-        files: The files that they were made of.
-        audio_column: Column of recordings; of archives, it has the name that is asked for.
-        cache_dir: The cache; by default that of ``datasets``.
-        policy: When to ask a server again.
+        files: The files that the shards were made of.
+        spec: Audio column, cache (None for that of ``datasets``) and retry policy.
 
     Raises:
         InputError: if a shard cannot be read, the columns of two differ, or the disk is full.
     """
     import datasets
 
-    digest = hashlib.blake2b(audio_column.encode(), digest_size=16)
+    digest = hashlib.blake2b(spec.audio_column.encode(), digest_size=16)
     for file in files:
-        digest.update(f"{file.origin} {file_identity(file.origin, policy)}\0".encode())
-    folder = Path(cache_dir or datasets.config.HF_DATASETS_CACHE) / "flax_distil_shards"
+        digest.update(f"{file.origin} {file_identity(file.origin, spec.policy)}\0".encode())
+    folder = Path(spec.cache_dir or datasets.config.HF_DATASETS_CACHE) / "flax_distil_shards"
     path = folder / f"{digest.hexdigest()}.arrow"
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)

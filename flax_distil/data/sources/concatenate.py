@@ -70,3 +70,32 @@ def _renamed(source: SpeechDataset, first: SpeechDataset) -> "datasets.Dataset":
             table = table.remove_columns(wanted)
         table = table.rename_column(own, wanted)
     return table
+
+
+def concatenate_tables(tables: Sequence["datasets.Dataset"], *, name: str) -> "datasets.Dataset":
+    """Put tables behind each other; what one of them lacks is null there, and numbers become one type.
+
+    Args:
+        tables: At least one.
+        name: The data set, for messages.
+
+    Raises:
+        InputError: if two have a column of one name and of types that no column can hold.
+    """
+    import datasets
+    import pyarrow
+
+    if len(tables) == 1:
+        return tables[0]
+    try:
+        return datasets.concatenate_datasets(list(tables))
+    except ValueError:
+        plain = [table.flatten_indices() if table._indices is not None else table for table in tables]
+    try:
+        joined = pyarrow.concat_tables([table.data.table for table in plain], promote_options="permissive")
+    except pyarrow.ArrowException as error:
+        raise InputError(
+            f"the files or splits of data set {name!r} have columns of different types "
+            f"({str(error).splitlines()[0].rstrip('.')}): give all of them one type, or read them apart"
+        ) from error
+    return datasets.Dataset(joined)

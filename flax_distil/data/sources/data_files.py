@@ -1,4 +1,4 @@
-"""What a specification names, before anything of it is read: splits of files and of lists of recordings."""
+"""Find the files of a data set by its name: splits of files, and of lists of recordings."""
 
 import json
 import os
@@ -14,33 +14,28 @@ from flax_distil.core.paths import user_path
 from flax_distil.data.remote.files import expand, file_identity, has_pattern, is_remote, list_folder
 from flax_distil.data.remote.retries import RetryPolicy, damaged, shown
 from flax_distil.data.sources.builder_sources import open_builder
-from flax_distil.data.sources.file_sources import (
+from flax_distil.data.sources.dataset_spec import DatasetSpec
+from flax_distil.data.sources.file_kinds import (
     AUDIO_SUFFIXES,
+    KINDS,
+    MANIFEST_SUFFIXES,
+    ROW_SUFFIXES,
+    SHARD_SUFFIXES,
+    suffix_of,
+)
+from flax_distil.data.sources.file_sources import (
     METADATA_NAMES,
     SPLIT_WORDS,
     audio_files,
     read_audio_files,
     read_audio_folder,
-    suffix_of,
 )
 
 if TYPE_CHECKING:
     import datasets
 
-MANIFEST_SUFFIXES = frozenset({".jsonl", ".json", ".csv", ".tsv"})
-
-SHARD_SUFFIXES = (".parquet", ".arrow", ".tar")
-
-ROW_SUFFIXES = MANIFEST_SUFFIXES | frozenset(SHARD_SUFFIXES)
-"""Names of files that are data sets."""
-
 REFUSED_SUFFIXES = frozenset({".gz", ".tgz"})
 """Names of files that are told from folders, to say why they are not read."""
-
-KINDS = (
-    "a Hub id, a folder written by save_to_disk, a folder of audio files, "
-    "Parquet, Arrow or tar files or a JSONL or CSV file of paths"
-)
 
 OWN_FILES = frozenset({"state.json", "dataset_info.json", "dataset_dict.json"})
 """What ``save_to_disk`` writes beside the rows."""
@@ -48,75 +43,60 @@ OWN_FILES = frozenset({"state.json", "dataset_info.json", "dataset_dict.json"})
 
 @dataclass(frozen=True, kw_only=True)
 class DataFile:
-    """A part of a source.
+    """One file of a data set, or a list of its recordings.
 
     Attributes:
-        origin: The file, or what the list was made of: a path or an address.
-        listed: The rows, where they are a list of recordings; else they are in the file.
+        origin: Path or address of the file, or of what the list was made from.
+        listed: The rows of a list; None where the rows are in the file.
     """
 
     origin: str
     listed: "datasets.Dataset | None" = None
 
 
-def resolve_data_files(
-    name: str,
-    *,
-    config_name: str | None,
-    revision: str | None,
-    cache_dir: str | None,
-    audio_column: str,
-    policy: RetryPolicy,
-) -> dict[str, list[DataFile]]:
-    """Tell what a name stands for; of files that hold recordings nothing is read.
+def resolve_data_files(spec: DatasetSpec) -> dict[str, list[DataFile]]:
+    """Find the files of one data set; files that hold recordings are not read.
 
     Args:
-        name: Hub id; path or address of a file or folder, or a pattern of files.
-        config_name: Configuration of a Hub id.
-        revision: Branch, tag or commit of a Hub id.
-        cache_dir: Where ``datasets`` keeps what it learned of a Hub id.
-        audio_column: What to call the column of recordings in lists.
-        policy: When to ask a server again.
+        spec: One of :meth:`DatasetSpec.parts`.
 
     Returns:
-        Split name to its pieces, in order.
+        Split name to its files, in order.
 
     Raises:
         InputError: if there is no such data set.
     """
+    name, policy = spec.name, spec.policy
     path = str(name if is_remote(name) else user_path(name))
     if os.path.isdir(path):
-        return _local_folder(Path(path), name, config_name, audio_column)
+        return _local_folder(Path(path), spec)
     if os.path.isfile(path):
         return {"train": [DataFile(origin=path)]}
     if has_pattern(path) or (is_remote(path) and suffix_of(path) in ROW_SUFFIXES | REFUSED_SUFFIXES):
         files = expand(path, policy)
-        file_identity(files[-1], policy)  # one range too long is told now, not in some days
+        file_identity(files[-1], policy)  # a range that is too long is reported now, not in some days
         return {"train": [DataFile(origin=file) for file in files]}
     if is_remote(path):
-        return _folder(list_folder(path, policy), path, audio_column, policy)
+        return _folder(list_folder(path, policy), path, spec.audio_column, policy)
     if looks_like_path(name):
         raise InputError(f"data set {name!r} does not exist: expected {KINDS}")
-    builder = open_builder(
-        name, name=name, config_name=config_name, options={"revision": revision, "cache_dir": cache_dir}
-    )
     return {
-        str(split): _hub_files(str(split), [str(file) for file in files], audio_column, policy)
-        for split, files in (builder.config.data_files or {}).items()
+        str(split): _hub_files(str(split), [str(file) for file in files], spec.audio_column, policy)
+        for split, files in (open_builder(name, spec).config.data_files or {}).items()
     }
 
 
 def _hub_files(split: str, files: Sequence[str], audio_column: str, policy: RetryPolicy) -> list[DataFile]:
-    """Return the pieces of one split of a Hub id."""
+    """Return the files of one split of a Hub id."""
     rows = _row_files(files)
-    pieces = []
+    lists = []
     for listed in _listed(rows, "", audio_column, policy).values():
         # Metadata may list the recordings of all splits.
         own, table = set(rows), listed[0].listed
         if table is not None:
             chosen = [row for row, path in enumerate(table[audio_column]) if path in own]
-            pieces.append(DataFile(origin=split, listed=table.select(chosen)))
-    return pieces or [DataFile(origin=file) for file in rows]
+            lists.append(DataFile(origin=split, listed=table.select(chosen)))
+    return lists or [DataFile(origin=file) for file in rows]
 
 
 def looks_like_path(name: str) -> bool:
@@ -125,24 +105,22 @@ def looks_like_path(name: str) -> bool:
     return not is_hub_id or suffix_of(name) in ROW_SUFFIXES
 
 
-def _local_folder(
-    folder: Path, name: str, config_name: str | None, audio_column: str
-) -> dict[str, list[DataFile]]:
+def _local_folder(folder: Path, spec: DatasetSpec) -> dict[str, list[DataFile]]:
     if (folder / "dataset_dict.json").is_file():
         splits = _saved_values(folder / "dataset_dict.json", "splits", str)
         return {split: _saved_files(folder / split) for split in splits}
     if (folder / "state.json").is_file():
-        pieces = _saved_files(folder)
+        files = _saved_files(folder)
         split = json.loads((folder / "state.json").read_text()).get("_split")
-        return {split if isinstance(split, str) else "train": pieces}
+        return {split if isinstance(split, str) else "train": files}
     if next(audio_files(folder), None) is not None:
-        tables = read_audio_folder(folder, audio_column=audio_column)
+        tables = read_audio_folder(folder, audio_column=spec.audio_column)
         return {
             split: [DataFile(origin=str(folder / split), listed=table)] for split, table in tables.items()
         }
     if not _row_files([str(path) for path in folder.rglob("*")]):
-        raise InputError(f"folder {name!r} holds no data set: expected {KINDS}")
-    builder = open_builder(str(folder.absolute()), name=name, config_name=config_name, options={})
+        raise InputError(f"folder {spec.name!r} holds no data set: expected {KINDS}")
+    builder = open_builder(str(folder.absolute()), spec)
     return {
         str(split): [DataFile(origin=str(file)) for file in files]
         for split, files in builder.config.data_files.items()

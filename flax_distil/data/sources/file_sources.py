@@ -20,15 +20,11 @@ from flax_distil.data.fragments import fragment_columns, row_fragment, seconds
 from flax_distil.data.remote.files import is_remote, open_file
 from flax_distil.data.remote.retries import DEFAULT_POLICY, RetryPolicy, damaged, shown
 from flax_distil.data.remote.transports import protocol_of
-from flax_distil.data.sources.row_columns import EVERY_ROLE, PROBLEMS_COLUMN, misfit, row_columns
+from flax_distil.data.shards.row_columns import EVERY_ROLE, PROBLEMS_COLUMN, misfit, row_columns
+from flax_distil.data.sources.file_kinds import AUDIO_SUFFIXES, suffix_of
 
 if TYPE_CHECKING:
     import datasets
-
-AUDIO_SUFFIXES = frozenset(
-    ".aac .aif .aiff .flac .g722 .m4a .mka .mp3 .mp4 .oga .ogg .opus .wav .webm .wma".split()  # noqa: SIM905
-)
-"""File names that a folder of audio is searched for; decoding does not depend on them."""
 
 PATH_COLUMNS = ("audio", "audio_filepath", "file_name", "path", "file")
 """Names under which manifests in the wild keep the path of a recording, in order of preference."""
@@ -106,11 +102,6 @@ def read_audio_files(
     for row in rows:
         splits.setdefault(_split_of(row[audio_column], folder), []).append(row)
     return {name: _table(members) for name, members in splits.items()}
-
-
-def suffix_of(path: str) -> str:
-    """Return the kind of a path or address: ``.flac``; in small letters, of an address without its query."""
-    return posixpath.splitext(shown(path))[1].lower()
 
 
 def _metadata_files(files: Sequence[str]) -> list[str]:

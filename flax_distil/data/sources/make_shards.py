@@ -1,4 +1,4 @@
-"""Pieces of a source become shards to stream from."""
+"""Files of a data set become shards to read from."""
 
 import dataclasses
 import posixpath
@@ -7,40 +7,40 @@ from contextlib import closing
 from typing import TYPE_CHECKING
 
 from flax_distil.core.errors import InputError
-from flax_distil.data.remote.retries import RetryPolicy, shown
-from flax_distil.data.shards import Shard
-from flax_distil.data.sources.arrow_shards import ArrowShard
-from flax_distil.data.sources.data_files import KINDS, MANIFEST_SUFFIXES, DataFile
-from flax_distil.data.sources.file_sources import read_manifest, suffix_of
-from flax_distil.data.sources.parquet_shards import ParquetShard
-from flax_distil.data.sources.row_columns import PROBLEMS_COLUMN
-from flax_distil.data.sources.table_shards import TableShard
-from flax_distil.data.sources.tar_shards import TarShard
+from flax_distil.data.remote.retries import shown
+from flax_distil.data.shards.arrow_shard import ArrowShard
+from flax_distil.data.shards.parquet_shard import ParquetShard
+from flax_distil.data.shards.row_columns import PROBLEMS_COLUMN
+from flax_distil.data.shards.shard import Shard
+from flax_distil.data.shards.table_shard import TableShard
+from flax_distil.data.shards.tar_shard import TarShard
+from flax_distil.data.sources.data_files import DataFile
+from flax_distil.data.sources.dataset_spec import DatasetSpec
+from flax_distil.data.sources.file_kinds import KINDS, MANIFEST_SUFFIXES, suffix_of
+from flax_distil.data.sources.file_sources import read_manifest
 
 if TYPE_CHECKING:
     import pyarrow
 
 
-def make_shards(
-    files: Sequence[DataFile], *, name: str, single_name: str, audio_column: str, policy: RetryPolicy
-) -> tuple[Shard, ...]:
+def make_shards(files: Sequence[DataFile], spec: DatasetSpec, *, single_name: str) -> tuple[Shard, ...]:
     """Return one shard per file; of tar files, the first is read for its columns.
 
     Args:
-        files: At least one.
-        name: Short name of the source; with what tells the files apart, the shards' names.
-        single_name: The shard's name if there is but one.
-        audio_column: Column of recordings.
-        policy: When to ask a server again.
+        files: At least one file of the data set.
+        spec: The data set; its short name begins the names of the shards.
+        single_name: Name of the shard if there is only one.
 
     Raises:
         InputError: if a file is of no known kind, or cannot be read.
     """
-    names = [single_name] if len(files) == 1 else [f"{name}/{part}" for part in _distinct(files)]
+    names = [single_name]
+    if len(files) > 1:
+        names = [f"{spec.short_name}/{part}" for part in _distinct_names(files)]
     shards: list[Shard] = []
     schema = None
-    for file, shard_name in zip(files, names, strict=True):
-        shard = _shard(file, shard_name, audio_column, policy)
+    for file, name in zip(files, names, strict=True):
+        shard = _shard(file, name, spec)
         if isinstance(shard, TarShard):
             schema = schema or _first_schema(shard)
             shard = dataclasses.replace(shard, schema=schema)
@@ -48,20 +48,21 @@ def make_shards(
     return tuple(shards)
 
 
-def _shard(file: DataFile, name: str, audio_column: str, policy: RetryPolicy) -> Shard:
-    suffix = suffix_of(file.origin)
-    if file.listed is not None:
-        return TableShard(name=name, table=file.listed.with_format("arrow")[:])
-    if suffix in MANIFEST_SUFFIXES:
-        table = read_manifest(file.origin, audio_column=audio_column, policy=policy)
+def _shard(file: DataFile, name: str, spec: DatasetSpec) -> Shard:
+    path, policy = file.origin, spec.policy
+    suffix = suffix_of(path)
+    if file.listed is not None or suffix in MANIFEST_SUFFIXES:
+        table = file.listed
+        if table is None:
+            table = read_manifest(path, audio_column=spec.audio_column, policy=policy)
         return TableShard(name=name, table=table.with_format("arrow")[:])
     if suffix == ".parquet":
-        return ParquetShard(name=name, path=file.origin, policy=policy)
+        return ParquetShard(name=name, path=path, policy=policy)
     if suffix == ".arrow":
-        return ArrowShard(name=name, path=file.origin, policy=policy)
-    if suffix in (".tar", ".tgz") or shown(file.origin).lower().endswith(".tar.gz"):  # it says why not
-        return TarShard(name=name, path=file.origin, audio_column=audio_column, policy=policy)
-    raise InputError(f"cannot read {shown(file.origin)!r} as a data set: expected {KINDS}")
+        return ArrowShard(name=name, path=path, policy=policy)
+    if suffix in (".tar", ".tgz") or shown(path).lower().endswith(".tar.gz"):  # the reader says why not
+        return TarShard(name=name, path=path, audio_column=spec.audio_column, policy=policy)
+    raise InputError(f"cannot read {shown(path)!r} as a data set: expected {KINDS}")
 
 
 def _first_schema(shard: TarShard) -> "pyarrow.Schema | None":
@@ -72,8 +73,8 @@ def _first_schema(shard: TarShard) -> "pyarrow.Schema | None":
     return table.drop_columns([name for name in table.column_names if name == PROBLEMS_COLUMN]).schema
 
 
-def _distinct(files: Sequence[DataFile]) -> list[str]:
-    """Return a short name for each file: the file's, with what else it takes to tell them apart."""
+def _distinct_names(files: Sequence[DataFile]) -> list[str]:
+    """Return a short name for each file: its stem, its name or, to tell them apart, its path."""
     paths = [shown(file.origin).replace("://", ":/") for file in files]
     shared = len(posixpath.commonpath(paths))
     names = [posixpath.basename(path) for path in paths]

@@ -1,10 +1,12 @@
 """Which rows of a source are meant: split names, slices and sums of them."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from flax_distil.core.errors import InputError
+from flax_distil.data.sources.concatenate import concatenate_tables
+from flax_distil.data.sources.file_kinds import KINDS
 
 if TYPE_CHECKING:
     import datasets
@@ -36,6 +38,23 @@ def check_split_names(existing: Sequence[str], split: str | None, *, name: str) 
     return split
 
 
+def whole_splits(splits: Collection[str], split: str | None, *, name: str) -> list[str]:
+    """Return the splits that a split expression names, without its slices.
+
+    Args:
+        splits: Names of the splits that exist.
+        split: As for :func:`check_split_names`.
+        name: The data set, for messages.
+
+    Raises:
+        InputError: if there are no splits, or not the ones that are named.
+    """
+    if not splits:
+        raise InputError(f"data set {name!r} holds no files of rows: expected {KINDS}")
+    chosen = check_split_names(list(splits), split, name=name)
+    return list(dict.fromkeys(part.partition("[")[0].strip() for part in chosen.split("+")))
+
+
 def choose_split(
     splits: Mapping[str, "datasets.Dataset"], split: str | None, *, name: str
 ) -> "datasets.Dataset":
@@ -56,40 +75,11 @@ def choose_split(
     split = check_split_names(list(splits), split, name=name)
     lengths = {key: len(table) for key, table in splits.items()}
     try:
-        pieces = datasets.ReadInstruction.from_spec(split).to_absolute(lengths)
+        parts = datasets.ReadInstruction.from_spec(split).to_absolute(lengths)
     except (ValueError, AssertionError) as error:
         raise InputError(f"cannot read split {split!r} of data set {name!r}: {error}") from error
     tables = []
-    for piece in pieces:
-        rows = range(lengths[piece.splitname])[slice(piece.from_, piece.to)]
-        tables.append(splits[piece.splitname].select(rows))
+    for part in parts:
+        rows = range(lengths[part.splitname])[slice(part.from_, part.to)]
+        tables.append(splits[part.splitname].select(rows))
     return concatenate_tables(tables, name=name)
-
-
-def concatenate_tables(tables: Sequence["datasets.Dataset"], *, name: str) -> "datasets.Dataset":
-    """Put tables behind each other; what one of them lacks is null there, and numbers become one type.
-
-    Args:
-        tables: At least one.
-        name: The data set, for messages.
-
-    Raises:
-        InputError: if two have a column of one name and of types that no column can hold.
-    """
-    import datasets
-    import pyarrow
-
-    if len(tables) == 1:
-        return tables[0]
-    try:
-        return datasets.concatenate_datasets(list(tables))
-    except ValueError:
-        plain = [table.flatten_indices() if table._indices is not None else table for table in tables]
-    try:
-        joined = pyarrow.concat_tables([table.data.table for table in plain], promote_options="permissive")
-    except pyarrow.ArrowException as error:
-        raise InputError(
-            f"the files or splits of data set {name!r} have columns of different types "
-            f"({str(error).splitlines()[0].rstrip('.')}): give all of them one type, or read them apart"
-        ) from error
-    return datasets.Dataset(joined)

@@ -8,7 +8,7 @@ import numpy as np
 from flax_distil.core.errors import InputError
 from flax_distil.data.dataset import SpeechDataset
 from flax_distil.data.example import Example
-from flax_distil.data.shards import Cursor
+from flax_distil.data.shards.shard import Cursor
 from flax_distil.data.stream import IterableSpeechDataset
 from flax_distil.data.training.samplers import State
 

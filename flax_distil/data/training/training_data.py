@@ -3,7 +3,6 @@
 import dataclasses
 import logging
 from collections.abc import Sequence
-from typing import Any
 
 from flax_distil.audio.constants import CHUNK_SECONDS
 from flax_distil.core.errors import InputError
@@ -15,7 +14,8 @@ from flax_distil.data.preprocessing.filters import RowFilter
 from flax_distil.data.preprocessing.labels import LabelBuilder
 from flax_distil.data.preprocessing.packing import PackedData, pack_rows
 from flax_distil.data.skipped import SkippedSamples
-from flax_distil.data.sources.sources import load_source, load_sources, split_values, stream_sources
+from flax_distil.data.sources.dataset_spec import DatasetSpec, split_values
+from flax_distil.data.sources.load_datasets import load_datasets, load_table
 from flax_distil.data.stream import IterableSpeechDataset
 from flax_distil.data.training.config import TrainingDataConfig
 from flax_distil.data.training.pipeline import TrainingPipeline
@@ -74,21 +74,7 @@ def load_training_data(
         LabelBuilder(tokenizer, config.labels(language, task))
         for language, task in zip(languages, tasks, strict=True)
     ]
-    options: dict[str, Any] = {
-        "config_name": config.train_dataset_config_name,
-        "split": config.train_split_name,
-        "audio_column": config.audio_column_name,
-        "text_column": config.text_column_name,
-        "label_column": config.label_column_name or None,
-        "speaker_column": config.speaker_column_name,
-        "max_samples": config.max_train_samples,
-        "cache_dir": config.dataset_cache_dir,
-        "policy": config.retries,
-        "channel": config.channel,
-    }
-    opened: Sequence[SpeechDataset | IterableSpeechDataset] = (
-        stream_sources(spec, **options) if config.streaming else load_sources(spec, **options)
-    )
+    opened = load_datasets(_spec(config))
     dropped, skipped = DropReport(), SkippedSamples()
     sources: list[TrainingSource] = []
     for data, language, task, labels, weight in zip(opened, languages, tasks, builders, weights, strict=True):
@@ -141,6 +127,23 @@ def duration_limits(config: TrainingDataConfig) -> DurationLimits:
         min_seconds=config.min_duration_in_seconds,
         max_seconds=config.max_duration_in_seconds,
         allow_max=False,
+    )
+
+
+def _spec(config: TrainingDataConfig) -> DatasetSpec:
+    return DatasetSpec(
+        name=config.train_dataset_name,
+        config_name=config.train_dataset_config_name,
+        split=config.train_split_name,
+        audio_column=config.audio_column_name,
+        text_column=config.text_column_name,
+        label_column=config.label_column_name or None,
+        speaker_column=config.speaker_column_name,
+        max_samples=config.max_train_samples,
+        cache_dir=config.dataset_cache_dir,
+        policy=config.retries,
+        channel=config.channel,
+        streaming=config.streaming,
     )
 
 
@@ -224,4 +227,7 @@ def sorted_by_speaker(data: SpeechDataset) -> SpeechDataset:
 def _noise(config: TrainingDataConfig) -> SpeechDataset | None:
     if config.noise_dataset_name is None:
         return None
-    return load_source(config.noise_dataset_name, cache_dir=config.dataset_cache_dir, policy=config.retries)
+    spec = DatasetSpec(
+        name=config.noise_dataset_name, cache_dir=config.dataset_cache_dir, policy=config.retries
+    )
+    return load_table(spec)

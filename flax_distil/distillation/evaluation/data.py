@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from flax_distil.core.errors import InputError
 from flax_distil.data.dataset import SpeechDataset
 from flax_distil.data.preprocessing.labels import LabelBuilder
-from flax_distil.data.sources.sources import load_sources, split_values, stream_sources
+from flax_distil.data.sources.dataset_spec import DatasetSpec, split_values
+from flax_distil.data.sources.load_datasets import load_datasets
 from flax_distil.data.stream import IterableSpeechDataset
 from flax_distil.distillation.config import DistilConfig
 from flax_distil.text.normalizers import Normalizer, get_model_normalizer
@@ -55,9 +56,9 @@ def evaluation_sets(config: DistilConfig, tokenizer: WhisperTokenizer) -> list[E
     texts = _values(config, "text_column_name", "text columns")
     languages = _values(config, "language", "languages")
     tasks = _values(config, "task", "tasks")
-    open_sources = stream_sources if config.eval_streaming else load_sources
-    opened: Sequence[SpeechDataset | IterableSpeechDataset] = open_sources(
-        spec,
+    chosen = DatasetSpec(
+        name=spec,
+        streaming=config.eval_streaming,
         config_name=config.eval_dataset_config_name,
         split=config.eval_split_name,
         audio_column="+".join(column or "audio" for column in audio),
@@ -77,7 +78,7 @@ def evaluation_sets(config: DistilConfig, tokenizer: WhisperTokenizer) -> list[E
                 language, task, is_multilingual=tokenizer.special.is_multilingual, name=config.normalizer
             ),
         )
-        for source, language, task in zip(opened, languages, tasks, strict=True)
+        for source, language, task in zip(load_datasets(chosen), languages, tasks, strict=True)
     ]
 
 

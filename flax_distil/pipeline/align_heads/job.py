@@ -15,7 +15,7 @@ from flax_distil.core.console import show
 from flax_distil.core.errors import InputError
 from flax_distil.core.output_dir import atomic_folder, check_output_dir, check_writable
 from flax_distil.core.paths import user_path
-from flax_distil.data.sources.sources import load_sources
+from flax_distil.data.sources.load_datasets import load_tables
 from flax_distil.parallel.make_partitioner import join_devices
 from flax_distil.pipeline.align_heads.config import AlignHeadsConfig
 from flax_distil.pipeline.align_heads.known_words import TimedRecordings
@@ -64,7 +64,7 @@ def run(config: AlignHeadsConfig) -> AlignHeadsResult:
         for source in sources
     )
     _check_vocabularies(*sources)
-    data = load_sources(config.dataset_name, **config.source_options(None))
+    data = load_tables(config.dataset_spec(None))
     known = TimedRecordings(config, teacher.load(), student.load())
     searched, held_out = (
         [window for part in data for window in known.read(part, range(first, len(part), 2))]

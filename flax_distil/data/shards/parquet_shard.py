@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from flax_distil.data.remote.files import open_file
 from flax_distil.data.remote.retries import DEFAULT_POLICY, RetryPolicy, SourceError, damaged
-from flax_distil.data.shards import Block, Cursor, rows_per_block
+from flax_distil.data.shards.shard import Block, Cursor, rows_per_block
 
 COLUMN_BUFFER_BYTES = 1 << 20
 """Read-ahead within each column; without one, a row group would be in memory whole."""

@@ -4,7 +4,7 @@ from collections.abc import Generator
 from contextlib import closing
 from dataclasses import dataclass
 
-from flax_distil.data.shards import Block, Cursor, Shard
+from flax_distil.data.shards.shard import Block, Cursor, Shard
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from flax_distil.core.errors import InputError
 from flax_distil.data.dataset import SpeechDataset
-from flax_distil.data.shards import BLOCK_ROWS
+from flax_distil.data.shards.shard import BLOCK_ROWS
 
 if TYPE_CHECKING:
     import datasets

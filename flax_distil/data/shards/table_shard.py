@@ -4,7 +4,7 @@ from collections.abc import Generator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from flax_distil.data.shards import BLOCK_ROWS, Block, Cursor
+from flax_distil.data.shards.shard import BLOCK_ROWS, Block, Cursor
 
 if TYPE_CHECKING:
     import pyarrow

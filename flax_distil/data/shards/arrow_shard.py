@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from flax_distil.core.errors import InputError
 from flax_distil.data.remote.files import is_remote, open_file
 from flax_distil.data.remote.retries import DEFAULT_POLICY, RetryPolicy, SourceError, damaged, shown
-from flax_distil.data.shards import Block, Cursor, rows_per_block
+from flax_distil.data.shards.shard import Block, Cursor, rows_per_block
 
 if TYPE_CHECKING:
     import pyarrow

@@ -16,9 +16,9 @@ from flax_distil.core.errors import InputError
 from flax_distil.data.dataset import ID_COLUMN
 from flax_distil.data.remote.files import ByteFile, open_file
 from flax_distil.data.remote.retries import DEFAULT_POLICY, RetryPolicy, damaged, shown
-from flax_distil.data.shards import BLOCK_BYTES, BLOCK_ROWS, Block, Cursor
-from flax_distil.data.sources.file_sources import AUDIO_SUFFIXES
-from flax_distil.data.sources.row_columns import PROBLEMS_COLUMN, fitted_column, is_deep, problems_array
+from flax_distil.data.shards.row_columns import PROBLEMS_COLUMN, fitted_column, is_deep, problems_array
+from flax_distil.data.shards.shard import BLOCK_BYTES, BLOCK_ROWS, Block, Cursor
+from flax_distil.data.sources.file_kinds import AUDIO_SUFFIXES
 
 if TYPE_CHECKING:
     import pyarrow

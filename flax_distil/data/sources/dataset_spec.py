@@ -1,0 +1,151 @@
+"""Which data sets to open, and how: several in one specification are joined by ``+``."""
+
+import dataclasses
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from flax_distil.core.errors import InputError
+from flax_distil.core.paths import user_path
+from flax_distil.data.remote.files import has_pattern, is_remote
+from flax_distil.data.remote.retries import DEFAULT_POLICY, RetryPolicy, shown
+from flax_distil.data.sources.file_kinds import ROW_SUFFIXES, suffix_of
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatasetSpec:
+    """Data sets by name, with their columns.
+
+    Attributes:
+        name: Hub id, ``save_to_disk`` folder, folder of audio files, JSONL or CSV file of paths, or
+            Parquet, Arrow or tar files (WebDataset) by name, folder or pattern, ``{00..99}``
+            included; or several of these joined by ``+``. Paths may be ``gs://``, ``s3://``,
+            ``http(s)://`` and ``hf://`` addresses.
+        config_name: Configuration; joined by ``+`` for several data sets.
+        split: Split, with slices unless it is streamed; joined by ``+`` for several. None takes the only one.
+        audio_column: Column of recordings; joined by ``+`` for several.
+        text_column: Column of reference texts; joined by ``+`` for several; None if there are none.
+        label_column: Column of pseudo-labels; joined by ``+`` for several; None if there are none.
+        speaker_column: Column of speakers; joined by ``+`` for several; None takes one of the usual names
+            where it exists.
+        max_samples: Keep only the first rows of each data set.
+        cache_dir: Where ``datasets`` keeps what it downloads or converts.
+        policy: When a failing server is asked again.
+        channel: Channel of the recordings to take, counted from 0; None for the mean of all.
+        streaming: Read from front to back and keep nothing on disk.
+    """
+
+    name: str
+    config_name: str | None = None
+    split: str | None = None
+    audio_column: str = "audio"
+    text_column: str | None = None
+    label_column: str | None = None
+    speaker_column: str | None = None
+    max_samples: int | None = None
+    cache_dir: Path | str | None = None
+    policy: RetryPolicy = DEFAULT_POLICY
+    channel: int | None = None
+    streaming: bool = False
+
+    def parts(self) -> list["DatasetSpec"]:
+        """Return one specification for each data set of ``a+b``, with its own split and columns.
+
+        The other fields are joined by ``+`` as well: as many values as data sets, or one for all; an
+        empty value is None. With a single data set, ``split="train+validation"`` names two of its
+        splits. A path that exists as written is not split, nor are braces; an address is split only after
+        the name of a file, a pattern, or a folder with a slash at its end.
+
+        Raises:
+            InputError: if the number of values is not the number of data sets.
+        """
+        names = _names(self.name)
+        if not all(names):
+            raise InputError(
+                f"data set {self.name!r} has an empty name beside a '+': name one data set on each side"
+            )
+
+        def values(value: str | None, what: str) -> list[str | None]:
+            return [part or None for part in split_values(value, what, self.name)]
+
+        return [
+            dataclasses.replace(
+                self,
+                name=name,
+                config_name=config,
+                split=split,
+                audio_column=audio or "audio",
+                text_column=text,
+                label_column=label,
+                speaker_column=speaker,
+            )
+            for name, config, split, audio, text, label, speaker in zip(
+                names,
+                values(self.config_name, "configurations"),
+                values(self.split, "splits"),
+                values(self.audio_column, "audio columns"),
+                values(self.text_column, "text columns"),
+                values(self.label_column, "label columns"),
+                values(self.speaker_column, "speaker columns"),
+                strict=True,
+            )
+        ]
+
+    @property
+    def short_name(self) -> str:
+        """Name in messages and ids: the stem of a file, the name of a folder, the last part of a Hub id."""
+        path = Path(shown(self.name).partition("://")[2] if is_remote(self.name) else self.name)
+        if has_pattern(path.name):
+            path = path.absolute().parent
+        elif suffix_of(path.name) in ROW_SUFFIXES:
+            return path.stem
+        return path.name or path.absolute().name
+
+    @property
+    def id_prefix(self) -> str:
+        """Beginning of the ids of rows that have none of their own."""
+        return self.short_name + (f"/{self.split}" if self.split else "")
+
+
+def split_values(value: str | None, what: str, name: str) -> list[str | None]:
+    """Split ``x+y`` into one value for each data set of ``a+b``; a single value is used for all.
+
+    Args:
+        value: The values; None is a value that is not given.
+        what: What to call them in a message, in the plural.
+        name: The data sets, as in :attr:`DatasetSpec.name`.
+
+    Raises:
+        InputError: if the number of values is not the number of data sets.
+    """
+    count = len(_names(name))
+    values = [value] if value is None or count == 1 else [part.strip() for part in value.split("+")]
+    if len(values) not in (1, count):
+        raise InputError(
+            f"{len(values)} {what} ({value}) for {count} data sets ({name}): "
+            "give one for all, or as many as data sets"
+        )
+    return [*values] * (count if len(values) == 1 else 1)
+
+
+def _names(spec: str) -> list[str]:
+    """Split a specification at each ``+`` that is not part of a name."""
+    names: list[str] = []
+    for part in re.split(r"\+(?![^{}]*\})", spec):
+        if names and _belongs_to_name(names[-1], part):
+            names[-1] += f"+{part}"
+        else:
+            names.append(part)
+    return [spec] if _exists(spec) else [name.strip() for name in names]
+
+
+def _belongs_to_name(name: str, part: str) -> bool:
+    """Return whether a ``+`` and the text after it still belong to a name."""
+    if not is_remote(name):
+        return not _exists(name) and _exists(f"{name}+{part}")
+    whole = has_pattern(name) or name.endswith("/") or suffix_of(name) in ROW_SUFFIXES
+    return not whole and not is_remote(part)
+
+
+def _exists(name: str) -> bool:
+    return not is_remote(name) and user_path(name.strip()).exists()

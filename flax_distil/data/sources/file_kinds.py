@@ -1,0 +1,28 @@
+"""Kinds of files, told by their names."""
+
+import posixpath
+
+from flax_distil.data.remote.retries import shown
+
+AUDIO_SUFFIXES = frozenset(
+    ".aac .aif .aiff .flac .g722 .m4a .mka .mp3 .mp4 .oga .ogg .opus .wav .webm .wma".split()  # noqa: SIM905
+)
+"""File names that a folder of audio is searched for; decoding does not depend on them."""
+
+MANIFEST_SUFFIXES = frozenset({".jsonl", ".json", ".csv", ".tsv"})
+
+SHARD_SUFFIXES = (".parquet", ".arrow", ".tar")
+
+ROW_SUFFIXES = MANIFEST_SUFFIXES | frozenset(SHARD_SUFFIXES)
+"""Names of files that are data sets."""
+
+KINDS = (
+    "a Hub id, a folder written by save_to_disk, a folder of audio files, "
+    "Parquet, Arrow or tar files or a JSONL or CSV file of paths"
+)
+"""Everything that can be opened as a data set, for messages."""
+
+
+def suffix_of(path: str) -> str:
+    """Return the suffix of a path or address in small letters (``.flac``), without the query of an address."""
+    return posixpath.splitext(shown(path))[1].lower()

@@ -1,0 +1,111 @@
+"""Open data sets of every kind: what the user names becomes tables or streams."""
+
+import dataclasses
+from collections.abc import Sequence
+
+from flax_distil.core.errors import InputError
+from flax_distil.data.dataset import SpeechDataset
+from flax_distil.data.naming import with_distinct_names
+from flax_distil.data.remote.retries import shown
+from flax_distil.data.shards.take import Take
+from flax_distil.data.sources.concatenate import concatenate_sources
+from flax_distil.data.sources.data_files import resolve_data_files
+from flax_distil.data.sources.dataset_spec import DatasetSpec
+from flax_distil.data.sources.make_shards import make_shards
+from flax_distil.data.sources.read_table import read_table
+from flax_distil.data.sources.splits import whole_splits
+from flax_distil.data.stream import IterableSpeechDataset
+from flax_distil.data.tables import to_speech_dataset
+
+
+def load_datasets(spec: DatasetSpec) -> Sequence[SpeechDataset | IterableSpeechDataset]:
+    """Open every data set of a specification, as a table or, with ``streaming``, as a stream.
+
+    Raises:
+        InputError: as :func:`load_tables` and :func:`load_streams`.
+    """
+    return load_streams(spec) if spec.streaming else load_tables(spec)
+
+
+def load_table(spec: DatasetSpec) -> SpeechDataset:
+    """Open a specification as one table; several data sets are concatenated.
+
+    Returns:
+        All rows. Concatenated data sets keep the columns that all of them have; their audio and text
+        columns take the names of the first.
+
+    Raises:
+        InputError: as :func:`load_tables`.
+    """
+    return concatenate_sources(load_tables(spec))
+
+
+def load_tables(spec: DatasetSpec) -> list[SpeechDataset]:
+    """Open every data set of a specification as a table, checking names and columns before any work.
+
+    Returns:
+        One table per data set, in the order written; all names are different.
+
+    Raises:
+        InputError: if a data set, configuration, split or column does not exist, or it has no rows.
+    """
+    return with_distinct_names([_load_table(part) for part in spec.parts()])
+
+
+def _load_table(spec: DatasetSpec) -> SpeechDataset:
+    table = read_table(spec)
+    if not len(table):
+        raise InputError(f"data set {shown(spec.name)!r} has no rows in split {spec.split or 'train'!r}")
+    if spec.max_samples is not None:
+        table = table.select(range(min(spec.max_samples, len(table))))
+    data = to_speech_dataset(
+        table,
+        name=shown(spec.name),
+        audio_column=spec.audio_column,
+        text_column=spec.text_column,
+        label_column=spec.label_column,
+        speaker_column=spec.speaker_column,
+        id_prefix=spec.id_prefix,
+    )
+    return dataclasses.replace(data, name=spec.short_name, policy=spec.policy, channel=spec.channel)
+
+
+def load_streams(spec: DatasetSpec) -> list[IterableSpeechDataset]:
+    """Open every data set of a specification to be read from front to back, keeping nothing on disk.
+
+    The first rows are read, to check that the columns exist.
+
+    Returns:
+        One stream per data set, in the order written; all names are different.
+
+    Raises:
+        InputError: as :func:`load_tables`, and if a split is a slice.
+    """
+    return with_distinct_names([_load_stream(part) for part in spec.parts()])
+
+
+def _load_stream(spec: DatasetSpec) -> IterableSpeechDataset:
+    if "[" in (spec.split or ""):
+        raise InputError(
+            f"split {spec.split!r} of data set {shown(spec.name)!r} is a slice, and a stream cannot "
+            "tell where that begins: name whole splits, or do not stream"
+        )
+    splits = resolve_data_files(spec)
+    files = [
+        file for split in whole_splits(splits, spec.split, name=shown(spec.name)) for file in splits[split]
+    ]
+    shards = make_shards(files, spec, single_name=spec.id_prefix)
+    if spec.max_samples is not None:
+        shards = (Take(name=spec.id_prefix, shards=shards, rows=spec.max_samples),)
+    stream = IterableSpeechDataset(
+        name=spec.short_name,
+        shards=shards,
+        audio_column=spec.audio_column,
+        text_column=spec.text_column,
+        label_column=spec.label_column,
+        speaker_column=spec.speaker_column,
+        policy=spec.policy,
+        channel=spec.channel,
+    )
+    stream.first_rows()  # checks the columns
+    return stream

@@ -1,0 +1,87 @@
+"""Read all rows of one data set of any kind as a table of ``datasets``."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from flax_distil.core.paths import user_path
+from flax_distil.data.remote.files import expand, has_pattern, is_remote
+from flax_distil.data.remote.retries import shown
+from flax_distil.data.shards.table_shard import TableShard
+from flax_distil.data.sources.builder_sources import open_builder, read_saved_folder, read_with_builder
+from flax_distil.data.sources.cached_table import cached_table
+from flax_distil.data.sources.concatenate import concatenate_tables
+from flax_distil.data.sources.data_files import looks_like_path, resolve_data_files
+from flax_distil.data.sources.dataset_spec import DatasetSpec
+from flax_distil.data.sources.file_kinds import suffix_of
+from flax_distil.data.sources.file_sources import audio_files, read_audio_folder
+from flax_distil.data.sources.make_shards import make_shards
+from flax_distil.data.sources.splits import choose_split, whole_splits
+
+if TYPE_CHECKING:
+    import datasets
+
+BUILDERS = {".parquet": "parquet", ".arrow": "arrow"}
+"""Files that ``datasets`` reads by itself where they lie on this disk."""
+
+
+def read_table(spec: DatasetSpec) -> "datasets.Dataset":
+    """Read the rows of one data set.
+
+    Args:
+        spec: One of :meth:`DatasetSpec.parts`.
+
+    Raises:
+        InputError: if the data set, configuration or split does not exist or cannot be read.
+    """
+    if is_remote(spec.name):
+        return _read_files(spec)
+    path = user_path(spec.name)
+    if path.is_dir():
+        return _read_folder(path, spec)
+    files = [str(path)] if path.is_file() else []
+    if not files and has_pattern(spec.name):
+        files = expand(str(path), spec.policy)
+    if (builder := _builder_of({"train": files})) is not None:
+        return read_with_builder(builder, spec, data_files={"train": files})
+    if files or looks_like_path(spec.name):
+        return _read_files(spec)
+    return read_with_builder(spec.name, spec)
+
+
+def _builder_of(files: Mapping[str, Sequence[str]]) -> str | None:
+    """Return the builder that reads all of these files, None if there is none."""
+    suffixes = {suffix_of(file) for part in files.values() for file in part}
+    return BUILDERS.get(suffixes.pop()) if len(suffixes) == 1 else None
+
+
+def _read_folder(folder: Path, spec: DatasetSpec) -> "datasets.Dataset":
+    """Read a folder; its contents tell what kind of data set it holds."""
+    if (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file():
+        return choose_split(read_saved_folder(folder), spec.split, name=spec.name)
+    if next(audio_files(folder), None) is not None:
+        splits = read_audio_folder(folder, audio_column=spec.audio_column)
+        return choose_split(splits, spec.split, name=spec.name)
+    if any(next(folder.rglob(f"*{suffix}"), None) for suffix in BUILDERS):
+        found = open_builder(str(folder.absolute()), spec).config.data_files or {}
+        files = {str(split): [*map(str, paths)] for split, paths in found.items()}
+        if (builder := _builder_of(files)) is not None:
+            # By name: ``datasets`` finds its copy of a folder with a card by the card, not by its files.
+            return read_with_builder(builder, spec, data_files=files)
+    return _read_files(spec)
+
+
+def _read_files(spec: DatasetSpec) -> "datasets.Dataset":
+    """Read what ``datasets`` does not: lists of recordings into memory, other files into its cache."""
+    import datasets
+
+    splits = resolve_data_files(spec)
+    tables = {}
+    for split in whole_splits(splits, spec.split, name=shown(spec.name)):
+        shards = make_shards(splits[split], spec, single_name=spec.short_name)
+        lists = [datasets.Dataset(shard.table) for shard in shards if isinstance(shard, TableShard)]
+        if len(lists) == len(shards):
+            tables[split] = concatenate_tables(lists, name=shown(spec.name))
+        else:
+            tables[split] = cached_table(shards, splits[split], spec)
+    return choose_split(tables, spec.split, name=shown(spec.name))
