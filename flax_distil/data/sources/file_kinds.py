@@ -24,5 +24,5 @@ KINDS = (
 
 
 def suffix_of(path: str) -> str:
-    """Return the suffix of a path or address in small letters (``.flac``), without the query of an address."""
+    """Return the suffix of a path or address in small letters: ``.flac``. A query is left out."""
     return posixpath.splitext(shown(path))[1].lower()
