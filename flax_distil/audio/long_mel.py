@@ -12,7 +12,7 @@ import numpy as np
 
 from flax_distil.audio.constants import CHUNK_FRAMES, CHUNK_SAMPLES, HOP_LENGTH, N_FFT
 from flax_distil.core.arrays import Float
-from flax_distil.core.prefetch import one_ahead
+from flax_distil.core.prefetch import lookahead
 
 CONTEXT = N_FFT // 2
 """Samples that a frame sees on either side of its centre."""
@@ -77,7 +77,7 @@ def long_log_mel(
                 log10_RM[first : first + CHUNK_FRAMES] = block_RM[: frames - first]
 
     batches = _batches(samples_W, rows, seen)
-    for start, blocks in one_ahead((start, program(blocks_BW)) for start, blocks_BW in batches):
+    for start, blocks in lookahead((start, program(blocks_BW)) for start, blocks_BW in batches):
         keep(start, blocks())
     return LongMel(log10_RM, peak)
 

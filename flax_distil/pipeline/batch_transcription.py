@@ -8,7 +8,7 @@ import numpy as np
 from flax_distil.audio.constants import CHUNK_SECONDS
 from flax_distil.core.arrays import Float
 from flax_distil.core.errors import InputError
-from flax_distil.core.prefetch import one_ahead
+from flax_distil.core.prefetch import lookahead
 from flax_distil.parallel.partitioner import Partitioner
 from flax_distil.pipeline.transcription_model import configured_model
 from flax_distil.transcription.config import TranscriptionConfig
@@ -95,5 +95,5 @@ def transcribe_in_turn(
                 samples_BW[rows:] = samples_BW[0]  # in silence a model may talk to its limit
             yield given, None if samples_BW is None else transcriber.dispatch(samples_BW), rows
 
-    for given, sent, rows in one_ahead(dispatched()):
+    for given, sent, rows in lookahead(dispatched()):
         yield given, [] if sent is None else transcriber.collect(sent)[:rows]

@@ -5,6 +5,7 @@ file, and is done again as a whole if a run is killed before that: see ``label_s
 take turns at the units, and wait for each other only at the beginning and the end.
 """
 
+import contextlib
 import dataclasses
 import logging
 import math
@@ -19,6 +20,7 @@ import jax
 from flax_distil.audio.voice_activity import VadName, VoiceActivity
 from flax_distil.core.console import show
 from flax_distil.core.errors import InputError
+from flax_distil.core.prefetch import prefetch
 from flax_distil.data.decoded_example import SampleError
 from flax_distil.data.skipped import SkippedSamples
 from flax_distil.metrics.word_errors import word_errors
@@ -30,7 +32,13 @@ from flax_distil.pseudo_labeling.config import PseudoLabelConfig
 from flax_distil.pseudo_labeling.documents import describe
 from flax_distil.pseudo_labeling.progress import LabelProgress
 from flax_distil.pseudo_labeling.shard_plan import PartedUnits
-from flax_distil.pseudo_labeling.shard_reader import OpenUnit, Recording, UnitBatch, UnitReader, read_ahead
+from flax_distil.pseudo_labeling.shard_reader import (
+    BATCHES_AHEAD,
+    OpenUnit,
+    Recording,
+    UnitBatch,
+    UnitReader,
+)
 from flax_distil.pseudo_labeling.splits import open_parts
 from flax_distil.pseudo_labeling.store import LabelStore, UnitRecord
 from flax_distil.pseudo_labeling.upload import upload_labels
@@ -171,7 +179,7 @@ class _Job:
         with (
             self._store.progress(index) as note,
             LabelProgress(self.name, self.units, done=samples, processes=count) as bar,
-            read_ahead(batches) as waiting,
+            contextlib.closing(prefetch(batches, ahead=BATCHES_AHEAD)) as waiting,
         ):
             start, labels = time.perf_counter(), list[tuple[Recording, Transcript]]()
             sent = ((batch, batch.samples_BW, len(batch.recordings)) for batch in waiting)

@@ -1,10 +1,7 @@
 """Units of work become batches of decoded recordings, read ahead of the devices."""
 
-import contextlib
 import dataclasses
-import queue
-import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import groupby
 from pathlib import Path
@@ -29,8 +26,8 @@ from flax_distil.pseudo_labeling.shard_plan import WorkUnit
 
 T = TypeVar("T")
 
-_BATCHES_AHEAD = 2
-"""Batches decoded and not yet sent; of a unit that is not begun, too."""
+BATCHES_AHEAD = 2
+"""Batches that are decoded and not yet sent; they may belong to a unit that has not begun."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -259,48 +256,3 @@ def _with_last(items: Iterable[T]) -> Iterator[tuple[T, bool]]:
         waiting.append(item)
     for item in waiting:
         yield item, True
-
-
-@contextlib.contextmanager
-def read_ahead(items: Iterator[T], *, depth: int = _BATCHES_AHEAD) -> Iterator[Iterator[T]]:
-    """Run an iterator in a thread, so many items ahead; what it raises is raised where it is read."""
-    made: queue.Queue[tuple[str, Any]] = queue.Queue(depth)
-    stop = threading.Event()
-
-    def offer(kind: str, value: Any) -> bool:
-        while not stop.is_set():
-            with contextlib.suppress(queue.Full):
-                made.put((kind, value), timeout=0.1)
-                return True
-        return False
-
-    def run() -> None:
-        try:
-            for item in items:
-                if not offer("item", item):
-                    break
-            else:
-                offer("end", None)
-        except BaseException as error:
-            offer("error", error)
-        finally:
-            close: Callable[[], None] | None = getattr(items, "close", None)
-            if close is not None:
-                close()
-
-    def given() -> Iterator[T]:
-        while True:
-            kind, value = made.get()
-            if kind == "end":
-                return
-            if kind == "error":
-                raise value
-            yield value
-
-    thread = threading.Thread(target=run, name="read-ahead", daemon=True)
-    thread.start()
-    try:
-        yield given()
-    finally:
-        stop.set()
-        thread.join()

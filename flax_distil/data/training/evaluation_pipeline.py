@@ -6,6 +6,7 @@ from contextlib import closing
 from typing import TYPE_CHECKING, Literal
 
 from flax_distil.core.errors import InputError
+from flax_distil.core.prefetch import prefetch_map
 from flax_distil.data.dataset import SpeechDataset
 from flax_distil.data.decoded_example import (
     TOO_LONG,
@@ -20,7 +21,6 @@ from flax_distil.data.preprocessing.labels import LabelBuilder, LabelTokens, sam
 from flax_distil.data.skipped import SkippedSamples
 from flax_distil.data.stream import IterableSpeechDataset
 from flax_distil.data.training.batches import Batch, TokenizedExample, check_buckets, collate, smallest_bucket
-from flax_distil.data.training.parallel_map import ordered_map
 from flax_distil.data.training.pipeline_config import NeedsAudio, PipelineConfig
 
 if TYPE_CHECKING:
@@ -134,7 +134,7 @@ class EvaluationPipeline:
     def _streamed(self) -> Generator[Batch]:
         size, group = self._config.batch_size, list[TokenizedExample]()
         with closing(self._own_rows()) as rows:
-            for sample in ordered_map(
+            for sample in prefetch_map(
                 self._load_row, rows, threads=self._config.threads, ahead=self._config.samples_ahead
             ):
                 group += [] if sample is None else [sample]

@@ -28,8 +28,8 @@ from flax_distil.data.preprocessing.packing import PackedRows
 from flax_distil.data.skipped import SkippedSamples
 from flax_distil.data.training.augmentation import Augmenter
 from flax_distil.data.training.batches import Batch, TokenizedExample, check_buckets, collate, smallest_bucket
-from flax_distil.data.training.parallel_map import ParallelMap
 from flax_distil.data.training.pipeline_config import NeedsAudio, PipelineConfig
+from flax_distil.data.training.prefetch_map import PrefetchMap
 from flax_distil.data.training.samplers import MixtureSampler, SampleIndex, Sampler, ShuffledSampler
 from flax_distil.data.training.stream_rows import StreamRows
 from flax_distil.data.training.stream_sampler import NoSampleError, StreamSampler
@@ -240,7 +240,7 @@ class TrainingPipeline:
         return iter(grain.experimental.ThreadPrefetchIterDataset(batches, prefetch_buffer_size=1))
 
     def _samples(self) -> "grain.DatasetIterator[TokenizedExample]":
-        return ParallelMap(
+        return PrefetchMap(
             self._sampler(), self._load, threads=self._config.threads, ahead=self._config.samples_ahead
         )
 
