@@ -1,12 +1,11 @@
-"""Long recordings are cut where nobody speaks, into pieces that the encoder takes.
+"""Cut long recordings where nobody speaks, into segments that one window of the encoder holds.
 
-Runs of speech are joined to segments as long as they fit, cut in the longest pause of a segment's
-last third. Only speech that goes on for 30 s without a pause is cut where it is faintest.
+Runs of speech are joined to segments as long as they fit, and cut in the longest pause of the last third
+of a segment. Only speech that continues for 30 s without a pause is cut where it is quietest.
 """
 
 import io
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +14,18 @@ import soundfile
 from flax_distil.audio.clip import to_int16
 from flax_distil.audio.constants import CHUNK_SAMPLES, SAMPLING_RATE
 from flax_distil.audio.reading.decoding import open_audio
+from flax_distil.audio.speech_runs import (
+    FRAMES_PER_SECOND,
+    Run,
+    Segment,
+    find_runs,
+    find_segments,
+    pad_runs,
+    smooth_levels,
+)
 from flax_distil.audio.voice_activity import FRAME_SAMPLES, VoiceActivity
 from flax_distil.core.arrays import Bool, Float
 
-FRAMES_PER_SECOND = SAMPLING_RATE / FRAME_SAMPLES
 LONGEST = CHUNK_SAMPLES // FRAME_SAMPLES
 """Frames of the longest segment: 29.98 s."""
 
@@ -33,38 +40,6 @@ PADDING = round(0.4 * FRAMES_PER_SECOND)
 
 SHORTEST = 3
 """Fewer frames of speech (0.1 s) are a click."""
-
-SMOOTH = 5
-"""Frames (160 ms) whose mean tells how faint a place is."""
-
-ALIKE_DB = 3.0
-"""Places this close to the faintest one are as good."""
-
-Run = tuple[int, int]
-"""First frame, and the frame behind the last."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Segment:
-    """A part of a recording.
-
-    Attributes:
-        start: Its first sample, at 16 kHz.
-        stop: The sample behind its last.
-    """
-
-    start: int
-    stop: int
-
-    @property
-    def offset_seconds(self) -> float:
-        """Where it begins in the recording."""
-        return self.start / SAMPLING_RATE
-
-    @property
-    def duration_seconds(self) -> float:
-        """Its length."""
-        return (self.stop - self.start) / SAMPLING_RATE
 
 
 def speech_segments(
@@ -89,27 +64,7 @@ def speech_segments(
         AudioError: if any part of it cannot be read.
     """
     with open_audio(source, format=format, channel=channel) as blocks:
-        runs, samples = _speech_runs(blocks, detector)
-    return _segments(runs, samples)
-
-
-def _speech_runs(blocks: Iterable[Float[np.ndarray, " _"]], detector: VoiceActivity) -> tuple[list[Run], int]:
-    """Return the frames of segments, and how many samples there are."""
-    samples = 0
-
-    def counted() -> Iterator[Float[np.ndarray, " _"]]:
-        nonlocal samples
-        for block in blocks:
-            samples += len(block)
-            yield block
-
-    return segment_frames(*detector(counted())), samples
-
-
-def _segments(runs: list[Run], samples: int) -> list[Segment]:
-    return [
-        Segment(start=start * FRAME_SAMPLES, stop=min(stop * FRAME_SAMPLES, samples)) for start, stop in runs
-    ]
+        return find_segments(blocks, detector, segment_frames)
 
 
 def segment_frames(
@@ -124,38 +79,27 @@ def segment_frames(
     Returns:
         First frame of each segment and the frame behind its last.
     """
-    smooth_F = smoothed(levels_F)
+    smooth_F = smooth_levels(levels_F)
     runs = [
-        piece
-        for start, stop in runs_of(speech_F)
+        part
+        for start, stop in find_runs(speech_F)
         if stop - start >= SHORTEST
-        for piece in _cut_where_faintest(start, stop, smooth_F)
+        for part in _cut_where_quietest(start, stop, smooth_F)
     ]
-    if not runs:
-        return []
-    starts, stops = zip(*runs, strict=True)
-    # Between neighbours, where padding would overlap, one ends and the other begins at one place.
-    bounds = [quietest(stop, start, smooth_F) for stop, start in zip(stops, starts[1:], strict=False)]
-    begins = [max(start - PADDING, low) for start, low in zip(starts, [0, *bounds], strict=True)]
-    ends = [min(stop + PADDING, high) for stop, high in zip(stops, [*bounds, len(speech_F)], strict=True)]
+    padded = pad_runs(runs, smooth_F, frames=len(speech_F), padding=PADDING)
     segments, first = [], 0
     while first < len(runs):
-        last = _last_run(runs, begins, ends, first)
-        segments.append((begins[first], ends[last]))
+        last = _last_run(runs, padded, first)
+        segments.append((padded[first][0], padded[last][1]))
         first = last + 1
     return segments
 
 
-def smoothed(levels_F: Float[np.ndarray, " frames"]) -> Float[np.ndarray, " _"]:
-    """Return the mean level of the frames around each; a few more follow at the end."""
-    return np.convolve(levels_F, np.ones(SMOOTH) / SMOOTH)[SMOOTH // 2 :] if len(levels_F) else levels_F
-
-
-def _last_run(runs: list[Run], begins: list[int], ends: list[int], first: int) -> int:
+def _last_run(runs: list[Run], padded: list[Run], first: int) -> int:
     """Choose the run of speech that a segment ends with."""
     best, best_pause = first, -1
     for last in range(first, len(runs)):
-        length = ends[last] - begins[first]
+        length = padded[last][1] - padded[first][0]
         if length > LONGEST:
             break
         pause = runs[last + 1][0] - runs[last][1] if last + 1 < len(runs) else LONG_SILENCE + 1
@@ -169,13 +113,7 @@ def _last_run(runs: list[Run], begins: list[int], ends: list[int], first: int) -
     return best
 
 
-def runs_of(speech_F: Bool[np.ndarray, " frames"]) -> Iterator[Run]:
-    """Yield the runs of frames that hold speech."""
-    edges = np.flatnonzero(np.diff(speech_F.astype(np.int8), prepend=0, append=0))
-    return ((int(start), int(stop)) for start, stop in edges.reshape(-1, 2))
-
-
-def _cut_where_faintest(start: int, stop: int, smooth_F: Float[np.ndarray, " frames"]) -> Iterator[Run]:
+def _cut_where_quietest(start: int, stop: int, smooth_F: Float[np.ndarray, " frames"]) -> Iterator[Run]:
     """Cut a run of speech that is too long, not before the length aimed at."""
     longest = LONGEST - 2 * PADDING
     begin = start
@@ -184,18 +122,6 @@ def _cut_where_faintest(start: int, stop: int, smooth_F: Float[np.ndarray, " fra
         yield begin, cut
         begin = cut
     yield begin, stop
-
-
-def quietest(start: int, stop: int, smooth_F: Float[np.ndarray, " frames"]) -> int:
-    """Return the middle of a pause, or what is nearest to it and about as faint as any place in it.
-
-    A detector may hear the next words too late: then the middle would be theirs.
-    """
-    if start == stop:  # a cut in speech
-        return start
-    pause = smooth_F[start:stop]
-    quiet = start + np.flatnonzero(pause <= pause.min() + ALIKE_DB)
-    return int(quiet[np.argmin(np.abs(2 * quiet - start - stop))])
 
 
 def cut_segments(

@@ -1,12 +1,21 @@
-"""Where in a recording somebody speaks, in stretches of any length: what a voice activity filter keeps."""
+"""Find where somebody speaks, in regions of any length: the parts that a voice activity filter keeps."""
 
 import itertools
 from collections.abc import Iterable, Iterator
+from functools import partial
 
 import numpy as np
 
-from flax_distil.audio.segmentation import FRAMES_PER_SECOND, Run, Segment, quietest, runs_of, smoothed
-from flax_distil.audio.voice_activity import FRAME_SAMPLES, VadOptions, VoiceActivity
+from flax_distil.audio.speech_runs import (
+    FRAMES_PER_SECOND,
+    Run,
+    Segment,
+    find_runs,
+    find_segments,
+    pad_runs,
+    smooth_levels,
+)
+from flax_distil.audio.voice_activity import VadOptions, VoiceActivity
 from flax_distil.core.arrays import Bool, Float
 
 
@@ -20,19 +29,7 @@ def speech_regions(blocks: Iterable[Float[np.ndarray, " _"]], detector: VoiceAct
     Returns:
         Parts of the recording, in order, without overlap.
     """
-    samples = 0
-
-    def counted() -> Iterator[Float[np.ndarray, " _"]]:
-        nonlocal samples
-        for block in blocks:
-            samples += len(block)
-            yield block
-
-    regions = region_frames(*detector(counted()), detector.options)
-    return [
-        Segment(start=start * FRAME_SAMPLES, stop=min(stop * FRAME_SAMPLES, samples))
-        for start, stop in regions
-    ]
+    return find_segments(blocks, detector, partial(region_frames, options=detector.options))
 
 
 def region_frames(
@@ -45,8 +42,8 @@ def region_frames(
         levels_F: How loud they are, in dB.
         options: What counts as speech, and how much around it is kept.
     """
-    smooth_F = smoothed(levels_F)
-    runs = [run for run in runs_of(speech_F) if run[1] - run[0] >= _frames(options.min_speech_duration_ms)]
+    smooth_F = smooth_levels(levels_F)
+    runs = [run for run in find_runs(speech_F) if run[1] - run[0] >= _frames(options.min_speech_duration_ms)]
     groups: list[list[Run]] = []
     for run in runs:
         if groups and run[0] - groups[-1][-1][1] <= _frames(options.min_silence_duration_ms):
@@ -54,7 +51,7 @@ def region_frames(
         else:
             groups.append([run])
     regions = [piece for group in groups for piece in _cut(group, smooth_F, options.max_speech_duration_s)]
-    return _padded(regions, smooth_F, len(speech_F), _frames(options.speech_pad_ms))
+    return pad_runs(regions, smooth_F, frames=len(speech_F), padding=_frames(options.speech_pad_ms))
 
 
 def _frames(milliseconds: int | float) -> int:
@@ -78,16 +75,3 @@ def _cut(
         yield begin, end
         begin = following
     yield begin, stop
-
-
-def _padded(
-    regions: list[Run], smooth_F: Float[np.ndarray, " frames"], frames: int, padding: int
-) -> list[Run]:
-    """Add to both ends of regions; neighbours meet where it is quietest between them."""
-    if not regions:
-        return []
-    meeting = [quietest(before[1], after[0], smooth_F) for before, after in itertools.pairwise(regions)]
-    return [
-        (max(start - padding, low), min(stop + padding, high))
-        for (start, stop), low, high in zip(regions, [0, *meeting], [*meeting, frames], strict=True)
-    ]
