@@ -41,7 +41,3 @@ class Example:
     number: int = 0
     policy: RetryPolicy = DEFAULT_POLICY
     channel: int | None = None
-
-    def follows(self, other: "Example") -> bool:
-        """Return whether the other row comes right before this one where both were read."""
-        return self.origin == other.origin and self.number == other.number + 1

@@ -6,7 +6,7 @@ Token ids that a tokenizer knows better (start, end, languages) are not kept her
 written out again from :class:`SpecialTokens`, so that the two can never disagree.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -157,30 +157,6 @@ class GenerationSettings:
             chosen = {"language": self.language, "task": self.task}
             contents |= {name: value for name, value in chosen.items() if value is not None}
         return contents
-
-    def with_decoder_layers(self, layers: Sequence[int], *, attention_heads: int) -> "GenerationSettings":
-        """Return the settings of a student whose decoder copies some of this model's layers.
-
-        Heads of copied layers are kept under the layer's new number. If none remain, the default ones
-        are taken. No layer number reaches ``len(layers)``: programs that read word timestamps
-        crash on those.
-
-        Args:
-            layers: for each student layer, the layer of this model it copies: ``[0, 31]``.
-            attention_heads: heads per decoder layer.
-
-        Raises:
-            ValueError: if ``layers`` is empty.
-        """
-        if not layers:
-            raise ValueError("expected at least one decoder layer, got none")
-        kept = tuple(
-            (new, head)
-            for new, old in enumerate(layers)
-            for layer, head in self.alignment_heads
-            if layer == old
-        )
-        return replace(self, alignment_heads=kept or default_alignment_heads(len(layers), attention_heads))
 
 
 def default_alignment_heads(decoder_layers: int, attention_heads: int) -> tuple[tuple[int, int], ...]:

@@ -178,7 +178,6 @@ def test_shards_evaluate_every_row_once_in_equally_many_batches(speech, shards, 
     number = math.ceil(math.ceil(rows / shards) / 2)
     assert {len(part) for part in parts} == {len(found) for found in batches} == {number}
     assert [rows_of(found) for found in batches] == [list(range(s, rows, shards)) for s in range(shards)]
-    assert [part.num_samples for part in parts] == [len(range(s, rows, shards)) for s in range(shards)]
     texts = speech.references()
     for batch in itertools.chain(*batches):
         assert batch["references"] == [texts[row] if row >= 0 else "" for row in batch["index_B"]]

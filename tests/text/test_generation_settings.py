@@ -10,17 +10,11 @@ from flax_distil.text.generation_settings import GenerationSettings
 from flax_distil.text.special_tokens import SpecialTokens
 from flax_distil.text.tokenizer import WhisperTokenizer
 
-LARGE_V2_HEADS = ((10, 12), (13, 17), (16, 11), (16, 12), (16, 13), (17, 15), (18, 4), (23, 18), (28, 19))
-
 
 @pytest.fixture(scope="module")
 def base_file(base_dir: Path) -> dict[str, Any]:
     contents: dict[str, Any] = json.loads((base_dir / "generation_config.json").read_text())
     return contents
-
-
-def heads(*pairs: tuple[int, int]) -> GenerationSettings:
-    return GenerationSettings(is_multilingual=True, alignment_heads=pairs)
 
 
 @pytest.mark.parametrize("name", ["tiny_en", "base"])
@@ -101,35 +95,6 @@ def test_a_broken_file_is_refused(special: SpecialTokens, tmp_path: Path):
     (tmp_path / "generation_config.json").write_text("{")
     with pytest.raises(InputError, match=r"generation_config.json is not valid JSON"):
         GenerationSettings.from_folder(tmp_path, special)
-
-
-def test_heads_of_copied_layers_are_renumbered():
-    student = heads((1, 0), (2, 3), (2, 5), (5, 6)).with_decoder_layers([0, 2, 5], attention_heads=8)
-    assert student.alignment_heads == ((1, 3), (1, 5), (2, 6))
-
-
-def test_copying_every_layer_changes_nothing(special: SpecialTokens, base_dir: Path):
-    settings = GenerationSettings.from_folder(base_dir, special)
-    assert settings.with_decoder_layers(range(6), attention_heads=8) == settings
-
-
-def test_without_a_head_left_the_later_half_of_the_layers_is_taken():
-    student = heads(*LARGE_V2_HEADS).with_decoder_layers([0, 31], attention_heads=20)
-    assert student.alignment_heads == tuple((1, head) for head in range(20))
-    alone = heads(*LARGE_V2_HEADS).with_decoder_layers([31], attention_heads=2)
-    assert alone.alignment_heads == ((0, 0), (0, 1))
-
-
-@pytest.mark.parametrize("layers", [[31], [0, 31], [10, 16], [16, 16], [28, 10, 0], list(range(0, 32, 4))])
-def test_no_head_lies_in_a_layer_the_student_does_not_have(layers: list[int]):
-    student = heads(*LARGE_V2_HEADS).with_decoder_layers(layers, attention_heads=20)
-    assert student.alignment_heads
-    assert max(layer for layer, _ in student.alignment_heads) < len(layers)
-
-
-def test_a_student_without_decoder_layers_is_refused():
-    with pytest.raises(ValueError, match="at least one decoder layer"):
-        heads((0, 0)).with_decoder_layers([], attention_heads=8)
 
 
 @pytest.mark.parametrize(

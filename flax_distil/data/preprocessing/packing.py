@@ -86,17 +86,6 @@ class PackingReport:
         filled = f"{self.fill:.1%} of {self.window_seconds:g} s filled"
         return f"joined {self.rows} recordings to {self.packs} samples, {filled}"
 
-    @classmethod
-    def joined(cls, parts: Iterable["PackingReport"]) -> "PackingReport":
-        """Return the sum of what several processes packed."""
-        parts = list(parts)
-        return cls(
-            packs=sum(part.packs for part in parts),
-            rows=sum(part.rows for part in parts),
-            seconds=sum(part.seconds for part in parts),
-            window_seconds=max((part.window_seconds for part in parts), default=float(CHUNK_SECONDS)),
-        )
-
 
 @dataclass(frozen=True, kw_only=True)
 class _Held:

@@ -98,11 +98,6 @@ class EncoderStateCache:
         """Whether every row is present."""
         return bool(self._done_I.all())
 
-    @property
-    def num_done(self) -> int:
-        """Rows that are present."""
-        return int(self._done_I.sum())
-
     def read(self, indices: Sequence[SupportsIndex] | np.ndarray) -> Float[np.ndarray, "B S D"]:
         """Return the states of rows.
 

@@ -95,11 +95,6 @@ class EvaluationPipeline:
         if too_long == "raise":
             self._check_durations(data, rows)
 
-    @property
-    def num_samples(self) -> int:
-        """Rows of this shard, those counted that turn out to be unreadable."""
-        return len(self._indices)
-
     def __len__(self) -> int:
         """Return the number of batches: at most, or exactly with several shards."""
         return -(-self._largest_shard // self._config.batch_size)
