@@ -34,9 +34,10 @@ def our_batches(args: argparse.Namespace, files: list[Path], *, streaming: bool)
     """Read one epoch with the training pipeline."""
     from flax_distil.data.training.pipeline import TrainingPipeline
     from flax_distil.data.training.pipeline_config import PipelineConfig
+    from flax_distil.data.training.training_sources import TrainingData
 
     pipeline = TrainingPipeline(
-        [training_source(args, files, streaming=streaming)],
+        TrainingData(sources=[training_source(args, files, streaming=streaming)]),
         PipelineConfig(batch_size=args.batch, num_threads=args.threads, shuffle_buffer_size=args.recordings),
         seed=0,
     )

@@ -37,10 +37,11 @@ def training_batches(files: list[Path], args: argparse.Namespace) -> Iterator[di
     from benchmarks.data_pipeline import training_source
     from flax_distil.data.training.pipeline import TrainingPipeline
     from flax_distil.data.training.pipeline_config import PipelineConfig
+    from flax_distil.data.training.training_sources import TrainingData
 
     source = training_source(args, files, streaming=args.source == "stream")
     config = PipelineConfig(batch_size=args.batch, num_threads=args.threads)
-    pipeline = TrainingPipeline([source], config, seed=0)
+    pipeline = TrainingPipeline(TrainingData(sources=[source]), config, seed=0)
     try:
         yield from pipeline
     finally:

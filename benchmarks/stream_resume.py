@@ -53,11 +53,9 @@ def main(arguments: list[str]) -> None:
 
 def resumed(args: argparse.Namespace, files: list[Path], position: str, wanted: dict) -> dict[str, Any]:
     """Go on from a position in a new pipeline; return seconds and recordings decoded."""
-    from flax_distil.data.training import pipeline as training_pipeline
+    from flax_distil.data.training import sample_loader
 
-    with mock.patch.object(
-        training_pipeline, "decode_row", side_effect=training_pipeline.decode_row
-    ) as decode_row:
+    with mock.patch.object(sample_loader, "decode_row", side_effect=sample_loader.decode_row) as decode_row:
         start = time.perf_counter()
         with opened(args, files) as pipeline:
             pipeline.set_state(json.loads(position))
@@ -74,10 +72,15 @@ def opened(args: argparse.Namespace, files: list[Path]) -> Any:
     from benchmarks.data_pipeline import training_source
     from flax_distil.data.training.pipeline import TrainingPipeline
     from flax_distil.data.training.pipeline_config import PipelineConfig
+    from flax_distil.data.training.training_sources import TrainingData
 
     source = training_source(args, files, streaming=True)
     return closing(
-        TrainingPipeline([source], PipelineConfig(batch_size=args.batch, num_threads=args.threads), seed=0)
+        TrainingPipeline(
+            TrainingData(sources=[source]),
+            PipelineConfig(batch_size=args.batch, num_threads=args.threads),
+            seed=0,
+        )
     )
 
 

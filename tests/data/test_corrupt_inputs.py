@@ -27,7 +27,7 @@ from flax_distil.data.sources.load_datasets import load_table
 from flax_distil.data.training.evaluation_pipeline import EvaluationPipeline
 from flax_distil.data.training.pipeline import TrainingPipeline
 from flax_distil.data.training.pipeline_config import PipelineConfig
-from flax_distil.data.training.training_sources import TableSource
+from flax_distil.data.training.training_sources import TableSource, TrainingData
 
 CONFIG = PipelineConfig(batch_size=4, num_threads=2)
 THREE_HOURS = 3 * 3600 * 16_000
@@ -153,7 +153,9 @@ def test_an_evaluation_goes_on_and_counts_each(corrupt):
 
 
 def test_a_training_run_goes_on_and_counts_each(corrupt, labels):
-    pipeline = TrainingPipeline([TableSource(data=corrupt, labels=labels)], CONFIG, seed=0)
+    pipeline = TrainingPipeline(
+        TrainingData(sources=[TableSource(data=corrupt, labels=labels)]), CONFIG, seed=0
+    )
     with contextlib.closing(pipeline), without_privileges():
         batches = list(islice(pipeline, 6))
     assert Counter(name for batch in batches for name in batch["ids"]) == dict.fromkeys(GOOD, 8)

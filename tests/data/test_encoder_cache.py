@@ -14,7 +14,7 @@ from flax_distil.data.fingerprints import weights_fingerprint
 from flax_distil.data.training.encoder_cache import EncoderStateCache
 from flax_distil.data.training.pipeline import TrainingPipeline
 from flax_distil.data.training.pipeline_config import PipelineConfig
-from flax_distil.data.training.training_sources import TableSource
+from flax_distil.data.training.training_sources import TableSource, TrainingData
 
 ROWS, POSITIONS, WIDTH = 6, 5, 4
 
@@ -140,7 +140,10 @@ def test_a_second_epoch_decodes_nothing_once_states_are_kept(speech, labels, tmp
     cache = opened(tmp_path, rows=len(speech))
     config = PipelineConfig(batch_size=4, num_threads=1, prefetch_batches=1)
     pipeline = TrainingPipeline(
-        [TableSource(data=speech, labels=labels)], config, seed=0, needs_audio=cache.needs_audio
+        TrainingData(sources=[TableSource(data=speech, labels=labels)]),
+        config,
+        seed=0,
+        needs_audio=cache.needs_audio,
     )
     decoded = []
     for _ in range(12):

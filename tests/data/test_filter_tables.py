@@ -16,7 +16,7 @@ from flax_distil.data.preprocessing.labels import LabelBuilder
 from flax_distil.data.training.batches import LABEL_BUCKETS, smallest_bucket
 from flax_distil.data.training.pipeline import TrainingPipeline
 from flax_distil.data.training.pipeline_config import PipelineConfig
-from flax_distil.data.training.training_sources import TableSource
+from flax_distil.data.training.training_sources import TableSource, TrainingData
 from flax_distil.metrics.word_errors import sample_wer
 from flax_distil.text.normalizers import get_normalizer
 
@@ -129,6 +129,6 @@ def test_processes_that_train_together_count_no_label_again(labelled, labels, mo
     )
     monkeypatch.setattr(LabelBuilder, "length", lambda *_: pytest.fail("a label was counted"))
     config = PipelineConfig(batch_size=1, num_threads=0, shard_index=0, shard_count=2)
-    pipeline = TrainingPipeline([source], config, seed=0)
+    pipeline = TrainingPipeline(TrainingData(sources=[source]), config, seed=0)
     assert next(pipeline)["labels_BT"].shape == (1, smallest_bucket(result.longest_label, LABEL_BUCKETS))
     pipeline.close()

@@ -24,7 +24,7 @@ from flax_distil.data.sources.load_datasets import load_streams, load_table
 from flax_distil.data.training.evaluation_pipeline import EvaluationPipeline
 from flax_distil.data.training.pipeline import TrainingPipeline
 from flax_distil.data.training.pipeline_config import PipelineConfig
-from flax_distil.data.training.training_sources import TableSource
+from flax_distil.data.training.training_sources import TableSource, TrainingData
 from tests.data.stream_checks import all_rows
 
 TIMES = [(0.0, 1.5), (2.25, 2.0), (4.5, 1.0)]
@@ -123,8 +123,12 @@ def test_every_pipeline_uses_the_part_alone(manifest, talk, labels):
     packs = pack_rows(data)
     assert (len(packs), packs.report.seconds) == (1, 4.5)
     for pipeline in (
-        TrainingPipeline([TableSource(data=data, labels=labels)], config, seed=0, shuffle=False),
-        TrainingPipeline([TableSource(data=data, labels=labels, packs=packs)], config, seed=0),
+        TrainingPipeline(
+            TrainingData(sources=[TableSource(data=data, labels=labels)]), config, seed=0, shuffle=False
+        ),
+        TrainingPipeline(
+            TrainingData(sources=[TableSource(data=data, labels=labels, packs=packs)]), config, seed=0
+        ),
     ):
         batch = next(pipeline)
         pipeline.close()

@@ -26,7 +26,7 @@ from flax_distil.data.sources.load_datasets import load_streams, load_tables
 from flax_distil.data.training.evaluation_pipeline import EvaluationPipeline
 from flax_distil.data.training.pipeline import TrainingPipeline
 from flax_distil.data.training.pipeline_config import PipelineConfig
-from flax_distil.data.training.training_sources import StreamSource, TableSource
+from flax_distil.data.training.training_sources import StreamSource, TableSource, TrainingData
 from flax_distil.text.normalizers import get_normalizer
 from tests.data.malformed_rows import WRITERS, MalformedSource, malformed_rows
 
@@ -46,7 +46,9 @@ def use_table(source: MalformedSource, labels: LabelBuilder, cache: Path) -> int
     kept = data.select(filter_rows(data, row_filter, skipped=skipped).kept.tolist())
     table = TableSource(data=kept, labels=labels)
     statistics, _ = compute_statistics(table, limits=DurationLimits(), skipped=skipped, window=8, max_rows=8)
-    with contextlib.closing(TrainingPipeline([table], CONFIG, seed=0, skipped=skipped)) as pipeline:
+    with contextlib.closing(
+        TrainingPipeline(TrainingData(sources=[table], skipped=skipped), CONFIG, seed=0)
+    ) as pipeline:
         next(pipeline)
     assert all("\n" not in sample.reason and len(sample.reason) < 1000 for sample in skipped.samples())
     return len(statistics.row_seconds)
@@ -58,7 +60,9 @@ def use_stream(source: MalformedSource, labels: LabelBuilder, cache: Path) -> in
     opened = StreamSource(stream=stream, labels=labels, filters=filters, normalize=get_normalizer("en"))
     skipped = SkippedSamples()
     statistics, _ = compute_statistics(opened, limits=DurationLimits(), skipped=skipped, window=8, max_rows=8)
-    with contextlib.closing(TrainingPipeline([opened], CONFIG, seed=0, skipped=skipped)) as pipeline:
+    with contextlib.closing(
+        TrainingPipeline(TrainingData(sources=[opened], skipped=skipped), CONFIG, seed=0)
+    ) as pipeline:
         next(pipeline)
     return len(statistics.row_seconds)
 
@@ -111,7 +115,7 @@ def test_a_stream_of_which_no_recording_can_be_read_ends(labels, tmp_path):
     source = StreamSource(
         stream=stream, labels=labels, filters=FilterConfig(), normalize=get_normalizer("en")
     )
-    pipeline = TrainingPipeline([source], CONFIG, seed=0)
+    pipeline = TrainingPipeline(TrainingData(sources=[source]), CONFIG, seed=0)
     with pytest.raises(InputError, match="no sample of data set 'rows' can be used in a whole pass"):
         next(pipeline)
     pipeline.close()

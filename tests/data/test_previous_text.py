@@ -14,7 +14,6 @@ from flax_distil.data.preprocessing.filter_tables import filter_rows
 from flax_distil.data.preprocessing.filters import RowFilter
 from flax_distil.data.preprocessing.labels import LabelBuilder, sample_random
 from flax_distil.data.preprocessing.packing import pack_rows, rows_before
-from flax_distil.data.preprocessing.config import FilterConfig, LabelConfig
 from flax_distil.data.skipped import SkippedSamples
 from flax_distil.data.sources.dataset_spec import DatasetSpec
 from flax_distil.data.sources.load_datasets import load_streams, load_table

@@ -16,7 +16,7 @@ from flax_distil.data.preprocessing.labels import LabelBuilder
 from flax_distil.data.training.evaluation_pipeline import EvaluationPipeline
 from flax_distil.data.training.pipeline import TrainingPipeline
 from flax_distil.data.training.pipeline_config import PipelineConfig
-from flax_distil.data.training.training_sources import TableSource
+from flax_distil.data.training.training_sources import TableSource, TrainingData
 
 ROWS = 11
 GOOD = sorted(set(range(ROWS)) - {3, 7})
@@ -37,7 +37,9 @@ def opened(labels):
 
     def make(data, shards, *, batch_size=2, builder=labels, seed=0, **options) -> list[TrainingPipeline]:
         made = [
-            TrainingPipeline([TableSource(data=data, labels=builder)], config, seed=seed, **options)
+            TrainingPipeline(
+                TrainingData(sources=[TableSource(data=data, labels=builder)]), config, seed=seed, **options
+            )
             for config in configs(shards, batch_size)
         ]
         pipelines.extend(made)

@@ -23,7 +23,7 @@ from flax_distil.data.stream import IterableSpeechDataset
 from flax_distil.data.tables import to_speech_dataset
 from flax_distil.data.training.pipeline import TrainingPipeline
 from flax_distil.data.training.pipeline_config import PipelineConfig
-from flax_distil.data.training.training_sources import StreamSource, TableSource
+from flax_distil.data.training.training_sources import StreamSource, TableSource, TrainingData
 from flax_distil.text.normalizers import get_normalizer
 
 CORPUS = Path(__file__).parents[2] / "examples" / "asterisk_prompts" / "validation"
@@ -94,7 +94,9 @@ def opened(builder):
     def make(*data, config=CONFIG, seed=0, shuffle=True, restart=True, **options) -> TrainingPipeline:
         sources = [entry if isinstance(entry, dict) else {"data": entry} for entry in data]
         made = [source(**{**options, **entry}) for entry in sources]
-        pipelines.append(TrainingPipeline(made, config, seed=seed, shuffle=shuffle, restart=restart))
+        pipelines.append(
+            TrainingPipeline(TrainingData(sources=made), config, seed=seed, shuffle=shuffle, restart=restart)
+        )
         return pipelines[-1]
 
     yield make

@@ -20,7 +20,7 @@ from flax_distil.data.sources.dataset_spec import DatasetSpec
 from flax_distil.data.sources.load_datasets import load_table
 from flax_distil.data.training.pipeline import TrainingPipeline
 from flax_distil.data.training.pipeline_config import PipelineConfig
-from flax_distil.data.training.training_sources import TableSource
+from flax_distil.data.training.training_sources import TableSource, TrainingData
 from tests.data.flaky_http_server import Behaviour, serving
 
 CONFIG = PipelineConfig(batch_size=4, num_threads=2)
@@ -35,7 +35,9 @@ def opened(labels):
 
     def make(data, config=CONFIG, *, builder=labels, seed=0, **options) -> TrainingPipeline:
         pipelines.append(
-            TrainingPipeline([TableSource(data=data, labels=builder)], config, seed=seed, **options)
+            TrainingPipeline(
+                TrainingData(sources=[TableSource(data=data, labels=builder)]), config, seed=seed, **options
+            )
         )
         return pipelines[-1]
 
@@ -250,11 +252,10 @@ def test_recorded_noise_is_mixed_in_and_noise_that_cannot_be_read_is_listed(spee
     def batch(noise):
         config = AugmentationConfig(recorded_noise_prob=1.0, noise_snr=(10.0, 10.0)) if noise else None
         pipeline = TrainingPipeline(
-            [TableSource(data=speech, labels=labels)],
+            TrainingData(sources=[TableSource(data=speech, labels=labels)], noise=noise),
             PipelineConfig(batch_size=ROWS, num_threads=0),
             seed=0,
             augmentation=config,
-            noise=noise,
         )
         try:
             return next(pipeline), pipeline.skipped
@@ -285,7 +286,7 @@ def test_recordings_at_addresses_are_asked_for_as_long_as_the_policy_says(
             data=data, labels=labels, packs=pack_rows(data, labels=labels) if joined else None
         )
         config = PipelineConfig(batch_size=2, num_threads=1, policy=RetryPolicy(total_seconds=0.0))
-        pipeline = TrainingPipeline([source], config, seed=0)
+        pipeline = TrainingPipeline(TrainingData(sources=[source]), config, seed=0)
         try:
             with pytest.raises(SourceError, match="500"):
                 next(pipeline)

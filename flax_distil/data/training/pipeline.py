@@ -1,12 +1,10 @@
-"""An endless, shuffled, resumable stream of training batches, from tables and streams alike.
+"""An endless, shuffled, resumable stream of training batches, from tables and streams.
 
-It runs on over the ends of epochs, so no sample is lost to a last partial batch. Its position is
+Batches continue over the ends of epochs, so no sample is lost to a last partial batch. A position is
 a few numbers (see :mod:`flax_distil.data.training.samplers`), so resuming decodes nothing that was
 used before.
 """
 
-import dataclasses
-import math
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -18,59 +16,52 @@ import numpy as np
 from flax_distil.audio.augmentation_config import AugmentationConfig
 from flax_distil.audio.constants import SAMPLING_RATE
 from flax_distil.core.errors import InputError
-from flax_distil.data.dataset import SpeechDataset
-from flax_distil.data.decoded_example import DurationLimits, SampleError, SampleReader, decode_row
+from flax_distil.data.decoded_example import DurationLimits
 from flax_distil.data.preprocessing.config import DECODER_POSITIONS
 from flax_distil.data.preprocessing.drop_report import DropReport
-from flax_distil.data.preprocessing.labels import sample_random
-from flax_distil.data.preprocessing.packed_audio import decode_pack
-from flax_distil.data.preprocessing.packing import PackedRows
-from flax_distil.data.skipped import SkippedSamples
-from flax_distil.data.training.augmentation import Augmenter
 from flax_distil.data.training.batches import Batch, TokenizedExample, check_buckets, collate, smallest_bucket
 from flax_distil.data.training.pipeline_config import NeedsAudio, PipelineConfig
 from flax_distil.data.training.prefetch_map import PrefetchMap
-from flax_distil.data.training.samplers import MixtureSampler, SampleIndex, Sampler, ShuffledSampler
+from flax_distil.data.training.sample_loader import SampleLoader
+from flax_distil.data.training.samplers import MixtureSampler, Sampler, ShuffledSampler
 from flax_distil.data.training.stream_rows import StreamRows
 from flax_distil.data.training.stream_sampler import NoSampleError, StreamSampler
-from flax_distil.data.training.training_sources import StreamSource, TableSource, TrainingSource
+from flax_distil.data.training.training_sources import TableSource, TrainingData
 
 _COUNTED_SAMPLES = 20_000
 """Labels of tables up to this size are counted at the start of a run: a second."""
 
 
 class TrainingPipeline:
-    """Batches of decoded audio and labels, for ever.
+    """An endless iterator over batches of decoded audio and labels.
 
-    Each batch is what :func:`flax_distil.data.training.batches.collate` makes, its audio as 16-bit integers,
-    with labels, all rows valid, and
+    Each batch is what :func:`flax_distil.data.training.batches.collate` makes, with audio as 16-bit
+    integers, with labels, without padding rows, and with
 
     ==============  ===========  ==================================================================
     ``source_B``    int32 [B]    number of the data set
-    ``seed_B``      uint32 [B]   of what is done to the audio on the device; only if anything is
-    ``lengths_B``   int32 [B]    samples of each recording; likewise
-    ``epoch``       int          passes that had been made over the data set of the first sample
+    ``seed_B``      uint32 [B]   seeds of augmentation on the device; only where there is any
+    ``lengths_B``   int32 [B]    samples of each recording; only with augmentation on the device
+    ``epoch``       int          passes that were complete over the data set of the first sample
     ==============  ===========  ==================================================================
 
-    Tables without weights are put one after the other, and every sample comes once in an epoch.
-    Otherwise data sets are mixed in the proportions of their weights.
+    Tables without weights are concatenated, and every sample comes once in an epoch. Otherwise data
+    sets are mixed in the proportions of their weights.
 
-    A sample without readable audio or usable label is skipped, its place taken by the next one.
-    Whether that happens depends on the sample alone, never on the run, so that a resumed run sees
-    the batches that an uninterrupted one would have. With several shards, the next place of the
-    same shard is taken; the others do not notice.
+    A sample without readable audio or usable label is skipped, and the next one takes its position.
+    Whether that happens depends on the sample alone, so a resumed run sees the batches that an
+    uninterrupted run would have seen. With several shards, the next sample of the same shard is taken;
+    the other shards are not affected.
 
     Args:
-        sources: The data sets.
+        data: The data sets.
         config: Batch size, threads and shard.
-        seed: Decides on order, timestamps and prompts.
+        seed: Seed of the order, of augmentation, timestamps and prompts.
         shuffle: False keeps the order of rows.
         restart: Where data sets are mixed: begin anew with all of them when the first is exhausted.
-        limits: Which recordings are taken; by default those of at most 30 s.
+        limits: Which recordings are taken; by default those of at most a window.
         needs_audio: Called for each sample of a single table before it is decoded, from any thread.
-        augmentation: What is done to the audio.
-        noise: Recordings of noise; needed for recorded noise.
-        skipped: Where skipped rows are recorded.
+        augmentation: How the audio is changed.
 
     Raises:
         InputError: if the buckets do not hold the labels, or a stream has fewer files than there are shards.
@@ -78,7 +69,7 @@ class TrainingPipeline:
 
     def __init__(
         self,
-        sources: Sequence[TrainingSource],
+        data: TrainingData,
         config: PipelineConfig,
         *,
         seed: int,
@@ -87,40 +78,32 @@ class TrainingPipeline:
         limits: DurationLimits | None = None,
         needs_audio: NeedsAudio | None = None,
         augmentation: AugmentationConfig | None = None,
-        noise: SpeechDataset | None = None,
-        skipped: SkippedSamples | None = None,
     ):
-        for source in sources:
+        for source in data.sources:
             longest = DECODER_POSITIONS if source.gives_prompts else source.labels.max_label_length
             check_buckets(config.label_buckets, longest=longest)
-        self.skipped = SkippedSamples() if skipped is None else skipped
-        self.drawn = np.zeros(len(sources), np.int64)
+        self.drawn = np.zeros(len(data.sources), np.int64)
         """Samples handed out of each data set, since the beginning of the first run."""
-        self._sources, self._config = sources, config
+        self._data, self._config = data, config
         self._seed, self._shuffle, self._restart = seed, shuffle, restart
-        self._limits = limits or DurationLimits(max_seconds=config.window_seconds)
-        self._augmenter = Augmenter(
-            augmentation or AugmentationConfig(),
-            noise,
-            policy=config.policy,
-            window_seconds=config.window_seconds,
-            skipped=self.skipped,
+        self._load = SampleLoader(
+            data,
+            config,
+            seed=seed,
+            shuffle=shuffle,
+            limits=limits,
+            needs_audio=needs_audio,
+            augmentation=augmentation,
         )
-        self._needs_audio = needs_audio or (lambda number: True)
         self._buckets = self._label_buckets()
-        self._fingerprint = "-".join(source.fingerprint() for source in sources)
-        # Of streams nobody knows.
-        self._sizes = [len(source) if isinstance(source, TableSource) else 0 for source in sources]
-        self._in_a_row = all(self._sizes) and all(source.weight is None for source in sources)
-        self._rejected: list[set[int]] = [set() for _ in sources]
+        self._fingerprint = "-".join(source.fingerprint() for source in data.sources)
         self._streams: list[StreamSampler] = []
-        # By stream, the last pass that gave a sample.
-        self._last_usable: dict[int, int] = {}
-        if needs_audio is not None:
-            (table,) = sources
-            assert isinstance(table, TableSource)
-            self._reader = SampleReader(table.data, self._limits, policy=config.policy)
         self._iterator = self._open()
+
+    @property
+    def skipped(self) -> SkippedSamples:
+        """Rows that cannot be used."""
+        return self._data.skipped
 
     def __iter__(self) -> "TrainingPipeline":
         return self
@@ -129,7 +112,7 @@ class TrainingPipeline:
         try:
             batch: Batch = next(self._iterator)
         except NoSampleError as error:
-            names = "+".join(source.name for source in self._sources)
+            names = "+".join(source.name for source in self._data.sources)
             raise InputError(
                 f"no sample of data set {names!r} is left in a whole pass over it: loosen the filters"
             ) from error
@@ -147,7 +130,7 @@ class TrainingPipeline:
         total = max(1, int(self.drawn.sum()))
         parts = (
             f"{source.name} {count} ({count / total:.1%})"
-            for source, count in zip(self._sources, self.drawn, strict=True)
+            for source, count in zip(self._data.sources, self.drawn, strict=True)
         )
         return "samples drawn: " + ", ".join(parts)
 
@@ -203,11 +186,11 @@ class TrainingPipeline:
     def _identity(self) -> dict[str, Any]:
         """Return what must be equal for a position to mean the same sample."""
         return {
-            "samples": "+".join(str(size) for size in self._sizes),
+            "samples": "+".join(str(size or 0) for size in self._data.sizes),
             "fingerprint": self._fingerprint,
             "seed": self._seed,
             "shuffle": self._shuffle,
-            "weights": [source.weight for source in self._sources],
+            "weights": [source.weight for source in self._data.sources],
             "restart": self._restart,
             "shuffle_buffer_size": self._config.shuffle_buffer_size,
         }
@@ -221,7 +204,7 @@ class TrainingPipeline:
     def _largest_bucket(self, *, count_up_to: int) -> int:
         """Return the bucket of the longest label, counted in tables of at most so many samples."""
         longest = 0
-        for source in self._sources:
+        for source in self._data.sources:
             if source.gives_prompts:  # a prompt fills what its label leaves of the decoder's positions
                 return self._config.label_buckets[-1]
             known = source.longest_label if isinstance(source, TableSource) else None
@@ -247,119 +230,36 @@ class TrainingPipeline:
     def _sampler(self) -> Sampler:
         seed = self._seed if self._shuffle else None
         shard = {"shard_index": self._config.shard_index, "shard_count": self._config.shard_count}
-        if self._in_a_row:
-            return ShuffledSampler(self._sizes, seed=seed, **shard)
+        if self._data.is_concatenated:
+            return ShuffledSampler([size or 0 for size in self._data.sizes], seed=seed, **shard)
         parents: list[Sampler] = []
-        for number, source in enumerate(self._sources):
+        for number, source in enumerate(self._data.sources):
             if isinstance(source, TableSource):
                 parents.append(ShuffledSampler([len(source)], first_source=number, seed=seed, **shard))
             else:
                 samples = StreamSampler(
                     number,
                     StreamRows(source.stream, seed=seed, **shard),
-                    make=partial(source.samples, skipped=self.skipped),
+                    make=partial(source.samples, skipped=self._data.skipped),
                     window_size=self._config.shuffle_buffer_size,
                     seed=seed,
                 )
                 self._streams.append(samples)
                 parents.append(samples)
-        weights = [1.0 if source.weight is None else source.weight for source in self._sources]
+        weights = [1.0 if source.weight is None else source.weight for source in self._data.sources]
         return parents[0] if len(parents) == 1 else MixtureSampler(parents, weights, restart=self._restart)
-
-    def _load(self, index: SampleIndex) -> TokenizedExample | None:
-        """Make a drawn sample; None (left out) if nothing of it is usable."""
-        source = self._sources[index.source]
-        if isinstance(source, StreamSource):
-            assert index.rows is not None
-            made = self._made(index, index.rows)
-            self._check_pass(index, usable=made is not None)
-            return made
-        if index.number in self._rejected[index.source]:
-            return None
-        load_audio = self._needs_audio(index.number)
-        made = self._made(index, source.read(index.number, load_audio=load_audio), load_audio=load_audio)
-        if made is None:
-            self._reject(index)
-        return made
-
-    def _made(
-        self, index: SampleIndex, packed: PackedRows, *, load_audio: bool = True
-    ) -> TokenizedExample | None:
-        source, first = self._sources[index.source], packed.rows[0]
-        random = sample_random(seed=self._seed, epoch=index.epoch, sample_id=first.sample_id)
-        try:
-            if len(packed.rows) > 1:
-                joined = decode_pack(
-                    packed.rows,
-                    self._limits,
-                    partial(self.skipped.reject, data_set=source.name),
-                    policy=self._config.policy,
-                    window_seconds=self._config.window_seconds,
-                )
-                if joined is None:
-                    return None
-                made = self._augmenter(dataclasses.replace(joined.sample, index=index.number), random)
-                label = source.labels.build_joined(
-                    joined.parts, previous=packed.previous, random=random, speed=made.speed
-                )
-            else:
-                sample = (
-                    decode_row(first, self._limits, policy=self._config.policy)
-                    if load_audio
-                    else self._reader.read(index.number, load_audio=False)
-                )
-                made = self._augmenter(sample, random)
-                label = source.labels.build(
-                    first.label,
-                    previous=packed.previous,
-                    random=random,
-                    speed=made.speed,
-                    seconds=sample.duration_seconds,
-                )
-        except SampleError as error:
-            self.skipped.reject(first, error, data_set=source.name)
-            return None
-        return TokenizedExample(
-            sample=made.sample, label=label, source=index.source, epoch=index.epoch, seed=made.seed
-        )
-
-    def _check_pass(self, index: SampleIndex, *, usable: bool) -> None:
-        """End the run if a whole pass over a stream gave nothing that can be used."""
-        last = self._last_usable.setdefault(index.source, index.epoch)
-        if usable:
-            self._last_usable[index.source] = max(last, index.epoch)
-        elif index.epoch > last + 1:
-            raise InputError(
-                f"no sample of data set {self._sources[index.source].name!r} can be used in a whole pass "
-                f"over it: {self.skipped.samples()[-1].reason}"
-            )
-
-    def _reject(self, index: SampleIndex) -> None:
-        """Remember a sample of a table that is not tried again; end the run if it was the last."""
-        self._rejected[index.source].add(index.number)
-        numbers = range(len(self._sources)) if self._in_a_row else [index.source]
-        samples = sum(self._sizes[number] for number in numbers)
-        # Unshuffled, a shard comes back to the same places in every epoch, perhaps to a part of them only.
-        reachable = samples if self._shuffle else samples // math.gcd(samples, self._config.shard_count)
-        if sum(len(self._rejected[number]) for number in numbers) == reachable:
-            names = "+".join(self._sources[number].name for number in numbers)
-            part = "" if reachable == samples else " that this process reads"
-            raise InputError(
-                f"none of the {reachable} samples of data set {names!r}{part} can be used: "
-                f"{self.skipped.samples()[-1].reason}"
-            )
 
     def _collate(self, samples: Sequence[TokenizedExample]) -> Batch:
         batch = collate(
             samples,
             batch_size=self._config.batch_size,
-            pad_token=self._sources[0].labels.pad_token,
+            pad_token=self._data.sources[0].labels.pad_token,
             buckets=self._buckets,
             audio_dtype=np.dtype(np.int16),
             window_samples=self._config.window_samples,
         )
         batch["source_B"] = np.array([sample.source for sample in samples], np.int32)
-        if self._augmenter.config.on_device:
+        if self._load.augmenter.config.on_device:
             batch["seed_B"] = np.array([sample.seed for sample in samples], np.uint32)
             batch["lengths_B"] = np.array(
                 [round(sample.sample.duration_seconds * SAMPLING_RATE) for sample in samples], np.int32

@@ -2,7 +2,6 @@
 
 import dataclasses
 import logging
-from collections.abc import Sequence
 
 from flax_distil.audio.constants import CHUNK_SECONDS
 from flax_distil.core.errors import InputError
@@ -20,34 +19,11 @@ from flax_distil.data.stream import IterableSpeechDataset
 from flax_distil.data.training.config import TrainingDataConfig
 from flax_distil.data.training.pipeline import TrainingPipeline
 from flax_distil.data.training.pipeline_config import NeedsAudio, PipelineConfig
-from flax_distil.data.training.training_sources import StreamSource, TableSource, TrainingSource
+from flax_distil.data.training.training_sources import StreamSource, TableSource, TrainingData, TrainingSource
 from flax_distil.text.normalizers import Normalizer, get_model_normalizer
 from flax_distil.text.tokenizer import WhisperTokenizer
 
 log = logging.getLogger(__name__)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class TrainingData:
-    """Training data sets, ready for a pipeline.
-
-    Attributes:
-        sources: One per data set.
-        dropped: What the filters dropped of tables; streams are filtered as they come.
-        skipped: Rows that cannot be used; pipelines add to it.
-        noise: Recordings of noise, None if there are none.
-    """
-
-    sources: Sequence[TrainingSource]
-    dropped: DropReport
-    skipped: SkippedSamples
-    noise: SpeechDataset | None = None
-
-    @property
-    def samples(self) -> int | None:
-        """Samples of all tables; None where a stream's are not counted before."""
-        sizes = [len(source) if isinstance(source, TableSource) else None for source in self.sources]
-        return None if None in sizes else sum(size or 0 for size in sizes)
 
 
 def load_training_data(
@@ -109,15 +85,13 @@ def training_pipeline(
         needs_audio: As for :class:`TrainingPipeline`.
     """
     return TrainingPipeline(
-        data.sources,
+        data,
         dataclasses.replace(pipeline, policy=config.retries, shuffle_buffer_size=config.shuffle_buffer_size),
         seed=seed,
         restart=config.stopping_strategy == "first_exhausted",
         limits=duration_limits(config.within(pipeline.window_seconds)),
         needs_audio=needs_audio,
         augmentation=config.augmentation,
-        noise=data.noise,
-        skipped=data.skipped,
     )
 
 

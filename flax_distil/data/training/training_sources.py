@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import hashlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from flax_distil.audio.constants import CHUNK_SECONDS
 from flax_distil.data.dataset import SpeechDataset
@@ -169,6 +169,38 @@ class StreamSource:
 
 
 TrainingSource = TableSource | StreamSource
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainingData:
+    """Training data sets, ready for a pipeline.
+
+    Attributes:
+        sources: One per data set.
+        dropped: What the filters dropped of tables; streams are filtered as they are read.
+        skipped: Rows that cannot be used; pipelines add to it.
+        noise: Recordings of noise, None if there are none.
+    """
+
+    sources: Sequence[TrainingSource]
+    dropped: DropReport = dataclasses.field(default_factory=DropReport)
+    skipped: SkippedSamples = dataclasses.field(default_factory=SkippedSamples)
+    noise: SpeechDataset | None = None
+
+    @property
+    def sizes(self) -> list[int | None]:
+        """Number of samples of each data set; None for a stream, where it is not known before it is read."""
+        return [len(source) if isinstance(source, TableSource) else None for source in self.sources]
+
+    @property
+    def samples(self) -> int | None:
+        """Number of samples of all data sets; None if one of them is a stream."""
+        return None if None in self.sizes else sum(size or 0 for size in self.sizes)
+
+    @property
+    def is_concatenated(self) -> bool:
+        """Whether an epoch is every sample of every data set once; otherwise they are mixed by weight."""
+        return all(self.sizes) and all(source.weight is None for source in self.sources)
 
 
 def _alone(before: Example | None, row: Example, has_speakers: bool) -> PackedRows:

@@ -1,0 +1,174 @@
+"""From the index of a training sample to its decoded audio and its tokens."""
+
+import dataclasses
+import math
+from functools import partial
+
+import numpy as np
+
+from flax_distil.audio.augmentation import AugmentationConfig
+from flax_distil.core.errors import InputError
+from flax_distil.data.decoded_example import DurationLimits, SampleError, SampleReader, decode_row
+from flax_distil.data.preprocessing.labels import LabelTokens, sample_random
+from flax_distil.data.preprocessing.packed_audio import decode_pack
+from flax_distil.data.preprocessing.packing import PackedRows
+from flax_distil.data.training.augmentation import Augmented, Augmenter
+from flax_distil.data.training.batches import TokenizedExample
+from flax_distil.data.training.pipeline_config import NeedsAudio, PipelineConfig
+from flax_distil.data.training.samplers import SampleIndex
+from flax_distil.data.training.training_sources import StreamSource, TableSource, TrainingData
+
+
+class SampleLoader:
+    """Decodes, augments and tokenizes samples; any thread may call it.
+
+    A sample of a table that cannot be used is remembered and not tried again.
+
+    Args:
+        data: The data sets.
+        config: Shard, window and retry policy.
+        seed: Seed of augmentation, timestamps and prompts.
+        shuffle: Whether the samples of tables come in another order in every epoch.
+        limits: Which recordings are taken; by default those of at most a window.
+        needs_audio: Called for each sample of a single table before it is decoded, from any thread; by
+            default every sample is decoded.
+        augmentation: How the audio is changed; by default not at all.
+    """
+
+    def __init__(
+        self,
+        data: TrainingData,
+        config: PipelineConfig,
+        *,
+        seed: int,
+        shuffle: bool,
+        limits: DurationLimits | None,
+        needs_audio: NeedsAudio | None,
+        augmentation: AugmentationConfig | None,
+    ):
+        self._data, self._config, self._seed, self._shuffle = data, config, seed, shuffle
+        self._limits = limits or DurationLimits(max_seconds=config.window_seconds)
+        self.augmenter = Augmenter(
+            augmentation or AugmentationConfig(),
+            data.noise,
+            policy=config.policy,
+            window_seconds=config.window_seconds,
+            skipped=data.skipped,
+        )
+        self._needs_audio = needs_audio or (lambda number: True)
+        if needs_audio is not None:
+            (table,) = data.sources
+            assert isinstance(table, TableSource)
+            self._reader = SampleReader(table.data, self._limits, policy=config.policy)
+        self._rejected: list[set[int]] = [set() for _ in data.sources]
+        # By number of the stream, the last epoch that gave a sample.
+        self._last_usable: dict[int, int] = {}
+
+    def __call__(self, index: SampleIndex) -> TokenizedExample | None:
+        """Make a sample; None if nothing of it is usable.
+
+        Raises:
+            InputError: if no sample of its data set is left.
+        """
+        source = self._data.sources[index.source]
+        if isinstance(source, StreamSource):
+            assert index.rows is not None
+            made = self._make(index, index.rows)
+            self._check_epoch(index, is_usable=made is not None)
+            return made
+        if index.number in self._rejected[index.source]:
+            return None
+        load_audio = self._needs_audio(index.number)
+        made = self._make(index, source.read(index.number, load_audio=load_audio), load_audio=load_audio)
+        if made is None:
+            self._reject(index)
+        return made
+
+    def _make(
+        self, index: SampleIndex, packed: PackedRows, *, load_audio: bool = True
+    ) -> TokenizedExample | None:
+        source, first = self._data.sources[index.source], packed.rows[0]
+        random = sample_random(seed=self._seed, epoch=index.epoch, sample_id=first.sample_id)
+        try:
+            if len(packed.rows) > 1:
+                made = self._make_joined(index, packed, random)
+            else:
+                made = self._make_single(index, packed, random, load_audio=load_audio)
+        except SampleError as error:
+            self._data.skipped.reject(first, error, data_set=source.name)
+            return None
+        if made is None:
+            return None
+        augmented, label = made
+        return TokenizedExample(
+            sample=augmented.sample,
+            label=label,
+            source=index.source,
+            epoch=index.epoch,
+            seed=augmented.seed,
+        )
+
+    def _make_single(
+        self, index: SampleIndex, packed: PackedRows, random: np.random.Generator, *, load_audio: bool
+    ) -> tuple[Augmented, LabelTokens]:
+        (row,) = packed.rows
+        if load_audio:
+            sample = decode_row(row, self._limits, policy=self._config.policy)
+        else:
+            sample = self._reader.read(index.number, load_audio=False)
+        augmented = self.augmenter(sample, random)
+        label = self._data.sources[index.source].labels.build(
+            row.label,
+            previous=packed.previous,
+            random=random,
+            speed=augmented.speed,
+            seconds=sample.duration_seconds,
+        )
+        return augmented, label
+
+    def _make_joined(
+        self, index: SampleIndex, packed: PackedRows, random: np.random.Generator
+    ) -> tuple[Augmented, LabelTokens] | None:
+        source = self._data.sources[index.source]
+        joined = decode_pack(
+            packed.rows,
+            self._limits,
+            partial(self._data.skipped.reject, data_set=source.name),
+            policy=self._config.policy,
+            window_seconds=self._config.window_seconds,
+        )
+        if joined is None:
+            return None
+        augmented = self.augmenter(dataclasses.replace(joined.sample, index=index.number), random)
+        label = source.labels.build_joined(
+            joined.parts, previous=packed.previous, random=random, speed=augmented.speed
+        )
+        return augmented, label
+
+    def _check_epoch(self, index: SampleIndex, *, is_usable: bool) -> None:
+        """End the run if a complete epoch of a stream gave no usable sample."""
+        last = self._last_usable.setdefault(index.source, index.epoch)
+        if is_usable:
+            self._last_usable[index.source] = max(last, index.epoch)
+        elif index.epoch > last + 1:
+            name = self._data.sources[index.source].name
+            raise InputError(
+                f"no sample of data set {name!r} can be used in a whole pass "
+                f"over it: {self._data.skipped.samples()[-1].reason}"
+            )
+
+    def _reject(self, index: SampleIndex) -> None:
+        """Remember a sample of a table that is not tried again; end the run if it was the last."""
+        self._rejected[index.source].add(index.number)
+        sizes = self._data.sizes
+        numbers = range(len(sizes)) if self._data.is_concatenated else [index.source]
+        samples = sum(sizes[number] or 0 for number in numbers)
+        # Unshuffled, a shard meets the same positions in every epoch, perhaps only a part of them.
+        reachable = samples if self._shuffle else samples // math.gcd(samples, self._config.shard_count)
+        if sum(len(self._rejected[number]) for number in numbers) == reachable:
+            names = "+".join(self._data.sources[number].name for number in numbers)
+            part = "" if reachable == samples else " that this process reads"
+            raise InputError(
+                f"none of the {reachable} samples of data set {names!r}{part} can be used: "
+                f"{self._data.skipped.samples()[-1].reason}"
+            )
