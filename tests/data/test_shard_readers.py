@@ -17,9 +17,9 @@ import pyarrow.parquet
 import pytest
 
 from flax_distil.core.errors import InputError
-from flax_distil.data import shards
 from flax_distil.data.remote import files as remote
 from flax_distil.data.remote.retries import RetryPolicy, SourceError
+from flax_distil.data.shards import shard as shards
 from flax_distil.data.shards.arrow_shard import ArrowShard
 from flax_distil.data.shards.parquet_shard import ParquetShard
 from flax_distil.data.shards.row_columns import PROBLEMS_COLUMN

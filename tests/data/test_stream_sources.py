@@ -235,7 +235,6 @@ def test_what_cannot_be_streamed_is_told_in_one_sentence(rows, tmp_path):
     with serving(tmp_path, behaviour) as address:
         for spec, options, message in (
             (f"corpus/{name}", {"text_column": "words"}, "no column 'words': name one of audio, text"),
-            (f"corpus/{name}", {"required_columns": ["wer"]}, "no column 'wer': name one of audio, text"),
             ("corpus/lost.parquet", {}, r"lost\.parquet: it does not exist"),
             ("corpus/*.tar", {}, r"no file matches '.*/corpus/\*\.tar'"),
             ("corpus/{a,b.tar", {}, "its braces do not match"),

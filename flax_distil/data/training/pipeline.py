@@ -19,6 +19,7 @@ from flax_distil.core.errors import InputError
 from flax_distil.data.decoded_example import DurationLimits
 from flax_distil.data.preprocessing.config import DECODER_POSITIONS
 from flax_distil.data.preprocessing.drop_report import DropReport
+from flax_distil.data.skipped import SkippedSamples
 from flax_distil.data.training.batches import Batch, TokenizedExample, check_buckets, collate, smallest_bucket
 from flax_distil.data.training.pipeline_config import NeedsAudio, PipelineConfig
 from flax_distil.data.training.prefetch_map import PrefetchMap

@@ -6,7 +6,7 @@ from functools import partial
 
 import numpy as np
 
-from flax_distil.audio.augmentation import AugmentationConfig
+from flax_distil.audio.augmentation_config import AugmentationConfig
 from flax_distil.core.errors import InputError
 from flax_distil.data.decoded_example import DurationLimits, SampleError, SampleReader, decode_row
 from flax_distil.data.preprocessing.labels import LabelTokens, sample_random
