@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pyarrow
 
-from flax_distil.data.shards.shard import shard_writer
+from flax_distil.data.shards import shard_writer
 from flax_distil.metrics.word_errors import ErrorCounts
 from flax_distil.pseudo_labeling import store as label_store
 from flax_distil.pseudo_labeling.store import LabelStore, UnitRecord
