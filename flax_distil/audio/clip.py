@@ -15,8 +15,8 @@ def pad_or_trim(
     first and rejects it, or walks over it in windows.
 
     Args:
-        samples_W: mono samples at 16 kHz.
-        length: samples wanted; 30 s by default.
+        samples_W: Mono samples at 16 kHz.
+        length: Samples wanted; 30 s by default.
 
     Returns:
         float32 ``[length]``, a new array.

@@ -29,8 +29,8 @@ class LongMel:
     """Features of a whole recording.
 
     Attributes:
-        log10_RM: logarithms of one frame for every whole hop.
-        peak: the largest of them, and of the frames behind the end that still see samples.
+        log10_RM: Logarithms of one frame for every whole hop.
+        peak: The largest of them, and of the frames behind the end that still see samples.
     """
 
     log10_RM: Float[np.ndarray, "R M"]
@@ -57,9 +57,9 @@ def long_log_mel(
     """Compute the features of a recording, some blocks at a time.
 
     Args:
-        samples_W: mono samples at 16 kHz, in [-1, 1].
-        program: computes a batch of blocks; one batch is under way while the next is cut.
-        rows: blocks of a batch.
+        samples_W: Mono samples at 16 kHz, in [-1, 1].
+        program: Computes a batch of blocks; one batch is under way while the next is cut.
+        rows: Blocks of a batch.
         num_mel_bins: 80, or 128 for large-v3 and its kin.
     """
     frames = len(samples_W) // HOP_LENGTH

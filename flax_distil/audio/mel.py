@@ -60,7 +60,7 @@ def log_mel(
     ``(x + 4) / 4``.
 
     Args:
-        samples_BW: samples at 16 kHz, float32 in [-1, 1] or int16, already padded: the floor
+        samples_BW: Samples at 16 kHz, float32 in [-1, 1] or int16, already padded: the floor
             belongs to the clip *with* its padding. Any length above 200 samples.
         num_mel_bins: 80, or 128 for large-v3 and its kin (the checkpoint's config says).
 
@@ -90,7 +90,7 @@ def log10_mel(padded_BW: Float[Array, "B W"], *, num_mel_bins: int) -> Float[Arr
 
     Args:
         padded_BW: float32 samples at 16 kHz; a frame lies around every 160th from the 200th on.
-        num_mel_bins: as for :func:`log_mel`.
+        num_mel_bins: As for :func:`log_mel`.
 
     Returns:
         float32 ``[B, R, M]`` with ``R = (W - 400) // 160`` frames, not yet brought to a clip's maximum.
@@ -118,7 +118,7 @@ def mel_filters(num_mel_bins: int) -> Float[np.ndarray, "F M"]:
     """Build the triangular filters of the Slaney mel scale, each of unit area in Hz.
 
     Args:
-        num_mel_bins: filters between 0 Hz and 8 kHz.
+        num_mel_bins: Filters between 0 Hz and 8 kHz.
 
     Returns:
         float32 ``[201, M]`` (frequency bins by mels), read-only because it is shared.

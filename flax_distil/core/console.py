@@ -11,8 +11,8 @@ def show(text: str, *, end: str = "\n") -> None:
     """Print a result for who started the command; nothing while it is to be quiet.
 
     Args:
-        text: one line or several.
-        end: what follows it.
+        text: One line or several.
+        end: What follows it.
     """
     if not _QUIET.get():
         print(text, end=end, flush=True)
@@ -28,7 +28,7 @@ def quiet(on: bool = True) -> Iterator[None]:
     """Show nothing within the context.
 
     Args:
-        on: false changes nothing.
+        on: False changes nothing.
     """
     before = _QUIET.set(on or _QUIET.get())
     try:

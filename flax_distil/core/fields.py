@@ -12,9 +12,9 @@ class Fault(NamedTuple):
     """What is wrong inside a value.
 
     Attributes:
-        place: where, from the value on: ``[3].id``; empty if it is the value itself.
-        value: what stands there.
-        expected: what should.
+        place: Where, from the value on: ``[3].id``; empty if it is the value itself.
+        value: What stands there.
+        expected: What should.
     """
 
     place: str
@@ -27,8 +27,8 @@ class Kind:
     """What a value must be.
 
     Attributes:
-        expected: in words, for the message: ``a whole number from 1 to 1500``.
-        fault: finds the first thing that is wrong in a value; None if it is as it must be.
+        expected: In words, for the message: ``a whole number from 1 to 1500``.
+        fault: Finds the first thing that is wrong in a value; None if it is as it must be.
     """
 
     expected: str
@@ -134,10 +134,10 @@ def check_fields(
     """Check the fields of a document that are in its table; others are not looked at, null counts as absent.
 
     Args:
-        document: parsed.
-        fields: the table.
-        name: what to call the document in messages.
-        required: fields that must be there.
+        document: Parsed.
+        fields: The table.
+        name: What to call the document in messages.
+        required: Fields that must be there.
 
     Raises:
         InputError: naming the fields that are missing, or those that are not as the table has them, with

@@ -13,8 +13,8 @@ def write_whole(path: Path, text: str) -> None:
     The name of the scratch file beside it is short, whatever the name of the file.
 
     Args:
-        path: where; the folder exists.
-        text: written as UTF-8 with ``\\n`` at the ends of lines.
+        path: Where; the folder exists.
+        text: Written as UTF-8 with ``\\n`` at the ends of lines.
 
     Raises:
         OSError: if it cannot be written.

@@ -23,8 +23,8 @@ def read_json(path: Path, *, name: str | None = None) -> dict[str, Any] | None:
     """Return the JSON object in a file, ``None`` if there is no such file.
 
     Args:
-        path: a file; a folder or a pipe of that name counts as none.
-        name: what to call it in messages; its path by default.
+        path: A file; a folder or a pipe of that name counts as none.
+        name: What to call it in messages; its path by default.
 
     Raises:
         InputError: as :func:`parse_json`, and if the file cannot be read or is larger than
@@ -57,7 +57,7 @@ def parse_json(contents: bytes, *, name: str) -> dict[str, Any]:
 
     Args:
         contents: UTF-8.
-        name: what to call them in messages.
+        name: What to call them in messages.
 
     Raises:
         InputError: if they are not UTF-8 or not JSON (NaN and a name given twice in one object

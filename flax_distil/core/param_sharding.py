@@ -17,10 +17,10 @@ class ParamSharding:
     Hashable, so part of the static options of a model. ``flax_distil.parallel`` makes it from a mesh.
 
     Attributes:
-        tensor_axis: mesh axis that heads and feed-forward features are divided over; None for none.
-        vocabulary_axis: mesh axis that the token embedding's rows are divided over; None for none.
-        gather_axis: mesh axis that stored pieces are gathered over; None if nothing is.
-        gather_dimensions: path of a leaf below ``encoder/`` or ``decoder/``, and the dimension (of
+        tensor_axis: Mesh axis that heads and feed-forward features are divided over; None for none.
+        vocabulary_axis: Mesh axis that the token embedding's rows are divided over; None for none.
+        gather_axis: Mesh axis that stored pieces are gathered over; None if nothing is.
+        gather_dimensions: Path of a leaf below ``encoder/`` or ``decoder/``, and the dimension (of
             the leaf with its layer axis) in which its pieces are put together; ``layers/*/…`` of layers
             that are one by one.
     """

@@ -25,8 +25,8 @@ def new_figure(width: float, height: float) -> Iterator["Figure"]:
     """Give an empty figure that needs no window.
 
     Args:
-        width: inches.
-        height: inches.
+        width: Inches.
+        height: Inches.
     """
     import matplotlib
     from matplotlib.figure import Figure

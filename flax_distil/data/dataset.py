@@ -35,7 +35,7 @@ ID_COLUMN = "id"
 class SpeechDataset:
     """Recordings with texts, random access, audio still encoded.
 
-    Args:
+    Attributes:
         name: Short name for messages and reports.
         table: The rows. The audio column holds ``{"bytes", "path"}`` and is never decoded
             by ``datasets``, so torchcodec is not needed.

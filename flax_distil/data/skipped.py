@@ -17,7 +17,7 @@ REMEMBERED_SAMPLES = 10_000
 class SkippedSample:
     """One sample that was left out.
 
-    Args:
+    Attributes:
         data_set: Short name of its data set.
         index: Its row there; in a streamed one, within its shard's block.
         sample_id: Its stable name.

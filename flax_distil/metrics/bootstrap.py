@@ -33,9 +33,9 @@ def resampled_sums(
     All counts of a recording are drawn together, so columns of several models stay paired.
 
     Args:
-        counts_NX: counts of N recordings.
-        resamples: draws R.
-        seed: of the draws.
+        counts_NX: Counts of N recordings.
+        resamples: Draws R.
+        seed: Of the draws.
 
     Source: Bisani and Ney, "Bootstrap estimates for confidence intervals in ASR performance
         evaluation", ICASSP 2004.
@@ -79,7 +79,7 @@ def matched_pairs_p_value(differences_N: Float[np.ndarray, " N"]) -> float:
     asks for some tens of recordings. NaN with fewer than two, 1 where no recording differs.
 
     Args:
-        differences_N: errors of one model minus errors of the other in each recording.
+        differences_N: Errors of one model minus errors of the other in each recording.
 
     Source: Gillick and Cox, "Some statistical issues in the comparison of speech recognition
         algorithms", ICASSP 1989. Their segments are shorter where both models agree for some words.

@@ -23,8 +23,8 @@ def token_compression_ratio(tokens: Iterable[SupportsIndex], *, vocab_size: int)
     The published threshold here is 1.35, since ids are themselves a compression of text.
 
     Args:
-        tokens: ids, special tokens left out.
-        vocab_size: number of ids; 3 bytes from 65,536 on, 2 for every published model.
+        tokens: Ids, special tokens left out.
+        vocab_size: Number of ids; 3 bytes from 65,536 on, 2 for every published model.
 
     Raises:
         OverflowError: if an id is negative or needs more bytes than the vocabulary.

@@ -9,11 +9,11 @@ class Throughput:
     """Work done and the time it took; add two to join them.
 
     Attributes:
-        audio_seconds: speech processed, padding left out.
-        compute_seconds: wall-clock time of the work, compilation left out.
-        compile_seconds: time spent compiling, reported apart.
-        tokens: ids generated.
-        samples: recordings processed.
+        audio_seconds: Speech processed, padding left out.
+        compute_seconds: Wall-clock time of the work, compilation left out.
+        compile_seconds: Time spent compiling, reported apart.
+        tokens: Ids generated.
+        samples: Recordings processed.
     """
 
     audio_seconds: float = 0.0

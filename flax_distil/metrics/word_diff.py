@@ -10,9 +10,9 @@ class DiffPart(NamedTuple):
     """Neighbouring words of one kind.
 
     Attributes:
-        kind: what happened to them.
-        reference: words of the reference; none where words were inserted.
-        prediction: words of the prediction; none where words were deleted.
+        kind: What happened to them.
+        reference: Words of the reference; none where words were inserted.
+        prediction: Words of the prediction; none where words were deleted.
     """
 
     kind: DiffKind
@@ -24,9 +24,9 @@ def word_diff(reference: str, prediction: str, normalize: Callable[[str], str]) 
     """Return an alignment of the fewest errors, the one that error counts come from.
 
     Args:
-        reference: whole reference transcript.
-        prediction: what was heard.
-        normalize: applied to both.
+        reference: Whole reference transcript.
+        prediction: What was heard.
+        normalize: Applied to both.
     """
     wanted, heard = normalize(reference).split(), normalize(prediction).split()
     if not wanted:

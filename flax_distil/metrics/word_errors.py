@@ -17,16 +17,16 @@ class ErrorCounts:
     none. With many insertions they exceed 100.
 
     Attributes:
-        hits: reference words found.
-        substitutions: reference words replaced by another.
-        deletions: reference words missing.
-        insertions: words that are not in the reference.
-        character_hits: as above, for characters without white space.
-        character_substitutions: as above.
-        character_deletions: as above.
-        character_insertions: as above.
-        samples: samples counted.
-        skipped: samples left out because their reference normalises to nothing.
+        hits: Reference words found.
+        substitutions: Reference words replaced by another.
+        deletions: Reference words missing.
+        insertions: Words that are not in the reference.
+        character_hits: As above, for characters without white space.
+        character_substitutions: As above.
+        character_deletions: As above.
+        character_insertions: As above.
+        samples: Samples counted.
+        skipped: Samples left out because their reference normalises to nothing.
     """
 
     hits: int = 0
@@ -95,9 +95,9 @@ def word_errors(
     between all characters, which would halve the character error rate.
 
     Args:
-        references: whole reference transcripts.
-        predictions: as many predictions.
-        normalize: applied to both; for orthographic errors, one that keeps casing and punctuation.
+        references: Whole reference transcripts.
+        predictions: As many predictions.
+        normalize: Applied to both; for orthographic errors, one that keeps casing and punctuation.
 
     Raises:
         ValueError: if there are not as many predictions as references.

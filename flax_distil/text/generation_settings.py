@@ -46,15 +46,15 @@ class GenerationSettings:
     """Generation settings of one checkpoint.
 
     Attributes:
-        suppress_tokens: ids never generated.
-        begin_suppress_tokens: ids not generated as the first of a transcript.
-        max_initial_timestamp_index: latest first timestamp, in steps of 0.02 s; None for no limit.
-        max_length: longest decoder sequence, prompt included.
+        suppress_tokens: Ids never generated.
+        begin_suppress_tokens: Ids not generated as the first of a transcript.
+        max_initial_timestamp_index: Latest first timestamp, in steps of 0.02 s; None for no limit.
+        max_length: Longest decoder sequence, prompt included.
         alignment_heads: (decoder layer, head) pairs whose cross-attention follows the speech;
             word timestamps are read from them. Empty if unknown.
-        is_multilingual: whether prompts name a language and a task.
-        language: code of the language that is taken unless another is asked for; None detects it.
-        task: the task that is taken unless another is asked for; None is "transcribe".
+        is_multilingual: Whether prompts name a language and a task.
+        language: Code of the language that is taken unless another is asked for; None detects it.
+        task: The task that is taken unless another is asked for; None is "transcribe".
     """
 
     suppress_tokens: tuple[int, ...] = ()
@@ -73,10 +73,10 @@ class GenerationSettings:
         """Read settings from the fields of any of the three kinds of files.
 
         Args:
-            contents: the parsed JSON; unknown fields are ignored, null counts as absent.
+            contents: The parsed JSON; unknown fields are ignored, null counts as absent.
                 ``forced_decoder_ids`` of older files stands for ``language`` and ``task``.
-            special: the checkpoint's vocabulary.
-            name: what to call the file in messages.
+            special: The checkpoint's vocabulary.
+            name: What to call the file in messages.
 
         Raises:
             InputError: if a field has the wrong form or names tokens that the vocabulary does not have;
@@ -111,9 +111,9 @@ class GenerationSettings:
         with neither gets the defaults.
 
         Args:
-            folder: the checkpoint.
-            special: its vocabulary.
-            origin: what to call it in messages; its path by default.
+            folder: The checkpoint.
+            special: Its vocabulary.
+            origin: What to call it in messages; its path by default.
 
         Raises:
             InputError: if the file is not JSON or a field has the wrong form.
@@ -134,7 +134,7 @@ class GenerationSettings:
         """Return the contents of ``generation_config.json``, in Hugging Face names.
 
         Args:
-            special: the vocabulary, the source of all token ids that name themselves.
+            special: The vocabulary, the source of all token ids that name themselves.
         """
         contents: dict[str, Any] = {
             "alignment_heads": [list(pair) for pair in self.alignment_heads],

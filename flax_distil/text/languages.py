@@ -159,8 +159,8 @@ def resolve_language(name_or_code: str, own: Collection[str] = ()) -> str:
     and the token itself (``"<|pt|>"``) is understood.
 
     Args:
-        name_or_code: such as ``"fr"``, ``"French"``, ``"castilian"``, ``"en-US"``.
-        own: codes of the languages of a checkpoint's vocabulary, which count too, as they are written.
+        name_or_code: Such as ``"fr"``, ``"French"``, ``"castilian"``, ``"en-US"``.
+        own: Codes of the languages of a checkpoint's vocabulary, which count too, as they are written.
 
     Returns:
         The code, a key of :data:`LANGUAGES` or one of ``own``.

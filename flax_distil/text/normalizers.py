@@ -50,7 +50,7 @@ class Normalizer:
 
     Attributes:
         language: Whisper's language code, or None for the rules that suit any language.
-        name: which rules, one of ``NORMALIZERS``.
+        name: Which rules, one of ``NORMALIZERS``.
     """
 
     language: str | None
@@ -94,8 +94,8 @@ def get_normalizer(language: str | None, name: str = "whisper") -> Normalizer:
     character error rate.
 
     Args:
-        language: name or code; None for an unknown language or a mixture of several.
-        name: which rules, one of ``NORMALIZERS``.
+        language: Name or code; None for an unknown language or a mixture of several.
+        name: Which rules, one of ``NORMALIZERS``.
 
     Raises:
         InputError: if the language or the rules are unknown, or there are no such rules for the language.
@@ -129,10 +129,10 @@ def get_model_normalizer(
     """Return the normalizer of what a model writes: English where it translates, or knows nothing else.
 
     Args:
-        language: of the speech, name or code; None if it is unknown.
+        language: Of the speech, name or code; None if it is unknown.
         task: ``"translate"`` writes English, whatever is spoken.
-        is_multilingual: whether the model knows more than English.
-        name: which rules, one of ``NORMALIZERS``.
+        is_multilingual: Whether the model knows more than English.
+        name: Which rules, one of ``NORMALIZERS``.
 
     Raises:
         InputError: as :func:`get_normalizer`.
@@ -149,7 +149,7 @@ def orthographic(text: str, language: str | None = None) -> str:
     word of its own, as it is where texts are normalised.
 
     Args:
-        text: as it is written.
+        text: As it is written.
         language: Whisper's code; None where it is unknown.
 
     Source: arXiv 2210.13352 (ESB), section on orthographic WER.

@@ -42,8 +42,8 @@ class SpecialTokens:
         timestamp_begin: ``<|0.00|>``.
         transcribe: ``<|transcribe|>``, None in English-only vocabularies.
         translate: ``<|translate|>``, None in English-only vocabularies.
-        languages: language code to id; empty in English-only vocabularies.
-        vocab_size: number of ids, timestamps included.
+        languages: Language code to id; empty in English-only vocabularies.
+        vocab_size: Number of ids, timestamps included.
     """
 
     eot: int
@@ -97,9 +97,9 @@ class SpecialTokens:
         """Find the special tokens in a vocabulary.
 
         Args:
-            vocabulary: token text to id, special tokens included; timestamps may be missing.
-            origin: what the vocabulary was read from, for the error message.
-            lang_to_id: language tokens of the generation config, such as ``{"<|hak|>": 51865}``; those that
+            vocabulary: Token text to id, special tokens included; timestamps may be missing.
+            origin: What the vocabulary was read from, for the error message.
+            lang_to_id: Language tokens of the generation config, such as ``{"<|hak|>": 51865}``; those that
                 the vocabulary does not have under this id are left out.
 
         Returns:

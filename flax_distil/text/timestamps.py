@@ -31,9 +31,9 @@ class Segment:
     """A stretch of text ids between two timestamps.
 
     Attributes:
-        start: seconds from the beginning of the window; None if no timestamp precedes the text.
-        end: seconds; None if no timestamp follows the text.
-        tokens: text ids only.
+        start: Seconds from the beginning of the window; None if no timestamp precedes the text.
+        end: Seconds; None if no timestamp follows the text.
+        tokens: Text ids only.
     """
 
     start: float | None
@@ -45,8 +45,8 @@ def timestamp_token(seconds: float, special: SpecialTokens) -> int:
     """Return the id of the timestamp nearest to a time.
 
     Args:
-        seconds: between 0 and 30.
-        special: the vocabulary.
+        seconds: Between 0 and 30.
+        special: The vocabulary.
 
     Raises:
         ValueError: if the time lies outside of the window.
@@ -100,9 +100,9 @@ def round_timestamps(
     Hand-made labels rarely know times to 20 ms; rounding keeps the student from learning noise.
 
     Args:
-        ids: any ids; only timestamps change.
-        special: the vocabulary.
-        step_seconds: the coarser grid, a multiple of 0.02.
+        ids: Any ids; only timestamps change.
+        special: The vocabulary.
+        step_seconds: The coarser grid, a multiple of 0.02.
 
     Raises:
         ValueError: if ``step_seconds`` is not a positive multiple of 0.02.
@@ -128,8 +128,8 @@ def split_segments(ids: Iterable[SupportsIndex], special: SpecialTokens) -> list
     A single timestamp between two texts closes the first and opens the second.
 
     Args:
-        ids: generated ids or a label.
-        special: the vocabulary.
+        ids: Generated ids or a label.
+        special: The vocabulary.
 
     Returns:
         Segments in order. Text before the first timestamp has ``start=None``, text after the

@@ -33,7 +33,7 @@ class WhisperTokenizer:
     """Encoder and decoder of one Whisper vocabulary.
 
     Attributes:
-        special: ids of the special tokens.
+        special: Ids of the special tokens.
     """
 
     special: SpecialTokens
@@ -61,8 +61,8 @@ class WhisperTokenizer:
         Languages that were added to the vocabulary are those of ``lang_to_id`` in ``generation_config.json``.
 
         Args:
-            folder: a checkpoint in Hugging Face or CTranslate2 layout.
-            origin: what to call it in messages; its path by default.
+            folder: A checkpoint in Hugging Face or CTranslate2 layout.
+            origin: What to call it in messages; its path by default.
 
         Raises:
             InputError: if the folder has no tokenizer, or one that is damaged or not Whisper's.
@@ -77,10 +77,10 @@ class WhisperTokenizer:
         """Return the ids of a text, without prompt and end.
 
         Args:
-            text: any text, encoded as it stands (transcripts begin with a space).
-            with_timestamps: read ``<|1.80|>`` as a timestamp; otherwise it is spelt out like other text.
+            text: Any text, encoded as it stands (transcripts begin with a space).
+            with_timestamps: Read ``<|1.80|>`` as a timestamp; otherwise it is spelt out like other text.
                 Times off the grid, such as ``<|1.81|>``, are always spelt out.
-            allow_special: read ``<|startoftranscript|>`` and its like as special tokens. Only for
+            allow_special: Read ``<|startoftranscript|>`` and its like as special tokens. Only for
                 text this project wrote itself.
 
         Returns:
@@ -104,10 +104,10 @@ class WhisperTokenizer:
         """Return the text of ids, exactly as it was encoded (no clean-up of spaces).
 
         Args:
-            ids: text, special tokens and timestamps in any order.
-            skip_special_tokens: leave special tokens out, and with them the previous text that a
+            ids: Text, special tokens and timestamps in any order.
+            skip_special_tokens: Leave special tokens out, and with them the previous text that a
                 leading ``<|startofprev|>`` introduces.
-            with_timestamps: write timestamps as ``<|1.80|>``; otherwise they are left out. Each
+            with_timestamps: Write timestamps as ``<|1.80|>``; otherwise they are left out. Each
                 shows its own time within the window.
 
         Raises:
@@ -140,11 +140,11 @@ class WhisperTokenizer:
             [<|startofprev|> previous ...] <|startoftranscript|> [<|en|> <|transcribe|>] [<|notimestamps|>]
 
         Args:
-            language: name or code; required by multilingual vocabularies. English-only ones
+            language: Name or code; required by multilingual vocabularies. English-only ones
                 accept None and English, and have no token for it.
             task: ``"transcribe"`` or ``"translate"``; None means transcribe.
-            timestamps: whether the transcript has timestamps; the prompt then ends before the first.
-            previous: ids of the text before this window (text and timestamps); the last
+            timestamps: Whether the transcript has timestamps; the prompt then ends before the first.
+            previous: Ids of the text before this window (text and timestamps); the last
                 :data:`MAX_PREVIOUS_TOKENS` are kept.
 
         Raises:

@@ -62,8 +62,8 @@ def open_tokenizer(folder: Path, *, origin: str | None = None) -> tuple[Tokenize
     """Read ``tokenizer.json``, or else ``vocab.json`` with ``merges.txt``.
 
     Args:
-        folder: a checkpoint in Hugging Face or CTranslate2 layout.
-        origin: what to call it in messages; its path by default.
+        folder: A checkpoint in Hugging Face or CTranslate2 layout.
+        origin: What to call it in messages; its path by default.
 
     Returns:
         The backend, and its special tokens.

@@ -24,9 +24,9 @@ def split_words(tokens: Sequence[int], tokenizer: WhisperTokenizer, *, language:
     what a character needs.
 
     Args:
-        tokens: text only.
-        tokenizer: of the checkpoint.
-        language: code.
+        tokens: Text only.
+        tokenizer: Of the checkpoint.
+        language: Code.
 
     Source: openai/whisper, tokenizer.
     """

@@ -23,7 +23,7 @@ class Downmix:
         """Choose.
 
         Args:
-            channel: take this channel alone, counted from 0; None for the mean.
+            channel: Take this channel alone, counted from 0; None for the mean.
         """
         self._channel = channel
         self.cancelled = False

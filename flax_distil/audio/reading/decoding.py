@@ -52,13 +52,13 @@ def decode_audio(
     Playlists are refused: nothing that a file names is ever opened.
 
     Args:
-        source: a path, or the contents of a file.
+        source: A path, or the contents of a file.
         format: FFmpeg's name of the format, for bytes without a header
             (``"g722"``: 64 kbit/s, 16 kHz). A path that ends in ``.g722`` needs none.
-        max_seconds: a recording that is clearly longer (by more than a second) is refused: by its
+        max_seconds: A recording that is clearly longer (by more than a second) is refused: by its
             header before anything is decoded, or else as soon as so much was decoded.
-        channel: take this channel alone, counted from 0.
-        replace_damage: put silence in the place of what cannot be decoded, so that later times stay
+        channel: Take this channel alone, counted from 0.
+        replace_damage: Put silence in the place of what cannot be decoded, so that later times stay
             right, and warn; by default a damaged recording is refused.
 
     Returns:
@@ -85,9 +85,9 @@ def decode_channels(
     """Decode a recording to 16 kHz, each channel by itself.
 
     Args:
-        source: a path, or the contents of a file.
-        format: as for :func:`decode_audio`.
-        replace_damage: as for :func:`decode_audio`.
+        source: A path, or the contents of a file.
+        format: As for :func:`decode_audio`.
+        replace_damage: As for :func:`decode_audio`.
 
     Returns:
         float32 ``[C, W]``, in [-1, 1].
@@ -115,9 +115,9 @@ def open_audio(
     """Open a recording of any length, to be read in blocks: memory does not grow with it.
 
     Args:
-        source: a path, or the contents of a file.
-        format: as for :func:`decode_audio`.
-        channel: as for :func:`decode_audio`.
+        source: A path, or the contents of a file.
+        format: As for :func:`decode_audio`.
+        channel: As for :func:`decode_audio`.
 
     Yields:
         An iterator over float32 blocks of some seconds; joined they are what :func:`decode_audio`
@@ -135,8 +135,8 @@ def audio_duration(source: str | Path | bytes, *, format: str | None = None) -> 
     """Measure a recording, from its header where that can be trusted, else by decoding it.
 
     Args:
-        source: a path, or the contents of a file.
-        format: as for :func:`decode_audio`.
+        source: A path, or the contents of a file.
+        format: As for :func:`decode_audio`.
 
     Returns:
         Seconds. Of an M4A file it is the container's figure, which may differ from the
@@ -156,8 +156,8 @@ def audio_encoding(source: str | Path | bytes, *, format: str | None = None) -> 
     """Describe how a recording is encoded, by its header.
 
     Args:
-        source: a path, or the contents of a file.
-        format: as for :func:`decode_audio`.
+        source: A path, or the contents of a file.
+        format: As for :func:`decode_audio`.
 
     Returns:
         Such as ``FLAC PCM_16, 16000 Hz, 1 channel``.
@@ -178,8 +178,8 @@ def lasts_longer_than(seconds: float, source: str | Path | bytes, *, format: str
 
     Args:
         seconds: The length to compare with.
-        source: a path, or the contents of a file.
-        format: as for :func:`decode_audio`.
+        source: A path, or the contents of a file.
+        format: As for :func:`decode_audio`.
 
     Raises:
         AudioError: if it is missing, empty or unreadable.

@@ -21,10 +21,10 @@ class Encoded:
     """A file of audio, or a stretch of it that is read as if it were a file of its own.
 
     Attributes:
-        source: a file, or the contents of one.
-        start: first byte.
-        stop: byte behind the last; None for the end of the file.
-        patches: bytes that are read in place of those at an offset within the stretch.
+        source: A file, or the contents of one.
+        start: First byte.
+        stop: Byte behind the last; None for the end of the file.
+        patches: Bytes that are read in place of those at an offset within the stretch.
     """
 
     source: Path | bytes
@@ -97,7 +97,7 @@ def is_text(head: bytes) -> bool:
     """Tell whether a file is text by its first bytes: a playlist, a list of addresses, a web page.
 
     Args:
-        head: at most ``HEAD_BYTES`` from its beginning.
+        head: At most ``HEAD_BYTES`` from its beginning.
     """
     if head.startswith(_TEXT_HEADER):
         return False

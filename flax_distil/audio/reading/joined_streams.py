@@ -32,8 +32,8 @@ def stream_parts(encoded: Encoded, pages: OggPages | None) -> list[Encoded]:
     """Return the streams of a file, one behind the other; most files hold one.
 
     Args:
-        encoded: the file.
-        pages: what its pages tell if it is an Ogg file.
+        encoded: The file.
+        pages: What its pages tell if it is an Ogg file.
     """
     head = encoded.head()
     begin, slack = without_id3(head), 0

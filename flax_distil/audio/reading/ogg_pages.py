@@ -21,8 +21,8 @@ class OggPages(NamedTuple):
     """What the pages of a file tell.
 
     Attributes:
-        starts: first bytes of the streams that are played one after the other.
-        damaged: first byte that belongs to no whole page, though others follow; None if there is none.
+        starts: First bytes of the streams that are played one after the other.
+        damaged: First byte that belongs to no whole page, though others follow; None if there is none.
     """
 
     starts: list[int]

@@ -41,9 +41,9 @@ def open_with_pyav(
     """Open the first audio stream of anything that FFmpeg's libraries know.
 
     Args:
-        encoded: a file, or its contents.
+        encoded: A file, or its contents.
         format: FFmpeg's name of the format; needed where nothing in the bytes tells it.
-        replace_damage: go on behind what cannot be decoded, with silence in its place.
+        replace_damage: Go on behind what cannot be decoded, with silence in its place.
 
     Raises:
         UnreadableError: if there is no audio in it, or it is damaged; also while blocks are read.

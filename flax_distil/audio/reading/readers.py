@@ -33,8 +33,8 @@ class Damage(NamedTuple):
     """A stretch of a recording that cannot be decoded.
 
     Attributes:
-        start: where it begins, in seconds.
-        seconds: how much is lost and was replaced by silence; 0 where that is not known.
+        start: Where it begins, in seconds.
+        seconds: How much is lost and was replaced by silence; 0 where that is not known.
     """
 
     start: float
@@ -96,8 +96,8 @@ def open_joined(parts: Sequence[Encoded], open_one: Opener) -> Iterator[AudioStr
     """Open streams that lie one behind the other in a file as one stream, at the rate of the first.
 
     Args:
-        parts: at least one.
-        open_one: opens one of them.
+        parts: At least one.
+        open_one: Opens one of them.
 
     Raises:
         UnreadableError: as ``open_one``, when it is opened or while blocks are read.

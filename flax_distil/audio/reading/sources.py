@@ -32,7 +32,7 @@ def raw_format(name: str | Path) -> str | None:
     """Name the headerless format that a file name stands for, or None if the file tells itself.
 
     Args:
-        name: a file name or path; it need not exist. Use it where only the bytes are at
+        name: A file name or path; it need not exist. Use it where only the bytes are at
             hand and their origin is known: ``decode_audio(data, format=raw_format(path))``.
 
     Returns:
@@ -46,9 +46,9 @@ class AudioSource:
     """A recording of which is known that it is there and that it is no text.
 
     Attributes:
-        name: what error messages call it.
-        parts: its streams, one behind the other; most recordings have one.
-        openers: what may read it, by name, in turn: what one cannot read is left to the next.
+        name: What error messages call it.
+        parts: Its streams, one behind the other; most recordings have one.
+        openers: What may read it, by name, in turn: what one cannot read is left to the next.
     """
 
     name: str
@@ -62,9 +62,9 @@ class AudioSource:
         """Check what can be checked without a decoder.
 
         Args:
-            source: a path, or the contents of a file.
+            source: A path, or the contents of a file.
             format: FFmpeg's name of the format, for bytes without a header.
-            replace_damage: let the last reader go on behind damage.
+            replace_damage: Let the last reader go on behind damage.
 
         Raises:
             AudioError: if it is missing, empty, or text.

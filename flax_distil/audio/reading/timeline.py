@@ -49,8 +49,8 @@ class Timeline:
 
         Args:
             names: FFmpeg's names of the container.
-            stated: seconds that the header states, if it does.
-            replace_damage: go on behind what cannot be decoded.
+            stated: Seconds that the header states, if it does.
+            replace_damage: Go on behind what cannot be decoded.
         """
         self.damage: list[Damage] = []
         self._timed = bool(TIMED.intersection(names))
@@ -68,9 +68,9 @@ class Timeline:
         """Yield frames and silences; the first is a frame.
 
         Args:
-            container: open, of PyAV.
-            stream: which of its streams.
-            file: what it is read from, opened once more.
+            container: Open, of PyAV.
+            stream: Which of its streams.
+            file: What it is read from, opened once more.
 
         Raises:
             UnreadableError: if it is damaged and that is not to be replaced, or most of it is damaged.
@@ -199,8 +199,8 @@ def _flac_sample(header: bytes, samples: int) -> int | None:
     """Return the number of the first sample of a FLAC frame, by its header.
 
     Args:
-        header: first bytes of the frame.
-        samples: samples of a frame, of which all but the last are of one size where frames are numbered.
+        header: First bytes of the frame.
+        samples: Samples of a frame, of which all but the last are of one size where frames are numbered.
 
     Source: RFC 9639, section 9.1.
     """
