@@ -2,6 +2,7 @@
 
 import decimal
 import json
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from flax_distil.core.errors import InputError
@@ -60,11 +61,7 @@ def to_speech_dataset(
     table = _with_texts(table, [column for column in (text_column, label_column) if column], name)
     table, durations = _with_durations(table, name)
     _check_previous(table, name)
-    judged = [column for column in (EVERY_ROLE, audio_column, label_column or text_column) if column]
-    problems = dict(durations)
-    for row, found in noted.items():
-        if reasons := [found[column] for column in judged if column in found]:
-            problems[row] = reasons[0]
+    needed = [EVERY_ROLE, audio_column, label_column or text_column]
     return SpeechDataset(
         name=name,
         table=_named(table, id_prefix, first_row),
@@ -72,7 +69,7 @@ def to_speech_dataset(
         text_column=text_column,
         label_column=label_column,
         speaker_column=speaker_column,
-        problems=problems,
+        problems={**durations, **_first_problems(noted, needed)},
         origin=id_prefix,
         first_row=first_row,
     )
@@ -88,6 +85,12 @@ def _without_problems(table: "datasets.Dataset") -> tuple["datasets.Dataset", di
         return table, {}
     notes = {row: json.loads(note) for row, note in enumerate(table[PROBLEMS_COLUMN]) if note}
     return table.remove_columns(PROBLEMS_COLUMN), notes
+
+
+def _first_problems(noted: Mapping[int, Mapping[str, str]], columns: Sequence[str | None]) -> dict[int, str]:
+    """Return the first problem of each row that lies in one of some columns."""
+    found = {row: [notes[column] for column in columns if column in notes] for row, notes in noted.items()}
+    return {row: reasons[0] for row, reasons in found.items() if reasons}
 
 
 def _undecoded(table: "datasets.Dataset", column: str, name: str) -> "datasets.Dataset":

@@ -108,25 +108,7 @@ class SpecialTokens:
         Raises:
             InputError: if the vocabulary is not Whisper's; the missing tokens are listed.
         """
-        no_speech = next((name for name in _NO_SPEECH_NAMES if name in vocabulary), _NO_SPEECH_NAMES[0])
-        names = {
-            "eot": "<|endoftext|>",
-            "sot": "<|startoftranscript|>",
-            "sot_prev": "<|startofprev|>",
-            "no_speech": no_speech,
-            "no_timestamps": "<|notimestamps|>",
-        }
-        missing = [name for name in names.values() if name not in vocabulary]
-        if missing:
-            raise InputError(f"{origin} has no {', '.join(missing)}: expected a Whisper vocabulary")
-        ids = {role: vocabulary[name] for role, name in names.items()}
-        inner = (ids["sot"], ids["sot_prev"], ids["no_speech"])
-        if not ids["eot"] < min(inner) or not max(inner) < ids["no_timestamps"]:
-            order = ", ".join(f"{names[role]} {ids[role]}" for role in names)
-            raise InputError(
-                f"{origin} has {order}: expected <|endoftext|> first and <|notimestamps|> last, as in every "
-                "Whisper"
-            )
+        ids = _find_ids(vocabulary, origin)
         timestamp_begin = ids["no_timestamps"] + 1
         vocab_size = max(timestamp_begin + TIMESTAMP_COUNT, max(vocabulary.values()) + 1)
         multilingual = ids["eot"] != _ENGLISH_ONLY_END_OF_TEXT
@@ -138,6 +120,30 @@ class SpecialTokens:
             translate=vocabulary.get("<|translate|>") if multilingual else None,
             languages=_languages(vocabulary, timestamp_begin, lang_to_id) if multilingual else {},
         )
+
+
+def _find_ids(vocabulary: Mapping[str, int], origin: str) -> dict[str, int]:
+    """Return the ids of the tokens that every Whisper vocabulary has, by their role."""
+    no_speech = next((name for name in _NO_SPEECH_NAMES if name in vocabulary), _NO_SPEECH_NAMES[0])
+    names = {
+        "eot": "<|endoftext|>",
+        "sot": "<|startoftranscript|>",
+        "sot_prev": "<|startofprev|>",
+        "no_speech": no_speech,
+        "no_timestamps": "<|notimestamps|>",
+    }
+    missing = [name for name in names.values() if name not in vocabulary]
+    if missing:
+        raise InputError(f"{origin} has no {', '.join(missing)}: expected a Whisper vocabulary")
+    ids = {role: vocabulary[name] for role, name in names.items()}
+    inner = (ids["sot"], ids["sot_prev"], ids["no_speech"])
+    if not ids["eot"] < min(inner) or not max(inner) < ids["no_timestamps"]:
+        order = ", ".join(f"{names[role]} {ids[role]}" for role in names)
+        raise InputError(
+            f"{origin} has {order}: expected <|endoftext|> first and <|notimestamps|> last, as in every "
+            "Whisper"
+        )
+    return ids
 
 
 def _languages(

@@ -127,15 +127,17 @@ def decode_pack(
             continue
         steps = after
         taken.append((row, samples_W))
-    if not taken:
-        return None
+    return _join(taken) if taken else None
+
+
+def _join(taken: Sequence[tuple[Example, Float[np.ndarray, " _"]]]) -> DecodedPack:
     joined = join_audio([samples_W for _, samples_W in taken])
-    used = [row for row, _ in taken]
-    references = [row.reference for row in used]
+    rows = [row for row, _ in taken]
+    references = [row.reference for row in rows]
     return DecodedPack(
         sample=DecodedExample(
-            index=used[0].index,
-            sample_id=used[0].sample_id,
+            index=rows[0].index,
+            sample_id=rows[0].sample_id,
             samples_W=joined.samples_W,
             duration_seconds=len(joined.samples_W) / SAMPLING_RATE,
             reference=None if None in references else " ".join(text for text in references if text),
@@ -143,6 +145,6 @@ def decode_pack(
         ),
         parts=tuple(
             LabelPart(text=row.label, start=start, end=end)
-            for row, (start, end) in zip(used, joined.bounds, strict=True)
+            for row, (start, end) in zip(rows, joined.bounds, strict=True)
         ),
     )
