@@ -1,1 +1,1 @@
-"""From files to samples on the host, from samples to log-mel features on the device."""
+"""Audio files become samples on the host; samples become log-mel features on the device."""

@@ -1,4 +1,4 @@
-"""Recordings made harder on purpose, so that a student hears more than its data set holds.
+"""Augmentation of the training audio: noise, speed, SpecAugment and babble.
 
 Noise and masks are made on the device, from a seed per row: what happens to a row depends on its
 seed alone (babble: on the rows of its device as well), not on its place in the batch or on the

@@ -1,4 +1,4 @@
-"""Settings of what is done to the training audio."""
+"""Settings of the augmentation of training audio."""
 
 import dataclasses
 import math

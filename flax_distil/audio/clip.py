@@ -1,4 +1,4 @@
-"""Bring a recording to the one length that the encoder takes."""
+"""Pad or trim a recording to the length of one window."""
 
 import numpy as np
 

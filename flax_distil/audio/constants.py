@@ -1,4 +1,4 @@
-"""The numbers that every Whisper model was trained with; none of them is a setting.
+"""The audio constants of every Whisper model; none of them is a setting.
 
 Source: Whisper (arXiv 2212.04356), section 2.2.
 """

@@ -1,4 +1,4 @@
-"""Log-mel spectrogram as a pure device function: samples travel to the device, not features.
+"""Log-mel spectrogram as a pure function for the device: samples are transferred, not features.
 
 A 30 s window is 0.48 M samples and becomes 0.24 M (80 bins) or 0.38 M (128 bins)
 features, so as int16 or float32 the samples are no heavier on the way, and no host

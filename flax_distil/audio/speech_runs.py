@@ -1,4 +1,4 @@
-"""Runs of speech frames, and the parts of a recording that they become."""
+"""Runs of speech frames, and the segments of a recording that are made of them."""
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence

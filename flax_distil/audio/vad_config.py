@@ -1,4 +1,4 @@
-"""Settings of jobs that look for speech before they transcribe."""
+"""Settings of voice activity detection."""
 
 import dataclasses
 

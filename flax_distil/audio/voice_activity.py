@@ -1,4 +1,4 @@
-"""Where in a recording somebody speaks: by Silero's network, or by loudness alone."""
+"""Detect speech in a recording, by Silero's network or by loudness alone."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass

@@ -1,1 +1,1 @@
-"""What every room shares: array types, tree paths, the input error, prefetching, output folders."""
+"""Code that every room shares: array types, tree paths, the input error, prefetching, output folders."""

@@ -1,4 +1,4 @@
-"""What commands show as they work: results go to standard output, unless they are to be quiet."""
+"""Print the results of commands to standard output, unless a caller asked for quiet."""
 
 import contextlib
 import contextvars

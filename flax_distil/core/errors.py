@@ -1,4 +1,4 @@
-"""The error a user can mend, told apart from the error a developer must."""
+"""The error for mistakes of users, as opposed to mistakes in the code."""
 
 
 class InputError(ValueError):

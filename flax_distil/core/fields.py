@@ -1,4 +1,4 @@
-"""What the fields of a document must be, as a table, and one sentence for what is not so."""
+"""Check the fields of a document against a table of expected kinds, and report faults in one sentence."""
 
 import dataclasses
 import reprlib

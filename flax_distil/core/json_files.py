@@ -1,4 +1,4 @@
-"""JSON that comes from strangers: read whole or refused in one sentence."""
+"""Read JSON from untrusted files, or refuse it in one sentence."""
 
 import json
 import re

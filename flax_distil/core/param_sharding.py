@@ -1,4 +1,4 @@
-"""How the weights that one device holds relate to those of the whole model."""
+"""How the weights on one device relate to the weights of the whole model."""
 
 import dataclasses
 

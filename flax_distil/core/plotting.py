@@ -1,4 +1,4 @@
-"""Pictures without a window: matplotlib where it is installed, in one style."""
+"""Plots in one style, where matplotlib is installed; no window is opened."""
 
 import contextlib
 import importlib.util

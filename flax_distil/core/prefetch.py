@@ -1,4 +1,4 @@
-"""Work that is started before its result is asked for: in order, and only so many items ahead."""
+"""Start work before its result is asked for: results come in order, and the work ahead is bounded."""
 
 import contextlib
 import itertools

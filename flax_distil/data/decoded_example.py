@@ -1,4 +1,4 @@
-"""From one row to one decoded sample, or to the reason why there is none."""
+"""Decode one row of a data set, or raise an error with the reason why it cannot be used."""
 
 import contextlib
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""One row of a data set by role, its audio still encoded: what filters judge and packing joins."""
+"""One row of a data set with its columns by role; its audio is still encoded."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

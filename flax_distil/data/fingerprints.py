@@ -1,4 +1,4 @@
-"""A short digest of weights: equal digests, equal arrays."""
+"""A short digest of weights: equal digests mean equal arrays."""
 
 import hashlib
 from collections.abc import Mapping

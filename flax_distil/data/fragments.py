@@ -1,4 +1,4 @@
-"""A part of a longer file as the recording of a row: its path ends in a temporal media fragment.
+"""A part of a longer file as a recording: the path ends in a temporal media fragment.
 
 ``talk.flac#t=12.5,17.25`` is what lies between these seconds of ``talk.flac``, as the W3C's Media
 Fragments URI 1.0 (section 4.2.1) has it. Manifests that tell offsets are read as such paths.

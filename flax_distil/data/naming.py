@@ -1,4 +1,4 @@
-"""Names of data sets in figures and logs: no two of one run are the same."""
+"""Give each data set of a run a name of its own, for reports and logs."""
 
 import dataclasses
 from collections.abc import Sequence

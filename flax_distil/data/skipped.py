@@ -1,4 +1,4 @@
-"""The record of samples left out of a run: one bad file is counted and listed, never fatal."""
+"""Record the samples that a run leaves out: an unusable file is counted and listed, and the run goes on."""
 
 import threading
 from collections import Counter

@@ -1,4 +1,4 @@
-"""A data set that is read from front to back: shards of rows, never all of them at once."""
+"""A data set in shards that are read from front to back and never held as a whole."""
 
 import dataclasses
 from collections.abc import Generator

@@ -1,1 +1,1 @@
-"""From pairs of texts to numbers."""
+"""Compare pairs of texts and compute metrics."""

@@ -1,4 +1,4 @@
-"""How sure an error rate is, and whether two models differ: recordings are drawn again and again.
+"""Confidence intervals of error rates, and of the difference of two models, by bootstrap.
 
 Words of a recording fail together, so recordings are what is drawn, never words.
 """

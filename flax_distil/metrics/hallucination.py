@@ -1,4 +1,4 @@
-"""Signs of invented or looping text: repetition makes text compress too well and repeat itself."""
+"""Signs of invented or looping text: repeated text compresses well and repeats its n-grams."""
 
 import zlib
 from collections import Counter

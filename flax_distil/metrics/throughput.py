@@ -1,4 +1,4 @@
-"""Speed as sums of audio, tokens and seconds. Pure: whoever measures brings the clock."""
+"""Throughput from sums of audio, tokens and seconds. The caller measures the time."""
 
 import math
 from dataclasses import dataclass, fields

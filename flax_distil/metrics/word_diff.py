@@ -1,4 +1,4 @@
-"""A prediction laid over its reference, word by word."""
+"""Align a prediction with its reference, word by word."""
 
 from collections.abc import Callable
 from typing import Literal, NamedTuple, cast

@@ -1,4 +1,4 @@
-"""Word and character errors, as sums that can be added before they are divided.
+"""Word and character errors as sums, which can be added before they are divided.
 
 Means of batch means weigh a short sample like a long one; counts do not. So everything here
 is a count until a property divides it: over a batch, a data set, or several processes.

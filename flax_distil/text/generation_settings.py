@@ -1,4 +1,4 @@
-"""What a checkpoint says about generation: language and task, suppressed tokens, limits, alignment heads.
+"""Settings of generation that a checkpoint stores: language, task, suppressed tokens, limits, heads.
 
 Three kinds of files hold it: ``generation_config.json`` (Hugging Face), ``config.json`` of
 older Hugging Face checkpoints, and ``config.json`` of CTranslate2, each with its own names.

@@ -1,4 +1,4 @@
-"""Text as it is compared: the normalizers of the Whisper paper and others, and orthographic text.
+"""Normalize text before it is compared: the rules of the Whisper paper and others.
 
 Word error rates are only comparable under the same normalizer, so the rules are by default those of
 the reference implementation (package ``whisper-normalizer``), chosen by language.

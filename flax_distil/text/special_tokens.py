@@ -1,4 +1,4 @@
-"""The ids that are not text: end, start, languages, tasks, prompts and timestamps.
+"""The ids of special tokens: end, start, languages, tasks, prompts and timestamps.
 
 Every Whisper vocabulary is laid out in the same order, only the offsets differ::
 

@@ -1,4 +1,4 @@
-"""The timestamp grid: seconds, ids, strings, and the segments that timestamps cut out.
+"""The timestamp grid: conversions between seconds, ids and strings, and segments between timestamps.
 
 A transcript with timestamps is a row of segments; each opens and closes with a mark, and
 two neighbours share an instant, not a token::

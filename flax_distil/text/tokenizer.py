@@ -1,4 +1,4 @@
-"""Text to ids and back, and the prompt that opens a transcript.
+"""Convert text to ids and back, and build the prompt of a transcript.
 
 A thin layer over ``tokenizers``: the byte-pair encoding of ordinary text is the library's,
 everything that concerns special tokens and timestamps is ours. That keeps two promises that

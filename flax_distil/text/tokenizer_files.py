@@ -1,4 +1,4 @@
-"""The files of a tokenizer: read, checked, and made into a backend of ``tokenizers``.
+"""Read and check the files of a tokenizer, and build a backend of ``tokenizers`` from them.
 
 What the backend is made from is checked first: it reads its file in Rust, where some mistakes
 end in a panic instead of an error.

@@ -1,4 +1,4 @@
-"""Ids cut into words, as OpenAI's code cuts them for word timestamps."""
+"""Split ids into words, as ``split_to_word_tokens`` of openai/whisper does for word timestamps."""
 
 import string
 from collections.abc import Sequence

@@ -1,1 +1,1 @@
-"""From encoded audio of any kind to samples: containers, streams, channels, and what is wrong with them."""
+"""Decode audio files of any kind to samples: containers, streams, channels, and damage."""

@@ -1,4 +1,4 @@
-"""Several channels become the one that a model hears."""
+"""Choose or average the channels of a recording."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""Encoded audio of any kind becomes 16 kHz mono samples, or an error that says why not."""
+"""Decode encoded audio of any kind to mono samples at 16 kHz, or raise an error that names the cause."""
 
 import contextlib
 import functools

@@ -1,4 +1,4 @@
-"""Encoded audio as a file: the whole of it, or a stretch, with what is wrong in its header put right."""
+"""Encoded audio as a file object: all of it or a stretch of it, with a repaired header."""
 
 import io
 import re

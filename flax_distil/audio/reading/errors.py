@@ -1,4 +1,4 @@
-"""Why a recording gives no samples: sentences that name it and say what to do."""
+"""Errors for recordings that cannot be decoded; each message names the recording and a remedy."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""A part of a long recording, decoded without the rest of it where its format can be entered anywhere."""
+"""Decode a part of a long recording, without the rest where the format allows seeking."""
 
 import io
 from pathlib import Path

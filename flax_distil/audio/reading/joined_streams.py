@@ -1,4 +1,4 @@
-"""Several streams in one file: MP3, FLAC or Ogg files that were written one behind the other.
+"""Several streams in one file: MP3, FLAC or Ogg files that were concatenated.
 
 Decoders stop where the first one ends, since its header tells its length; so the file is cut there.
 """

@@ -1,4 +1,4 @@
-"""The pages of an Ogg file: where its streams begin, and whether all of it is there.
+"""The pages of an Ogg file: where its streams begin, and whether the file is complete.
 
 Decoders leave a damaged page out without a word, and what comes after it is then too early.
 """

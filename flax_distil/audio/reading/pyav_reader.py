@@ -1,4 +1,4 @@
-"""What FFmpeg's libraries read, through PyAV: only files of audio, and nothing that is named in them."""
+"""Decode audio with FFmpeg's libraries, through PyAV; only audio files, and no file that they refer to."""
 
 import contextlib
 import io

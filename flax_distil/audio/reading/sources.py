@@ -1,4 +1,4 @@
-"""A recording that can be opened, and the readers that may open it, in turn."""
+"""A recording that can be opened, and the readers that are tried on it in turn."""
 
 import contextlib
 import functools

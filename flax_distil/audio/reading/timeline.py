@@ -1,4 +1,4 @@
-"""Where decoded frames belong in time, so that what is lost shifts nothing behind it."""
+"""Put decoded frames where they belong in time, so that a lost frame does not shift later ones."""
 
 import io
 from collections.abc import Iterator, Sequence

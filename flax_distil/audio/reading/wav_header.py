@@ -1,4 +1,4 @@
-"""WAV files whose header was never completed: a recorder was killed, or wrote to a pipe."""
+"""Repair WAV files whose header was never completed, because the recorder was killed or wrote to a pipe."""
 
 import struct
 

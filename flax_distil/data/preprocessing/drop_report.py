@@ -1,4 +1,4 @@
-"""What the filters dropped, by data set and reason: rows and hours, small enough for a checkpoint."""
+"""Count what the filters dropped, in rows and hours, by data set and reason."""
 
 import threading
 from collections.abc import Iterable

@@ -1,4 +1,4 @@
-"""The filters over a whole table: in several processes, and found again on disk by the next start."""
+"""Filter a whole table in several processes, and keep the verdicts on disk for the next start."""
 
 import hashlib
 import logging

@@ -1,4 +1,4 @@
-"""Which rows of a training set are worth learning from. Never applied to evaluation sets."""
+"""Filter the rows of a training set. Evaluation sets are never filtered."""
 
 import logging
 from collections.abc import Callable

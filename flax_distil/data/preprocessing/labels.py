@@ -1,4 +1,4 @@
-"""From a text to decoder inputs, targets and the mask that says which targets count.
+"""Make decoder inputs, targets and the loss mask from a text.
 
 One sequence of tokens is shifted against itself; ``x`` marks targets without a loss::
 

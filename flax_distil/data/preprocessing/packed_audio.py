@@ -1,4 +1,4 @@
-"""Recordings behind each other as one sample, each where a timestamp can tell it.
+"""Concatenate recordings to one sample; each begins at a time that a timestamp token can express.
 
 Every recording is padded to whole steps of the timestamp grid (0.02 s), so that what follows it
 begins exactly on a timestamp::

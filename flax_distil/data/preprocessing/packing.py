@@ -1,4 +1,4 @@
-"""Neighbouring recordings of one speaker, joined up to the 30 s (or less) that the encoder always computes.
+"""Pack neighbouring recordings of one speaker into one window of at most 30 s.
 
 A pack is filled with rows in order. One that does not fit waits, and shorter ones behind it may
 still go in; when :data:`LOOK_AHEAD` rows wait, or another speaker begins, the pack is closed and the

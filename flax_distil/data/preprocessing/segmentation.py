@@ -1,4 +1,4 @@
-"""Rows of long recordings become rows of pieces that one window of the encoder holds."""
+"""Cut rows of long recordings into rows that one window of the encoder holds."""
 
 import dataclasses
 from collections.abc import Collection, Iterable, Iterator

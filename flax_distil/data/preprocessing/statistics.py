@@ -1,4 +1,4 @@
-"""What a training set holds, counted row by row before a run: hours, speakers, lengths, drops, formats."""
+"""Statistics of a training set before a run: hours, speakers, lengths, dropped rows and formats."""
 
 import dataclasses
 import math

@@ -1,4 +1,4 @@
-"""Files behind addresses (``gs://``, ``s3://``, ``http(s)://``, ``hf://``), read as if they were here."""
+"""Read files at addresses (``gs://``, ``s3://``, ``http(s)://``, ``hf://``) like local files."""
 
 import functools
 import glob

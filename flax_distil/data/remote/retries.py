@@ -1,4 +1,4 @@
-"""How long a source that does not answer is waited for, and the sentence once it was long enough."""
+"""Repeat requests to a server that fails, up to a time limit, and report the failure in one sentence."""
 
 import asyncio
 import logging

@@ -1,4 +1,4 @@
-"""One attempt at a piece of a remote file, over HTTP or through an fsspec file system."""
+"""One attempt to read a part of a remote file, over HTTP or through an fsspec file system."""
 
 import functools
 import io

@@ -1,4 +1,4 @@
-"""Arrow files read as shards: those that ``datasets`` writes, and the format with an index at its end."""
+"""Read Arrow files as shards: the stream format that ``datasets`` writes, and the file format."""
 
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass

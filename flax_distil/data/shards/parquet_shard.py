@@ -1,4 +1,4 @@
-"""Parquet files read as shards: a block lies within a row group."""
+"""Read Parquet files as shards; each block lies within one row group."""
 
 from collections.abc import Generator
 from dataclasses import dataclass

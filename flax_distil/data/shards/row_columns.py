@@ -1,4 +1,4 @@
-"""Rows of any JSON values become columns of one type each; what does not fit is noted by row and column."""
+"""Turn rows of JSON values into columns of one type each, and note the values that do not fit."""
 
 import json
 from collections.abc import Mapping, Sequence

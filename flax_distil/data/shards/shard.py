@@ -1,4 +1,4 @@
-"""Files of rows that are read from front to back, in blocks, from any place that was reached before."""
+"""Files of rows that are read from front to back in blocks, from any cursor that was reached before."""
 
 from collections.abc import Generator
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Parquet files of recordings that appear whole or not at all, equal byte for byte for equal rows."""
+"""Write Parquet files of recordings completely or not at all; equal rows give equal bytes."""
 
 import hashlib
 import os

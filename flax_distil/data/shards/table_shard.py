@@ -1,4 +1,4 @@
-"""Tables in memory read as shards: lists of recordings by path, as manifests and folders give them."""
+"""Read tables in memory as shards: manifests and folders list their recordings by path."""
 
 from collections.abc import Generator
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""The first rows of several shards."""
+"""The first rows of several shards, as one shard."""
 
 from collections.abc import Generator
 from contextlib import closing

@@ -1,4 +1,4 @@
-"""WebDataset archives read as shards: neighbouring members of one name are one row.
+"""Read WebDataset archives as shards: neighbouring members with the same name are one row.
 
 ``a/0001.flac``, ``a/0001.txt`` and ``a/0001.json`` make a row with the id ``a/0001``, the
 recording, the text as column ``text``, and a column for each field of the JSON object. Members

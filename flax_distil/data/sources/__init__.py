@@ -1,1 +1,1 @@
-"""From whatever names a data set to a table of examples or to shards of one."""
+"""Open the data sets that a user names, as tables or as shards."""

@@ -1,4 +1,4 @@
-"""Sources that ``datasets`` reads: the Hub, Parquet, and folders written by ``save_to_disk``."""
+"""Data sets that ``datasets`` reads: from the Hub, Parquet files, and ``save_to_disk`` folders."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path

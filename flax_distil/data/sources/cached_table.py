@@ -1,4 +1,4 @@
-"""Shards read once into the cache of ``datasets``, for sources that it does not read itself."""
+"""Read shards once into the cache of ``datasets``, for formats that it does not read itself."""
 
 import errno
 import hashlib

@@ -1,4 +1,4 @@
-"""Several data sets as one: the shared columns of each, one after the other."""
+"""Concatenate data sets: all rows, with the columns that all of them have."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING

@@ -1,4 +1,4 @@
-"""Sources that list recordings by path: folders of audio, and JSONL or CSV manifests, here or on a server.
+"""Data sets that list recordings by path: folders of audio, and JSONL or CSV manifests, local or remote.
 
 ``datasets`` has an AudioFolder of its own, but it insists on torchcodec even where nothing is
 decoded, and copies everything through its cache. Reading the list ourselves needs neither.

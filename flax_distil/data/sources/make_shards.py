@@ -1,4 +1,4 @@
-"""Files of a data set become shards to read from."""
+"""Make shards of the files of a data set."""
 
 import dataclasses
 import posixpath

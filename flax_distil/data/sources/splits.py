@@ -1,4 +1,4 @@
-"""Which rows of a source are meant: split names, slices and sums of them."""
+"""Choose the rows of a data set by split names, slices of splits, and sums of them."""
 
 import re
 from collections.abc import Collection, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""What is drawn for each sample's audio, and what of it is done on the host: speed and recorded noise."""
+"""Draw the augmentation of each sample, and do the host's part: speed and recorded noise."""
 
 import dataclasses
 import functools

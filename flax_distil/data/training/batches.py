@@ -1,4 +1,4 @@
-"""Samples of any length become arrays of few shapes, so that a compiled step is used again and again."""
+"""Collate samples of any length into arrays of few shapes, so that compiled steps are reused."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

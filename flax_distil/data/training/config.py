@@ -1,4 +1,4 @@
-"""Settings of the training data: which, how mixed, filtered, joined, labelled and made harder."""
+"""Settings of the training data."""
 
 import dataclasses
 from typing import Any, TypeVar

@@ -1,4 +1,4 @@
-"""Encoder states on disk: a frozen encoder says the same about a recording in every epoch.
+"""Cache encoder outputs on disk: a frozen encoder gives the same output for a recording in every epoch.
 
 One row of bfloat16 per row of the data set, memory-mapped, so that only what a batch asks for
 is read. Three files in a folder::

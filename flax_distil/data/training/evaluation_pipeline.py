@@ -1,4 +1,4 @@
-"""Every row once, in order: for evaluation. No filter applies here."""
+"""Batches of an evaluation set: every row once, in order, without any filter."""
 
 import dataclasses
 from collections.abc import Generator, Iterator, Sequence

@@ -1,4 +1,4 @@
-"""Settings of the threads that read ahead of the accelerator."""
+"""Settings of the threads that prepare batches."""
 
 import os
 from collections.abc import Callable, Iterable

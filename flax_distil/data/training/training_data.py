@@ -1,4 +1,4 @@
-"""The training data of a run: opened, checked, filtered, joined, each data set with its own language."""
+"""Open the training data of a run: load, check, filter and pack each data set."""
 
 import dataclasses
 import logging

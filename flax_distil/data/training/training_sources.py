@@ -1,4 +1,4 @@
-"""Data sets as training uses them: filtered, joined to samples, each with its own language and task."""
+"""Data sets ready for training: filtered, packed, each with its own language and task."""
 
 import dataclasses
 import functools
