@@ -167,7 +167,7 @@ def flac_bytes(samples_W: Float[np.ndarray, " W"]) -> bytes:
     """Encode mono samples at 16 kHz as FLAC of 16 bit.
 
     Args:
-        samples_W: In [-1, 1]; those of a 16-bit recording are kept exactly.
+        samples_W: Samples in [-1, 1]; samples of a 16-bit recording are kept exactly.
     """
     buffer = io.BytesIO()
     integers = to_int16(samples_W)

@@ -11,7 +11,7 @@ def show(text: str, *, end: str = "\n") -> None:
     """Print a result for who started the command; nothing while it is to be quiet.
 
     Args:
-        text: One line or several.
+        text: One or several lines.
         end: What follows it.
     """
     if not _QUIET.get():

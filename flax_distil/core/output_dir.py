@@ -33,7 +33,7 @@ def check_output_dir(output_dir: str, *, overwrite: bool, or_set: str = "overwri
     """Return the folder as an absolute path.
 
     Args:
-        output_dir: As the user gave it.
+        output_dir: The path as the user gave it.
         overwrite: The user's ``overwrite_output_dir``.
         or_set: Flags that allow a folder that is not empty, for the message.
 
@@ -81,8 +81,8 @@ def check_local(name: str, path: str) -> None:
     """Raise ``InputError`` if what is to be written to is an address rather than a path.
 
     Args:
-        name: Of the flag.
-        path: As the user gave it.
+        name: Name of the flag.
+        path: The path as the user gave it.
     """
     if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", path):
         raise InputError(
@@ -112,7 +112,7 @@ def atomic_folder(folder: Path, *, stale: Sequence[str] = ()) -> Iterator[Path]:
     new one does not have. So naming the wrong folder cannot empty it.
 
     Args:
-        folder: Of :func:`check_output_dir`.
+        folder: The result of :func:`check_output_dir`.
         stale: Patterns of names, as ``Path.glob`` takes them.
 
     Raises:

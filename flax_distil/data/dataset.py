@@ -44,10 +44,10 @@ class SpeechDataset:
         label_column: Column of pseudo-labels, or None when there are none.
         speaker_column: Column that tells speakers apart, or None when none does.
         problems: Row number to a sentence, of rows that cannot be used.
-        numbers: Number of each row where it was read, before any was left out; None where all are there.
-        origin: Where the rows were read; they begin there with ``first_row``.
-        first_row: Number of the first row of all.
-        policy: When to ask a server for a recording again.
+        numbers: Number of each row in ``origin``, before rows were left out; None where none was left out.
+        origin: Name of the data set or file that the rows were read from.
+        first_row: Number of the first row in ``origin``.
+        policy: How requests for a recording are repeated when a server fails.
         channel: The channel of its recordings that is meant, counted from 0; None for the mean of all.
     """
 

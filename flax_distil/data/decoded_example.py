@@ -54,8 +54,8 @@ class DecodedExample:
     """One row, decoded.
 
     Attributes:
-        index: Its row in the data set.
-        sample_id: Its stable name.
+        index: Number of its row in the data set.
+        sample_id: Stable name of the sample.
         samples_W: Mono samples at 16 kHz in [-1, 1]; None when audio was not asked for.
         duration_seconds: Length of the recording.
         reference: Reference text, None if there is none.
@@ -105,7 +105,7 @@ def decode_row(row: Example, limits: DurationLimits, *, policy: RetryPolicy | No
     Args:
         row: The row; an address for a path is fetched.
         limits: Which recordings are taken.
-        policy: When to ask a server again; by default the row's own.
+        policy: How failed requests are repeated; by default the policy of the row.
 
     Raises:
         SampleError: if the row is malformed, there is no audio, it cannot be decoded, or its duration is
@@ -139,7 +139,7 @@ class SampleReader:
     Args:
         data: The data set.
         limits: Which recordings are taken.
-        policy: When to ask a server again for a recording; by default as the data set was opened.
+        policy: How failed requests are repeated; by default the policy of the data set.
     """
 
     def __init__(
@@ -239,7 +239,7 @@ def row_audio(row: Example, policy: RetryPolicy | None = None) -> EncodedAudio:
 
     Args:
         row: With its audio; an address for a path is fetched.
-        policy: When to ask its server again; by default the row's own.
+        policy: How failed requests are repeated; by default the policy of the row.
 
     Raises:
         SampleError: if the row is malformed, or there is no audio.
@@ -276,7 +276,7 @@ def sample_errors(limits: DurationLimits | None = None) -> Iterator[None]:
     """Turn whatever a decoder trips over into the reason why there is no sample.
 
     Args:
-        limits: Of a recording that is too long, what is said about it.
+        limits: The limits that the message about a recording that is too long names.
 
     Raises:
         SampleError: instead of any of :data:`AUDIO_ERRORS`.

@@ -22,9 +22,9 @@ class Example:
         values: All columns but the audio.
         problem: Why the row cannot be used, as a sentence: a value is of the wrong type or impossible. None
             where nothing is wrong with it.
-        origin: Where the row was read: its data set, or the file of a streamed one.
-        number: Its number there, before any row was left out.
-        policy: When to ask a server for its recording again.
+        origin: Name of the data set that the row was read from; of a streamed data set, the file.
+        number: Number of the row in ``origin``, before rows were left out.
+        policy: How requests for the recording are repeated when a server fails.
         channel: The channel that is meant, counted from 0; None for the mean of all.
     """
 

@@ -97,7 +97,7 @@ def row_fragment(
     """Return the part of its file that a row of a manifest stands for; None for all of it.
 
     Args:
-        row: Its values.
+        row: Values of the row.
         start: Column of its beginning, None if there is none.
         end: Column of its end.
         duration: Column of its length.

@@ -19,8 +19,8 @@ class SkippedSample:
 
     Attributes:
         data_set: Short name of its data set.
-        index: Its row there; in a streamed one, within its shard's block.
-        sample_id: Its stable name.
+        index: Number of its row in the data set; in a streamed one, within its block.
+        sample_id: Stable name of the sample.
         kind: A few words to count by, such as ``"unreadable audio"``.
         reason: What exactly is wrong with this one.
     """

@@ -23,7 +23,7 @@ class IterableSpeechDataset:
         text_column: Column of reference texts, or None when there are none.
         label_column: Column of pseudo-labels, or None when there are none.
         speaker_column: Column that tells speakers apart; None takes a usual one where it exists.
-        policy: When to ask a server for a recording again.
+        policy: How requests for a recording are repeated when a server fails.
         channel: The channel of its recordings that is meant, counted from 0; None for the mean of all.
         id_column: Column that names rows; None for ``id``, and the number in the shard where there is none.
     """
@@ -44,7 +44,7 @@ class IterableSpeechDataset:
         """Yield the blocks of a shard from a cursor on, each with the cursor behind it (None at the end).
 
         Args:
-            shard: Its number.
+            shard: Number of the shard.
             cursor: What an earlier reading gave; None for the beginning.
 
         Raises:

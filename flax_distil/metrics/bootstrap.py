@@ -35,7 +35,7 @@ def resampled_sums(
     Args:
         counts_NX: Counts of N recordings.
         resamples: Draws R.
-        seed: Of the draws.
+        seed: Seed of the resampling.
 
     Source: Bisani and Ney, "Bootstrap estimates for confidence intervals in ASR performance
         evaluation", ICASSP 2004.

@@ -21,10 +21,10 @@ class ErrorCounts:
         substitutions: Reference words replaced by another.
         deletions: Reference words missing.
         insertions: Words that are not in the reference.
-        character_hits: As above, for characters without white space.
-        character_substitutions: As above.
-        character_deletions: As above.
-        character_insertions: As above.
+        character_hits: Characters that are right; white space does not count.
+        character_substitutions: Characters that were replaced.
+        character_deletions: Characters that are missing.
+        character_insertions: Characters that were added.
         samples: Samples counted.
         skipped: Samples left out because their reference normalises to nothing.
     """
@@ -96,7 +96,7 @@ def word_errors(
 
     Args:
         references: Whole reference transcripts.
-        predictions: As many predictions.
+        predictions: One prediction for each reference.
         normalize: Applied to both; for orthographic errors, one that keeps casing and punctuation.
 
     Raises:

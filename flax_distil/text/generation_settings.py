@@ -112,7 +112,7 @@ class GenerationSettings:
 
         Args:
             folder: The checkpoint.
-            special: Its vocabulary.
+            special: Special tokens of the vocabulary.
             origin: What to call it in messages; its path by default.
 
         Raises:

@@ -129,7 +129,7 @@ def get_model_normalizer(
     """Return the normalizer of what a model writes: English where it translates, or knows nothing else.
 
     Args:
-        language: Of the speech, name or code; None if it is unknown.
+        language: Language of the speech, name or code; None if it is unknown.
         task: ``"translate"`` writes English, whatever is spoken.
         is_multilingual: Whether the model knows more than English.
         name: Which rules, one of ``NORMALIZERS``.
@@ -149,7 +149,7 @@ def orthographic(text: str, language: str | None = None) -> str:
     word of its own, as it is where texts are normalised.
 
     Args:
-        text: As it is written.
+        text: The text.
         language: Whisper's code; None where it is unknown.
 
     Source: arXiv 2210.13352 (ESB), section on orthographic WER.

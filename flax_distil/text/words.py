@@ -25,7 +25,7 @@ def split_words(tokens: Sequence[int], tokenizer: WhisperTokenizer, *, language:
 
     Args:
         tokens: Text only.
-        tokenizer: Of the checkpoint.
+        tokenizer: Tokenizer of the checkpoint.
         language: Code.
 
     Source: openai/whisper, tokenizer.

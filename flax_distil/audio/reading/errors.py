@@ -23,7 +23,7 @@ class AudioError(InputError):
 
     Args:
         kind: A few words to count by, one of the constants of this file.
-        message: One sentence.
+        message: The message, in one sentence.
     """
 
     def __init__(self, kind: str, message: str):
@@ -36,7 +36,7 @@ class LongAudioError(AudioError):
 
     Args:
         name: What to call the recording.
-        length: Its length as far as it is known, such as ``"10800.00 s"`` or ``"more than 31.07 s"``.
+        length: Length of the recording as far as it is known, such as ``"10800.00 s"``.
         max_seconds: Longest allowed.
     """
 

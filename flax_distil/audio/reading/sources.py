@@ -47,7 +47,7 @@ class AudioSource:
 
     Attributes:
         name: What error messages call it.
-        parts: Its streams, one behind the other; most recordings have one.
+        parts: The concatenated streams of the recording; most recordings have one.
         openers: What may read it, by name, in turn: what one cannot read is left to the next.
     """
 

@@ -62,7 +62,7 @@ class DropReport:
         Args:
             data_set: Short name of its data set.
             reason: Why it was dropped; None if it was kept.
-            seconds: Its duration, None where that is unknown; of several their sum.
+            seconds: Duration of the row, or the sum for several rows; None where it is unknown.
             rows: How many there are.
         """
         self._add(data_set, reason or KEPT, rows=rows, seconds=seconds or 0.0)

@@ -81,7 +81,7 @@ def filter_rows(
         data: The training set.
         row_filter: Made for it.
         report: Counts the rows too.
-        skipped: Where rows with impossible values are listed.
+        skipped: Records rows with impossible values.
         workers: Processes; by default one, and for many rows the machine's cores.
         cache_dir: Where verdicts are kept; by default where ``datasets`` keeps its tables.
 
@@ -173,11 +173,11 @@ class _Batch:
     """Neighbouring rows, as they go to a worker.
 
     Attributes:
-        references: As :attr:`Example.reference`.
-        labels: As :attr:`Example.label`.
-        durations: As :attr:`Example.duration_seconds`.
+        references: :attr:`Example.reference` of each row.
+        labels: :attr:`Example.label` of each row.
+        durations: :attr:`Example.duration_seconds` of each row.
         problems: Place in the batch to a sentence.
-        values: Of further columns.
+        values: Values of further columns.
     """
 
     references: list[str | None]

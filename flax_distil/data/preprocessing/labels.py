@@ -217,10 +217,10 @@ class LabelBuilder:
         one gets the beginning or end of its recording.
 
         Args:
-            parts: In order of time.
+            parts: The parts in order of time.
             previous: What the same speaker said before.
             random: As for :meth:`build`.
-            speed: As for :meth:`build`, of all of them.
+            speed: As for :meth:`build`.
 
         Raises:
             SampleError: if a part has no text, or impossible timestamps, or they are too long together.

@@ -100,10 +100,10 @@ def decode_pack(
     are joined without it.
 
     Args:
-        rows: In order, with audio; :attr:`PackedRows.rows`.
+        rows: The rows of a pack in order, with audio.
         limits: Which recordings are taken.
         reject: Told each row that is left out, and why.
-        policy: When to ask a server again for a recording; by default the rows' own.
+        policy: How failed requests are repeated; by default the policy of the rows.
         window_seconds: How long they may be together.
 
     Returns:

@@ -100,7 +100,7 @@ class Packer:
     """Joins rows pushed one after the other; the same rows always give the same packs.
 
     Args:
-        name: Of the data set, for the log.
+        name: Name of the data set, for the log.
         has_speakers: Whether the data set tells speakers apart. If so, a pack is of one speaker, and a
             row whose speaker is missing stays alone. If not, neighbours are joined whoever speaks, and
             no pack has a previous text.
@@ -129,7 +129,7 @@ class Packer:
         """Take the next row; return the packs that it closes.
 
         Args:
-            row: With its duration; see :func:`with_duration`.
+            row: The next row, with its duration; see :func:`with_duration`.
 
         Raises:
             ValueError: if its duration is unknown.

@@ -31,7 +31,7 @@ class DatasetStatistics:
     """One data set as it is trained on.
 
     Attributes:
-        name: Of the data set.
+        name: Name of the data set.
         row_seconds: Seconds of each row that stays and can be used, as far as its header tells.
         sample_seconds: Seconds of each sample: of several rows where they are joined.
         label_lengths: Tokens of each sample's label, as ``max_label_length`` counts them.
@@ -122,9 +122,9 @@ def compute_statistics(
     """Count a data set; only recordings of unknown duration, and some others, are opened.
 
     Args:
-        source: Of a table all rows are counted.
+        source: The data set; all rows of a table are counted.
         limits: Which recordings are taken.
-        skipped: Where rows are recorded that cannot be used.
+        skipped: Records rows that cannot be used.
         window: Rows of a stream that are joined together.
         max_rows: Most rows read of a stream.
 

@@ -42,7 +42,7 @@ class RemoteFile(io.RawIOBase):
 
     Args:
         url: The address.
-        policy: When to ask again.
+        policy: How failed requests are repeated.
     """
 
     def __init__(self, url: str, policy: RetryPolicy):
@@ -158,7 +158,7 @@ def read_bytes(url: str, policy: RetryPolicy = DEFAULT_POLICY) -> bytes:
 
     Args:
         url: The address.
-        policy: When to ask again.
+        policy: How failed requests are repeated.
 
     Raises:
         SourceMissingError: if there is no such file.
@@ -196,7 +196,7 @@ def expand(pattern: str, policy: RetryPolicy) -> list[str]:
 
     Args:
         pattern: Braces are taken apart first; what is then without ``*`` and the like is not looked up.
-        policy: When to ask again.
+        policy: How failed requests are repeated.
 
     Raises:
         InputError: if the braces do not match, or nothing does.

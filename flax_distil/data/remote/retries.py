@@ -73,7 +73,7 @@ class RetryPolicy:
         """Call ``read`` until it succeeds.
 
         Args:
-            read: One attempt.
+            read: Makes one attempt.
             url: What it reads, for messages.
 
         Raises:

@@ -34,7 +34,7 @@ class Part:
     """Bytes of a file.
 
     Attributes:
-        data: As many as were asked for, fewer only where the file ends.
+        data: As many bytes as were asked for; fewer only at the end of the file.
         size: Bytes of the whole file.
         tag: What else changes when the file does, as far as the server tells.
     """
@@ -126,7 +126,7 @@ class HttpTransport:
     """A file on a web server.
 
     Args:
-        url: Its address.
+        url: Address of the file.
         headers: Sent with every request.
     """
 
@@ -199,7 +199,7 @@ class FileSystemTransport:
     """A file of any fsspec file system.
 
     Args:
-        url: Its address.
+        url: Address of the file.
     """
 
     def __init__(self, url: str):

@@ -23,7 +23,7 @@ class ArrowShard:
     Attributes:
         name: Short name.
         path: The file: a path or an address.
-        policy: When to ask a server again.
+        policy: How failed requests are repeated.
     """
 
     name: str

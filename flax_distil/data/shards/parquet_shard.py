@@ -18,7 +18,7 @@ class ParquetShard:
     Attributes:
         name: Short name.
         path: The file: a path or an address.
-        policy: When to ask a server again.
+        policy: How failed requests are repeated.
     """
 
     name: str

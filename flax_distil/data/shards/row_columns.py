@@ -35,7 +35,7 @@ def row_columns(rows: Sequence[Row], names: Sequence[str]) -> dict[str, "pyarrow
 
     Args:
         rows: Values as JSON has them; a value that is missing is null.
-        names: Of the columns.
+        names: Names of the columns.
     """
     import pyarrow
 
@@ -60,9 +60,9 @@ def fitted_column(
     """Return a column of a type that is known; of texts for what is no text, see :func:`row_columns`.
 
     Args:
-        values: As JSON has them.
+        values: JSON values.
         kind: Type of the column; values that it cannot hold are null there.
-        name: Of the column.
+        name: Name of the column.
         problems: By row; values that do not fit are added.
     """
     import pyarrow

@@ -21,8 +21,8 @@ class WrittenFile:
     """A finished file.
 
     Attributes:
-        bytes: Its size.
-        sha256: Its digest, as the Hub counts it.
+        bytes: Size of the file.
+        sha256: Digest of the file, as the Hub computes it.
     """
 
     bytes: int
@@ -57,7 +57,7 @@ def shard_table(
         rows: For each row of the table, the row of the source that its other columns are copied from.
         audio: ``{"bytes", "path"}`` of each row.
         columns: Values of the columns that are not the source's.
-        features: Of :func:`shard_features`.
+        features: The result of :func:`shard_features`.
 
     Raises:
         InputError: if the source has not the columns that the features were made of.
@@ -87,8 +87,8 @@ def write_shard(table: "pyarrow.Table", path: Path, *, scratch: Path) -> Written
 
     Args:
         table: The rows.
-        path: Where it goes; the folder exists.
-        scratch: Where it is written first, in the same file system; gone afterwards.
+        path: Path of the file; its folder exists.
+        scratch: Path of a temporary file in the same file system; removed afterwards.
 
     Raises:
         OSError: if it cannot be written; ``path`` is then as it was.

@@ -41,7 +41,7 @@ class TarShard:
         audio_column: Column of recordings.
         schema: The columns of every block; what a row lacks is null, what the columns lack is left
             out. None takes what is found in the first block that is read.
-        policy: When to ask a server again.
+        policy: How failed requests are repeated.
     """
 
     name: str

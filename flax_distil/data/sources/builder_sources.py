@@ -44,7 +44,7 @@ def read_with_builder(
 
     Args:
         path: Hub id, folder, or name of a packaged builder (``"parquet"``).
-        spec: Its configuration, split (slices such as ``train[:10%]`` are allowed) and audio column.
+        spec: The data set; slices such as ``train[:10%]`` are allowed for its split.
         data_files: Split to files, for a packaged builder.
 
     Raises:
@@ -76,7 +76,7 @@ def open_builder(
 
     Args:
         path: As for :func:`read_with_builder`.
-        spec: Its configuration.
+        spec: The data set; its configuration is used.
         data_files: Split to files, for a packaged builder, which has no configurations.
 
     Raises:

@@ -30,7 +30,7 @@ class DatasetSpec:
             where it exists.
         max_samples: Keep only the first rows of each data set.
         cache_dir: Where ``datasets`` keeps what it downloads or converts.
-        policy: When a failing server is asked again.
+        policy: How failed requests are repeated.
         channel: Channel of the recordings to take, counted from 0; None for the mean of all.
         streaming: Read from front to back and keep nothing on disk.
     """

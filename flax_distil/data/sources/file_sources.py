@@ -56,7 +56,7 @@ def read_manifest(
     Args:
         path: The file, or its address. Its path column is ``audio_column`` or one of :data:`PATH_COLUMNS`.
         audio_column: Name of the audio column in the result.
-        policy: When to ask a server again.
+        policy: How failed requests are repeated.
 
     Raises:
         InputError: if a line is not a JSON object, or no column holds paths.
@@ -84,7 +84,7 @@ def read_audio_files(
         files: Absolute paths or addresses, others than recordings among them.
         folder: What they all lie below.
         audio_column: Name of the audio column in the result.
-        policy: When to ask a server again.
+        policy: How failed requests are repeated.
 
     Returns:
         Split name to rows; ``train`` alone if the folder has no splits.

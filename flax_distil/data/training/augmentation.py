@@ -25,9 +25,9 @@ class Augmented:
     """A sample as it is trained on.
 
     Attributes:
-        sample: Its audio and duration changed.
-        speed: How much faster it is: timestamps are to be divided by it.
-        seed: Of what is done on the device.
+        sample: The sample with its changed audio and duration.
+        speed: Factor by which it is faster: timestamps must be divided by it.
+        seed: Seed of the augmentation on the device.
     """
 
     sample: DecodedExample
@@ -41,9 +41,9 @@ class Augmenter:
     Args:
         config: What is done.
         noise: Recordings of noise, of any length; needed where recorded noise is added.
-        policy: When to ask their server again; by default as the data set was opened.
+        policy: How failed requests are repeated; by default the policy of the data set.
         window_seconds: How long a sample may become.
-        skipped: Where noise is recorded that cannot be read; a sample that drew it stays clean.
+        skipped: Records noise that cannot be read; a sample that drew such noise stays clean.
 
     Raises:
         InputError: if there is no noise to add.

@@ -32,7 +32,7 @@ class TokenizedExample:
         label: Tokens; None where the sample has no usable label (evaluation only).
         source: Number of the data set it comes from.
         epoch: How many times the data set had been passed over when it was drawn.
-        seed: Of what is done to its audio on the device.
+        seed: Seed of the augmentation on the device.
     """
 
     sample: DecodedExample
@@ -60,7 +60,7 @@ def collate(
         pad_token: Fills inputs and targets behind each label.
         buckets: Target lengths, ascending; None leaves labels out.
         always_audio: Give ``samples_BW`` even if no row has audio, so that all batches are alike.
-        audio_dtype: Of ``samples_BW``: float32, or int16 for half the memory and traffic.
+        audio_dtype: Type of ``samples_BW``: float32, or int16 for half the memory and transfer.
         window_samples: W, what the encoder hears at once; 480,000 by default.
 
     Returns:

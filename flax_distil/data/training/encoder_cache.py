@@ -35,7 +35,7 @@ class CacheManifest:
     """What a folder of encoder states belongs to.
 
     Attributes:
-        fingerprint: Of the encoder's weights and the data set together.
+        fingerprint: Digest of the encoder's weights and the data set.
         rows: Rows of the data set.
         positions: S, encoder positions of each.
         width: D, features of each position.
@@ -61,7 +61,7 @@ class EncoderStateCache:
 
     Args:
         folder: Where the states are kept; made if it does not exist.
-        fingerprint: Of everything that the states depend on: encoder weights
+        fingerprint: Digest of everything that the states depend on: encoder weights
             (:func:`weights_fingerprint`) and recordings (:meth:`SpeechDataset.fingerprint`).
         rows: Rows of the data set.
         positions: S, positions per row.

@@ -55,7 +55,7 @@ class EvaluationPipeline:
         needs_audio: Called for each row of a table before its audio is decoded, from any thread.
         too_long: What a recording longer than the window (30 s by default) does: end the run, or be skipped
             like an unreadable one.
-        skipped: Where skipped rows are recorded.
+        skipped: Records skipped rows.
 
     Raises:
         InputError: if a ``duration`` column shows a recording of more than 30 s (with

@@ -29,7 +29,7 @@ class PipelineConfig:
         num_threads: Threads that decode audio; None takes the machine's cores, at most 16; 0 decodes in the
             thread that makes the batches.
         prefetch_batches: Batches decoded ahead of the step that uses them.
-        policy: When to ask a server again for a recording; by default as its data set was opened.
+        policy: How failed requests are repeated; by default the policy of each data set.
         window_seconds: What the encoder hears at once; batches are padded to it, and longer recordings are
             not taken.
         shuffle_buffer_size: Rows of a stream that are shuffled, and joined, together.

@@ -33,7 +33,7 @@ def load_training_data(
 
     Args:
         config: Which, and how.
-        tokenizer: Of the student.
+        tokenizer: Tokenizer of the student.
         window_seconds: What the student hears at once: longer recordings are dropped, joined ones fill it.
 
     Raises:
@@ -81,7 +81,7 @@ def training_pipeline(
         config: How data sets are mixed and audio is changed.
         data: The data sets.
         pipeline: Batch size, threads and shard.
-        seed: Of all that is drawn.
+        seed: Seed of every random choice.
         needs_audio: As for :class:`TrainingPipeline`.
     """
     return TrainingPipeline(

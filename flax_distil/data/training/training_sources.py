@@ -34,7 +34,7 @@ class TableSource:
         data: The rows that stay.
         labels: Makes their labels.
         packs: How they are joined; None takes every row by itself.
-        weight: Its share in a mixture; None where all are put one after the other.
+        weight: Share of the data set in a mixture; None where data sets are concatenated.
         longest_label: Tokens of the longest label, without a previous text; None counts them when it matters.
     """
 
@@ -87,7 +87,7 @@ class StreamSource:
         normalize: Text normalizer of the language, for the WER.
         concatenate: Whether neighbours are joined.
         window_seconds: How long a sample may be.
-        weight: Its share in a mixture; None is 1.
+        weight: Share of the data set in a mixture; None is 1.
 
     Raises:
         InputError: if the data set lacks a column that a filter needs, or has no rows.
@@ -118,8 +118,8 @@ class StreamSource:
         """Filter and join rows that follow each other.
 
         Args:
-            rows: With audio.
-            skipped: Where rows are recorded with impossible values, or whose duration cannot be told.
+            rows: Rows with their audio.
+            skipped: Records rows with impossible values, or whose duration cannot be determined.
 
         Returns:
             The samples, and what the filters dropped.
