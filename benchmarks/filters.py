@@ -35,7 +35,7 @@ def main() -> None:
 
     labels = LabelBuilder(WhisperTokenizer.from_pretrained(checkpoint_folder(args.model)), LabelConfig())
     plain = corpus(args.rows)
-    labelled = with_error_rates(plain)
+    labeled = with_error_rates(plain)
     with tempfile.TemporaryDirectory() as cache:
         for title, data, workers in (
             ("one process, error rates computed", plain, 1),
@@ -44,14 +44,14 @@ def main() -> None:
                 plain.select(range(len(plain))),
                 args.workers,
             ),
-            ("one process, column of error rates", labelled, 1),
-            ("found again", labelled, 1),
+            ("one process, column of error rates", labeled, 1),
+            ("found again", labeled, 1),
         ):
             start = time.perf_counter()
             row_filter = RowFilter(
                 data, FilterConfig(wer_threshold=10.0), normalize=get_normalizer("en"), labels=labels
             )
-            folder = cache if data is labelled else Path(cache) / title
+            folder = cache if data is labeled else Path(cache) / title
             result = filter_rows(data, row_filter, workers=workers, cache_dir=folder)
             seconds = time.perf_counter() - start
             print(f"{title:44} {1e3 * seconds / args.rows:8.4f} ms per row, {len(result.kept)} rows stay")

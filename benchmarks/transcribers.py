@@ -151,7 +151,7 @@ def torch_chunked(args: argparse.Namespace) -> Side:
     model, processor, spoken = torch_model(args)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of chunks being an experiment
-        recognise = pipeline(
+        recognize = pipeline(
             "automatic-speech-recognition", model=model, tokenizer=processor.tokenizer,
             feature_extractor=processor.feature_extractor, chunk_length_s=30, batch_size=args.batch,
             ignore_warning=True,
@@ -160,7 +160,7 @@ def torch_chunked(args: argparse.Namespace) -> Side:
     def run(recordings: Recordings) -> list[str]:
         given = [{"raw": x, "sampling_rate": 16000} for x in recordings]
         settings = {**spoken, "num_beams": 1, "do_sample": False, "max_new_tokens": 128}
-        return [result["text"].strip() for result in recognise(given, generate_kwargs=settings)]
+        return [result["text"].strip() for result in recognize(given, generate_kwargs=settings)]
 
     return run
 

@@ -83,7 +83,7 @@ VALIDATION_MAX_SECONDS = 12.0
 
 BIT_RATE = 24_000
 
-NORMALISE = EnglishTextNormalizer()
+NORMALIZE = EnglishTextNormalizer()
 
 ATTRIBUTION = """\
 Recorded by Allison Smith (http://www.theivrvoice.com), copyright 2003-2010 Allison Smith.
@@ -126,7 +126,7 @@ class Prompt:
     @property
     def key(self) -> str:
         """The text as scored, so that two renderings of one sentence are known as one."""
-        return NORMALISE(self.text)
+        return NORMALIZE(self.text)
 
 
 def main() -> None:
@@ -146,7 +146,7 @@ def main() -> None:
         chosen = [prompt for prompt in prompts if (prompt.key in held_out) == (split == "validation")]
         write_split(arguments.output_dir / split, chosen)
         print(f"{split}: {len(chosen)} prompts, {sum(prompt.seconds for prompt in chosen) / 60:.1f} minutes")
-    (arguments.output_dir / "LICENSE").write_text(licence_text(arguments.copyright))
+    (arguments.output_dir / "LICENSE").write_text(license_text(arguments.copyright))
     (arguments.output_dir / "ATTRIBUTION").write_text(ATTRIBUTION)
 
 
@@ -231,7 +231,7 @@ def encode_opus(samples: np.ndarray, path: Path) -> None:
         container.mux(stream.encode(None))
 
 
-def licence_text(path: Path) -> str:
+def license_text(path: Path) -> str:
     """Take the text of CC BY-SA 3.0 out of a Debian copyright file and undo its indentation."""
     paragraphs = path.read_text().split("\n\n")
     (text,) = [part for part in paragraphs if part.startswith("License: CC-BY-SA-3.0\n")]

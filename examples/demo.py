@@ -87,7 +87,7 @@ def run_demo(
             "parameters": found["parameters"],
         }
 
-    labelled = stages.run(
+    labeled = stages.run(
         "pseudo-label",
         lambda: (
             run_pseudo_labelling(
@@ -118,7 +118,7 @@ def run_demo(
         lambda: run_distillation(
             DistilConfig(
                 teacher_model_name_or_path=teacher,
-                train_dataset_name=str(labelled),
+                train_dataset_name=str(labeled),
                 eval_dataset_name=dataset,
                 eval_split_name="validation",
                 language=language,

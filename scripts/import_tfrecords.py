@@ -153,7 +153,7 @@ def run(args: argparse.Namespace) -> None:
         report = read_report(shard)
         bad = f", {len(report['bad_records'])} records left out" if report["bad_records"] else ""
         print(f"{number}/{len(shards)} {shard.name} {done}: {report['rows']} rows{bad}", flush=True)
-    summarise(list(shards.values()), Path(args.output_dir).expanduser())
+    summarize(list(shards.values()), Path(args.output_dir).expanduser())
 
 
 def find_files(patterns: Sequence[str]) -> list[str]:
@@ -437,7 +437,7 @@ def read_report(shard: Path) -> dict[str, Any]:
     return json.loads(pq.read_metadata(shard).metadata[REPORT_KEY])
 
 
-def summarise(shards: Sequence[Path], folder: Path) -> None:
+def summarize(shards: Sequence[Path], folder: Path) -> None:
     """Print and write the totals of all shards, those of earlier runs too."""
     reports = [read_report(shard) for shard in shards]
     seconds = sum(sum(pq.read_table(shard, columns=["duration"])["duration"].to_pylist()) for shard in shards)

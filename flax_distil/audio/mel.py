@@ -128,9 +128,9 @@ def mel_filters(num_mel_bins: int) -> Float[np.ndarray, "F M"]:
     nyquist = SAMPLING_RATE / 2
     bins_F1 = np.linspace(0.0, nyquist, N_FFT // 2 + 1)[:, None]
     edges = _mel_to_hz(np.linspace(0.0, _hz_to_mel(nyquist), num_mel_bins + 2))
-    low, centre, high = edges[:-2], edges[1:-1], edges[2:]
-    rising_FM = (bins_F1 - low) / (centre - low)
-    falling_FM = (high - bins_F1) / (high - centre)
+    low, center, high = edges[:-2], edges[1:-1], edges[2:]
+    rising_FM = (bins_F1 - low) / (center - low)
+    falling_FM = (high - bins_F1) / (high - center)
     triangles_FM = np.maximum(0.0, np.minimum(rising_FM, falling_FM))
     filters_FM = (triangles_FM * 2.0 / (high - low)).astype(np.float32)
     filters_FM.flags.writeable = False

@@ -171,10 +171,10 @@ def _follow_speech(
     def mean(values_ATS: Array) -> Array:
         return values_ATS.sum(axis=1, where=is_token_T1, keepdims=True) / length
 
-    centred_ATS = weights_ATS - mean(weights_ATS)
-    deviation_A1S = jnp.sqrt(mean(jnp.square(centred_ATS)))
+    centered_ATS = weights_ATS - mean(weights_ATS)
+    deviation_A1S = jnp.sqrt(mean(jnp.square(centered_ATS)))
     standard_ATS = jnp.where(
-        deviation_A1S > 0, centred_ATS / jnp.where(deviation_A1S > 0, deviation_A1S, 1), 0
+        deviation_A1S > 0, centered_ATS / jnp.where(deviation_A1S > 0, deviation_A1S, 1), 0
     )
     return median_filter(standard_ATS, positions)
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-COLOURS = ("#3366aa", "#d1782a", "#3f8f5f", "#a4508b", "#8a6d3b", "#4aa3b5", "#c2485f", "#6f6f6f")
+COLORS = ("#3366aa", "#d1782a", "#3f8f5f", "#a4508b", "#8a6d3b", "#4aa3b5", "#c2485f", "#6f6f6f")
 
 NAME_LENGTH = 40
 """Characters of a model's name in a legend."""
@@ -64,7 +64,7 @@ def data_set_plot(rates: dict[str, dict[str, Rate | None]]) -> bytes:
                 [rate.wer for _, rate in known],
                 width * 0.9,
                 yerr=np.array([rate.bars for _, rate in known]).reshape(-1, 2).T,
-                color=_colour(number),
+                color=_color(number),
                 error_kw={"ecolor": INK, "elinewidth": 1, "capsize": 3},
                 label=short(model, NAME_LENGTH),
             )
@@ -97,17 +97,17 @@ def noise_plot(
             for number, (model, points) in enumerate(by_model.items()):
                 known = [(ratio, rate) for ratio, rate in points if rate is not None]
                 ratios = [ratio for ratio, _ in known]
-                colour, quiet = _colour(number), clean[model]
+                color, quiet = _color(number), clean[model]
                 axes.plot(
-                    ratios, [rate.wer for _, rate in known], "o-", color=colour, markersize=4,
+                    ratios, [rate.wer for _, rate in known], "o-", color=color, markersize=4,
                     label=short(model, NAME_LENGTH),
                 )  # fmt: skip
                 axes.fill_between(
                     ratios, [rate.interval[0] for _, rate in known],
-                    [rate.interval[1] for _, rate in known], color=colour, alpha=0.15, linewidth=0,
+                    [rate.interval[1] for _, rate in known], color=color, alpha=0.15, linewidth=0,
                 )  # fmt: skip
                 if quiet is not None:
-                    axes.axhline(quiet.wer, color=colour, linestyle=":", linewidth=1)
+                    axes.axhline(quiet.wer, color=color, linestyle=":", linewidth=1)
             axes.set(title=f"{noise.capitalize()} noise", xlabel="signal-to-noise ratio, dB (louder noise →)")
             axes.set_xticks(sorted({ratio for points in by_model.values() for ratio, _ in points}))
             axes.invert_xaxis()
@@ -129,8 +129,8 @@ def latency_plot(points: dict[str, tuple[float, Rate]], *, xlabel: str) -> bytes
         axes = figure.subplots()
         for number, (model, (seconds, rate)) in enumerate(points.items()):
             axes.errorbar(
-                [seconds], [rate.wer], yerr=np.array([rate.bars]).T, fmt="o", color=_colour(number),
-                markersize=8, ecolor=_colour(number), elinewidth=1, capsize=3,
+                [seconds], [rate.wer], yerr=np.array([rate.bars]).T, fmt="o", color=_color(number),
+                markersize=8, ecolor=_color(number), elinewidth=1, capsize=3,
                 label=short(model, NAME_LENGTH),
             )  # fmt: skip
         axes.set(title="Word error rate against time", xlabel=xlabel, ylabel="WER, %")
@@ -141,8 +141,8 @@ def latency_plot(points: dict[str, tuple[float, Rate]], *, xlabel: str) -> bytes
         return _rendered(figure)
 
 
-def _colour(number: int) -> str:
-    return COLOURS[number % len(COLOURS)]
+def _color(number: int) -> str:
+    return COLORS[number % len(COLORS)]
 
 
 def _legend(figure: "Figure", axes: "Axes") -> None:

@@ -183,7 +183,7 @@ def _print_report(
     width = shutil.get_terminal_size((110, 24)).columns
     for sample in shown:
         show(f"\n{sample.title}")
-        show("\n".join([HEADING, *token_lines(sample.tokens, width=width, colour=terminal)]))
+        show("\n".join([HEADING, *token_lines(sample.tokens, width=width, color=terminal)]))
 
 
 def _lines(data_set: DatasetStatistics) -> list[str]:

@@ -27,7 +27,7 @@ BARS = 12
 TOKENS_WIDTH = 136
 """Characters of a line of tokens."""
 
-ROLE_COLOURS = {
+ROLE_COLORS = {
     "prompt": "#c9a6c4",
     "sot": "#86bcb6",
     "language": "#9ecae9",
@@ -228,11 +228,11 @@ def _draw_tokens(axes: "Axes", places: Sequence[tuple[SeenToken, int, int]], lin
     from matplotlib.patches import Rectangle
 
     for token, start, line in places:
-        text, colour = visible(token.text), ROLE_COLOURS[token.role]
+        text, color = visible(token.text), ROLE_COLORS[token.role]
         axes.add_patch(
             Rectangle(
-                (start + 0.1, line + 0.1), len(text) + 0.8, 0.8, edgecolor=colour, linewidth=1,
-                facecolor=colour if token.learned else "white", linestyle="-" if token.learned else ":",
+                (start + 0.1, line + 0.1), len(text) + 0.8, 0.8, edgecolor=color, linewidth=1,
+                facecolor=color if token.learned else "white", linestyle="-" if token.learned else ":",
             )
         )  # fmt: skip
         axes.text(
@@ -248,9 +248,9 @@ def _draw_legend(figure: "Figure") -> None:
     from matplotlib.patches import Patch
 
     handles: list[Patch | Line2D] = []
-    for colour in dict.fromkeys(ROLE_COLOURS.values()):
-        roles = [role for role, other in ROLE_COLOURS.items() if other == colour]
-        handles.append(Patch(color=colour, label=", ".join(roles)))
+    for color in dict.fromkeys(ROLE_COLORS.values()):
+        roles = [role for role, other in ROLE_COLORS.items() if other == color]
+        handles.append(Patch(color=color, label=", ".join(roles)))
     handles += [
         Patch(facecolor="white", edgecolor=PALE, linestyle=":", label="given, not learned"),
         Line2D([], [], color=PALE, linestyle="--", label="end of the audio"),

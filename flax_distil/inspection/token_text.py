@@ -16,7 +16,7 @@ from flax_distil.inspection.token_view import SeenToken
 
 HEADING = f"{'position':>8}  {'role':9}  {'loss':7}  tokens (· is a space)"
 
-COLOURS = {
+COLORS = {
     "prompt": 35,
     "sot": 36,
     "language": 34,
@@ -33,20 +33,20 @@ def visible(text: str) -> str:
     return text.replace(" ", "·").replace("\n", "↵")
 
 
-def token_lines(tokens: Sequence[SeenToken], *, width: int = 110, colour: bool = False) -> list[str]:
+def token_lines(tokens: Sequence[SeenToken], *, width: int = 110, color: bool = False) -> list[str]:
     """Return lines that show every token in order, its role, and whether it is learned.
 
     Args:
         tokens: A whole sequence.
         width: Characters of a line.
-        colour: Whether to use ANSI colours; what is not learned is dim.
+        color: Whether to use ANSI colours; what is not learned is dim.
     """
     lines, position = [], 0
     for (role, learned), run in itertools.groupby(tokens, key=lambda token: (token.role, token.learned)):
         found = list(run)
         opening = f"{position:>8}  {role:9}  {'learned' if learned else 'given':7}  "
         for text in _wrapped([visible(token.text) for token in found], width - len(opening)):
-            painted = f"\033[{'' if learned else '2;'}{COLOURS[role]}m{text}\033[0m" if colour else text
+            painted = f"\033[{'' if learned else '2;'}{COLORS[role]}m{text}\033[0m" if color else text
             lines.append(opening + painted)
             opening = " " * len(opening)
         position += len(found)

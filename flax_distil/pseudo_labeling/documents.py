@@ -81,11 +81,11 @@ def describe(
         | {"skipped": _kinds([record])}
         for record in records
     ]
-    labelled = {part: found for part, found in summaries.items() if found["labelled"]}
+    labeled = {part: found for part, found in summaries.items() if found["labelled"]}
     documents = {
         SUMMARY_NAME: _json(summary),
         THROUGHPUT_NAME: _json(speed),
-        CARD_NAME: make_card(config, name, labelled),
+        CARD_NAME: make_card(config, name, labeled),
     }
     return Description(summary=summary, throughput=throughput, index={"files": files}, documents=documents)
 

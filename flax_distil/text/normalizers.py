@@ -62,8 +62,8 @@ class Normalizer:
         Text without a letter or digit is empty: the reference rules for English leave a full
         stop of "...", which would count as a word.
         """
-        normalised = _rules(self.language, self.name)(text).strip()
-        return normalised if any(map(str.isalnum, normalised)) else ""
+        normalized = _rules(self.language, self.name)(text).strip()
+        return normalized if any(map(str.isalnum, normalized)) else ""
 
     @property
     def description(self) -> str:

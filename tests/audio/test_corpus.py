@@ -64,7 +64,7 @@ def test_the_held_out_split_is_some_minutes_of_sentences() -> None:
     assert min(len(row["text"].split()) for row in held_out) >= 3
 
 
-def test_the_folder_is_small_and_carries_its_licence() -> None:
+def test_the_folder_is_small_and_carries_its_license() -> None:
     size = sum(path.stat().st_size for path in CORPUS.rglob("*") if path.is_file())
     assert size <= 6 * MEGABYTE
     assert "Allison Smith" in (CORPUS / "ATTRIBUTION").read_text()

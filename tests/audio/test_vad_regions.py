@@ -37,7 +37,7 @@ def test_speech_that_is_shorter_than_asked_is_none():
     assert regions((100, 110), min_speech_duration_ms=400) == []
 
 
-def test_padding_reaches_into_the_silence_but_not_into_the_neighbour():
+def test_padding_reaches_into_the_silence_but_not_into_the_neighbor():
     wide = {"min_speech_duration_ms": 0, "min_silence_duration_ms": 0, "speech_pad_ms": 3200}
     assert regions((150, 200), **wide) == [(50, 300)]
     assert regions((20, 40), total=60, **wide) == [(0, 60)]

@@ -53,7 +53,7 @@ def converted(original: Path, tmp_path_factory) -> Callable[[str], Path]:
 
 
 @pytest.mark.parametrize("quantization", ["float32", "float16", "bfloat16"])
-def test_unquantised_weights_are_read_exactly(original, converted, quantization: str):
+def test_unquantized_weights_are_read_exactly(original, converted, quantization: str):
     expected = load_checkpoint(original)
     found = load_checkpoint(converted(quantization))
     assert found.config == expected.config
@@ -66,17 +66,17 @@ def test_int8_weights_are_within_half_a_step_of_the_original(original, converted
     expected = load_checkpoint(original)
     found = load_checkpoint(converted(quantization))
     assert found.config == expected.config
-    quantised = 0
+    quantized = 0
     for path, leaf in flatten(expected.params).items():
         other = flatten(found.params)[path]
         if path.endswith(("kernel", "token_embedding/embedding")):
             # One row of the matrix has one step: its largest magnitude / 127; random rows of
             # a standard normal here reach no further than 5.
             assert float(jnp.abs(other - leaf).max()) <= 5 / 127 / 2, path
-            quantised += int(not np.array_equal(other, leaf))
+            quantized += int(not np.array_equal(other, leaf))
         else:
             np.testing.assert_array_equal(other, leaf, err_msg=path)
-    assert quantised == 19  # two convolutions, 16 projections, the token embedding
+    assert quantized == 19  # two convolutions, 16 projections, the token embedding
 
 
 def test_the_step_of_int8_is_that_of_its_row(original, converted):

@@ -45,7 +45,7 @@ def test_transcribe_writes_what_was_said(tiny_en_dir, prompts_dir, tmp_path):
 
 
 @pytest.fixture(scope="module")
-def labelled(tiny_en_dir, prompts_dir, tmp_path_factory):
+def labeled(tiny_en_dir, prompts_dir, tmp_path_factory):
     folder = tmp_path_factory.mktemp("labels") / "labelled"
     flags = {
         "model_name_or_path": tiny_en_dir, "dataset_name": prompts_dir, "dataset_split_name": "train",
@@ -56,10 +56,10 @@ def labelled(tiny_en_dir, prompts_dir, tmp_path_factory):
     return folder
 
 
-def test_pseudo_labels_carry_confidences_and_wer(labelled):
+def test_pseudo_labels_carry_confidences_and_wer(labeled):
     import datasets
 
-    rows = datasets.load_dataset(str(labelled), split="train", cache_dir=str(labelled.parent))
+    rows = datasets.load_dataset(str(labeled), split="train", cache_dir=str(labeled.parent))
     assert len(rows) == 4
     wanted = {"whisper_transcript", "avg_logprob", "no_speech_prob", "compression_ratio", "duration", "wer"}
     assert wanted <= set(rows.column_names)
@@ -67,11 +67,11 @@ def test_pseudo_labels_carry_confidences_and_wer(labelled):
 
 
 @pytest.fixture(scope="module")
-def distilled(labelled, tiny_en_dir, prompts_dir, tmp_path_factory):
+def distilled(labeled, tiny_en_dir, prompts_dir, tmp_path_factory):
     """A run of four steps: its arguments and its folder."""
     out = tmp_path_factory.mktemp("run") / "student"
     flags = {
-        "teacher_model_name_or_path": tiny_en_dir, "train_dataset_name": labelled, "max_steps": 4,
+        "teacher_model_name_or_path": tiny_en_dir, "train_dataset_name": labeled, "max_steps": 4,
         "warmup_steps": 1, "per_device_train_batch_size": 2, "precision": "full", "logging_steps": 2,
         "cache_encoder_states": "true", "output_dir": out, "eval_dataset_name": prompts_dir,
         "eval_split_name": "validation", "max_eval_samples": 2, "per_device_eval_batch_size": 2,

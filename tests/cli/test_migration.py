@@ -13,7 +13,7 @@ from flax_distil.core.nested import leaves
 
 PAGE = (Path(__file__).parents[2] / "docs" / "migration.md").read_text(encoding="utf-8")
 
-PSEUDO_LABELLING = """
+PSEUDO_LABELING = """
     model_name_or_path config_name tokenizer_name feature_extractor_name processor_name cache_dir
     use_fast_tokenizer model_revision subfolder token dtype attn_implementation attn_type
     compile_encoder dataset_name dataset_config_name dataset_cache_dir overwrite_cache
@@ -116,7 +116,7 @@ def faster_whisper_options() -> set[str]:
 
 
 TABLES = {
-    "`run_pseudo_labelling.py` of Distil-Whisper": ("pseudo-label", lambda: set(PSEUDO_LABELLING.split())),
+    "`run_pseudo_labelling.py` of Distil-Whisper": ("pseudo-label", lambda: set(PSEUDO_LABELING.split())),
     "`run_distillation.py` of Distil-Whisper": ("distil", lambda: set(DISTILLATION.split())),
     "`Seq2SeqTrainingArguments` of transformers": ("distil", training_arguments),
     "`create_student_model.py` of Distil-Whisper": ("init-student", lambda: set(STUDENT.split())),

@@ -114,7 +114,7 @@ def test_every_usable_sample_is_evaluated_once(distilled):
 
 
 @pytest.mark.slow
-def test_pseudo_labelling_in_two_processes_writes_the_bytes_of_one(workplace):
+def test_pseudo_labeling_in_two_processes_writes_the_bytes_of_one(workplace):
     teacher, prompts, folder = workplace
     flags = transcribing(teacher, prompts) | {"samples_per_shard": 3}
     found = []

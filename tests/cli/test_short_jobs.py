@@ -16,7 +16,7 @@ from flax_distil.text.normalizers import get_normalizer
 
 
 @pytest.fixture(scope="module")
-def labelled(flawed, tiny_en_dir, tmp_path_factory):
+def labeled(flawed, tiny_en_dir, tmp_path_factory):
     out = tmp_path_factory.mktemp("labels") / "labelled"
     flags = {
         "model": tiny_en_dir, "dataset_name": flawed, "per_device_eval_batch_size": 4,
@@ -26,8 +26,8 @@ def labelled(flawed, tiny_en_dir, tmp_path_factory):
     return out
 
 
-def test_pseudo_labels_keep_columns_order_and_timestamps(labelled):
-    rows = load_table(DatasetSpec(name=str(labelled)))
+def test_pseudo_labels_keep_columns_order_and_timestamps(labeled):
+    rows = load_table(DatasetSpec(name=str(labeled)))
     assert rows.column("speaker") == [7, 7, 7]
     assert rows.column("whisper_transcript")[0].startswith("<|0.00|> That conference is full.<|")
     assert all(text.startswith("<|0.00|>") for text in rows.column("whisper_transcript"))
@@ -36,13 +36,13 @@ def test_pseudo_labels_keep_columns_order_and_timestamps(labelled):
     assert all(-1 < value < 0 for value in rows.column("avg_logprob"))
 
 
-def test_pseudo_labelling_lists_what_was_skipped_and_why(labelled):
-    summary = json.loads((labelled / "summary.json").read_text())
+def test_pseudo_labeling_lists_what_was_skipped_and_why(labeled):
+    summary = json.loads((labeled / "summary.json").read_text())
     assert (summary["samples"], summary["labelled"], summary["wer"]) == (5, 3, 0.0)
     assert summary["skipped"] == {"with unreadable audio": 1, "without speech": 1}
     assert "cannot read" in summary["skipped_samples"]["flawed:1"]
     assert "no speech was found" in summary["skipped_samples"]["flawed:2"]
-    throughput = json.loads((labelled / "throughput.json").read_text())
+    throughput = json.loads((labeled / "throughput.json").read_text())
     assert throughput["rtfx"] > 0
     assert throughput["compile_seconds"] > 0
 

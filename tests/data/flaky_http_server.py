@@ -16,7 +16,7 @@ FAULTS = ("500", "503", "drop", "short", "stall")
 
 
 @dataclass
-class Behaviour:
+class Behavior:
     """What a server does; may be changed while it runs.
 
     Attributes:
@@ -54,7 +54,7 @@ class Behaviour:
 
 class _Handler(BaseHTTPRequestHandler):
     root: Path
-    behaviour: Behaviour
+    behavior: Behavior
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True  # or the body waits until the head has been acknowledged
 
@@ -63,8 +63,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         path = unquote(urlsplit(self.path).path).lstrip("/")
-        self.behaviour.seen.append((self.command, path, self.headers.get("Range")))
-        fault = "drop" if self.behaviour.stopped.is_set() else self.behaviour.fault()
+        self.behavior.seen.append((self.command, path, self.headers.get("Range")))
+        fault = "drop" if self.behavior.stopped.is_set() else self.behavior.fault()
         if fault == "drop":
             self.close_connection = True
         elif fault and fault.isdigit():
@@ -83,7 +83,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _file(self, path: Path, fault: str | None) -> None:
         size = path.stat().st_size
         part = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range") or "")
-        if not part or not self.behaviour.ranges:
+        if not part or not self.behavior.ranges:
             self._reply(200, path.read_bytes(), fault)
             return
         first, end = int(part[1]), min(int(part[2]) + 1 if part[2] else size, size)
@@ -98,8 +98,8 @@ class _Handler(BaseHTTPRequestHandler):
     def _reply(self, status: int, body: bytes, fault: str | None = None, **headers: str) -> None:
         self.send_response(status)
         self.send_header("Content-Length", str(len(body)))
-        if status >= 400 and self.behaviour.retry_after:
-            self.send_header("Retry-After", self.behaviour.retry_after)
+        if status >= 400 and self.behavior.retry_after:
+            self.send_header("Retry-After", self.behavior.retry_after)
         for name, value in headers.items():
             self.send_header(name.replace("_", "-"), value)
         self.end_headers()
@@ -108,22 +108,22 @@ class _Handler(BaseHTTPRequestHandler):
         with contextlib.suppress(ConnectionError):
             self.wfile.write(body[: len(body) // 2] if fault else body)
         if fault == "stall":
-            self.behaviour.stopped.wait(60)
+            self.behavior.stopped.wait(60)
         if fault:
             self.close_connection = True
 
 
 @contextlib.contextmanager
-def serving(root: Path, behaviour: Behaviour | None = None) -> Iterator[str]:
+def serving(root: Path, behavior: Behavior | None = None) -> Iterator[str]:
     """Serve the files of a folder; gives the address."""
-    behaviour = behaviour or Behaviour()
-    handler = type("Handler", (_Handler,), {"root": root, "behaviour": behaviour})
+    behavior = behavior or Behavior()
+    handler = type("Handler", (_Handler,), {"root": root, "behavior": behavior})
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
         thread.start()
         try:
             yield f"http://127.0.0.1:{server.server_port}"
         finally:
-            behaviour.stopped.set()
+            behavior.stopped.set()
             server.shutdown()
             thread.join()

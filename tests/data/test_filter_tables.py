@@ -24,7 +24,7 @@ CONFIG = FilterConfig(wer_threshold=10.0)
 
 
 @pytest.fixture(scope="module")
-def labelled(train) -> SpeechDataset:
+def labeled(train) -> SpeechDataset:
     """Sixty training prompts; of every fifth the last word is missing, one has no label, one is too long."""
     train = train.select(range(60))
     texts = [text or "" for text in train.references()]
@@ -55,20 +55,18 @@ def one_by_one(data: SpeechDataset, labels: LabelBuilder) -> tuple[list[int], di
     return kept, report.get_state()
 
 
-def test_several_processes_give_the_verdicts_of_one(labelled, labels, tmp_path):
-    kept, counted = one_by_one(labelled, labels)
+def test_several_processes_give_the_verdicts_of_one(labeled, labels, tmp_path):
+    kept, counted = one_by_one(labeled, labels)
     report = DropReport()
-    result = filter_rows(
-        labelled, make_filter(labelled, labels), report=report, workers=2, cache_dir=tmp_path
-    )
+    result = filter_rows(labeled, make_filter(labeled, labels), report=report, workers=2, cache_dir=tmp_path)
     assert result.kept.tolist() == kept
     assert report.get_state() == counted
     assert result.total == 60
-    assert result.longest_label == labels.longest(labelled.select(kept).labels())
+    assert result.longest_label == labels.longest(labeled.select(kept).labels())
 
 
 def test_verdicts_are_found_again_for_the_same_rows_and_settings_only(
-    labelled, labels, tmp_path, english_tokenizer
+    labeled, labels, tmp_path, english_tokenizer
 ):
     def judged(data: SpeechDataset, builder: LabelBuilder = labels, config: FilterConfig = CONFIG) -> int:
         """Return how many rows were judged."""
@@ -80,17 +78,17 @@ def test_verdicts_are_found_again_for_the_same_rows_and_settings_only(
         return calls.call_count
 
     results: list[np.ndarray] = []
-    assert [judged(labelled), judged(labelled)] == [60, 0]
+    assert [judged(labeled), judged(labeled)] == [60, 0]
     np.testing.assert_array_equal(*results)
-    assert judged(labelled, config=FilterConfig(wer_threshold=50.0)) == 60
-    assert judged(labelled, LabelBuilder(english_tokenizer, LabelConfig(max_label_length=20))) == 60
-    changed = labelled.labels()
+    assert judged(labeled, config=FilterConfig(wer_threshold=50.0)) == 60
+    assert judged(labeled, LabelBuilder(english_tokenizer, LabelConfig(max_label_length=20))) == 60
+    changed = labeled.labels()
     changed[59] = "another label"
-    assert judged(labelled.with_columns({"whisper_transcript": changed})) == 60
+    assert judged(labeled.with_columns({"whisper_transcript": changed})) == 60
     (damaged, *_) = (tmp_path / "flax_distil_filters").iterdir()
     for path in damaged.parent.iterdir():
         path.write_bytes(path.read_bytes()[:20])
-    assert judged(labelled) == 60
+    assert judged(labeled) == 60
 
 
 def with_wer(data: SpeechDataset) -> SpeechDataset:
@@ -99,12 +97,12 @@ def with_wer(data: SpeechDataset) -> SpeechDataset:
     return data.with_columns({"wer": rates})
 
 
-def test_error_rates_that_labelling_wrote_are_used(labelled, labels, monkeypatch):
-    told = with_wer(labelled)
+def test_error_rates_that_labeling_wrote_are_used(labeled, labels, monkeypatch):
+    told = with_wer(labeled)
     row_filter = make_filter(told, labels)
     monkeypatch.setattr(filters, "sample_wer", lambda *_: pytest.fail("an error rate was computed"))
     assert filter_rows(told, row_filter).kept.tolist() == filter_rows_without_column(
-        labelled, labels, monkeypatch
+        labeled, labels, monkeypatch
     )
 
 
@@ -113,15 +111,15 @@ def filter_rows_without_column(data: SpeechDataset, labels: LabelBuilder, monkey
     return filter_rows(data, make_filter(data, labels)).kept.tolist()
 
 
-def test_error_rates_of_other_texts_or_another_normaliser_are_not_believed(labelled, labels):
-    expected = filter_rows(labelled, make_filter(labelled, labels)).kept.tolist()
+def test_error_rates_of_other_texts_or_another_normalizer_are_not_believed(labeled, labels):
+    expected = filter_rows(labeled, make_filter(labeled, labels)).kept.tolist()
     for rates in ([0.0] * 60, [None] * 60, ["0"] * 60):
-        wrong = labelled.with_columns({"wer": rates})
+        wrong = labeled.with_columns({"wer": rates})
         assert filter_rows(wrong, make_filter(wrong, labels)).kept.tolist() == expected
 
 
-def test_processes_that_train_together_count_no_label_again(labelled, labels, monkeypatch):
-    plain = dataclasses.replace(labelled, speaker_column=None)
+def test_processes_that_train_together_count_no_label_again(labeled, labels, monkeypatch):
+    plain = dataclasses.replace(labeled, speaker_column=None)
     result = filter_rows(plain, make_filter(plain, labels))
     assert result.longest_label is not None
     source = TableSource(

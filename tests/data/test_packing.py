@@ -107,7 +107,7 @@ def test_a_row_without_speaker_stays_alone_among_rows_that_have_one(rows):
     assert [pack.previous for pack in packs] == [()] * 4
 
 
-def test_without_speakers_neighbours_are_joined_without_prompts_and_the_log_says_so_once(rows, caplog):
+def test_without_speakers_neighbors_are_joined_without_prompts_and_the_log_says_so_once(rows, caplog):
     with caplog.at_level(logging.INFO, logger="flax_distil.data.preprocessing.packing"):
         for _ in range(2):
             packs = made([of(row, None) for row in rows], name="unnamed voices", has_speakers=False)

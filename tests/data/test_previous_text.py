@@ -93,7 +93,7 @@ def test_rows_of_another_file_do_not_come_before(manifest, always):
     assert rows_before(second, [dataclasses.replace(first, origin="another")], has_speakers=True) == ()
 
 
-def test_sorted_by_speaker_neighbours_are_those_of_one_speaker(manifest, always):
+def test_sorted_by_speaker_neighbors_are_those_of_one_speaker(manifest, always):
     data = load_table(DatasetSpec(name=manifest, text_column="text"))
     data = data.with_columns(
         {"speaker_id": ["ben", "anna", None, "ben", "anna", "anna"], "duration": [5.0] * 6}

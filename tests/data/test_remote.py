@@ -14,7 +14,7 @@ from flax_distil.data.remote import files as remote
 from flax_distil.data.remote import transports
 from flax_distil.data.remote.files import RemoteFile, expand, read_bytes
 from flax_distil.data.remote.retries import RetryPolicy, SourceError, SourceMissingError
-from tests.data.flaky_http_server import Behaviour, serving
+from tests.data.flaky_http_server import Behavior, serving
 
 QUICK = RetryPolicy(
     total_seconds=60.0, first_pause_seconds=0.01, largest_pause_seconds=0.02, read_seconds=0.3
@@ -46,31 +46,31 @@ def test_a_file_is_read_and_sought_in_like_one_on_disk(content, tmp_path):
 
 @pytest.mark.parametrize("ranges", [True, False], ids=["ranges", "whole"])
 def test_three_of_ten_requests_failing_change_no_byte(content, tmp_path, ranges):
-    behaviour = Behaviour(failing=0.3, seed=3, ranges=ranges)
-    with serving(tmp_path, behaviour) as address:
+    behavior = Behavior(failing=0.3, seed=3, ranges=ranges)
+    with serving(tmp_path, behavior) as address:
         for _ in range(2 if ranges else 12):
             assert read_bytes(f"{address}/file.bin", QUICK) == content
-    assert sum(behaviour.faults_made.values()) >= 3
+    assert sum(behavior.faults_made.values()) >= 3
     if ranges:
-        assert set(behaviour.faults_made) == set(behaviour.faults)
+        assert set(behavior.faults_made) == set(behavior.faults)
 
 
 def test_a_server_without_ranges_is_asked_for_the_file_once(content, tmp_path):
-    behaviour = Behaviour(ranges=False)
-    with serving(tmp_path, behaviour) as address, RemoteFile(f"{address}/file.bin", QUICK) as file:
+    behavior = Behavior(ranges=False)
+    with serving(tmp_path, behavior) as address, RemoteFile(f"{address}/file.bin", QUICK) as file:
         file.seek(90_000)
         assert file.read(50) == content[90_000:90_050]
         file.seek(5)
         assert file.read(50) == content[5:55]
-    assert len(behaviour.seen) == 2  # the attempt at a part, and the file
+    assert len(behavior.seen) == 2  # the attempt at a part, and the file
 
 
 def test_what_lies_before_the_place_is_not_read(content, tmp_path):
-    behaviour = Behaviour()
-    with serving(tmp_path, behaviour) as address, RemoteFile(f"{address}/file.bin", QUICK) as file:
+    behavior = Behavior()
+    with serving(tmp_path, behavior) as address, RemoteFile(f"{address}/file.bin", QUICK) as file:
         file.seek(50_000)
         file.read(10)
-    assert [part for _, _, part in behaviour.seen] == ["bytes=49152-53247"]
+    assert [part for _, _, part in behavior.seen] == ["bytes=49152-53247"]
 
 
 def test_a_file_that_changes_while_it_is_read_is_told(content, tmp_path):
@@ -90,9 +90,9 @@ def test_empty_files_are_empty(tmp_path):
 
 @pytest.mark.parametrize("fault", ["503", "drop", "short", "stall"])
 def test_a_server_that_never_answers_is_given_up_in_one_sentence(content, tmp_path, fault):
-    behaviour = Behaviour(failing=1.0, faults=[fault])
+    behavior = Behavior(failing=1.0, faults=[fault])
     started = time.monotonic()
-    with serving(tmp_path, behaviour) as address, pytest.raises(SourceError) as caught:
+    with serving(tmp_path, behavior) as address, pytest.raises(SourceError) as caught:
         read_bytes(f"{address}/file.bin?signature=secret", BRIEF)
     assert 0.5 <= time.monotonic() - started < 2.5
     message = str(caught.value)
@@ -100,35 +100,35 @@ def test_a_server_that_never_answers_is_given_up_in_one_sentence(content, tmp_pa
     assert "source_retry_seconds" in message
     assert "secret" not in message
     assert "\n" not in message
-    assert len(behaviour.seen) > 2
+    assert len(behavior.seen) > 2
 
 
 def test_a_server_that_comes_back_ends_the_waiting(content, tmp_path):
-    behaviour = Behaviour(failing=1.0, faults=["503"])
-    with serving(tmp_path, behaviour) as address, RemoteFile(f"{address}/file.bin", QUICK) as file:
-        timer = threading.Timer(0.3, lambda: setattr(behaviour, "failing", 0.0))
+    behavior = Behavior(failing=1.0, faults=["503"])
+    with serving(tmp_path, behavior) as address, RemoteFile(f"{address}/file.bin", QUICK) as file:
+        timer = threading.Timer(0.3, lambda: setattr(behavior, "failing", 0.0))
         timer.start()
         assert file.read(100) == content[:100]
         timer.join()
-    assert len(behaviour.seen) > 5
+    assert len(behavior.seen) > 5
 
 
 def test_the_pause_that_a_server_asks_for_is_kept(content, tmp_path):
-    behaviour = Behaviour(failing=1.0, faults=["429"], retry_after="1")
+    behavior = Behavior(failing=1.0, faults=["429"], retry_after="1")
     policy = RetryPolicy(total_seconds=1.2, first_pause_seconds=0.01, read_seconds=1.0)
-    with serving(tmp_path, behaviour) as address, pytest.raises(SourceError, match="answered 429"):
+    with serving(tmp_path, behavior) as address, pytest.raises(SourceError, match="answered 429"):
         read_bytes(f"{address}/file.bin", policy)
-    assert len(behaviour.seen) == 3
+    assert len(behavior.seen) == 3
 
 
 @pytest.mark.parametrize(
     ("fault", "message"), [("403", "no permission"), ("401", "no permission"), ("400", "answered 400")]
 )
 def test_a_refusal_is_not_repeated(content, tmp_path, fault, message):
-    behaviour = Behaviour(failing=1.0, faults=[fault])
-    with serving(tmp_path, behaviour) as address, pytest.raises(SourceError, match=message):
+    behavior = Behavior(failing=1.0, faults=[fault])
+    with serving(tmp_path, behavior) as address, pytest.raises(SourceError, match=message):
         read_bytes(f"{address}/file.bin", QUICK)
-    assert len(behaviour.seen) == 1
+    assert len(behavior.seen) == 1
 
 
 def test_a_file_that_is_not_there_is_told_from_a_server_that_is_not(tmp_path):
@@ -156,7 +156,7 @@ def test_patterns_are_expanded_in_order(tmp_path):
     for name in ("b.tar", "a.tar", "c.txt", "sub/d.tar"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
-    with serving(tmp_path, Behaviour(failing=0.3, seed=1)) as address:
+    with serving(tmp_path, Behavior(failing=0.3, seed=1)) as address:
         assert expand(f"{address}/*.tar", QUICK) == [f"{address}/a.tar", f"{address}/b.tar"]
         assert expand(f"{address}/{{b,sub/d}}.tar", QUICK) == [f"{address}/b.tar", f"{address}/sub/d.tar"]
         with pytest.raises(InputError, match="no file matches"):

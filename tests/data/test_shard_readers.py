@@ -26,7 +26,7 @@ from flax_distil.data.shards.row_columns import PROBLEMS_COLUMN
 from flax_distil.data.shards.shard import Shard
 from flax_distil.data.shards.table_shard import TableShard
 from flax_distil.data.shards.tar_shard import TarShard
-from tests.data.flaky_http_server import Behaviour, serving
+from tests.data.flaky_http_server import Behavior, serving
 
 QUICK = RetryPolicy(
     total_seconds=60.0, first_pause_seconds=0.01, largest_pause_seconds=0.02, read_seconds=0.2
@@ -132,32 +132,32 @@ def test_a_local_shard_resumed_from_any_cursor_gives_exactly_the_rest(form, rows
 @EVERY_FORMAT
 def test_a_remote_shard_on_a_bad_server_gives_every_row_once(form, rows, tmp_path):
     form.write(rows, tmp_path / "rows")
-    behaviour = Behaviour(failing=0.3, seed=2)
-    with serving(tmp_path, behaviour) as address:
+    behavior = Behavior(failing=0.3, seed=2)
+    with serving(tmp_path, behavior) as address:
         shard = form.reader(name="rows", path=f"{address}/rows", policy=QUICK)
         assert read(shard) == rows
-        assert sum(behaviour.faults_made.values()) > 5
-        behaviour.failing = 0.0
+        assert sum(behavior.faults_made.values()) > 5
+        behavior.failing = 0.0
         check_every_cursor(shard, rows)
 
 
 @EVERY_FORMAT
 def test_a_server_without_ranges_gives_the_same_rows(form, rows, tmp_path):
     form.write(rows, tmp_path / "rows")
-    with serving(tmp_path, Behaviour(ranges=False)) as address:
+    with serving(tmp_path, Behavior(ranges=False)) as address:
         assert read(form.reader(name="rows", path=f"{address}/rows", policy=QUICK)) == rows
 
 
 @EVERY_FORMAT
 def test_resuming_reads_nothing_that_lies_before(form, rows, tmp_path):
     form.write(rows, tmp_path / "rows")
-    behaviour = Behaviour()
-    with serving(tmp_path, behaviour) as address:
+    behavior = Behavior()
+    with serving(tmp_path, behavior) as address:
         shard = form.reader(name="rows", path=f"{address}/rows", policy=QUICK)
         *_, last = (block.after for block in shard.blocks() if block.after is not None)
-        whole = len(behaviour.seen)
+        whole = len(behavior.seen)
         assert read(shard, last) == rows[last[-1] :]
-    requests = len(behaviour.seen) - whole
+    requests = len(behavior.seen) - whole
     # Parquet and Arrow decode a row group or record batch (of 90 rows) from its beginning.
     assert requests < whole / 2
 
@@ -165,18 +165,18 @@ def test_resuming_reads_nothing_that_lies_before(form, rows, tmp_path):
 @EVERY_FORMAT
 def test_a_server_that_is_gone_in_the_middle_leaves_a_cursor_to_go_on_from(form, rows, tmp_path):
     form.write(rows, tmp_path / "rows")
-    behaviour = Behaviour(faults=["500"])
+    behavior = Behavior(faults=["500"])
     taken, cursor = [], None
-    with serving(tmp_path, behaviour) as address:
+    with serving(tmp_path, behavior) as address:
         shard = form.reader(name="rows", path=f"{address}/rows", policy=BRIEF)
         blocks = shard.blocks()
         for block in itertools.islice(blocks, 2):
             taken += block.table.to_pylist()
             cursor = block.after
-        behaviour.failing = 1.0
+        behavior.failing = 1.0
         with pytest.raises(SourceError, match=r"/rows: the server answered 500 .*source_retry_seconds"):
             list(blocks)
-        behaviour.failing = 0.0
+        behavior.failing = 0.0
         assert taken + read(shard, cursor) == rows
 
 

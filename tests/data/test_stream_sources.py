@@ -18,7 +18,7 @@ from flax_distil.data.decoded_example import DurationLimits, SampleError, Sample
 from flax_distil.data.remote.retries import RetryPolicy, SourceError
 from flax_distil.data.sources.dataset_spec import DatasetSpec
 from flax_distil.data.sources.load_datasets import load_streams, load_table, load_tables
-from tests.data.flaky_http_server import Behaviour, serving
+from tests.data.flaky_http_server import Behavior, serving
 from tests.data.stream_checks import all_rows
 
 BRIEF = RetryPolicy(total_seconds=0.3, first_pause_seconds=0.05, largest_pause_seconds=0.1, read_seconds=0.5)
@@ -162,16 +162,16 @@ def test_a_cursor_of_the_first_rows_goes_on_where_it_was(rows, texts, tmp_path):
 
 def test_a_file_read_into_the_cache_is_read_again_only_after_a_change(rows, texts, tmp_path):
     make_tar(rows, tmp_path)
-    behaviour = Behaviour()
-    with serving(tmp_path, behaviour) as address:
+    behavior = Behavior()
+    with serving(tmp_path, behavior) as address:
         options = {"text_column": "text", "cache_dir": tmp_path / "cache", "policy": BRIEF}
         assert load_table(DatasetSpec(name=f"{address}/0.tar", **options)).references() == texts[:3]
-        first = len(behaviour.seen)
+        first = len(behavior.seen)
         assert (
             load_table(DatasetSpec(name=f"{address}/0.tar", split="train[1:]", **options)).references()
             == texts[1:3]
         )
-        again = len(behaviour.seen) - first
+        again = len(behavior.seen) - first
         shutil.copy(tmp_path / "1.tar", tmp_path / "0.tar")
         assert load_table(DatasetSpec(name=f"{address}/0.tar", **options)).references() == texts[3:]
     assert again < first
@@ -231,8 +231,8 @@ def test_what_cannot_be_streamed_is_told_in_one_sentence(rows, tmp_path):
     (tmp_path / "empty" / "notes.txt").write_text("x")
     shutil.copy(tmp_path / "corpus" / "train-0.parquet", tmp_path / "odd.tar")
     (tmp_path / "packed.tar.gz").write_bytes(gzip.compress(b"x"))
-    behaviour = Behaviour()
-    with serving(tmp_path, behaviour) as address:
+    behavior = Behavior()
+    with serving(tmp_path, behavior) as address:
         for spec, options, message in (
             (f"corpus/{name}", {"text_column": "words"}, "no column 'words': name one of audio, text"),
             ("corpus/lost.parquet", {}, r"lost\.parquet: it does not exist"),
@@ -248,7 +248,7 @@ def test_what_cannot_be_streamed_is_told_in_one_sentence(rows, tmp_path):
                 with pytest.raises(InputError, match=message) as caught:
                     read(DatasetSpec(name=f"{address}/{spec}", policy=BRIEF, **options))
                 assert "\n" not in str(caught.value)
-        behaviour.failing, behaviour.faults = 1.0, ["403"]
+        behavior.failing, behavior.faults = 1.0, ["403"]
         with pytest.raises(SourceError, match="no permission"):
             load_streams(DatasetSpec(name=f"{address}/corpus/{name}", policy=BRIEF))
     with pytest.raises(SourceError, match=r"cannot read http://no-such-host\.invalid/.*source_retry_seconds"):
@@ -258,12 +258,12 @@ def test_what_cannot_be_streamed_is_told_in_one_sentence(rows, tmp_path):
 def test_one_recording_that_is_not_there_is_a_bad_sample_and_a_server_that_is_not_is_an_error(rows, tmp_path):
     name = make_manifest(rows, tmp_path)
     (tmp_path / "some clips" / Path(rows[1]["audio"]).name).unlink()
-    behaviour = Behaviour()
-    with serving(tmp_path, behaviour) as address:
+    behavior = Behavior()
+    with serving(tmp_path, behavior) as address:
         reader = SampleReader(load_table(DatasetSpec(name=f"{address}/{name}", policy=BRIEF)), policy=BRIEF)
         assert reader.read(0).duration_seconds > 0
         with pytest.raises(SampleError, match="it does not exist"):
             reader.read(1)
-        behaviour.failing, behaviour.faults = 1.0, ["500"]
+        behavior.failing, behavior.faults = 1.0, ["500"]
         with pytest.raises(SourceError, match="answered 500"):
             reader.read(2)

@@ -21,7 +21,7 @@ from flax_distil.data.sources.load_datasets import load_table
 from flax_distil.data.training.pipeline import TrainingPipeline
 from flax_distil.data.training.pipeline_config import PipelineConfig
 from flax_distil.data.training.training_sources import TableSource, TrainingData
-from tests.data.flaky_http_server import Behaviour, serving
+from tests.data.flaky_http_server import Behavior, serving
 
 CONFIG = PipelineConfig(batch_size=4, num_threads=2)
 ROWS = 11
@@ -77,7 +77,7 @@ def test_the_order_follows_the_seed(speech, opened):
     assert rows_of(islice(opened(speech, shuffle=False), 3)) == [*range(ROWS), 0]
 
 
-def test_neighbouring_seeds_do_not_share_epochs(speech, opened):
+def test_neighboring_seeds_do_not_share_epochs(speech, opened):
     def epochs(seed: int) -> set[tuple[int, ...]]:
         rows = rows_of(islice(opened(speech, PipelineConfig(batch_size=ROWS), seed=seed), 3))
         return {tuple(rows[start : start + ROWS]) for start in range(0, 33, ROWS)}
@@ -274,7 +274,7 @@ def test_recorded_noise_is_mixed_in_and_noise_that_cannot_be_read_is_listed(spee
 def test_recordings_at_addresses_are_asked_for_as_long_as_the_policy_says(
     corpus_rows, labels, tmp_path, joined
 ):
-    with serving(tmp_path, Behaviour(failing=1.0, faults=("500",))) as address:
+    with serving(tmp_path, Behavior(failing=1.0, faults=("500",))) as address:
         rows = [
             {"audio": f"{address}/{number}.flac", "text": row["text"], "duration": 1.0}
             for number, row in enumerate(corpus_rows)

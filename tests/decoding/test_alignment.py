@@ -130,7 +130,7 @@ def test_tokens_that_look_at_one_position_alone_are_aligned_all_the_same(align, 
         assert (np.diff(position_T) >= 0).all()
 
 
-def test_a_row_does_not_depend_on_its_neighbours(align, aligned, faint, batch):
+def test_a_row_does_not_depend_on_its_neighbors(align, aligned, faint, batch):
     order = np.array([2, 0, 1])
     others = align(faint[order], *(part[order] for part in batch))
     for row, before in enumerate(order):

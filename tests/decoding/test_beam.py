@@ -137,7 +137,7 @@ def test_beams_are_those_of_openai_whatever_the_limit(config, tasks, name, optio
     assert len(lengths) > 2
 
 
-def test_a_cache_that_grows_and_idle_neighbours_change_nothing(config, tasks, monkeypatch):
+def test_a_cache_that_grows_and_idle_neighbors_change_nothing(config, tasks, monkeypatch):
     task, options = tasks["timestamps"], SearchOptions(num_beams=4)
     wanted = searching(config, task, options)([NEW] * ROWS)
     monkeypatch.setattr(loop, "INITIAL_CACHE_LENGTH", SLOTS + 3)

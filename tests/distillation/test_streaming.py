@@ -12,7 +12,7 @@ from safetensors.numpy import load_file
 
 from flax_distil.data.remote.retries import SourceError
 from flax_distil.distillation.trainer import DistilConfig, run_distillation
-from tests.data.flaky_http_server import Behaviour, serving
+from tests.data.flaky_http_server import Behavior, serving
 from tests.toys import observe
 
 STEPS = 10
@@ -57,7 +57,7 @@ def settings(teacher):
 
 
 @dataclass
-class Mortal(Behaviour):
+class Mortal(Behavior):
     """Answers so many requests, and then none."""
 
     answers: int = 1_000_000
@@ -69,9 +69,9 @@ class Mortal(Behaviour):
 @pytest.fixture(scope="module")
 def server(corpora):
     """Gives the address and what the server does."""
-    behaviour = Mortal()
-    with serving(corpora, behaviour) as address:
-        yield address, behaviour
+    behavior = Mortal()
+    with serving(corpora, behavior) as address:
+        yield address, behavior
 
 
 @pytest.fixture(scope="module")
@@ -89,12 +89,12 @@ def test_the_proportions_of_a_mixture_are_told(run):
 def test_a_server_that_dies_leaves_a_checkpoint_from_which_the_very_run_goes_on(
     run, server, settings, tmp_path
 ):
-    address, behaviour = server
+    address, behavior = server
     folder = tmp_path / "interrupted"
-    behaviour.answers = len(behaviour.seen) + 11  # the second epoch asks again
+    behavior.answers = len(behavior.seen) + 11  # the second epoch asks again
     with pytest.raises(SourceError) as stopped:
         run_distillation(settings(address, folder))
-    behaviour.answers = 1_000_000
+    behavior.answers = 1_000_000
     assert str(stopped.value).count("\n") == 0
     assert "500" in str(stopped.value)
     (checkpoint,) = (folder / "checkpoints").glob("checkpoint_*")

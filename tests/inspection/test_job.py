@@ -190,7 +190,7 @@ def test_without_matplotlib_it_is_said_before_any_work(data_sets, tiny_en_dir, t
     assert "38 rows kept" in capsys.readouterr().out
 
 
-def test_long_runs_are_wrapped_and_coloured_only_on_demand(inspected):
+def test_long_runs_are_wrapped_and_colored_only_on_demand(inspected):
     from flax_distil.inspection.token_view import SeenToken
 
     tokens = [
@@ -201,6 +201,6 @@ def test_long_runs_are_wrapped_and_coloured_only_on_demand(inspected):
     assert "|".join(line[29:].strip().rstrip("|") for line in plain) == "|".join(
         f"·word{n}" for n in range(40)
     )
-    coloured = token_lines(tokens, width=60, colour=True)
-    assert re.sub(r"\033\[[\d;]*m", "", "\n".join(coloured)) == "\n".join(plain)
-    assert coloured != plain
+    colored = token_lines(tokens, width=60, color=True)
+    assert re.sub(r"\033\[[\d;]*m", "", "\n".join(colored)) == "\n".join(plain)
+    assert colored != plain

@@ -56,7 +56,7 @@ def test_nothing_predicted_is_all_deletions_and_a_loop_exceeds_a_hundred_percent
     assert (loop.wer, loop.insertion_rate) == (300.0, 300.0)
 
 
-def test_references_that_normalise_to_nothing_are_left_out_and_counted():
+def test_references_that_normalize_to_nothing_are_left_out_and_counted():
     without = word_errors(["one two"], ["one too"], lower)
     counts = word_errors(
         ["one two", "...", ""], ["one too", "invented words", ""], lambda text: text.strip(".")

@@ -51,7 +51,7 @@ def test_shapes_are_those_of_the_parameters_and_allocate_nothing(config, params)
     )
 
 
-def test_initialisation_depends_on_the_key_alone_and_keeps_the_sinusoids(config):
+def test_initialization_depends_on_the_key_alone_and_keeps_the_sinusoids(config):
     init = compiled(functools.partial(init_params, config))
     one, again, other = (flatten(init(jax.random.key(seed))) for seed in (0, 0, 1))
     path = "decoder/layers/fc1/kernel"

@@ -194,7 +194,7 @@ def test_probabilities_of_languages_are_those_of_openai(of_base):
     ],
     ids=["greedy", "beams", "samples"],
 )
-def test_a_row_does_not_depend_on_its_neighbours_or_the_size_of_the_batch(of_tiny_en, temperature, search):
+def test_a_row_does_not_depend_on_its_neighbors_or_the_size_of_the_batch(of_tiny_en, temperature, search):
     options = {"temperature": (temperature,), "search": search, "return_timestamps": True}
     together = [transcript.tokens for transcript in of_tiny_en.transcribe(**options)]
     assert len({*map(tuple, together)}) == len(together)

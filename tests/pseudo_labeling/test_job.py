@@ -356,7 +356,7 @@ def test_overwriting_begins_anew_and_leaves_other_files_alone(flags, tmp_path):
     assert (folder / "thesis.json").read_text() == "mine"
 
 
-def test_neighbours_are_joined_up_to_30_seconds(flags, whole, tmp_path):
+def test_neighbors_are_joined_up_to_30_seconds(flags, whole, tmp_path):
     folder = tmp_path / "joined"
     assert label({**flags, "samples_per_shard": 14, "concatenate_audio": True, "output_dir": folder}) == 0
     apart, joined = (

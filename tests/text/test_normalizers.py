@@ -45,18 +45,18 @@ def test_korean_and_vietnamese_keep_their_words():
 
 @pytest.mark.parametrize("language", ["en", "de", "ja", None])
 @pytest.mark.parametrize("text", ["", "  ", "...", "[tone]", "(silence) ?!"])
-def test_text_without_words_normalises_to_nothing(language: str | None, text: str):
+def test_text_without_words_normalizes_to_nothing(language: str | None, text: str):
     assert get_normalizer(language)(text) == ""
 
 
-def test_the_normaliser_of_a_language_is_made_once_and_can_be_pickled():
+def test_the_normalizer_of_a_language_is_made_once_and_can_be_pickled():
     assert get_normalizer("english") is get_normalizer("english")
     assert get_normalizer("english") == get_normalizer("en")
     copy = pickle.loads(pickle.dumps(get_normalizer("en")))
     assert copy("It's COLOUR") == "it is color"
 
 
-def test_an_unknown_language_has_no_normaliser():
+def test_an_unknown_language_has_no_normalizer():
     with pytest.raises(InputError, match="unknown language 'elvish'"):
         get_normalizer("elvish")
 
@@ -104,7 +104,7 @@ def test_whispers_rules_do_not_see_vowel_signs_and_that_is_told_once(caplog: pyt
 
 
 @pytest.mark.parametrize(
-    ("language", "text", "normalised"),
+    ("language", "text", "normalized"),
     [
         ("hi", "नमस्ते, दुनिया! (शोर)", "नमस्ते दुनिया"),
         ("ar", "كَتَبَ؟", "كَتَبَ"),
@@ -115,10 +115,10 @@ def test_whispers_rules_do_not_see_vowel_signs_and_that_is_told_once(caplog: pyt
         ("en", "It's colour", "it s colour"),
     ],
 )
-def test_marks_are_kept_by_name(language: str, text: str, normalised: str):
-    normalised = unicodedata.normalize("NFKC", normalised)
-    assert get_normalizer(language, "basic_keep_marks")(text) == normalised
-    assert get_normalizer(language, "basic_keep_marks")(unicodedata.normalize("NFD", text)) == normalised
+def test_marks_are_kept_by_name(language: str, text: str, normalized: str):
+    normalized = unicodedata.normalize("NFKC", normalized)
+    assert get_normalizer(language, "basic_keep_marks")(text) == normalized
+    assert get_normalizer(language, "basic_keep_marks")(unicodedata.normalize("NFD", text)) == normalized
 
 
 def test_turkish_in_capitals_is_the_same_text_where_marks_are_kept():

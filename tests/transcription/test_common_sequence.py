@@ -133,7 +133,7 @@ def test_text_is_that_of_transformers(tiny_en, tiny_en_dir, recording):
     assert ours.text == theirs["text"].strip()
 
 
-def test_recordings_do_not_depend_on_their_neighbours_and_nothing_is_compiled_anew(
+def test_recordings_do_not_depend_on_their_neighbors_and_nothing_is_compiled_anew(
     tiny_en, beginning, transcribed, compilations
 ):
     assert list(transcribed) == ["short", "long", "half"]

@@ -156,8 +156,8 @@ class CTranslate2Reader(CheckpointReader):
         for name, part in self._parts.items():
             variable = self._variables[part.variable]
             rows, *rest = variable.shape or (1,)
-            quantised = f"{part.variable}_scale" in self._variables
-            dtype = "float32" if quantised else variable.dtype.name
+            quantized = f"{part.variable}_scale" in self._variables
+            dtype = "float32" if quantized else variable.dtype.name
             specs[name] = TensorSpec(shape=(rows // part.count, *rest), dtype=dtype)
         return specs
 
