@@ -72,7 +72,7 @@ def run_demo(
     (output / MARK).write_text("made by examples/demo.py, which replaces this folder\n")
 
     def evaluate(name: str, model: str) -> dict[str, Any]:
-        config = EvalConfig(
+        config = EvalConfig.from_flat(
             model_name_or_path=model,
             dataset_name=dataset,
             dataset_split_name="validation",
@@ -91,7 +91,7 @@ def run_demo(
         "pseudo-label",
         lambda: (
             run_pseudo_labelling(
-                PseudoLabelConfig(
+                PseudoLabelConfig.from_flat(
                     model_name_or_path=teacher,
                     dataset_name=dataset,
                     dataset_split_name="train",

@@ -15,7 +15,8 @@ from flax_distil.audio.speech_runs import (
     pad_runs,
     smooth_levels,
 )
-from flax_distil.audio.voice_activity import VadOptions, VoiceActivity
+from flax_distil.audio.vad_config import VadOptions
+from flax_distil.audio.voice_activity import VoiceActivity
 from flax_distil.core.arrays import Bool, Float
 
 

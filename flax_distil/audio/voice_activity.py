@@ -1,18 +1,15 @@
 """Detect speech in a recording, by Silero's network or by loudness alone."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
+from flax_distil.audio.vad_config import DEFAULT_VAD, VadName, VadOptions
 from flax_distil.core.arrays import Bool, Float
 from flax_distil.core.errors import InputError
-
-VadName = Literal["auto", "silero", "energy"]
-"""``auto`` is Silero where it is installed."""
 
 FRAME_SAMPLES = 512
 """Samples of one frame, 32 ms: what Silero's network takes at 16 kHz."""
@@ -23,12 +20,6 @@ CONTEXT_SAMPLES = 64
 BATCH_FRAMES = 512
 """Frames that go through the network at a time: 16 s."""
 
-THRESHOLD = 0.5
-"""Probability that speech starts at: the default of Silero's own tools."""
-
-BELOW_THRESHOLD, LEAST_NEG_THRESHOLD = 0.15, 0.01
-"""It falls silent so much below that, but not below the least: their defaults too."""
-
 WINDOW_FRAMES = 936
 """The loudness of a frame is compared with the 30 s around it."""
 
@@ -38,61 +29,6 @@ ABOVE_NOISE_DB, BELOW_SPEECH_DB = 8.0, 40.0
 
 SILENCE_POWER = 1e-10
 """Mean square of what counts as digital silence: -100 dB."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class VadOptions:
-    """What counts as speech, under the names of faster-whisper's ``vad_parameters``.
-
-    Attributes:
-        threshold: Probability that speech starts at, 0.5 by default; Silero's network alone has one.
-        neg_threshold: Probability below which it ends; by default 0.15 less.
-        min_speech_duration_ms: Speech that is shorter is none.
-        max_speech_duration_s: Speech that lasts longer is cut at its longest pause; None cuts none.
-        min_silence_duration_ms: A longer silence ends speech.
-        speech_pad_ms: So much before and behind speech is kept with it.
-
-    Raises:
-        InputError: if a value is out of range.
-    """
-
-    threshold: float | None = None
-    neg_threshold: float | None = None
-    min_speech_duration_ms: int | float = 96
-    max_speech_duration_s: int | float | None = None
-    min_silence_duration_ms: int | float = 2000
-    speech_pad_ms: int | float = 400
-
-    def __post_init__(self) -> None:
-        for name in ("threshold", "neg_threshold"):
-            value = getattr(self, name)
-            if value is not None and not 0 < value < 1:
-                raise InputError(f"{name} {value:g} of voice activity is not between 0 and 1")
-        if self.ends > self.starts:
-            raise InputError(
-                f"neg_threshold {self.ends:g} of voice activity is above threshold {self.starts:g}: speech "
-                "would never begin"
-            )
-        for name in ("min_speech_duration_ms", "min_silence_duration_ms", "speech_pad_ms"):
-            if not 0 <= getattr(self, name) < float("inf"):
-                raise InputError(f"{name} {getattr(self, name):g} is not a number of at least 0")
-        if self.max_speech_duration_s is not None and not self.max_speech_duration_s >= 1:
-            raise InputError(f"max_speech_duration_s {self.max_speech_duration_s:g} is below 1")
-
-    @property
-    def starts(self) -> float:
-        """The probability that speech starts at."""
-        return THRESHOLD if self.threshold is None else self.threshold
-
-    @property
-    def ends(self) -> float:
-        """The probability below which it ends."""
-        if self.neg_threshold is not None:
-            return self.neg_threshold
-        return max(self.starts - BELOW_THRESHOLD, LEAST_NEG_THRESHOLD)
-
-
-USUAL = VadOptions()
 
 
 class VoiceActivity:
@@ -112,7 +48,7 @@ class VoiceActivity:
         InputError: if Silero is asked for and not installed, or thresholds are given that loudness lacks.
     """
 
-    def __init__(self, vad: VadName = "auto", options: VadOptions = USUAL):
+    def __init__(self, vad: VadName = "auto", options: VadOptions = DEFAULT_VAD):
         installed = all(find_spec(module) for module in ("silero_vad", "onnxruntime"))
         if vad == "silero" and not installed:
             raise InputError(
@@ -192,7 +128,9 @@ def _in_frames(blocks: Iterable[Float[np.ndarray, " _"]]) -> Iterator[Float[np.n
 
 
 def _with_hysteresis(
-    probability_F: Float[np.ndarray, " frames"], starts: float = USUAL.starts, ends: float = USUAL.ends
+    probability_F: Float[np.ndarray, " frames"],
+    starts: float = DEFAULT_VAD.starts,
+    ends: float = DEFAULT_VAD.ends,
 ) -> Bool[np.ndarray, " frames"]:
     """Speech starts at one probability and goes on until it falls below a smaller one."""
     decided = (probability_F >= starts) | (probability_F < ends)

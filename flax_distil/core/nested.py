@@ -24,6 +24,19 @@ _SWITCH = "switch"
 _HIDDEN = "hidden"
 
 
+class CommandConfig:
+    """Base of the configurations of commands, which can also be made of flat settings."""
+
+    @classmethod
+    def from_flat(cls: type[Config], **settings: Any) -> Config:
+        """Make a configuration of settings by the names of their flags; the others have their defaults.
+
+        Raises:
+            InputError: If a name is unknown, a required setting is missing, or a value does not fit.
+        """
+        return build(cls, settings)
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Leaf:
     """One setting of a configuration.

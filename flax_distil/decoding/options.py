@@ -10,16 +10,18 @@ MAX_HYPOTHESES = 100
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SearchOptions:
-    """How tokens are chosen; hashable, so a static argument of a jitted search.
+    """Beam search and sampling.
+
+    Instances are hashable, so they can be static arguments of a jitted function.
 
     Attributes:
-        num_beams: beams of rows at temperature 0; 1 is greedy search.
-        length_penalty: beams and samples are ranked by their log-probability over their length; a number
-            ranks them by their log-probability over ``((5 + length) / 6) ** length_penalty`` instead.
-        patience: ``round(num_beams * patience)`` finished beams are waited for.
-        best_of: rows at a temperature are drawn this many times, and the likeliest draw is kept.
-        top_k: rows at a temperature draw from this many likeliest tokens; None from all.
-        top_p: … and from the fewest tokens whose probabilities add to this; None from all.
+        num_beams: Number of beams at temperature 0; 1 always takes the likeliest token.
+        length_penalty: Rank beams and samples by their log-probability over ((5 + length) / 6) to this power.
+            By default they are ranked by their log-probability over their length.
+        patience: Wait for num_beams times this many finished beams.
+        best_of: Number of samples drawn at a temperature above 0, of which the likeliest is kept.
+        top_k: Draw only from this many likeliest tokens. By default from all.
+        top_p: Draw only from the fewest tokens whose probabilities add up to this. By default from all.
 
     Raises:
         InputError: if a value is out of range.

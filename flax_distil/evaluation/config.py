@@ -6,13 +6,13 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import get_args
 
-from flax_distil.audio.vad_config import SpeechConfig
 from flax_distil.checkpoints.hub.model_source import ModelSource
 from flax_distil.core.checks import check_positive
 from flax_distil.core.errors import InputError
+from flax_distil.core.nested import nested
 from flax_distil.core.paths import user_path
 from flax_distil.pipeline.transcribe_mode import TranscribeMode
-from flax_distil.transcription.config import DatasetTranscriptionConfig
+from flax_distil.transcription.config import FLAG_NAMES, LONG_FORM_OPTIONS, DatasetTranscriptionConfig
 from flax_distil.transcription.options import ModeName, TranscriptionOptions
 
 SPECULATIVE = "speculative"
@@ -20,6 +20,10 @@ SPECULATIVE = "speculative"
 MODES = (*get_args(ModeName), SPECULATIVE)
 
 NOISE_TYPES = ("white", "babble", "recorded")
+
+_HIDDEN_OPTIONS = [
+    name for name in LONG_FORM_OPTIONS if name != "condition_on_prev_tokens" and not name.startswith("vad")
+]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -55,7 +59,7 @@ def _one_of(value: str | None, setting: str, models: Sequence[str]) -> Sequence[
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class EvalConfig(SpeechConfig, DatasetTranscriptionConfig):
+class EvalConfig(DatasetTranscriptionConfig):
     """Measure word errors and speed of checkpoints, in quiet and in noise.
 
     Attributes:
@@ -64,11 +68,8 @@ class EvalConfig(SpeechConfig, DatasetTranscriptionConfig):
         baseline_model: Which of them the others are compared with; by default the first.
         mode: short (recordings of at most 30 s), chunked or sequential (of any length), or speculative:
             short, with assistant_model_name_or_path, which the other modes may have too.
-        chunk_length_s: Chunked: seconds of a chunk, at most 30.
-        stride_length_s: Chunked: seconds that chunks share on each side; by default a sixth of a chunk.
-        chunk_merging: Chunked: timestamps (chunks are decoded with timestamps and merged by them), or
-            longest_common_sequence (as transformers merges them, a window each).
-        condition_on_prev_tokens: Sequential: prompt each window with the text before it.
+        chunks: How recordings are cut in mode chunked.
+        decoding: What to transcribe into, and how.
         text_column_name: Column of reference texts; joined by + for several data sets.
         noise_types: Also measure in noise: white, babble (of other recordings of the data set) or recorded
             (of noise_dataset_name).
@@ -85,10 +86,10 @@ class EvalConfig(SpeechConfig, DatasetTranscriptionConfig):
 
     baseline_model: str | None = None
     mode: str = "short"
-    chunk_length_s: float | None = None
-    stride_length_s: float | None = None
-    chunk_merging: str = "timestamps"
-    condition_on_prev_tokens: bool = False
+    chunks: TranscribeMode = nested(
+        TranscribeMode(mode="chunked"), hide=("mode",), types={"stride_length_s": float | None}
+    )
+    decoding: TranscriptionOptions = nested(TranscriptionOptions(), hide=_HIDDEN_OPTIONS, rename=FLAG_NAMES)
     text_column_name: str = "text"
     noise_types: list[str] | None = None
     snr_db: list[float] | None = None
@@ -103,7 +104,7 @@ class EvalConfig(SpeechConfig, DatasetTranscriptionConfig):
         super().__post_init__()
         if self.latency_samples:
             check_positive(self, "latency_samples")
-        if self.mode == SPECULATIVE and self.assistant_model_name_or_path is None:
+        if self.mode == SPECULATIVE and self.assistant.assistant_model_name_or_path is None:
             raise InputError(
                 "mode speculative needs a student that drafts: name assistant_model_name_or_path"
             )
@@ -119,25 +120,12 @@ class EvalConfig(SpeechConfig, DatasetTranscriptionConfig):
     @property
     def options(self) -> TranscriptionOptions:
         """What to transcribe into; window after window, with the usual thresholds where none is given."""
-        options = dataclasses.replace(
-            super().options,
-            condition_on_prev_tokens=self.condition_on_prev_tokens,
-            vad=self.vad,
-            vad_parameters=self.vad_parameters,
-        )
-        return self.transcribe_mode.with_defaults(options)
+        return self.transcribe_mode.with_defaults(self.decoding)
 
     @property
     def transcribe_mode(self) -> TranscribeMode:
         """How recordings are transcribed."""
-        return TranscribeMode(
-            mode=self.transcriber_mode,
-            batch_size=self.per_device_eval_batch_size,
-            chunk_length_s=self.chunk_length_s,
-            stride_length_s=self.stride_length_s,
-            chunk_merging=self.chunk_merging,
-            keep_temperature=self.temperatures is not None,
-        )
+        return dataclasses.replace(self.chunks, mode=self.transcriber_mode)
 
     @property
     def models(self) -> Mapping[str, str]:

@@ -10,9 +10,9 @@ from typing import Any
 import jax
 
 from flax_distil.checkpoints.hub.model_source import ModelSource
-from flax_distil.checkpoints.model_config import shown_settings
 from flax_distil.core.console import show
 from flax_distil.core.errors import InputError
+from flax_distil.core.nested import flatten
 from flax_distil.core.output_dir import atomic_folder
 from flax_distil.core.paths import user_path
 from flax_distil.data.dataset import SpeechDataset
@@ -52,7 +52,7 @@ def run_evaluation(config: EvalConfig) -> dict[str, Any]:
     Raises:
         InputError: for whatever does not fit, before weights are read.
     """
-    partitioner = join_local_devices(config)
+    partitioner = join_local_devices(config.devices)
     leads = jax.process_index() == 0
     with EvalStore(config.output_dir, overwrite=config.overwrite_output_dir) as store:
         raise_on_all_hosts(lambda: store.check() if leads else None)
@@ -115,17 +115,19 @@ def _open_models(config: EvalConfig, partitioner: Partitioner) -> dict[str, Tran
 
 def _open_data(config: EvalConfig) -> dict[str, SpeechDataset]:
     """Open the data sets, by their names."""
-    return {data.name: data for data in load_tables(config.dataset_spec(config.text_column_name))}
+    return {data.name: data for data in load_tables(config.data.spec(config.text_column_name))}
 
 
 def _open_noise(config: EvalConfig, data_sets: Mapping[str, SpeechDataset]) -> dict[str, NoiseMaker]:
     recorded = None
     if config.noise_dataset_name is not None:
         noise = DatasetSpec(
-            name=config.noise_dataset_name, cache_dir=config.dataset_cache_dir, policy=config.retries
+            name=config.noise_dataset_name,
+            cache_dir=config.data.dataset_cache_dir,
+            policy=config.data.retries,
         )
         (recorded, *_) = load_tables(noise)
-    return {name: NoiseMaker(data, recorded, seed=config.seed) for name, data in data_sets.items()}
+    return {name: NoiseMaker(data, recorded, seed=config.decoding.seed) for name, data in data_sets.items()}
 
 
 def _normalizer_for(config: EvalConfig, models: Mapping[str, TranscriptionModel]) -> Normalizer:
@@ -142,10 +144,10 @@ def _normalizer_for(config: EvalConfig, models: Mapping[str, TranscriptionModel]
 
 def _settings(config: EvalConfig, data_sets: Mapping[str, SpeechDataset]) -> dict[str, Any]:
     """Return what decides predictions, as JSON takes it."""
-    settings = {name: value for name, value in shown_settings(config).items() if name not in _WITHOUT_EFFECT}
+    settings = {name: value for name, value in flatten(config).items() if name not in _WITHOUT_EFFECT}
     weights = {label: config.model_source(name) for label, name in config.models.items()}
-    if config.assistant_model_name_or_path is not None:
-        weights["the assistant"] = config.assistant_source(config.assistant_model_name_or_path)
+    if config.assistant.assistant_model_name_or_path is not None:
+        weights["the assistant"] = config.assistant_source(config.assistant.assistant_model_name_or_path)
     settings |= {f"weights of {label}": _weights_identity(source) for label, source in weights.items()}
     return settings | {f"rows of {name}": _rows_identity(data) for name, data in data_sets.items()}
 

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-from flax_distil.checkpoints.model_config import shown_settings
+from flax_distil.core.nested import flatten
 from flax_distil.evaluation.config import CLEAN, EvalConfig
 from flax_distil.evaluation.records import UnitRecords
 from flax_distil.evaluation.scores import (
@@ -70,7 +70,7 @@ def document(evaluation: Evaluation) -> dict[str, Any]:
             name: {model: evaluation.units[model, name, condition] for model in models}
             for name in evaluation.data_sets
         }
-        resampled = Resampled(by_set, seed=config.seed)
+        resampled = Resampled(by_set, seed=config.decoding.seed)
         for model, entry in models.items():
             for name, by_model in by_set.items():
                 entry["data_sets"][name][condition] = unit_figures([by_model[model]]) | {
@@ -93,7 +93,7 @@ def document(evaluation: Evaluation) -> dict[str, Any]:
                 comparisons.append(place | resampled.comparison(model, baseline, data_set))
     _relate(models, baseline)
     return {
-        "config": shown_settings(config),
+        "config": flatten(config),
         "normaliser": evaluation.normalize.language or "any language",
         "normalizer": evaluation.normalize.name,
         "confidence": CONFIDENCE,

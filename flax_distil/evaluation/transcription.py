@@ -177,9 +177,9 @@ class ModelEvaluation:
             self._config.transcriber_mode,
             self._model.load(),
             batch_size=batch_size,
-            chunk_length_s=self._config.chunk_length_s,
-            stride_length_s=self._config.stride_length_s,
-            chunk_merging=self._config.chunk_merging,
+            chunk_length_s=self._config.chunks.chunk_length_s,
+            stride_length_s=self._config.chunks.stride_length_s,
+            chunk_merging=self._config.chunks.chunk_merging,
         )
 
     @property
@@ -201,7 +201,7 @@ class ModelEvaluation:
         writer: UnitWriter,
     ) -> Iterator[tuple[DecodedExample, Float[np.ndarray, " W"]]]:
         """Yield decoded recordings with their noise; those that cannot be read become lines."""
-        threads, limits = self._config.dataloader_num_workers, self._limits
+        threads, limits = self._config.data.dataloader_num_workers, self._limits
         for sample in read_rows(data, rows, limits, threads=threads, hear=lambda s: noise(s, condition)):
             if isinstance(sample, SkippedSample):
                 writer.write(sample)

@@ -3,6 +3,7 @@
 import dataclasses
 
 from flax_distil.core.errors import InputError
+from flax_distil.core.nested import nested
 from flax_distil.core.param_sharding import REPLICATED, ParamSharding
 
 CHECKPOINT_POLICY_NAMES = ("full", "dots", "dots_with_no_batch_dims")
@@ -25,7 +26,9 @@ class ComputeOptions:
     dtype: str = "float32"
     use_scan: bool = True
     gradient_checkpointing: str | None = None
-    sharding: ParamSharding = REPLICATED
+    sharding: ParamSharding = nested(
+        REPLICATED, hide=[field.name for field in dataclasses.fields(ParamSharding)]
+    )
 
     def __post_init__(self) -> None:
         if self.dtype not in ("float32", "bfloat16", "float16"):

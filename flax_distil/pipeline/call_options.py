@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from flax_distil.audio.voice_activity import VadOptions
+from flax_distil.audio.vad_config import VadOptions
 from flax_distil.core.errors import InputError
 from flax_distil.decoding.options import SearchOptions
-from flax_distil.pipeline.inputs.read_audio import ChannelChoice
+from flax_distil.pipeline.config import ChannelChoice
 from flax_distil.pipeline.recording import TranscriptionOutcome
 from flax_distil.pipeline.transcribe_mode import TranscribeMode
 from flax_distil.pipeline.writers.formats import segment_documents
@@ -42,6 +42,8 @@ class CallOptions:
     Attributes:
         options: What to transcribe into, and how.
         mode: How recordings are cut into windows.
+        batch_size: Maximum number of windows decoded at once. With 1, a recording is answered before the next
+            one is taken.
         channels: Which channels are transcribed.
     """
 
@@ -66,7 +68,9 @@ class CallOptions:
         self._timestamps = given.get("return_timestamps")
         if self._timestamps not in (None, False, True, "word"):
             raise InputError(f"return_timestamps {self._timestamps!r} is unknown: expected True or 'word'")
-        self.channels = ChannelChoice(channel=given.get("channel"), split=bool(given.get("split_channels")))
+        self.channels = ChannelChoice(
+            channel=given.get("channel"), split_channels=bool(given.get("split_channels"))
+        )
         self._language = bool(given.get("return_language"))
         self._probabilities = bool(given.get("return_language_probabilities"))
         self._full = bool(given.get("return_segments"))
@@ -74,13 +78,14 @@ class CallOptions:
         stride = given.get("stride_length_s")
         self.mode = TranscribeMode(
             mode=given.get("mode") or "auto",
-            batch_size=16 if given.get("batch_size") is None else given["batch_size"],
             chunk_length_s=given.get("chunk_length_s"),
             stride_length_s=tuple(stride) if isinstance(stride, Sequence) else stride,
             chunk_merging=given.get("chunk_merging") or "timestamps",
-            keep_temperature=given.get("temperature") is not None,
         )
         self.mode.check(self.options)
+        self.batch_size = 16 if given.get("batch_size") is None else given["batch_size"]
+        if self.batch_size < 1:
+            raise InputError(f"batch_size {self.batch_size} is below 1")
 
     def _transcription_options(self, given: Mapping[str, Any]) -> TranscriptionOptions:
         fields = {name: given[name] for name in _OPTIONS if given.get(name) is not None}
@@ -98,7 +103,7 @@ class CallOptions:
             fields["vad_parameters"] = _vad_options(fields["vad_parameters"])
         return TranscriptionOptions(
             **fields,
-            return_timestamps=bool(self._timestamps) or self._full or self.channels.split,
+            return_timestamps=bool(self._timestamps) or self._full or self.channels.split_channels,
             word_timestamps=self._timestamps == "word",
             search=SearchOptions(
                 **{name: given[name] for name in _SEARCH_OPTIONS if given.get(name) is not None}
@@ -111,7 +116,7 @@ class CallOptions:
         if transcript is None:
             return {"text": "", "error": str(outcome.error)}
         result: Result = {"text": transcript.text}
-        if self._timestamps or self.channels.split:
+        if self._timestamps or self.channels.split_channels:
             result["chunks"] = list(
                 _words(transcript) if self._timestamps == "word" else _segments(transcript)
             )

@@ -51,12 +51,12 @@ def run(config: TranscribeConfig) -> TranscribedFiles:
         )
     if not chosen:
         return TranscribedFiles(written=[], failed={}, transcribed=0)
-    partitioner = join_devices(config)
+    partitioner = join_devices(config.devices)
     if partitioner.shard_count > 1:
         raise InputError("transcribe runs in one process: start it on one machine, or split the files")
     model = configured_model(config, partitioner)
-    mode = config.transcribe_mode(config.per_device_eval_batch_size * partitioner.local_batch_shards)
-    scheduler = Scheduler(model, partitioner, config.options, mode)
+    batch_size = config.per_device_eval_batch_size * partitioner.local_batch_shards
+    scheduler = Scheduler(model, partitioner, config.options, config.windows, batch_size)
     result = _transcribe(config, scheduler, chosen, output)
     if not result.transcribed and len(chosen) == len(inputs):
         raise InputError(

@@ -15,8 +15,8 @@ from flax_distil.parallel.config import MeshShape
 from flax_distil.parallel.make_partitioner import make_partitioner, single_device
 from flax_distil.parallel.partitioner import Partitioner
 from flax_distil.pipeline.call_options import CallOptions, Result
+from flax_distil.pipeline.config import RETRY_SECONDS
 from flax_distil.pipeline.inputs.load_ahead import read_ahead, read_recording
-from flax_distil.pipeline.inputs.read_audio import RETRY_SECONDS, ChannelChoice
 from flax_distil.pipeline.recording import LoadedAudio, TranscriptionOutcome
 from flax_distil.pipeline.scheduler import Scheduler
 from flax_distil.pipeline.transcription_model import TranscriptionModel
@@ -129,9 +129,9 @@ class Pipeline:
                 raise outcome.error
             return call.result(outcome)
         if isinstance(inputs, Sequence):
-            return list(map(call.result, self._outcomes(scheduler, inputs, call.channels)))
+            return list(map(call.result, self._outcomes(scheduler, inputs, call)))
         if isinstance(inputs, Iterable):
-            return map(call.result, self._outcomes(scheduler, inputs, call.channels))
+            return map(call.result, self._outcomes(scheduler, inputs, call))
         raise InputError(
             f"inputs are a {type(inputs).__name__}: expected a recording, or a list or an iterator of them"
         )
@@ -145,20 +145,20 @@ class Pipeline:
         return self._scheduler(CallOptions(self._defaults, options)).warm_up()
 
     def _scheduler(self, call: CallOptions) -> Scheduler:
-        return Scheduler(self._model, self._partitioner, call.options, call.mode)
+        return Scheduler(self._model, self._partitioner, call.options, call.mode, call.batch_size)
 
     def _outcomes(
-        self, scheduler: Scheduler, inputs: Iterable[Any], channels: ChannelChoice
+        self, scheduler: Scheduler, inputs: Iterable[Any], call: CallOptions
     ) -> Iterator[TranscriptionOutcome]:
         """Yield outcomes in the order of the inputs."""
         reads: Iterable[LoadedAudio | None]
-        if scheduler.mode.batch_size == 1 and not isinstance(inputs, Sequence):
+        if call.batch_size == 1 and not isinstance(inputs, Sequence):
             reads = (
-                read_recording(number, given, retry_seconds=self._retry_seconds, channels=channels)
+                read_recording(number, given, retry_seconds=self._retry_seconds, channels=call.channels)
                 for number, given in enumerate(inputs)
             )
         else:
-            reads = read_ahead(enumerate(inputs), retry_seconds=self._retry_seconds, channels=channels)
+            reads = read_ahead(enumerate(inputs), retry_seconds=self._retry_seconds, channels=call.channels)
         early: dict[int, TranscriptionOutcome] = {}
         following = 0
         for outcome in scheduler.transcribe(reads):

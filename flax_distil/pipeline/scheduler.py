@@ -32,7 +32,6 @@ class Scheduler:
     Programs are compiled once per size of batch: powers of two times the devices, up to ``batch_size``.
 
     Attributes:
-        mode: How recordings are transcribed.
         batch_size: Number of rows of a full batch.
     """
 
@@ -42,6 +41,7 @@ class Scheduler:
         partitioner: Partitioner,
         options: TranscriptionOptions,
         mode: TranscribeMode,
+        batch_size: int,
     ):
         """Bind a checkpoint, whose weights are read when they are first needed.
 
@@ -50,11 +50,13 @@ class Scheduler:
             partitioner: The devices it is on.
             options: What to transcribe into, and how.
             mode: How recordings are cut into windows.
+            batch_size: Maximum number of windows decoded at once, rounded up to a multiple of the devices of
+                this process. With 1, a recording is answered before the next one is taken.
         """
-        self.mode = mode
-        self._model, self._options = model, options
+        self._mode, self._model, self._options = mode, model, options
+        self._one_by_one = batch_size == 1
         shards = partitioner.local_batch_shards
-        self.batch_size = -(-mode.batch_size // shards) * shards
+        self.batch_size = -(-batch_size // shards) * shards
 
     def warm_up(self) -> float:
         """Compile for batches of every size and return the seconds it took."""
@@ -75,7 +77,7 @@ class Scheduler:
                 change, while the recording is still being transcribed.
         """
         transcriber = self._transcriber()
-        if self.mode.batch_size > 1:
+        if not self._one_by_one:
             channels = split_recordings(recordings)
             yield from join_outcomes(self._transcribe(transcriber, channels, on_segment))
             return
@@ -118,7 +120,7 @@ class Scheduler:
             return None
         seconds, error = len(recording.samples) / SAMPLING_RATE, recording.error
         longest = self._model.window_seconds
-        if error is None and self.mode.windowing == "short" and seconds > longest:
+        if error is None and self._mode.windowing == "short" and seconds > longest:
             error = InputError(
                 f"recording {plain_name(recording.name)!r} lasts {seconds:.1f} s, and mode short takes "
                 f"at most {longest:g} s: use mode sequential or chunked"
@@ -129,12 +131,12 @@ class Scheduler:
     def _transcriber(self) -> RecordingTranscriber:
         """Return what transcribes; it compiles nothing that is there."""
         return make_transcriber(
-            self.mode.windowing,
-            self._model.generator(self.mode.with_defaults(self._options)),
+            self._mode.windowing,
+            self._model.generator(self._mode.with_defaults(self._options)),
             batch_size=self.batch_size,
-            chunk_length_s=self.mode.chunk_length_s,
-            stride_length_s=self.mode.stride_length_s,
-            chunk_merging=self.mode.chunk_merging,
+            chunk_length_s=self._mode.chunk_length_s,
+            stride_length_s=self._mode.stride_length_s,
+            chunk_merging=self._mode.chunk_merging,
         )
 
 

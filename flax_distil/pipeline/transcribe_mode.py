@@ -10,30 +10,25 @@ from flax_distil.transcription.options import MergingName, ModeName, Transcripti
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TranscribeMode:
-    """How recordings are transcribed.
+    """Windows.
 
     Attributes:
-        mode: "sequential", "chunked", or "short" (one window of at most 30 s). "auto" is chunked if
-            ``chunk_length_s`` is given and sequential otherwise, whatever the length of a recording.
-        batch_size: Maximum number of windows decoded at once, rounded up to a multiple of this process's
-            devices. With 1 a recording is answered before the next one is taken.
-        chunk_length_s: Length of a chunk in seconds.
-        stride_length_s: Seconds that a chunk shares with its neighbors on each side, or on the left and on
-            the right.
-        chunk_merging: "timestamps" decodes chunks with timestamps, to their ends, and merges them by time.
-            "longest_common_sequence" decodes one window per chunk and merges them as transformers does.
-        keep_temperature: Temperature 0 was asked for, so no other temperature follows it.
+        mode: sequential, chunked, or short (one window of at most 30 s). auto is chunked if chunk_length_s is
+            given and sequential otherwise, whatever the length of a recording.
+        chunk_length_s: Length of a chunk in seconds, at most 30.
+        stride_length_s: Seconds that a chunk shares with its neighbors on each side. By default a sixth of
+            chunk_length_s. In Python also two numbers, for the left and the right side.
+        chunk_merging: timestamps decodes chunks with timestamps, to their ends, and merges them by time.
+            longest_common_sequence decodes one window per chunk and merges them as transformers does.
 
     Raises:
         InputError: If a value is unknown or out of range.
     """
 
     mode: str = "auto"
-    batch_size: int = 16
     chunk_length_s: float | None = None
     stride_length_s: float | tuple[float, float] | None = None
     chunk_merging: str = "timestamps"
-    keep_temperature: bool = False
 
     def __post_init__(self) -> None:
         for name, known in (
@@ -44,8 +39,6 @@ class TranscribeMode:
                 raise InputError(
                     f"{name} {getattr(self, name)!r} is unknown: expected one of {', '.join(known)}"
                 )
-        if self.batch_size < 1:
-            raise InputError(f"batch_size {self.batch_size} is below 1")
         cuts = [name for name in ("chunk_length_s", "stride_length_s") if getattr(self, name) is not None]
         if cuts and self.mode not in ("auto", "chunked"):
             raise InputError(f"{cuts[0]} is given, but mode {self.mode} cuts no chunks: leave it out")
@@ -72,9 +65,7 @@ class TranscribeMode:
 
     def with_defaults(self, options: TranscriptionOptions) -> TranscriptionOptions:
         """Return options with what this mode needs: timestamps, and the usual thresholds and temperatures."""
-        if not self.is_sequential:
-            return options
-        return long_form_defaults(options, keep_temperature=self.keep_temperature)
+        return long_form_defaults(options) if self.is_sequential else options
 
     def check(self, options: TranscriptionOptions) -> None:
         """Raise ``InputError`` if an option is given that this mode does not have."""

@@ -169,13 +169,13 @@ def configured_model(
     config: TranscriptionConfig, partitioner: Partitioner, name: str | None = None
 ) -> TranscriptionModel:
     """Open a checkpoint with the settings of a job; by default the job's own."""
-    assistant = config.assistant_model_name_or_path
+    assistant = config.assistant.assistant_model_name_or_path
     return TranscriptionModel(
         config.model_source(name or config.model_name_or_path),
         partitioner,
         options=config.options,
         compute=config.compute,
         assistant=None if assistant is None else config.assistant_source(assistant),
-        num_assistant_tokens=config.num_assistant_tokens,
+        num_assistant_tokens=config.assistant.num_assistant_tokens,
         normalizer=getattr(config, "normalizer", "whisper"),
     )

@@ -4,11 +4,13 @@ import dataclasses
 import math
 import typing
 
-from flax_distil.audio.voice_activity import VadName
+from flax_distil.audio.vad_config import VadName
 from flax_distil.checkpoints.hub.config import HubConfig
 from flax_distil.core.checks import check_positive
 from flax_distil.core.errors import InputError
-from flax_distil.transcription.config import DatasetTranscriptionConfig
+from flax_distil.core.nested import nested
+from flax_distil.transcription.config import FLAG_NAMES, LONG_FORM_OPTIONS, DatasetTranscriptionConfig
+from flax_distil.transcription.options import TranscriptionOptions
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -16,8 +18,7 @@ class PseudoLabelConfig(DatasetTranscriptionConfig, HubConfig):
     """Transcribe a data set with a teacher and write it back with the transcripts.
 
     Attributes:
-        language: Language of the speech, name or code; needed by multilingual teachers.
-        generation_max_length: Most tokens per recording; 256 is the recipe's limit of a label.
+        decoding: What to transcribe into, and how.
         text_column_name: Column of reference texts, for the WER; by default text where there is one.
         id_column_name: Column that names recordings; by default id, and their numbers where there is none.
         speaker_column_name: Column that tells speakers apart; by default speaker_id, speaker or source_id.
@@ -39,7 +40,16 @@ class PseudoLabelConfig(DatasetTranscriptionConfig, HubConfig):
         InputError: if a value is out of range.
     """
 
-    generation_max_length: int | None = 256
+    decoding: TranscriptionOptions = nested(
+        TranscriptionOptions(max_new_tokens=256),
+        hide=LONG_FORM_OPTIONS,
+        rename=FLAG_NAMES,
+        help={
+            "language": "Language of the speech, name or code; needed by multilingual teachers.",
+            "max_new_tokens": "Maximum number of tokens per recording. The label of a recording that needs "
+            "more is cut off, and Distil-Whisper trains on labels of at most 256.",
+        },
+    )
     text_column_name: str | None = None
     id_column_name: str | None = None
     speaker_column_name: str | None = None

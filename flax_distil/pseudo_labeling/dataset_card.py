@@ -101,8 +101,8 @@ def _section(config: PseudoLabelConfig, part: PartName, summary: Mapping[str, An
 | teacher | {config.model_name_or_path} |
 | recordings | {summary["labelled"]:,} |
 | hours | {summary["audio_seconds"] / 3600:.2f} |
-| task | {config.task or "transcribe"} |
-| language | {config.language or "of the teacher"} |{wer}
+| task | {config.decoding.task or "transcribe"} |
+| language | {config.decoding.language or "of the teacher"} |{wer}
 | skipped samples of the source | {sum(summary["skipped"].values()):,} |
 """
 

@@ -17,7 +17,8 @@ from typing import Any, cast
 
 import jax
 
-from flax_distil.audio.voice_activity import VadName, VoiceActivity
+from flax_distil.audio.vad_config import VadName
+from flax_distil.audio.voice_activity import VoiceActivity
 from flax_distil.core.console import show
 from flax_distil.core.errors import InputError
 from flax_distil.core.prefetch import prefetch
@@ -80,7 +81,7 @@ def run_pseudo_labelling(config: PseudoLabelConfig) -> PseudoLabelResult:
     Raises:
         InputError: for whatever does not fit, before the teacher is loaded; if the disk is full.
     """
-    partitioner = join_local_devices(config)
+    partitioner = join_local_devices(config.devices)
     leads = jax.process_index() == 0
     store = raise_on_all_hosts(lambda: LabelStore(config.output_dir, overwrite=config.overwrite_output_dir))
     raise_on_all_hosts(lambda: store.check() if leads else None)
@@ -98,7 +99,7 @@ def run_pseudo_labelling(config: PseudoLabelConfig) -> PseudoLabelResult:
     _check_alike(job.settings)
     complete = all_gather_object(raise_on_all_hosts(lambda: store.begin(job.settings) if leads else False))[0]
     if complete:
-        log.info("all of %s is labelled already: %s", config.dataset_name, config.output_dir)
+        log.info("all of %s is labelled already: %s", config.data.dataset_name, config.output_dir)
     else:
         _label(job, store, leads=leads)
     error = raise_on_all_hosts(
@@ -142,7 +143,7 @@ class _Job:
         """Open the data set; read no audio."""
         self.config, self.teacher, self._store = config, teacher, store
         self._detector = detector
-        self._policy = config.retries
+        self._policy = config.data.retries
         self.parts = open_parts(config, self._policy)
         self.name = "+".join(dict.fromkeys(part.source.name for part in self.parts))
         self.units = PartedUnits([part.units for part in self.parts])
@@ -154,7 +155,7 @@ class _Job:
             "text_column_name": _shared([part.text_column for part in self.parts]),
             "speaker_column_name": _shared([part.speaker_column for part in self.parts]),
             **({} if config.normalizer == "whisper" else {"normalizer": config.normalizer}),
-            **({} if config.channel is None else {"channel": config.channel}),
+            **({} if config.data.channel is None else {"channel": config.data.channel}),
             **{f"the rows of {part.name}": part.rows for part in self.parts},
         }
 
@@ -169,7 +170,7 @@ class _Job:
             detector=self._detector,
             concatenate=self.config.concatenate_audio,
             seconds=(self.config.min_duration_in_seconds, self.config.max_duration_in_seconds),
-            threads=self.config.dataloader_num_workers or os.cpu_count() or 1,
+            threads=self.config.data.dataloader_num_workers or os.cpu_count() or 1,
             policy=self._policy,
         )
         if index == 0 and self.units.shards is not None and self.units.shards < count:

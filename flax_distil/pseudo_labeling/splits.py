@@ -94,15 +94,15 @@ _Key = tuple[str, str | None, str]
 def _wanted(config: PseudoLabelConfig, policy: RetryPolicy) -> dict[_Key, DatasetSpec]:
     """Return what to open for each part."""
     data_sets = DatasetSpec(
-        name=config.dataset_name,
-        config_name=config.dataset_config_name,
-        split=config.dataset_split_name,
-        audio_column=config.audio_column_name,
+        name=config.data.dataset_name,
+        config_name=config.data.dataset_config_name,
+        split=config.data.dataset_split_name,
+        audio_column=config.data.audio_column_name,
         text_column=config.text_column_name,
-        max_samples=config.max_samples,
-        cache_dir=config.dataset_cache_dir,
+        max_samples=config.data.max_samples,
+        cache_dir=config.data.dataset_cache_dir,
         policy=policy,
-        channel=config.channel,
+        channel=config.data.channel,
         streaming=config.streaming,
     )
     parts: dict[_Key, DatasetSpec] = {}
@@ -111,8 +111,8 @@ def _wanted(config: PseudoLabelConfig, policy: RetryPolicy) -> dict[_Key, Datase
             key = (spec.name, spec.config_name, split)
             if key in parts:
                 raise InputError(
-                    f"split {split!r} of data set {spec.name!r} is named twice in {config.dataset_name!r}: "
-                    "name each split of a data set once"
+                    f"split {split!r} of data set {spec.name!r} is named twice in "
+                    f"{config.data.dataset_name!r}: name each split of a data set once"
                 )
             parts[key] = dataclasses.replace(
                 spec, split=expression, speaker_column=config.speaker_column_name

@@ -47,7 +47,7 @@ def is_silence(result: DecodingResult, options: TranscriptionOptions) -> bool:
 def fallback_enabled(options: TranscriptionOptions) -> bool:
     """Say whether a window can be tried again: there is a threshold, and another temperature."""
     thresholds = options.thresholds._replace(no_speech=None)
-    return len(options.temperature) > 1 and any(limit is not None for limit in thresholds)
+    return len(options.temperatures) > 1 and any(limit is not None for limit in thresholds)
 
 
 def needs_fallback(
@@ -109,7 +109,7 @@ def decode_with_fallback(
     """
     options, tokenizer = generator.options, generator.tokenizer
     attempts: list[list[DecodingResult]] = [[] if result is None else [result] for result in results]
-    for attempt, temperature in enumerate(options.temperature[1:], start=1):
+    for attempt, temperature in enumerate(options.temperatures[1:], start=1):
         failures = [bool(tried) and needs_fallback(tried[-1], options, tokenizer) for tried in attempts]
         if not _any_process(generator, any(failures)):
             break

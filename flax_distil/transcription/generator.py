@@ -168,7 +168,7 @@ class WhisperGenerator:
         """Compile what comes behind the encoder; arguments as those of :meth:`warm_up`."""
         if self.tokenizer.special.is_multilingual and self.options.language is None:
             self.language_probabilities(states)
-        temperatures = self.options.temperature
+        temperatures = self.options.temperatures
         for prompt in self._prompts_to_expect(continued):
             for temperature in {min(temperatures), max(temperatures)}:
                 request = DecodingRequest(prompt=prompt, limit=1, temperature=temperature)

@@ -7,8 +7,9 @@ import math
 import typing
 from collections.abc import Iterable
 
-from flax_distil.audio.voice_activity import VadName, VadOptions
+from flax_distil.audio.vad_config import VadName, VadOptions
 from flax_distil.core.errors import InputError
+from flax_distil.core.nested import nested, setting
 from flax_distil.decoding.options import SearchOptions
 from flax_distil.text.generation_settings import TASKS, GenerationSettings
 from flax_distil.text.languages import DETECT_LANGUAGE, language_code
@@ -35,10 +36,6 @@ _LEAST_RATIO_OF_TEXT = 1.5
 FALLBACK_TEMPERATURES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
 """What OpenAI's code tries one after the other."""
 
-GREEDY = SearchOptions()
-
-USUAL_VAD = VadOptions()
-
 PREPEND_PUNCTUATIONS = "\"'“¿([{-"
 APPEND_PUNCTUATIONS = "\"'.。,，!！?？:：”)]}、"
 """What OpenAI's code joins to the next word, and to the last one."""
@@ -46,49 +43,56 @@ APPEND_PUNCTUATIONS = "\"'.。,，!！?？:：”)]}、"
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TranscriptionOptions:
-    """What to transcribe into, and how.
-
-    Attributes:
-        language: spoken language by name or code, of Whisper's or of the checkpoint's own; "auto" detects it.
-            None is the checkpoint's default, which detects it in most multilingual ones.
-        multilingual: detect the language of every window, not only of the first.
-        task: "transcribe", or "translate" into English; None is the checkpoint's default, or "transcribe".
-        return_timestamps: emit timestamps of segments.
-        word_timestamps: find the time of every word too.
-        max_new_tokens: at most this many tokens per window; None for the checkpoint's ``max_length``.
-        search: beams, and what is drawn from at a temperature.
-        temperature: tried in turn while a window fails a threshold below; 0 is no draw.
-        seed: what draws depend on.
-        compression_ratio_threshold: a window whose text compresses better fails (2.4 is usual).
-        token_compression_ratio_threshold: the same of its ids, as transformers measures it (1.35 is usual).
-        logprob_threshold: a window whose average log-probability is lower fails (-1.0 is usual).
-        no_speech_threshold: a window where this probability is exceeded and the average log-probability is
-            below its threshold is silence (0.6 is usual): its text is dropped, and it does not fail.
-        prompt: text that might have come before, whose spelling and style is followed.
-        prompt_ids: the same as ids, without ``<|startofprev|>``.
-        carry_initial_prompt: long recordings: prompt every window with ``prompt``, not only the first.
-        hotwords: names and terms that every window is prompted with; a window with the prefix is not.
-        prefix: how the transcript begins; it is part of the result, with log-probabilities of 0.
-        repetition_penalty: what logits of tokens that a window has are divided by (negative ones multiplied);
-            1 is none, above 1 discourages.
-        no_repeat_ngram_size: no window has a run of so many tokens twice; 0 allows it.
-        suppress_tokens: ids that are never emitted; -1 among them is the checkpoint's list, and None that
-            list alone. Tokens that no transcript holds, such as ``<|startoftranscript|>``, always are.
-        max_initial_timestamp: seconds, the latest first timestamp of a window; None for the checkpoint's.
-        condition_on_prev_tokens: long recordings: prompt a window with the text of those before it.
-        vad: how speech is found; what is none is left out. None leaves all in.
-        vad_parameters: what counts as speech.
-        prepend_punctuations: marks that belong to the word behind them, where words are found.
-        append_punctuations: marks that belong to the word before them.
-        clip_timestamps: sequential: what is transcribed of a recording: start, end, start, end … in seconds;
-            the last end is that of the recording if it is left out. Empty for all of it.
-        hallucination_silence_threshold: with words: seconds; a silence that is longer is skipped where words
-            beside it are improbable, too short or too long, and those words are left out.
+    """Transcription options.
 
     A threshold that is "off" is not tested, even in long recordings, where None is the usual value.
 
+    Attributes:
+        language: Language of the speech, by name or code, of Whisper's or of the checkpoint's own; auto
+            detects it. By default what the checkpoint says, which is detection in most multilingual ones.
+        multilingual: Detect the language of every window, not only of the first.
+        task: transcribe, or translate into English. By default what the checkpoint says, or transcribe.
+        return_timestamps: Add the timestamps of segments.
+        word_timestamps: Find when each word is spoken. This switches return_timestamps on.
+        max_new_tokens: Maximum number of tokens per window of 30 s. By default the max_length of the
+            checkpoint.
+        search: Beam search, and sampling at a temperature.
+        temperature: Temperatures, which are tried in turn while a window fails a threshold. At 0 the
+            likeliest tokens are taken. By default 0, and for long recordings 0 to 1 in steps of 0.2.
+        seed: Seed of the random numbers at temperatures above 0.
+        compression_ratio_threshold: A window fails if the compression ratio of its text is higher; 2.4 is
+            usual, and off tests nothing.
+        token_compression_ratio_threshold: A window fails if the compression ratio of its token ids is higher,
+            as transformers measures it; 1.35 is usual, and off tests nothing.
+        logprob_threshold: A window fails if its average log-probability is lower; -1 is usual, and off tests
+            nothing.
+        no_speech_threshold: A window is silent, and does not fail, if the probability of silence is higher
+            and its average log-probability is below logprob_threshold; 0.6 is usual, and off tests nothing.
+        prompt: Text that might have come before. Its spelling and style are followed.
+        prompt_ids: The same as token ids, without ``<|startofprev|>``.
+        carry_initial_prompt: Start every window of a long recording with the prompt, not only the first.
+        hotwords: Names and terms that every window is prompted with, except one that starts with the prefix.
+        prefix: Text that every transcript starts with. It is part of the result, with log-probabilities of 0.
+        repetition_penalty: Divide the logits of tokens that a window has already by this, or multiply them if
+            they are negative; 1 changes nothing.
+        no_repeat_ngram_size: No sequence of this many tokens occurs twice in a window; 0 allows repetitions.
+        suppress_tokens: Ids of tokens that are never generated; -1 stands for the list of the checkpoint,
+            which is the default. Tokens that no transcript holds, such as <|startoftranscript|>, never are.
+        max_initial_timestamp: Latest first timestamp of a window in seconds. By default what the checkpoint
+            says.
+        condition_on_prev_tokens: Prompt each window with the text before it, in mode sequential.
+        vad: Leave out what is not speech: auto (also the meaning of the flag alone), silero or energy. By
+            default everything is transcribed.
+        vad_parameters: What counts as speech.
+        prepend_punctuations: Punctuation marks that belong to the word after them, with word_timestamps.
+        append_punctuations: Punctuation marks that belong to the word before them, with word_timestamps.
+        clip_timestamps: Transcribe only these stretches, in mode sequential: start,end,start,end,... in
+            seconds. The last end may be left out.
+        hallucination_silence_threshold: With word_timestamps, skip silences that are longer than this many
+            seconds and lie beside improbable, too short or too long words, and leave out those words.
+
     Raises:
-        InputError: if a value is unknown or out of range.
+        InputError: If a value is unknown or out of range.
 
     Source: openai/whisper, ``DecodingOptions`` and ``transcribe``; faster-whisper, ``transcribe``.
     """
@@ -99,15 +103,15 @@ class TranscriptionOptions:
     return_timestamps: bool = False
     word_timestamps: bool = False
     max_new_tokens: int | None = None
-    search: SearchOptions = GREEDY
-    temperature: tuple[float, ...] = (0.0,)
+    search: SearchOptions = nested(SearchOptions())
+    temperature: tuple[float, ...] | None = None
     seed: int = 0
     compression_ratio_threshold: Threshold = None
     token_compression_ratio_threshold: Threshold = None
     logprob_threshold: Threshold = None
     no_speech_threshold: Threshold = None
     prompt: str | None = None
-    prompt_ids: tuple[int, ...] | None = None
+    prompt_ids: tuple[int, ...] | None = setting(None, hidden=True)
     carry_initial_prompt: bool = False
     hotwords: str | None = None
     prefix: str | None = None
@@ -116,33 +120,32 @@ class TranscriptionOptions:
     suppress_tokens: tuple[int, ...] | None = None
     max_initial_timestamp: float | None = None
     condition_on_prev_tokens: bool = False
-    vad: str | None = None
-    vad_parameters: VadOptions = USUAL_VAD
+    vad: str | None = setting(None, switch="auto")
+    vad_parameters: VadOptions = nested(
+        VadOptions(), rename={field.name: f"vad_{field.name}" for field in dataclasses.fields(VadOptions)}
+    )
     prepend_punctuations: str = PREPEND_PUNCTUATIONS
     append_punctuations: str = APPEND_PUNCTUATIONS
-    clip_timestamps: tuple[float, ...] = ()
+    clip_timestamps: str | tuple[float, ...] | None = None
     hallucination_silence_threshold: float | None = None
 
     def __post_init__(self) -> None:
         if self.task is not None and self.task not in TASKS:
             raise InputError(f"task {self.task!r} is unknown: expected {' or '.join(TASKS)}")
-        if self.language is not None:
-            detects = self.language.strip().lower() == DETECT_LANGUAGE
-            code = DETECT_LANGUAGE if detects else language_code(self.language)
-            object.__setattr__(self, "language", code)
-        if self.multilingual and self.language not in (None, DETECT_LANGUAGE):
+        code = self.language_code
+        if self.multilingual and code not in (None, DETECT_LANGUAGE):
             raise InputError(
                 f"multilingual detects the language of every window, and language {self.language!r} names "
                 "one: leave out either of them"
             )
         if self.max_new_tokens is not None and self.max_new_tokens < 1:
-            raise InputError(f"max_new_tokens {self.max_new_tokens} is below 1")
+            raise InputError(f"generation_max_length (max_new_tokens) {self.max_new_tokens} is below 1")
         if self.prompt is not None and self.prompt_ids is not None:
             raise InputError("prompt and prompt_ids are both given: choose one")
         if self.vad is not None and self.vad not in typing.get_args(VadName):
             expected = ", ".join(typing.get_args(VadName))
             raise InputError(f"vad {self.vad!r} is unknown: expected one of {expected}")
-        if self.vad is None and self.vad_parameters != USUAL_VAD:
+        if self.vad is None and self.vad_parameters != VadOptions():
             raise InputError("vad_parameters say what speech is, and nothing looks for it: give vad too")
         self._check_draws()
         self._check_clips()
@@ -150,20 +153,20 @@ class TranscriptionOptions:
         self._check_rules()
 
     def _check_draws(self) -> None:
-        if not self.temperature:
+        if not self.temperatures:
             raise InputError("temperature is empty: give at least one, such as 0")
-        for value in self.temperature:
+        for value in self.temperatures:
             if not 0 <= value < float("inf"):
                 raise InputError(f"temperature {value:g} is not a number of at least 0")
         for name, neutral in (("best_of", 1), ("top_k", None), ("top_p", None)):
             value = getattr(self.search, name)
-            if value != neutral and not any(self.temperature):
+            if value != neutral and not any(self.temperatures):
                 raise InputError(f"{name} {value:g} is given, but nothing is drawn at temperature 0")
         if not 0 <= self.seed < 2**31:
             raise InputError(f"seed {self.seed} is not between 0 and {2**31 - 1}")
 
     def _check_clips(self) -> None:
-        times = self.clip_timestamps
+        times = self.clips
         if not all(0 <= time < math.inf for time in times) or any(
             end <= start if number % 2 == 0 else end < start
             for number, (start, end) in enumerate(itertools.pairwise(times))
@@ -213,6 +216,23 @@ class TranscriptionOptions:
                 f"max_initial_timestamp {latest:g} is not between 0 and {LAST_TIMESTAMP_SECONDS:g} seconds"
             )
 
+    @property
+    def language_code(self) -> str | None:
+        """The code of the language, "auto" to detect it, or None for the checkpoint's default."""
+        if self.language is None or self.language.strip().lower() == DETECT_LANGUAGE:
+            return self.language and DETECT_LANGUAGE
+        return language_code(self.language)
+
+    @property
+    def temperatures(self) -> tuple[float, ...]:
+        """The temperatures that are tried in turn."""
+        return (0.0,) if self.temperature is None else self.temperature
+
+    @property
+    def clips(self) -> tuple[float, ...]:
+        """The times of ``clip_timestamps``; empty for the whole recording."""
+        return clip_times(self.clip_timestamps or ())
+
     @functools.cached_property
     def thresholds(self) -> "Thresholds":
         """The thresholds that are tested."""
@@ -229,7 +249,7 @@ class TranscriptionOptions:
 
         The language is None where it is to be detected, and the task is never None.
         """
-        language = None if self.multilingual else self.language or settings.language
+        language = None if self.multilingual else self.language_code or settings.language
         return dataclasses.replace(
             self,
             language=None if language == DETECT_LANGUAGE else language,
@@ -261,24 +281,18 @@ def clip_times(given: str | Iterable[typing.Any]) -> tuple[float, ...]:
         ) from error
 
 
-def long_form_defaults(
-    options: TranscriptionOptions, *, keep_temperature: bool = False
-) -> TranscriptionOptions:
-    """Return options for sequential transcription: timestamps, and the usual thresholds where none is given.
+def long_form_defaults(options: TranscriptionOptions) -> TranscriptionOptions:
+    """Return options for sequential transcription: timestamps, and the usual values of what is not given.
 
-    1.35 for the compression of ids (unless that of text has a threshold or is "off"), -1 for the average
-    log-probability, 0.6 for silence, and temperatures from 0 to 1 in steps of 0.2.
+    These are 1.35 for the compression ratio of token ids (unless that of text has a threshold or is "off"),
+    -1 for the average log-probability, 0.6 for silence, and temperatures from 0 to 1 in steps of 0.2.
 
-    Args:
-        options: what else to do.
-        keep_temperature: leave temperature 0 alone, which counts as not given otherwise.
-
-    Source: RECIPE 6.
+    Source: openai/whisper, ``transcribe``; transformers, ``WhisperGenerationMixin.generate``.
     """
     usual: dict[str, typing.Any] = {"logprob_threshold": -1.0, "no_speech_threshold": 0.6}
     if options.compression_ratio_threshold is None:
         usual["token_compression_ratio_threshold"] = 1.35
     changed = {name: value for name, value in usual.items() if getattr(options, name) is None}
-    if options.temperature == (0.0,) and not keep_temperature:
+    if options.temperature is None:
         changed["temperature"] = FALLBACK_TEMPERATURES
     return dataclasses.replace(options, return_timestamps=True, **changed)

@@ -110,7 +110,7 @@ class ShortFormTranscriber:
             DecodingRequest(
                 prompt=prompts.build(language, prompts.initial),
                 limit=0 if is_empty else 1 if stop_at_once else None,
-                temperature=options.temperature[0],
+                temperature=options.temperatures[0],
                 seed=attempt_seed(options, 0),
             )
             for language, is_empty in zip(languages, empty or [False] * rows, strict=True)

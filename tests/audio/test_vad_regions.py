@@ -5,8 +5,9 @@ import pytest
 
 from flax_distil.audio.reading.decoding import decode_audio
 from flax_distil.audio.segmentation import LONG_SILENCE, PADDING, segment_frames
+from flax_distil.audio.vad_config import VadOptions
 from flax_distil.audio.vad_regions import region_frames
-from flax_distil.audio.voice_activity import VadOptions, VoiceActivity
+from flax_distil.audio.voice_activity import VoiceActivity
 from flax_distil.core.errors import InputError
 
 NO_PADDING = {"speech_pad_ms": 0, "min_speech_duration_ms": 0}

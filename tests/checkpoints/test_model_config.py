@@ -4,9 +4,9 @@ import dataclasses
 
 import pytest
 
-from flax_distil.checkpoints.model_config import shown_settings
 from flax_distil.cli.main import main
 from flax_distil.core.errors import InputError
+from flax_distil.core.nested import build, flatten
 from flax_distil.distillation.config import DistilConfig
 from flax_distil.distillation.setup.models import check_models
 from flax_distil.evaluation.config import EvalConfig
@@ -49,7 +49,9 @@ def test_a_teacher_has_a_subfolder_of_its_own(teacher):
 
 
 def test_models_that_are_joined_have_revisions_of_their_own(capsys):
-    config = EvalConfig(model_name_or_path="a+b", dataset_name="d", model_revision="v1+", subfolder="best")
+    config = EvalConfig.from_flat(
+        model_name_or_path="a+b", dataset_name="d", model_revision="v1+", subfolder="best"
+    )
     sources = [config.model_source(name) for name in ("a", "b")]
     assert [(source.revision, source.subfolder) for source in sources] == [("v1", "best"), (None, "best")]
     assert main(["eval", "--model=a+b", *DATA, "--model_revision=1+2+3"]) == 2
@@ -60,8 +62,8 @@ def test_models_that_are_joined_have_revisions_of_their_own(capsys):
 def test_tokens_are_neither_shown_nor_kept(config_class):
     needed = {"train_dataset_name": "d"} if config_class is DistilConfig else {"dataset_name": "d"}
     tokens = {"token": "hf_secret"} | ({"hub_token": "hf_secret"} if config_class is DistilConfig else {})
-    config = config_class(model_name_or_path="m", output_dir="o", **needed, **tokens)
+    config = build(config_class, {"model_name_or_path": "m", "output_dir": "o", **needed, **tokens})
     assert "hf_secret" not in repr(config)
-    settings = shown_settings(config)
+    settings = flatten(config)
     assert settings["model_name_or_path"] == "m"
     assert "hf_secret" not in settings.values()

@@ -96,7 +96,8 @@ def test_a_file_gives_flags_and_the_command_line_wins(suffix, tmp_path):
     lines = "".join(f"{name}: {json.dumps(value)}\n" for name, value in values.items())
     path.write_text(json.dumps(values) if suffix == "json" else lines)
     config = read(EvalConfig, "--config", str(path), "--max_samples", "5")
-    assert (config.max_samples, config.dataset_name, config.return_timestamps) == (5, "d", True)
+    assert (config.data.max_samples, config.data.dataset_name) == (5, "d")
+    assert config.decoding.return_timestamps
 
 
 def test_an_unknown_key_in_a_file_is_refused(tmp_path):
@@ -147,7 +148,8 @@ def test_a_whole_number_in_a_file_is_a_float_where_any_number_is_taken(tmp_path)
     needed = ["--model=m", "--teacher=t", "--dataset_name=d"]
     path.write_text("length_penalty: 1\n")
     read = read_flags(config, [*needed, f"--config={path}"], program="p")
-    assert (type(read.length_penalty), read.length_penalty) == (float, 1.0)
+    penalty = read.decoding.search.length_penalty
+    assert (type(penalty), penalty) == (float, 1.0)
 
 
 def test_words_of_thousands_of_characters_are_cut_in_sentences(capsys):

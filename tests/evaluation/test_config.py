@@ -32,7 +32,7 @@ def test_a_wrong_flag_is_one_sentence(flags, sentence, capsys):
 
 
 def config(models: str, **settings) -> EvalConfig:
-    return EvalConfig(model_name_or_path=models, dataset_name="d", **settings)
+    return EvalConfig.from_flat(model_name_or_path=models, dataset_name="d", **settings)
 
 
 def test_models_are_called_by_the_last_part_of_their_names_where_that_is_unique():

@@ -12,6 +12,7 @@ from flax_distil.evaluation import store as eval_store
 from flax_distil.evaluation.job import EvalConfig, run_evaluation
 from flax_distil.evaluation.records import Prediction
 from flax_distil.evaluation.store import UnitWriter
+from flax_distil.parallel.config import ParallelConfig
 from flax_distil.parallel.make_partitioner import join_local_devices
 from flax_distil.pipeline.transcription_model import TranscriptionModel
 from tests.toys import write_prompts, write_teacher
@@ -25,7 +26,7 @@ USABLE = 3
 @pytest.fixture(scope="module")
 def one_partitioner():
     """Let all runs have the same partitioner, whose programs are compiled once."""
-    partitioner = join_local_devices(EvalConfig(model_name_or_path="m", dataset_name="d"))
+    partitioner = join_local_devices(ParallelConfig())
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("flax_distil.evaluation.job.join_local_devices", lambda _: partitioner)
         yield
@@ -45,7 +46,7 @@ def settings(teacher, tiny_en_dir, prompts_dir, tmp_path_factory):
 
 
 def evaluate(settings, folder, **changes):
-    return run_evaluation(EvalConfig(**settings | {"output_dir": str(folder)} | changes))
+    return run_evaluation(EvalConfig.from_flat(**settings | {"output_dir": str(folder)} | changes))
 
 
 @pytest.fixture(scope="module")

@@ -61,7 +61,7 @@ def evaluation(**settings) -> Evaluation:
         ]),
         str,  # nothing is normalised away
     )  # fmt: skip
-    config = EvalConfig(
+    config = EvalConfig.from_flat(
         model_name_or_path=f"a+{model}", dataset_name=f"{name}+y", noise_types=["white", "babble"],
         snr_db=[10.0, 0.0, -10.0], **settings,
     )  # fmt: skip

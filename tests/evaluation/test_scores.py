@@ -69,7 +69,8 @@ def evaluated() -> dict:
         for model, times in {"a": (1.0, 2.0, 9.0), "b": (0.5, 0.5, 0.5)}.items()
     }  # fmt: skip
     return document(Evaluation(
-        config=EvalConfig(model_name_or_path="a+b", dataset_name="x+y"), normalize=get_normalizer("en"),
+        config=EvalConfig.from_flat(model_name_or_path="a+b", dataset_name="x+y"),
+        normalize=get_normalizer("en"),
         parameters={"a": 10, "b": 5}, data_sets=["x", "y"], units=units, latency=latency,
     ))  # fmt: skip
 

@@ -31,7 +31,7 @@ def searched(partitioner: Partitioner, folder: Path, options: dict[str, Any]) ->
     prompt = generator.prompts.build("en")
     requests: list[DecodingRequest | None] = [
         DecodingRequest(
-            prompt=prompt, limit=8 - row % 2, temperature=generator.options.temperature[0], seed=row
+            prompt=prompt, limit=8 - row % 2, temperature=generator.options.temperatures[0], seed=row
         )
         for row in range(len(samples) - IDLE)
     ]

@@ -40,7 +40,7 @@ def student_dir(tiny_en_dir, tmp_path_factory):
 
 
 def config_of(student, teacher, **options):
-    return AlignHeadsConfig(
+    return AlignHeadsConfig.from_flat(
         model_name_or_path=str(student), teacher_model_name_or_path=str(teacher),
         **{"dataset_name": "examples/asterisk_prompts/validation"} | options,
     )  # fmt: skip

@@ -75,13 +75,13 @@ def test_good_files_are_written_in_every_format_and_bad_ones_named(
 )
 def test_flags_that_do_not_fit_are_refused(flags, named):
     with pytest.raises(InputError, match=named):
-        TranscribeConfig(files=["a.wav"], model_name_or_path="m", **flags)
+        TranscribeConfig.from_flat(files=["a.wav"], model_name_or_path="m", **flags)
 
 
 def test_formats_with_times_switch_timestamps_on():
-    config = TranscribeConfig(files=["talk.mp3"], model_name_or_path="m", output_format="vtt")
+    config = TranscribeConfig.from_flat(files=["talk.mp3"], model_name_or_path="m", output_format="vtt")
     assert config.options.return_timestamps
-    assert not TranscribeConfig(files=["a.wav"], model_name_or_path="m").options.return_timestamps
+    assert not TranscribeConfig.from_flat(files=["a.wav"], model_name_or_path="m").options.return_timestamps
 
 
 @pytest.mark.slow

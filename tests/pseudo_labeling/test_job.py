@@ -507,7 +507,7 @@ def test_parts_are_called_as_their_sources(names, configs, splits, found, prompt
             split: datasets.Dataset.from_list([row] * 4) for split in ("train", "test")[: 2 if splits else 1]
         }
         datasets.DatasetDict(tables).save_to_disk(str(tmp_path / name))
-    config = PseudoLabelConfig(
+    config = PseudoLabelConfig.from_flat(
         model_name_or_path="m",
         output_dir="out",
         dataset_name="+".join(str(tmp_path / name) for name in names.split("+")),

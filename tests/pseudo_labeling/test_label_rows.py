@@ -1,6 +1,5 @@
 """Which rows of a source are labelled, what they are called, and which are neighbours."""
 
-import dataclasses
 import json
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import soundfile
 from flax_distil.audio.constants import SAMPLING_RATE
 from flax_distil.audio.voice_activity import VoiceActivity
 from flax_distil.core.errors import InputError
+from flax_distil.core.nested import replace
 from flax_distil.data.remote.retries import DEFAULT_POLICY
 from flax_distil.parallel.make_partitioner import join_local_devices
 from flax_distil.pipeline.batch_transcription import BatchTranscriber
@@ -34,7 +34,7 @@ def manifest(tmp_path_factory) -> Path:
 
 
 def config_of(manifest: Path, **settings) -> PseudoLabelConfig:
-    return PseudoLabelConfig(
+    return PseudoLabelConfig.from_flat(
         model_name_or_path="m", output_dir="out", dataset_name=str(manifest), vad="energy", **settings
     )
 
@@ -99,6 +99,6 @@ def test_labels_of_a_translation_are_compared_by_the_rules_for_english(manifest,
     said, found = "He's paid twenty-one dollars.", "he is paid $21"
     for task, equal in (("transcribe", False), ("translate", True)):
         settings = {"model_name_or_path": str(base_dir), "language": "zh", "task": task}
-        config = dataclasses.replace(config_of(manifest), **settings)
-        teacher = BatchTranscriber(config, join_local_devices(config))
+        config = replace(config_of(manifest), **settings)
+        teacher = BatchTranscriber(config, join_local_devices(config.devices))
         assert (teacher.normalize(said) == teacher.normalize(found)) == equal

@@ -20,7 +20,7 @@ from tests.checkpoints.hub_server import TOKEN, Hub, running_hub, use_endpoint
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
 
 REPO = "datasets/someone/labels"
-CONFIG = PseudoLabelConfig(
+CONFIG = PseudoLabelConfig.from_flat(
     model_name_or_path="teacher", dataset_name="corpus", language="en", output_dir="out"
 )
 

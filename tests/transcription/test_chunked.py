@@ -48,7 +48,7 @@ def tiny_en(tiny_en_dir) -> Model:
 
 def transcriber(model: Model, mode: str, *, batch_size: int = 4, **options: Any) -> Any:
     cuts = {"chunk_length_s": options.pop("length")} if "length" in options else {}
-    usual = long_form_defaults(TranscriptionOptions(**options), keep_temperature=True)
+    usual = long_form_defaults(TranscriptionOptions(**{"temperature": (0.0,)} | options))
     chosen = {field.name: getattr(usual, field.name) for field in dataclasses.fields(usual)}
     return make_transcriber(mode, model.transcriber(**chosen).generator, batch_size=batch_size, **cuts)
 

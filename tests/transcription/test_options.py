@@ -87,8 +87,8 @@ def test_prompts_that_do_not_fit_are_refused_before_anything_is_compiled(
 
 
 def test_a_language_goes_by_name_or_code():
-    assert TranscriptionOptions(language="German").language == "de"
-    assert TranscriptionOptions(language="de").language == "de"
+    assert TranscriptionOptions(language="German").language_code == "de"
+    assert TranscriptionOptions(language="de").language_code == "de"
 
 
 def test_an_option_wins_over_the_checkpoints_own_language_and_task():

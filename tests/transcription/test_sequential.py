@@ -233,9 +233,9 @@ def test_the_usual_thresholds_fill_in_what_is_not_given():
     assert (usual.return_timestamps, usual.language, usual.temperature) == (True, "en", FALLBACK_TEMPERATURES)
     assert usual.thresholds == (None, 1.35, -1.0, 0.6)
     given = TranscriptionOptions(
-        compression_ratio_threshold=2.4, logprob_threshold=-2.0, no_speech_threshold=0.0
+        compression_ratio_threshold=2.4, logprob_threshold=-2.0, no_speech_threshold=0.0, temperature=(0.0,)
     )
-    kept = long_form_defaults(given, keep_temperature=True)
+    kept = long_form_defaults(given)
     assert (kept.thresholds, kept.temperature) == ((2.4, None, -2.0, 0.0), (0.0,))
 
 

@@ -52,7 +52,7 @@ def run(config: AlignHeadsConfig) -> AlignHeadsResult:
         InputError: for whatever does not fit, before a model is loaded; or if the teacher hears no word.
     """
     folder = _check_folders(config)
-    partitioner = join_devices(config)
+    partitioner = join_devices(config.devices)
     if partitioner.shard_count > 1:
         raise InputError("align-heads runs in one process: start it on one machine")
     sources = (
@@ -64,7 +64,7 @@ def run(config: AlignHeadsConfig) -> AlignHeadsResult:
         for source in sources
     )
     _check_vocabularies(*sources)
-    data = load_tables(config.dataset_spec(None))
+    data = load_tables(config.data.spec(None))
     known = TimedRecordings(config, teacher.load(), student.load())
     searched, held_out = (
         [window for part in data for window in known.read(part, range(first, len(part), 2))]
@@ -72,7 +72,7 @@ def run(config: AlignHeadsConfig) -> AlignHeadsResult:
     )
     if not all(any(row for _, rows in windows for row in rows) for windows in (searched, held_out)):
         raise InputError(
-            f"the teacher hears words in fewer than two recordings of {config.dataset_name!r}: give more"
+            f"the teacher hears words in fewer than two recordings of {config.data.dataset_name!r}: give more"
         )
     search = HeadSearch(student.load())
     result = _better(search, held_out, search.find(searched, most=config.max_heads))

@@ -11,7 +11,8 @@ import numpy as np
 
 from flax_distil.audio.constants import SAMPLING_RATE
 from flax_distil.core.errors import InputError
-from flax_distil.pipeline.inputs.read_audio import MEAN_OF_CHANNELS, RETRY_SECONDS, ChannelChoice
+from flax_distil.pipeline.config import MEAN_OF_CHANNELS, RETRY_SECONDS, ChannelChoice
+from flax_distil.pipeline.inputs.read_audio import read_channels
 from flax_distil.pipeline.recording import LoadedAudio
 
 RECORDINGS_AHEAD = 8
@@ -33,11 +34,11 @@ def read_recording(
 ) -> LoadedAudio:
     """Read a recording, or say why it cannot be read; see ``read_audio``."""
     try:
-        samples_CW = channels.read(given, retry_seconds=retry_seconds)
+        samples_CW = read_channels(given, channels, retry_seconds=retry_seconds)
     except InputError as error:
         return LoadedAudio(name, np.zeros(0, np.float32), error)
     samples = np.ascontiguousarray(samples_CW).reshape(-1)
-    return LoadedAudio(name, samples, None, len(samples_CW) if channels.split else 0)
+    return LoadedAudio(name, samples, None, len(samples_CW) if channels.split_channels else 0)
 
 
 def read_ahead(

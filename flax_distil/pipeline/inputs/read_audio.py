@@ -1,7 +1,6 @@
 """Recordings of any kind that a program may hand over, read into samples: paths, addresses, bytes, arrays."""
 
 import contextlib
-import dataclasses
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,9 +20,7 @@ from flax_distil.core.fields import shown
 from flax_distil.core.paths import user_path
 from flax_distil.data.remote.files import is_remote, read_bytes
 from flax_distil.data.remote.retries import RetryPolicy
-
-RETRY_SECONDS = 60.0
-"""How long a server that does not answer is asked again."""
+from flax_distil.pipeline.config import MEAN_OF_CHANNELS, RETRY_SECONDS, ChannelChoice
 
 MAX_CHANNELS = 64
 """An array with more rows is taken for one whose axes are swapped."""
@@ -38,71 +35,6 @@ class _Array(NamedTuple):
 class _File(NamedTuple):
     source: Path | bytes
     format: str | None = None  # FFmpeg's name, where the file has no header
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class ChannelChoice:
-    """Which channels of a recording are transcribed.
-
-    Attributes:
-        channel: The only channel to take, counted from 0; None for the mean of all.
-        split: Take each channel by itself.
-
-    Raises:
-        InputError: If the channel is negative, or both are asked for.
-    """
-
-    channel: int | None = None
-    split: bool = False
-
-    def __post_init__(self) -> None:
-        if self.channel is not None and (not isinstance(self.channel, int) or self.channel < 0):
-            raise InputError(f"channel {self.channel!r} is none: channels are counted from 0")
-        if self.channel is not None and self.split:
-            raise InputError("channel takes one channel and split_channels takes all: choose one of them")
-
-    def read(self, given: Any, *, retry_seconds: float) -> Float[np.ndarray, "C W"]:
-        """Return the chosen channels of a recording, at 16 kHz; see ``read_audio``.
-
-        Raises:
-            InputError: If the recording cannot be read, or does not have the channel.
-        """
-        with _one_sentence(given):
-            return self._read(_open(given, retry_seconds))
-
-    def _read(self, opened: _Array | _File) -> Float[np.ndarray, "C W"]:
-        if isinstance(opened, _File):
-            return self._decode(opened)
-        if self.channel is None and not self.split:
-            return _resample(_mono(opened), opened.rate)[None]
-        samples_CW = np.atleast_2d(opened.samples)
-        if samples_CW.ndim != 2 or len(samples_CW) > MAX_CHANNELS:
-            raise InputError(
-                f"an array of shape {opened.samples.shape} is no recording: expected [channels, samples] of "
-                f"at most {MAX_CHANNELS} channels"
-            )
-        if self.channel is not None and self.channel >= len(samples_CW):
-            raise InputError(
-                f"cannot take channel {self.channel} of an array: it has {len(samples_CW)}, and they are "
-                "counted from 0"
-            )
-        chosen_CW = samples_CW if self.channel is None else samples_CW[self.channel : self.channel + 1]
-        return np.stack([_resample(row, opened.rate) for row in chosen_CW])
-
-    def _decode(self, file: _File) -> Float[np.ndarray, "C W"]:
-        try:
-            if self.split:
-                return decode_channels(file.source, format=file.format, replace_damage=True)
-            mono_W = decode_audio(file.source, format=file.format, channel=self.channel, replace_damage=True)
-            return mono_W[None]
-        except AudioError as error:
-            # Without samples there is nothing said; without a byte there is no recording.
-            if error.kind != EMPTY or not Encoded(source=file.source).size:
-                raise
-            return np.zeros((1, 0), np.float32)
-
-
-MEAN_OF_CHANNELS = ChannelChoice()
 
 
 def read_audio(given: Any, *, retry_seconds: float = RETRY_SECONDS) -> Float[np.ndarray, " W"]:
@@ -120,7 +52,20 @@ def read_audio(given: Any, *, retry_seconds: float = RETRY_SECONDS) -> Float[np.
     Raises:
         InputError: If the recording cannot be read, or is none of these.
     """
-    return MEAN_OF_CHANNELS.read(given, retry_seconds=retry_seconds)[0]
+    return read_channels(given, MEAN_OF_CHANNELS, retry_seconds=retry_seconds)[0]
+
+
+def read_channels(
+    given: Any, channels: ChannelChoice, *, retry_seconds: float = RETRY_SECONDS
+) -> Float[np.ndarray, "C W"]:
+    """Return the chosen channels of a recording, at 16 kHz; arguments and errors as of ``read_audio``."""
+    with _one_sentence(given):
+        opened = _open(given, retry_seconds)
+        if isinstance(opened, _File):
+            return _decode(opened, channels)
+        if channels == MEAN_OF_CHANNELS:
+            return _resample(_mono(opened), opened.rate)[None]
+        return np.stack([_resample(row_W, opened.rate) for row_W in _rows(opened, channels.channel)])
 
 
 @contextlib.contextmanager
@@ -165,6 +110,19 @@ def _open(given: Any, retry_seconds: float) -> _Array | _File:
     )
 
 
+def _decode(file: _File, channels: ChannelChoice) -> Float[np.ndarray, "C W"]:
+    try:
+        if channels.split_channels:
+            return decode_channels(file.source, format=file.format, replace_damage=True)
+        mono_W = decode_audio(file.source, format=file.format, channel=channels.channel, replace_damage=True)
+        return mono_W[None]
+    except AudioError as error:
+        # Without samples there is nothing said; without a byte there is no recording.
+        if error.kind != EMPTY or not Encoded(source=file.source).size:
+            raise
+        return np.zeros((1, 0), np.float32)
+
+
 def _is_utf8(text: str) -> bool:
     """Return whether a name is UTF-8; names of files may hold bytes of another encoding."""
     return text.isascii() or not any(0xD800 <= ord(letter) < 0xE000 for letter in text)
@@ -198,6 +156,24 @@ def _mono(audio: _Array) -> np.ndarray:
             "channels give one, or their mean"
         )
     return array
+
+
+def _rows(audio: _Array, channel: int | None) -> np.ndarray:
+    """Return the rows of an array of channels: all, or the one that is chosen."""
+    samples_CW = np.atleast_2d(audio.samples)
+    if samples_CW.ndim != 2 or len(samples_CW) > MAX_CHANNELS:
+        raise InputError(
+            f"an array of shape {audio.samples.shape} is no recording: expected [channels, samples] of at "
+            f"most {MAX_CHANNELS} channels"
+        )
+    if channel is None:
+        return samples_CW
+    if channel >= len(samples_CW):
+        raise InputError(
+            f"cannot take channel {channel} of an array: it has {len(samples_CW)}, and they are counted from "
+            "0"
+        )
+    return samples_CW[channel : channel + 1]
 
 
 def _resample(array_W: np.ndarray, rate: int) -> Float[np.ndarray, " W"]:

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from flax_distil.pipeline.config import SubtitleOptions
 from flax_distil.transcription.results import TranscribedSegment, Transcript, Word
 
 NO_LIMIT = 1000
@@ -13,23 +14,6 @@ NO_LIMIT = 1000
 
 LONG_PAUSE_SECONDS = 3.0
 """A pause that ends a subtitle, where lines are counted."""
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class SubtitleOptions:
-    """How words are laid out in subtitles; without words a segment is a subtitle.
-
-    Attributes:
-        max_line_width: characters of a line.
-        max_line_count: lines of a subtitle; with ``max_line_width``, words of several segments flow together.
-        highlight_words: one subtitle per word, which is underlined in it.
-        max_words_per_line: words of a subtitle's line, where lines are not counted.
-    """
-
-    max_line_width: int | None = None
-    max_line_count: int | None = None
-    highlight_words: bool = False
-    max_words_per_line: int | None = None
 
 
 def render(transcript: Transcript, seconds: float, output_format: str, options: SubtitleOptions) -> str:
@@ -124,8 +108,6 @@ def segment_documents(segments: Iterable[TranscribedSegment]) -> list[dict[str, 
             ]
         if segment.channel is not None:
             document["channel"] = segment.channel
-        if segment.channel is not None:
-            document["channel"] = segment.channel
         documents.append(document)
     return documents
 
@@ -138,8 +120,6 @@ WRITERS: dict[str, Callable[[Transcript, float, SubtitleOptions], str]] = {
     "json": _json,
 }
 """Format, which is also the ending of the file's name, to what writes it."""
-
-NEED_TIMESTAMPS = ("srt", "vtt", "tsv")
 
 
 def _subtitles(

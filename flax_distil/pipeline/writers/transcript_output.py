@@ -10,8 +10,9 @@ from pathlib import Path
 from flax_distil.core.errors import InputError
 from flax_distil.core.files import write_whole
 from flax_distil.core.output_dir import check_writable, make_folder
+from flax_distil.pipeline.config import SubtitleOptions
 from flax_distil.pipeline.inputs.find_inputs import TranscribeInput
-from flax_distil.pipeline.writers.formats import SubtitleOptions, render
+from flax_distil.pipeline.writers.formats import render
 from flax_distil.transcription.results import Transcript
 
 RECORD_NAME = ".transcripts.jsonl"

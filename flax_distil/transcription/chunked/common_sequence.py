@@ -140,7 +140,7 @@ class CommonSequenceTranscriber(RecordingTranscriber):
             DecodingRequest(
                 prompt=prompts.build(recording.language, prompts.initial, with_prefix=not chunk.start),
                 limit=0 if empty[row] else None,
-                temperature=self.generator.options.temperature[0],
+                temperature=self.generator.options.temperatures[0],
                 seed=self._seed(chunk, 0),
             )
             for row, (recording, chunk, _) in enumerate(rows)

@@ -104,7 +104,7 @@ class SequentialRecording:
         first = chunk.start // HOP_LENGTH
         self._tried, self._last_speech = 0.0, first / FRAMES_PER_SECOND
         self._text_end = self._last_speech
-        self._clips = seek_clips(options.clip_timestamps, self._frames)
+        self._clips = seek_clips(options.clips, self._frames)
         self._seek = self._first_heard = self._next_seek(first)
         self._previous: list[int] = list(prompts.initial)
         self.kept: list[KeptSegment] = []
@@ -169,7 +169,7 @@ class SequentialRecording:
                 with_prefix=self._is_beginning and self._seek == self._first_heard,
             ),
             limit=self._limit,
-            temperature=self._options.temperature[self.attempt],
+            temperature=self._options.temperatures[self.attempt],
             seed=attempt_seed(self._options, self._seek, self.attempt),
         )
 
@@ -179,7 +179,7 @@ class SequentialRecording:
         self.temperature = max(self.temperature, self._tried)
         self._attempts.append(result)
         if needs_fallback(result, self._options, self._tokenizer):
-            if self.attempt < len(self._options.temperature):
+            if self.attempt < len(self._options.temperatures):
                 return None
             result = best_attempt(self._attempts, self._options, self._tokenizer)
         self._attempts = []

@@ -13,7 +13,8 @@ import numpy as np
 
 from flax_distil.audio.long_mel import BLOCK_SAMPLES, LongMel, long_log_mel
 from flax_distil.audio.mel import log10_mel
-from flax_distil.audio.voice_activity import VadName, VoiceActivity
+from flax_distil.audio.vad_config import VadName
+from flax_distil.audio.voice_activity import VoiceActivity
 from flax_distil.core.arrays import Array, Float
 from flax_distil.core.errors import InputError
 from flax_distil.parallel.partitioner import BATCH, ROWS, Partitioner
