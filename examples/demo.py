@@ -19,6 +19,7 @@ from typing import Any
 
 from flax_distil.checkpoints.job import InitStudentConfig, run_init_student
 from flax_distil.core.errors import InputError
+from flax_distil.core.nested import build
 from flax_distil.distillation.config import DistilConfig
 from flax_distil.distillation.trainer import run_distillation
 from flax_distil.distillation.training_log import read_metrics
@@ -72,7 +73,8 @@ def run_demo(
     (output / MARK).write_text("made by examples/demo.py, which replaces this folder\n")
 
     def evaluate(name: str, model: str) -> dict[str, Any]:
-        config = EvalConfig.from_flat(
+        config = build(
+            EvalConfig,
             model_name_or_path=model,
             dataset_name=dataset,
             dataset_split_name="validation",
@@ -91,7 +93,8 @@ def run_demo(
         "pseudo-label",
         lambda: (
             run_pseudo_labelling(
-                PseudoLabelConfig.from_flat(
+                build(
+                    PseudoLabelConfig,
                     model_name_or_path=teacher,
                     dataset_name=dataset,
                     dataset_split_name="train",

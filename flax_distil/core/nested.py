@@ -24,19 +24,6 @@ _SWITCH = "switch"
 _HIDDEN = "hidden"
 
 
-class CommandConfig:
-    """Base of the configurations of commands, which can also be made of flat settings."""
-
-    @classmethod
-    def from_flat(cls: type[Config], **settings: Any) -> Config:
-        """Make a configuration of settings by the names of their flags; the others have their defaults.
-
-        Raises:
-            InputError: If a name is unknown, a required setting is missing, or a value does not fit.
-        """
-        return build(cls, settings)
-
-
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Leaf:
     """One setting of a configuration.
@@ -149,14 +136,20 @@ def leaves(config_class: type) -> tuple[Leaf, ...]:
     return tuple(leaf for leaf in all_leaves(config_class) if not leaf.hidden)
 
 
-def build(config_class: type[Config], values: Mapping[str, Any]) -> Config:
+def build(config_class: type[Config], values: Mapping[str, Any] | None = None, /, **settings: Any) -> Config:
     """Make a configuration of settings by their flat names; the others have their defaults.
+
+    Args:
+        config_class: Class of the configuration.
+        values: Settings by name.
+        settings: More settings.
 
     Raises:
         InputError: if a name is unknown, or a required setting is missing; and from the checks of the
             configuration's own classes.
     """
-    return _construct(config_class, {leaf.path: leaf.default for leaf in all_leaves(config_class)}, values)
+    defaults = {leaf.path: leaf.default for leaf in all_leaves(config_class)}
+    return _construct(config_class, defaults, {**(values or {}), **settings})
 
 
 def replace(config: Config, **values: Any) -> Config:

@@ -5,7 +5,7 @@ import dataclasses
 from flax_distil.checkpoints.model_config import ModelSourceConfig
 from flax_distil.core.checks import check_channel, check_positive
 from flax_distil.core.errors import InputError
-from flax_distil.core.nested import CommandConfig, nested
+from flax_distil.core.nested import nested
 from flax_distil.data.remote.retries import RetryPolicy
 from flax_distil.data.sources.dataset_spec import DatasetSpec
 from flax_distil.model.compute_options import ComputeOptions
@@ -44,7 +44,7 @@ class AssistantConfig:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class TranscriptionConfig(ModelSourceConfig, CommandConfig):
+class TranscriptionConfig(ModelSourceConfig):
     """Model and batches.
 
     Attributes:

@@ -49,8 +49,8 @@ def test_a_teacher_has_a_subfolder_of_its_own(teacher):
 
 
 def test_models_that_are_joined_have_revisions_of_their_own(capsys):
-    config = EvalConfig.from_flat(
-        model_name_or_path="a+b", dataset_name="d", model_revision="v1+", subfolder="best"
+    config = build(
+        EvalConfig, model_name_or_path="a+b", dataset_name="d", model_revision="v1+", subfolder="best"
     )
     sources = [config.model_source(name) for name in ("a", "b")]
     assert [(source.revision, source.subfolder) for source in sources] == [("v1", "best"), (None, "best")]

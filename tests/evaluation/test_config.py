@@ -4,6 +4,7 @@ import pytest
 
 from flax_distil.cli.main import main
 from flax_distil.core.errors import InputError
+from flax_distil.core.nested import build
 from flax_distil.evaluation.config import EvalConfig
 
 WRONG = [
@@ -32,7 +33,7 @@ def test_a_wrong_flag_is_one_sentence(flags, sentence, capsys):
 
 
 def config(models: str, **settings) -> EvalConfig:
-    return EvalConfig.from_flat(model_name_or_path=models, dataset_name="d", **settings)
+    return build(EvalConfig, model_name_or_path=models, dataset_name="d", **settings)
 
 
 def test_models_are_called_by_the_last_part_of_their_names_where_that_is_unique():

@@ -8,6 +8,7 @@ import jax
 import pytest
 
 from flax_distil.cli.main import main
+from flax_distil.core.nested import build
 from flax_distil.evaluation import store as eval_store
 from flax_distil.evaluation.job import EvalConfig, run_evaluation
 from flax_distil.evaluation.records import Prediction
@@ -46,7 +47,7 @@ def settings(teacher, tiny_en_dir, prompts_dir, tmp_path_factory):
 
 
 def evaluate(settings, folder, **changes):
-    return run_evaluation(EvalConfig.from_flat(**settings | {"output_dir": str(folder)} | changes))
+    return run_evaluation(build(EvalConfig, **settings | {"output_dir": str(folder)} | changes))
 
 
 @pytest.fixture(scope="module")

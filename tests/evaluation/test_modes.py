@@ -15,6 +15,7 @@ import soundfile
 from flax_distil.audio.constants import SAMPLING_RATE
 from flax_distil.cli.main import main
 from flax_distil.core.errors import InputError
+from flax_distil.core.nested import build
 from flax_distil.evaluation.job import EvalConfig, run_evaluation
 from tests.evaluation.test_job import untimed
 from tests.long_recording import long_recording
@@ -47,7 +48,8 @@ def predictions(folder) -> list[dict[str, str]]:
     [("chunked", {"chunk_length_s": 20.0, "temperatures": [0.0]}), ("sequential", {"temperatures": [0.0]})],
 )
 def test_recordings_of_any_length_are_evaluated(mode, settings, teacher, recordings, tmp_path):
-    found = run_evaluation(EvalConfig.from_flat(
+    found = run_evaluation(build(
+            EvalConfig,
         model_name_or_path=str(teacher), dataset_name=str(recordings), mode=mode, generation_max_length=4,
         per_device_eval_batch_size=4, output_dir=str(tmp_path / "out"), **settings,
     ))  # fmt: skip
@@ -69,7 +71,8 @@ def test_a_student_that_drafts_changes_no_transcript_and_is_counted(
     texts, counts = [], []
     for mode in ("short", "speculative"):
         drafting = {"assistant_model_name_or_path": str(student)} if mode == "speculative" else {}
-        found = run_evaluation(EvalConfig.from_flat(
+        found = run_evaluation(build(
+            EvalConfig,
             model_name_or_path=str(teacher), dataset_name=str(recordings), mode=mode, generation_max_length=8,
             per_device_eval_batch_size=1, output_dir=str(tmp_path / mode), **drafting,
         ))  # fmt: skip
@@ -84,12 +87,12 @@ def test_a_student_that_drafts_changes_no_transcript_and_is_counted(
 
 def test_drafting_needs_a_student():
     with pytest.raises(InputError, match="mode speculative needs a student that drafts: name assistant"):
-        EvalConfig.from_flat(model_name_or_path="m", dataset_name="d", mode="speculative")
+        build(EvalConfig, model_name_or_path="m", dataset_name="d", mode="speculative")
 
 
 def test_only_chunks_have_a_length():
     with pytest.raises(InputError, match="chunk_length_s is given, but mode sequential cuts no chunks"):
-        EvalConfig.from_flat(model_name_or_path="m", dataset_name="d", mode="sequential", chunk_length_s=20.0)
+        build(EvalConfig, model_name_or_path="m", dataset_name="d", mode="sequential", chunk_length_s=20.0)
 
 
 def command(flags, *, devices: int = 1) -> subprocess.Popen:

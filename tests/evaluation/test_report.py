@@ -8,6 +8,7 @@ from html.parser import HTMLParser
 
 import pytest
 
+from flax_distil.core.nested import build
 from flax_distil.evaluation import html as eval_html
 from flax_distil.evaluation import plots as eval_plots
 from flax_distil.evaluation.config import EvalConfig
@@ -61,7 +62,8 @@ def evaluation(**settings) -> Evaluation:
         ]),
         str,  # nothing is normalised away
     )  # fmt: skip
-    config = EvalConfig.from_flat(
+    config = build(
+            EvalConfig,
         model_name_or_path=f"a+{model}", dataset_name=f"{name}+y", noise_types=["white", "babble"],
         snr_db=[10.0, 0.0, -10.0], **settings,
     )  # fmt: skip

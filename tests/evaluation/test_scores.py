@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from flax_distil.core.nested import build
 from flax_distil.evaluation.config import EvalConfig
 from flax_distil.evaluation.records import LatencySample, Prediction, Session, UnitRecords
 from flax_distil.evaluation.results import Evaluation, document
@@ -69,7 +70,7 @@ def evaluated() -> dict:
         for model, times in {"a": (1.0, 2.0, 9.0), "b": (0.5, 0.5, 0.5)}.items()
     }  # fmt: skip
     return document(Evaluation(
-        config=EvalConfig.from_flat(model_name_or_path="a+b", dataset_name="x+y"),
+        config=build(EvalConfig, model_name_or_path="a+b", dataset_name="x+y"),
         normalize=get_normalizer("en"),
         parameters={"a": 10, "b": 5}, data_sets=["x", "y"], units=units, latency=latency,
     ))  # fmt: skip

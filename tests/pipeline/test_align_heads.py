@@ -15,6 +15,7 @@ from flax_distil.checkpoints.checkpoint import load_checkpoint
 from flax_distil.checkpoints.export import export_checkpoint
 from flax_distil.checkpoints.student import init_student
 from flax_distil.core.errors import InputError
+from flax_distil.core.nested import build
 from flax_distil.pipeline.align_heads.config import AlignHeadsConfig
 from flax_distil.pipeline.align_heads.job import run
 from flax_distil.text.generation_settings import GenerationSettings
@@ -40,7 +41,8 @@ def student_dir(tiny_en_dir, tmp_path_factory):
 
 
 def config_of(student, teacher, **options):
-    return AlignHeadsConfig.from_flat(
+    return build(
+            AlignHeadsConfig,
         model_name_or_path=str(student), teacher_model_name_or_path=str(teacher),
         **{"dataset_name": "examples/asterisk_prompts/validation"} | options,
     )  # fmt: skip

@@ -10,6 +10,7 @@ import pytest
 import soundfile
 
 from flax_distil.audio.constants import SAMPLING_RATE
+from flax_distil.core.nested import build
 from flax_distil.pipeline.config import TranscribeConfig
 from flax_distil.pipeline.job import run
 from flax_distil.pipeline.pipeline import Pipeline as FlaxWhisperPipeline
@@ -57,7 +58,8 @@ def times_of(path: Path) -> Iterator[float]:
 def test_no_file_holds_a_time_beyond_the_recording(tiny_en_dir, recordings, way, words, tmp_path):
     files = [path for path in recordings if recordings[path] <= 30 or way.get("mode") != "short"]
     run(
-        TranscribeConfig.from_flat(
+        build(
+            TranscribeConfig,
             model_name_or_path=str(tiny_en_dir), files=list(map(str, files)), output_dir=str(tmp_path),
             output_format="all", word_timestamps=words, per_device_eval_batch_size=4, **way,
         )

@@ -14,6 +14,7 @@ import soundfile
 from flax_distil.audio.constants import SAMPLING_RATE
 from flax_distil.cli.main import main
 from flax_distil.core.errors import InputError
+from flax_distil.core.nested import build
 from flax_distil.pipeline.config import TranscribeConfig
 from tests.long_recording import long_recording
 
@@ -75,13 +76,13 @@ def test_good_files_are_written_in_every_format_and_bad_ones_named(
 )
 def test_flags_that_do_not_fit_are_refused(flags, named):
     with pytest.raises(InputError, match=named):
-        TranscribeConfig.from_flat(files=["a.wav"], model_name_or_path="m", **flags)
+        build(TranscribeConfig, files=["a.wav"], model_name_or_path="m", **flags)
 
 
 def test_formats_with_times_switch_timestamps_on():
-    config = TranscribeConfig.from_flat(files=["talk.mp3"], model_name_or_path="m", output_format="vtt")
+    config = build(TranscribeConfig, files=["talk.mp3"], model_name_or_path="m", output_format="vtt")
     assert config.options.return_timestamps
-    assert not TranscribeConfig.from_flat(files=["a.wav"], model_name_or_path="m").options.return_timestamps
+    assert not build(TranscribeConfig, files=["a.wav"], model_name_or_path="m").options.return_timestamps
 
 
 @pytest.mark.slow

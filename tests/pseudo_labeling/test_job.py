@@ -28,6 +28,7 @@ from flax_distil.audio.constants import SAMPLING_RATE
 from flax_distil.audio.reading.decoding import decode_audio
 from flax_distil.cli.main import main
 from flax_distil.core.errors import InputError
+from flax_distil.core.nested import build
 from flax_distil.data.remote.retries import DEFAULT_POLICY
 from flax_distil.data.sources.dataset_spec import DatasetSpec
 from flax_distil.data.sources.load_datasets import load_streams, load_table
@@ -507,7 +508,8 @@ def test_parts_are_called_as_their_sources(names, configs, splits, found, prompt
             split: datasets.Dataset.from_list([row] * 4) for split in ("train", "test")[: 2 if splits else 1]
         }
         datasets.DatasetDict(tables).save_to_disk(str(tmp_path / name))
-    config = PseudoLabelConfig.from_flat(
+    config = build(
+        PseudoLabelConfig,
         model_name_or_path="m",
         output_dir="out",
         dataset_name="+".join(str(tmp_path / name) for name in names.split("+")),

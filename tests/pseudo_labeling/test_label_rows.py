@@ -10,7 +10,7 @@ import soundfile
 from flax_distil.audio.constants import SAMPLING_RATE
 from flax_distil.audio.voice_activity import VoiceActivity
 from flax_distil.core.errors import InputError
-from flax_distil.core.nested import replace
+from flax_distil.core.nested import build, replace
 from flax_distil.data.remote.retries import DEFAULT_POLICY
 from flax_distil.parallel.make_partitioner import join_local_devices
 from flax_distil.pipeline.batch_transcription import BatchTranscriber
@@ -34,8 +34,13 @@ def manifest(tmp_path_factory) -> Path:
 
 
 def config_of(manifest: Path, **settings) -> PseudoLabelConfig:
-    return PseudoLabelConfig.from_flat(
-        model_name_or_path="m", output_dir="out", dataset_name=str(manifest), vad="energy", **settings
+    return build(
+        PseudoLabelConfig,
+        model_name_or_path="m",
+        output_dir="out",
+        dataset_name=str(manifest),
+        vad="energy",
+        **settings,
     )
 
 

@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from flax_distil.checkpoints.hub.config import HubConfig
+from flax_distil.core.nested import build
 from flax_distil.pseudo_labeling.config import PseudoLabelConfig
 from flax_distil.pseudo_labeling.dataset_card import make_card, merge_cards
 from flax_distil.pseudo_labeling.splits import PartName
@@ -20,8 +21,8 @@ from tests.checkpoints.hub_server import TOKEN, Hub, running_hub, use_endpoint
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
 
 REPO = "datasets/someone/labels"
-CONFIG = PseudoLabelConfig.from_flat(
-    model_name_or_path="teacher", dataset_name="corpus", language="en", output_dir="out"
+CONFIG = build(
+    PseudoLabelConfig, model_name_or_path="teacher", dataset_name="corpus", language="en", output_dir="out"
 )
 
 
