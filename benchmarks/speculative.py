@@ -52,7 +52,7 @@ def measure(args: argparse.Namespace, decoders: dict[str, Any], recordings: list
     import numpy as np
 
     from flax_distil.audio.clip import pad_or_trim
-    from flax_distil.transcription.generator import DecodingRequest
+    from flax_distil.transcription.decoding_request import DecodingRequest
 
     batches = [np.stack([pad_or_trim(x) for x in part]) for part in in_batches(recordings, size)]
     greedy, speculative = (decoders[side] for side in SIDES)

@@ -2,12 +2,13 @@
 
 ::
 
-    queries and keys of some heads -> weights over the content of each window -> standardised over tokens
+    queries and keys of some heads -> weights over the content of each window -> standardized over tokens
       -> median over 7 positions -> mean of the heads -> cheapest monotonic path -> first position per token
 
-All of it on the device: what leaves it is two numbers per token.
+All of this is computed on the device, which returns two numbers per token.
 
-Source: openai/whisper's word timestamps; dynamic time warping, Sakoe and Chiba 1978.
+Source: ``timing.find_alignment`` and ``timing.dtw`` of openai/whisper; dynamic time warping, Sakoe and Chiba
+1978.
 """
 
 import dataclasses
@@ -23,17 +24,35 @@ from flax_distil.model.decoder import Decoder
 from flax_distil.text.special_tokens import SpecialTokens
 
 MEDIAN_WIDTH = 7
-"""Source positions whose median is taken, 0.14 s."""
+"""Number of source positions whose median is taken: 0.14 s."""
 
 _HALF = MEDIAN_WIDTH // 2
 
 _BOTH, _TOKEN, _POSITION = np.int8(0), np.int8(1), np.int8(2)
-"""What a step of a path goes on by."""
+"""Which way a step of a path goes."""
 
-# What sorts seven numbers far enough for the fourth to be their median (Devillard 1998).
+# Exchanges that sort seven numbers far enough for the fourth to be their median (Devillard 1998).
 _EXCHANGES = (
     (0, 5), (0, 3), (1, 6), (2, 4), (0, 1), (3, 5), (2, 6), (2, 3), (3, 6), (4, 5), (1, 4), (1, 3), (3, 4),
 )  # fmt: skip
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class AlignmentInputs:
+    """A batch of windows whose text is known.
+
+    Attributes:
+        encoder_out_BSD: Output of the encoder.
+        tokens_BT: Prompt ending in ``<|notimestamps|>``, text, end-of-text if there is room, padding.
+        text_length_B: Number of tokens of text.
+        positions_B: Number of source positions with content, at least 1.
+    """
+
+    encoder_out_BSD: Float[Array, "B S D"]
+    tokens_BT: Int[Array, "B T"]
+    text_length_B: Int[Array, " B"]
+    positions_B: Int[Array, " B"]
 
 
 @jax.tree_util.register_dataclass
@@ -42,9 +61,9 @@ class TokenAlignment:
     """Where the tokens of texts are, on the device.
 
     Attributes:
-        position_BT: source position (0.02 s) where a token of text begins; one entry more than there are
-            tokens, where the last one ends. Then nothing of meaning.
-        probability_BT: of each token of text among all text, from 0 to 1.
+        position_BT: Source position (0.02 s) where each token of text begins. There is one entry more than
+            there are tokens, where the last one ends. What follows has no meaning.
+        probability_BT: Probability of each token of text among all text, from 0 to 1.
     """
 
     position_BT: Int[Array, "B T"]
@@ -53,10 +72,7 @@ class TokenAlignment:
 
 def align_tokens(
     decoder: Decoder,
-    encoder_out_BSD: Float[Array, "B S D"],
-    tokens_BT: Int[Array, "B T"],
-    text_length_B: Int[Array, " B"],
-    positions_B: Int[Array, " B"],
+    inputs: AlignmentInputs,
     *,
     text_start: int,
     special: SpecialTokens,
@@ -65,23 +81,18 @@ def align_tokens(
     """Find the tokens of texts in the speech.
 
     Args:
-        decoder: bound to its parameters.
-        encoder_out_BSD: encoder states.
-        tokens_BT: prompt ending in ``<|notimestamps|>``, text, end-of-text if there is room, padding.
-        text_length_B: tokens of text.
-        positions_B: source positions with content, at least 1.
-        text_start: static; length of the prompt.
-        special: static; tells which ids are text.
-        heads: static; pairs of decoder layer and head, by layer.
+        decoder: Bound to its parameters.
+        inputs: The batch.
+        text_start: Length of the prompt.
+        special: Tells which ids are text.
+        heads: Pairs of decoder layer and head, ordered by layer.
 
     Returns:
         Positions and probabilities, ``T - text_start + 1`` entries per row.
     """
     is_text_V = np.array([special.is_text(token) for token in range(decoder.config.vocab_size)])
     before = text_start - 1  # a token is predicted, and looked for, by the one before it
-    hidden_BTD, weights_of_row, rows = _attention(
-        decoder, encoder_out_BSD, tokens_BT, text_length_B, positions_B, text_start=text_start, heads=heads
-    )
+    hidden_BTD, weights_of_row, rows = _attention(decoder, inputs, text_start=text_start, heads=heads)
 
     def probabilities_of_row(row: tuple[Array, Array]) -> Array:
         hidden_TD, next_T = row
@@ -89,21 +100,18 @@ def align_tokens(
         picked_T = jnp.take_along_axis(logits_TV, next_T[:, None], axis=1)[:, 0]
         return jnp.exp(picked_T - jax.nn.logsumexp(logits_TV, axis=1))
 
-    # Row by row: the weights, and logits over the vocabulary, of all rows would not fit.
+    # Row by row, since the weights and the logits over the vocabulary of all rows would not fit.
     matrix_BTS = jax.lax.map(lambda row: weights_of_row(row).mean(axis=0)[before:], rows)
-    next_BT = jnp.roll(tokens_BT, -1, axis=1)
+    next_BT = jnp.roll(inputs.tokens_BT, -1, axis=1)
     return TokenAlignment(
-        first_positions(-matrix_BTS, text_length_B + 1, positions_B),
+        first_positions(-matrix_BTS, inputs.text_length_B + 1, inputs.positions_B),
         jax.lax.map(probabilities_of_row, (hidden_BTD[:, before:], next_BT[:, before:])),
     )
 
 
 def align_by_choices(
     decoder: Decoder,
-    encoder_out_BSD: Float[Array, "B S D"],
-    tokens_BT: Int[Array, "B T"],
-    text_length_B: Int[Array, " B"],
-    positions_B: Int[Array, " B"],
+    inputs: AlignmentInputs,
     share_BCA: Float[Array, "B C A"],
     *,
     text_start: int,
@@ -112,15 +120,16 @@ def align_by_choices(
     """Find the tokens of texts in the speech as each of several choices of heads would.
 
     Args:
-        decoder: as the other arguments, see :func:`align_tokens`.
-        share_BCA: of each head in the mean of choice c.
+        decoder: Bound to its parameters.
+        inputs: The batch.
+        share_BCA: Share of each head in the mean of choice c.
+        text_start: Length of the prompt.
+        heads: Pairs of decoder layer and head, ordered by layer.
 
     Returns:
         Positions, as in :class:`TokenAlignment`.
     """
-    _, weights_of_row, rows = _attention(
-        decoder, encoder_out_BSD, tokens_BT, text_length_B, positions_B, text_start=text_start, heads=heads
-    )
+    _, weights_of_row, rows = _attention(decoder, inputs, text_start=text_start, heads=heads)
 
     def positions_of_row(row: tuple[Any, Array, Array, Array]) -> Array:
         given, share_CA, text_length, positions = row
@@ -130,21 +139,16 @@ def align_by_choices(
         lengths, ends = jnp.full(choices, text_length + 1), jnp.full(choices, positions)
         return first_positions(-matrix_CTS, lengths, ends)
 
-    return jax.lax.map(positions_of_row, (rows, share_BCA, text_length_B, positions_B))
+    return jax.lax.map(positions_of_row, (rows, share_BCA, inputs.text_length_B, inputs.positions_B))
 
 
 def _attention(
-    decoder: Decoder,
-    encoder_out_BSD: Array,
-    tokens_BT: Array,
-    text_length_B: Array,
-    positions_B: Array,
-    *,
-    text_start: int,
-    heads: Sequence[tuple[int, int]],
+    decoder: Decoder, inputs: AlignmentInputs, *, text_start: int, heads: Sequence[tuple[int, int]]
 ) -> tuple[Array, Callable[[Any], Array], Any]:
     """Return hidden states, a function that gives the weights [A, T, S] of a row, and the rows."""
-    hidden_BTD, query_BATH, key_ADH = decoder.forward_with_alignment_heads(tokens_BT, encoder_out_BSD, heads)
+    hidden_BTD, query_BATH, key_ADH = decoder.forward_with_alignment_heads(
+        inputs.tokens_BT, inputs.encoder_out_BSD, heads
+    )
 
     def weights_of_row(row: Any) -> Array:
         query_ATH, states_SD, length, positions = row
@@ -152,17 +156,17 @@ def _attention(
         scores_ATS = jnp.einsum("ath,ash->ats", query_ATH, key_ASH, preferred_element_type=jnp.float32)
         return _follow_speech(scores_ATS, length, positions)
 
-    length_B = jnp.minimum(text_start + text_length_B + 1, tokens_BT.shape[1])
-    rows = (query_BATH, encoder_out_BSD.astype(decoder.options.dtype), length_B, positions_B)
-    return hidden_BTD, weights_of_row, rows
+    length_B = jnp.minimum(text_start + inputs.text_length_B + 1, inputs.tokens_BT.shape[1])
+    states_BSD = inputs.encoder_out_BSD.astype(decoder.options.dtype)
+    return hidden_BTD, weights_of_row, (query_BATH, states_BSD, length_B, inputs.positions_B)
 
 
 def _follow_speech(
     scores_ATS: Float[Array, "A T S"], length: Int[Array, ""], positions: Int[Array, ""]
 ) -> Float[Array, "A T S"]:
-    """Return weights that stand out against those of other tokens, smoothed; float32.
+    """Return how much the weights of a token stand out against those of other tokens, smoothed; float32.
 
-    Where every token has the same weight, as where all are too small for float32, it says nothing: 0.
+    Where every token has the same weight, for instance where all are too small for float32, the result is 0.
     """
     is_content_S = jnp.arange(scores_ATS.shape[2]) < positions
     is_token_T1 = (jnp.arange(scores_ATS.shape[1]) < length)[:, None]
@@ -180,9 +184,9 @@ def _follow_speech(
 
 
 def median_filter(values: Float[Array, "... S"], positions: Int[Array, ""]) -> Float[Array, "... S"]:
-    """Take medians of seven neighbours, mirrored at the first and at the last of the positions.
+    """Take medians of seven neighbors, mirrored at the first and at the last of the positions.
 
-    Rows of three positions or fewer stay as they are. What lies behind the positions is of no meaning.
+    Rows of three positions or fewer stay as they are. Results behind the positions have no meaning.
     """
     size = values.shape[-1]
     if size <= _HALF:
@@ -201,8 +205,8 @@ def first_positions(
 ) -> Int[Array, "B T"]:
     """Return where each token begins on the cheapest path from the first corner to the last.
 
-    A path goes on by a token, by a position, or by both; by a position unless another way is cheaper than
-    each of the two others, which is OpenAI's rule for ties. Whole anti-diagonals are computed at once::
+    A path goes on by a token, by a position, or by both. It goes on by a position unless another way is
+    cheaper than each of the two others, as in openai/whisper. Whole anti-diagonals are computed at once::
 
               s=0  1  2  3
         t=0     0  1  2  3
@@ -210,9 +214,9 @@ def first_positions(
         t=2     2  3  4  5
 
     Args:
-        cost_BTS: of token t being spoken at position s; finite.
-        length_B: tokens of each row, at least 1.
-        positions_B: source positions of each row, at least 1.
+        cost_BTS: Cost of token t being spoken at position s; finite.
+        length_B: Number of tokens of each row, at least 1.
+        positions_B: Number of source positions of each row, at least 1.
     """
     rows, length, _ = cost_BTS.shape
     diagonals_KBT = _diagonals(cost_BTS)
@@ -252,7 +256,7 @@ def first_positions(
 def _diagonals(cost_BTS: Float[Array, "B T S"]) -> Float[Array, "K B T"]:
     """Return, for step k of the loop, the cost of token t at position k - t; infinite outside.
 
-    Padded by T, and read again as rows that are shorter by one, each row is shifted by one more.
+    The rows are padded by T and read again as rows that are shorter by one, which shifts each by one more.
     """
     rows, length, positions = cost_BTS.shape
     wide = jnp.pad(cost_BTS, [(0, 0), (0, 0), (0, length)], constant_values=jnp.inf)

@@ -1,4 +1,4 @@
-"""Batched beam search, with the choices of openai/whisper's made one by one."""
+"""Beam search in batches, with the same choices as openai/whisper."""
 
 import dataclasses
 from typing import NamedTuple
@@ -7,24 +7,24 @@ import jax
 import jax.numpy as jnp
 
 from flax_distil.core.arrays import Array, Bool, Float, Int
+from flax_distil.decoding.hypotheses import Hypotheses, SamplingState, rank_scores
 from flax_distil.decoding.logits_processors import LogitsProcessors, process_logits
-from flax_distil.decoding.loop import DecodeLoop, SamplingState, rank_scores
 from flax_distil.decoding.options import SearchOptions
-from flax_distil.decoding.result import GenerateOutput
 from flax_distil.decoding.top_k import top_k
+from flax_distil.decoding.types import GenerateInputs, GenerateOutput
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class _Finished:
-    """Up to E sequences of every row that have ended, in the order in which they did.
+    """Up to E hypotheses of every row that have ended, in the order in which they did.
 
     Attributes:
-        count_B: how many there are.
-        path_BET: their ways through the slots; see ``Hypotheses``.
-        length_BE: tokens, end-of-text left out.
-        total_BE: sums of log-probabilities, that of end-of-text included.
-        end_BE: log-probability of end-of-text.
+        count_B: How many there are.
+        path_BET: Their paths through the slots; see ``Hypotheses``.
+        length_BE: Numbers of tokens, without end-of-text.
+        total_BE: Sums of log-probabilities, that of end-of-text included.
+        end_BE: Log-probability of end-of-text.
     """
 
     count_B: Int[Array, " B"]
@@ -51,9 +51,9 @@ class _Beams(SamplingState):
     """State of the search; ``done`` is one value per row.
 
     Attributes:
-        total_BK: sums of log-probabilities, the best first.
-        length_B: tokens of the beams.
-        finished: what has ended.
+        total_BK: Sums of log-probabilities, the best first.
+        length_B: Number of tokens of the beams.
+        finished: The hypotheses that have ended.
     """
 
     total_BK: Float[Array, "B K"]
@@ -73,35 +73,51 @@ class _Candidates(NamedTuple):
         return _Candidates(*(jnp.take_along_axis(values, index_BX, axis=1) for values in self))
 
 
-def beam_search(
-    decoder: DecodeLoop, processors: LogitsProcessors, options: SearchOptions, *, max_new_tokens: int
-) -> GenerateOutput:
-    """Keep the ``num_beams`` likeliest sequences of every row until enough have ended; return the best.
+class BeamSearch:
+    """Keeps the ``num_beams`` most likely hypotheses of every row until enough have ended; returns the best.
 
-    In each step every beam proposes its ``num_beams + 1`` likeliest tokens. Of all proposals, from the
-    likeliest down, those that end are put aside, until ``num_beams`` that go on are found: the next
-    beams. A row is done when ``round(num_beams * patience)`` have ended. If by its limit fewer than
-    ``num_beams`` have, the likeliest beams count as they are. The best is that of :func:`rank_scores`.
+    In each step every beam proposes its ``num_beams + 1`` most likely tokens. Of all proposals, from the most
+    likely down, those that end are put aside, until ``num_beams`` that go on are found: the next beams. A row
+    is done when ``round(num_beams * patience)`` have ended. If fewer than ``num_beams`` have ended by the
+    row's limit, the most likely beams count as they are. :func:`rank_scores` says which one is the best.
 
-    Args:
-        decoder: of ``options.num_beams`` sequences per row.
-        processors: static.
-        options: static.
-        max_new_tokens: static.
+    Attributes:
+        num_hypotheses: Number of beams.
 
-    Source: openai/whisper's beam search; arXiv 2204.05424 (patience).
+    Source: ``BeamSearchDecoder`` of openai/whisper; arXiv 2204.05424 (patience).
     """
-    rows, beams = len(decoder.limit_B), options.num_beams
-    end = processors.special.eot
 
-    def choose(state: _Beams, logits_BJV: Float[Array, "B J V"]) -> _Beams:
-        """Choose the next beams; all beams are one, J = 1, in the first step."""
-        sources, column = logits_BJV.shape[1], state.hypotheses.history.count
-        logits_QV = logits_BJV.reshape(rows * sources, -1)
-        history = decoder.first_history if sources == 1 else state.hypotheses.history
-        scores_QV = process_logits(processors, logits_QV, history)
-        candidates = _candidates(scores_QV, state.total_BK[:, :sources], beams)
-        ends_BM = candidates.token_BM == end
+    def __init__(
+        self,
+        inputs: GenerateInputs,
+        limit_B: Int[Array, " B"],
+        processors: LogitsProcessors,
+        options: SearchOptions,
+    ):
+        """Keep the settings; arguments as those of ``GreedyOrSample``."""
+        self._limit_B, self._processors, self._options = limit_B, processors, options
+        self.num_hypotheses = options.num_beams
+
+    def start(self, hypotheses: Hypotheses) -> _Beams:
+        """Return the state before the first token."""
+        rows, beams, max_new_tokens = hypotheses.path_BKT.shape
+        return _Beams(
+            hypotheses=hypotheses,
+            done=self._limit_B < 1,
+            total_BK=jnp.zeros((rows, beams), jnp.float32),
+            length_B=jnp.zeros(rows, jnp.int32),
+            finished=_Finished.none(rows, self._options.waits_for, max_new_tokens),
+        )
+
+    def update(self, state: _Beams, logits: Float[Array, "B V"] | Float[Array, "B K V"]) -> _Beams:
+        """Choose the next beams; before the first token all beams of a row are one."""
+        is_first, beams = logits.ndim == 2, self.num_hypotheses
+        history, column = state.hypotheses.history, state.hypotheses.history.count
+        if is_first:
+            history = jax.tree.map(lambda leaf: leaf[::beams] if leaf.ndim else leaf, history)
+        logits_QV = process_logits(self._processors, logits.reshape(-1, logits.shape[-1]), history)
+        candidates = _candidates(logits_QV, state.total_BK[:, : 1 if is_first else beams], beams)
+        ends_BM = candidates.token_BM == self._processors.special.eot
         order_BM = jnp.argsort(ends_BM, axis=1, stable=True)
         chosen = candidates.take(order_BM[:, :beams])
         # An end counts where fewer than all beams were found before it.
@@ -109,32 +125,50 @@ def beam_search(
         was_done_B1 = state.done[:, None]
         finished = _with_ended(state, candidates, counts_BM & ~was_done_B1, column)
         parent_BK = jnp.where(was_done_B1, jnp.arange(beams), chosen.parent_BM)
+        has_enough_B = finished.count_B >= self._options.waits_for
         return _Beams(
-            hypotheses=state.hypotheses.followed_by(
-                chosen.token_BM, chosen.logprob_BM, processors.special, parent_BK=parent_BK
+            hypotheses=state.hypotheses.append(
+                chosen.token_BM, chosen.logprob_BM, self._processors.special, parent_BK=parent_BK
             ),
-            done=state.done | (finished.count_B >= options.waits_for) | (column + 1 >= decoder.limit_B),
+            done=state.done | has_enough_B | (column + 1 >= self._limit_B),
             total_BK=jnp.where(was_done_B1, state.total_BK, chosen.total_BM),
             length_B=state.length_B + ~state.done,
             finished=finished,
         )
 
-    start = _Beams(
-        hypotheses=decoder.first,
-        done=decoder.limit_B < 1,
-        total_BK=jnp.zeros((rows, beams), jnp.float32),
-        length_B=jnp.zeros(rows, jnp.int32),
-        finished=_Finished.none(rows, options.waits_for, max_new_tokens),
-    )
-    final = decoder.run(choose(start, decoder.first_logits_BV[:, None]), choose)
-    return _best(final, decoder, options, end)
+    def finalize(self, state: _Beams, no_speech_prob_B: Float[Array, " B"]) -> GenerateOutput:
+        """Rank what has ended, and as many unfinished beams as are missing; return the best of every row."""
+        finished, beams = state.finished, self.num_hypotheses
+        most = finished.total_BE.shape[1]
+        length_BK = jnp.broadcast_to(state.length_B[:, None], state.total_BK.shape)
+        missing_B1 = beams - finished.count_B[:, None]
+        is_there = jnp.concatenate(
+            [jnp.arange(most) < finished.count_B[:, None], jnp.arange(beams) < missing_B1], axis=1
+        )
+        total = jnp.concatenate([finished.total_BE, state.total_BK], axis=1)
+        length = jnp.concatenate([finished.length_BE, length_BK], axis=1)
+        path = jnp.concatenate([finished.path_BET, state.hypotheses.path_BKT], axis=1)
+        rank = jnp.where(is_there, rank_scores(total, length, self._options.length_penalty), -jnp.inf)
+        best_B1 = rank.argmax(axis=1, keepdims=True)
+        length_B = jnp.take_along_axis(length, best_B1, axis=1)[:, 0]
+        path_BT = jnp.take_along_axis(path, best_B1[:, :, None], axis=1)[:, 0]
+        tokens_BT, logprobs_BT = state.hypotheses.follow_path(path_BT, length_B, self._processors.special.eot)
+        end_B1 = jnp.take_along_axis(finished.end_BE, jnp.minimum(best_B1, most - 1), axis=1)
+        is_end_BT = (jnp.arange(tokens_BT.shape[1]) == length_B[:, None]) & (best_B1 < most)
+        return GenerateOutput(
+            tokens_BT=tokens_BT,
+            logprobs_BT=jnp.where(is_end_BT, end_B1, logprobs_BT),
+            length_B=length_B,
+            avg_logprob_B=jnp.take_along_axis(total, best_B1, axis=1)[:, 0] / (length_B + 1),
+            no_speech_prob_B=no_speech_prob_B,
+        )
 
 
-def _candidates(scores_QV: Float[Array, "Q V"], total_BJ: Float[Array, "B J"], beams: int) -> _Candidates:
-    """Return the likeliest continuations: all that end before ``beams`` that do not, and those."""
+def _candidates(logits_QV: Float[Array, "Q V"], total_BJ: Float[Array, "B J"], beams: int) -> _Candidates:
+    """Return the most likely continuations: ``beams`` that do not end, and all that end before those."""
     rows = len(total_BJ)
-    score_QX, token_QX = top_k(scores_QV, beams + 1)
-    logprob_QX = score_QX - jax.nn.logsumexp(scores_QV, axis=1, keepdims=True)
+    logit_QX, token_QX = top_k(logits_QV, beams + 1)
+    logprob_QX = logit_QX - jax.nn.logsumexp(logits_QV, axis=1, keepdims=True)
     total_BM = (total_BJ.reshape(-1, 1) + logprob_QX).reshape(rows, -1)
     # At most one continuation of each beam ends.
     total_BM, index_BM = jax.lax.top_k(total_BM, min(2 * beams, total_BM.shape[1]))
@@ -148,7 +182,7 @@ def _candidates(scores_QV: Float[Array, "Q V"], total_BJ: Float[Array, "B J"], b
 def _with_ended(
     state: _Beams, candidates: _Candidates, ended_BM: Bool[Array, "B M"], column: Int[Array, ""]
 ) -> _Finished:
-    """Put sequences that have ended behind those that did before, as far as there is room."""
+    """Put hypotheses that have just ended behind those that had, as far as there is room."""
     finished = state.finished
     most = finished.total_BE.shape[1]
     rank_BE = jnp.arange(most) - finished.count_B[:, None]
@@ -164,36 +198,4 @@ def _with_ended(
         length_BE=jnp.where(is_new_BE, column, finished.length_BE),
         total_BE=jnp.where(is_new_BE, ended.total_BM, finished.total_BE),
         end_BE=jnp.where(is_new_BE, ended.logprob_BM, finished.end_BE),
-    )
-
-
-def _best(final: _Beams, decoder: DecodeLoop, options: SearchOptions, end: int) -> GenerateOutput:
-    """Rank what has ended, and as many unfinished beams as are missing."""
-    finished, beams = final.finished, options.num_beams
-    most = finished.total_BE.shape[1]
-    length_BK = jnp.broadcast_to(final.length_B[:, None], final.total_BK.shape)
-    is_there = jnp.concatenate(
-        [
-            jnp.arange(most) < finished.count_B[:, None],
-            jnp.arange(beams) < beams - finished.count_B[:, None],
-        ],
-        axis=1,
-    )
-    total = jnp.concatenate([finished.total_BE, final.total_BK], axis=1)
-    length = jnp.concatenate([finished.length_BE, length_BK], axis=1)
-    path = jnp.concatenate([finished.path_BET, final.hypotheses.path_BKT], axis=1)
-    best_B1 = jnp.where(is_there, rank_scores(total, length, options.length_penalty), -jnp.inf).argmax(
-        axis=1, keepdims=True
-    )
-    length_B = jnp.take_along_axis(length, best_B1, axis=1)[:, 0]
-    path_BT = jnp.take_along_axis(path, best_B1[:, :, None], axis=1)[:, 0]
-    tokens_BT, logprobs_BT = final.hypotheses.along(path_BT, length_B, end)
-    end_B1 = jnp.take_along_axis(finished.end_BE, jnp.minimum(best_B1, most - 1), axis=1)
-    at_end_BT = (jnp.arange(tokens_BT.shape[1]) == length_B[:, None]) & (best_B1 < most)
-    return GenerateOutput(
-        tokens_BT=tokens_BT,
-        logprobs_BT=jnp.where(at_end_BT, end_B1, logprobs_BT),
-        length_B=length_B,
-        avg_logprob_B=jnp.take_along_axis(total, best_B1, axis=1)[:, 0] / (length_B + 1),
-        no_speech_prob_B=decoder.no_speech_prob_B,
     )

@@ -16,7 +16,7 @@ def language_probabilities(
     The token after ``<|startoftranscript|>``, among the language tokens only.
 
     Raises:
-        ValueError: if the vocabulary is English-only.
+        ValueError: If the vocabulary is English-only.
     """
     if not special.is_multilingual:
         raise ValueError("an English-only vocabulary has no language tokens")

@@ -8,26 +8,28 @@ import numpy as np
 
 from flax_distil.core.arrays import Array, Bool, Float, Int
 from flax_distil.decoding.repetition import ban_repeated_ngrams, penalize_repetition
+from flax_distil.decoding.types import GenerateInputs
 from flax_distil.text.generation_settings import GenerationSettings
 from flax_distil.text.special_tokens import SpecialTokens
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LogitsProcessors:
-    """What a search may emit; hashable, so a static argument of a jitted search.
+    """Which tokens may be emitted; hashable, so that it can be a static argument of a jitted function.
 
     Attributes:
-        special: ids of the vocabulary.
-        suppress_tokens: never emitted.
-        begin_suppress_tokens: not emitted as the first token.
-        return_timestamps: impose the timestamp grammar; otherwise timestamps are
-            left to the prompt's ``<|notimestamps|>``.
-        max_initial_timestamp_index: the first timestamp is at most this many steps of 0.02 s.
-        repetition_penalty: the logits of tokens emitted before are divided by this where they are positive,
-            and multiplied where they are negative; 1 changes nothing.
-        no_repeat_ngram_size: no run of so many tokens is emitted twice; 0 allows all.
+        special: Ids of the vocabulary.
+        suppress_tokens: Tokens that are never emitted.
+        begin_suppress_tokens: Tokens that are not emitted first.
+        return_timestamps: Impose the timestamp grammar; otherwise timestamps are left to the prompt's
+            ``<|notimestamps|>``.
+        max_initial_timestamp_index: The first timestamp is at most this many steps of 0.02 s.
+        repetition_penalty: Logits of tokens that were emitted before are divided by this where they are
+            positive, and multiplied where they are negative; 1 changes nothing.
+        no_repeat_ngram_size: No run of this many tokens is emitted twice; 0 allows all.
 
-    Source: arXiv 2212.04356, section 4.5 and its released decoding code; RECIPE 6.
+    Source: arXiv 2212.04356, section 4.5; ``SuppressTokens``, ``SuppressBlank`` and ``ApplyTimestampRules``
+    of openai/whisper.
     """
 
     special: SpecialTokens
@@ -60,18 +62,18 @@ class LogitsProcessors:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class TokenHistory:
-    """What the processors must know of the tokens a row has emitted so far.
+    """What the logits processors must know of the tokens that each row has emitted so far.
 
-    The forced beginning of a transcript counts as emitted, but for the first token behind it being the first
-    that is found.
+    The forced beginning of a transcript counts as emitted, except that the first token behind it still counts
+    as the first.
 
     Attributes:
-        count: tokens found, by all rows or by each.
-        last_B: the last token, -1 before the first.
-        before_last_B: the one before it, -1 before the second.
-        timestamp_B: the last timestamp emitted, -1 before the first.
-        given_B: tokens of the forced beginning; None where no row has one.
-        tokens_BT: all tokens, -1 behind the last; None where the processors do not ask for them.
+        count: Number of tokens found, one for all rows or one for each.
+        last_B: The last token; -1 before the first.
+        before_last_B: The token before it; -1 before the second.
+        timestamp_B: The last timestamp emitted; -1 before the first.
+        given_B: Number of tokens of the forced beginning; None where no row has one.
+        tokens_BT: All tokens, -1 behind the last; None where no processor needs them.
     """
 
     count: Int[Array, ""] | Int[Array, " B"]
@@ -82,69 +84,62 @@ class TokenHistory:
     tokens_BT: Int[Array, "B T"] | None = None
 
     @classmethod
-    def empty(cls, rows: int, *, history: int | None = None) -> "TokenHistory":
-        """Return the history before anything is emitted; ``history`` tokens will be remembered."""
+    def empty(cls, rows: int, *, room: int | None = None) -> "TokenHistory":
+        """Return the history before anything is emitted; with ``room``, so many tokens are remembered."""
         none = jnp.full(rows, -1, jnp.int32)
-        tokens_BT = None if history is None else jnp.full((rows, history), -1, jnp.int32)
+        tokens_BT = None if room is None else jnp.full((rows, room), -1, jnp.int32)
         return cls(jnp.zeros((), jnp.int32), none, none, none, tokens_BT=tokens_BT)
 
     @classmethod
     def after_prompts(
-        cls,
-        processors: LogitsProcessors,
-        prompt_BP: Int[Array, "B P"],
-        prompt_length_B: Int[Array, " B"],
-        prefix_length_B: Int[Array, " B"] | None,
-        *,
-        max_new_tokens: int,
+        cls, processors: LogitsProcessors, inputs: GenerateInputs, *, max_new_tokens: int
     ) -> "TokenHistory":
         """Return the history before the first token is found.
 
         Args:
-            processors: static.
-            prompt_BP: decoder prompts, padded on the right.
-            prompt_length_B: tokens of each prompt.
-            prefix_length_B: how many tokens at the end of each are the forced beginning of its transcript.
-            max_new_tokens: static; at most so many tokens are found.
+            processors: Which tokens may be emitted.
+            inputs: The batch: its prompts, and the forced beginnings of transcripts at their ends.
+            max_new_tokens: Maximum number of tokens that are found.
         """
+        prompt_BP, prefix_length_B = inputs.prompt_BP, inputs.prefix_length_B
         rows, slots = prompt_BP.shape
         room = max_new_tokens + (0 if prefix_length_B is None else slots)
-        history = cls.empty(rows, history=room if processors.counts_repetitions else None)
+        history = cls.empty(rows, room=room if processors.counts_repetitions else None)
         if prefix_length_B is None:
             return history
-        place_P = jnp.arange(slots)
-        source_BP = place_P + (prompt_length_B - prefix_length_B)[:, None]
+        index_P = jnp.arange(slots)
+        source_BP = index_P + (inputs.prompt_length_B - prefix_length_B)[:, None]
         prefix_BP = jnp.take_along_axis(prompt_BP, jnp.minimum(source_BP, slots - 1), axis=1)
-        prefix_BP = jnp.where(place_P < prefix_length_B[:, None], prefix_BP, -1)
+        prefix_BP = jnp.where(index_P < prefix_length_B[:, None], prefix_BP, -1)
         is_timestamp_BP = _is_timestamp(processors.special, prefix_BP)
-        last_B = jnp.where(is_timestamp_BP, place_P, -1).max(axis=1, keepdims=True)
+        last_B1 = jnp.where(is_timestamp_BP, index_P, -1).max(axis=1, keepdims=True)
         tokens_BT = history.tokens_BT
         return TokenHistory(
             count=history.count,
-            last_B=_picked(prefix_BP, prefix_length_B[:, None] - 1),
-            before_last_B=_picked(prefix_BP, prefix_length_B[:, None] - 2),
-            timestamp_B=_picked(prefix_BP, last_B),
+            last_B=_pick(prefix_BP, prefix_length_B[:, None] - 1),
+            before_last_B=_pick(prefix_BP, prefix_length_B[:, None] - 2),
+            timestamp_B=_pick(prefix_BP, last_B1),
             given_B=prefix_length_B,
             tokens_BT=None if tokens_BT is None else tokens_BT.at[:, :slots].set(prefix_BP),
         )
 
     @property
-    def at_begin(self) -> Bool[Array, "#B 1"]:
-        """Whether nothing was found of a row."""
+    def is_empty(self) -> Bool[Array, "#B 1"]:
+        """Whether no token of a row was found yet."""
         return self.count.reshape(-1, 1) == 0
 
     @property
     def length(self) -> Int[Array, ""] | Int[Array, " B"]:
-        """Tokens emitted, those of the forced beginning among them."""
+        """Number of tokens emitted, including those of the forced beginning."""
         return self.count if self.given_B is None else self.count + self.given_B
 
-    def followed_by(self, token_B: Int[Array, " B"], special: SpecialTokens) -> "TokenHistory":
+    def append(self, token_B: Int[Array, " B"], special: SpecialTokens) -> "TokenHistory":
         """Return the history after one more token of every row."""
         timestamp_B = jnp.where(_is_timestamp(special, token_B), token_B, self.timestamp_B)
         tokens_BT = self.tokens_BT
         if tokens_BT is not None:
-            place_B = jnp.broadcast_to(self.length, token_B.shape)
-            tokens_BT = tokens_BT.at[jnp.arange(len(token_B)), place_B].set(token_B, mode="drop")
+            index_B = jnp.broadcast_to(self.length, token_B.shape)
+            tokens_BT = tokens_BT.at[jnp.arange(len(token_B)), index_B].set(token_B, mode="drop")
         return TokenHistory(self.count + 1, token_B, self.last_B, timestamp_B, self.given_B, tokens_BT)
 
 
@@ -153,10 +148,10 @@ def process_logits(
 ) -> Float[Array, "B V"]:
     """Set the logits of tokens that may not come next to minus infinity.
 
-    With ``return_timestamps``: timestamps come in pairs (end of a segment, start of the
-    next) except before the end of text, never decrease, a segment is never empty, the
-    first token is a timestamp within ``max_initial_timestamp_index``, and a timestamp is
-    forced when all of them together are more likely than any single text token.
+    With ``return_timestamps``, timestamps come in pairs (end of a segment, start of the next) except before
+    the end of text. They never decrease, and a segment is never empty. The first token is a timestamp within
+    ``max_initial_timestamp_index``. A timestamp is forced when all timestamps together are more likely than
+    any single text token.
     """
     vocabulary = logits_BV.shape[1]
     if history.tokens_BT is not None:
@@ -169,7 +164,7 @@ def process_logits(
             )
     logits_BV = jnp.where(_contains(processors.suppress_tokens, vocabulary), -jnp.inf, logits_BV)
     blocked_first_V = _contains(processors.begin_suppress_tokens, vocabulary)
-    logits_BV = jnp.where(history.at_begin & blocked_first_V, -jnp.inf, logits_BV)
+    logits_BV = jnp.where(history.is_empty & blocked_first_V, -jnp.inf, logits_BV)
     if not processors.return_timestamps:
         return logits_BV
     logits_BV = jnp.where(_timestamp_grammar(processors, history, vocabulary), logits_BV, -jnp.inf)
@@ -186,10 +181,10 @@ def _is_timestamp(special: SpecialTokens, token: Int[Array, "..."]) -> Bool[Arra
     return (token >= special.timestamp_begin) & (token < special.timestamp_end)
 
 
-def _picked(values_BP: Int[Array, "B P"], place_B1: Int[Array, "B 1"]) -> Int[Array, " B"]:
-    """Return an entry of every row, -1 where its place is before the first."""
-    picked_B1 = jnp.take_along_axis(values_BP, jnp.maximum(place_B1, 0), axis=1)
-    return jnp.where(place_B1 >= 0, picked_B1, -1)[:, 0]
+def _pick(values_BP: Int[Array, "B P"], index_B1: Int[Array, "B 1"]) -> Int[Array, " B"]:
+    """Return one entry of every row, -1 where its index is negative."""
+    value_B1 = jnp.take_along_axis(values_BP, jnp.maximum(index_B1, 0), axis=1)
+    return jnp.where(index_B1 >= 0, value_B1, -1)[:, 0]
 
 
 def _timestamp_grammar(
@@ -200,11 +195,11 @@ def _timestamp_grammar(
     is_timestamp_V = _is_timestamp(special, token_V)
     is_text_V = (token_V < special.eot) | (token_V >= special.timestamp_end)
     last_was_B = _is_timestamp(special, history.last_B)
-    # Before the second token the one before the last counts as a timestamp: text must follow.
+    # Before the second token, the token before the last counts as a timestamp, so text must follow.
     before_was_B = _is_timestamp(special, history.before_last_B) | (history.length < 2)
     opened_B, closed_B = last_was_B & before_was_B, last_was_B & ~before_was_B
     allowed_BV = ~(opened_B[:, None] & is_timestamp_V) & ~(closed_B[:, None] & is_text_V)
-    # The start of the next segment may equal the end of this one; any other timestamp is later.
+    # The start of the next segment may equal the end of this one. Any other timestamp must be later.
     earliest_B = jnp.where(closed_B, history.timestamp_B, history.timestamp_B + 1)
     allowed_BV &= ~is_timestamp_V | (token_V >= earliest_B[:, None])
     first_V = is_timestamp_V

@@ -180,6 +180,7 @@ class ModelEvaluation:
             chunk_length_s=self._config.chunks.chunk_length_s,
             stride_length_s=self._config.chunks.stride_length_s,
             chunk_merging=self._config.chunks.chunk_merging,
+            pad_batches=True,
         )
 
     @property

@@ -1,21 +1,11 @@
-"""Batches of recordings through a checkpoint, the next one sent before the last is waited for."""
-
-from collections.abc import Iterable, Iterator
-from typing import TypeVar
-
-import numpy as np
+"""A checkpoint for batches of recordings, whose weights are read when they are first needed."""
 
 from flax_distil.audio.constants import CHUNK_SECONDS
-from flax_distil.core.arrays import Float
 from flax_distil.core.errors import InputError
-from flax_distil.core.prefetch import lookahead
 from flax_distil.parallel.partitioner import Partitioner
 from flax_distil.pipeline.transcription_model import configured_model
 from flax_distil.transcription.config import TranscriptionConfig
-from flax_distil.transcription.results import Transcript
-from flax_distil.transcription.short_form import PendingTranscripts, ShortFormTranscriber
-
-T = TypeVar("T")
+from flax_distil.transcription.short_form import ShortFormTranscriber
 
 
 class BatchTranscriber:
@@ -74,26 +64,3 @@ class BatchTranscriber:
     def batch_size(self) -> int:
         """Return the rows of this process's batches."""
         return self._partitioner.local_batch_shards * self._config.per_device_eval_batch_size
-
-
-def transcribe_in_turn(
-    transcriber: ShortFormTranscriber, batches: Iterable[tuple[T, Float[np.ndarray, "B W"] | None, int]]
-) -> Iterator[tuple[T, list[Transcript]]]:
-    """Yield the transcripts of each batch, beside whatever came with it.
-
-    The next batch is read and sent before the last one is waited for.
-
-    Args:
-        transcriber: of the checkpoint.
-        batches: what comes with a batch; 16 kHz windows of 30 s, None to send nothing; how many of them
-            are recordings, the others behind them being padding.
-    """
-
-    def dispatched() -> Iterator[tuple[T, PendingTranscripts | None, int]]:
-        for given, samples_BW, rows in batches:
-            if samples_BW is not None:
-                samples_BW[rows:] = samples_BW[0]  # in silence a model may talk to its limit
-            yield given, None if samples_BW is None else transcriber.dispatch(samples_BW), rows
-
-    for given, sent, rows in lookahead(dispatched()):
-        yield given, [] if sent is None else transcriber.collect(sent)[:rows]

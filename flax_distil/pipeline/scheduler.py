@@ -1,7 +1,7 @@
 """Recordings of any length through one checkpoint, in batches."""
 
 import dataclasses
-import itertools
+import functools
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
@@ -12,8 +12,8 @@ from flax_distil.core.arrays import Float
 from flax_distil.core.errors import InputError
 from flax_distil.parallel.partitioner import Partitioner
 from flax_distil.pipeline.inputs.split_channels import (
+    ChannelJoiner,
     ChannelName,
-    join_outcomes,
     plain_name,
     split_recordings,
 )
@@ -23,7 +23,7 @@ from flax_distil.pipeline.transcription_model import TranscriptionModel
 from flax_distil.transcription.modes import make_transcriber
 from flax_distil.transcription.options import TranscriptionOptions
 from flax_distil.transcription.recordings import OnSegment, RecordingTranscriber
-from flax_distil.transcription.results import TranscribedSegment, without_text
+from flax_distil.transcription.results import TranscribedSegment, Transcript, without_text
 
 
 class Scheduler:
@@ -76,43 +76,23 @@ class Scheduler:
             on_segment: Called with the name of a recording and a segment of it that no later window can
                 change, while the recording is still being transcribed.
         """
-        transcriber = self._transcriber()
+        transcriber, joiner = self._transcriber(), ChannelJoiner()
+        tell = None if on_segment is None else functools.partial(_tell, on_segment)
+        for together in self._grouped(recordings):
+            labeled = map(self._label, together)
+            for label, transcript in transcriber.transcribe_recordings(labeled, on_segment=tell):
+                outcome = joiner.add(_outcome(label, transcript))
+                if outcome is not None:
+                    yield outcome
+
+    def _grouped(self, recordings: Iterable[LoadedAudio | None]) -> Iterator[Iterable[LoadedAudio | None]]:
+        """Yield channels that are transcribed together: all of them, or with a batch size of 1 one by one."""
         if not self._one_by_one:
-            channels = split_recordings(recordings)
-            yield from join_outcomes(self._transcribe(transcriber, channels, on_segment))
-            return
-        for recording in recordings:
-            if recording is not None:
-                outcomes = (
-                    self._transcribe(transcriber, [channel], on_segment)
-                    for channel in split_recordings([recording])
-                )
-                yield from join_outcomes(itertools.chain.from_iterable(outcomes))
-
-    def _transcribe(
-        self,
-        transcriber: RecordingTranscriber,
-        recordings: Iterable[LoadedAudio | None],
-        on_segment: OnSegment | None,
-    ) -> Iterator[TranscriptionOutcome]:
-        def tell(recording: _Label, segment: TranscribedSegment) -> None:
-            if on_segment is None or recording.error is not None or not recording.seconds:
-                return
-            if isinstance(recording.name, ChannelName):
-                name, channel, _ = recording.name
-                on_segment(name, dataclasses.replace(segment, channel=channel))
-            else:
-                on_segment(recording.name, segment)
-
-        given = map(self._label, recordings)
-        for (name, seconds, error), transcript in transcriber.transcribe_recordings(
-            given, on_segment=None if on_segment is None else tell
-        ):
-            if error is not None:
-                yield TranscriptionOutcome(name=name, seconds=0.0, error=error)
-            else:
-                found = transcript if seconds else without_text(transcript)
-                yield TranscriptionOutcome(name=name, seconds=seconds, transcript=found)
+            yield split_recordings(recordings)
+        else:
+            for recording in recordings:
+                if recording is not None:
+                    yield from ([channel] for channel in split_recordings([recording]))
 
     def _label(self, recording: LoadedAudio | None) -> "tuple[_Label, Float[np.ndarray, ' W']] | None":
         """Return a recording as transcribers take it: without samples if it is only to be refused."""
@@ -146,3 +126,20 @@ class _Label(NamedTuple):
     name: Any
     seconds: float
     error: InputError | None
+
+
+def _tell(on_segment: OnSegment, label: _Label, segment: TranscribedSegment) -> None:
+    """Pass a segment on, under the name of its recording, unless the recording has none to tell."""
+    if label.error is not None or not label.seconds:
+        return
+    if isinstance(label.name, ChannelName):
+        on_segment(label.name.name, dataclasses.replace(segment, channel=label.name.channel))
+    else:
+        on_segment(label.name, segment)
+
+
+def _outcome(label: _Label, transcript: Transcript) -> TranscriptionOutcome:
+    if label.error is not None:
+        return TranscriptionOutcome(name=label.name, seconds=0.0, error=label.error)
+    found = transcript if label.seconds else without_text(transcript)
+    return TranscriptionOutcome(name=label.name, seconds=label.seconds, transcript=found)

@@ -159,10 +159,10 @@ class TranscriptionModel:
         if self._assistant is None:
             return WhisperGenerator(*model, **common)
         config, tokenizer = self._assistant
-        assistant = Assistant(config=config, params=assistant_params, tokenizer=tokenizer)
-        return AssistedGenerator(
-            *model, assistant=assistant, num_assistant_tokens=self._num_assistant_tokens, **common
+        assistant = Assistant(
+            config=config, params=assistant_params, tokenizer=tokenizer, num_tokens=self._num_assistant_tokens
         )
+        return AssistedGenerator(*model, assistant=assistant, **common)
 
 
 def configured_model(

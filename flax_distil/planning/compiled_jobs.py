@@ -21,7 +21,7 @@ from flax_distil.planning.memory import bytes_per_chip
 from flax_distil.planning.operations import StepWork, decode_step_bytes, decode_step_flop
 from flax_distil.planning.plan import Job
 from flax_distil.text.special_tokens import TIMESTAMP_COUNT, SpecialTokens
-from flax_distil.transcription.decode_fns import generate_program
+from flax_distil.transcription.decode_fns import ModelShape, jit_decode_fns
 
 _PROMPT_LENGTH = 4  # start, language, task, no timestamps
 
@@ -104,9 +104,9 @@ def generation_job(config: PlanConfig, partitioner: JitPartitioner, student: Whi
     held = partitioner.describe(weights, partitioner.weight_specs(weights))
     shares = partitioner.mesh.shape["tensor"]  # devices that decode one row together
     processors = LogitsProcessors(special=_special_tokens(student.vocab_size))
-    search: Any = generate_program(
-        partitioner, student, config.compute, processors, config.search_options, max_new_tokens=tokens
-    )
+    shape = ModelShape.on(partitioner, student, config.compute)
+    fns = jit_decode_fns(partitioner, shape, processors, config.search_options, tokens)
+    generate: Any = fns.generate
     slots = _PROMPT_LENGTH + config.num_beams * tokens
 
     def lower(batch: int) -> tuple[jax.stages.Lowered, Mapping[str, Any]]:
@@ -119,7 +119,7 @@ def generation_job(config: PlanConfig, partitioner: JitPartitioner, student: Whi
                 "limit_B": jax.ShapeDtypeStruct((rows,), jnp.int32),
             }
         )
-        return search.lower(held["decoder"], arrays), {"decoder": held["decoder"], "batch": arrays}
+        return generate.lower(held["decoder"], arrays), {"decoder": held["decoder"], "batch": arrays}
 
     def costs(text: str) -> ProgramCosts:
         """Divide what the loops add to the program by the steps they do."""

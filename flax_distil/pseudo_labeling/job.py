@@ -27,7 +27,7 @@ from flax_distil.data.skipped import SkippedSamples
 from flax_distil.metrics.word_errors import word_errors
 from flax_distil.parallel.make_partitioner import join_local_devices
 from flax_distil.parallel.processes import all_gather_object, raise_on_all_hosts
-from flax_distil.pipeline.batch_transcription import BatchTranscriber, transcribe_in_turn
+from flax_distil.pipeline.batch_transcription import BatchTranscriber
 from flax_distil.pseudo_labeling.columns import label_table
 from flax_distil.pseudo_labeling.config import PseudoLabelConfig
 from flax_distil.pseudo_labeling.documents import describe
@@ -184,7 +184,7 @@ class _Job:
         ):
             start, labels = time.perf_counter(), list[tuple[Recording, Transcript]]()
             sent = ((batch, batch.samples_BW, len(batch.recordings)) for batch in waiting)
-            for batch, transcripts in transcribe_in_turn(self.teacher.load(), sent):
+            for batch, transcripts in self.teacher.load().transcribe_batches(sent):
                 labels += self._usable(batch, transcripts)
                 bar.advance(batch)
                 if batch.last:

@@ -1,8 +1,8 @@
-"""Windows decoded with an assistant: a student drafts what the model then checks."""
+"""Windows decoded with an assistant: a student drafts tokens, which the model then verifies."""
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -11,27 +11,22 @@ from flax_distil.core.arrays import Array, Float, Params
 from flax_distil.core.errors import InputError
 from flax_distil.decoding.drafting import draft_embedding
 from flax_distil.decoding.logits_processors import LogitsProcessors
-from flax_distil.decoding.options import SearchOptions
 from flax_distil.decoding.speculative import SpeculativeOutput, speculative_generate
-from flax_distil.model.assembly import bind_decoder, decode_shapes
+from flax_distil.decoding.types import GenerateInputs
+from flax_distil.model.assembly import decode_shapes
 from flax_distil.model.compute_options import ComputeOptions
 from flax_distil.model.config import WhisperConfig
 from flax_distil.parallel.partitioner import BATCH, REPLICATED, ROWS, Partitioner
 from flax_distil.text.generation_settings import GenerationSettings
 from flax_distil.text.tokenizer import WhisperTokenizer
-from flax_distil.transcription.decode_fns import Shape, prepared, shape_on
-from flax_distil.transcription.generator import (
-    DecodingRequest,
-    DecodingResult,
-    EncoderOutput,
-    PendingBatch,
-    WhisperGenerator,
-)
+from flax_distil.transcription.decode_fns import Batch, ModelShape, decoder_params
+from flax_distil.transcription.decoding_request import DecodingResult, PendingBatch
+from flax_distil.transcription.generator import EncoderOutput, WhisperGenerator
 from flax_distil.transcription.options import TranscriptionOptions
 
 _DRAFT_TOKENS, _DRAFT_TOKENS_ON_CPU = 5, 3
-"""Most tokens of a draft. A pass over more of them costs an accelerator nothing, but a CPU: four rows,
-three drafted tokens and the one before, take it least time per row.
+"""Maximum number of tokens of a draft. A pass over more tokens costs an accelerator nothing. A CPU needs the
+least time per row with four of them: three drafted tokens and the one before.
 """
 
 
@@ -40,15 +35,17 @@ class Assistant:
     """A student that drafts.
 
     Attributes:
-        config: its shape.
-        params: its tree, laid as that of the model; without the branch ``encoder`` it attends to the states
-            of the model's encoder.
-        tokenizer: of its checkpoint.
+        config: Its shape.
+        params: Its tree, laid as that of the model. Without a branch ``encoder`` it attends to the output of
+            the model's encoder.
+        tokenizer: Tokenizer of its checkpoint.
+        num_tokens: Maximum number of tokens of a draft; by default 5, on a CPU 3.
     """
 
     config: WhisperConfig
     params: Params
     tokenizer: WhisperTokenizer
+    num_tokens: int | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -56,10 +53,10 @@ class SpeculativeStatistics:
     """How well an assistant drafts.
 
     Attributes:
-        rounds: passes of the model over a draft, those of each row counted.
-        drafted: tokens that were drafted, those behind an end of text or a limit left out.
-        accepted: how many of them were emitted.
-        tokens: emitted, end-of-text included; without an assistant, as many passes of the model.
+        rounds: Passes of the model over a draft, counted for each row.
+        drafted: Tokens that were drafted, except those behind an end of text or a limit.
+        accepted: How many of them were emitted.
+        tokens: Emitted tokens, including end-of-text; without an assistant, the model needs as many passes.
     """
 
     rounds: int = 0
@@ -81,12 +78,13 @@ class SpeculativeStatistics:
 class AssistedGenerator(WhisperGenerator):
     """A Whisper checkpoint that decodes faster what it would decode alone.
 
-    At temperature 0 the tokens are those of greedy search, at others they have the same distribution. But
-    where two tokens are equally likely to within rounding, that decides, most often in bfloat16.
+    At temperature 0 the tokens are those of greedy search. At other temperatures they have the same
+    distribution. Where two tokens are equally likely up to rounding errors, these may decide otherwise, most
+    often in bfloat16.
 
     Attributes:
-        assistant: the student.
-        statistics: of all windows collected in this process since :meth:`reset_statistics`.
+        assistant: The student.
+        statistics: Counts of all windows collected in this process since :meth:`reset_statistics`.
     """
 
     def __init__(
@@ -97,7 +95,6 @@ class AssistedGenerator(WhisperGenerator):
         settings: GenerationSettings,
         *,
         assistant: Assistant,
-        num_assistant_tokens: int | None = None,
         options: TranscriptionOptions,
         compute: ComputeOptions,
         partitioner: Partitioner | None = None,
@@ -105,32 +102,31 @@ class AssistedGenerator(WhisperGenerator):
         """Bind weights to options; allocates and compiles nothing.
 
         Args:
-            config: as of :class:`WhisperGenerator`, as are those that are not listed here.
-            params: of the model.
-            tokenizer: of the model.
-            settings: of the model; the assistant's are not asked.
-            assistant: the student.
-            num_assistant_tokens: most tokens of a draft; by default 5, on a CPU 3.
-            options: language, task, timestamps, search.
-            compute: dtype.
-            partitioner: over the devices to use.
+            config: As the other arguments, see :class:`WhisperGenerator`.
+            params: Parameters of the model.
+            tokenizer: Tokenizer of the model.
+            settings: Settings of the model; those of the assistant are not used.
+            assistant: The student.
+            options: Language, task, timestamps, search.
+            compute: How both compute.
+            partitioner: The devices to use.
 
         Raises:
-            InputError: if the assistant does not fit the model or the options.
+            InputError: If the assistant does not fit the model or the options.
         """
         super().__init__(
             config, params, tokenizer, settings, options=options, compute=compute, partitioner=partitioner
         )
         _check(config, tokenizer, assistant, options)
-        if num_assistant_tokens is None:
-            is_on_cpu = self.partitioner.mesh.devices.flat[0].platform == "cpu"
-            num_assistant_tokens = _DRAFT_TOKENS_ON_CPU if is_on_cpu else _DRAFT_TOKENS
-        if not 1 <= num_assistant_tokens < config.max_target_positions:
+        is_on_cpu = self.partitioner.mesh.devices.flat[0].platform == "cpu"
+        usual = _DRAFT_TOKENS_ON_CPU if is_on_cpu else _DRAFT_TOKENS
+        self._num_tokens = usual if assistant.num_tokens is None else assistant.num_tokens
+        if not 1 <= self._num_tokens < config.max_target_positions:
             raise InputError(
-                f"num_assistant_tokens {num_assistant_tokens} is not between 1 and "
+                f"num_assistant_tokens {self._num_tokens} is not between 1 and "
                 f"{config.max_target_positions - 1}"
             )
-        self.assistant, self._num_assistant_tokens = assistant, num_assistant_tokens
+        self.assistant = assistant
         self.statistics = SpeculativeStatistics()
         self._own_encoder: WhisperGenerator | None = None
         if "encoder" in assistant.params:
@@ -138,18 +134,18 @@ class AssistedGenerator(WhisperGenerator):
                 assistant.config, assistant.params, tokenizer, settings,
                 options=options, compute=compute, partitioner=self.partitioner,
             )  # fmt: skip
-        self._assistant_shape = shape_on(self.partitioner, assistant.config, compute)
+        self._assistant_shape = ModelShape.on(self.partitioner, assistant.config, compute)
 
     def encode_samples(self, samples_BW: Float[np.ndarray, "B W"]) -> EncoderOutput:
-        """See :class:`WhisperGenerator`; an assistant's own encoder runs too."""
+        """See :class:`WhisperGenerator`; the assistant's own encoder runs too."""
         return self._with_own(super().encode_samples(samples_BW), WhisperGenerator.encode_samples, samples_BW)
 
     def encode_features(self, mel_BRM: Float[np.ndarray, "B R M"]) -> EncoderOutput:
-        """See :class:`WhisperGenerator`; an assistant's own encoder runs too."""
+        """See :class:`WhisperGenerator`; the assistant's own encoder runs too."""
         return self._with_own(super().encode_features(mel_BRM), WhisperGenerator.encode_features, mel_BRM)
 
     def collect(self, batch: PendingBatch) -> list[DecodingResult | None]:
-        """Wait for a dispatched batch and return what was decoded of each row; counts in ``statistics``."""
+        """See :class:`WhisperGenerator`; updates ``statistics``."""
         results = super().collect(batch)
         for part, rows in batch.parts:
             assert isinstance(part, SpeculativeOutput)
@@ -175,39 +171,43 @@ class AssistedGenerator(WhisperGenerator):
         self.statistics = SpeculativeStatistics()
 
     def _with_own(
-        self, states: EncoderOutput, encode: Callable[..., EncoderOutput], inputs: np.ndarray
+        self, encoder_out: EncoderOutput, encode: Callable[..., EncoderOutput], inputs: np.ndarray
     ) -> EncoderOutput:
         if self._own_encoder is None:
-            return states
-        return {**states, "assistant_encoder_out_BSD": encode(self._own_encoder, inputs)["encoder_out_BSD"]}
-
-    def _search(
-        self, states: EncoderOutput, requests: Sequence[DecodingRequest | None], rows: frozenset[int]
-    ) -> SpeculativeOutput:
-        asked = [request if row in rows else None for row, request in enumerate(requests)]
-        batch = self.partitioner.put_batch(self._search_batch(asked))
-        program = _program(
-            self.partitioner,
-            self.shape,
-            self._assistant_shape,
-            self.processors,
-            self.options.search,
-            self._num_assistant_tokens,
-            self.max_new_tokens,
-        )
-        return program(
-            self.decoder_params, self._assistant_params, self._draft_embedding, {**states, **batch}
-        )
+            return encoder_out
+        own = encode(self._own_encoder, inputs)["encoder_out_BSD"]
+        return {**encoder_out, "assistant_encoder_out_BSE": own}
 
     @functools.cached_property
     def _assistant_params(self) -> Params:
-        return prepared(self.partitioner, self._assistant_shape, self.assistant.params["decoder"])
+        return decoder_params(self.partitioner, self._assistant_shape, self.assistant.params["decoder"])
 
     @functools.cached_property
     def _draft_embedding(self) -> Array:
-        return _embedding_program(self.partitioner, self._assistant_shape, self.processors)(
+        embed = functools.partial(_draft_embedding, self._assistant_shape, self.processors)
+        specs = (self._decoder_specs(self._assistant_shape),)
+        embedding: Array = self.partitioner.jit(embed, in_specs=specs, out_specs=REPLICATED)(
             self._assistant_params
         )
+        return embedding
+
+    @functools.cached_property
+    def _generate(self) -> Callable[[Mapping[str, Array]], SpeculativeOutput]:
+        shapes = self.shape, self._assistant_shape
+        decode = functools.partial(
+            _generate,
+            shapes,
+            processors=self.processors,
+            options=self.options.search,
+            max_new_tokens=self.max_new_tokens,
+            num_assistant_tokens=self._num_tokens,
+        )
+        specs = (*map(self._decoder_specs, shapes), REPLICATED, BATCH)
+        weights = self.decoder_params, self._assistant_params, self._draft_embedding
+        return functools.partial(self.partitioner.jit(decode, in_specs=specs, out_specs=ROWS), *weights)
+
+    def _decoder_specs(self, shape: ModelShape) -> Any:
+        return self.partitioner.weight_specs(decode_shapes(shape.config))["decoder"]
 
 
 def _check(
@@ -243,65 +243,22 @@ def _check(
         )
 
 
-@functools.lru_cache(maxsize=32)
-def _program(
-    partitioner: Partitioner,
-    shape: Shape,
-    assistant: Shape,
-    processors: LogitsProcessors,
-    options: SearchOptions,
-    num_assistant_tokens: int,
-    max_new_tokens: int,
-) -> Callable[..., SpeculativeOutput]:
-    """Return the program of a search, ``(decoder, assistant's, draft embedding, batch) -> result``."""
-    function = functools.partial(
-        _speculate, shape, assistant, processors, options, num_assistant_tokens, max_new_tokens
-    )
-    arguments = _decoder_specs(partitioner, shape), _decoder_specs(partitioner, assistant), REPLICATED, BATCH
-    return partitioner.jit(partitioner.shard_map(function, in_specs=arguments, out_specs=ROWS))
+def _draft_embedding(shape: ModelShape, processors: LogitsProcessors, decoder: Params) -> Array:
+    return draft_embedding(shape.bind_decoder(decoder), processors)
 
 
-@functools.lru_cache(maxsize=32)
-def _embedding_program(
-    partitioner: Partitioner, shape: Shape, processors: LogitsProcessors
-) -> Callable[[Params], Array]:
-    def embedding(decoder: Params) -> Array:
-        return draft_embedding(bind_decoder(shape.config, shape.compute, decoder), processors)
-
-    arguments = (_decoder_specs(partitioner, shape),)
-    return partitioner.jit(partitioner.shard_map(embedding, in_specs=arguments, out_specs=REPLICATED))
-
-
-def _decoder_specs(partitioner: Partitioner, shape: Shape) -> Any:
-    return partitioner.weight_specs(decode_shapes(shape.config))["decoder"]
-
-
-def _speculate(
-    shape: Shape,
-    assistant: Shape,
-    processors: LogitsProcessors,
-    options: SearchOptions,
-    num_assistant_tokens: int,
-    max_new_tokens: int,
+def _generate(
+    shapes: tuple[ModelShape, ModelShape],
     teacher: Params,
     student: Params,
     draft_embedding_ND: Array,
-    batch: Mapping[str, Array],
+    batch: Batch,
+    **settings: Any,
 ) -> SpeculativeOutput:
     return speculative_generate(
-        bind_decoder(shape.config, shape.compute, teacher),
-        bind_decoder(assistant.config, assistant.compute, student),
-        batch["encoder_out_BSD"],
-        batch["prompt_BP"],
-        batch["prompt_length_B"],
-        processors=processors,
-        options=options,
-        num_assistant_tokens=num_assistant_tokens,
-        max_new_tokens=max_new_tokens,
-        student_encoder_out_BSD=batch.get("assistant_encoder_out_BSD"),
+        shapes[0].bind_decoder(teacher),
+        shapes[1].bind_decoder(student),
+        GenerateInputs(**batch),
         draft_embedding_ND=draft_embedding_ND,
-        limit_B=batch["limit_B"],
-        temperature_B=batch.get("temperature_B"),
-        seed_B=batch.get("seed_B"),
-        prefix_length_B=batch.get("prefix_length_B"),
+        **settings,
     )

@@ -1,4 +1,4 @@
-"""The device programs of a window decoder: encoder, language, search; compiled once for all of a shape."""
+"""The compiled functions of a generator: encoder, language detection and decode loop."""
 
 import dataclasses
 import functools
@@ -9,11 +9,11 @@ import jax
 
 from flax_distil.audio.mel import log_mel
 from flax_distil.core.arrays import Array, Params
-from flax_distil.decoding.generate import search
 from flax_distil.decoding.language import language_probabilities
 from flax_distil.decoding.logits_processors import LogitsProcessors
+from flax_distil.decoding.loop import generate
 from flax_distil.decoding.options import SearchOptions
-from flax_distil.decoding.result import GenerateOutput
+from flax_distil.decoding.types import GenerateInputs, GenerateOutput
 from flax_distil.model.assembly import (
     bind_decoder,
     bind_encoder,
@@ -24,156 +24,120 @@ from flax_distil.model.assembly import (
 )
 from flax_distil.model.compute_options import ComputeOptions
 from flax_distil.model.config import WhisperConfig
+from flax_distil.model.decoder import Decoder
 from flax_distil.parallel.partitioner import BATCH, ROWS, Partitioner
 from flax_distil.parallel.rules import param_sharding
 from flax_distil.text.special_tokens import SpecialTokens
 
+Batch = Mapping[str, Array]
 
-class Shape(NamedTuple):
-    """The static part of every program here."""
+
+class ModelShape(NamedTuple):
+    """The static part of every function here: a model without its weights.
+
+    Attributes:
+        config: Shape of the model.
+        compute: How it computes, and how its weights are sharded.
+    """
 
     config: WhisperConfig
     compute: ComputeOptions
 
+    @classmethod
+    def on(cls, partitioner: Partitioner, config: WhisperConfig, compute: ComputeOptions) -> "ModelShape":
+        """Return the shape of a model whose weights lie on these devices."""
+        specs = partitioner.weight_specs(decode_shapes(config))
+        return cls(config, dataclasses.replace(compute, sharding=param_sharding(specs)))
 
-def generate_program(
-    partitioner: Partitioner,
-    config: WhisperConfig,
-    compute: ComputeOptions,
-    processors: LogitsProcessors,
-    options: SearchOptions | None = None,
-    *,
-    max_new_tokens: int,
-) -> Callable[..., GenerateOutput]:
-    """Return the program of a search, ``(decoder, batch) -> GenerateOutput``, as decoders run it.
-
-    The batch has ``encoder_out_BSD``, ``prompt_BP``, ``prompt_length_B`` and ``limit_B``. To look at the
-    program ahead of time: nothing is compiled before it is called or lowered.
-    """
-    shape = shape_on(partitioner, config, compute)
-    return jit_decode_fns(partitioner, shape, processors, options or SearchOptions(), max_new_tokens).search
-
-
-def shape_on(partitioner: Partitioner, config: WhisperConfig, compute: ComputeOptions) -> Shape:
-    """Return the static part of programs on these devices."""
-    specs = partitioner.weight_specs(decode_shapes(config))
-    return Shape(config, dataclasses.replace(compute, sharding=param_sharding(specs)))
-
-
-def compiled(
-    partitioner: Partitioner, shape: Shape, function: Callable[..., Any], weights: str
-) -> Callable[..., Any]:
-    """Return a program over the devices of ``(weights, batch) -> rows``.
-
-    Args:
-        partitioner: over the devices.
-        shape: of the model.
-        function: of one device.
-        weights: the branch it takes, ``encoder``, or ``decoder`` as decoding reads it.
-    """
-    specs = partitioner.weight_specs(decode_shapes(shape.config))
-    return partitioner.jit(partitioner.shard_map(function, in_specs=(specs[weights], BATCH), out_specs=ROWS))
-
-
-def prepared(partitioner: Partitioner, shape: Shape, decoder: Params) -> Params:
-    """Return a ``decoder`` branch as :func:`compiled` takes it: the same if it is for decoding already.
-
-    Otherwise in the compute dtype too, lest every step of a search convert it again.
-    """
-    return decoder if has_decode_layout(decoder) else _preparation(partitioner, shape)(decoder)
-
-
-@functools.lru_cache(maxsize=32)
-def _preparation(partitioner: Partitioner, shape: Shape) -> Callable[[Params], Params]:
-    def prepare(decoder: Params) -> Params:
-        return jax.tree.map(lambda leaf: leaf.astype(shape.compute.dtype), to_decode_params(decoder))
-
-    given, made = (
-        partitioner.weight_specs(shapes(shape.config)) for shapes in (whisper_shapes, decode_shapes)
-    )
-    return partitioner.jit(
-        partitioner.shard_map(prepare, in_specs=(given["decoder"],), out_specs=made["decoder"])
-    )
+    def bind_decoder(self, params: Params) -> Decoder:
+        """Return the decoder that computes with these weights."""
+        return bind_decoder(self.config, self.compute, params)
 
 
 class DecodeFns(NamedTuple):
-    """Compiled once for all decoders of a shape on the same devices."""
+    """Functions of weights and a batch, over all devices; each is compiled when it is first called.
 
-    encode_samples: Callable[..., dict[str, Array]]
-    encode_features: Callable[..., dict[str, Array]]
-    search: Callable[..., GenerateOutput]
-    detect: Callable[..., Array]
+    Attributes:
+        encode_samples: Maps ``samples_BW`` to ``encoder_out_BSD``.
+        encode_features: Maps ``mel_BRM`` to ``encoder_out_BSD``.
+        generate: Maps the fields of ``GenerateInputs`` to a ``GenerateOutput``.
+        detect_language: Maps ``encoder_out_BSD`` to the probability of every language.
+    """
+
+    encode_samples: Callable[[Params, Batch], dict[str, Array]]
+    encode_features: Callable[[Params, Batch], dict[str, Array]]
+    generate: Callable[[Params, Batch], GenerateOutput]
+    detect_language: Callable[[Params, Batch], Array]
 
 
-@functools.lru_cache(maxsize=32)
 def jit_decode_fns(
     partitioner: Partitioner,
-    shape: Shape,
+    shape: ModelShape,
     processors: LogitsProcessors,
     options: SearchOptions,
     max_new_tokens: int,
 ) -> DecodeFns:
-    """Return the programs of decoders of a shape; nothing is compiled before one is called."""
-    encode_samples, encode_features = _encoders(partitioner, shape)
+    """Return the functions of a model; equal arguments give the same compiled functions."""
+    jit = functools.partial(jit_rows, partitioner, shape)
+    settings: dict[str, Any] = {
+        "processors": processors,
+        "options": options,
+        "max_new_tokens": max_new_tokens,
+    }
     return DecodeFns(
-        encode_samples=encode_samples,
-        encode_features=encode_features,
-        search=compiled(
-            partitioner,
-            shape,
-            functools.partial(_search, shape, processors, options, max_new_tokens),
-            "decoder",
-        ),
-        detect=_detector(partitioner, shape, processors.special),
+        encode_samples=jit(functools.partial(_encode_samples, shape), "encoder"),
+        encode_features=jit(functools.partial(_encode_features, shape), "encoder"),
+        generate=jit(functools.partial(_generate, shape, **settings), "decoder"),
+        detect_language=jit(functools.partial(_detect_language, shape, processors.special), "decoder"),
     )
 
 
-@functools.lru_cache(maxsize=32)
-def _encoders(partitioner: Partitioner, shape: Shape) -> tuple[Callable[..., Any], Callable[..., Any]]:
-    """Return programs that do not depend on how tokens are searched."""
-    return (
-        compiled(partitioner, shape, functools.partial(_encode_samples, shape), "encoder"),
-        compiled(partitioner, shape, functools.partial(_encode_features, shape), "encoder"),
+def jit_rows(
+    partitioner: Partitioner, shape: ModelShape, function: Callable[..., Any], branch: str
+) -> Callable[..., Any]:
+    """Compile a function ``(weights, batch) -> rows`` of one device for all devices.
+
+    Args:
+        partitioner: The devices.
+        shape: The model.
+        function: A ``functools.partial`` of hashable values, so that it is compiled once.
+        branch: The weights it takes: ``encoder``, or ``decoder`` in the layout of decoding.
+    """
+    specs = partitioner.weight_specs(decode_shapes(shape.config))
+    return partitioner.jit(function, in_specs=(specs[branch], BATCH), out_specs=ROWS)
+
+
+def decoder_params(partitioner: Partitioner, shape: ModelShape, decoder: Params) -> Params:
+    """Return a ``decoder`` branch in the layout of decoding and in the compute dtype.
+
+    Otherwise every decoding step would convert it again. A branch that has the layout is returned as it is.
+    """
+    if has_decode_layout(decoder):
+        return decoder
+    given, made = (
+        partitioner.weight_specs(of(shape.config))["decoder"] for of in (whisper_shapes, decode_shapes)
     )
+    convert = functools.partial(_to_decode_params, shape)
+    converted: Params = partitioner.jit(convert, in_specs=(given,), out_specs=made)(decoder)
+    return converted
 
 
-@functools.lru_cache(maxsize=32)
-def _detector(partitioner: Partitioner, shape: Shape, special: SpecialTokens) -> Callable[..., Any]:
-    return compiled(partitioner, shape, functools.partial(_detect, shape, special), "decoder")
+def _to_decode_params(shape: ModelShape, decoder: Params) -> Params:
+    return jax.tree.map(lambda leaf: leaf.astype(shape.compute.dtype), to_decode_params(decoder))
 
 
-def _encode_samples(shape: Shape, encoder: Params, batch: Mapping[str, Array]) -> dict[str, Array]:
+def _encode_samples(shape: ModelShape, encoder: Params, batch: Batch) -> dict[str, Array]:
     mel_BRM = log_mel(batch["samples_BW"], num_mel_bins=shape.config.num_mel_bins)
-    return {"encoder_out_BSD": bind_encoder(shape.config, shape.compute, encoder)(mel_BRM)[0]}
+    return _encode_features(shape, encoder, {"mel_BRM": mel_BRM})
 
 
-def _encode_features(shape: Shape, encoder: Params, batch: Mapping[str, Array]) -> dict[str, Array]:
+def _encode_features(shape: ModelShape, encoder: Params, batch: Batch) -> dict[str, Array]:
     return {"encoder_out_BSD": bind_encoder(shape.config, shape.compute, encoder)(batch["mel_BRM"])[0]}
 
 
-def _search(
-    shape: Shape,
-    processors: LogitsProcessors,
-    options: SearchOptions,
-    max_new_tokens: int,
-    decoder: Params,
-    batch: Mapping[str, Array],
-) -> GenerateOutput:
-    return search(
-        bind_decoder(shape.config, shape.compute, decoder),
-        batch["encoder_out_BSD"],
-        batch["prompt_BP"],
-        batch["prompt_length_B"],
-        processors=processors,
-        options=options,
-        max_new_tokens=max_new_tokens,
-        limit_B=batch["limit_B"],
-        temperature_B=batch.get("temperature_B"),
-        seed_B=batch.get("seed_B"),
-        prefix_length_B=batch.get("prefix_length_B"),
-    )
+def _generate(shape: ModelShape, decoder: Params, batch: Batch, **settings: Any) -> GenerateOutput:
+    return generate(shape.bind_decoder(decoder), GenerateInputs(**batch), **settings)
 
 
-def _detect(shape: Shape, special: SpecialTokens, decoder: Params, batch: Mapping[str, Array]) -> Array:
-    bound = bind_decoder(shape.config, shape.compute, decoder)
-    return language_probabilities(bound, batch["encoder_out_BSD"], special)
+def _detect_language(shape: ModelShape, special: SpecialTokens, decoder: Params, batch: Batch) -> Array:
+    return language_probabilities(shape.bind_decoder(decoder), batch["encoder_out_BSD"], special)

@@ -1,4 +1,4 @@
-"""Whether a window's transcript is to be trusted, silence, or tried again at a higher temperature."""
+"""Whether the transcript of a window is trusted, is silence, or is decoded again at a higher temperature."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -9,12 +9,8 @@ from flax_distil.core.arrays import Bool, Float
 from flax_distil.metrics.hallucination import compression_ratio, token_compression_ratio
 from flax_distil.parallel.processes import all_gather_object
 from flax_distil.text.tokenizer import WhisperTokenizer
-from flax_distil.transcription.generator import (
-    DecodingRequest,
-    DecodingResult,
-    EncoderOutput,
-    WhisperGenerator,
-)
+from flax_distil.transcription.decoding_request import DecodingRequest, DecodingResult
+from flax_distil.transcription.generator import EncoderOutput, WhisperGenerator
 from flax_distil.transcription.options import TranscriptionOptions
 
 _NO_SOUND = 1e-7
@@ -24,9 +20,9 @@ _NO_SOUND = 1e-7
 def is_without_sound(
     samples_BW: Float[np.ndarray, "B W"], options: TranscriptionOptions
 ) -> Bool[np.ndarray, " B"]:
-    """Say which windows are digital silence, if silence is to be left out at all.
+    """Say which windows are digital silence; none if there is no threshold for silence.
 
-    They are not decoded: of silence a model says "you", and is not unsure of it.
+    They are not decoded, because models transcribe silence as "you" with a high probability.
     """
     if options.thresholds.no_speech is None:
         return np.zeros(len(samples_BW), bool)
@@ -34,9 +30,9 @@ def is_without_sound(
 
 
 def is_silence(result: DecodingResult, options: TranscriptionOptions) -> bool:
-    """Say whether nothing is spoken: likely silent, and the text unlikely.
+    """Say whether nothing is spoken: silence is likely, and the text is unlikely.
 
-    Source: RECIPE 6.
+    Source: ``transcribe`` of openai/whisper.
     """
     thresholds = options.thresholds
     if thresholds.no_speech is None or result.no_speech_prob <= thresholds.no_speech:
@@ -45,7 +41,7 @@ def is_silence(result: DecodingResult, options: TranscriptionOptions) -> bool:
 
 
 def fallback_enabled(options: TranscriptionOptions) -> bool:
-    """Say whether a window can be tried again: there is a threshold, and another temperature."""
+    """Say whether windows can be decoded again: there is a threshold, and another temperature."""
     thresholds = options.thresholds._replace(no_speech=None)
     return len(options.temperatures) > 1 and any(limit is not None for limit in thresholds)
 
@@ -53,9 +49,9 @@ def fallback_enabled(options: TranscriptionOptions) -> bool:
 def needs_fallback(
     result: DecodingResult, options: TranscriptionOptions, tokenizer: WhisperTokenizer
 ) -> bool:
-    """Say whether a transcript loops or is unlikely, and the window no silence.
+    """Say whether a transcript repeats itself or is unlikely, and the window is not silence.
 
-    Source: openai/whisper, ``transcribe``.
+    Source: ``decode_with_fallback`` in ``transcribe`` of openai/whisper.
     """
     least = options.thresholds.logprob
     if least is not None and is_silence(result, options):
@@ -68,11 +64,11 @@ def needs_fallback(
 def best_attempt(
     attempts: Sequence[DecodingResult], options: TranscriptionOptions, tokenizer: WhisperTokenizer
 ) -> DecodingResult:
-    """Return the likeliest of several attempts at a window, all of which failed.
+    """Return the most likely of several attempts at a window, all of which failed.
 
     Attempts that pass the thresholds of compression come before those that do not.
 
-    Source: faster-whisper, ``generate_with_fallback``.
+    Source: ``generate_with_fallback`` of faster-whisper.
     """
     straight = [attempt for attempt in attempts if not _loops(attempt, options, tokenizer)]
     return max(straight or attempts, key=lambda attempt: attempt.avg_logprob)
@@ -89,7 +85,7 @@ def _loops(result: DecodingResult, options: TranscriptionOptions, tokenizer: Whi
 
 def decode_with_fallback(
     generator: WhisperGenerator,
-    states: EncoderOutput,
+    encoder_out: EncoderOutput,
     requests: Sequence[DecodingRequest | None],
     results: list[DecodingResult | None],
     *,
@@ -98,11 +94,11 @@ def decode_with_fallback(
     """Decode the failed windows of a batch again, all together, at one temperature after the other.
 
     Args:
-        generator: of the checkpoint.
-        states: of the batch.
-        requests: of the first attempt, of every row.
-        results: of the first attempt.
-        seed: of a row's draws, given the row and the number of the attempt.
+        generator: The checkpoint.
+        encoder_out: Encoder output of the batch.
+        requests: Requests of the first attempt, one for every row.
+        results: Results of the first attempt.
+        seed: Returns the random seed of a row, given the row and the number of the attempt.
 
     Returns:
         The first attempt at each window that did not fail, or else the best one; see :func:`best_attempt`.
@@ -123,7 +119,7 @@ def decode_with_fallback(
             )
             for row, (request, has_failed) in enumerate(zip(requests, failures, strict=True))
         ]
-        retried = generator.collect(generator.dispatch(states, again))
+        retried = generator.collect(generator.dispatch(encoder_out, again))
         for tried, new, has_failed in zip(attempts, retried, failures, strict=True):
             if has_failed and new is not None:
                 tried.append(new)
@@ -133,30 +129,30 @@ def decode_with_fallback(
 def _standing(
     attempts: Sequence[DecodingResult], options: TranscriptionOptions, tokenizer: WhisperTokenizer
 ) -> DecodingResult | None:
-    """Return which attempt at a window counts, None of an idle row."""
+    """Return which attempt at a window counts; None for an idle row."""
     if len(attempts) > 1 and needs_fallback(attempts[-1], options, tokenizer):
         return best_attempt(attempts, options, tokenizer)
     return attempts[-1] if attempts else None
 
 
 def _any_process(generator: WhisperGenerator, value: bool) -> bool:
-    """Say whether it holds for any of the processes that share the devices: they decode together."""
+    """Say whether a value is true in any of the processes that share the devices and decode together."""
     return any(all_gather_object(value)) if generator.partitioner.shard_count > 1 else value
 
 
 def attempt_seed(options: TranscriptionOptions, *place: int) -> int:
-    """Return the seed of a window's draws.
+    """Return the random seed of an attempt at a window.
 
     Args:
         options: ``seed``.
-        place: what the window can be told by wherever it lies in a batch: the number of the attempt,
+        place: Numbers that identify the attempt wherever its row is in a batch: the number of the attempt,
             and of the window in its recording.
     """
     return int(np.random.SeedSequence(options.seed, spawn_key=place).generate_state(1)[0] >> 1)
 
 
 def _token_compression_ratio(result: DecodingResult, tokenizer: WhisperTokenizer) -> float:
-    """Measure the ids with end-of-text where it was reached, as transformers does."""
+    """Measure the ids, with end-of-text where it was reached, as transformers does."""
     special = tokenizer.special
     ended = len(result.token_logprobs) > len(result.tokens)
     ids = (*result.tokens, special.eot) if ended else result.tokens

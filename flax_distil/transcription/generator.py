@@ -1,98 +1,55 @@
-"""Windows of 30 s to tokens, in batches on the devices: encoder, language and search.
+"""Windows of 30 s to tokens, in batches on the devices: encoder, language detection and decode loop.
 
-Short recordings, chunks and the windows of long recordings are all decoded here; what differs is
-which windows a batch is made of, and the prompt, the temperature and the seed of each.
+Short recordings, chunks and the windows of long recordings are all decoded here. They differ in which windows
+a batch is made of, and in the prompt, the temperature and the seed of each.
 """
 
 import dataclasses
 import functools
 import time
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from flax_distil.core.arrays import Array, Float, Params
 from flax_distil.core.errors import InputError
-from flax_distil.decoding.result import GenerateOutput
 from flax_distil.model.compute_options import ComputeOptions
 from flax_distil.model.config import WhisperConfig
 from flax_distil.parallel.make_partitioner import single_device
 from flax_distil.parallel.partitioner import Partitioner
 from flax_distil.text.generation_settings import GenerationSettings
 from flax_distil.text.tokenizer import MAX_PREVIOUS_TOKENS, WhisperTokenizer
-from flax_distil.transcription.decode_fns import DecodeFns, jit_decode_fns, prepared, shape_on
+from flax_distil.transcription.decode_fns import DecodeFns, ModelShape, decoder_params, jit_decode_fns
+from flax_distil.transcription.decoding_request import DecodingRequest, DecodingResult, PendingBatch
 from flax_distil.transcription.logits_processors import logits_processors_for
 from flax_distil.transcription.options import TranscriptionOptions
 from flax_distil.transcription.prompts import Prompts
 
 EncoderOutput = Mapping[str, Array]
-"""Encoder states of a batch on the devices: ``{"encoder_out_BSD": …}``, rows of all processes."""
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class DecodingRequest:
-    """How one window of a batch is decoded.
-
-    Attributes:
-        prompt: decoder prompt, whole; see ``Prompts.build``.
-        limit: at most this many tokens, if fewer than all windows may have.
-        temperature: 0 for the likeliest tokens, or beams.
-        seed: of the draws at a temperature.
-    """
-
-    prompt: tuple[int, ...]
-    limit: int | None = None
-    temperature: float = 0.0
-    seed: int = 0
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class DecodingResult:
-    """What was decoded of one window.
-
-    Attributes:
-        tokens: emitted ids, without prompt and end-of-text; timestamps and a forced beginning included.
-        token_logprobs: natural logarithm of each token's probability, 0 of a forced beginning, and of
-            end-of-text at the end where it was reached.
-        avg_logprob: their sum over the number of tokens plus one.
-        no_speech_prob: probability that nothing is spoken, from 0 to 1.
-        temperature: of the request.
-    """
-
-    tokens: tuple[int, ...]
-    token_logprobs: tuple[float, ...]
-    avg_logprob: float
-    no_speech_prob: float
-    temperature: float
-
-
-class PendingBatch(NamedTuple):
-    """A batch the devices may still be working on; see ``WhisperGenerator.collect``."""
-
-    requests: tuple[DecodingRequest | None, ...]
-    parts: tuple[tuple[GenerateOutput, frozenset[int]], ...]
-    """Results of all rows, and which of them count."""
+"""Encoder output of a batch on the devices: ``{"encoder_out_BSD": …}``, with the rows of all processes."""
 
 
 class WhisperGenerator:
-    """A Whisper checkpoint ready to decode batches of windows.
+    """A Whisper checkpoint that decodes batches of windows.
 
-    DecodeFns are compiled once per batch size, for prompts with and without previous text and for rows
-    with and without a temperature; only those that are used. All decoders of the same shape share them,
-    so evaluating new weights of the same student compiles nothing.
+    Functions are compiled once per batch size, for prompts with and without previous text and for rows with
+    and without a temperature; only those that are used. All generators of the same shape share them, so
+    evaluating new weights of the same student compiles nothing.
 
     Attributes:
-        config: shape of the model.
-        params: its whole tree, on the devices.
-        decoder_params: its decoder as programs read it: for decoding, in the compute dtype.
-        tokenizer: of the checkpoint.
-        settings: its suppressed tokens and limits.
-        options: what to transcribe into, and how; language and task are those of the checkpoint where none
+        config: Shape of the model.
+        params: Its whole tree, on the devices.
+        decoder_params: Its decoder in the layout of decoding and in the compute dtype.
+        tokenizer: Tokenizer of the checkpoint.
+        settings: The checkpoint's suppressed tokens and limits.
+        options: What to transcribe into, and how. Language and task are those of the checkpoint where none
             were given.
-        prompts: builds the prompts of requests.
-        partitioner: over the devices.
-        max_new_tokens: most tokens per window.
+        prompts: Builds the prompts of requests.
+        partitioner: The devices.
+        shape: The model without its weights.
+        processors: Which tokens may be emitted.
+        max_new_tokens: Maximum number of tokens per window.
     """
 
     def __init__(
@@ -109,26 +66,26 @@ class WhisperGenerator:
         """Bind weights to options; allocates and compiles nothing.
 
         Args:
-            config: shape of the model.
-            params: its whole tree, as ``partitioner.device_put`` lays it; on one device, arrays as they are.
-                A decoder that is ``to_decode_params`` already is not copied.
-            tokenizer: of the checkpoint.
-            settings: its suppressed tokens and limits.
-            options: language, task, timestamps, search.
-            compute: dtype.
-            partitioner: over the devices to use; by default the first one.
+            config: Shape of the model.
+            params: Its whole tree, as ``partitioner.device_put`` lays it; on one device, arrays as they are.
+                A decoder in the layout of decoding is not copied.
+            tokenizer: Tokenizer of the checkpoint.
+            settings: The checkpoint's suppressed tokens and limits.
+            options: Language, task, timestamps, search.
+            compute: How the model computes.
+            partitioner: The devices to use; by default the first one.
 
         Raises:
-            InputError: if the options do not fit the vocabulary (a language or a translation
-                asked of an English-only model, timestamps of one without them, more beams than
-                tokens) or the limit of tokens the model.
+            InputError: If the options do not fit the vocabulary (a language or a translation asked of an
+                English-only model, timestamps asked of a model without them, more beams than tokens), or if
+                the limit of tokens does not fit the model.
         """
         self.partitioner = single_device() if partitioner is None else partitioner
         self.config, self.params = config, params
         options = options.for_checkpoint(settings)
         self.tokenizer, self.settings, self.options = tokenizer, settings, options
         self.prompts = Prompts(tokenizer, options)
-        self.shape = shape_on(self.partitioner, config, compute)
+        self.shape = ModelShape.on(self.partitioner, config, compute)
         special = tokenizer.special
         if options.return_timestamps and config.vocab_size < special.timestamp_end:
             raise InputError(
@@ -138,41 +95,46 @@ class WhisperGenerator:
         self.processors = logits_processors_for(
             options, settings, special, positions=config.max_source_positions
         )
-        shortest = self.prompts.shortest + len(self.prompts.prefix)
-        room = config.max_target_positions - shortest
-        if options.max_new_tokens is not None and options.max_new_tokens > room:
-            raise InputError(
-                f"max_new_tokens {options.max_new_tokens} is too large: the model has room for {room} "
-                "tokens after the prompt"
-            )
+        self.max_new_tokens = self._token_limit()
         if options.search.num_beams >= config.vocab_size:
             raise InputError(
                 f"num_beams {options.search.num_beams} is not below the vocabulary of {config.vocab_size}"
             )
-        self.max_new_tokens = options.max_new_tokens or max(1, min(room, settings.max_length - shortest))
+
+    def _token_limit(self) -> int:
+        """Return the maximum number of tokens per window."""
+        shortest, asked = self.prompts.shortest + len(self.prompts.prefix), self.options.max_new_tokens
+        room = self.config.max_target_positions - shortest
+        if asked is not None and asked > room:
+            raise InputError(
+                f"max_new_tokens {asked} is too large: the model has room for {room} tokens after the prompt"
+            )
+        return asked or max(1, min(room, self.settings.max_length - shortest))
 
     def warm_up(self, batch_size: int, *, continued: bool = True) -> float:
         """Compile whatever the options can need for batches of this size; return the seconds it took.
 
         Args:
-            batch_size: rows of this process.
-            continued: also what only later windows of long recordings need: prompts without the given
-                text, or with what was said before.
+            batch_size: Number of rows of this process.
+            continued: Compile also what only later windows of long recordings need: prompts without the given
+                text, or with the text before the window.
         """
         start = time.perf_counter()
-        states = self.encode_samples(np.zeros((batch_size, self.config.window_samples), np.float32))
-        self.warm_up_search(states, batch_size, continued=continued)
+        silence_BW = np.zeros((batch_size, self.config.window_samples), np.float32)
+        self.warm_up_generate(self.encode_samples(silence_BW), batch_size, continued=continued)
         return time.perf_counter() - start
 
-    def warm_up_search(self, states: EncoderOutput, batch_size: int, *, continued: bool = True) -> None:
+    def warm_up_generate(
+        self, encoder_out: EncoderOutput, batch_size: int, *, continued: bool = True
+    ) -> None:
         """Compile what comes behind the encoder; arguments as those of :meth:`warm_up`."""
         if self.tokenizer.special.is_multilingual and self.options.language is None:
-            self.language_probabilities(states)
+            self.language_probabilities(encoder_out)
         temperatures = self.options.temperatures
         for prompt in self._prompts_to_expect(continued):
             for temperature in {min(temperatures), max(temperatures)}:
                 request = DecodingRequest(prompt=prompt, limit=1, temperature=temperature)
-                self.collect(self.dispatch(states, [request] * batch_size))
+                self.collect(self.dispatch(encoder_out, [request] * batch_size))
 
     def _prompts_to_expect(self, continued: bool) -> list[tuple[int, ...]]:
         """Return a prompt of every length that prompts are padded to."""
@@ -194,35 +156,43 @@ class WhisperGenerator:
         features = self.partitioner.put_batch({"mel_BRM": mel_BRM})
         return self._fns.encode_features(self.params["encoder"], features)
 
-    def language_probabilities(self, states: EncoderOutput) -> list[dict[str, float]]:
+    def language_probabilities(self, encoder_out: EncoderOutput) -> list[dict[str, float]]:
         """Wait for the probability of each language code, in this process's rows.
 
         Raises:
-            ValueError: if the vocabulary is English-only.
+            ValueError: If the vocabulary is English-only.
         """
         codes = list(self.tokenizer.special.languages)
-        found_BG = self.partitioner.local_rows(self._fns.detect(self.decoder_params, states))
+        found_BG = self.partitioner.local_rows(self._fns.detect_language(self.decoder_params, encoder_out))
         return [dict(zip(codes, row, strict=True)) for row in found_BG.tolist()]
 
-    def dispatch(self, states: EncoderOutput, requests: Sequence[DecodingRequest | None]) -> PendingBatch:
-        """Start the search and return at once.
+    def dispatch(
+        self, encoder_out: EncoderOutput, requests: Sequence[DecodingRequest | None]
+    ) -> PendingBatch:
+        """Start to decode a batch and return at once.
 
         Args:
-            states: of the batch.
-            requests: one for each of this process's rows; None leaves a row idle.
+            encoder_out: Encoder output of the batch.
+            requests: One for each of this process's rows; None leaves a row idle.
 
         Raises:
-            ValueError: if a prompt leaves no room for a token.
+            ValueError: If a prompt leaves no room for a token.
         """
         rows = frozenset(row for row, request in enumerate(requests) if request is not None)
-        drawn = frozenset(row for row in rows if requests[row].temperature > 0)  # type: ignore[union-attr]
-        if self.options.search.num_beams == 1 and drawn:
-            drawn = rows  # one program takes the likeliest tokens of some rows and draws those of others
-        parts = [(self._search(states, requests, part), part) for part in (rows - drawn, drawn) if part]
+        sampled = frozenset(row for row in rows if requests[row].temperature > 0)  # type: ignore[union-attr]
+        if self.options.search.num_beams == 1 and sampled:
+            sampled = (
+                rows  # one function samples tokens of some rows and takes the most likely ones of others
+            )
+        parts = []
+        for part in filter(None, (rows - sampled, sampled)):
+            asked = [request if row in part else None for row, request in enumerate(requests)]
+            batch = self.partitioner.put_batch(self._batch_arrays(asked))
+            parts.append((self._generate({**encoder_out, **batch}), part))
         return PendingBatch(tuple(requests), tuple(parts))
 
     def collect(self, batch: PendingBatch) -> list[DecodingResult | None]:
-        """Wait for a dispatched batch and return what was decoded of each row; None of idle ones."""
+        """Wait for a batch and return what was decoded of each row; None for idle ones."""
         results: list[DecodingResult | None] = [None] * len(batch.requests)
         for part, rows in batch.parts:
             found = self.partitioner.local_rows(vars(part))
@@ -245,16 +215,8 @@ class WhisperGenerator:
             temperature=request.temperature,
         )
 
-    def _search(
-        self, states: EncoderOutput, requests: Sequence[DecodingRequest | None], rows: frozenset[int]
-    ) -> GenerateOutput:
-        """Start the search of some rows; the others are idle."""
-        asked = [request if row in rows else None for row, request in enumerate(requests)]
-        batch = self.partitioner.put_batch(self._search_batch(asked))
-        return self._fns.search(self.decoder_params, {**states, **batch})
-
-    def _search_batch(self, requests: Sequence[DecodingRequest | None]) -> dict[str, np.ndarray]:
-        """Return what a search is told of its rows, besides their encoder states."""
+    def _batch_arrays(self, requests: Sequence[DecodingRequest | None]) -> dict[str, np.ndarray]:
+        """Return the fields of ``GenerateInputs`` besides the encoder output."""
         anything = next(request for request in requests if request is not None)
         given = [request or dataclasses.replace(anything, limit=0) for request in requests]
         lengths = [len(request.prompt) for request in given]
@@ -285,7 +247,7 @@ class WhisperGenerator:
         return min(wanted, room)
 
     def _prompt_slots(self, longest: int) -> int:
-        """Return the length that prompts are padded to: one of three, so three programs at most."""
+        """Return the length that prompts are padded to: one of three, so at most three are compiled."""
         prefix = len(self.prompts.prefix)
         for slots in (self.prompts.shortest, self.prompts.shortest + prefix):
             if longest <= slots:
@@ -296,10 +258,15 @@ class WhisperGenerator:
 
     @functools.cached_property
     def decoder_params(self) -> Params:  # noqa: D102 - see the class
-        return prepared(self.partitioner, self.shape, self.params["decoder"])
+        return decoder_params(self.partitioner, self.shape, self.params["decoder"])
 
-    @property
+    @functools.cached_property
     def _fns(self) -> DecodeFns:
         return jit_decode_fns(
             self.partitioner, self.shape, self.processors, self.options.search, self.max_new_tokens
         )
+
+    @property
+    def _generate(self) -> Callable[[Mapping[str, Array]], Any]:
+        """The decode loop with its weights, a function of the batch."""
+        return functools.partial(self._fns.generate, self.decoder_params)

@@ -1,4 +1,4 @@
-"""What a search may emit of a checkpoint, under the options of a transcription."""
+"""Which tokens a checkpoint may emit under the options of a transcription."""
 
 import dataclasses
 
@@ -13,16 +13,16 @@ from flax_distil.transcription.options import CHECKPOINT_TOKENS, TranscriptionOp
 def logits_processors_for(
     options: TranscriptionOptions, settings: GenerationSettings, special: SpecialTokens, *, positions: int
 ) -> LogitsProcessors:
-    """Return the processors of a checkpoint, changed as the options ask for.
+    """Return the logits processors of a checkpoint, with the changes that the options ask for.
 
     Args:
-        options: what to transcribe into, and how.
-        settings: of the checkpoint.
-        special: ids of the vocabulary.
-        positions: of the encoder, 0.02 s each: no later timestamp is emitted.
+        options: What to transcribe into, and how.
+        settings: Settings of the checkpoint.
+        special: Ids of the vocabulary.
+        positions: Number of encoder positions of 0.02 s: no later timestamp is emitted.
 
     Raises:
-        InputError: if ``suppress_tokens`` holds what is no id of the vocabulary.
+        InputError: If ``suppress_tokens`` holds what is no id of the vocabulary.
     """
     processors = LogitsProcessors.from_settings(
         settings, special, return_timestamps=options.return_timestamps
@@ -50,7 +50,7 @@ def _suppressed(
 ) -> tuple[int, ...]:
     """Return the ids that are never emitted.
 
-    Source: openai/whisper, ``DecodingTask._get_suppress_tokens``.
+    Source: ``DecodingTask._get_suppress_tokens`` of openai/whisper.
     """
     tokens = set(asked) - {CHECKPOINT_TOKENS}
     strays = [token for token in sorted(tokens) if not 0 <= token < special.vocab_size]

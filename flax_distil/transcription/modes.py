@@ -7,8 +7,9 @@ from flax_distil.transcription.chunked.common_sequence import CommonSequenceTran
 from flax_distil.transcription.chunked.transcriber import ChunkedTranscriber
 from flax_distil.transcription.generator import WhisperGenerator
 from flax_distil.transcription.options import ModeName
-from flax_distil.transcription.recordings import RecordingTranscriber, ShortRecordings
+from flax_distil.transcription.recordings import RecordingTranscriber
 from flax_distil.transcription.sequential.transcriber import SequentialTranscriber
+from flax_distil.transcription.short_form import ShortFormTranscriber
 
 
 def make_transcriber(
@@ -19,23 +20,25 @@ def make_transcriber(
     chunk_length_s: float | None = None,
     stride_length_s: float | tuple[float, float] | None = None,
     chunk_merging: str = "timestamps",
+    pad_batches: bool = False,
 ) -> RecordingTranscriber:
-    """Return what transcribes in one of the modes.
+    """Return the transcriber of a mode.
 
     Args:
-        mode: "short" (recordings of at most 30 s), "chunked" or "sequential".
-        generator: of the checkpoint.
-        batch_size: windows decoded at once, over the devices of this process.
-        chunk_length_s: of mode chunked; see ``ChunkedTranscriber``.
-        stride_length_s: likewise.
-        chunk_merging: of mode chunked: "timestamps" (``ChunkedTranscriber``), or "longest_common_sequence"
+        mode: "short" (recordings of at most one window), "chunked" or "sequential".
+        generator: The checkpoint.
+        batch_size: Maximum number of windows decoded at once, over the devices of this process.
+        chunk_length_s: For mode chunked; see ``ChunkedTranscriber``.
+        stride_length_s: For mode chunked; see ``ChunkedTranscriber``.
+        chunk_merging: For mode chunked: "timestamps" (``ChunkedTranscriber``), or "longest_common_sequence"
             (``CommonSequenceTranscriber``).
+        pad_batches: For mode short: pad every batch to ``batch_size``, so that only this size is compiled.
 
     Raises:
-        InputError: if the mode is unknown or does not fit the options, or a length is out of range.
+        InputError: If the mode is unknown or does not fit the options, or if a length is out of range.
     """
     if mode == "short":
-        return ShortRecordings(generator, batch_size=batch_size)
+        return ShortFormTranscriber(generator, batch_size=batch_size, pad_batches=pad_batches)
     if mode == "chunked":
         make = ChunkedTranscriber if chunk_merging == "timestamps" else CommonSequenceTranscriber
         return make(

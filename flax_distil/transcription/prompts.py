@@ -1,4 +1,4 @@
-"""The decoder prompts of a transcription: what came before, the task, and a forced beginning."""
+"""The decoder prompts of a transcription: previous text, task tokens, and a forced beginning."""
 
 import operator
 from collections.abc import Sequence
@@ -12,17 +12,17 @@ class Prompts:
     """Builds the prompts of one model under one set of options.
 
     Attributes:
-        shortest: tokens of a prompt with neither previous text nor prefix.
-        initial: ids of the text that was given as having come before, for a first window; empty where every
+        shortest: Tokens of a prompt with neither previous text nor prefix.
+        initial: Ids of the text given as previous text, for a first window; empty where every
             prompt has it anyway.
-        prefix: ids of the forced beginning: ``<|0.00|>`` where there are timestamps, and its text.
+        prefix: Ids of the forced beginning: ``<|0.00|>`` where there are timestamps, and its text.
     """
 
     def __init__(self, tokenizer: WhisperTokenizer, options: TranscriptionOptions):
         """Encode the texts of the options.
 
         Raises:
-            InputError: if the options do not fit the vocabulary (a language or a translation asked of an
+            InputError: If the options do not fit the vocabulary (a language or a translation asked of an
                 English-only model), or a text is too long.
         """
         self._tokenizer, self._options = tokenizer, options
@@ -50,10 +50,10 @@ class Prompts:
         """Return a decoder prompt.
 
         Args:
-            language: code; left out for English-only models.
-            previous: ids of the text before the window; the last ones are kept, as many as there is room for
+            language: Code; left out for English-only models.
+            previous: Ids of the text before the window; the last ones are kept, as many as there is room for
                 behind the hotwords and a prompt that is carried.
-            with_prefix: end with the forced beginning.
+            with_prefix: End with the forced beginning.
         """
         spoken = language if self._tokenizer.special.is_multilingual else None
         prefix = self.prefix if with_prefix else ()
@@ -85,7 +85,7 @@ class Prompts:
 
 
 def _fitting(name: str, tokens: tuple[int, ...]) -> tuple[int, ...]:
-    """Return the ids of a text if a prompt has room for them."""
+    """Return the ids of a text; refuse them if a prompt has no room for them."""
     if len(tokens) > MAX_PREVIOUS_TOKENS:
         raise InputError(
             f"the {name} has {len(tokens)} tokens, and at most {MAX_PREVIOUS_TOKENS} are taken: shorten it"

@@ -1,4 +1,4 @@
-"""Times of segments and words are kept within their recording, and words in order."""
+"""Keeps the times of segments and words within their recording, and words in order."""
 
 import dataclasses
 import itertools
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from flax_distil.transcription.results import TranscribedSegment, Word
 
 SHORTEST_WORD_MS = 20
-"""The grid of word times; a word for which none was found is as long."""
+"""The grid of word times, and the length of a word for which no time was found."""
 
 
 def keep_within(
@@ -15,13 +15,13 @@ def keep_within(
 ) -> tuple[TranscribedSegment, ...]:
     """Return segments whose times, and those of their words, lie within a stretch of a recording.
 
-    A segment that opens behind the end begins where the one before it ends. Words follow each other: each
+    A segment that begins beyond the end begins where the one before it ends. Words follow each other: each
     has a length, and ends at the next one's start at most.
 
     Args:
-        segments: in order; seconds from the beginning of the recording.
-        begin: where the text before them ends, in seconds; no word is earlier.
-        end: of the recording, in seconds; no time is later.
+        segments: The segments in order; seconds from the beginning of the recording.
+        begin: Seconds to the end of the text before them; no word is earlier.
+        end: Seconds to the end of the recording; no time is later.
     """
     spans = []
     last = min(begin, end)
@@ -43,7 +43,7 @@ def keep_within(
 
 
 def follow_each_other(words: Sequence[Word], *, begin: float, end: float) -> list[Word]:
-    """Return words in order, of a length each, none of which ends behind the start of the next."""
+    """Return words in order; each has a length, and none ends after the start of the next."""
     if not words:
         return []
     first, limit = round(1000 * begin), round(1000 * end)

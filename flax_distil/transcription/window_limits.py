@@ -1,15 +1,15 @@
-"""Windows whose text was cut at the most tokens they may have."""
+"""Windows whose text was cut at their limit of tokens."""
 
 import logging
 from collections.abc import Sequence
 
-from flax_distil.transcription.generator import DecodingRequest, DecodingResult
+from flax_distil.transcription.decoding_request import DecodingRequest, DecodingResult
 
 log = logging.getLogger(__name__)
 
 
 def reached_limit(result: DecodingResult) -> bool:
-    """Say whether a window ends with the last token it may have, not with the end of its text."""
+    """Say whether a window ends at its limit of tokens, not with the end of its text."""
     return bool(result.tokens) and len(result.token_logprobs) == len(result.tokens)
 
 
@@ -22,7 +22,7 @@ class LimitWarning:
     def check(
         self, requests: Sequence[DecodingRequest | None], results: Sequence[DecodingResult | None]
     ) -> None:
-        """Warn if a window ends at its limit; one that was asked for a single token is no such window."""
+        """Warn if a window ends at its limit, unless only a single token was asked for."""
         for request, result in zip(requests, results, strict=True):
             if request is None or result is None or request.limit == 1 or not reached_limit(result):
                 continue

@@ -9,6 +9,7 @@ import whisper.timing
 
 from flax_distil.decoding.alignment import (
     MEDIAN_WIDTH,
+    AlignmentInputs,
     align_by_choices,
     align_tokens,
     first_positions,
@@ -71,7 +72,7 @@ def align(config, params, special):
     def run(states, tokens, text_length, positions):
         return align_tokens(
             bind_decoder(config, ComputeOptions(), params["decoder"]),
-            states, tokens, text_length, positions,
+            AlignmentInputs(states, tokens, text_length, positions),
             text_start=TEXT_START, special=special, heads=HEADS,
         )  # fmt: skip
 
@@ -149,7 +150,11 @@ def test_choices_of_heads_are_aligned_as_those_heads_alone(config, params, faint
     def run(states, tokens, text_length, positions, shares):
         decoder = bind_decoder(config, ComputeOptions(), params["decoder"])
         return align_by_choices(
-            decoder, states, tokens, text_length, positions, shares, text_start=TEXT_START, heads=everything
+            decoder,
+            AlignmentInputs(states, tokens, text_length, positions),
+            shares,
+            text_start=TEXT_START,
+            heads=everything,
         )
 
     found_BCT = compiled(run)(faint, *batch, np.tile(shares_CA, (3, 1, 1)))

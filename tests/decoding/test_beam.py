@@ -9,9 +9,10 @@ import torch
 from whisper.decoding import BeamSearchDecoder, MaximumLikelihoodRanker
 
 from flax_distil.decoding import loop
-from flax_distil.decoding.generate import search
 from flax_distil.decoding.logits_processors import LogitsProcessors
+from flax_distil.decoding.loop import generate
 from flax_distil.decoding.options import SearchOptions
+from flax_distil.decoding.types import GenerateInputs
 from flax_distil.model.assembly import bind_decoder
 from tests.decoding.reference import ruled
 from tests.model.programs import SCAN, compiled, decoding
@@ -95,9 +96,9 @@ def tasks(config, params, states, special) -> dict[str, Task]:
 def searching(config, task, options):
     def run(params, states, prompts, lengths, limit):
         decoder = bind_decoder(config, SCAN, params["decoder"])
-        return search(
-            decoder, states, prompts, lengths,
-            processors=task.processors, options=options, max_new_tokens=NEW, limit_B=limit,
+        return generate(
+            decoder, GenerateInputs(states, prompts, lengths, limit_B=limit),
+            processors=task.processors, options=options, max_new_tokens=NEW,
         )  # fmt: skip
 
     program = compiled(run)

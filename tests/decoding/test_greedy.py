@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from flax_distil.decoding import greedy, loop
-from flax_distil.decoding.generate import search
 from flax_distil.decoding.logits_processors import LogitsProcessors
+from flax_distil.decoding.loop import generate
 from flax_distil.decoding.options import SearchOptions
-from flax_distil.decoding.result import GenerateOutput
+from flax_distil.decoding.types import GenerateInputs, GenerateOutput
 from flax_distil.model.assembly import bind_decoder
 from flax_distil.model.cache import DecoderCache
 from tests.decoding.reference import log_softmax, ruled
@@ -41,9 +41,10 @@ def searching(config, processors, *, new=NEW):
     """Return a program of its own, traced anew."""
 
     def run(params, states, prompts, lengths, limit):
-        return search(
-            bind_decoder(config, SCAN, params["decoder"]), states, prompts, lengths,
-            processors=processors, options=SearchOptions(), max_new_tokens=new, limit_B=limit,
+        return generate(
+            bind_decoder(config, SCAN, params["decoder"]),
+            GenerateInputs(states, prompts, lengths, limit_B=limit),
+            processors=processors, options=SearchOptions(), max_new_tokens=new,
         )  # fmt: skip
 
     return compiled(run)

@@ -25,7 +25,7 @@ def timestamp_processors(text_processors):
 
 
 ruling = jax.jit(process_logits, static_argnums=0)
-following = jax.jit(TokenHistory.followed_by, static_argnums=2)
+following = jax.jit(TokenHistory.append, static_argnums=2)
 
 
 def rule(processors, history, logits):

@@ -15,7 +15,7 @@ from flax_distil.text.special_tokens import SpecialTokens
 
 V, ROWS = 120, 64
 ruling = jax.jit(process_logits, static_argnums=0)
-following = jax.jit(TokenHistory.followed_by, static_argnums=2)
+following = jax.jit(TokenHistory.append, static_argnums=2)
 
 
 def openai(special: SpecialTokens, prompt: int, latest: int | None):

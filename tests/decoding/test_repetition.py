@@ -10,10 +10,11 @@ import torch
 from transformers import NoRepeatNGramLogitsProcessor, RepetitionPenaltyLogitsProcessor
 
 from flax_distil.decoding.logits_processors import LogitsProcessors, TokenHistory, process_logits
+from flax_distil.decoding.types import GenerateInputs
 
 V, ROWS, LENGTH = 120, 8, 9
 ruling = jax.jit(process_logits, static_argnums=0)
-following = jax.jit(TokenHistory.followed_by, static_argnums=2)
+following = jax.jit(TokenHistory.append, static_argnums=2)
 
 
 @pytest.mark.parametrize("size", [0, 1, 2, 3])
@@ -22,7 +23,7 @@ def test_any_history_is_ruled_as_by_transformers(special, penalty, size):
     processors = LogitsProcessors(special=special, repetition_penalty=penalty, no_repeat_ngram_size=size)
     rng = np.random.default_rng(size)
     tokens = torch.zeros((ROWS, 0), dtype=torch.int64)
-    emitted = TokenHistory.empty(ROWS, history=LENGTH if processors.counts_repetitions else None)
+    emitted = TokenHistory.empty(ROWS, room=LENGTH if processors.counts_repetitions else None)
     for _ in range(LENGTH):
         logits = rng.normal(scale=2.0, size=(ROWS, V)).astype(np.float32)
         wanted = torch.tensor(logits)
@@ -42,9 +43,10 @@ def test_any_history_is_ruled_as_by_transformers(special, penalty, size):
 def test_the_forced_beginning_counts_as_emitted(special):
     processors = LogitsProcessors(special=special, return_timestamps=True, no_repeat_ngram_size=2)
     prompt = jnp.array([[special.sot, 50, 7, 8, 7], [special.sot, 3, 4, 5, 6]], jnp.int32)
-    emitted = TokenHistory.after_prompts(
-        processors, prompt, jnp.array([5, 1]), jnp.array([4, 0]), max_new_tokens=3
+    inputs = GenerateInputs(
+        jnp.zeros((2, 1, 1)), prompt, jnp.array([5, 1]), prefix_length_B=jnp.array([4, 0])
     )
+    emitted = TokenHistory.after_prompts(processors, inputs, max_new_tokens=3)
     allowed = np.isfinite(np.asarray(ruling(processors, jnp.zeros((2, V)).at[:, 50:].set(-20.0), emitted)))
     assert not allowed[0, 8]  # 7 8 was there
     assert allowed[0, 9]
@@ -55,10 +57,10 @@ def test_the_forced_beginning_counts_as_emitted(special):
 
 
 def test_rules_that_ask_for_no_history_keep_none(special):
-    prompt = jnp.zeros((1, 4), jnp.int32)
+    inputs = GenerateInputs(jnp.zeros((1, 1, 1)), jnp.zeros((1, 4), jnp.int32), jnp.array([4]))
     for processors, is_kept in ((LogitsProcessors(special=special), False),
                            (LogitsProcessors(special=special, repetition_penalty=1.1), True)):  # fmt: skip
-        emitted = TokenHistory.after_prompts(processors, prompt, jnp.array([4]), None, max_new_tokens=3)
+        emitted = TokenHistory.after_prompts(processors, inputs, max_new_tokens=3)
         assert (emitted.tokens_BT is not None) is is_kept
 
 

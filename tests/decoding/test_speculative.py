@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 
 from flax_distil.core.arrays import Params
-from flax_distil.decoding import drafting, speculative
-from flax_distil.decoding.generate import search
+from flax_distil.decoding import drafting, loop
 from flax_distil.decoding.logits_processors import LogitsProcessors
+from flax_distil.decoding.loop import generate
 from flax_distil.decoding.options import SearchOptions
-from flax_distil.decoding.result import GenerateOutput
 from flax_distil.decoding.speculative import SpeculativeOutput, speculative_generate
+from flax_distil.decoding.types import GenerateInputs, GenerateOutput
 from flax_distil.model.assembly import bind_decoder
 from flax_distil.model.cache import DecoderCache
 from flax_distil.model.config import WhisperConfig
@@ -42,9 +42,10 @@ class Task:
 
 def of_teacher(config, processors, *, new=NEW):
     def run(params, states, prompts, lengths, limit):
-        return search(
-            bind_decoder(config, SCAN, params["decoder"]), states, prompts, lengths,
-            processors=processors, options=GREEDY, max_new_tokens=new, limit_B=limit,
+        return generate(
+            bind_decoder(config, SCAN, params["decoder"]),
+            GenerateInputs(states, prompts, lengths, limit_B=limit),
+            processors=processors, options=GREEDY, max_new_tokens=new,
         )  # fmt: skip
 
     return compiled(run)
@@ -57,8 +58,10 @@ def with_student(config, student_config, processors, *, new=NEW, drafted=DRAFTED
         return speculative_generate(
             bind_decoder(config, SCAN, params["decoder"]),
             bind_decoder(student_config, SCAN, student["decoder"]),
-            states, prompts, lengths, processors=processors, options=options, num_assistant_tokens=drafted,
-            max_new_tokens=new, limit_B=limit, temperature_B=temperature, seed_B=seed,
+            GenerateInputs(
+                states, prompts, lengths, limit_B=limit, temperature_B=temperature, seed_B=seed
+            ),
+            processors=processors, options=options, num_assistant_tokens=drafted, max_new_tokens=new,
         )  # fmt: skip
 
     return compiled(run)
@@ -209,7 +212,7 @@ def test_caches_grow_when_no_draft_fits(
 ):
     limit = jnp.full(8, NEW, jnp.int32)
     wanted = timestamp_task.alone(params, states, timestamp_task.padded, timestamp_task.lengths, limit)
-    monkeypatch.setattr(speculative, "INITIAL_CACHE_LENGTH", SLOTS + DRAFTED + 2)
+    monkeypatch.setattr(loop, "INITIAL_CACHE_LENGTH", SLOTS + DRAFTED + 2)
     grown = []
     resized = DecoderCache.resized
     monkeypatch.setattr(
@@ -328,17 +331,18 @@ def test_repetition_rules_and_forced_beginnings_hold_in_every_search(
     given = jnp.array([3 * (row % 2) for row in range(8)], jnp.int32)
 
     def run(params, states, options):
-        return search(
-            bind_decoder(config, SCAN, params["decoder"]), states, padded, lengths, processors=processors,
-            options=options, max_new_tokens=NEW, prefix_length_B=given,
+        return generate(
+            bind_decoder(config, SCAN, params["decoder"]),
+            GenerateInputs(states, padded, lengths, prefix_length_B=given),
+            processors=processors, options=options, max_new_tokens=NEW,
         )  # fmt: skip
 
     def drafted(params, student, states):
         return speculative_generate(
             bind_decoder(config, SCAN, params["decoder"]),
             bind_decoder(student_config, SCAN, student["decoder"]),
-            states, padded, lengths, processors=processors, options=GREEDY, num_assistant_tokens=DRAFTED,
-            max_new_tokens=NEW, prefix_length_B=given,
+            GenerateInputs(states, padded, lengths, prefix_length_B=given),
+            processors=processors, options=GREEDY, num_assistant_tokens=DRAFTED, max_new_tokens=NEW,
         )  # fmt: skip
 
     greedy = compiled(lambda params, states: run(params, states, GREEDY))(params, states)

@@ -13,7 +13,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 from flax_distil.decoding.options import SearchOptions
 from flax_distil.parallel.make_partitioner import single_device
 from flax_distil.parallel.partitioner import Partitioner
-from flax_distil.transcription.generator import DecodingRequest
+from flax_distil.transcription.decoding_request import DecodingRequest
 from tests.parallel.layouts import LAYOUTS, config, partitioner_for, speaker, tones
 
 SEARCHED = ("data×8", "tensor×2·data×4")

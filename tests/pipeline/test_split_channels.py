@@ -13,7 +13,7 @@ from flax_distil.cli.main import main
 from flax_distil.core.errors import InputError
 from flax_distil.pipeline.inputs.load_ahead import read_ahead, read_recording
 from flax_distil.pipeline.inputs.read_audio import ChannelChoice
-from flax_distil.pipeline.inputs.split_channels import ChannelName, join_outcomes, split_recordings
+from flax_distil.pipeline.inputs.split_channels import ChannelJoiner, ChannelName, split_recordings
 from flax_distil.pipeline.recording import LoadedAudio, TranscriptionOutcome
 from flax_distil.transcription.results import TranscribedSegment, Transcript
 
@@ -52,6 +52,10 @@ def test_a_recording_read_with_its_channels_apart_becomes_one_of_each():
         assert recording.name == ChannelName("call", channel, 2)
         np.testing.assert_array_equal(recording.samples, samples_CW[channel])
     assert len(split) == 4
+
+
+def join_outcomes(outcomes):
+    return [joined for joined in map(ChannelJoiner().add, outcomes) if joined is not None]
 
 
 def test_segments_of_all_channels_come_in_order_of_time_with_their_channel():

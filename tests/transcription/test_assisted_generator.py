@@ -19,7 +19,8 @@ from flax_distil.model.compute_options import ComputeOptions
 from flax_distil.parallel.make_partitioner import single_device
 from flax_distil.pipeline.transcription_model import TranscriptionModel
 from flax_distil.transcription.assisted_generator import Assistant, AssistedGenerator, SpeculativeStatistics
-from flax_distil.transcription.generator import DecodingRequest, WhisperGenerator
+from flax_distil.transcription.decoding_request import DecodingRequest
+from flax_distil.transcription.generator import WhisperGenerator
 from flax_distil.transcription.options import TranscriptionOptions
 from tests.transcription.models import Model
 
@@ -155,15 +156,15 @@ def test_an_assistant_with_an_encoder_of_its_own_hears_by_it(alone, student, ass
     whole = Assistant(config=student.config, params=student.params, tokenizer=alone.tokenizer)
     generator = decoder_with(alone, whole)
     states = generator.encode_samples(speech_and_silence)
-    assert set(states) == {"encoder_out_BSD", "assistant_encoder_out_BSD"}
-    np.testing.assert_array_equal(states["encoder_out_BSD"], states["assistant_encoder_out_BSD"])
+    assert set(states) == {"encoder_out_BSD", "assistant_encoder_out_BSE"}
+    np.testing.assert_array_equal(states["encoder_out_BSD"], states["assistant_encoder_out_BSE"])
     requests = requests_for(alone)
     assisted.reset_statistics()
     wanted = decoded(assisted, {"encoder_out_BSD": states["encoder_out_BSD"]}, requests)
     assert_same(decoded(generator, states, requests), wanted)
     assert generator.statistics == assisted.statistics
     generator.reset_statistics()
-    deaf = {**states, "assistant_encoder_out_BSD": states["assistant_encoder_out_BSD"] * -3}
+    deaf = {**states, "assistant_encoder_out_BSE": states["assistant_encoder_out_BSE"] * -3}
     assert_same(decoded(generator, deaf, requests), wanted)
     assert generator.statistics != assisted.statistics
 
@@ -184,7 +185,8 @@ def test_an_assistant_that_does_not_fit_is_refused(alone, assistant, tiny_en_dir
     refused("takes 128 mel bins and the model's 80", dataclasses.replace(assistant, config=mels))
     with pytest.raises(InputError, match="num_assistant_tokens 0 is not between 1 and 447"):
         AssistedGenerator(
-            alone.config, {}, alone.tokenizer, alone.settings, assistant=assistant, num_assistant_tokens=0,
+            alone.config, {}, alone.tokenizer, alone.settings, 
+            assistant=dataclasses.replace(assistant, num_tokens=0),
             options=alone.options, compute=ComputeOptions(),
         )  # fmt: skip
     with pytest.raises(InputError, match="vocabulary of 51865 tokens is not the model's of 51864"):

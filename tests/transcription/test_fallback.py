@@ -13,6 +13,7 @@ import whisper
 from flax_distil.decoding.options import SearchOptions
 from flax_distil.metrics.hallucination import compression_ratio
 from flax_distil.text.tokenizer import WhisperTokenizer
+from flax_distil.transcription.decoding_request import DecodingResult
 from flax_distil.transcription.fallback import (
     attempt_seed,
     best_attempt,
@@ -20,7 +21,6 @@ from flax_distil.transcription.fallback import (
     is_silence,
     needs_fallback,
 )
-from flax_distil.transcription.generator import DecodingResult
 from flax_distil.transcription.options import TranscriptionOptions
 from tests.transcription.models import Model
 

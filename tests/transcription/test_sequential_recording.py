@@ -9,7 +9,7 @@ import pytest
 
 from flax_distil.audio.long_mel import LongMel
 from flax_distil.text.tokenizer import WhisperTokenizer
-from flax_distil.transcription.generator import DecodingResult
+from flax_distil.transcription.decoding_request import DecodingResult
 from flax_distil.transcription.options import TranscriptionOptions
 from flax_distil.transcription.prompts import Prompts
 from flax_distil.transcription.results import AlignedWord, Transcript
@@ -80,7 +80,7 @@ def test_windows_are_cut_at_pairs_of_timestamps(tokenizer, text, frames, cut):
     tokens = tokenizer.encode(text)
     found = split_by_timestamps(tokens, tokenizer.special, frames)
     segments, advance, single_timestamp_ending = cut
-    assert [(segment.start, segment.end) for segment in found.segments] == segments
+    assert [(start, end) for start, end, _ in found.spans] == segments
     assert (found.advance, found.single_timestamp_ending) == (advance, single_timestamp_ending)
 
 

@@ -97,11 +97,6 @@ def test_batches_may_be_under_way_together_and_start_from_encoder_states(
     assert_same(english.collect(first), said)
 
 
-def test_stopping_at_once_emits_one_token(english, said, states):
-    stopped = heard(english, states, stop_at_once=True)
-    assert [transcript.tokens for transcript in stopped] == [transcript.tokens[:1] for transcript in said]
-
-
 @pytest.fixture(scope="module")
 def base(base_dir):
     return Model.open(base_dir)

@@ -8,7 +8,6 @@ import pytest
 from flax_distil.text.tokenizer import WhisperTokenizer
 from flax_distil.transcription.chunked.timestamp_merging import TimestampMerger
 from flax_distil.transcription.results import TranscribedSegment, Word
-from flax_distil.transcription.sequential.decoded_window import KeptSegment
 
 
 @pytest.fixture(scope="module")
@@ -18,17 +17,16 @@ def tokenizer(tiny_en_dir: Path) -> WhisperTokenizer:
 
 def kept(
     tokenizer: WhisperTokenizer, start: float, end: float, text: str, *, words: object = None
-) -> KeptSegment:
+) -> TranscribedSegment:
     """Return a segment as a chunk keeps it: with the timestamps around its tokens."""
     ids = tuple(tokenizer.encode(text))
     special = tokenizer.special
     placed = words and tuple(Word(text=t, start=s, end=e, probability=0.9) for t, s, e in words)
-    segment = TranscribedSegment(
-        start=start, end=end, text=text, tokens=ids, avg_logprob=-0.2, no_speech_prob=0.1, temperature=0.0,
-        words=placed,
-    )  # fmt: skip
     tokens = (special.timestamp_begin, *ids, special.timestamp_begin + 50)
-    return KeptSegment(segment=segment, tokens=tokens, token_logprobs=(-0.1,) * len(tokens))
+    return TranscribedSegment(
+        start=start, end=end, text=text, tokens=ids, avg_logprob=-0.2, no_speech_prob=0.1, temperature=0.0,
+        words=placed, kept_tokens=tokens, kept_logprobs=(-0.1,) * len(tokens),
+    )  # fmt: skip
 
 
 def merged(tokenizer: WhisperTokenizer, *chunks: list[tuple], language: str = "en") -> list[tuple]:
@@ -39,10 +37,10 @@ def merged(tokenizer: WhisperTokenizer, *chunks: list[tuple], language: str = "e
                    start=20.0 * number, middle=20.0 * number + 5.0 * bool(number))  # fmt: skip
     found = merger.fixed(None)
     for one in found:
-        assert len(one.tokens) == len(one.token_logprobs)
-        assert one.tokens == one.segment.tokens
-        assert tokenizer.decode(one.tokens) == one.segment.text
-    return [(one.segment.start, one.segment.end, one.segment.text) for one in found]
+        assert len(one.kept_tokens) == len(one.kept_logprobs)
+        assert one.kept_tokens == one.tokens
+        assert tokenizer.decode(one.tokens) == one.text
+    return [(one.start, one.end, one.text) for one in found]
 
 
 def test_segments_that_both_heard_are_there_once(tokenizer):
@@ -108,7 +106,7 @@ def test_words_keep_their_times_when_a_segment_is_joined(tokenizer):
     merger.add([kept(tokenizer, 23.0, 25.0, " Please hold, thank", words=left)], start=0.0, middle=0.0)
     merger.add([kept(tokenizer, 23.4, 25.5, " hold thank you.", words=right)], start=20.0, middle=25.0)
     [one] = merger.fixed(None)
-    assert [(w.text, w.start, w.end) for w in one.segment.words] == [*left, right[-1]]
+    assert [(w.text, w.start, w.end) for w in one.words] == [*left, right[-1]]
 
 
 def test_languages_without_spaces_are_merged_by_characters(base_dir):
@@ -123,7 +121,7 @@ def test_what_ends_before_the_next_chunk_is_fixed(tokenizer):
     merger.add(
         [kept(tokenizer, 0.0, 19.0, " One."), kept(tokenizer, 19.0, 21.0, " Two.")], start=0.0, middle=0.0
     )
-    assert [one.segment.text for one in merger.fixed(20.0)] == [" One."]
+    assert [one.text for one in merger.fixed(20.0)] == [" One."]
 
 
 VOCABULARY = (

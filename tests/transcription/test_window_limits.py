@@ -2,7 +2,7 @@
 
 import logging
 
-from flax_distil.transcription.generator import DecodingRequest, DecodingResult
+from flax_distil.transcription.decoding_request import DecodingRequest, DecodingResult
 from flax_distil.transcription.window_limits import LimitWarning, reached_limit
 
 

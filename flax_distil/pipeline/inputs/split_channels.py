@@ -40,18 +40,22 @@ def split_recordings(recordings: Iterable[LoadedAudio | None]) -> Iterator[Loade
             yield recording._replace(name=name, samples=samples_W, channels=0)
 
 
-def join_outcomes(outcomes: Iterable[TranscriptionOutcome]) -> Iterator[TranscriptionOutcome]:
-    """Yield outcomes of recordings: of one whose channels are apart when the last of them is known."""
-    waiting: dict[Any, dict[int, TranscriptionOutcome]] = {}
-    for outcome in outcomes:
+class ChannelJoiner:
+    """Puts the outcomes of the channels of a recording together when the last of them is known."""
+
+    def __init__(self) -> None:
+        self._waiting: dict[Any, dict[int, TranscriptionOutcome]] = {}
+
+    def add(self, outcome: TranscriptionOutcome) -> TranscriptionOutcome | None:
+        """Return the outcome of a recording; None while other channels of it are missing."""
         if not isinstance(outcome.name, ChannelName):
-            yield outcome
-            continue
+            return outcome
         name, channel, channels = outcome.name
-        parts = waiting.setdefault(name, {})
+        parts = self._waiting.setdefault(name, {})
         parts[channel] = outcome
-        if len(parts) == channels:
-            yield _joined(name, [part for _, part in sorted(waiting.pop(name).items())])
+        if len(parts) < channels:
+            return None
+        return _joined(name, [part for _, part in sorted(self._waiting.pop(name).items())])
 
 
 def _joined(name: Any, parts: Sequence[TranscriptionOutcome]) -> TranscriptionOutcome:

@@ -1,4 +1,4 @@
-"""The transcript of a recording from what was decoded of its chunks."""
+"""The transcript of a recording, merged from its decoded chunks."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -16,7 +16,7 @@ from flax_distil.transcription.chunked.sequence_merging import (
     MergedSegment,
     merge_chunks,
 )
-from flax_distil.transcription.generator import DecodingResult
+from flax_distil.transcription.decoding_request import DecodingResult
 from flax_distil.transcription.options import TranscriptionOptions
 from flax_distil.transcription.recording_times import keep_within
 from flax_distil.transcription.results import AlignedWord, TranscribedSegment, Transcript
@@ -27,9 +27,9 @@ class TranscribedChunk(NamedTuple):
     """What was decoded of a chunk.
 
     Attributes:
-        chunk: where it lies.
-        result: its tokens.
-        words: their times within the chunk; None where they are not asked for.
+        chunk: Where the chunk lies.
+        result: Its decoded tokens.
+        words: Their times within the chunk; None where they are not asked for.
     """
 
     chunk: Chunk
@@ -80,7 +80,7 @@ def chunked_transcript(
 
 
 def _decoded(done: TranscribedChunk, special: SpecialTokens, number: int) -> DecodedChunk:
-    """Return a chunk as it is merged; tokens of text have the times of their word."""
+    """Return a chunk for merging; tokens of text have the times of their word."""
     spans = iter([(word.start, word.end) for word in done.words or () for _ in word.tokens])
     return DecodedChunk(
         tokens=[
@@ -96,9 +96,9 @@ def _decoded(done: TranscribedChunk, special: SpecialTokens, number: int) -> Dec
 def _words(
     tokens: Sequence[DecodedToken], tokenizer: WhisperTokenizer, *, language: str
 ) -> list[AlignedWord]:
-    """Cut merged tokens into words; one begins with its first token's word and ends with its last one's.
+    """Split merged tokens into words. A word begins with its first token's word and ends with its last one's.
 
-    Where chunks meet, the first word of the next may be found before the last one ends: it is moved behind.
+    Where chunks meet, the first word of the next may begin before the last one ends; it is moved behind it.
     """
     rest = iter(tokens)
     words: list[AlignedWord] = []
@@ -123,7 +123,7 @@ def _words(
 def _segment(
     segment: MergedSegment, text: str, chunks: Sequence[TranscribedChunk], ratios: Sequence[float]
 ) -> TranscribedSegment:
-    """Return a segment with the figures of its tokens, and of the chunks they are from."""
+    """Return a segment with the values of its tokens, and of the chunks that they come from."""
     numbers = sorted({token.chunk for token in segment.tokens}) or range(len(chunks))
     sources = [chunks[number].result for number in numbers]
     return TranscribedSegment(

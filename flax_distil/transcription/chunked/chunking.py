@@ -9,17 +9,17 @@ from flax_distil.core.arrays import Float
 from flax_distil.core.errors import InputError
 
 PAUSE_FRAMES = 30
-"""A pause between words is looked for that lasts so long, in frames of 10 ms."""
+"""Length of the pause between words that is looked for, in frames of 10 ms."""
 
 
 class Chunk(NamedTuple):
     """Where a chunk lies, in samples.
 
     Attributes:
-        start: of the recording.
-        stop: likewise.
-        stride_left: what it shares with the chunk before it; 0 for the first.
-        stride_right: what it shares with the next one; 0 for the last.
+        start: First sample of the chunk in the recording.
+        stop: Sample behind the last one.
+        stride_left: Samples it shares with the chunk before it; 0 for the first chunk.
+        stride_right: Samples it shares with the next one; 0 for the last chunk.
     """
 
     start: int
@@ -29,15 +29,15 @@ class Chunk(NamedTuple):
 
 
 def cut_chunks(samples: int, chunk: int, stride_left: int, stride_right: int) -> list[Chunk]:
-    """Cut a recording; the first chunk that reaches its end is the last.
+    """Cut a recording into chunks; the first chunk that reaches its end is the last.
 
     Args:
-        samples: of the recording.
-        chunk: samples per chunk.
-        stride_left: samples shared with the chunk before.
-        stride_right: samples shared with the next; with ``stride_left`` less than ``chunk``.
+        samples: Number of samples of the recording.
+        chunk: Samples per chunk.
+        stride_left: Samples shared with the chunk before.
+        stride_right: Samples shared with the next; with ``stride_left`` less than ``chunk``.
 
-    Source: RECIPE 6 and 8.8.
+    Source: ``chunk_iter`` of the speech recognition pipeline of transformers.
     """
     chunks: list[Chunk] = []
     for start in range(0, max(samples, 1), chunk - stride_left - stride_right):
@@ -52,16 +52,16 @@ def cut_chunks(samples: int, chunk: int, stride_left: int, stride_right: int) ->
 def cut_at_pauses(
     loudness_R: Float[np.ndarray, " R"], chunk: int, stride_left: int, stride_right: int
 ) -> list[Chunk]:
-    """Cut a recording where it is quiet: a chunk that begins within a word is misheard.
+    """Cut a recording where it is quiet, since a chunk that begins within a word is transcribed badly.
 
     Chunks begin up to half of the shorter stride before or behind where those of ``cut_chunks`` would, at the
     least loud moment; the first that reaches the end is the last.
 
     Args:
-        loudness_R: of every frame of 10 ms.
-        chunk: samples per chunk.
-        stride_left: samples shared with the chunk before, where it is not moved.
-        stride_right: samples shared with the next; with ``stride_left`` less than ``chunk``.
+        loudness_R: Loudness of every frame of 10 ms.
+        chunk: Samples per chunk.
+        stride_left: Samples shared with the chunk before, where it is not moved.
+        stride_right: Samples shared with the next; with ``stride_left`` less than ``chunk``.
     """
     length, left, right = (samples // HOP_LENGTH for samples in (chunk, stride_left, stride_right))
     frames, reach = len(loudness_R), min(left, right) // 2
@@ -98,15 +98,15 @@ def chunk_samples(
     *,
     longest: float = float(CHUNK_SECONDS),
 ) -> tuple[int, int, int]:
-    """Return samples per chunk, and what it shares with the one before and the next; see the class.
+    """Return samples per chunk, and how many it shares with the one before and with the next one.
 
     Args:
-        chunk_length_s: seconds of a chunk; by default ``longest``.
-        stride_length_s: seconds shared on each side, or on the left and on the right.
-        longest: seconds that the model hears at once.
+        chunk_length_s: Seconds of a chunk; by default ``longest``.
+        stride_length_s: Seconds shared on each side, or on the left and on the right.
+        longest: Seconds that the model hears at once.
 
     Raises:
-        InputError: if a length is out of range.
+        InputError: If a length is out of range.
     """
     length = longest if chunk_length_s is None else chunk_length_s
     if not 0 < length <= longest:

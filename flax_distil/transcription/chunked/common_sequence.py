@@ -1,6 +1,6 @@
 """Recordings of any length as chunks that overlap, a window each, merged by the tokens they share.
 
-This is what the pipeline of transformers does with ``chunk_length_s``, to the token.
+The speech recognition pipeline of transformers gives the same tokens with ``chunk_length_s``.
 """
 
 import dataclasses
@@ -12,25 +12,21 @@ import numpy as np
 from flax_distil.audio.clip import pad_or_trim
 from flax_distil.audio.constants import HOP_LENGTH
 from flax_distil.core.arrays import Float
+from flax_distil.core.prefetch import lookahead
 from flax_distil.text.timestamps import strip_timestamps
 from flax_distil.transcription.chunked.chunk_transcript import (
     TranscribedChunk,
     chunked_transcript,
 )
 from flax_distil.transcription.chunked.chunking import Chunk, chunk_samples, cut_chunks
+from flax_distil.transcription.decoding_request import DecodingRequest, DecodingResult, PendingBatch
 from flax_distil.transcription.fallback import (
     attempt_seed,
     decode_with_fallback,
     is_silence,
     is_without_sound,
 )
-from flax_distil.transcription.generator import (
-    DecodingRequest,
-    DecodingResult,
-    EncoderOutput,
-    PendingBatch,
-    WhisperGenerator,
-)
+from flax_distil.transcription.generator import EncoderOutput, WhisperGenerator
 from flax_distil.transcription.recordings import (
     Name,
     OnSegment,
@@ -44,17 +40,17 @@ from flax_distil.transcription.words.word_timestamps import AlignmentRequest, Wo
 
 
 class CommonSequenceTranscriber(RecordingTranscriber):
-    """Recordings of any length as chunks that overlap; the chunks of all recordings are one stream.
+    """Transcribes recordings of any length as chunks that overlap; batches hold chunks of several recordings.
 
-    A chunk is decoded once, whether or not its text ends before it does. The language is that of a
-    recording's first chunk. A transcript's tokens are those of text that are left after merging, with one
-    log-probability each, and ``avg_logprob`` is their mean. The recording is as silent as its least silent
-    chunk, and its temperature is the highest of any.
+    A chunk is decoded once, even if its text ends before it does. The language is that of a recording's first
+    chunk. The tokens of a transcript are those of text that are left after merging, with one log-probability
+    each, and ``avg_logprob`` is their mean. The no-speech probability is the lowest one of the chunks; the
+    temperature is the highest one.
 
     Attributes:
-        chunk: samples per chunk.
-        stride_left: samples that a chunk shares with the one before it.
-        stride_right: samples that it shares with the next one.
+        chunk: Samples per chunk.
+        stride_left: Samples that a chunk shares with the one before it.
+        stride_right: Samples that it shares with the next one.
     """
 
     def __init__(
@@ -68,15 +64,15 @@ class CommonSequenceTranscriber(RecordingTranscriber):
         """Choose how recordings are cut.
 
         Args:
-            generator: of the checkpoint.
-            batch_size: chunks decoded at once.
-            chunk_length_s: seconds per chunk, at most 30 (the default); distilled models were made for
+            generator: The checkpoint.
+            batch_size: Maximum number of chunks decoded at once.
+            chunk_length_s: Seconds per chunk, at most 30 (the default); distilled models were made for
                 15 (distil-large-v2), 20 (distil-medium.en) or 25 (distil-large-v3).
-            stride_length_s: seconds shared on each side, or on the left and on the right; by default a sixth
+            stride_length_s: Seconds shared on each side, or on the left and on the right; by default a sixth
                 of ``chunk_length_s``.
 
         Raises:
-            InputError: if a length is out of range.
+            InputError: If a length is out of range.
         """
         super().__init__(generator, batch_size=batch_size)
         self.chunk, self.stride_left, self.stride_right = chunk_samples(
@@ -95,17 +91,13 @@ class CommonSequenceTranscriber(RecordingTranscriber):
     ) -> Iterator[tuple[Name, Transcript]]:
         """See ``RecordingTranscriber``; transcripts come in the order of the recordings.
 
-        The next batch is sent before the last one is waited for. Segments are told when all of a recording
-        are known.
+        The next batch is sent before the last one is waited for. ``on_segment`` is called when all of a
+        recording is known.
         """
-        sent: _DispatchedRows | None = None
-        for rows in self._batches(recordings):
-            dispatched = self._dispatch(rows) if rows else None
-            if sent is not None:
-                yield from self._collect(sent, on_segment)
-            sent = dispatched
-        if sent is not None:
-            yield from self._collect(sent, on_segment)
+        batches = self._batches(recordings)
+        for rows in lookahead((self._dispatch(rows) if rows else None) for rows in batches):
+            if rows is not None:
+                yield from self._collect(rows, on_segment)
 
     def _batches(self, recordings: Recordings[Any]) -> "Iterator[list[_Row]]":
         """Yield the rows of each batch: full ones, but where the next recording is not there yet."""
@@ -119,21 +111,21 @@ class CommonSequenceTranscriber(RecordingTranscriber):
             chunks = cut_chunks(len(samples_W), self.chunk, self.stride_left, self.stride_right)
             recording = _Recording(name=name, chunks=len(chunks))
             for chunk in chunks:
-                rows.append(_Row(recording, chunk, samples_W[chunk.start : chunk.stop]))
+                rows.append((recording, chunk, samples_W[chunk.start : chunk.stop]))
                 if len(rows) == self.batch_size:
                     yield rows
                     rows = []
         if rows:
             yield rows
 
-    def _dispatch(self, rows: "Sequence[_Row]") -> "_DispatchedRows":
+    def _dispatch(self, rows: "Sequence[_Row]") -> "_PendingChunks":
         size = self.rows_for(len(rows))
         window = self.generator.config.window_samples
         samples_BW = np.zeros((size, window), np.float32)
         for row, (_, _, samples_W) in enumerate(rows):
             samples_BW[row] = pad_or_trim(samples_W, length=window)
-        states = self.generator.encode_samples(samples_BW)
-        self._find_languages(rows, states)
+        encoder_out = self.generator.encode_samples(samples_BW)
+        self._find_languages(rows, encoder_out)
         prompts = self.generator.prompts
         empty = is_without_sound(samples_BW, self.generator.options)
         requests = [
@@ -146,10 +138,10 @@ class CommonSequenceTranscriber(RecordingTranscriber):
             for row, (recording, chunk, _) in enumerate(rows)
         ]
         idle = [None] * (size - len(rows))
-        windows = self.generator.dispatch(states, [*requests, *idle])
-        return _DispatchedRows([(row.recording, row.chunk) for row in rows], states, windows)
+        windows = self.generator.dispatch(encoder_out, [*requests, *idle])
+        return _PendingChunks([row[:2] for row in rows], encoder_out, windows)
 
-    def _find_languages(self, rows: "Sequence[_Row]", states: EncoderOutput) -> None:
+    def _find_languages(self, rows: "Sequence[_Row]", encoder_out: EncoderOutput) -> None:
         """Set the language of each recording whose first chunk is in the batch; may wait for the encoder."""
         special = self.generator.tokenizer.special
         fixed = self.generator.options.language if special.is_multilingual else "en"
@@ -161,12 +153,12 @@ class CommonSequenceTranscriber(RecordingTranscriber):
                 recording.language = fixed
                 continue
             if found is None:
-                found = self.generator.language_probabilities(states)
+                found = self.generator.language_probabilities(encoder_out)
             recording.probabilities = found[row]
             recording.language = max(found[row], key=found[row].__getitem__)
 
     def _collect(
-        self, batch: "_DispatchedRows", on_segment: OnSegment | None
+        self, batch: "_PendingChunks", on_segment: OnSegment | None
     ) -> Iterator[tuple[Any, Transcript]]:
         """Wait for a batch and yield the recordings that end in it."""
         results = [
@@ -190,13 +182,13 @@ class CommonSequenceTranscriber(RecordingTranscriber):
                 tell_segments(on_segment, recording.name, transcript.segments)
                 yield recording.name, transcript
 
-    def _results(self, batch: "_DispatchedRows") -> list[DecodingResult]:
+    def _results(self, batch: "_PendingChunks") -> list[DecodingResult]:
         """Wait for a batch, decoded again where it failed."""
         collected = self.generator.collect(batch.windows)
         self._limit_warning.check(batch.windows.requests, collected)
         found = decode_with_fallback(
             self.generator,
-            batch.states,
+            batch.encoder_out,
             batch.windows.requests,
             collected,
             seed=lambda row, attempt: self._seed(batch.rows[row][1], attempt),
@@ -204,7 +196,7 @@ class CommonSequenceTranscriber(RecordingTranscriber):
         return [result for result in found if result is not None]
 
     def _words(
-        self, batch: "_DispatchedRows", results: Sequence[DecodingResult]
+        self, batch: "_PendingChunks", results: Sequence[DecodingResult]
     ) -> Sequence[Sequence[AlignedWord] | None]:
         """Return the words of every chunk; None of all chunks if they are not asked for."""
         if self._aligner is None:
@@ -218,7 +210,7 @@ class CommonSequenceTranscriber(RecordingTranscriber):
                 requests[row] = AlignmentRequest(tokens=tokens, language=recording.language, frames=frames)
         if not any(requests):
             return [()] * len(results)
-        return [words or () for words in self._aligner.align(batch.states, requests)[: len(results)]]
+        return [words or () for words in self._aligner.align(batch.encoder_out, requests)[: len(results)]]
 
     def _seed(self, chunk: Chunk, attempt: int) -> int:
         return attempt_seed(self.generator.options, chunk.start, attempt)
@@ -235,13 +227,13 @@ class _Recording:
     done: list[TranscribedChunk] = dataclasses.field(default_factory=list)
 
 
-class _Row(NamedTuple):
-    recording: _Recording
-    chunk: Chunk
-    samples_W: Float[np.ndarray, " W"]
+class _PendingChunks(NamedTuple):
+    """A batch that the devices may still be working on."""
 
-
-class _DispatchedRows(NamedTuple):
     rows: list[tuple[_Recording, Chunk]]
-    states: EncoderOutput
+    encoder_out: EncoderOutput
     windows: PendingBatch
+
+
+_Row = tuple[_Recording, Chunk, Float[np.ndarray, " W"]]
+"""A chunk, and its samples."""

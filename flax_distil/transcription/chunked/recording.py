@@ -1,4 +1,4 @@
-"""A recording whose chunks are transcribed side by side, and the transcript that they become."""
+"""A recording whose chunks are transcribed in parallel, and the transcript that they become."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -8,18 +8,18 @@ from flax_distil.text.tokenizer import WhisperTokenizer
 from flax_distil.transcription.chunked.chunking import Chunk
 from flax_distil.transcription.chunked.timestamp_merging import TimestampMerger
 from flax_distil.transcription.recording_times import keep_within
-from flax_distil.transcription.results import TranscribedSegment, Transcript
+from flax_distil.transcription.results import TranscribedSegment, Transcript, segments_transcript
 from flax_distil.transcription.sequential.recording import SequentialRecording
 from flax_distil.transcription.sequential.split_by_timestamps import FRAMES_PER_SECOND
 from flax_distil.transcription.sequential.vad_filter import SpeechTimestampsMap
 
 
 class ChunkedRecording:
-    """A recording in chunks; those that are finished are merged in order.
+    """A recording in chunks, which are merged in order when they are finished.
 
     Attributes:
-        parts: the chunks.
-        frames: of the recording, at 100 a second.
+        parts: The chunks, each transcribed as a recording.
+        frames: Number of frames of 10 ms of the recording.
     """
 
     def __init__(
@@ -30,17 +30,17 @@ class ChunkedRecording:
         *,
         speech_map: SpeechTimestampsMap | None = None,
     ):
-        """Begin.
+        """Begin with chunks that are not transcribed yet.
 
         Args:
-            parts: one for each chunk.
-            chunks: where they lie.
-            tokenizer: of the checkpoint.
-            speech_map: where the samples come from, if silence was cut out.
+            parts: One for each chunk.
+            chunks: Where the chunks lie.
+            tokenizer: Tokenizer of the checkpoint.
+            speech_map: Maps times of the samples to times of the recording, if silence was cut out.
         """
         self.parts, self._chunks, self._tokenizer = parts, chunks, tokenizer
         self.frames = parts[-1].frames
-        self._speech_times = speech_map
+        self._speech_map = speech_map
         self._merger: TimestampMerger | None = None
         self._merged = self._told = 0
         self._text_end = 0.0
@@ -51,38 +51,29 @@ class ChunkedRecording:
         return all(part.finished for part in self.parts)
 
     def take_segments(self) -> list[TranscribedSegment]:
-        """Return the segments that no chunk can change any more, and that were not returned before."""
+        """Return the segments that no later chunk can change, and that were not returned before."""
         self._merge()
         if self._merger is None:
             return []
         fixed = self._merger.fixed(
             None if self.finished else self._chunks[self._merged].start / SAMPLING_RATE
         )
-        found = self._placed([kept.segment for kept in fixed[self._told :]])
+        found = self._placed(fixed[self._told :])
         self._told = len(fixed)
         return found
 
     def transcript(self) -> Transcript:
-        """Return what was said; see ``ChunkedTranscriber``."""
+        """Return the transcript; see ``ChunkedTranscriber``."""
         self._merge()
-        kept = self._merger.fixed(None) if self._merger is not None else []
         self._text_end = 0.0
-        segments = tuple(self._placed([one.segment for one in kept]))
-        logprobs = [logprob for one in kept for logprob in one.token_logprobs]
         heard = [part for part in self.parts if part.is_heard] or self.parts
-        return Transcript(
-            text="".join(segment.text for segment in segments).strip(),
-            text_with_timestamps="".join(
-                f"<|{segment.start:.2f}|>{segment.text}<|{segment.end:.2f}|>" for segment in segments
-            ),
-            tokens=[token for one in kept for token in one.tokens],
-            token_logprobs=logprobs,
-            avg_logprob=sum(logprobs) / len(logprobs) if logprobs else 0.0,
+        return segments_transcript(
+            self._placed(self._merger.fixed(None) if self._merger is not None else []),
+            ends_of_text=0,
             no_speech_prob=min(part.no_speech_prob for part in self.parts),
             language=heard[0].language or "en",
             language_probabilities=heard[0].language_probabilities,
             temperature=max(part.temperature for part in self.parts),
-            segments=segments,
         )
 
     def _merge(self) -> None:
@@ -109,4 +100,4 @@ class ChunkedRecording:
         placed = keep_within(ordered, begin=self._text_end, end=self.frames / FRAMES_PER_SECOND)
         if placed:
             self._text_end = placed[-1].end or self._text_end
-        return [self._speech_times.restore(segment) if self._speech_times else segment for segment in placed]
+        return [self._speech_map.restore(segment) if self._speech_map else segment for segment in placed]

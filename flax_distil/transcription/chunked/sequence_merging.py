@@ -1,4 +1,4 @@
-"""Chunks that overlap, decoded apart, become one transcript."""
+"""Chunks that overlap and were decoded separately become one transcript."""
 
 import dataclasses
 from collections.abc import Iterable, Sequence
@@ -11,16 +11,16 @@ from flax_distil.text.special_tokens import SpecialTokens
 from flax_distil.text.timestamps import TIMESTAMP_STEP_SECONDS, timestamp_seconds
 
 EXTRA_PER_TOKEN = 1e-4
-"""What a longer overlap is worth more: of two that match as well the longer one is taken."""
+"""Bonus per token of an overlap: of two overlaps that match equally well, the longer one is taken."""
 
 
 class DecodedToken(NamedTuple):
-    """An emitted id.
+    """A decoded token.
 
     Attributes:
-        id: of text or a timestamp.
-        logprob: natural logarithm of its probability.
-        chunk: number of the chunk it was emitted for.
+        id: Id of text or of a timestamp.
+        logprob: Natural logarithm of its probability.
+        chunk: Number of the chunk it was emitted for.
         span: (start, end) in seconds from the beginning of the chunk, later of the recording; None where
             times of words are not asked for.
     """
@@ -33,13 +33,13 @@ class DecodedToken(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DecodedChunk:
-    """What was emitted of a chunk.
+    """The decoded tokens of a chunk.
 
     Attributes:
-        tokens: without prompt and end-of-text; timestamps included.
-        seconds: its length, without padding.
-        stride_left: seconds it shares with the chunk before it; 0 for the first.
-        stride_right: seconds it shares with the next one; 0 for the last.
+        tokens: Without prompt and end-of-text; timestamps included.
+        seconds: Its length, without padding.
+        stride_left: Seconds it shares with the chunk before it; 0 for the first.
+        stride_right: Seconds it shares with the next one; 0 for the last.
     """
 
     tokens: Sequence[DecodedToken]
@@ -53,9 +53,9 @@ class MergedSegment:
     """A stretch of a recording between two timestamps.
 
     Attributes:
-        start: seconds from the beginning of the recording; None if no timestamp precedes the text.
-        end: likewise; None if none follows it.
-        tokens: of text.
+        start: Seconds from the beginning of the recording; None if no timestamp precedes the text.
+        end: Seconds from the beginning of the recording; None if no timestamp follows the text.
+        tokens: Tokens of text.
     """
 
     start: float | None
@@ -70,7 +70,7 @@ def join_overlapping(sequences: Sequence[Sequence[DecodedToken]]) -> list[Decode
     its length is taken, if at least two are equal; its first half is taken from the left sequence, its second
     from the right one. Without such a way the sequences follow each other.
 
-    Source: RECIPE 6; the same result as ``_find_longest_common_sequence`` in transformers.
+    Source: gives the same result as ``_find_longest_common_sequence`` of transformers.
     """
     joined: list[DecodedToken] = []
     left = list(sequences[0])
@@ -87,7 +87,7 @@ def merge_chunks(chunks: Iterable[DecodedChunk], special: SpecialTokens) -> list
     A segment ends at a timestamp outside of all strides; what lies before and after a timestamp within one is
     joined by ``join_overlapping``. Without timestamps there is one segment at most.
 
-    Source: RECIPE 6; the same result as ``_decode_asr`` in transformers.
+    Source: gives the same result as ``_decode_asr`` of transformers.
     """
     merger = _Merger(special)
     for chunk in chunks:
@@ -139,7 +139,7 @@ class _Merger:
         return self._segments
 
     def _ends_segment(self, token: DecodedToken) -> bool:
-        """Begin a segment if none was; say whether this timestamp ends one."""
+        """Say whether this timestamp ends a segment; begin one if none is open."""
         if self._start is None:
             self._start = self._seconds(token)
             return False
@@ -174,7 +174,7 @@ class _Merger:
 
 
 def _meeting_point(left: Sequence[DecodedToken], right: Sequence[DecodedToken]) -> tuple[int, int]:
-    """Return where to leave the left sequence, and where to enter the right one."""
+    """Return where the left sequence ends, and where the right one begins."""
     if not left or not right:
         return len(left), 0
     equal_LR = _equal(left, right)

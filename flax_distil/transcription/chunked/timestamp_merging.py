@@ -1,8 +1,8 @@
-"""Chunks that overlap, transcribed apart with timestamps, become one transcript.
+"""Chunks that overlap, each transcribed with timestamps, become one transcript.
 
-What two neighbours hear alike is found in the words of their overlap, by text and time together, and the
-transcript changes over from one to the other there, as near to the middle of the overlap as can be: a chunk
-hears best what is far from its ends.
+Words that two neighbors have in common are found in their overlap, by text and time together. There the
+transcript changes over from one to the other, as near to the middle of the overlap as possible, because a
+chunk is transcribed best far from its ends.
 """
 
 import dataclasses
@@ -15,28 +15,27 @@ from flax_distil.text.special_tokens import SpecialTokens
 from flax_distil.text.tokenizer import WhisperTokenizer
 from flax_distil.text.words import split_words
 from flax_distil.transcription.results import TranscribedSegment, Word
-from flax_distil.transcription.sequential.decoded_window import KeptSegment
 
 SEGMENT_TOLERANCE_SECONDS = 5.0
-"""Times of words are taken from those of their segments, which may open in the pause before them."""
+"""Tolerance where times of words come from those of their segments, which may open in the pause before."""
 
 WORD_TOLERANCE_SECONDS = 1.0
-"""Where the times of words are known, the same word is not found further apart."""
+"""Tolerance where the times of words are known."""
 
 IN_A_ROW = 0.5
-"""What it counts that the next words are alike too: as much as times can, which repetitions mislead."""
+"""How much it counts that the next words are alike too: as much as times can, which repetitions mislead."""
 
 
-class _Unit(NamedTuple):
-    """A word of a segment, which is kept whole.
+class _MergeWord(NamedTuple):
+    """A word of a segment, which is kept as a whole.
 
     Attributes:
-        segment: number of its segment.
-        key: what it is compared by; "" of punctuation.
-        tokens: ids.
-        logprobs: of the ids.
-        time: seconds from the beginning of the recording to its middle.
-        word: with its times, where they are known.
+        segment: Number of its segment.
+        key: The text that it is compared by; "" for punctuation.
+        tokens: Its ids.
+        logprobs: Log-probabilities of the ids.
+        time: Seconds from the beginning of the recording to its middle.
+        word: The word with its times, where they are known.
     """
 
     segment: int
@@ -54,40 +53,40 @@ class TimestampMerger:
         """Begin without text.
 
         Args:
-            tokenizer: of the checkpoint.
-            language: code.
+            tokenizer: Tokenizer of the checkpoint.
+            language: Code of the language.
         """
         self._tokenizer, self._language = tokenizer, language
-        self._kept: list[KeptSegment] = []
+        self._kept: list[TranscribedSegment] = []
 
-    def fixed(self, next_start: float | None) -> list[KeptSegment]:
-        """Return the segments that end before the next chunk begins, all of them if there is none.
+    def fixed(self, next_start: float | None) -> list[TranscribedSegment]:
+        """Return the segments that end before the next chunk begins; all of them if there is no next chunk.
 
         Args:
-            next_start: seconds from the beginning of the recording to the next chunk.
+            next_start: Seconds from the beginning of the recording to the next chunk.
         """
         if next_start is None:
             return self._kept
-        return list(itertools.takewhile(lambda kept: _end(kept.segment) <= next_start, self._kept))
+        return list(itertools.takewhile(lambda kept: _end(kept) <= next_start, self._kept))
 
-    def add(self, chunk: Sequence[KeptSegment], *, start: float, middle: float) -> None:
+    def add(self, chunk: Sequence[TranscribedSegment], *, start: float, middle: float) -> None:
         """Merge the next chunk.
 
         Args:
-            chunk: its segments, with times in the recording.
-            start: seconds from the beginning of the recording to the chunk.
-            middle: where its share of the overlap begins, in the same seconds.
+            chunk: Its segments, with times in the recording.
+            start: Seconds from the beginning of the recording to the chunk.
+            middle: Where its share of the overlap begins, in the same seconds.
         """
         right = [_text_only(kept, self._tokenizer.special) for kept in chunk]
-        stop = max([start, *(_end(kept.segment) for kept in self._kept)])
-        before = list(itertools.takewhile(lambda kept: _end(kept.segment) <= start, self._kept))
-        early = list(itertools.takewhile(lambda kept: kept.segment.start < stop, right))
+        stop = max([start, *(_end(kept) for kept in self._kept)])
+        before = list(itertools.takewhile(lambda kept: _end(kept) <= start, self._kept))
+        early = list(itertools.takewhile(lambda kept: kept.start < stop, right))
         overlap = self._changed_over(self._kept[len(before) :], early, middle)
         self._kept = [*before, *overlap, *right[len(early) :]]
 
     def _changed_over(
-        self, left: list[KeptSegment], right: list[KeptSegment], middle: float
-    ) -> list[KeptSegment]:
+        self, left: list[TranscribedSegment], right: list[TranscribedSegment], middle: float
+    ) -> list[TranscribedSegment]:
         """Return the segments of an overlap: those of the left chunk first, then those of the right one."""
         lefts, rights = self._units(left), self._units(right)
         found = _alike(lefts, rights)
@@ -106,37 +105,37 @@ class TimestampMerger:
 
     def _joined(
         self,
-        one: KeptSegment,
-        ours: Sequence[_Unit],
-        other: KeptSegment,
-        theirs: Sequence[_Unit],
+        one: TranscribedSegment,
+        ours: Sequence[_MergeWord],
+        other: TranscribedSegment,
+        theirs: Sequence[_MergeWord],
         *,
         keeps_end: bool,
-    ) -> KeptSegment:
+    ) -> TranscribedSegment:
         """Return a segment of the first words of one and the last words of another."""
         units = [*ours, *theirs]
         tokens = tuple(token for unit in units for token in unit.tokens)
         logprobs = tuple(logprob for unit in units for logprob in unit.logprobs)
-        a, b = one.segment, other.segment
         words = tuple(unit.word for unit in units if unit.word is not None)
-        segment = dataclasses.replace(
-            a,
-            end=a.end if keeps_end else max(a.start, _end(b)),
+        sources = (one, other) if theirs else (one,)
+        return dataclasses.replace(
+            one,
+            end=one.end if keeps_end else max(one.start, _end(other)),
             text=self._tokenizer.decode(tokens),
             tokens=tokens,
-            avg_logprob=(a.avg_logprob * len(ours) + b.avg_logprob * len(theirs)) / len(units),
-            no_speech_prob=min(a.no_speech_prob, b.no_speech_prob) if theirs else a.no_speech_prob,
-            temperature=max(a.temperature, b.temperature) if theirs else a.temperature,
-            words=None if a.words is None else words,
+            kept_tokens=tokens,
+            kept_logprobs=logprobs,
+            avg_logprob=(one.avg_logprob * len(ours) + other.avg_logprob * len(theirs)) / len(units),
+            no_speech_prob=min(source.no_speech_prob for source in sources),
+            temperature=max(source.temperature for source in sources),
+            words=None if one.words is None else words,
         )
-        return KeptSegment(segment=segment, tokens=tokens, token_logprobs=logprobs)
 
-    def _units(self, kept: Sequence[KeptSegment]) -> list[_Unit]:
+    def _units(self, kept: Sequence[TranscribedSegment]) -> list[_MergeWord]:
         return [unit for number, one in enumerate(kept) for unit in self._units_of(number, one)]
 
-    def _units_of(self, number: int, kept: KeptSegment) -> list[_Unit]:
-        """Cut a segment into words; without times of its own one lies where its characters do."""
-        segment = kept.segment
+    def _units_of(self, number: int, segment: TranscribedSegment) -> list[_MergeWord]:
+        """Cut a segment into words; a word without times of its own lies where its characters do."""
         parts = split_words(segment.tokens, self._tokenizer, language=self._language)
         grouped = _grouped([part.text for part in parts], segment.words)
         length = sum(len(part.text) for part in parts) or 1
@@ -150,47 +149,42 @@ class TimestampMerger:
             time = segment.start + place * (_end(segment) - segment.start)
             if word is not None:
                 time = (word.start + word.end) / 2
-            logprobs = kept.token_logprobs[taken : taken + len(tokens)]
-            units.append(_Unit(number, _key(text), tokens, logprobs, time, word))
+            logprobs = segment.kept_logprobs[taken : taken + len(tokens)]
+            units.append(_MergeWord(number, _key(text), tokens, logprobs, time, word))
             done, taken = done + len(text), taken + len(tokens)
         return units
 
 
-def _by_time(left: list[KeptSegment], right: list[KeptSegment], middle: float) -> list[KeptSegment]:
-    """Return segments of chunks that share no word: up to the middle of the overlap those of the left one.
+def _by_time(
+    left: list[TranscribedSegment], right: list[TranscribedSegment], middle: float
+) -> list[TranscribedSegment]:
+    """Return segments of chunks that share no word: those of the left chunk up to the middle of the overlap.
 
-    What only one of them heard, while the other heard nothing, is kept too.
+    Segments of one chunk where the other one has none are kept too.
     """
 
-    def is_alone(one: KeptSegment, others: Sequence[KeptSegment]) -> bool:
-        return all(
-            one.segment.start >= _end(other.segment) or _end(one.segment) <= other.segment.start
-            for other in others
-        )
+    def is_alone(one: TranscribedSegment, others: Sequence[TranscribedSegment]) -> bool:
+        return all(one.start >= _end(other) or _end(one) <= other.start for other in others)
 
     kept = [
-        *(one for one in left if _middle(one.segment) <= middle or is_alone(one, right)),
-        *(one for one in right if _middle(one.segment) > middle or is_alone(one, left)),
+        *(one for one in left if _middle(one) <= middle or is_alone(one, right)),
+        *(one for one in right if _middle(one) > middle or is_alone(one, left)),
     ]
-    return sorted(kept, key=lambda one: one.segment.start)
+    return sorted(kept, key=lambda one: one.start)
 
 
-def _text_only(kept: KeptSegment, special: SpecialTokens) -> KeptSegment:
-    """Return a segment without the timestamps among what was emitted."""
-    pairs = [
-        (token, logprob)
-        for token, logprob in zip(kept.tokens, kept.token_logprobs, strict=True)
-        if special.is_text(token)
-    ]  # fmt: skip
+def _text_only(segment: TranscribedSegment, special: SpecialTokens) -> TranscribedSegment:
+    """Return a segment that keeps no timestamps."""
+    is_text = [special.is_text(token) for token in segment.kept_tokens]
     return dataclasses.replace(
-        kept,
-        tokens=tuple(token for token, _ in pairs),
-        token_logprobs=tuple(logprob for _, logprob in pairs),
+        segment,
+        kept_tokens=tuple(itertools.compress(segment.kept_tokens, is_text)),
+        kept_logprobs=tuple(itertools.compress(segment.kept_logprobs, is_text)),
     )
 
 
 def _grouped(texts: Sequence[str], words: Sequence[Word] | None) -> list[tuple[int, Word | None]]:
-    """Say how many pieces of text each word is made of, in order; punctuation is part of a word."""
+    """Return how many pieces of text each word consists of, in order; punctuation is part of a word."""
     if words is None or "".join(texts) != "".join(word.text for word in words):
         return [(1, None)] * len(texts)
     ends = set(itertools.accumulate(len(word.text) for word in words))
@@ -204,8 +198,8 @@ def _grouped(texts: Sequence[str], words: Sequence[Word] | None) -> list[tuple[i
     return grouped
 
 
-def _alike(lefts: Sequence[_Unit], rights: Sequence[_Unit]) -> list[tuple[int, int]]:
-    """Return pairs of words that are the same, in order in both: as many, and as near in time, as can be."""
+def _alike(lefts: Sequence[_MergeWord], rights: Sequence[_MergeWord]) -> list[tuple[int, int]]:
+    """Return pairs of equal words, in order in both: as many, and as near in time, as possible."""
     # Of the words from (i, j) on: the best score, and the best that begins with this pair.
     best = [[0.0] * (len(rights) + 1) for _ in range(len(lefts) + 1)]
     begun = [[0.0] * (len(rights) + 1) for _ in range(len(lefts) + 1)]
@@ -231,8 +225,8 @@ def _alike(lefts: Sequence[_Unit], rights: Sequence[_Unit]) -> list[tuple[int, i
     return pairs
 
 
-def _likeness(left: _Unit, right: _Unit) -> float:
-    """Return how sure it is that two words are one: 0, or from a half to 1, as near as their times are."""
+def _likeness(left: _MergeWord, right: _MergeWord) -> float:
+    """Return how likely two words are the same: 0, or from 0.5 to 1 by how near their times are."""
     known = left.word is not None and right.word is not None
     tolerance = WORD_TOLERANCE_SECONDS if known else SEGMENT_TOLERANCE_SECONDS
     apart = abs(left.time - right.time)
@@ -242,11 +236,11 @@ def _likeness(left: _Unit, right: _Unit) -> float:
 
 
 def _key(text: str) -> str:
-    """Return the letters, digits and marks of a word, without case."""
+    """Return the letters, digits and marks of a word, casefolded."""
     return "".join(char for char in text.casefold() if unicodedata.category(char)[0] in "LNM")
 
 
-def _mean_time(lefts: Sequence[_Unit], rights: Sequence[_Unit], pair: tuple[int, int]) -> float:
+def _mean_time(lefts: Sequence[_MergeWord], rights: Sequence[_MergeWord], pair: tuple[int, int]) -> float:
     return (lefts[pair[0]].time + rights[pair[1]].time) / 2
 
 

@@ -1,4 +1,4 @@
-"""Recordings of any length as chunks that overlap, transcribed window after window and merged by times."""
+"""Recordings of any length as overlapping chunks, transcribed window after window and merged by times."""
 
 from typing import Any
 
@@ -13,11 +13,11 @@ from flax_distil.transcription.sequential.vad_filter import SpeechTimestampsMap
 
 
 class ChunkedTranscriber(SequentialTranscriber):
-    """Recordings of any length in chunks that overlap: many rows of a batch work on one recording.
+    """Transcribes recordings of any length in overlapping chunks: many rows of a batch serve one recording.
 
     A chunk is transcribed as a recording is by ``SequentialTranscriber``: where decoding ends early, it goes
     on behind the last complete timestamp, up to the right stride, which the next chunk hears better.
-    Neighbours are merged by ``TimestampMerger``. The language is that of a recording's first chunk.
+    Neighbors are merged by ``TimestampMerger``. The language is that of a recording's first chunk.
 
     A transcript's tokens are those of text that are left after merging, with one log-probability each, and
     ``avg_logprob`` is their mean. The recording is as silent as its least silent window, and its temperature
@@ -35,15 +35,15 @@ class ChunkedTranscriber(SequentialTranscriber):
         """Choose how recordings are cut.
 
         Args:
-            generator: of the checkpoint; see :func:`long_form_defaults` for its options.
-            batch_size: chunks decoded at once at most.
-            chunk_length_s: seconds per chunk, at most 30 (the default); distilled models were made for
+            generator: The checkpoint; see :func:`long_form_defaults` for its options.
+            batch_size: Chunks decoded at once at most.
+            chunk_length_s: Seconds per chunk, at most 30 (the default); distilled models were made for
                 15 (distil-large-v2), 20 (distil-medium.en) or 25 (distil-large-v3).
-            stride_length_s: seconds shared on each side, or on the left and on the right; by default a sixth
+            stride_length_s: Seconds shared on each side, or on the left and on the right; by default a sixth
                 of ``chunk_length_s``.
 
         Raises:
-            InputError: if a length is out of range, or as ``SequentialTranscriber``.
+            InputError: If a length is out of range, or as ``SequentialTranscriber``.
         """
         super().__init__(generator, batch_size=batch_size)
         longest = generator.config.window_seconds

@@ -17,11 +17,11 @@ def seek_clips(timestamps: Sequence[float], frames: int) -> list[Clip]:
     """Return the clips of a recording, in order.
 
     Args:
-        timestamps: start, end, start, end … in seconds; the last end may be left out, and is then that of the
+        timestamps: Start, end, start, end … in seconds; the last end may be left out, and is then that of the
             recording. Without any the recording is one clip.
-        frames: of the recording; no clip reaches behind it.
+        frames: Number of frames of the recording; no clip reaches beyond it.
 
-    Source: openai/whisper, ``transcribe``.
+    Source: ``transcribe`` of openai/whisper.
     """
     points = [round(seconds * FRAMES_PER_SECOND) for seconds in timestamps] or [0]
     if len(points) % 2:

@@ -1,10 +1,8 @@
-"""What was decoded of a window, and what of it is kept."""
+"""A window whose transcript is kept."""
 
 import dataclasses
 
-from flax_distil.transcription.generator import DecodingResult
 from flax_distil.transcription.results import TranscribedSegment
-from flax_distil.transcription.sequential.split_by_timestamps import WindowCut
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -12,17 +10,17 @@ class DecodedWindow:
     """A window whose transcript is kept.
 
     Attributes:
-        result: what was decoded.
-        cut: where its timestamps cut it.
-        segments: one for each of ``cut``.
-        language: code.
-        frames: of the window that belong to the recording.
-        offset: seconds from the beginning of the recording to the window.
+        segments: The transcript, split at its timestamps.
+        advance: Frames of 10 ms from its beginning to that of the next window.
+        single_timestamp_ending: It ends with a single timestamp: nothing is said behind it.
+        language: Code of its language.
+        frames: Number of its frames that belong to the recording.
+        offset: Seconds from the beginning of the recording to the window.
     """
 
-    result: DecodingResult
-    cut: WindowCut
     segments: tuple[TranscribedSegment, ...]
+    advance: int
+    single_timestamp_ending: bool
     language: str
     frames: int
     offset: float
@@ -31,18 +29,3 @@ class DecodedWindow:
     def text_tokens(self) -> tuple[int, ...]:
         """Ids of text of all segments."""
         return tuple(token for segment in self.segments for token in segment.tokens)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class KeptSegment:
-    """A segment of a transcript and all that was emitted for it.
-
-    Attributes:
-        segment: with its times in the recording.
-        tokens: ids, timestamps included.
-        token_logprobs: of each of them.
-    """
-
-    segment: TranscribedSegment
-    tokens: tuple[int, ...]
-    token_logprobs: tuple[float, ...]

@@ -1,6 +1,6 @@
-"""What a model says in silence is told by its words: they are too long, too short, or unlikely.
+"""Finds text that a model emits in silence, by its words: they are too long, too short, or unlikely.
 
-Source: openai/whisper, ``transcribe``, ``hallucination_silence_threshold``.
+Source: ``hallucination_silence_threshold`` in ``transcribe`` of openai/whisper.
 """
 
 import dataclasses
@@ -15,7 +15,7 @@ _WORDS_LOOKED_AT = 8
 _LEAST_PROBABILITY = 0.15
 _SHORTEST_SECONDS, _LONGEST_SECONDS = 0.133, 2.0
 _NEAR_SECONDS = 2.0
-"""So near to the beginning or the end of a window, silence is taken for granted."""
+"""Within this distance of the beginning or the end of a window, silence is assumed."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -23,12 +23,12 @@ class WindowPlace:
     """Where a window lies.
 
     Attributes:
-        seek: its first frame in the recording.
-        frames: of the recording in it.
-        most_frames: that the model hears at once.
-        recording_frames: of the recording.
-        single_timestamp_ending: it ends with a single timestamp: nothing is said behind it.
-        last_speech: when the last word before it ended, in seconds.
+        seek: Its first frame in the recording.
+        frames: Number of its frames that belong to the recording.
+        most_frames: Number of frames of a whole window of the model.
+        recording_frames: Number of frames of the recording.
+        single_timestamp_ending: It ends with a single timestamp: nothing is said behind it.
+        last_speech: Seconds from the beginning of the recording to the end of the last word before it.
     """
 
     seek: int
@@ -51,11 +51,11 @@ class WindowPlace:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Heard:
-    """What is left of a window.
+    """What is kept of a window.
 
     Attributes:
-        segments: how many are kept; None if nothing counts and the window is heard again from ``seek``.
-        seek: first frame of the next window.
+        segments: How many segments are kept; None if none counts and decoding goes on from ``seek``.
+        seek: First frame of the next window.
     """
 
     segments: int | None
@@ -65,13 +65,13 @@ class Heard:
 def skip_hallucinations(
     segments: Sequence[TranscribedSegment], place: WindowPlace, *, seek: int, threshold: float
 ) -> Heard:
-    """Leave out what was probably said by nobody, between silences.
+    """Leave out text between silences that was probably not spoken.
 
     Args:
-        segments: of a window, with words.
-        place: of the window.
-        seek: first frame of the next window as it would be otherwise.
-        threshold: seconds; no shorter silence is skipped.
+        segments: The segments of a window, with words.
+        place: Where the window lies.
+        seek: First frame of the next window as it would be otherwise.
+        threshold: Seconds; no shorter silence is skipped.
     """
     last_end = last_word_end(segments)
     if last_end is not None and last_end > place.start and not place.single_timestamp_ending:
@@ -94,7 +94,7 @@ def skip_hallucinations(
 
 
 def last_word_end(segments: Sequence[TranscribedSegment]) -> float | None:
-    """Return where the last word ends, or else the last segment; None without segments."""
+    """Return where the last word ends, without words where the last segment ends; None without segments."""
     ends = [word.end for segment in segments for word in segment.words or ()]
     return ends[-1] if ends else _end(segments[-1]) if segments else None
 
@@ -106,7 +106,7 @@ def _is_alone(
     last_end: float,
     threshold: float,
 ) -> bool:
-    """Say whether there is silence, or no more than other such words, on both sides of a segment."""
+    """Say whether there is silence, or other such words, on both sides of a segment."""
     window_end = (place.seek + place.frames) / FRAMES_PER_SECOND
     next_start = following.words[0].start if following is not None and following.words else window_end
     silence_before = (
@@ -134,7 +134,7 @@ def _first_with_words(segments: Sequence[TranscribedSegment]) -> TranscribedSegm
 
 
 def _is_anomalous(segment: TranscribedSegment) -> bool:
-    """Say whether the first words of a segment are as no speaker says them."""
+    """Say whether the first words of a segment are unlikely to be spoken."""
     words = [word for word in segment.words or () if word.text not in _PUNCTUATION][:_WORDS_LOOKED_AT]
     score = sum(map(_anomaly, words))
     return score >= 3 or score + 0.01 >= len(words)

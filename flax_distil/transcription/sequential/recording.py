@@ -1,6 +1,6 @@
-"""One recording, or a chunk of one, on its way through sequential transcription.
+"""The state of one recording, or of a chunk of one, in sequential transcription.
 
-Where it stands, and what was said so far. No device is touched here: ``SequentialTranscriber`` decodes the
+It holds the position and the segments so far. No device is used here: ``SequentialTranscriber`` decodes the
 windows that recordings ask for::
 
     request ── decoded ──> receive ── failed a threshold ──> the same window, next temperature
@@ -8,6 +8,7 @@ windows that recordings ask for::
                               └────── accept ─────────────> a window at the last complete timestamp
 """
 
+import itertools
 import logging
 from collections.abc import Mapping, Sequence
 
@@ -18,14 +19,19 @@ from flax_distil.audio.long_mel import LongMel
 from flax_distil.metrics.hallucination import compression_ratio
 from flax_distil.text.tokenizer import WhisperTokenizer
 from flax_distil.transcription.chunked.chunking import Chunk
+from flax_distil.transcription.decoding_request import DecodingRequest, DecodingResult
 from flax_distil.transcription.fallback import attempt_seed, best_attempt, is_silence, needs_fallback
-from flax_distil.transcription.generator import DecodingRequest, DecodingResult
 from flax_distil.transcription.options import TranscriptionOptions
 from flax_distil.transcription.prompts import Prompts
 from flax_distil.transcription.recording_times import keep_within
-from flax_distil.transcription.results import AlignedWord, TranscribedSegment, Transcript
+from flax_distil.transcription.results import (
+    AlignedWord,
+    TranscribedSegment,
+    Transcript,
+    segments_transcript,
+)
 from flax_distil.transcription.sequential.clip_timestamps import seek_clips
-from flax_distil.transcription.sequential.decoded_window import DecodedWindow, KeptSegment
+from flax_distil.transcription.sequential.decoded_window import DecodedWindow
 from flax_distil.transcription.sequential.hallucinations import (
     Heard,
     WindowPlace,
@@ -34,7 +40,6 @@ from flax_distil.transcription.sequential.hallucinations import (
 )
 from flax_distil.transcription.sequential.split_by_timestamps import (
     FRAMES_PER_SECOND,
-    CutSegment,
     split_by_timestamps,
 )
 from flax_distil.transcription.sequential.vad_filter import SpeechTimestampsMap
@@ -44,12 +49,12 @@ from flax_distil.transcription.words.word_segments import attach_words
 log = logging.getLogger(__name__)
 
 LAST_TRUSTED_TEMPERATURE = 0.5
-"""Text of a window that was tried at a higher one is no prompt for the next."""
+"""The text of a window that was decoded at a higher temperature does not prompt the next one."""
 
 FAINTEST_LOG10 = -8.0
 """A window whose features stay below this holds at most the rounding noise of 16-bit samples (-86 dB).
 
-Models may hear words in it, and be sure of them: tiny.en says "you" to digital silence, log-probability -0.7.
+Models may emit words there with a high probability: for silence tiny.en emits "you", log-probability -0.7.
 """
 
 
@@ -57,11 +62,11 @@ class SequentialRecording:
     """A recording, or a chunk of it, and the state of its transcription.
 
     Attributes:
-        language: code; None until it is detected.
-        language_probabilities: of each language, where it was detected.
-        kept: what was said so far.
-        no_speech_prob: of the least silent window so far; 1 if there was none.
-        temperature: the highest tried so far.
+        language: Code of the language; None until it is detected.
+        language_probabilities: Probability of each language, where it was detected.
+        kept: The segments so far.
+        no_speech_prob: Lowest no-speech probability of the windows so far; 1 if there was none.
+        temperature: Highest temperature tried so far.
     """
 
     def __init__(
@@ -76,18 +81,18 @@ class SequentialRecording:
         chunk: Chunk | None = None,
         window: int = CHUNK_FRAMES,
     ):
-        """Begin at the beginning.
+        """Begin at the start of the recording.
 
         Args:
-            mel: features of all of it.
-            tokenizer: of the checkpoint.
-            options: what to transcribe into, and how.
-            prompts: builds the prompts of windows.
-            limit: most tokens of a window.
-            speech_map: where the samples come from, if silence was cut out.
-            chunk: the part of the recording to transcribe; by default all of it. What is said in its right
+            mel: Features of all of it.
+            tokenizer: Tokenizer of the checkpoint.
+            options: What to transcribe into, and how.
+            prompts: Builds the prompts of windows.
+            limit: Most tokens of a window.
+            speech_map: Maps times of the samples to times of the recording, if silence was cut out.
+            chunk: The part of the recording to transcribe; by default all of it. What is said in its right
                 stride is left to the next chunk, unless a window reaches so far.
-            window: frames that the model hears at once.
+            window: Frames that the model hears at once.
         """
         self._window = window
         chunk = chunk or Chunk(0, len(mel.log10_RM) * HOP_LENGTH, 0, 0)
@@ -95,7 +100,7 @@ class SequentialRecording:
         self._enough = (chunk.stop - chunk.stride_right) // HOP_LENGTH
         self._is_beginning = chunk.start == 0
         self._tokenizer, self._options, self._prompts = tokenizer, options, prompts
-        self._limit, self._speech_times = limit, speech_map
+        self._limit, self._speech_map = limit, speech_map
         multilingual = tokenizer.special.is_multilingual
         self.language = options.language if multilingual else "en"
         self.language_probabilities: Mapping[str, float] | None = None
@@ -107,7 +112,7 @@ class SequentialRecording:
         self._clips = seek_clips(options.clips, self._frames)
         self._seek = self._first_heard = self._next_seek(first)
         self._previous: list[int] = list(prompts.initial)
-        self.kept: list[KeptSegment] = []
+        self.kept: list[TranscribedSegment] = []
         self._told = 0
         self.no_speech_prob, self.temperature = 1.0, 0.0
 
@@ -123,23 +128,23 @@ class SequentialRecording:
 
     @property
     def parts(self) -> "tuple[SequentialRecording, ...]":
-        """What is decoded in a row of a batch of its own: a recording that is not cut is one part."""
+        """The parts that are decoded in rows of their own; a recording that is not cut is one part."""
         return (self,)
 
     @property
     def window_frames(self) -> int:
-        """Frames of the present window that belong to the recording, at most as many as the model hears."""
+        """Number of frames of the present window that belong to the recording."""
         end = self._clips[0].end if self._clips else self._frames
         return min(self._window, end - self._seek)
 
     @property
     def frames(self) -> int:
-        """Frames of all that is transcribed, at 100 a second."""
+        """Number of frames of 10 ms up to the end of what is transcribed."""
         return self._frames
 
     @property
     def attempt(self) -> int:
-        """How many temperatures the present window has failed at."""
+        """At how many temperatures the present window has failed."""
         return len(self._attempts)
 
     def features(self) -> np.ndarray:
@@ -147,12 +152,12 @@ class SequentialRecording:
         return self._mel.window(self._seek, self.window_frames, length=self._window)
 
     def set_language(self, probabilities: Mapping[str, float]) -> None:
-        """Take the likeliest language for the whole recording."""
+        """Take the most likely language for the whole recording."""
         self.language = max(probabilities, key=probabilities.__getitem__)
         self.language_probabilities = probabilities
 
     def set_window_language(self, probabilities: Mapping[str, float]) -> None:
-        """Take the likeliest language for the present window alone."""
+        """Take the most likely language for the present window alone."""
         self._window_language = max(probabilities, key=probabilities.__getitem__)
 
     @property
@@ -161,7 +166,7 @@ class SequentialRecording:
         return self._window_language or self.language or "en"
 
     def request(self) -> DecodingRequest:
-        """Return how the present window is decoded; depends on nothing but this recording and the options."""
+        """Return how to decode the present window, which depends only on this recording and the options."""
         return DecodingRequest(
             prompt=self._prompts.build(
                 self._spoken,
@@ -174,7 +179,7 @@ class SequentialRecording:
         )
 
     def receive(self, result: DecodingResult) -> DecodedWindow | None:
-        """Return a window to :meth:`accept`; None if it is to be tried again, or is silence and skipped."""
+        """Return a window for :meth:`accept`; None if it is decoded again, or skipped as silence."""
         self._tried = result.temperature
         self.temperature = max(self.temperature, self._tried)
         self._attempts.append(result)
@@ -187,8 +192,8 @@ class SequentialRecording:
         if is_silence(result, self._options):
             self._seek = self._next_seek(self._seek + self.window_frames)
             return None
-        cut = split_by_timestamps(result.tokens, self._tokenizer.special, self.window_frames)
-        if reached_limit(result) and cut.advance == self.window_frames:
+        split = split_by_timestamps(result.tokens, self._tokenizer.special, self.window_frames)
+        if reached_limit(result) and split.advance == self.window_frames:
             log.warning(
                 "the window at %.2f s ends at its limit of %d tokens without a timestamp to go on from: what "
                 "is said behind it, up to %.2f s, is missing",
@@ -197,23 +202,22 @@ class SequentialRecording:
                 (self._seek + self.window_frames) / FRAMES_PER_SECOND,
             )
         return DecodedWindow(
-            result=result,
-            cut=cut,
-            segments=tuple(self._segment(segment, result) for segment in cut.segments),
+            segments=tuple(self._segment(*span, result) for span in split.spans),
+            advance=split.advance,
+            single_timestamp_ending=split.single_timestamp_ending,
             language=self._spoken,
             frames=self.window_frames,
             offset=self._seek / FRAMES_PER_SECOND,
         )
 
     def accept(self, window: DecodedWindow, words: Sequence[AlignedWord] | None = None) -> None:
-        """Keep what was said in a window and go on to the next.
+        """Keep the transcript of a window and go on to the next one.
 
         Args:
-            window: as received.
-            words: of all its text, where they are asked for: where the last one ends, the next window begins.
+            window: The window, as :meth:`receive` returned it.
+            words: The words of its text, if they are asked for; the next window begins behind the last.
         """
-        result, segments = window.result, window.segments
-        seek = self._seek + window.cut.advance
+        segments, seek = window.segments, self._seek + window.advance
         if words is not None:
             segments, _ = attach_words(
                 segments,
@@ -223,7 +227,7 @@ class SequentialRecording:
                 punctuations=self._options.punctuations,
             )
             end = last_word_end(segments)
-            if end is not None and end > window.offset and not window.cut.single_timestamp_ending:
+            if end is not None and end > window.offset and not window.single_timestamp_ending:
                 seek = round(end * FRAMES_PER_SECOND)
             heard = self._without_hallucinations(segments, window, seek)
             seek = heard.seek
@@ -232,14 +236,7 @@ class SequentialRecording:
                 return
             segments = segments[: heard.segments]
             self._last_speech = last_word_end(segments) or self._last_speech
-        self._keep(
-            [
-                (segment, part.tokens)
-                for segment, part in zip(segments, window.cut.segments, strict=False)
-                if segment.start != segment.end and segment.text.strip()
-            ],
-            result,
-        )
+        self._keep([segment for segment in segments if segment.start != segment.end and segment.text.strip()])
         if not self._options.condition_on_prev_tokens or self._tried > LAST_TRUSTED_TEMPERATURE:
             self._previous = []
         self._seek = self._next_seek(seek)
@@ -247,7 +244,7 @@ class SequentialRecording:
     def _without_hallucinations(
         self, segments: Sequence[TranscribedSegment], window: DecodedWindow, seek: int
     ) -> Heard:
-        """Return what is kept of a window whose words are known, and where the next one begins."""
+        """Return how much is kept of a window whose words are known, and where the next one begins."""
         threshold = self._options.hallucination_silence_threshold
         if threshold is None:
             return Heard(segments=len(segments), seek=seek)
@@ -256,62 +253,42 @@ class SequentialRecording:
             frames=window.frames,
             most_frames=self._window,
             recording_frames=self._frames,
-            single_timestamp_ending=window.cut.single_timestamp_ending,
+            single_timestamp_ending=window.single_timestamp_ending,
             last_speech=self._last_speech,
         )
         return skip_hallucinations(segments, place, seek=seek, threshold=threshold)
 
     def take_segments(self) -> list[TranscribedSegment]:
         """Return the segments that were kept since the last call."""
-        found = [kept.segment for kept in self.kept[self._told :]]
+        found = self.kept[self._told :]
         self._told = len(self.kept)
         return found
 
     def transcript(self) -> Transcript:
-        """Return what was said.
+        """Return the transcript.
 
         Times count from the beginning of the recording, and none lies behind its end. Tokens are those of the
-        segments: what a window said behind its last complete segment is said again by the next. There is one
+        segments: text behind the last complete segment of a window is decoded again in the next. There is one
         log-probability for each, none for ends of text, and ``avg_logprob`` is their sum over their number
         plus one. The recording is as silent as its least silent window (1 if it has none), and its
         temperature is the highest tried.
         """
-        segments = tuple(kept.segment for kept in self.kept)
-        logprobs = [logprob for kept in self.kept for logprob in kept.token_logprobs]
-        return Transcript(
-            text="".join(segment.text for segment in segments).strip(),
-            text_with_timestamps="".join(
-                f"<|{segment.start:.2f}|>{segment.text}<|{segment.end:.2f}|>" for segment in segments
-            ),
-            tokens=[token for kept in self.kept for token in kept.tokens],
-            token_logprobs=logprobs,
-            avg_logprob=sum(logprobs) / (len(logprobs) + 1),
+        return segments_transcript(
+            self.kept,
+            ends_of_text=1,
             no_speech_prob=self.no_speech_prob,
             language=self.language or "en",
             language_probabilities=self.language_probabilities,
             temperature=self.temperature,
-            segments=segments,
         )
 
-    def _keep(self, found: Sequence[tuple[TranscribedSegment, slice]], result: DecodingResult) -> None:
+    def _keep(self, found: Sequence[TranscribedSegment]) -> None:
         """Keep segments of a window, with times within the recording."""
-        special, end = self._tokenizer.special, self._frames / FRAMES_PER_SECOND
-        segments = keep_within([segment for segment, _ in found], begin=self._text_end, end=end)
-        for segment, (_, own) in zip(segments, found, strict=True):
-            emitted = [
-                (token, logprob)
-                for token, logprob in zip(result.tokens[own], result.token_logprobs[own], strict=True)
-                if not special.is_special(token)
-            ]
-            self._previous += [token for token, _ in emitted]
+        end = self._frames / FRAMES_PER_SECOND
+        for segment in keep_within(found, begin=self._text_end, end=end):
+            self._previous += segment.kept_tokens
             self._text_end = segment.end or self._text_end
-            self.kept.append(
-                KeptSegment(
-                    segment=self._speech_times.restore(segment) if self._speech_times else segment,
-                    tokens=tuple(token for token, _ in emitted),
-                    token_logprobs=tuple(logprob for _, logprob in emitted),
-                )
-            )
+            self.kept.append(self._speech_map.restore(segment) if self._speech_map else segment)
 
     def _next_seek(self, seek: int) -> int:
         """Return where the next window begins: there, or in the next clip; the end if nothing is left."""
@@ -326,17 +303,20 @@ class SequentialRecording:
         return self._frames
 
     def _behind_silence(self, seek: int, end: int) -> int:
-        """Step over windows without a sound, if silence is to be left out at all."""
+        """Skip windows without sound, if there is a threshold for silence."""
         if self._options.thresholds.no_speech is not None:
             while seek < end and self._mel.loudest(seek, min(self._window, end - seek)) <= FAINTEST_LOG10:
                 seek += self._window
         return seek
 
-    def _segment(self, cut: CutSegment, result: DecodingResult) -> TranscribedSegment:
-        tokens = tuple(token for token in result.tokens[cut.tokens] if self._tokenizer.special.is_text(token))
+    def _segment(self, start: int, end: int, own: slice, result: DecodingResult) -> TranscribedSegment:
+        """Return a segment of the present window; its start and end are frames of the window."""
+        special, emitted = self._tokenizer.special, tuple(result.tokens[own])
+        tokens = tuple(token for token in emitted if special.is_text(token))
+        kept = [not special.is_special(token) for token in emitted]
         return TranscribedSegment(
-            start=(self._seek + cut.start) / FRAMES_PER_SECOND,
-            end=(self._seek + cut.end) / FRAMES_PER_SECOND,
+            start=(self._seek + start) / FRAMES_PER_SECOND,
+            end=(self._seek + end) / FRAMES_PER_SECOND,
             text=self._tokenizer.decode(tokens),
             tokens=tokens,
             avg_logprob=result.avg_logprob,
@@ -344,5 +324,7 @@ class SequentialRecording:
             temperature=result.temperature,
             compression_ratio=compression_ratio(self._tokenizer.decode(result.tokens).strip()),
             seek=self._seek,
-            emitted_tokens=tuple(result.tokens[cut.tokens]),
+            emitted_tokens=emitted,
+            kept_tokens=tuple(itertools.compress(emitted, kept)),
+            kept_logprobs=tuple(itertools.compress(result.token_logprobs[own], kept)),
         )

@@ -1,7 +1,7 @@
-"""Where the timestamps of a window cut it, and where the next window begins."""
+"""Where the timestamps of a window split it, and where the next window begins."""
 
-import dataclasses
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from flax_distil.text.special_tokens import SpecialTokens
 
@@ -9,66 +9,50 @@ FRAMES_PER_SECOND = 100
 FRAMES_PER_TIMESTAMP = 2
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class CutSegment:
-    """A segment of a window, in frames of 10 ms from its beginning, and which of its tokens are its own."""
-
-    start: int
-    end: int
-    tokens: slice
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class WindowCut:
+class WindowSplit(NamedTuple):
     """What the timestamps of a window say.
 
     Attributes:
-        segments: in order.
-        advance: frames to the beginning of the next window.
-        single_timestamp_ending: the window ends with a single timestamp: nothing is said behind it.
+        spans: For each segment, its start and end in frames of 10 ms from the beginning of the window, and
+            which of the window's tokens are its own.
+        advance: Frames to the beginning of the next window.
+        single_timestamp_ending: The window ends with a single timestamp: nothing is said behind it.
     """
 
-    segments: tuple[CutSegment, ...]
+    spans: list[tuple[int, int, slice]]
     advance: int
     single_timestamp_ending: bool
 
 
-def split_by_timestamps(tokens: Sequence[int], special: SpecialTokens, frames: int) -> WindowCut:
-    """Cut the tokens of a window at pairs of timestamps, and say where the next window begins.
+def split_by_timestamps(tokens: Sequence[int], special: SpecialTokens, frames: int) -> WindowSplit:
+    """Split the tokens of a window at pairs of timestamps, and find where the next window begins.
 
-    After pairs, what stands behind the last is left to the next window, which begins there; unless
-    it ends with one timestamp, and the next window follows this one. Without a pair all is one
-    segment, up to the last timestamp or the end of the window.
+    What follows the last pair is left to the next window, which begins there. If the window ends with one
+    timestamp, the next window begins at its end instead. Without a pair all is one segment, up to the last
+    timestamp or the end of the window.
 
     Args:
-        tokens: emitted ids, timestamps included.
-        special: the vocabulary.
-        frames: of the window that belong to the recording.
+        tokens: Emitted ids, timestamps included.
+        special: The vocabulary.
+        frames: Number of frames of the window that belong to the recording.
 
-    Source: openai/whisper, ``transcribe``.
+    Source: ``transcribe`` of openai/whisper.
     """
     is_timestamp = [special.is_timestamp(token) for token in tokens]
 
     def frame(index: int) -> int:
         return (tokens[index] - special.timestamp_begin) * FRAMES_PER_TIMESTAMP
 
-    single_timestamp_ending = is_timestamp[-2:] == [False, True]
-    stops = [
-        index for index in range(1, len(tokens)) if is_timestamp[index - 1] and is_timestamp[index]
-    ]  # fmt: skip
+    single_ending = is_timestamp[-2:] == [False, True]
+    stops = [index for index in range(1, len(tokens)) if is_timestamp[index - 1] and is_timestamp[index]]
     if not stops:
         marks = [index for index, found in enumerate(is_timestamp) if found]
         end = (frame(marks[-1]) if marks else 0) or frames
-        whole = CutSegment(start=0, end=end, tokens=slice(0, len(tokens)))
-        return WindowCut(segments=(whole,), advance=frames, single_timestamp_ending=single_timestamp_ending)
-    if single_timestamp_ending:
+        return WindowSplit([(0, end, slice(0, len(tokens)))], frames, single_ending)
+    if single_ending:
         stops.append(len(tokens))
-    segments = tuple(
-        CutSegment(start=frame(start), end=frame(stop - 1), tokens=slice(start, stop))
+    spans = [
+        (frame(start), frame(stop - 1), slice(start, stop))
         for start, stop in zip([0, *stops], stops, strict=False)
-    )
-    return WindowCut(
-        segments=segments,
-        advance=frames if single_timestamp_ending else segments[-1].end,
-        single_timestamp_ending=single_timestamp_ending,
-    )
+    ]
+    return WindowSplit(spans, frames if single_ending else spans[-1][1], single_ending)

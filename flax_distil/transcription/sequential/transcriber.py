@@ -1,4 +1,4 @@
-"""Recordings of any length, window after window, many of them at once.
+"""Transcribes recordings of any length window after window, many of them at once.
 
 Each row of a batch is a recording, or a chunk of one, in its own place and at its own temperature. Batches
 are as large as there is work for: they shrink and grow by powers of two, each compiled once.
@@ -17,7 +17,7 @@ from flax_distil.audio.vad_config import VadName
 from flax_distil.audio.voice_activity import VoiceActivity
 from flax_distil.core.arrays import Array, Float
 from flax_distil.core.errors import InputError
-from flax_distil.parallel.partitioner import BATCH, ROWS, Partitioner
+from flax_distil.parallel.partitioner import BATCH, ROWS
 from flax_distil.transcription.generator import EncoderOutput, WhisperGenerator
 from flax_distil.transcription.recordings import (
     Name,
@@ -30,7 +30,7 @@ from flax_distil.transcription.results import AlignedWord, Transcript
 from flax_distil.transcription.sequential.decoded_window import DecodedWindow
 from flax_distil.transcription.sequential.recording import SequentialRecording
 from flax_distil.transcription.sequential.vad_filter import SpeechTimestampsMap, collect_speech
-from flax_distil.transcription.sequential.window_states import WindowStates
+from flax_distil.transcription.sequential.window_encoder import WindowEncoder
 from flax_distil.transcription.sequential.work_queue import (
     PartedRecording,
     Row,
@@ -43,7 +43,7 @@ _NOTHING_LEFT: Any = object()
 
 
 class SequentialTranscriber(RecordingTranscriber):
-    """Recordings of any length; results are those of one recording at a time.
+    """Transcribes recordings of any length; a result does not depend on the other recordings.
 
     A window of 30 s is decoded with timestamps and moved to the last complete one. A window that fails
     a threshold is decoded again at the next temperature, while the other rows go on. Features are
@@ -51,18 +51,18 @@ class SequentialTranscriber(RecordingTranscriber):
     is decoded (OpenAI's code takes real silence behind recordings of less than 30 s), or with
     ``multilingual`` in every window; a transcript's language is that of its first one.
 
-    Source: openai/whisper, ``transcribe``; RECIPE 6.
+    Source: ``transcribe`` of openai/whisper.
     """
 
     def __init__(self, generator: WhisperGenerator, *, batch_size: int):
-        """Bind a decoder; compiles nothing.
+        """Bind a generator; compiles nothing.
 
         Args:
-            generator: of the checkpoint; see :func:`long_form_defaults` for its options.
-            batch_size: windows decoded at once at most, each of another recording.
+            generator: The checkpoint; see :func:`long_form_defaults` for its options.
+            batch_size: Windows decoded at once at most, each of another recording.
 
         Raises:
-            InputError: if the decoder's options are without timestamps, the batch cannot be
+            InputError: If the decoder's options are without timestamps, the batch cannot be
                 divided over the devices, or Silero is asked for and not installed.
         """
         super().__init__(generator, batch_size=batch_size)
@@ -85,10 +85,10 @@ class SequentialTranscriber(RecordingTranscriber):
         generator = self.generator
         self._blocks(np.zeros((generator.partitioner.local_batch_shards, BLOCK_SAMPLES), np.float32))()
         for rows in self.batch_sizes:
-            states = generator.encode_features(self._features([], rows))
-            generator.warm_up_search(states, rows)
+            encoder_out = generator.encode_features(self._features([], rows))
+            generator.warm_up_generate(encoder_out, rows)
             if self._aligner is not None:
-                self._aligner.warm_up(rows, states)
+                self._aligner.warm_up(rows, encoder_out)
         return time.perf_counter() - began
 
     def transcribe_recordings(
@@ -97,13 +97,13 @@ class SequentialTranscriber(RecordingTranscriber):
         """See ``RecordingTranscriber``; a recording shorter than a frame (10 ms) has an empty transcript."""
         source = iter(recordings)
         queue = WorkQueue(self.batch_size)
-        states = WindowStates(self.generator, features=self._features, rows_for=self.rows_for)
+        encoder_out = WindowEncoder(self.generator, features=self._features, rows_for=self.rows_for)
         while True:
             yield from self._fill(queue, source)
             if not queue:
                 return
             rows = queue.take_batch()
-            self._step(rows, states)
+            self._step(rows, encoder_out)
             for row in rows:
                 queue.put_back(row)
             for row in {id(row.recording): row for row in rows}.values():
@@ -114,7 +114,7 @@ class SequentialTranscriber(RecordingTranscriber):
                     yield row.name, row.recording.transcript()
 
     def _fill(self, queue: WorkQueue, source: Iterator[Any]) -> Iterator[tuple[Any, Transcript]]:
-        """Begin recordings while there is room; yield the transcripts of those in which there is nothing."""
+        """Begin recordings while there is room; yield the transcripts of those with nothing to decode."""
         while queue.has_room:
             given = next(source, _NOTHING_LEFT)
             if given is _NOTHING_LEFT or (given is None and queue):
@@ -129,7 +129,7 @@ class SequentialTranscriber(RecordingTranscriber):
                 queue.add(name, recording)
 
     def _begin(self, samples_W: Float[np.ndarray, " W"]) -> PartedRecording:
-        """Compute the features of a recording; its samples are not needed any longer."""
+        """Compute the features of a recording, after which its samples are not needed."""
         generator, times = self.generator, None
         if self._detector is not None:
             samples_W, times = collect_speech(samples_W, self._detector)
@@ -142,7 +142,7 @@ class SequentialTranscriber(RecordingTranscriber):
         return self._recording(mel, times)
 
     def _recording(self, mel: LongMel, speech_map: SpeechTimestampsMap | None) -> PartedRecording:
-        """Return what is to be transcribed, at its beginning."""
+        """Return the state of a recording at its beginning."""
         return self._part(mel, speech_map=speech_map)
 
     def _part(self, mel: LongMel, **place: Any) -> SequentialRecording:
@@ -157,32 +157,32 @@ class SequentialTranscriber(RecordingTranscriber):
             **place,
         )
 
-    def _step(self, rows: Sequence[Row], encoded: WindowStates) -> None:
+    def _step(self, rows: Sequence[Row], encoded: WindowEncoder) -> None:
         """Decode the present window of every row.
 
         Args:
-            rows: of the batch.
-            encoded: the states of windows that are tried again.
+            rows: The rows of the batch.
+            encoded: Keeps the encoder output of windows that are tried again.
         """
         generator, parts = self.generator, [row.part for row in rows]
         size = self.rows_for(len(parts))
-        states = encoded.encode(parts)
-        self._detect_languages(rows, states)
+        encoder_out = encoded.encode(parts)
+        self._detect_languages(rows, encoder_out)
         idle = [None] * (size - len(parts))
         requests = [*(part.request() for part in parts), *idle]
-        results = generator.collect(generator.dispatch(states, requests))[: len(parts)]
+        results = generator.collect(generator.dispatch(encoder_out, requests))[: len(parts)]
         windows = [
             None if result is None else part.receive(result)
             for part, result in zip(parts, results, strict=True)
         ]
-        words = self._words([*windows, *idle], states)[: len(parts)]
+        words = self._words([*windows, *idle], encoder_out)[: len(parts)]
         for part, window, found in zip(parts, windows, words, strict=True):
             if window is not None:
                 part.accept(window, found)
-        encoded.keep(parts, states)
+        encoded.keep(parts, encoder_out)
 
     def _words(
-        self, windows: Sequence[DecodedWindow | None], states: EncoderOutput
+        self, windows: Sequence[DecodedWindow | None], encoder_out: EncoderOutput
     ) -> Sequence[Sequence[AlignedWord] | None]:
         """Return the words of every window; None of all windows if words are not asked for."""
         if self._aligner is None:
@@ -195,7 +195,7 @@ class SequentialTranscriber(RecordingTranscriber):
         ]
         if not any(requests):
             return [()] * len(windows)
-        return [words or () for words in self._aligner.align(states, requests)]
+        return [words or () for words in self._aligner.align(encoder_out, requests)]
 
     def _features(self, parts: Sequence[SequentialRecording], rows: int) -> Float[np.ndarray, "B R M"]:
         """Return the windows of a batch; a new array, since the devices may still read the last one."""
@@ -205,7 +205,7 @@ class SequentialTranscriber(RecordingTranscriber):
             mel_BRM[row] = part.features()
         return mel_BRM
 
-    def _detect_languages(self, rows: Sequence[Row], states: EncoderOutput) -> None:
+    def _detect_languages(self, rows: Sequence[Row], encoder_out: EncoderOutput) -> None:
         """Detect the language of new recordings: that of their first window is that of all parts.
 
         With ``multilingual``, that of every window that was not tried before.
@@ -214,7 +214,7 @@ class SequentialTranscriber(RecordingTranscriber):
         asked = [row.part.language is None or (of_windows and not row.part.attempt) for row in rows]
         if not any(asked):
             return
-        found = self.generator.language_probabilities(states)
+        found = self.generator.language_probabilities(encoder_out)
         for row, probabilities in zip(rows, found, strict=False):
             if row.part.language is None and row.part is first_part(row.recording):
                 for part in row.recording.parts:
@@ -225,15 +225,10 @@ class SequentialTranscriber(RecordingTranscriber):
     def _blocks(self, blocks_BW: Float[np.ndarray, "B W"]) -> Callable[[], Float[np.ndarray, "B R M"]]:
         """Start the features of some blocks; see ``long_log_mel``."""
         partitioner = self.generator.partitioner
-        program = _mel_program(partitioner, self.generator.config.num_mel_bins)
-        started = program(partitioner.put_batch({"blocks_BW": blocks_BW}))
+        features = functools.partial(_block_features, self.generator.config.num_mel_bins)
+        batch = partitioner.put_batch({"blocks_BW": blocks_BW})
+        started = partitioner.jit(features, in_specs=(BATCH,), out_specs=ROWS)(batch)
         return lambda: partitioner.local_rows(started)
-
-
-@functools.lru_cache(maxsize=8)
-def _mel_program(partitioner: Partitioner, num_mel_bins: int) -> Callable[..., Array]:
-    function = functools.partial(_block_features, num_mel_bins)
-    return partitioner.jit(partitioner.shard_map(function, in_specs=(BATCH,), out_specs=ROWS))
 
 
 def _block_features(num_mel_bins: int, batch: Mapping[str, Array]) -> Array:

@@ -1,4 +1,4 @@
-"""Silence is cut out of a recording before it is transcribed, and put back into the times afterwards."""
+"""Cuts silence out of a recording before it is transcribed, and restores the times afterwards."""
 
 import dataclasses
 import itertools
@@ -13,19 +13,19 @@ from flax_distil.core.arrays import Float
 from flax_distil.transcription.results import TranscribedSegment, Word
 
 FRAMES_PER_SECOND = 100
-"""Of features, in which places of windows are told."""
+"""Number of feature frames per second."""
 
 SPEECH_PAD = 0.4
-"""Regions begin and end with so much that is no speech."""
+"""Regions of speech are padded by this many seconds on both sides."""
 
 
 @dataclasses.dataclass(frozen=True)
 class SpeechTimestampsMap:
-    """Where the samples that were kept come from.
+    """Maps times in the speech that was kept to times in the recording.
 
     Attributes:
-        kept: seconds of speech before each region.
-        original: seconds from the beginning of the recording to each region.
+        kept: Seconds of speech before each region.
+        original: Seconds from the beginning of the recording to each region.
     """
 
     kept: tuple[float, ...]
@@ -74,11 +74,11 @@ class SpeechTimestampsMap:
 def collect_speech(
     samples_W: Float[np.ndarray, " W"], detector: VoiceActivity
 ) -> tuple[Float[np.ndarray, " _"], SpeechTimestampsMap]:
-    """Cut everything out that is no speech, but for pauses of up to 2 s.
+    """Cut out everything that is not speech, except for pauses of up to 2 s.
 
     Args:
-        samples_W: mono samples at 16 kHz.
-        detector: tells speech from silence.
+        samples_W: Mono samples at 16 kHz.
+        detector: Tells speech from silence.
 
     Returns:
         Samples of speech, none if nobody speaks, and where they come from.

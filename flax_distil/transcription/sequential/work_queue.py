@@ -1,4 +1,4 @@
-"""Which windows are decoded together: those of recordings under way that are of a kind, in turn."""
+"""Which windows are decoded together: those of similar length, in turn."""
 
 import collections
 from typing import Any, NamedTuple, Protocol, runtime_checkable
@@ -9,23 +9,23 @@ from flax_distil.transcription.sequential.recording import SequentialRecording
 from flax_distil.transcription.sequential.split_by_timestamps import FRAMES_PER_SECOND
 
 LENGTH_RATIO = 4
-"""Windows whose lengths differ by more are not decoded together: the tokens of the longest are waited for."""
+"""Windows whose lengths differ by more are not decoded together, because all wait for the longest one."""
 
 MOST_SECONDS = 4 * 3600.0
-"""Recordings under way last so long together, or are one; their features take 115 MB an hour."""
+"""Total length of the recordings in the queue, unless it is one; their features take 115 MB per hour."""
 
 
 @runtime_checkable
 class PartedRecording(Protocol):
-    """A recording under way, in parts that are decoded in rows of their own."""
+    """A recording that is being transcribed, in parts that are decoded in rows of their own."""
 
     @property
     def parts(self) -> tuple[SequentialRecording, ...]:
-        """In order; those that are finished too."""
+        """All parts in order, including finished ones."""
 
     @property
     def frames(self) -> int:
-        """Its length, at 100 a second."""
+        """Its length in frames of 10 ms."""
 
     @property
     def finished(self) -> bool:
@@ -35,7 +35,7 @@ class PartedRecording(Protocol):
         """Return segments that no later window can change, once each."""
 
     def transcript(self) -> Transcript:
-        """Return what was said, when it is finished."""
+        """Return the transcript, when it is finished."""
 
 
 class Row(NamedTuple):
@@ -50,7 +50,7 @@ class WorkQueue:
     """Parts of recordings that wait for their next window to be decoded, the longest waiting first.
 
     A batch is made of the part that has waited longest and others of windows as long, to within a factor of
-    four: a short one would compute for nothing while the tokens of a long one are found.
+    four, because a short one would wait while the tokens of a long one are decoded.
     """
 
     def __init__(self, batch_size: int):
@@ -103,7 +103,7 @@ def first_part(recording: PartedRecording) -> SequentialRecording:
 
 
 def _ready(row: Row, batch: list[Row]) -> bool:
-    """Say whether the language of a part is known, or is known when its batch has been encoded."""
+    """Say whether the language of a part is known, or will be when its batch has been encoded."""
     if row.part.language is not None:
         return True
     first = first_part(row.recording)

@@ -1,21 +1,19 @@
-"""Which heads of a model follow the speech: found by how well its words agree with known ones.
+"""Finds the heads of a model that follow the speech, by how well its words agree with known ones.
 
-A student's heads are its teacher's no more.
+The heads of a student differ from those of its teacher.
 """
 
 import dataclasses
 import functools
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from flax_distil.core.arrays import Array, Float, Params
-from flax_distil.decoding.alignment import align_by_choices
-from flax_distil.model.assembly import bind_decoder
-from flax_distil.parallel.partitioner import Partitioner
+from flax_distil.decoding.alignment import AlignmentInputs, align_by_choices
 from flax_distil.text.generation_settings import default_alignment_heads
-from flax_distil.transcription.decode_fns import Shape, compiled
+from flax_distil.transcription.decode_fns import Batch, ModelShape, jit_rows
 from flax_distil.transcription.generator import EncoderOutput, WhisperGenerator
 from flax_distil.transcription.results import AlignedWord
 from flax_distil.transcription.words.word_timestamps import (
@@ -31,8 +29,8 @@ class KnownWords:
     """A window whose words are known.
 
     Attributes:
-        request: its text.
-        words: found by another model in the same text.
+        request: Its text.
+        words: Words that another model found in the same text.
     """
 
     request: AlignmentRequest
@@ -40,7 +38,7 @@ class KnownWords:
 
     @property
     def token_bounds(self) -> list[int]:
-        """Tokens before each word, and before the end."""
+        """Number of tokens before each word, and before the end."""
         return list(itertools.accumulate((len(word.tokens) for word in self.words), initial=0))
 
     @property
@@ -54,8 +52,8 @@ class WordErrors:
     """How far words are from known ones.
 
     Attributes:
-        mean_seconds: distance of their boundaries.
-        within_tenth: share of boundaries no more than 0.1 s away, from 0 to 1.
+        mean_seconds: Mean distance of their boundaries.
+        within_tenth: Share of boundaries no more than 0.1 s away, from 0 to 1.
     """
 
     mean_seconds: float
@@ -63,15 +61,15 @@ class WordErrors:
 
 
 Windows = Sequence[tuple[EncoderOutput, Sequence[KnownWords | None]]]
-"""Batches: the model's encoder states, and the words of each row; None of rows that are not counted."""
+"""Batches: the model's encoder output, and the words of each row; None for rows that do not count."""
 
 
 class HeadSearch:
     """Compares choices of heads of one model.
 
     Attributes:
-        candidates: every head of its decoder.
-        present: those its checkpoint names, as far as it has them, or else OpenAI's default.
+        candidates: Every head of its decoder.
+        present: The heads that its checkpoint names, if it has them; otherwise the default of openai/whisper.
     """
 
     def __init__(self, generator: WhisperGenerator):
@@ -86,12 +84,12 @@ class HeadSearch:
     def find(self, windows: Windows, *, most: int) -> Heads:
         """Return heads whose mean follows the words well.
 
-        From none, and from those present, the head is added or left out that helps most, while one helps;
-        the better of the two ends is taken.
+        From none, and from those present, the head that helps most is added or removed while one helps;
+        the better of the two results is taken.
 
         Args:
-            windows: at least one with words.
-            most: heads at most.
+            windows: At least one with words.
+            most: Maximum number of heads.
         """
         ends = [self._improved(windows, start, most) for start in ((), self.present[:most])]
         return min(ends, key=lambda end: end[0])[1]
@@ -112,15 +110,15 @@ class HeadSearch:
         width = len(self.candidates)  # always as many choices at once: one program
         for start in range(0, len(choices), width):
             part = choices[start : start + width]
-            for states, rows in windows:
-                self._add_distances(distances[start : start + width], states, rows, self._shares(part))
+            for encoder_out, rows in windows:
+                self._add_distances(distances[start : start + width], encoder_out, rows, self._shares(part))
         joined = [np.concatenate(found) for found in distances]
         return [WordErrors(float(d.mean()), float((d <= 0.1 + 1e-6).mean())) for d in joined]
 
     def _add_distances(
         self,
         distances: Sequence[list[np.ndarray]],
-        states: EncoderOutput,
+        encoder_out: EncoderOutput,
         rows: Sequence[KnownWords | None],
         share_CA: Float[np.ndarray, "C A"],
     ) -> None:
@@ -128,7 +126,7 @@ class HeadSearch:
         batch = self._aligner.batch([None if row is None else row.request for row in rows])
         sent = generator.partitioner.put_batch(batch | {"share_BCA": np.stack([share_CA] * len(rows))})
         found_BCT = generator.partitioner.local_rows(
-            self._program(generator.decoder_params, {**states, **sent})
+            self._align(generator.decoder_params, {"encoder_out_BSD": encoder_out["encoder_out_BSD"], **sent})
         )
         for row, found_CT in zip(rows, found_BCT, strict=True):
             if row is not None and row.words:
@@ -143,23 +141,17 @@ class HeadSearch:
         return share_CA
 
     @property
-    def _program(self) -> Callable[..., Array]:
+    def _align(self) -> Callable[..., Array]:
         generator = self._generator
-        return _program(generator.partitioner, generator.shape, self.candidates, self._aligner.prompt_length)
+        align = functools.partial(_align, generator.shape, self.candidates, self._aligner.prompt_length)
+        return jit_rows(generator.partitioner, generator.shape, align, "decoder")
 
 
-@functools.lru_cache(maxsize=8)
-def _program(partitioner: Partitioner, shape: Shape, heads: Heads, text_start: int) -> Callable[..., Array]:
-    def align(generator: Params, batch: Mapping[str, Array]) -> Array:
-        return align_by_choices(
-            bind_decoder(shape.config, shape.compute, generator),
-            batch["encoder_out_BSD"],
-            batch["tokens_BT"],
-            batch["text_length_B"],
-            batch["positions_B"],
-            batch["share_BCA"],
-            text_start=text_start,
-            heads=heads,
-        )
-
-    return compiled(partitioner, shape, align, "decoder")
+def _align(shape: ModelShape, heads: Heads, text_start: int, decoder: Params, batch: Batch) -> Array:
+    return align_by_choices(
+        shape.bind_decoder(decoder),
+        AlignmentInputs(**{name: value for name, value in batch.items() if name != "share_BCA"}),
+        batch["share_BCA"],
+        text_start=text_start,
+        heads=heads,
+    )

@@ -1,7 +1,7 @@
-"""The words of a window shared out to its segments, and both corrected by each other.
+"""Assigns the words of a window to its segments, and corrects the times of both.
 
-Where speech pauses, a word at the edge of the pause may be taken for as long as the pause. What is done
-about that follows OpenAI's code step by step, so that times are its own.
+A word at the edge of a pause may get the length of the pause. This follows openai/whisper step by step, so
+that the times are the same.
 """
 
 import dataclasses
@@ -17,7 +17,7 @@ _SENTENCE_ENDS = ".。!！?？"
 
 _LONGEST_MEDIAN_SECONDS = 0.7
 _SEGMENT_MARGIN_SECONDS = 0.5
-"""A word that begins so much before its segment, or ends so much after it, is cut by it."""
+"""A word that begins this much before its segment, or ends this much after it, is shortened."""
 
 
 @dataclasses.dataclass
@@ -48,16 +48,16 @@ def attach_words(
     Punctuation is joined to the word it belongs to.
 
     Args:
-        segments: of one window, in order; seconds from the beginning of the recording.
-        words: of all their tokens, as :class:`WordAligner` found them.
-        last_speech_timestamp: when the last word before the window ended.
-        offset: seconds of the window from the beginning of the recording.
-        punctuations: marks that belong to the word behind them, and those that belong to the one before.
+        segments: The segments of one window in order; seconds from the beginning of the recording.
+        words: The words of all their tokens, as :class:`WordAligner` found them.
+        last_speech_timestamp: When the last word before the window ended.
+        offset: Seconds of the window from the beginning of the recording.
+        punctuations: Marks that belong to the word behind them, and those that belong to the one before.
 
     Returns:
         The segments, and when the last word has ended.
 
-    Source: openai/whisper, ``timing.add_word_timestamps``.
+    Source: ``timing.add_word_timestamps`` of openai/whisper.
     """
     timings = [_Timing(word.text, len(word.tokens), word.start, word.end, word.probability) for word in words]
     durations = [timing.duration for timing in timings if timing.duration]
@@ -113,7 +113,7 @@ def _move(mark: _Timing, word: _Timing, *, before: bool) -> None:
 
 
 def _of_segment(segment: TranscribedSegment, rest: Iterator[_Timing], offset: float) -> list[_Timing]:
-    """Take words until the segment's tokens are used up, with times in the recording."""
+    """Take words until the segment's tokens are used up; their times become those of the recording."""
     own: list[_Timing] = []
     taken = 0
     while taken < len(segment.tokens) and (timing := next(rest, None)):
@@ -125,7 +125,7 @@ def _of_segment(segment: TranscribedSegment, rest: Iterator[_Timing], offset: fl
 
 
 def _shorten_after_pause(words: Sequence[_Timing], last_speech_timestamp: float, median: float) -> None:
-    """Cut the first two words if they have swallowed the pause before them."""
+    """Shorten the first two words if they include the pause before them."""
     longest = 2 * median
     first, second = words[0], words[1] if len(words) > 1 else None
     if first.end - last_speech_timestamp <= 2 * longest:
@@ -137,7 +137,7 @@ def _shorten_after_pause(words: Sequence[_Timing], last_speech_timestamp: float,
 
 
 def _agreed(segment: TranscribedSegment, words: Sequence[_Timing], median: float) -> TranscribedSegment:
-    """Cut words that reach far beyond their segment, or else give it the times of its words."""
+    """Shorten words that reach far beyond their segment; otherwise the segment takes their times."""
     first, last = words[0], words[-1]
     start, end = segment.start, segment.end
     if start < first.end and start - _SEGMENT_MARGIN_SECONDS > first.start:

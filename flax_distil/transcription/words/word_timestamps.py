@@ -4,22 +4,20 @@ import dataclasses
 import functools
 import itertools
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from flax_distil.audio.constants import HOP_LENGTH
-from flax_distil.core.arrays import Array, Float, Params
+from flax_distil.core.arrays import Float, Params
 from flax_distil.core.errors import InputError
-from flax_distil.decoding.alignment import TokenAlignment, align_tokens
+from flax_distil.decoding.alignment import AlignmentInputs, TokenAlignment, align_tokens
 from flax_distil.metrics.hallucination import compression_ratio
-from flax_distil.model.assembly import bind_decoder
 from flax_distil.model.config import WhisperConfig
-from flax_distil.parallel.partitioner import Partitioner
 from flax_distil.text.generation_settings import GenerationSettings, default_alignment_heads
 from flax_distil.text.special_tokens import SpecialTokens
 from flax_distil.text.words import split_words
-from flax_distil.transcription.decode_fns import Shape, compiled
+from flax_distil.transcription.decode_fns import Batch, ModelShape, jit_rows
 from flax_distil.transcription.generator import EncoderOutput, WhisperGenerator
 from flax_distil.transcription.results import AlignedWord, TranscribedSegment, Transcript
 from flax_distil.transcription.words.word_segments import attach_words
@@ -43,17 +41,17 @@ Heads = tuple[tuple[int, int], ...]
 _FRAMES_PER_POSITION = 2
 
 POSITIONS_PER_SECOND = 50
-"""Of the encoder; the grid of word times."""
+"""Number of encoder positions per second: the grid of word times."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class AlignmentRequest:
-    """What is said in one window of a batch.
+    """The text of one window of a batch.
 
     Attributes:
-        tokens: ids of text, without timestamps.
-        language: code.
-        frames: of 10 ms that have content, at most 3000; the padding behind them is not looked at.
+        tokens: Ids of text, without timestamps.
+        language: Code of the language.
+        frames: Number of frames of 10 ms with content, at most 3000; the padding behind them is ignored.
     """
 
     tokens: tuple[int, ...]
@@ -64,63 +62,65 @@ class AlignmentRequest:
 class WordAligner:
     """Finds the words of windows whose text is known, in batches.
 
-    DecodeFns are compiled once per batch size and length of text, of which there are two.
+    Functions are compiled once per batch size and per padded length of text, of which there are two.
 
     Attributes:
-        generator: of the checkpoint.
-        heads: pairs of decoder layer and head whose attention is followed.
-        prompt_length: tokens before a text.
+        generator: The checkpoint.
+        heads: Pairs of decoder layer and head whose attention is followed.
+        prompt_length: Number of tokens before a text.
     """
 
     def __init__(self, generator: WhisperGenerator, *, heads: Heads | None = None):
         """Choose the heads; compiles nothing.
 
         Args:
-            generator: of the checkpoint.
-            heads: to follow; by default those :func:`alignment_heads` returns.
+            generator: The checkpoint.
+            heads: To follow; by default those :func:`alignment_heads` returns.
 
         Raises:
-            InputError: if the checkpoint names heads that the model does not have.
+            InputError: If the checkpoint names heads that the model does not have.
         """
         self.generator = generator
         self.heads = heads or alignment_heads(generator.settings, generator.config)
         self.prompt_length = len(self._prompt(None))
 
-    def warm_up(self, batch_size: int, states: EncoderOutput | None = None) -> float:
+    def warm_up(self, batch_size: int, encoder_out: EncoderOutput | None = None) -> float:
         """Compile for batches of this size and return the seconds it took.
 
         Args:
-            batch_size: rows of this process.
-            states: of any such batch, where they are there; otherwise the encoder is compiled too.
+            batch_size: Rows of this process.
+            encoder_out: Encoder output of any such batch; by default the encoder is compiled too.
         """
         start = time.perf_counter()
-        if states is None:
+        if encoder_out is None:
             silence_BW = np.zeros((batch_size, self.generator.config.window_samples), np.float32)
-            states = self.generator.encode_samples(silence_BW)
+            encoder_out = self.generator.encode_samples(silence_BW)
         room = self.generator.config.max_target_positions - self.prompt_length
         longest = min(self.generator.max_new_tokens, room)
         for length in {min(longest, SHORT_TOKENS - self.prompt_length), longest}:
             request = AlignmentRequest(tokens=(0,) * length, language=self._any_language, frames=2)
-            self.align(states, [request] * batch_size)
+            self.align(encoder_out, [request] * batch_size)
         return time.perf_counter() - start
 
     def align(
-        self, states: EncoderOutput, rows: Sequence[AlignmentRequest | None]
+        self, encoder_out: EncoderOutput, rows: Sequence[AlignmentRequest | None]
     ) -> list[tuple[AlignedWord, ...] | None]:
-        """Wait for the words of a batch of windows; a row does not depend on its neighbours.
+        """Wait for the words of a batch of windows; a row does not depend on its neighbors.
 
         Args:
-            states: of the batch.
-            rows: one for each of this process's rows; None leaves a row idle.
+            encoder_out: Encoder output of the batch.
+            rows: One for each of this process's rows; None leaves a row idle.
 
         Returns:
             The words of each window in order, and None of idle rows.
 
         Raises:
-            ValueError: if a text is longer than the model has room for.
+            ValueError: If a text is longer than the model has room for.
         """
         batch = self.generator.partitioner.put_batch(self.batch(rows))
-        found = self._program(self.generator.decoder_params, {**states, **batch})
+        found = self._align(
+            self.generator.decoder_params, {"encoder_out_BSD": encoder_out["encoder_out_BSD"], **batch}
+        )
         aligned = self.generator.partitioner.local_rows(vars(found))
         return [
             None if row is None else self._words(row, position_T / POSITIONS_PER_SECOND, probability_T)
@@ -130,7 +130,7 @@ class WordAligner:
         ]
 
     def batch(self, rows: Sequence[AlignmentRequest | None]) -> dict[str, np.ndarray]:
-        """Return what programs are told of the rows, besides their encoder states."""
+        """Return the fields of ``AlignmentInputs`` besides the encoder output."""
         given = [row or AlignmentRequest(tokens=(), language=self._any_language, frames=0) for row in rows]
         slots = self._slots(max(len(row.tokens) for row in given))
         tokens_BT = np.full((len(given), slots), self.generator.tokenizer.special.eot, np.int32)
@@ -181,23 +181,22 @@ class WordAligner:
         return self.generator.options.language or self.generator.prompts.any_language or "en"
 
     @property
-    def _program(self) -> Callable[..., TokenAlignment]:
-        special = self.generator.tokenizer.special
-        return _program(
-            self.generator.partitioner, self.generator.shape, self.heads, self.prompt_length, special
-        )
+    def _align(self) -> Callable[..., TokenAlignment]:
+        generator, special = self.generator, self.generator.tokenizer.special
+        align = functools.partial(_align, generator.shape, self.heads, self.prompt_length, special)
+        return jit_rows(generator.partitioner, generator.shape, align, "decoder")
 
 
 def add_words(
-    aligner: WordAligner, states: EncoderOutput, transcripts: Sequence[Transcript], frames: Sequence[int]
+    aligner: WordAligner, encoder_out: EncoderOutput, transcripts: Sequence[Transcript], frames: Sequence[int]
 ) -> list[Transcript]:
     """Find the words of recordings of one window each.
 
     Args:
-        aligner: of the checkpoint.
-        states: of the batch.
-        transcripts: of all its rows; what has no timestamps becomes one segment.
-        frames: with content, of each row.
+        aligner: Finds words with the checkpoint.
+        encoder_out: Encoder output of the batch.
+        transcripts: Transcripts of all rows; one without timestamps becomes one segment.
+        frames: With content, of each row.
 
     Returns:
         The transcripts with words in their segments.
@@ -223,7 +222,7 @@ def add_words(
             )[0],
         )
         for transcript, of_one, words in zip(
-            transcripts, segments, aligner.align(states, requests), strict=True
+            transcripts, segments, aligner.align(encoder_out, requests), strict=True
         )
     ]
 
@@ -255,10 +254,10 @@ def content_frames(samples_BW: Float[np.ndarray, "B W"]) -> list[int]:
 
 
 def alignment_heads(settings: GenerationSettings, config: WhisperConfig) -> Heads:
-    """Return the alignment heads of a checkpoint by layer; by default those OpenAI's code takes.
+    """Return the alignment heads of a checkpoint by layer; by default those of openai/whisper.
 
     Raises:
-        InputError: if it names heads that the model does not have.
+        InputError: If it names heads that the model does not have.
     """
     layers, heads = config.decoder_layers, config.decoder_attention_heads
     strays = [
@@ -272,24 +271,18 @@ def alignment_heads(settings: GenerationSettings, config: WhisperConfig) -> Head
     return tuple(sorted(set(settings.alignment_heads))) or default_alignment_heads(layers, heads)
 
 
-@functools.lru_cache(maxsize=32)
-def _program(
-    partitioner: Partitioner,
-    shape: Shape,
+def _align(
+    shape: ModelShape,
     heads: Heads,
     text_start: int,
     special: SpecialTokens,
-) -> Callable[..., TokenAlignment]:
-    def align(generator: Params, batch: Mapping[str, Array]) -> TokenAlignment:
-        return align_tokens(
-            bind_decoder(shape.config, shape.compute, generator),
-            batch["encoder_out_BSD"],
-            batch["tokens_BT"],
-            batch["text_length_B"],
-            batch["positions_B"],
-            text_start=text_start,
-            special=special,
-            heads=heads,
-        )
-
-    return compiled(partitioner, shape, align, "decoder")
+    decoder: Params,
+    batch: Batch,
+) -> TokenAlignment:
+    return align_tokens(
+        shape.bind_decoder(decoder),
+        AlignmentInputs(**batch),
+        text_start=text_start,
+        special=special,
+        heads=heads,
+    )

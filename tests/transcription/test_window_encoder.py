@@ -10,7 +10,7 @@ import pytest
 
 from flax_distil.transcription.generator import WhisperGenerator
 from flax_distil.transcription.sequential.recording import SequentialRecording
-from flax_distil.transcription.sequential.window_states import WindowStates
+from flax_distil.transcription.sequential.window_encoder import WindowEncoder
 
 
 class Part(SequentialRecording):
@@ -26,7 +26,7 @@ class Decoder(WhisperGenerator):
     """Encodes features to themselves, and counts the rows."""
 
     partitioner = types.SimpleNamespace(
-        rows=lambda tree: jax.tree.map(np.asarray, tree),
+        local_rows=lambda tree: jax.tree.map(np.asarray, tree),
         put_batch=lambda tree: jax.tree.map(jnp.asarray, tree),
     )
 
@@ -60,7 +60,7 @@ def features(parts: Any, rows: int) -> np.ndarray:
 )
 def test_windows_are_encoded_once(failed, new, encoded):
     generator, parts = Decoder(), [Part(number) for number in (1, 2, 3)]
-    states = WindowStates(generator, features=features, rows_for=rows_for)
+    states = WindowEncoder(generator, features=features, rows_for=rows_for)
     first = states.encode(parts)
     for index in failed:
         parts[index].failed = 1
@@ -75,7 +75,7 @@ def test_windows_are_encoded_once(failed, new, encoded):
 
 def test_windows_of_several_batches_are_tried_again_together():
     generator, parts = Decoder(), [Part(number) for number in (1, 2, 3, 4)]
-    states = WindowStates(generator, features=features, rows_for=rows_for)
+    states = WindowEncoder(generator, features=features, rows_for=rows_for)
     for two in (parts[:2], parts[2:]):
         found = states.encode(two)
         two[1].failed = 1

@@ -1,0 +1,55 @@
+"""What a generator is asked of each window of a batch, and what it answers."""
+
+import dataclasses
+from typing import NamedTuple
+
+from flax_distil.decoding.types import GenerateOutput
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DecodingRequest:
+    """How one window of a batch is decoded.
+
+    Attributes:
+        prompt: The whole decoder prompt; see ``Prompts.build``.
+        limit: Maximum number of tokens, if it is below that of the generator; 0 leaves the row idle.
+        temperature: 0 takes the most likely tokens, or searches with beams.
+        seed: Random seed, used at a temperature above 0.
+    """
+
+    prompt: tuple[int, ...]
+    limit: int | None = None
+    temperature: float = 0.0
+    seed: int = 0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DecodingResult:
+    """What was decoded of one window.
+
+    Attributes:
+        tokens: Emitted ids, without prompt and end-of-text; timestamps and a forced beginning are included.
+        token_logprobs: Natural logarithm of each token's probability, 0 for a forced beginning. The last one
+            is that of end-of-text, where it was reached.
+        avg_logprob: Their sum over the number of tokens plus one.
+        no_speech_prob: Probability that nothing is spoken, from 0 to 1.
+        temperature: Temperature of the request.
+    """
+
+    tokens: tuple[int, ...]
+    token_logprobs: tuple[float, ...]
+    avg_logprob: float
+    no_speech_prob: float
+    temperature: float
+
+
+class PendingBatch(NamedTuple):
+    """A batch that the devices may still be working on; see ``WhisperGenerator.collect``.
+
+    Attributes:
+        requests: One for each row of this process; None for idle rows.
+        parts: Results of all rows, and which rows each of them counts for.
+    """
+
+    requests: tuple[DecodingRequest | None, ...]
+    parts: tuple[tuple[GenerateOutput, frozenset[int]], ...]
