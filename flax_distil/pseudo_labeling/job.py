@@ -21,6 +21,7 @@ from flax_distil.audio.vad_config import VadName
 from flax_distil.audio.voice_activity import VoiceActivity
 from flax_distil.core.console import show
 from flax_distil.core.errors import InputError
+from flax_distil.core.nested import flatten
 from flax_distil.core.prefetch import prefetch
 from flax_distil.data.decoded_example import SampleError
 from flax_distil.data.skipped import SkippedSamples
@@ -148,7 +149,7 @@ class _Job:
         self.name = "+".join(dict.fromkeys(part.source.name for part in self.parts))
         self.units = PartedUnits([part.units for part in self.parts])
         self._unusable: list[str] = []
-        self.settings = {name: getattr(config, name) for name in _DECIDING} | {
+        self.settings = {name: flatten(config)[name] for name in _DECIDING} | {
             "language": teacher.options.language,
             "task": teacher.options.task,
             "vad": detector.name,
