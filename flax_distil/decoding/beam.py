@@ -123,7 +123,7 @@ class BeamSearch:
         # An end counts where fewer than all beams were found before it.
         counts_BM = ends_BM & (jnp.cumsum(~ends_BM, axis=1) < beams)
         was_done_B1 = state.done[:, None]
-        finished = _with_ended(state, candidates, counts_BM & ~was_done_B1, column)
+        finished = _add_ended(state, candidates, counts_BM & ~was_done_B1, column)
         parent_BK = jnp.where(was_done_B1, jnp.arange(beams), chosen.parent_BM)
         has_enough_B = finished.count_B >= self._options.waits_for
         return _Beams(
@@ -179,7 +179,7 @@ def _candidates(logits_QV: Float[Array, "Q V"], total_BJ: Float[Array, "B J"], b
     return _Candidates(index_BM // (beams + 1), pick(token_QX), pick(logprob_QX), total_BM)
 
 
-def _with_ended(
+def _add_ended(
     state: _Beams, candidates: _Candidates, ended_BM: Bool[Array, "B M"], column: Int[Array, ""]
 ) -> _Finished:
     """Put hypotheses that have just ended behind those that had, as far as there is room."""

@@ -83,7 +83,7 @@ class Hypotheses:
         column, path_BKT, history = self.history.count, self.path_BKT, self.history
         if parent_BK is not None:
             path_BKT = jnp.take_along_axis(path_BKT, parent_BK[:, :, None], axis=1)
-            history = _of_parents(history, parent_BK)
+            history = _gather_parents(history, parent_BK)
         own_K = jnp.arange(token_BK.shape[1])
         return Hypotheses(
             cache=self.cache,
@@ -120,7 +120,7 @@ class SamplingState:
     done: Bool[Array, "..."]
 
 
-def _of_parents(history: TokenHistory, parent_BK: Int[Array, "B K"]) -> TokenHistory:
+def _gather_parents(history: TokenHistory, parent_BK: Int[Array, "B K"]) -> TokenHistory:
     """Return the histories of the parents; all hypotheses have emitted the same number of tokens."""
 
     def gather(flat: Array) -> Array:

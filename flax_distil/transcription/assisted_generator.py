@@ -138,11 +138,15 @@ class AssistedGenerator(WhisperGenerator):
 
     def encode_samples(self, samples_BW: Float[np.ndarray, "B W"]) -> EncoderOutput:
         """See :class:`WhisperGenerator`; the assistant's own encoder runs too."""
-        return self._with_own(super().encode_samples(samples_BW), WhisperGenerator.encode_samples, samples_BW)
+        return self._add_assistant_output(
+            super().encode_samples(samples_BW), WhisperGenerator.encode_samples, samples_BW
+        )
 
     def encode_features(self, mel_BRM: Float[np.ndarray, "B R M"]) -> EncoderOutput:
         """See :class:`WhisperGenerator`; the assistant's own encoder runs too."""
-        return self._with_own(super().encode_features(mel_BRM), WhisperGenerator.encode_features, mel_BRM)
+        return self._add_assistant_output(
+            super().encode_features(mel_BRM), WhisperGenerator.encode_features, mel_BRM
+        )
 
     def collect(self, batch: PendingBatch) -> list[DecodingResult | None]:
         """See :class:`WhisperGenerator`; updates ``statistics``."""
@@ -170,7 +174,7 @@ class AssistedGenerator(WhisperGenerator):
         """Start counting again."""
         self.statistics = SpeculativeStatistics()
 
-    def _with_own(
+    def _add_assistant_output(
         self, encoder_out: EncoderOutput, encode: Callable[..., EncoderOutput], inputs: np.ndarray
     ) -> EncoderOutput:
         if self._own_encoder is None:

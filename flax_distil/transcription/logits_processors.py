@@ -36,7 +36,7 @@ def logits_processors_for(
         latest = round(options.max_initial_timestamp / TIMESTAMP_STEP_SECONDS)
         changed = dataclasses.replace(changed, max_initial_timestamp_index=latest)
     if options.suppress_tokens is not None:
-        suppressed = _suppressed(options.suppress_tokens, settings, special)
+        suppressed = _suppressed_ids(options.suppress_tokens, settings, special)
         changed = dataclasses.replace(changed, suppress_tokens=suppressed)
     behind = range(special.timestamp_begin + positions + 1, special.timestamp_end)
     if behind and special.timestamp_end <= special.vocab_size:
@@ -45,7 +45,7 @@ def logits_processors_for(
     return changed
 
 
-def _suppressed(
+def _suppressed_ids(
     asked: tuple[int, ...], settings: GenerationSettings, special: SpecialTokens
 ) -> tuple[int, ...]:
     """Return the ids that are never emitted.

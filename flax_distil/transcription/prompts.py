@@ -29,12 +29,12 @@ class Prompts:
         special = tokenizer.special
         any_language = options.language or self.any_language
         self.shortest = len(tokenizer.prompt(any_language, options.task, options.return_timestamps))
-        initial = _fitting("prompt", self._initial())
-        self._hotwords = _fitting("list of hotwords", self._encode(options.hotwords))
+        initial = _check_room("prompt", self._initial())
+        self._hotwords = _check_room("list of hotwords", self._encode(options.hotwords))
         self._carried = initial if options.carry_initial_prompt else ()
-        _fitting("prompt with the hotwords", (*self._hotwords, *self._carried))
+        _check_room("prompt with the hotwords", (*self._hotwords, *self._carried))
         self.initial = () if options.carry_initial_prompt else initial
-        self.prefix = _fitting("prefix", self._encode(options.prefix))
+        self.prefix = _check_room("prefix", self._encode(options.prefix))
         if self.prefix and options.return_timestamps:
             self.prefix = (special.timestamp_begin, *self.prefix)
 
@@ -84,7 +84,7 @@ class Prompts:
         return initial
 
 
-def _fitting(name: str, tokens: tuple[int, ...]) -> tuple[int, ...]:
+def _check_room(name: str, tokens: tuple[int, ...]) -> tuple[int, ...]:
     """Return the ids of a text; refuse them if a prompt has no room for them."""
     if len(tokens) > MAX_PREVIOUS_TOKENS:
         raise InputError(

@@ -29,7 +29,7 @@ def keep_within(
         start = last if segment.start >= end else segment.start
         last = end if segment.end is None else max(start, min(segment.end, end))
         spans.append((start, None if segment.end is None else last))
-    words = iter(follow_each_other(
+    words = iter(put_in_order(
         [word for segment in segments for word in segment.words or ()], begin=begin, end=end
     ))  # fmt: skip
     kept = []
@@ -42,7 +42,7 @@ def keep_within(
     return tuple(kept)
 
 
-def follow_each_other(words: Sequence[Word], *, begin: float, end: float) -> list[Word]:
+def put_in_order(words: Sequence[Word], *, begin: float, end: float) -> list[Word]:
     """Return words in order; each has a length, and none ends after the start of the next."""
     if not words:
         return []

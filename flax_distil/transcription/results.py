@@ -178,7 +178,7 @@ def window_transcript(
     return Transcript(
         text=text,
         text_with_timestamps=tokenizer.decode(
-            _none_later(result.tokens, tokenizer.special, end), with_timestamps=True
+            _limit_timestamps(result.tokens, tokenizer.special, end), with_timestamps=True
         )
         if with_timestamps
         else None,
@@ -214,7 +214,7 @@ def _emitted(segment: Segment, special: SpecialTokens) -> tuple[int, ...]:
     return (*start, *segment.tokens, *end)
 
 
-def _none_later(tokens: Sequence[int], special: SpecialTokens, end: float | None) -> Sequence[int]:
+def _limit_timestamps(tokens: Sequence[int], special: SpecialTokens, end: float | None) -> Sequence[int]:
     """Return tokens with all timestamps limited to a time."""
     if end is None:
         return tokens

@@ -218,7 +218,9 @@ class ShortFormTranscriber(RecordingTranscriber):
         ]
         if self._aligner is not None and batch.encoder_out is not None:
             transcripts = add_words(self._aligner, batch.encoder_out, transcripts, batch.frames)
-        return [_within(transcript, end) for transcript, end in zip(transcripts, batch.ends, strict=True)]
+        return [
+            _limit_times(transcript, end) for transcript, end in zip(transcripts, batch.ends, strict=True)
+        ]
 
     def _results(self, batch: PendingTranscripts) -> list[DecodingResult | None]:
         """Wait for a batch, decoded again where it failed."""
@@ -263,7 +265,7 @@ class ShortFormTranscriber(RecordingTranscriber):
         return [max(row, key=row.__getitem__) for row in found], found
 
 
-def _within(transcript: Transcript, end: float | None) -> Transcript:
+def _limit_times(transcript: Transcript, end: float | None) -> Transcript:
     """Return a transcript whose segments lie within a recording of known length."""
     if end is None:
         return transcript

@@ -3,7 +3,7 @@
 import itertools
 import random
 
-from flax_distil.transcription.recording_times import follow_each_other, keep_within
+from flax_distil.transcription.recording_times import keep_within, put_in_order
 from flax_distil.transcription.results import TranscribedSegment, Word
 
 
@@ -42,7 +42,7 @@ def test_times_inside_stay_as_they_are():
 
 
 def test_words_have_a_length_and_end_where_the_next_begins_at_most():
-    placed = follow_each_other(
+    placed = put_in_order(
         [word(1.0, 1.0), word(1.0, 1.4), word(1.2, 1.9), word(3.0, 3.5)], begin=0.0, end=3.2
     )
     assert spans(placed) == [(1.0, 1.02), (1.02, 1.2), (1.2, 1.9), (3.0, 3.2)]
@@ -53,7 +53,7 @@ def test_however_words_are_given_they_follow_each_other_within_the_recording():
     for _ in range(200):
         end = round(draw.random() * 5 + 0.1, 2)
         starts = [draw.random() * 8 for _ in range(draw.randrange(1, 60))]
-        placed = follow_each_other(
+        placed = put_in_order(
             [word(start, start + draw.choice([0.0, 0.2, -1.0])) for start in starts], begin=0.0, end=end
         )
         assert all(0 <= one.start < one.end <= end for one in placed)

@@ -88,7 +88,7 @@ def test_times_add_up_and_what_hangs_over_is_said_again(tokenizer):
     one = recording(tokenizer, seconds=40)
     hear(one, tokenizer, "<|1.00|> One.<|2.00|><|2.50|> Two.<|12.34|><|12.34|> Thr")
     hear(one, tokenizer, "<|0.00|> Three.<|3.00|><|5.00|> Four.<|6.00|>")
-    assert one.finished
+    assert one.is_finished
     transcript = one.transcript()
     assert spans(transcript) == [
         (1.0, 2.0, " One."), (2.5, 12.34, " Two."), (12.34, 15.34, " Three."), (17.34, 18.34, " Four."),
@@ -147,15 +147,15 @@ def test_silence_is_skipped_and_neither_tried_again_nor_kept(tokenizer):
     hear(one, tokenizer, "<|0.00|> Thank you.<|2.00|>", avg_logprob=-1.2, no_speech_prob=0.7)
     assert one.request().temperature == 0.0
     hear(one, tokenizer, "<|0.00|> Sure.<|2.00|>", avg_logprob=-0.2, no_speech_prob=0.65)
-    assert one.finished
+    assert one.is_finished
     assert spans(one.transcript()) == [(30.0, 32.0, " Sure.")]
     assert one.transcript().no_speech_prob == 0.65
 
 
 @pytest.mark.parametrize(("log10", "asked"), [(-10.0, False), (-8.0, False), (-7.0, True)])
 def test_windows_without_a_sound_are_not_decoded(tokenizer, log10, asked):
-    assert recording(tokenizer, log10=log10, **THRESHOLDS).finished is not asked
-    assert not recording(tokenizer, log10=log10).finished  # no threshold of silence, no silence
+    assert recording(tokenizer, log10=log10, **THRESHOLDS).is_finished is not asked
+    assert not recording(tokenizer, log10=log10).is_finished  # no threshold of silence, no silence
 
 
 def test_a_recording_without_windows_is_silent(tokenizer):
@@ -262,7 +262,7 @@ def test_only_the_clips_of_a_recording_are_transcribed(tokenizer):
     hear(one, tokenizer, "<|0.00|> Three.<|28.00|><|28.00|>")
     assert one.window_frames == 2200
     hear(one, tokenizer, "<|0.00|> Four.<|1.00|>")
-    assert one.finished
+    assert one.is_finished
     assert spans(one.transcript()) == [
         (10.0, 12.0, " One."), (12.0, 20.0, " Two."), (50.0, 78.0, " Three."), (78.0, 79.0, " Four.")
     ]  # fmt: skip
@@ -270,7 +270,7 @@ def test_only_the_clips_of_a_recording_are_transcribed(tokenizer):
 
 @pytest.mark.parametrize("clips", [(200.0,), (100.0, 130.0)])
 def test_clips_behind_the_end_hold_nothing(tokenizer, clips):
-    assert recording(tokenizer, seconds=100, clip_timestamps=clips).finished
+    assert recording(tokenizer, seconds=100, clip_timestamps=clips).is_finished
 
 
 def test_the_language_of_a_window_is_that_of_its_prompt_and_the_first_that_of_the_transcript(base_dir):

@@ -11,8 +11,8 @@ class Part(SequentialRecording):
     """Stands for a part of a recording."""
 
     window_frames = property(lambda self: self.length)
-    finished = property(lambda self: self.done)
-    is_heard = True
+    is_finished = property(lambda self: self.done)
+    has_windows = True
 
     def __init__(self, window_frames: int = 3000, language: str | None = "en"):
         self.length, self.language, self.done = window_frames, language, False
@@ -25,8 +25,8 @@ class Whole:
         self.parts, self.frames = parts, frames
 
     @property
-    def finished(self) -> bool:
-        return all(part.finished for part in self.parts)
+    def is_finished(self) -> bool:
+        return all(part.is_finished for part in self.parts)
 
     def take_segments(self) -> Any: ...
 

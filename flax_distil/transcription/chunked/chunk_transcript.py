@@ -48,7 +48,7 @@ def chunked_transcript(
     """Merge the chunks of a recording, in order; see ``CommonSequenceTranscriber``."""
     results = [chunk.result for chunk in chunks]
     merged = merge_chunks(
-        [_decoded(chunk, tokenizer.special, number) for number, chunk in enumerate(chunks)],
+        [_to_decoded_chunk(chunk, tokenizer.special, number) for number, chunk in enumerate(chunks)],
         tokenizer.special,
     )
     ratios = [compression_ratio(tokenizer.decode(result.tokens).strip()) for result in results]
@@ -67,7 +67,7 @@ def chunked_transcript(
     segments = list(keep_within(segments, begin=0.0, end=chunks[-1].chunk.stop / SAMPLING_RATE))
     return Transcript(
         text="".join(segment.text for segment in segments).strip(),
-        text_with_timestamps="".join(map(_with_marks, segments)) if with_timestamps else None,
+        text_with_timestamps="".join(map(_mark_times, segments)) if with_timestamps else None,
         tokens=[token.id for token in tokens],
         token_logprobs=logprobs,
         avg_logprob=_mean(logprobs),
@@ -79,7 +79,7 @@ def chunked_transcript(
     )
 
 
-def _decoded(done: TranscribedChunk, special: SpecialTokens, number: int) -> DecodedChunk:
+def _to_decoded_chunk(done: TranscribedChunk, special: SpecialTokens, number: int) -> DecodedChunk:
     """Return a chunk for merging; tokens of text have the times of their word."""
     spans = iter([(word.start, word.end) for word in done.words or () for _ in word.tokens])
     return DecodedChunk(
@@ -147,6 +147,6 @@ def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values) if values else 0.0
 
 
-def _with_marks(segment: TranscribedSegment) -> str:
+def _mark_times(segment: TranscribedSegment) -> str:
     end = "" if segment.end is None else f"<|{segment.end:.2f}|>"
     return f"<|{segment.start:.2f}|>{segment.text}{end}"

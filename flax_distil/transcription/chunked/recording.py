@@ -42,13 +42,13 @@ class ChunkedRecording:
         self.frames = parts[-1].frames
         self._speech_map = speech_map
         self._merger: TimestampMerger | None = None
-        self._merged = self._told = 0
+        self._merged = self._num_reported = 0
         self._text_end = 0.0
 
     @property
-    def finished(self) -> bool:
+    def is_finished(self) -> bool:
         """Whether no part has a window left."""
-        return all(part.finished for part in self.parts)
+        return all(part.is_finished for part in self.parts)
 
     def take_segments(self) -> list[TranscribedSegment]:
         """Return the segments that no later chunk can change, and that were not returned before."""
@@ -56,19 +56,19 @@ class ChunkedRecording:
         if self._merger is None:
             return []
         fixed = self._merger.fixed(
-            None if self.finished else self._chunks[self._merged].start / SAMPLING_RATE
+            None if self.is_finished else self._chunks[self._merged].start / SAMPLING_RATE
         )
-        found = self._placed(fixed[self._told :])
-        self._told = len(fixed)
+        found = self._place(fixed[self._num_reported :])
+        self._num_reported = len(fixed)
         return found
 
     def transcript(self) -> Transcript:
         """Return the transcript; see ``ChunkedTranscriber``."""
         self._merge()
         self._text_end = 0.0
-        heard = [part for part in self.parts if part.is_heard] or self.parts
+        heard = [part for part in self.parts if part.has_windows] or self.parts
         return segments_transcript(
-            self._placed(self._merger.fixed(None) if self._merger is not None else []),
+            self._place(self._merger.fixed(None) if self._merger is not None else []),
             ends_of_text=0,
             no_speech_prob=min(part.no_speech_prob for part in self.parts),
             language=heard[0].language or "en",
@@ -78,7 +78,7 @@ class ChunkedRecording:
 
     def _merge(self) -> None:
         """Merge the chunks that are finished, up to the first that is not."""
-        while self._merged < len(self.parts) and self.parts[self._merged].finished:
+        while self._merged < len(self.parts) and self.parts[self._merged].is_finished:
             part, chunk = self.parts[self._merged], self._chunks[self._merged]
             if self._merger is None:
                 self._merger = TimestampMerger(self._tokenizer, language=part.language or "en")
@@ -89,7 +89,7 @@ class ChunkedRecording:
             )
             self._merged += 1
 
-    def _placed(self, segments: Sequence[TranscribedSegment]) -> list[TranscribedSegment]:
+    def _place(self, segments: Sequence[TranscribedSegment]) -> list[TranscribedSegment]:
         """Return segments that follow each other, with times of the recording."""
         ordered: list[TranscribedSegment] = []
         for segment in segments:

@@ -116,7 +116,7 @@ class _Merger:
         current: list[DecodedToken] = []
         for token in chunk.tokens:
             if not self._special.is_timestamp(token.id):
-                current.append(self._placed(token))
+                current.append(self._place(token))
             elif last is not None and token.id >= last:
                 # The next chunk says the same; timestamps come in pairs, and the other is skipped too.
                 self._skip_next = True
@@ -153,7 +153,7 @@ class _Merger:
     def _seconds(self, token: DecodedToken) -> float:
         return round(timestamp_seconds(token.id, self._special) + self._chunk_start, 2)
 
-    def _placed(self, token: DecodedToken) -> DecodedToken:
+    def _place(self, token: DecodedToken) -> DecodedToken:
         if token.span is None:
             return token
         start, end = token.span

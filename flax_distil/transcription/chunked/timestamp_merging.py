@@ -77,33 +77,33 @@ class TimestampMerger:
             start: Seconds from the beginning of the recording to the chunk.
             middle: Where its share of the overlap begins, in the same seconds.
         """
-        right = [_text_only(kept, self._tokenizer.special) for kept in chunk]
+        right = [_drop_timestamps(kept, self._tokenizer.special) for kept in chunk]
         stop = max([start, *(_end(kept) for kept in self._kept)])
         before = list(itertools.takewhile(lambda kept: _end(kept) <= start, self._kept))
         early = list(itertools.takewhile(lambda kept: kept.start < stop, right))
-        overlap = self._changed_over(self._kept[len(before) :], early, middle)
+        overlap = self._change_over(self._kept[len(before) :], early, middle)
         self._kept = [*before, *overlap, *right[len(early) :]]
 
-    def _changed_over(
+    def _change_over(
         self, left: list[TranscribedSegment], right: list[TranscribedSegment], middle: float
     ) -> list[TranscribedSegment]:
         """Return the segments of an overlap: those of the left chunk first, then those of the right one."""
-        lefts, rights = self._units(left), self._units(right)
-        found = _alike(lefts, rights)
+        lefts, rights = self._words_of(left), self._words_of(right)
+        found = _match_words(lefts, rights)
         if not found:
-            return _by_time(left, right, middle)
+            return _split_by_time(left, right, middle)
         last, first = min(found, key=lambda pair: abs(_mean_time(lefts, rights, pair) - middle))
         ours, theirs = lefts[: last + 1], rights[first + 1 :]
         one, other = left[lefts[last].segment], right[rights[first].segment]
         rest = [unit for unit in theirs if unit.segment == rights[first].segment]
         is_whole = lefts[last + 1 :][:1] == [] or lefts[last + 1].segment != lefts[last].segment
-        joined = self._joined(
+        joined = self._join(
             one, [unit for unit in ours if unit.segment == lefts[last].segment],
             other, rest, keeps_end=is_whole and not rest,
         )  # fmt: skip
         return [*left[: lefts[last].segment], joined, *right[rights[first].segment + 1 :]]
 
-    def _joined(
+    def _join(
         self,
         one: TranscribedSegment,
         ours: Sequence[_MergeWord],
@@ -131,13 +131,13 @@ class TimestampMerger:
             words=None if one.words is None else words,
         )
 
-    def _units(self, kept: Sequence[TranscribedSegment]) -> list[_MergeWord]:
-        return [unit for number, one in enumerate(kept) for unit in self._units_of(number, one)]
+    def _words_of(self, kept: Sequence[TranscribedSegment]) -> list[_MergeWord]:
+        return [unit for number, one in enumerate(kept) for unit in self._words_of_segment(number, one)]
 
-    def _units_of(self, number: int, segment: TranscribedSegment) -> list[_MergeWord]:
+    def _words_of_segment(self, number: int, segment: TranscribedSegment) -> list[_MergeWord]:
         """Cut a segment into words; a word without times of its own lies where its characters do."""
         parts = split_words(segment.tokens, self._tokenizer, language=self._language)
-        grouped = _grouped([part.text for part in parts], segment.words)
+        grouped = _group_by_words([part.text for part in parts], segment.words)
         length = sum(len(part.text) for part in parts) or 1
         rest, done = iter(zip(parts, itertools.count(), strict=False)), 0
         units, taken = [], 0
@@ -155,7 +155,7 @@ class TimestampMerger:
         return units
 
 
-def _by_time(
+def _split_by_time(
     left: list[TranscribedSegment], right: list[TranscribedSegment], middle: float
 ) -> list[TranscribedSegment]:
     """Return segments of chunks that share no word: those of the left chunk up to the middle of the overlap.
@@ -173,7 +173,7 @@ def _by_time(
     return sorted(kept, key=lambda one: one.start)
 
 
-def _text_only(segment: TranscribedSegment, special: SpecialTokens) -> TranscribedSegment:
+def _drop_timestamps(segment: TranscribedSegment, special: SpecialTokens) -> TranscribedSegment:
     """Return a segment that keeps no timestamps."""
     is_text = [special.is_text(token) for token in segment.kept_tokens]
     return dataclasses.replace(
@@ -183,7 +183,7 @@ def _text_only(segment: TranscribedSegment, special: SpecialTokens) -> Transcrib
     )
 
 
-def _grouped(texts: Sequence[str], words: Sequence[Word] | None) -> list[tuple[int, Word | None]]:
+def _group_by_words(texts: Sequence[str], words: Sequence[Word] | None) -> list[tuple[int, Word | None]]:
     """Return how many pieces of text each word consists of, in order; punctuation is part of a word."""
     if words is None or "".join(texts) != "".join(word.text for word in words):
         return [(1, None)] * len(texts)
@@ -198,14 +198,14 @@ def _grouped(texts: Sequence[str], words: Sequence[Word] | None) -> list[tuple[i
     return grouped
 
 
-def _alike(lefts: Sequence[_MergeWord], rights: Sequence[_MergeWord]) -> list[tuple[int, int]]:
+def _match_words(lefts: Sequence[_MergeWord], rights: Sequence[_MergeWord]) -> list[tuple[int, int]]:
     """Return pairs of equal words, in order in both: as many, and as near in time, as possible."""
     # Of the words from (i, j) on: the best score, and the best that begins with this pair.
     best = [[0.0] * (len(rights) + 1) for _ in range(len(lefts) + 1)]
     begun = [[0.0] * (len(rights) + 1) for _ in range(len(lefts) + 1)]
     for i, left in reversed(list(enumerate(lefts))):
         for j, right in reversed(list(enumerate(rights))):
-            likeness = _likeness(left, right)
+            likeness = _similarity(left, right)
             if likeness:
                 following = begun[i + 1][j + 1]
                 begun[i][j] = likeness + max(best[i + 1][j + 1], following and following + IN_A_ROW)
@@ -225,7 +225,7 @@ def _alike(lefts: Sequence[_MergeWord], rights: Sequence[_MergeWord]) -> list[tu
     return pairs
 
 
-def _likeness(left: _MergeWord, right: _MergeWord) -> float:
+def _similarity(left: _MergeWord, right: _MergeWord) -> float:
     """Return how likely two words are the same: 0, or from 0.5 to 1 by how near their times are."""
     known = left.word is not None and right.word is not None
     tolerance = WORD_TOLERANCE_SECONDS if known else SEGMENT_TOLERANCE_SECONDS

@@ -50,7 +50,7 @@ class WindowPlace:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Heard:
+class KeptPart:
     """What is kept of a window.
 
     Attributes:
@@ -64,7 +64,7 @@ class Heard:
 
 def skip_hallucinations(
     segments: Sequence[TranscribedSegment], place: WindowPlace, *, seek: int, threshold: float
-) -> Heard:
+) -> KeptPart:
     """Leave out text between silences that was probably not spoken.
 
     Args:
@@ -81,16 +81,16 @@ def skip_hallucinations(
     if first is not None and _is_anomalous(first):
         silence = first.start - place.start
         if silence > threshold:
-            return Heard(segments=None, seek=place.seek + round(silence * FRAMES_PER_SECOND))
+            return KeptPart(segments=None, seek=place.seek + round(silence * FRAMES_PER_SECOND))
     last_end = place.last_speech
     for number, segment in enumerate(segments):
         if not segment.words:
             continue
         following = _first_with_words(segments[number + 1 :])
         if _is_anomalous(segment) and _is_alone(segment, following, place, last_end, threshold):
-            return Heard(segments=number, seek=_behind(segment, place, threshold))
+            return KeptPart(segments=number, seek=_seek_behind(segment, place, threshold))
         last_end = _end(segment)
-    return Heard(segments=len(segments), seek=seek)
+    return KeptPart(segments=len(segments), seek=seek)
 
 
 def last_word_end(segments: Sequence[TranscribedSegment]) -> float | None:
@@ -122,7 +122,7 @@ def _is_alone(
     return silence_before and silence_after
 
 
-def _behind(segment: TranscribedSegment, place: WindowPlace, threshold: float) -> int:
+def _seek_behind(segment: TranscribedSegment, place: WindowPlace, threshold: float) -> int:
     """Return where to go on after a hallucination: at it, or at the end if little is left behind it."""
     if place.recording_frames / FRAMES_PER_SECOND - _end(segment) < threshold:
         return place.recording_frames

@@ -33,7 +33,7 @@ from flax_distil.transcription.results import (
 from flax_distil.transcription.sequential.clip_timestamps import seek_clips
 from flax_distil.transcription.sequential.decoded_window import DecodedWindow
 from flax_distil.transcription.sequential.hallucinations import (
-    Heard,
+    KeptPart,
     WindowPlace,
     last_word_end,
     skip_hallucinations,
@@ -97,7 +97,7 @@ class SequentialRecording:
         self._window = window
         chunk = chunk or Chunk(0, len(mel.log10_RM) * HOP_LENGTH, 0, 0)
         self._mel, self._frames = mel, chunk.stop // HOP_LENGTH
-        self._enough = (chunk.stop - chunk.stride_right) // HOP_LENGTH
+        self._stop_frame = (chunk.stop - chunk.stride_right) // HOP_LENGTH
         self._is_beginning = chunk.start == 0
         self._tokenizer, self._options, self._prompts = tokenizer, options, prompts
         self._limit, self._speech_map = limit, speech_map
@@ -107,24 +107,24 @@ class SequentialRecording:
         self._window_language: str | None = None
         self._attempts: list[DecodingResult] = []
         first = chunk.start // HOP_LENGTH
-        self._tried, self._last_speech = 0.0, first / FRAMES_PER_SECOND
+        self._last_temperature, self._last_speech = 0.0, first / FRAMES_PER_SECOND
         self._text_end = self._last_speech
         self._clips = seek_clips(options.clips, self._frames)
-        self._seek = self._first_heard = self._next_seek(first)
+        self._seek = self._first_seek = self._next_seek(first)
         self._previous: list[int] = list(prompts.initial)
         self.kept: list[TranscribedSegment] = []
-        self._told = 0
+        self._num_reported = 0
         self.no_speech_prob, self.temperature = 1.0, 0.0
 
     @property
-    def is_heard(self) -> bool:
+    def has_windows(self) -> bool:
         """Whether there is, or was, a window to decode."""
-        return self._first_heard < self._enough
+        return self._first_seek < self._stop_frame
 
     @property
-    def finished(self) -> bool:
+    def is_finished(self) -> bool:
         """Whether no window is left."""
-        return self._seek >= self._enough
+        return self._seek >= self._stop_frame
 
     @property
     def parts(self) -> "tuple[SequentialRecording, ...]":
@@ -161,7 +161,7 @@ class SequentialRecording:
         self._window_language = max(probabilities, key=probabilities.__getitem__)
 
     @property
-    def _spoken(self) -> str:
+    def _present_language(self) -> str:
         """The language of the present window."""
         return self._window_language or self.language or "en"
 
@@ -169,9 +169,9 @@ class SequentialRecording:
         """Return how to decode the present window, which depends only on this recording and the options."""
         return DecodingRequest(
             prompt=self._prompts.build(
-                self._spoken,
+                self._present_language,
                 self._previous,
-                with_prefix=self._is_beginning and self._seek == self._first_heard,
+                with_prefix=self._is_beginning and self._seek == self._first_seek,
             ),
             limit=self._limit,
             temperature=self._options.temperatures[self.attempt],
@@ -180,8 +180,8 @@ class SequentialRecording:
 
     def receive(self, result: DecodingResult) -> DecodedWindow | None:
         """Return a window for :meth:`accept`; None if it is decoded again, or skipped as silence."""
-        self._tried = result.temperature
-        self.temperature = max(self.temperature, self._tried)
+        self._last_temperature = result.temperature
+        self.temperature = max(self.temperature, self._last_temperature)
         self._attempts.append(result)
         if needs_fallback(result, self._options, self._tokenizer):
             if self.attempt < len(self._options.temperatures):
@@ -205,7 +205,7 @@ class SequentialRecording:
             segments=tuple(self._segment(*span, result) for span in split.spans),
             advance=split.advance,
             single_timestamp_ending=split.single_timestamp_ending,
-            language=self._spoken,
+            language=self._present_language,
             frames=self.window_frames,
             offset=self._seek / FRAMES_PER_SECOND,
         )
@@ -229,7 +229,7 @@ class SequentialRecording:
             end = last_word_end(segments)
             if end is not None and end > window.offset and not window.single_timestamp_ending:
                 seek = round(end * FRAMES_PER_SECOND)
-            heard = self._without_hallucinations(segments, window, seek)
+            heard = self._drop_hallucinations(segments, window, seek)
             seek = heard.seek
             if heard.segments is None:
                 self._seek = self._next_seek(seek)
@@ -237,17 +237,17 @@ class SequentialRecording:
             segments = segments[: heard.segments]
             self._last_speech = last_word_end(segments) or self._last_speech
         self._keep([segment for segment in segments if segment.start != segment.end and segment.text.strip()])
-        if not self._options.condition_on_prev_tokens or self._tried > LAST_TRUSTED_TEMPERATURE:
+        if not self._options.condition_on_prev_tokens or self._last_temperature > LAST_TRUSTED_TEMPERATURE:
             self._previous = []
         self._seek = self._next_seek(seek)
 
-    def _without_hallucinations(
+    def _drop_hallucinations(
         self, segments: Sequence[TranscribedSegment], window: DecodedWindow, seek: int
-    ) -> Heard:
+    ) -> KeptPart:
         """Return how much is kept of a window whose words are known, and where the next one begins."""
         threshold = self._options.hallucination_silence_threshold
         if threshold is None:
-            return Heard(segments=len(segments), seek=seek)
+            return KeptPart(segments=len(segments), seek=seek)
         place = WindowPlace(
             seek=self._seek,
             frames=window.frames,
@@ -260,8 +260,8 @@ class SequentialRecording:
 
     def take_segments(self) -> list[TranscribedSegment]:
         """Return the segments that were kept since the last call."""
-        found = self.kept[self._told :]
-        self._told = len(self.kept)
+        found = self.kept[self._num_reported :]
+        self._num_reported = len(self.kept)
         return found
 
     def transcript(self) -> Transcript:
@@ -294,7 +294,7 @@ class SequentialRecording:
         """Return where the next window begins: there, or in the next clip; the end if nothing is left."""
         while self._clips:
             clip = self._clips[0]
-            seek = self._behind_silence(max(seek, clip.start), clip.end)
+            seek = self._skip_silence(max(seek, clip.start), clip.end)
             if seek < clip.end:
                 return seek
             self._clips.pop(0)
@@ -302,7 +302,7 @@ class SequentialRecording:
                 seek = self._clips[0].start
         return self._frames
 
-    def _behind_silence(self, seek: int, end: int) -> int:
+    def _skip_silence(self, seek: int, end: int) -> int:
         """Skip windows without sound, if there is a threshold for silence."""
         if self._options.thresholds.no_speech is not None:
             while seek < end and self._mel.loudest(seek, min(self._window, end - seek)) <= FAINTEST_LOG10:

@@ -32,14 +32,14 @@ from flax_distil.transcription.sequential.recording import SequentialRecording
 from flax_distil.transcription.sequential.vad_filter import SpeechTimestampsMap, collect_speech
 from flax_distil.transcription.sequential.window_encoder import WindowEncoder
 from flax_distil.transcription.sequential.work_queue import (
-    PartedRecording,
+    RecordingInProgress,
     Row,
     WorkQueue,
     first_part,
 )
 from flax_distil.transcription.words.word_timestamps import AlignmentRequest, WordAligner
 
-_NOTHING_LEFT: Any = object()
+_END_OF_RECORDINGS: Any = object()
 
 
 class SequentialTranscriber(RecordingTranscriber):
@@ -109,26 +109,26 @@ class SequentialTranscriber(RecordingTranscriber):
             for row in {id(row.recording): row for row in rows}.values():
                 if on_segment is not None:
                     tell_segments(on_segment, row.name, row.recording.take_segments())
-                if row.recording.finished:
+                if row.recording.is_finished:
                     queue.forget(row.recording)
                     yield row.name, row.recording.transcript()
 
     def _fill(self, queue: WorkQueue, source: Iterator[Any]) -> Iterator[tuple[Any, Transcript]]:
         """Begin recordings while there is room; yield the transcripts of those with nothing to decode."""
         while queue.has_room:
-            given = next(source, _NOTHING_LEFT)
-            if given is _NOTHING_LEFT or (given is None and queue):
+            given = next(source, _END_OF_RECORDINGS)
+            if given is _END_OF_RECORDINGS or (given is None and queue):
                 return
             if given is None:
                 continue
             name, samples_W = given
             recording = self._begin(samples_W)
-            if recording.finished:
+            if recording.is_finished:
                 yield name, recording.transcript()
             else:
                 queue.add(name, recording)
 
-    def _begin(self, samples_W: Float[np.ndarray, " W"]) -> PartedRecording:
+    def _begin(self, samples_W: Float[np.ndarray, " W"]) -> RecordingInProgress:
         """Compute the features of a recording, after which its samples are not needed."""
         generator, times = self.generator, None
         if self._detector is not None:
@@ -141,7 +141,7 @@ class SequentialTranscriber(RecordingTranscriber):
         )
         return self._recording(mel, times)
 
-    def _recording(self, mel: LongMel, speech_map: SpeechTimestampsMap | None) -> PartedRecording:
+    def _recording(self, mel: LongMel, speech_map: SpeechTimestampsMap | None) -> RecordingInProgress:
         """Return the state of a recording at its beginning."""
         return self._part(mel, speech_map=speech_map)
 

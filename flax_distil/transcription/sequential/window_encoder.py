@@ -43,15 +43,15 @@ class WindowEncoder:
         kept = {id(place.part): place for place in self._kept if place.part.attempt}
         new = [part for part in parts if id(part) not in kept]
         if len(new) == len(parts):
-            return self._encoded(parts)
+            return self._encode(parts)
         places = [kept[id(part)] for part in parts if id(part) in kept]
         if not new and self._is_last_batch(parts):
             return places[0].encoder_out
         if new:
-            encoder_out = self._encoded(new)
+            encoder_out = self._encode(new)
             rows = self._rows_for(len(new))
             kept |= {id(part): _Encoded(part, encoder_out, row, rows) for row, part in enumerate(new)}
-        return self._gathered([kept[id(part)] for part in parts], rows=self._rows_for(len(parts)))
+        return self._gather([kept[id(part)] for part in parts], rows=self._rows_for(len(parts)))
 
     def keep(self, parts: Sequence[SequentialRecording], encoder_out: EncoderOutput) -> None:
         """Keep the encoder output of windows that are to be tried again.
@@ -66,7 +66,7 @@ class WindowEncoder:
         waiting = [place for place in self._kept if id(place.part) not in ours]
         self._kept = [place for place in [*waiting, *batch] if place.part.attempt]
 
-    def _encoded(self, parts: Sequence[SequentialRecording]) -> EncoderOutput:
+    def _encode(self, parts: Sequence[SequentialRecording]) -> EncoderOutput:
         return self._generator.encode_features(self._features(parts, self._rows_for(len(parts))))
 
     def _is_last_batch(self, parts: Sequence[SequentialRecording]) -> bool:
@@ -78,7 +78,7 @@ class WindowEncoder:
             and self._kept[0].rows == self._rows_for(len(parts))
         )
 
-    def _gathered(self, places: Sequence[_Encoded], *, rows: int) -> EncoderOutput:
+    def _gather(self, places: Sequence[_Encoded], *, rows: int) -> EncoderOutput:
         partitioner = self._generator.partitioner
         batches = {id(place.encoder_out): partitioner.local_rows(dict(place.encoder_out)) for place in places}
         names = list(places[0].encoder_out)

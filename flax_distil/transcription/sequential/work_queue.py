@@ -16,7 +16,7 @@ MOST_SECONDS = 4 * 3600.0
 
 
 @runtime_checkable
-class PartedRecording(Protocol):
+class RecordingInProgress(Protocol):
     """A recording that is being transcribed, in parts that are decoded in rows of their own."""
 
     @property
@@ -28,7 +28,7 @@ class PartedRecording(Protocol):
         """Its length in frames of 10 ms."""
 
     @property
-    def finished(self) -> bool:
+    def is_finished(self) -> bool:
         """Whether no part has a window left."""
 
     def take_segments(self) -> list[TranscribedSegment]:
@@ -42,7 +42,7 @@ class Row(NamedTuple):
     """A part of a recording, and the recording."""
 
     name: Any
-    recording: PartedRecording
+    recording: RecordingInProgress
     part: SequentialRecording
 
 
@@ -71,10 +71,10 @@ class WorkQueue:
         alike = sum(_kind(row) == _kind(self._rows[0]) for row in self._rows)
         return alike < self._batch_size
 
-    def add(self, name: Any, recording: PartedRecording) -> None:
+    def add(self, name: Any, recording: RecordingInProgress) -> None:
         """Add a recording and the parts of it that have something to decode."""
         self._frames += recording.frames
-        self._rows.extend(Row(name, recording, part) for part in recording.parts if not part.finished)
+        self._rows.extend(Row(name, recording, part) for part in recording.parts if not part.is_finished)
 
     def take_batch(self) -> list[Row]:
         """Remove and return the rows of the next batch, at least one and ``batch_size`` at most."""
@@ -89,17 +89,17 @@ class WorkQueue:
 
     def put_back(self, row: Row) -> None:
         """Let a row of a batch wait for its next window, if it has one."""
-        if not row.part.finished:
+        if not row.part.is_finished:
             self._rows.append(row)
 
-    def forget(self, recording: PartedRecording) -> None:
+    def forget(self, recording: RecordingInProgress) -> None:
         """Make room for others: a recording is finished."""
         self._frames -= recording.frames
 
 
-def first_part(recording: PartedRecording) -> SequentialRecording:
+def first_part(recording: RecordingInProgress) -> SequentialRecording:
     """Return the first part with something to decode: the language is that of its first window."""
-    return next((part for part in recording.parts if part.is_heard), recording.parts[0])
+    return next((part for part in recording.parts if part.has_windows), recording.parts[0])
 
 
 def _ready(row: Row, batch: list[Row]) -> bool:

@@ -91,10 +91,10 @@ class HeadSearch:
             windows: At least one with words.
             most: Maximum number of heads.
         """
-        ends = [self._improved(windows, start, most) for start in ((), self.present[:most])]
+        ends = [self._improve(windows, start, most) for start in ((), self.present[:most])]
         return min(ends, key=lambda end: end[0])[1]
 
-    def _improved(self, windows: Windows, chosen: Heads, most: int) -> tuple[float, Heads]:
+    def _improve(self, windows: Windows, chosen: Heads, most: int) -> tuple[float, Heads]:
         error = self.errors(windows, [chosen])[0].mean_seconds if chosen else float("inf")
         while True:
             flipped = [tuple(sorted({*chosen} ^ {head})) for head in self.candidates]

@@ -66,17 +66,17 @@ def attach_words(
         _shorten_around_sentence_ends(timings, 2 * median)
     _merge_punctuation(timings, *punctuations)
     rest = iter(timings)
-    finished = []
+    with_words = []
     for segment in segments:
-        own = _of_segment(segment, rest, offset)
+        own = _take_words_of(segment, rest, offset)
         if own:
             _shorten_after_pause(own, last_speech_timestamp, median)
-            segment = _agreed(segment, own, median)
+            segment = _reconcile(segment, own, median)
             assert segment.end is not None
             last_speech_timestamp = segment.end
         given = tuple(Word(text=t.text, start=t.start, end=t.end, probability=t.probability) for t in own)
-        finished.append(dataclasses.replace(segment, words=given))
-    return tuple(finished), last_speech_timestamp
+        with_words.append(dataclasses.replace(segment, words=given))
+    return tuple(with_words), last_speech_timestamp
 
 
 def _shorten_around_sentence_ends(timings: Sequence[_Timing], longest: float) -> None:
@@ -112,7 +112,7 @@ def _move(mark: _Timing, word: _Timing, *, before: bool) -> None:
     mark.text, mark.tokens = "", 0
 
 
-def _of_segment(segment: TranscribedSegment, rest: Iterator[_Timing], offset: float) -> list[_Timing]:
+def _take_words_of(segment: TranscribedSegment, rest: Iterator[_Timing], offset: float) -> list[_Timing]:
     """Take words until the segment's tokens are used up; their times become those of the recording."""
     own: list[_Timing] = []
     taken = 0
@@ -136,7 +136,7 @@ def _shorten_after_pause(words: Sequence[_Timing], last_speech_timestamp: float,
         first.start = max(0, first.end - longest)
 
 
-def _agreed(segment: TranscribedSegment, words: Sequence[_Timing], median: float) -> TranscribedSegment:
+def _reconcile(segment: TranscribedSegment, words: Sequence[_Timing], median: float) -> TranscribedSegment:
     """Shorten words that reach far beyond their segment; otherwise the segment takes their times."""
     first, last = words[0], words[-1]
     start, end = segment.start, segment.end
