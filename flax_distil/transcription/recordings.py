@@ -49,8 +49,8 @@ class RecordingTranscriber(abc.ABC):
             return
         if partitioner.shard_count > 1:
             raise InputError(
-                f"the runner spans {partitioner.shard_count} processes, but each transcribes its own "
-                "recordings: give every process a runner over its own devices"
+                f"the partitioner spans {partitioner.shard_count} processes, but each transcribes its own "
+                "recordings: give every process a partitioner over its own devices"
             )
         partitioner.check_rows("a batch of recordings", batch_size)
 
