@@ -23,8 +23,10 @@ from flax_distil.core.nested import build
 from flax_distil.distillation.config import DistilConfig
 from flax_distil.distillation.trainer import run_distillation
 from flax_distil.distillation.training_log import read_metrics
-from flax_distil.evaluation.job import EvalConfig, run_evaluation
-from flax_distil.pseudo_labeling.job import PseudoLabelConfig, run_pseudo_labelling
+from flax_distil.evaluation import job as evaluation
+from flax_distil.evaluation.config import EvalConfig
+from flax_distil.pseudo_labeling import job as pseudo_labeling
+from flax_distil.pseudo_labeling.config import PseudoLabelConfig
 
 TEACHER_SHA256 = "1a5afae06a4db91c975c9a9d78be5cc110ee4ea022ad57d55492e4550e936b2a"
 CORPUS = Path(__file__).parent / "asterisk_prompts"
@@ -82,7 +84,7 @@ def run_demo(
             generation_max_length=MAX_NEW_TOKENS,
             output_dir=str(output / f"eval_{name}"),
         )
-        (found,) = run_evaluation(config)["models"].values()
+        (found,) = evaluation.run(config)["models"].values()
         return {
             "wer": found["total"]["clean"]["wer"],
             "rtfx": found["speed"]["rtfx"],
@@ -92,7 +94,7 @@ def run_demo(
     labeled = stages.run(
         "pseudo-label",
         lambda: (
-            run_pseudo_labelling(
+            pseudo_labeling.run(
                 build(
                     PseudoLabelConfig,
                     model_name_or_path=teacher,

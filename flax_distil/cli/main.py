@@ -14,12 +14,12 @@ from flax_distil.cli.platforms import pass_over_absent_tpu
 from flax_distil.cli.terminal import forgiving_output
 
 COMMANDS = {
-    "pseudo-label": ("pseudo_labeling.config:PseudoLabelConfig", "pseudo_labeling.job:run_pseudo_labelling"),
+    "pseudo-label": ("pseudo_labeling.config:PseudoLabelConfig", "pseudo_labeling.job:run"),
     "init-student": ("checkpoints.job:InitStudentConfig", "checkpoints.job:run_init_student"),
     "distil": ("distillation.config:DistilConfig", "distillation.trainer:run_distillation"),
-    "data inspect": ("inspection.job:InspectConfig", "inspection.job:run_inspection"),
+    "data inspect": ("inspection.config:InspectConfig", "inspection.job:run"),
     "plan": ("planning.config:PlanConfig", "planning.job:run_plan"),
-    "eval": ("evaluation.config:EvalConfig", "evaluation.job:run_evaluation"),
+    "eval": ("evaluation.config:EvalConfig", "evaluation.job:run"),
     "transcribe": ("pipeline.config:TranscribeConfig", "pipeline.job:run"),
     "align-heads": ("pipeline.align_heads.config:AlignHeadsConfig", "pipeline.align_heads.job:run"),
     "export": ("checkpoints.job:ExportConfig", "checkpoints.job:run_export"),

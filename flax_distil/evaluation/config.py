@@ -27,7 +27,7 @@ _HIDDEN_OPTIONS = [
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Condition:
+class NoiseCondition:
     """How recordings are heard.
 
     Attributes:
@@ -44,7 +44,7 @@ class Condition:
         return "clean" if self.noise is None else f"{self.noise} {self.snr:g} dB"
 
 
-CLEAN = Condition()
+CLEAN = NoiseCondition()
 
 
 def _one_of(value: str | None, setting: str, models: Sequence[str]) -> Sequence[str | None]:
@@ -173,11 +173,11 @@ class EvalConfig(DatasetTranscriptionConfig):
         )
 
     @property
-    def conditions(self) -> list[Condition]:
+    def conditions(self) -> list[NoiseCondition]:
         """Clean speech, and each noise from the faintest to the loudest."""
         ratios = sorted(set(self.snr_db or ()), reverse=True)
         noises = dict.fromkeys(self.noise_types or ())
-        return [CLEAN, *(Condition(noise=noise, snr=snr) for noise in noises for snr in ratios)]
+        return [CLEAN, *(NoiseCondition(noise=noise, snr=snr) for noise in noises for snr in ratios)]
 
     def _check_noise(self) -> None:
         for noise in self.noise_types or ():

@@ -21,18 +21,18 @@ from flax_distil.data.sources.load_datasets import load_tables
 from flax_distil.evaluation.config import CLEAN, EvalConfig
 from flax_distil.evaluation.noise import NoiseMaker
 from flax_distil.evaluation.report import write_report
-from flax_distil.evaluation.results import Evaluation, document
-from flax_distil.evaluation.scores import ScoredUnit
+from flax_distil.evaluation.results import Evaluation, make_results
+from flax_distil.evaluation.scores import ScoredRecords
 from flax_distil.evaluation.store import REPORT_NAME, RESULTS_NAME, SAMPLES_NAME, EvalStore
 from flax_distil.evaluation.tables import format_tables, write_samples
-from flax_distil.evaluation.transcription import LATENCY, ModelEvaluation, gathered
+from flax_distil.evaluation.transcription import LATENCY, ModelEvaluation, gather_records
 from flax_distil.parallel.make_partitioner import join_local_devices
 from flax_distil.parallel.partitioner import Partitioner
 from flax_distil.parallel.processes import raise_on_all_hosts
 from flax_distil.pipeline.transcription_model import TranscriptionModel, configured_model
 from flax_distil.text.normalizers import Normalizer, get_model_normalizer
 
-__all__ = ["EvalConfig", "run_evaluation"]
+__all__ = ["EvalConfig", "run"]
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +44,7 @@ _WITHOUT_EFFECT = {
 """Settings that change no prediction: another run may have others and go on."""
 
 
-def run_evaluation(config: EvalConfig) -> dict[str, Any]:
+def run(config: EvalConfig) -> dict[str, Any]:
     """Evaluate, print tables, write the reports and return what ``results.json`` holds.
 
     What is in ``output_dir`` already is not done again; see docs/evaluation.md for every figure.
@@ -57,7 +57,7 @@ def run_evaluation(config: EvalConfig) -> dict[str, Any]:
     with EvalStore(config.output_dir, overwrite=config.overwrite_output_dir) as store:
         raise_on_all_hosts(lambda: store.check() if leads else None)
         models = raise_on_all_hosts(lambda: _open_models(config, partitioner))
-        data_sets = raise_on_all_hosts(lambda: _open_data(config))
+        data_sets = raise_on_all_hosts(lambda: _open_data_sets(config))
         noise = raise_on_all_hosts(lambda: _open_noise(config, data_sets))
         normalize = _normalizer_for(config, models)
         parameters = {label: model.parameters for label, model in models.items()}
@@ -70,16 +70,18 @@ def run_evaluation(config: EvalConfig) -> dict[str, Any]:
             parameters=parameters,
             data_sets=list(data_sets),
             units={
-                (label, name, condition.name): ScoredUnit(
-                    gathered(store, (label, name, condition.name)), normalize
+                (label, name, condition.name): ScoredRecords(
+                    gather_records(store, (label, name, condition.name)), normalize
                 )
                 for label in parameters
                 for name in data_sets
                 for condition in config.conditions
             },
-            latency={label: gathered(store, (label, next(iter(data_sets)), LATENCY)) for label in parameters},
+            latency={
+                label: gather_records(store, (label, next(iter(data_sets)), LATENCY)) for label in parameters
+            },
         )
-        results = document(evaluation)
+        results = make_results(evaluation)
         if leads:
             _report(evaluation, results, store)
     return results
@@ -100,7 +102,7 @@ def _transcribe(
         for name, data in data_sets.items():
             for condition in config.conditions:
                 work.transcribe(name, data, noise[name], condition)
-            records = gathered(store, (label, name, CLEAN.name))
+            records = gather_records(store, (label, name, CLEAN.name))
             if not records.predictions:
                 reasons = records.skipped.report()
                 raise InputError(f"no recording of data set {name!r} can be transcribed: {reasons}")
@@ -113,7 +115,7 @@ def _open_models(config: EvalConfig, partitioner: Partitioner) -> dict[str, Tran
     return {label: configured_model(config, partitioner, name) for label, name in config.models.items()}
 
 
-def _open_data(config: EvalConfig) -> dict[str, SpeechDataset]:
+def _open_data_sets(config: EvalConfig) -> dict[str, SpeechDataset]:
     """Open the data sets, by their names."""
     return {data.name: data for data in load_tables(config.data.spec(config.text_column_name))}
 

@@ -17,9 +17,9 @@ from flax_distil.core.errors import InputError
 from flax_distil.data.dataset import SpeechDataset
 from flax_distil.data.decoded_example import DecodedExample, DurationLimits, SampleError, SampleReader
 from flax_distil.data.preprocessing.labels import sample_random
-from flax_distil.evaluation.config import Condition
+from flax_distil.evaluation.config import NoiseCondition
 
-HEARD = 32
+MAX_NOISE_RECORDINGS = 32
 """Recordings that noise is made of, at most, 30 s of each."""
 
 
@@ -35,7 +35,7 @@ class NoiseMaker:
     def __init__(self, data: SpeechDataset, recorded: SpeechDataset | None, *, seed: int):
         self._data, self._recorded, self._seed = data, recorded, seed
 
-    def prepare(self, condition: Condition) -> None:
+    def prepare(self, condition: NoiseCondition) -> None:
         """Decode what its noise is made of, before threads ask for it.
 
         Raises:
@@ -49,7 +49,7 @@ class NoiseMaker:
         if condition.noise == "recorded" and not self._noises:
             raise InputError("noise_dataset_name has no recording that can be read: name another")
 
-    def __call__(self, sample: DecodedExample, condition: Condition) -> Float[np.ndarray, " W"]:
+    def __call__(self, sample: DecodedExample, condition: NoiseCondition) -> Float[np.ndarray, " W"]:
         """Return a recording as it is heard under a condition.
 
         Args:
@@ -86,20 +86,20 @@ class NoiseMaker:
 
     @functools.cached_property
     def _talkers(self) -> Mapping[int, Float[np.ndarray, " _"]]:
-        return _some_recordings(self._data, self._seed)
+        return _decode_recordings(self._data, self._seed)
 
     @functools.cached_property
     def _noises(self) -> Mapping[int, Float[np.ndarray, " _"]]:
         assert self._recorded is not None
-        return _some_recordings(self._recorded, self._seed)
+        return _decode_recordings(self._recorded, self._seed)
 
 
-def _some_recordings(data: SpeechDataset, seed: int) -> dict[int, Float[np.ndarray, " _"]]:
+def _decode_recordings(data: SpeechDataset, seed: int) -> dict[int, Float[np.ndarray, " _"]]:
     """Decode some recordings that are not silent, by row; those that cannot be read are passed over."""
     reader = SampleReader(data, DurationLimits(max_seconds=math.inf))
     found: dict[int, Float[np.ndarray, " _"]] = {}
     for row in np.random.default_rng(seed).permutation(len(data)).tolist():
-        if len(found) == HEARD:
+        if len(found) == MAX_NOISE_RECORDINGS:
             break
         try:
             samples_W = reader.read(row).samples_W

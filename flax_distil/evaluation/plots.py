@@ -78,7 +78,7 @@ def data_set_plot(rates: dict[str, dict[str, Rate | None]]) -> bytes:
         axes.set_ylim(bottom=0)
         axes.margins(y=0.12)
         _legend(figure, axes)
-        return _rendered(figure)
+        return _render(figure)
 
 
 def noise_plot(
@@ -115,7 +115,7 @@ def noise_plot(
         panels[0].set_ylim(bottom=0)  # of all panels, and only once all curves are there
         panels[0].set_ylabel("WER, % (dotted: without noise)")
         _legend(figure, panels[0])
-        return _rendered(figure)
+        return _render(figure)
 
 
 def latency_plot(points: dict[str, tuple[float, Rate]], *, xlabel: str) -> bytes:
@@ -138,7 +138,7 @@ def latency_plot(points: dict[str, tuple[float, Rate]], *, xlabel: str) -> bytes
         axes.set_ylim(bottom=0)
         axes.grid(color=PALE, alpha=0.25)
         _legend(figure, axes)
-        return _rendered(figure)
+        return _render(figure)
 
 
 def _color(number: int) -> str:
@@ -150,7 +150,7 @@ def _legend(figure: "Figure", axes: "Axes") -> None:
     figure.legend(handles, labels, loc="outside lower center", ncols=min(3, len(handles)), frameon=False)
 
 
-def _rendered(figure: "Figure") -> bytes:
+def _render(figure: "Figure") -> bytes:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None})
     return buffer.getvalue()

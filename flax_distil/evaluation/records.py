@@ -83,10 +83,10 @@ class LatencySample:
     devices: str
 
 
-Line = Session | Prediction | SkippedSample | LatencySample
-L = TypeVar("L", bound=Line)
+Record = Session | Prediction | SkippedSample | LatencySample
+L = TypeVar("L", bound=Record)
 
-_KINDS: dict[str, type[Line]] = {
+_KINDS: dict[str, type[Record]] = {
     "session": Session,
     "prediction": Prediction,
     "skipped": SkippedSample,
@@ -95,10 +95,10 @@ _KINDS: dict[str, type[Line]] = {
 
 
 @dataclasses.dataclass(frozen=True)
-class UnitRecords:
+class Records:
     """What is known of one model on one data set under one condition."""
 
-    lines: Sequence[Line]
+    lines: Sequence[Record]
 
     @property
     def predictions(self) -> list[Prediction]:
@@ -159,13 +159,13 @@ class UnitRecords:
         return [line for line in self.lines if isinstance(line, kind)]
 
 
-def encoded(line: Line) -> str:
+def encoded(line: Record) -> str:
     """Return a line as it stands in a file."""
     name = next(name for name, kind in _KINDS.items() if isinstance(line, kind))
     return json.dumps({name: dataclasses.asdict(line)}, ensure_ascii=False) + "\n"
 
 
-def decoded(line: str) -> Line:
+def decoded(line: str) -> Record:
     """Read such a line."""
     ((kind, values),) = json.loads(line).items()
     return _KINDS[kind](**values)

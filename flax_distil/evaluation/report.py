@@ -11,7 +11,7 @@ from flax_distil.evaluation import html
 from flax_distil.evaluation.config import CLEAN
 from flax_distil.evaluation.plots import Rate, data_set_plot, latency_plot, noise_plot
 from flax_distil.evaluation.results import Evaluation
-from flax_distil.evaluation.scores import ScoredUnit
+from flax_distil.evaluation.scores import ScoredRecords
 from flax_distil.evaluation.tables import (
     cell,
     data_set_rows,
@@ -30,51 +30,51 @@ WORST = 10
 SKIPPED_SHOWN = 50
 
 
-def write_report(evaluation: Evaluation, document: dict[str, Any], path: Path) -> None:
+def write_report(evaluation: Evaluation, results: dict[str, Any], path: Path) -> None:
     """Write the page; without matplotlib, without pictures.
 
     Args:
         evaluation: what was transcribed.
-        document: its figures.
+        results: its figures.
         path: a file to write.
     """
     plots = has_matplotlib()
     if not plots:
         log.warning("the report has no pictures: %s", PLOTS_REMEDY)
-    models = ", ".join(document["models"])
+    models = ", ".join(results["models"])
     sections = [
-        html.note(_introduction(evaluation, document)),
+        html.note(_introduction(evaluation, results)),
         *([] if plots else [html.note(f"There are no pictures: {PLOTS_REMEDY}.")]),
-        _models(document, plots=plots),
-        _data_sets(document, plots=plots),
-        _noise(evaluation, document, plots=plots),
-        _comparisons(document),
+        _models(results, plots=plots),
+        _data_sets(results, plots=plots),
+        _noise(evaluation, results, plots=plots),
+        _comparisons(results),
         *(_worst(evaluation, model) for model in evaluation.models),
-        _skipped(document),
-        html.section("Settings", html.details("as JSON", json.dumps(document["config"], indent=2))),
+        _skipped(results),
+        html.section("Settings", html.details("as JSON", json.dumps(results["config"], indent=2))),
     ]
     path.write_text(html.page(f"Evaluation of {models}", filter(None, sections)), encoding="utf-8")
 
 
-def _introduction(evaluation: Evaluation, document: dict[str, Any]) -> str:
-    first = next(iter(document["models"].values()))["total"][CLEAN.name]
+def _introduction(evaluation: Evaluation, results: dict[str, Any]) -> str:
+    first = next(iter(results["models"].values()))["total"][CLEAN.name]
     hours = first["audio_seconds"] / 3600
     return (
         f"{first['samples']:,} recordings ({hours:.2f} h) of {', '.join(evaluation.data_sets)}; mode "
         f"{evaluation.config.mode}; texts normalised by {evaluation.normalize.description}. "
-        f"Rates are percentages of reference words. Intervals hold {document['confidence']:.0%} of "
-        f"{document['resamples']:,} draws of recordings."
+        f"Rates are percentages of reference words. Intervals hold {results['confidence']:.0%} of "
+        f"{results['resamples']:,} draws of recordings."
     )
 
 
-def _models(document: dict[str, Any], *, plots: bool) -> str:
-    speeds = {model: entry["speed"] for model, entry in document["models"].items()}
-    parts = [html.table(model_rows(document))]
+def _models(results: dict[str, Any], *, plots: bool) -> str:
+    speeds = {model: entry["speed"] for model, entry in results["models"].items()}
+    parts = [html.table(model_rows(results))]
     alone = all(speed["latency"] is not None for speed in speeds.values())
     devices = sorted({device for speed in speeds.values() for device in speed["devices"]})
     batch = sorted({size for speed in speeds.values() for size in speed["batch_size"]})
     text = (
-        f"Compared with {document['baseline']}. RTFx: seconds of speech per second, batches of "
+        f"Compared with {results['baseline']}. RTFx: seconds of speech per second, batches of "
         f"{' or '.join(map(str, batch))} windows on {' or '.join(devices)}, compiling left out. "
     )
     text += (
@@ -84,11 +84,11 @@ def _models(document: dict[str, Any], *, plots: bool) -> str:
         else "Latency was not measured (latency_samples)."
     )
     parts.append(html.note(text))
-    if drafting := speculation_rows(document):
-        assistant = document["config"]["assistant_model_name_or_path"]
+    if drafting := speculation_rows(results):
+        assistant = results["config"]["assistant_model_name_or_path"]
         parts += [html.note(f"Drafts of {assistant}:"), html.table(drafting)]
     points = {}
-    for model, entry in document["models"].items():
+    for model, entry in results["models"].items():
         rate, speed = Rate.of(entry["total"][CLEAN.name]), entry["speed"]
         seconds = speed["latency"]["median_seconds"] if alone else speed["rtfx"] and 1 / speed["rtfx"]
         if rate is not None and seconds:
@@ -99,24 +99,24 @@ def _models(document: dict[str, Any], *, plots: bool) -> str:
     return html.section("Models", *parts)
 
 
-def _data_sets(document: dict[str, Any], *, plots: bool) -> str:
+def _data_sets(results: dict[str, Any], *, plots: bool) -> str:
     rates = {}
-    for model, entry in document["models"].items():
+    for model, entry in results["models"].items():
         rates[model] = {name: Rate.of(sets[CLEAN.name]) for name, sets in entry["data_sets"].items()}
         if len(rates[model]) > 1:
             rates[model]["total"] = Rate.of(entry["total"][CLEAN.name])
-    parts = [html.table(data_set_rows(document), texts=2)]
+    parts = [html.table(data_set_rows(results), texts=2)]
     if plots:
         parts.append(html.picture(data_set_plot(rates), "Word error rate by data set"))
     return html.section("Data sets", *parts)
 
 
-def _noise(evaluation: Evaluation, document: dict[str, Any], *, plots: bool) -> str | None:
-    rows = noise_rows(document, evaluation)
+def _noise(evaluation: Evaluation, results: dict[str, Any], *, plots: bool) -> str | None:
+    rows = noise_rows(results, evaluation)
     if not rows:
         return None
     conditions = [condition for condition in evaluation.config.conditions if condition.noise is not None]
-    totals = {model: entry["total"] for model, entry in document["models"].items()}
+    totals = {model: entry["total"] for model, entry in results["models"].items()}
     curves: dict[str, dict[str, Sequence[tuple[float, Rate | None]]]] = {
         str(noise): {
             model: [
@@ -135,21 +135,21 @@ def _noise(evaluation: Evaluation, document: dict[str, Any], *, plots: bool) -> 
     return html.section("Noise", *parts)
 
 
-def _comparisons(document: dict[str, Any]) -> str | None:
+def _comparisons(results: dict[str, Any]) -> str | None:
     rows = [
         [
             line["model"], line["data_set"] or "all", line["condition"], cell(line["difference"]),
             cell(line["difference_interval"]), p_value(line["p_bootstrap"]), p_value(line["p_matched_pairs"]),
             str(line["recordings"]),
         ]
-        for line in document["comparisons"]
+        for line in results["comparisons"]
     ]  # fmt: skip
     if not rows:
         return None
     head = ["model", "data set", "condition", "difference", "95 %", "p bootstrap", "p matched pairs",
             "recordings"]  # fmt: skip
     return html.section(
-        f"Word error rate against {document['baseline']}",
+        f"Word error rate against {results['baseline']}",
         html.table([head, *rows], texts=3),
         html.note(
             "Differences in percentage points, above 0 is worse than the baseline; both tests are paired by "
@@ -179,13 +179,13 @@ def _scored(evaluation: Evaluation, model: str) -> Iterator[tuple[int, str, int]
 def _sample(evaluation: Evaluation, model: str, name: str, row: int) -> str:
     heard = [model, *({evaluation.config.baseline} - {model})]
     units = [evaluation.units[other, name, CLEAN.name] for other in heard]
-    lines = [_heard(other, unit, row) for other, unit in zip(heard, units, strict=True)]
+    lines = [_model_diff(other, unit, row) for other, unit in zip(heard, units, strict=True)]
     (sample,) = (line for line in units[0].predictions if line.index == row)
     title = html.note(f"{name}: {sample.id}, {sample.duration:.1f} s")
     return "\n".join(['<div class="sample">', title, *filter(None, lines), "</div>"])
 
 
-def _heard(model: str, unit: ScoredUnit, row: int) -> str | None:
+def _model_diff(model: str, unit: ScoredRecords, row: int) -> str | None:
     found = [line for line in unit.predictions if line.index == row]
     if not found:
         return None
@@ -194,8 +194,8 @@ def _heard(model: str, unit: ScoredUnit, row: int) -> str | None:
     return html.note(f"{model}: {errors} errors in {words} words") + html.diff(parts)
 
 
-def _skipped(document: dict[str, Any]) -> str | None:
-    entry = next(iter(document["models"].values()))
+def _skipped(results: dict[str, Any]) -> str | None:
+    entry = next(iter(results["models"].values()))
     rows: list[Sequence[str]] = [
         [name, sample_id, reason]
         for name, conditions in entry["data_sets"].items()

@@ -7,14 +7,14 @@ from typing import Any
 
 from flax_distil.core.nested import flatten
 from flax_distil.evaluation.config import CLEAN, EvalConfig
-from flax_distil.evaluation.records import UnitRecords
+from flax_distil.evaluation.records import Records
 from flax_distil.evaluation.scores import (
-    Figures,
     Resampled,
-    ScoredUnit,
-    latency_figures,
-    speculation_figures,
-    unit_figures,
+    ScoredRecords,
+    Scores,
+    compute_scores,
+    latency_scores,
+    speculation_scores,
 )
 from flax_distil.metrics.bootstrap import CONFIDENCE, RESAMPLES
 from flax_distil.text.normalizers import Normalizer
@@ -37,8 +37,8 @@ class Evaluation:
     normalize: Normalizer
     parameters: Mapping[str, int]
     data_sets: list[str]
-    units: Mapping[tuple[str, str, str], ScoredUnit]
-    latency: Mapping[str, UnitRecords]
+    units: Mapping[tuple[str, str, str], ScoredRecords]
+    latency: Mapping[str, Records]
 
     @property
     def models(self) -> list[str]:
@@ -51,7 +51,7 @@ class Evaluation:
         return [condition.name for condition in self.config.conditions]
 
 
-def document(evaluation: Evaluation) -> dict[str, Any]:
+def make_results(evaluation: Evaluation) -> dict[str, Any]:
     """Return all figures; see docs/evaluation.md for each of them."""
     config, baseline = evaluation.config, evaluation.config.baseline
     models: dict[str, dict[str, Any]] = {
@@ -64,7 +64,7 @@ def document(evaluation: Evaluation) -> dict[str, Any]:
         }
         for model in evaluation.models
     }
-    comparisons: list[Figures] = []
+    comparisons: list[Scores] = []
     for condition in evaluation.conditions:
         by_set = {
             name: {model: evaluation.units[model, name, condition] for model in models}
@@ -73,7 +73,7 @@ def document(evaluation: Evaluation) -> dict[str, Any]:
         resampled = Resampled(by_set, seed=config.decoding.seed)
         for model, entry in models.items():
             for name, by_model in by_set.items():
-                entry["data_sets"][name][condition] = unit_figures([by_model[model]]) | {
+                entry["data_sets"][name][condition] = compute_scores([by_model[model]]) | {
                     "wer_interval": resampled.interval(model, name),
                     "skipped_samples": {
                         sample.sample_id: sample.reason
@@ -82,7 +82,7 @@ def document(evaluation: Evaluation) -> dict[str, Any]:
                 }
             rates = [figures[condition]["wer"] for figures in entry["data_sets"].values()]
             known = [rate for rate in rates if rate is not None]
-            entry["total"][condition] = unit_figures([by_model[model] for by_model in by_set.values()]) | {
+            entry["total"][condition] = compute_scores([by_model[model] for by_model in by_set.values()]) | {
                 "wer_interval": resampled.interval(model),
                 "macro_wer": sum(known) / len(known) if known else None,
                 "macro_wer_interval": resampled.macro_interval(model),
@@ -91,7 +91,7 @@ def document(evaluation: Evaluation) -> dict[str, Any]:
             for data_set in (None, *(by_set if len(by_set) > 1 else ())):
                 place = {"model": model, "baseline": baseline, "data_set": data_set, "condition": condition}
                 comparisons.append(place | resampled.comparison(model, baseline, data_set))
-    _relate(models, baseline)
+    _add_relative_speeds(models, baseline)
     return {
         "config": flatten(config),
         "normaliser": evaluation.normalize.language or "any language",
@@ -104,22 +104,22 @@ def document(evaluation: Evaluation) -> dict[str, Any]:
     }
 
 
-def _speed(evaluation: Evaluation, model: str) -> Figures:
+def _speed(evaluation: Evaluation, model: str) -> Scores:
     """Return how fast a model was on clean speech and alone, and how well its assistant drafted."""
     units = [evaluation.units[model, name, CLEAN.name] for name in evaluation.data_sets]
-    figures = unit_figures(units)
+    figures = compute_scores(units)
     sessions = [session for unit in units for session in unit.records.sessions]
     names = ("rtfx", "tokens_per_second", "audio_seconds", "compute_seconds", "compile_seconds")
     return {name: figures[name] for name in names} | {
         "batch_size": sorted({session.batch_size for session in sessions}),
         "devices": sorted({session.devices for session in sessions}),
         "processes": max((session.process + 1 for session in sessions), default=0),
-        "speculation": speculation_figures(sum((unit.records.statistics() for unit in units), Counter())),
-        "latency": latency_figures(evaluation.latency[model].latency),
+        "speculation": speculation_scores(sum((unit.records.statistics() for unit in units), Counter())),
+        "latency": latency_scores(evaluation.latency[model].latency),
     }
 
 
-def _relate(models: Mapping[str, dict[str, Any]], baseline: str) -> None:
+def _add_relative_speeds(models: Mapping[str, dict[str, Any]], baseline: str) -> None:
     """Add how many times faster than the baseline each model is."""
     reference = models[baseline]["speed"]
     for entry in models.values():

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from flax_distil.core.arrays import Float
-from flax_distil.evaluation.records import LatencySample, Prediction, UnitRecords
+from flax_distil.evaluation.records import LatencySample, Prediction, Records
 from flax_distil.metrics.bootstrap import (
     bootstrap_p_value,
     matched_pairs_p_value,
@@ -22,14 +22,14 @@ from flax_distil.metrics.word_errors import ErrorCounts, word_errors
 from flax_distil.text.normalizers import orthographic
 from flax_distil.transcription.assisted_generator import SpeculativeStatistics
 
-Figures = dict[str, Any]
+Scores = dict[str, Any]
 
 TOTAL = "total"
 """What all data sets together are called."""
 
 
 @dataclasses.dataclass(frozen=True)
-class ScoredUnit:
+class ScoredRecords:
     """One model on one data set under one condition.
 
     Attributes:
@@ -37,7 +37,7 @@ class ScoredUnit:
         normalize: how texts are compared.
     """
 
-    records: UnitRecords
+    records: Records
     normalize: Callable[[str], str]
 
     @functools.cached_property
@@ -79,7 +79,7 @@ class ScoredUnit:
         }
 
 
-def unit_figures(units: Sequence[ScoredUnit]) -> Figures:
+def compute_scores(units: Sequence[ScoredRecords]) -> Scores:
     """Return the figures over the recordings of all units together; see docs/evaluation.md."""
     errors = sum((counts for unit in units for counts in unit.errors), ErrorCounts())
     written = sum((unit.orthographic for unit in units), ErrorCounts())
@@ -109,7 +109,7 @@ def unit_figures(units: Sequence[ScoredUnit]) -> Figures:
     }
 
 
-def latency_figures(samples: Sequence[LatencySample]) -> Figures | None:
+def latency_scores(samples: Sequence[LatencySample]) -> Scores | None:
     """Return the seconds that recordings took alone; None where none was measured."""
     if not samples:
         return None
@@ -125,7 +125,7 @@ def latency_figures(samples: Sequence[LatencySample]) -> Figures | None:
     }
 
 
-def speculation_figures(counts: Mapping[str, int]) -> Figures | None:
+def speculation_scores(counts: Mapping[str, int]) -> Scores | None:
     """Return how well an assistant drafted, from the sums of ``SpeculativeStatistics``; None without one."""
     if not counts:
         return None
@@ -146,7 +146,7 @@ class Resampled:
         seed: of the draws.
     """
 
-    def __init__(self, units: Mapping[str, Mapping[str, ScoredUnit]], *, seed: int):
+    def __init__(self, units: Mapping[str, Mapping[str, ScoredRecords]], *, seed: int):
         self._counts_NX: dict[str, Float[np.ndarray, "N X"]] = {}
         self._sums_RX: dict[str, Float[np.ndarray, "R X"]] = {}
         for name, by_model in units.items():
@@ -160,14 +160,16 @@ class Resampled:
 
     def interval(self, model: str, data_set: str | None = None) -> list[float] | None:
         """Return the 95 % interval of the word error rate in percent; of all words without a data set."""
-        return _ends(self._rates_R(model, data_set))
+        return _interval_ends(self._rates_R(model, data_set))
 
     def macro_interval(self, model: str) -> list[float] | None:
         """Return the interval of the mean of the data sets' rates, those without references left out."""
         known = [name for name, counts_NX in self._counts_NX.items() if len(counts_NX)]
-        return _ends(np.mean([self._rates_R(model, name) for name in known], axis=0)) if known else None
+        return (
+            _interval_ends(np.mean([self._rates_R(model, name) for name in known], axis=0)) if known else None
+        )
 
-    def comparison(self, model: str, baseline: str, data_set: str | None = None) -> Figures:
+    def comparison(self, model: str, baseline: str, data_set: str | None = None) -> Scores:
         """Return by how much a model's rate is above the baseline's, and how sure that is."""
         names = list(self._counts_NX) if data_set is None else [data_set]
         counts_NX = np.concatenate([self._counts_NX[name] for name in names])
@@ -180,7 +182,7 @@ class Resampled:
             "p_matched_pairs": matched_pairs_p_value(differences_N),
         }
         return without_nan(figures) | {
-            "difference_interval": _ends(differences_R),
+            "difference_interval": _interval_ends(differences_R),
             "recordings": len(differences_N),
         }
 
@@ -194,11 +196,11 @@ class Resampled:
         return self._models.index(model)
 
 
-def _ends(values_R: Float[np.ndarray, " R"]) -> list[float] | None:
+def _interval_ends(values_R: Float[np.ndarray, " R"]) -> list[float] | None:
     interval = percentile_interval(values_R)
     return None if math.isnan(interval.low) else list(interval)
 
 
-def without_nan(figures: Figures) -> Figures:
+def without_nan(figures: Scores) -> Scores:
     """Return figures with None for what is not a finite number, as JSON wants it."""
     return {name: value if math.isfinite(value) else None for name, value in figures.items()}

@@ -19,7 +19,7 @@ from flax_distil.core.errors import InputError
 from flax_distil.core.output_dir import check_output_dir, check_writable, make_folder
 from flax_distil.core.paths import user_path
 from flax_distil.data.shards.shard_writer import publish
-from flax_distil.evaluation.records import Line, UnitRecords, decoded, encoded
+from flax_distil.evaluation.records import Record, Records, decoded, encoded
 
 WORK_NAME = "predictions"
 """Folder of the lines, a file for each model, data set, condition and process."""
@@ -36,7 +36,7 @@ Key = tuple[str, ...]
 """Model, data set and condition of a unit, or what else lines belong to."""
 
 
-class UnitWriter:
+class RecordWriter:
     """Appends lines to one file of one process; each is there once ``write`` returns."""
 
     def __init__(self, path: Path):
@@ -46,7 +46,7 @@ class UnitWriter:
         self._path = path
         self._file = path.open("ab", buffering=0)
 
-    def __enter__(self) -> "UnitWriter":
+    def __enter__(self) -> "RecordWriter":
         return self
 
     def __exit__(
@@ -54,7 +54,7 @@ class UnitWriter:
     ) -> None:
         self._file.close()
 
-    def write(self, *lines: Line) -> None:
+    def write(self, *lines: Record) -> None:
         """Append lines, all at once.
 
         Raises:
@@ -146,7 +146,7 @@ class EvalStore:
                 "all processes share"
             )
 
-    def records(self, key: Key, *, process: int = 0, processes: int = 1) -> UnitRecords:
+    def records(self, key: Key, *, process: int = 0, processes: int = 1) -> Records:
         """Return what was written of a unit.
 
         Args:
@@ -155,15 +155,15 @@ class EvalStore:
             processes: how many there are now: each reads the files that are its own modulo this number,
                 so all of them together read each file once.
         """
-        lines: list[Line] = []
+        lines: list[Record] = []
         for path in sorted(self._folder(key).glob("*.jsonl")):
             if int(path.stem) % processes == process:
                 lines += map(decoded, _whole_lines(path).decode().split("\n")[:-1])
-        return UnitRecords(lines)
+        return Records(lines)
 
-    def writer(self, key: Key, *, process: int) -> UnitWriter:
+    def writer(self, key: Key, *, process: int) -> RecordWriter:
         """Return what appends to a unit; no other process writes its file."""
-        return UnitWriter(self._folder(key) / f"{process:05d}.jsonl")
+        return RecordWriter(self._folder(key) / f"{process:05d}.jsonl")
 
     def _folder(self, key: Key) -> Path:
         return self.folder.joinpath(WORK_NAME, *map(_folder_name, key))

@@ -37,10 +37,10 @@ def p_value(value: float | None) -> str:
     return "-" if value is None else "<0.001" if value < 0.001 else f"{value:.3f}"
 
 
-def data_set_rows(document: dict[str, Any]) -> list[list[str]]:
+def data_set_rows(results: dict[str, Any]) -> list[list[str]]:
     """Return every model on every data set in quiet, with totals where there are several data sets."""
     rows = [["model", "data set", *COLUMNS.values()]]
-    for model, entry in document["models"].items():
+    for model, entry in results["models"].items():
         sets = {name: conditions[CLEAN.name] for name, conditions in entry["data_sets"].items()}
         if len(sets) > 1:
             sets["total"] = entry["total"][CLEAN.name]
@@ -48,7 +48,7 @@ def data_set_rows(document: dict[str, Any]) -> list[list[str]]:
     return rows
 
 
-def model_rows(document: dict[str, Any]) -> list[list[str]]:
+def model_rows(results: dict[str, Any]) -> list[list[str]]:
     """Return a row per model: size, averages in quiet, speed, and how it compares with the baseline."""
     rows = [[
         "model", "parameters", "WER", "95 %", "macro WER", "RTFx", "× baseline", "latency s", "90 %",
@@ -56,10 +56,10 @@ def model_rows(document: dict[str, Any]) -> list[list[str]]:
     ]]  # fmt: skip
     overall = {
         line["model"]: line
-        for line in document["comparisons"]
+        for line in results["comparisons"]
         if line["data_set"] is None and line["condition"] == CLEAN.name
     }
-    for model, entry in document["models"].items():
+    for model, entry in results["models"].items():
         total, speed, against = entry["total"][CLEAN.name], entry["speed"], overall.get(model, {})
         alone = speed["latency"] or {}
         figures = (
@@ -72,23 +72,23 @@ def model_rows(document: dict[str, Any]) -> list[list[str]]:
     return rows
 
 
-def speculation_rows(document: dict[str, Any]) -> list[list[str]]:
+def speculation_rows(results: dict[str, Any]) -> list[list[str]]:
     """Return how well the assistant drafted for every model; nothing without one."""
-    found = {model: entry["speed"]["speculation"] for model, entry in document["models"].items()}
+    found = {model: entry["speed"]["speculation"] for model, entry in results["models"].items()}
     figures = ("acceptance_rate", "passes_per_token", "drafted", "accepted", "tokens", "rounds")
     rows = [[model, *(cell(counts[name]) for name in figures)] for model, counts in found.items() if counts]
     head = ["model", "acceptance", "passes/token", "drafted", "accepted", "tokens", "passes"]
     return [head, *rows] if rows else []
 
 
-def noise_rows(document: dict[str, Any], evaluation: Evaluation) -> list[list[str]]:
+def noise_rows(results: dict[str, Any], evaluation: Evaluation) -> list[list[str]]:
     """Return the word error rate of every model in each noise, all data sets together."""
     conditions = [condition for condition in evaluation.config.conditions if condition.noise is not None]
     ratios = list(dict.fromkeys(condition.snr for condition in conditions))
     if not ratios:
         return []
     rows = [["model", "noise", "clean", *(f"{ratio:g} dB" for ratio in ratios)]]
-    for model, entry in document["models"].items():
+    for model, entry in results["models"].items():
         for noise in dict.fromkeys(condition.noise for condition in conditions):
             names = [CLEAN.name, *(condition.name for condition in conditions if condition.noise == noise)]
             rows.append([model, str(noise), *(cell(entry["total"][name]["wer"]) for name in names)])
@@ -103,14 +103,14 @@ def format_table(rows: Sequence[Sequence[str]]) -> str:
     )
 
 
-def format_tables(document: dict[str, Any], evaluation: Evaluation) -> str:
+def format_tables(results: dict[str, Any], evaluation: Evaluation) -> str:
     """Return what the terminal shows."""
-    several = len(document["models"]) > 1
-    per_set = data_set_rows(document)
+    several = len(results["models"]) > 1
+    per_set = data_set_rows(results)
     tables = [per_set if several else [row[1:] for row in per_set]]
-    if several or document["config"]["latency_samples"]:
-        tables.append(model_rows(document))
-    tables += [speculation_rows(document), noise_rows(document, evaluation)]
+    if several or results["config"]["latency_samples"]:
+        tables.append(model_rows(results))
+    tables += [speculation_rows(results), noise_rows(results, evaluation)]
     return "\n\n".join(format_table(rows) for rows in tables if rows)
 
 

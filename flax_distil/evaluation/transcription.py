@@ -23,10 +23,10 @@ from flax_distil.data.decoded_example import (
 )
 from flax_distil.data.skipped import SkippedSample
 from flax_distil.data.training.pipeline_config import PipelineConfig
-from flax_distil.evaluation.config import CLEAN, Condition, EvalConfig
+from flax_distil.evaluation.config import CLEAN, EvalConfig, NoiseCondition
 from flax_distil.evaluation.noise import NoiseMaker
-from flax_distil.evaluation.records import LatencySample, Prediction, Session, UnitRecords
-from flax_distil.evaluation.store import EvalStore, Key, UnitWriter
+from flax_distil.evaluation.records import LatencySample, Prediction, Records, Session
+from flax_distil.evaluation.store import EvalStore, Key, RecordWriter
 from flax_distil.parallel.partitioner import Partitioner
 from flax_distil.parallel.processes import all_gather_object, raise_on_all_hosts
 from flax_distil.pipeline.transcription_model import TranscriptionModel
@@ -39,10 +39,10 @@ LATENCY = "latency"
 """Stands for a condition in the key of recordings that are transcribed alone."""
 
 
-def gathered(store: EvalStore, key: Key) -> UnitRecords:
+def gather_records(store: EvalStore, key: Key) -> Records:
     """Return what all processes wrote of a unit; all must call it."""
     own = store.records(key, process=jax.process_index(), processes=jax.process_count())
-    return UnitRecords([line for part in all_gather_object(own) for line in part.lines])
+    return Records([line for part in all_gather_object(own) for line in part.lines])
 
 
 class ModelEvaluation:
@@ -73,7 +73,9 @@ class ModelEvaluation:
         self._label, self._model, self._most = label, model, most
         self._compile_seconds = 0.0
 
-    def transcribe(self, name: str, data: SpeechDataset, noise: NoiseMaker, condition: Condition) -> None:
+    def transcribe(
+        self, name: str, data: SpeechDataset, noise: NoiseMaker, condition: NoiseCondition
+    ) -> None:
         """Transcribe what is not done of a unit; all processes must call it.
 
         Args:
@@ -83,7 +85,7 @@ class ModelEvaluation:
             condition: how they are heard.
         """
         key = (self._label, name, condition.name)
-        before = gathered(self._store, key)
+        before = gather_records(self._store, key)
         number = max((session.number for session in before.sessions), default=0) + 1
         pending = [row for row in range(len(data)) if row not in before.done]
         pending = pending[jax.process_index() :: jax.process_count()]
@@ -97,7 +99,7 @@ class ModelEvaluation:
         data: SpeechDataset,
         rows: Sequence[int],
         noise: NoiseMaker,
-        condition: Condition,
+        condition: NoiseCondition,
     ) -> None:
         """Transcribe this process's rows in a session of this number."""
         if not rows:
@@ -198,8 +200,8 @@ class ModelEvaluation:
         data: SpeechDataset,
         rows: Sequence[int],
         noise: NoiseMaker,
-        condition: Condition,
-        writer: UnitWriter,
+        condition: NoiseCondition,
+        writer: RecordWriter,
     ) -> Iterator[tuple[DecodedExample, Float[np.ndarray, " W"]]]:
         """Yield decoded recordings with their noise; those that cannot be read become lines."""
         threads, limits = self._config.data.dataloader_num_workers, self._limits

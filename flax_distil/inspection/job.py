@@ -12,9 +12,8 @@ from typing import Any
 import numpy as np
 
 from flax_distil.checkpoints.checkpoint import load_checkpoint
-from flax_distil.checkpoints.model_config import ModelSourceConfig, shown_settings
+from flax_distil.checkpoints.model_config import shown_settings
 from flax_distil.checkpoints.tokenizer import read_tokenizer
-from flax_distil.core.checks import check_positive
 from flax_distil.core.console import show
 from flax_distil.core.errors import InputError
 from flax_distil.core.output_dir import atomic_folder, check_output_dir
@@ -28,7 +27,6 @@ from flax_distil.data.preprocessing.statistics import (
 )
 from flax_distil.data.skipped import SkippedSamples
 from flax_distil.data.training.batches import Batch
-from flax_distil.data.training.config import TrainingDataConfig
 from flax_distil.data.training.pipeline_config import PipelineConfig
 from flax_distil.data.training.training_data import (
     TrainingData,
@@ -36,9 +34,10 @@ from flax_distil.data.training.training_data import (
     load_training_data,
     training_pipeline,
 )
+from flax_distil.inspection.config import InspectConfig
 from flax_distil.inspection.plots import ShownSample, draw_samples, draw_statistics
 from flax_distil.inspection.token_text import HEADING, token_lines
-from flax_distil.inspection.token_view import seen_tokens
+from flax_distil.inspection.token_view import view_tokens
 from flax_distil.text.tokenizer import WhisperTokenizer
 
 log = logging.getLogger(__name__)
@@ -46,36 +45,7 @@ log = logging.getLogger(__name__)
 REPORT = "report.json"
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class InspectConfig(TrainingDataConfig, ModelSourceConfig):
-    """Look at training data before a run: hours, lengths, drops, and samples with their tokens.
-
-    Attributes:
-        model_name_or_path: Checkpoint whose tokenizer makes the labels: the student, or else the teacher;
-            its weights are not read.
-        seed: The run's: decides which samples come first, on timestamps and prompts.
-        max_stream_samples: Rows read of each streamed data set.
-        num_shown_samples: Samples to decode and draw: the first that a run with this seed trains on.
-        output_dir: Folder of report.json, statistics.png and samples.png; by default all is only printed.
-        overwrite_output_dir: Replace the reports of an earlier run in output_dir; other files stay.
-
-    Raises:
-        InputError: if a value is out of range.
-    """
-
-    model_name_or_path: str
-    seed: int = 0
-    max_stream_samples: int = 10_000
-    num_shown_samples: int = 4
-    output_dir: str | None = None
-    overwrite_output_dir: bool = False
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_positive(self, "max_stream_samples", "num_shown_samples")
-
-
-def run_inspection(config: InspectConfig) -> dict[str, Any]:
+def run(config: InspectConfig) -> dict[str, Any]:
     """Count, print, draw, and return what report.json holds.
 
     Raises:
@@ -90,12 +60,12 @@ def run_inspection(config: InspectConfig) -> dict[str, Any]:
     config = config.within(checkpoint.config.window_seconds)
     data = load_training_data(config, tokenizer, window_seconds=checkpoint.config.window_seconds)
     data_sets, dropped = _collect_statistics(config, data)
-    shown = shown_samples(config, data, tokenizer)
+    shown = first_samples(config, data, tokenizer)
     report = {
         "settings": shown_settings(config),
         "data_sets": {data_set.name: data_set.figures(dropped) for data_set in data_sets},
         "skipped": data.skipped.get_state(),
-        "samples": [_described(sample) for sample in shown],
+        "samples": [_to_json(sample) for sample in shown],
     }
     _print_report(data_sets, dropped, data.skipped, shown)
     if folder is not None:
@@ -129,7 +99,7 @@ def _collect_statistics(
     return data_sets, DropReport.joined(reports)
 
 
-def shown_samples(
+def first_samples(
     config: InspectConfig, data: TrainingData, tokenizer: WhisperTokenizer
 ) -> list[ShownSample]:
     """Return the first samples that the training pipeline gives, whatever its batch size."""
@@ -138,22 +108,22 @@ def shown_samples(
         batches = [next(pipeline) for _ in range(config.num_shown_samples)]
     finally:
         pipeline.close()
-    return [_shown(batch, data, tokenizer) for batch in batches]
+    return [_to_sample(batch, data, tokenizer) for batch in batches]
 
 
-def _shown(batch: Batch, data: TrainingData, tokenizer: WhisperTokenizer) -> ShownSample:
+def _to_sample(batch: Batch, data: TrainingData, tokenizer: WhisperTokenizer) -> ShownSample:
     return ShownSample(
         sample_id=batch["ids"][0],
         data_set=data.sources[int(batch["source_B"][0])].name,
         seconds=float(batch["duration_B"][0]),
         samples_W=batch["samples_BW"][0].astype(np.float32) / 32768,
-        tokens=seen_tokens(
+        tokens=view_tokens(
             batch["decoder_input_ids_BT"][0], batch["labels_BT"][0], batch["loss_mask_BT"][0], tokenizer
         ),
     )
 
 
-def _described(sample: ShownSample) -> dict[str, Any]:
+def _to_json(sample: ShownSample) -> dict[str, Any]:
     return {
         "id": sample.sample_id,
         "data_set": sample.data_set,

@@ -15,7 +15,7 @@ from flax_distil.core.plotting import INK, PALE, new_figure, say, short
 from flax_distil.data.preprocessing.drop_report import DropReport
 from flax_distil.data.preprocessing.statistics import DatasetStatistics, merge_statistics
 from flax_distil.inspection.token_text import visible
-from flax_distil.inspection.token_view import SeenToken
+from flax_distil.inspection.token_view import TokenView
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -54,7 +54,7 @@ class ShownSample:
     data_set: str
     seconds: float
     samples_W: Float[np.ndarray, " W"]
-    tokens: list[SeenToken]
+    tokens: list[TokenView]
 
     @property
     def title(self) -> str:
@@ -115,7 +115,7 @@ def draw_samples(samples: Sequence[ShownSample], *, num_mel_bins: int, path: Pat
         num_mel_bins: Of the model.
         path: A PNG file to write.
     """
-    strips = [_laid_out(sample.tokens) for sample in samples]
+    strips = [_lay_out(sample.tokens) for sample in samples]
     lines = [max(line for _, _, line in strip) + 1 for strip in strips]
     heights = [height for count in lines for height in (0.8, 1.6, 0.3 * count)]
     with new_figure(14.0, sum(heights) + 1.15 * len(samples) + 0.5) as figure:
@@ -212,7 +212,7 @@ def _mark_times(axes: "Axes", sample: ShownSample) -> None:
             axes.axvline(token.seconds, color="#ff8c00", linewidth=1)
 
 
-def _laid_out(tokens: Sequence[SeenToken]) -> list[tuple[SeenToken, int, int]]:
+def _lay_out(tokens: Sequence[TokenView]) -> list[tuple[TokenView, int, int]]:
     """Return each token with the character and the line where it begins."""
     places, start, line = [], 0, 0
     for token in tokens:
@@ -224,7 +224,7 @@ def _laid_out(tokens: Sequence[SeenToken]) -> list[tuple[SeenToken, int, int]]:
     return places
 
 
-def _draw_tokens(axes: "Axes", places: Sequence[tuple[SeenToken, int, int]], lines: int) -> None:
+def _draw_tokens(axes: "Axes", places: Sequence[tuple[TokenView, int, int]], lines: int) -> None:
     from matplotlib.patches import Rectangle
 
     for token, start, line in places:

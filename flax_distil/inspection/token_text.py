@@ -12,7 +12,7 @@
 import itertools
 from collections.abc import Iterator, Sequence
 
-from flax_distil.inspection.token_view import SeenToken
+from flax_distil.inspection.token_view import TokenView
 
 HEADING = f"{'position':>8}  {'role':9}  {'loss':7}  tokens (· is a space)"
 
@@ -33,7 +33,7 @@ def visible(text: str) -> str:
     return text.replace(" ", "·").replace("\n", "↵")
 
 
-def token_lines(tokens: Sequence[SeenToken], *, width: int = 110, color: bool = False) -> list[str]:
+def token_lines(tokens: Sequence[TokenView], *, width: int = 110, color: bool = False) -> list[str]:
     """Return lines that show every token in order, its role, and whether it is learned.
 
     Args:
@@ -45,7 +45,7 @@ def token_lines(tokens: Sequence[SeenToken], *, width: int = 110, color: bool = 
     for (role, learned), run in itertools.groupby(tokens, key=lambda token: (token.role, token.learned)):
         found = list(run)
         opening = f"{position:>8}  {role:9}  {'learned' if learned else 'given':7}  "
-        for text in _wrapped([visible(token.text) for token in found], width - len(opening)):
+        for text in _wrap([visible(token.text) for token in found], width - len(opening)):
             painted = f"\033[{'' if learned else '2;'}{COLORS[role]}m{text}\033[0m" if color else text
             lines.append(opening + painted)
             opening = " " * len(opening)
@@ -53,7 +53,7 @@ def token_lines(tokens: Sequence[SeenToken], *, width: int = 110, color: bool = 
     return lines
 
 
-def _wrapped(texts: Sequence[str], width: int) -> Iterator[str]:
+def _wrap(texts: Sequence[str], width: int) -> Iterator[str]:
     """Join tokens with bars to lines of at most ``width`` characters, but for a longer token."""
     line = ""
     for text in texts:

@@ -11,7 +11,7 @@ from flax_distil.text.tokenizer import WhisperTokenizer
 
 
 @dataclass(frozen=True, kw_only=True)
-class SeenToken:
+class TokenView:
     """One token of a label.
 
     Attributes:
@@ -29,12 +29,12 @@ class SeenToken:
     seconds: float | None = None
 
 
-def seen_tokens(
+def view_tokens(
     inputs_T: Int[np.ndarray, " T"],
     labels_T: Int[np.ndarray, " T"],
     loss_mask_T: Bool[np.ndarray, " T"],
     tokenizer: WhisperTokenizer,
-) -> list[SeenToken]:
+) -> list[TokenView]:
     """Return the sequence of one row of a training batch, without its padding.
 
     Args:
@@ -49,7 +49,7 @@ def seen_tokens(
     special = tokenizer.special
     before = tokens.index(special.sot)
     return [
-        SeenToken(
+        TokenView(
             token=token,
             text=tokenizer.decode([token], skip_special_tokens=False, with_timestamps=True),
             role="prompt" if position < before else _role(token, special),

@@ -7,19 +7,19 @@ from typing import Any
 import yaml
 
 from flax_distil.pseudo_labeling.config import PseudoLabelConfig
-from flax_distil.pseudo_labeling.splits import DEFAULT_CONFIG, PartName
+from flax_distil.pseudo_labeling.splits import DEFAULT_CONFIG, SplitName
 from flax_distil.pseudo_labeling.store import DATA_NAME
 
 _HEADING = re.compile(r"^(?=## )", re.MULTILINE)
 _METADATA = re.compile(r"\A---\s*\n(.*?)\n---\s*\n", re.DOTALL)
 
 
-def data_pattern(part: PartName) -> str:
+def data_pattern(part: SplitName) -> str:
     """Return the pattern of a part's files."""
     return f"{DATA_NAME}/{part}-*.parquet"
 
 
-def make_card(config: PseudoLabelConfig, name: str, summaries: Mapping[PartName, Mapping[str, Any]]) -> str:
+def make_card(config: PseudoLabelConfig, name: str, summaries: Mapping[SplitName, Mapping[str, Any]]) -> str:
     """Return the card of a run.
 
     Args:
@@ -30,8 +30,8 @@ def make_card(config: PseudoLabelConfig, name: str, summaries: Mapping[PartName,
     metadata = {
         "task_categories": ["automatic-speech-recognition"],
         "tags": ["pseudo-labels", "whisper"],
-        "configs": _configs(summaries),
-        "dataset_info": _infos(summaries),
+        "configs": _card_configs(summaries),
+        "dataset_info": _dataset_infos(summaries),
     }
     introduction = f"""# {name}, labelled by {config.model_name_or_path}
 
@@ -41,7 +41,7 @@ Recordings of more than 30 s were cut at silence: `source_id` and `offset_second
 
 """
     sections = [_section(config, part, summary) for part, summary in summaries.items()]
-    return _written(metadata, introduction + "\n".join(sections))
+    return _format_card(metadata, introduction + "\n".join(sections))
 
 
 def merge_cards(theirs: str | None, ours: str) -> str:
@@ -56,43 +56,43 @@ def merge_cards(theirs: str | None, ours: str) -> str:
     """
     if theirs is None:
         return ours
-    (own, text), (there, their_text) = _read(ours), _read(theirs)
+    (own, text), (there, their_text) = _parse_card(ours), _parse_card(theirs)
     metadata = {**own, **there}
     for name in ("task_categories", "tags"):
-        metadata[name] = list(dict.fromkeys([*_listed(there.get(name)), *own[name]]))
-    metadata["configs"] = _merged_configs(_listed(there.get("configs")), own["configs"])
-    infos = _merged_infos(_listed(there.get("dataset_info")), _listed(own["dataset_info"]))
+        metadata[name] = list(dict.fromkeys([*_as_list(there.get(name)), *own[name]]))
+    metadata["configs"] = _merge_configs(_as_list(there.get("configs")), own["configs"])
+    infos = _merge_infos(_as_list(there.get("dataset_info")), _as_list(own["dataset_info"]))
     metadata["dataset_info"] = infos if len(infos) > 1 else infos[0]
     (_, *added), (introduction, *kept) = _HEADING.split(text), _HEADING.split(their_text)
     sections = {_title(section): section.rstrip() + "\n" for section in (*kept, *added)}
     start = introduction.rstrip() or _HEADING.split(text)[0].rstrip()
-    return _written(metadata, "\n".join([start + "\n", *sections.values()]))
+    return _format_card(metadata, "\n".join([start + "\n", *sections.values()]))
 
 
-def _configs(parts: Mapping[PartName, Any]) -> list[dict[str, Any]]:
+def _card_configs(parts: Mapping[SplitName, Any]) -> list[dict[str, Any]]:
     found: dict[str, list[dict[str, str]]] = {}
     for part in parts:
         found.setdefault(part.config, []).append({"split": part.split, "path": data_pattern(part)})
     return [{"config_name": name, "data_files": files} for name, files in found.items()]
 
 
-def _infos(summaries: Mapping[PartName, Mapping[str, Any]]) -> Any:
+def _dataset_infos(summaries: Mapping[SplitName, Mapping[str, Any]]) -> Any:
     """Return sizes: a list of configurations, or the only one."""
     found: dict[str, list[dict[str, Any]]] = {}
     for part, summary in summaries.items():
         size = {"name": part.split, "num_bytes": summary["bytes"], "num_examples": summary["labelled"]}
         found.setdefault(part.config, []).append(size)
-    infos = [_info(name, splits) for name, splits in found.items()]
+    infos = [_dataset_info(name, splits) for name, splits in found.items()]
     return infos if len(infos) > 1 else infos[0]
 
 
-def _info(config: str, splits: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def _dataset_info(config: str, splits: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     size = sum(split.get("num_bytes", 0) for split in splits)
     named = {} if config == DEFAULT_CONFIG else {"config_name": config}
     return {**named, "splits": [*splits], "download_size": size, "dataset_size": size}
 
 
-def _section(config: PseudoLabelConfig, part: PartName, summary: Mapping[str, Any]) -> str:
+def _section(config: PseudoLabelConfig, part: SplitName, summary: Mapping[str, Any]) -> str:
     wer = "" if summary["wer"] is None else f"\n| WER against the references | {summary['wer']:.2f} % |"
     return f"""## {part}
 
@@ -107,7 +107,7 @@ def _section(config: PseudoLabelConfig, part: PartName, summary: Mapping[str, An
 """
 
 
-def _merged_configs(theirs: Sequence[Any], ours: Sequence[Any]) -> list[dict[str, Any]]:
+def _merge_configs(theirs: Sequence[Any], ours: Sequence[Any]) -> list[dict[str, Any]]:
     merged = {config["config_name"]: dict(config) for config in theirs}
     for config in ours:
         there = merged.setdefault(config["config_name"], dict(config))
@@ -124,7 +124,7 @@ def _data_files(config: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [{"split": "train", "path": files}]
 
 
-def _merged_infos(theirs: Sequence[Any], ours: Sequence[Any]) -> list[dict[str, Any]]:
+def _merge_infos(theirs: Sequence[Any], ours: Sequence[Any]) -> list[dict[str, Any]]:
     merged = {info.get("config_name", DEFAULT_CONFIG): dict(info) for info in theirs}
     for info in ours:
         name = info.get("config_name", DEFAULT_CONFIG)
@@ -132,19 +132,19 @@ def _merged_infos(theirs: Sequence[Any], ours: Sequence[Any]) -> list[dict[str, 
         own = {split["name"] for split in info["splits"]}
         others = [split for split in there.get("splits") or [] if split.get("name") not in own]
         kept = there if others else {}
-        merged[name] = {**kept, **_info(name, [*others, *info["splits"]])}
+        merged[name] = {**kept, **_dataset_info(name, [*others, *info["splits"]])}
     if len(merged) > 1:
         return [{"config_name": name, **info} for name, info in merged.items()]
     return list(merged.values())
 
 
-def _read(card: str) -> tuple[dict[str, Any], str]:
+def _parse_card(card: str) -> tuple[dict[str, Any], str]:
     found = _METADATA.match(card)
     metadata = yaml.safe_load(found[1]) if found else None
     return (metadata if isinstance(metadata, dict) else {}), card[found.end() if found else 0 :]
 
 
-def _written(metadata: Mapping[str, Any], text: str) -> str:
+def _format_card(metadata: Mapping[str, Any], text: str) -> str:
     head = yaml.safe_dump(dict(metadata), sort_keys=False, allow_unicode=True, width=1000)
     return f"---\n{head}---\n\n{text.lstrip()}"
 
@@ -153,5 +153,5 @@ def _title(section: str) -> str:
     return section.partition("\n")[0].strip()
 
 
-def _listed(value: Any) -> list[Any]:
+def _as_list(value: Any) -> list[Any]:
     return [] if value is None else value if isinstance(value, list) else [value]

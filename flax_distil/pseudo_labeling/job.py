@@ -31,18 +31,18 @@ from flax_distil.parallel.processes import all_gather_object, raise_on_all_hosts
 from flax_distil.pipeline.batch_transcription import BatchTranscriber
 from flax_distil.pseudo_labeling.columns import label_table
 from flax_distil.pseudo_labeling.config import PseudoLabelConfig
-from flax_distil.pseudo_labeling.documents import describe
 from flax_distil.pseudo_labeling.progress import LabelProgress
-from flax_distil.pseudo_labeling.shard_plan import PartedUnits
+from flax_distil.pseudo_labeling.shard_plan import ShardPlan
 from flax_distil.pseudo_labeling.shard_reader import (
     BATCHES_AHEAD,
-    OpenUnit,
     Recording,
-    UnitBatch,
-    UnitReader,
+    ShardBatch,
+    ShardInProgress,
+    ShardReader,
 )
-from flax_distil.pseudo_labeling.splits import open_parts
-from flax_distil.pseudo_labeling.store import LabelStore, UnitRecord
+from flax_distil.pseudo_labeling.splits import open_splits
+from flax_distil.pseudo_labeling.store import LabelStore, ShardManifest
+from flax_distil.pseudo_labeling.summary import summarize
 from flax_distil.pseudo_labeling.upload import upload_labels
 from flax_distil.transcription.results import Transcript
 
@@ -76,7 +76,7 @@ class PseudoLabelResult:
     upload_error: str | None = None
 
 
-def run_pseudo_labelling(config: PseudoLabelConfig) -> PseudoLabelResult:
+def run(config: PseudoLabelConfig) -> PseudoLabelResult:
     """Write the labelled data set, or what of it is not there yet.
 
     Raises:
@@ -97,7 +97,7 @@ def run_pseudo_labelling(config: PseudoLabelConfig) -> PseudoLabelResult:
         )
     detector = raise_on_all_hosts(lambda: VoiceActivity(cast(VadName, config.vad)))
     job = raise_on_all_hosts(lambda: _Job(config, teacher, detector, store))
-    _check_alike(job.settings)
+    _check_same_settings(job.settings)
     complete = all_gather_object(raise_on_all_hosts(lambda: store.begin(job.settings) if leads else False))[0]
     if complete:
         log.info("all of %s is labelled already: %s", config.data.dataset_name, config.output_dir)
@@ -120,7 +120,7 @@ def _label(job: "_Job", store: LabelStore, *, leads: bool) -> None:
     raise_on_all_hosts(lambda: _finish(job, store, compile_seconds) if leads else None)
 
 
-def _check_alike(settings: Mapping[str, Any]) -> None:
+def _check_same_settings(settings: Mapping[str, Any]) -> None:
     """Check that all processes were started with the same flags and see the same data."""
     for number, other in enumerate(all_gather_object(dict(settings))):
         for name, value in other.items():
@@ -145,9 +145,9 @@ class _Job:
         self.config, self.teacher, self._store = config, teacher, store
         self._detector = detector
         self._policy = config.data.retries
-        self.parts = open_parts(config, self._policy)
+        self.parts = open_splits(config, self._policy)
         self.name = "+".join(dict.fromkeys(part.source.name for part in self.parts))
-        self.units = PartedUnits([part.units for part in self.parts])
+        self.units = ShardPlan([part.units for part in self.parts])
         self._unusable: list[str] = []
         self.settings = {name: flatten(config)[name] for name in _DECIDING} | {
             "language": teacher.options.language,
@@ -160,13 +160,13 @@ class _Job:
             **{f"the rows of {part.name}": part.rows for part in self.parts},
         }
 
-    def run(self, done: Mapping[tuple[int, ...], UnitRecord]) -> float:
+    def run(self, done: Mapping[tuple[int, ...], ShardManifest]) -> float:
         """Label this process's share of what is not done, and return the seconds spent compiling."""
         index, count = jax.process_index(), jax.process_count()
         places = {key: record.after for key, record in done.items()}
         batch_size = self.teacher.batch_size()
         compile_seconds = self.teacher.warm_up(batch_size)
-        reader = UnitReader(
+        reader = ShardReader(
             batch_size=batch_size,
             detector=self._detector,
             concatenate=self.config.concatenate_audio,
@@ -186,16 +186,16 @@ class _Job:
             start, labels = time.perf_counter(), list[tuple[Recording, Transcript]]()
             sent = ((batch, batch.samples_BW, len(batch.recordings)) for batch in waiting)
             for batch, transcripts in self.teacher.load().transcribe_batches(sent):
-                labels += self._usable(batch, transcripts)
+                labels += self._keep_usable(batch, transcripts)
                 bar.advance(batch)
                 if batch.last:
                     now = time.perf_counter()
-                    note(self._finished(batch.open_unit, labels, seconds=now - start))
+                    note(self._finish_shard(batch.in_progress, labels, seconds=now - start))
                     start, labels = now, []
         return compile_seconds
 
-    def _usable(
-        self, batch: UnitBatch, transcripts: Sequence[Transcript]
+    def _keep_usable(
+        self, batch: ShardBatch, transcripts: Sequence[Transcript]
     ) -> list[tuple[Recording, Transcript]]:
         """Leave out recordings for which the teacher's probabilities are no numbers.
 
@@ -209,7 +209,7 @@ class _Job:
                 self._unusable.clear()
                 continue
             self._unusable.append(recording.row.sample_id)
-            batch.open_unit.skipped.reject(recording.row, _NOT_FINITE)
+            batch.in_progress.skipped.reject(recording.row, _NOT_FINITE)
             if len(self._unusable) == _MOST_UNUSABLE:
                 raise self._broken_teacher()
         return usable
@@ -221,12 +221,12 @@ class _Job:
             "weights, or compute in float32 (dtype)"
         )
 
-    def _finished(
-        self, opened: OpenUnit, labels: list[tuple[Recording, Transcript]], *, seconds: float
-    ) -> UnitRecord:
+    def _finish_shard(
+        self, in_progress: ShardInProgress, labels: list[tuple[Recording, Transcript]], *, seconds: float
+    ) -> ShardManifest:
         """Write the file of a unit and return what to remember of it."""
         labels.sort(key=lambda label: label[0].order)
-        if not labels and 1 < opened.recordings <= len(self._unusable):
+        if not labels and 1 < in_progress.recordings <= len(self._unusable):
             raise self._broken_teacher()  # before the unit counts as done
         recordings = [recording for recording, _ in labels]
         transcripts = [transcript for _, transcript in labels]
@@ -234,25 +234,25 @@ class _Job:
         errors = word_errors(references, [t.text for t in transcripts], self.teacher.normalize)
         written: dict[str, Any] = {}
         if recordings:
-            number, *key = opened.unit.key
+            number, *key = in_progress.shard.key
             part = self.parts[number]
             table = label_table(
-                opened.unit.data,
+                in_progress.shard.data,
                 recordings,
                 transcripts,
                 features=part.features,
                 normalize=self.teacher.normalize,
             )
             written = self._store.write(tuple(key), str(part.name), table, process=jax.process_index())
-        return UnitRecord(
-            key=opened.unit.key,
-            after=opened.unit.after,
-            samples=len(opened.unit.data),
+        return ShardManifest(
+            key=in_progress.shard.key,
+            after=in_progress.shard.after,
+            samples=len(in_progress.shard.data),
             **written,
             audio_seconds=math.fsum(recording.seconds for recording in recordings),
             tokens=sum(len(transcript.tokens) for transcript in transcripts),
             errors=dataclasses.asdict(errors),
-            skipped=opened.skipped.get_state(),
+            skipped=in_progress.skipped.get_state(),
             process_seconds=seconds,
             processes=jax.process_count(),
         )
@@ -271,7 +271,7 @@ def _finish(job: _Job, store: LabelStore, compile_seconds: float) -> None:
         store.discard()
         raise InputError(f"no recording of data set {job.name!r} can be transcribed: {skipped.report()}")
     names = [part.name for part in job.parts]
-    described = describe(job.config, job.name, names, records, compile_seconds=compile_seconds)
+    described = summarize(job.config, job.name, names, records, compile_seconds=compile_seconds)
     store.finish(described.documents, described.index)
     summary, throughput = described.summary, described.throughput
     against = "" if summary["wer"] is None else f", WER {summary['wer']:.2f} % against the references"

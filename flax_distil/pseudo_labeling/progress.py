@@ -8,8 +8,8 @@ import jax
 from tqdm import tqdm
 
 from flax_distil.core.console import is_quiet
-from flax_distil.pseudo_labeling.shard_plan import PartedUnits
-from flax_distil.pseudo_labeling.shard_reader import UnitBatch
+from flax_distil.pseudo_labeling.shard_plan import ShardPlan
+from flax_distil.pseudo_labeling.shard_reader import ShardBatch
 
 _RATE_SECONDS = 60.0
 
@@ -25,7 +25,7 @@ class LabelProgress:
         processes: how many share the work.
     """
 
-    def __init__(self, name: str, units: PartedUnits, *, done: int, processes: int):
+    def __init__(self, name: str, units: ShardPlan, *, done: int, processes: int):
         self._units = units
         quiet = True if jax.process_index() or is_quiet() else None  # None: unless there is no terminal
         self._bar = tqdm(total=units.samples, initial=done, desc=name, unit=" samples", disable=quiet)
@@ -42,12 +42,12 @@ class LabelProgress:
     ) -> None:
         self._bar.close()
 
-    def advance(self, batch: UnitBatch) -> None:
+    def advance(self, batch: ShardBatch) -> None:
         """Count a transcribed batch."""
         self._seconds += self._processes * sum(recording.seconds for recording in batch.recordings)
         self._in_unit += len(batch.recordings)
         # Recordings are cut, joined and skipped: samples of the source are done as their unit is.
-        samples, expected = len(batch.open_unit.unit.data), batch.open_unit.recordings
+        samples, expected = len(batch.in_progress.shard.data), batch.in_progress.recordings
         counted = samples if batch.last else samples * self._in_unit // max(1, expected)
         left = None if self._bar.total is None else self._bar.total - self._bar.n
         advance = self._processes * (counted - self._counted)
@@ -57,7 +57,7 @@ class LabelProgress:
             self._in_unit = self._counted = 0
         file, shards = "", self._units.shards
         if shards is not None:
-            file = f", file {self._units.shard_number(batch.open_unit.unit.key) + 1} of {shards}"
+            file = f", file {self._units.shard_number(batch.in_progress.shard.key) + 1} of {shards}"
         self._bar.set_postfix_str(f"{self._seconds / 3600:.2f} h, RTFx {self._rate():.1f}{file}")
 
     def _rate(self) -> float:

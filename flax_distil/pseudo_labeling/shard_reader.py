@@ -22,7 +22,7 @@ from flax_distil.data.remote.files import is_remote, read_bytes
 from flax_distil.data.remote.retries import RetryPolicy, SourceMissingError
 from flax_distil.data.skipped import SkippedSamples
 from flax_distil.data.training.batches import stack_audio
-from flax_distil.pseudo_labeling.shard_plan import WorkUnit
+from flax_distil.pseudo_labeling.shard_plan import LabelShard
 
 T = TypeVar("T")
 
@@ -50,7 +50,7 @@ class Recording:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class OpenUnit:
+class ShardInProgress:
     """A unit whose recordings are on their way.
 
     Attributes:
@@ -59,28 +59,28 @@ class OpenUnit:
         skipped: recordings that give none.
     """
 
-    unit: WorkUnit
+    shard: LabelShard
     recordings: int
     skipped: SkippedSamples
 
 
-class UnitBatch(NamedTuple):
+class ShardBatch(NamedTuple):
     """Recordings for one call of the program.
 
     Attributes:
-        open_unit: their unit.
+        in_progress: their unit.
         recordings: at most as many as the batch has rows; none where nothing in the unit can be read.
         samples_BW: float32, 16 kHz; rows behind the recordings are padding. None without recordings.
         last: whether the unit ends here.
     """
 
-    open_unit: OpenUnit
+    in_progress: ShardInProgress
     recordings: Sequence[Recording]
     samples_BW: Float[np.ndarray, "B W"] | None
     last: bool
 
 
-class UnitReader:
+class ShardReader:
     """Cuts, joins, sorts and decodes the rows of units.
 
     Args:
@@ -109,7 +109,7 @@ class UnitReader:
         self._concatenate = concatenate
         self._threads = threads
 
-    def batches(self, units: Iterable[WorkUnit]) -> Iterator[UnitBatch]:
+    def batches(self, units: Iterable[LabelShard]) -> Iterator[ShardBatch]:
         """Yield the batches of units, one unit after the other, at least one of each.
 
         Recordings of like length come together: they need about as many steps of the search. Which ones
@@ -119,21 +119,21 @@ class UnitReader:
             for unit in units:
                 skipped = SkippedSamples()
                 packs = self._packs(unit, skipped, pool)
-                opened = OpenUnit(unit=unit, recordings=len(packs), skipped=skipped)
-                groups = _groups(self._decoded(packs, skipped, pool), self._batch_size)
+                in_progress = ShardInProgress(shard=unit, recordings=len(packs), skipped=skipped)
+                groups = _group(self._decode(packs, skipped, pool), self._batch_size)
                 for group, last in _with_last(groups):
                     recordings = [recording for recording, _ in group]
                     samples = [samples_W for _, samples_W in group]
                     stacked = stack_audio(samples, batch_size=self._batch_size) if samples else None
-                    yield UnitBatch(opened, recordings, stacked, last)
+                    yield ShardBatch(in_progress, recordings, stacked, last)
 
     def _packs(
-        self, unit: WorkUnit, skipped: SkippedSamples, pool: ThreadPoolExecutor
+        self, unit: LabelShard, skipped: SkippedSamples, pool: ThreadPoolExecutor
     ) -> list[tuple[Example, ...]]:
         """Return the rows that each recording is made of, in the order of the corpus."""
         data = unit.data
         texts = [column for column in (data.text_column, data.label_column) if column]
-        fetched = pool.map(self._fetched, (data.row(index) for index in range(len(data))))
+        fetched = pool.map(self._fetch, (data.row(index) for index in range(len(data))))
         source = (row for row in fetched if self._is_wanted(row, skipped))
         rows = []
         for row in cut_rows(source, detector=self._detector, skipped=skipped, text_columns=texts):
@@ -168,7 +168,7 @@ class UnitReader:
             return False
         return True
 
-    def _fetched(self, row: Example) -> Example:
+    def _fetch(self, row: Example) -> Example:
         """Return the row with the bytes of a recording behind an address, which is read several times."""
         audio = row.audio
         if audio is None or audio["bytes"] is not None or not is_remote(audio["path"] or ""):
@@ -179,7 +179,7 @@ class UnitReader:
             return row
         return dataclasses.replace(row, audio={**audio, "bytes": data})
 
-    def _decoded(
+    def _decode(
         self, packs: Sequence[tuple[Example, ...]], skipped: SkippedSamples, pool: ThreadPoolExecutor
     ) -> Iterator[tuple[Recording, Float[np.ndarray, " W"]]]:
         """Yield what can be decoded, the longest first, and its samples."""
@@ -187,11 +187,11 @@ class UnitReader:
         orders = sorted(range(len(packs)), key=lambda order: -seconds[order])
         for first in range(0, len(orders), self._batch_size):
             chunk = orders[first : first + self._batch_size]
-            decoded = pool.map(lambda order: _recording(order, packs[order], skipped), chunk)
+            decoded = pool.map(lambda order: _decode_recording(order, packs[order], skipped), chunk)
             yield from (found for found in decoded if found is not None)
 
 
-def _recording(
+def _decode_recording(
     order: int, rows: Sequence[Example], skipped: SkippedSamples
 ) -> tuple[Recording, Float[np.ndarray, " W"]] | None:
     limits = DurationLimits()
@@ -213,20 +213,20 @@ def _recording(
         order=order,
         row=first,
         reference=sample.reference,
-        audio=_embedded(first.audio)
-        if len(rows) == 1 and not _is_part(first.audio)
+        audio=_embed_audio(first.audio)
+        if len(rows) == 1 and not _is_fragment(first.audio)
         else {"bytes": flac_bytes(sample.samples_W), "path": None},
         seconds=sample.duration_seconds,
     )
     return recording, sample.samples_W
 
 
-def _is_part(audio: Mapping[str, Any] | None) -> bool:
+def _is_fragment(audio: Mapping[str, Any] | None) -> bool:
     """Return whether a recording is a part of its file."""
     return audio is not None and bool(split_fragment(audio["path"] or "")[1])
 
 
-def _embedded(audio: Mapping[str, Any] | None) -> Mapping[str, Any]:
+def _embed_audio(audio: Mapping[str, Any] | None) -> Mapping[str, Any]:
     """Return the audio with its bytes, and of its path only the name."""
     assert audio is not None  # it was decoded
     path = audio["path"]
@@ -234,7 +234,7 @@ def _embedded(audio: Mapping[str, Any] | None) -> Mapping[str, Any]:
     return {"bytes": data, "path": Path(path).name if path else None}
 
 
-def _groups(items: Iterable[T], size: int) -> Iterator[list[T]]:
+def _group(items: Iterable[T], size: int) -> Iterator[list[T]]:
     """Yield lists of ``size``, the last one shorter; one that is empty if there is nothing."""
     group: list[T] = []
     empty = True

@@ -16,7 +16,7 @@ from flax_distil.data.stream import IterableSpeechDataset
 from flax_distil.data.training.training_data import sorted_by_speaker
 from flax_distil.pseudo_labeling.columns import label_features
 from flax_distil.pseudo_labeling.config import PseudoLabelConfig
-from flax_distil.pseudo_labeling.shard_plan import CorpusUnits, StreamUnits, TableUnits
+from flax_distil.pseudo_labeling.shard_plan import SplitShardPlan, StreamShardPlan, TableShardPlan
 
 if TYPE_CHECKING:
     import datasets
@@ -27,7 +27,7 @@ DEFAULT_TEXT_COLUMN = "text"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class PartName:
+class SplitName:
     """What the new data set calls a part.
 
     Attributes:
@@ -44,7 +44,7 @@ class PartName:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class LabelPart:
+class LabelSplit:
     """A split of a data set, opened.
 
     Attributes:
@@ -57,16 +57,16 @@ class LabelPart:
         rows: how many files or rows there are, with a digest of their names and sizes.
     """
 
-    name: PartName
+    name: SplitName
     source: SpeechDataset | IterableSpeechDataset
-    units: CorpusUnits
+    units: SplitShardPlan
     text_column: str | None
     speaker_column: str | None
     features: "datasets.Features"
     rows: str
 
 
-def open_parts(config: PseudoLabelConfig, policy: RetryPolicy) -> list[LabelPart]:
+def open_splits(config: PseudoLabelConfig, policy: RetryPolicy) -> list[LabelSplit]:
     """Open every split of every data set, in the order written; no audio is read.
 
     Splits of a data set that are joined by ``+`` are parts; slices of one split are one. A data set has the
@@ -76,22 +76,23 @@ def open_parts(config: PseudoLabelConfig, policy: RetryPolicy) -> list[LabelPart
         InputError: if a data set, split or column does not exist, a part is named twice, or splits of one
             data set have different columns.
     """
-    opened = {key: _opened(config, spec) for key, spec in _wanted(config, policy).items()}
+    opened = {key: _open(config, spec) for key, spec in _requested_specs(config, policy).items()}
     names = _config_names({key[:2]: source.name for key, source in opened.items()})
     parts = [
-        _part(config, PartName(config=names[key[:2]], split=key[2]), source) for key, source in opened.items()
+        _part(config, SplitName(config=names[key[:2]], split=key[2]), source)
+        for key, source in opened.items()
     ]
-    first: dict[str, LabelPart] = {}
+    first: dict[str, LabelSplit] = {}
     for part in parts:
         _check_columns(first.setdefault(part.name.config, part), part)
     return parts
 
 
-_Key = tuple[str, str | None, str]
+_SplitKey = tuple[str, str | None, str]
 """Name, configuration and split of a part, as the source calls them."""
 
 
-def _wanted(config: PseudoLabelConfig, policy: RetryPolicy) -> dict[_Key, DatasetSpec]:
+def _requested_specs(config: PseudoLabelConfig, policy: RetryPolicy) -> dict[_SplitKey, DatasetSpec]:
     """Return what to open for each part."""
     data_sets = DatasetSpec(
         name=config.data.dataset_name,
@@ -105,7 +106,7 @@ def _wanted(config: PseudoLabelConfig, policy: RetryPolicy) -> dict[_Key, Datase
         channel=config.data.channel,
         streaming=config.streaming,
     )
-    parts: dict[_Key, DatasetSpec] = {}
+    parts: dict[_SplitKey, DatasetSpec] = {}
     for spec in data_sets.parts():
         for split, expression in _splits(spec.split).items():
             key = (spec.name, spec.config_name, split)
@@ -120,7 +121,7 @@ def _wanted(config: PseudoLabelConfig, policy: RetryPolicy) -> dict[_Key, Datase
     return parts
 
 
-def _check_columns(first: LabelPart, part: LabelPart) -> None:
+def _check_columns(first: LabelSplit, part: LabelSplit) -> None:
     for column in {**first.features, **part.features}:
         if first.features.get(column) != part.features.get(column):
             raise InputError(
@@ -129,7 +130,7 @@ def _check_columns(first: LabelPart, part: LabelPart) -> None:
             )
 
 
-def _opened(config: PseudoLabelConfig, spec: DatasetSpec) -> SpeechDataset | IterableSpeechDataset:
+def _open(config: PseudoLabelConfig, spec: DatasetSpec) -> SpeechDataset | IterableSpeechDataset:
     (source,) = load_datasets(spec)
     first = source.first_rows() if isinstance(source, IterableSpeechDataset) else source
     if source.text_column is None and first.has_column(DEFAULT_TEXT_COLUMN):
@@ -142,16 +143,16 @@ def _opened(config: PseudoLabelConfig, spec: DatasetSpec) -> SpeechDataset | Ite
 
 
 def _part(
-    config: PseudoLabelConfig, name: PartName, source: SpeechDataset | IterableSpeechDataset
-) -> LabelPart:
-    units: CorpusUnits
+    config: PseudoLabelConfig, name: SplitName, source: SpeechDataset | IterableSpeechDataset
+) -> LabelSplit:
+    units: SplitShardPlan
     if isinstance(source, IterableSpeechDataset):
-        units = StreamUnits(source, samples_per_unit=config.samples_per_shard)
+        units = StreamShardPlan(source, samples_per_shard=config.samples_per_shard)
         first, rows = source.first_rows(), [shard.name for shard in source.shards]
     else:
-        units = TableUnits(source, samples_per_unit=config.samples_per_shard)
+        units = TableShardPlan(source, samples_per_shard=config.samples_per_shard)
         first, rows = source, [f"{id} {size}" for id, size in zip(source.ids(), units.sizes, strict=True)]
-    return LabelPart(
+    return LabelSplit(
         name=name,
         source=source,
         units=units,

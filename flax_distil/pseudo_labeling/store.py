@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from flax_distil.core.errors import InputError
 from flax_distil.core.output_dir import check_output_dir, check_writable, make_folder
 from flax_distil.data.shards.shard_writer import publish, write_shard
-from flax_distil.pseudo_labeling.shard_plan import Place, UnitKey
+from flax_distil.pseudo_labeling.shard_plan import Position, ShardKey
 
 if TYPE_CHECKING:
     import pyarrow
@@ -43,7 +43,7 @@ _FORMER_RESULTS = ("dataset_info.json", "state.json", "data-*.arrow")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class UnitRecord:
+class ShardManifest:
     """What is known of a finished unit.
 
     Attributes:
@@ -62,8 +62,8 @@ class UnitRecord:
         processes: how many worked at the same time.
     """
 
-    key: UnitKey
-    after: Place | None
+    key: ShardKey
+    after: Position | None
     samples: int
     file: str | None = None
     rows: int = 0
@@ -81,7 +81,7 @@ class UnitRecord:
         return json.dumps(dataclasses.asdict(self), ensure_ascii=False) + "\n"
 
     @classmethod
-    def from_json(cls, line: str) -> "UnitRecord":
+    def from_json(cls, line: str) -> "ShardManifest":
         """Read such a line."""
         values = json.loads(line)
         after = values["after"]
@@ -173,17 +173,17 @@ class LabelStore:
                 "all processes share"
             )
 
-    def records(self) -> dict[UnitKey, UnitRecord]:
+    def records(self) -> dict[ShardKey, ShardManifest]:
         """Return the finished units, whichever process did them, in the order of the corpus."""
-        found: dict[UnitKey, UnitRecord] = {}
+        found: dict[ShardKey, ShardManifest] = {}
         for path in sorted(self._work.glob("progress-*.jsonl")):
             for line in _whole_lines(path).split("\n")[:-1]:
-                record = UnitRecord.from_json(line)
+                record = ShardManifest.from_json(line)
                 found[record.key] = record
         return {key: found[key] for key in sorted(found) if self._is_there(found[key])}
 
     @contextlib.contextmanager
-    def progress(self, process: int) -> Iterator[Callable[[UnitRecord], None]]:
+    def progress(self, process: int) -> Iterator[Callable[[ShardManifest], None]]:
         """Give the function that notes a finished unit for good.
 
         Args:
@@ -194,7 +194,7 @@ class LabelStore:
             self._put(path, _whole_lines(path) if path.is_file() else "")
             file = path.open("ab", buffering=0)
 
-        def note(record: UnitRecord) -> None:
+        def note(record: ShardManifest) -> None:
             line = record.to_json().encode()
             with self.writing("its progress"):
                 if file.write(line) < len(line):
@@ -204,7 +204,7 @@ class LabelStore:
         with file:
             yield note
 
-    def write(self, key: UnitKey, part: str, table: "pyarrow.Table", *, process: int) -> dict[str, Any]:
+    def write(self, key: ShardKey, part: str, table: "pyarrow.Table", *, process: int) -> dict[str, Any]:
         """Write the Parquet file of a unit and return what its record tells of it.
 
         Args:
@@ -294,7 +294,7 @@ class LabelStore:
         scratch.write_text(text, encoding="utf-8")
         publish(scratch, path)
 
-    def _is_there(self, record: UnitRecord) -> bool:
+    def _is_there(self, record: ShardManifest) -> bool:
         if record.file is None:
             return True
         path = self.folder / record.file

@@ -8,7 +8,7 @@ from typing import Any
 from flax_distil.checkpoints.hub.config import HubConfig, tried
 from flax_distil.checkpoints.hub.upload import push_data_set
 from flax_distil.pseudo_labeling.dataset_card import data_pattern, merge_cards
-from flax_distil.pseudo_labeling.splits import PartName
+from flax_distil.pseudo_labeling.splits import SplitName
 from flax_distil.pseudo_labeling.store import CARD_NAME, INDEX_NAME, SUMMARY_NAME, THROUGHPUT_NAME
 
 RECORDS_NAME = "labelling"
@@ -33,7 +33,7 @@ def upload_labels(folder: Path, repo_id: str, config: HubConfig) -> str | None:
         for name in (INDEX_NAME, SUMMARY_NAME, THROUGHPUT_NAME)
     )
     parts = {
-        PartName(config=found["config"], split=found["split"]): found for found in summary["splits"].values()
+        SplitName(config=found["config"], split=found["split"]): found for found in summary["splits"].values()
     }
     documents = {
         f"{RECORDS_NAME}/{part}.json": _record(str(part), index, found, throughput)

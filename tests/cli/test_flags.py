@@ -12,7 +12,7 @@ from flax_distil.cli.main import COMMANDS, config_class, main
 from flax_distil.core.errors import InputError
 from flax_distil.core.nested import leaves
 from flax_distil.distillation.config import DistilConfig
-from flax_distil.evaluation.job import EvalConfig
+from flax_distil.evaluation.config import EvalConfig
 from flax_distil.pipeline.config import TranscribeConfig
 
 NEEDED = ["--model_name_or_path", "m", "--dataset_name", "d"]
@@ -137,7 +137,7 @@ def test_an_interrupt_is_exit_code_130(monkeypatch, capsys):
     def interrupted(config):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(evaluate, "run_evaluation", interrupted)
+    monkeypatch.setattr(evaluate, "run", interrupted)
     assert main(["eval", *NEEDED]) == 130
     assert capsys.readouterr().err == "interrupted\n"
 

@@ -61,7 +61,7 @@ def test_quiet_shows_nothing_but_warnings(monkeypatch, capsys, tmp_path):
         levels.append(logging.getLogger("flax_distil").level)
 
     levels = []
-    monkeypatch.setattr(evaluate, "run_evaluation", speak)
+    monkeypatch.setattr(evaluate, "run", speak)
     monkeypatch.setenv("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     monkeypatch.setenv("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
     assert main([*NEEDED, "--quiet"]) == 0
@@ -93,7 +93,7 @@ def test_a_failure_of_the_machine_is_one_sentence(error, sentence, monkeypatch, 
             raise error
         raise ValueError("of a library") from error
 
-    monkeypatch.setattr(evaluate, "run_evaluation", fail)
+    monkeypatch.setattr(evaluate, "run", fail)
     assert main(NEEDED) == 2
     shown = capsys.readouterr().err
     assert shown.startswith(sentence)
@@ -104,7 +104,7 @@ def test_an_error_of_the_program_is_not_hidden(monkeypatch):
     def fail(config):
         raise KeyError("a bug")
 
-    monkeypatch.setattr(evaluate, "run_evaluation", fail)
+    monkeypatch.setattr(evaluate, "run", fail)
     with pytest.raises(KeyError, match="a bug"):
         main(NEEDED)
 

@@ -10,9 +10,10 @@ import pytest
 from flax_distil.cli.main import main
 from flax_distil.core.nested import build
 from flax_distil.evaluation import store as eval_store
-from flax_distil.evaluation.job import EvalConfig, run_evaluation
+from flax_distil.evaluation.config import EvalConfig
+from flax_distil.evaluation.job import run
 from flax_distil.evaluation.records import Prediction
-from flax_distil.evaluation.store import UnitWriter
+from flax_distil.evaluation.store import RecordWriter
 from flax_distil.parallel.config import ParallelConfig
 from flax_distil.parallel.make_partitioner import join_local_devices
 from flax_distil.pipeline.transcription_model import TranscriptionModel
@@ -47,7 +48,7 @@ def settings(teacher, tiny_en_dir, prompts_dir, tmp_path_factory):
 
 
 def evaluate(settings, folder, **changes):
-    return run_evaluation(build(EvalConfig, **settings | {"output_dir": str(folder)} | changes))
+    return run(build(EvalConfig, **settings | {"output_dir": str(folder)} | changes))
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +60,7 @@ def whole(settings, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def document(whole):
+def make_results(whole):
     return json.loads((whole / "results.json").read_text())
 
 
@@ -75,10 +76,10 @@ def untimed(value):
     return [untimed(part) for part in value] if isinstance(value, list) else value
 
 
-def test_models_data_sets_and_conditions_are_reported_apart(document):
-    assert list(document["models"]) == ["toy.en", "other.en"]
-    assert document["baseline"] == "toy.en"
-    for entry in document["models"].values():
+def test_models_data_sets_and_conditions_are_reported_apart(results):
+    assert list(results["models"]) == ["toy.en", "other.en"]
+    assert results["baseline"] == "toy.en"
+    for entry in results["models"].values():
         assert list(entry["data_sets"]) == ["prompts", "prompts-2"]
         for conditions in [entry["total"], *entry["data_sets"].values()]:
             assert list(conditions) == ["clean", "white 0 dB"]
@@ -89,24 +90,24 @@ def test_models_data_sets_and_conditions_are_reported_apart(document):
         assert entry["parameters"] > 1_000_000
 
 
-def test_speed_is_measured_in_batches_and_alone_and_compiling_apart(document):
-    for entry in document["models"].values():
+def test_speed_is_measured_in_batches_and_alone_and_compiling_apart(results):
+    for entry in results["models"].values():
         speed = entry["speed"]
         assert (speed["batch_size"], speed["latency"]["samples"]) == ([4], 2)
         assert speed["rtfx"] == pytest.approx(speed["audio_seconds"] / speed["compute_seconds"])
         assert 0 < speed["latency"]["median_seconds"] <= speed["latency"]["p90_seconds"]
-    first, second = (entry["speed"] for entry in document["models"].values())
+    first, second = (entry["speed"] for entry in results["models"].values())
     assert first["compile_seconds"] > 1
     assert first["relative_rtfx"] == first["latency"]["relative_latency"] == 1
     assert second["relative_rtfx"] == second["rtfx"] / first["rtfx"]
 
 
-def test_every_recording_under_every_condition_is_a_row(whole, document):
+def test_every_recording_under_every_condition_is_a_row(whole, results):
     with (whole / "predictions.csv").open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 2 * 2 * 2 * USABLE
     own = [row for row in rows if (row["model"], row["condition"]) == ("toy.en", "clean")]
-    total = document["models"]["toy.en"]["total"]["clean"]
+    total = results["models"]["toy.en"]["total"]["clean"]
     kinds = ("substitutions", "deletions", "insertions")
     errors = sum(int(row[kind]) for row in own for kind in kinds)
     words = sum(int(row["reference_words"]) for row in own)
@@ -125,9 +126,9 @@ def test_every_recording_under_every_condition_is_a_row(whole, document):
         pytest.param(33, marks=pytest.mark.slow),
     ],
 )
-def test_a_run_that_is_stopped_goes_on_and_ends_as_if_it_had_not(lines, settings, whole, document, tmp_path):
+def test_a_run_that_is_stopped_goes_on_and_ends_as_if_it_had_not(lines, settings, whole, results, tmp_path):
     """Stopped after so many lines, in the middle of the next."""
-    written, write = [], UnitWriter.write
+    written, write = [], RecordWriter.write
 
     def stopping(writer, *given):
         if len(written) == lines:
@@ -137,7 +138,7 @@ def test_a_run_that_is_stopped_goes_on_and_ends_as_if_it_had_not(lines, settings
         write(writer, *given)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(UnitWriter, "write", stopping)
+        patch.setattr(RecordWriter, "write", stopping)
         with pytest.raises(KeyboardInterrupt):
             evaluate(settings, tmp_path / "out")
     assert not (tmp_path / "out" / "results.json").exists()
@@ -145,13 +146,13 @@ def test_a_run_that_is_stopped_goes_on_and_ends_as_if_it_had_not(lines, settings
     again = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
-            UnitWriter, "write", lambda writer, *given: (again.append(given), write(writer, *given))
+            RecordWriter, "write", lambda writer, *given: (again.append(given), write(writer, *given))
         )
         evaluate(settings, tmp_path / "out")
     rows = [line for part in (written, again) for (line, *_) in part if isinstance(line, Prediction)]
     assert len(rows) == 2 * 2 * 2 * USABLE  # nothing was done twice
     found = json.loads((tmp_path / "out" / "results.json").read_text())
-    assert untimed(found) == untimed(document)
+    assert untimed(found) == untimed(results)
     assert contents(tmp_path / "out")["predictions.csv"] == contents(whole)["predictions.csv"]
 
 

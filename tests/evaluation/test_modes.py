@@ -16,7 +16,8 @@ from flax_distil.audio.constants import SAMPLING_RATE
 from flax_distil.cli.main import main
 from flax_distil.core.errors import InputError
 from flax_distil.core.nested import build
-from flax_distil.evaluation.job import EvalConfig, run_evaluation
+from flax_distil.evaluation.config import EvalConfig
+from flax_distil.evaluation.job import run
 from tests.evaluation.test_job import untimed
 from tests.long_recording import long_recording
 from tests.toys import write_teacher
@@ -48,7 +49,7 @@ def predictions(folder) -> list[dict[str, str]]:
     [("chunked", {"chunk_length_s": 20.0, "temperatures": [0.0]}), ("sequential", {"temperatures": [0.0]})],
 )
 def test_recordings_of_any_length_are_evaluated(mode, settings, teacher, recordings, tmp_path):
-    found = run_evaluation(build(
+    found = run(build(
             EvalConfig,
         model_name_or_path=str(teacher), dataset_name=str(recordings), mode=mode, generation_max_length=4,
         per_device_eval_batch_size=4, output_dir=str(tmp_path / "out"), **settings,
@@ -71,7 +72,7 @@ def test_a_student_that_drafts_changes_no_transcript_and_is_counted(
     texts, counts = [], []
     for mode in ("short", "speculative"):
         drafting = {"assistant_model_name_or_path": str(student)} if mode == "speculative" else {}
-        found = run_evaluation(build(
+        found = run(build(
             EvalConfig,
             model_name_or_path=str(teacher), dataset_name=str(recordings), mode=mode, generation_max_length=8,
             per_device_eval_batch_size=1, output_dir=str(tmp_path / mode), **drafting,

@@ -12,7 +12,7 @@ from flax_distil.core.errors import InputError
 from flax_distil.data.decoded_example import DecodedExample, SampleReader
 from flax_distil.data.sources.dataset_spec import DatasetSpec
 from flax_distil.data.sources.load_datasets import load_table
-from flax_distil.evaluation.config import CLEAN, Condition
+from flax_distil.evaluation.config import CLEAN, NoiseCondition
 from flax_distil.evaluation.noise import NoiseMaker
 
 NOISES = ("white", "babble", "recorded")
@@ -43,7 +43,7 @@ def samples(data) -> list[DecodedExample]:
 def maker(data, humming, *, seed: int = 0) -> NoiseMaker:
     made = NoiseMaker(data, humming, seed=seed)
     for noise in NOISES:
-        made.prepare(Condition(noise=noise, snr=0.0))
+        made.prepare(NoiseCondition(noise=noise, snr=0.0))
     return made
 
 
@@ -65,7 +65,7 @@ def ratio(mixed_W: np.ndarray, sample: DecodedExample) -> float:
 def test_the_ratio_is_the_one_asked_for(noise, snr, data, humming, samples):
     heard = maker(data, humming)
     for sample in samples[:4]:
-        mixed_W = heard(sample, Condition(noise=noise, snr=snr))
+        mixed_W = heard(sample, NoiseCondition(noise=noise, snr=snr))
         assert mixed_W.dtype == np.float32
         assert mixed_W.shape == sample.samples_W.shape
         assert np.abs(mixed_W).max() <= 1
@@ -74,7 +74,7 @@ def test_the_ratio_is_the_one_asked_for(noise, snr, data, humming, samples):
 
 @pytest.mark.parametrize("noise", NOISES)
 def test_noise_depends_on_the_recording_and_the_seed_alone(noise, data, humming, samples):
-    condition = Condition(noise=noise, snr=5.0)
+    condition = NoiseCondition(noise=noise, snr=5.0)
     first, again, other = (maker(data, humming, seed=seed) for seed in (0, 0, 1))
     forth = [first(sample, condition) for sample in samples]
     with concurrent.futures.ThreadPoolExecutor(4) as pool:
@@ -89,7 +89,7 @@ def test_every_ratio_has_the_same_noise(data, humming, samples):
     heard = maker(data, humming)
     noises = []
     for snr in (20.0, 30.0):
-        noise_W, factor = split(heard(samples[0], Condition(noise="white", snr=snr)), samples[0])
+        noise_W, factor = split(heard(samples[0], NoiseCondition(noise="white", snr=snr)), samples[0])
         noises.append(noise_W / factor * 10 ** (snr / 20))
     # not exactly: what speech and noise have in common counts for the factor
     assert np.corrcoef(*noises)[0, 1] > 0.999
@@ -103,7 +103,7 @@ def test_babble_is_made_of_others(data, samples):
     """Of two recordings, the babble of one is the other going round."""
     two = data.select([0, 1])
     heard = NoiseMaker(two, None, seed=0)
-    condition = Condition(noise="babble", snr=0.0)
+    condition = NoiseCondition(noise="babble", snr=0.0)
     heard.prepare(condition)
     noise_W, _ = split(heard(samples[0], condition), samples[0])
     other_N = samples[1].samples_W
@@ -115,4 +115,4 @@ def test_babble_is_made_of_others(data, samples):
 
 def test_too_little_to_make_babble_of_is_said(data):
     with pytest.raises(InputError, match="babble is made of other recordings, and data set"):
-        NoiseMaker(data.select([0]), None, seed=0).prepare(Condition(noise="babble", snr=0.0))
+        NoiseMaker(data.select([0]), None, seed=0).prepare(NoiseCondition(noise="babble", snr=0.0))

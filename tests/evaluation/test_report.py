@@ -12,12 +12,12 @@ from flax_distil.core.nested import build
 from flax_distil.evaluation import html as eval_html
 from flax_distil.evaluation import plots as eval_plots
 from flax_distil.evaluation.config import EvalConfig
-from flax_distil.evaluation.records import SkippedSample, UnitRecords
+from flax_distil.evaluation.records import Records, SkippedSample
 from flax_distil.evaluation.report import write_report
-from flax_distil.evaluation.results import Evaluation, document
+from flax_distil.evaluation.results import Evaluation, make_results
 from flax_distil.metrics.word_diff import DiffPart
 from flax_distil.text.normalizers import get_normalizer
-from tests.evaluation.test_scores import RIGHT, SESSION, WRONG, ScoredUnit, prediction
+from tests.evaluation.test_scores import RIGHT, SESSION, WRONG, ScoredRecords, prediction
 
 ATTACK = """"><script>alert('x')</script><img src=x onerror=alert(1)>&amp;</style>"""
 VOID = {"meta", "img", "br", "link", "input"}
@@ -55,8 +55,8 @@ class Page(HTMLParser):
 def evaluation(**settings) -> Evaluation:
     """Return two models on two data sets, in quiet and in noise, whatever has a name having a nasty one."""
     model, name = f"b{ATTACK}", f"x{ATTACK}"
-    hurt = ScoredUnit(
-        UnitRecords([
+    hurt = ScoredRecords(
+        Records([
             SESSION, prediction(0, f"wanted {ATTACK}", f"heard {ATTACK} twice", id=ATTACK),
             SkippedSample(data_set=name, index=1, sample_id=f"skipped {ATTACK}", kind="k", reason=ATTACK),
         ]),
@@ -75,7 +75,7 @@ def evaluation(**settings) -> Evaluation:
             units[label, "y", condition.name] = RIGHT if label == "a" else WRONG
     return Evaluation(
         config=config, normalize=get_normalizer("en"), parameters=dict.fromkeys(labels, 1_000_000),
-        data_sets=[name, "y"], units=units, latency=dict.fromkeys(labels, UnitRecords([])),
+        data_sets=[name, "y"], units=units, latency=dict.fromkeys(labels, Records([])),
     )  # fmt: skip
 
 
@@ -83,7 +83,7 @@ def evaluation(**settings) -> Evaluation:
 def report(tmp_path_factory):
     path = tmp_path_factory.mktemp("report") / "report.html"
     made = evaluation()
-    write_report(made, document(made), path)
+    write_report(made, make_results(made), path)
     return path.read_text(encoding="utf-8")
 
 
@@ -132,7 +132,7 @@ def test_pictures_are_whole_drawings_without_links(report):
 def test_without_matplotlib_the_report_says_so_and_has_the_rest(tmp_path, monkeypatch, caplog):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     made = evaluation()
-    write_report(made, document(made), tmp_path / "report.html")
+    write_report(made, make_results(made), tmp_path / "report.html")
     text = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert "<img" not in text
     assert "There are no pictures: matplotlib is not installed" in "".join(Page(text).text)
@@ -156,7 +156,7 @@ def test_a_diff_marks_what_is_missing_invented_and_mistaken():
 
 def test_every_curve_is_whole_in_its_panel(monkeypatch):
     figures = []
-    monkeypatch.setattr(eval_plots, "_rendered", lambda figure: figures.append(figure) or b"")
+    monkeypatch.setattr(eval_plots, "_render", lambda figure: figures.append(figure) or b"")
     low, high = (eval_plots.Rate(wer=wer, interval=(wer / 2, wer * 2)) for wer in (5.0, 80.0))
     eval_plots.noise_plot({"white": {"a": [(10.0, low)]}, "babble": {"a": [(10.0, high)]}}, {"a": low})
     assert [axes.get_ylim()[0] for axes in figures[0].axes] == [0, 0]

@@ -5,9 +5,9 @@ import pytest
 
 from flax_distil.core.nested import build
 from flax_distil.evaluation.config import EvalConfig
-from flax_distil.evaluation.records import LatencySample, Prediction, Session, UnitRecords
-from flax_distil.evaluation.results import Evaluation, document
-from flax_distil.evaluation.scores import Resampled, ScoredUnit, unit_figures
+from flax_distil.evaluation.records import LatencySample, Prediction, Records, Session
+from flax_distil.evaluation.results import Evaluation, make_results
+from flax_distil.evaluation.scores import Resampled, ScoredRecords, compute_scores
 from flax_distil.text.normalizers import get_normalizer
 
 SESSION = Session(number=1, process=0, devices="1 x cpu", batch_size=4, compile_seconds=3.0)
@@ -22,9 +22,9 @@ def prediction(index: int, reference: str, text: str, **changes) -> Prediction:
     return Prediction(**values | changes)
 
 
-def unit(*pairs: tuple[str, str], lines=(SESSION,)) -> ScoredUnit:
+def unit(*pairs: tuple[str, str], lines=(SESSION,)) -> ScoredRecords:
     predictions = [prediction(index, *pair) for index, pair in enumerate(pairs)]
-    return ScoredUnit(UnitRecords([*lines, *predictions]), get_normalizer("en"))
+    return ScoredRecords(Records([*lines, *predictions]), get_normalizer("en"))
 
 
 RIGHT = unit(("one cat", "one cat"), ("a b c d e f", "a b c d e f"), ("so so so", "so so so"))
@@ -35,7 +35,7 @@ OTHER = unit(("yes", "no"), ("...", "nothing was said"))
 
 
 def test_rates_are_of_all_words():
-    figures = unit_figures([WRONG])
+    figures = compute_scores([WRONG])
     assert figures["reference_words"] == 11
     assert figures["substitution_rate"] == pytest.approx(100 / 11)
     assert figures["deletion_rate"] == pytest.approx(300 / 11)
@@ -45,7 +45,7 @@ def test_rates_are_of_all_words():
 
 
 def test_references_of_nothing_are_counted_and_left_out():
-    figures = unit_figures([OTHER])
+    figures = compute_scores([OTHER])
     assert (figures["samples"], figures["empty_references"], figures["wer"]) == (2, 1, 100.0)
 
 
@@ -54,7 +54,7 @@ def test_speed_is_that_of_all_sessions_and_processes_work_at_the_same_time():
     beside = Session(number=2, process=1, devices="1 x cpu", batch_size=4, compile_seconds=5.0)
     lines = [SESSION, late, beside, prediction(0, "a", "a", seconds=4.0), prediction(1, "b", "b", session=2),
              prediction(2, "c", "c", session=2, process=1, seconds=3.0)]  # fmt: skip
-    found = UnitRecords(lines).throughput()
+    found = Records(lines).throughput()
     assert (found.audio_seconds, found.compute_seconds, found.compile_seconds) == (6.0, 7.0, 8.0)
     assert (found.tokens, found.samples) == (15, 3)
 
@@ -63,13 +63,13 @@ def evaluated() -> dict:
     units = {("a", "x", "clean"): RIGHT, ("a", "y", "clean"): OTHER, ("b", "x", "clean"): WRONG,
              ("b", "y", "clean"): OTHER}  # fmt: skip
     latency = {
-        model: UnitRecords([
+        model: Records([
             LatencySample(id=str(n), duration=4.0, seconds=seconds, tokens=10, devices="1 x cpu")
             for n, seconds in enumerate(times)
         ])
         for model, times in {"a": (1.0, 2.0, 9.0), "b": (0.5, 0.5, 0.5)}.items()
     }  # fmt: skip
-    return document(Evaluation(
+    return make_results(Evaluation(
         config=build(EvalConfig, model_name_or_path="a+b", dataset_name="x+y"),
         normalize=get_normalizer("en"),
         parameters={"a": 10, "b": 5}, data_sets=["x", "y"], units=units, latency=latency,
@@ -107,7 +107,7 @@ def test_latency_is_the_median_and_relative_to_the_baseline():
 
 
 def test_only_recordings_of_both_models_are_compared():
-    fewer = ScoredUnit(UnitRecords(WRONG.records.lines[:3]), get_normalizer("en"))
+    fewer = ScoredRecords(Records(WRONG.records.lines[:3]), get_normalizer("en"))
     found = Resampled({"x": {"a": RIGHT, "b": fewer}}, seed=0).comparison("b", "a")
     assert found["recordings"] == 2
     assert found["difference"] == pytest.approx(100 * 4 / 8)
@@ -125,19 +125,19 @@ def test_without_references_there_is_no_rate():
     found = Resampled({"x": {"a": silent, "b": silent}}, seed=0)
     assert found.interval("a") is None
     assert found.comparison("b", "a")["p_bootstrap"] is None
-    assert unit_figures([silent])["wer"] is None
+    assert compute_scores([silent])["wer"] is None
 
 
 def test_characters_count_where_there_are_no_spaces_in_orthographic_rates_too():
     lines = [SESSION, prediction(0, "你好，世界。", "你号，世界", language="zh")]
-    figures = unit_figures([ScoredUnit(UnitRecords(lines), get_normalizer("zh"))])
+    figures = compute_scores([ScoredRecords(Records(lines), get_normalizer("zh"))])
     # Of 你 好 ， 世 界 。 one is wrong and one is missing.
     assert figures["wer_ortho"] == figures["cer_ortho"] == pytest.approx(200 / 6)
-    detected = unit_figures([ScoredUnit(UnitRecords(lines), get_normalizer(None))])
+    detected = compute_scores([ScoredRecords(Records(lines), get_normalizer(None))])
     assert detected["wer_ortho"] == pytest.approx(200 / 6)
 
 
 def test_orthographic_characters_are_counted_with_casing_and_marks():
-    figures = unit_figures([unit(("Yes, so.", "yes so."))])
+    figures = compute_scores([unit(("Yes, so.", "yes so."))])
     assert figures["cer"] == 0
     assert figures["cer_ortho"] == pytest.approx(200 / 7)

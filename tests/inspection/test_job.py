@@ -131,7 +131,7 @@ def test_samples_are_those_that_training_sees_first(inspected):
     from flax_distil.cli.flags import read_flags
     from flax_distil.data.training.pipeline_config import PipelineConfig
     from flax_distil.data.training.training_data import load_training_data, training_pipeline
-    from flax_distil.inspection.job import InspectConfig
+    from flax_distil.inspection.config import InspectConfig
 
     _, report, _, arguments = inspected
     config = read_flags(InspectConfig, arguments[2:], program="flax-distil data inspect")
@@ -191,10 +191,10 @@ def test_without_matplotlib_it_is_said_before_any_work(data_sets, tiny_en_dir, t
 
 
 def test_long_runs_are_wrapped_and_colored_only_on_demand(inspected):
-    from flax_distil.inspection.token_view import SeenToken
+    from flax_distil.inspection.token_view import TokenView
 
     tokens = [
-        SeenToken(token=number, text=f" word{number}", role="text", learned=True) for number in range(40)
+        TokenView(token=number, text=f" word{number}", role="text", learned=True) for number in range(40)
     ]
     plain = token_lines(tokens, width=60)
     assert all(len(line) <= 61 for line in plain)

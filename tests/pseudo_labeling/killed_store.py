@@ -13,7 +13,7 @@ import pyarrow
 from flax_distil.data.shards import shard_writer
 from flax_distil.metrics.word_errors import ErrorCounts
 from flax_distil.pseudo_labeling import store as label_store
-from flax_distil.pseudo_labeling.store import LabelStore, UnitRecord
+from flax_distil.pseudo_labeling.store import LabelStore, ShardManifest
 
 FILES = {label_store.__file__, shard_writer.__file__}
 UNITS = 3
@@ -33,7 +33,7 @@ def label(folder: Path, *, overwrite: bool, units: int = UNITS) -> int:
             if (number,) not in done:
                 table = pyarrow.table({"number": [number] * 10})
                 written = store.write((number,), "train", table, process=0)
-                record = UnitRecord(
+                record = ShardManifest(
                     key=(number,), after=None, samples=10, **written, process_seconds=1.0, processes=1,
                     errors=vars(ErrorCounts()), skipped={"samples": [], "forgotten": {}},
                 )  # fmt: skip

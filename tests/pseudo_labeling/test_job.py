@@ -33,7 +33,7 @@ from flax_distil.data.remote.retries import DEFAULT_POLICY
 from flax_distil.data.sources.dataset_spec import DatasetSpec
 from flax_distil.data.sources.load_datasets import load_streams, load_table
 from flax_distil.pseudo_labeling.config import PseudoLabelConfig
-from flax_distil.pseudo_labeling.splits import open_parts
+from flax_distil.pseudo_labeling.splits import open_splits
 from flax_distil.pseudo_labeling.store import LabelStore
 from flax_distil.transcription.short_form import ShortFormTranscriber
 from tests import quick_compilation
@@ -518,9 +518,9 @@ def test_parts_are_called_as_their_sources(names, configs, splits, found, prompt
     )
     if found is None:
         with pytest.raises(InputError, match="is named twice"):
-            open_parts(config, DEFAULT_POLICY)
+            open_splits(config, DEFAULT_POLICY)
         return
-    parts = open_parts(config, DEFAULT_POLICY)
+    parts = open_splits(config, DEFAULT_POLICY)
     assert [str(part.name) for part in parts] == found
     assert {len(part.source) for part in parts} <= {3, 4}
     assert len(parts[0].source) == (3 if configs == "de" else 4)

@@ -15,8 +15,8 @@ from flax_distil.data.remote.retries import DEFAULT_POLICY
 from flax_distil.parallel.make_partitioner import join_local_devices
 from flax_distil.pipeline.batch_transcription import BatchTranscriber
 from flax_distil.pseudo_labeling.config import PseudoLabelConfig
-from flax_distil.pseudo_labeling.shard_reader import UnitBatch, UnitReader
-from flax_distil.pseudo_labeling.splits import LabelPart, open_parts
+from flax_distil.pseudo_labeling.shard_reader import ShardBatch, ShardReader
+from flax_distil.pseudo_labeling.splits import LabelSplit, open_splits
 
 SECONDS = {"one": 0.2, "two": 1.0, "three": 2.0, "four": 1.5, "five": 1.0}
 SPEAKERS = {"one": "a", "two": "b", "three": None, "four": "a", "five": "b"}
@@ -44,13 +44,13 @@ def config_of(manifest: Path, **settings) -> PseudoLabelConfig:
     )
 
 
-def opened(config: PseudoLabelConfig) -> LabelPart:
-    (part,) = open_parts(config, DEFAULT_POLICY)
+def opened(config: PseudoLabelConfig) -> LabelSplit:
+    (part,) = open_splits(config, DEFAULT_POLICY)
     return part
 
 
-def read(config: PseudoLabelConfig) -> list[UnitBatch]:
-    reader = UnitReader(
+def read(config: PseudoLabelConfig) -> list[ShardBatch]:
+    reader = ShardReader(
         batch_size=8,
         detector=VoiceActivity("energy"),
         concatenate=config.concatenate_audio,
@@ -77,12 +77,12 @@ def test_recordings_that_are_too_short_or_too_long_are_skipped_and_counted(manif
     )
     (batch,) = read(config)
     assert {recording.row.sample_id for recording in batch.recordings} == {"two", "four", "five"}
-    skipped = {sample.sample_id: sample.reason for sample in batch.open_unit.skipped.samples()}
+    skipped = {sample.sample_id: sample.reason for sample in batch.in_progress.skipped.samples()}
     assert skipped == {
         "one": "it lasts 0.20 s, min_duration_in_seconds is 0.2",
         "three": "it lasts 2.00 s, max_duration_in_seconds is 1.5",
     }
-    assert len(batch.open_unit.skipped.counts()) == 2
+    assert len(batch.in_progress.skipped.counts()) == 2
     with pytest.raises(InputError, match=r"min_duration_in_seconds 3 and max_duration_in_seconds 2 leave"):
         config_of(manifest, min_duration_in_seconds=3.0, max_duration_in_seconds=2.0)
 

@@ -10,8 +10,8 @@ import pytest
 from flax_distil.core.errors import InputError
 from flax_distil.data.shards.parquet_shard import ParquetShard
 from flax_distil.data.stream import IterableSpeechDataset
-from flax_distil.pseudo_labeling import shard_plan as work_units
-from flax_distil.pseudo_labeling.shard_plan import StreamUnits, TableUnits
+from flax_distil.pseudo_labeling import shard_plan
+from flax_distil.pseudo_labeling.shard_plan import StreamShardPlan, TableShardPlan
 
 ROWS = 11
 
@@ -31,8 +31,8 @@ def stream(speech, tmp_path_factory) -> IterableSpeechDataset:
 
 def units_of(kind: str, speech, stream):
     if kind == "table":
-        return TableUnits(speech, samples_per_unit=2)
-    return StreamUnits(stream, samples_per_unit=2)
+        return TableShardPlan(speech, samples_per_shard=2)
+    return StreamShardPlan(stream, samples_per_shard=2)
 
 
 def ids_of(units) -> dict[tuple[int, ...], list[str]]:
@@ -45,18 +45,20 @@ def joined(units) -> list[str]:
 
 
 def test_units_of_a_table_are_its_rows_in_order(speech):
-    units = ids_of(TableUnits(speech, samples_per_unit=4).remaining({}, index=0, count=1))
+    units = ids_of(TableShardPlan(speech, samples_per_shard=4).remaining({}, index=0, count=1))
     assert [len(names) for names in units.values()] == [4, 4, 3]
     assert list(units) == [(0,), (1,), (2,)]
     assert list(itertools.chain(*units.values())) == speech.ids()
 
 
 def test_units_of_a_stream_end_within_blocks_and_with_their_shard(speech, stream):
-    units = ids_of(StreamUnits(stream, samples_per_unit=2).remaining({}, index=0, count=1))
+    units = ids_of(StreamShardPlan(stream, samples_per_shard=2).remaining({}, index=0, count=1))
     assert {key: len(names) for key, names in units.items()} == {
         (0, 0): 2, (0, 1): 2, (0, 2): 1, (1, 0): 2, (1, 1): 2, (2, 0): 2,
     }  # fmt: skip
-    assert joined(StreamUnits(stream, samples_per_unit=2).remaining({}, index=0, count=1)) == speech.ids()
+    assert (
+        joined(StreamShardPlan(stream, samples_per_shard=2).remaining({}, index=0, count=1)) == speech.ids()
+    )
 
 
 @pytest.mark.parametrize("processes", [1, 2, 3, 5])
@@ -83,12 +85,12 @@ def test_whatever_is_done_the_rest_is_the_same(speech, stream, kind):
 
 def test_a_unit_ends_where_its_audio_fills_the_memory_set_aside(speech, stream, monkeypatch):
     sizes = speech.audio_sizes()
-    monkeypatch.setattr(work_units, "MAX_UNIT_BYTES", sizes[0] + sizes[1])
-    first = next(TableUnits(speech, samples_per_unit=ROWS).remaining({}, index=0, count=1))
+    monkeypatch.setattr(shard_plan, "MAX_SHARD_BYTES", sizes[0] + sizes[1])
+    first = next(TableShardPlan(speech, samples_per_shard=ROWS).remaining({}, index=0, count=1))
     assert len(first.data) == 2
     streamed = stream.first_rows().audio_sizes()
-    monkeypatch.setattr(work_units, "MAX_UNIT_BYTES", streamed[0] + 1)
-    first = next(StreamUnits(stream, samples_per_unit=ROWS).remaining({}, index=0, count=1))
+    monkeypatch.setattr(shard_plan, "MAX_SHARD_BYTES", streamed[0] + 1)
+    first = next(StreamShardPlan(stream, samples_per_shard=ROWS).remaining({}, index=0, count=1))
     assert len(first.data) == 2
 
 
@@ -116,6 +118,6 @@ def test_files_of_one_stream_with_other_columns_are_told(speech, stream, tmp_pat
                     after=block.after,
                 )
 
-    units = StreamUnits(dataclasses.replace(stream, shards=(Changing(),)), samples_per_unit=ROWS)
+    units = StreamShardPlan(dataclasses.replace(stream, shards=(Changing(),)), samples_per_shard=ROWS)
     with pytest.raises(InputError, match="files of data set 'prompts' have columns of different types"):
         list(units.remaining({}, index=0, count=1))

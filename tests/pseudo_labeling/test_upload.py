@@ -13,7 +13,7 @@ from flax_distil.checkpoints.hub.config import HubConfig
 from flax_distil.core.nested import build
 from flax_distil.pseudo_labeling.config import PseudoLabelConfig
 from flax_distil.pseudo_labeling.dataset_card import make_card, merge_cards
-from flax_distil.pseudo_labeling.splits import PartName
+from flax_distil.pseudo_labeling.splits import SplitName
 from flax_distil.pseudo_labeling.upload import upload_labels
 from tests.checkpoints.hub_server import TOKEN, Hub, running_hub, use_endpoint
 
@@ -39,7 +39,7 @@ def summary_of(rows: int) -> dict:
     return {"labelled": rows, "bytes": 100 * rows, "wer": None, "audio_seconds": 3600.0, "skipped": {}}
 
 
-def write_labels(folder: Path, parts: dict[PartName, list[int]]) -> Path:
+def write_labels(folder: Path, parts: dict[SplitName, list[int]]) -> Path:
     """Write what a run leaves: for each part files of so many rows."""
     files = []
     for part, sizes in parts.items():
@@ -74,7 +74,7 @@ def push(folder: Path) -> str | None:
 
 
 def test_splits_and_configurations_of_other_uploads_stay(hub: Hub, tmp_path: Path):
-    train, validation, french = PartName(), PartName(split="validation"), PartName(config="fr")
+    train, validation, french = SplitName(), SplitName(split="validation"), SplitName(config="fr")
     uploads = [{train: [2, 2]}, {validation: [3]}, {french: [1], validation: [2]}, {train: [5]}]
     for number, parts in enumerate(uploads):
         assert push(write_labels(tmp_path / str(number), parts)) is None
@@ -99,7 +99,7 @@ def test_splits_and_configurations_of_other_uploads_stay(hub: Hub, tmp_path: Pat
 
 def test_an_upload_that_met_another_one_is_made_on_top_of_it(hub: Hub, tmp_path: Path, monkeypatch):
     first, second = (
-        write_labels(tmp_path / split, {PartName(split=split): [1]}) for split in ("train", "test")
+        write_labels(tmp_path / split, {SplitName(split=split): [1]}) for split in ("train", "test")
     )
     merge, met = merge_cards, []
 
@@ -126,14 +126,14 @@ def test_files_of_somebody_else_are_neither_mixed_in_nor_deleted(hub: Hub, tmp_p
         repo_type="dataset",
     )  # fmt: skip
     before = hub.commit(REPO, "main").files
-    error = push(write_labels(tmp_path / "labels", {PartName(): [1]}))
+    error = push(write_labels(tmp_path / "labels", {SplitName(): [1]}))
     assert error is not None
     assert "holds 'data/train-00000-of-00001.parquet', which pseudo-labelling did not write" in error
     assert hub.commit(REPO, "main").files == before
 
 
 def test_what_others_wrote_into_a_card_stays():
-    ours = make_card(CONFIG, "corpus", {PartName(split="test"): summary_of(7)})
+    ours = make_card(CONFIG, "corpus", {SplitName(split="test"): summary_of(7)})
     theirs = """---
 license: cc-by-4.0
 tags: speech

@@ -11,12 +11,12 @@ from flax_distil.metrics.throughput import Throughput
 from flax_distil.metrics.word_errors import ErrorCounts
 from flax_distil.pseudo_labeling.config import PseudoLabelConfig
 from flax_distil.pseudo_labeling.dataset_card import make_card
-from flax_distil.pseudo_labeling.splits import PartName
-from flax_distil.pseudo_labeling.store import CARD_NAME, SUMMARY_NAME, THROUGHPUT_NAME, UnitRecord
+from flax_distil.pseudo_labeling.splits import SplitName
+from flax_distil.pseudo_labeling.store import CARD_NAME, SUMMARY_NAME, THROUGHPUT_NAME, ShardManifest
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Description:
+class LabelSummary:
     """A finished data set.
 
     Attributes:
@@ -35,14 +35,14 @@ class Description:
 _FILE_KEYS = ("file", "samples", "rows", "bytes", "sha256", "audio_seconds")
 
 
-def describe(
+def summarize(
     config: PseudoLabelConfig,
     name: str,
-    parts: Sequence[PartName],
-    records: Sequence[UnitRecord],
+    parts: Sequence[SplitName],
+    records: Sequence[ShardManifest],
     *,
     compile_seconds: float,
-) -> Description:
+) -> LabelSummary:
     """Return what there is to say.
 
     Args:
@@ -87,10 +87,10 @@ def describe(
         THROUGHPUT_NAME: _json(speed),
         CARD_NAME: make_card(config, name, labeled),
     }
-    return Description(summary=summary, throughput=throughput, index={"files": files}, documents=documents)
+    return LabelSummary(summary=summary, throughput=throughput, index={"files": files}, documents=documents)
 
 
-def _summary(records: Sequence[UnitRecord]) -> dict[str, Any]:
+def _summary(records: Sequence[ShardManifest]) -> dict[str, Any]:
     errors = sum((ErrorCounts(**record.errors) for record in records), ErrorCounts())
     listed = [sample for record in records for sample in record.skipped["samples"]][:REMEMBERED_SAMPLES]
     return {
@@ -105,7 +105,7 @@ def _summary(records: Sequence[UnitRecord]) -> dict[str, Any]:
     }
 
 
-def _kinds(records: Sequence[UnitRecord]) -> dict[str, int]:
+def _kinds(records: Sequence[ShardManifest]) -> dict[str, int]:
     """Return how many samples were skipped, by kind, the most frequent first."""
     kinds = Counter[str]()
     for record in records:
