@@ -16,7 +16,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -25,15 +24,14 @@ import pyarrow.parquet
 from safetensors.numpy import load_file, save_file
 
 from flax_distil.cli.main import main
+from tests import quick_compilation
 from tests.real_checkpoints import CHECKPOINTS, ensure_checkpoints
-
-QUICK = "--xla_cpu_use_fusion_emitters=false" if int(version("jaxlib").split(".")[1]) < 11 else ""
-"""Makes compiling quicker; later versions do not know it."""
 
 ENVIRONMENT = {
     "JAX_PLATFORMS": "cpu",
     "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
-    "XLA_FLAGS": "--xla_force_host_platform_device_count=2 --xla_cpu_multi_thread_eigen=false " + QUICK,
+    "XLA_FLAGS": "--xla_force_host_platform_device_count=2 --xla_cpu_multi_thread_eigen=false "
+    + quick_compilation.FLAGS,
     "OMP_NUM_THREADS": "1",
     "FLAX_DISTIL_COMPILATION_CACHE": "off",
     "HF_HUB_OFFLINE": "1",
