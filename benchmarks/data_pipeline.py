@@ -44,7 +44,7 @@ def our_batches(args: argparse.Namespace, files: list[Path], *, streaming: bool)
     try:
         for _ in range(args.recordings // args.batch):
             batch = next(pipeline)
-            yield batch["ids"], batch["samples_BW"]
+            yield batch.ids, batch.samples_BW
     finally:
         pipeline.close()
 

@@ -45,10 +45,12 @@ def our_step(args: argparse.Namespace) -> Step:
     from benchmarks.checkpoints import checkpoint_folder
     from flax_distil.checkpoints.checkpoint import load_checkpoint
     from flax_distil.checkpoints.student import init_student
+    from flax_distil.data.training.batches import Batch
     from flax_distil.distillation.loss import LossWeights
     from flax_distil.distillation.optimizer import OptimizerConfig, make_optimizer
+    from flax_distil.distillation.step_config import StepConfig
     from flax_distil.distillation.train_state import FreezeConfig, init_state, partition_params
-    from flax_distil.distillation.train_step import StepConfig, train_step
+    from flax_distil.distillation.train_step import train_step
     from flax_distil.model.compute_options import ComputeOptions
 
     teacher = load_checkpoint(checkpoint_folder(args.model))
@@ -56,7 +58,7 @@ def our_step(args: argparse.Namespace) -> Step:
     options = ComputeOptions()
     config = StepConfig(
         student=student.config, teacher=teacher.config, student_options=options, teacher_options=options,
-        weights=LossWeights(ce=CE_WEIGHT, kl=1.0, temperature=TEMPERATURE),
+        terms=LossWeights(ce=CE_WEIGHT, kl=1.0, temperature=TEMPERATURE).terms(),
     )  # fmt: skip
     optimizer = make_optimizer(
         OptimizerConfig(
@@ -70,19 +72,18 @@ def our_step(args: argparse.Namespace) -> Step:
     trainable, frozen = partition_params(student.params, FreezeConfig())
     held = {"decoder": teacher.params["decoder"]}
     given = make_batch(args, mel_bins=teacher.config.num_mel_bins, vocabulary=teacher.config.vocab_size)
-    batch = {
-        "mel_KBRM": jnp.asarray(given["mel_BRM"])[None],
-        "decoder_input_ids_KBT": jnp.asarray(given["inputs_BT"])[None],
-        "labels_KBT": jnp.asarray(given["labels_BT"])[None],
-        "loss_mask_KBT": jnp.ones((1, args.batch, args.labels), bool),
-    }
+    batch = Batch(
+        mel_BRM=jnp.asarray(given["mel_BRM"])[None],
+        decoder_input_ids_BT=jnp.asarray(given["inputs_BT"])[None],
+        labels_BT=jnp.asarray(given["labels_BT"])[None],
+        loss_mask_BT=jnp.ones((1, args.batch, args.labels), bool),
+    )
     step = jax.jit(functools.partial(train_step, config, optimizer), donate_argnums=0)
     held_state = [jax.device_put(init_state(trainable, optimizer), jax.devices()[0])]
     del trainable, student, teacher
-    key = jax.random.key(0)
 
     def run() -> float:
-        held_state[0], metrics = step(held_state[0], frozen, held, batch, key)
+        held_state[0], metrics = step(held_state[0], frozen, held, batch)
         jax.block_until_ready(held_state[0])
         return float(metrics["loss"])
 

@@ -55,7 +55,7 @@ def measure(pipeline: Pipeline, files: list[Path], args: argparse.Namespace) -> 
     notes: list[dict[str, float]] = []
     read, start = 0, time.perf_counter()
     for batch in batches:
-        read += len(batch["ids"])
+        read += len(batch.ids)
         if read >= warm_up + step * len(notes):
             give_back_freed_pages()
             seconds = time.perf_counter() - start

@@ -29,7 +29,7 @@ def student_folder(max_steps: int = 150) -> Path:
 def train(max_steps: int) -> float:
     """Train the student, keep its checkpoint alone, and return the seconds."""
     from flax_distil.distillation.config import DistilConfig
-    from flax_distil.distillation.trainer import run_distillation
+    from flax_distil.distillation.job import run as run_distillation
 
     start = time.perf_counter()
     run_distillation(

@@ -21,7 +21,7 @@ from flax_distil.checkpoints.job import InitStudentConfig, run_init_student
 from flax_distil.core.errors import InputError
 from flax_distil.core.nested import build
 from flax_distil.distillation.config import DistilConfig
-from flax_distil.distillation.trainer import run_distillation
+from flax_distil.distillation.job import run as run_distillation
 from flax_distil.distillation.training_log import read_metrics
 from flax_distil.evaluation import job as evaluation
 from flax_distil.evaluation.config import EvalConfig

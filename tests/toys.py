@@ -16,8 +16,9 @@ import pytest
 
 from flax_distil.checkpoints.checkpoint import load_checkpoint
 from flax_distil.checkpoints.export import export_checkpoint
-from flax_distil.distillation.step_fns import TrainStepFns
-from flax_distil.distillation.trainer import DistilConfig, DistilResult, run_distillation
+from flax_distil.distillation.config import DistilConfig
+from flax_distil.distillation.job import DistilResult, run
+from flax_distil.distillation.setup.step_fns import TrainStepFns
 from flax_distil.model.assembly import whisper_shapes
 from flax_distil.model.config import WhisperConfig
 
@@ -101,7 +102,7 @@ def observe(config: DistilConfig) -> ObservedRun:
     try:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(TrainStepFns, "__init__", noted)
-            result = run_distillation(config)
+            result = run(config)
     finally:
         logger.removeHandler(handler)
         logger.setLevel(logging.NOTSET)

@@ -16,7 +16,7 @@ from flax_distil.cli.terminal import forgiving_output
 COMMANDS = {
     "pseudo-label": ("pseudo_labeling.config:PseudoLabelConfig", "pseudo_labeling.job:run"),
     "init-student": ("checkpoints.job:InitStudentConfig", "checkpoints.job:run_init_student"),
-    "distil": ("distillation.config:DistilConfig", "distillation.trainer:run_distillation"),
+    "distil": ("distillation.config:DistilConfig", "distillation.job:run"),
     "data inspect": ("inspection.config:InspectConfig", "inspection.job:run"),
     "plan": ("planning.config:PlanConfig", "planning.job:run_plan"),
     "eval": ("evaluation.config:EvalConfig", "evaluation.job:run"),

@@ -16,9 +16,10 @@ from flax_distil.distillation.loss import LossWeights
 from flax_distil.distillation.optimizer import OptimizerConfig
 from flax_distil.distillation.schedules import SCHEDULE_PARAMETERS
 from flax_distil.distillation.train_state import FreezeConfig
-from flax_distil.distillation.train_step import PRECISIONS
 from flax_distil.model.compute_options import ComputeOptions
 from flax_distil.parallel.config import ParallelConfig
+
+PRECISIONS = ("full", "half_mixed", "full_mixed")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from flax_distil.core.errors import InputError
+from flax_distil.data.training.batches import Batch
 from flax_distil.distillation.config import DistilConfig
 from flax_distil.distillation.schedules import learning_rate_schedule
 from flax_distil.distillation.train_step import LARGEST_LOSS
@@ -58,7 +59,7 @@ class StepMetrics:
         self._bad_steps: list[int] = []
         self._start = time.perf_counter()
 
-    def add(self, step: int, metrics: Mapping[str, Any], batch: Mapping[str, Any]) -> None:
+    def add(self, step: int, metrics: Mapping[str, Any], batch: Batch) -> None:
         """Note a dispatched step; write a line if the steps before it fill an interval.
 
         Args:
@@ -71,11 +72,11 @@ class StepMetrics:
         """
         if self._waiting and self._waiting[-1].number % self._every == 0:
             self.flush()
-        self._waiting.append(_Step(step, metrics, batch["ids"]))
+        self._waiting.append(_Step(step, metrics, batch.ids))
         if len(self._waiting) > _STEPS_IN_FLIGHT:  # batches sent ahead take memory
             self._fetch(self._waiting[:-_STEPS_IN_FLIGHT])
-        self._samples += len(batch["valid_B"]) * self._partitioner.shard_count
-        self._audio_seconds += float(batch["duration_B"].sum()) * self._partitioner.shard_count
+        self._samples += len(batch.valid_B) * self._partitioner.shard_count
+        self._audio_seconds += float(batch.duration_B.sum()) * self._partitioner.shard_count
         self._logs.advance(step)
 
     def is_sound(self) -> bool:

@@ -113,12 +113,12 @@ def first_samples(
 
 def _to_sample(batch: Batch, data: TrainingData, tokenizer: WhisperTokenizer) -> ShownSample:
     return ShownSample(
-        sample_id=batch["ids"][0],
-        data_set=data.sources[int(batch["source_B"][0])].name,
-        seconds=float(batch["duration_B"][0]),
-        samples_W=batch["samples_BW"][0].astype(np.float32) / 32768,
+        sample_id=batch.ids[0],
+        data_set=data.sources[int(batch.source_B[0])].name,
+        seconds=float(batch.duration_B[0]),
+        samples_W=batch.samples_BW[0].astype(np.float32) / 32768,
         tokens=view_tokens(
-            batch["decoder_input_ids_BT"][0], batch["labels_BT"][0], batch["loss_mask_BT"][0], tokenizer
+            batch.decoder_input_ids_BT[0], batch.labels_BT[0], batch.loss_mask_BT[0], tokenizer
         ),
     )
 

@@ -1,7 +1,7 @@
 """The Whisper decoder: whole sequences for training, any number of tokens onto a cache for decoding."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +17,25 @@ from flax_distil.model.layers import feed_forward, layer_norm, run_stack, split_
 from flax_distil.model.projections import AttentionProjections, Linear, project_onto_tokens
 
 KeyValue = tuple[Array, Array]
+
+
+class ForwardOutput(NamedTuple):
+    """What a decoder makes of whole sequences.
+
+    Attributes:
+        hidden_BTD: Hidden states after the final norm, ready for :meth:`Decoder.logits`.
+        embedding_VD: Token embedding, which is the output projection too, in the compute dtype.
+        layers_LBTD: Output of every layer before the final norm, in the compute dtype, if asked for.
+    """
+
+    hidden_BTD: Float[Array, "B T D"]
+    embedding_VD: Float[Array, "V D"]
+    layers_LBTD: Float[Array, "L B T D"] | None = None
+
+    @property
+    def flat_hidden_PD(self) -> Float[Array, "P D"]:
+        """The hidden states, flattened over batch and time."""
+        return self.hidden_BTD.reshape(-1, self.hidden_BTD.shape[-1])
 
 
 class DecoderLayer(nnx.Module):
@@ -200,7 +219,7 @@ class Decoder(nnx.Module):
         key: Array | None = None,
         *,
         collect_layers: bool = False,
-    ) -> tuple[Float[Array, "B T D"], Float[Array, "L B T D"] | None]:
+    ) -> ForwardOutput:
         """Run whole sequences with a causal mask (teacher forcing).
 
         Args:
@@ -208,10 +227,6 @@ class Decoder(nnx.Module):
             encoder_out_BSD: encoder states.
             key: random key of the dropouts while training.
             collect_layers: also return every layer's output.
-
-        Returns:
-            Hidden states after the final norm, ready for :meth:`logits`, and, if asked for,
-            the output of every layer before it [L, B, T, D], in the compute dtype.
 
         Raises:
             ValueError: if T exceeds ``max_target_positions``.
@@ -234,7 +249,8 @@ class Decoder(nnx.Module):
             key=stack_key,
             collect_layers=collect_layers,
         )
-        return self.norm(x_BTD), layers_LBTD
+        embedding_VD = self.token_embedding.embedding[...].astype(self.options.dtype)
+        return ForwardOutput(self.norm(x_BTD), embedding_VD, layers_LBTD)
 
     def forward_with_alignment_heads(
         self,

@@ -1,6 +1,6 @@
 """``jax.jit`` with NamedSharding: data parallel, fully sharded, tensor parallel, and mixtures."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -8,8 +8,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from flax_distil.parallel.batches import batch_spec
-from flax_distil.parallel.partitioner import REPLICATED, Batch, Function, Partitioner, batch_rows
+from flax_distil.parallel.partitioner import REPLICATED, ROWS, Function, Partitioner
 
 
 class JitPartitioner(Partitioner):
@@ -40,13 +39,15 @@ class JitPartitioner(Partitioner):
 
         return _map_with_specs(send, specs, tree)
 
-    def put_batch(self, batch: Mapping[str, np.ndarray]) -> dict[str, jax.Array]:
+    def put_batch(self, batch: Any, spec: P = ROWS) -> Any:
         """See ``Partitioner.put_batch``."""
-        sent = {}
-        for name, value in batch.items():
-            self.check_rows(name, batch_rows(name, value))
-            sent[name] = jax.make_array_from_process_local_data(self.sharding(batch_spec(name)), value)
-        return sent
+        sharding = self.sharding(spec)
+
+        def send(value: np.ndarray) -> jax.Array:
+            self.check_rows(value.shape[len(spec) - 1])
+            return jax.make_array_from_process_local_data(sharding, value)
+
+        return jax.tree.map(send, batch)
 
     def local_rows(self, tree: Any) -> Any:
         """See ``Partitioner.local_rows``."""
@@ -74,17 +75,11 @@ class JitPartitioner(Partitioner):
     def shard_map(self, function: Function, *, in_specs: tuple[Any, ...], out_specs: Any) -> Function:
         """See ``Partitioner.shard_map``."""
 
-        def call(*args: Any) -> Any:
-            given = tuple(
-                {name: batch_spec(name) for name in arg} if isinstance(spec, Batch) else spec
-                for spec, arg in zip(in_specs, args, strict=True)
-            )
-            return jax.shard_map(
-                function, mesh=self.mesh, in_specs=given, out_specs=out_specs, check_vma=False
-            )(*args)
-
-        call.__name__ = getattr(function, "func", function).__name__  # what profiles show
-        return call
+        mapped = jax.shard_map(
+            function, mesh=self.mesh, in_specs=in_specs, out_specs=out_specs, check_vma=False
+        )
+        mapped.__name__ = getattr(function, "func", function).__name__  # what profiles show
+        return mapped
 
     def _jit(self, function: Function, donate_argnums: tuple[int, ...], out_shardings: Any) -> Function:
         if out_shardings is None:
@@ -99,10 +94,6 @@ class JitPartitioner(Partitioner):
             return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=self.sharding(spec))
 
         return _map_with_specs(shape, specs, tree)
-
-    def describe_batch(self, batch: Mapping[str, Any]) -> dict[str, jax.ShapeDtypeStruct]:
-        """Do the same for a global batch."""
-        return {name: self.describe(value, batch_spec(name)) for name, value in batch.items()}
 
 
 def _map_with_specs(function: Callable[[P, Any], Any], specs: Any, tree: Any) -> Any:

@@ -2,18 +2,19 @@
 
 A function is written once, for the part of the batch and of the weights that one device holds::
 
-    encode = partitioner.jit(functools.partial(encode_batch, config), in_specs=(specs, BATCH), out_specs=ROWS)
+    encode = partitioner.jit(functools.partial(encode_batch, config), in_specs=(specs, ROWS), out_specs=ROWS)
 
 Where the rest of a computation works on whole arrays, :meth:`Partitioner.shard_map` stands inside it::
 
-    gradients = partitioner.shard_map(compute_gradients, in_specs=(specs, BATCH), out_specs=specs)
+    gradients = partitioner.shard_map(compute_gradients, in_specs=(specs, ROWS), out_specs=specs)
 
     def train(state, batch):
         return update(state, gradients(state.params, batch))
 
     step = partitioner.jit(train, donate_argnums=(0,))
 
-Batches are dictionaries of arrays whose names carry their axes; B is divided, K and the rest are not.
+The arrays of a batch are divided in their axis of rows: the first one (``ROWS``), or the second one
+behind that of micro-batches (``MICRO_BATCHES``).
 """
 
 import abc
@@ -28,7 +29,6 @@ from jax.sharding import PartitionSpec as P
 
 from flax_distil.core.arrays import Params
 from flax_distil.core.errors import InputError
-from flax_distil.parallel.batches import batch_axis
 from flax_distil.parallel.mesh import BATCH_AXES
 from flax_distil.parallel.rules import weight_specs
 
@@ -38,13 +38,11 @@ _MAX_COMPILED = 128
 """Number of compiled functions that a partitioner keeps; the least recently used one is dropped."""
 
 
-class Batch:
-    """Stands for a batch where the layout of an argument is asked for."""
-
-
-BATCH = Batch()
 ROWS = P(BATCH_AXES)
-"""Results whose first axis is B: each device has its own rows."""
+"""Arrays whose first axis is B: each device has its own rows."""
+
+MICRO_BATCHES = P(None, BATCH_AXES)
+"""Arrays with an axis K of micro-batches in front: each device has its own rows of every one."""
 
 REPLICATED = P()
 
@@ -98,8 +96,12 @@ class Partitioner(abc.ABC):
         """
 
     @abc.abstractmethod
-    def put_batch(self, batch: Mapping[str, np.ndarray]) -> dict[str, jax.Array]:
+    def put_batch(self, batch: Any, spec: P = ROWS) -> Any:
         """Send this process's rows of a batch to its devices.
+
+        Args:
+            batch: A tree of arrays on the host.
+            spec: ``ROWS`` or ``MICRO_BATCHES``, for all of them.
 
         Raises:
             InputError: if the rows cannot be divided over the devices.
@@ -127,7 +129,7 @@ class Partitioner(abc.ABC):
 
         Args:
             function: pure; sums over ``BATCH_AXES`` (of the partitioner) itself.
-            in_specs: Layout of each argument: ``BATCH``, or a tree of ``PartitionSpec``.
+            in_specs: Layout of each argument: a tree of ``PartitionSpec``, or one for all its leaves.
             out_specs: Layout of the results: ``ROWS``, or a tree of ``PartitionSpec``.
         """
 
@@ -175,11 +177,11 @@ class Partitioner(abc.ABC):
         """Axes that a per-device function sums over to reach the whole batch."""
         return BATCH_AXES
 
-    def check_rows(self, name: str, rows: int) -> None:
+    def check_rows(self, rows: int) -> None:
         """Raise ``InputError`` unless the rows divide over this process's devices."""
         if rows % self.local_batch_shards:
             raise InputError(
-                f"{rows} rows of {name} cannot be divided over the {self.local_batch_shards} parts of the "
+                f"{rows} rows cannot be divided over the {self.local_batch_shards} parts of the "
                 "batch that this process holds: choose a multiple"
             )
 
@@ -195,11 +197,6 @@ def _as_key(specs: Any) -> Any:
     """Return a tree of specs as something that can be hashed."""
     leaves, structure = jax.tree.flatten(specs, is_leaf=lambda node: isinstance(node, P))
     return tuple(leaves), structure
-
-
-def batch_rows(name: str, value: np.ndarray) -> int:
-    """Return the size of axis B."""
-    return value.shape[batch_axis(name)]
 
 
 def _parts_by_process(mesh: Mesh) -> dict[int, tuple[int, ...]]:

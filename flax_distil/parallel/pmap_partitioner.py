@@ -1,6 +1,5 @@
 """``jax.pmap``: every device holds the whole model and its rows of the batch."""
 
-from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -8,9 +7,8 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from flax_distil.parallel.batches import batch_axis
 from flax_distil.parallel.mesh import DATA_AXIS
-from flax_distil.parallel.partitioner import REPLICATED, Function, Partitioner, batch_rows
+from flax_distil.parallel.partitioner import REPLICATED, ROWS, Function, Partitioner
 
 
 class PmapPartitioner(Partitioner):
@@ -38,14 +36,16 @@ class PmapPartitioner(Partitioner):
 
         return jax.tree.map(send, tree)
 
-    def put_batch(self, batch: Mapping[str, np.ndarray]) -> dict[str, jax.Array]:
+    def put_batch(self, batch: Any, spec: P = ROWS) -> Any:
         """See ``Partitioner.put_batch``."""
-        sent = {}
-        for name, value in batch.items():
-            self.check_rows(name, batch_rows(name, value))
-            parts = np.split(value, self.local_batch_shards, axis=batch_axis(name))
-            sent[name] = jax.make_array_from_process_local_data(self._stacked, np.stack(parts))
-        return sent
+        axis = len(spec) - 1
+
+        def send(value: np.ndarray) -> jax.Array:
+            self.check_rows(value.shape[axis])
+            parts = np.split(value, self.local_batch_shards, axis=axis)
+            return jax.make_array_from_process_local_data(self._stacked, np.stack(parts))
+
+        return jax.tree.map(send, batch)
 
     def local_rows(self, tree: Any) -> Any:
         """See ``Partitioner.local_rows``."""

@@ -10,11 +10,12 @@ import jax.numpy as jnp
 from flax_distil.decoding.logits_processors import LogitsProcessors
 from flax_distil.distillation.setup.compile_ahead import describe_step_batch
 from flax_distil.distillation.setup.encoder_choice import choose_encoder, shape_difference
-from flax_distil.distillation.shardings import TrainShardings
-from flax_distil.distillation.step_fns import TrainStepFns
+from flax_distil.distillation.setup.shardings import TrainShardings
+from flax_distil.distillation.setup.step_fns import TrainStepFns
 from flax_distil.model.assembly import decode_shapes
 from flax_distil.model.config import WhisperConfig
 from flax_distil.parallel.jit_partitioner import JitPartitioner
+from flax_distil.parallel.partitioner import MICRO_BATCHES, ROWS
 from flax_distil.planning.config import PlanConfig
 from flax_distil.planning.hlo import ProgramCosts, program_costs
 from flax_distil.planning.memory import bytes_per_chip
@@ -41,14 +42,15 @@ def training_job(
     teacher = teacher if config.uses_teacher else None
     choice = choose_encoder(config, student, teacher, difference)
     config = dataclasses.replace(config, freeze_encoder=choice.freeze)
-    layout = TrainShardings(
+    shardings = TrainShardings(
         config, partitioner, student=student, teacher=teacher, shares_encoder=choice.shared
     )
-    train: Any = TrainStepFns(config, layout, partitioner, max_steps=config.planned_steps).train
-    placed = layout.state(config.planned_steps)
-    state = partitioner.describe(placed.shapes, placed.specs)
-    frozen = partitioner.describe(layout.frozen.shapes, layout.frozen.specs)
-    held = partitioner.describe(layout.teacher.shapes, layout.teacher.specs)
+    optimizer = config.optimizer(config.planned_steps)
+    train: Any = TrainStepFns(optimizer, shardings, partitioner).train
+    state, frozen, held = (
+        partitioner.describe(tree.shapes, tree.specs)
+        for tree in (shardings.state(optimizer), shardings.frozen, shardings.teacher)
+    )
     trees = {
         "teacher": held,
         "frozen encoder": frozen.get("encoder", {}),
@@ -56,9 +58,10 @@ def training_job(
         "moments": state.opt_state,
     }
 
-    def described(batch: int) -> dict[str, Any]:
+    def described(batch: int) -> Any:
         rows = batch * partitioner.batch_shards
-        return partitioner.describe_batch(describe_step_batch(config, student, rows, config.label_length))
+        arrays = describe_step_batch(config, student, rows, config.label_length)
+        return partitioner.describe(arrays, MICRO_BATCHES)
 
     def lower(batch: int) -> tuple[jax.stages.Lowered, Mapping[str, Any]]:
         arrays = described(batch)
@@ -69,7 +72,7 @@ def training_job(
         return float(bytes_per_chip([trees, described(batch), state]))
 
     def flops(batch: int) -> dict[str, float]:
-        work = _step_work(config, layout, batch)
+        work = _step_work(config, shardings, batch)
         return {name: flop / partitioner.mesh.shape["tensor"] for name, flop in work.flop().items()}
 
     return Job(
@@ -81,15 +84,15 @@ def training_job(
     )
 
 
-def _step_work(config: PlanConfig, layout: TrainShardings, batch: int) -> StepWork:
+def _step_work(config: PlanConfig, shardings: TrainShardings, batch: int) -> StepWork:
     """Say what a step does with so many samples per part of the batch and micro-batch."""
     return StepWork(
-        student=layout.step.student,
-        teacher=layout.step.teacher,
+        student=shardings.step.student,
+        teacher=shardings.step.teacher,
         batch=batch * config.gradient_accumulation_steps,
         tokens=config.label_length,
         encodes=not config.cache_encoder_states,
-        teacher_encodes="encoder" in layout.teacher.shapes,
+        teacher_encodes="encoder" in shardings.teacher.shapes,
         trains_encoder=not config.freeze_encoder,
         trains_decoder=not config.freeze_decoder,
         with_kl=config.loss_weights.kl > 0,
@@ -111,13 +114,14 @@ def generation_job(config: PlanConfig, partitioner: JitPartitioner, student: Whi
 
     def lower(batch: int) -> tuple[jax.stages.Lowered, Mapping[str, Any]]:
         rows, states = batch * partitioner.batch_shards, (student.max_source_positions, student.d_model)
-        arrays = partitioner.describe_batch(
+        arrays = partitioner.describe(
             {
                 "encoder_out_BSD": jax.ShapeDtypeStruct((rows, *states), dtype),
                 "prompt_BP": jax.ShapeDtypeStruct((rows, _PROMPT_LENGTH), jnp.int32),
                 "prompt_length_B": jax.ShapeDtypeStruct((rows,), jnp.int32),
                 "limit_B": jax.ShapeDtypeStruct((rows,), jnp.int32),
-            }
+            },
+            ROWS,
         )
         return generate.lower(held["decoder"], arrays), {"decoder": held["decoder"], "batch": arrays}
 

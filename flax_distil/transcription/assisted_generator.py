@@ -16,7 +16,7 @@ from flax_distil.decoding.types import GenerateInputs
 from flax_distil.model.assembly import decode_shapes
 from flax_distil.model.compute_options import ComputeOptions
 from flax_distil.model.config import WhisperConfig
-from flax_distil.parallel.partitioner import BATCH, REPLICATED, ROWS, Partitioner
+from flax_distil.parallel.partitioner import REPLICATED, ROWS, Partitioner
 from flax_distil.text.generation_settings import GenerationSettings
 from flax_distil.text.tokenizer import WhisperTokenizer
 from flax_distil.transcription.decode_fns import Batch, ModelShape, decoder_params
@@ -206,7 +206,7 @@ class AssistedGenerator(WhisperGenerator):
             max_new_tokens=self.max_new_tokens,
             num_assistant_tokens=self._num_tokens,
         )
-        specs = (*map(self._decoder_specs, shapes), REPLICATED, BATCH)
+        specs = (*map(self._decoder_specs, shapes), REPLICATED, ROWS)
         weights = self.decoder_params, self._assistant_params, self._draft_embedding
         return functools.partial(self.partitioner.jit(decode, in_specs=specs, out_specs=ROWS), *weights)
 

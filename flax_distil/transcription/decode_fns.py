@@ -25,7 +25,7 @@ from flax_distil.model.assembly import (
 from flax_distil.model.compute_options import ComputeOptions
 from flax_distil.model.config import WhisperConfig
 from flax_distil.model.decoder import Decoder
-from flax_distil.parallel.partitioner import BATCH, ROWS, Partitioner
+from flax_distil.parallel.partitioner import ROWS, Partitioner
 from flax_distil.parallel.rules import param_sharding
 from flax_distil.text.special_tokens import SpecialTokens
 
@@ -104,7 +104,7 @@ def jit_rows(
         branch: The weights it takes: ``encoder``, or ``decoder`` in the layout of decoding.
     """
     specs = partitioner.weight_specs(decode_shapes(shape.config))
-    return partitioner.jit(function, in_specs=(specs[branch], BATCH), out_specs=ROWS)
+    return partitioner.jit(function, in_specs=(specs[branch], ROWS), out_specs=ROWS)
 
 
 def decoder_params(partitioner: Partitioner, shape: ModelShape, decoder: Params) -> Params:

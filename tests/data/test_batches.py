@@ -68,39 +68,41 @@ def test_recordings_fill_their_rows_from_the_left_and_silence_the_rest():
 
 def test_rows_that_are_missing_are_marked_in_every_array():
     batch = collate([sample(5, 1.0), sample(6, 2.0)], batch_size=3, pad_token=0, buckets=None)
-    assert batch["valid_B"].tolist() == [True, True, False]
-    assert batch["has_audio_B"].tolist() == [True, True, False]
-    assert batch["index_B"].tolist() == [5, 6, -1]
-    assert batch["duration_B"].tolist() == [1.0, 2.0, 0.0]
-    assert batch["ids"] == ["s5", "s6", ""]
-    assert not batch["samples_BW"][2].any()
-    assert "labels_BT" not in batch
+    assert batch.valid_B.tolist() == [True, True, False]
+    assert batch.has_audio_B.tolist() == [True, True, False]
+    assert batch.index_B.tolist() == [5, 6, -1]
+    assert batch.duration_B.tolist() == [1.0, 2.0, 0.0]
+    assert batch.ids == ["s5", "s6", ""]
+    assert not batch.samples_BW[2].any()
+    assert batch.labels_BT is None
 
 
 def test_audio_is_left_out_when_no_row_needs_it():
     batch = collate([sample(0, 1.0, audio=False)] * 2, batch_size=2, pad_token=0, buckets=None)
-    assert "samples_BW" not in batch
-    assert batch["has_audio_B"].tolist() == [False, False]
-    assert batch["duration_B"].tolist() == [1.0, 1.0]
+    assert batch.samples_BW is None
+    assert batch.has_audio_B.tolist() == [False, False]
+    assert batch.duration_B.tolist() == [1.0, 1.0]
     mixed = [sample(0, 1.0, audio=False), sample(1, 1.0)]
     batch = collate(mixed, batch_size=2, pad_token=0, buckets=None)
-    assert batch["has_audio_B"].tolist() == [False, True]
-    assert batch["samples_BW"].any(axis=1).tolist() == [False, True]
+    assert batch.has_audio_B.tolist() == [False, True]
+    assert batch.samples_BW.any(axis=1).tolist() == [False, True]
 
 
 def test_a_batch_without_samples_has_the_shapes_and_types_of_any_other():
     tokens = TokenizedExample(sample=sample(0, 1.0).sample, label=label(3))
     options = {"batch_size": 2, "pad_token": 9, "buckets": (4,), "always_audio": True}
     full, empty = collate([tokens], **options), collate([], **options)
-    assert empty.keys() == full.keys()
-    for name, value in full.items():
+    for name, value in vars(full).items():
         if isinstance(value, np.ndarray):
-            assert (empty[name].shape, empty[name].dtype) == (value.shape, value.dtype), name
-    assert empty["ids"] == ["", ""]
-    assert empty["index_B"].tolist() == [-1, -1]
-    assert (empty["labels_BT"] == 9).all()
+            other = getattr(empty, name)
+            assert (other.shape, other.dtype) == (value.shape, value.dtype), name
+        elif value is None:
+            assert getattr(empty, name) is None
+    assert empty.ids == ["", ""]
+    assert empty.index_B.tolist() == [-1, -1]
+    assert (empty.labels_BT == 9).all()
     for name in ("samples_BW", "has_audio_B", "duration_B", "valid_B", "loss_mask_BT"):
-        assert not empty[name].any(), name
+        assert not getattr(empty, name).any(), name
 
 
 def test_a_batch_of_the_wrong_size_is_refused():

@@ -147,8 +147,8 @@ def test_an_evaluation_goes_on_and_counts_each(corrupt):
     pipeline = EvaluationPipeline(corrupt, CONFIG, too_long="skip")
     with without_privileges():
         batches = list(pipeline)
-    assert [name for batch in batches for name in batch["ids"]] == [*GOOD, ""]
-    assert batches[0]["duration_B"][1] == 4.0
+    assert [name for batch in batches for name in batch.ids] == [*GOOD, ""]
+    assert batches[0].duration_B[1] == 4.0
     assert_counted(pipeline.skipped)
 
 
@@ -158,7 +158,7 @@ def test_a_training_run_goes_on_and_counts_each(corrupt, labels):
     )
     with contextlib.closing(pipeline), without_privileges():
         batches = list(islice(pipeline, 6))
-    assert Counter(name for batch in batches for name in batch["ids"]) == dict.fromkeys(GOOD, 8)
+    assert Counter(name for batch in batches for name in batch.ids) == dict.fromkeys(GOOD, 8)
     assert_counted(pipeline.skipped)
 
 

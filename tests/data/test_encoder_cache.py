@@ -148,11 +148,11 @@ def test_a_second_epoch_decodes_nothing_once_states_are_kept(speech, labels, tmp
     decoded = []
     for _ in range(12):
         batch = next(pipeline)
-        new = batch["index_B"][batch["has_audio_B"]]
+        new = batch.index_B[batch.has_audio_B]
         decoded.append(len(new))
         encoded = np.repeat(new.astype(np.float32), POSITIONS * WIDTH).reshape(-1, POSITIONS, WIDTH)
         cache.write(new, encoded)
-        np.testing.assert_array_equal(cache.read(batch["index_B"])[:, 0, 0], batch["index_B"])
+        np.testing.assert_array_equal(cache.read(batch.index_B)[:, 0, 0], batch.index_B)
     pipeline.close()
     assert cache.complete
     # What was read ahead before its states were there is decoded once more; never after that.

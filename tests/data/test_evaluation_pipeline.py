@@ -20,12 +20,12 @@ def test_every_row_is_read_once_in_order_with_its_whole_reference(speech):
     pipeline = EvaluationPipeline(speech, CONFIG)
     batches = list(pipeline)
     assert len(batches) == len(pipeline) == 3
-    assert {batch["samples_BW"].shape for batch in batches} == {(4, 480_000)}
-    valid = np.concatenate([batch["valid_B"] for batch in batches])
+    assert {batch.samples_BW.shape for batch in batches} == {(4, 480_000)}
+    valid = np.concatenate([batch.valid_B for batch in batches])
     assert valid.tolist() == [True] * 11 + [False]
-    assert [ref for batch in batches for ref in batch["references"]] == [*speech.references(), ""]
-    assert [name for batch in batches for name in batch["ids"]] == [*speech.ids(), ""]
-    assert np.concatenate([batch["index_B"] for batch in batches]).tolist() == [*range(11), -1]
+    assert [ref for batch in batches for ref in batch.references] == [*speech.references(), ""]
+    assert [name for batch in batches for name in batch.ids] == [*speech.ids(), ""]
+    assert np.concatenate([batch.index_B for batch in batches]).tolist() == [*range(11), -1]
     assert "labels_BT" not in batches[0]
 
 
@@ -34,14 +34,14 @@ def test_it_can_be_walked_over_again_and_left_half_way(speech):
     walk = iter(pipeline)
     first = next(walk)
     walk.close()
-    np.testing.assert_array_equal(next(iter(pipeline))["samples_BW"], first["samples_BW"])
+    np.testing.assert_array_equal(next(iter(pipeline)).samples_BW, first.samples_BW)
     assert len(list(pipeline)) == 3
 
 
 def test_unreadable_rows_are_listed_and_the_others_counted_once(flawed):
     pipeline = EvaluationPipeline(flawed, CONFIG)
     batches = list(pipeline)
-    read = [int(index) for batch in batches for index in batch["index_B"][batch["valid_B"]]]
+    read = [int(index) for batch in batches for index in batch.index_B[batch.valid_B]]
     assert read == [0, 1, 2, 4, 5, 6, 8, 9, 10]
     assert [skip.index for skip in pipeline.skipped.samples()] == [3, 7]
     list(pipeline)
@@ -50,7 +50,7 @@ def test_unreadable_rows_are_listed_and_the_others_counted_once(flawed):
 
 def test_only_chosen_rows_are_read_on_request(speech):
     batches = list(EvaluationPipeline(speech, CONFIG, indices=[9, 2]))
-    assert [batch["index_B"].tolist() for batch in batches] == [[9, 2, -1, -1]]
+    assert [batch.index_B.tolist() for batch in batches] == [[9, 2, -1, -1]]
     assert list(EvaluationPipeline(speech, CONFIG, indices=[])) == []
 
 
@@ -59,9 +59,9 @@ def test_labels_are_made_for_the_loss_and_never_cost_a_row(speech, english_token
     builder = LabelBuilder(english_tokenizer, LabelConfig(max_label_length=64))
     pipeline = EvaluationPipeline(speech.with_columns({"text": texts}), CONFIG, labels=builder)
     batches = list(pipeline)
-    assert sum(int(batch["valid_B"].sum()) for batch in batches) == 11
-    assert batches[-1]["references"] == [texts[8], texts[9], "", ""]  # never cut
-    assert batches[-1]["loss_mask_BT"].any(axis=1).tolist() == [True, False, False, False]
+    assert sum(int(batch.valid_B.sum()) for batch in batches) == 11
+    assert batches[-1].references == [texts[8], texts[9], "", ""]  # never cut
+    assert batches[-1].loss_mask_BT.any(axis=1).tolist() == [True, False, False, False]
     assert pipeline.without_loss.counts() == {"with too long a label": 1, "without label": 1}
     assert not len(pipeline.skipped)
 
@@ -76,7 +76,7 @@ def test_recordings_over_thirty_seconds_end_a_short_form_run(speech, tmp_path):
     with pytest.raises(InputError, match="sample 'rows:1' is too long for a short-form job"):
         list(EvaluationPipeline(data, CONFIG))
     skipping = EvaluationPipeline(data, CONFIG, too_long="skip")
-    assert [batch["valid_B"].sum() for batch in skipping] == [1]
+    assert [batch.valid_B.sum() for batch in skipping] == [1]
     assert skipping.skipped.counts() == {"too long": 1}
     told = data.with_columns({"duration": [30.0, 30.1]})
     with pytest.raises(InputError, match=r"30\.10 s of audio; at most 30 s"):
@@ -85,8 +85,8 @@ def test_recordings_over_thirty_seconds_end_a_short_form_run(speech, tmp_path):
 
 def test_audio_that_is_not_needed_is_left_out_of_evaluation_too(speech):
     batches = list(EvaluationPipeline(speech, CONFIG, needs_audio=lambda index: index >= 8))
-    assert ["samples_BW" in batch for batch in batches] == [False, False, True]
-    assert batches[2]["has_audio_B"].tolist() == [True, True, True, False]
+    assert [batch.samples_BW is not None for batch in batches] == [False, False, True]
+    assert batches[2].has_audio_B.tolist() == [True, True, True, False]
 
 
 def test_a_stream_gives_the_batches_of_its_table(flac_rows, labels):
@@ -98,7 +98,7 @@ def test_a_stream_gives_the_batches_of_its_table(flac_rows, labels):
     whole = EvaluationPipeline(table, config, labels=labels)
     for _ in range(2):  # it may be walked over again
         found, expected = list(streamed), list(whole)
-        assert [batch["references"] for batch in found] == [batch["references"] for batch in expected]
+        assert [batch.references for batch in found] == [batch.references for batch in expected]
         for batch, other in zip(found, expected, strict=True):
             for name in ("samples_BW", "index_B", "valid_B", "labels_BT", "loss_mask_BT"):
                 np.testing.assert_array_equal(batch[name], other[name])
@@ -113,6 +113,6 @@ def test_processes_share_a_stream_and_give_equally_many_batches(flac_rows, label
         config = PipelineConfig(batch_size=2, num_threads=0, shard_index=shard, shard_count=2)
         parts.append(list(EvaluationPipeline(stream, config, labels=labels)))
     assert [len(part) for part in parts] == [3, 3]
-    rows = [row for part in parts for batch in part for row in batch["index_B"] if row >= 0]
+    rows = [row for part in parts for batch in part for row in batch.index_B if row >= 0]
     assert sorted(rows) == sorted(set(range(11)) - {3, 7})
-    assert {batch["labels_BT"].shape for part in parts for batch in part} == {(2, 256)}
+    assert {batch.labels_BT.shape for part in parts for batch in part} == {(2, 256)}

@@ -128,5 +128,5 @@ def test_processes_that_train_together_count_no_label_again(labeled, labels, mon
     monkeypatch.setattr(LabelBuilder, "length", lambda *_: pytest.fail("a label was counted"))
     config = PipelineConfig(batch_size=1, num_threads=0, shard_index=0, shard_count=2)
     pipeline = TrainingPipeline(TrainingData(sources=[source]), config, seed=0)
-    assert next(pipeline)["labels_BT"].shape == (1, smallest_bucket(result.longest_label, LABEL_BUCKETS))
+    assert next(pipeline).labels_BT.shape == (1, smallest_bucket(result.longest_label, LABEL_BUCKETS))
     pipeline.close()

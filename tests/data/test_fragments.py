@@ -119,7 +119,7 @@ def test_every_pipeline_uses_the_part_alone(manifest, talk, labels):
     data = load_table(DatasetSpec(name=str(manifest), text_column="text"))
     config = PipelineConfig(batch_size=3, num_threads=0)
     (batch,) = EvaluationPipeline(data, config)
-    assert batch["duration_B"].tolist() == [duration for _, duration in TIMES]
+    assert batch.duration_B.tolist() == [duration for _, duration in TIMES]
     packs = pack_rows(data)
     assert (len(packs), packs.report.seconds) == (1, 4.5)
     for pipeline in (
@@ -133,7 +133,7 @@ def test_every_pipeline_uses_the_part_alone(manifest, talk, labels):
         batch = next(pipeline)
         pipeline.close()
         whole = decode_audio(talk)
-        first = batch["samples_BW"][0, : round(TIMES[0][1] * SAMPLING_RATE)] / 32768
+        first = batch.samples_BW[0, : round(TIMES[0][1] * SAMPLING_RATE)] / 32768
         np.testing.assert_array_equal(first, whole[: len(first)])
 
 

@@ -51,11 +51,11 @@ def opened(labels):
 
 
 def rows_of(batches) -> list[int]:
-    return [int(index) for batch in batches for index in batch["index_B"][batch["valid_B"]]]
+    return [int(index) for batch in batches for index in batch.index_B[batch.valid_B]]
 
 
 def shapes_of(batch) -> dict[str, tuple]:
-    return {name: (v.shape, v.dtype) for name, v in batch.items() if isinstance(v, np.ndarray)}
+    return {name: (v.shape, v.dtype) for name, v in vars(batch).items() if isinstance(v, np.ndarray)}
 
 
 def without_audio(index: int) -> bool:
@@ -91,10 +91,10 @@ def test_the_label_of_a_row_does_not_depend_on_the_number_of_shards(
     def learned(pipelines, batches: int) -> Counter:
         """Count each row with what it teaches; the latter changes from epoch to epoch."""
         return Counter(
-            (int(row), *batch["labels_BT"][place][batch["loss_mask_BT"][place]].tolist())
+            (int(row), *batch.labels_BT[place][batch.loss_mask_BT[place]].tolist())
             for pipeline in pipelines
             for batch in islice(pipeline, batches)
-            for place, row in enumerate(batch["index_B"])
+            for place, row in enumerate(batch.index_B)
         )
 
     options = {"builder": builder, "needs_audio": without_audio}
@@ -105,7 +105,7 @@ def test_the_label_of_a_row_does_not_depend_on_the_number_of_shards(
 
 def test_the_epoch_is_that_of_the_whole_stream(speech, opened):
     parts = opened(speech, 3, batch_size=1, needs_audio=without_audio)
-    epochs = [[batch["epoch"] for batch in islice(part, 8)] for part in parts]
+    epochs = [[batch.epoch for batch in islice(part, 8)] for part in parts]
     assert epochs == [[(3 * step + shard) // ROWS for step in range(8)] for shard in range(3)]
 
 
@@ -129,8 +129,8 @@ def test_every_shard_resumes_where_it_was(flawed, opened, taken):
     for part, state, wanted in zip(opened(flawed, 2), states, uninterrupted, strict=True):
         part.set_state(state)
         for found, batch in zip(islice(part, 6 - taken), wanted[taken:], strict=True):
-            for name, value in batch.items():
-                np.testing.assert_array_equal(found[name], value, err_msg=name)
+            for name, value in vars(batch).items():
+                np.testing.assert_array_equal(getattr(found, name), value, err_msg=name)
 
 
 def test_resuming_as_another_shard_or_with_more_is_refused(speech, opened):
@@ -161,12 +161,12 @@ def test_shards_train_on_labels_of_one_length(speech, english_tokenizer, opened)
     data = speech.with_columns({"text": texts, "speaker_id": ["a"] * 11})
     options = {"batch_size": 1, "builder": builder, "needs_audio": without_audio}
     for part in opened(data, 3, **options):  # the longest label is one of 42 tokens: 83 are too many
-        assert {batch["labels_BT"].shape for batch in islice(part, 12)} == {(1, 64)}
+        assert {batch.labels_BT.shape for batch in islice(part, 12)} == {(1, 64)}
     (alone,) = opened(data, 1, **options)
-    assert {batch["labels_BT"].shape for batch in islice(alone, 12)} == {(1, 32), (1, 64)}
+    assert {batch.labels_BT.shape for batch in islice(alone, 12)} == {(1, 32), (1, 64)}
     told = dataclasses.replace(data, speaker_column="speaker_id")
     for part in opened(told, 2, **options):  # a prompt may fill the rest
-        assert next(part)["labels_BT"].shape == (1, 448)
+        assert next(part).labels_BT.shape == (1, 448)
 
 
 @COUNTS
@@ -182,7 +182,7 @@ def test_shards_evaluate_every_row_once_in_equally_many_batches(speech, shards, 
     assert [rows_of(found) for found in batches] == [list(range(s, rows, shards)) for s in range(shards)]
     texts = speech.references()
     for batch in itertools.chain(*batches):
-        assert batch["references"] == [texts[row] if row >= 0 else "" for row in batch["index_B"]]
+        assert batch.references == [texts[row] if row >= 0 else "" for row in batch.index_B]
 
 
 def test_batches_of_all_shards_have_equal_shapes_whatever_is_left_to_read(flawed, english_tokenizer):
@@ -199,7 +199,7 @@ def test_batches_of_all_shards_have_equal_shapes_whatever_is_left_to_read(flawed
     (shapes,) = {tuple(shapes_of(batch).items()) for found in batches for batch in found}
     assert dict(shapes)["labels_BT"] == ((2, 64), np.int32)
     assert dict(shapes)["samples_BW"] == ((2, 480_000), np.float32)
-    assert not any(batch["loss_mask_BT"].any() or batch["samples_BW"].any() for batch in batches[0])
+    assert not any(batch.loss_mask_BT.any() or batch.samples_BW.any() for batch in batches[0])
     assert [len(part.skipped) for part in parts] == [2, 0]
 
 

@@ -105,14 +105,13 @@ def opened(builder):
 
 
 def ids_of(batches) -> list[str]:
-    return [sample_id for batch in batches for sample_id in batch["ids"]]
+    return [sample_id for batch in batches for sample_id in batch.ids]
 
 
 def assert_same(batches, others) -> None:
     for batch, other in zip(batches, others, strict=True):
-        assert batch.keys() == other.keys()
-        for name, value in batch.items():
-            np.testing.assert_array_equal(value, other[name], err_msg=name)
+        for name, value in vars(batch).items():
+            np.testing.assert_array_equal(value, getattr(other, name), err_msg=name)
 
 
 def with_threads(number: int) -> PipelineConfig:
@@ -179,7 +178,7 @@ def test_data_sets_are_mixed_in_their_proportions(weights, table, stream, opened
         {"data": data, "weight": weight} for data, weight in zip((table, stream), weights, strict=True)
     ]
     pipeline = opened(*sources)
-    counts = sum(np.bincount(batch["source_B"], minlength=2) for batch in islice(pipeline, 20))
+    counts = sum(np.bincount(batch.source_B, minlength=2) for batch in islice(pipeline, 20))
     np.testing.assert_allclose(counts / 80, np.array(weights) / sum(weights), atol=1 / 80)
     np.testing.assert_array_equal(pipeline.drawn, counts)
     assert pipeline.proportions() == (
@@ -194,7 +193,7 @@ def test_a_mixture_begins_anew_when_the_first_is_exhausted_or_when_all_are(table
     batches = list(islice(opened(*sources, restart=restart), 12))
     drawn = [[], []]
     for batch in batches:
-        for source, sample_id in zip(batch["source_B"], batch["ids"], strict=True):
+        for source, sample_id in zip(batch.source_B, batch.ids, strict=True):
             drawn[source].append(sample_id)
     assert all(Counter(drawn[0][start : start + 10]).most_common(1)[0][1] == 1 for start in (0, 10))
     # The large one goes on through its rows, or begins again with the small one.
@@ -206,7 +205,7 @@ def test_streamed_shards_are_divided_among_processes_and_none_is_read_twice(stre
     epochs = []
     for config in configs:
         pipeline = opened(stream, config=config)
-        epochs.append([b["ids"][0] for b in itertools.takewhile(lambda b: b["epoch"] == 0, pipeline)])
+        epochs.append([b.ids[0] for b in itertools.takewhile(lambda b: b.epoch == 0, pipeline)])
     assert sorted(itertools.chain(*epochs)) == [f"row{number:02d}" for number in range(ROWS)]
     with pytest.raises(InputError, match="has 5 files to stream for 6 processes"):
         opened(stream, config=dataclasses.replace(CONFIG, shard_count=6))
@@ -216,7 +215,7 @@ def test_filters_of_a_stream_count_what_they_drop_once(stream, opened):
     filters = FilterConfig(max_duration_in_seconds=2.0)
     pipeline = opened(stream, filters=filters)
     batches = list(islice(pipeline, 30))
-    assert max(float(batch["duration_B"].max()) for batch in batches) < 2.0
+    assert max(float(batch.duration_B.max()) for batch in batches) < 2.0
     (counts,) = pipeline.dropped().get_state().values()
     assert counts["kept"]["rows"] + counts["too long"]["rows"] == ROWS
     resumed = opened(stream, filters=filters)

@@ -47,16 +47,15 @@ def opened(labels):
 
 
 def rows_of(batches) -> list[int]:
-    return [int(index) for batch in batches for index in batch["index_B"]]
+    return [int(index) for batch in batches for index in batch.index_B]
 
 
 def assert_same_batches(batches, others) -> None:
     for batch, other in zip(batches, others, strict=True):
-        assert batch.keys() == other.keys()
-        for name, value in batch.items():
-            np.testing.assert_array_equal(value, other[name], err_msg=name)
+        for name, value in vars(batch).items():
+            np.testing.assert_array_equal(value, getattr(other, name), err_msg=name)
             if isinstance(value, np.ndarray):
-                assert value.tobytes() == other[name].tobytes()
+                assert value.tobytes() == getattr(other, name).tobytes()
 
 
 def test_every_row_comes_once_in_every_epoch_although_batches_cross_their_ends(speech, opened):
@@ -67,7 +66,7 @@ def test_every_row_comes_once_in_every_epoch_although_batches_cross_their_ends(s
 
 
 def test_batches_tell_the_epoch_of_their_first_sample(speech, opened):
-    assert [batch["epoch"] for batch in islice(opened(speech), 6)] == [0, 0, 0, 1, 1, 1]
+    assert [batch.epoch for batch in islice(opened(speech), 6)] == [0, 0, 0, 1, 1, 1]
 
 
 def test_the_order_follows_the_seed(speech, opened):
@@ -88,17 +87,17 @@ def test_neighboring_seeds_do_not_share_epochs(speech, opened):
 def test_batches_hold_the_recordings_and_labels_of_their_rows(speech, labels, english_tokenizer, opened):
     reader, texts = SampleReader(speech), speech.labels()
     for batch in islice(opened(speech), 3):
-        assert batch["samples_BW"].shape == (4, 480_000)
-        assert batch["samples_BW"].dtype == np.int16
-        assert batch["valid_B"].all()
-        for row, index in enumerate(batch["index_B"]):
+        assert batch.samples_BW.shape == (4, 480_000)
+        assert batch.samples_BW.dtype == np.int16
+        assert batch.valid_B.all()
+        for row, index in enumerate(batch.index_B):
             samples_W = reader.read(int(index)).samples_W
-            decoded = batch["samples_BW"][row, : len(samples_W)] / 32768  # exactly: they are of 16 bit
+            decoded = batch.samples_BW[row, : len(samples_W)] / 32768  # exactly: they are of 16 bit
             np.testing.assert_array_equal(decoded, samples_W)
-            assert not batch["samples_BW"][row, len(samples_W) :].any()
-            assert batch["duration_B"][row] == pytest.approx(len(samples_W) / 16_000)
-            assert batch["ids"][row] == speech.ids()[index]
-            learned = batch["labels_BT"][row][batch["loss_mask_BT"][row]]
+            assert not batch.samples_BW[row, len(samples_W) :].any()
+            assert batch.duration_B[row] == pytest.approx(len(samples_W) / 16_000)
+            assert batch.ids[row] == speech.ids()[index]
+            learned = batch.labels_BT[row][batch.loss_mask_BT[row]]
             assert english_tokenizer.decode(learned).strip() == texts[index]
             assert learned[-1] == english_tokenizer.special.eot
 
@@ -166,7 +165,7 @@ def test_resuming_on_other_data_or_another_seed_is_refused(speech, opened):
 def test_unreadable_recordings_are_replaced_by_the_next_and_listed_once(flawed, opened):
     pipeline = opened(flawed)
     batches = list(islice(pipeline, 9))  # 36 samples: four passes over nine good rows
-    assert {batch["samples_BW"].shape for batch in batches} == {(4, 480_000)}
+    assert {batch.samples_BW.shape for batch in batches} == {(4, 480_000)}
     assert Counter(rows_of(batches)) == dict.fromkeys(GOOD, 4)
     assert pipeline.skipped.counts() == {"with unreadable audio": 1, "with empty audio": 1}
     assert [skip.index for skip in pipeline.skipped.samples()] == [3, 7]
@@ -213,18 +212,18 @@ def test_audio_that_is_not_needed_is_not_decoded(flawed, opened):
         flawed.with_columns({"duration": [1.0] * ROWS}), needs_audio=lambda index: False, shuffle=False
     )
     batches = list(islice(pipeline, 3))
-    assert not any("samples_BW" in batch for batch in batches)
+    assert all(batch.samples_BW is None for batch in batches)
     assert rows_of(batches) == [*range(ROWS), 0]  # broken ones too: nobody opened them
-    assert all((batch["duration_B"] == 1.0).all() for batch in batches)
+    assert all((batch.duration_B == 1.0).all() for batch in batches)
 
 
 def test_audio_of_unknown_duration_is_decoded_once_and_then_remembered(flawed, opened):
     pipeline = opened(flawed, PipelineConfig(batch_size=9, num_threads=2), needs_audio=lambda index: False)
     first, later = next(pipeline), [next(pipeline) for _ in range(3)][-1]
-    assert first["has_audio_B"].all()
-    assert not later["has_audio_B"].any()
-    durations = dict(zip(first["index_B"].tolist(), first["duration_B"].tolist(), strict=True))
-    assert durations == dict(zip(later["index_B"].tolist(), later["duration_B"].tolist(), strict=True))
+    assert first.has_audio_B.all()
+    assert not later.has_audio_B.any()
+    durations = dict(zip(first.index_B.tolist(), first.duration_B.tolist(), strict=True))
+    assert durations == dict(zip(later.index_B.tolist(), later.duration_B.tolist(), strict=True))
 
 
 def test_what_the_same_speaker_said_before_becomes_a_prompt(speech, english_tokenizer, opened):
@@ -232,7 +231,7 @@ def test_what_the_same_speaker_said_before_becomes_a_prompt(speech, english_toke
     data = dataclasses.replace(data, speaker_column="speaker_id")
     builder = LabelBuilder(english_tokenizer, LabelConfig(condition_on_prev_probability=1.0))
     pipeline = opened(data, PipelineConfig(batch_size=ROWS), builder=builder, shuffle=False)
-    inputs_BT = next(pipeline)["decoder_input_ids_BT"]
+    inputs_BT = next(pipeline).decoder_input_ids_BT
     special = english_tokenizer.special
     prompted = inputs_BT[:, 0] == special.sot_prev
     assert prompted.tolist() == [False, True, False, True, True, False, False, False, True, True, True]
@@ -264,8 +263,8 @@ def test_recorded_noise_is_mixed_in_and_noise_that_cannot_be_read_is_listed(spee
 
     clean, _ = batch(None)
     noisy, skipped = batch(flawed.select([3, 0]))
-    assert clean["ids"] == noisy["ids"]
-    changed = (clean["samples_BW"] != noisy["samples_BW"]).any(axis=1)
+    assert clean.ids == noisy.ids
+    changed = (clean.samples_BW != noisy.samples_BW).any(axis=1)
     assert 0 < changed.sum() < ROWS  # those that drew the broken recording stay clean
     assert [sample.data_set for sample in skipped.samples()] == [flawed.name]
 
@@ -311,5 +310,5 @@ def test_batches_of_a_shorter_window_are_as_wide_as_it(speech, opened):
     config = dataclasses.replace(CONFIG, batch_size=1, window_seconds=2.0)
     pipeline = opened(speech, config)
     batches = list(islice(pipeline, 4))
-    assert {batch["samples_BW"].shape for batch in batches} == {(1, 32_000)}
-    assert all(batch["duration_B"][0] <= 2.0 for batch in batches)
+    assert {batch.samples_BW.shape for batch in batches} == {(1, 32_000)}
+    assert all(batch.duration_B[0] <= 2.0 for batch in batches)

@@ -4,6 +4,7 @@ import jax
 import numpy as np
 import pytest
 
+from flax_distil.data.training.batches import Batch
 from flax_distil.model.assembly import init_params
 from flax_distil.model.config import WhisperConfig
 
@@ -30,9 +31,9 @@ def small_batch(small_config):
     lengths = np.array([[12, 7, 5, 10], [3, 12, 8, 6]])[:, :, None]
     first = np.array([[0, 0, 3, 4], [0, 2, 0, 1]])[:, :, None]
     position = np.arange(12)
-    return {
-        "mel_KBRM": random.normal(size=(2, 4, 40, 8)).astype(np.float32),
-        "decoder_input_ids_KBT": tokens[:, :, :-1].astype(np.int32),
-        "labels_KBT": tokens[:, :, 1:].astype(np.int32),
-        "loss_mask_KBT": (position >= first) & (position < lengths),
-    }
+    return Batch(
+        mel_BRM=random.normal(size=(2, 4, 40, 8)).astype(np.float32),
+        decoder_input_ids_BT=tokens[:, :, :-1].astype(np.int32),
+        labels_BT=tokens[:, :, 1:].astype(np.int32),
+        loss_mask_BT=(position >= first) & (position < lengths),
+    )

@@ -14,9 +14,9 @@ from flax_distil.checkpoints.sharing import equal_when_rounded
 from flax_distil.checkpoints.student import init_student
 from flax_distil.core.errors import InputError
 from flax_distil.core.tree import flatten
+from flax_distil.distillation.config import DistilConfig
 from flax_distil.distillation.setup.encoder_choice import choose_encoder, shape_difference
 from flax_distil.distillation.setup.models import load_models
-from flax_distil.distillation.trainer import DistilConfig
 from flax_distil.parallel.make_partitioner import make_partitioner
 from tests.toys import TOY
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from flax_distil.distillation.trainer import DistilConfig
+from flax_distil.distillation.config import DistilConfig
 from tests.toys import observe, write_prompts
 
 pytestmark = pytest.mark.slow

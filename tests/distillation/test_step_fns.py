@@ -10,10 +10,12 @@ import pytest
 from flax_distil.audio.augmentation import Talkers
 from flax_distil.audio.augmentation_config import AugmentationConfig
 from flax_distil.audio.mel import log_mel
-from flax_distil.distillation.features import with_features
-from flax_distil.distillation.shardings import TrainShardings
-from flax_distil.distillation.step_fns import TrainStepFns
+from flax_distil.data.training.batches import Batch
+from flax_distil.distillation.forward import with_features
+from flax_distil.distillation.setup.shardings import TrainShardings
+from flax_distil.distillation.setup.step_fns import TrainStepFns
 from flax_distil.parallel.make_partitioner import make_partitioner
+from flax_distil.parallel.partitioner import MICRO_BATCHES
 from tests.parallel.layouts import SMALL, TEACHER, config, partitioner_for
 
 NOISY = AugmentationConfig(
@@ -24,11 +26,11 @@ NOISY = AugmentationConfig(
 @pytest.fixture(scope="module")
 def audio():
     random = np.random.default_rng(0)
-    return {
-        "samples_BW": jnp.asarray(random.integers(-9000, 9000, (6, SMALL.window_samples)), jnp.int16),
-        "lengths_B": jnp.array([6400, 3200, 5000, 6400, 1600, 4000]),
-        "seed_B": jnp.arange(6, dtype=jnp.uint32),
-    }
+    return Batch(
+        samples_BW=jnp.asarray(random.integers(-9000, 9000, (6, SMALL.window_samples)), jnp.int16),
+        lengths_B=jnp.array([6400, 3200, 5000, 6400, 1600, 4000]),
+        seed_B=jnp.arange(6, dtype=jnp.uint32),
+    )
 
 
 def layout_of(run, student=SMALL, teacher=TEACHER):
@@ -41,10 +43,10 @@ def test_features_of_a_micro_batch_are_those_of_the_whole_batch(audio):
 
     @jax.jit
     def mel(audio):
-        talkers = Talkers(samples_NW=audio["samples_BW"], lengths_N=audio["lengths_B"], first=jnp.int32(2))
-        rows = {name: array[2:4] for name, array in audio.items()}
-        heard = (audio, NOISY), (rows, NOISY, talkers), ({"samples_BW": audio["samples_BW"]},)
-        return [with_features(step, {}, *given)["mel_BRM"] for given in heard]
+        talkers = Talkers(samples_NW=audio.samples_BW, lengths_N=audio.lengths_B, first=jnp.int32(2))
+        rows = jax.tree.map(lambda array: array[2:4], audio)
+        heard = (audio, NOISY), (rows, NOISY, talkers), (Batch(samples_BW=audio.samples_BW),)
+        return [with_features(step, {}, *given).mel_BRM for given in heard]
 
     whole, part, clean = mel(audio)
     assert (np.abs(whole - clean).max(axis=(1, 2)) > 0).all()
@@ -60,14 +62,14 @@ def test_a_teacher_with_a_longer_window_hears_the_same_and_silence_behind_it(aud
     )  # fmt: skip
     masks = AugmentationConfig(mask_time_prob=0.3)
     found = with_features(layout.step, layout.teacher.shapes, audio, masks)
-    samples_BW = audio["samples_BW"]
-    assert found["mel_BRM"].shape == (6, 40, 8)
-    assert found["teacher_mel_BRM"].shape == (6, 60, 8)
+    samples_BW = audio.samples_BW
+    assert found.mel_BRM.shape == (6, 40, 8)
+    assert found.teacher_mel_BRM.shape == (6, 60, 8)
     padded_BW = jnp.pad(samples_BW, ((0, 0), (0, 3200)))
     clean = [log_mel(samples, num_mel_bins=8) for samples in (samples_BW, padded_BW)]
-    is_masked = (found["mel_BRM"] == 0) & (clean[0] != 0)
+    is_masked = (found.mel_BRM == 0) & (clean[0] != 0)
     assert 0 < is_masked.sum() < is_masked.size
-    for mel, whole in zip((found["mel_BRM"], found["teacher_mel_BRM"]), clean, strict=True):
+    for mel, whole in zip((found.mel_BRM, found.teacher_mel_BRM), clean, strict=True):
         masked = jnp.pad(is_masked, ((0, 0), (0, mel.shape[1] - 40), (0, 0)))
         np.testing.assert_array_equal(mel, jnp.where(masked, 0.0, whole))
 
@@ -76,17 +78,18 @@ def described(run, student, teacher, micro_batches):
     """Lower the training step of a run over one row."""
     partitioner = make_partitioner("jit", run.mesh_shape)
     layout = TrainShardings(run, partitioner, student=student, teacher=teacher, shares_encoder=True)
-    programs = TrainStepFns(run, layout, partitioner, max_steps=10)
-    state = layout.state(10)
+    optimizer = run.optimizer(10)
+    fns = TrainStepFns(optimizer, layout, partitioner)
+    state = layout.state(optimizer)
     rows = (micro_batches, jax.device_count())
-    batch = {
-        "samples_KBW": jax.ShapeDtypeStruct((*rows, student.window_samples), jnp.int16),
-        "decoder_input_ids_KBT": jax.ShapeDtypeStruct((*rows, 8), jnp.int32),
-        "labels_KBT": jax.ShapeDtypeStruct((*rows, 8), jnp.int32),
-        "loss_mask_KBT": jax.ShapeDtypeStruct((*rows, 8), jnp.bool_),
-    }
+    batch = Batch(
+        samples_BW=jax.ShapeDtypeStruct((*rows, student.window_samples), jnp.int16),
+        decoder_input_ids_BT=jax.ShapeDtypeStruct((*rows, 8), jnp.int32),
+        labels_BT=jax.ShapeDtypeStruct((*rows, 8), jnp.int32),
+        loss_mask_BT=jax.ShapeDtypeStruct((*rows, 8), jnp.bool_),
+    )
     trees = [partitioner.describe(tree.shapes, tree.specs) for tree in (state, layout.frozen, layout.teacher)]
-    return programs.train.program.trace(*trees, partitioner.describe_batch(batch))
+    return fns.train.trace(*trees, partitioner.describe(batch, MICRO_BATCHES))
 
 
 @pytest.mark.slow

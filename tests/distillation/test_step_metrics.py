@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from flax_distil.core.errors import InputError
+from flax_distil.data.training.batches import Batch
 from flax_distil.distillation.step_metrics import StepMetrics
 from flax_distil.distillation.training_log import TrainingLog, read_metrics
 from flax_distil.parallel.make_partitioner import single_device
@@ -24,7 +25,7 @@ def training(tmp_path):
         def add(step, loss, norm=1.0):
             metrics = {"loss": jnp.float32(loss), "grad_norm": jnp.float32(norm)}
             names = [f"speech:{step}{letter}" for letter in "abcdefghij"]
-            batch = {"ids": names, "valid_B": np.ones(10, bool), "duration_B": np.ones(10, np.float32)}
+            batch = Batch(ids=names, valid_B=np.ones(10, bool), duration_B=np.ones(10, np.float32))
             progress.add(step, metrics, batch)
 
         yield add, progress, tmp_path

@@ -11,7 +11,8 @@ import pytest
 from safetensors.numpy import load_file
 
 from flax_distil.data.remote.retries import SourceError
-from flax_distil.distillation.trainer import DistilConfig, run_distillation
+from flax_distil.distillation.config import DistilConfig
+from flax_distil.distillation.job import run as run_distillation
 from tests.data.flaky_http_server import Behavior, serving
 from tests.toys import observe
 
@@ -82,7 +83,7 @@ def run(server, settings, tmp_path_factory):
 def test_the_proportions_of_a_mixture_are_told(run):
     (told,) = [message for message in run.messages if message.startswith("samples drawn")]
     assert re.fullmatch(r"samples drawn: \S+ 14 \(70\.0%\), short 6 \(30\.0%\)", told)
-    assert len(run.programs.train.compiled) <= 2  # as many as lengths of labels
+    assert run.programs.train._cache_size() <= 2  # as many as lengths of labels
 
 
 @pytest.mark.slow

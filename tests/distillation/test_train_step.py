@@ -10,10 +10,12 @@ import pytest
 
 from flax_distil.core.errors import InputError
 from flax_distil.core.tree import flatten
+from flax_distil.distillation.forward import encode
 from flax_distil.distillation.loss import LossWeights
 from flax_distil.distillation.optimizer import OptimizerConfig, make_optimizer
+from flax_distil.distillation.step_config import StepConfig
 from flax_distil.distillation.train_state import FreezeConfig, init_state, partition_params
-from flax_distil.distillation.train_step import StepConfig, encode, eval_step, train_step
+from flax_distil.distillation.train_step import eval_step, train_step
 from flax_distil.model.compute_options import ComputeOptions
 
 
@@ -27,8 +29,17 @@ def setup(small_config, small_params):
     """Build a student with layers 0 and 3, its step and its state."""
 
     def build(
-        freezing=None, *, teacher=True, shared=True, dtype="float32", dropout=0.0, optimizer=None, **step
+        freezing=None,
+        *,
+        teacher=True,
+        shared=True,
+        dtype="float32",
+        dropout=0.0,
+        optimizer=None,
+        weights=None,
+        **step,
     ):
+        weights = weights or LossWeights()
         layers = jax.tree.map(lambda leaf: leaf[jnp.array([0, 3])], small_params["decoder"]["layers"])
         student = small_params | {"decoder": small_params["decoder"] | {"layers": layers}}
         trainable, frozen = partition_params(student, freezing or FreezeConfig())
@@ -36,7 +47,7 @@ def setup(small_config, small_params):
         config = StepConfig(
             student=dataclasses.replace(small_config, decoder_layers=2, dropout=dropout),
             teacher=small_config if teacher else None, student_options=options, teacher_options=options,
-            **({"weights": LossWeights()} | step))  # fmt: skip
+            terms=weights.terms(), evaluation_terms=weights.evaluation_terms(), seed=7, **step)  # fmt: skip
         held = small_params if not shared else {"decoder": small_params["decoder"]}
         optimizer = make_optimizer(
             optimizer or OptimizerConfig(learning_rate=1e-2, warmup_steps=0, max_steps=10)
@@ -53,16 +64,13 @@ def setup(small_config, small_params):
 
 
 def one_big_batch(batch):
-    return {name: leaf.reshape(1, -1, *leaf.shape[2:]) for name, leaf in batch.items()}
-
-
-KEY = jax.random.key(7)
+    return jax.tree.map(lambda leaf: leaf.reshape(1, -1, *leaf.shape[2:]), batch)
 
 
 def test_k_micro_batches_equal_one_big_batch_and_count_as_one_step(setup, small_batch):
     run, state, frozen, teacher, _ = setup()
-    accumulated, metrics = run(state, frozen, teacher, small_batch, KEY)
-    whole, wanted = run(state, frozen, teacher, one_big_batch(small_batch), KEY)
+    accumulated, metrics = run(state, frozen, teacher, small_batch)
+    whole, wanted = run(state, frozen, teacher, one_big_batch(small_batch))
     assert int(accumulated.step) == int(whole.step) == 1
     for name in wanted:
         # A divergence is a small difference of log-probabilities, each rounded to 5e-7 (those near -5).
@@ -78,7 +86,7 @@ def test_the_frozen_encoder_has_no_moments_and_does_not_move_under_weight_decay(
 ):
     optimizer = OptimizerConfig(learning_rate=1e-2, warmup_steps=0, max_steps=10, weight_decay=0.1)
     run, state, frozen, teacher, _ = setup(optimizer=optimizer)
-    after, _ = run(state, frozen, teacher, small_batch, KEY)
+    after, _ = run(state, frozen, teacher, small_batch)
     assert set(after.params) == {"decoder"}
     trainable = sum(leaf.size for leaf in jax.tree.leaves(after.params))
     moments = sum(leaf.size for leaf in jax.tree.leaves(after.opt_state) if leaf.ndim)
@@ -90,20 +98,20 @@ def test_shared_encoder_equals_a_separate_copy(setup, small_batch):
     results = []
     for shared in (True, False):
         run, state, frozen, teacher, _ = setup(shared=shared)
-        results.append(run(state, frozen, teacher, small_batch, KEY)[1])
+        results.append(run(state, frozen, teacher, small_batch)[1])
     for name, value in results[0].items():
         np.testing.assert_allclose(value, results[1][name], rtol=1e-5, err_msg=name)
 
 
 def test_encoder_states_given_in_the_batch_equal_encoding(setup, small_batch, small_config, small_params):
     run, state, frozen, teacher, config = setup()
-    mel = small_batch.pop("mel_KBRM")
+    mel = small_batch.mel_BRM
     states = encode(
         small_config, config.teacher_options, small_params["encoder"], jnp.asarray(mel.reshape(8, 40, 8))
     )
-    cached = small_batch | {"encoder_out_KBSD": states.reshape(2, 4, 20, 16)}
-    _, metrics = run(state, frozen, teacher, cached, KEY)
-    _, wanted = run(state, frozen, teacher, small_batch | {"mel_KBRM": mel}, KEY)
+    cached = dataclasses.replace(small_batch, mel_BRM=None, encoder_out_BSD=states.reshape(2, 4, 20, 16))
+    _, metrics = run(state, frozen, teacher, cached)
+    _, wanted = run(state, frozen, teacher, small_batch)
     np.testing.assert_allclose(metrics["loss"], wanted["loss"], rtol=1e-6)
 
 
@@ -111,14 +119,14 @@ def test_training_lowers_the_loss_of_its_own_batch(setup, small_batch):
     run, state, frozen, teacher, _ = setup()
     losses = []
     for _ in range(8):
-        state, metrics = run(state, frozen, teacher, small_batch, KEY)
+        state, metrics = run(state, frozen, teacher, small_batch)
         losses.append(float(metrics["loss"]))
     assert losses[-1] < 0.9 * losses[0]
 
 
 def test_mse_counts_with_a_shared_encoder(setup, small_batch):
     run, state, frozen, teacher, _ = setup(weights=LossWeights(mse=10.0))
-    _, metrics = run(state, frozen, teacher, small_batch, KEY)
+    _, metrics = run(state, frozen, teacher, small_batch)
     parts = 0.8 * metrics["ce_loss"] + metrics["kl_loss"] + 10.0 * metrics["mse_loss"]
     assert float(metrics["mse_loss"]) > 0
     np.testing.assert_allclose(metrics["loss"], parts, rtol=1e-5)
@@ -130,7 +138,7 @@ def test_mse_compares_a_trained_encoder_too(setup, small_batch):
     losses = []
     for weights in (LossWeights(mse=1.0), LossWeights(mse=2.0)):
         run, state, frozen, teacher, _ = setup(freezing, shared=False, weights=weights)
-        state, metrics = run(state, frozen, teacher, small_batch, KEY)
+        state, metrics = run(state, frozen, teacher, small_batch)
         losses.append(float(metrics["mse_loss"]))
         assert "encoder" in state.params
         assert frozen == {"encoder": {"position_embedding": frozen["encoder"]["position_embedding"]}}
@@ -139,7 +147,7 @@ def test_mse_compares_a_trained_encoder_too(setup, small_batch):
 
 def test_cross_entropy_alone_fine_tunes_without_a_teacher(setup, small_batch):
     run, state, frozen, _, _ = setup(teacher=False, weights=LossWeights(ce=1.0, kl=0.0))
-    _, metrics = run(state, frozen, {}, small_batch, KEY)
+    _, metrics = run(state, frozen, {}, small_batch)
     np.testing.assert_allclose(metrics["loss"], metrics["ce_loss"])
     assert float(metrics["kl_loss"]) == 0.0
 
@@ -147,13 +155,13 @@ def test_cross_entropy_alone_fine_tunes_without_a_teacher(setup, small_batch):
 @pytest.mark.parametrize("mode", ["half_mixed", pytest.param("full_mixed", marks=pytest.mark.slow)])
 def test_mixed_precision_stays_near_full_precision_with_float32_masters(setup, small_batch, mode):
     run, state, frozen, teacher, _ = setup()
-    _, wanted = run(state, frozen, teacher, small_batch, KEY)
+    _, wanted = run(state, frozen, teacher, small_batch)
     extra = {} if mode == "half_mixed" else {
         "gradient_dtype": "bfloat16",
         "optimizer": OptimizerConfig(learning_rate=1e-2, warmup_steps=0, max_steps=10, bfloat16_moments=True),
     }  # fmt: skip
     run, state, frozen, teacher, _ = setup(dtype="bfloat16", **extra)
-    state, metrics = run(state, frozen, teacher, small_batch, KEY)
+    state, metrics = run(state, frozen, teacher, small_batch)
     np.testing.assert_allclose(metrics["loss"], wanted["loss"], rtol=0.02)
     assert {leaf.dtype for leaf in jax.tree.leaves(state.params)} == {jnp.dtype("float32")}
 
@@ -163,10 +171,10 @@ def test_dropout_draws_anew_every_step_and_evaluation_draws_none(setup, small_ba
 
     def loss_at(step):
         later = dataclasses.replace(state, step=jnp.int32(step))
-        return float(run(later, frozen, teacher, small_batch, KEY)[1]["loss"])
+        return float(run(later, frozen, teacher, small_batch)[1]["loss"])
 
     assert loss_at(0) == loss_at(0) != loss_at(1)
-    batch = {name.replace("_KB", "_B"): leaf[0] for name, leaf in small_batch.items()}
+    batch = jax.tree.map(lambda leaf: leaf[0], small_batch)
     no_dropout = dataclasses.replace(config, student=dataclasses.replace(config.student, dropout=0.0))
     one, two = (compiled(eval_step, c)(state.params, frozen, teacher, batch) for c in (config, no_dropout))
     np.testing.assert_allclose(one.total, two.total)
@@ -174,19 +182,20 @@ def test_dropout_draws_anew_every_step_and_evaluation_draws_none(setup, small_ba
 
 def test_evaluation_uses_temperature_one_and_counts_no_padding(setup, small_batch):
     _, state, frozen, teacher, config = setup()
-    batch = {name.replace("_KB", "_B"): leaf[0] for name, leaf in small_batch.items()}
+    batch = jax.tree.map(lambda leaf: leaf[0], small_batch)
     sums = compiled(eval_step, config)(state.params, frozen, teacher, batch)
-    colder = dataclasses.replace(config, weights=LossWeights(temperature=1.0))
-    assert float(sums.kl) == float(compiled(eval_step, colder)(state.params, frozen, teacher, batch).kl)
-    assert int(sums.tokens) == small_batch["loss_mask_KBT"][0].sum()
+    colder = dataclasses.replace(config, evaluation_terms=LossWeights(temperature=1.0).terms())
+    assert float(sums.losses["kl_loss"]) == float(
+        compiled(eval_step, colder)(state.params, frozen, teacher, batch).losses["kl_loss"]
+    )
+    assert int(sums.tokens) == small_batch.loss_mask_BT[0].sum()
 
 
 def test_changing_only_padding_changes_no_gradient(setup, small_batch):
     run, state, frozen, teacher, _ = setup()
-    padded = small_batch | {
-        "labels_KBT": np.where(small_batch["loss_mask_KBT"], small_batch["labels_KBT"], 3)
-    }
-    one, two = (run(state, frozen, teacher, batch, KEY)[0] for batch in (small_batch, padded))
+    labels_BT = np.where(small_batch.loss_mask_BT, small_batch.labels_BT, 3)
+    padded = dataclasses.replace(small_batch, labels_BT=labels_BT)
+    one, two = (run(state, frozen, teacher, batch)[0] for batch in (small_batch, padded))
     for path, leaf in flatten(one.params).items():
         np.testing.assert_array_equal(leaf, flatten(two.params)[path], err_msg=path)
 
@@ -194,11 +203,11 @@ def test_changing_only_padding_changes_no_gradient(setup, small_batch):
 @pytest.mark.slow
 def test_gradient_checkpointing_and_scan_change_no_number(setup, small_batch, small_config):
     run, state, frozen, teacher, config = setup()
-    _, wanted = run(state, frozen, teacher, small_batch, KEY)
+    _, wanted = run(state, frozen, teacher, small_batch)
     optimizer = make_optimizer(OptimizerConfig(learning_rate=1e-2, warmup_steps=0, max_steps=10))
     for options in (ComputeOptions(), ComputeOptions(use_scan=True, gradient_checkpointing="full")):
         other = dataclasses.replace(config, student_options=options, teacher_options=options)
-        _, metrics = compiled(train_step, other, optimizer)(state, frozen, teacher, small_batch, KEY)
+        _, metrics = compiled(train_step, other, optimizer)(state, frozen, teacher, small_batch)
         for name, value in wanted.items():
             np.testing.assert_allclose(metrics[name], value, rtol=1e-5, err_msg=name)
 
@@ -207,7 +216,7 @@ def test_student_and_teacher_of_different_vocabulary_are_refused(small_config):
     with pytest.raises(InputError, match="vocab_size: 97 and 98"):
         StepConfig(
             student=small_config, teacher=dataclasses.replace(small_config, vocab_size=98),
-            student_options=ComputeOptions(), teacher_options=ComputeOptions(), weights=LossWeights(),
+            student_options=ComputeOptions(), teacher_options=ComputeOptions(), terms={},
         )  # fmt: skip
 
 
@@ -229,7 +238,7 @@ def test_a_frozen_decoder_still_trains_its_token_embedding(freezing, trained, sm
 
 def test_only_the_embedding_moves_where_encoder_and_decoder_are_frozen(setup, small_batch, small_params):
     run, state, frozen, teacher, _ = setup(FreezeConfig(freeze_encoder=True, freeze_decoder=True))
-    after, metrics = run(state, frozen, teacher, small_batch, KEY)
+    after, metrics = run(state, frozen, teacher, small_batch)
     (path,) = flatten(after.params)
     assert path == "decoder/token_embedding/embedding"
     assert float(metrics["grad_norm"]) > 0
@@ -239,8 +248,8 @@ def test_only_the_embedding_moves_where_encoder_and_decoder_are_frozen(setup, sm
 
 def test_numbers_that_are_not_finite_change_no_parameter_and_no_moment(setup, small_batch):
     run, state, frozen, teacher, _ = setup()
-    small_batch["mel_KBRM"][1, 2, 3, 4] = np.nan
-    after, metrics = run(state, frozen, teacher, small_batch, KEY)
+    small_batch.mel_BRM[1, 2, 3, 4] = np.nan
+    after, metrics = run(state, frozen, teacher, small_batch)
     assert not np.isfinite(metrics["loss"])
     assert int(after.step) == 1
     for path, leaf in flatten(state.params).items():

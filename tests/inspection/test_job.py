@@ -140,11 +140,11 @@ def test_samples_are_those_that_training_sees_first(inspected):
     pipeline = training_pipeline(config, data, PipelineConfig(batch_size=6), seed=config.seed)
     batch = next(pipeline)
     pipeline.close()
-    assert [sample["id"] for sample in report["samples"]] == batch["ids"]
+    assert [sample["id"] for sample in report["samples"]] == batch.ids
     for row, sample in enumerate(report["samples"]):
         tokens = [token["token"] for token in sample["tokens"]]
-        assert tokens[:-1] == batch["decoder_input_ids_BT"][row, : len(tokens) - 1].tolist()
-        assert sum(token["learned"] for token in sample["tokens"]) == batch["loss_mask_BT"][row].sum()
+        assert tokens[:-1] == batch.decoder_input_ids_BT[row, : len(tokens) - 1].tolist()
+        assert sum(token["learned"] for token in sample["tokens"]) == batch.loss_mask_BT[row].sum()
 
 
 def test_pictures_are_drawn(inspected):

@@ -12,15 +12,16 @@ import numpy as np
 
 from flax_distil.core.arrays import Params
 from flax_distil.core.tree import flatten
+from flax_distil.data.training.batches import Batch
 from flax_distil.distillation.config import DistilConfig
-from flax_distil.distillation.shardings import TrainShardings
-from flax_distil.distillation.step_fns import TrainStepFns
+from flax_distil.distillation.setup.shardings import TrainShardings
+from flax_distil.distillation.setup.step_fns import TrainStepFns
 from flax_distil.distillation.train_state import partition_params
 from flax_distil.model.assembly import whisper_shapes
 from flax_distil.model.compute_options import ComputeOptions
 from flax_distil.model.config import WhisperConfig
 from flax_distil.parallel.make_partitioner import make_partitioner
-from flax_distil.parallel.partitioner import Partitioner
+from flax_distil.parallel.partitioner import MICRO_BATCHES, Partitioner
 from flax_distil.text.generation_settings import GenerationSettings
 from flax_distil.text.tokenizer import WhisperTokenizer
 from flax_distil.transcription.generator import WhisperGenerator
@@ -75,18 +76,18 @@ def random_params(shape: WhisperConfig, seed: int, scale: float = 0.5) -> Params
     )
 
 
-def training_batch(micro_batches: int = 2) -> dict[str, np.ndarray]:
+def training_batch(micro_batches: int = 2) -> Batch:
     """Rows of very different lengths; the first has no label token at all."""
     random = np.random.default_rng(0)
     tokens = random.integers(0, SMALL.vocab_size, (2, ROWS, 13), np.int32)
     mask = np.arange(12) < np.arange(ROWS)[:, None] * 12 // (ROWS - 1)
-    batch = {
-        "mel_KBRM": random.normal(size=(2, ROWS, 40, 8)).astype(np.float32),
-        "decoder_input_ids_KBT": tokens[:, :, :-1],
-        "labels_KBT": tokens[:, :, 1:],
-        "loss_mask_KBT": np.broadcast_to(mask, (2, ROWS, 12)).copy(),
-    }
-    return {name: value.reshape(micro_batches, -1, *value.shape[2:]) for name, value in batch.items()}
+    batch = Batch(
+        mel_BRM=random.normal(size=(2, ROWS, 40, 8)).astype(np.float32),
+        decoder_input_ids_BT=tokens[:, :, :-1],
+        labels_BT=tokens[:, :, 1:],
+        loss_mask_BT=np.broadcast_to(mask, (2, ROWS, 12)).copy(),
+    )
+    return jax.tree.map(lambda value: value.reshape(micro_batches, -1, *value.shape[2:]), batch)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -99,11 +100,11 @@ class Trained:
     arguments: tuple[Any, ...]
 
 
-def train(run: DistilConfig, partitioner: Partitioner, batch: dict[str, np.ndarray]) -> Trained:
+def train(run: DistilConfig, partitioner: Partitioner, batch: Batch) -> Trained:
     """Do ``UPDATES`` updates on this process's rows of the batch."""
     shared = run.freeze_encoder
     layout = TrainShardings(run, partitioner, student=SMALL, teacher=TEACHER, shares_encoder=shared)
-    programs = TrainStepFns(run, layout, partitioner, max_steps=10)
+    programs = TrainStepFns(run.optimizer(10), layout, partitioner)
     student, teacher = random_params(SMALL, 2), random_params(TEACHER, 1)
     if shared:
         student["encoder"] = teacher.pop("encoder")
@@ -115,7 +116,7 @@ def train(run: DistilConfig, partitioner: Partitioner, batch: dict[str, np.ndarr
     )
     history = []
     for _ in range(UPDATES):
-        state, metrics = programs.train(state, *others, partitioner.put_batch(batch))
+        state, metrics = programs.train(state, *others, partitioner.put_batch(batch, MICRO_BATCHES))
         history.append({name: float(value) for name, value in partitioner.device_get(metrics).items()})
     return Trained(
         partitioner=partitioner,
@@ -128,11 +129,11 @@ def train(run: DistilConfig, partitioner: Partitioner, batch: dict[str, np.ndarr
 
 
 def evaluate(trained: Trained) -> list[float]:
-    batch = {name.replace("_KB", "_B"): value[0] for name, value in training_batch().items()}
+    batch = jax.tree.map(lambda value: value[0], training_batch())
     sums = trained.programs.evaluate(
         trained.state.params, *trained.arguments, trained.partitioner.put_batch(batch)
     )
-    return [float(value) for value in trained.partitioner.device_get(sums)]
+    return [float(value) for value in jax.tree.leaves(trained.partitioner.device_get(sums))]
 
 
 def speaker(partitioner: Partitioner, folder: Path, **options: Any) -> ShortFormTranscriber:

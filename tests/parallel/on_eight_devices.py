@@ -18,6 +18,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 from flax_distil.core.errors import InputError
 from flax_distil.core.tree import flatten
 from flax_distil.parallel.make_partitioner import single_device
+from flax_distil.parallel.partitioner import MICRO_BATCHES
 from tests.parallel.layouts import (
     COMPILED_MOST,
     LAYOUTS,
@@ -77,7 +78,7 @@ def bytes_per_device(trained: Trained) -> dict[str, float]:
         ]
         return sum(held) / sum(leaf.nbytes for leaf in jax.tree.leaves(tree))
 
-    batch = trained.partitioner.put_batch(training_batch())
+    batch = trained.partitioner.put_batch(training_batch(), MICRO_BATCHES)
     gradients, _ = jax.jit(trained.programs.gradients)(state.params, *trained.arguments, batch, np.int32(0))
     moments = [leaf for leaf in jax.tree.leaves(state.opt_state) if leaf.ndim]
     return {
@@ -99,7 +100,7 @@ def recompilations(trained: Trained) -> int:
     state = trained.state
     jax.monitoring.register_event_duration_secs_listener(note)
     for _ in range(3):
-        batch = trained.partitioner.put_batch(training_batch())
+        batch = trained.partitioner.put_batch(training_batch(), MICRO_BATCHES)
         state, metrics = trained.programs.train(state, *trained.arguments, batch)
     trained.partitioner.device_get(metrics)
     jax.monitoring.unregister_event_duration_listener(note)
@@ -121,7 +122,7 @@ def placement() -> dict[str, Any]:
         try:
             partitioner.put_batch({"x_BW": rows[:6]})
         except InputError as error:
-            found[f"{name} refuses"] = "6 rows of x_BW cannot be divided" in str(error)
+            found[f"{name} refuses"] = "6 rows cannot be divided" in str(error)
     return found
 
 

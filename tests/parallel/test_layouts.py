@@ -2,9 +2,7 @@
 
 import numpy as np
 import pytest
-from jax.sharding import PartitionSpec as P
 
-from flax_distil.parallel.batches import batch_spec
 from tests.parallel.eight_devices import run_on_eight_devices
 from tests.parallel.layouts import COMPILED_MOST, LAYOUTS, RARE, ROWS, UPDATES
 
@@ -82,20 +80,3 @@ def test_nothing_is_compiled_after_the_first_updates(on_eight):
 def test_batches_and_weights_come_back_as_they_were_sent(on_eight):
     assert len(on_eight["placement"]) == 6  # and rows that do not divide are refused
     assert all(on_eight["placement"].values())
-
-
-@pytest.mark.parametrize(
-    ("name", "spec"),
-    [
-        ("samples_BW", P(("data", "fsdp"))),
-        ("labels_KBT", P(None, ("data", "fsdp"))),
-    ],
-)
-def test_the_name_of_an_array_tells_how_it_is_split(name, spec):
-    assert batch_spec(name) == spec
-
-
-@pytest.mark.parametrize("name", ["embedding_VD", "samples", ""])
-def test_an_array_whose_name_has_no_batch_axis_is_refused(name):
-    with pytest.raises(ValueError, match=f"{name!r} has no axis B"):
-        batch_spec(name)

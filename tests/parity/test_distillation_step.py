@@ -23,9 +23,11 @@ from flax_distil.checkpoints.checkpoint import Checkpoint, load_checkpoint
 from flax_distil.checkpoints.export import export_checkpoint
 from flax_distil.checkpoints.student import init_student
 from flax_distil.core.tree import flatten, unflatten
+from flax_distil.data.training.batches import Batch
 from flax_distil.distillation.loss import LossWeights
+from flax_distil.distillation.step_config import StepConfig
 from flax_distil.distillation.train_state import FreezeConfig, init_state, partition_params
-from flax_distil.distillation.train_step import StepConfig, train_step
+from flax_distil.distillation.train_step import train_step
 from flax_distil.model.compute_options import ComputeOptions
 from tests.parity.reference import Pair
 
@@ -82,15 +84,14 @@ def our_step(
     teacher = pair.ours.params if not frozen_encoder else {"decoder": pair.ours.params["decoder"]}
     config = StepConfig(
         student=student.config, teacher=pair.ours.config, student_options=OPTIONS, teacher_options=OPTIONS,
-        weights=weights, chunk_size=32,
+        terms=weights.terms(), chunk_size=32,
     )  # fmt: skip
     optimizer = optax.trace(decay=0.0)
     mel_BRM = jnp.asarray(features_BMR.numpy().transpose(0, 2, 1))
     # Two micro-batches: N counts the tokens of both.
-    split = {f"{name}_KBT": leaf.reshape(2, -1, *leaf.shape[1:]) for name, leaf in batch.items()}
-    split["mel_KBRM"] = mel_BRM.reshape(2, -1, *mel_BRM.shape[1:])
+    split = Batch(mel_BRM=mel_BRM, **{f"{name}_BT": leaf for name, leaf in batch.items()}).in_micro_batches(2)
     step = jax.jit(functools.partial(train_step, config, optimizer))
-    state, metrics = step(init_state(trainable, optimizer), frozen, teacher, split, jax.random.key(0))
+    state, metrics = step(init_state(trainable, optimizer), frozen, teacher, split)
     return jax.device_get(metrics), jax.device_get(state.opt_state.trace)
 
 

@@ -8,10 +8,12 @@ import jax.numpy as jnp
 import pytest
 
 from flax_distil.core.tree import flatten
+from flax_distil.data.training.batches import Batch
 from flax_distil.distillation.loss import LossWeights
 from flax_distil.distillation.optimizer import OptimizerConfig, make_optimizer
+from flax_distil.distillation.step_config import StepConfig
 from flax_distil.distillation.train_state import FreezeConfig, init_state, partition_params
-from flax_distil.distillation.train_step import StepConfig, train_step
+from flax_distil.distillation.train_step import train_step
 from flax_distil.model.assembly import whisper_shapes
 from flax_distil.model.compute_options import ComputeOptions
 from flax_distil.model.config import WhisperConfig
@@ -37,19 +39,19 @@ def step():
     options = ComputeOptions(use_scan=True)
     config = StepConfig(
         student=student, teacher=teacher, student_options=options, teacher_options=options,
-        weights=LossWeights(), chunk_size=8,
+        terms=LossWeights().terms(), chunk_size=8,
     )  # fmt: skip
     optimizer = make_optimizer(OptimizerConfig(max_steps=10, warmup_steps=1, weight_decay=0.1))
     trainable, frozen = partition_params(whisper_shapes(student), FreezeConfig())
     state = jax.eval_shape(lambda leaves: init_state(leaves, optimizer), trainable)
-    batch = {
-        "mel_KBRM": jax.ShapeDtypeStruct((1, 1, 16, 8), jnp.float32),
-        "decoder_input_ids_KBT": jax.ShapeDtypeStruct((1, 1, 8), jnp.int32),
-        "labels_KBT": jax.ShapeDtypeStruct((1, 1, 8), jnp.int32),
-        "loss_mask_KBT": jax.ShapeDtypeStruct((1, 1, 8), jnp.bool_),
-    }
+    batch = Batch(
+        mel_BRM=jax.ShapeDtypeStruct((1, 1, 16, 8), jnp.float32),
+        decoder_input_ids_BT=jax.ShapeDtypeStruct((1, 1, 8), jnp.int32),
+        labels_BT=jax.ShapeDtypeStruct((1, 1, 8), jnp.int32),
+        loss_mask_BT=jax.ShapeDtypeStruct((1, 1, 8), jnp.bool_),
+    )
     held = {"decoder": whisper_shapes(teacher)["decoder"]}
-    arguments = state, frozen, held, batch, jax.eval_shape(lambda: jax.random.key(0))
+    arguments = state, frozen, held, batch
     run = jax.jit(functools.partial(train_step, config, optimizer), donate_argnums=0)
     return run.lower(*arguments).compile().memory_analysis(), trainable, state, frozen, held, batch
 

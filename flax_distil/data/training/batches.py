@@ -1,9 +1,11 @@
 """Collate samples of any length into arrays of few shapes, so that compiled steps are reused."""
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import jax
 import numpy as np
 
 from flax_distil.audio.clip import to_int16
@@ -16,8 +18,69 @@ from flax_distil.data.preprocessing.labels import LabelTokens
 
 FLOAT32 = np.dtype(np.float32)
 
-Batch = dict[str, Any]
-"""Names to arrays (and lists of strings); see :func:`collate`."""
+_STEP_ARRAYS = (
+    "decoder_input_ids_BT", "labels_BT", "loss_mask_BT", "samples_BW", "lengths_B", "seed_B",
+    "encoder_out_BSD", "mel_BRM", "teacher_mel_BRM",
+)  # fmt: skip
+_HOST_FIELDS = (
+    "ids", "index_B", "valid_B", "has_audio_B", "duration_B", "source_B", "epoch", "references",
+)  # fmt: skip
+
+
+@functools.partial(
+    jax.tree_util.register_dataclass, data_fields=_STEP_ARRAYS, meta_fields=(), drop_fields=_HOST_FIELDS
+)
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """One batch, on the host and on the devices.
+
+    As a tree of JAX it has only the arrays that a step takes; what says where its rows come from stays on
+    the host. Their ``PartitionSpec`` is ``ROWS`` of ``parallel/partitioner.py`` for all of them, or
+    ``MICRO_BATCHES`` after :meth:`in_micro_batches`. A field that a batch lacks is None.
+
+    Attributes:
+        decoder_input_ids_BT: int32, tokens that the decoder reads; T is a bucket of lengths.
+        labels_BT: int32, the same tokens one position on.
+        loss_mask_BT: bool, which labels count.
+        samples_BW: 16 kHz, float32 or int16, zeros behind each recording.
+        lengths_B: int32, number of samples of each recording, where its audio is changed on the devices.
+        seed_B: uint32, seed of what is done to the audio on the devices.
+        encoder_out_BSD: Outputs of a frozen encoder, instead of samples.
+        mel_BRM: float32, log-mel frames that the student hears.
+        teacher_mel_BRM: Log-mel frames that the teacher hears, where its window is longer.
+        ids: Stable names of the samples; ``""`` in padding.
+        index_B: int64, row in the data set; -1 in padding.
+        valid_B: bool, False in padding.
+        has_audio_B: bool, False in padding, and where audio was not asked for.
+        duration_B: float32, seconds.
+        source_B: int32, number of the data set, while training.
+        epoch: Number of passes that had been made over the data set of the first sample, while training.
+        references: Whole reference texts, in an evaluation; ``""`` where there is none.
+    """
+
+    decoder_input_ids_BT: Any = None
+    labels_BT: Any = None
+    loss_mask_BT: Any = None
+    samples_BW: Any = None
+    lengths_B: Any = None
+    seed_B: Any = None
+    encoder_out_BSD: Any = None
+    mel_BRM: Any = None
+    teacher_mel_BRM: Any = None
+    ids: Sequence[str] = ()
+    index_B: Any = None
+    valid_B: Any = None
+    has_audio_B: Any = None
+    duration_B: Any = None
+    source_B: Any = None
+    epoch: int = 0
+    references: Sequence[str] = ()
+
+    def in_micro_batches(self, count: int) -> "Batch":
+        """Return the arrays of the step with their rows divided into ``count`` micro-batches, [K, B, …]."""
+        divided: Batch = jax.tree.map(lambda array: array.reshape(count, -1, *array.shape[1:]), self)
+        return divided
+
 
 LABEL_BUCKETS = (32, 64, 128, 256, DECODER_POSITIONS)
 """Target lengths that batches are padded to: one compilation each."""
@@ -64,18 +127,7 @@ def collate(
         window_samples: W, what the encoder hears at once; 480,000 by default.
 
     Returns:
-        =====================  =====================  ===============================================
-        ``samples_BW``         audio_dtype [B, W]     16 kHz, zeros behind each recording; left out
-                                                      if no row has audio, unless ``always_audio``
-        ``has_audio_B``        bool [B]               False: padding, or audio not asked for
-        ``duration_B``         float32 [B]            seconds
-        ``index_B``            int64 [B]              row in the data set; -1 in padding
-        ``valid_B``            bool [B]               False in padding
-        ``ids``                list of B strings      stable names; ``""`` in padding
-        ``decoder_input_ids_BT`` int32 [B, T]         with labels only; T is a bucket
-        ``labels_BT``          int32 [B, T]           the same, one position on
-        ``loss_mask_BT``       bool [B, T]            which targets count
-        =====================  =====================  ===============================================
+        The batch, on the host; without ``samples_BW`` if no row has audio, unless ``always_audio``.
 
     Raises:
         ValueError: if there are too many samples.
@@ -85,15 +137,9 @@ def collate(
     missing = batch_size - len(samples)
     read = [item.sample for item in samples]
     has_audio = [sample.samples_W is not None for sample in read]
-    batch: Batch = {
-        "has_audio_B": np.array(has_audio + [False] * missing, np.bool_),
-        "duration_B": np.array([sample.duration_seconds for sample in read] + [0.0] * missing, np.float32),
-        "index_B": np.array([sample.index for sample in read] + [-1] * missing, np.int64),
-        "valid_B": np.arange(batch_size) < len(read),
-        "ids": [sample.sample_id for sample in read] + [""] * missing,
-    }
+    arrays: dict[str, Any] = {}
     if always_audio or any(has_audio):
-        batch["samples_BW"] = stack_audio(
+        arrays["samples_BW"] = stack_audio(
             [sample.samples_W for sample in read],
             batch_size=batch_size,
             dtype=audio_dtype,
@@ -101,8 +147,15 @@ def collate(
         )
     if buckets is not None:
         labels = [item.label for item in samples]
-        batch |= stack_labels(labels, batch_size=batch_size, pad_token=pad_token, buckets=buckets)
-    return batch
+        arrays |= stack_labels(labels, batch_size=batch_size, pad_token=pad_token, buckets=buckets)
+    return Batch(
+        has_audio_B=np.array(has_audio + [False] * missing, np.bool_),
+        duration_B=np.array([sample.duration_seconds for sample in read] + [0.0] * missing, np.float32),
+        index_B=np.array([sample.index for sample in read] + [-1] * missing, np.int64),
+        valid_B=np.arange(batch_size) < len(read),
+        ids=[sample.sample_id for sample in read] + [""] * missing,
+        **arrays,
+    )
 
 
 def stack_audio(

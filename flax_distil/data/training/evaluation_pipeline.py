@@ -212,4 +212,5 @@ class EvaluationPipeline:
             window_samples=self._config.window_samples,
         )
         missing = self._config.batch_size - len(samples)
-        return {**batch, "references": [item.sample.reference or "" for item in samples] + [""] * missing}
+        references = [item.sample.reference or "" for item in samples] + [""] * missing
+        return dataclasses.replace(batch, references=references)

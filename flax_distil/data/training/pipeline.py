@@ -37,14 +37,8 @@ class TrainingPipeline:
     """An endless iterator over batches of decoded audio and labels.
 
     Each batch is what :func:`flax_distil.data.training.batches.collate` makes, with audio as 16-bit
-    integers, with labels, without padding rows, and with
-
-    ==============  ===========  ==================================================================
-    ``source_B``    int32 [B]    number of the data set
-    ``seed_B``      uint32 [B]   seeds of augmentation on the device; only where there is any
-    ``lengths_B``   int32 [B]    samples of each recording; only with augmentation on the device
-    ``epoch``       int          passes that were complete over the data set of the first sample
-    ==============  ===========  ==================================================================
+    integers, with labels, without padding rows, and with ``source_B`` and ``epoch``; ``seed_B`` and
+    ``lengths_B`` are there only where audio is changed on the devices.
 
     Tables without weights are concatenated, and every sample comes once in an epoch. Otherwise data
     sets are mixed in the proportions of their weights.
@@ -117,7 +111,7 @@ class TrainingPipeline:
             raise InputError(
                 f"no sample of data set {names!r} is left in a whole pass over it: loosen the filters"
             ) from error
-        self.drawn += np.bincount(batch["source_B"], minlength=len(self.drawn))
+        self.drawn += np.bincount(batch.source_B, minlength=len(self.drawn))
         return batch
 
     def largest_bucket(self) -> int:
@@ -259,13 +253,16 @@ class TrainingPipeline:
             audio_dtype=np.dtype(np.int16),
             window_samples=self._config.window_samples,
         )
-        batch["source_B"] = np.array([sample.source for sample in samples], np.int32)
-        if self._load.augmenter.config.on_device:
-            batch["seed_B"] = np.array([sample.seed for sample in samples], np.uint32)
-            batch["lengths_B"] = np.array(
-                [round(sample.sample.duration_seconds * SAMPLING_RATE) for sample in samples], np.int32
-            )
-        return {**batch, "epoch": samples[0].epoch}
+        source_B = np.array([sample.source for sample in samples], np.int32)
+        batch = dataclasses.replace(batch, source_B=source_B, epoch=samples[0].epoch)
+        if not self._load.augmenter.config.on_device:
+            return batch
+        lengths = [round(sample.sample.duration_seconds * SAMPLING_RATE) for sample in samples]
+        return dataclasses.replace(
+            batch,
+            seed_B=np.array([sample.seed for sample in samples], np.uint32),
+            lengths_B=np.array(lengths, np.int32),
+        )
 
 
 class _Samples(grain.IterDataset[TokenizedExample]):

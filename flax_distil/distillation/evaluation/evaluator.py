@@ -1,20 +1,20 @@
 """Evaluation during training: teacher-forced losses and the WER of what the student generates."""
 
+import dataclasses
 import time
-from typing import Any
 
 import jax
 
 from flax_distil.core.arrays import Params
 from flax_distil.core.tree import merge
+from flax_distil.data.training.batches import Batch
 from flax_distil.data.training.evaluation_pipeline import EvaluationPipeline
 from flax_distil.data.training.pipeline_config import PipelineConfig
-from flax_distil.distillation.config import DistilConfig
 from flax_distil.distillation.evaluation.data import EvaluationSet
-from flax_distil.distillation.loss import TokenLossSums
-from flax_distil.distillation.setup.data import LABEL_ARRAYS, DistilData
+from flax_distil.distillation.setup.data import DistilData
 from flax_distil.distillation.setup.models import DistilModels
-from flax_distil.distillation.step_fns import TrainStepFns
+from flax_distil.distillation.setup.step_fns import TrainStepFns
+from flax_distil.distillation.vocabulary_loss import TokenLossSums
 from flax_distil.metrics.word_errors import ErrorCounts, word_errors
 from flax_distil.parallel.partitioner import Partitioner
 from flax_distil.parallel.processes import all_gather_object
@@ -29,18 +29,17 @@ class Evaluator:
 
     def __init__(
         self,
-        config: DistilConfig,
         data: DistilData,
         models: DistilModels,
-        programs: TrainStepFns,
+        fns: TrainStepFns,
         partitioner: Partitioner,
         *,
         tokenizer: WhisperTokenizer,
         settings: GenerationSettings,
     ):
         """Describe the evaluation; nothing is compiled before the first."""
-        self._config, self._data, self._models = config, data, models
-        self._programs, self._partitioner = programs, partitioner
+        self._config, self._data, self._models = models.config, data, models
+        self._fns, self._partitioner = fns, partitioner
         self._tokenizer, self._settings = tokenizer, settings
 
     def evaluate(self, params: Params) -> dict[str, dict[str, float]]:
@@ -60,11 +59,11 @@ class Evaluator:
         for batch in pipeline:
             added, transcripts = self._run_batch(batch, params, transcriber)
             sums = added if sums is None else jax.tree.map(lambda a, b: a + b, sums, added)
-            valid = batch["valid_B"]
+            valid = batch.valid_B
             samples += int(valid.sum())
             pairs = [
                 (reference, transcript.text)
-                for reference, transcript, real in zip(batch["references"], transcripts, valid, strict=True)
+                for reference, transcript, real in zip(batch.references, transcripts, valid, strict=True)
                 if real
             ]
             errors += word_errors([r for r, _ in pairs], [t for _, t in pairs], chosen.normalize)
@@ -107,25 +106,19 @@ class Evaluator:
             )
         )
 
-    def _run_batch(self, batch: dict[str, Any], params: Params, transcriber: ShortFormTranscriber) -> tuple:
+    def _run_batch(self, batch: Batch, params: Params, transcriber: ShortFormTranscriber) -> tuple:
         """Dispatch the losses and the search of one batch, then wait for the transcripts."""
-        models, arrays = self._models, {name: batch[name] for name in LABEL_ARRAYS}
-        sent = self._partitioner.put_batch(arrays | {"samples_BW": batch["samples_BW"]})
+        models, sent = self._models, self._partitioner.put_batch(batch)
         encoder = merge(params, models.frozen)["encoder"]
-        states = self._programs.encode(encoder, {"samples_BW": sent["samples_BW"]})
-        handle = transcriber.dispatch_encoded(states, rows=len(batch["valid_B"]))
+        encoder_out = self._fns.encode(encoder, Batch(samples_BW=sent.samples_BW))
+        handle = transcriber.dispatch_encoded({"encoder_out_BSD": encoder_out}, rows=len(batch.valid_B))
         if self._config.freeze_encoder and "encoder" not in models.teacher_params:
-            del sent["samples_BW"]
-            sent |= states
-        sums = self._programs.evaluate(params, models.frozen, models.teacher_params, sent)
+            sent = dataclasses.replace(sent, samples_BW=None, encoder_out_BSD=encoder_out)
+        sums = self._fns.evaluate(params, models.frozen, models.teacher_params, sent)
         return sums, transcriber.collect(handle)
 
 
 def _per_token(sums: TokenLossSums) -> dict[str, float]:
     tokens = max(float(sums.tokens), 1.0)
-    return {
-        "loss": float(sums.total) / tokens,
-        "ce_loss": float(sums.ce) / tokens,
-        "kl_loss": float(sums.kl) / tokens,
-        "accuracy": float(sums.correct) / tokens,
-    }
+    losses = {"loss": sums.total} | sums.losses | {"accuracy": sums.correct}
+    return {name: float(value) / tokens for name, value in losses.items()}

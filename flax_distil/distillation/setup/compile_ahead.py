@@ -1,7 +1,8 @@
 """The longest labels of a run compiled at its start: what has no room is known then, not hours later."""
 
+import contextlib
 import logging
-import time
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -9,12 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from flax_distil.core.errors import InputError
+from flax_distil.data.training.batches import Batch
 from flax_distil.distillation.config import DistilConfig
-from flax_distil.distillation.setup.models import DistilModels
-from flax_distil.distillation.step_fns import TrainStepFns
-from flax_distil.distillation.train_state import TrainState
 from flax_distil.model.config import WhisperConfig
-from flax_distil.parallel.partitioner import Partitioner
+from flax_distil.parallel.partitioner import MICRO_BATCHES, Partitioner
 
 log = logging.getLogger(__name__)
 
@@ -23,60 +22,71 @@ _BATCHES_HELD = 3
 """Batches on the devices at one time: of the step that runs, of the next, and one on its way."""
 
 
-def describe_step_batch(
-    config: DistilConfig, student: WhisperConfig, rows: int, tokens: int
-) -> dict[str, jax.ShapeDtypeStruct]:
-    """Describe what ``BatchFeeder`` feeds: so many rows per micro-batch, labels of so many tokens."""
-    leading = (config.gradient_accumulation_steps, rows)
-    batch = {
-        "decoder_input_ids_KBT": jax.ShapeDtypeStruct((*leading, tokens), jnp.int32),
-        "labels_KBT": jax.ShapeDtypeStruct((*leading, tokens), jnp.int32),
-        "loss_mask_KBT": jax.ShapeDtypeStruct((*leading, tokens), jnp.bool_),
+def describe_step_batch(config: DistilConfig, student: WhisperConfig, rows: int, tokens: int) -> Batch:
+    """Describe what a step takes: so many rows per micro-batch, labels of so many tokens."""
+
+    def array(dtype: Any, *shape: int) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct((config.gradient_accumulation_steps, rows, *shape), dtype)
+
+    labels = {
+        "decoder_input_ids_BT": array(jnp.int32, tokens),
+        "labels_BT": array(jnp.int32, tokens),
+        "loss_mask_BT": array(jnp.bool_, tokens),
     }
     if config.cache_encoder_states:
-        states = (*leading, student.max_source_positions, student.d_model)
-        return batch | {"encoder_out_KBSD": jax.ShapeDtypeStruct(states, jnp.bfloat16)}
+        shape = student.max_source_positions, student.d_model
+        return Batch(**labels, encoder_out_BSD=array(jnp.bfloat16, *shape))
+    drawn = {}
     if config.augmentation.on_device:
-        batch |= {
-            "lengths_KB": jax.ShapeDtypeStruct(leading, jnp.int32),
-            "seed_KB": jax.ShapeDtypeStruct(leading, jnp.uint32),
-        }
-    samples = (*leading, student.window_samples)
-    return batch | {"samples_KBW": jax.ShapeDtypeStruct(samples, jnp.int16)}
+        drawn = {"lengths_B": array(jnp.int32), "seed_B": array(jnp.uint32)}
+    return Batch(**labels, **drawn, samples_BW=array(jnp.int16, student.window_samples))
 
 
-def compile_largest(
-    config: DistilConfig,
-    models: DistilModels,
-    programs: TrainStepFns,
-    partitioner: Partitioner,
-    state: TrainState,
-    *,
-    tokens: int,
-) -> None:
-    """Compile the training step for the longest labels, and check that a device has room for it.
+def empty_batch(config: DistilConfig, student: WhisperConfig, partitioner: Partitioner, tokens: int) -> Batch:
+    """Return a batch of zeros on the devices, with labels of so many tokens."""
+    rows = config.per_device_train_batch_size * partitioner.local_batch_shards
+    described = describe_step_batch(config, student, rows, tokens)
+    zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), described)
+    sent: Batch = partitioner.put_batch(zeros, MICRO_BATCHES)
+    return sent
+
+
+@contextlib.contextmanager
+def memory_errors_explained(config: DistilConfig, tokens: int) -> Iterator[None]:
+    """Turn the compiler's error about memory into one that says what can be done.
 
     Raises:
-        InputError: if it has not, with what it needs and what can be done.
+        InputError: If the compiler finds no room for the step.
     """
-    start = time.perf_counter()
-    rows = config.per_device_train_batch_size * partitioner.local_batch_shards
-    described = describe_step_batch(config, models.student.config, rows, tokens)
-    batch = partitioner.put_batch(
-        {name: np.zeros(leaf.shape, leaf.dtype) for name, leaf in described.items()}
-    )
     try:
-        compiled = programs.train.compile(state, models.frozen, models.teacher_params, batch)
+        yield
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
         raise _no_room(config, tokens, str(error).splitlines()[0]) from error
-    held = sum(leaf.addressable_shards[0].data.nbytes for leaf in batch.values())
+
+
+def check_memory(
+    config: DistilConfig, compiled: jax.stages.Compiled, batch: Batch, tokens: int, *, seconds: float
+) -> None:
+    """Check that a device has room for a training step, and log what it needs.
+
+    Args:
+        config: Configuration of the run.
+        compiled: The training step for ``batch``.
+        batch: Arrays on the devices.
+        tokens: Length of its labels.
+        seconds: Time that the compilation took.
+
+    Raises:
+        InputError: If there is not enough memory, with what is needed and what can be done.
+    """
+    held = sum(leaf.addressable_shards[0].data.nbytes for leaf in jax.tree.leaves(batch))
     needed = _bytes_beside(compiled) + _BATCHES_HELD * held
     log.info(
         "compiled the training step for labels of up to %d tokens in %.1f s: beside weights and state, a "
         "device needs %.2f GiB for it",
-        tokens, time.perf_counter() - start, needed / _GIB,
+        tokens, seconds, needed / _GIB,
     )  # fmt: skip
     free = _free_bytes(jax.local_devices()[0])
     if free is not None and needed > free + held:

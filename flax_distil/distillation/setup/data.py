@@ -1,16 +1,16 @@
-"""The data of a run: sources checked and filtered, and host batches made into what the steps take."""
+"""The data of a run: sources checked and filtered, batches on their way to the devices."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
 
 import numpy as np
 
 from flax_distil.audio.augmentation_config import AugmentationConfig
-from flax_distil.core.arrays import Array, Params
+from flax_distil.core.arrays import Array
 from flax_distil.core.errors import InputError
 from flax_distil.core.paths import user_path
 from flax_distil.data.dataset import SpeechDataset
+from flax_distil.data.training.batches import Batch
 from flax_distil.data.training.encoder_cache import EncoderStateCache
 from flax_distil.data.training.pipeline import TrainingPipeline
 from flax_distil.data.training.pipeline_config import PipelineConfig
@@ -18,11 +18,8 @@ from flax_distil.data.training.training_data import TrainingData, load_training_
 from flax_distil.distillation.config import DistilConfig
 from flax_distil.distillation.evaluation.data import EvaluationSet, evaluation_sets
 from flax_distil.model.config import WhisperConfig
-from flax_distil.parallel.partitioner import Partitioner
+from flax_distil.parallel.partitioner import MICRO_BATCHES, Partitioner
 from flax_distil.text.tokenizer import WhisperTokenizer
-
-AUDIO_ARRAYS = ("samples_BW", "lengths_B", "seed_B")
-LABEL_ARRAYS = ("decoder_input_ids_BT", "labels_BT", "loss_mask_BT")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -124,63 +121,35 @@ def distil_pipeline(
     )
 
 
-class BatchFeeder:
-    """Turns a host batch into the device batch of a training step.
+def prepare_batch(
+    batch: Batch,
+    *,
+    partitioner: Partitioner,
+    micro_batches: int,
+    cache: EncoderStateCache | None,
+    encode: Callable[[Batch], Array],
+) -> Batch:
+    """Return the arrays of a training step, [K, B, …], on their way to the devices.
 
-    With a cache, the rows whose states are missing are encoded once, kept, and from then on
-    read back; a step then never sees audio.
+    With a cache, the rows whose encoder outputs are missing are encoded once and kept, and read back from
+    then on; a step then never sees audio.
+
+    Args:
+        batch: This process's rows, on the host.
+        partitioner: The devices.
+        micro_batches: Number K of micro-batches.
+        cache: Cache of encoder outputs, or None.
+        encode: Runs the frozen encoder on samples; only with a cache.
     """
-
-    def __init__(
-        self,
-        partitioner: Partitioner,
-        *,
-        micro_batches: int,
-        encode: Callable[[Params, Mapping[str, Array]], dict[str, Array]],
-        encoder: Params,
-        cache: EncoderStateCache | None,
-    ):
-        """Describe how batches are fed.
-
-        Args:
-            partitioner: of the programs.
-            micro_batches: K.
-            encode: program of ``TrainStepFns``.
-            encoder: parameters of the frozen encoder; ``{}`` without a cache.
-            cache: of encoder states, or None.
-        """
-        self._partitioner = partitioner
-        self._micro_batches = micro_batches
-        self._encode = encode
-        self._encoder = encoder
-        self._cache = cache
-
-    def feed(self, batch: Mapping[str, Any]) -> dict[str, Array]:
-        """Return the arrays of a step, [K, B, …], on their way to the devices."""
-        arrays = {name: batch[name] for name in LABEL_ARRAYS}
-        if self._cache is None:
-            arrays |= {name: batch[name] for name in AUDIO_ARRAYS if name in batch}
-        else:
-            arrays["encoder_out_BSD"] = self._states(batch, self._cache)
-        return self._partitioner.put_batch(self._in_micro_batches(arrays))
-
-    def _in_micro_batches(self, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        count = self._micro_batches
-        return {
-            name.replace("_B", "_KB"): value.reshape(count, -1, *value.shape[1:])
-            for name, value in arrays.items()
-        }
-
-    def _states(self, batch: Mapping[str, Any], cache: EncoderStateCache) -> np.ndarray:
-        """Read the states of a batch, after encoding and keeping those of new rows."""
-        rows = batch["index_B"]
-        missing = batch["has_audio_B"] & ~np.array([cache.has([row]) for row in rows])
+    if cache is not None:
+        rows = batch.index_B
+        missing = batch.has_audio_B & ~np.array([cache.has([row]) for row in rows])
         if missing.any():
             encoded = []
-            for part in np.split(batch["samples_BW"], self._micro_batches):
-                sent = self._partitioner.put_batch({"samples_BW": part})
-                encoded.append(
-                    self._partitioner.local_rows(self._encode(self._encoder, sent))["encoder_out_BSD"]
-                )
+            for part in np.split(batch.samples_BW, micro_batches):
+                sent = partitioner.put_batch(Batch(samples_BW=part))
+                encoded.append(partitioner.local_rows(encode(sent)))
             cache.write(rows[missing], np.concatenate(encoded)[missing])
-        return cache.read(rows)
+        batch = dataclasses.replace(batch, samples_BW=None, encoder_out_BSD=cache.read(rows))
+    sent_batch: Batch = partitioner.put_batch(batch.in_micro_batches(micro_batches), MICRO_BATCHES)
+    return sent_batch

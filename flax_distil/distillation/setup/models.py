@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import jax
 import jax.numpy as jnp
@@ -16,8 +16,9 @@ from flax_distil.checkpoints.student import init_student
 from flax_distil.core.arrays import Params
 from flax_distil.core.errors import InputError
 from flax_distil.distillation.config import DistilConfig
+from flax_distil.distillation.loss import Term
 from flax_distil.distillation.setup.encoder_choice import choose_encoder, encoder_difference, log_training
-from flax_distil.distillation.shardings import ShardedSpec, TrainShardings
+from flax_distil.distillation.setup.shardings import ShardedSpec, TrainShardings
 from flax_distil.distillation.train_state import partition_params
 from flax_distil.model.config import WhisperConfig
 from flax_distil.parallel.partitioner import Partitioner
@@ -31,7 +32,7 @@ class DistilModels:
 
     Attributes:
         config: of the run; ``freeze_encoder`` says what was decided.
-        layout: what lies where.
+        shardings: Shapes and specs of all weights.
         student: configuration (with the run's dropouts) and files of the student; no weights.
         teacher: the same of the teacher; None if it takes no part in the loss.
         trainable: float32 leaves to train.
@@ -43,7 +44,7 @@ class DistilModels:
     """
 
     config: DistilConfig
-    layout: TrainShardings
+    shardings: TrainShardings
     student: Checkpoint
     teacher: Checkpoint | None
     trainable: Params
@@ -109,12 +110,19 @@ def _check_windows(config: DistilConfig, student: WhisperConfig, teacher: Whispe
         )
 
 
-def load_models(config: DistilConfig, partitioner: Partitioner) -> DistilModels:
+def load_models(
+    config: DistilConfig, partitioner: Partitioner, loss_terms: Mapping[str, Term]
+) -> DistilModels:
     """Read the weights into the host's memory, make the student if asked to, and lay all on the devices.
 
+    Args:
+        config: Configuration of the run.
+        partitioner: The devices.
+        loss_terms: Terms added to the loss, or in the place of one of the same name.
+
     Raises:
-        InputError: if weights are missing or misshapen, or encoder states are to be kept although
-            student and teacher encode apart.
+        InputError: If weights are missing or misshapen, encoder states are to be kept although
+            student and teacher encode apart, or a loss term needs a teacher and there is none.
     """
     name = config.teacher_model_name_or_path
     teacher = load_on_cpu(config.teacher_source(name)) if name else None
@@ -124,34 +132,38 @@ def load_models(config: DistilConfig, partitioner: Partitioner) -> DistilModels:
     config = dataclasses.replace(config, freeze_encoder=choice.freeze)
     trainable, frozen = partition_params(student.params, config.freezing)
     teacher_params: Params = {}
-    if teacher is not None and config.uses_teacher:
+    asking = [name for name, term in loss_terms.items() if term.needs_teacher and term.weight > 0]
+    if asking and teacher is None:
+        raise InputError(f"the loss term {asking[0]!r} needs a teacher: give teacher_model_name_or_path")
+    if teacher is not None and (config.uses_teacher or asking):
         kept = ("decoder",) if choice.shared else ("encoder", "decoder")
         teacher_params = {side: teacher.params[side] for side in kept}
     used_teacher = dataclasses.replace(teacher, params={}) if teacher is not None and teacher_params else None
     student = dataclasses.replace(student, params={}, config=with_dropouts(config, student.config))
-    layout = TrainShardings(
+    shardings = TrainShardings(
         config,
         partitioner,
         student=student.config,
         teacher=used_teacher.config if used_teacher else None,
         shares_encoder=choice.shared,
+        loss_terms=loss_terms,
     )
     log_training(config, choice, student, teacher=used_teacher is not None)
 
-    def put(params: Params, placed: ShardedSpec) -> Params:
-        typed = jax.tree.map(lambda shape, leaf: np.asarray(leaf).astype(shape.dtype), placed.shapes, params)
-        sent: Params = partitioner.device_put(typed, placed.specs)
+    def put(params: Params, wanted: ShardedSpec) -> Params:
+        typed = jax.tree.map(lambda shape, leaf: np.asarray(leaf).astype(shape.dtype), wanted.shapes, params)
+        sent: Params = partitioner.device_put(typed, wanted.specs)
         return sent
 
     return DistilModels(
         config=config,
-        layout=layout,
+        shardings=shardings,
         student=student,
         teacher=used_teacher,
-        trainable=put(trainable, layout.trainable),
-        frozen=put(frozen, layout.frozen),
+        trainable=put(trainable, shardings.trainable),
+        frozen=put(frozen, shardings.frozen),
         kept=_kept(frozen, config.export_dtype) if jax.process_index() == 0 else {},
-        teacher_params=put(teacher_params, layout.teacher),
+        teacher_params=put(teacher_params, shardings.teacher),
     )
 
 

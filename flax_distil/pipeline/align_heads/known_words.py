@@ -44,12 +44,12 @@ class TimedRecordings:
             too_long="skip",
         )
         for batch in tqdm(pipeline, desc=data.name, unit=" batches", disable=True if is_quiet() else None):
-            yield _encoded(self._student, batch["samples_BW"]), self._rows(batch)
+            yield _encoded(self._student, batch.samples_BW), self._rows(batch)
         if pipeline.skipped:
             log.warning("%s", pipeline.skipped.report())
 
     def _rows(self, batch: Batch) -> list[KnownWords | None]:
-        samples_BW = batch["samples_BW"]
+        samples_BW = batch.samples_BW
         states = _encoded(self._teacher, samples_BW)
         said = self._transcriber.collect(self._transcriber.dispatch_encoded(states, rows=len(samples_BW)))
         special = self._teacher.tokenizer.special
@@ -62,7 +62,7 @@ class TimedRecordings:
             if is_real
             else None
             for transcript, frames, is_real in zip(
-                said, content_frames(samples_BW), batch["valid_B"], strict=True
+                said, content_frames(samples_BW), batch.valid_B, strict=True
             )
         ]
         return [

@@ -17,7 +17,7 @@ from flax_distil.audio.vad_config import VadName
 from flax_distil.audio.voice_activity import VoiceActivity
 from flax_distil.core.arrays import Array, Float
 from flax_distil.core.errors import InputError
-from flax_distil.parallel.partitioner import BATCH, ROWS
+from flax_distil.parallel.partitioner import ROWS
 from flax_distil.transcription.generator import EncoderOutput, WhisperGenerator
 from flax_distil.transcription.recordings import (
     Name,
@@ -227,7 +227,7 @@ class SequentialTranscriber(RecordingTranscriber):
         partitioner = self.generator.partitioner
         features = functools.partial(_block_features, self.generator.config.num_mel_bins)
         batch = partitioner.put_batch({"blocks_BW": blocks_BW})
-        started = partitioner.jit(features, in_specs=(BATCH,), out_specs=ROWS)(batch)
+        started = partitioner.jit(features, in_specs=(ROWS,), out_specs=ROWS)(batch)
         return lambda: partitioner.local_rows(started)
 
 

@@ -1,7 +1,8 @@
-"""What a step takes, before any weight is read: shapes, types, and which device holds which piece."""
+"""The weights of a run before any is read: shapes, types, and which device holds which piece."""
 
 import dataclasses
 import functools
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -11,9 +12,10 @@ from jax.sharding import PartitionSpec as P
 from flax_distil.core.arrays import Params
 from flax_distil.core.tree import flatten, merge
 from flax_distil.distillation.config import DistilConfig
-from flax_distil.distillation.optimizer import make_optimizer
+from flax_distil.distillation.loss import Term
+from flax_distil.distillation.optimizer import OptimizerConfig, make_optimizer
+from flax_distil.distillation.step_config import StepConfig
 from flax_distil.distillation.train_state import init_state, partition_params
-from flax_distil.distillation.train_step import StepConfig
 from flax_distil.model.assembly import whisper_shapes
 from flax_distil.model.compute_options import ComputeOptions
 from flax_distil.model.config import WhisperConfig
@@ -23,11 +25,11 @@ from flax_distil.parallel.rules import param_sharding
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ShardedSpec:
-    """A tree of weights: what it looks like and how it lies.
+    """The shapes of a tree of weights, and how each is divided over the mesh.
 
     Attributes:
         shapes: ``ShapeDtypeStruct`` leaves, of whole arrays.
-        specs: a ``PartitionSpec`` for each.
+        specs: A ``PartitionSpec`` for each leaf.
     """
 
     shapes: Any
@@ -35,13 +37,13 @@ class ShardedSpec:
 
 
 class TrainShardings:
-    """The trees of a run and their layout, from configurations alone.
+    """Shapes and specs of all weights of a run, made from configurations alone.
 
     Attributes:
-        step: everything static about a step.
+        step: The static part of a step.
         trainable: float32 leaves to train.
-        frozen: the other leaves of the student: a shared encoder as the teacher's weights are held, the rest
-            as the student computes.
+        frozen: The other leaves of the student: a shared encoder as the teacher's weights are held, the rest
+            in the type that the student computes in.
         teacher: ``{"decoder": …}``, with ``"encoder"`` where it is not shared; ``{}`` without a teacher.
     """
 
@@ -53,20 +55,21 @@ class TrainShardings:
         student: WhisperConfig,
         teacher: WhisperConfig | None,
         shares_encoder: bool,
+        loss_terms: Mapping[str, Term] | None = None,
     ):
-        """Lay everything out.
+        """Decide where every weight lies.
 
         Args:
-            config: of the run.
-            partitioner: its devices.
-            student: shape of the student, with the run's dropouts.
-            teacher: shape of the teacher; None if it takes no part in the loss.
-            shares_encoder: whether the student's frozen encoder is the teacher's.
+            config: Configuration of the run.
+            partitioner: The devices.
+            student: Shape of the student, with the run's dropouts.
+            teacher: Shape of the teacher; None if it takes no part in the loss.
+            shares_encoder: Whether the student's frozen encoder is the teacher's.
+            loss_terms: Terms added to the loss, or in the place of one of the same name.
 
         Raises:
-            InputError: if an axis of the mesh does not divide a weight, or student and teacher do not fit.
+            InputError: If an axis of the mesh does not divide a weight, or student and teacher do not fit.
         """
-        self._config, self._partitioner = config, partitioner
         student_specs = partitioner.weight_specs(whisper_shapes(student))
         frozen_encoder = partitioner.weight_specs(whisper_shapes(student), config.teacher_axes)["encoder"]
         teacher_shapes: Params = {} if teacher is None else whisper_shapes(teacher)
@@ -92,15 +95,18 @@ class TrainShardings:
             teacher=teacher,
             student_options=_laid_out(config.compute, student_specs),
             teacher_options=_laid_out(config.teacher_options, held_by_teacher),
-            weights=config.loss_weights,
+            terms=config.loss_weights.terms() | dict(loss_terms or {}),
+            evaluation_terms=config.loss_weights.evaluation_terms() | dict(loss_terms or {}),
+            augmentation=config.augmentation,
+            seed=config.seed,
             gradient_dtype="bfloat16" if config.precision == "full_mixed" else "float32",
             batch_axes=partitioner.batch_axes,
         )
 
-    def state(self, max_steps: int) -> ShardedSpec:
-        """Return the train state of a run of so many updates."""
-        optimizer = make_optimizer(self._config.optimizer(max_steps))
-        shapes = jax.eval_shape(functools.partial(init_state, optimizer=optimizer), self.trainable.shapes)
+    def state(self, optimizer: OptimizerConfig) -> ShardedSpec:
+        """Return shapes and specs of the train state."""
+        init = functools.partial(init_state, optimizer=make_optimizer(optimizer))
+        shapes = jax.eval_shape(init, self.trainable.shapes)
         known = flatten(self.trainable.specs)
 
         def spec(path: Any, leaf: Any) -> P:

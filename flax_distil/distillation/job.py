@@ -1,0 +1,169 @@
+"""Distillation from end to end: check, load, train, export."""
+
+import dataclasses
+import logging
+import math
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+
+from flax_distil.checkpoints.export import export_checkpoint
+from flax_distil.checkpoints.hub.config import upload
+from flax_distil.checkpoints.tokenizer import read_tokenizer
+from flax_distil.checkpoints.training_checkpoints import TrainingCheckpoints
+from flax_distil.core.arrays import Params
+from flax_distil.core.errors import InputError
+from flax_distil.core.output_dir import check_output_dir, check_writable, make_folder
+from flax_distil.core.tree import merge
+from flax_distil.data.preprocessing.drop_report import DropReport
+from flax_distil.data.skipped import SkippedSamples
+from flax_distil.data.training.training_data import TrainingData
+from flax_distil.distillation.config import DistilConfig
+from flax_distil.distillation.evaluation.evaluator import Evaluator
+from flax_distil.distillation.loss import Term
+from flax_distil.distillation.setup.data import check_cacheable, load_data
+from flax_distil.distillation.setup.models import DistilModels, check_models, load_models
+from flax_distil.distillation.setup.step_fns import TrainStepFns
+from flax_distil.distillation.trainer import CHECKPOINTS_NAME, Trainer
+from flax_distil.distillation.training_log import METRICS_NAME, TENSORBOARD_NAME
+from flax_distil.parallel.make_partitioner import join_devices
+from flax_distil.parallel.processes import all_gather_object, raise_on_all_hosts
+
+log = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DistilResult:
+    """What a distillation leaves.
+
+    Attributes:
+        output_dir: Folder of the exported student, in the format of Hugging Face.
+        steps: Number of optimizer updates done.
+        evaluation: Scores of the last evaluation, by data set.
+        upload_error: Why the upload failed; None if it did not, or was not asked for.
+    """
+
+    output_dir: Path
+    steps: int
+    evaluation: dict[str, dict[str, float]]
+    upload_error: str | None = None
+
+
+def run(config: DistilConfig, *, loss_terms: Mapping[str, Term] | None = None) -> DistilResult:
+    """Distil a teacher into a student, or fine-tune a model, as configured.
+
+    Args:
+        config: Every setting of the run.
+        loss_terms: Terms of your own by name, added to the loss, or in the place of "ce", "kl" or
+            "hidden_mse"; see ``distillation/loss.py``.
+
+    Raises:
+        InputError: If models, data or flags do not fit; before anything is compiled or written.
+    """
+    with jax.default_matmul_precision(config.matmul_precision):
+        trainer, folder, repository = _set_up(config, loss_terms or {})
+        with TrainingCheckpoints(
+            folder / CHECKPOINTS_NAME, save_total_limit=config.save_total_limit
+        ) as checkpoints:
+            state, evaluation = trainer.train(checkpoints)
+        _report_samples(trainer)
+        partitioner, models = trainer.partitioner, trainer.models
+        trained, steps = partitioner.device_get(state.params), int(partitioner.device_get(state.step))
+        error = raise_on_all_hosts(
+            lambda: _export(models, trained, folder, repository) if jax.process_index() == 0 else None
+        )
+        return DistilResult(output_dir=folder, steps=steps, evaluation=evaluation, upload_error=error)
+
+
+def _set_up(config: DistilConfig, loss_terms: Mapping[str, Term]) -> tuple[Trainer, Path, str | None]:
+    """Return the trainer, the folder of the run, and the repository to upload to on the leading process."""
+    partitioner = join_devices(config)
+    leads = jax.process_index() == 0
+    folder = raise_on_all_hosts(lambda: _checked_output(config) if leads else config.output_path.absolute())
+    repository = raise_on_all_hosts(
+        lambda: config.repository(config.hub_model_id, folder, "model") if leads else None
+    )
+    student = raise_on_all_hosts(lambda: check_models(config))
+    tokenizer, settings = read_tokenizer(student.files)
+    data = raise_on_all_hosts(lambda: load_data(config, tokenizer, student.config))
+    check_cacheable(config, data.train, partitioner)
+    batch_size = (
+        config.per_device_train_batch_size * partitioner.batch_shards * config.gradient_accumulation_steps
+    )
+    max_steps = config.max_steps or _steps(config, data.train, batch_size)
+    optimizer = config.optimizer(max_steps)  # checks the schedule before weights are read
+    models = load_models(config, partitioner, loss_terms)
+    config = models.config  # what was left open is decided
+    if leads:
+        _prepare_output(folder, overwrite=config.overwrite_output_dir)
+    all_gather_object(None)  # the folder is there for all
+    fns = TrainStepFns(optimizer, models.shardings, partitioner)
+    evaluator = Evaluator(data, models, fns, partitioner, tokenizer=tokenizer, settings=settings)
+    return Trainer(data, models, fns, evaluator, partitioner, max_steps=max_steps), folder, repository
+
+
+def _steps(config: DistilConfig, train: TrainingData, batch_size: int) -> int:
+    """Return the number of updates that the epochs take.
+
+    Raises:
+        InputError: If the number of samples of an epoch is not known.
+    """
+    if train.samples is None or config.train_dataset_samples is not None:
+        raise InputError(
+            "max_steps is not given, and an epoch of streamed or mixed training data has no fixed length: "
+            "give max_steps"
+        )
+    return math.ceil(config.num_train_epochs * train.samples / batch_size)
+
+
+def _report_samples(trainer: Trainer) -> None:
+    """Log which samples of all processes were used, dropped and skipped."""
+    train, pipeline = trainer.data.train, trainer.pipeline
+    skipped = SkippedSamples.joined(all_gather_object(train.skipped.get_state()))
+    dropped = DropReport.joined(all_gather_object(pipeline.dropped().get_state()))
+    if jax.process_index() != 0:
+        return
+    if len(train.sources) > 1:
+        log.info("%s", pipeline.proportions())
+    if table := dropped.table():
+        log.info("streamed training data, first pass\n%s", table)
+    if skipped:
+        log.warning("%s", skipped.report())
+
+
+def _export(models: DistilModels, trained: Params, folder: Path, repository: str | None) -> str | None:
+    """Write the student and upload it if asked to; return why the upload failed."""
+    export_checkpoint(
+        merge(trained, models.kept),
+        models.student.config,
+        folder,
+        files=models.student.files,
+        dtype=jnp.dtype(models.config.export_dtype),
+    )
+    return upload(folder, repository, models.config)
+
+
+def _checked_output(config: DistilConfig) -> Path:
+    """Return the folder of the run; one that exists must be resumed or overwritten."""
+    if config.resume_from_checkpoint is None:
+        return check_output_dir(
+            config.output_dir,
+            overwrite=config.overwrite_output_dir,
+            or_set="overwrite_output_dir or resume_from_checkpoint",
+        )
+    folder = check_writable(config.output_dir)
+    if not (folder / CHECKPOINTS_NAME).is_dir():
+        raise InputError(f"output_dir {config.output_dir!r} holds no checkpoints to resume from")
+    return folder
+
+
+def _prepare_output(folder: Path, *, overwrite: bool) -> None:
+    """Make the folder; what an overwritten run would mix with this one goes now, the rest is replaced."""
+    if overwrite:
+        for name in (CHECKPOINTS_NAME, TENSORBOARD_NAME):
+            shutil.rmtree(folder / name, ignore_errors=True)
+    make_folder(folder)
+    (folder / METRICS_NAME).touch()  # from now on the folder is known as a run's, wherever that stops
