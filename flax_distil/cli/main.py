@@ -52,11 +52,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     failed; 130 if interrupted. Output that its reader does not take changes none of these.
     """
     with forgiving_output():
-        return _run(argv)
+        chosen = _choose_command(list(sys.argv[1:] if argv is None else argv))
+        return chosen if isinstance(chosen, int) else run_command(*chosen)
 
 
-def _run(argv: Sequence[str] | None) -> int:
-    arguments = list(sys.argv[1:] if argv is None else argv)
+def _choose_command(arguments: Sequence[str]) -> tuple[str, Sequence[str]] | int:
+    """Return a command and its flags, or the exit status where there is no command to run."""
     if not arguments or arguments[0] in ("-h", "--help"):
         print(_USAGE, end="")
         return 0 if arguments else 2
@@ -66,15 +67,17 @@ def _run(argv: Sequence[str] | None) -> int:
     command, *rest = arguments
     seconds = [name.partition(" ")[2] for name in COMMANDS if name.startswith(f"{command} ")]
     if seconds:
-        return _run_second(command, seconds, rest)
+        return _choose_second(command, seconds, rest)
     if command not in COMMANDS:
         print(f"error: unknown command {command!r}: expected one of {', '.join(COMMANDS)}", file=sys.stderr)
         return 2
-    return run_command(command, rest)
+    return command, rest
 
 
-def _run_second(first: str, seconds: Sequence[str], arguments: Sequence[str]) -> int:
-    """Run a command of two words, or list those that begin with the first."""
+def _choose_second(
+    first: str, seconds: Sequence[str], arguments: Sequence[str]
+) -> tuple[str, Sequence[str]] | int:
+    """Do the same for a command of two words; without the second, list those that begin with the first."""
     if not arguments or arguments[0] in ("-h", "--help"):
         listed = [line for line in _USAGE.splitlines() if line.startswith(f"  {first} ")]
         print("\n".join([f"usage: flax-distil {first} COMMAND [flags]", "", "commands:", *listed]))
@@ -84,7 +87,7 @@ def _run_second(first: str, seconds: Sequence[str], arguments: Sequence[str]) ->
         expected = ", ".join(f"{first} {name}" for name in seconds)
         print(f"error: unknown command '{first} {second}': expected one of {expected}", file=sys.stderr)
         return 2
-    return run_command(f"{first} {second}", rest)
+    return f"{first} {second}", rest
 
 
 def run_command(command: str, arguments: Sequence[str]) -> int:

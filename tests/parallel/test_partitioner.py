@@ -7,7 +7,7 @@ import numpy as np
 
 from flax_distil.parallel.jit_partitioner import JitPartitioner
 from flax_distil.parallel.make_partitioner import single_device
-from flax_distil.parallel.partitioner import BATCH, REPLICATED, ROWS
+from flax_distil.parallel.partitioner import REPLICATED, ROWS
 
 
 def scale(factor, weights, batch):
@@ -15,7 +15,7 @@ def scale(factor, weights, batch):
 
 
 def compiled(partitioner, factor, **changes):
-    specs = {"in_specs": ({"w": REPLICATED}, BATCH), "out_specs": ROWS, **changes}
+    specs = {"in_specs": ({"w": REPLICATED}, ROWS), "out_specs": ROWS, **changes}
     return partitioner.jit(functools.partial(scale, factor), **specs)
 
 

@@ -1,0 +1,92 @@
+"""Objectives from outside the package: two classes, handed to the Python API, and no file of the package."""
+
+import dataclasses
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from flax_distil.core.errors import InputError
+from flax_distil.distillation.config import DistilConfig
+from flax_distil.distillation.job import run
+from flax_distil.distillation.loss import CrossEntropy
+from flax_distil.distillation.vocabulary_loss import log_probs, token_losses
+from tests.toys import write_prompts
+
+
+@dataclasses.dataclass(frozen=True)
+class HiddenL1:
+    """The absolute difference of the last hidden states."""
+
+    weight: float
+    metric = "l1_loss"
+    needs_teacher = True
+    needs_layers = False
+
+    def __call__(self, inputs):
+        student, teacher = inputs.outputs.student.hidden_BTD, inputs.outputs.teacher.hidden_BTD
+        difference_BT = jnp.abs(student - jax.lax.stop_gradient(teacher)).astype(jnp.float32).mean(axis=2)
+        return (difference_BT * inputs.batch.loss_mask_BT).sum() / inputs.tokens
+
+
+@dataclasses.dataclass(frozen=True)
+class ZLoss:
+    """The squared logarithm of the softmax's denominator, as in PaLM (arXiv 2204.02311, section 5)."""
+
+    weight: float
+    metric = "z_loss"
+    needs_teacher = False
+
+    def sum_and_gradient(self, chunk):
+        norms = chunk.student_norms
+        log_z_C1 = norms.shift_C1 + norms.log_sum_C1
+        probs_CV = jnp.exp(log_probs(chunk.student_CV, norms, 1.0))
+        return chunk.sum(jnp.square(log_z_C1[:, 0])), 2.0 * log_z_C1 * probs_CV
+
+
+def test_terms_of_ones_own_are_trained_with_and_logged(teacher, prompts_dir, tmp_path):
+    config = DistilConfig(
+        teacher_model_name_or_path=str(teacher), train_dataset_name=str(write_prompts(tmp_path, prompts_dir)),
+        student_decoder_layers=1, per_device_train_batch_size=2, max_steps=2, warmup_steps=0,
+        learning_rate=1e-2, logging_steps=1, precision="full", output_dir=str(tmp_path / "run"),
+    )  # fmt: skip
+    result = run(config, loss_terms={"l1": HiddenL1(0.5), "z": ZLoss(1e-2)})
+    assert result.steps == 2
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [1, 2]
+    for line in lines:
+        parts = 0.8 * line["ce_loss"] + line["kl_loss"] + 0.5 * line["l1_loss"] + 1e-2 * line["z_loss"]
+        assert min(line["l1_loss"], line["z_loss"]) > 0
+        assert line["loss"] == pytest.approx(parts, rel=1e-5)
+    assert lines[1]["l1_loss"] != lines[0]["l1_loss"]
+
+
+def test_the_gradient_of_a_token_term_is_that_of_the_plain_formula():
+    random = np.random.default_rng(0)
+    hidden, embedding = (jnp.asarray(random.normal(size=(size, 4)), jnp.float32) for size in (6, 9))
+    labels, mask = jnp.zeros(6, jnp.int32), jnp.arange(6) < 4
+    terms = CrossEntropy(0.0), ZLoss(0.5)
+
+    def fused(hidden):
+        return token_losses(hidden, embedding, None, labels, mask, terms=terms, chunk_size=3).total
+
+    def plain(hidden):
+        return 0.5 * (jnp.square(jax.nn.logsumexp(hidden @ embedding.T, axis=1)) * mask).sum()
+
+    (found, gradient), (wanted, expected) = (
+        jax.value_and_grad(fused)(hidden),
+        jax.value_and_grad(plain)(hidden),
+    )
+    np.testing.assert_allclose(found, wanted, rtol=1e-5)
+    np.testing.assert_allclose(gradient, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_a_term_that_needs_a_teacher_is_refused_without_one(teacher, prompts_dir, tmp_path):
+    config = DistilConfig(
+        model_name_or_path=str(teacher), train_dataset_name=str(write_prompts(tmp_path, prompts_dir)),
+        max_steps=2, warmup_steps=0, output_dir=str(tmp_path / "run"),
+    )  # fmt: skip
+    with pytest.raises(InputError, match="the loss term 'l1' needs a teacher"):
+        run(config, loss_terms={"l1": HiddenL1(0.5)})
