@@ -39,39 +39,42 @@ class LossInputs:
     frames: Float[Array, ""]
 
 
-@runtime_checkable
-class LossTerm(Protocol):
-    """A term that is computed from whole outputs and differentiated by JAX.
+class _Term(Protocol):
+    """What every loss term tells of itself.
 
     Attributes:
         metric: Name under which the term is logged.
-        weight: Factor of the term in the loss; a term of weight 0 is not computed.
+        weight: Factor of the term in the loss.
         needs_teacher: Whether the term compares the student with the teacher.
-        needs_layers: Whether the term reads the output of every layer.
     """
 
-    metric: str
-    weight: float
-    needs_teacher: bool
-    needs_layers: bool
+    @property
+    def metric(self) -> str: ...
+    @property
+    def weight(self) -> float: ...
+    @property
+    def needs_teacher(self) -> bool: ...
+
+
+@runtime_checkable
+class LossTerm(_Term, Protocol):
+    """A term that is computed from whole outputs and differentiated by JAX; it is left out at weight 0."""
+
+    @property
+    def needs_layers(self) -> bool:
+        """Whether the term reads the output of every layer."""
+        ...
 
     def __call__(self, inputs: LossInputs) -> Float[Array, ""]:
         """Return this micro-batch's share of the term's mean over the global batch, without its weight."""
 
 
 @runtime_checkable
-class TokenLossTerm(Protocol):
+class TokenLossTerm(_Term, Protocol):
     """A term on the logits of label tokens; all of them share one pass over the vocabulary.
 
-    Attributes:
-        metric: Name under which the term is logged.
-        weight: Factor of the term in the loss.
-        needs_teacher: Whether the term reads the teacher's logits; it is then left out at weight 0.
+    One that needs the teacher is left out at weight 0; the others are computed, and logged, all the same.
     """
-
-    metric: str
-    weight: float
-    needs_teacher: bool
 
     def sum_and_gradient(self, chunk: LogitsChunk) -> tuple[Float[Array, ""], Float[Array, "C V"]]:
         """Return the sum over a chunk of tokens, and each token's gradient by its logits, without weight."""
@@ -158,7 +161,8 @@ class HiddenMSE:
     def __call__(self, inputs: LossInputs) -> Float[Array, ""]:
         """Return the mean over label tokens, and over encoder positions, of the global batch."""
         student, teacher = inputs.outputs.student, inputs.outputs.teacher
-        assert teacher is not None
+        assert teacher is not None and teacher.layers_LBTD is not None
+        assert student.layers_LBTD is not None
         theirs_LBTD = jax.lax.stop_gradient(teacher.layers_LBTD)
         mse = hidden_state_error(student.layers_LBTD, theirs_LBTD, inputs.batch.loss_mask_BT) / inputs.tokens
         own_LBSD, theirs_LBSD = inputs.outputs.student_encoder_LBSD, inputs.outputs.teacher_encoder_LBSD

@@ -4,6 +4,7 @@ A training step is :func:`compute_gradients` on every device, then :func:`apply_
 (or, under ``pmap``, on every device's copy).
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -93,7 +94,7 @@ def compute_gradients(
 
     def micro_step(gradients: Params, part: tuple[Batch, Array, Any]) -> tuple[Params, dict[str, Array]]:
         micro_batch, micro_key, number = part
-        babble = talkers and Talkers(**talkers, first=number * rows)
+        babble = None if talkers is None else dataclasses.replace(talkers, first=number * rows)
         micro_batch = with_features(config, teacher, micro_batch, config.augmentation, babble)
         compute = jax.grad(distillation_loss, argnums=1, has_aux=True)
         added, sums = compute(config, params, frozen, teacher, micro_batch, micro_key, denominators)
@@ -163,12 +164,12 @@ def encode_samples(config: StepConfig, options: ComputeOptions, encoder: Params,
     return encode(config.student, options, encoder, with_features(config, {}, batch).mel_BRM)
 
 
-def _all_talkers(config: StepConfig, batch: Batch) -> dict[str, Array] | None:
+def _all_talkers(config: StepConfig, batch: Batch) -> Talkers | None:
     """Return the recordings of all micro-batches, of which babble is made; None without babble."""
     if not config.augmentation.babble_noise_prob or batch.samples_BW is None:
         return None
     samples_NW = batch.samples_BW.reshape(-1, batch.samples_BW.shape[-1])
-    return {"samples_NW": samples_NW, "lengths_N": batch.lengths_B.reshape(-1)}
+    return Talkers(samples_NW=samples_NW, lengths_N=batch.lengths_B.reshape(-1))
 
 
 def _total(config: StepConfig, tree: Any) -> Any:

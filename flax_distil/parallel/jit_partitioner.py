@@ -44,7 +44,7 @@ class JitPartitioner(Partitioner):
         sharding = self.sharding(spec)
 
         def send(value: np.ndarray) -> jax.Array:
-            self.check_rows(value.shape[len(spec) - 1])
+            self.check_rows("a batch", value.shape[len(spec) - 1])
             return jax.make_array_from_process_local_data(sharding, value)
 
         return jax.tree.map(send, batch)

@@ -177,11 +177,11 @@ class Partitioner(abc.ABC):
         """Axes that a per-device function sums over to reach the whole batch."""
         return BATCH_AXES
 
-    def check_rows(self, rows: int) -> None:
+    def check_rows(self, name: str, rows: int) -> None:
         """Raise ``InputError`` unless the rows divide over this process's devices."""
         if rows % self.local_batch_shards:
             raise InputError(
-                f"{rows} rows cannot be divided over the {self.local_batch_shards} parts of the "
+                f"{rows} rows of {name} cannot be divided over the {self.local_batch_shards} parts of the "
                 "batch that this process holds: choose a multiple"
             )
 

@@ -41,7 +41,7 @@ class PmapPartitioner(Partitioner):
         axis = len(spec) - 1
 
         def send(value: np.ndarray) -> jax.Array:
-            self.check_rows(value.shape[axis])
+            self.check_rows("a batch", value.shape[axis])
             parts = np.split(value, self.local_batch_shards, axis=axis)
             return jax.make_array_from_process_local_data(self._stacked, np.stack(parts))
 

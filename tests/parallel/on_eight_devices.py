@@ -122,7 +122,7 @@ def placement() -> dict[str, Any]:
         try:
             partitioner.put_batch({"x_BW": rows[:6]})
         except InputError as error:
-            found[f"{name} refuses"] = "6 rows cannot be divided" in str(error)
+            found[f"{name} refuses"] = "6 rows of a batch cannot be divided" in str(error)
     return found
 
 

@@ -28,7 +28,7 @@ def describe_step_batch(config: DistilConfig, student: WhisperConfig, rows: int,
     def array(dtype: Any, *shape: int) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct((config.gradient_accumulation_steps, rows, *shape), dtype)
 
-    labels = {
+    labels: dict[str, Any] = {
         "decoder_input_ids_BT": array(jnp.int32, tokens),
         "labels_BT": array(jnp.int32, tokens),
         "loss_mask_BT": array(jnp.bool_, tokens),
@@ -36,7 +36,7 @@ def describe_step_batch(config: DistilConfig, student: WhisperConfig, rows: int,
     if config.cache_encoder_states:
         shape = student.max_source_positions, student.d_model
         return Batch(**labels, encoder_out_BSD=array(jnp.bfloat16, *shape))
-    drawn = {}
+    drawn: dict[str, Any] = {}
     if config.augmentation.on_device:
         drawn = {"lengths_B": array(jnp.int32), "seed_B": array(jnp.uint32)}
     return Batch(**labels, **drawn, samples_BW=array(jnp.int16, student.window_samples))

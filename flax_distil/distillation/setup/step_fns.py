@@ -1,6 +1,7 @@
 """The jitted functions of a training run: train, evaluate, encode; each made once, here."""
 
 import functools
+from typing import Any
 
 from jax.sharding import PartitionSpec as P
 
@@ -38,7 +39,7 @@ class TrainStepFns:
         self.init = partitioner.jit(
             functools.partial(init_state, optimizer=transformation), donate_argnums=(0,), out_shardings=state
         )
-        self.train = partitioner.jit(
+        self.train: Any = partitioner.jit(
             functools.partial(train_step, step, transformation, gradients=self.gradients),
             donate_argnums=(0,),
             out_shardings=(state, REPLICATED),
