@@ -39,7 +39,7 @@ def use_table(source: MalformedSource, labels: LabelBuilder, cache: Path) -> int
     (data,) = load_tables(DatasetSpec(name=str(source.path), cache_dir=cache, **OPTIONS))
     skipped = SkippedSamples()
     for batch in EvaluationPipeline(data, CONFIG, labels=labels, too_long="skip"):
-        assert len(batch["references"]) == CONFIG.batch_size
+        assert len(batch.references) == CONFIG.batch_size
     row_filter = RowFilter(
         data, FilterConfig(wer_threshold=50.0), normalize=get_normalizer("en"), labels=labels
     )
@@ -169,7 +169,7 @@ def test_a_path_with_a_nul_character_is_skipped_and_named(speech, tmp_path):
     assert data.audio_sizes()[1] == 0
     data.fingerprint()
     pipeline = EvaluationPipeline(data, PipelineConfig(batch_size=2, num_threads=0))
-    assert [batch["references"] for batch in pipeline] == [["a", ""]]
+    assert [batch.references for batch in pipeline] == [["a", ""]]
     (named,) = pipeline.skipped.samples()
     assert "no path has a NUL character in it" in named.reason
 
