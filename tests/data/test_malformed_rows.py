@@ -134,7 +134,7 @@ def test_a_label_that_is_no_text_is_dropped_counted_and_named(label, labels, spe
     (named,) = skipped.samples()
     assert (named.sample_id, named.reason.startswith("column 'text' holds ")) == ("rows:1", True)
     (evaluated,) = EvaluationPipeline(data, PipelineConfig(batch_size=3, num_threads=0))
-    assert evaluated["references"] == ["fine", "7", ""]
+    assert evaluated.references == ["fine", "7", ""]
 
 
 @pytest.mark.parametrize(
