@@ -5,6 +5,7 @@ a few numbers (see :mod:`flax_distil.data.training.samplers`), so resuming decod
 used before.
 """
 
+import dataclasses
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
