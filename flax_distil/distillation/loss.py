@@ -161,7 +161,8 @@ class HiddenMSE:
     def __call__(self, inputs: LossInputs) -> Float[Array, ""]:
         """Return the mean over label tokens, and over encoder positions, of the global batch."""
         student, teacher = inputs.outputs.student, inputs.outputs.teacher
-        assert teacher is not None and teacher.layers_LBTD is not None
+        assert teacher is not None
+        assert teacher.layers_LBTD is not None
         assert student.layers_LBTD is not None
         theirs_LBTD = jax.lax.stop_gradient(teacher.layers_LBTD)
         mse = hidden_state_error(student.layers_LBTD, theirs_LBTD, inputs.batch.loss_mask_BT) / inputs.tokens
