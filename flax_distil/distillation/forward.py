@@ -107,27 +107,31 @@ def with_features(
     Returns:
         The batch with ``mel_BRM``, and with ``teacher_mel_BRM`` where the two windows differ.
     """
-    if batch.samples_BW is None:
-        return batch
     samples_BW = batch.samples_BW
-    drawn = None
+    if samples_BW is None:
+        return batch
     if augmentation is not None and augmentation.on_device:
-        drawn = batch.lengths_B, batch.seed_B
-        samples_BW = augment_samples(augmentation, as_float(samples_BW), *drawn, talkers)
-
-    def mel(samples_BW: Array) -> Float[Array, "B R M"]:
-        mel_BRM = log_mel(samples_BW, num_mel_bins=step.student.num_mel_bins)
-        if augmentation is None or drawn is None:
-            return mel_BRM
-        heard = 2 * step.student.max_source_positions  # masks depend on how many frames there are
-        masked_BRM = spec_augment(augmentation, mel_BRM[:, :heard], *drawn)
-        return jnp.concatenate([masked_BRM, mel_BRM[:, heard:]], axis=1)
-
-    mel_BRM, teacher_mel_BRM = mel(samples_BW), None
+        samples_BW = as_float(samples_BW)
+        samples_BW = augment_samples(augmentation, samples_BW, batch.lengths_B, batch.seed_B, talkers)
+    teacher_mel_BRM = None
     if step.teacher is not None and "encoder" in teacher:
         silence = step.teacher.window_samples - step.student.window_samples
         if silence:
-            teacher_mel_BRM = mel(jnp.pad(samples_BW, ((0, 0), (0, silence))))
+            padded_BW = jnp.pad(samples_BW, ((0, 0), (0, silence)))
+            teacher_mel_BRM = _masked_mel(step, batch, padded_BW, augmentation)
+    mel_BRM = _masked_mel(step, batch, samples_BW, augmentation)
     return dataclasses.replace(
         batch, samples_BW=None, lengths_B=None, seed_B=None, mel_BRM=mel_BRM, teacher_mel_BRM=teacher_mel_BRM
     )
+
+
+def _masked_mel(
+    step: StepConfig, batch: Batch, samples_BW: Array, augmentation: AugmentationConfig | None
+) -> Float[Array, "B R M"]:
+    """Return log-mel frames, of which those that the student hears are masked where that is asked for."""
+    mel_BRM = log_mel(samples_BW, num_mel_bins=step.student.num_mel_bins)
+    if augmentation is None or not augmentation.on_device:
+        return mel_BRM
+    heard = 2 * step.student.max_source_positions  # masks depend on how many frames there are
+    masked_BRM = spec_augment(augmentation, mel_BRM[:, :heard], batch.lengths_B, batch.seed_B)
+    return jnp.concatenate([masked_BRM, mel_BRM[:, heard:]], axis=1)

@@ -59,13 +59,9 @@ class Evaluator:
         for batch in pipeline:
             added, transcripts = self._run_batch(batch, params, transcriber)
             sums = added if sums is None else jax.tree.map(lambda a, b: a + b, sums, added)
-            valid = batch.valid_B
-            samples += int(valid.sum())
-            pairs = [
-                (reference, transcript.text)
-                for reference, transcript, real in zip(batch.references, transcripts, valid, strict=True)
-                if real
-            ]
+            samples += int(batch.valid_B.sum())
+            rows = zip(batch.references, transcripts, batch.valid_B, strict=True)
+            pairs = [(reference, transcript.text) for reference, transcript, is_valid in rows if is_valid]
             errors += word_errors([r for r, _ in pairs], [t for _, t in pairs], chosen.normalize)
         skipped = len(pipeline.skipped)
         # The sums are global already; processes of one tensor group transcribed the same rows.
