@@ -1,4 +1,4 @@
-"""What a run tells of its steps: figures between log lines, and numbers that are not finite."""
+"""Metrics of the steps between two log lines, and warnings about updates that diverged."""
 
 import dataclasses
 import logging
@@ -44,7 +44,7 @@ class _Step:
 
 
 class StepMetrics:
-    """Figures between two log lines; those of a step are fetched after the next ones are dispatched.
+    """Metrics between two log lines; those of a step are fetched after the next steps are dispatched.
 
     A step whose loss or gradient is not finite, or beyond all bounds, has changed nothing
     (``apply_gradients``) and is warned of. A few of them in a row end the run.
@@ -60,15 +60,15 @@ class StepMetrics:
         self._start = time.perf_counter()
 
     def add(self, step: int, metrics: Mapping[str, Any], batch: Batch) -> None:
-        """Note a dispatched step; write a line if the steps before it fill an interval.
+        """Record a dispatched step; write a log line if the steps before it fill an interval.
 
         Args:
-            step: its number, from 1.
-            metrics: on the devices.
-            batch: this process's part, on the host.
+            step: Number of the step, from 1.
+            metrics: Metrics of the step, on the devices.
+            batch: This process's rows of the batch, on the host.
 
         Raises:
-            InputError: if the last few updates diverged.
+            InputError: If the last few updates diverged.
         """
         if self._waiting and self._waiting[-1].number % self._every == 0:
             self.flush()
@@ -80,28 +80,28 @@ class StepMetrics:
         self._logs.advance(step)
 
     def is_sound(self) -> bool:
-        """Wait for the steps noted, and say whether the last one was made: worth a checkpoint.
+        """Wait for the recorded steps, and tell whether the last update was made and is worth a checkpoint.
 
         Raises:
-            InputError: if the last few updates diverged.
+            InputError: If the last few updates diverged.
         """
         self._fetch(self._waiting)
         return not self._bad_steps
 
     def check_end(self) -> None:
-        """Wait for the steps noted.
+        """Wait for the recorded steps.
 
         Raises:
-            InputError: if the last update diverged.
+            InputError: If the last update diverged.
         """
         if not self.is_sound():
             raise self._diverged(self._waiting[-1])
 
     def flush(self) -> None:
-        """Wait for the steps noted and write their means and rates.
+        """Wait for the recorded steps and write their means and rates.
 
         Raises:
-            InputError: if the last few updates diverged.
+            InputError: If the last few updates diverged.
         """
         if not self._waiting:
             return
@@ -126,12 +126,12 @@ class StepMetrics:
         self.restart_clock()
 
     def restart_clock(self) -> None:
-        """Leave what happened since the last line (an evaluation) out of the rates."""
+        """Exclude the time since the last log line, that of an evaluation, from the rates."""
         self._samples = self._audio_seconds = 0.0
         self._start = time.perf_counter()
 
     def _fetch(self, steps: Sequence[_Step]) -> None:
-        """Wait for steps and look at their numbers, in order."""
+        """Wait for steps and check their metrics, in order."""
         for step in steps:
             if not step.is_fetched:
                 step.metrics, step.is_fetched = self._partitioner.device_get(step.metrics), True
@@ -150,7 +150,7 @@ class StepMetrics:
         )  # fmt: skip
 
     def _diverged(self, step: _Step) -> InputError:
-        """Describe updates in a row that diverged; called on all processes."""
+        """Return an error about consecutive updates that diverged; called on all processes."""
         ids = [name for part in all_gather_object(list(step.ids)) for name in part]
         count = len(self._bad_steps)
         updates = f"{count} updates in a row" if count > 1 else "the last update"

@@ -1,4 +1,4 @@
-"""Where a run's figures go: ``metrics.jsonl``, TensorBoard and a progress bar."""
+"""The logs of a training run: ``metrics.jsonl``, TensorBoard and a progress bar."""
 
 import json
 import math
@@ -26,10 +26,10 @@ class TrainingLog:
         """Open the logs of a run.
 
         Args:
-            folder: the run's ``output_dir``; exists.
-            max_steps: optimizer updates of the whole run.
-            first_step: updates done before (a resumed run).
-            active: False on processes that keep no logs.
+            folder: The ``output_dir`` of the run; it exists.
+            max_steps: Number of optimizer updates of the whole run.
+            first_step: Number of updates done before, by the run that is resumed.
+            active: False on processes that write no logs.
         """
         from tensorboardX import SummaryWriter
 
@@ -56,7 +56,7 @@ class TrainingLog:
         self._bar.update(step - self._bar.n)
 
     def write(self, step: int, values: dict[str, float], *, prefix: str = "") -> None:
-        """Log figures of a step; names get ``prefix``, and what is not finite becomes null in the file."""
+        """Log values of a step; names get ``prefix``, and a value that is not finite becomes null in the file."""
         values = {f"{prefix}{name}": float(value) for name, value in values.items()}
         finite = {name: value if math.isfinite(value) else None for name, value in values.items()}
         self._file.write(json.dumps({"step": step, **finite}) + "\n")
@@ -65,7 +65,7 @@ class TrainingLog:
             self._board.add_scalar(name, value, step)
 
     def show(self, values: dict[str, float]) -> None:
-        """Show figures beside the progress bar."""
+        """Show values beside the progress bar."""
         self._bar.set_postfix({name: f"{value:.4g}" for name, value in values.items()}, refresh=False)
 
     def say(self, text: str) -> None:

@@ -1,4 +1,4 @@
-"""The evaluation sets of a run: opened as they are, each with its own columns, language and task."""
+"""The evaluation sets of a distillation, each with its own columns, language and task."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -18,14 +18,14 @@ DEFAULT_TEXT_COLUMN = "text"
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EvaluationSet:
-    """An evaluation set, as it is, and how it is transcribed.
+    """An evaluation set with all its rows, and how it is transcribed.
 
     Attributes:
-        source: all rows, a table or a stream of them.
-        labels: makes the targets of the loss.
-        language: of the speech.
-        task: transcribe or translate.
-        normalize: how transcripts are compared with references.
+        source: All rows, a table or a stream of them.
+        labels: Builder of the targets of the loss.
+        language: Language of the speech.
+        task: "transcribe" or "translate".
+        normalize: Normalizer of transcripts and references before they are compared.
     """
 
     source: SpeechDataset | IterableSpeechDataset
@@ -36,7 +36,7 @@ class EvaluationSet:
 
     @property
     def name(self) -> str:
-        """What its figures are called."""
+        """Name under which the scores are logged."""
         return self.source.name
 
 
@@ -46,7 +46,7 @@ def evaluation_sets(config: DistilConfig, tokenizer: WhisperTokenizer) -> list[E
     A setting that is not given for the evaluation is that of the training data.
 
     Raises:
-        InputError: if a data set, split, column or language is unknown, or the values of a setting are
+        InputError: If a data set, split, column or language is unknown, or the values of a setting are
             neither one nor as many as the evaluation sets.
     """
     spec = config.eval_dataset_name

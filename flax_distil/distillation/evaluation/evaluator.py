@@ -25,7 +25,7 @@ from flax_distil.transcription.short_form import ShortFormTranscriber
 
 
 class Evaluator:
-    """Evaluates the student on every evaluation set, one encoder pass per batch where it is frozen."""
+    """Evaluates the student on every evaluation set; a frozen encoder runs once per batch."""
 
     def __init__(
         self,
@@ -43,10 +43,10 @@ class Evaluator:
         self._tokenizer, self._settings = tokenizer, settings
 
     def evaluate(self, params: Params) -> dict[str, dict[str, float]]:
-        """Return the figures of every evaluation set, by its name.
+        """Return the scores of every evaluation set, by its name.
 
-        ``loss``, ``ce_loss``, ``kl_loss`` (temperature 1, per label token), ``accuracy``, ``wer``
-        (percent), ``samples``, ``skipped`` and ``seconds``.
+        The scores are ``loss``, ``ce_loss`` and ``kl_loss`` (temperature 1, per label token), ``accuracy``,
+        ``wer`` (percent), ``samples``, ``skipped`` and ``seconds``.
         """
         return {chosen.name: self._evaluate_set(chosen, params) for chosen in self._data.evaluation}
 
@@ -103,7 +103,7 @@ class Evaluator:
         )
 
     def _run_batch(self, batch: Batch, params: Params, transcriber: ShortFormTranscriber) -> tuple:
-        """Dispatch the losses and the search of one batch, then wait for the transcripts."""
+        """Dispatch the losses and the decoding of one batch, then wait for the transcripts."""
         models, sent = self._models, self._partitioner.put_batch(batch)
         encoder = merge(params, models.frozen)["encoder"]
         encoder_out = self._fns.encode(encoder, Batch(samples_BW=sent.samples_BW))

@@ -1,4 +1,4 @@
-"""The longest labels of a run compiled at its start: what has no room is known then, not hours later."""
+"""The training step is compiled for the longest labels first: a lack of memory is known at once."""
 
 import contextlib
 import logging

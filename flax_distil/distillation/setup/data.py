@@ -24,11 +24,11 @@ from flax_distil.text.tokenizer import WhisperTokenizer
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DistilData:
-    """Training data after their filters, evaluation sets as they are.
+    """The data of a distillation; evaluation sets are not filtered.
 
     Attributes:
-        train: training data.
-        evaluation: one per name in ``eval_dataset_name``.
+        train: Training data after their filters.
+        evaluation: Evaluation sets, one per name in ``eval_dataset_name``.
     """
 
     train: TrainingData
@@ -39,12 +39,12 @@ def load_data(config: DistilConfig, tokenizer: WhisperTokenizer, student: Whispe
     """Open the data sets, check their columns and filter the training data.
 
     Args:
-        config: of the run.
-        tokenizer: of the student.
-        student: its shape, which says how much it hears at once.
+        config: Configuration of the run.
+        tokenizer: Tokenizer of the student.
+        student: Shape of the student, which says how much it hears at once.
 
     Raises:
-        InputError: if a data set, split or column is unknown, or no training sample is left.
+        InputError: If a data set, split or column is unknown, or no training sample is left.
     """
     return DistilData(
         train=load_training_data(config, tokenizer, window_seconds=student.window_seconds),
@@ -53,10 +53,10 @@ def load_data(config: DistilConfig, tokenizer: WhisperTokenizer, student: Whispe
 
 
 def check_cacheable(config: DistilConfig, data: TrainingData, partitioner: Partitioner) -> None:
-    """Check that encoder states can be kept, if they are to be.
+    """Check that encoder outputs can be cached, if that is asked for.
 
     Raises:
-        InputError: if the training data are streamed, joined, changed or of several data sets, or several
+        InputError: If the training data are streamed, joined, augmented or of several data sets, or several
             processes read them.
     """
     if not config.cache_encoder_states:
@@ -79,13 +79,13 @@ def check_cacheable(config: DistilConfig, data: TrainingData, partitioner: Parti
 def open_cache(
     config: DistilConfig, train: SpeechDataset, shape: tuple[int, int], fingerprint: str
 ) -> EncoderStateCache:
-    """Open the cache of encoder states of the training set.
+    """Open the cache of encoder outputs of the training set.
 
     Args:
-        config: says where.
-        train: filtered rows.
-        shape: positions S and width D of the states.
-        fingerprint: of the encoder's weights and how it computes.
+        config: Configuration of the run, with the folder of the cache.
+        train: The training set after its filters.
+        shape: Positions S and width D of the encoder outputs.
+        fingerprint: Fingerprint of the encoder's weights and of how it computes.
     """
     given = config.encoder_cache_dir
     return EncoderStateCache(

@@ -1,4 +1,4 @@
-"""What becomes of the student's encoder: frozen or trained, the teacher's own or a second one."""
+"""The decision about the student's encoder: frozen or trained, the teacher's own or a second one."""
 
 import dataclasses
 import logging
@@ -23,12 +23,12 @@ _COMPARED = (
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EncoderChoice:
-    """How the encoder of a run is held.
+    """Whether the student's encoder is trained, and whether it is the teacher's.
 
     Attributes:
-        freeze: whether the student's encoder keeps its weights.
-        shared: whether it is the teacher's too, held once and run once.
-        difference: what tells it from the teacher's; None if nothing does, or there is no teacher.
+        freeze: Whether the student's encoder keeps its weights.
+        shared: Whether it is the teacher's too; it is then held once and runs once.
+        difference: How it differs from the teacher's; None if it does not, or there is no teacher.
     """
 
     freeze: bool
@@ -39,10 +39,10 @@ class EncoderChoice:
 def choose_encoder(
     config: DistilConfig, student: WhisperConfig, teacher: WhisperConfig | None, difference: str | None
 ) -> EncoderChoice:
-    """Decide by what tells the two encoders apart, and what was asked for.
+    """Decide how the encoder is held, by how the two encoders differ and what is configured.
 
     Raises:
-        InputError: if encoder states are to be kept although the encoder is trained, or two run.
+        InputError: If encoder outputs are to be cached although the encoder is trained, or two encoders run.
     """
     freeze = difference is None if config.freeze_encoder is None else config.freeze_encoder
     shared = freeze and teacher is not None and difference is None
@@ -56,7 +56,7 @@ def choose_encoder(
 
 
 def encoder_difference(student: Checkpoint, teacher: Checkpoint | None) -> str | None:
-    """Return what tells a student's encoder from its teacher's, by shapes and then by weights.
+    """Return how a student's encoder differs from its teacher's, in shape or in weights; None if it does not.
 
     An encoder that is the teacher's, rounded to the element type of its file, is the teacher's.
     """
@@ -69,7 +69,7 @@ def encoder_difference(student: Checkpoint, teacher: Checkpoint | None) -> str |
 
 
 def shape_difference(student: WhisperConfig, teacher: WhisperConfig) -> str | None:
-    """Do the same by configurations alone."""
+    """Return how the encoders differ in shape, by their configurations alone; None if they do not."""
     for name in _COMPARED:
         mine, theirs = getattr(student, name), getattr(teacher, name)
         if mine != theirs:
@@ -78,13 +78,13 @@ def shape_difference(student: WhisperConfig, teacher: WhisperConfig) -> str | No
 
 
 def log_training(config: DistilConfig, choice: EncoderChoice, student: Checkpoint, teacher: bool) -> None:
-    """Say what is trained, and what the encoders cost.
+    """Log what is trained, and what a second encoder costs.
 
     Args:
-        config: of the run, its encoder frozen or not.
-        choice: what becomes of the encoder.
-        student: its configuration.
-        teacher: whether a teacher takes part in the loss.
+        config: Configuration of the run, with the decision about the encoder.
+        choice: How the encoder is held.
+        student: Configuration of the student.
+        teacher: Whether a teacher takes part in the loss.
     """
     trained, frozen = partition_params(whisper_shapes(student.config), config.freezing)
     log.info(

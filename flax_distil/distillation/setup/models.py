@@ -1,4 +1,4 @@
-"""Student and teacher of a run: loaded, checked against each other, split and laid on the devices."""
+"""Student and teacher: loaded, checked against each other, partitioned and sent to the devices."""
 
 import dataclasses
 import functools
@@ -28,16 +28,16 @@ _LONGEST_PROMPT = 4  # tokens: start, language, task, no timestamps
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DistilModels:
-    """What the steps compute with, on the devices.
+    """The weights of student and teacher on the devices, and their configurations.
 
     Attributes:
-        config: of the run; ``freeze_encoder`` says what was decided.
+        config: Configuration of the run; ``freeze_encoder`` is decided.
         shardings: Shapes and specs of all weights.
-        student: configuration (with the run's dropouts) and files of the student; no weights.
-        teacher: the same of the teacher; None if it takes no part in the loss.
+        student: Configuration (with the run's dropouts) and files of the student; no weights.
+        teacher: Configuration and files of the teacher; None if it takes no part in the loss.
         trainable: float32 leaves to train.
-        frozen: the other leaves of the student, in the compute dtype.
-        kept: the same leaves in the host's memory, in the type of the export; ``{}`` on processes that
+        frozen: The other leaves of the student, in the compute dtype.
+        kept: The same leaves in the host's memory, in the type of the export; ``{}`` on processes that
             export nothing. Those on the devices may have been rounded for computing, and where they were
             read from may be gone at the end.
         teacher_params: ``{"decoder": …}``, with ``"encoder"`` if it is not shared; ``{}`` without teacher.
@@ -57,7 +57,7 @@ _read_config = functools.partial(load_checkpoint, config_only=True)
 
 
 def check_models(config: DistilConfig) -> Checkpoint:
-    """Do :func:`describe_models` and return the student alone."""
+    """Check the models as :func:`describe_models` does, and return the student alone."""
     return describe_models(config, _read_config)[0]
 
 
@@ -67,14 +67,14 @@ def describe_models(
     """Make the student, and compare it with the teacher, by configurations alone: no weight is needed.
 
     Args:
-        config: of the run.
-        read: returns a checkpoint, with or without weights.
+        config: Configuration of the run.
+        read: Function that reads a checkpoint, with or without weights.
 
     Returns:
         Configuration and files of student and teacher, if there is one.
 
     Raises:
-        InputError: if the student asks for layers that the teacher lacks, if the two differ in
+        InputError: If the student asks for layers that the teacher lacks, if the two differ in
             vocabulary, mel bins or what the MSE term compares, if the student hears more at a time, if the
             decoder has no room for ``generation_max_length``, or if one cannot be read.
     """
@@ -113,7 +113,7 @@ def _check_windows(config: DistilConfig, student: WhisperConfig, teacher: Whispe
 def load_models(
     config: DistilConfig, partitioner: Partitioner, loss_terms: Mapping[str, Term]
 ) -> DistilModels:
-    """Read the weights into the host's memory, make the student if asked to, and lay all on the devices.
+    """Read the weights into the host's memory, make the student if asked to, and send all to the devices.
 
     Args:
         config: Configuration of the run.
@@ -168,13 +168,13 @@ def load_models(
 
 
 def with_dropouts(config: DistilConfig, student: WhisperConfig) -> WhisperConfig:
-    """Return the student's shape with the dropouts of the run."""
+    """Return the student's shape with the configured dropouts."""
     dropouts = {key: getattr(config, key) for key in ("dropout", "attention_dropout", "activation_dropout")}
     return dataclasses.replace(student, **dropouts)
 
 
 def _kept(frozen: Params, dtype: str) -> Params:
-    """Copy leaves as the export will hold them; raises ``InputError`` if a value does not fit."""
+    """Return copies of leaves in the type of the export; raises ``InputError`` if a value does not fit it."""
     return jax.tree_util.tree_map_with_path(
         lambda path, leaf: converted(
             jax.tree_util.keystr(path, simple=True, separator="/"), np.asarray(leaf), jnp.dtype(dtype)
