@@ -56,7 +56,7 @@ class TrainingLog:
         self._bar.update(step - self._bar.n)
 
     def write(self, step: int, values: dict[str, float], *, prefix: str = "") -> None:
-        """Log values of a step; names get ``prefix``, and a value that is not finite becomes null in the file."""
+        """Log values of a step; names get ``prefix``; a value that is not finite becomes null in the file."""
         values = {f"{prefix}{name}": float(value) for name, value in values.items()}
         finite = {name: value if math.isfinite(value) else None for name, value in values.items()}
         self._file.write(json.dumps({"step": step, **finite}) + "\n")
