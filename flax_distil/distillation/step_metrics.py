@@ -26,6 +26,12 @@ _DIVERGED_STEPS = 3
 
 _NAMED_SAMPLES = 8
 
+_SHOWN = {
+    "loss": "loss", "learning_rate": "lr", "samples_per_second": "samples/s",
+    "audio_seconds_per_second": "audio-s/s",
+}  # fmt: skip
+"""Metrics beside the progress bar, and what they are called there."""
+
 
 @dataclasses.dataclass
 class _Step:
@@ -119,9 +125,7 @@ class StepMetrics:
             "seconds_per_step": seconds / count,
         }
         self._logs.write(number, figures)
-        shown = {"loss": "loss", "learning_rate": "lr", "samples_per_second": "samples/s"}
-        shown["audio_seconds_per_second"] = "audio-s/s"
-        self._logs.show({label: figures[name] for name, label in shown.items()})
+        self._logs.show({label: figures[name] for name, label in _SHOWN.items()})
         self._waiting.clear()
         self.restart_clock()
 

@@ -40,7 +40,7 @@ def train_step(
     *,
     gradients: Gradients | None = None,
 ) -> tuple[TrainState, dict[str, Array]]:
-    """Do one optimizer update.
+    """Do one optimizer update, and return the next state and the metrics.
 
     Args:
         config: The static part of the step.
@@ -50,9 +50,6 @@ def train_step(
         teacher: ``{"decoder": …}``, with ``"encoder"`` where it is not shared; ``{}`` for cross-entropy only.
         batch: K micro-batches, [K, B, …].
         gradients: Function that runs :func:`compute_gradients` on every device; by default on one device.
-
-    Returns:
-        The next state, and the metrics of the update.
     """
     compute = gradients or functools.partial(compute_gradients, config)
     found, metrics = compute(state.params, frozen, teacher, batch, state.step)
@@ -113,18 +110,17 @@ def compute_gradients(
 def apply_gradients(
     optimizer: optax.GradientTransformation, state: TrainState, gradients: Params, metrics: dict[str, Array]
 ) -> tuple[TrainState, dict[str, Array]]:
-    """Do one optimizer update, or none where the loss has diverged: loss or gradient are not finite.
+    """Do one optimizer update, or none where loss or gradient are not finite, or beyond ``LARGEST_LOSS``.
 
     Args:
         optimizer: Static; of ``make_optimizer``.
         state: Donated by the caller.
-        gradients: Of :func:`compute_gradients`.
-        metrics: Of :func:`compute_gradients`.
+        gradients: Gradients of :func:`compute_gradients`.
+        metrics: Metrics of :func:`compute_gradients`; ``grad_norm`` (before clipping) is added.
 
     Returns:
-        The next state, and the metrics with ``grad_norm`` (before clipping). After a loss or gradient that is
-        not finite, or a loss above ``LARGEST_LOSS``, it holds the parameters and moments of ``state``; only
-        its counts go on.
+        The next state, and the metrics. A state that follows a divergence has the parameters and moments of
+        the one before; only its counts go on.
     """
     updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
     metrics = metrics | {"grad_norm": optax.tree.norm(gradients)}

@@ -43,12 +43,9 @@ class TrainingLog:
             write_to_disk=active,
             purge_step=first_step + 1 if first_step else None,
         )
+        is_hidden = not active or is_quiet()
         self._bar = tqdm(
-            total=max_steps,
-            initial=first_step,
-            unit="step",
-            dynamic_ncols=True,
-            disable=not active or is_quiet(),
+            total=max_steps, initial=first_step, unit="step", dynamic_ncols=True, disable=is_hidden
         )
 
     def advance(self, step: int) -> None:
