@@ -119,8 +119,7 @@ def apply_gradients(
         metrics: Metrics of :func:`compute_gradients`; ``grad_norm`` (before clipping) is added.
 
     Returns:
-        The next state, and the metrics. A state that follows a divergence has the parameters and moments of
-        the one before; only its counts go on.
+        The next state, and the metrics. After a divergence, only the counts of the state go on.
     """
     updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
     metrics = metrics | {"grad_norm": optax.tree.norm(gradients)}
