@@ -73,7 +73,7 @@ class ObservedRun:
 
     folder: Path
     result: DistilResult
-    programs: TrainStepFns
+    fns: TrainStepFns
     messages: list[str]
 
     @property
@@ -106,7 +106,7 @@ def observe(config: DistilConfig) -> ObservedRun:
     finally:
         logger.removeHandler(handler)
         logger.setLevel(logging.NOTSET)
-    return ObservedRun(folder=Path(config.output_dir), result=result, programs=made[0], messages=messages)
+    return ObservedRun(folder=Path(config.output_dir), result=result, fns=made[0], messages=messages)
 
 
 @contextlib.contextmanager

@@ -83,7 +83,7 @@ def run(server, settings, tmp_path_factory):
 def test_the_proportions_of_a_mixture_are_told(run):
     (told,) = [message for message in run.messages if message.startswith("samples drawn")]
     assert re.fullmatch(r"samples drawn: \S+ 14 \(70\.0%\), short 6 \(30\.0%\)", told)
-    assert run.programs.train._cache_size() <= 2  # as many as lengths of labels
+    assert run.fns.train._cache_size() <= 2  # as many as lengths of labels
 
 
 @pytest.mark.slow

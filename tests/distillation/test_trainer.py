@@ -171,9 +171,9 @@ def test_evaluations_are_logged_at_their_steps_and_the_last_one_is_returned(run)
 
 
 def test_every_program_of_a_run_is_compiled_once(run):
-    assert run.programs.train._cache_size() == 1
-    assert run.programs.evaluate._cache_size() == 1
-    assert run.programs.encode._cache_size() == 1
+    assert run.fns.train._cache_size() == 1
+    assert run.fns.evaluate._cache_size() == 1
+    assert run.fns.encode._cache_size() == 1
 
 
 def test_an_unreadable_recording_is_skipped_counted_and_listed(run):
@@ -208,7 +208,7 @@ def test_a_resumed_run_ends_where_an_uninterrupted_one_does(run, resumed):
     mine, theirs = (load_file(folder / "model.safetensors") for folder in (resumed.folder, run.folder))
     for name, tensor in theirs.items():
         np.testing.assert_array_equal(mine[name], tensor, err_msg=name)
-    assert resumed.programs.train._cache_size() == 1
+    assert resumed.fns.train._cache_size() == 1
 
 
 def test_tensorboard_shows_every_step_of_a_resumed_run_once(resumed):
@@ -228,7 +228,7 @@ def test_kept_encoder_states_train_like_encoding_anew(run, cached):
     done = np.fromfile(cached.folder / "encoder_cache" / "done.bin", np.uint8)
     assert done.sum() == USABLE_PROMPTS
     assert not done[BROKEN_ROW]
-    assert cached.programs.train._cache_size() == cached.programs.encode._cache_size() == 1
+    assert cached.fns.train._cache_size() == cached.fns.encode._cache_size() == 1
 
 
 def test_without_a_teacher_the_labels_alone_are_learned(tuned):
@@ -241,7 +241,7 @@ def test_without_a_teacher_the_labels_alone_are_learned(tuned):
     (evaluated,) = [line for line in tuned.lines if "eval_prompts_loss" in line]
     assert evaluated["eval_prompts_loss"] == pytest.approx(evaluated["eval_prompts_ce_loss"])
     assert evaluated["eval_prompts_kl_loss"] == 0
-    assert tuned.programs.train._cache_size() == tuned.programs.evaluate._cache_size() == 1
+    assert tuned.fns.train._cache_size() == tuned.fns.evaluate._cache_size() == 1
 
 
 def test_evaluation_sets_of_one_name_have_figures_of_their_own(tuned):
@@ -284,7 +284,7 @@ def test_a_run_that_diverges_stops_and_names_its_samples_and_overwrites_nothing(
 def test_the_longest_labels_are_compiled_before_the_first_step(run):
     (said,) = [message for message in run.messages if message.startswith("compiled the training step")]
     assert "labels of up to 32 tokens" in said
-    assert run.programs.train._cache_size() == 1  # no other batch had longer labels
+    assert run.fns.train._cache_size() == 1  # no other batch had longer labels
 
 
 @pytest.fixture

@@ -96,7 +96,7 @@ class Trained:
     state: Any
     params: dict[str, np.ndarray]
     history: list[dict[str, float]]
-    programs: TrainStepFns
+    fns: TrainStepFns
     arguments: tuple[Any, ...]
 
 
@@ -104,33 +104,33 @@ def train(run: DistilConfig, partitioner: Partitioner, batch: Batch) -> Trained:
     """Do ``UPDATES`` updates on this process's rows of the batch."""
     shared = run.freeze_encoder
     layout = TrainShardings(run, partitioner, student=SMALL, teacher=TEACHER, shares_encoder=shared)
-    programs = TrainStepFns(run.optimizer(10), layout, partitioner)
+    fns = TrainStepFns(run.optimizer(10), layout, partitioner)
     student, teacher = random_params(SMALL, 2), random_params(TEACHER, 1)
     if shared:
         student["encoder"] = teacher.pop("encoder")
     trainable, frozen = partition_params(student, run.freezing)
-    state = programs.init(partitioner.device_put(trainable, layout.trainable.specs))
+    state = fns.init(partitioner.device_put(trainable, layout.trainable.specs))
     others = (
         partitioner.device_put(frozen, layout.frozen.specs),
         partitioner.device_put(teacher, layout.teacher.specs),
     )
     history = []
     for _ in range(UPDATES):
-        state, metrics = programs.train(state, *others, partitioner.put_batch(batch, MICRO_BATCHES))
+        state, metrics = fns.train(state, *others, partitioner.put_batch(batch, MICRO_BATCHES))
         history.append({name: float(value) for name, value in partitioner.device_get(metrics).items()})
     return Trained(
         partitioner=partitioner,
         state=state,
         params=flatten(partitioner.device_get(state.params)),
         history=history,
-        programs=programs,
+        fns=fns,
         arguments=others,
     )
 
 
 def evaluate(trained: Trained) -> list[float]:
     batch = jax.tree.map(lambda value: value[0], training_batch())
-    sums = trained.programs.evaluate(
+    sums = trained.fns.evaluate(
         trained.state.params, *trained.arguments, trained.partitioner.put_batch(batch)
     )
     return [float(value) for value in jax.tree.leaves(trained.partitioner.device_get(sums))]

@@ -79,7 +79,7 @@ def bytes_per_device(trained: Trained) -> dict[str, float]:
         return sum(held) / sum(leaf.nbytes for leaf in jax.tree.leaves(tree))
 
     batch = trained.partitioner.put_batch(training_batch(), MICRO_BATCHES)
-    gradients, _ = jax.jit(trained.programs.gradients)(state.params, *trained.arguments, batch, np.int32(0))
+    gradients, _ = jax.jit(trained.fns.gradients)(state.params, *trained.arguments, batch, np.int32(0))
     moments = [leaf for leaf in jax.tree.leaves(state.opt_state) if leaf.ndim]
     return {
         "params": share(state.params),
@@ -101,7 +101,7 @@ def recompilations(trained: Trained) -> int:
     jax.monitoring.register_event_duration_secs_listener(note)
     for _ in range(3):
         batch = trained.partitioner.put_batch(training_batch(), MICRO_BATCHES)
-        state, metrics = trained.programs.train(state, *trained.arguments, batch)
+        state, metrics = trained.fns.train(state, *trained.arguments, batch)
     trained.partitioner.device_get(metrics)
     jax.monitoring.unregister_event_duration_listener(note)
     return len(compiled)
