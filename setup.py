@@ -50,6 +50,7 @@ setup(
     long_description_content_type="text/markdown",
     license="MIT",
     packages=find_packages(include=["flax_distil", "flax_distil.*"]),
+    package_data={"flax_distil": ["py.typed"]},
     python_requires=">=3.11,<3.14",
     classifiers=[
         "Programming Language :: Python :: 3.11",

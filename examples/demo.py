@@ -17,16 +17,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from flax_distil.checkpoints.job import InitStudentConfig, run_init_student
-from flax_distil.core.errors import InputError
-from flax_distil.core.nested import build
-from flax_distil.distillation.config import DistilConfig
-from flax_distil.distillation.job import run as run_distillation
-from flax_distil.distillation.training_log import read_metrics
-from flax_distil.evaluation import job as evaluation
-from flax_distil.evaluation.config import EvalConfig
-from flax_distil.pseudo_labeling import job as pseudo_labeling
-from flax_distil.pseudo_labeling.config import PseudoLabelConfig
+from flax_distil import (
+    DistillConfig,
+    EvalConfig,
+    InitStudentConfig,
+    InputError,
+    PseudoLabelConfig,
+    build,
+    distill,
+    evaluate,
+    init_student,
+    pseudo_label,
+)
 
 TEACHER_SHA256 = "1a5afae06a4db91c975c9a9d78be5cc110ee4ea022ad57d55492e4550e936b2a"
 CORPUS = Path(__file__).parent / "asterisk_prompts"
@@ -67,6 +69,63 @@ def run_demo(
 ) -> dict[str, Any]:
     """Run every stage and return the summary."""
     stages = Stages()
+    prepare_folder(output)
+
+    def measure(name: str, model: str) -> dict[str, Any]:
+        return stages.run(name, lambda: evaluate_model(model, dataset, language, output / f"eval_{name}"))
+
+    labels = build(
+        PseudoLabelConfig,
+        model_name_or_path=teacher,
+        dataset_name=dataset,
+        dataset_split_name="train",
+        text_column_name="text",
+        language=language,
+        generation_max_length=MAX_NEW_TOKENS,
+        output_dir=str(output / "pseudo_labelled"),
+    )
+    labeled = stages.run("pseudo-label", lambda: pseudo_label(labels).output_dir)
+    summary: dict[str, Any] = {"teacher": measure("teacher", teacher)}
+    untrained = str(output / "untrained")
+    layers = build(
+        InitStudentConfig, teacher_model_name_or_path=teacher, decoder_layers=2, output_dir=untrained
+    )
+    stages.run("initialise", lambda: init_student(layers))
+    summary["untrained"] = measure("untrained", untrained)
+    student = output / "student"
+    training = build(
+        DistillConfig,
+        teacher_model_name_or_path=teacher,
+        train_dataset_name=str(labeled),
+        eval_dataset_name=dataset,
+        eval_split_name="validation",
+        language=language,
+        max_eval_samples=CURVE_SAMPLES,
+        wer_threshold=20.0,
+        per_device_train_batch_size=16,
+        max_steps=max_steps,
+        warmup_steps=max_steps // 10,
+        learning_rate=3e-4,
+        precision="full",
+        cache_encoder_states=True,
+        logging_steps=max(1, max_steps // 25),
+        eval_steps=max(1, max_steps // 5),
+        save_steps=max_steps,
+        generation_max_length=48,
+        export_dtype="float16",
+        output_dir=str(student),
+    )
+    stages.run("distil", lambda: distill(training))
+    summary["distilled"] = measure("distilled", str(student))
+    metrics = [json.loads(line) for line in (student / "metrics.jsonl").read_text().splitlines()]
+    plot_learning_curve(metrics, output / "learning_curve.png", summary["teacher"]["wer"])
+    summary |= {"seconds": stages.seconds, "export_dir": str(student)}
+    (output / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
+    return summary
+
+
+def prepare_folder(output: Path) -> None:
+    """Make the folder of the demo, and empty it if an earlier demo wrote it."""
     if output.is_dir() and any(output.iterdir()):
         if not (output / MARK).is_file():
             raise InputError(f"{str(output)!r} holds files that no demo wrote: choose another --output_dir")
@@ -74,81 +133,24 @@ def run_demo(
     output.mkdir(parents=True, exist_ok=True)
     (output / MARK).write_text("made by examples/demo.py, which replaces this folder\n")
 
-    def evaluate(name: str, model: str) -> dict[str, Any]:
-        config = build(
-            EvalConfig,
-            model_name_or_path=model,
-            dataset_name=dataset,
-            dataset_split_name="validation",
-            language=language,
-            generation_max_length=MAX_NEW_TOKENS,
-            output_dir=str(output / f"eval_{name}"),
-        )
-        (found,) = evaluation.run(config)["models"].values()
-        return {
-            "wer": found["total"]["clean"]["wer"],
-            "rtfx": found["speed"]["rtfx"],
-            "parameters": found["parameters"],
-        }
 
-    labeled = stages.run(
-        "pseudo-label",
-        lambda: (
-            pseudo_labeling.run(
-                build(
-                    PseudoLabelConfig,
-                    model_name_or_path=teacher,
-                    dataset_name=dataset,
-                    dataset_split_name="train",
-                    text_column_name="text",
-                    language=language,
-                    generation_max_length=MAX_NEW_TOKENS,
-                    output_dir=str(output / "pseudo_labelled"),
-                )
-            ).output_dir
-        ),
+def evaluate_model(model: str, dataset: str, language: str | None, folder: Path) -> dict[str, Any]:
+    """Return the word error rate, the speed and the size of a model."""
+    config = build(
+        EvalConfig,
+        model_name_or_path=model,
+        dataset_name=dataset,
+        dataset_split_name="validation",
+        language=language,
+        generation_max_length=MAX_NEW_TOKENS,
+        output_dir=str(folder),
     )
-    summary: dict[str, Any] = {"teacher": stages.run("teacher", lambda: evaluate("teacher", teacher))}
-    untrained = output / "untrained"
-    stages.run(
-        "initialise",
-        lambda: run_init_student(
-            InitStudentConfig(teacher_model_name_or_path=teacher, decoder_layers=2, output_dir=str(untrained))
-        ),
-    )
-    summary["untrained"] = stages.run("untrained", lambda: evaluate("untrained", str(untrained)))
-    student = output / "student"
-    stages.run(
-        "distil",
-        lambda: run_distillation(
-            DistilConfig(
-                teacher_model_name_or_path=teacher,
-                train_dataset_name=str(labeled),
-                eval_dataset_name=dataset,
-                eval_split_name="validation",
-                language=language,
-                max_eval_samples=CURVE_SAMPLES,
-                wer_threshold=20.0,
-                per_device_train_batch_size=16,
-                max_steps=max_steps,
-                warmup_steps=max_steps // 10,
-                learning_rate=3e-4,
-                precision="full",
-                cache_encoder_states=True,
-                logging_steps=max(1, max_steps // 25),
-                eval_steps=max(1, max_steps // 5),
-                save_steps=max_steps,
-                generation_max_length=48,
-                export_dtype="float16",
-                output_dir=str(student),
-            )
-        ),
-    )
-    summary["distilled"] = stages.run("distilled", lambda: evaluate("distilled", str(student)))
-    plot_learning_curve(read_metrics(student), output / "learning_curve.png", summary["teacher"]["wer"])
-    summary |= {"seconds": stages.seconds, "export_dir": str(student)}
-    (output / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
-    return summary
+    (found,) = evaluate(config)["models"].values()
+    return {
+        "wer": found["total"]["clean"]["wer"],
+        "rtfx": found["speed"]["rtfx"],
+        "parameters": found["parameters"],
+    }
 
 
 def format_summary(summary: dict[str, Any]) -> str:

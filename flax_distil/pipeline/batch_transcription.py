@@ -11,20 +11,20 @@ from flax_distil.transcription.short_form import ShortFormTranscriber
 class BatchTranscriber:
     """A checkpoint for batches of recordings.
 
-    Its weights are read when they are first needed: make it before the data are opened, and
-    whatever does not fit is known before anything large is read.
+    Its weights are read when they are first needed. Make it before the data are opened, so that whatever does
+    not fit is known before anything large is read.
 
     Attributes:
-        options: what it transcribes into, language and task of the checkpoint where none are given.
-        is_multilingual: whether prompts name a language.
-        normalize: how transcripts are compared with references.
+        options: What it transcribes into, with the language and the task of the checkpoint if none are given.
+        is_multilingual: Whether prompts name a language.
+        normalize: How transcripts are compared with references.
     """
 
     def __init__(self, config: TranscriptionConfig, partitioner: Partitioner):
         """Read the small files of the checkpoint.
 
         Raises:
-            InputError: if there is no such checkpoint, the options do not fit it, or it hears less than 30 s
+            InputError: If there is no such checkpoint, the options do not fit it, or it hears less than 30 s
                 at a time.
         """
         self._config, self._partitioner = config, partitioner
@@ -44,7 +44,7 @@ class BatchTranscriber:
         """Read the weights onto the devices, unless they are there, and return the transcriber.
 
         Raises:
-            InputError: if tensors are missing, unexpected or misshapen.
+            InputError: If tensors are missing, unexpected or misshapen.
         """
         if self._loaded is None:
             self._loaded = ShortFormTranscriber(self._model.load())

@@ -19,13 +19,13 @@ log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class TranscribedFiles:
-    """What became of the recordings of a run.
+class TranscribeResult:
+    """What became of the recordings.
 
     Attributes:
-        written: transcripts.
-        failed: recordings that could not be transcribed, each with one sentence.
-        transcribed: how many were.
+        written: Files of transcripts.
+        failed: Recordings that could not be transcribed, each with one sentence.
+        transcribed: Number of recordings that were transcribed.
     """
 
     written: list[Path]
@@ -33,14 +33,15 @@ class TranscribedFiles:
     transcribed: int
 
 
-def run(config: TranscribeConfig) -> TranscribedFiles:
-    """Transcribe every recording, and write each transcript when it is there.
+def run(config: TranscribeConfig) -> TranscribeResult:
+    """Transcribe every recording, and write each transcript as soon as it is complete.
 
-    A killed run keeps those that it wrote. A file that cannot be read is named, and the rest is done.
+    A run that is killed keeps the transcripts that it wrote. A file that cannot be read is named, and the
+    others are transcribed.
 
     Raises:
-        InputError: if a transcript is there already or a flag does not fit, before the weights are read; or
-            if no file can be transcribed.
+        InputError: If a transcript exists already or a flag does not fit, before the weights are read; or if
+            no file can be transcribed.
     """
     inputs = find_inputs(config.files, recursive=config.recursive)
     output = _open_output(config)
@@ -50,7 +51,7 @@ def run(config: TranscribeConfig) -> TranscribedFiles:
             "transcripts of %d of %d recordings are there already", len(inputs) - len(chosen), len(inputs)
         )
     if not chosen:
-        return TranscribedFiles(written=[], failed={}, transcribed=0)
+        return TranscribeResult(written=[], failed={}, transcribed=0)
     partitioner = join_devices(config.devices)
     if partitioner.shard_count > 1:
         raise InputError("transcribe runs in one process: start it on one machine, or split the files")
@@ -77,7 +78,7 @@ def _transcribe(
     scheduler: Scheduler,
     inputs: Sequence[TranscribeInput],
     output: TranscriptOutput,
-) -> TranscribedFiles:
+) -> TranscribeResult:
     """Transcribe recordings as they are read, and write what is found as it is found."""
     written: list[Path] = []
     failed: dict[str, str] = {}
@@ -99,10 +100,10 @@ def _transcribe(
         channels=config.channels,
     )
     with TranscribeProgress(len(to_read), verbose=verbose) as progress:
-        for outcome in scheduler.transcribe(progress.counted(reads), on_segment=progress.segment):
-            progress.finished(outcome)
+        for outcome in scheduler.transcribe(progress.count(reads), on_segment=progress.show_segment):
+            progress.finish(outcome)
             if outcome.transcript is None:
                 fail(outcome.name, str(outcome.error))
             else:
                 written += output.write(named[outcome.name], outcome.transcript, outcome.seconds)
-    return TranscribedFiles(written=written, failed=failed, transcribed=len(inputs) - len(failed))
+    return TranscribeResult(written=written, failed=failed, transcribed=len(inputs) - len(failed))

@@ -47,20 +47,20 @@ class Pipeline:
         """Read the small files of a checkpoint.
 
         Args:
-            model: a Hugging Face or CTranslate2 folder, or a Hub id; a ``ModelSource`` tells its revision,
+            model: A Hugging Face or CTranslate2 folder, or a Hub id; a ``ModelSource`` tells its revision,
                 subfolder, cache and token too.
-            dtype: what the model computes in: float32, bfloat16 or float16.
-            partitioner: the devices to use, from ``flax_distil.parallel.make_partitioner``; by default the
+            dtype: What the model computes in: float32, bfloat16 or float16.
+            partitioner: The devices to use, from ``flax_distil.parallel.make_partitioner``; by default the
                 batch is divided over all devices of this process.
-            runner: the former name of ``partitioner``; deprecated.
-            assistant_model: a student of the checkpoint that drafts tokens for it, which it checks several at
-                a time, with the same result.
-            num_assistant_tokens: most tokens of a draft; by default 5, on a CPU 3.
-            source_retry_seconds: how long a server that does not answer is asked again.
-            defaults: options of calls, see :meth:`__call__`.
+            runner: The former name of ``partitioner``; deprecated.
+            assistant_model: A student of the checkpoint that drafts tokens, several of which the checkpoint
+                checks at a time, with the same result.
+            num_assistant_tokens: Maximum number of tokens of a draft; by default 5, and 3 on a CPU.
+            source_retry_seconds: How long a server that does not answer is asked again.
+            defaults: Options of calls, see :meth:`__call__`.
 
         Raises:
-            InputError: if there is no such checkpoint, or an option is unknown or does not fit it.
+            InputError: If there is no such checkpoint, or an option is unknown or does not fit it.
         """
         use_compilation_cache()
         self._partitioner = partitioner or runner or _all_devices()
@@ -81,16 +81,16 @@ class Pipeline:
         """Transcribe recordings.
 
         Args:
-            inputs: a recording, or a list or an iterator of them. A recording is a path, an address
+            inputs: A recording, or a list or an iterator of them. A recording is a path, an address
                 (``http(s)://``, ``gs://``, ``s3://``, ``hf://``), the contents of a file, an array of 16 kHz
                 samples of one channel, a dictionary of "array" (or "raw") and "sampling_rate", or of "bytes"
                 or "path", or a decoder as ``datasets`` gives them from its version 4 on. One without samples
                 has no text.
-            options: by name, or in a dictionary ``generate_kwargs``:
+            options: Options by name, or in a dictionary ``generate_kwargs``:
                 ``return_timestamps`` (True for segments, "word" for words), ``return_language``,
                 ``return_language_probabilities``, ``return_segments``;
-                ``batch_size`` (16), ``chunk_length_s``, ``stride_length_s``, ``chunk_merging``, ``mode`` (of
-                ``TranscribeMode``);
+                ``batch_size`` (16), and ``mode``, ``chunk_length_s``, ``stride_length_s`` and
+                ``chunk_merging`` of ``TranscribeMode``;
                 ``channel`` (a number: that channel alone, by default the mean of all), ``split_channels``;
                 ``num_beams`` and the rest of ``SearchOptions``; ``language``, ``task``, ``temperature`` (one,
                 or several to try in turn), ``prompt``, ``prompt_ids``, ``max_new_tokens``, the thresholds
@@ -117,7 +117,7 @@ class Pipeline:
             it is asked for the next one when the last one was answered, in the caller's thread.
 
         Raises:
-            InputError: if an option is unknown or does not fit the checkpoint, or a single recording cannot
+            InputError: If an option is unknown or does not fit the checkpoint, or a single recording cannot
                 be read.
         """
         call = CallOptions(self._defaults, options)
@@ -140,7 +140,7 @@ class Pipeline:
         """Read the weights, compile what full batches need, and return the seconds compiling took.
 
         Args:
-            options: of the calls to come.
+            options: Options of the calls to come.
         """
         return self._scheduler(CallOptions(self._defaults, options)).warm_up()
 

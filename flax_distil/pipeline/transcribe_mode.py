@@ -4,7 +4,7 @@ import dataclasses
 from typing import get_args
 
 from flax_distil.core.errors import InputError
-from flax_distil.transcription.chunked.chunking import chunk_samples
+from flax_distil.transcription.chunked.chunk_lengths import chunk_samples
 from flax_distil.transcription.options import MergingName, ModeName, TranscriptionOptions, long_form_defaults
 
 

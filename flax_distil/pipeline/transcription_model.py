@@ -1,4 +1,4 @@
-"""A checkpoint opened to transcribe with: its small files at once, its weights when they are needed."""
+"""A checkpoint that transcribes: its small files are read at once, its weights when they are needed."""
 
 import functools
 from typing import Any
@@ -27,14 +27,14 @@ from flax_distil.transcription.options import TranscriptionOptions
 class TranscriptionModel:
     """A checkpoint whose weights are read when they are first needed.
 
-    Make it before anything large is opened: whatever does not fit is known at once.
+    Make it before anything large is opened, so that whatever does not fit is known at once.
 
     Attributes:
-        name: what messages call it.
-        options: what to transcribe into, and how.
-        parameters: numbers in the weights.
-        chosen: the same with the language and the task that the checkpoint takes where none is given.
-        is_multilingual: whether prompts name a language.
+        name: Name of the checkpoint in messages.
+        options: What to transcribe into, and how.
+        parameters: Number of parameters.
+        chosen: The options, with the language and the task of the checkpoint if none are given.
+        is_multilingual: Whether prompts name a language.
     """
 
     def __init__(
@@ -51,17 +51,17 @@ class TranscriptionModel:
         """Read the small files of the checkpoint.
 
         Args:
-            source: a Hugging Face or CTranslate2 folder, or a Hub id.
-            partitioner: over the devices.
-            options: what to transcribe into, and how.
-            compute: dtype.
-            assistant: a student of the checkpoint that drafts for it; a folder or Hub id. It may be a decoder
+            source: A Hugging Face or CTranslate2 folder, or a Hub id.
+            partitioner: The devices to use.
+            options: What to transcribe into, and how.
+            compute: How the model computes.
+            assistant: A student of the checkpoint that drafts for it; a folder or Hub id. It may be a decoder
                 alone, which attends to the checkpoint's encoder.
-            num_assistant_tokens: most tokens of a draft; see ``AssistedGenerator``.
-            normalizer: how transcripts are compared; see ``normalizer``.
+            num_assistant_tokens: Maximum number of tokens of a draft; see ``AssistedGenerator``.
+            normalizer: How transcripts are compared; see ``get_model_normalizer``.
 
         Raises:
-            InputError: if there is no such checkpoint, or options or assistant do not fit it.
+            InputError: If there is no such checkpoint, or options or assistant do not fit it.
         """
         self.name, self._source = str(source), source
         self.options, self._partitioner, self._compute = options, partitioner, compute
@@ -100,7 +100,7 @@ class TranscriptionModel:
         """Read the weights onto the devices, unless they are there, and return the generator.
 
         Raises:
-            InputError: if tensors are missing, unexpected or misshapen.
+            InputError: If tensors are missing, unexpected or misshapen.
         """
         if self._loaded is None:
             checkpoint = self._read(self._source)
@@ -113,7 +113,7 @@ class TranscriptionModel:
         """Return a generator of the same weights with other options; nothing is compiled twice.
 
         Raises:
-            InputError: if the options do not fit the checkpoint, or as :meth:`load`.
+            InputError: If the options do not fit the checkpoint, or as :meth:`load`.
         """
         self.load()
         return self._generator(self._params, self._assistant_params, options)

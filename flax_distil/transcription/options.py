@@ -77,7 +77,7 @@ class TranscriptionOptions:
             they are negative; 1 changes nothing.
         no_repeat_ngram_size: No sequence of this many tokens occurs twice in a window; 0 allows repetitions.
         suppress_tokens: Ids of tokens that are never generated; -1 stands for the list of the checkpoint,
-            which is the default. Tokens that no transcript holds, such as <|startoftranscript|>, never are.
+            which is the default. Special tokens such as <|startoftranscript|> are always suppressed.
         max_initial_timestamp: Latest first timestamp of a window in seconds. By default what the checkpoint
             says.
         condition_on_prev_tokens: Prompt each window with the text before it, in mode sequential.

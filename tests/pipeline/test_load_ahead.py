@@ -40,9 +40,9 @@ def test_all_are_read_in_order_and_a_refused_one_is_in_its_place():
     assert [len(one.samples) for one in found] == [1600, 0, *[3200] * 12]
 
 
-@pytest.mark.parametrize(("length", "ahead"), [(0.01, module.RECORDINGS_AHEAD), (1.0, 3), (5.0, 1)])
+@pytest.mark.parametrize(("length", "ahead"), [(0.01, module.MAX_RECORDINGS_AHEAD), (1.0, 3), (5.0, 1)])
 def test_what_is_read_ahead_is_bounded_by_number_and_seconds(length, ahead, monkeypatch):
-    monkeypatch.setattr(module, "SECONDS_AHEAD", 3.0)
+    monkeypatch.setattr(module, "MAX_SECONDS_AHEAD", 3.0)
     taken: list[int] = []
     reads = read_ahead(counted(seconds(length), taken))
     for number in range(1, 4):

@@ -37,11 +37,11 @@ def work(*, files=2, verbose=True, segments=True):
         no_speech_prob=0.1, language="en", segments=found,
     )  # fmt: skip
     with TranscribeProgress(files, verbose=verbose) as progress:
-        assert list(progress.counted([None, *RECORDINGS])) == [None, *RECORDINGS]
+        assert list(progress.count([None, *RECORDINGS])) == [None, *RECORDINGS]
         for one in found:
-            progress.segment("a.wav", one)
-        progress.finished(TranscriptionOutcome(name="a.wav", seconds=10.0, transcript=transcript))
-        progress.finished(TranscriptionOutcome(name="b.wav", seconds=0.0, error=InputError("it is damaged")))
+            progress.show_segment("a.wav", one)
+        progress.finish(TranscriptionOutcome(name="a.wav", seconds=10.0, transcript=transcript))
+        progress.finish(TranscriptionOutcome(name="b.wav", seconds=0.0, error=InputError("it is damaged")))
 
 
 def test_segments_are_shown_as_openai_shows_them(capsys):

@@ -10,7 +10,8 @@ import pytest
 from flax_distil.audio.constants import HOP_LENGTH, SAMPLING_RATE
 from flax_distil.metrics.word_errors import sample_wer
 from flax_distil.text.normalizers import get_normalizer
-from flax_distil.transcription.chunked.chunking import chunk_samples, cut_at_pauses
+from flax_distil.transcription.chunked.chunk_lengths import chunk_samples
+from flax_distil.transcription.chunked.chunking import cut_at_pauses
 from flax_distil.transcription.chunked.transcriber import ChunkedTranscriber
 from flax_distil.transcription.modes import make_transcriber
 from flax_distil.transcription.options import TranscriptionOptions, long_form_defaults

@@ -14,7 +14,8 @@ from transformers.pipelines.automatic_speech_recognition import chunk_iter
 from flax_distil.audio.constants import SAMPLING_RATE
 from flax_distil.audio.reading.decoding import decode_audio
 from flax_distil.core.errors import InputError
-from flax_distil.transcription.chunked.chunking import chunk_samples, cut_chunks
+from flax_distil.transcription.chunked.chunk_lengths import chunk_samples
+from flax_distil.transcription.chunked.chunking import cut_chunks
 from flax_distil.transcription.chunked.common_sequence import CommonSequenceTranscriber
 from flax_distil.transcription.modes import make_transcriber
 from flax_distil.transcription.results import Transcript

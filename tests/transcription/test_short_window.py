@@ -13,7 +13,7 @@ from flax_distil.core.errors import InputError
 from flax_distil.text.generation_settings import GenerationSettings
 from flax_distil.text.normalizers import get_normalizer
 from flax_distil.text.tokenizer import WhisperTokenizer
-from flax_distil.transcription.chunked.chunking import chunk_samples
+from flax_distil.transcription.chunked.chunk_lengths import chunk_samples
 from flax_distil.transcription.logits_processors import logits_processors_for
 from flax_distil.transcription.modes import make_transcriber
 from flax_distil.transcription.options import TranscriptionOptions

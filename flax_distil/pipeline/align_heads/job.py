@@ -32,12 +32,12 @@ SETTINGS = "generation_config.json"
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class AlignHeadsResult:
-    """What was found.
+    """The heads that were found, and how much better they are.
 
     Attributes:
-        heads: pairs of decoder layer and head that the student's generation config names now.
-        before: errors of the heads it had, on the recordings held out.
-        after: likewise, of ``heads``.
+        heads: Pairs of decoder layer and head that the student's generation config names now.
+        before: Errors of the heads that it had before, on the recordings that were held out.
+        after: Errors of ``heads`` on the same recordings.
     """
 
     heads: Heads
@@ -46,10 +46,10 @@ class AlignHeadsResult:
 
 
 def run(config: AlignHeadsConfig) -> AlignHeadsResult:
-    """Find the heads, show their errors and write them; those the student had stay if none are better.
+    """Find the heads, show their errors and write them; the student keeps its own if none are better.
 
     Raises:
-        InputError: for whatever does not fit, before a model is loaded; or if the teacher hears no word.
+        InputError: If something does not fit, before a model is loaded; or if the teacher hears no word.
     """
     folder = _check_folders(config)
     partitioner = join_devices(config.devices)

@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 
 class TimedRecordings:
-    """Reads recordings, and has the teacher tell what is said in them and when."""
+    """Reads recordings, and finds with the teacher which words they hold and when each is spoken."""
 
     def __init__(self, config: AlignHeadsConfig, teacher: WhisperGenerator, student: WhisperGenerator):
         self._config, self._teacher, self._student = config, teacher, student
@@ -51,7 +51,9 @@ class TimedRecordings:
     def _rows(self, batch: Batch) -> list[KnownWords | None]:
         samples_BW = batch.samples_BW
         states = _encoded(self._teacher, samples_BW)
-        said = self._transcriber.collect(self._transcriber.dispatch_encoded(states, rows=len(samples_BW)))
+        transcripts = self._transcriber.collect(
+            self._transcriber.dispatch_encoded(states, rows=len(samples_BW))
+        )
         special = self._teacher.tokenizer.special
         requests = [
             AlignmentRequest(
@@ -62,7 +64,7 @@ class TimedRecordings:
             if is_real
             else None
             for transcript, frames, is_real in zip(
-                said, content_frames(samples_BW), batch.valid_B, strict=True
+                transcripts, content_frames(samples_BW), batch.valid_B, strict=True
             )
         ]
         return [

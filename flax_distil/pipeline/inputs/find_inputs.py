@@ -1,4 +1,4 @@
-"""What is to be transcribed: files, addresses, folders, patterns; and what their transcripts are called."""
+"""Recordings that files, addresses, folders and patterns stand for, and the names of their transcripts."""
 
 import collections
 import glob
@@ -18,8 +18,8 @@ class TranscribeInput(NamedTuple):
     """A recording.
 
     Attributes:
-        given: its path, or its address.
-        stem: what its transcripts are called, without their endings; may begin with sub-folders.
+        given: Path or address.
+        stem: Name of its transcripts without their endings; it may begin with subfolders.
     """
 
     given: str
@@ -34,16 +34,16 @@ class _Found(NamedTuple):
 def find_inputs(names: Sequence[str], *, recursive: bool) -> list[TranscribeInput]:
     """Return the recordings that were named, each once.
 
-    A folder stands for the audio files in it, a pattern (``talks/*.mp3``, ``**`` for any sub-folders) for
-    those that it fits; sub-folders stay in the names of transcripts. Hidden files count as none. Recordings
-    of one name are told apart by their folders, and within a folder by their endings.
+    A folder stands for the audio files in it, and a pattern (``talks/*.mp3``, ``**`` for any subfolders) for
+    the files that match it; subfolders stay in the names of transcripts. Hidden files are left out.
+    Recordings of the same name are told apart by their folders, and within a folder by their endings.
 
     Args:
-        names: as the user gave them.
-        recursive: search sub-folders of folders too.
+        names: Paths, addresses, folders and patterns.
+        recursive: Search subfolders of folders too.
 
     Raises:
-        InputError: if a folder or a pattern gives nothing, or addresses end in one name.
+        InputError: If a folder or a pattern matches nothing, or two addresses end in the same name.
     """
     found: dict[str, _Found] = {}
     for name in names:

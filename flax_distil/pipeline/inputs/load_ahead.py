@@ -1,4 +1,4 @@
-"""Recordings are read in threads while others are transcribed, as far ahead as a bound of seconds allows."""
+"""Recordings that are read in threads while others are transcribed, up to a number of seconds ahead."""
 
 import collections
 import os
@@ -15,14 +15,14 @@ from flax_distil.pipeline.config import MEAN_OF_CHANNELS, RETRY_SECONDS, Channel
 from flax_distil.pipeline.inputs.read_audio import read_channels
 from flax_distil.pipeline.recording import LoadedAudio
 
-RECORDINGS_AHEAD = 8
-"""Recordings that are read ahead at most."""
+MAX_RECORDINGS_AHEAD = 8
+"""Maximum number of recordings that are read ahead."""
 
-SECONDS_AHEAD = 1800.0
-"""What is read ahead lasts no longer, unless it is one recording: 115 MB of samples."""
+MAX_SECONDS_AHEAD = 1800.0
+"""Maximum length of the recordings that are read ahead (115 MB of samples), unless a single one is longer."""
 
 MAX_WAIT_SECONDS = 0.2
-"""After so long without a recording, those that are there are transcribed without it."""
+"""After this long without a new recording, those that are there are transcribed without it."""
 
 
 def read_recording(
@@ -47,15 +47,15 @@ def read_ahead(
     retry_seconds: float = RETRY_SECONDS,
     channels: ChannelChoice = MEAN_OF_CHANNELS,
 ) -> Iterator[LoadedAudio | None]:
-    """Read named recordings in threads, in order, some ahead of when they are asked for.
+    """Read named recordings in threads, in order, some of them before they are asked for.
 
     The iterable is asked for recordings in a thread of its own, so it may wait for an answer to those that it
-    gave: where the next one does not come in time, None says so.
+    gave. If the next one does not come in time, None is yielded.
 
     Args:
-        recordings: names of any kind, and what ``read_audio`` takes; taken only as they are read.
-        retry_seconds: how long a server that does not answer is asked again.
-        channels: which channels are heard.
+        recordings: Names of any kind, and what ``read_audio`` takes. They are taken only as they are read.
+        retry_seconds: How long a server that does not answer is asked again.
+        channels: Which channels are read.
     """
     reader = _Reader(recordings, retry_seconds, channels)
     try:
@@ -66,14 +66,14 @@ def read_ahead(
 
 
 class _Reader:
-    """What was read and not taken yet, and the threads that read."""
+    """The recordings that were read and not taken yet, and the threads that read."""
 
     def __init__(self, recordings: Iterable[tuple[Any, Any]], retry_seconds: float, channels: ChannelChoice):
         self._recordings, self._retry_seconds, self._channels = recordings, retry_seconds, channels
         self._pool = ThreadPoolExecutor(min(4, os.cpu_count() or 1), thread_name_prefix="decode")
         self._changed = threading.Condition()
         self._waiting: collections.deque[Future[LoadedAudio]] = collections.deque()
-        self._last_seconds = SECONDS_AHEAD  # of the recording read last: the next one may be as long
+        self._last_seconds = MAX_SECONDS_AHEAD  # of the recording read last: the next one may be as long
         self._failure: BaseException | None = None
         self._exhausted = self._stopped = False
         # A daemon, since nobody can wake an iterable that never gives its next recording.
@@ -139,7 +139,7 @@ class _Reader:
         return recording
 
     def _has_room(self) -> bool:
-        """Say whether another recording may be read: those under way count as long as the last one was."""
+        """Return whether another recording may be read; one in progress counts as long as the last."""
         if not self._waiting:
             return True
         seconds = sum(
@@ -148,4 +148,4 @@ class _Reader:
             else self._last_seconds
             for future in self._waiting
         )
-        return len(self._waiting) < RECORDINGS_AHEAD and seconds + self._last_seconds <= SECONDS_AHEAD
+        return len(self._waiting) < MAX_RECORDINGS_AHEAD and seconds + self._last_seconds <= MAX_SECONDS_AHEAD

@@ -1,4 +1,4 @@
-"""Recordings with a speaker per channel: each channel is transcribed by itself, and all are put together."""
+"""Recordings with one speaker per channel: their channels are split, and their transcripts are merged."""
 
 import dataclasses
 import operator
@@ -10,12 +10,12 @@ from flax_distil.transcription.results import Transcript
 
 
 class ChannelName(NamedTuple):
-    """What a channel of a recording is called on its way.
+    """The name of one channel of a recording while it is transcribed.
 
     Attributes:
-        name: of the recording.
-        channel: counted from 0.
-        channels: how many the recording has.
+        name: Name of the recording.
+        channel: Number of the channel, counted from 0.
+        channels: Number of channels of the recording.
     """
 
     name: Any
@@ -24,12 +24,12 @@ class ChannelName(NamedTuple):
 
 
 def plain_name(name: Any) -> Any:
-    """Return what a recording is called of which this may be a channel."""
+    """Return the name of a recording, given its name or that of one of its channels."""
     return name.name if isinstance(name, ChannelName) else name
 
 
 def split_recordings(recordings: Iterable[LoadedAudio | None]) -> Iterator[LoadedAudio | None]:
-    """Yield the channels of recordings that were read with their channels apart; others as they are."""
+    """Yield the channels of recordings that were read by channel, and other recordings as they are."""
     for recording in recordings:
         if recording is None or not recording.channels:
             yield recording

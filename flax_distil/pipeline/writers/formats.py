@@ -10,22 +10,22 @@ from flax_distil.pipeline.config import SubtitleOptions
 from flax_distil.transcription.results import TranscribedSegment, Transcript, Word
 
 NO_LIMIT = 1000
-"""Characters of a line, or words of it, where no number is given."""
+"""Maximum number of characters or words of a line where none is given."""
 
 LONG_PAUSE_SECONDS = 3.0
-"""A pause that ends a subtitle, where lines are counted."""
+"""A longer pause ends a subtitle where ``max_line_count`` is given."""
 
 
 def render(transcript: Transcript, seconds: float, output_format: str, options: SubtitleOptions) -> str:
     """Return the contents of a file.
 
     Args:
-        transcript: of a recording.
-        seconds: how long that is; text without an end ends there.
-        output_format: one of ``WRITERS``.
-        options: of subtitles.
+        transcript: Transcript of a recording.
+        seconds: Length of the recording; a segment without an end ends there.
+        output_format: One of ``WRITERS``.
+        options: How subtitles are laid out.
 
-    Source: openai/whisper, utils; JSON has fields of our own besides.
+    Source: openai/whisper, ``utils.get_writer``; JSON has fields of our own as well.
     """
     segments = tuple(
         segment if segment.end is not None else dataclasses.replace(segment, end=seconds)
@@ -35,7 +35,7 @@ def render(transcript: Transcript, seconds: float, output_format: str, options: 
 
 
 def timestamp(seconds: float, *, with_hours: bool, decimal_mark: str) -> str:
-    """Return a time as ``[hh:]mm:ss.mmm``; hours stand there from the first one on, or always."""
+    """Return a time as ``[hh:]mm:ss.mmm``; without ``with_hours``, hours are left out where they are 0."""
     minutes, milliseconds = divmod(round(seconds * 1000), 60_000)
     hours, minutes = divmod(minutes, 60)
     shown = f"{hours:02d}:" if with_hours or hours else ""
@@ -119,13 +119,13 @@ WRITERS: dict[str, Callable[[Transcript, float, SubtitleOptions], str]] = {
     "tsv": _tsv,
     "json": _json,
 }
-"""Format, which is also the ending of the file's name, to what writes it."""
+"""Functions that write a format; the format is also the ending of the file's name."""
 
 
 def _subtitles(
     segments: Sequence[TranscribedSegment], options: SubtitleOptions, shown: Callable[[float], str]
 ) -> Iterator[tuple[str, str, str]]:
-    """Yield subtitles with times as they are written."""
+    """Yield the start, the end and the text of each subtitle."""
     if not any(segment.words is not None for segment in segments):
         for segment in segments:
             text = segment.text.strip().replace("-->", "->")
@@ -154,7 +154,7 @@ def _highlighted(words: Sequence[Word], shown: Callable[[float], str]) -> Iterat
 
 
 def _filled(segments: Sequence[TranscribedSegment], options: SubtitleOptions) -> Iterator[list[Word]]:
-    """Yield the words of each subtitle; a new line begins with its mark, and without its space."""
+    """Yield the words of each subtitle; the first word of a new line begins with a line feed, not a space."""
     counted = options.max_line_count is not None and options.max_line_width is not None
     width = options.max_line_width or NO_LIMIT
     subtitle: list[Word] = []
@@ -182,7 +182,7 @@ def _filled(segments: Sequence[TranscribedSegment], options: SubtitleOptions) ->
 
 
 def _grouped(segments: Iterable[TranscribedSegment], size: int) -> Iterator[tuple[bool, Word]]:
-    """Yield words and whether they are the first of so many of a segment."""
+    """Yield each word, and whether it is the first of a group of ``size`` words of its segment."""
     for segment in segments:
         for number, word in enumerate(segment.words or ()):
             yield number % size == 0, word

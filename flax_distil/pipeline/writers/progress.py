@@ -1,4 +1,4 @@
-"""What ``transcribe`` shows while it works: segments as they are found, and how far it is."""
+"""What ``transcribe`` shows while it works: segments as they are found, and a progress bar."""
 
 from collections.abc import Iterable, Iterator
 from types import TracebackType
@@ -17,11 +17,11 @@ class TranscribeProgress:
     """Lines on standard output, and a bar of seconds of audio on standard error if that is a terminal."""
 
     def __init__(self, files: int, *, verbose: bool):
-        """Begin.
+        """Start a progress bar.
 
         Args:
-            files: how many there are; names are shown where there are several.
-            verbose: show segments.
+            files: Number of recordings; their names are shown if there are several.
+            verbose: Whether to show segments.
         """
         self._files, self._verbose = files, verbose
         self._bar = tqdm(total=0, unit=" s", disable=True if is_quiet() else None, bar_format=_BAR)
@@ -29,23 +29,23 @@ class TranscribeProgress:
         self._done = 0
         self._reached: dict[Any, float] = {}
 
-    def counted(self, recordings: Iterable[LoadedAudio | None]) -> Iterator[LoadedAudio | None]:
-        """Yield recordings, and count their seconds as still to be done."""
+    def count(self, recordings: Iterable[LoadedAudio | None]) -> Iterator[LoadedAudio | None]:
+        """Yield recordings, and add their seconds to those that are to be transcribed."""
         for recording in recordings:
             if recording is not None:
                 self._bar.total += round(len(recording.samples) / SAMPLING_RATE / max(1, recording.channels))
                 self._bar.refresh()
             yield recording
 
-    def segment(self, name: Any, segment: TranscribedSegment) -> None:
+    def show_segment(self, name: Any, segment: TranscribedSegment) -> None:
         """Show a segment of a recording."""
         if self._verbose and segment.text.strip():
             self._show(name, f"[{_time(segment.start)} --> {_time(segment.end)}] {segment.text}")
         if segment.end is not None:
             self._reach(name, segment.end)
 
-    def finished(self, outcome: TranscriptionOutcome) -> None:
-        """Show what became of a recording."""
+    def finish(self, outcome: TranscriptionOutcome) -> None:
+        """Count a recording as done, and show its text if it has no segments."""
         transcript = outcome.transcript
         if self._verbose and transcript is not None and not transcript.segments:
             self._show(outcome.name, transcript.text)

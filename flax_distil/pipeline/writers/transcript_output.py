@@ -1,4 +1,4 @@
-"""Where transcripts go: files of a folder, which knows what was written there, or standard output."""
+"""Where transcripts go: files of a folder that has a record of what was written, or standard output."""
 
 import collections
 import hashlib
@@ -16,29 +16,29 @@ from flax_distil.pipeline.writers.formats import render
 from flax_distil.transcription.results import Transcript
 
 RECORD_NAME = ".transcripts.jsonl"
-"""File of a folder of transcripts: a line for each that was written, with what identifies its contents."""
+"""File of a folder of transcripts with a line for each that was written: its name and its SHA-256."""
 
-LONGEST_NAME = 255
-"""Bytes of a file's name, on nearly every file system."""
+MAX_NAME_BYTES = 255
+"""Maximum length of a file's name, on nearly every file system."""
 
 
 class TranscriptFolder:
-    """Transcripts as files; each is there whole or not at all.
+    """Transcripts as files, each of which is written as a whole or not at all.
 
     Attributes:
-        folder: absolute path.
+        folder: Absolute path.
     """
 
     def __init__(self, output_dir: str, formats: Sequence[str], subtitles: SubtitleOptions):
         """Name the folder; nothing is made.
 
         Args:
-            output_dir: as the user gave it.
-            formats: of ``WRITERS``.
-            subtitles: how words are laid out.
+            output_dir: Path of the folder as the user gave it.
+            formats: Formats, of ``WRITERS``.
+            subtitles: How words are laid out.
 
         Raises:
-            InputError: if it cannot be written to.
+            InputError: If it cannot be written to.
         """
         self.folder = check_writable(output_dir)
         self._output_dir, self._formats, self._subtitles = output_dir, formats, subtitles
@@ -49,12 +49,12 @@ class TranscriptFolder:
         """Return the recordings whose transcripts are not all there, or are to be replaced.
 
         Args:
-            inputs: all recordings.
-            overwrite: replace the transcripts that were written here.
-            skip_existing: leave out recordings that have theirs.
+            inputs: All recordings.
+            overwrite: Replace the transcripts that were written here.
+            skip_existing: Leave out recordings whose transcripts exist.
 
         Raises:
-            InputError: if transcripts are there that may not be replaced.
+            InputError: If transcripts exist that may not be replaced.
         """
         own = self._recorded() if overwrite or skip_existing else {}
         chosen = []
@@ -73,13 +73,13 @@ class TranscriptFolder:
         return chosen
 
     def refusal(self, recording: TranscribeInput) -> str | None:
-        """Return why the transcripts of a recording cannot be written, None if they can."""
+        """Return why the transcripts of a recording cannot be written, or None if they can."""
         for name in self._names(recording):
             part = max(map(os.fsencode, Path(name).parts), key=len)
-            if len(part) > LONGEST_NAME:
+            if len(part) > MAX_NAME_BYTES:
                 return (
                     f"the transcript of {recording.given!r} would have a name of {len(part)} bytes, of which "
-                    f"files have at most {LONGEST_NAME}: give the recording a shorter one"
+                    f"files have at most {MAX_NAME_BYTES}: give the recording a shorter one"
                 )
         return None
 
@@ -131,11 +131,11 @@ class StandardOutput:
     """Transcripts one after the other on standard output, in the order of their recordings."""
 
     def __init__(self, output_format: str, subtitles: SubtitleOptions):
-        """Begin.
+        """Start without transcripts.
 
         Args:
-            output_format: of ``WRITERS``.
-            subtitles: how words are laid out.
+            output_format: Format, of ``WRITERS``.
+            subtitles: How words are laid out.
         """
         self._format, self._subtitles = output_format, subtitles
         self._order: collections.deque[TranscribeInput] = collections.deque()
@@ -153,7 +153,7 @@ class StandardOutput:
         return None
 
     def write(self, recording: TranscribeInput, transcript: Transcript | None, seconds: float) -> list[Path]:
-        """Print the transcript when those before it were printed."""
+        """Print the transcript once those before it have been printed."""
         self._finished[recording] = (
             "" if transcript is None else render(transcript, seconds, self._format, self._subtitles)
         )

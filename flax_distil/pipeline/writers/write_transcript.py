@@ -24,24 +24,24 @@ def write_transcript(
     """Write a result of the pipeline as openai/whisper would, byte for byte.
 
     Args:
-        result: of a call with ``return_segments=True`` (or of openai/whisper, which has the same fields), or
-            with ``return_timestamps=True``; without either it can only be written as text.
-        path: of the file; its folder exists.
-        output_format: txt, srt, vtt, tsv or json; by default what the path ends in.
-        max_line_width: characters of a line of subtitles. This and the next three lay out words, and need
-            ``return_timestamps="word"`` beside ``return_segments``.
-        max_line_count: lines of a subtitle, with ``max_line_width``.
-        highlight_words: one subtitle per word, which is underlined in it.
-        max_words_per_line: words of a subtitle's line, where lines are not counted.
+        result: Result of a call with ``return_segments=True`` (or of openai/whisper, which has the same
+            fields), or with ``return_timestamps=True``; without either it can only be written as text.
+        path: Path of the file, in a folder that exists.
+        output_format: txt, srt, vtt, tsv or json; by default the ending of the path.
+        max_line_width: Maximum number of characters of a line of subtitles. This and the next three lay out
+            words, and need ``return_timestamps="word"`` beside ``return_segments``.
+        max_line_count: Maximum number of lines of a subtitle, with ``max_line_width``.
+        highlight_words: Underline each word as it is spoken, with one subtitle for each word.
+        max_words_per_line: Maximum number of words of a line, where ``max_line_width`` is not given.
 
     Returns:
         The path.
 
     Raises:
-        InputError: if the format is unknown, or the result has no times for it.
-        OSError: if the file cannot be written.
+        InputError: If the format is unknown, or the result has no times for it.
+        OSError: If the file cannot be written.
 
-    Source: openai/whisper, utils.
+    Source: openai/whisper, ``utils.get_writer``.
     """
     path = Path(path)
     output_format = output_format or path.suffix.removeprefix(".").lower()

@@ -14,11 +14,12 @@ from flax_distil.audio.constants import HOP_LENGTH
 from flax_distil.core.arrays import Float
 from flax_distil.core.prefetch import lookahead
 from flax_distil.text.timestamps import strip_timestamps
+from flax_distil.transcription.chunked.chunk_lengths import chunk_samples
 from flax_distil.transcription.chunked.chunk_transcript import (
     TranscribedChunk,
     chunked_transcript,
 )
-from flax_distil.transcription.chunked.chunking import Chunk, chunk_samples, cut_chunks
+from flax_distil.transcription.chunked.chunking import Chunk, cut_chunks
 from flax_distil.transcription.decoding_request import DecodingRequest, DecodingResult, PendingBatch
 from flax_distil.transcription.fallback import (
     attempt_seed,

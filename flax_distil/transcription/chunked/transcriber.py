@@ -5,7 +5,8 @@ from typing import Any
 import numpy as np
 
 from flax_distil.audio.long_mel import LongMel
-from flax_distil.transcription.chunked.chunking import chunk_samples, cut_at_pauses
+from flax_distil.transcription.chunked.chunk_lengths import chunk_samples
+from flax_distil.transcription.chunked.chunking import cut_at_pauses
 from flax_distil.transcription.chunked.recording import ChunkedRecording
 from flax_distil.transcription.generator import WhisperGenerator
 from flax_distil.transcription.sequential.transcriber import SequentialTranscriber
