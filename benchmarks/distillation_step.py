@@ -46,11 +46,12 @@ def our_step(args: argparse.Namespace) -> Step:
     from flax_distil.checkpoints.checkpoint import load_checkpoint
     from flax_distil.checkpoints.student import init_student
     from flax_distil.data.training.batches import Batch
-    from flax_distil.distillation.loss import LossWeights
-    from flax_distil.distillation.optimizer import OptimizerConfig, make_optimizer
+    from flax_distil.distillation.loss import make_terms
+    from flax_distil.distillation.optimizer import make_optimizer
     from flax_distil.distillation.step_config import StepConfig
-    from flax_distil.distillation.train_state import FreezeConfig, init_state, partition_params
+    from flax_distil.distillation.train_state import init_state, partition_params
     from flax_distil.distillation.train_step import train_step
+    from flax_distil.distillation.training_config import FreezeConfig, LossConfig, OptimizerConfig
     from flax_distil.model.compute_options import ComputeOptions
 
     teacher = load_checkpoint(checkpoint_folder(args.model))
@@ -58,7 +59,7 @@ def our_step(args: argparse.Namespace) -> Step:
     options = ComputeOptions()
     config = StepConfig(
         student=student.config, teacher=teacher.config, student_options=options, teacher_options=options,
-        terms=LossWeights(ce=CE_WEIGHT, kl=1.0, temperature=TEMPERATURE).terms(),
+        terms=make_terms(LossConfig(ce_weight=CE_WEIGHT, kl_weight=1.0, temperature=TEMPERATURE)),
     )  # fmt: skip
     optimizer = make_optimizer(
         OptimizerConfig(

@@ -28,12 +28,14 @@ def student_folder(max_steps: int = 150) -> Path:
 
 def train(max_steps: int) -> float:
     """Train the student, keep its checkpoint alone, and return the seconds."""
-    from flax_distil.distillation.config import DistilConfig
+    from flax_distil.core.nested import build
+    from flax_distil.distillation.config import DistillConfig
     from flax_distil.distillation.job import run as run_distillation
 
     start = time.perf_counter()
     run_distillation(
-        DistilConfig(
+        build(
+            DistillConfig,
             teacher_model_name_or_path=str(checkpoint_folder("base")),
             student_decoder_layers=2,
             train_dataset_name=str(REPOSITORY / "examples" / "asterisk_prompts"),

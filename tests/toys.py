@@ -16,7 +16,7 @@ import pytest
 
 from flax_distil.checkpoints.checkpoint import load_checkpoint
 from flax_distil.checkpoints.export import export_checkpoint
-from flax_distil.distillation.config import DistilConfig
+from flax_distil.distillation.config import DistillConfig
 from flax_distil.distillation.job import DistilResult, run
 from flax_distil.distillation.setup.step_fns import TrainStepFns
 from flax_distil.model.assembly import whisper_shapes
@@ -85,7 +85,7 @@ class ObservedRun:
         return {line["step"]: line[name] for line in self.lines if name in line}
 
 
-def observe(config: DistilConfig) -> ObservedRun:
+def observe(config: DistillConfig) -> ObservedRun:
     """Run a distillation."""
     made: list[TrainStepFns] = []
     describe = TrainStepFns.__init__
@@ -106,7 +106,7 @@ def observe(config: DistilConfig) -> ObservedRun:
     finally:
         logger.removeHandler(handler)
         logger.setLevel(logging.NOTSET)
-    return ObservedRun(folder=Path(config.output_dir), result=result, fns=made[0], messages=messages)
+    return ObservedRun(folder=config.output.path, result=result, fns=made[0], messages=messages)
 
 
 @contextlib.contextmanager

@@ -75,7 +75,7 @@ def augment_samples(
             clean_BW,
             _per_row(lambda key: jax.random.normal(key, clean_BW.shape[1:]), seed_B, WHITE_NOISE),
             lengths_B,
-            _drawn_snr(config.white_noise_prob, config.noise_snr, seed_B, WHITE_SNR),
+            _drawn_snr(config.white_noise_prob, config.snr_range, seed_B, WHITE_SNR),
         )
     if config.babble_noise_prob and len(talkers.samples_NW) > 1:
         samples_BW = _with_noise(
@@ -83,7 +83,7 @@ def augment_samples(
             clean_BW,
             _babble(talkers, lengths_B, seed_B),
             lengths_B,
-            _drawn_snr(config.babble_noise_prob, config.noise_snr, seed_B, BABBLE_SNR),
+            _drawn_snr(config.babble_noise_prob, config.snr_range, seed_B, BABBLE_SNR),
         )
     return samples_BW
 
@@ -153,7 +153,7 @@ def draw_speed(
         random: Random numbers of this sample in this epoch.
         longest: Seconds that the encoder hears at once.
     """
-    factor = float(random.choice(config.speed_factors))
+    factor = float(random.choice(config.speeds))
     return factor if seconds / factor < longest else 1.0
 
 
@@ -180,7 +180,7 @@ def draw_recorded_noise(config: AugmentationConfig, random: np.random.Generator)
         config: How often and how loud.
         random: Random numbers of this sample in this epoch.
     """
-    drawn, snr = random.random(), float(random.uniform(*config.noise_snr))
+    drawn, snr = random.random(), float(random.uniform(*config.snr_range))
     return snr if drawn < config.recorded_noise_prob else None
 
 

@@ -8,19 +8,22 @@ from flax_distil.core.errors import InputError
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class AugmentationConfig:
-    """What is done to the training input; everything is off by default.
+    """Noise and augmentation.
+
+    Everything is off by default.
 
     Attributes:
-        mask_time_prob: Share of a recording's frames that SpecAugment's time masks cover (less where
-            masks overlap).
-        mask_time_length: Frames of 10 ms in one time mask.
-        mask_feature_prob: Share of the mel bins that SpecAugment's frequency masks cover.
-        mask_feature_length: Mel bins in one frequency mask.
-        white_noise_prob: How often white noise is added.
-        babble_noise_prob: How often babble is added: four other recordings of the device's batch.
-        recorded_noise_prob: How often a piece of recorded noise is added.
-        noise_snr: Least and greatest signal-to-noise ratio of whatever noise is added, in dB.
-        speed_factors: Speeds to draw from, such as 0.9, 1.0 and 1.1; pitch and timestamps change with them.
+        mask_time_prob: Share of a recording's frames that the time masks of SpecAugment cover; less where
+            masks overlap.
+        mask_time_length: Number of frames of 10 ms in one time mask.
+        mask_feature_prob: Share of the mel bins that the frequency masks of SpecAugment cover.
+        mask_feature_length: Number of mel bins in one frequency mask.
+        white_noise_prob: Probability that white noise is added to a sample.
+        babble_noise_prob: Probability that babble, made of other samples of the batch, is added to a sample.
+        recorded_noise_prob: Probability that a recording of noise_dataset_name is added to a sample.
+        noise_snr: Least and greatest signal-to-noise ratio of added noise in dB; by default 5 and 30.
+        speed_factors: Speeds of which one is drawn for each sample, such as 0.9 1.0 1.1; pitch and timestamps
+            change with it. By default every sample keeps its own speed.
 
     Raises:
         InputError: if a value is out of range.
@@ -33,8 +36,8 @@ class AugmentationConfig:
     white_noise_prob: float = 0.0
     babble_noise_prob: float = 0.0
     recorded_noise_prob: float = 0.0
-    noise_snr: tuple[float, float] = (5.0, 30.0)
-    speed_factors: tuple[float, ...] = (1.0,)
+    noise_snr: tuple[float, ...] | None = None
+    speed_factors: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
         for name in ("mask_time", "mask_feature", "white_noise", "babble_noise", "recorded_noise"):
@@ -44,17 +47,32 @@ class AugmentationConfig:
         for name in ("mask_time_length", "mask_feature_length"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} must be at least 1, got {getattr(self, name)}")
-        low, high = self.noise_snr
+        if self.noise_snr is not None and len(self.noise_snr) != 2:
+            raise InputError(
+                f"noise_snr has {len(self.noise_snr)} values: expected two, the least and the greatest in dB"
+            )
+        low, high = self.snr_range
         if not -math.inf < low <= high < math.inf:
             raise InputError(
                 f"noise_snr must be two numbers of dB, the smaller first, got {low:g} and {high:g}"
             )
-        for factor in self.speed_factors or (0.0,):
+        for factor in self.speeds or (0.0,):
             if not 0.5 <= factor <= 2.0:
                 raise InputError(
                     "speed_factors must be one or more numbers between 0.5 and 2, got "
-                    f"{', '.join(f'{value:g}' for value in self.speed_factors) or 'none'}"
+                    f"{', '.join(f'{value:g}' for value in self.speeds) or 'none'}"
                 )
+
+    @property
+    def snr_range(self) -> tuple[float, float]:
+        """The least and the greatest signal-to-noise ratio of added noise in dB."""
+        low, high = self.noise_snr or (5.0, 30.0)
+        return low, high
+
+    @property
+    def speeds(self) -> tuple[float, ...]:
+        """The speeds of which one is drawn for each recording."""
+        return (1.0,) if self.speed_factors is None else self.speed_factors
 
     @property
     def on_device(self) -> bool:

@@ -20,6 +20,7 @@ from flax_distil.checkpoints.alignment_heads import valid_alignment_heads
 from flax_distil.checkpoints.formats.mapping import TensorLocation, leaf_shapes, tensor_locations
 from flax_distil.checkpoints.formats.reader import CheckpointFiles, preprocessor_window
 from flax_distil.checkpoints.formats.safetensors_writer import plan_shards, write_shards
+from flax_distil.checkpoints.model_config import EXPORT_DTYPES
 from flax_distil.core.arrays import Params
 from flax_distil.core.errors import InputError
 from flax_distil.core.fields import Fields, check_fields, either, list_of, object_with, of_type
@@ -27,7 +28,6 @@ from flax_distil.core.json_files import parse_json
 from flax_distil.core.tree import flatten
 from flax_distil.model.config import WhisperConfig
 
-EXPORT_DTYPES = ("float16", "bfloat16", "float32")
 """Element types that an export can have."""
 
 _TEXT = of_type(str, "text")

@@ -1,14 +1,24 @@
-"""Settings of where models are read from on the Hugging Face Hub."""
+"""Settings of where models are read from, and of the students that are made of them."""
 
 import dataclasses
 from typing import Any
 
 from flax_distil.checkpoints.hub.model_source import ModelSource
+from flax_distil.core.errors import InputError
+
+EXPORT_DTYPES = ("float16", "bfloat16", "float32")
+"""Element types of weights that an export may have."""
+
+
+def check_export_dtype(name: str, value: str) -> None:
+    """Raise ``InputError`` if a flag names no element type of an export."""
+    if value not in EXPORT_DTYPES:
+        raise InputError(f"{name} {value!r} is unknown: expected {', '.join(EXPORT_DTYPES)}")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ModelSourceConfig:
-    """Where models are read from.
+    """Model.
 
     Attributes:
         model_revision: Branch, tag or commit of the model on the Hub; by default its main branch.
@@ -56,6 +66,94 @@ class TeacherSourceConfig(ModelSourceConfig):
             revision=self.teacher_model_revision,
             subfolder=self.teacher_subfolder,
         )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ModelConfig(ModelSourceConfig):
+    """Model.
+
+    Attributes:
+        model_name_or_path: Whisper checkpoint: a Hugging Face or CTranslate2 folder, or a Hub id.
+    """
+
+    model_name_or_path: str | None
+
+    @property
+    def source(self) -> ModelSource:
+        """Where the model is.
+
+        Raises:
+            InputError: if no model is named.
+        """
+        if self.model_name_or_path is None:
+            raise InputError("model_name_or_path is not given: name a model")
+        return self.model_source(self.model_name_or_path)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TeacherConfig:
+    """Teacher.
+
+    Attributes:
+        teacher_model_name_or_path: Teacher, a folder or Hub id.
+        teacher_model_revision: Branch, tag or commit of the teacher on the Hub; by default its main branch.
+        teacher_subfolder: Folder within the teacher's that holds the checkpoint.
+    """
+
+    teacher_model_name_or_path: str | None
+    teacher_model_revision: str | None = None
+    teacher_subfolder: str | None = None
+
+    def source(self, model: ModelSourceConfig) -> ModelSource:
+        """Return where the teacher is, which is read with the cache and the token of the model.
+
+        Raises:
+            InputError: if no teacher is named.
+        """
+        if self.teacher_model_name_or_path is None:
+            raise InputError("teacher_model_name_or_path is not given: name a teacher")
+        return dataclasses.replace(
+            model.assistant_source(self.teacher_model_name_or_path),
+            revision=self.teacher_model_revision,
+            subfolder=self.teacher_subfolder,
+        )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class StudentConfig:
+    """Layers of the student.
+
+    Attributes:
+        student_encoder_layers: Number of encoder layers of a student that is made of the teacher; by default
+            all of the teacher's.
+        student_decoder_layers: Number of decoder layers of a student that is made of the teacher, which are
+            maximally spaced in the teacher; by default 2.
+        student_encoder_layer_indices: The teacher's encoder layers to copy, instead of a number.
+        student_decoder_layer_indices: The teacher's decoder layers to copy, instead of a number.
+        max_source_positions: Number of encoder positions of 20 ms of a student that is made of the
+            teacher, in whole seconds: with 750 it hears 15 s at a time, and longer training samples are
+            dropped; by default as many as the teacher has.
+    """
+
+    student_encoder_layers: int | None = None
+    student_decoder_layers: int | None = None
+    student_encoder_layer_indices: list[int] | None = None
+    student_decoder_layer_indices: list[int] | None = None
+    max_source_positions: int | None = None
+
+    @property
+    def layers(self) -> dict[str, Any]:
+        """The choice of layers, by the names of the arguments of ``init_student``."""
+        given = {
+            "encoder_layers": self.student_encoder_layers,
+            "decoder_layers": self.student_decoder_layers,
+            "encoder_layer_indices": self.student_encoder_layer_indices,
+            "decoder_layer_indices": self.student_decoder_layer_indices,
+            "max_source_positions": self.max_source_positions,
+        }
+        if self.student_decoder_layers is None and self.student_decoder_layer_indices is None:
+            given["decoder_layers"] = 2
+        return given
 
 
 def shown_settings(config: Any) -> dict[str, Any]:

@@ -15,14 +15,14 @@ from flax_distil.cli.terminal import forgiving_output
 
 COMMANDS = {
     "pseudo-label": ("pseudo_labeling.config:PseudoLabelConfig", "pseudo_labeling.job:run"),
-    "init-student": ("checkpoints.job:InitStudentConfig", "checkpoints.job:run_init_student"),
-    "distil": ("distillation.config:DistilConfig", "distillation.job:run"),
+    "init-student": ("checkpoints.config:InitStudentConfig", "checkpoints.job:run_init_student"),
+    "distil": ("distillation.config:DistillConfig", "distillation.job:run"),
     "data inspect": ("inspection.config:InspectConfig", "inspection.job:run"),
-    "plan": ("planning.config:PlanConfig", "planning.job:run_plan"),
+    "plan": ("planning.config:PlanConfig", "planning.job:run"),
     "eval": ("evaluation.config:EvalConfig", "evaluation.job:run"),
     "transcribe": ("pipeline.config:TranscribeConfig", "pipeline.job:run"),
     "align-heads": ("pipeline.align_heads.config:AlignHeadsConfig", "pipeline.align_heads.job:run"),
-    "export": ("checkpoints.job:ExportConfig", "checkpoints.job:run_export"),
+    "export": ("checkpoints.config:ExportConfig", "checkpoints.job:run_export"),
 }
 """Command, of one word or two, to its configuration and its function; modules of the second load JAX."""
 

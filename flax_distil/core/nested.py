@@ -31,7 +31,7 @@ class Leaf:
     Attributes:
         name: Name of the setting, which is the name of its flag.
         path: Attributes that lead to it from the outermost configuration.
-        hint: Its type.
+        declared_type: Its type in its own class.
         default: Its default, or ``dataclasses.MISSING`` for a setting that must be given.
         text: What the docstring of its class says about it.
         section: Headline of the class that it is listed under; empty for the outermost configuration itself.
@@ -42,13 +42,18 @@ class Leaf:
 
     name: str
     path: tuple[str, ...]
-    hint: Any
+    declared_type: Any
     default: Any
     text: str
     section: str
     switch: str | None
     hidden: bool
     secret: bool
+
+    @property
+    def hint(self) -> Any:
+        """The type of its values; None is no value of a setting that must be given."""
+        return _without_none(self.declared_type) if self.required else self.declared_type
 
     @property
     def required(self) -> bool:
@@ -59,6 +64,7 @@ class Leaf:
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _Overrides:
     hide: Collection[str]
+    show: Collection[str] | None
     rename: Mapping[str, str]
     defaults: Mapping[str, Any]
     types: Mapping[str, Any]
@@ -81,6 +87,7 @@ def nested(
     default: Any = dataclasses.MISSING,
     *,
     hide: Collection[str] = (),
+    show: Collection[str] | None = None,
     rename: Mapping[str, str] | None = None,
     defaults: Mapping[str, Any] | None = None,
     types: Mapping[str, Any] | None = None,
@@ -92,6 +99,7 @@ def nested(
     Args:
         default: Instance whose values are the defaults of the leaves.
         hide: Leaves that have no flag here.
+        show: The only leaves that have a flag here; by default all but the hidden ones.
         rename: Leaves that have another name here.
         defaults: Leaves that have another default here, where no instance can be given as ``default``.
             ``dataclasses.MISSING`` makes a leaf required.
@@ -101,6 +109,7 @@ def nested(
     """
     overrides = _Overrides(
         hide=hide,
+        show=show,
         rename=rename or {},
         defaults=defaults or {},
         types=types or {},
@@ -110,25 +119,13 @@ def nested(
     return dataclasses.field(default=default, metadata={_OVERRIDES: overrides})
 
 
-@functools.cache
 def all_leaves(config_class: type) -> tuple[Leaf, ...]:
     """Return every leaf of a configuration, the hidden ones too, in the order of declaration.
 
     Raises:
         TypeError: if two visible leaves have one name, or a field is declared in a way that cannot be.
     """
-    found: list[Leaf] = []
-    hints, texts = typing.get_type_hints(config_class), _descriptions(config_class)
-    for field in dataclasses.fields(config_class):
-        hint = hints[field.name]
-        found += (
-            _nested_leaves(field, hint) if is_nested(hint) else [_own_leaf(config_class, field, hint, texts)]
-        )
-    names = [leaf.name for leaf in found if not leaf.hidden]
-    groups = {leaf.path[0] for leaf in found if len(leaf.path) > 1}
-    if twice := sorted({name for name in names if names.count(name) > 1 or name in groups}):
-        raise TypeError(f"{config_class.__name__} has more than one setting named {', '.join(twice)}")
-    return tuple(found)
+    return _find_leaves(config_class)
 
 
 def leaves(config_class: type) -> tuple[Leaf, ...]:
@@ -193,6 +190,23 @@ def nearest_name(name: str, names: Collection[str], *, prefix: str = "") -> str:
     return f", did you mean {prefix}{near[0]}?" if near else ""
 
 
+@functools.cache
+def _find_leaves(config_class: type) -> tuple[Leaf, ...]:
+    found: list[Leaf] = []
+    hints, texts = typing.get_type_hints(config_class), _descriptions(config_class)
+    for field in dataclasses.fields(config_class):
+        hint = hints[field.name]
+        if is_nested(hint) and not field.metadata.get(_HIDDEN):
+            found += _nested_leaves(field, hint)
+        else:
+            found.append(_own_leaf(config_class, field, hint, texts))
+    names = [leaf.name for leaf in found if not leaf.hidden]
+    groups = {leaf.path[0] for leaf in found if len(leaf.path) > 1}
+    if twice := sorted({name for name in names if names.count(name) > 1 or name in groups}):
+        raise TypeError(f"{config_class.__name__} has more than one setting named {', '.join(twice)}")
+    return tuple(found)
+
+
 def _own_leaf(config_class: type, field: Any, hint: Any, texts: Mapping[str, str]) -> Leaf:
     default = field.default
     if field.default_factory is not dataclasses.MISSING:
@@ -201,7 +215,7 @@ def _own_leaf(config_class: type, field: Any, hint: Any, texts: Mapping[str, str
     return Leaf(
         name=field.name,
         path=(field.name,),
-        hint=_without_none(hint) if default is dataclasses.MISSING else hint,
+        declared_type=hint,
         default=default,
         text=texts.get(field.name, ""),
         section="" if declaring is config_class else _headline(declaring),
@@ -213,10 +227,17 @@ def _own_leaf(config_class: type, field: Any, hint: Any, texts: Mapping[str, str
 
 def _nested_leaves(field: Any, hint: type) -> Iterator[Leaf]:
     """Yield the leaves of a nested configuration as its parent declares them."""
-    empty = _Overrides(hide=(), rename={}, defaults={}, types={}, help={}, section=None)
+    empty = _Overrides(hide=(), show=None, rename={}, defaults={}, types={}, help={}, section=None)
     overrides: _Overrides = field.metadata.get(_OVERRIDES, empty)
     inner, own = all_leaves(hint), overrides.section or _headline(hint)
-    named = {*overrides.hide, *overrides.rename, *overrides.defaults, *overrides.types, *overrides.help}
+    named = {
+        *overrides.hide,
+        *(overrides.show or ()),
+        *overrides.rename,
+        *overrides.defaults,
+        *overrides.types,
+        *overrides.help,
+    }
     if unknown := sorted(named - {leaf.name for leaf in inner}):
         raise TypeError(f"{hint.__name__} has no setting named {', '.join(unknown)}")
     for leaf in inner:
@@ -227,15 +248,13 @@ def _nested_leaves(field: Any, hint: type) -> Iterator[Leaf]:
         if not leaf.hidden:  # a hidden leaf may have the name of a visible one
             name = leaf.name
             changes["default"] = default = overrides.defaults.get(name, default)
-            hint_here = overrides.types.get(name, leaf.hint)
-            required = default is dataclasses.MISSING
             changes |= {
                 "name": overrides.rename.get(name, name),
-                "hint": _without_none(hint_here) if required else hint_here,
+                "declared_type": overrides.types.get(name, leaf.declared_type),
                 "text": overrides.help.get(name, leaf.text),
-                "hidden": name in overrides.hide,
+                "hidden": name in overrides.hide or name not in (overrides.show or (name,)),
             }
-        section = leaf.section or own
+        section = leaf.section if len(leaf.path) > 1 else own
         yield dataclasses.replace(leaf, path=(field.name, *leaf.path), section=section, **changes)
 
 
@@ -268,7 +287,7 @@ def _assemble(config_class: type, path: tuple[str, ...], values: Mapping[tuple[s
     arguments = {}
     for field in dataclasses.fields(config_class):
         here, hint = (*path, field.name), hints[field.name]
-        arguments[field.name] = _assemble(hint, here, values) if is_nested(hint) else values[here]
+        arguments[field.name] = values[here] if here in values else _assemble(hint, here, values)
     return config_class(**arguments)
 
 
@@ -277,18 +296,18 @@ def _flat_items(
 ) -> Iterator[tuple[str, Any]]:
     below = [leaf for leaf in leaves(config_class) if leaf.path[: len(prefix)] == prefix]
     for key, value in values.items():
-        path = (*prefix, key)
-        named = ".".join(map(str, path))
-        if any(leaf.path[: len(path)] == path and leaf.path != path for leaf in below):
-            if not isinstance(value, Mapping):
-                raise InputError(f"{named!r} is a group of flags: expected names and values below it")
-            yield from _flat_items(config_class, path, value)
-            continue
-        leaf = next((leaf for leaf in below if key == leaf.name or leaf.path == path), None)
-        if leaf is None:
+        named = ".".join(map(str, (*prefix, key)))
+        group = next((leaf.path for leaf in below if key in leaf.path[len(prefix) : -1]), None)
+        leaf = next((leaf for leaf in below if key == leaf.name or leaf.path == (*prefix, key)), None)
+        if group is not None and isinstance(value, Mapping):
+            yield from _flat_items(config_class, group[: group.index(key, len(prefix)) + 1], value)
+        elif leaf is not None:
+            yield leaf.name, value
+        elif group is not None:
+            raise InputError(f"{named!r} is a group of flags: expected names and values below it")
+        else:
             near = nearest_name(str(key), [leaf.name for leaf in below])
             raise InputError(f"flag {_shortened(named)!r} is not accepted{near}")
-        yield leaf.name, value
 
 
 def _shortened(text: str) -> str:

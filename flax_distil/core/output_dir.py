@@ -5,6 +5,7 @@ command are replaced, and every other file in the folder stays.
 """
 
 import contextlib
+import dataclasses
 import os
 import re
 import shutil
@@ -27,6 +28,34 @@ _MARKS = (
     "report.json",
 )
 """One of these is in every folder that a command here wrote."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class OutputConfig:
+    """Output.
+
+    Attributes:
+        output_dir: Folder of the results.
+        overwrite_output_dir: Replace the results of an earlier run in output_dir; other files stay.
+    """
+
+    output_dir: str | None
+    overwrite_output_dir: bool = False
+
+    @property
+    def path(self) -> Path:
+        """``output_dir`` as an absolute path.
+
+        Raises:
+            InputError: if it is not given.
+        """
+        if self.output_dir is None:
+            raise InputError("output_dir is not given: name a folder")
+        return user_path(self.output_dir).absolute()
+
+    def check(self) -> Path:
+        """Return the folder as :func:`check_output_dir` does."""
+        return check_output_dir(str(self.output_dir or self.path), overwrite=self.overwrite_output_dir)
 
 
 def check_output_dir(output_dir: str, *, overwrite: bool, or_set: str = "overwrite_output_dir") -> Path:

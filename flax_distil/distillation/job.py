@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from flax_distil.checkpoints.export import export_checkpoint
-from flax_distil.checkpoints.hub.config import upload
+from flax_distil.checkpoints.hub.upload import check_hub, upload
 from flax_distil.checkpoints.tokenizer import read_tokenizer
 from flax_distil.checkpoints.training_checkpoints import TrainingCheckpoints
 from flax_distil.core.arrays import Params
@@ -21,7 +21,7 @@ from flax_distil.core.tree import merge
 from flax_distil.data.preprocessing.drop_report import DropReport
 from flax_distil.data.skipped import SkippedSamples
 from flax_distil.data.training.training_data import TrainingData
-from flax_distil.distillation.config import DistilConfig
+from flax_distil.distillation.config import DistillConfig
 from flax_distil.distillation.evaluation.evaluator import Evaluator
 from flax_distil.distillation.loss import Term
 from flax_distil.distillation.setup.data import check_cacheable, load_data
@@ -52,7 +52,7 @@ class DistilResult:
     upload_error: str | None = None
 
 
-def run(config: DistilConfig, *, loss_terms: Mapping[str, Term] | None = None) -> DistilResult:
+def run(config: DistillConfig, *, loss_terms: Mapping[str, Term] | None = None) -> DistilResult:
     """Distil a teacher into a student, or fine-tune a model, as configured.
 
     Args:
@@ -66,7 +66,7 @@ def run(config: DistilConfig, *, loss_terms: Mapping[str, Term] | None = None) -
     with jax.default_matmul_precision(config.matmul_precision):
         trainer, folder, repository = _set_up(config, loss_terms or {})
         with TrainingCheckpoints(
-            folder / CHECKPOINTS_NAME, save_total_limit=config.save_total_limit
+            folder / CHECKPOINTS_NAME, save_total_limit=config.checkpoints.save_total_limit
         ) as checkpoints:
             state, evaluation = trainer.train(checkpoints)
         _report_samples(trainer)
@@ -78,13 +78,13 @@ def run(config: DistilConfig, *, loss_terms: Mapping[str, Term] | None = None) -
         return DistilResult(output_dir=folder, steps=steps, evaluation=evaluation, upload_error=error)
 
 
-def _set_up(config: DistilConfig, loss_terms: Mapping[str, Term]) -> tuple[Trainer, Path, str | None]:
+def _set_up(config: DistillConfig, loss_terms: Mapping[str, Term]) -> tuple[Trainer, Path, str | None]:
     """Return the trainer, the folder of the run, and the repository to upload to on the leading process."""
-    partitioner = join_devices(config)
+    partitioner = join_devices(config.devices)
     leads = jax.process_index() == 0
-    folder = raise_on_all_hosts(lambda: _checked_output(config) if leads else config.output_path.absolute())
+    folder = raise_on_all_hosts(lambda: _checked_output(config) if leads else config.output.path)
     repository = raise_on_all_hosts(
-        lambda: config.repository(config.hub_model_id, folder, "model") if leads else None
+        lambda: check_hub(config.hub, config.hub.hub_model_id, folder, "model") if leads else None
     )
     student = raise_on_all_hosts(lambda: check_models(config))
     tokenizer, settings = read_tokenizer(student.files)
@@ -93,30 +93,30 @@ def _set_up(config: DistilConfig, loss_terms: Mapping[str, Term]) -> tuple[Train
     batch_size = (
         config.per_device_train_batch_size * partitioner.batch_shards * config.gradient_accumulation_steps
     )
-    max_steps = config.max_steps or _steps(config, data.train, batch_size)
-    optimizer = config.optimizer(max_steps)  # checks the schedule before weights are read
+    max_steps = config.optimizer.max_steps or _steps(config, data.train, batch_size)
+    optimizer = config.optimizer_for(max_steps)  # checks the schedule before weights are read
     models = load_models(config, partitioner, loss_terms)
     config = models.config  # what was left open is decided
     if leads:
-        _prepare_output(folder, overwrite=config.overwrite_output_dir)
+        _prepare_output(folder, overwrite=config.output.overwrite_output_dir)
     all_gather_object(None)  # the folder is there for all
     fns = TrainStepFns(optimizer, models.shardings, partitioner)
     evaluator = Evaluator(data, models, fns, partitioner, tokenizer=tokenizer, settings=settings)
     return Trainer(data, models, fns, evaluator, partitioner, max_steps=max_steps), folder, repository
 
 
-def _steps(config: DistilConfig, train: TrainingData, batch_size: int) -> int:
+def _steps(config: DistillConfig, train: TrainingData, batch_size: int) -> int:
     """Return the number of updates that the epochs take.
 
     Raises:
         InputError: If the number of samples of an epoch is not known.
     """
-    if train.samples is None or config.train_dataset_samples is not None:
+    if train.samples is None or config.data.train_dataset_samples is not None:
         raise InputError(
             "max_steps is not given, and an epoch of streamed or mixed training data has no fixed length: "
             "give max_steps"
         )
-    return math.ceil(config.num_train_epochs * train.samples / batch_size)
+    return math.ceil(config.optimizer.num_train_epochs * train.samples / batch_size)
 
 
 def _report_samples(trainer: Trainer) -> None:
@@ -143,20 +143,20 @@ def _export(models: DistilModels, trained: Params, folder: Path, repository: str
         files=models.student.files,
         dtype=jnp.dtype(models.config.export_dtype),
     )
-    return upload(folder, repository, models.config)
+    return upload(folder, repository, models.config.hub)
 
 
-def _checked_output(config: DistilConfig) -> Path:
+def _checked_output(config: DistillConfig) -> Path:
     """Return the folder of the run; one that exists must be resumed or overwritten."""
-    if config.resume_from_checkpoint is None:
+    if config.checkpoints.resume_from_checkpoint is None:
         return check_output_dir(
-            config.output_dir,
-            overwrite=config.overwrite_output_dir,
+            str(config.output.output_dir),
+            overwrite=config.output.overwrite_output_dir,
             or_set="overwrite_output_dir or resume_from_checkpoint",
         )
-    folder = check_writable(config.output_dir)
+    folder = check_writable(str(config.output.output_dir))
     if not (folder / CHECKPOINTS_NAME).is_dir():
-        raise InputError(f"output_dir {config.output_dir!r} holds no checkpoints to resume from")
+        raise InputError(f"output_dir {config.output.output_dir!r} holds no checkpoints to resume from")
     return folder
 
 

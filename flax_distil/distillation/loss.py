@@ -19,6 +19,7 @@ from flax_distil.core.tree import merge
 from flax_distil.data.training.batches import Batch
 from flax_distil.distillation.forward import StudentAndTeacher, forward
 from flax_distil.distillation.step_config import StepConfig
+from flax_distil.distillation.training_config import LossConfig
 from flax_distil.distillation.vocabulary_loss import LogitsChunk, TokenLossSums, log_probs, token_losses
 
 
@@ -176,48 +177,19 @@ class HiddenMSE:
 Term = LossTerm | TokenLossTerm
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class LossWeights:
-    """Weights of the distillation loss.
+def make_terms(config: LossConfig) -> dict[str, Term]:
+    """Return the terms of the loss while training, by name."""
+    config = config.complete(has_teacher=True)
+    return {
+        "ce": CrossEntropy(config.ce_weight or 0.0, config.label_smoothing_factor),
+        "kl": KLDivergence(config.kl_weight or 0.0, config.temperature),
+        "hidden_mse": HiddenMSE(config.mse_weight),
+    }
 
-    Attributes:
-        ce: Weight of the cross-entropy on the labels.
-        kl: Weight of the KL divergence from the teacher; 0 leaves the teacher out.
-        mse: Weight of the squared difference of hidden states.
-        temperature: Temperature T of both softmaxes of the KL term, which is scaled by T².
-        label_smoothing_factor: Share of the cross-entropy's target that is spread evenly over the vocabulary.
 
-    Source: Distil-Whisper, arXiv 2311.00430, section 3.
-    """
-
-    ce: float = 0.8
-    kl: float = 1.0
-    mse: float = 0.0
-    temperature: float = 2.0
-    label_smoothing_factor: float = 0.0
-
-    def __post_init__(self) -> None:
-        for name in ("ce", "kl", "mse"):
-            if getattr(self, name) < 0:
-                raise InputError(f"{name} weight {getattr(self, name)} is negative: expected 0 or more")
-        if self.temperature <= 0:
-            raise InputError(f"temperature {self.temperature} is not positive")
-        if not 0 <= self.label_smoothing_factor < 1:
-            raise InputError(
-                f"label_smoothing_factor {self.label_smoothing_factor} is not between 0 and 1 (exclusive)"
-            )
-
-    def terms(self) -> dict[str, Term]:
-        """Return the terms of the loss while training, by name."""
-        return {
-            "ce": CrossEntropy(self.ce, self.label_smoothing_factor),
-            "kl": KLDivergence(self.kl, self.temperature),
-            "hidden_mse": HiddenMSE(self.mse),
-        }
-
-    def evaluation_terms(self) -> dict[str, Term]:
-        """Return the terms of an evaluation: temperature 1, and no label smoothing."""
-        return dataclasses.replace(self, temperature=1.0, label_smoothing_factor=0.0).terms()
+def make_evaluation_terms(config: LossConfig) -> dict[str, Term]:
+    """Return the terms of an evaluation: temperature 1, and no label smoothing."""
+    return make_terms(dataclasses.replace(config, temperature=1.0, label_smoothing_factor=0.0))
 
 
 def distillation_loss(

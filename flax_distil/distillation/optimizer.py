@@ -1,6 +1,5 @@
 """AdamW, and moments stored in half the memory."""
 
-import dataclasses
 from typing import Any
 
 import jax
@@ -9,31 +8,8 @@ import optax
 
 from flax_distil.core.arrays import Array, Float, Params
 from flax_distil.core.tree import flatten, unflatten
-from flax_distil.distillation.schedules import ScheduleConfig, learning_rate_schedule
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class OptimizerConfig(ScheduleConfig):
-    """AdamW with gradient clipping, and its learning rates (defaults: RECIPE 5).
-
-    Attributes:
-        adam_beta1: decay of the first moment.
-        adam_beta2: decay of the second moment.
-        adam_epsilon: added to the root of the second moment.
-        weight_decay: decoupled; never applied to biases and norms.
-        max_grad_norm: global norm at which the accumulated gradient is clipped; 0 for never.
-        bfloat16_moments: store both moments in bfloat16 (the update is float32).
-
-    Raises:
-        InputError: if a value is out of range.
-    """
-
-    adam_beta1: float = 0.9
-    adam_beta2: float = 0.999
-    adam_epsilon: float = 1e-8
-    weight_decay: float = 0.0
-    max_grad_norm: float = 1.0
-    bfloat16_moments: bool = False
+from flax_distil.distillation.schedules import learning_rate_schedule
+from flax_distil.distillation.training_config import OptimizerConfig
 
 
 def make_optimizer(config: OptimizerConfig) -> optax.GradientTransformation:

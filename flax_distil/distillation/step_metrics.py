@@ -9,7 +9,7 @@ from typing import Any
 
 from flax_distil.core.errors import InputError
 from flax_distil.data.training.batches import Batch
-from flax_distil.distillation.config import DistilConfig
+from flax_distil.distillation.config import DistillConfig
 from flax_distil.distillation.schedules import learning_rate_schedule
 from flax_distil.distillation.train_step import LARGEST_LOSS
 from flax_distil.distillation.training_log import TrainingLog
@@ -56,10 +56,10 @@ class StepMetrics:
     (``apply_gradients``) and is warned of. A few of them in a row end the run.
     """
 
-    def __init__(self, config: DistilConfig, logs: TrainingLog, partitioner: Partitioner, max_steps: int):
+    def __init__(self, config: DistillConfig, logs: TrainingLog, partitioner: Partitioner, max_steps: int):
         self._config, self._partitioner = config, partitioner
-        self._logs, self._every = logs, config.logging_steps
-        self._schedule = learning_rate_schedule(config.optimizer(max_steps))
+        self._logs, self._every = logs, config.checkpoints.logging_steps
+        self._schedule = learning_rate_schedule(config.optimizer_for(max_steps))
         self._waiting: list[_Step] = []
         self._samples = self._audio_seconds = 0.0
         self._bad_steps: list[int] = []
@@ -161,8 +161,8 @@ class StepMetrics:
         return InputError(
             f"training stops at step {step.number}: {_numbers(step)}, in {updates} (left out: checkpoints "
             f"and weights stay as they were before); the samples of this step are {_names(ids)}; look at "
-            f"them, or lower learning_rate {self._config.learning_rate:g} or max_grad_norm "
-            f"{self._config.max_grad_norm:g} (0 does not clip)"
+            f"them, or lower learning_rate {self._config.optimizer.learning_rate:g} or max_grad_norm "
+            f"{self._config.optimizer.max_grad_norm:g} (0 does not clip)"
         )
 
 

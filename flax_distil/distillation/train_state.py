@@ -9,6 +9,7 @@ import optax
 
 from flax_distil.core.arrays import Params
 from flax_distil.core.tree import flatten, partition
+from flax_distil.distillation.training_config import FreezeConfig
 
 
 @jax.tree_util.register_dataclass
@@ -25,36 +26,6 @@ class TrainState:
     step: Any
     params: Params
     opt_state: optax.OptState
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class FreezeConfig:
-    """Which parts of the student keep their weights.
-
-    Attributes:
-        freeze_encoder: the encoder; it is then shared with the teacher where equal.
-        freeze_decoder: the decoder's layers, norm and positions. The token embedding, which is the output
-            projection too, is trained all the same.
-        freeze_embed_positions: the decoder's learned positions.
-
-    The encoder's sinusoidal positions are always frozen.
-
-    Source: distil-whisper, ``training/run_distillation.py``.
-    """
-
-    freeze_encoder: bool = True
-    freeze_decoder: bool = False
-    freeze_embed_positions: bool = False
-
-    def is_trainable(self, path: str) -> bool:
-        """Say whether the leaf at ``path`` (as ``decoder/norm/scale``) is trained."""
-        if path.startswith("encoder/"):
-            return path != "encoder/position_embedding/embedding" and not self.freeze_encoder
-        if path == "decoder/token_embedding/embedding":
-            return True
-        if path == "decoder/position_embedding/embedding" and self.freeze_embed_positions:
-            return False
-        return not self.freeze_decoder
 
 
 def partition_params(params: Params, freezing: FreezeConfig) -> tuple[Params, Params]:

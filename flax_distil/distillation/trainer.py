@@ -109,9 +109,9 @@ class Trainer:
                 if is_last:
                     progress.check_end()
                 # Before an evaluation, which may fail.
-                if is_last or (step % config.save_steps == 0 and progress.is_sound()):
+                if is_last or (step % config.checkpoints.save_steps == 0 and progress.is_sound()):
                     self._save(checkpoints, step, state)
-                is_due = config.eval_steps and step % config.eval_steps == 0
+                is_due = config.evaluation.eval_steps and step % config.evaluation.eval_steps == 0
                 if self.data.evaluation and (is_last or is_due):
                     progress.flush()
                     evaluation = self._evaluate(step, state.params, logs)
@@ -121,7 +121,7 @@ class Trainer:
 
     def _open_logs(self, first_step: int) -> TrainingLog:
         return TrainingLog(
-            self.config.output_path,
+            self.config.output.path,
             max_steps=self.max_steps,
             first_step=first_step,
             active=jax.process_index() == 0,
@@ -146,7 +146,7 @@ class Trainer:
             InputError: If the run to resume had another number of processes.
         """
         state: TrainState = self.fns.init(self.models.trainable)
-        wanted: Any = self.config.resume_from_checkpoint
+        wanted: Any = self.config.checkpoints.resume_from_checkpoint
         if not wanted:
             return state, 0
         template = self.partitioner.unreplicate(state)
@@ -173,4 +173,4 @@ class Trainer:
 
     def _encoder_fingerprint(self) -> str:
         encoder = self.partitioner.device_get(self.models.frozen["encoder"])
-        return f"{weights_fingerprint(encoder)}-{self.config.compute.dtype}"
+        return f"{weights_fingerprint(encoder)}-{self.config.student_options.dtype}"

@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 
 from flax_distil.checkpoints.checkpoint import load_checkpoint
-from flax_distil.checkpoints.model_config import shown_settings
 from flax_distil.checkpoints.tokenizer import read_tokenizer
 from flax_distil.core.console import show
 from flax_distil.core.errors import InputError
-from flax_distil.core.output_dir import atomic_folder, check_output_dir
+from flax_distil.core.nested import flatten
+from flax_distil.core.output_dir import atomic_folder
 from flax_distil.core.plotting import PLOTS_REMEDY, has_matplotlib
 from flax_distil.data.preprocessing.drop_report import DropReport
 from flax_distil.data.preprocessing.statistics import (
@@ -52,17 +52,18 @@ def run(config: InspectConfig) -> dict[str, Any]:
         InputError: for whatever does not fit, before the data are read.
     """
     folder = None
-    if config.output_dir is not None:
-        folder = check_output_dir(config.output_dir, overwrite=config.overwrite_output_dir)
+    if config.output.output_dir is not None:
+        folder = config.output.check()
         _check_matplotlib()
-    checkpoint = load_checkpoint(config.model_source(config.model_name_or_path), config_only=True)
+    checkpoint = load_checkpoint(config.model.source, config_only=True)
     tokenizer, _ = read_tokenizer(checkpoint.files)
-    config = config.within(checkpoint.config.window_seconds)
-    data = load_training_data(config, tokenizer, window_seconds=checkpoint.config.window_seconds)
+    window_seconds = checkpoint.config.window_seconds
+    config = dataclasses.replace(config, data=config.data.within(window_seconds))
+    data = load_training_data(config.data, tokenizer, window_seconds=window_seconds)
     data_sets, dropped = _collect_statistics(config, data)
     shown = first_samples(config, data, tokenizer)
     report = {
-        "settings": shown_settings(config),
+        "settings": flatten(config),
         "data_sets": {data_set.name: data_set.figures(dropped) for data_set in data_sets},
         "skipped": data.skipped.get_state(),
         "samples": [_to_json(sample) for sample in shown],
@@ -89,9 +90,9 @@ def _collect_statistics(
     for source in data.sources:
         data_set, dropped = compute_statistics(
             source,
-            limits=duration_limits(config),
+            limits=duration_limits(config.data),
             skipped=data.skipped,
-            window=config.shuffle_buffer_size,
+            window=config.data.shuffle_buffer_size,
             max_rows=config.max_stream_samples,
         )
         data_sets.append(data_set)
@@ -103,7 +104,7 @@ def first_samples(
     config: InspectConfig, data: TrainingData, tokenizer: WhisperTokenizer
 ) -> list[ShownSample]:
     """Return the first samples that the training pipeline gives, whatever its batch size."""
-    pipeline = training_pipeline(config, data, PipelineConfig(batch_size=1), seed=config.seed)
+    pipeline = training_pipeline(config.data, data, PipelineConfig(batch_size=1), seed=config.data.seed)
     try:
         batches = [next(pipeline) for _ in range(config.num_shown_samples)]
     finally:

@@ -3,7 +3,7 @@
 import dataclasses
 
 from flax_distil.core.errors import InputError
-from flax_distil.core.nested import nested
+from flax_distil.core.nested import setting
 from flax_distil.core.param_sharding import REPLICATED, ParamSharding
 
 CHECKPOINT_POLICY_NAMES = ("full", "dots", "dots_with_no_batch_dims")
@@ -12,23 +12,24 @@ CHECKPOINT_POLICY_NAMES = ("full", "dots", "dots_with_no_batch_dims")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ComputeOptions:
-    """How a model computes, apart from its shape.
+    """Computation.
 
     Attributes:
-        dtype: of activations and of the weights as used ("float32", "bfloat16", "float16");
-            norms, softmax and losses stay in float32.
-        use_scan: run the layers as one ``lax.scan``: compiles in the time of one layer.
-        gradient_checkpointing: name of a policy in ``model/layers.py``: recompute each
-            layer in the backward pass; None keeps every activation.
-        sharding: which pieces of the weights are given, inside ``shard_map``; by default all.
+        dtype: Element type that the model computes in: float32, bfloat16 or float16; norms, softmax and
+            losses stay in float32.
+        use_scan: Compile the layers as one loop, in the time of one layer; false unrolls them.
+        gradient_checkpointing: Recompute layers in the backward pass: full (also what the flag alone, or
+            true, means), dots or dots_with_no_batch_dims; by default every activation is kept.
+        sharding: Pieces of the weights that are given, inside ``shard_map``; by default all.
+
+    Raises:
+        InputError: if a value is unknown.
     """
 
     dtype: str = "float32"
     use_scan: bool = True
-    gradient_checkpointing: str | None = None
-    sharding: ParamSharding = nested(
-        REPLICATED, hide=[field.name for field in dataclasses.fields(ParamSharding)]
-    )
+    gradient_checkpointing: str | None = setting(None, switch="full")
+    sharding: ParamSharding = setting(REPLICATED, hidden=True)
 
     def __post_init__(self) -> None:
         if self.dtype not in ("float32", "bfloat16", "float16"):

@@ -53,7 +53,30 @@ CONFIG_FIELDS: Fields = {
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class WhisperConfig:
+class DropoutConfig:
+    """Dropout.
+
+    Attributes:
+        dropout: Dropout rate of embeddings and of each block's output while training.
+        attention_dropout: Dropout rate of attention probabilities while training.
+        activation_dropout: Dropout rate inside the feed-forward blocks while training.
+
+    Raises:
+        InputError: if a rate is not between 0 and 1.
+    """
+
+    dropout: float = 0.0
+    attention_dropout: float = 0.0
+    activation_dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(DropoutConfig):
+            if not 0 <= getattr(self, field.name) < 1:
+                raise InputError(f"{field.name} {getattr(self, field.name)} is not between 0 and 1")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class WhisperConfig(DropoutConfig):
     """Architecture of one Whisper model (field names as in Hugging Face ``config.json``).
 
     Attributes:
@@ -68,9 +91,6 @@ class WhisperConfig:
         decoder_ffn_dim: feed-forward width of the decoder.
         max_source_positions: encoder positions, 20 ms each.
         max_target_positions: decoder positions.
-        dropout: on embeddings and on each block's output while training.
-        attention_dropout: on attention probabilities while training.
-        activation_dropout: inside the feed-forward while training.
 
     Raises:
         InputError: if a width is not divisible by its number of heads.
@@ -89,11 +109,9 @@ class WhisperConfig:
     decoder_ffn_dim: int
     max_source_positions: int = 1500
     max_target_positions: int = 448
-    dropout: float = 0.0
-    attention_dropout: float = 0.0
-    activation_dropout: float = 0.0
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for side in ("encoder", "decoder"):
             heads = getattr(self, f"{side}_attention_heads")
             if self.d_model % heads:
@@ -137,7 +155,8 @@ class WhisperConfig:
 
     def to_huggingface(self) -> dict[str, Any]:
         """Return the fields as a plain dictionary with the names of Hugging Face ``config.json``."""
-        return dataclasses.asdict(self)
+        dropouts = dataclasses.asdict(DropoutConfig())
+        return dict(sorted(dataclasses.asdict(self).items(), key=lambda item: item[0] in dropouts))
 
     @property
     def window_samples(self) -> int:

@@ -1,13 +1,14 @@
 """The programs that a plan compiles: those of a real run, described instead of allocated."""
 
-import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from flax_distil.core.nested import replace
 from flax_distil.decoding.logits_processors import LogitsProcessors
+from flax_distil.distillation.config import DistillConfig
 from flax_distil.distillation.setup.compile_ahead import describe_step_batch
 from flax_distil.distillation.setup.encoder_choice import choose_encoder, shape_difference
 from flax_distil.distillation.setup.shardings import TrainShardings
@@ -28,7 +29,12 @@ _PROMPT_LENGTH = 4  # start, language, task, no timestamps
 
 
 def training_job(
-    config: PlanConfig, partitioner: JitPartitioner, student: WhisperConfig, teacher: WhisperConfig | None
+    config: DistillConfig,
+    partitioner: JitPartitioner,
+    student: WhisperConfig,
+    teacher: WhisperConfig | None,
+    *,
+    label_length: int,
 ) -> Job:
     """Return the training step of a run.
 
@@ -37,15 +43,16 @@ def training_job(
         partitioner: over the devices of a topology.
         student: its shape, with the dropouts of the run.
         teacher: its shape; None for fine-tuning on labels alone.
+        label_length: Number of tokens per sample.
     """
     difference = None if teacher is None else shape_difference(student, teacher)
     teacher = teacher if config.uses_teacher else None
     choice = choose_encoder(config, student, teacher, difference)
-    config = dataclasses.replace(config, freeze_encoder=choice.freeze)
+    config = replace(config, freeze_encoder=choice.freeze)
     shardings = TrainShardings(
         config, partitioner, student=student, teacher=teacher, shares_encoder=choice.shared
     )
-    optimizer = config.optimizer(config.planned_steps)
+    optimizer = config.optimizer_for(config.optimizer.max_steps or 1)
     train: Any = TrainStepFns(optimizer, shardings, partitioner).train
     state, frozen, held = (
         partitioner.describe(tree.shapes, tree.specs)
@@ -60,7 +67,7 @@ def training_job(
 
     def described(batch: int) -> Any:
         rows = batch * partitioner.batch_shards
-        arrays = describe_step_batch(config, student, rows, config.label_length)
+        arrays = describe_step_batch(config, student, rows, label_length)
         return partitioner.describe(arrays, MICRO_BATCHES)
 
     def lower(batch: int) -> tuple[jax.stages.Lowered, Mapping[str, Any]]:
@@ -72,7 +79,7 @@ def training_job(
         return float(bytes_per_chip([trees, described(batch), state]))
 
     def flops(batch: int) -> dict[str, float]:
-        work = _step_work(config, shardings, batch)
+        work = _step_work(config, shardings, batch, label_length)
         return {name: flop / partitioner.mesh.shape["tensor"] for name, flop in work.flop().items()}
 
     return Job(
@@ -84,33 +91,34 @@ def training_job(
     )
 
 
-def _step_work(config: PlanConfig, shardings: TrainShardings, batch: int) -> StepWork:
+def _step_work(config: DistillConfig, shardings: TrainShardings, batch: int, tokens: int) -> StepWork:
     """Say what a step does with so many samples per part of the batch and micro-batch."""
     return StepWork(
         student=shardings.step.student,
         teacher=shardings.step.teacher,
         batch=batch * config.gradient_accumulation_steps,
-        tokens=config.label_length,
+        tokens=tokens,
         encodes=not config.cache_encoder_states,
         teacher_encodes="encoder" in shardings.teacher.shapes,
-        trains_encoder=not config.freeze_encoder,
-        trains_decoder=not config.freeze_decoder,
-        with_kl=config.loss_weights.kl > 0,
-        recomputes=config.gradient_checkpointing == "full",
+        trains_encoder=not config.freeze.freeze_encoder,
+        trains_decoder=not config.freeze.freeze_decoder,
+        with_kl=(config.training_loss.kl_weight or 0) > 0,
+        recomputes=config.compute.gradient_checkpointing == "full",
     )
 
 
 def generation_job(config: PlanConfig, partitioner: JitPartitioner, student: WhisperConfig) -> Job:
     """Return one step of the student's decoding, greedy or with beams."""
-    dtype, tokens = jnp.dtype(config.compute.dtype), config.label_length - _PROMPT_LENGTH
+    options, beams = config.run.student_options, config.search.num_beams
+    dtype, tokens = jnp.dtype(options.dtype), config.label_length - _PROMPT_LENGTH
     weights = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, dtype), decode_shapes(student))
     held = partitioner.describe(weights, partitioner.weight_specs(weights))
     shares = partitioner.mesh.shape["tensor"]  # devices that decode one row together
     processors = LogitsProcessors(special=_special_tokens(student.vocab_size))
-    shape = ModelShape.on(partitioner, student, config.compute)
-    fns = jit_decode_fns(partitioner, shape, processors, config.search_options, tokens)
+    shape = ModelShape.on(partitioner, student, options)
+    fns = jit_decode_fns(partitioner, shape, processors, config.search, tokens)
     generate: Any = fns.generate
-    slots = _PROMPT_LENGTH + config.num_beams * tokens
+    slots = _PROMPT_LENGTH + beams * tokens
 
     def lower(batch: int) -> tuple[jax.stages.Lowered, Mapping[str, Any]]:
         rows, states = batch * partitioner.batch_shards, (student.max_source_positions, student.d_model)
@@ -134,9 +142,7 @@ def generation_job(config: PlanConfig, partitioner: JitPartitioner, student: Whi
     return Job(
         what="generate",
         lower=lower,
-        flops=lambda batch: {
-            "decoding": decode_step_flop(student, batch, slots, beams=config.num_beams) / shares
-        },
+        flops=lambda batch: {"decoding": decode_step_flop(student, batch, slots, beams=beams) / shares},
         least_bytes=lambda batch: decode_step_bytes(student, batch, slots, dtype.itemsize) / shares,
         costs=costs,
         resident={"encoder": held["encoder"]},

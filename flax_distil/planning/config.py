@@ -4,59 +4,69 @@ import dataclasses
 
 from flax_distil.core.checks import check_positive
 from flax_distil.core.errors import InputError
+from flax_distil.core.nested import nested, replace
 from flax_distil.decoding.options import SearchOptions
-from flax_distil.distillation.config import DistilConfig
-from flax_distil.model.compute_options import ComputeOptions
-from flax_distil.planning.topologies import check_topology
+from flax_distil.distillation.config import DistillConfig
+from flax_distil.planning.chips import check_topology
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class PlanConfig(DistilConfig):
+class PlanConfig:
     """Say whether a distillation fits on a TPU and how fast it could go; nothing is allocated or run.
 
-    Takes the flags of distil, and compiles the very step that distil would run.
+    Accepts the flags of distil, and compiles the very step that distil would run.
 
     Attributes:
-        train_dataset_name: Not read.
-        output_dir: Not written.
-        dry_run: Makes no difference here.
-        topology: TPU slice, as it is sold: v4-8, v5e-8, v5p-8, v6e-8 and larger ones.
+        topology: TPU slice by the name it is sold under: v4-8, v5e-8, v5p-8, v6e-8 and larger ones.
         what: train, or generate for one step of the student's decoding.
-        label_length: Tokens per sample, prompt included, that the step is compiled for.
-        num_beams: Beams of the decoding, with generate.
-        search_seconds: Time for the largest batch: no third compilation begins that would probably
-            end later than this after the start; 0 compiles the given batch alone.
+        label_length: Number of tokens per sample, prompt included, that the step is compiled for.
+        search_seconds: Seconds in which the largest batch is searched for: from the third on, no compilation
+            begins that would probably end later than this after the start. With 0 the given batch alone is
+            compiled.
         json: File to write the plan to, as JSON.
+
+    Raises:
+        InputError: if a value is unknown or out of range.
     """
 
-    train_dataset_name: str = ""
-    output_dir: str = ""
     topology: str = "v4-8"
     what: str = "train"
     label_length: int = 128
-    num_beams: int = 1
+    search: SearchOptions = nested(
+        SearchOptions(),
+        show={"num_beams"},
+        help={"num_beams": "Number of beams of the student's decoding, with what generate."},
+        section="Main flags",
+    )
     search_seconds: float = 240.0
     json: str | None = None
+    run: DistillConfig = nested(
+        defaults={"train_dataset_name": "", "output_dir": ""},
+        types={"output_dir": str},
+        help={
+            "train_dataset_name": "Not read by a plan.",
+            "output_dir": "Not written by a plan.",
+            "overwrite_output_dir": "Replace the checkpoints, logs and student of an earlier run in "
+            "output_dir; other files stay. A plan replaces nothing.",
+            "dry_run": "Makes no difference to a plan.",
+        },
+        section="Training",
+    )
 
     def __post_init__(self) -> None:
-        super().__post_init__()
         check_topology(self.topology)
         if self.what not in ("train", "generate"):
             raise InputError(f"what {self.what!r} is unknown: expected train or generate")
         check_positive(self, "label_length")
-        _ = self.search_options
 
     @property
-    def search_options(self) -> SearchOptions:
-        """How the student decodes."""
-        return SearchOptions(num_beams=self.num_beams)
+    def planned_run(self) -> DistillConfig:
+        """The run as it computes on a TPU, with as many updates as its schedule needs at least.
 
-    @property
-    def teacher_options(self) -> ComputeOptions:
-        """How the teacher computes on a TPU, whatever plans here."""
-        return dataclasses.replace(self.compute, dtype=self.teacher_dtype or "bfloat16")
-
-    @property
-    def planned_steps(self) -> int:
-        """The run's updates, or as many as its schedule needs at least: they do not change the step."""
-        return self.max_steps or self.warmup_steps + 1
+        The number of updates does not change the step.
+        """
+        return replace(
+            self.run,
+            teacher_dtype=self.run.teacher.teacher_dtype or "bfloat16",
+            max_steps=self.run.optimizer.max_steps or self.run.optimizer.warmup_steps + 1,
+        )

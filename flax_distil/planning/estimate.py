@@ -2,8 +2,8 @@
 
 import dataclasses
 
+from flax_distil.planning.chips import Chip
 from flax_distil.planning.hlo import ProgramCosts
-from flax_distil.planning.topologies import Chip
 
 KERNEL_EFFICIENCY = 1 / 3
 """Share of the peak at which Pallas kernels are taken to run: not measured. Attention with heads of 64

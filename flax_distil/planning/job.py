@@ -13,7 +13,7 @@ from flax_distil.core.console import show
 from flax_distil.core.errors import InputError
 from flax_distil.core.output_dir import check_local
 from flax_distil.core.paths import user_path
-from flax_distil.distillation.config import DistilConfig
+from flax_distil.distillation.config import DistillConfig
 from flax_distil.distillation.setup.models import describe_models, with_dropouts
 from flax_distil.model.config import PRESETS, WhisperConfig
 from flax_distil.parallel.jit_partitioner import JitPartitioner
@@ -27,7 +27,7 @@ from flax_distil.planning.topologies import open_topology
 _PUBLISHED = {f"openai/whisper-{size}": size for size in PRESETS}
 
 
-def run_plan(config: PlanConfig) -> dict[str, Any]:
+def run(config: PlanConfig) -> dict[str, Any]:
     """Compile, print the plan, write it if asked to, and return its figures.
 
     Raises:
@@ -35,7 +35,8 @@ def run_plan(config: PlanConfig) -> dict[str, Any]:
     """
     if config.json is not None:
         check_local("json", config.json)
-    student, teacher = describe_models(config, read_described)
+    planned = config.planned_run
+    student, teacher = describe_models(planned, read_described)
     if config.label_length > student.config.max_target_positions:
         raise InputError(
             f"label_length {config.label_length} is too large: the decoder has "
@@ -43,24 +44,27 @@ def run_plan(config: PlanConfig) -> dict[str, Any]:
         )
     topology = open_topology(config.topology)
     partitioner = JitPartitioner(
-        build_mesh(config.mesh_shape, topology.devices), shard_vocabulary=config.shard_vocabulary
+        build_mesh(planned.devices.mesh_shape, topology.devices),
+        shard_vocabulary=planned.devices.shard_vocabulary,
     )
-    shape = with_dropouts(config, student.config)
+    shape = with_dropouts(planned, student.config)
     if config.what == "train":
-        job = training_job(config, partitioner, shape, teacher.config if teacher else None)
-        batch, micro_batches = config.per_device_train_batch_size, config.gradient_accumulation_steps
+        job = training_job(
+            planned, partitioner, shape, teacher.config if teacher else None, label_length=config.label_length
+        )
+        batch, micro_batches = planned.per_device_train_batch_size, planned.gradient_accumulation_steps
     else:
         job = generation_job(config, partitioner, student.config)
-        batch, micro_batches = config.per_device_eval_batch_size, 1
-    with jax.default_matmul_precision(config.matmul_precision):
+        batch, micro_batches = planned.evaluation.per_device_eval_batch_size, 1
+    with jax.default_matmul_precision(planned.matmul_precision):
         plan = make_plan(job, topology, batch=batch, search_seconds=config.search_seconds)
     description = JobDescription(
-        teacher=config.teacher_model_name_or_path,
-        student=_student_name(config, shape),
+        teacher=planned.teacher.teacher_model_name_or_path,
+        student=_student_name(planned, shape),
         label_length=config.label_length,
         samples_per_step=batch * micro_batches * partitioner.batch_shards,
         micro_batches=micro_batches,
-        max_steps=config.max_steps,
+        max_steps=config.run.optimizer.max_steps,
         notes=_notes(config),
     )
     show(plan_as_text(plan, description))
@@ -87,24 +91,24 @@ def read_described(source: ModelSource) -> Checkpoint:
     return Checkpoint(config=config, params={}, files=files)
 
 
-def _student_name(config: DistilConfig, shape: WhisperConfig) -> str:
-    name = f" {config.model_name_or_path}" if config.model_name_or_path else ""
+def _student_name(config: DistillConfig, shape: WhisperConfig) -> str:
+    name = f" {config.model.model_name_or_path}" if config.model.model_name_or_path else ""
     return f"a student{name} of {shape.encoder_layers} encoder and {shape.decoder_layers} decoder layers"
 
 
 def _notes(config: PlanConfig) -> tuple[str, ...]:
-    notes = []
     if config.what == "generate":
-        notes.append("one token per sample and step; encoder and prompt are not in the time")
-        return tuple(notes)
-    notes.append(f"label_length {config.label_length}: a step costs less where labels are shorter")
-    if config.max_steps is None:
+        return ("one token per sample and step; encoder and prompt are not in the time",)
+    run = config.run
+    notes = [f"label_length {config.label_length}: a step costs less where labels are shorter"]
+    if run.optimizer.max_steps is None:
         notes.append("max_steps is not given: the length of the run is unknown without its data")
-    if config.parallelism == "pmap":
+    if run.devices.parallelism == "pmap":
         notes.append("parallelism pmap is planned as jit over data: every device does the same work")
-    if config.model_name_or_path and config.teacher_model_name_or_path and config.freeze_encoder is not False:
+    both = run.model.model_name_or_path and run.teacher.teacher_model_name_or_path
+    if both and run.freeze.freeze_encoder is not False:
         notes.append("encoders of student and teacher are taken to be one if their shapes are equal")
-    if config.cache_encoder_states:
+    if run.cache_encoder_states:
         notes.append("encoder states are taken from their cache: the first epoch is slower")
     return tuple(notes)
 

@@ -10,11 +10,12 @@ from typing import Any
 
 import jax
 
+from flax_distil.planning.chips import GIB
 from flax_distil.planning.estimate import StepEstimate, estimate_step
 from flax_distil.planning.hlo import ProgramCosts
 from flax_distil.planning.largest_batch import LargestBatch, Trial, find_largest_batch
 from flax_distil.planning.memory import MemoryUse, memory_use
-from flax_distil.planning.topologies import GIB, Topology
+from flax_distil.planning.topologies import Topology
 
 ENOUGH_TIME = 1.2
 """Another compilation begins if the time left is this many times what the longest one took."""

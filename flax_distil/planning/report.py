@@ -4,10 +4,10 @@ import dataclasses
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from flax_distil.planning.chips import GIB
 from flax_distil.planning.estimate import KERNEL_EFFICIENCY
 from flax_distil.planning.largest_batch import LargestBatch
 from flax_distil.planning.plan import Plan
-from flax_distil.planning.topologies import GIB
 
 _LEFT_OUT = "Pallas kernels, collectives, asynchronous copies"
 

@@ -1,4 +1,4 @@
-"""TPU slices by the names they are sold under: what a chip can do, and devices to compile for.
+"""Devices of TPU slices to compile for.
 
 The devices come from the TPU compiler (package ``libtpu``); no TPU is needed.
 """
@@ -7,87 +7,11 @@ import contextlib
 import dataclasses
 import importlib.util
 import os
-from collections.abc import Mapping
 
 import jax
 
 from flax_distil.core.errors import InputError
-
-GIB = 2**30
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Chip:
-    """One TPU chip; all figures are per chip.
-
-    Attributes:
-        hbm_bytes: HBM that the compiler gives to one program ("available HBM" in its
-            out-of-memory message, libtpu 0.0.52), less than the chip has.
-        peak_flops: bfloat16 FLOP per second.
-        hbm_bytes_per_second: HBM bandwidth.
-        interconnect_bytes_per_second: all links to other chips together, one direction.
-        flops_per_cycle: 2 · matrix units · rows · columns; with ``peak_flops`` it gives the clock.
-        cores_in_name: what the number in the product's name counts per chip: TensorCores or chips.
-        compiler_options: further arguments of ``get_topology_desc``.
-    """
-
-    hbm_bytes: float
-    peak_flops: float
-    hbm_bytes_per_second: float
-    interconnect_bytes_per_second: float
-    flops_per_cycle: int
-    cores_in_name: int
-    compiler_options: Mapping[str, str] = dataclasses.field(default_factory=dict)
-
-    @property
-    def cycles_per_second(self) -> float:
-        """The clock that the compiler's cycles are of: 1.05, 1.5, 1.75 and 1.75 GHz."""
-        return self.peak_flops / self.flops_per_cycle
-
-
-# Peaks, bandwidths and matrix units: cloud.google.com/tpu/docs/{v4,v5e,v5p,v6e}. The interconnect is there in
-# Gbit/s (v5e 1600, v5p 4800) or both directions (v6e 800 GB/s); v4: arXiv 2304.01433, 6 links of 50 GB/s.
-# HBM: measured. A v6e multiplies 256×256 twice as often per cycle as its two units would: a large product
-# compiles to 369 thousand FLOP per estimated cycle.
-CHIPS = {
-    "v4": Chip(
-        hbm_bytes=30.75 * GIB, peak_flops=275e12, hbm_bytes_per_second=1228e9,
-        interconnect_bytes_per_second=300e9, flops_per_cycle=2 * 8 * 128 * 128, cores_in_name=2,
-        compiler_options={"chip_config_name": "megacore"},  # both TensorCores as one device
-    ),
-    "v5e": Chip(
-        hbm_bytes=15.75 * GIB, peak_flops=197e12, hbm_bytes_per_second=819e9,
-        interconnect_bytes_per_second=200e9, flops_per_cycle=2 * 4 * 128 * 128, cores_in_name=1,
-    ),
-    "v5p": Chip(
-        hbm_bytes=95.73 * GIB, peak_flops=459e12, hbm_bytes_per_second=2765e9,
-        interconnect_bytes_per_second=600e9, flops_per_cycle=2 * 8 * 128 * 128, cores_in_name=2,
-    ),
-    "v6e": Chip(
-        hbm_bytes=31.24 * GIB, peak_flops=918e12, hbm_bytes_per_second=1638e9,
-        interconnect_bytes_per_second=400e9, flops_per_cycle=2 * 4 * 256 * 256, cores_in_name=1,
-    ),
-}  # fmt: skip
-
-_CUBES = ("2x2x1", "2x2x2", "2x2x4", "2x4x4", "4x4x4", "4x4x8", "4x8x8", "8x8x8")
-_PLANES = ("1x1", "2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16")
-_SHAPES = {"v4": _CUBES, "v5p": _CUBES, "v5e": _PLANES, "v6e": _PLANES}
-_SYNONYMS = {"v5litepod": "v5e"}
-
-
-def _product(shape: str) -> int:
-    result = 1
-    for side in shape.split("x"):
-        result *= int(side)
-    return result
-
-
-TOPOLOGIES = {
-    f"{kind}-{_product(shape) * CHIPS[kind].cores_in_name}": (kind, shape)
-    for kind, shapes in _SHAPES.items()
-    for shape in shapes
-}
-"""``{"v4-8": ("v4", "2x2x1"), …}``: the slices that can be planned for."""
+from flax_distil.planning.chips import CHIPS, TOPOLOGIES, Chip, check_topology
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -103,19 +27,6 @@ class Topology:
     name: str
     chip: Chip
     devices: tuple[jax.Device, ...] = dataclasses.field(repr=False)
-
-
-def check_topology(name: str) -> str:
-    """Return the name under which ``TOPOLOGIES`` has a slice.
-
-    Raises:
-        InputError: if the slice is unknown.
-    """
-    kind, _, count = name.partition("-")
-    known = f"{_SYNONYMS.get(kind, kind)}-{count}"
-    if known not in TOPOLOGIES:
-        raise InputError(f"topology {name!r} is unknown: expected one of {', '.join(TOPOLOGIES)}")
-    return known
 
 
 def open_topology(name: str) -> Topology:

@@ -19,6 +19,7 @@ import jax
 
 from flax_distil.audio.vad_config import VadName
 from flax_distil.audio.voice_activity import VoiceActivity
+from flax_distil.checkpoints.hub.upload import check_hub
 from flax_distil.core.console import show
 from flax_distil.core.errors import InputError
 from flax_distil.core.nested import flatten
@@ -87,7 +88,7 @@ def run(config: PseudoLabelConfig) -> PseudoLabelResult:
     store = raise_on_all_hosts(lambda: LabelStore(config.output_dir, overwrite=config.overwrite_output_dir))
     raise_on_all_hosts(lambda: store.check() if leads else None)
     repository = raise_on_all_hosts(
-        lambda: config.repository(config.hub_dataset_id, store.folder, "dataset") if leads else None
+        lambda: check_hub(config, config.hub_dataset_id, store.folder, "dataset") if leads else None
     )
     teacher = raise_on_all_hosts(lambda: BatchTranscriber(config, partitioner))
     if teacher.is_multilingual and teacher.options.language is None:

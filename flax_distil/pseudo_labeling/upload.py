@@ -5,8 +5,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from flax_distil.checkpoints.hub.config import HubConfig, tried
-from flax_distil.checkpoints.hub.upload import push_data_set
+from flax_distil.checkpoints.hub.config import HubConfig
+from flax_distil.checkpoints.hub.upload import push_data_set, tried
 from flax_distil.pseudo_labeling.dataset_card import data_pattern, merge_cards
 from flax_distil.pseudo_labeling.splits import SplitName
 from flax_distil.pseudo_labeling.store import CARD_NAME, INDEX_NAME, SUMMARY_NAME, THROUGHPUT_NAME
@@ -22,7 +22,7 @@ def upload_labels(folder: Path, repo_id: str, config: HubConfig) -> str | None:
 
     Args:
         folder: the finished data set.
-        repo_id: repository on the Hub, of ``HubConfig.repository``.
+        repo_id: repository on the Hub, of ``check_hub``.
         config: token, and whether a new repository is private.
 
     Returns:

@@ -12,7 +12,8 @@ from safetensors.torch import load_file
 from transformers import GenerationConfig, WhisperForConditionalGeneration, WhisperProcessor, WhisperTokenizer
 
 from flax_distil.checkpoints.checkpoint import Checkpoint, load_checkpoint
-from flax_distil.checkpoints.export import EXPORT_DTYPES, export_checkpoint
+from flax_distil.checkpoints.export import export_checkpoint
+from flax_distil.checkpoints.model_config import EXPORT_DTYPES
 from flax_distil.checkpoints.student import init_student
 from flax_distil.core.errors import InputError
 from flax_distil.core.tree import flatten, unflatten

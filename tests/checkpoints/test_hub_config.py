@@ -2,8 +2,9 @@
 
 import pytest
 
-from flax_distil.checkpoints.job import ExportConfig
+from flax_distil.checkpoints.config import ExportConfig
 from flax_distil.cli.main import main
+from flax_distil.core.nested import build
 from tests.checkpoints.hub_server import TOKEN, running_hub
 
 COMMANDS = {
@@ -35,5 +36,5 @@ def test_a_command_that_uploads_makes_its_repository_before_it_reads_a_model(com
 
 
 def test_a_token_is_not_shown_with_the_settings():
-    config = ExportConfig(model_name_or_path="m", output_dir="o", hub_token="hf_secret")
+    config = build(ExportConfig, model_name_or_path="m", output_dir="o", hub_token="hf_secret")
     assert "hf_secret" not in repr(config)

@@ -1,13 +1,11 @@
 """Every command that reads a model takes its revision, subfolder, cache and token."""
 
-import dataclasses
-
 import pytest
 
 from flax_distil.cli.main import main
 from flax_distil.core.errors import InputError
-from flax_distil.core.nested import build, flatten
-from flax_distil.distillation.config import DistilConfig
+from flax_distil.core.nested import build, flatten, replace
+from flax_distil.distillation.config import DistillConfig
 from flax_distil.distillation.setup.models import check_models
 from flax_distil.evaluation.config import EvalConfig
 
@@ -42,10 +40,12 @@ def test_a_checkpoint_may_be_in_a_subfolder(command, teacher, tmp_path, capsys):
 
 def test_a_teacher_has_a_subfolder_of_its_own(teacher):
     models = {"model_name_or_path": str(teacher), "teacher_model_name_or_path": str(teacher.parent)}
-    config = DistilConfig(train_dataset_name="d", output_dir="o", teacher_subfolder=teacher.name, **models)
+    config = build(
+        DistillConfig, train_dataset_name="d", output_dir="o", teacher_subfolder=teacher.name, **models
+    )
     assert check_models(config).files.origin == str(teacher)
     with pytest.raises(InputError, match="has no subfolder 'nothing'"):
-        check_models(dataclasses.replace(config, teacher_subfolder="nothing"))
+        check_models(replace(config, teacher_subfolder="nothing"))
 
 
 def test_models_that_are_joined_have_revisions_of_their_own(capsys):
@@ -58,10 +58,10 @@ def test_models_that_are_joined_have_revisions_of_their_own(capsys):
     assert "model_revision '1+2+3' has 3 values for 2 models" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("config_class", [EvalConfig, DistilConfig])
+@pytest.mark.parametrize("config_class", [EvalConfig, DistillConfig])
 def test_tokens_are_neither_shown_nor_kept(config_class):
-    needed = {"train_dataset_name": "d"} if config_class is DistilConfig else {"dataset_name": "d"}
-    tokens = {"token": "hf_secret"} | ({"hub_token": "hf_secret"} if config_class is DistilConfig else {})
+    needed = {"train_dataset_name": "d"} if config_class is DistillConfig else {"dataset_name": "d"}
+    tokens = {"token": "hf_secret"} | ({"hub_token": "hf_secret"} if config_class is DistillConfig else {})
     config = build(config_class, {"model_name_or_path": "m", "output_dir": "o", **needed, **tokens})
     assert "hf_secret" not in repr(config)
     settings = flatten(config)

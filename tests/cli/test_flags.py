@@ -6,12 +6,12 @@ import re
 
 import pytest
 
-from flax_distil.checkpoints.job import InitStudentConfig
+from flax_distil.checkpoints.config import InitStudentConfig
 from flax_distil.cli.flags import read_flags
 from flax_distil.cli.main import COMMANDS, config_class, main
 from flax_distil.core.errors import InputError
-from flax_distil.core.nested import leaves
-from flax_distil.distillation.config import DistilConfig
+from flax_distil.core.nested import build, flatten, leaves
+from flax_distil.distillation.config import DistillConfig
 from flax_distil.evaluation.config import EvalConfig
 from flax_distil.pipeline.config import TranscribeConfig
 
@@ -67,14 +67,14 @@ TRAIN = ["--train_dataset_name=d", "--output_dir=o", "--teacher_model_name_or_pa
     ],
 )
 def test_the_switch_of_the_original_is_taken_beside_its_values(arguments, value):
-    assert read(DistilConfig, *TRAIN, *arguments).gradient_checkpointing == value
+    assert read(DistillConfig, *TRAIN, *arguments).compute.gradient_checkpointing == value
 
 
 @pytest.mark.parametrize(("value", "meant"), [("true", "full"), ("false", None), ("dots", "dots")])
 def test_a_file_may_switch_it_too(value, meant, tmp_path):
     path = tmp_path / "flags.yaml"
     path.write_text(f"gradient_checkpointing: {value}\n")
-    assert read(DistilConfig, *TRAIN, f"--config={path}").gradient_checkpointing == meant
+    assert read(DistillConfig, *TRAIN, f"--config={path}").compute.gradient_checkpointing == meant
 
 
 def test_values_of_a_list_stand_one_after_the_other():
@@ -86,7 +86,30 @@ def test_values_of_a_list_stand_one_after_the_other():
         "--teacher_model_name_or_path=t",
         "--output_dir=o",
     )
-    assert config.decoder_layer_indices == [0, 3]
+    assert config.student.student_decoder_layer_indices == [0, 3]
+
+
+GROUPED = """
+loss: {kl_weight: 2, mse_weight: 0.5}
+optimizer:
+  learning_rate: 3e-4
+  lr_scheduler_kwargs: {power: 2}
+data: {filters: {wer_threshold: 10}, language: de}
+"""
+
+
+@pytest.mark.parametrize("command", ["distil", "plan"])
+def test_a_grouped_file_means_the_same_for_a_run_and_its_plan(command, tmp_path):
+    path = tmp_path / "flags.yaml"
+    path.write_text(GROUPED)
+    config = read(config_class(command), *TRAIN, f"--config={path}")
+    given = {
+        "kl_weight": 2.0, "mse_weight": 0.5, "learning_rate": 3e-4, "lr_scheduler_kwargs": {"power": 2.0},
+        "wer_threshold": 10.0, "language": "de", "train_dataset_name": "d", "output_dir": "o",
+        "teacher_model_name_or_path": "t",
+    }  # fmt: skip
+    assert config == build(config_class(command), given)
+    assert flatten(config).items() >= given.items()
 
 
 @pytest.mark.parametrize("suffix", ["yaml", "json"])

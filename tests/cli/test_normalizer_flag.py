@@ -9,8 +9,9 @@ from flax_distil.checkpoints.checkpoint import load_checkpoint
 from flax_distil.checkpoints.tokenizer import read_tokenizer
 from flax_distil.cli.main import main
 from flax_distil.core.errors import InputError
+from flax_distil.core.nested import build
 from flax_distil.data.training.training_data import load_training_data
-from flax_distil.distillation.config import DistilConfig
+from flax_distil.distillation.config import DistillConfig
 from flax_distil.distillation.evaluation.data import evaluation_sets
 from flax_distil.evaluation.config import EvalConfig
 from flax_distil.pseudo_labeling.config import PseudoLabelConfig
@@ -40,7 +41,8 @@ def rows(tmp_path, prompts_dir):
 
 
 def config(name, **given):
-    return DistilConfig(
+    return build(
+            DistillConfig,
         teacher_model_name_or_path="teacher", model_name_or_path="student", train_dataset_name=name,
         output_dir="out", max_steps=1000, wer_threshold=10.0, **given,
     )  # fmt: skip
@@ -49,7 +51,7 @@ def config(name, **given):
 def test_a_translation_is_filtered_and_evaluated_by_the_rules_for_english(rows, tokenizer):
     name = rows(("He's paid twenty-one dollars.", "he is paid $21"), ("One cat", "Two dogs"))
     chosen = config(name, language="zh", task="translate", eval_dataset_name=name)
-    (source,) = load_training_data(chosen, tokenizer).sources
+    (source,) = load_training_data(chosen.data, tokenizer).sources
     assert len(source) == 1
     (evaluation,) = evaluation_sets(chosen, tokenizer)
     assert evaluation.normalize.language == "en"
@@ -60,7 +62,7 @@ def test_rules_are_those_that_are_asked_for_in_training_and_its_evaluations(rows
     found = {}
     for normalizer in ("whisper", "basic_keep_marks"):
         chosen = config(name, language="hi", eval_dataset_name=name, normalizer=normalizer)
-        (source,) = load_training_data(chosen, tokenizer).sources
+        (source,) = load_training_data(chosen.data, tokenizer).sources
         found[normalizer] = len(source)
         assert evaluation_sets(chosen, tokenizer)[0].normalize.name == normalizer
     assert found == {"whisper": 2, "basic_keep_marks": 1}

@@ -13,8 +13,9 @@ from flax_distil.checkpoints.export import export_checkpoint
 from flax_distil.checkpoints.sharing import equal_when_rounded
 from flax_distil.checkpoints.student import init_student
 from flax_distil.core.errors import InputError
+from flax_distil.core.nested import build
 from flax_distil.core.tree import flatten
-from flax_distil.distillation.config import DistilConfig
+from flax_distil.distillation.config import DistillConfig
 from flax_distil.distillation.setup.encoder_choice import choose_encoder, shape_difference
 from flax_distil.distillation.setup.models import load_models
 from flax_distil.parallel.make_partitioner import make_partitioner
@@ -23,7 +24,7 @@ from tests.toys import TOY
 
 def config(**changes):
     given = {"teacher_model_name_or_path": "teacher", "train_dataset_name": "speech", "output_dir": "out"}
-    return DistilConfig(**given | changes)
+    return build(DistillConfig, given | changes)
 
 
 @pytest.fixture
@@ -41,7 +42,7 @@ def load(teacher, tmp_path, caplog):
         )
         settings = config(teacher_model_name_or_path=str(teacher), model_name_or_path=str(folder), **flags)
         with caplog.at_level(logging.INFO, logger="flax_distil"):
-            models = load_models(settings, make_partitioner("jit", settings.mesh_shape))
+            models = load_models(settings, make_partitioner("jit", settings.devices.mesh_shape))
         return models, caplog.text
 
     return run
@@ -52,7 +53,7 @@ def test_an_encoder_that_its_file_rounded_is_still_the_teachers(load, dtype):
     """The devices hold one encoder, so a step runs one; its states can be kept."""
     models, said = load(dtype, cache_encoder_states=True)
     assert set(models.layout.teacher.shapes) == set(models.teacher_params) == {"decoder"}
-    assert models.config.freeze_encoder
+    assert models.config.freeze.freeze_encoder
     assert set(models.trainable) == {"decoder"}
     assert "the student's frozen encoder is the teacher's: it is held once and runs once in a step" in said
     assert "encoder: frozen; decoder: 1 layers, norm, position embedding, token embedding" in said
@@ -68,7 +69,7 @@ def trained(params):
 def test_an_encoder_that_was_trained_is_another_and_is_trained_on(load):
     models, said = load(change=trained)
     assert set(models.teacher_params) == {"encoder", "decoder"}
-    assert not models.config.freeze_encoder
+    assert not models.config.freeze.freeze_encoder
     assert set(models.trainable) == {"encoder", "decoder"}
     assert "encoder is not shared with the teacher (its weights are others)" in said
     assert "both run in every step" in said

@@ -5,8 +5,9 @@ import json
 import pytest
 
 from flax_distil.core.errors import InputError
+from flax_distil.core.nested import build
 from flax_distil.data.stream import IterableSpeechDataset
-from flax_distil.distillation.config import DistilConfig
+from flax_distil.distillation.config import DistillConfig
 from flax_distil.distillation.evaluation.config import EvaluationConfig
 from flax_distil.distillation.evaluation.data import EvaluationSet, evaluation_sets
 from flax_distil.text.tokenizer import WhisperTokenizer
@@ -34,7 +35,8 @@ def references(chosen: EvaluationSet) -> list[str | None]:
 
 
 def opened(tokenizer, *sets: str, train: str = "a", **settings):
-    config = DistilConfig(
+    config = build(
+        DistillConfig,
         model_name_or_path="student",
         train_dataset_name=train,
         eval_dataset_name="+".join(sets),

@@ -8,17 +8,18 @@ import pytest
 from flax_distil.core.errors import InputError
 from flax_distil.distillation import vocabulary_loss
 from flax_distil.distillation.loss import (
-    LossWeights,
     TokenLossTerm,
     hidden_state_error,
+    make_terms,
     matched_teacher_layers,
 )
+from flax_distil.distillation.training_config import LossConfig
 
-WEIGHTS = LossWeights(ce=0.8, kl=1.0, temperature=2.0)
+WEIGHTS = LossConfig(ce_weight=0.8, kl_weight=1.0, temperature=2.0)
 
 
 def token_losses(*arguments, weights, **options):
-    terms = tuple(term for term in weights.terms().values() if isinstance(term, TokenLossTerm))
+    terms = tuple(term for term in make_terms(weights).values() if isinstance(term, TokenLossTerm))
     return vocabulary_loss.token_losses(*arguments, terms=terms, **options)
 
 
@@ -103,7 +104,9 @@ def test_losses_of_bfloat16_states_are_computed_in_float32(problem):
 
 def test_cross_entropy_alone_needs_no_teacher(problem):
     student, embedding, _, labels, mask = problem
-    sums = token_losses(student, embedding, None, labels, mask, weights=LossWeights(ce=1.0, kl=0.0))
+    sums = token_losses(
+        student, embedding, None, labels, mask, weights=LossConfig(ce_weight=1.0, kl_weight=0.0)
+    )
     assert float(sums.losses["kl_loss"]) == 0.0
     assert float(sums.total) == float(sums.losses["ce_loss"])
 
@@ -134,7 +137,7 @@ def test_smoothed_targets_give_the_loss_and_gradient_of_torch(problem):
     import torch
 
     student, embedding, _, labels, mask = problem
-    weights = LossWeights(ce=0.7, kl=0.0, label_smoothing_factor=0.1)
+    weights = LossConfig(ce_weight=0.7, kl_weight=0.0, label_smoothing_factor=0.1)
 
     def fused(student, embedding):
         return token_losses(student, embedding, None, labels, mask, weights=weights, chunk_size=5).total
@@ -154,7 +157,7 @@ def test_smoothed_targets_give_the_loss_and_gradient_of_torch(problem):
 def test_smoothed_targets_are_the_same_over_a_divided_vocabulary(problem):
     """Two devices of a mapped axis, each with half of the rows of the embedding."""
     student, embedding, _, labels, mask = problem
-    weights = LossWeights(ce=1.0, kl=0.0, label_smoothing_factor=0.2)
+    weights = LossConfig(ce_weight=1.0, kl_weight=0.0, label_smoothing_factor=0.2)
     halves = embedding[:28].reshape(2, 14, -1)
 
     def slope(part, axis=None):
@@ -172,12 +175,12 @@ def test_smoothed_targets_are_the_same_over_a_divided_vocabulary(problem):
 
 def test_a_smoothing_factor_outside_its_range_is_refused():
     with pytest.raises(InputError, match=r"label_smoothing_factor 1\.0"):
-        LossWeights(label_smoothing_factor=1.0)
+        LossConfig(label_smoothing_factor=1.0)
 
 
 def test_negative_weights_are_refused():
     with pytest.raises(InputError, match="kl weight -1"):
-        LossWeights(kl=-1.0)
+        LossConfig(kl_weight=-1.0)
 
 
 def test_the_chunked_loss_is_the_plain_one_in_a_third_of_the_memory():
@@ -188,7 +191,7 @@ def test_the_chunked_loss_is_the_plain_one_in_a_third_of_the_memory():
     student_VD, teacher_VD = (random.normal(size=(vocabulary, width)).astype(np.float32) for _ in range(2))
     labels_P = jnp.asarray(random.integers(0, vocabulary, positions, np.int32))
     mask_P = jnp.arange(positions) % 128 < 100
-    weights = LossWeights()
+    weights = LossConfig()
 
     def chunked(student_PD, student_VD):
         teacher = jnp.asarray(teacher_PD), jnp.asarray(teacher_VD)

@@ -6,12 +6,8 @@ import numpy as np
 import pytest
 
 from flax_distil.core.errors import InputError
-from flax_distil.distillation.optimizer import (
-    OptimizerConfig,
-    decayed_leaves,
-    make_optimizer,
-    round_stochastically,
-)
+from flax_distil.distillation.optimizer import decayed_leaves, make_optimizer, round_stochastically
+from flax_distil.distillation.training_config import OptimizerConfig
 
 
 def test_weight_decay_spares_biases_and_norms(small_params):

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from flax_distil.core.errors import InputError
-from flax_distil.distillation.config import DistilConfig
+from flax_distil.core.nested import build
+from flax_distil.distillation.config import DistillConfig
 from flax_distil.distillation.job import run
 from flax_distil.distillation.loss import CrossEntropy
 from flax_distil.distillation.vocabulary_loss import log_probs, token_losses
@@ -47,7 +48,8 @@ class ZLoss:
 
 
 def test_terms_of_ones_own_are_trained_with_and_logged(teacher, prompts_dir, tmp_path):
-    config = DistilConfig(
+    config = build(
+        DistillConfig,
         teacher_model_name_or_path=str(teacher), train_dataset_name=str(write_prompts(tmp_path, prompts_dir)),
         student_decoder_layers=1, per_device_train_batch_size=2, max_steps=2, warmup_steps=0,
         learning_rate=1e-2, logging_steps=1, precision="full", output_dir=str(tmp_path / "run"),
@@ -84,7 +86,8 @@ def test_the_gradient_of_a_token_term_is_that_of_the_plain_formula():
 
 
 def test_a_term_that_needs_a_teacher_is_refused_without_one(teacher, prompts_dir, tmp_path):
-    config = DistilConfig(
+    config = build(
+        DistillConfig,
         model_name_or_path=str(teacher), train_dataset_name=str(write_prompts(tmp_path, prompts_dir)),
         max_steps=2, warmup_steps=0, output_dir=str(tmp_path / "run"),
     )  # fmt: skip

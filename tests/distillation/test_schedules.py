@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from flax_distil.core.errors import InputError
-from flax_distil.distillation.schedules import SCHEDULES, ScheduleConfig, learning_rate_schedule
+from flax_distil.distillation.schedules import learning_rate_schedule
+from flax_distil.distillation.training_config import SCHEDULES, ScheduleConfig
 
 PARAMETERS = {
     "cosine": {"num_cycles": 1.5},
@@ -52,7 +53,11 @@ def test_rates_are_those_of_transformers(kind, with_parameters, warmup_steps):
         optimizer.step()
         theirs.step()
     config = ScheduleConfig(
-        lr_scheduler_type=kind, learning_rate=0.5, warmup_steps=warmup_steps, max_steps=50, **parameters
+        lr_scheduler_type=kind,
+        learning_rate=0.5,
+        warmup_steps=warmup_steps,
+        max_steps=50,
+        lr_scheduler_kwargs=parameters,
     )
     rates = jax.vmap(learning_rate_schedule(config))(jnp.arange(51))
     np.testing.assert_allclose(np.broadcast_to(rates, 51), wanted, atol=1e-6)
@@ -61,13 +66,13 @@ def test_rates_are_those_of_transformers(kind, with_parameters, warmup_steps):
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"lr_scheduler_type": "cosine", "num_cycles": 0.0}, "num_cycles 0.0"),
-        ({"lr_scheduler_type": "polynomial", "power": -1.0}, "power -1.0"),
+        ({"lr_scheduler_type": "cosine", "lr_scheduler_kwargs": {"num_cycles": 0.0}}, "num_cycles 0.0"),
+        ({"lr_scheduler_type": "polynomial", "lr_scheduler_kwargs": {"power": -1.0}}, "power -1.0"),
         (
-            {"lr_scheduler_type": "polynomial", "lr_end": 1.0},
+            {"lr_scheduler_type": "polynomial", "lr_scheduler_kwargs": {"lr_end": 1.0}},
             "lr_end 1.0 .* is not between 0 and",
         ),
-        ({"lr_scheduler_type": "inverse_sqrt", "timescale": 0}, "timescale 0"),
+        ({"lr_scheduler_type": "inverse_sqrt", "lr_scheduler_kwargs": {"timescale": 0}}, "timescale 0"),
         ({"lr_scheduler_type": "cosine", "warmup_steps": 10}, "warmup_steps 10 must be below max_steps 10"),
         ({"learning_rate": float("nan")}, "nan"),
     ],

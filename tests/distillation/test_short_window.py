@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from flax_distil.distillation.config import DistilConfig
+from flax_distil.core.nested import build
+from flax_distil.distillation.config import DistillConfig
 from tests.toys import observe, write_prompts
 
 pytestmark = pytest.mark.slow
@@ -19,7 +20,8 @@ def run(teacher, prompts_dir, tmp_path_factory):
     prompts = write_prompts(tmp_path_factory.mktemp("prompts"), prompts_dir)
     folder = tmp_path_factory.mktemp("runs") / "run"
     return observe(
-        DistilConfig(
+        build(
+            DistillConfig,
             teacher_model_name_or_path=str(teacher), max_source_positions=POSITIONS,
             train_dataset_name=str(prompts), eval_dataset_name=str(prompts), max_eval_samples=4,
             student_decoder_layers=1, per_device_train_batch_size=2, per_device_eval_batch_size=2,

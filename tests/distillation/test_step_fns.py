@@ -76,9 +76,9 @@ def test_a_teacher_with_a_longer_window_hears_the_same_and_silence_behind_it(aud
 
 def described(run, student, teacher, micro_batches):
     """Lower the training step of a run over one row."""
-    partitioner = make_partitioner("jit", run.mesh_shape)
+    partitioner = make_partitioner("jit", run.devices.mesh_shape)
     layout = TrainShardings(run, partitioner, student=student, teacher=teacher, shares_encoder=True)
-    optimizer = run.optimizer(10)
+    optimizer = run.optimizer_for(10)
     fns = TrainStepFns(optimizer, layout, partitioner)
     state = layout.state(optimizer)
     rows = (micro_batches, jax.device_count())

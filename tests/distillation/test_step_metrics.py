@@ -1,6 +1,5 @@
 """A few updates in a row that diverged end a run; one alone does not."""
 
-import dataclasses
 import logging
 
 import jax.numpy as jnp
@@ -8,6 +7,7 @@ import numpy as np
 import pytest
 
 from flax_distil.core.errors import InputError
+from flax_distil.core.nested import replace
 from flax_distil.data.training.batches import Batch
 from flax_distil.distillation.step_metrics import StepMetrics
 from flax_distil.distillation.training_log import TrainingLog, read_metrics
@@ -18,7 +18,7 @@ from tests.parallel.layouts import config
 @pytest.fixture
 def training(tmp_path):
     """Gives what notes steps of which only the losses are told, and the folder of the logs."""
-    run = dataclasses.replace(config(freeze_encoder=True), logging_steps=4)
+    run = replace(config(freeze_encoder=True), logging_steps=4)
     with TrainingLog(tmp_path, max_steps=100) as logs:
         progress = StepMetrics(run, logs, single_device(), 10)
 

@@ -11,7 +11,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from flax_distil.data.remote.retries import SourceError
-from flax_distil.distillation.config import DistilConfig
+from flax_distil.distillation.config import DistillConfig
 from flax_distil.distillation.job import run as run_distillation
 from tests.data.flaky_http_server import Behavior, serving
 from tests.toys import observe
@@ -41,7 +41,7 @@ def corpora(prompts_dir, tmp_path_factory) -> Path:
 def settings(teacher):
     """Ten updates on a mixture with masks, noise and prompts."""
 
-    def build(address: str, folder: Path, **changes) -> DistilConfig:
+    def build(address: str, folder: Path, **changes) -> DistillConfig:
         values = {
             "teacher_model_name_or_path": str(teacher), "student_decoder_layers": 1,
             "train_dataset_name": f"{address}/long-{{0..3}}.parquet+{address}/short.parquet",
@@ -52,7 +52,7 @@ def settings(teacher):
             "logging_steps": 1, "save_steps": 100, "dataloader_num_workers": 2, "output_dir": str(folder),
             "source_retry_seconds": 0.0, "max_label_length": 64,
         }  # fmt: skip
-        return DistilConfig(**(values | changes))
+        return build(DistillConfig, values | changes)
 
     return build
 

@@ -11,11 +11,12 @@ import pytest
 from flax_distil.core.errors import InputError
 from flax_distil.core.tree import flatten
 from flax_distil.distillation.forward import encode
-from flax_distil.distillation.loss import LossWeights
-from flax_distil.distillation.optimizer import OptimizerConfig, make_optimizer
+from flax_distil.distillation.loss import make_evaluation_terms, make_terms
+from flax_distil.distillation.optimizer import make_optimizer
 from flax_distil.distillation.step_config import StepConfig
-from flax_distil.distillation.train_state import FreezeConfig, init_state, partition_params
+from flax_distil.distillation.train_state import init_state, partition_params
 from flax_distil.distillation.train_step import eval_step, train_step
+from flax_distil.distillation.training_config import FreezeConfig, LossConfig, OptimizerConfig
 from flax_distil.model.compute_options import ComputeOptions
 
 
@@ -39,7 +40,7 @@ def setup(small_config, small_params):
         weights=None,
         **step,
     ):
-        weights = weights or LossWeights()
+        weights = weights or LossConfig()
         layers = jax.tree.map(lambda leaf: leaf[jnp.array([0, 3])], small_params["decoder"]["layers"])
         student = small_params | {"decoder": small_params["decoder"] | {"layers": layers}}
         trainable, frozen = partition_params(student, freezing or FreezeConfig())
@@ -47,7 +48,8 @@ def setup(small_config, small_params):
         config = StepConfig(
             student=dataclasses.replace(small_config, decoder_layers=2, dropout=dropout),
             teacher=small_config if teacher else None, student_options=options, teacher_options=options,
-            terms=weights.terms(), evaluation_terms=weights.evaluation_terms(), seed=7, **step)  # fmt: skip
+            terms=make_terms(weights), evaluation_terms=make_evaluation_terms(weights), seed=7,
+            **step)  # fmt: skip
         held = small_params if not shared else {"decoder": small_params["decoder"]}
         optimizer = make_optimizer(
             optimizer or OptimizerConfig(learning_rate=1e-2, warmup_steps=0, max_steps=10)
@@ -125,7 +127,7 @@ def test_training_lowers_the_loss_of_its_own_batch(setup, small_batch):
 
 
 def test_mse_counts_with_a_shared_encoder(setup, small_batch):
-    run, state, frozen, teacher, _ = setup(weights=LossWeights(mse=10.0))
+    run, state, frozen, teacher, _ = setup(weights=LossConfig(mse_weight=10.0))
     _, metrics = run(state, frozen, teacher, small_batch)
     parts = 0.8 * metrics["ce_loss"] + metrics["kl_loss"] + 10.0 * metrics["mse_loss"]
     assert float(metrics["mse_loss"]) > 0
@@ -136,7 +138,7 @@ def test_mse_counts_with_a_shared_encoder(setup, small_batch):
 def test_mse_compares_a_trained_encoder_too(setup, small_batch):
     freezing = FreezeConfig(freeze_encoder=False)
     losses = []
-    for weights in (LossWeights(mse=1.0), LossWeights(mse=2.0)):
+    for weights in (LossConfig(mse_weight=1.0), LossConfig(mse_weight=2.0)):
         run, state, frozen, teacher, _ = setup(freezing, shared=False, weights=weights)
         state, metrics = run(state, frozen, teacher, small_batch)
         losses.append(float(metrics["mse_loss"]))
@@ -146,7 +148,7 @@ def test_mse_compares_a_trained_encoder_too(setup, small_batch):
 
 
 def test_cross_entropy_alone_fine_tunes_without_a_teacher(setup, small_batch):
-    run, state, frozen, _, _ = setup(teacher=False, weights=LossWeights(ce=1.0, kl=0.0))
+    run, state, frozen, _, _ = setup(teacher=False, weights=LossConfig(ce_weight=1.0, kl_weight=0.0))
     _, metrics = run(state, frozen, {}, small_batch)
     np.testing.assert_allclose(metrics["loss"], metrics["ce_loss"])
     assert float(metrics["kl_loss"]) == 0.0
@@ -184,7 +186,7 @@ def test_evaluation_uses_temperature_one_and_counts_no_padding(setup, small_batc
     _, state, frozen, teacher, config = setup()
     batch = jax.tree.map(lambda leaf: leaf[0], small_batch)
     sums = compiled(eval_step, config)(state.params, frozen, teacher, batch)
-    colder = dataclasses.replace(config, evaluation_terms=LossWeights(temperature=1.0).terms())
+    colder = dataclasses.replace(config, evaluation_terms=make_terms(LossConfig(temperature=1.0)))
     assert float(sums.losses["kl_loss"]) == float(
         compiled(eval_step, colder)(state.params, frozen, teacher, batch).losses["kl_loss"]
     )

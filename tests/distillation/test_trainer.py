@@ -13,7 +13,7 @@ from tensorboardX.proto.event_pb2 import Event, SessionLog
 from flax_distil.checkpoints.training_checkpoints import TrainingCheckpoints
 from flax_distil.cli.main import main
 from flax_distil.core.errors import InputError
-from flax_distil.distillation.config import DistilConfig
+from flax_distil.distillation.config import DistillConfig
 from flax_distil.distillation.job import run as run_distillation
 from tests.toys import (
     BROKEN_ROW,
@@ -56,7 +56,7 @@ def settings(teacher, prompts):
             "logging_steps": 1, "save_steps": 2, "save_total_limit": 2, "dataloader_num_workers": 2,
             "output_dir": str(folder),
         }  # fmt: skip
-        return DistilConfig(**(values | changes))
+        return build(DistillConfig, values | changes)
 
     return build
 

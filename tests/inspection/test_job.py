@@ -135,9 +135,9 @@ def test_samples_are_those_that_training_sees_first(inspected):
 
     _, report, _, arguments = inspected
     config = read_flags(InspectConfig, arguments[2:], program="flax-distil data inspect")
-    files = load_checkpoint(config.model_name_or_path, config_only=True).files
-    data = load_training_data(config, read_tokenizer(files)[0])
-    pipeline = training_pipeline(config, data, PipelineConfig(batch_size=6), seed=config.seed)
+    files = load_checkpoint(config.model.source, config_only=True).files
+    data = load_training_data(config.data, read_tokenizer(files)[0])
+    pipeline = training_pipeline(config.data, data, PipelineConfig(batch_size=6), seed=config.data.seed)
     batch = next(pipeline)
     pipeline.close()
     assert [sample["id"] for sample in report["samples"]] == batch.ids

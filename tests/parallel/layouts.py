@@ -11,9 +11,10 @@ import jax
 import numpy as np
 
 from flax_distil.core.arrays import Params
+from flax_distil.core.nested import build
 from flax_distil.core.tree import flatten
 from flax_distil.data.training.batches import Batch
-from flax_distil.distillation.config import DistilConfig
+from flax_distil.distillation.config import DistillConfig
 from flax_distil.distillation.setup.shardings import TrainShardings
 from flax_distil.distillation.setup.step_fns import TrainStepFns
 from flax_distil.distillation.train_state import partition_params
@@ -59,14 +60,14 @@ COMPILED_MOST = ("pmap×8", "fsdp×8", "fsdp×4·tensor×2")
 """Layouts under which everything else is tried too; compiling it under all of them takes minutes."""
 
 
-def config(*, freeze_encoder: bool, **options: Any) -> DistilConfig:
+def config(*, freeze_encoder: bool, **options: Any) -> DistillConfig:
     # A large epsilon: else the sign of a gradient that is nearly 0, which is rounding, moves a parameter.
     given = {
         "teacher_model_name_or_path": "teacher", "train_dataset_name": "speech", "output_dir": "student",
         "precision": "full", "warmup_steps": 0, "max_steps": 10, "learning_rate": 1e-2, "adam_epsilon": 1e-2,
         "mse_weight": 0.02, "gradient_accumulation_steps": 2,
     }  # fmt: skip
-    return DistilConfig(**given | options, freeze_encoder=freeze_encoder)
+    return build(DistillConfig, given | options, freeze_encoder=freeze_encoder)
 
 
 def random_params(shape: WhisperConfig, seed: int, scale: float = 0.5) -> Params:
@@ -100,15 +101,15 @@ class Trained:
     arguments: tuple[Any, ...]
 
 
-def train(run: DistilConfig, partitioner: Partitioner, batch: Batch) -> Trained:
+def train(run: DistillConfig, partitioner: Partitioner, batch: Batch) -> Trained:
     """Do ``UPDATES`` updates on this process's rows of the batch."""
-    shared = run.freeze_encoder
+    shared = run.freeze.freeze_encoder
     layout = TrainShardings(run, partitioner, student=SMALL, teacher=TEACHER, shares_encoder=shared)
-    fns = TrainStepFns(run.optimizer(10), layout, partitioner)
+    fns = TrainStepFns(run.optimizer_for(10), layout, partitioner)
     student, teacher = random_params(SMALL, 2), random_params(TEACHER, 1)
     if shared:
         student["encoder"] = teacher.pop("encoder")
-    trainable, frozen = partition_params(student, run.freezing)
+    trainable, frozen = partition_params(student, run.freeze)
     state = fns.init(partitioner.device_put(trainable, layout.trainable.specs))
     others = (
         partitioner.device_put(frozen, layout.frozen.specs),
@@ -183,5 +184,7 @@ def differences(found: Trained, wanted: Trained) -> dict[str, Any]:
     }
 
 
-def partitioner_for(run: DistilConfig) -> Partitioner:
-    return make_partitioner(run.parallelism, run.mesh_shape, shard_vocabulary=run.shard_vocabulary)
+def partitioner_for(run: DistillConfig) -> Partitioner:
+    return make_partitioner(
+        run.devices.parallelism, run.devices.mesh_shape, shard_vocabulary=run.devices.shard_vocabulary
+    )

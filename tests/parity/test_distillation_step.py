@@ -24,10 +24,11 @@ from flax_distil.checkpoints.export import export_checkpoint
 from flax_distil.checkpoints.student import init_student
 from flax_distil.core.tree import flatten, unflatten
 from flax_distil.data.training.batches import Batch
-from flax_distil.distillation.loss import LossWeights
+from flax_distil.distillation.loss import make_terms
 from flax_distil.distillation.step_config import StepConfig
-from flax_distil.distillation.train_state import FreezeConfig, init_state, partition_params
+from flax_distil.distillation.train_state import init_state, partition_params
 from flax_distil.distillation.train_step import train_step
+from flax_distil.distillation.training_config import FreezeConfig, LossConfig
 from flax_distil.model.compute_options import ComputeOptions
 from tests.parity.reference import Pair
 
@@ -77,14 +78,14 @@ def student_of(pair: Pair, *, with_encoder: bool) -> Checkpoint:
 
 
 def our_step(
-    pair: Pair, student: Checkpoint, batch, features_BMR, *, frozen_encoder: bool, weights: LossWeights
+    pair: Pair, student: Checkpoint, batch, features_BMR, *, frozen_encoder: bool, weights: LossConfig
 ):
     """Return metrics and gradients of the public step; its optimizer hands the gradient out as its state."""
     trainable, frozen = partition_params(student.params, FreezeConfig(freeze_encoder=frozen_encoder))
     teacher = pair.ours.params if not frozen_encoder else {"decoder": pair.ours.params["decoder"]}
     config = StepConfig(
         student=student.config, teacher=pair.ours.config, student_options=OPTIONS, teacher_options=OPTIONS,
-        terms=weights.terms(), chunk_size=32,
+        terms=make_terms(weights), chunk_size=32,
     )  # fmt: skip
     optimizer = optax.trace(decay=0.0)
     mel_BRM = jnp.asarray(features_BMR.numpy().transpose(0, 2, 1))
@@ -104,7 +105,7 @@ def recorded_layers(model: WhisperForConditionalGeneration) -> dict[str, list[to
     return outputs
 
 
-def their_step(teacher, student, batch, features_BMR, *, weights: LossWeights):
+def their_step(teacher, student, batch, features_BMR, *, weights: LossConfig):
     """Return the terms of the loss and its gradients, by name of the parameter."""
     tokens = torch.tensor(batch["decoder_input_ids"]).long()
     targets, mask = torch.tensor(batch["labels"]).long(), torch.tensor(batch["loss_mask"])
@@ -145,9 +146,9 @@ def as_our_tree(gradients: dict[str, torch.Tensor], folder: Path, like: Checkpoi
 @pytest.mark.parametrize(
     ("name", "language", "frozen_encoder", "weights"),
     [
-        ("tiny_en", None, True, LossWeights()),
-        pytest.param("tiny_en", None, False, LossWeights(mse=1.0), marks=pytest.mark.slow),
-        pytest.param("base", "en", True, LossWeights(), marks=pytest.mark.slow),
+        ("tiny_en", None, True, LossConfig()),
+        pytest.param("tiny_en", None, False, LossConfig(mse_weight=1.0), marks=pytest.mark.slow),
+        pytest.param("base", "en", True, LossConfig(), marks=pytest.mark.slow),
     ],
     ids=["tiny.en", "tiny.en training its encoder with MSE", "base"],
 )

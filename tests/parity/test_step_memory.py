@@ -9,11 +9,12 @@ import pytest
 
 from flax_distil.core.tree import flatten
 from flax_distil.data.training.batches import Batch
-from flax_distil.distillation.loss import LossWeights
-from flax_distil.distillation.optimizer import OptimizerConfig, make_optimizer
+from flax_distil.distillation.loss import make_terms
+from flax_distil.distillation.optimizer import make_optimizer
 from flax_distil.distillation.step_config import StepConfig
-from flax_distil.distillation.train_state import FreezeConfig, init_state, partition_params
+from flax_distil.distillation.train_state import init_state, partition_params
 from flax_distil.distillation.train_step import train_step
+from flax_distil.distillation.training_config import FreezeConfig, LossConfig, OptimizerConfig
 from flax_distil.model.assembly import whisper_shapes
 from flax_distil.model.compute_options import ComputeOptions
 from flax_distil.model.config import WhisperConfig
@@ -39,7 +40,7 @@ def step():
     options = ComputeOptions(use_scan=True)
     config = StepConfig(
         student=student, teacher=teacher, student_options=options, teacher_options=options,
-        terms=LossWeights().terms(), chunk_size=8,
+        terms=make_terms(LossConfig()), chunk_size=8,
     )  # fmt: skip
     optimizer = make_optimizer(OptimizerConfig(max_steps=10, warmup_steps=1, weight_decay=0.1))
     trainable, frozen = partition_params(whisper_shapes(student), FreezeConfig())

@@ -9,7 +9,8 @@ import pytest
 
 from flax_distil.cli.main import main
 from flax_distil.core.tree import flatten
-from flax_distil.distillation.train_state import FreezeConfig, partition_params
+from flax_distil.distillation.train_state import partition_params
+from flax_distil.distillation.training_config import FreezeConfig
 from flax_distil.model.assembly import whisper_shapes
 from flax_distil.model.config import WhisperConfig
 

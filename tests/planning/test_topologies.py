@@ -9,8 +9,9 @@ import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from flax_distil.core.errors import InputError
+from flax_distil.planning.chips import TOPOLOGIES, check_topology
 from flax_distil.planning.hlo import program_costs
-from flax_distil.planning.topologies import TOPOLOGIES, check_topology, open_topology
+from flax_distil.planning.topologies import open_topology
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Literal
 
+from flax_distil.checkpoints.hub.config import HubConfig
 from flax_distil.checkpoints.hub.download import reason
 from flax_distil.core.errors import InputError
 
@@ -233,3 +234,54 @@ def _is_refusal(error: Exception) -> bool:
     """Tell a Hub that does not want (no token, no such user, quota) from one that cannot."""
     status = getattr(getattr(error, "response", None), "status_code", None)
     return status is not None and 400 <= status < 500 and status not in (408, 409, 412, 429)
+
+
+def check_hub(
+    config: HubConfig, name: str | None, folder: Path, repo_type: Literal["model", "dataset"]
+) -> str | None:
+    """Return the repository to upload to as ``user/name``, before any work; None if nothing is uploaded.
+
+    Args:
+        config: Whether to upload, and how.
+        name: Repository as the user gave it; None for the name of the folder, below the user of the token.
+        folder: Folder of the result.
+        repo_type: What the result is.
+
+    Raises:
+        InputError: if the Hub will not take it.
+    """
+    if not config.push_to_hub:
+        return None
+    if name is not None and (name.count("/") > 1 or not all(name.split("/"))):
+        raise InputError(f"{name!r} is not a repository on the Hugging Face Hub: expected user/name")
+    return check_repository(
+        name or folder.name, repo_type=repo_type, token=config.hub_token, private=config.hub_private_repo
+    )
+
+
+def upload(folder: Path, repo_id: str | None, config: HubConfig) -> str | None:
+    """Upload an export; a failure is logged in one sentence, never raised: the work is safe on disk.
+
+    Args:
+        folder: Folder of the export.
+        repo_id: Repository on the Hub, as :func:`check_hub` returns it; None uploads nothing.
+        config: Token, and whether a new repository is private.
+
+    Returns:
+        Why the upload failed, None if it did not, or was not asked for.
+    """
+    if repo_id is None:
+        return None
+    return tried(
+        lambda: push_to_hub(folder, repo_id, token=config.hub_token, private=config.hub_private_repo)
+    )
+
+
+def tried(push: Callable[[], str]) -> str | None:
+    """Upload, log what came of it, and return why it failed; None if it did not."""
+    try:
+        log.info("uploaded to %s", push())
+    except UploadError as error:
+        log.error("%s", error)
+        return str(error)
+    return None

@@ -10,20 +10,25 @@ DECODER_POSITIONS = 448
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class FilterConfig:
-    """Which rows stay in the training set.
+    """Filters of the training data.
 
-    Args:
-        wer_threshold: Keep a row only if its pseudo-label's word error rate against the
-            reference is below this many percent; 10 is the paper's. None does not compare.
-        min_duration_in_seconds: Recordings must be longer than this.
-        max_duration_in_seconds: Recordings must be shorter than this.
-        min_avg_logprob: Keep a row only if the teacher's average log-probability is at least this.
-        max_compression_ratio: Keep a row only if its label's compression ratio is at most this
-            (2.4 tells loops); computed from the label where the data set has no such column.
-        max_no_speech_prob: Keep a row only if the teacher's probability of no speech is at most this.
-        drop_upper_case: Drop rows whose label is in upper case only, which a student would learn to write.
-            It is the label that is judged, not the reference beside it: the WER ignores case. Scripts
-            without case have none to drop.
+    Attributes:
+        wer_threshold: Keep a training sample only if the word error rate of its pseudo-label against the
+            reference text is below this percentage (10 in the Distil-Whisper paper); by default the two are
+            not compared.
+        min_duration_in_seconds: Keep only training recordings that are longer.
+        max_duration_in_seconds: Keep only training recordings that are shorter; at most 30.
+        min_avg_logprob: Keep a training sample only if the teacher's average log-probability of its label is
+            at least this.
+        max_compression_ratio: Keep a training sample only if the compression ratio of its label is at most
+            this; 2.4 detects repetitions.
+        max_no_speech_prob: Keep a training sample only if the teacher's probability of no speech is at most
+            this.
+        drop_upper_case: Drop training samples whose label is in upper case only; scripts without case are
+            never dropped.
+
+    Raises:
+        InputError: if a value is out of range.
     """
 
     wer_threshold: float | None = None
@@ -58,18 +63,21 @@ class FilterConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LabelConfig:
-    """How texts become labels.
+    """Speech and labels.
 
-    Args:
-        language: Language of the texts, name or code; needed by multilingual models only.
-        task: ``transcribe`` or ``translate``.
-        timestamp_probability: How often a text that has timestamps keeps them. Otherwise they
-            are stripped and ``<|notimestamps|>`` is set.
-        condition_on_prev_probability: How often the previous text, where there is one, is
-            given as a prompt.
+    Attributes:
+        language: Language of the speech, name or code; needed by multilingual models. Joined by + for
+            training data sets of several languages.
+        task: transcribe or translate; joined by + for several data sets.
+        timestamp_probability: Probability that a label which has timestamps keeps them; otherwise they are
+            removed and <|notimestamps|> is set.
+        condition_on_prev_probability: Probability that the text before, of the same speaker, is given as a
+            prompt.
         round_timestamps: Round timestamps to tenths of a second.
-        max_label_length: Longest label in tokens, from ``<|startoftranscript|>`` to the last
-            one before ``<|endoftext|>``, timestamps included; samples above are dropped and counted.
+        max_label_length: Longest label in tokens; training samples with longer ones are dropped and counted.
+
+    Raises:
+        InputError: if a value is out of range.
     """
 
     language: str | None = None

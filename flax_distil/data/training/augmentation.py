@@ -63,7 +63,7 @@ class Augmenter:
         self.config = config
         self._noise, self._policy, self._skipped = noise, policy, skipped
         self._window_seconds = window_seconds
-        self._changes_speed = config.speed_factors != (1.0,)
+        self._changes_speed = config.speeds != (1.0,)
         self._decoded = functools.lru_cache(NOISES_HELD)(self._decode)
 
     def __call__(self, sample: DecodedExample, random: np.random.Generator) -> Augmented:

@@ -40,14 +40,14 @@ def load_training_data(
         InputError: if a data set, split, column or language is unknown, two lists of values are of
             unequal lengths, or no sample is left.
     """
-    if window_seconds < config.max_duration_in_seconds:
+    if window_seconds < config.filters.max_duration_in_seconds:
         log.info("the student hears %g s at a time: longer training recordings are dropped", window_seconds)
     spec = config.train_dataset_name
-    languages = split_values(config.language, "languages", spec)
-    tasks = split_values(config.task, "tasks", spec)
+    languages = split_values(config.labels.language, "languages", spec)
+    tasks = split_values(config.labels.task, "tasks", spec)
     weights = _weights(config)
     builders = [
-        LabelBuilder(tokenizer, config.labels(language, task))
+        LabelBuilder(tokenizer, config.labels_of(language, task))
         for language, task in zip(languages, tasks, strict=True)
     ]
     opened = load_datasets(_spec(config))
@@ -55,7 +55,7 @@ def load_training_data(
     sources: list[TrainingSource] = []
     for data, language, task, labels, weight in zip(opened, languages, tasks, builders, weights, strict=True):
         normalize = get_model_normalizer(
-            language, task, is_multilingual=tokenizer.special.is_multilingual, name=config.normalizer
+            language, task, is_multilingual=tokenizer.special.is_multilingual, name=config.reading.normalizer
         )
         opener = _Opener(config.within(window_seconds), labels, normalize, weight, window_seconds)
         if isinstance(data, IterableSpeechDataset):
@@ -86,7 +86,9 @@ def training_pipeline(
     """
     return TrainingPipeline(
         data,
-        dataclasses.replace(pipeline, policy=config.retries, shuffle_buffer_size=config.shuffle_buffer_size),
+        dataclasses.replace(
+            pipeline, policy=config.reading.retries, shuffle_buffer_size=config.shuffle_buffer_size
+        ),
         seed=seed,
         restart=config.stopping_strategy == "first_exhausted",
         limits=duration_limits(config.within(pipeline.window_seconds)),
@@ -98,8 +100,8 @@ def training_pipeline(
 def duration_limits(config: TrainingDataConfig) -> DurationLimits:
     """Return which recordings are trained on."""
     return DurationLimits(
-        min_seconds=config.min_duration_in_seconds,
-        max_seconds=config.max_duration_in_seconds,
+        min_seconds=config.filters.min_duration_in_seconds,
+        max_seconds=config.filters.max_duration_in_seconds,
         allow_max=False,
     )
 
@@ -109,15 +111,15 @@ def _spec(config: TrainingDataConfig) -> DatasetSpec:
         name=config.train_dataset_name,
         config_name=config.train_dataset_config_name,
         split=config.train_split_name,
-        audio_column=config.audio_column_name,
-        text_column=config.text_column_name,
+        audio_column=config.reading.audio_column_name,
+        text_column=config.reading.text_column_name,
         label_column=config.label_column_name or None,
-        speaker_column=config.speaker_column_name,
+        speaker_column=config.speakers.speaker_column_name,
         max_samples=config.max_train_samples,
-        cache_dir=config.dataset_cache_dir,
-        policy=config.retries,
-        channel=config.channel,
-        streaming=config.streaming,
+        cache_dir=config.reading.dataset_cache_dir,
+        policy=config.reading.retries,
+        channel=config.reading.channel,
+        streaming=config.reading.streaming,
     )
 
 
@@ -148,7 +150,7 @@ class _Opener:
     window_seconds: float
 
     def table_source(self, data: SpeechDataset, dropped: DropReport, skipped: SkippedSamples) -> TableSource:
-        if self.config.sort_by_speaker:
+        if self.config.speakers.sort_by_speaker:
             data = sorted_by_speaker(data)
         row_filter = RowFilter(data, self.config.filters, normalize=self.normalize, labels=self.labels)
         kept = filter_rows(
@@ -157,11 +159,11 @@ class _Opener:
             report=dropped,
             skipped=skipped,
             workers=self.config.preprocessing_num_workers,
-            cache_dir=self.config.dataset_cache_dir,
+            cache_dir=self.config.reading.dataset_cache_dir,
         )
         data = data.select(kept.kept.tolist())
         packs: PackedData | None = None
-        if self.config.concatenate_audio:
+        if self.config.speakers.concatenate_audio:
             packs = pack_rows(data, labels=self.labels, skipped=skipped, window_seconds=self.window_seconds)
             log.info("%s: %s", data.name, packs.report.summary())
         return TableSource(
@@ -178,7 +180,7 @@ class _Opener:
             labels=self.labels,
             filters=self.config.filters,
             normalize=self.normalize,
-            concatenate=self.config.concatenate_audio,
+            concatenate=self.config.speakers.concatenate_audio,
             window_seconds=self.window_seconds,
             weight=self.weight,
         )
@@ -202,6 +204,8 @@ def _noise(config: TrainingDataConfig) -> SpeechDataset | None:
     if config.noise_dataset_name is None:
         return None
     spec = DatasetSpec(
-        name=config.noise_dataset_name, cache_dir=config.dataset_cache_dir, policy=config.retries
+        name=config.noise_dataset_name,
+        cache_dir=config.reading.dataset_cache_dir,
+        policy=config.reading.retries,
     )
     return load_table(spec)

@@ -10,10 +10,10 @@ from flax_distil.transcription.options import TranscriptionOptions
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EvaluationConfig:
-    """Settings of the evaluations during training; several values are joined by + as the data sets are.
+    """Evaluation while training.
 
     Attributes:
-        eval_dataset_name: Evaluation data; several joined by +. By default nothing is evaluated.
+        eval_dataset_name: Evaluation data; several are joined by +. By default nothing is evaluated.
         eval_dataset_config_name: Configuration of the evaluation data; joined by + for several.
         eval_split_name: Split of the evaluation data; joined by + for several.
         eval_audio_column_name: Column of recordings of the evaluation data; joined by + for several. By
@@ -22,14 +22,17 @@ class EvaluationConfig:
             default text_column_name, and text where the training data have none.
         eval_language: Language of the evaluation data; joined by + for several. By default language.
         eval_task: transcribe or translate; joined by + for several. By default task.
-        eval_streaming: Read the evaluation data from front to back, in each evaluation, and keep nothing of
-            them on disk.
-        max_eval_samples: Use only this many samples of each evaluation set.
-        per_device_eval_batch_size: Evaluation samples per device.
-        eval_steps: Updates between two evaluations; by default only at the end.
-        generation_max_length: Most tokens generated per sample in an evaluation.
-        generation_num_beams: Beams of the search in an evaluation; 1 takes the likeliest token.
+        eval_streaming: Read the evaluation data from front to back in each evaluation, and keep none of them
+            on disk.
+        max_eval_samples: Use only this many samples of each evaluation data set.
+        per_device_eval_batch_size: Number of evaluation samples per device.
+        eval_steps: Number of updates between two evaluations; by default there is one at the end only.
+        generation_max_length: Maximum number of tokens generated per sample in an evaluation.
+        generation_num_beams: Number of beams of an evaluation; 1 chooses the most likely token at each step.
         return_timestamps: Let the student predict timestamps in an evaluation; they do not count as words.
+
+    Raises:
+        InputError: if a value is out of range, or evaluations are asked for without data.
     """
 
     eval_dataset_name: str | None = None
@@ -47,12 +50,7 @@ class EvaluationConfig:
     generation_num_beams: int = 1
     return_timestamps: bool = False
 
-    def check_evaluation(self) -> None:
-        """Check the values by themselves.
-
-        Raises:
-            InputError: if one is out of range, or evaluations are asked for without data.
-        """
+    def __post_init__(self) -> None:
         check_positive(
             self, "per_device_eval_batch_size", "eval_steps", "generation_max_length", "max_eval_samples",
             "generation_num_beams",

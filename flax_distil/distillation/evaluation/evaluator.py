@@ -79,8 +79,9 @@ class Evaluator:
         return EvaluationPipeline(
             chosen.source,
             PipelineConfig(
-                batch_size=self._config.per_device_eval_batch_size * partitioner.local_batch_shards,
-                num_threads=self._config.dataloader_num_workers,
+                batch_size=self._config.evaluation.per_device_eval_batch_size
+                * partitioner.local_batch_shards,
+                num_threads=self._config.data.reading.dataloader_num_workers,
                 window_seconds=self._models.student.config.window_seconds,
                 shard_index=partitioner.shard_index,
                 shard_count=partitioner.shard_count,
@@ -96,8 +97,8 @@ class Evaluator:
                 merge(params, self._models.frozen),
                 self._tokenizer,
                 self._settings,
-                options=self._config.evaluation_options(chosen.language, chosen.task),
-                compute=self._config.compute,
+                options=self._config.evaluation.evaluation_options(chosen.language, chosen.task),
+                compute=self._config.student_options,
                 partitioner=self._partitioner,
             )
         )
@@ -108,7 +109,7 @@ class Evaluator:
         encoder = merge(params, models.frozen)["encoder"]
         encoder_out = self._fns.encode(encoder, Batch(samples_BW=sent.samples_BW))
         handle = transcriber.dispatch_encoded({"encoder_out_BSD": encoder_out}, rows=len(batch.valid_B))
-        if self._config.freeze_encoder and "encoder" not in models.teacher_params:
+        if self._config.freeze.freeze_encoder and "encoder" not in models.teacher_params:
             sent = dataclasses.replace(sent, samples_BW=None, encoder_out_BSD=encoder_out)
         sums = self._fns.evaluate(params, models.frozen, models.teacher_params, sent)
         return sums, transcriber.collect(handle)

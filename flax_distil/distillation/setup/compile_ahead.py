@@ -11,7 +11,7 @@ import numpy as np
 
 from flax_distil.core.errors import InputError
 from flax_distil.data.training.batches import Batch
-from flax_distil.distillation.config import DistilConfig
+from flax_distil.distillation.config import DistillConfig
 from flax_distil.model.config import WhisperConfig
 from flax_distil.parallel.partitioner import MICRO_BATCHES, Partitioner
 
@@ -22,7 +22,7 @@ _BATCHES_HELD = 3
 """Batches on the devices at one time: of the step that runs, of the next, and one on its way."""
 
 
-def describe_step_batch(config: DistilConfig, student: WhisperConfig, rows: int, tokens: int) -> Batch:
+def describe_step_batch(config: DistillConfig, student: WhisperConfig, rows: int, tokens: int) -> Batch:
     """Describe what a step takes: so many rows per micro-batch, labels of so many tokens."""
 
     def array(dtype: Any, *shape: int) -> jax.ShapeDtypeStruct:
@@ -37,12 +37,14 @@ def describe_step_batch(config: DistilConfig, student: WhisperConfig, rows: int,
         shape = student.max_source_positions, student.d_model
         return Batch(**labels, encoder_out_BSD=array(jnp.bfloat16, *shape))
     drawn: dict[str, Any] = {}
-    if config.augmentation.on_device:
+    if config.data.augmentation.on_device:
         drawn = {"lengths_B": array(jnp.int32), "seed_B": array(jnp.uint32)}
     return Batch(**labels, **drawn, samples_BW=array(jnp.int16, student.window_samples))
 
 
-def empty_batch(config: DistilConfig, student: WhisperConfig, partitioner: Partitioner, tokens: int) -> Batch:
+def empty_batch(
+    config: DistillConfig, student: WhisperConfig, partitioner: Partitioner, tokens: int
+) -> Batch:
     """Return a batch of zeros on the devices, with labels of so many tokens."""
     rows = config.per_device_train_batch_size * partitioner.local_batch_shards
     described = describe_step_batch(config, student, rows, tokens)
@@ -52,7 +54,7 @@ def empty_batch(config: DistilConfig, student: WhisperConfig, partitioner: Parti
 
 
 @contextlib.contextmanager
-def memory_errors_explained(config: DistilConfig, tokens: int) -> Iterator[None]:
+def memory_errors_explained(config: DistillConfig, tokens: int) -> Iterator[None]:
     """Turn the compiler's error about memory into one that says what can be done.
 
     Raises:
@@ -67,7 +69,7 @@ def memory_errors_explained(config: DistilConfig, tokens: int) -> Iterator[None]
 
 
 def check_memory(
-    config: DistilConfig, compiled: jax.stages.Compiled, batch: Batch, tokens: int, *, seconds: float
+    config: DistillConfig, compiled: jax.stages.Compiled, batch: Batch, tokens: int, *, seconds: float
 ) -> None:
     """Check that a device has room for a training step, and log what it needs.
 
@@ -109,7 +111,7 @@ def _free_bytes(device: Any) -> int | None:
     return None if limit is None or used is None else int(limit) - int(used)
 
 
-def _no_room(config: DistilConfig, tokens: int, why: str) -> InputError:
+def _no_room(config: DistillConfig, tokens: int, why: str) -> InputError:
     return InputError(
         f"a training step with labels of {tokens} tokens, the longest there can be, has no room on a device "
         f"({why}): lower per_device_train_batch_size {config.per_device_train_batch_size} (and raise "

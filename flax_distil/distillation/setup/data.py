@@ -15,7 +15,7 @@ from flax_distil.data.training.encoder_cache import EncoderStateCache
 from flax_distil.data.training.pipeline import TrainingPipeline
 from flax_distil.data.training.pipeline_config import PipelineConfig
 from flax_distil.data.training.training_data import TrainingData, load_training_data, training_pipeline
-from flax_distil.distillation.config import DistilConfig
+from flax_distil.distillation.config import DistillConfig
 from flax_distil.distillation.evaluation.data import EvaluationSet, evaluation_sets
 from flax_distil.model.config import WhisperConfig
 from flax_distil.parallel.partitioner import MICRO_BATCHES, Partitioner
@@ -35,7 +35,7 @@ class DistilData:
     evaluation: list[EvaluationSet]
 
 
-def load_data(config: DistilConfig, tokenizer: WhisperTokenizer, student: WhisperConfig) -> DistilData:
+def load_data(config: DistillConfig, tokenizer: WhisperTokenizer, student: WhisperConfig) -> DistilData:
     """Open the data sets, check their columns and filter the training data.
 
     Args:
@@ -47,12 +47,12 @@ def load_data(config: DistilConfig, tokenizer: WhisperTokenizer, student: Whispe
         InputError: If a data set, split or column is unknown, or no training sample is left.
     """
     return DistilData(
-        train=load_training_data(config, tokenizer, window_seconds=student.window_seconds),
+        train=load_training_data(config.data, tokenizer, window_seconds=student.window_seconds),
         evaluation=evaluation_sets(config, tokenizer),
     )
 
 
-def check_cacheable(config: DistilConfig, data: TrainingData, partitioner: Partitioner) -> None:
+def check_cacheable(config: DistillConfig, data: TrainingData, partitioner: Partitioner) -> None:
     """Check that encoder outputs can be cached, if that is asked for.
 
     Raises:
@@ -64,10 +64,10 @@ def check_cacheable(config: DistilConfig, data: TrainingData, partitioner: Parti
     if partitioner.shard_count > 1:
         raise InputError("cache_encoder_states is set, but only one process can write the encoder states")
     obstacles = {
-        "streaming": config.streaming,
-        "concatenate_audio": config.concatenate_audio,
+        "streaming": config.data.reading.streaming,
+        "concatenate_audio": config.data.speakers.concatenate_audio,
         "several training data sets": len(data.sources) > 1,
-        "augmentation of the audio": config.augmentation != AugmentationConfig(),
+        "augmentation of the audio": config.data.augmentation != AugmentationConfig(),
     }
     if found := [name for name, there in obstacles.items() if there]:
         raise InputError(
@@ -77,7 +77,7 @@ def check_cacheable(config: DistilConfig, data: TrainingData, partitioner: Parti
 
 
 def open_cache(
-    config: DistilConfig, train: SpeechDataset, shape: tuple[int, int], fingerprint: str
+    config: DistillConfig, train: SpeechDataset, shape: tuple[int, int], fingerprint: str
 ) -> EncoderStateCache:
     """Open the cache of encoder outputs of the training set.
 
@@ -89,7 +89,7 @@ def open_cache(
     """
     given = config.encoder_cache_dir
     return EncoderStateCache(
-        user_path(given) if given else config.output_path / "encoder_cache",
+        user_path(given) if given else config.output.path / "encoder_cache",
         fingerprint=f"{fingerprint}-{train.fingerprint()}",
         rows=len(train),
         positions=shape[0],
@@ -98,7 +98,7 @@ def open_cache(
 
 
 def distil_pipeline(
-    config: DistilConfig,
+    config: DistillConfig,
     data: DistilData,
     student: WhisperConfig,
     partitioner: Partitioner,
@@ -107,16 +107,16 @@ def distil_pipeline(
     """Return the stream of this process's training batches, all micro-batches together."""
     rows = config.per_device_train_batch_size * config.gradient_accumulation_steps
     return training_pipeline(
-        config,
+        config.data,
         data.train,
         PipelineConfig(
             batch_size=rows * partitioner.local_batch_shards,
-            num_threads=config.dataloader_num_workers,
+            num_threads=config.data.reading.dataloader_num_workers,
             window_seconds=student.window_seconds,
             shard_index=partitioner.shard_index,
             shard_count=partitioner.shard_count,
         ),
-        seed=config.seed,
+        seed=config.data.seed,
         needs_audio=None if cache is None else cache.needs_audio,
     )
 

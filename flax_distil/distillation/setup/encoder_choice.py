@@ -8,7 +8,7 @@ from flax_distil.checkpoints.sharing import equal_when_rounded
 from flax_distil.core.arrays import Params
 from flax_distil.core.errors import InputError
 from flax_distil.core.tree import flatten
-from flax_distil.distillation.config import DistilConfig
+from flax_distil.distillation.config import DistillConfig
 from flax_distil.distillation.train_state import partition_params
 from flax_distil.model.assembly import whisper_shapes
 from flax_distil.model.config import WhisperConfig
@@ -37,14 +37,14 @@ class EncoderChoice:
 
 
 def choose_encoder(
-    config: DistilConfig, student: WhisperConfig, teacher: WhisperConfig | None, difference: str | None
+    config: DistillConfig, student: WhisperConfig, teacher: WhisperConfig | None, difference: str | None
 ) -> EncoderChoice:
     """Decide how the encoder is held, by how the two encoders differ and what is configured.
 
     Raises:
         InputError: If encoder outputs are to be cached although the encoder is trained, or two encoders run.
     """
-    freeze = difference is None if config.freeze_encoder is None else config.freeze_encoder
+    freeze = difference is None if config.freeze.freeze_encoder is None else config.freeze.freeze_encoder
     shared = freeze and teacher is not None and difference is None
     if config.cache_encoder_states and not (shared or (freeze and not config.uses_teacher)):
         raise InputError(
@@ -77,7 +77,7 @@ def shape_difference(student: WhisperConfig, teacher: WhisperConfig) -> str | No
     return None
 
 
-def log_training(config: DistilConfig, choice: EncoderChoice, student: Checkpoint, teacher: bool) -> None:
+def log_training(config: DistillConfig, choice: EncoderChoice, student: Checkpoint, teacher: bool) -> None:
     """Log what is trained, and what a second encoder costs.
 
     Args:
@@ -86,7 +86,7 @@ def log_training(config: DistilConfig, choice: EncoderChoice, student: Checkpoin
         student: Configuration of the student.
         teacher: Whether a teacher takes part in the loss.
     """
-    trained, frozen = partition_params(whisper_shapes(student.config), config.freezing)
+    trained, frozen = partition_params(whisper_shapes(student.config), config.freeze)
     log.info(
         "training %.1f M of %.1f M parameters: %s",
         _millions(trained),

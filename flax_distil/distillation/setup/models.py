@@ -15,7 +15,8 @@ from flax_distil.checkpoints.load_on_cpu import load_on_cpu
 from flax_distil.checkpoints.student import init_student
 from flax_distil.core.arrays import Params
 from flax_distil.core.errors import InputError
-from flax_distil.distillation.config import DistilConfig
+from flax_distil.core.nested import replace
+from flax_distil.distillation.config import DistillConfig
 from flax_distil.distillation.loss import Term
 from flax_distil.distillation.setup.encoder_choice import choose_encoder, encoder_difference, log_training
 from flax_distil.distillation.setup.shardings import ShardedSpec, TrainShardings
@@ -43,7 +44,7 @@ class DistilModels:
         teacher_params: ``{"decoder": …}``, with ``"encoder"`` if it is not shared; ``{}`` without teacher.
     """
 
-    config: DistilConfig
+    config: DistillConfig
     shardings: TrainShardings
     student: Checkpoint
     teacher: Checkpoint | None
@@ -56,13 +57,13 @@ class DistilModels:
 _read_config = functools.partial(load_checkpoint, config_only=True)
 
 
-def check_models(config: DistilConfig) -> Checkpoint:
+def check_models(config: DistillConfig) -> Checkpoint:
     """Check the models as :func:`describe_models` does, and return the student alone."""
     return describe_models(config, _read_config)[0]
 
 
 def describe_models(
-    config: DistilConfig, read: Callable[[ModelSource], Checkpoint]
+    config: DistillConfig, read: Callable[[ModelSource], Checkpoint]
 ) -> tuple[Checkpoint, Checkpoint | None]:
     """Make the student, and compare it with the teacher, by configurations alone: no weight is needed.
 
@@ -78,40 +79,40 @@ def describe_models(
             vocabulary, mel bins or what the MSE term compares, if the student hears more at a time, if the
             decoder has no room for ``generation_max_length``, or if one cannot be read.
     """
-    name = config.teacher_model_name_or_path
-    teacher = read(config.teacher_source(name)) if name else None
+    name = config.teacher.teacher_model_name_or_path
+    teacher = read(config.teacher.source(config.model)) if name else None
     student = _student(config, teacher, read)
     if teacher is not None:
-        equal = ("vocab_size", "num_mel_bins", *(("d_model",) if config.mse_weight > 0 else ()))
+        equal = ("vocab_size", "num_mel_bins", *(("d_model",) if config.loss.mse_weight > 0 else ()))
         for field in equal:
             mine, theirs = getattr(student.config, field), getattr(teacher.config, field)
             if mine != theirs:
                 raise InputError(
-                    f"student {config.model_name_or_path!r} has {field} {mine}, teacher "
+                    f"student {config.model.model_name_or_path!r} has {field} {mine}, teacher "
                     f"{name!r} {theirs}: distil a student made of this teacher"
                 )
         _check_windows(config, student.config, teacher.config)
-    room = student.config.max_target_positions - _LONGEST_PROMPT
-    if config.eval_dataset_name is not None and config.generation_max_length > room:
+    room, evaluation = student.config.max_target_positions - _LONGEST_PROMPT, config.evaluation
+    if evaluation.eval_dataset_name is not None and evaluation.generation_max_length > room:
         raise InputError(
-            f"generation_max_length {config.generation_max_length} is too large: the decoder has room for "
-            f"{room} tokens after its prompt"
+            f"generation_max_length {evaluation.generation_max_length} is too large: the decoder has room "
+            f"for {room} tokens after its prompt"
         )
     return student, teacher
 
 
-def _check_windows(config: DistilConfig, student: WhisperConfig, teacher: WhisperConfig) -> None:
+def _check_windows(config: DistillConfig, student: WhisperConfig, teacher: WhisperConfig) -> None:
     mine, theirs = student.max_source_positions, teacher.max_source_positions
     if mine > theirs and config.uses_teacher:
         raise InputError(
-            f"student {config.model_name_or_path!r} hears {student.window_seconds:g} s at a time and "
-            f"teacher {config.teacher_model_name_or_path!r} only {teacher.window_seconds:g} s: distil "
-            f"a student of at most {theirs} max_source_positions"
+            f"student {config.model.model_name_or_path!r} hears {student.window_seconds:g} s at a time and "
+            f"teacher {config.teacher.teacher_model_name_or_path!r} only {teacher.window_seconds:g} s: "
+            f"distil a student of at most {theirs} max_source_positions"
         )
 
 
 def load_models(
-    config: DistilConfig, partitioner: Partitioner, loss_terms: Mapping[str, Term]
+    config: DistillConfig, partitioner: Partitioner, loss_terms: Mapping[str, Term]
 ) -> DistilModels:
     """Read the weights into the host's memory, make the student if asked to, and send all to the devices.
 
@@ -124,13 +125,13 @@ def load_models(
         InputError: If weights are missing or misshapen, encoder states are to be kept although
             student and teacher encode apart, or a loss term needs a teacher and there is none.
     """
-    name = config.teacher_model_name_or_path
-    teacher = load_on_cpu(config.teacher_source(name)) if name else None
+    name = config.teacher.teacher_model_name_or_path
+    teacher = load_on_cpu(config.teacher.source(config.model)) if name else None
     student = _student(config, teacher, load_on_cpu)
     difference = encoder_difference(student, teacher)
     choice = choose_encoder(config, student.config, teacher.config if teacher else None, difference)
-    config = dataclasses.replace(config, freeze_encoder=choice.freeze)
-    trainable, frozen = partition_params(student.params, config.freezing)
+    config = replace(config, freeze_encoder=choice.freeze)
+    trainable, frozen = partition_params(student.params, config.freeze)
     teacher_params: Params = {}
     asking = [name for name, term in loss_terms.items() if term.needs_teacher and term.weight > 0]
     if asking and teacher is None:
@@ -167,10 +168,9 @@ def load_models(
     )
 
 
-def with_dropouts(config: DistilConfig, student: WhisperConfig) -> WhisperConfig:
+def with_dropouts(config: DistillConfig, student: WhisperConfig) -> WhisperConfig:
     """Return the student's shape with the configured dropouts."""
-    dropouts = {key: getattr(config, key) for key in ("dropout", "attention_dropout", "activation_dropout")}
-    return dataclasses.replace(student, **dropouts)
+    return dataclasses.replace(student, **dataclasses.asdict(config.dropouts))
 
 
 def _kept(frozen: Params, dtype: str) -> Params:
@@ -184,18 +184,9 @@ def _kept(frozen: Params, dtype: str) -> Params:
 
 
 def _student(
-    config: DistilConfig, teacher: Checkpoint | None, read: Callable[[ModelSource], Checkpoint]
+    config: DistillConfig, teacher: Checkpoint | None, read: Callable[[ModelSource], Checkpoint]
 ) -> Checkpoint:
-    if config.model_name_or_path:
-        return read(config.model_source(config.model_name_or_path))
-    assert teacher is not None  # DistilConfig refuses a run without either
-    layers = config.student_decoder_layers
-    if layers is None and config.student_decoder_layer_indices is None:
-        layers = 2
-    return init_student(
-        teacher,
-        encoder_layers=config.student_encoder_layers,
-        decoder_layers=layers,
-        decoder_layer_indices=config.student_decoder_layer_indices,
-        max_source_positions=config.max_source_positions,
-    )
+    if config.model.model_name_or_path:
+        return read(config.model.source)
+    assert teacher is not None  # DistillConfig refuses a run without either
+    return init_student(teacher, **config.student.layers)

@@ -11,11 +11,12 @@ from jax.sharding import PartitionSpec as P
 
 from flax_distil.core.arrays import Params
 from flax_distil.core.tree import flatten, merge
-from flax_distil.distillation.config import DistilConfig
-from flax_distil.distillation.loss import Term
-from flax_distil.distillation.optimizer import OptimizerConfig, make_optimizer
+from flax_distil.distillation.config import DistillConfig
+from flax_distil.distillation.loss import Term, make_evaluation_terms, make_terms
+from flax_distil.distillation.optimizer import make_optimizer
 from flax_distil.distillation.step_config import StepConfig
 from flax_distil.distillation.train_state import init_state, partition_params
+from flax_distil.distillation.training_config import OptimizerConfig
 from flax_distil.model.assembly import whisper_shapes
 from flax_distil.model.compute_options import ComputeOptions
 from flax_distil.model.config import WhisperConfig
@@ -49,7 +50,7 @@ class TrainShardings:
 
     def __init__(
         self,
-        config: DistilConfig,
+        config: DistillConfig,
         partitioner: Partitioner,
         *,
         student: WhisperConfig,
@@ -71,17 +72,17 @@ class TrainShardings:
             InputError: If an axis of the mesh does not divide a weight, or student and teacher do not fit.
         """
         student_specs = partitioner.weight_specs(whisper_shapes(student))
-        frozen_encoder = partitioner.weight_specs(whisper_shapes(student), config.teacher_axes)["encoder"]
+        frozen_encoder = partitioner.weight_specs(whisper_shapes(student), config.teacher.axes)["encoder"]
         teacher_shapes: Params = {} if teacher is None else whisper_shapes(teacher)
         if shares_encoder:
             teacher_shapes.pop("encoder", None)
         teacher_specs = (
-            partitioner.weight_specs(teacher_shapes, config.teacher_axes) if teacher_shapes else {}
+            partitioner.weight_specs(teacher_shapes, config.teacher.axes) if teacher_shapes else {}
         )
-        trainable, frozen = partition_params(whisper_shapes(student), config.freezing)
-        held = student_specs | ({"encoder": frozen_encoder} if config.freeze_encoder else {})
-        own, theirs = jnp.dtype(config.compute.dtype), jnp.dtype(config.teacher_options.dtype)
-        frozen_types = {"encoder": theirs if config.freeze_encoder else own, "decoder": own}
+        trainable, frozen = partition_params(whisper_shapes(student), config.freeze)
+        held = student_specs | ({"encoder": frozen_encoder} if config.freeze.freeze_encoder else {})
+        own, theirs = jnp.dtype(config.student_options.dtype), jnp.dtype(config.teacher_options.dtype)
+        frozen_types = {"encoder": theirs if config.freeze.freeze_encoder else own, "decoder": own}
         self.trainable = ShardedSpec(shapes=trainable, specs=_same_paths(held, trainable))
         self.frozen = ShardedSpec(
             shapes={side: _typed(tree, frozen_types[side]) for side, tree in frozen.items()},
@@ -93,12 +94,12 @@ class TrainShardings:
         self.step = StepConfig(
             student=student,
             teacher=teacher,
-            student_options=_laid_out(config.compute, student_specs),
+            student_options=_laid_out(config.student_options, student_specs),
             teacher_options=_laid_out(config.teacher_options, held_by_teacher),
-            terms=config.loss_weights.terms() | dict(loss_terms or {}),
-            evaluation_terms=config.loss_weights.evaluation_terms() | dict(loss_terms or {}),
-            augmentation=config.augmentation,
-            seed=config.seed,
+            terms=make_terms(config.training_loss) | dict(loss_terms or {}),
+            evaluation_terms=make_evaluation_terms(config.training_loss) | dict(loss_terms or {}),
+            augmentation=config.data.augmentation,
+            seed=config.data.seed,
             gradient_dtype="bfloat16" if config.precision == "full_mixed" else "float32",
             batch_axes=partitioner.batch_axes,
         )

@@ -5,10 +5,11 @@ from typing import Any
 
 from jax.sharding import PartitionSpec as P
 
-from flax_distil.distillation.optimizer import OptimizerConfig, make_optimizer
+from flax_distil.distillation.optimizer import make_optimizer
 from flax_distil.distillation.setup.shardings import TrainShardings
 from flax_distil.distillation.train_state import init_state
 from flax_distil.distillation.train_step import compute_gradients, encode_samples, eval_step, train_step
+from flax_distil.distillation.training_config import OptimizerConfig
 from flax_distil.parallel.partitioner import MICRO_BATCHES, REPLICATED, ROWS, Partitioner
 
 

@@ -9,8 +9,9 @@ import jax.numpy as jnp
 
 from flax_distil.checkpoints.alignment_heads import with_alignment_heads
 from flax_distil.checkpoints.checkpoint import load_checkpoint
-from flax_distil.checkpoints.export import EXPORT_DTYPES, export_checkpoint
+from flax_distil.checkpoints.export import export_checkpoint
 from flax_distil.checkpoints.hub.model_source import ModelSource
+from flax_distil.checkpoints.model_config import EXPORT_DTYPES
 from flax_distil.core.console import show
 from flax_distil.core.errors import InputError
 from flax_distil.core.output_dir import atomic_folder, check_output_dir, check_writable

@@ -1,0 +1,65 @@
+"""Settings of ``export`` and ``init-student``."""
+
+import dataclasses
+
+from flax_distil.checkpoints.hub.config import HubModelConfig
+from flax_distil.checkpoints.model_config import ModelConfig, StudentConfig, check_export_dtype
+from flax_distil.core.nested import nested
+from flax_distil.core.output_dir import OutputConfig
+
+_OUTPUT = {
+    "output_dir": "Folder to write.",
+    "overwrite_output_dir": "Replace the checkpoint of an earlier run in output_dir; other files stay.",
+}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ExportConfig:
+    """Write any readable checkpoint as a Hugging Face folder.
+
+    Attributes:
+        dtype: Element type of the weights: float16, bfloat16 or float32.
+
+    Raises:
+        InputError: if the element type is unknown.
+    """
+
+    model: ModelConfig
+    output: OutputConfig = nested(help=_OUTPUT)
+    dtype: str = "float16"
+    hub: HubModelConfig = nested(HubModelConfig())
+
+    def __post_init__(self) -> None:
+        check_export_dtype("dtype", self.dtype)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class InitStudentConfig:
+    """Make a student of a teacher's layers.
+
+    Attributes:
+        dtype: Element type of the weights: float16, bfloat16 or float32.
+
+    Raises:
+        InputError: if the element type is unknown.
+    """
+
+    teacher: ModelConfig = nested(
+        rename={"model_name_or_path": "teacher_model_name_or_path"},
+        help={"model_name_or_path": "Teacher, a folder or Hub id."},
+        section="Teacher",
+    )
+    student: StudentConfig = nested(
+        StudentConfig(),
+        rename={
+            "student_encoder_layers": "encoder_layers",
+            "student_decoder_layers": "decoder_layers",
+            "student_encoder_layer_indices": "encoder_layer_indices",
+            "student_decoder_layer_indices": "decoder_layer_indices",
+        },
+    )
+    output: OutputConfig = nested(help=_OUTPUT)
+    dtype: str = "float32"
+
+    def __post_init__(self) -> None:
+        check_export_dtype("dtype", self.dtype)

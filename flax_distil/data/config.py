@@ -1,0 +1,75 @@
+"""Settings of data sets that every command which reads some has in common."""
+
+import dataclasses
+
+from flax_distil.core.checks import check_channel, check_positive
+from flax_distil.core.errors import InputError
+from flax_distil.data.remote.retries import RetryPolicy
+from flax_distil.text.normalizers import check_normalizer
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ReadingConfig:
+    """Data sets.
+
+    Attributes:
+        audio_column_name: Column of recordings; joined by + for several data sets.
+        text_column_name: Column of reference texts; joined by + for several data sets.
+        channel: Channel of the recordings to use, counted from 0; by default the mean of all channels.
+        streaming: Read data sets from front to back, a few rows at a time, instead of all of their files
+            before the first sample.
+        dataset_cache_dir: Folder that data sets are downloaded to and converted in, and that the decisions of
+            filters are kept in.
+        source_retry_seconds: How many seconds a server or bucket that fails is asked again before the command
+            ends with an error.
+        normalizer: How texts are made comparable before their words are compared: whisper (as in published
+            figures), basic_keep_marks (for languages with vowel signs, and for Turkish), indic, or none.
+        dataloader_num_workers: Number of threads that decode audio; by default the number of the machine's
+            cores.
+
+    Raises:
+        InputError: if a value is unknown or out of range.
+    """
+
+    audio_column_name: str = "audio"
+    text_column_name: str | None = "text"
+    channel: int | None = None
+    streaming: bool = False
+    dataset_cache_dir: str | None = None
+    source_retry_seconds: float = 1800.0
+    normalizer: str = "whisper"
+    dataloader_num_workers: int | None = None
+
+    def __post_init__(self) -> None:
+        check_positive(self, "dataloader_num_workers")
+        check_normalizer(self.normalizer)
+        check_channel(self.channel)
+        if self.source_retry_seconds < 0:
+            raise InputError(f"source_retry_seconds {self.source_retry_seconds:g} is negative")
+
+    @property
+    def retries(self) -> RetryPolicy:
+        """When a server is asked again."""
+        return RetryPolicy.limited(self.source_retry_seconds)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SpeakerConfig:
+    """Joining samples of one speaker.
+
+    Attributes:
+        speaker_column_name: Column that identifies the speaker of a sample; by default speaker_id, speaker or
+            source_id where there is such a column. Joined by + for several data sets.
+        concatenate_audio: Join neighboring samples of one speaker to up to 30 s.
+        sort_by_speaker: Sort the samples of each table by speaker first, so that samples can be joined, and
+            prompted with the text before them, where speakers take turns.
+    """
+
+    speaker_column_name: str | None = None
+    concatenate_audio: bool = False
+    sort_by_speaker: bool = False
+
+    def check_streaming(self, streaming: bool) -> None:
+        """Raise ``InputError`` if rows are to be sorted that are never read all at once."""
+        if self.sort_by_speaker and streaming:
+            raise InputError("sort_by_speaker sorts tables, and streaming reads none: leave one of them out")
