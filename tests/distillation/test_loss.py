@@ -179,7 +179,7 @@ def test_a_smoothing_factor_outside_its_range_is_refused():
 
 
 def test_negative_weights_are_refused():
-    with pytest.raises(InputError, match="kl weight -1"):
+    with pytest.raises(InputError, match="kl_weight -1"):
         LossConfig(kl_weight=-1.0)
 
 
