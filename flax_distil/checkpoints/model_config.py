@@ -79,15 +79,20 @@ class ModelConfig(ModelSourceConfig):
     model_name_or_path: str | None
 
     @property
-    def source(self) -> ModelSource:
-        """Where the model is.
+    def name(self) -> str:
+        """``model_name_or_path``.
 
         Raises:
             InputError: if no model is named.
         """
         if self.model_name_or_path is None:
             raise InputError("model_name_or_path is not given: name a model")
-        return self.model_source(self.model_name_or_path)
+        return self.model_name_or_path
+
+    @property
+    def source(self) -> ModelSource:
+        """Where the model is."""
+        return self.model_source(self.name)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
