@@ -274,12 +274,18 @@ def _construct(
     for name in values:
         if name not in known:
             raise InputError(f"setting {name!r} is not known{nearest_name(name, known)}")
-    chosen = {**kept, **{known[name].path: value for name, value in values.items()}}
+    chosen = {**kept, **{known[name].path: _as_tuple(value, known[name]) for name, value in values.items()}}
     named = {leaf.path: leaf.name for leaf in known.values()}
     missing = [named.get(path, path[-1]) for path, value in chosen.items() if value is dataclasses.MISSING]
     if missing:
         raise InputError(f"missing {', '.join(f'--{name}' for name in missing)}")
     return _assemble(config_class, (), chosen)
+
+
+def _as_tuple(value: Any, leaf: Leaf) -> Any:
+    """Return a list as the tuple that a setting declares, which is hashable."""
+    declares_tuple = any(typing.get_origin(option) is tuple for option in type_options(leaf.hint))
+    return tuple(value) if isinstance(value, list) and declares_tuple else value
 
 
 def _assemble(config_class: type, path: tuple[str, ...], values: Mapping[tuple[str, ...], Any]) -> Any:

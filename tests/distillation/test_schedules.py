@@ -13,7 +13,7 @@ PARAMETERS = {
     "cosine": {"num_cycles": 1.5},
     "cosine_with_restarts": {"num_cycles": 3.0},
     "polynomial": {"power": 2.0, "lr_end": 1e-3},
-    "inverse_sqrt": {"timescale": 40},
+    "inverse_sqrt": {"timescale": 40.0},
 }
 
 
@@ -72,7 +72,7 @@ def test_rates_are_those_of_transformers(kind, with_parameters, warmup_steps):
             {"lr_scheduler_type": "polynomial", "lr_scheduler_kwargs": {"lr_end": 1.0}},
             "lr_end 1.0 .* is not between 0 and",
         ),
-        ({"lr_scheduler_type": "inverse_sqrt", "lr_scheduler_kwargs": {"timescale": 0}}, "timescale 0"),
+        ({"lr_scheduler_type": "inverse_sqrt", "lr_scheduler_kwargs": {"timescale": 0.0}}, "timescale 0.0"),
         ({"lr_scheduler_type": "cosine", "warmup_steps": 10}, "warmup_steps 10 must be below max_steps 10"),
         ({"learning_rate": float("nan")}, "nan"),
     ],
