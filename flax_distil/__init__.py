@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from flax_distil.checkpoints.checkpoint import load_checkpoint
+    from flax_distil.checkpoints.config import ExportConfig, InitStudentConfig
     from flax_distil.checkpoints.hub.model_source import ModelSource
-    from flax_distil.checkpoints.job import ExportConfig, InitStudentConfig
     from flax_distil.checkpoints.job import run_export as export
     from flax_distil.checkpoints.job import run_init_student as init_student
     from flax_distil.core.errors import InputError
     from flax_distil.core.nested import build
-    from flax_distil.distillation.config import DistilConfig as DistillConfig
+    from flax_distil.distillation.config import DistillConfig
     from flax_distil.distillation.job import run as distill
     from flax_distil.evaluation.config import EvalConfig
     from flax_distil.evaluation.job import run as evaluate
@@ -29,11 +29,11 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _ADDRESSES = {
-    "DistillConfig": "distillation.config:DistilConfig",
+    "DistillConfig": "distillation.config:DistillConfig",
     "EvalConfig": "evaluation.config:EvalConfig",
-    "ExportConfig": "checkpoints.job:ExportConfig",
+    "ExportConfig": "checkpoints.config:ExportConfig",
     "FlaxWhisperPipeline": "pipeline.pipeline:Pipeline",
-    "InitStudentConfig": "checkpoints.job:InitStudentConfig",
+    "InitStudentConfig": "checkpoints.config:InitStudentConfig",
     "InputError": "core.errors:InputError",
     "ModelSource": "checkpoints.hub.model_source:ModelSource",
     "Pipeline": "pipeline.pipeline:Pipeline",
