@@ -7,12 +7,14 @@ from collections.abc import Mapping, Sequence
 from typing import get_args
 
 from flax_distil.checkpoints.hub.model_source import ModelSource
+from flax_distil.checkpoints.model_config import ModelConfig
 from flax_distil.core.checks import check_positive
 from flax_distil.core.errors import InputError
 from flax_distil.core.nested import nested
+from flax_distil.core.output_dir import OutputConfig
 from flax_distil.core.paths import user_path
 from flax_distil.pipeline.transcribe_mode import TranscribeMode
-from flax_distil.transcription.config import FLAG_NAMES, LONG_FORM_OPTIONS, DatasetTranscriptionConfig
+from flax_distil.transcription.config import FLAG_NAMES, LONG_FORM_OPTIONS, DatasetConfig, TranscriptionConfig
 from flax_distil.transcription.options import ModeName, TranscriptionOptions
 
 SPECULATIVE = "speculative"
@@ -59,44 +61,53 @@ def _one_of(value: str | None, setting: str, models: Sequence[str]) -> Sequence[
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class EvalConfig(DatasetTranscriptionConfig):
+class EvalConfig(TranscriptionConfig):
     """Measure word errors and speed of checkpoints, in quiet and in noise.
 
     Attributes:
-        model_name_or_path: Whisper checkpoints: Hugging Face or CTranslate2 folders, or Hub ids; joined by +
-            for several.
+        model: Checkpoints to measure.
+        data: Data sets to measure them on.
         baseline_model: Which of them the others are compared with; by default the first.
         mode: short (recordings of at most 30 s), chunked or sequential (of any length), or speculative:
             short, with assistant_model_name_or_path, which the other modes may have too.
         chunks: How recordings are cut in mode chunked.
         decoding: What to transcribe into, and how.
-        text_column_name: Column of reference texts; joined by + for several data sets.
         noise_types: Also measure in noise: white, babble (of other recordings of the data set) or recorded
             (of noise_dataset_name).
         snr_db: Signal-to-noise ratios in dB at which each noise is added, such as 40 30 20 10 5 0 -5 -10.
         noise_dataset_name: Recordings of noise, any data set.
         latency_samples: Transcribe this many recordings one at a time too and report the seconds each takes.
-        output_dir: Folder of results.json, predictions.csv and report.html; by default only tables are shown.
-            The same command goes on where an earlier one was stopped.
-        overwrite_output_dir: Replace the reports of an earlier run in output_dir; other files stay.
+        output: Where reports are written.
 
     Raises:
         InputError: if a value is unknown or out of range.
     """
 
+    model: ModelConfig = nested(
+        help={
+            "model_name_or_path": "Whisper checkpoints: Hugging Face or CTranslate2 folders, or Hub ids; "
+            "joined by + for several."
+        }
+    )
+    data: DatasetConfig = nested(hide={"streaming"}, types={"text_column_name": str})
     baseline_model: str | None = None
     mode: str = "short"
     chunks: TranscribeMode = nested(
         TranscribeMode(mode="chunked"), hide=("mode",), types={"stride_length_s": float | None}
     )
     decoding: TranscriptionOptions = nested(TranscriptionOptions(), hide=_HIDDEN_OPTIONS, rename=FLAG_NAMES)
-    text_column_name: str = "text"
     noise_types: list[str] | None = None
     snr_db: list[float] | None = None
     noise_dataset_name: str | None = None
     latency_samples: int = 0
-    output_dir: str | None = None
-    overwrite_output_dir: bool = False
+    output: OutputConfig = nested(
+        OutputConfig(output_dir=None),
+        help={
+            "output_dir": "Folder of results.json, predictions.csv and report.html; by default only tables "
+            "are shown. The same command continues where an earlier one was stopped.",
+            "overwrite_output_dir": "Replace the reports of an earlier run in output_dir; other files stay.",
+        },
+    )
 
     def __post_init__(self) -> None:
         if self.mode not in MODES:
@@ -134,13 +145,13 @@ class EvalConfig(DatasetTranscriptionConfig):
         Raises:
             InputError: if a name is empty or given twice.
         """
-        names = [self.model_name_or_path]
-        if not os.path.exists(user_path(self.model_name_or_path)):
-            names = [name.strip() for name in self.model_name_or_path.split("+")]
+        names = [self.model.name]
+        if not os.path.exists(user_path(self.model.name)):
+            names = [name.strip() for name in self.model.name.split("+")]
         for name in names:
             if not name or names.count(name) > 1:
                 what = f"names {name!r} twice" if name else "has an empty name beside a '+'"
-                raise InputError(f"model_name_or_path {self.model_name_or_path!r} {what}")
+                raise InputError(f"model_name_or_path {self.model.name!r} {what}")
         short = [os.path.basename(os.path.abspath(name)) for name in names]
         return {
             label if short.count(label) == 1 else name: name for name, label in zip(names, short, strict=True)
@@ -151,8 +162,8 @@ class EvalConfig(DatasetTranscriptionConfig):
         names = list(self.models.values())
         return dataclasses.replace(
             super().model_source(name),
-            revision=_one_of(self.model_revision, "model_revision", names)[names.index(name)],
-            subfolder=_one_of(self.subfolder, "subfolder", names)[names.index(name)],
+            revision=_one_of(self.model.model_revision, "model_revision", names)[names.index(name)],
+            subfolder=_one_of(self.model.subfolder, "subfolder", names)[names.index(name)],
         )
 
     @property

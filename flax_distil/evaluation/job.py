@@ -54,7 +54,7 @@ def run(config: EvalConfig) -> dict[str, Any]:
     """
     partitioner = join_local_devices(config.devices)
     leads = jax.process_index() == 0
-    with EvalStore(config.output_dir, overwrite=config.overwrite_output_dir) as store:
+    with EvalStore(config.output.output_dir, overwrite=config.output.overwrite_output_dir) as store:
         raise_on_all_hosts(lambda: store.check() if leads else None)
         models = raise_on_all_hosts(lambda: _open_models(config, partitioner))
         data_sets = raise_on_all_hosts(lambda: _open_data_sets(config))
@@ -117,7 +117,7 @@ def _open_models(config: EvalConfig, partitioner: Partitioner) -> dict[str, Tran
 
 def _open_data_sets(config: EvalConfig) -> dict[str, SpeechDataset]:
     """Open the data sets, by their names."""
-    return {data.name: data for data in load_tables(config.data.spec(config.text_column_name))}
+    return {data.name: data for data in load_tables(config.data.spec)}
 
 
 def _open_noise(config: EvalConfig, data_sets: Mapping[str, SpeechDataset]) -> dict[str, NoiseMaker]:
@@ -125,8 +125,8 @@ def _open_noise(config: EvalConfig, data_sets: Mapping[str, SpeechDataset]) -> d
     if config.noise_dataset_name is not None:
         noise = DatasetSpec(
             name=config.noise_dataset_name,
-            cache_dir=config.data.dataset_cache_dir,
-            policy=config.data.retries,
+            cache_dir=config.data.reading.dataset_cache_dir,
+            policy=config.data.reading.retries,
         )
         (recorded, *_) = load_tables(noise)
     return {name: NoiseMaker(data, recorded, seed=config.decoding.seed) for name, data in data_sets.items()}
@@ -141,7 +141,9 @@ def _normalizer_for(config: EvalConfig, models: Mapping[str, TranscriptionModel]
     if languages == {None} and is_multilingual and task == "transcribe":
         log.warning("language is not given: it is detected, and scored by the rules for any language")
     language = languages.pop() if len(languages) == 1 else None
-    return get_model_normalizer(language, task, is_multilingual=is_multilingual, name=config.normalizer)
+    return get_model_normalizer(
+        language, task, is_multilingual=is_multilingual, name=config.data.reading.normalizer
+    )
 
 
 def _settings(config: EvalConfig, data_sets: Mapping[str, SpeechDataset]) -> dict[str, Any]:
@@ -149,7 +151,9 @@ def _settings(config: EvalConfig, data_sets: Mapping[str, SpeechDataset]) -> dic
     settings = {name: value for name, value in flatten(config).items() if name not in _WITHOUT_EFFECT}
     weights = {label: config.model_source(name) for label, name in config.models.items()}
     if config.assistant.assistant_model_name_or_path is not None:
-        weights["the assistant"] = config.assistant_source(config.assistant.assistant_model_name_or_path)
+        weights["the assistant"] = config.model.assistant_source(
+            config.assistant.assistant_model_name_or_path
+        )
     settings |= {f"weights of {label}": _weights_identity(source) for label, source in weights.items()}
     return settings | {f"rows of {name}": _rows_identity(data) for name, data in data_sets.items()}
 

@@ -204,7 +204,7 @@ class ModelEvaluation:
         writer: RecordWriter,
     ) -> Iterator[tuple[DecodedExample, Float[np.ndarray, " W"]]]:
         """Yield decoded recordings with their noise; those that cannot be read become lines."""
-        threads, limits = self._config.data.dataloader_num_workers, self._limits
+        threads, limits = self._config.data.reading.dataloader_num_workers, self._limits
         for sample in read_rows(data, rows, limits, threads=threads, hear=lambda s: noise(s, condition)):
             if isinstance(sample, SkippedSample):
                 writer.write(sample)

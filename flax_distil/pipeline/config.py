@@ -5,6 +5,8 @@ import dataclasses
 from flax_distil.core.checks import check_positive
 from flax_distil.core.errors import InputError
 from flax_distil.core.nested import nested
+from flax_distil.core.output_dir import OutputConfig
+from flax_distil.data.config import ReadingConfig
 from flax_distil.pipeline.transcribe_mode import TranscribeMode
 from flax_distil.transcription.config import FLAG_NAMES, TranscriptionConfig
 from flax_distil.transcription.options import TranscriptionOptions
@@ -80,17 +82,16 @@ class TranscribeConfig(TranscriptionConfig):
         files: Audio files of any format and rate, folders of them, quoted patterns such as 'talks/*.mp3', or
             addresses (http(s)://, gs://, s3://, hf://).
         recursive: Search the subfolders of folders too. They stay in the names of transcripts.
-        output_dir: Folder where <stem>.<format> is written; - prints the text instead.
+        output: Where transcripts are written.
         output_format: json, txt, srt, vtt, tsv or all. The last four switch return_timestamps on. By default
             json, and txt if the text is printed.
         skip_existing: Leave out recordings whose transcripts exist, to continue where a run was stopped.
-        overwrite_output_dir: Replace the transcripts of an earlier run in output_dir; other files stay.
         verbose: Show segments as they are found; false shows the progress bar alone.
         decoding: What to transcribe into, and how.
         windows: How recordings are cut into windows.
         channels: Which channels are transcribed.
         subtitles: How words are laid out.
-        source_retry_seconds: How long a server that does not answer is asked again, in seconds.
+        reading: How long servers are asked again.
 
     Raises:
         InputError: If a value is out of range, or two contradict each other.
@@ -98,10 +99,17 @@ class TranscribeConfig(TranscriptionConfig):
 
     files: list[str]
     recursive: bool = False
-    output_dir: str = "."
+    output: OutputConfig = nested(
+        OutputConfig(output_dir="."),
+        types={"output_dir": str},
+        help={
+            "output_dir": "Folder where <stem>.<format> is written; - prints the text instead.",
+            "overwrite_output_dir": "Replace the transcripts of an earlier run in output_dir; other files "
+            "stay.",
+        },
+    )
     output_format: str | None = None
     skip_existing: bool = False
-    overwrite_output_dir: bool = False
     verbose: bool = True
     decoding: TranscriptionOptions = nested(
         TranscriptionOptions(), rename=FLAG_NAMES, types={"clip_timestamps": str | None}
@@ -109,15 +117,20 @@ class TranscribeConfig(TranscriptionConfig):
     windows: TranscribeMode = nested(TranscribeMode(), types={"stride_length_s": float | None})
     channels: ChannelChoice = ChannelChoice()
     subtitles: SubtitleOptions = SubtitleOptions()
-    source_retry_seconds: float = RETRY_SECONDS
+    reading: ReadingConfig = nested(
+        ReadingConfig(source_retry_seconds=RETRY_SECONDS),
+        show={"source_retry_seconds"},
+        help={"source_retry_seconds": "How long a server that does not answer is asked again, in seconds."},
+        section="Main flags",
+    )
 
     def __post_init__(self) -> None:
         if self.output_format not in (None, *FORMATS, ALL_FORMATS):
             expected = ", ".join([*FORMATS, ALL_FORMATS])
             raise InputError(f"output_format {self.output_format!r} is unknown: expected one of {expected}")
-        if self.output_dir == STANDARD_OUTPUT and self.output_format == ALL_FORMATS:
+        if self.output.output_dir == STANDARD_OUTPUT and self.output_format == ALL_FORMATS:
             raise InputError("output_format 'all' is for files, and output_dir '-' prints: choose one format")
-        if self.skip_existing and self.overwrite_output_dir:
+        if self.skip_existing and self.output.overwrite_output_dir:
             raise InputError("skip_existing and overwrite_output_dir contradict each other: choose one")
         super().__post_init__()
         given = [name for name, value in dataclasses.asdict(self.subtitles).items() if value]
@@ -132,7 +145,7 @@ class TranscribeConfig(TranscriptionConfig):
         """The formats to write."""
         if self.output_format == ALL_FORMATS:
             return FORMATS
-        return (self.output_format or ("txt" if self.output_dir == STANDARD_OUTPUT else "json"),)
+        return (self.output_format or ("txt" if self.output.output_dir == STANDARD_OUTPUT else "json"),)
 
     @property
     def options(self) -> TranscriptionOptions:

@@ -45,7 +45,9 @@ def run(config: TranscribeConfig) -> TranscribeResult:
     """
     inputs = find_inputs(config.files, recursive=config.recursive)
     output = _open_output(config)
-    chosen = output.choose(inputs, overwrite=config.overwrite_output_dir, skip_existing=config.skip_existing)
+    chosen = output.choose(
+        inputs, overwrite=config.output.overwrite_output_dir, skip_existing=config.skip_existing
+    )
     if len(chosen) < len(inputs):
         log.info(
             "transcripts of %d of %d recordings are there already", len(inputs) - len(chosen), len(inputs)
@@ -68,9 +70,9 @@ def run(config: TranscribeConfig) -> TranscribeResult:
 
 def _open_output(config: TranscribeConfig) -> TranscriptOutput:
     """Return where transcripts go, or raise ``InputError`` if nothing can be written there."""
-    if config.output_dir == STANDARD_OUTPUT:
+    if config.output.output_dir == STANDARD_OUTPUT:
         return StandardOutput(config.formats[0], config.subtitles)
-    return TranscriptFolder(config.output_dir, config.formats, config.subtitles)
+    return TranscriptFolder(str(config.output.output_dir), config.formats, config.subtitles)
 
 
 def _transcribe(
@@ -83,7 +85,7 @@ def _transcribe(
     written: list[Path] = []
     failed: dict[str, str] = {}
     named = {recording.given: recording for recording in inputs}
-    verbose = config.verbose and config.output_dir != STANDARD_OUTPUT
+    verbose = config.verbose and config.output.output_dir != STANDARD_OUTPUT
 
     def fail(name: str, sentence: str) -> None:
         failed[name] = sentence
@@ -96,7 +98,7 @@ def _transcribe(
     to_read = [name for name in named if name not in failed]
     reads = read_ahead(
         zip(to_read, to_read, strict=True),
-        retry_seconds=config.source_retry_seconds,
+        retry_seconds=config.reading.source_retry_seconds,
         channels=config.channels,
     )
     with TranscribeProgress(len(to_read), verbose=verbose) as progress:

@@ -19,7 +19,7 @@ from flax_distil.parallel.partitioner import Partitioner
 from flax_distil.text.normalizers import Normalizer, get_model_normalizer
 from flax_distil.text.tokenizer import WhisperTokenizer
 from flax_distil.transcription.assisted_generator import Assistant, AssistedGenerator
-from flax_distil.transcription.config import TranscriptionConfig
+from flax_distil.transcription.config import DatasetConfig, TranscriptionConfig
 from flax_distil.transcription.generator import WhisperGenerator
 from flax_distil.transcription.options import TranscriptionOptions
 
@@ -170,12 +170,13 @@ def configured_model(
 ) -> TranscriptionModel:
     """Open a checkpoint with the settings of a job; by default the job's own."""
     assistant = config.assistant.assistant_model_name_or_path
+    data: DatasetConfig | None = getattr(config, "data", None)
     return TranscriptionModel(
-        config.model_source(name or config.model_name_or_path),
+        config.model_source(name or config.model.name),
         partitioner,
         options=config.options,
         compute=config.compute,
-        assistant=None if assistant is None else config.assistant_source(assistant),
+        assistant=None if assistant is None else config.model.assistant_source(assistant),
         num_assistant_tokens=config.assistant.num_assistant_tokens,
-        normalizer=getattr(config, "normalizer", "whisper"),
+        normalizer="whisper" if data is None else data.reading.normalizer,
     )

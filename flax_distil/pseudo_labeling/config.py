@@ -9,30 +9,28 @@ from flax_distil.checkpoints.hub.config import HubConfig
 from flax_distil.core.checks import check_positive
 from flax_distil.core.errors import InputError
 from flax_distil.core.nested import nested
-from flax_distil.transcription.config import FLAG_NAMES, LONG_FORM_OPTIONS, DatasetTranscriptionConfig
+from flax_distil.core.output_dir import OutputConfig
+from flax_distil.data.config import SpeakerConfig
+from flax_distil.transcription.config import FLAG_NAMES, LONG_FORM_OPTIONS, DatasetConfig, TranscriptionConfig
 from flax_distil.transcription.options import TranscriptionOptions
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class PseudoLabelConfig(DatasetTranscriptionConfig, HubConfig):
+class PseudoLabelConfig(TranscriptionConfig):
     """Transcribe a data set with a teacher and write it back with the transcripts.
 
     Attributes:
         decoding: What to transcribe into, and how.
-        text_column_name: Column of reference texts, for the WER; by default text where there is one.
+        data: Data set to transcribe.
         id_column_name: Column that names recordings; by default id, and their numbers where there is none.
-        speaker_column_name: Column that tells speakers apart; by default speaker_id, speaker or source_id.
-        streaming: Read the data set from front to back, instead of all of its files before the first sample.
+        speakers: How recordings of one speaker are joined.
         min_duration_in_seconds: Leave out recordings that are not longer.
         max_duration_in_seconds: Leave out recordings that are longer; by default they are cut at silence into
             pieces of at most 30 s.
-        concatenate_audio: Join neighbouring recordings of one speaker up to 30 s before they are transcribed.
-        sort_by_speaker: Put the recordings of each speaker of a table behind each other first, so that they
-            can be joined where speakers take turns.
         vad: How speech is found in recordings of more than 30 s, which are cut: auto, silero or energy.
         samples_per_shard: Samples of the source per Parquet file; what a run that is killed does again.
-        output_dir: Folder of the new data set. The same command goes on with what it has not finished there.
-        overwrite_output_dir: Replace the data set of an earlier run in output_dir; other files stay.
+        output: Where the new data set is written.
+        hub: Whether it is uploaded.
         hub_dataset_id: Repository on the Hub, as user/name; by default the name of output_dir, below the user
             of the token.
 
@@ -50,25 +48,32 @@ class PseudoLabelConfig(DatasetTranscriptionConfig, HubConfig):
             "more is cut off, and Distil-Whisper trains on labels of at most 256.",
         },
     )
-    text_column_name: str | None = None
+    data: DatasetConfig = nested(
+        defaults={"text_column_name": None},
+        help={
+            "text_column_name": "Column of reference texts, for the WER; by default text where there is one."
+        },
+    )
     id_column_name: str | None = None
-    speaker_column_name: str | None = None
-    streaming: bool = False
+    speakers: SpeakerConfig = nested(SpeakerConfig())
     min_duration_in_seconds: float = 0.0
     max_duration_in_seconds: float | None = None
-    concatenate_audio: bool = False
-    sort_by_speaker: bool = False
     vad: str = "auto"
     samples_per_shard: int = 1000
-    output_dir: str
-    overwrite_output_dir: bool = False
+    output: OutputConfig = nested(
+        help={
+            "output_dir": "Folder of the new data set. The same command continues with what it has not "
+            "finished there.",
+            "overwrite_output_dir": "Replace the data set of an earlier run in output_dir; other files stay.",
+        }
+    )
+    hub: HubConfig = nested(HubConfig())
     hub_dataset_id: str | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_positive(self, "samples_per_shard")
-        if self.sort_by_speaker and self.streaming:
-            raise InputError("sort_by_speaker sorts tables, and streaming reads none: leave one of them out")
+        self.speakers.check_streaming(self.data.reading.streaming)
         low, high = self.min_duration_in_seconds, self.max_duration_in_seconds
         if not 0 <= low < (math.inf if high is None else high):
             raise InputError(

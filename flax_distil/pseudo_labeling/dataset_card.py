@@ -33,7 +33,7 @@ def make_card(config: PseudoLabelConfig, name: str, summaries: Mapping[SplitName
         "configs": _card_configs(summaries),
         "dataset_info": _dataset_infos(summaries),
     }
-    introduction = f"""# {name}, labelled by {config.model_name_or_path}
+    introduction = f"""# {name}, labelled by {config.model.name}
 
 `whisper_transcript` is what the teacher heard, written by `flax-distil pseudo-label`.
 `avg_logprob`, `no_speech_prob` and `compression_ratio` are the teacher's confidence in each label.
@@ -98,7 +98,7 @@ def _section(config: PseudoLabelConfig, part: SplitName, summary: Mapping[str, A
 
 | | |
 |---|---|
-| teacher | {config.model_name_or_path} |
+| teacher | {config.model.name} |
 | recordings | {summary["labelled"]:,} |
 | hours | {summary["audio_seconds"] / 3600:.2f} |
 | task | {config.decoding.task or "transcribe"} |

@@ -85,27 +85,28 @@ def run(config: PseudoLabelConfig) -> PseudoLabelResult:
     """
     partitioner = join_local_devices(config.devices)
     leads = jax.process_index() == 0
-    store = raise_on_all_hosts(lambda: LabelStore(config.output_dir, overwrite=config.overwrite_output_dir))
+    store = raise_on_all_hosts(
+        lambda: LabelStore(str(config.output.output_dir), overwrite=config.output.overwrite_output_dir)
+    )
     raise_on_all_hosts(lambda: store.check() if leads else None)
     repository = raise_on_all_hosts(
-        lambda: check_hub(config, config.hub_dataset_id, store.folder, "dataset") if leads else None
+        lambda: check_hub(config.hub, config.hub_dataset_id, store.folder, "dataset") if leads else None
     )
     teacher = raise_on_all_hosts(lambda: BatchTranscriber(config, partitioner))
     if teacher.is_multilingual and teacher.options.language is None:
         raise InputError(
-            f"language is not given, and teacher {config.model_name_or_path!r} is multilingual: "
-            "name the language"
+            f"language is not given, and teacher {config.model.name!r} is multilingual: name the language"
         )
     detector = raise_on_all_hosts(lambda: VoiceActivity(cast(VadName, config.vad)))
     job = raise_on_all_hosts(lambda: _Job(config, teacher, detector, store))
     _check_same_settings(job.settings)
     complete = all_gather_object(raise_on_all_hosts(lambda: store.begin(job.settings) if leads else False))[0]
     if complete:
-        log.info("all of %s is labelled already: %s", config.data.dataset_name, config.output_dir)
+        log.info("all of %s is labelled already: %s", config.data.dataset_name, config.output.output_dir)
     else:
         _label(job, store, leads=leads)
     error = raise_on_all_hosts(
-        lambda: None if repository is None else upload_labels(store.folder, repository, config)
+        lambda: None if repository is None else upload_labels(store.folder, repository, config.hub)
     )
     return PseudoLabelResult(output_dir=store.folder, upload_error=error)
 
@@ -145,7 +146,7 @@ class _Job:
         """Open the data set; read no audio."""
         self.config, self.teacher, self._store = config, teacher, store
         self._detector = detector
-        self._policy = config.data.retries
+        self._policy = config.data.reading.retries
         self.parts = open_splits(config, self._policy)
         self.name = "+".join(dict.fromkeys(part.source.name for part in self.parts))
         self.units = ShardPlan([part.units for part in self.parts])
@@ -156,8 +157,12 @@ class _Job:
             "vad": detector.name,
             "text_column_name": _shared([part.text_column for part in self.parts]),
             "speaker_column_name": _shared([part.speaker_column for part in self.parts]),
-            **({} if config.normalizer == "whisper" else {"normalizer": config.normalizer}),
-            **({} if config.data.channel is None else {"channel": config.data.channel}),
+            **(
+                {}
+                if config.data.reading.normalizer == "whisper"
+                else {"normalizer": config.data.reading.normalizer}
+            ),
+            **({} if config.data.reading.channel is None else {"channel": config.data.reading.channel}),
             **{f"the rows of {part.name}": part.rows for part in self.parts},
         }
 
@@ -170,9 +175,9 @@ class _Job:
         reader = ShardReader(
             batch_size=batch_size,
             detector=self._detector,
-            concatenate=self.config.concatenate_audio,
+            concatenate=self.config.speakers.concatenate_audio,
             seconds=(self.config.min_duration_in_seconds, self.config.max_duration_in_seconds),
-            threads=self.config.data.dataloader_num_workers or os.cpu_count() or 1,
+            threads=self.config.data.reading.dataloader_num_workers or os.cpu_count() or 1,
             policy=self._policy,
         )
         if index == 0 and self.units.shards is not None and self.units.shards < count:
@@ -217,7 +222,7 @@ class _Job:
 
     def _broken_teacher(self) -> InputError:
         return InputError(
-            f"teacher {self.config.model_name_or_path!r} gives log-probabilities that are not finite for "
+            f"teacher {self.config.model.name!r} gives log-probabilities that are not finite for "
             f"{len(self._unusable)} recordings in a row, {self._unusable[-1]!r} the last of them: check its "
             "weights, or compute in float32 (dtype)"
         )
@@ -278,9 +283,9 @@ def _finish(job: _Job, store: LabelStore, compile_seconds: float) -> None:
     against = "" if summary["wer"] is None else f", WER {summary['wer']:.2f} % against the references"
     show(
         f"labelled {summary['labelled']} recordings of {summary['samples']} samples at "
-        f"RTFx {throughput.rtfx:.1f}{against}: {job.config.output_dir}"
+        f"RTFx {throughput.rtfx:.1f}{against}: {job.config.output.output_dir}"
     )
     if skipped:
         log.warning("%s", skipped.report())
     if not any(record.tokens for record in records):
-        log.warning("every label is empty: does teacher %r fit?", job.config.model_name_or_path)
+        log.warning("every label is empty: does teacher %r fit?", job.config.model.name)

@@ -98,13 +98,13 @@ def _requested_specs(config: PseudoLabelConfig, policy: RetryPolicy) -> dict[_Sp
         name=config.data.dataset_name,
         config_name=config.data.dataset_config_name,
         split=config.data.dataset_split_name,
-        audio_column=config.data.audio_column_name,
-        text_column=config.text_column_name,
+        audio_column=config.data.reading.audio_column_name,
+        text_column=config.data.reading.text_column_name,
         max_samples=config.data.max_samples,
-        cache_dir=config.data.dataset_cache_dir,
+        cache_dir=config.data.reading.dataset_cache_dir,
         policy=policy,
-        channel=config.data.channel,
-        streaming=config.streaming,
+        channel=config.data.reading.channel,
+        streaming=config.data.reading.streaming,
     )
     parts: dict[_SplitKey, DatasetSpec] = {}
     for spec in data_sets.parts():
@@ -116,7 +116,7 @@ def _requested_specs(config: PseudoLabelConfig, policy: RetryPolicy) -> dict[_Sp
                     f"{config.data.dataset_name!r}: name each split of a data set once"
                 )
             parts[key] = dataclasses.replace(
-                spec, split=expression, speaker_column=config.speaker_column_name
+                spec, split=expression, speaker_column=config.speakers.speaker_column_name
             )
     return parts
 
@@ -139,7 +139,7 @@ def _open(config: PseudoLabelConfig, spec: DatasetSpec) -> SpeechDataset | Itera
         return dataclasses.replace(source, id_column=config.id_column_name)
     if config.id_column_name is not None:
         source = source.named_by(config.id_column_name)
-    return sorted_by_speaker(source) if config.sort_by_speaker else source
+    return sorted_by_speaker(source) if config.speakers.sort_by_speaker else source
 
 
 def _part(

@@ -2,15 +2,14 @@
 
 import dataclasses
 
-from flax_distil.checkpoints.model_config import ModelSourceConfig
-from flax_distil.core.checks import check_channel, check_positive
-from flax_distil.core.errors import InputError
+from flax_distil.checkpoints.hub.model_source import ModelSource
+from flax_distil.checkpoints.model_config import ModelConfig
+from flax_distil.core.checks import check_positive
 from flax_distil.core.nested import nested
-from flax_distil.data.remote.retries import RetryPolicy
+from flax_distil.data.config import ReadingConfig
 from flax_distil.data.sources.dataset_spec import DatasetSpec
 from flax_distil.model.compute_options import ComputeOptions
 from flax_distil.parallel.config import ParallelConfig
-from flax_distil.text.normalizers import check_normalizer
 from flax_distil.transcription.options import TranscriptionOptions
 
 LONG_FORM_OPTIONS = (
@@ -44,11 +43,11 @@ class AssistantConfig:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class TranscriptionConfig(ModelSourceConfig):
+class TranscriptionConfig:
     """Model and batches.
 
     Attributes:
-        model_name_or_path: Whisper checkpoint: a Hugging Face or CTranslate2 folder, or a Hub id.
+        model: Model that transcribes.
         assistant: Student that drafts tokens for the model.
         decoding: What to transcribe into, and how.
         compute: How the model computes.
@@ -56,7 +55,7 @@ class TranscriptionConfig(ModelSourceConfig):
         per_device_eval_batch_size: Number of recordings per device.
     """
 
-    model_name_or_path: str
+    model: ModelConfig
     assistant: AssistantConfig = AssistantConfig()
     decoding: TranscriptionOptions = nested(TranscriptionOptions(), hide=LONG_FORM_OPTIONS, rename=FLAG_NAMES)
     compute: ComputeOptions = nested(
@@ -68,6 +67,10 @@ class TranscriptionConfig(ModelSourceConfig):
 
     def __post_init__(self) -> None:
         check_positive(self, "per_device_eval_batch_size")
+
+    def model_source(self, name: str) -> ModelSource:
+        """Return where a model of the job is."""
+        return self.model.model_source(name)
 
     @property
     def options(self) -> TranscriptionOptions:
@@ -84,63 +87,29 @@ class DatasetConfig:
             +.
         dataset_config_name: Configuration of the data set; several are joined by +.
         dataset_split_name: Split of the data set; several are joined by +.
-        dataset_cache_dir: Folder where data sets are downloaded to and converted.
-        source_retry_seconds: How long a server that fails is asked again before the job ends.
-        audio_column_name: Column of recordings; those of several data sets are joined by +.
-        channel: Channel of the recordings to take, counted from 0. By default the mean of all.
         max_samples: Use only the first samples of each data set, as many as this.
-        dataloader_num_workers: Number of threads that decode audio. By default one for each core.
     """
 
     dataset_name: str
     dataset_config_name: str | None = None
     dataset_split_name: str | None = None
-    dataset_cache_dir: str | None = None
-    source_retry_seconds: float = 1800.0
-    audio_column_name: str = "audio"
-    channel: int | None = None
     max_samples: int | None = None
-    dataloader_num_workers: int | None = None
+    reading: ReadingConfig = nested(ReadingConfig(), section="Data sets")
 
     def __post_init__(self) -> None:
-        check_positive(self, "max_samples", "dataloader_num_workers")
-        check_channel(self.channel)
-        if self.source_retry_seconds < 0:
-            raise InputError(f"source_retry_seconds {self.source_retry_seconds:g} is below 0")
+        check_positive(self, "max_samples")
 
     @property
-    def retries(self) -> RetryPolicy:
-        """When a server is asked again."""
-        return RetryPolicy.limited(self.source_retry_seconds)
-
-    def spec(self, text_column: str | None) -> DatasetSpec:
-        """Return the data sets of ``dataset_name``, and how they are opened."""
+    def spec(self) -> DatasetSpec:
+        """The data sets of ``dataset_name``, and how they are opened."""
         return DatasetSpec(
             name=self.dataset_name,
             config_name=self.dataset_config_name,
             split=self.dataset_split_name,
-            audio_column=self.audio_column_name,
-            text_column=text_column,
+            audio_column=self.reading.audio_column_name,
+            text_column=self.reading.text_column_name,
             max_samples=self.max_samples,
-            cache_dir=self.dataset_cache_dir,
-            channel=self.channel,
-            policy=self.retries,
+            cache_dir=self.reading.dataset_cache_dir,
+            channel=self.reading.channel,
+            policy=self.reading.retries,
         )
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class DatasetTranscriptionConfig(TranscriptionConfig):
-    """Comparison of texts.
-
-    Attributes:
-        data: Data sets to transcribe.
-        normalizer: How texts are compared: whisper (as in published figures), basic_keep_marks (for languages
-            with vowel signs, and for Turkish), indic, or none.
-    """
-
-    data: DatasetConfig
-    normalizer: str = "whisper"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_normalizer(self.normalizer)

@@ -53,7 +53,7 @@ def read(config: PseudoLabelConfig) -> list[ShardBatch]:
     reader = ShardReader(
         batch_size=8,
         detector=VoiceActivity("energy"),
-        concatenate=config.concatenate_audio,
+        concatenate=config.speakers.concatenate_audio,
         threads=1,
         policy=DEFAULT_POLICY,
         seconds=(config.min_duration_in_seconds, config.max_duration_in_seconds),

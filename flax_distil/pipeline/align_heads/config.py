@@ -2,32 +2,37 @@
 
 import dataclasses
 
-from flax_distil.checkpoints.model_config import TeacherSourceConfig
+from flax_distil.checkpoints.model_config import ModelConfig, TeacherConfig
 from flax_distil.core.checks import check_positive
 from flax_distil.core.nested import nested
-from flax_distil.transcription.config import DatasetConfig, DatasetTranscriptionConfig
+from flax_distil.core.output_dir import OutputConfig
+from flax_distil.transcription.config import DatasetConfig, TranscriptionConfig
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class AlignHeadsConfig(DatasetTranscriptionConfig, TeacherSourceConfig):
+class AlignHeadsConfig(TranscriptionConfig):
     """Find the heads of a student whose attention gives word timestamps.
 
     The teacher transcribes the recordings and tells when its words are spoken. Of the student, the heads are
     kept that agree best. Every other recording is held out to check them.
 
     Attributes:
-        teacher_model_name_or_path: Teacher with the same vocabulary, a folder or Hub id.
+        model: Student whose heads are sought.
+        teacher: Teacher that tells when words are spoken.
         data: Data sets to transcribe.
         max_heads: Maximum number of heads to keep.
-        output_dir: Folder to write the student with its heads to. By default its own folder is changed.
-        overwrite_output_dir: Replace the checkpoint of an earlier run in output_dir; other files stay.
+        output: Where the student is written.
 
     Raises:
         InputError: If a value is out of range.
     """
 
-    teacher_model_name_or_path: str
+    model: ModelConfig = nested(help={"model_name_or_path": "Student, a Hugging Face folder or Hub id."})
+    teacher: TeacherConfig = nested(
+        help={"teacher_model_name_or_path": "Teacher with the same vocabulary, a folder or Hub id."}
+    )
     data: DatasetConfig = nested(
+        hide={"streaming", "text_column_name"},
         defaults={"max_samples": 128},
         help={
             "max_samples": "Use only the first samples of each data set, as many as this. More than some "
@@ -35,8 +40,15 @@ class AlignHeadsConfig(DatasetTranscriptionConfig, TeacherSourceConfig):
         },
     )
     max_heads: int = 10
-    output_dir: str | None = None
-    overwrite_output_dir: bool = False
+    output: OutputConfig = nested(
+        OutputConfig(output_dir=None),
+        help={
+            "output_dir": "Folder to write the student with its heads to. By default its own folder is "
+            "changed.",
+            "overwrite_output_dir": "Replace the checkpoint of an earlier run in output_dir; other files "
+            "stay.",
+        },
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()

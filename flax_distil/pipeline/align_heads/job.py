@@ -14,7 +14,7 @@ from flax_distil.checkpoints.hub.model_source import ModelSource
 from flax_distil.checkpoints.model_config import EXPORT_DTYPES
 from flax_distil.core.console import show
 from flax_distil.core.errors import InputError
-from flax_distil.core.output_dir import atomic_folder, check_output_dir, check_writable
+from flax_distil.core.output_dir import atomic_folder, check_writable
 from flax_distil.core.paths import user_path
 from flax_distil.data.sources.load_datasets import load_tables
 from flax_distil.parallel.make_partitioner import join_devices
@@ -57,15 +57,15 @@ def run(config: AlignHeadsConfig) -> AlignHeadsResult:
     if partitioner.shard_count > 1:
         raise InputError("align-heads runs in one process: start it on one machine")
     sources = (
-        config.teacher_source(config.teacher_model_name_or_path),
-        config.model_source(config.model_name_or_path),
+        config.teacher.source(config.model),
+        config.model.source,
     )
     teacher, student = (
         TranscriptionModel(source, partitioner, options=config.options, compute=config.compute)
         for source in sources
     )
     _check_vocabularies(*sources)
-    data = load_tables(config.data.spec(None))
+    data = load_tables(dataclasses.replace(config.data.spec, text_column=None))
     known = TimedRecordings(config, teacher.load(), student.load())
     searched, held_out = (
         [window for part in data for window in known.read(part, range(first, len(part), 2))]
@@ -97,12 +97,12 @@ def _better(search: HeadSearch, held_out: Windows, found: Heads) -> AlignHeadsRe
 
 def _check_folders(config: AlignHeadsConfig) -> Path:
     """Return the folder whose settings will be written."""
-    if config.output_dir is not None:
-        return check_output_dir(config.output_dir, overwrite=config.overwrite_output_dir)
-    folder = user_path(config.model_name_or_path) / (config.subfolder or "")
+    if config.output.output_dir is not None:
+        return config.output.check()
+    folder = user_path(config.model.name) / (config.model.subfolder or "")
     if not any(folder.glob("model*.safetensors*")):
         raise InputError(
-            f"{config.model_name_or_path!r} is no Hugging Face folder whose {SETTINGS} could be changed: "
+            f"{config.model.name!r} is no Hugging Face folder whose {SETTINGS} could be changed: "
             "set output_dir"
         )
     return check_writable(str(folder))
@@ -118,11 +118,11 @@ def _check_vocabularies(teacher: ModelSource, student: ModelSource) -> None:
 
 
 def _write(config: AlignHeadsConfig, folder: Path, heads: Heads) -> None:
-    source = config.model_source(config.model_name_or_path)
-    checkpoint = load_checkpoint(source, config_only=config.output_dir is None)
+    source = config.model.source
+    checkpoint = load_checkpoint(source, config_only=config.output.output_dir is None)
     settings = with_alignment_heads(checkpoint.files.generation_config, heads)
     files = dataclasses.replace(checkpoint.files, generation_config=settings)
-    if config.output_dir is None:
+    if config.output.output_dir is None:
         with atomic_folder(folder) as scratch:
             (scratch / SETTINGS).write_bytes(files.contents()[SETTINGS])
         return

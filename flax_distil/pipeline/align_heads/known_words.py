@@ -37,7 +37,7 @@ class TimedRecordings:
             data,
             PipelineConfig(
                 batch_size=self._teacher.partitioner.local_batch_shards * config.per_device_eval_batch_size,
-                num_threads=config.data.dataloader_num_workers,
+                num_threads=config.data.reading.dataloader_num_workers,
                 window_seconds=min(model.config.window_seconds for model in (self._teacher, self._student)),
             ),
             indices=indices,
