@@ -43,12 +43,10 @@ def test_overwriting_means_the_same_in_every_command(command, capsys):
 
 def test_switches_stand_alone_or_take_a_value_and_never_swallow_a_file():
     config = read(TranscribeConfig, "--return_timestamps", "a.wav", "b.wav", "--model", "m")
-    assert config.return_timestamps is True
+    assert config.decoding.return_timestamps is True
     assert config.files == ["a.wav", "b.wav"]
-    assert (
-        read(TranscribeConfig, "a.wav", "--model=m", "--return_timestamps", "false").return_timestamps
-        is False
-    )
+    config = read(TranscribeConfig, "a.wav", "--model=m", "--return_timestamps", "false")
+    assert config.decoding.return_timestamps is False
 
 
 TRAIN = ["--train_dataset_name=d", "--output_dir=o", "--teacher_model_name_or_path=t"]

@@ -77,8 +77,9 @@ def test_rules_are_those_that_are_asked_for_in_training_and_its_evaluations(rows
 )
 def test_unknown_rules_are_refused(kind, given):
     with pytest.raises(InputError, match="normalizer 'own' is unknown: expected one of whisper, basic_keep"):
-        kind(**given, normalizer="own")
-    assert kind(**given, normalizer="basic_keep_marks").normalizer == "basic_keep_marks"
+        build(kind, given, normalizer="own")
+    chosen = build(kind, given, normalizer="basic_keep_marks")
+    assert chosen.data.reading.normalizer == "basic_keep_marks"
 
 
 def test_unknown_rules_are_refused_on_the_command_line(capsys):
