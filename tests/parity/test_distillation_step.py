@@ -1,6 +1,7 @@
 """One step of distillation against its formula, written out in PyTorch on transformers' modules.
 
-RECIPE 5:  loss = (0.8 ΣCE + T² ΣKL(softmax(teacher/T) ‖ softmax(student/T))) / N, plus mse_weight times
+Distil-Whisper, arXiv 2311.00430, section 3:
+loss = (0.8 ΣCE + T² ΣKL(softmax(teacher/T) ‖ softmax(student/T))) / N, plus mse_weight times
 the mean squared difference of hidden states; N label tokens of the whole batch, prompts and padding left out.
 """
 

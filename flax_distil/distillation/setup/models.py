@@ -18,8 +18,13 @@ from flax_distil.core.errors import InputError
 from flax_distil.core.nested import replace
 from flax_distil.distillation.config import DistillConfig
 from flax_distil.distillation.loss import Term
-from flax_distil.distillation.setup.encoder_choice import choose_encoder, encoder_difference, log_training
-from flax_distil.distillation.setup.shardings import ShardedSpec, TrainShardings
+from flax_distil.distillation.setup.encoder_choice import (
+    EncoderChoice,
+    choose_encoder,
+    encoder_difference,
+    log_training,
+)
+from flax_distil.distillation.setup.shardings import TrainShardings
 from flax_distil.distillation.train_state import partition_params
 from flax_distil.model.config import WhisperConfig
 from flax_distil.parallel.partitioner import Partitioner
@@ -132,13 +137,7 @@ def load_models(
     choice = choose_encoder(config, student.config, teacher.config if teacher else None, difference)
     config = replace(config, freeze_encoder=choice.freeze)
     trainable, frozen = partition_params(student.params, config.freeze)
-    teacher_params: Params = {}
-    asking = [name for name, term in loss_terms.items() if term.needs_teacher and term.weight > 0]
-    if asking and teacher is None:
-        raise InputError(f"the loss term {asking[0]!r} needs a teacher: give teacher_model_name_or_path")
-    if teacher is not None and (config.uses_teacher or asking):
-        kept = ("decoder",) if choice.shared else ("encoder", "decoder")
-        teacher_params = {side: teacher.params[side] for side in kept}
+    teacher_params = _teacher_params(config, teacher, choice, loss_terms)
     used_teacher = dataclasses.replace(teacher, params={}) if teacher is not None and teacher_params else None
     student = dataclasses.replace(student, params={}, config=with_dropouts(config, student.config))
     shardings = TrainShardings(
@@ -150,22 +149,29 @@ def load_models(
         loss_terms=loss_terms,
     )
     log_training(config, choice, student, teacher=used_teacher is not None)
-
-    def put(params: Params, wanted: ShardedSpec) -> Params:
-        typed = jax.tree.map(lambda shape, leaf: np.asarray(leaf).astype(shape.dtype), wanted.shapes, params)
-        sent: Params = partitioner.device_put(typed, wanted.specs)
-        return sent
-
     return DistilModels(
         config=config,
         shardings=shardings,
         student=student,
         teacher=used_teacher,
-        trainable=put(trainable, shardings.trainable),
-        frozen=put(frozen, shardings.frozen),
+        trainable=shardings.trainable.device_put(partitioner, trainable),
+        frozen=shardings.frozen.device_put(partitioner, frozen),
         kept=_kept(frozen, config.export_dtype) if jax.process_index() == 0 else {},
-        teacher_params=put(teacher_params, shardings.teacher),
+        teacher_params=shardings.teacher.device_put(partitioner, teacher_params),
     )
+
+
+def _teacher_params(
+    config: DistillConfig, teacher: Checkpoint | None, choice: EncoderChoice, loss_terms: Mapping[str, Term]
+) -> Params:
+    """Return the weights of the teacher that take part in the loss; ``{}`` if none do."""
+    asking = [name for name, term in loss_terms.items() if term.needs_teacher and term.weight > 0]
+    if asking and teacher is None:
+        raise InputError(f"the loss term {asking[0]!r} needs a teacher: give teacher_model_name_or_path")
+    if teacher is None or not (config.uses_teacher or asking):
+        return {}
+    sides = ("decoder",) if choice.shared else ("encoder", "decoder")
+    return {side: teacher.params[side] for side in sides}
 
 
 def with_dropouts(config: DistillConfig, student: WhisperConfig) -> WhisperConfig:

@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import PartitionSpec as P
 
 from flax_distil.core.arrays import Params
@@ -35,6 +36,12 @@ class ShardedSpec:
 
     shapes: Any
     specs: Any
+
+    def device_put(self, partitioner: Partitioner, params: Params) -> Params:
+        """Send weights on the host to the devices, in the types of these shapes."""
+        typed = jax.tree.map(lambda shape, leaf: np.asarray(leaf).astype(shape.dtype), self.shapes, params)
+        sent: Params = partitioner.device_put(typed, self.specs)
+        return sent
 
 
 class TrainShardings:
@@ -71,33 +78,30 @@ class TrainShardings:
         Raises:
             InputError: If an axis of the mesh does not divide a weight, or student and teacher do not fit.
         """
-        student_specs = partitioner.weight_specs(whisper_shapes(student))
-        frozen_encoder = partitioner.weight_specs(whisper_shapes(student), config.teacher.axes)["encoder"]
+        student_specs, axes = partitioner.weight_specs(whisper_shapes(student)), config.teacher.axes
+        frozen_encoder = partitioner.weight_specs(whisper_shapes(student), axes)["encoder"]
         teacher_shapes: Params = {} if teacher is None else whisper_shapes(teacher)
         if shares_encoder:
             teacher_shapes.pop("encoder", None)
-        teacher_specs = (
-            partitioner.weight_specs(teacher_shapes, config.teacher.axes) if teacher_shapes else {}
-        )
+        teacher_specs = partitioner.weight_specs(teacher_shapes, axes) if teacher_shapes else {}
         trainable, frozen = partition_params(whisper_shapes(student), config.freeze)
         held = student_specs | ({"encoder": frozen_encoder} if config.freeze.freeze_encoder else {})
         own, theirs = jnp.dtype(config.student_options.dtype), jnp.dtype(config.teacher_options.dtype)
-        frozen_types = {"encoder": theirs if config.freeze.freeze_encoder else own, "decoder": own}
         self.trainable = ShardedSpec(shapes=trainable, specs=_same_paths(held, trainable))
-        self.frozen = ShardedSpec(
-            shapes={side: _typed(tree, frozen_types[side]) for side, tree in frozen.items()},
-            specs=_same_paths(held, frozen),
-        )
+        types = {"encoder": theirs if config.freeze.freeze_encoder else own, "decoder": own}
+        frozen_shapes = {side: _typed(tree, types[side]) for side, tree in frozen.items()}
+        self.frozen = ShardedSpec(shapes=frozen_shapes, specs=_same_paths(held, frozen))
         self.teacher = ShardedSpec(shapes=_typed(teacher_shapes, theirs), specs=teacher_specs)
         # The frozen encoder computes as the teacher does, so the teacher's layout is that of both.
-        held_by_teacher = {"encoder": frozen_encoder} | teacher_specs
+        teacher_options = _laid_out(config.teacher_options, {"encoder": frozen_encoder} | teacher_specs)
+        own_terms = dict(loss_terms or {})
         self.step = StepConfig(
             student=student,
             teacher=teacher,
             student_options=_laid_out(config.student_options, student_specs),
-            teacher_options=_laid_out(config.teacher_options, held_by_teacher),
-            terms=make_terms(config.training_loss) | dict(loss_terms or {}),
-            evaluation_terms=make_evaluation_terms(config.training_loss) | dict(loss_terms or {}),
+            teacher_options=teacher_options,
+            terms=make_terms(config.training_loss) | own_terms,
+            evaluation_terms=make_evaluation_terms(config.training_loss) | own_terms,
             augmentation=config.data.augmentation,
             seed=config.data.seed,
             gradient_dtype="bfloat16" if config.precision == "full_mixed" else "float32",
