@@ -1,13 +1,12 @@
 """Read Arrow files as shards: the stream format that ``datasets`` writes, and the file format."""
 
-from collections.abc import Generator, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from flax_distil.core.errors import InputError
 from flax_distil.data.remote.files import is_remote, open_file
-from flax_distil.data.remote.retries import DEFAULT_POLICY, RetryPolicy, SourceError, damaged, shown
-from flax_distil.data.shards.shard import Block, Cursor, rows_per_block
+from flax_distil.data.remote.retries import shown
+from flax_distil.data.shards.shard import Block, Cursor, FileShard, rows_per_block
 
 if TYPE_CHECKING:
     import pyarrow
@@ -16,33 +15,14 @@ FILE_MAGIC = b"ARROW1\0\0"
 """Begins the file format; what follows is the stream format."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class ArrowShard:
+class ArrowShard(FileShard):
     """One Arrow IPC file, of the stream or the file format.
 
-    Attributes:
-        name: Short name.
-        path: The file: a path or an address.
-        policy: How failed requests are repeated.
+    A cursor is the byte of a record batch, the rows of it that were read, and the rows of the file.
     """
 
-    name: str
-    path: str
-    policy: RetryPolicy = DEFAULT_POLICY
-
-    def blocks(self, cursor: Cursor | None = None) -> Generator[Block]:
-        """Yield the rows from a cursor (byte of a record batch, rows of it read, rows of the file) on."""
-        import pyarrow
-
-        with self._open() as file:
-            try:
-                yield from self._blocks(file, cursor)
-            except SourceError:
-                raise
-            except (pyarrow.ArrowException, OSError, EOFError) as error:
-                raise damaged(self.path, error) from error
-
-    def _open(self) -> Any:
+    def open(self) -> Any:
+        """Open the file; a local one is mapped into memory."""
         import pyarrow
 
         if is_remote(self.path):
@@ -50,7 +30,8 @@ class ArrowShard:
         open_file(self.path, self.policy).close()  # tells in one sentence what is missing
         return pyarrow.memory_map(self.path)
 
-    def _blocks(self, file: Any, cursor: Cursor | None) -> Iterator[Block]:
+    def read(self, file: Any, cursor: Cursor | None) -> Iterator[Block]:
+        """Yield the blocks of the open file from a cursor on."""
         import pyarrow.ipc
 
         if file.read(len(FILE_MAGIC)) != FILE_MAGIC:

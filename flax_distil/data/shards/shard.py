@@ -1,8 +1,11 @@
 """Files of rows that are read from front to back in blocks, from any cursor that was reached before."""
 
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+from flax_distil.data.remote.files import open_file
+from flax_distil.data.remote.retries import DEFAULT_POLICY, RetryPolicy, SourceError, damaged
 
 if TYPE_CHECKING:
     import pyarrow
@@ -58,3 +61,38 @@ class Shard(Protocol):
         Raises:
             InputError: if the shard cannot be read, in one sentence.
         """
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileShard:
+    """A shard that is one file of Arrow data.
+
+    Attributes:
+        name: Short name.
+        path: Path or address of the file.
+        policy: How failed requests are repeated.
+    """
+
+    name: str
+    path: str
+    policy: RetryPolicy = DEFAULT_POLICY
+
+    def blocks(self, cursor: Cursor | None = None) -> Generator[Block]:
+        """Yield the blocks from a cursor on; from the beginning for None."""
+        import pyarrow
+
+        with self.open() as file:
+            try:
+                yield from self.read(file, cursor)
+            except SourceError:
+                raise
+            except (pyarrow.ArrowException, OSError, EOFError) as error:
+                raise damaged(self.path, error) from error
+
+    def open(self) -> Any:
+        """Open the file."""
+        return open_file(self.path, self.policy)
+
+    def read(self, file: Any, cursor: Cursor | None) -> Iterator[Block]:
+        """Yield the blocks of the open file from a cursor on."""
+        raise NotImplementedError
