@@ -4,7 +4,7 @@ Source: Whisper (arXiv 2212.04356), section 2.2.
 """
 
 SAMPLING_RATE = 16_000
-"""Samples per second of everything behind :func:`flax_distil.audio.reading.decoding.decode_audio`."""
+"""Samples per second of everything after :func:`flax_distil.audio.reading.decoding.decode_audio`."""
 
 CHUNK_SECONDS = 30
 """Length of the window that the encoder sees."""

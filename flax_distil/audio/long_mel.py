@@ -30,16 +30,16 @@ class LongMel:
 
     Attributes:
         log10_RM: Logarithms of one frame for every whole hop.
-        peak: The largest of them, and of the frames behind the end that still see samples.
+        peak: The largest of them, and of the frames after the end that still see samples.
     """
 
     log10_RM: Float[np.ndarray, "R M"]
     peak: float
 
     def window(self, start: int, frames: int, *, length: int = CHUNK_FRAMES) -> Float[np.ndarray, "length M"]:
-        """Return ``length`` frames of features as the encoder takes them; behind ``frames`` they are 0.
+        """Return ``length`` frames of features as the encoder takes them; after ``frames`` they are 0.
 
-        Equal to a window of ``whisper.log_mel_spectrogram`` with 30 s of silence behind the recording.
+        Equal to a window of ``whisper.log_mel_spectrogram`` with 30 s of silence after the recording.
         """
         window_RM = np.zeros((length, self.log10_RM.shape[1]), np.float32)
         content_RM = np.maximum(self.log10_RM[start : start + frames], np.float32(self.peak - 8.0))

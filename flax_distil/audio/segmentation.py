@@ -36,7 +36,7 @@ LONG_SILENCE = round(2 * FRAMES_PER_SECOND)
 """A silence of more than 2 s always ends a segment."""
 
 PADDING = round(0.4 * FRAMES_PER_SECOND)
-"""Frames kept before and behind speech: Silero was seen to notice a loud beginning 0.24 s late."""
+"""Frames kept before and after speech: Silero was seen to notice a loud beginning 0.24 s late."""
 
 SHORTEST = 3
 """Fewer frames of speech (0.1 s) are a click."""
@@ -77,7 +77,7 @@ def segment_frames(
         levels_F: How loud they are, in dB.
 
     Returns:
-        First frame of each segment and the frame behind its last.
+        First frame of each segment and the frame after its last.
     """
     smooth_F = smooth_levels(levels_F)
     runs = [

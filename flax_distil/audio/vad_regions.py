@@ -36,7 +36,7 @@ def speech_regions(blocks: Iterable[Float[np.ndarray, " _"]], detector: VoiceAct
 def region_frames(
     speech_F: Bool[np.ndarray, " frames"], levels_F: Float[np.ndarray, " frames"], options: VadOptions
 ) -> list[Run]:
-    """Return the first frame of each region and the frame behind its last.
+    """Return the first frame of each region and the frame after its last.
 
     Args:
         speech_F: Which frames hold speech.

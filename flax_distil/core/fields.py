@@ -12,12 +12,12 @@ class Fault(NamedTuple):
     """What is wrong inside a value.
 
     Attributes:
-        place: Where, from the value on: ``[3].id``; empty if it is the value itself.
+        location: Where, from the value on: ``[3].id``; empty if it is the value itself.
         value: What stands there.
         expected: What should.
     """
 
-    place: str
+    location: str
     value: Any
     expected: str
 
@@ -121,10 +121,10 @@ def either(*kinds: Kind) -> Kind:
 
 
 def _first_fault(parts: Iterable[tuple[str, Kind, Any]]) -> Fault | None:
-    for place, kind, value in parts:
+    for location, kind, value in parts:
         inner = kind.fault(value)
         if inner is not None:
-            return inner._replace(place=place + inner.place)
+            return inner._replace(location=location + inner.location)
     return None
 
 
@@ -152,7 +152,7 @@ def check_fields(
         if document.get(field) is not None and (fault := kind.fault(document[field])) is not None
     }
     faults = [
-        f"{field}{fault.place} {shown(fault.value)}: expected {fault.expected}"
+        f"{field}{fault.location} {shown(fault.value)}: expected {fault.expected}"
         for field, fault in found.items()
     ]
     if faults:

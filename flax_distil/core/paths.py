@@ -5,5 +5,5 @@ from pathlib import Path
 
 
 def user_path(name: str | Path) -> Path:
-    """Return a path in which ``~`` and ``~name`` stand for home folders; those of nobody stay as they are."""
+    """Return a path in which ``~`` and ``~name`` stand for home folders; unknown users stay as they are."""
     return Path(os.path.expanduser(name))  # Path.expanduser fails for nobody's

@@ -167,8 +167,8 @@ class SpeechDataset:
         chosen = np.asarray(indices, np.int64)
         problems = {}
         if self.problems:
-            found = ((place, self.problems.get(int(index))) for place, index in enumerate(chosen))
-            problems = {place: problem for place, problem in found if problem is not None}
+            found = ((position, self.problems.get(int(index))) for position, index in enumerate(chosen))
+            problems = {position: problem for position, problem in found if problem is not None}
         return dataclasses.replace(
             self,
             table=self.table.select(chosen),
@@ -177,7 +177,7 @@ class SpeechDataset:
         )
 
     def sorted_by_speaker(self) -> "SpeechDataset":
-        """Return the rows of each speaker behind each other, in their order; those of no speaker are last.
+        """Return the rows grouped by speaker, in their order; rows without a speaker come last.
 
         Each row then follows the one before it: prompts may be taken from there.
         """
@@ -241,7 +241,7 @@ class SpeechDataset:
 
 
 def concatenate_parts(parts: Sequence[SpeechDataset], table: "datasets.Dataset") -> SpeechDataset:
-    """Return parts of one data set behind each other.
+    """Concatenate parts of one data set.
 
     Args:
         parts: At least one.
@@ -260,7 +260,7 @@ def concatenate_parts(parts: Sequence[SpeechDataset], table: "datasets.Dataset")
 
 
 def concatenate_problems(parts: Sequence[SpeechDataset]) -> dict[int, str]:
-    """Return the problems of data sets behind each other, by row."""
+    """Return the problems of concatenated data sets, by row."""
     starts = np.cumsum([0, *map(len, parts)]).tolist()
     return {
         start + index: problem

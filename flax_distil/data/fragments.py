@@ -103,7 +103,7 @@ def row_fragment(
         duration: Column of its length.
 
     Raises:
-        ValueError: if a time is none, or the end does not come behind the beginning; as a sentence.
+        ValueError: if a time is none, or the end does not come after the beginning; as a sentence.
     """
     if start is None or _missing(row.get(start)):
         return None

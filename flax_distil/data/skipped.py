@@ -35,7 +35,7 @@ class SkippedSample:
 class SkippedSamples:
     """Collects skipped samples from many threads; a sample met again (in the next epoch) counts once.
 
-    Memory is bounded, however long a stream runs: behind the first :data:`REMEMBERED_SAMPLES` a
+    Memory is bounded, however long a stream runs: after the first :data:`REMEMBERED_SAMPLES` a
     sample is counted and forgotten, so one of those that comes again counts again.
     """
 
@@ -108,7 +108,7 @@ class SkippedSamples:
         too), then each sample.
 
         Args:
-            limit: At most this many samples are listed; the number left out is told.
+            limit: At most this many samples are listed; the number left out is given.
 
         Returns:
             The text, or ``""`` when nothing was skipped.

@@ -41,7 +41,7 @@ class IterableSpeechDataset:
     def blocks(
         self, shard: int, cursor: Cursor | None = None
     ) -> Generator[tuple[SpeechDataset, Cursor | None]]:
-        """Yield the blocks of a shard from a cursor on, each with the cursor behind it (None at the end).
+        """Yield the blocks of a shard from a cursor on, each with the cursor after it (None at the end).
 
         Args:
             shard: Number of the shard.

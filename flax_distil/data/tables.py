@@ -150,7 +150,7 @@ def _with_texts(table: "datasets.Dataset", columns: list[str], name: str) -> "da
 
 
 def _with_durations(table: "datasets.Dataset", name: str) -> tuple["datasets.Dataset", dict[int, str]]:
-    """Make the column of durations numbers; what is no duration is told by row, and null."""
+    """Make the column of durations numbers; what is no duration becomes null and is reported by row."""
     import datasets
     import pyarrow
     import pyarrow.compute as compute

@@ -25,20 +25,20 @@ def word_diff(reference: str, prediction: str, normalize: Callable[[str], str]) 
 
     Args:
         reference: Whole reference transcript.
-        prediction: What was heard.
+        prediction: The predicted text.
         normalize: Applied to both.
     """
-    wanted, heard = normalize(reference).split(), normalize(prediction).split()
-    if not wanted:
-        return [DiffPart("insert", (), tuple(heard))] if heard else []
+    reference_words, predicted_words = normalize(reference).split(), normalize(prediction).split()
+    if not reference_words:
+        return [DiffPart("insert", (), tuple(predicted_words))] if predicted_words else []
     import jiwer  # slow to import, as in word_errors
 
-    (chunks,) = jiwer.process_words(" ".join(wanted), " ".join(heard)).alignments
+    (chunks,) = jiwer.process_words(" ".join(reference_words), " ".join(predicted_words)).alignments
     return [
         DiffPart(
             cast(DiffKind, chunk.type),
-            tuple(wanted[chunk.ref_start_idx : chunk.ref_end_idx]),
-            tuple(heard[chunk.hyp_start_idx : chunk.hyp_end_idx]),
+            tuple(reference_words[chunk.ref_start_idx : chunk.ref_end_idx]),
+            tuple(predicted_words[chunk.hyp_start_idx : chunk.hyp_end_idx]),
         )
         for chunk in chunks
     ]

@@ -46,7 +46,7 @@ _GRAPHEME = regex.compile(r"\X")
 class Normalizer:
     """A normalizer of text, for one language; call it.
 
-    It can be pickled (data workers need it); the tables behind it are loaded once per process.
+    It can be pickled (data workers need it); its tables are loaded once per process.
 
     Attributes:
         language: Whisper's language code, or None for the rules that suit any language.

@@ -8,7 +8,7 @@ Every Whisper vocabulary is laid out in the same order, only the offsets differ:
 
 The 1501 timestamps are found by arithmetic, not by name: several published
 ``tokenizer.json`` (all those of CTranslate2 folders) leave them out. What fine-tuning added
-stands behind ``<|30.00|>``: it is text, unless it names a language.
+stands after ``<|30.00|>``: it is text, unless it names a language.
 """
 
 import re
@@ -74,14 +74,14 @@ class SpecialTokens:
     def is_special(self, token: int) -> bool:
         """Whether an id is neither text nor a timestamp: ``<|endoftext|>`` … ``<|notimestamps|>``.
 
-        A language that was added behind the timestamps is special too.
+        A language that was added after the timestamps is special too.
         """
         if token < self.timestamp_end:
             return self.eot <= token < self.timestamp_begin
         return token in self.languages.values()
 
     def is_text(self, token: int) -> bool:
-        """Whether an id is text: what the vocabulary was made of, and words added behind the timestamps."""
+        """Whether an id is text: what the vocabulary was made of, and words added after the timestamps."""
         return 0 <= token < self.eot or (
             self.timestamp_end <= token < self.vocab_size and not self.is_special(token)
         )
@@ -151,7 +151,7 @@ def _languages(
 ) -> dict[str, int]:
     """Return language code to id, ordered by id.
 
-    What looks like a language behind the timestamps counts only if the generation config does not list
+    What looks like a language after the timestamps counts only if the generation config does not list
     the languages, or lists it.
     """
     found = {

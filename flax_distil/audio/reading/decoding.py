@@ -45,7 +45,7 @@ def decode_audio(
     WAV, FLAC, MP3, Ogg Vorbis, Ogg Opus, M4A, G.722 and whatever else libsndfile or
     FFmpeg's libraries read; any rate, any number of channels. Their mean is taken; where that would be
     next to silence, since they cancel each other out, the louder one, with a warning. Resampling is
-    soxr's HQ. Files that were written one behind the other into one (MP3, FLAC, Ogg) are all read, and a
+    soxr's HQ. Files that were concatenated (MP3, FLAC, Ogg) are all read, and a
     WAV file whose header tells no length is read to its end. Of files that were cut short, WAV, MP3 and
     Ogg give what is left; those whose reader notices (FLAC, M4A, bare AAC) are refused.
 

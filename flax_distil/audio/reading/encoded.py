@@ -23,7 +23,7 @@ class Encoded:
     Attributes:
         source: A file, or the contents of one.
         start: First byte.
-        stop: Byte behind the last; None for the end of the file.
+        stop: Byte after the last; None for the end of the file.
         patches: Bytes that are read in place of those at an offset within the stretch.
     """
 
@@ -81,9 +81,9 @@ class _Stretch(io.RawIOBase):
         self._file.seek(self._encoded.start + self._at)
         read = bytearray(self._file.read(wanted))
         for offset, patch in self._encoded.patches:
-            for place, byte in enumerate(patch, offset - self._at):
-                if 0 <= place < len(read):
-                    read[place] = byte
+            for position, byte in enumerate(patch, offset - self._at):
+                if 0 <= position < len(read):
+                    read[position] = byte
         buffer[: len(read)] = read
         self._at += len(read)
         return len(read)
@@ -139,11 +139,11 @@ def mpeg_tells_length(encoded: Encoded) -> bool:
 
 
 def _behind_id3(encoded: Encoded) -> bytes:
-    """Return what begins a file behind its tags."""
+    """Return what begins a file after its tags."""
     with encoded.open() as file:
         while True:
-            place = file.tell()
+            position = file.tell()
             header = file.read(64)
             if not (len(header) >= 10 and header.startswith(b"ID3")):
                 return header
-            file.seek(place + id3_size(header))
+            file.seek(position + id3_size(header))

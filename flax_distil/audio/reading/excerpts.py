@@ -100,18 +100,18 @@ def _walked(
     """Decode from the beginning and keep what is asked for."""
     first = round(start * SAMPLING_RATE)
     last = None if end is None else round(end * SAMPLING_RATE)
-    kept, place = [], 0
+    kept, position = [], 0
     with open_audio(source, format=format, channel=channel) as blocks:
         for block in blocks:
-            kept.append(block[max(0, first - place) : None if last is None else max(0, last - place)])
-            place += len(block)
-            if last is not None and place >= last:
+            kept.append(block[max(0, first - position) : None if last is None else max(0, last - position)])
+            position += len(block)
+            if last is not None and position >= last:
                 break
-    if last is None or place < last:
-        _check_end(source, start, end, place / SAMPLING_RATE)
+    if last is None or position < last:
+        _check_end(source, start, end, position / SAMPLING_RATE)
     samples_W = np.concatenate(kept)
     if not len(samples_W):
-        raise _beyond(source, start, end, place / SAMPLING_RATE)
+        raise _beyond(source, start, end, position / SAMPLING_RATE)
     return samples_W
 
 

@@ -29,7 +29,7 @@ _MPEG = re.compile(
 
 
 def stream_parts(encoded: Encoded, pages: OggPages | None) -> list[Encoded]:
-    """Return the streams of a file, one behind the other; most files hold one.
+    """Return the streams of a file, in order; most files hold one.
 
     Args:
         encoded: The file.
@@ -61,14 +61,14 @@ def _mpeg_starts(encoded: Encoded, begin: int) -> list[int]:
             end = match.start + id3_size(match.text)
             if not _frame_at(encoded, end):
                 continue
-            # The frame of the length right behind the tag is the same stream's.
+            # The frame of the length right after the tag is the same stream's.
             behind = end + OVERLAP_BYTES
         starts.append(match.start)
     return starts
 
 
-def _frame_at(encoded: Encoded, place: int) -> bool:
-    return is_mpeg_audio(replace(encoded, start=place)) if place < encoded.size else False
+def _frame_at(encoded: Encoded, position: int) -> bool:
+    return is_mpeg_audio(replace(encoded, start=position)) if position < encoded.size else False
 
 
 class _Match(NamedTuple):
@@ -81,12 +81,12 @@ class _Match(NamedTuple):
 def _matches(encoded: Encoded, pattern: re.Pattern[bytes]) -> Iterator[_Match]:
     """Find a pattern in a file of any length, from front to back."""
     with encoded.open() as file:
-        place, kept = 0, b""
+        position, kept = 0, b""
         while block := file.read(BLOCK_BYTES):
             text = kept + block
             last = len(text) - OVERLAP_BYTES if len(block) == BLOCK_BYTES else len(text)
             for match in pattern.finditer(text):
                 if match.start() < last:
-                    yield _Match(place + match.start(), match.group())
+                    yield _Match(position + match.start(), match.group())
             kept = text[max(0, last) :]
-            place += len(text) - len(kept)
+            position += len(text) - len(kept)

@@ -37,25 +37,25 @@ def walk_pages(encoded: Encoded) -> OggPages:
     starts: list[int] = []
     suspect = damaged = None
     first_pages_end = -1
-    place = 0
+    position = 0
     with encoded.open() as file:
         while True:
-            file.seek(place)
+            file.seek(position)
             page = _page(file)
             if page is None:
-                suspect = place if suspect is None else suspect
-                following = _next_page(encoded, place + 1)
+                suspect = position if suspect is None else suspect
+                following = _next_page(encoded, position + 1)
                 if following is None:
                     return OggPages(starts, damaged)
-                place = following
+                position = following
                 continue
             damaged = suspect if damaged is None else damaged
             if page[5] & FIRST_PAGE:
                 # Streams that play together begin with pages that follow each other.
-                if place != first_pages_end:
-                    starts.append(place)
-                first_pages_end = place + len(page)
-            place += len(page)
+                if position != first_pages_end:
+                    starts.append(position)
+                first_pages_end = position + len(page)
+            position += len(page)
 
 
 def _page(file: io.BufferedIOBase) -> bytes | None:
@@ -78,16 +78,16 @@ def _checksum(data: bytes) -> int:
     return int(f"{reflected:032b}"[::-1], 2)
 
 
-def _next_page(encoded: Encoded, place: int) -> int | None:
+def _next_page(encoded: Encoded, position: int) -> int | None:
     """Return where the next bytes lie that may begin a page."""
     with encoded.open() as file:
-        file.seek(place)
+        file.seek(position)
         while block := file.read(1 << 20):
             found = block.find(b"OggS")
             if found >= 0:
-                return place + found
+                return position + found
             if len(block) < 4:
                 return None
-            place += len(block) - 3
-            file.seek(place)
+            position += len(block) - 3
+            file.seek(position)
     return None

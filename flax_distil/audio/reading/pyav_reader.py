@@ -43,7 +43,7 @@ def open_with_pyav(
     Args:
         encoded: A file, or its contents.
         format: FFmpeg's name of the format; needed where nothing in the bytes tells it.
-        replace_damage: Go on behind what cannot be decoded, with silence in its place.
+        replace_damage: Go on after what cannot be decoded, with silence in its place.
 
     Raises:
         UnreadableError: if there is no audio in it, or it is damaged; also while blocks are read.

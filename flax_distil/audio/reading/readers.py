@@ -93,7 +93,7 @@ def open_with_soundfile(encoded: Encoded) -> Iterator[AudioStream]:
 
 @contextlib.contextmanager
 def open_joined(parts: Sequence[Encoded], open_one: Opener) -> Iterator[AudioStream]:
-    """Open streams that lie one behind the other in a file as one stream, at the rate of the first.
+    """Open the concatenated streams of a file as one stream, at the rate of the first.
 
     Args:
         parts: At least one.

@@ -64,7 +64,7 @@ class AudioSource:
         Args:
             source: A path, or the contents of a file.
             format: FFmpeg's name of the format, for bytes without a header.
-            replace_damage: Let the last reader go on behind damage.
+            replace_damage: Let the last reader go on after damage.
 
         Raises:
             AudioError: if it is missing, empty, or text.

@@ -13,7 +13,7 @@ BARE = frozenset({"mp3", "aac", "ac3", "eac3"})
 """Formats that are frames and nothing else: bytes between them, which FFmpeg skips silently, are damage."""
 
 SEARCH_BYTES = 1 << 20
-"""A packet is looked for so far behind the one before it."""
+"""A packet is looked for so far after the one before it."""
 
 COMPARED_BYTES = 64
 """First bytes of a packet by which it is found in the file."""
@@ -25,7 +25,7 @@ LONGEST_GAP_SECONDS = 600.0
 """Where the length of a recording is not stated, a longer gap is taken for a wrong time stamp."""
 
 JOIN_SECONDS = 0.5
-"""Damaged places that lie closer to each other are told as one."""
+"""Damaged parts that lie closer to each other are reported as one."""
 
 
 class Silence(NamedTuple):
@@ -50,7 +50,7 @@ class Timeline:
         Args:
             names: FFmpeg's names of the container.
             stated: Seconds that the header states, if it does.
-            replace_damage: Go on behind what cannot be decoded.
+            replace_damage: Go on after what cannot be decoded.
         """
         self.damage: list[Damage] = []
         self._timed = bool(TIMED.intersection(names))
@@ -77,9 +77,9 @@ class Timeline:
             av.FFmpegError: as PyAV raises it, in the same cases.
         """
         flac = stream.codec_context.name == "flac" and not self._timed
-        place = _Place(file if self._bare else None)
+        finder = _PacketFinder(file if self._bare else None)
         for packet in self._packets_of(container, stream):
-            skipped = place.skipped(packet)
+            skipped = finder.skipped(packet)
             if skipped:
                 self._fail(skipped, UnreadableError(f"{skipped} bytes of it are damaged"))
             decoded = self._decoded(packet)
@@ -96,7 +96,7 @@ class Timeline:
 
         try:
             yield from container.demux(stream)
-        except av.InvalidDataError as error:  # there is no going on behind it
+        except av.InvalidDataError as error:  # there is no going on after it
             self._fail(0, error)
 
     def _decoded(self, packet: Any) -> list[Any]:
@@ -169,7 +169,7 @@ class Timeline:
             self._note(self._samples / self._rate, 0.0)
 
 
-class _Place:
+class _PacketFinder:
     """Where in a file its packets lie; FFmpeg does not tell after it skipped bytes."""
 
     def __init__(self, file: io.BufferedIOBase | None):

@@ -25,10 +25,10 @@ def completed_wav(encoded: Encoded) -> Encoded:
     order = ">" if head[:4] == b"RIFX" else "<"
     size = encoded.size
     sizes_64: int | None = None
-    place = 12
-    while place + 8 <= len(head):
-        name, length = head[place : place + 4], struct.unpack_from(f"{order}I", head, place + 4)[0]
-        samples = place + 8
+    position = 12
+    while position + 8 <= len(head):
+        name, length = head[position : position + 4], struct.unpack_from(f"{order}I", head, position + 4)[0]
+        samples = position + 8
         if name == b"ds64" and length >= 24 and samples + 24 <= len(head):
             sizes_64 = samples
         if name == b"data":
@@ -36,26 +36,26 @@ def completed_wav(encoded: Encoded) -> Encoded:
             if sizes_64 is not None:
                 patches = _ds64_patch(head, sizes_64, size - samples, size)
             elif length == 0 and size > samples and not _chunks_follow(head, samples, size, order):
-                patches = [(place + 4, struct.pack("<I", UNKNOWN_SIZE))]
+                patches = [(position + 4, struct.pack("<I", UNKNOWN_SIZE))]
             return Encoded(source=encoded.source, patches=tuple(patches)) if patches else encoded
-        place = samples + length + length % 2
+        position = samples + length + length % 2
     return encoded
 
 
-def _ds64_patch(head: bytes, place: int, remaining: int, size: int) -> list[tuple[int, bytes]]:
-    stated = struct.unpack_from("<Q", head, place + 8)[0]
+def _ds64_patch(head: bytes, position: int, remaining: int, size: int) -> list[tuple[int, bytes]]:
+    stated = struct.unpack_from("<Q", head, position + 8)[0]
     if remaining > 0 and not 0 < stated <= remaining:
-        return [(place, struct.pack("<QQQ", size - 8, remaining, 0))]
+        return [(position, struct.pack("<QQQ", size - 8, remaining, 0))]
     return []
 
 
-def _chunks_follow(head: bytes, place: int, size: int, order: str) -> bool:
-    """Tell whether chunks stand behind the samples to the very end of the file: then there are none."""
-    while place + 8 <= len(head):
-        name, length = head[place : place + 4], struct.unpack_from(f"{order}I", head, place + 4)[0]
+def _chunks_follow(head: bytes, position: int, size: int, order: str) -> bool:
+    """Return whether chunks follow the samples up to the end of the file."""
+    while position + 8 <= len(head):
+        name, length = head[position : position + 4], struct.unpack_from(f"{order}I", head, position + 4)[0]
         if not name.isascii() or not name.decode("ascii").isprintable():
             return False
-        place += 8 + length + length % 2
-        if place >= size:
-            return place - size <= 1
+        position += 8 + length + length % 2
+        if position >= size:
+            return position - size <= 1
     return False

@@ -148,7 +148,7 @@ class RowFilter:
         return None
 
     def _teacher_reason(self, row: Example) -> str | None:
-        """Apply the filters that need no reference. A missing value cannot vouch for its row: it goes."""
+        """Apply the filters that need no reference. A row without a value is dropped."""
         config, values = self._config, row.values
         if config.min_avg_logprob is not None:
             logprob = values.get(AVG_LOGPROB_COLUMN)

@@ -37,7 +37,7 @@ SPECIAL_MARK = re.compile(r"<\|(?!\d+\.\d+\|>)[\w.-]*\|>")
 """Special tokens spelt out in a pseudo-label, timestamps excepted."""
 
 TEXT_START = re.compile(r"^((?:<\|\d+\.\d+\|>)*+)(?=\S)")
-"""Where the first word of a text begins, behind its timestamp, if no space does."""
+"""Where the first word of a text begins, after its timestamp, if no space does."""
 
 TIMESTAMP_MARK = re.compile(r"<\|(\d+\.\d+)\|>")
 
@@ -48,7 +48,7 @@ BAD_PREVIOUS = "with an impossible text before"
 BAD_TIMESTAMPS = "with impossible timestamps"
 
 TIMESTAMP_SLACK_SECONDS = 1.0
-"""A teacher may hear speech end in the silence behind a recording, but not long after it."""
+"""A teacher may hear speech end in the silence after a recording, but not long after it."""
 
 
 Previous = tuple[str | int, ...]
@@ -125,7 +125,7 @@ class LabelBuilder:
 
     @property
     def pad_token(self) -> int:
-        """The id behind the end of a label; masked, and valid as an index."""
+        """The id after the end of a label; masked, and valid as an index."""
         return self._tokenizer.special.eot
 
     @property
@@ -141,7 +141,7 @@ class LabelBuilder:
     def text_tokens(self, text: str) -> list[int]:
         """Return a text's tokens with its timestamps, without prompt and end.
 
-        Special tokens spelt out in a pseudo-label are taken off: the prompt is made anew. Where
+        Special tokens spelt out in a pseudo-label are removed: the prompt is built again. Where
         the language has spaces, a text starts with one, as Whisper's own transcripts do.
         """
         return self._rounded(self._encoded(text))
@@ -229,7 +229,7 @@ class LabelBuilder:
         for part in parts:
             if part.text is None:
                 raise SampleError(NO_LABEL, "one of its recordings has no text to learn")
-            check_timestamps(part.text, None)  # those behind its end were judged with its row
+            check_timestamps(part.text, None)  # those after its end were judged with its row
             encoded.append(self._encoded(part.text))
         if any(self._has_timestamps(tokens) for tokens in encoded):
             encoded = [self._moved(tokens, part) for tokens, part in zip(encoded, parts, strict=True)]
@@ -293,7 +293,7 @@ class LabelBuilder:
         special = self._tokenizer.special
         start, end = (timestamp_token(seconds, special) for seconds in (part.start, part.end))
         moved = [
-            # A teacher may hear speech end in the silence behind the recording.
+            # A teacher may hear speech end in the silence after the recording.
             min(token - special.timestamp_begin + start, end) if special.is_timestamp(token) else token
             for token in tokens
         ]

@@ -32,7 +32,7 @@ MAX_STEPS = CHUNK_SAMPLES // STEP_SAMPLES
 
 @dataclass(frozen=True, kw_only=True)
 class JoinedAudio:
-    """Recordings behind each other.
+    """Concatenated recordings.
 
     Attributes:
         samples_W: float32, 16 kHz, a multiple of 320 samples.
@@ -45,7 +45,7 @@ class JoinedAudio:
 
 
 def join_audio(parts: Sequence[Float[np.ndarray, " _"]]) -> JoinedAudio:
-    """Put recordings behind each other, each padded with silence to whole steps of 0.02 s.
+    """Concatenate recordings, each padded with silence to whole steps of 0.02 s.
 
     Args:
         parts: Mono, 16 kHz.
@@ -96,7 +96,7 @@ def decode_pack(
 ) -> DecodedPack | None:
     """Decode and join a pack.
 
-    Where a recording is unusable, or longer than its duration told and no longer fits, the others
+    Where a recording is unusable, or longer than its stated duration, so that it does not fit, the others
     are joined without it.
 
     Args:

@@ -1,6 +1,6 @@
 """Pack neighbouring recordings of one speaker into one window of at most 30 s.
 
-A pack is filled with rows in order. One that does not fit waits, and shorter ones behind it may
+A pack is filled with rows in order. One that does not fit waits, and shorter ones after it may
 still go in; when :data:`LOOK_AHEAD` rows wait, or another speaker begins, the pack is closed and the
 next one starts with the row that waited longest. So rows move by a few places only, and a
 :class:`Packer` never holds more than a pack and the rows that wait: it works on streams.
@@ -151,7 +151,7 @@ class Packer:
         return packs
 
     def flush(self) -> list[PackedRows]:
-        """Return all that is held; the next row then begins anew, without previous text."""
+        """Return all that is held; the next row then starts a pack without previous text."""
         packs = []
         while self._filling:
             packs.append(self._take())
@@ -211,7 +211,7 @@ def rows_before(first: Example, earlier: Iterable[Example], *, has_speakers: boo
     Args:
         first: The sample's first row.
         earlier: Rows that were read, in any order.
-        has_speakers: Whether the data set tells speakers apart; if not, nobody's text is known.
+        has_speakers: Whether the data set tells speakers apart; if not, no previous text is known.
     """
     if not has_speakers or first.speaker is None:
         return ()

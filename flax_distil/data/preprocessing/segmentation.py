@@ -38,7 +38,7 @@ def cut_rows(
     A row of at most 30 s, by its ``duration`` or else by its audio, passes unchanged. A longer one
     becomes one row per segment of speech, in order, called ``name@seconds``, with FLAC bytes (16 kHz,
     16 bit) for audio, and with ``id``, ``source_id``, ``offset_seconds`` and ``duration`` among its
-    values. Its speaker stays; where none is told, it is the recording. A text of the whole recording
+    values. Its speaker is kept; without one, the recording is the speaker. A text of the whole recording
     cannot be cut: reference and label are None.
 
     Args:
@@ -76,11 +76,11 @@ def _pieces(row: Example, detector: VoiceActivity, text_columns: Collection[str]
     encoded = row_audio(row)
     with sample_errors():
         audio = encoded.whole()
-        place: dict[str, Any] = {"format": audio.format, "channel": audio.channel}
-        segments = speech_segments(audio.source, detector, **place)
+        options: dict[str, Any] = {"format": audio.format, "channel": audio.channel}
+        segments = speech_segments(audio.source, detector, **options)
         if not segments:
             raise SampleError(NO_SPEECH, "no speech was found in it")
-        for segment, flac in cut_segments(audio.source, segments, **place):
+        for segment, flac in cut_segments(audio.source, segments, **options):
             sample_id = f"{row.sample_id}@{segment.offset_seconds:.2f}"
             values = {
                 **row.values,

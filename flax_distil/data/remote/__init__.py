@@ -1,1 +1,1 @@
-"""Bytes behind addresses, requested again when a request fails."""
+"""Read bytes at addresses; failed requests are repeated."""

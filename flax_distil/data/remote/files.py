@@ -74,11 +74,11 @@ class RemoteFile(io.RawIOBase):
         return True
 
     def tell(self) -> int:
-        """Return the place of the next byte."""
+        """Return the position of the next byte."""
         return self._position
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """Go to a place; nothing is read."""
+        """Go to a position; nothing is read."""
         origin = {os.SEEK_SET: 0, os.SEEK_CUR: self._position}
         self._position = offset + (self.size if whence == os.SEEK_END else origin[whence])
         return self._position

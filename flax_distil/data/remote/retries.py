@@ -160,7 +160,7 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def _status(error: Exception) -> int | None:
-    """Return the HTTP status behind an error, wherever its library keeps it."""
+    """Return the HTTP status of an error, wherever its library keeps it."""
     for cause in _chain(error):
         answer = getattr(cause, "response", None)
         if isinstance(answer, dict):  # botocore

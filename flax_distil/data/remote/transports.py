@@ -144,7 +144,7 @@ class HttpTransport:
         async with await self._get({"Range": f"bytes={start}-{end - 1}"}) as answer:
             tag = answer.headers.get("ETag") or answer.headers.get("Last-Modified") or ""
             given = re.match(r"bytes (?:(\d+)-\d+|\*)/(\d+)", answer.headers.get("Content-Range", ""))
-            if answer.status == 416 and given:  # behind the end; an empty file has no byte to begin with
+            if answer.status == 416 and given:  # after the end; an empty file has no byte to begin with
                 return Part(data=b"", size=int(given[2]), tag=tag)
             answer.raise_for_status()
             if answer.status == 200 and not start and (answer.content_length or end + 1) <= end:
@@ -186,12 +186,10 @@ def _hub_transport(url: str) -> HttpTransport:
     from huggingface_hub.utils import build_hf_headers, parse_hf_uri
 
     try:
-        place = parse_hf_uri(url)
+        uri = parse_hf_uri(url)
     except ValueError as error:
         raise InputError(f"cannot read {url!r}: {str(error).splitlines()[0]}") from error
-    address = huggingface_hub.hf_hub_url(
-        place.id, place.path_in_repo, repo_type=place.type, revision=place.revision
-    )
+    address = huggingface_hub.hf_hub_url(uri.id, uri.path_in_repo, repo_type=uri.type, revision=uri.revision)
     return HttpTransport(address, build_hf_headers())
 
 

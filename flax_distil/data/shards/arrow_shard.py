@@ -37,8 +37,8 @@ class ArrowShard(FileShard):
         if file.read(len(FILE_MAGIC)) != FILE_MAGIC:
             file.seek(0)
         schema = pyarrow.ipc.read_schema(file)
-        place, done, row = cursor or [file.tell(), 0, 0]
-        file.seek(place)
+        position, done, row = cursor or [file.tell(), 0, 0]
+        file.seek(position)
         while not _at_end(file):
             batch = self._read_batch(file, schema)
             after_batch, ended = file.tell(), _at_end(file)
@@ -47,13 +47,13 @@ class ArrowShard(FileShard):
                 rows = batch.slice(done, step)
                 done += len(rows)
                 row += len(rows)
-                after = [place, done, row] if done < len(batch) else [after_batch, 0, row]
+                after = [position, done, row] if done < len(batch) else [after_batch, 0, row]
                 yield Block(
                     table=pyarrow.Table.from_batches([rows]),
                     first_row=row - len(rows),
                     after=None if ended and done == len(batch) else after,
                 )
-            place, done = after_batch, 0
+            position, done = after_batch, 0
 
     def _read_batch(self, file: Any, schema: "pyarrow.Schema") -> "pyarrow.RecordBatch":
         import pyarrow.ipc
@@ -69,7 +69,7 @@ class ArrowShard(FileShard):
 
 def _at_end(file: Any) -> bool:
     """Return whether no further message follows: the end of the file, or a message of length 0."""
-    place = file.tell()
+    position = file.tell()
     head = file.read(8)
-    file.seek(place)
+    file.seek(position)
     return not head or bytes(4) in (head[:4], head[4:])

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     import pyarrow
 
 Cursor = list[int]
-"""A place in a shard, as JSON takes it; what the numbers mean is the shard's own business."""
+"""A position in a shard, as JSON takes it; what the numbers mean is the shard's own business."""
 
 BLOCK_ROWS = 64
 """Most rows of a block."""
@@ -37,7 +37,7 @@ class Block:
     Attributes:
         table: At least one row, audio still encoded.
         first_row: Number of the first row in its shard.
-        after: Where the next block begins; None behind the last.
+        after: Where the next block begins; None after the last.
     """
 
     table: "pyarrow.Table"

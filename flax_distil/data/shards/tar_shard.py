@@ -75,7 +75,7 @@ class TarShard:
                 raise damaged(self.path, error) from error
 
     def _rows(self, file: ByteFile, start: int) -> Iterator[tuple[Row, int | None]]:
-        """Yield each row with the place of the next one's first member, None behind the last."""
+        """Yield each row with the position of the next one's first member, None after the last."""
         row: Row = {}
         for archive, member in _members(file, start):
             key, suffix = _split_name(member.name)
@@ -110,26 +110,26 @@ class TarShard:
 
 
 def _members(file: ByteFile, start: int) -> Iterator[tuple[tarfile.TarFile, tarfile.TarInfo]]:
-    """Yield the files of an archive from a member's place on, keeping none in memory.
+    """Yield the files of an archive from a member's position on, keeping none in memory.
 
     ``TarFile`` itself takes a damaged header for the end, and would lose the rest without a word.
     """
     file.seek(start)
     with tarfile.open(fileobj=file, mode="r:") as archive:
-        place = start
+        position = start
         while True:
-            file.seek(place)
+            file.seek(position)
             try:
                 member = tarfile.TarInfo.fromtarfile(archive)
             except tarfile.HeaderError:
-                file.seek(place)
+                file.seek(position)
                 block = file.read(tarfile.BLOCKSIZE)
                 if any(block):
                     raise
                 if len(block) < tarfile.BLOCKSIZE:
                     raise tarfile.ReadError("the empty block at its end is missing") from None
                 return
-            place = archive.offset
+            position = archive.offset
             if member.isreg():
                 yield archive, member
 

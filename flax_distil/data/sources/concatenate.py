@@ -73,7 +73,7 @@ def _renamed(source: SpeechDataset, first: SpeechDataset) -> "datasets.Dataset":
 
 
 def concatenate_tables(tables: Sequence["datasets.Dataset"], *, name: str) -> "datasets.Dataset":
-    """Put tables behind each other; what one of them lacks is null there, and numbers become one type.
+    """Concatenate tables; a column that one of them lacks is null there, and numbers become one type.
 
     Args:
         tables: At least one.

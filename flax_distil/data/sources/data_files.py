@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     import datasets
 
 REFUSED_SUFFIXES = frozenset({".gz", ".tgz"})
-"""Names of files that are told from folders, to say why they are not read."""
+"""Names of files that look like folders; they get an error of their own."""
 
 OWN_FILES = frozenset({"state.json", "dataset_info.json", "dataset_dict.json"})
 """What ``save_to_disk`` writes beside the rows."""

@@ -1,4 +1,4 @@
-"""Kinds of files, told by their names."""
+"""Kinds of files, by their names."""
 
 import posixpath
 

@@ -221,8 +221,8 @@ def _absolute(value: Any, origin: str, column: str) -> str | None:
         return value
     if not is_remote(origin):
         return os.path.join(os.path.dirname(os.path.abspath(origin)), value)
-    protocol, _, place = shown(origin).partition("://")
-    path = posixpath.normpath(posixpath.join(posixpath.dirname(place), value))
+    protocol, _, location = shown(origin).partition("://")
+    path = posixpath.normpath(posixpath.join(posixpath.dirname(location), value))
     return f"{protocol}://{quote(path, safe='/:%') if protocol_of(origin).startswith('http') else path}"
 
 

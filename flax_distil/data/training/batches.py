@@ -120,7 +120,7 @@ def collate(
     Args:
         samples: At most ``batch_size``; without any, the whole batch is padding.
         batch_size: Rows of the batch; missing ones are padding.
-        pad_token: Fills inputs and targets behind each label.
+        pad_token: Fills inputs and targets after each label.
         buckets: Target lengths, ascending; None leaves labels out.
         always_audio: Give ``samples_BW`` even if no row has audio, so that all batches are alike.
         audio_dtype: Type of ``samples_BW``: float32, or int16 for half the memory and transfer.
@@ -169,7 +169,7 @@ def stack_audio(
 
     Args:
         samples: Mono, 16 kHz; None leaves silence.
-        batch_size: Rows; those behind the last recording are silence.
+        batch_size: Rows; those after the last recording are silence.
         dtype: float32, or int16: full scale becomes 32768, so 16-bit recordings of 16 kHz stay as they are.
         window_samples: Samples of a row; 30 s by default.
 
@@ -191,7 +191,7 @@ def stack_labels(
     Args:
         labels: One per sample; None becomes a row whose targets do not count.
         batch_size: Rows.
-        pad_token: Fills what is behind each label.
+        pad_token: Fills what is after each label.
         buckets: Target lengths, ascending.
 
     Returns:

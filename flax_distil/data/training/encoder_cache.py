@@ -135,7 +135,7 @@ class EncoderStateCache:
             self.flush()
 
     def flush(self) -> None:
-        """Put everything on the disk: first the states, then the marks that vouch for them."""
+        """Put everything on the disk: first the states, then the marks that say that they are complete."""
         self._states_ISD.flush()
         self._flushed_I[:] = self._done_I
         self._flushed_I.flush()

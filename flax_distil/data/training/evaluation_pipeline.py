@@ -44,7 +44,7 @@ class EvaluationPipeline:
     on with batches of padding alone.
 
     A stream is read to its end by every process, each decodes its own rows of it, and how many there are
-    is known behind its end: ``len`` is then of what was read last. Labels of several shards have one
+    is known after its end: ``len`` then describes the last pass. Labels of several shards have one
     length, the bucket of ``max_label_length``.
 
     Args:

@@ -187,7 +187,7 @@ class _Opener:
 
 
 def sorted_by_speaker(data: SpeechDataset) -> SpeechDataset:
-    """Return the rows of each speaker behind each other.
+    """Return the rows grouped by speaker.
 
     Raises:
         InputError: if no column tells speakers apart.
