@@ -3,10 +3,10 @@
 import dataclasses
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from flax_distil.core.errors import InputError
-from flax_distil.core.prefetch import prefetch_map
+from flax_distil.core.prefetch import prefetch, prefetch_map
 from flax_distil.data.dataset import SpeechDataset
 from flax_distil.data.decoded_example import (
     TOO_LONG,
@@ -22,9 +22,6 @@ from flax_distil.data.skipped import SkippedSamples
 from flax_distil.data.stream import IterableSpeechDataset
 from flax_distil.data.training.batches import Batch, TokenizedExample, check_buckets, collate, smallest_bucket
 from flax_distil.data.training.pipeline_config import NeedsAudio, PipelineConfig
-
-if TYPE_CHECKING:
-    import grain
 
 TooLong = Literal["raise", "skip"]
 
@@ -101,24 +98,28 @@ class EvaluationPipeline:
 
     def __iter__(self) -> Iterator[Batch]:
         given = 0
-        if self._indices or self._stream is not None:
-            with closing(self._streamed() if self._stream is not None else self._open()) as batches:
-                for batch in batches:
-                    given += 1
-                    yield batch
+        with closing(prefetch(self._batches(), ahead=1)) as batches:
+            for batch in batches:
+                given += 1
+                yield batch
         if self._config.shard_count > 1:
             yield from (self._collate([]) for _ in range(given, len(self)))
 
-    def _open(self) -> "grain.DatasetIterator[Batch]":
-        import grain
-
-        samples = grain.MapDataset.source(self._indices).map(self._load)
-        batches = samples.to_iter_dataset(
-            grain.ReadOptions(
-                num_threads=self._config.threads, prefetch_buffer_size=self._config.samples_ahead
-            )
-        ).batch(self._config.batch_size, drop_remainder=False, batch_fn=self._collate)
-        return iter(grain.experimental.ThreadPrefetchIterDataset(batches, prefetch_buffer_size=1))
+    def _batches(self) -> Generator[Batch]:
+        size, group = self._config.batch_size, list[TokenizedExample]()
+        with (
+            closing(self._own_rows()) as rows,
+            closing(
+                prefetch_map(self._load, rows, threads=self._config.threads, ahead=self._config.samples_ahead)
+            ) as examples,
+        ):
+            for example in examples:
+                group += [] if example is None else [example]
+                if len(group) == size:
+                    yield self._collate(group)
+                    group = []
+        if group:
+            yield self._collate(group)
 
     def _stream_buckets(self, labels: LabelBuilder) -> tuple[int, ...]:
         buckets = self._config.label_buckets
@@ -126,22 +127,11 @@ class EvaluationPipeline:
             buckets if self._config.shard_count == 1 else (smallest_bucket(labels.max_label_length, buckets),)
         )
 
-    def _streamed(self) -> Generator[Batch]:
-        size, group = self._config.batch_size, list[TokenizedExample]()
-        with closing(self._own_rows()) as rows:
-            for sample in prefetch_map(
-                self._load_row, rows, threads=self._config.threads, ahead=self._config.samples_ahead
-            ):
-                group += [] if sample is None else [sample]
-                if len(group) == size:
-                    yield self._collate(group)
-                    group = []
-        if group:
-            yield self._collate(group)
-
-    def _own_rows(self) -> Generator[Example]:
-        """Yield this process's rows of a stream, numbered over all of it."""
-        assert self._stream is not None
+    def _own_rows(self) -> Generator[int | Example]:
+        """Yield the rows of this process: numbers of a table; rows of a stream, numbered over all of it."""
+        if self._stream is None:
+            yield from self._indices
+            return
         shards, number = self._config.shard_count, 0
         for shard in range(len(self._stream.shards)):
             with closing(self._stream.blocks(shard)) as blocks:
@@ -151,14 +141,6 @@ class EvaluationPipeline:
                             yield dataclasses.replace(data.row(index), index=number)
                         number += 1
         self._largest_shard = -(-number // shards)
-
-    def _load_row(self, row: Example) -> TokenizedExample | None:
-        try:
-            sample = decode_row(row, self._limits, policy=self._config.policy)
-        except SampleError as error:
-            self._refuse(row.index, row.sample_id, error)
-            return None
-        return TokenizedExample(sample=sample, label=self._label(sample))
 
     def _check_durations(self, data: SpeechDataset, rows: Sequence[int]) -> None:
         """Check the rows of all shards, so that the run ends in all processes alike."""
@@ -174,11 +156,17 @@ class EvaluationPipeline:
             f"({reason}; at most {self._config.window_seconds:g} s): cut it, or leave it out"
         )
 
-    def _load(self, index: int) -> TokenizedExample | None:
+    def _load(self, row: int | Example) -> TokenizedExample | None:
         try:
-            sample = self._reader.read(index, load_audio=self._needs_audio(index))
+            if isinstance(row, Example):
+                sample = decode_row(row, self._limits, policy=self._config.policy)
+            else:
+                sample = self._reader.read(row, load_audio=self._needs_audio(row))
         except SampleError as error:
-            self._refuse(index, self._reader.sample_id(index), error)
+            if isinstance(row, Example):
+                self._refuse(row.index, row.sample_id, error)
+            else:
+                self._refuse(row, self._reader.sample_id(row), error)
             return None
         return TokenizedExample(sample=sample, label=self._label(sample))
 
