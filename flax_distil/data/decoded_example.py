@@ -50,8 +50,23 @@ class SampleError(Exception):
 
 
 @dataclass(frozen=True, kw_only=True)
+class TextPart:
+    """What was said in one of several recordings that were concatenated.
+
+    Attributes:
+        text: Label of the recording, with timestamps from its beginning on; None if it has none.
+        start: Where the recording begins, in seconds; a multiple of 0.02.
+        end: Where the next one begins, or this one ends; a multiple of 0.02.
+    """
+
+    text: str | None
+    start: float
+    end: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class DecodedExample:
-    """One row, decoded.
+    """The audio and texts of one row, or of several rows whose recordings were concatenated.
 
     Attributes:
         index: Number of its row in the data set.
@@ -59,7 +74,10 @@ class DecodedExample:
         samples_W: Mono samples at 16 kHz in [-1, 1]; None when audio was not asked for.
         duration_seconds: Length of the recording.
         reference: Reference text, None if there is none.
-        label: Text to train on: the pseudo-label, or else the reference.
+        label: Text to train on: the pseudo-label, or else the reference. None where it comes in parts.
+        parts: The labels of concatenated recordings; none for a single row.
+        speed: Factor by which augmentation made it faster: timestamps must be divided by it.
+        seed: Seed of the augmentation on the device.
     """
 
     index: int
@@ -68,6 +86,9 @@ class DecodedExample:
     duration_seconds: float
     reference: str | None
     label: str | None
+    parts: tuple[TextPart, ...] = ()
+    speed: float = 1.0
+    seed: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -196,10 +196,9 @@ def _decode_recording(
 ) -> tuple[Recording, Float[np.ndarray, " W"]] | None:
     limits = DurationLimits()
     if len(rows) > 1:
-        decoded = decode_pack(rows, limits, lambda row, error: skipped.reject(row, error))
-        if decoded is None:
+        sample = decode_pack(rows, limits, lambda row, error: skipped.reject(row, error))
+        if sample is None:
             return None
-        sample = decoded.sample
         first = next(row for row in rows if row.sample_id == sample.sample_id)
     else:
         (first,) = rows

@@ -11,11 +11,11 @@ import pytest
 from flax_distil.audio.constants import SAMPLING_RATE
 from flax_distil.audio.reading.decoding import decode_audio
 from flax_distil.data.dataset import SpeechDataset
-from flax_distil.data.decoded_example import DurationLimits, SampleError
+from flax_distil.data.decoded_example import DecodedExample, DurationLimits, SampleError, TextPart
 from flax_distil.data.example import Example
 from flax_distil.data.preprocessing.config import LabelConfig
-from flax_distil.data.preprocessing.labels import LabelBuilder, LabelPart, LabelTokens, sample_random
-from flax_distil.data.preprocessing.packed_audio import DecodedPack, decode_pack, join_audio
+from flax_distil.data.preprocessing.labels import LabelBuilder, LabelTokens, sample_random
+from flax_distil.data.preprocessing.packed_audio import decode_pack, join_audio
 from flax_distil.data.preprocessing.packing import pack_rows
 from flax_distil.text.timestamps import split_segments
 from flax_distil.text.tokenizer import WhisperTokenizer
@@ -39,7 +39,7 @@ def timed(train) -> SpeechDataset:
 
 
 @pytest.fixture(scope="module")
-def decoded(timed) -> list[tuple[tuple[Example, ...], DecodedPack]]:
+def decoded(timed) -> list[tuple[tuple[Example, ...], DecodedExample]]:
     """The first packs of the corpus, decoded; no row is left out."""
     packed = pack_rows(timed)
     packs = [packed.read(number).rows for number in range(8)]
@@ -64,10 +64,10 @@ def test_each_recording_lies_exactly_at_its_parts_times(decoded):
             assert (start / SAMPLING_RATE, end / SAMPLING_RATE) == (part.start, part.end)
             samples_W = audio_of(row)
             assert 0 <= end - start - len(samples_W) < 320
-            np.testing.assert_array_equal(pack.sample.samples_W[start:][: len(samples_W)], samples_W)
-            assert not pack.sample.samples_W[start + len(samples_W) : end].any()
-        assert len(pack.sample.samples_W) == end <= 480_000
-        assert pack.sample.duration_seconds == end / SAMPLING_RATE
+            np.testing.assert_array_equal(pack.samples_W[start:][: len(samples_W)], samples_W)
+            assert not pack.samples_W[start + len(samples_W) : end].any()
+        assert len(pack.samples_W) == end <= 480_000
+        assert pack.duration_seconds == end / SAMPLING_RATE
 
 
 @pytest.mark.parametrize("tokenizer", ["english_tokenizer", "multilingual_tokenizer"])
@@ -85,7 +85,7 @@ def test_segments_cut_out_at_their_timestamps_are_the_recordings(decoded, tokeni
             # An end lies at most a step before or behind that of the recording; the start is exact.
             assert abs(end - start - len(samples_W)) < 320
             length = min(end - start, len(samples_W))
-            np.testing.assert_array_equal(pack.sample.samples_W[start : start + length], samples_W[:length])
+            np.testing.assert_array_equal(pack.samples_W[start : start + length], samples_W[:length])
 
 
 @pytest.mark.parametrize("tokenizer", ["english_tokenizer", "multilingual_tokenizer"])
@@ -99,7 +99,7 @@ def test_every_token_of_every_label_survives_in_order(timed, tokenizer, probabil
         rows = [rows_of[number] for number in numbers]
         ends = np.cumsum([math.ceil(row.duration_seconds * 50) for row in rows]) / 50
         parts = [
-            LabelPart(text=row.label, start=float(start), end=float(end))
+            TextPart(text=row.label, start=float(start), end=float(end))
             for row, start, end in zip(rows, [0.0, *ends], ends, strict=False)
         ]
         tokens = builder.build_joined(parts, random=random()).tokens.tolist()
@@ -122,24 +122,23 @@ def test_a_click_is_heard_at_the_time_its_label_gives(english_tokenizer):
     click_W = np.zeros(40_001, np.float32)
     click_W[round(1.34 * SAMPLING_RATE)] = 1.0
     before = [np.full(length, 0.25, np.float32) for length in (16_001, 7_777)]
-    joined = join_audio([*before, click_W])
+    joined_W, bounds = join_audio([*before, click_W])
     texts = [" One.", "<|0.00|> Two.<|0.48|>", "<|1.34|> Click.<|2.00|>"]
     parts = [
-        LabelPart(text=text, start=start, end=end)
-        for text, (start, end) in zip(texts, joined.bounds, strict=True)
+        TextPart(text=text, start=start, end=end) for text, (start, end) in zip(texts, bounds, strict=True)
     ]
     label = LabelBuilder(english_tokenizer, TIMED).build_joined(parts, random=random())
     segment = split_segments(label.tokens, english_tokenizer.special)[2]
     assert english_tokenizer.decode(segment.tokens) == " Click."
-    (heard,) = np.flatnonzero(joined.samples_W == 1.0)
+    (heard,) = np.flatnonzero(joined_W == 1.0)
     assert heard == round(segment.start * SAMPLING_RATE)
-    assert joined.bounds == ((0.0, 1.02), (1.02, 1.52), (1.52, 4.04))
-    assert joined.samples_W.dtype == np.float32
+    assert bounds == [(0.0, 1.02), (1.02, 1.52), (1.52, 4.04)]
+    assert joined_W.dtype == np.float32
 
 
 def test_more_than_thirty_seconds_are_not_joined():
     second_W = np.zeros(SAMPLING_RATE, np.float32)
-    assert len(join_audio([second_W] * 30).samples_W) == 480_000
+    assert len(join_audio([second_W] * 30)[0]) == 480_000
     with pytest.raises(ValueError, match="at most 30 s"):
         join_audio([*[second_W] * 30, second_W[:1]])
     with pytest.raises(ValueError, match="at most 30 s"):
@@ -153,9 +152,9 @@ def test_unusable_recordings_are_left_out_with_their_labels(flawed):
     assert rejected == [(3, "with unreadable audio")]
     assert [part.text for part in pack.parts] == [rows[0].label, rows[2].label]
     assert pack.parts[1].start == pack.parts[0].end
-    assert pack.sample.reference == f"{rows[0].reference} {rows[2].reference}"
-    assert pack.sample.index == 2
-    assert pack.sample.sample_id == rows[0].sample_id
+    assert pack.reference == f"{rows[0].reference} {rows[2].reference}"
+    assert pack.index == 2
+    assert pack.sample_id == rows[0].sample_id
     assert decode_pack(rows[1:2], DurationLimits(), lambda row, error: None) is None
 
 
@@ -178,7 +177,7 @@ HELLO_WORLD, BYE = [18435, 995, 13], [47843, 13]
 
 def joined_label(tokenizer, *parts: tuple[str | None, float, float], previous=(), config=None) -> LabelTokens:
     builder = LabelBuilder(tokenizer, LabelConfig(**{"timestamp_probability": 1.0, **(config or {})}))
-    joined = [LabelPart(text=text, start=start, end=end) for text, start, end in parts]
+    joined = [TextPart(text=text, start=start, end=end) for text, start, end in parts]
     return builder.build_joined(joined, previous=previous, random=random())
 
 
@@ -262,7 +261,7 @@ def test_the_length_of_parts_covers_what_is_built(english_tokenizer):
     builder = LabelBuilder(english_tokenizer, LabelConfig(timestamp_probability=1.0))
     texts = ["Hello world.", "<|0.10|> Bye.<|0.60|>", "", "<|0.00|> Bye."]
     assert [builder.part_length(text) for text in texts] == [5, 4, 0, 4]
-    parts = [LabelPart(text=text, start=n * 1.0, end=n + 1.0) for n, text in enumerate(texts)]
+    parts = [TextPart(text=text, start=n * 1.0, end=n + 1.0) for n, text in enumerate(texts)]
     label = builder.build_joined(parts, random=random())
     room = builder.max_label_length - builder.max_parts_length
     assert sum(map(builder.part_length, texts)) + room >= len(label.decoder_input_ids_T)

@@ -9,9 +9,10 @@ import pytest
 
 from flax_distil.audio.constants import SAMPLING_RATE
 from flax_distil.audio.reading.decoding import decode_audio
+from flax_distil.data.decoded_example import TextPart
 from flax_distil.data.example import Example
 from flax_distil.data.preprocessing.config import LabelConfig
-from flax_distil.data.preprocessing.labels import LabelBuilder, LabelPart, sample_random
+from flax_distil.data.preprocessing.labels import LabelBuilder, sample_random
 from flax_distil.data.preprocessing.packing import (
     PackedRows,
     Packer,
@@ -125,7 +126,7 @@ def test_a_pack_holds_no_more_tokens_than_a_label_may_have(rows, english_tokeniz
     packs = made(short, labels=builder)
     assert len(packs) > len(made(short))
     for pack_ in packs:
-        parts = [LabelPart(text=row.label, start=0.0, end=0.0) for row in pack_.rows]
+        parts = [TextPart(text=row.label, start=0.0, end=0.0) for row in pack_.rows]
         label = builder.build_joined(parts, random=sample_random(seed=0, epoch=0, sample_id="a"))
         assert len(label.decoder_input_ids_T) <= 40
 

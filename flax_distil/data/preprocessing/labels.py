@@ -21,7 +21,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from flax_distil.core.arrays import Bool, Int
-from flax_distil.data.decoded_example import LABEL_TOO_LONG, NO_LABEL, SampleError
+from flax_distil.data.decoded_example import LABEL_TOO_LONG, NO_LABEL, SampleError, TextPart
 from flax_distil.data.preprocessing.config import DECODER_POSITIONS, LabelConfig
 from flax_distil.text.languages import LANGUAGES_WITHOUT_SPACES, language_code
 from flax_distil.text.timestamps import (
@@ -81,21 +81,6 @@ class LabelTokens:
     def loss_mask_T(self) -> Bool[np.ndarray, " T"]:
         """Which of :attr:`labels_T` count in the loss."""
         return np.arange(1, len(self.tokens)) >= self.given
-
-
-@dataclass(frozen=True, kw_only=True)
-class LabelPart:
-    """What was said in one of several recordings that were joined.
-
-    Attributes:
-        text: The recording's own label, its timestamps counted from its beginning; None if it has none.
-        start: Where the recording begins, in seconds; a multiple of 0.02.
-        end: Where the next one begins, or this one ends; a multiple of 0.02.
-    """
-
-    text: str | None
-    start: float
-    end: float
 
 
 class LabelBuilder:
@@ -204,7 +189,7 @@ class LabelBuilder:
 
     def build_joined(
         self,
-        parts: Sequence[LabelPart],
+        parts: Sequence[TextPart],
         *,
         previous: Previous = (),
         random: np.random.Generator,
@@ -288,7 +273,7 @@ class LabelBuilder:
             for token in tokens
         ]
 
-    def _moved(self, tokens: list[int], part: LabelPart) -> list[int]:
+    def _moved(self, tokens: list[int], part: TextPart) -> list[int]:
         """Return a part's tokens on the time of the whole, opened and closed by timestamps."""
         special = self._tokenizer.special
         start, end = (timestamp_token(seconds, special) for seconds in (part.start, part.end))

@@ -9,15 +9,20 @@ begins exactly on a timestamp::
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
 from flax_distil.audio.constants import CHUNK_SAMPLES, CHUNK_SECONDS, SAMPLING_RATE
 from flax_distil.core.arrays import Float
-from flax_distil.data.decoded_example import TOO_LONG, DecodedExample, DurationLimits, SampleError, decode_row
+from flax_distil.data.decoded_example import (
+    TOO_LONG,
+    DecodedExample,
+    DurationLimits,
+    SampleError,
+    TextPart,
+    decode_row,
+)
 from flax_distil.data.example import Example
-from flax_distil.data.preprocessing.labels import LabelPart
 from flax_distil.data.remote.retries import RetryPolicy
 
 STEPS_PER_SECOND = 50
@@ -30,25 +35,17 @@ MAX_STEPS = CHUNK_SAMPLES // STEP_SAMPLES
 """1500."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class JoinedAudio:
-    """Concatenated recordings.
-
-    Attributes:
-        samples_W: float32, 16 kHz, a multiple of 320 samples.
-        bounds: Where each recording begins and where the next one does, in seconds: exact multiples
-            of 0.02.
-    """
-
-    samples_W: Float[np.ndarray, " W"]
-    bounds: tuple[tuple[float, float], ...]
-
-
-def join_audio(parts: Sequence[Float[np.ndarray, " _"]]) -> JoinedAudio:
+def join_audio(
+    parts: Sequence[Float[np.ndarray, " _"]],
+) -> tuple[Float[np.ndarray, " W"], list[tuple[float, float]]]:
     """Concatenate recordings, each padded with silence to whole steps of 0.02 s.
 
     Args:
         parts: Mono, 16 kHz.
+
+    Returns:
+        float32 samples, a multiple of 320; and for each recording, where it begins and where the next one
+        does, in seconds: exact multiples of 0.02.
 
     Raises:
         ValueError: if there are none, or they are longer than 30 s together.
@@ -60,30 +57,16 @@ def join_audio(parts: Sequence[Float[np.ndarray, " _"]]) -> JoinedAudio:
     starts = [0, *ends[:-1].tolist()]
     for part, start in zip(parts, starts, strict=True):
         samples_W[start * STEP_SAMPLES :][: len(part)] = part
-    bounds = tuple(
+    bounds = [
         (start / STEPS_PER_SECOND, end / STEPS_PER_SECOND)
         for start, end in zip(starts, ends.tolist(), strict=True)
-    )
-    return JoinedAudio(samples_W=samples_W, bounds=bounds)
+    ]
+    return samples_W, bounds
 
 
 def steps_of(samples: int) -> int:
     """Return the steps of 0.02 s that hold this many samples."""
     return -(-samples // STEP_SAMPLES)
-
-
-@dataclass(frozen=True, kw_only=True)
-class DecodedPack:
-    """The recordings of a pack as one sample.
-
-    Attributes:
-        sample: Named and numbered after its first row. Its reference is all of them, with spaces
-            between; its label is None, since it comes in parts.
-        parts: The label of each row, and where its recording lies; for :meth:`LabelBuilder.build_joined`.
-    """
-
-    sample: DecodedExample
-    parts: tuple[LabelPart, ...]
 
 
 def decode_pack(
@@ -93,7 +76,7 @@ def decode_pack(
     *,
     policy: RetryPolicy | None = None,
     window_seconds: float = float(CHUNK_SECONDS),
-) -> DecodedPack | None:
+) -> DecodedExample | None:
     """Decode and join a pack.
 
     Where a recording is unusable, or longer than its stated duration, so that it does not fit, the others
@@ -107,7 +90,8 @@ def decode_pack(
         window_seconds: How long they may be together.
 
     Returns:
-        The sample, or None if no recording is left.
+        One example with the names of the first row, or None if no recording is left. Its reference is all
+        references with spaces between; its label comes in parts, for :meth:`LabelBuilder.build_joined`.
     """
     taken: list[tuple[Example, Float[np.ndarray, " _"]]] = []
     steps = 0
@@ -130,21 +114,19 @@ def decode_pack(
     return _join(taken) if taken else None
 
 
-def _join(taken: Sequence[tuple[Example, Float[np.ndarray, " _"]]]) -> DecodedPack:
-    joined = join_audio([samples_W for _, samples_W in taken])
+def _join(taken: Sequence[tuple[Example, Float[np.ndarray, " _"]]]) -> DecodedExample:
+    joined_W, bounds = join_audio([samples_W for _, samples_W in taken])
     rows = [row for row, _ in taken]
     references = [row.reference for row in rows]
-    return DecodedPack(
-        sample=DecodedExample(
-            index=rows[0].index,
-            sample_id=rows[0].sample_id,
-            samples_W=joined.samples_W,
-            duration_seconds=len(joined.samples_W) / SAMPLING_RATE,
-            reference=None if None in references else " ".join(text for text in references if text),
-            label=None,
-        ),
+    return DecodedExample(
+        index=rows[0].index,
+        sample_id=rows[0].sample_id,
+        samples_W=joined_W,
+        duration_seconds=len(joined_W) / SAMPLING_RATE,
+        reference=None if None in references else " ".join(text for text in references if text),
+        label=None,
         parts=tuple(
-            LabelPart(text=row.label, start=start, end=end)
-            for row, (start, end) in zip(rows, joined.bounds, strict=True)
+            TextPart(text=row.label, start=start, end=end)
+            for row, (start, end) in zip(rows, bounds, strict=True)
         ),
     )

@@ -20,21 +20,6 @@ NOISES_HELD = 32
 """Decoded recordings of noise that are kept at hand."""
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Augmented:
-    """A sample as it is trained on.
-
-    Attributes:
-        sample: The sample with its changed audio and duration.
-        speed: Factor by which it is faster: timestamps must be divided by it.
-        seed: Seed of the augmentation on the device.
-    """
-
-    sample: DecodedExample
-    speed: float = 1.0
-    seed: int = 0
-
-
 class Augmenter:
     """Changes samples by their own random numbers; any thread may use it.
 
@@ -66,7 +51,7 @@ class Augmenter:
         self._changes_speed = config.speeds != (1.0,)
         self._decoded = functools.lru_cache(NOISES_HELD)(self._decode)
 
-    def __call__(self, sample: DecodedExample, random: np.random.Generator) -> Augmented:
+    def __call__(self, sample: DecodedExample, random: np.random.Generator) -> DecodedExample:
         """Change a sample, if its audio was read.
 
         Args:
@@ -76,7 +61,7 @@ class Augmenter:
         samples_W, speed = sample.samples_W, 1.0
         changes = self._changes_speed or self._noise is not None or self.config.on_device
         if samples_W is None or not changes:
-            return Augmented(sample=sample)
+            return sample
         (random,) = random.spawn(1)
         if self._changes_speed:
             seconds = sample.duration_seconds
@@ -87,9 +72,10 @@ class Augmenter:
             noise_N = None if snr is None else self._decoded(int(random.integers(len(self._noise))))
             if snr is not None and noise_N is not None:
                 samples_W = mix_noise(samples_W, noise_N, snr, random)
-        seconds = len(samples_W) / SAMPLING_RATE
-        return Augmented(
-            sample=dataclasses.replace(sample, samples_W=samples_W, duration_seconds=seconds),
+        return dataclasses.replace(
+            sample,
+            samples_W=samples_W,
+            duration_seconds=len(samples_W) / SAMPLING_RATE,
             speed=speed,
             seed=int(random.integers(1 << 32)),
         )

@@ -95,14 +95,12 @@ class TokenizedExample:
         label: Tokens; None where the sample has no usable label (evaluation only).
         source: Number of the data set it comes from.
         epoch: How many times the data set had been passed over when it was drawn.
-        seed: Seed of the augmentation on the device.
     """
 
     sample: DecodedExample
     label: LabelTokens | None
     source: int = 0
     epoch: int = 0
-    seed: int = 0
 
 
 def collate(

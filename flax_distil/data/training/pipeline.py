@@ -261,7 +261,7 @@ class TrainingPipeline:
         lengths = [round(sample.sample.duration_seconds * SAMPLING_RATE) for sample in samples]
         return dataclasses.replace(
             batch,
-            seed_B=np.array([sample.seed for sample in samples], np.uint32),
+            seed_B=np.array([sample.sample.seed for sample in samples], np.uint32),
             lengths_B=np.array(lengths, np.int32),
         )
 

@@ -8,11 +8,17 @@ import numpy as np
 
 from flax_distil.audio.augmentation_config import AugmentationConfig
 from flax_distil.core.errors import InputError
-from flax_distil.data.decoded_example import DurationLimits, SampleError, SampleReader, decode_row
-from flax_distil.data.preprocessing.labels import LabelTokens, sample_random
+from flax_distil.data.decoded_example import (
+    DecodedExample,
+    DurationLimits,
+    SampleError,
+    SampleReader,
+    decode_row,
+)
+from flax_distil.data.preprocessing.labels import LabelBuilder, LabelTokens, sample_random
 from flax_distil.data.preprocessing.packed_audio import decode_pack
 from flax_distil.data.preprocessing.packing import PackedRows
-from flax_distil.data.training.augmentation import Augmented, Augmenter
+from flax_distil.data.training.augmentation import Augmenter
 from flax_distil.data.training.batches import TokenizedExample
 from flax_distil.data.training.pipeline_config import NeedsAudio, PipelineConfig
 from flax_distil.data.training.samplers import SampleIndex
@@ -90,60 +96,49 @@ class SampleLoader:
         source, first = self._data.sources[index.source], packed.rows[0]
         random = sample_random(seed=self._seed, epoch=index.epoch, sample_id=first.sample_id)
         try:
-            if len(packed.rows) > 1:
-                made = self._make_joined(index, packed, random)
-            else:
-                made = self._make_single(index, packed, random, load_audio=load_audio)
+            sample = self._decode(index, packed, load_audio=load_audio)
+            if sample is None:
+                return None
+            augmented = self.augmenter(sample, random)
+            label = self._tokenize(source.labels, sample, packed, random, speed=augmented.speed)
         except SampleError as error:
             self._data.skipped.reject(first, error, data_set=source.name)
             return None
-        if made is None:
-            return None
-        augmented, label = made
-        return TokenizedExample(
-            sample=augmented.sample,
-            label=label,
-            source=index.source,
-            epoch=index.epoch,
-            seed=augmented.seed,
-        )
+        return TokenizedExample(sample=augmented, label=label, source=index.source, epoch=index.epoch)
 
-    def _make_single(
-        self, index: SampleIndex, packed: PackedRows, random: np.random.Generator, *, load_audio: bool
-    ) -> tuple[Augmented, LabelTokens]:
-        (row,) = packed.rows
+    def _decode(self, index: SampleIndex, packed: PackedRows, *, load_audio: bool) -> DecodedExample | None:
+        policy = self._config.policy
+        if len(packed.rows) > 1:
+            joined = decode_pack(
+                packed.rows,
+                self._limits,
+                partial(self._data.skipped.reject, data_set=self._data.sources[index.source].name),
+                policy=policy,
+                window_seconds=self._config.window_seconds,
+            )
+            return None if joined is None else dataclasses.replace(joined, index=index.number)
         if load_audio:
-            sample = decode_row(row, self._limits, policy=self._config.policy)
-        else:
-            sample = self._reader.read(index.number, load_audio=False)
-        augmented = self.augmenter(sample, random)
-        label = self._data.sources[index.source].labels.build(
-            row.label,
+            return decode_row(packed.rows[0], self._limits, policy=policy)
+        return self._reader.read(index.number, load_audio=False)
+
+    @staticmethod
+    def _tokenize(
+        labels: LabelBuilder,
+        sample: DecodedExample,
+        packed: PackedRows,
+        random: np.random.Generator,
+        *,
+        speed: float,
+    ) -> LabelTokens:
+        if sample.parts:
+            return labels.build_joined(sample.parts, previous=packed.previous, random=random, speed=speed)
+        return labels.build(
+            sample.label,
             previous=packed.previous,
             random=random,
-            speed=augmented.speed,
+            speed=speed,
             seconds=sample.duration_seconds,
         )
-        return augmented, label
-
-    def _make_joined(
-        self, index: SampleIndex, packed: PackedRows, random: np.random.Generator
-    ) -> tuple[Augmented, LabelTokens] | None:
-        source = self._data.sources[index.source]
-        joined = decode_pack(
-            packed.rows,
-            self._limits,
-            partial(self._data.skipped.reject, data_set=source.name),
-            policy=self._config.policy,
-            window_seconds=self._config.window_seconds,
-        )
-        if joined is None:
-            return None
-        augmented = self.augmenter(dataclasses.replace(joined.sample, index=index.number), random)
-        label = source.labels.build_joined(
-            joined.parts, previous=packed.previous, random=random, speed=augmented.speed
-        )
-        return augmented, label
 
     def _check_epoch(self, index: SampleIndex, *, is_usable: bool) -> None:
         """End the run if a complete epoch of a stream gave no usable sample."""
