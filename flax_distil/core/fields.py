@@ -65,7 +65,7 @@ def fraction() -> Kind:
 def one_of(*values: Any) -> Kind:
     """Return the kind of a few given values; the type counts too (1 is not true)."""
     return kind_of(
-        " or ".join(map(shown, values)),
+        " or ".join(map(short_repr, values)),
         lambda value: any(type(value) is type(known) and value == known for known in values),
     )
 
@@ -95,7 +95,7 @@ def map_to(item: Kind) -> Kind:
     def fault(value: Any) -> Fault | None:
         if not isinstance(value, Mapping):
             return Fault("", value, expected)
-        return _first_fault((f"[{shown(key)}]", item, entry) for key, entry in value.items())
+        return _first_fault((f"[{short_repr(key)}]", item, entry) for key, entry in value.items())
 
     return Kind(expected=expected, fault=fault)
 
@@ -152,7 +152,7 @@ def check_fields(
         if document.get(field) is not None and (fault := kind.fault(document[field])) is not None
     }
     faults = [
-        f"{field}{fault.location} {shown(fault.value)}: expected {fault.expected}"
+        f"{field}{fault.location} {short_repr(fault.value)}: expected {fault.expected}"
         for field, fault in found.items()
     ]
     if faults:
@@ -160,7 +160,7 @@ def check_fields(
         raise InputError(f"{name} has {'; '.join(faults[:_MOST_FAULTS])}{more}")
 
 
-def shown(value: Any) -> str:
+def short_repr(value: Any) -> str:
     """Return a value for a message, in one line of at most 80 characters."""
     return _SHORT.repr(value)[:80]
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from flax_distil.core.errors import InputError
-from flax_distil.core.fields import shown
+from flax_distil.core.fields import short_repr
 
 MAX_JSON_BYTES = 64 * 2**20
 """The largest JSON file that is read: a tokenizer of 100 000 tokens takes about a tenth."""
@@ -74,7 +74,9 @@ def parse_json(contents: bytes, *, name: str) -> dict[str, Any]:
     except ValueError as error:
         raise InputError(f"{name} is not valid JSON ({_first_line(error)}): fetch it again") from error
     if not isinstance(document, dict):
-        raise InputError(f"{name} is not a JSON object: expected fields in braces, got {shown(document)}")
+        raise InputError(
+            f"{name} is not a JSON object: expected fields in braces, got {short_repr(document)}"
+        )
     if _is_deeper(document, MAX_JSON_DEPTH):
         raise _nested_too_deeply(name)
     if _SURROGATE.search(contents) and not _is_text(document):

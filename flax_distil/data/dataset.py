@@ -150,7 +150,7 @@ class SpeechDataset:
             channel=self.channel,
         )
 
-    def named_by(self, column: str) -> "SpeechDataset":
+    def rename_rows(self, column: str) -> "SpeechDataset":
         """Return the same rows, called by the values of another column; a row without one keeps its name.
 
         Raises:
@@ -176,7 +176,7 @@ class SpeechDataset:
             numbers=chosen if self.numbers is None else self.numbers[chosen],
         )
 
-    def sorted_by_speaker(self) -> "SpeechDataset":
+    def group_by_speaker(self) -> "SpeechDataset":
         """Return the rows grouped by speaker, in their order; rows without a speaker come last.
 
         Each row then follows the one before it: prompts may be taken from there.

@@ -49,7 +49,7 @@ class SkippedSamples:
         return sum(self.counts().values())
 
     @classmethod
-    def joined(cls, states: Iterable[dict[str, Any]]) -> "SkippedSamples":
+    def merge(cls, states: Iterable[dict[str, Any]]) -> "SkippedSamples":
         """Return what several processes, or earlier parts of a run, skipped.
 
         Args:
@@ -116,16 +116,16 @@ class SkippedSamples:
         samples, by_data_set, total = self.samples(), self._counts(), len(self)
         if not samples:
             return ""
-        lines = [f"skipped {total} samples: {_listed(sum(by_data_set.values(), Counter()))}"]
+        lines = [f"skipped {total} samples: {_list_counts(sum(by_data_set.values(), Counter()))}"]
         if len(by_data_set) > 1:
-            lines += [f"  of {name}: {_listed(kinds)}" for name, kinds in by_data_set.items()]
+            lines += [f"  of {name}: {_list_counts(kinds)}" for name, kinds in by_data_set.items()]
         lines += [f"  {sample.sample_id}: {sample.reason}" for sample in samples[:limit]]
         if total > limit:
             lines.append(f"  and {total - limit} more")
         return "\n".join(lines)
 
 
-def _listed(counts: Counter[str]) -> str:
+def _list_counts(counts: Counter[str]) -> str:
     # Not in the order of arrival, which threads decide.
     ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
     return ", ".join(f"{count} {kind}" for kind, count in ordered)

@@ -66,7 +66,7 @@ class IterableSpeechDataset:
                     first_row=block.first_row,
                 )
                 data = dataclasses.replace(data, policy=self.policy, channel=self.channel)
-                yield data if self.id_column is None else data.named_by(self.id_column), block.after
+                yield data if self.id_column is None else data.rename_rows(self.id_column), block.after
 
     def first_rows(self) -> SpeechDataset:
         """Return the first block: what tells columns and their types.

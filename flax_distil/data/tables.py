@@ -52,19 +52,19 @@ def to_speech_dataset(
         InputError: if a column does not exist, or the columns of recordings, texts or durations hold
             something else.
     """
-    table, noted = _without_problems(table)
+    table, noted = _take_problems(table)
     needed = [audio_column, text_column, label_column, speaker_column]
     require_columns(table, [column for column in needed if column], name=name)
     if speaker_column is None:
         speaker_column = next((column for column in SPEAKER_COLUMNS if _has_values(table, column)), None)
-    table = _undecoded(table, audio_column, name)
-    table = _with_texts(table, [column for column in (text_column, label_column) if column], name)
-    table, durations = _with_durations(table, name)
+    table = _cast_audio(table, audio_column, name)
+    table = _cast_texts(table, [column for column in (text_column, label_column) if column], name)
+    table, durations = _cast_durations(table, name)
     _check_previous(table, name)
     needed = [EVERY_ROLE, audio_column, label_column or text_column]
     return SpeechDataset(
         name=name,
-        table=_named(table, id_prefix, first_row),
+        table=_name_rows(table, id_prefix, first_row),
         audio_column=audio_column,
         text_column=text_column,
         label_column=label_column,
@@ -79,7 +79,7 @@ def _has_values(table: "datasets.Dataset", column: str) -> bool:
     return column in table.column_names and table.data[column].null_count < table.data.num_rows
 
 
-def _without_problems(table: "datasets.Dataset") -> tuple["datasets.Dataset", dict[int, dict[str, str]]]:
+def _take_problems(table: "datasets.Dataset") -> tuple["datasets.Dataset", dict[int, dict[str, str]]]:
     """Take out what was noted when the rows were read: row to column to a sentence."""
     if PROBLEMS_COLUMN not in table.column_names:
         return table, {}
@@ -93,7 +93,7 @@ def _first_problems(noted: Mapping[int, Mapping[str, str]], columns: Sequence[st
     return {row: reasons[0] for row, reasons in found.items() if reasons}
 
 
-def _undecoded(table: "datasets.Dataset", column: str, name: str) -> "datasets.Dataset":
+def _cast_audio(table: "datasets.Dataset", column: str, name: str) -> "datasets.Dataset":
     """Make the audio column bytes and path, never decoded by ``datasets``."""
     import datasets
     import pyarrow
@@ -130,7 +130,7 @@ def _is_text(kind: "pyarrow.DataType") -> bool:
     return any(is_kind(kind) for is_kind in (types.is_string, types.is_large_string, types.is_string_view))
 
 
-def _with_texts(table: "datasets.Dataset", columns: list[str], name: str) -> "datasets.Dataset":
+def _cast_texts(table: "datasets.Dataset", columns: list[str], name: str) -> "datasets.Dataset":
     """Make the columns of texts plain strings; a column of other values is refused, not learnt as text."""
     import datasets
     import pyarrow.types as types
@@ -149,7 +149,7 @@ def _with_texts(table: "datasets.Dataset", columns: list[str], name: str) -> "da
     return table
 
 
-def _with_durations(table: "datasets.Dataset", name: str) -> tuple["datasets.Dataset", dict[int, str]]:
+def _cast_durations(table: "datasets.Dataset", name: str) -> tuple["datasets.Dataset", dict[int, str]]:
     """Make the column of durations numbers; what is no duration becomes null and is reported by row."""
     import datasets
     import pyarrow
@@ -169,7 +169,7 @@ def _with_durations(table: "datasets.Dataset", name: str) -> tuple["datasets.Dat
             if kind == pyarrow.float64():
                 return table, {}
             values: list[float | None] = numbers.to_pylist()
-            return _replaced(table, DURATION_COLUMN, values, datasets.Value("float64")), {}
+            return _replace_column(table, DURATION_COLUMN, values, datasets.Value("float64")), {}
     elif not _is_text(kind):
         raise InputError(
             f"column {DURATION_COLUMN!r} of data set {name!r} is of type {kind}: expected seconds; "
@@ -182,7 +182,7 @@ def _with_durations(table: "datasets.Dataset", name: str) -> tuple["datasets.Dat
         for row, (value, found) in enumerate(zip(given, values, strict=True))
         if value is not None and found is None
     }
-    return _replaced(table, DURATION_COLUMN, values, datasets.Value("float64")), problems
+    return _replace_column(table, DURATION_COLUMN, values, datasets.Value("float64")), problems
 
 
 def _check_previous(table: "datasets.Dataset", name: str) -> None:
@@ -204,11 +204,13 @@ def _plain_number(value: Any) -> Any:
     return float(value) if isinstance(value, decimal.Decimal) else value
 
 
-def _replaced(table: "datasets.Dataset", column: str, values: list[Any], feature: Any) -> "datasets.Dataset":
+def _replace_column(
+    table: "datasets.Dataset", column: str, values: list[Any], feature: Any
+) -> "datasets.Dataset":
     return table.remove_columns(column).add_column(column, values, feature=feature)
 
 
-def _named(table: "datasets.Dataset", prefix: str, first_row: int) -> "datasets.Dataset":
+def _name_rows(table: "datasets.Dataset", prefix: str, first_row: int) -> "datasets.Dataset":
     """Give every row without a name one."""
     import datasets
 
@@ -218,7 +220,7 @@ def _named(table: "datasets.Dataset", prefix: str, first_row: int) -> "datasets.
     )
     if None not in names:
         text = datasets.Value("string")
-        return table if table.features[ID_COLUMN] == text else _replaced(table, ID_COLUMN, names, text)
+        return table if table.features[ID_COLUMN] == text else _replace_column(table, ID_COLUMN, names, text)
     called = [
         f"{prefix}:{number}" if value is None else value for number, value in enumerate(names, first_row)
     ]

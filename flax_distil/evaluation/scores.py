@@ -14,7 +14,7 @@ from flax_distil.metrics.bootstrap import (
     bootstrap_p_value,
     matched_pairs_p_value,
     percentile_interval,
-    resampled_sums,
+    resample_sums,
 )
 from flax_distil.metrics.hallucination import repeated_ngrams
 from flax_distil.metrics.throughput import Throughput
@@ -156,7 +156,7 @@ class Resampled:
             words = [counts[0][row][1] for row in rows]
             self._models = list(by_model)
             self._counts_NX[name] = np.array([*columns, words], float).T
-            self._sums_RX[name] = resampled_sums(self._counts_NX[name], seed=seed)
+            self._sums_RX[name] = resample_sums(self._counts_NX[name], seed=seed)
 
     def interval(self, model: str, data_set: str | None = None) -> list[float] | None:
         """Return the 95 % interval of the word error rate in percent; of all words without a data set."""

@@ -97,7 +97,7 @@ def _collect_statistics(
         )
         data_sets.append(data_set)
         reports.append(dropped.get_state())
-    return data_sets, DropReport.joined(reports)
+    return data_sets, DropReport.merge(reports)
 
 
 def first_samples(

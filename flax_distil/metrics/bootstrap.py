@@ -25,7 +25,7 @@ class Interval(NamedTuple):
     high: float
 
 
-def resampled_sums(
+def resample_sums(
     counts_NX: Float[np.ndarray, "N X"], *, resamples: int = RESAMPLES, seed: int = 0
 ) -> Float[np.ndarray, "R X"]:
     """Return the sums of counts over recordings drawn with replacement, as many as there are.

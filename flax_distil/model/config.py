@@ -13,7 +13,7 @@ from flax_distil.core.fields import (
     fraction,
     list_of,
     one_of,
-    shown,
+    short_repr,
     whole_number,
 )
 
@@ -139,7 +139,7 @@ class WhisperConfig(DropoutConfig):
         """
         if values.get("model_type", "whisper") != "whisper":
             raise InputError(
-                f"{name}: expected a whisper checkpoint, got model_type {shown(values['model_type'])}"
+                f"{name}: expected a whisper checkpoint, got model_type {short_repr(values['model_type'])}"
             )
         fields = dataclasses.fields(cls)
         required = [field.name for field in fields if field.default is dataclasses.MISSING]

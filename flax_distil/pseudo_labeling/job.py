@@ -272,7 +272,7 @@ def _shared(columns: Sequence[str | None]) -> Any:
 def _finish(job: _Job, store: LabelStore, compile_seconds: float) -> None:
     """Describe the whole data set, and say what was done."""
     records = list(store.records().values())
-    skipped = SkippedSamples.joined(record.skipped for record in records)
+    skipped = SkippedSamples.merge(record.skipped for record in records)
     if not any(record.rows for record in records):
         store.discard()
         raise InputError(f"no recording of data set {job.name!r} can be transcribed: {skipped.report()}")

@@ -111,14 +111,14 @@ def round_timestamps(
     if steps < 1 or abs(steps * TIMESTAMP_STEP_SECONDS - step_seconds) > 1e-9:
         raise ValueError(f"expected a multiple of {TIMESTAMP_STEP_SECONDS} s, got {step_seconds} s")
 
-    def rounded(token: int) -> int:
+    def round_token(token: int) -> int:
         if not special.is_timestamp(token):
             return token
         # Half rounds up; integers, since Python's round() sends halves to the even neighbour.
         coarse = (token - special.timestamp_begin + steps // 2) // steps * steps
         return special.timestamp_begin + min(coarse, TIMESTAMP_COUNT - 1)
 
-    return [rounded(token) for token in map(operator.index, ids)]
+    return [round_token(token) for token in map(operator.index, ids)]
 
 
 def split_segments(ids: Iterable[SupportsIndex], special: SpecialTokens) -> list[Segment]:

@@ -110,13 +110,13 @@ def _from_tokenizer_json(
     vocabulary = contents["model"]["vocab"]
     vocabulary = vocabulary | {token["content"]: token["id"] for token in contents["added_tokens"]}
     special = SpecialTokens.from_vocabulary(vocabulary, origin=name, lang_to_id=languages)
-    return _built(name, lambda: _backend_from_json(contents, special)), special
+    return _build(name, lambda: _backend_from_json(contents, special)), special
 
 
 def _from_merges(
     known: dict[str, int], pairs: list[tuple[str, str]], added: dict[str, int], name: str
 ) -> Tokenizer:
-    backend = _built(name, lambda: _backend_from_merges(known, pairs, added))
+    backend = _build(name, lambda: _backend_from_merges(known, pairs, added))
     moved = [text for text, token in added.items() if backend.token_to_id(text) != token]
     if moved:
         raise InputError(
@@ -126,7 +126,7 @@ def _from_merges(
     return backend
 
 
-def _built(name: str, build: Callable[[], Tokenizer]) -> Tokenizer:
+def _build(name: str, build: Callable[[], Tokenizer]) -> Tokenizer:
     """Build a backend and try it on a text, so that its errors and panics become a sentence."""
     try:
         backend = build()

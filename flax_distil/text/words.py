@@ -39,7 +39,7 @@ def split_words(tokens: Sequence[int], tokenizer: WhisperTokenizer, *, language:
         if begins or not words:
             words.append(character)
         else:
-            words[-1] = _joined(words[-1], character)
+            words[-1] = _join(words[-1], character)
     return words
 
 
@@ -60,9 +60,9 @@ def _split_characters(tokens: Sequence[int], tokenizer: WhisperTokenizer) -> lis
             pending = []
     if pending:
         rest = TokenWord(tokenizer.decode(pending, with_timestamps=True), tuple(pending))
-        found = [*found[:-1], _joined(found[-1], rest)] if found else [rest]
+        found = [*found[:-1], _join(found[-1], rest)] if found else [rest]
     return found
 
 
-def _joined(one: TokenWord, other: TokenWord) -> TokenWord:
+def _join(one: TokenWord, other: TokenWord) -> TokenWord:
     return TokenWord(one.text + other.text, one.tokens + other.tokens)

@@ -36,8 +36,8 @@ def test_the_table_shows_rows_and_hours_by_data_set_and_reason():
 def test_the_state_goes_through_json_and_parts_add_up():
     state = json.loads(json.dumps(counted().get_state()))
     assert state["news"]["above the WER threshold"] == {"rows": 2, "seconds": 7.0}
-    assert DropReport.joined([state]).table() == counted().table()
-    twice = DropReport.joined([state, state])
+    assert DropReport.merge([state]).table() == counted().table()
+    twice = DropReport.merge([state, state])
     twice.add("talks", None, 1.0)
     assert twice.get_state()["news"]["kept"] == {"rows": 2, "seconds": 3600.0}
     assert twice.get_state()["talks"]["kept"] == {"rows": 3, "seconds": 7201.0}

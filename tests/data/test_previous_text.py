@@ -98,7 +98,7 @@ def test_sorted_by_speaker_neighbors_are_those_of_one_speaker(manifest, always):
     data = data.with_columns(
         {"speaker_id": ["ben", "anna", None, "ben", "anna", "anna"], "duration": [5.0] * 6}
     )
-    ordered = dataclasses.replace(data, speaker_column="speaker_id").sorted_by_speaker()
+    ordered = dataclasses.replace(data, speaker_column="speaker_id").group_by_speaker()
     assert ordered.references() == ["Row 1.", "Row 4.", "Row 5.", "Row 0.", "Row 3.", "Row 2."]
     table = TableSource(data=ordered, labels=always)
     assert [table.read(number).previous for number in range(5)] == [

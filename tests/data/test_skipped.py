@@ -59,7 +59,7 @@ def test_processes_and_earlier_parts_of_a_run_are_joined_without_doubles():
         add(first, index)
         add(second, index + 2)
     states = json.loads(json.dumps([first.get_state(), second.get_state()]))
-    joined = SkippedSamples.joined(states)
+    joined = SkippedSamples.merge(states)
     assert [sample.index for sample in joined.samples()] == [0, 1, 2, 3, 4]
     assert joined.counts() == {"with unreadable audio": 5}
 
@@ -75,5 +75,5 @@ def test_an_endless_stream_of_bad_samples_takes_bounded_memory(monkeypatch):
     assert skipped.counts() == {"with unreadable audio": 14}
     assert len(skipped) == 14
     assert skipped.report(limit=1).splitlines()[-1] == "  and 13 more"
-    joined = SkippedSamples.joined([skipped.get_state()])
+    joined = SkippedSamples.merge([skipped.get_state()])
     assert joined.report() == skipped.report()

@@ -11,7 +11,7 @@ from flax_distil.metrics.bootstrap import (
     bootstrap_p_value,
     matched_pairs_p_value,
     percentile_interval,
-    resampled_sums,
+    resample_sums,
 )
 
 
@@ -29,7 +29,7 @@ def test_draws_are_those_of_all_possible_samples():
     counts_NX = np.array([[0.0, 2.0], [1.0, 3.0], [5.0, 4.0]])
     every = [counts_NX[list(rows)].sum(axis=0) for rows in itertools.product(range(3), repeat=3)]
     exact = np.array([errors / words for errors, words in every])
-    sums_RX = resampled_sums(counts_NX, resamples=50_000)
+    sums_RX = resample_sums(counts_NX, resamples=50_000)
     drawn = sums_RX[:, 0] / sums_RX[:, 1]
     assert set(np.round(drawn, 9)) == set(np.round(exact, 9))
     for rate in set(exact):
@@ -44,7 +44,7 @@ def test_the_interval_is_that_of_scipy():
         lambda errors, words, axis=-1: errors.sum(axis) / words.sum(axis),
         paired=True, vectorized=True, n_resamples=20_000, method="percentile", random_state=1,
     ).confidence_interval  # fmt: skip
-    sums_RX = resampled_sums(counts_NX, resamples=20_000)
+    sums_RX = resample_sums(counts_NX, resamples=20_000)
     assert percentile_interval(sums_RX[:, 0] / sums_RX[:, 2]) == pytest.approx(tuple(wanted), rel=0.03)
 
 
@@ -54,7 +54,7 @@ def test_intervals_hold_the_true_rate_nearly_as_often_as_they_say():
     random, held = np.random.default_rng(2), 0
     for trial in range(300):
         part = everything[random.choice(len(everything), 100)]
-        sums_RX = resampled_sums(part, resamples=400, seed=trial)
+        sums_RX = resample_sums(part, resamples=400, seed=trial)
         low, high = percentile_interval(sums_RX[:, 0] / sums_RX[:, 2])
         held += low <= true <= high
     assert 0.90 <= held / 300 <= 0.98
@@ -62,16 +62,16 @@ def test_intervals_hold_the_true_rate_nearly_as_often_as_they_say():
 
 def test_draws_depend_on_the_seed_alone_and_pair_the_columns(monkeypatch):
     counts_NX = corpus(3)
-    sums_RX = resampled_sums(counts_NX, resamples=100, seed=5)
+    sums_RX = resample_sums(counts_NX, resamples=100, seed=5)
     monkeypatch.setattr("flax_distil.metrics.bootstrap._DRAWN_AT_ONCE", 7 * len(counts_NX))  # in pieces
-    np.testing.assert_array_equal(resampled_sums(counts_NX, resamples=100, seed=5), sums_RX)
-    assert (resampled_sums(counts_NX, resamples=100, seed=6) != sums_RX).any()
-    alone = resampled_sums(counts_NX[:, [1]], resamples=100, seed=5)
+    np.testing.assert_array_equal(resample_sums(counts_NX, resamples=100, seed=5), sums_RX)
+    assert (resample_sums(counts_NX, resamples=100, seed=6) != sums_RX).any()
+    alone = resample_sums(counts_NX[:, [1]], resamples=100, seed=5)
     np.testing.assert_array_equal(alone[:, 0], sums_RX[:, 1])
 
 
 def test_equal_recordings_have_no_spread():
-    sums_RX = resampled_sums(np.array([[1.0, 4.0]] * 8))
+    sums_RX = resample_sums(np.array([[1.0, 4.0]] * 8))
     assert percentile_interval(sums_RX[:, 0] / sums_RX[:, 1]) == (0.25, 0.25)
 
 
@@ -100,7 +100,7 @@ def test_both_tests_agree_and_rarely_see_what_is_not_there():
     for seed in range(200):
         random = np.random.default_rng(seed)
         differences = (random.binomial(8, 0.1, 80) - random.binomial(8, 0.1, 80)).astype(float)
-        sums_RX = resampled_sums(differences[:, None], resamples=500, seed=seed)
+        sums_RX = resample_sums(differences[:, None], resamples=500, seed=seed)
         pair = bootstrap_p_value(sums_RX[:, 0]), matched_pairs_p_value(differences)
         differences_seen += np.array(pair) < 0.05
         pairs.append(pair)

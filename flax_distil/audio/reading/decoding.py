@@ -72,11 +72,11 @@ def decode_audio(
 
     def mono(stream: AudioStream) -> tuple[Float[np.ndarray, " W"], int]:
         mix = Downmix(channel)
-        blocks = [mix(block_WC) for block_WC in _checked(stream, found.name, max_seconds, channel)]
+        blocks = [mix(block_WC) for block_WC in _check_blocks(stream, found.name, max_seconds, channel)]
         _warn(found.name, stream.damage, mix)
         return np.concatenate(blocks), stream.rate
 
-    return _resampled(*found.use(mono), found.name)
+    return _resample(*found.use(mono), found.name)
 
 
 def decode_channels(
@@ -98,14 +98,14 @@ def decode_channels(
     found = AudioSource.find(source, format, replace_damage=replace_damage)
 
     def apart(stream: AudioStream) -> tuple[Float[np.ndarray, "W C"], int]:
-        blocks = list(_checked(stream, found.name, None, None))
+        blocks = list(_check_blocks(stream, found.name, None, None))
         if len({block_WC.shape[1] for block_WC in blocks}) > 1:
             raise no_channel(found.name, stream.channels - 1, min(b.shape[1] for b in blocks))
         _warn(found.name, stream.damage, None)
         return np.concatenate(blocks), stream.rate
 
     samples_WC, rate = found.use(apart)
-    return np.stack([_resampled(samples_W, rate, found.name) for samples_W in samples_WC.T])
+    return np.stack([_resample(samples_W, rate, found.name) for samples_W in samples_WC.T])
 
 
 @contextlib.contextmanager
@@ -146,7 +146,7 @@ def audio_duration(source: str | Path | bytes, *, format: str | None = None) -> 
         AudioError: if it is missing, empty or unreadable.
     """
     found = AudioSource.find(source, format)
-    seconds = found.use(_measured)
+    seconds = found.use(_measure)
     if not seconds:
         raise no_samples(found.name)
     return seconds
@@ -166,11 +166,11 @@ def audio_encoding(source: str | Path | bytes, *, format: str | None = None) -> 
         AudioError: if it is missing, empty or unreadable.
     """
 
-    def described(stream: AudioStream) -> str:
+    def describe(stream: AudioStream) -> str:
         channels = "1 channel" if stream.channels == 1 else f"{stream.channels} channels"
         return f"{stream.encoding}, {stream.rate} Hz, {channels}"
 
-    return AudioSource.find(source, format).use(described)
+    return AudioSource.find(source, format).use(describe)
 
 
 def lasts_longer_than(seconds: float, source: str | Path | bytes, *, format: str | None = None) -> bool:
@@ -184,11 +184,11 @@ def lasts_longer_than(seconds: float, source: str | Path | bytes, *, format: str
     Raises:
         AudioError: if it is missing, empty or unreadable.
     """
-    measured = functools.partial(_measured, enough=seconds)
+    measured = functools.partial(_measure, enough=seconds)
     return AudioSource.find(source, format).use(measured) > seconds
 
 
-def _checked(
+def _check_blocks(
     stream: AudioStream, name: str, max_seconds: float | None, channel: int | None
 ) -> Iterator[Float[np.ndarray, "_ _"]]:
     """Yield all blocks, at least one, unless their samples are known to be too many or are impossible."""
@@ -209,7 +209,7 @@ def _checked(
         raise no_samples(name)
 
 
-def _resampled(samples_W: Float[np.ndarray, " W"], rate: int, name: str) -> Float[np.ndarray, " _"]:
+def _resample(samples_W: Float[np.ndarray, " W"], rate: int, name: str) -> Float[np.ndarray, " _"]:
     if rate != SAMPLING_RATE:
         samples_W = soxr.resample(samples_W, rate, SAMPLING_RATE, quality="HQ")
     if not len(samples_W):
@@ -217,7 +217,7 @@ def _resampled(samples_W: Float[np.ndarray, " W"], rate: int, name: str) -> Floa
     return np.clip(samples_W, -1.0, 1.0, dtype=np.float32)
 
 
-def _measured(stream: AudioStream, *, enough: float = math.inf) -> float:
+def _measure(stream: AudioStream, *, enough: float = math.inf) -> float:
     """Return seconds, by the header or by decoding; in that case no further than to ``enough``."""
     if stream.seconds is not None:
         return stream.seconds

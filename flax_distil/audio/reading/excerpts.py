@@ -47,8 +47,8 @@ def decode_excerpt(
         AudioError: as :func:`decode_audio`, and if the recording ends before ``start``, or more than half a
             second before ``end``.
     """
-    samples_W = None if format else _entered(source, start, end, channel)
-    return _walked(source, start, end, format, channel) if samples_W is None else samples_W
+    samples_W = None if format else _decode_from(source, start, end, channel)
+    return _decode_all(source, start, end, format, channel) if samples_W is None else samples_W
 
 
 def excerpt_duration(
@@ -67,7 +67,7 @@ def excerpt_duration(
     return whole - start
 
 
-def _entered(
+def _decode_from(
     source: str | Path | bytes, start: float, end: float | None, channel: int | None
 ) -> Float[np.ndarray, " W"] | None:
     """Read the samples alone, None where libsndfile cannot be sure to find them."""
@@ -94,7 +94,7 @@ def _entered(
     return decode_audio(contents.getvalue(), channel=channel)
 
 
-def _walked(
+def _decode_all(
     source: str | Path | bytes, start: float, end: float | None, format: str | None, channel: int | None
 ) -> Float[np.ndarray, " W"]:
     """Decode from the beginning and keep what is asked for."""

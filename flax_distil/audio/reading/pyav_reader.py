@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from flax_distil.audio.reading.encoded import Encoded, mpeg_tells_length
-from flax_distil.audio.reading.readers import BLOCK_SAMPLES, AudioStream, UnreadableError, checked_rate
+from flax_distil.audio.reading.readers import BLOCK_SAMPLES, AudioStream, UnreadableError, check_rate
 from flax_distil.audio.reading.timeline import Silence, Timeline
 from flax_distil.core.arrays import Float
 from flax_distil.core.errors import InputError
@@ -60,7 +60,7 @@ def open_with_pyav(
         yield AudioStream(
             encoding=f"{container.format.name} {stream.codec_context.name}",
             channels=first.layout.nb_channels,
-            rate=checked_rate(first.sample_rate),  # a decoder may double the container's (HE-AAC)
+            rate=check_rate(first.sample_rate),  # a decoder may double the container's (HE-AAC)
             seconds=stated if exact else None,
             blocks=_blocks(first, decoded),
             damage=timeline.damage,
@@ -91,7 +91,7 @@ class _Converter:
     def __call__(self, frame: Any) -> Iterator[np.ndarray]:
         """Yield what a frame, a silence, or None at the end, gives; what comes before it comes first."""
         if frame is None or isinstance(frame, Silence):
-            yield from self._flushed()
+            yield from self._flush()
             if frame is not None:
                 yield np.zeros((frame.samples, self._channels), np.float32)
             return
@@ -99,13 +99,13 @@ class _Converter:
         if kind != self._kind:
             import av
 
-            yield from self._flushed()
+            yield from self._flush()
             if frame.layout.nb_channels != self._channels:
                 raise UnreadableError("the number of its channels changes")
             self._kind, self._resampler = kind, av.AudioResampler("fltp", frame.layout, self._rate)
         yield from (part.to_ndarray().T for part in self._resampler.resample(frame))
 
-    def _flushed(self) -> Iterator[np.ndarray]:
+    def _flush(self) -> Iterator[np.ndarray]:
         if self._resampler is not None:
             yield from (part.to_ndarray().T for part in self._resampler.resample(None))
         self._kind = self._resampler = None

@@ -84,7 +84,7 @@ def open_with_soundfile(encoded: Encoded) -> Iterator[AudioStream]:
             raise UnreadableError("it is MPEG audio")
         yield AudioStream(
             encoding=f"{sound.format} {sound.subtype}",
-            rate=checked_rate(sound.samplerate),
+            rate=check_rate(sound.samplerate),
             channels=sound.channels,
             seconds=sound.frames / sound.samplerate if sound.frames else None,
             blocks=_soundfile_blocks(sound),
@@ -117,19 +117,19 @@ def open_joined(parts: Sequence[Encoded], open_one: Opener) -> Iterator[AudioStr
             rate=first.rate,
             channels=first.channels,
             seconds=None if None in known else sum(seconds or 0.0 for seconds in known),
-            blocks=_joined_blocks(first, parts[1:], open_one, damage),
+            blocks=_concatenate_blocks(first, parts[1:], open_one, damage),
             damage=damage,
         )
 
 
-def checked_rate(rate: int) -> int:
+def check_rate(rate: int) -> int:
     """Return a sampling rate, or raise ``UnreadableError`` if no recording has it."""
     if rate not in RATES:
         raise UnreadableError(f"its header says {rate} samples per second")
     return rate
 
 
-def _joined_blocks(
+def _concatenate_blocks(
     first: AudioStream, others: Sequence[Encoded], open_one: Opener, damage: list[Damage]
 ) -> Iterator[Float[np.ndarray, "_ _"]]:
     frames = 0
@@ -139,13 +139,13 @@ def _joined_blocks(
             if part is not None:
                 stack.close()
                 stream = stack.enter_context(open_one(part))
-            for block_WC in _resampled(stream, first.rate):
+            for block_WC in _resample(stream, first.rate):
                 frames += len(block_WC)
                 yield block_WC
             damage += [Damage(begin + place.start, place.seconds) for place in stream.damage]
 
 
-def _resampled(stream: AudioStream, rate: int) -> Iterator[Float[np.ndarray, "_ _"]]:
+def _resample(stream: AudioStream, rate: int) -> Iterator[Float[np.ndarray, "_ _"]]:
     if stream.rate == rate:
         yield from stream.blocks
         return

@@ -20,7 +20,7 @@ from flax_distil.audio.reading.readers import (
     open_joined,
     open_with_soundfile,
 )
-from flax_distil.audio.reading.wav_header import completed_wav
+from flax_distil.audio.reading.wav_header import complete_wav
 
 T = TypeVar("T")
 
@@ -90,7 +90,7 @@ class AudioSource:
         head = encoded.head()
         if is_text(head):
             raise no_text(name)
-        encoded = completed_wav(encoded)
+        encoded = complete_wav(encoded)
         pages = walk_pages(encoded) if head.startswith(b"OggS") else None
         damaged = None if pages is None else pages.damaged
         if damaged is not None and not replace_damage:
@@ -128,11 +128,11 @@ class AudioSource:
         """
         try:
             with self._system_errors(), contextlib.ExitStack() as stack:
-                yield self._first_opened(stack)
+                yield self._open_first(stack)
         except UnreadableError as error:
             raise unreadable(self.name, str(error)) from error
 
-    def _first_opened(self, stack: contextlib.ExitStack) -> AudioStream:
+    def _open_first(self, stack: contextlib.ExitStack) -> AudioStream:
         reasons: dict[str, UnreadableError] = {}
         for name, open_one in self.openers.items():
             try:

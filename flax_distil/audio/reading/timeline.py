@@ -82,10 +82,10 @@ class Timeline:
             skipped = finder.skipped(packet)
             if skipped:
                 self._fail(skipped, UnreadableError(f"{skipped} bytes of it are damaged"))
-            decoded = self._decoded(packet)
+            decoded = self._decode(packet)
             for frame in decoded:
                 number = _flac_sample(bytes(packet)[:16], self._block or frame.samples) if flac else None
-                yield from self._placed(frame, number)
+                yield from self._place(frame, number)
             if decoded:
                 self._bytes += packet.size
                 self._packets += 1
@@ -99,7 +99,7 @@ class Timeline:
         except av.InvalidDataError as error:  # there is no going on after it
             self._fail(0, error)
 
-    def _decoded(self, packet: Any) -> list[Any]:
+    def _decode(self, packet: Any) -> list[Any]:
         import av
 
         try:
@@ -117,7 +117,7 @@ class Timeline:
         if not (self._replace or self._mpeg):
             raise error
 
-    def _placed(self, frame: Any, number: int | None) -> Iterator[Any]:
+    def _place(self, frame: Any, number: int | None) -> Iterator[Any]:
         first = not self._samples
         self._rate, self._block = frame.sample_rate, self._block or frame.samples
         if self._failed and not first and not self._replace:

@@ -11,7 +11,7 @@ UNKNOWN_SIZE = 0xFFFFFFFF
 """What a header says where the length was not known; libsndfile then reads to the end of the file."""
 
 
-def completed_wav(encoded: Encoded) -> Encoded:
+def complete_wav(encoded: Encoded) -> Encoded:
     """Return a WAV file whose header says how long it is; other files, and good headers, as they are.
 
     A size of 0 is taken for unknown where samples follow; in RF64 files so is one beyond the end.

@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 from flax_distil.checkpoints.formats.mapping import canonical_name
 from flax_distil.checkpoints.load_params import CheckpointReader, TensorSpec
 from flax_distil.core.errors import InputError
-from flax_distil.core.fields import Fields, check_fields, kind_of, map_to, one_line, shown
+from flax_distil.core.fields import Fields, check_fields, kind_of, map_to, one_line, short_repr
 from flax_distil.core.json_files import read_json
 
 WEIGHTS_NAME = "model.safetensors"
@@ -70,7 +70,7 @@ class SafetensorsReader(CheckpointReader):
                     dtype = _DTYPES.get(part.get_dtype(), part.get_dtype())
                     spec = TensorSpec(shape=tuple(part.get_shape()), dtype=dtype)
                     if canonical_name(name) in locations:
-                        raise InputError(f"{self.origin} holds {shown(name)} twice: download it again")
+                        raise InputError(f"{self.origin} holds {short_repr(name)} twice: download it again")
                     locations[canonical_name(name)] = (path, name, spec)
         return locations
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from flax_distil.core.errors import InputError
-from flax_distil.core.fields import Fields, check_fields, list_of, of_type, one_of, shown, whole_number
+from flax_distil.core.fields import Fields, check_fields, list_of, of_type, one_of, short_repr, whole_number
 from flax_distil.core.json_files import read_bounded, read_json
 
 TOKENIZER_FILES = (
@@ -194,9 +194,9 @@ def check_not_adapter(folder: Path, *, origin: str) -> None:
     document = read_json(path, name=f"adapter_config.json of {origin}") or {}
     kind, base = document.get("peft_type"), document.get("base_model_name_or_path")
     raise InputError(
-        f"{origin} holds a PEFT adapter ({'unknown' if kind is None else shown(kind)} of base "
-        f"{'unknown' if base is None else shown(base)}), which is not applied here: merge it into its base "
-        "with PEFT's merge_and_unload() and save_pretrained(...), and give the folder that this writes"
+        f"{origin} holds a PEFT adapter ({'unknown' if kind is None else short_repr(kind)} of base "
+        f"{'unknown' if base is None else short_repr(base)}), which is not applied here: merge it into its "
+        "base with PEFT's merge_and_unload() and save_pretrained(...), and give the folder that this writes"
     )
 
 

@@ -27,7 +27,7 @@ class DropReport:
         self._counts: dict[str, dict[str, _Count]] = {}
 
     @classmethod
-    def joined(cls, states: Iterable[dict[str, Any]]) -> "DropReport":
+    def merge(cls, states: Iterable[dict[str, Any]]) -> "DropReport":
         """Return the sum of what several processes, or earlier parts of a run, counted.
 
         Args:

@@ -129,7 +129,7 @@ class LabelBuilder:
         Special tokens spelt out in a pseudo-label are removed: the prompt is built again. Where
         the language has spaces, a text starts with one, as Whisper's own transcripts do.
         """
-        return self._rounded(self._encoded(text))
+        return self._round_timestamps(self._encode(text))
 
     def length(self, text: str) -> int:
         """Return the number of tokens that ``max_label_length`` limits, at its longest: with timestamps."""
@@ -139,7 +139,7 @@ class LabelBuilder:
 
     def part_length(self, text: str) -> int:
         """Return the number of tokens of a text at its longest as a part of others: between timestamps."""
-        tokens = self._encoded(text)
+        tokens = self._encode(text)
         special = self._tokenizer.special
         return len(tokens) + sum(not special.is_timestamp(token) for token in (tokens[:1] + tokens[-1:]))
 
@@ -183,8 +183,8 @@ class LabelBuilder:
         if text is None:
             raise SampleError(NO_LABEL, "the row has no text to learn")
         check_timestamps(text, seconds)
-        return self._built(
-            self._rounded(self._rescale_timestamps(self._encoded(text), speed)), previous, random
+        return self._build(
+            self._round_timestamps(self._rescale_timestamps(self._encode(text), speed)), previous, random
         )
 
     def build_joined(
@@ -215,13 +215,15 @@ class LabelBuilder:
             if part.text is None:
                 raise SampleError(NO_LABEL, "one of its recordings has no text to learn")
             check_timestamps(part.text, None)  # those after its end were judged with its row
-            encoded.append(self._encoded(part.text))
+            encoded.append(self._encode(part.text))
         if any(self._has_timestamps(tokens) for tokens in encoded):
-            encoded = [self._moved(tokens, part) for tokens, part in zip(encoded, parts, strict=True)]
+            encoded = [
+                self._move_timestamps(tokens, part) for tokens, part in zip(encoded, parts, strict=True)
+            ]
         joined = [token for tokens in encoded for token in tokens]
-        return self._built(self._rounded(self._rescale_timestamps(joined, speed)), previous, random)
+        return self._build(self._round_timestamps(self._rescale_timestamps(joined, speed)), previous, random)
 
-    def _built(self, tokens: list[int], previous: Previous, random: np.random.Generator) -> LabelTokens:
+    def _build(self, tokens: list[int], previous: Previous, random: np.random.Generator) -> LabelTokens:
         self._check_previous(previous)
         timed = self._has_timestamps(tokens)
         prompt = self._tokenizer.prompt(self._config.language, self._config.task, timed)
@@ -251,11 +253,11 @@ class LabelBuilder:
                 BAD_PREVIOUS, f"its text before has the token id {strays[0]}: the vocabulary has {size}"
             )
 
-    def _encoded(self, text: str) -> list[int]:
+    def _encode(self, text: str) -> list[int]:
         spoken = SPECIAL_MARK.sub("", text).rstrip()
         return self._tokenizer.encode(TEXT_START.sub(rf"\1{self._opening}", spoken))
 
-    def _rounded(self, tokens: list[int]) -> list[int]:
+    def _round_timestamps(self, tokens: list[int]) -> list[int]:
         if not self._config.round_timestamps:
             return tokens
         return round_timestamps(tokens, self._tokenizer.special, step_seconds=COARSE_TIMESTAMP_SECONDS)
@@ -273,7 +275,7 @@ class LabelBuilder:
             for token in tokens
         ]
 
-    def _moved(self, tokens: list[int], part: TextPart) -> list[int]:
+    def _move_timestamps(self, tokens: list[int], part: TextPart) -> list[int]:
         """Return a part's tokens on the time of the whole, opened and closed by timestamps."""
         special = self._tokenizer.special
         start, end = (timestamp_token(seconds, special) for seconds in (part.start, part.end))
@@ -293,7 +295,7 @@ class LabelBuilder:
 
     def _prompt_with_previous(self, previous: Previous, timed: bool, label_length: int) -> list[int]:
         special = self._tokenizer.special
-        said = (self._encoded(part) if isinstance(part, str) else [part] for part in previous)
+        said = (self._encode(part) if isinstance(part, str) else [part] for part in previous)
         tokens = [token for part in said for token in part if token < special.eot]
         plain = self._tokenizer.prompt(self._config.language, self._config.task, timed)
         room = DECODER_POSITIONS - len(plain) - label_length - 1  # one for <|startofprev|>

@@ -316,14 +316,14 @@ def pack_rows(
         window_seconds=window_seconds,
     )
     packs, before, report = [], [], PackingReport(window_seconds=window_seconds)
-    for made in pack(_measured_rows(data, skipped), packer):
+    for made in pack(_rows_with_durations(data, skipped), packer):
         packs.append(tuple(row.index for row in made.rows))
         before.append(made.before)
         report.add(made)
     return PackedData(data, packs, before, report)
 
 
-def _measured_rows(data: SpeechDataset, skipped: SkippedSamples | None) -> Iterator[Example]:
+def _rows_with_durations(data: SpeechDataset, skipped: SkippedSamples | None) -> Iterator[Example]:
     for row in data.rows_without_audio():
         try:
             refuse_malformed(row)

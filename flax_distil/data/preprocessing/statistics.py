@@ -141,12 +141,12 @@ def _count_table(source: TableSource, limits: DurationLimits, skipped: SkippedSa
     for index in np.unique(np.linspace(0, len(data) - 1, min(HEADERS_READ, len(data))).astype(int)):
         _count_encoding(statistics, data.row(int(index)))
 
-    def known(row: Example) -> Example | None:
+    def measure(row: Example) -> Example | None:
         if row.duration_seconds is None:
-            return _checked(data.row(row.index), statistics.name, limits, skipped)
-        return _checked(row, statistics.name, limits, skipped)
+            return _usable_row(data.row(row.index), statistics.name, limits, skipped)
+        return _usable_row(row, statistics.name, limits, skipped)
 
-    rows = [known(row) for row in data.rows_without_audio()]
+    rows = [measure(row) for row in data.rows_without_audio()]
     packs = [(number,) for number in range(len(rows))] if source.packs is None else source.packs.packs
     for numbers in packs:
         if used := [row for number in numbers if (row := rows[number]) is not None]:
@@ -164,10 +164,10 @@ def _count_stream(
         samples, dropped = source.samples(rows, skipped)
         reports.append(dropped.get_state())
         for sample in samples:
-            checked = (_checked(row, statistics.name, limits, skipped) for row in sample.rows)
+            checked = (_usable_row(row, statistics.name, limits, skipped) for row in sample.rows)
             if used := [row for row in checked if row is not None]:
                 statistics.add(used, source.labels)
-    return statistics, DropReport.joined(reports)
+    return statistics, DropReport.merge(reports)
 
 
 def _windows(
@@ -193,7 +193,7 @@ def _windows(
         yield rows
 
 
-def _checked(row: Example, name: str, limits: DurationLimits, skipped: SkippedSamples) -> Example | None:
+def _usable_row(row: Example, name: str, limits: DurationLimits, skipped: SkippedSamples) -> Example | None:
     """Return the row with its duration but without its audio; None, and recorded, if it cannot be used."""
     try:
         row = with_duration(row)

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from typing import Any, cast
 
 from flax_distil.core.errors import InputError
-from flax_distil.data.remote.retries import DEFAULT_POLICY, RetryPolicy, SourceError, shown
+from flax_distil.data.remote.retries import DEFAULT_POLICY, RetryPolicy, SourceError, strip_query
 from flax_distil.data.remote.transports import (
     NoRangesError,
     Part,
@@ -115,8 +115,8 @@ class RemoteFile(io.RawIOBase):
                 part = self._policy.run(lambda: self._attempt(start), url=self.url)
                 if self._size not in (None, part.size):
                     raise SourceError(
-                        f"cannot read {shown(self.url)}: its size changed from {self._size} to {part.size} "
-                        "bytes while it was read; start again from its beginning"
+                        f"cannot read {strip_query(self.url)}: its size changed from {self._size} to "
+                        f"{part.size} bytes while it was read; start again from its beginning"
                     )
                 self._size = part.size
                 return part.data
@@ -208,18 +208,18 @@ def expand(pattern: str, policy: RetryPolicy) -> list[str]:
         patterns = list(braceexpand.braceexpand(pattern)) if "{" in pattern else [pattern]
     except ValueError as error:
         raise InputError(f"{pattern!r}: its braces do not match; write {{0000..0099}} or {{a,b}}") from error
-    files = [file for part in patterns for file in _globbed(part, policy)]
+    files = [file for part in patterns for file in _glob(part, policy)]
     if not files:
-        raise InputError(f"no file matches {shown(pattern)!r}: check the pattern")
+        raise InputError(f"no file matches {strip_query(pattern)!r}: check the pattern")
     return list(dict.fromkeys(files))
 
 
-def _globbed(pattern: str, policy: RetryPolicy) -> Iterable[str]:
+def _glob(pattern: str, policy: RetryPolicy) -> Iterable[str]:
     if not has_pattern(pattern):
         return [pattern]
     if not is_remote(pattern):
         return sorted(path for path in glob.glob(pattern, recursive=True) if os.path.isfile(path))
-    return _listed(pattern, "glob", policy)
+    return _list(pattern, "glob", policy)
 
 
 def list_folder(url: str, policy: RetryPolicy) -> list[str]:
@@ -228,10 +228,10 @@ def list_folder(url: str, policy: RetryPolicy) -> list[str]:
     Raises:
         SourceError: if it cannot be listed.
     """
-    return _listed(url, "find", policy)
+    return _list(url, "find", policy)
 
 
-def _listed(url: str, method: str, policy: RetryPolicy) -> list[str]:
+def _list(url: str, method: str, policy: RetryPolicy) -> list[str]:
     protocol = protocol_of(url)
     files = filesystem(protocol)
     path = files._strip_protocol(url)

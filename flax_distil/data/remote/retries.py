@@ -63,7 +63,7 @@ class RetryPolicy:
     read_seconds: float = 60.0
 
     @classmethod
-    def limited(cls, seconds: float) -> "RetryPolicy":
+    def with_limit(cls, seconds: float) -> "RetryPolicy":
         """Return the policy of a run that waits so long: no request of its takes much longer either."""
         return cls(
             total_seconds=seconds, read_seconds=min(cls.read_seconds, max(seconds, SHORTEST_READ_SECONDS))
@@ -93,8 +93,8 @@ class RetryPolicy:
                 reason = self._reason(error)
                 if waited >= self.total_seconds:
                     raise SourceError(
-                        f"cannot read {shown(url)}: {reason} (tried {attempts} times in {waited:.0f} s); "
-                        "start the same command again once it answers, or raise source_retry_seconds"
+                        f"cannot read {strip_query(url)}: {reason} (tried {attempts} times in {waited:.0f} s)"
+                        "; start the same command again once it answers, or raise source_retry_seconds"
                     ) from error
                 # A random part keeps processes that failed together from coming back together.
                 wanted = max(pause * _jitter.uniform(0.5, 1.0), _retry_after(error))
@@ -102,7 +102,7 @@ class RetryPolicy:
             log.log(
                 logging.DEBUG if attempts == 1 else logging.WARNING,
                 "cannot read %s: %s; attempt %d follows in %.1f s",
-                shown(url),
+                strip_query(url),
                 reason,
                 attempts + 1,
                 wanted,
@@ -115,7 +115,7 @@ class RetryPolicy:
         status = _status(error)
         if status is not None and (status >= 500 or status in TRANSIENT_STATUS):
             return
-        what = f"cannot read {shown(url)}"
+        what = f"cannot read {strip_query(url)}"
         if isinstance(error, (FileNotFoundError, IsADirectoryError)) or status in (404, 410):
             raise SourceMissingError(f"{what}: it does not exist; check the address") from error
         if _is_refusal(error, status):
@@ -139,16 +139,16 @@ DEFAULT_POLICY = RetryPolicy()
 """For a run of a week: half an hour without an answer does not end it."""
 
 
-def shown(url: str) -> str:
+def strip_query(url: str) -> str:
     """Return an address as messages and logs may show it: without a query, which may hold a signature."""
     return url.partition("?")[0] if "://" in url else url
 
 
-def damaged(path: str, reason: object) -> InputError:
+def damaged_error(path: str, reason: object) -> InputError:
     """Return the error for a file that does not hold what its name promises."""
     text = (str(reason).strip() or type(reason).__name__).splitlines()[0].rstrip(".")
     return InputError(
-        f"cannot read {shown(path)!r}: it is damaged or cut short ({text}); fetch or write it again"
+        f"cannot read {strip_query(path)!r}: it is damaged or cut short ({text}); fetch or write it again"
     )
 
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from flax_distil.core.errors import InputError
 from flax_distil.data.remote.files import is_remote, open_file
-from flax_distil.data.remote.retries import shown
+from flax_distil.data.remote.retries import strip_query
 from flax_distil.data.shards.shard import Block, Cursor, FileShard, rows_per_block
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ class ArrowShard(FileShard):
         message = pyarrow.ipc.read_message(file)
         if message.type != "record batch":
             raise InputError(
-                f"cannot read {shown(self.path)!r}: it holds a {message.type}; "
+                f"cannot read {strip_query(self.path)!r}: it holds a {message.type}; "
                 "write its columns without dictionaries"
             )
         return pyarrow.ipc.read_record_batch(message, schema)

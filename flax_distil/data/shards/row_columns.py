@@ -73,7 +73,7 @@ def fitted_column(
         except (pyarrow.ArrowException, ValueError, TypeError, OverflowError):
             pass
 
-    def fitted(value: Any, found: dict[str, str]) -> Any:
+    def fit(value: Any, found: dict[str, str]) -> Any:
         if value is None or (kind == pyarrow.string() and _is_plain_text(value)):
             return value
         if kind == pyarrow.string():
@@ -85,7 +85,7 @@ def fitted_column(
             found[name] = misfit(name, value)
             return None
 
-    return pyarrow.array([fitted(*pair) for pair in zip(values, problems, strict=True)], kind)
+    return pyarrow.array([fit(*pair) for pair in zip(values, problems, strict=True)], kind)
 
 
 def problems_array(problems: Sequence[Mapping[str, str]]) -> "pyarrow.Array":

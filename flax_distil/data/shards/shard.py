@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from flax_distil.data.remote.files import open_file
-from flax_distil.data.remote.retries import DEFAULT_POLICY, RetryPolicy, SourceError, damaged
+from flax_distil.data.remote.retries import DEFAULT_POLICY, RetryPolicy, SourceError, damaged_error
 
 if TYPE_CHECKING:
     import pyarrow
@@ -87,7 +87,7 @@ class FileShard:
             except SourceError:
                 raise
             except (pyarrow.ArrowException, OSError, EOFError) as error:
-                raise damaged(self.path, error) from error
+                raise damaged_error(self.path, error) from error
 
     def open(self) -> Any:
         """Open the file."""

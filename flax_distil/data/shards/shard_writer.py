@@ -99,7 +99,7 @@ def write_shard(table: "pyarrow.Table", path: Path, *, scratch: Path) -> Written
         with scratch.open("wb") as file:
             # Row groups of one block each, so that no reader holds more than it hands out.
             pyarrow.parquet.write_table(table, file, row_group_size=BLOCK_ROWS, write_page_index=True)
-        written = _described(scratch)
+        written = _describe(scratch)
         publish(scratch, path)
     except BaseException:
         scratch.unlink(missing_ok=True)
@@ -128,6 +128,6 @@ def sync_folder(folder: Path) -> None:
         os.close(opened)
 
 
-def _described(path: Path) -> WrittenFile:
+def _describe(path: Path) -> WrittenFile:
     with path.open("rb") as file:
         return WrittenFile(bytes=path.stat().st_size, sha256=hashlib.file_digest(file, "sha256").hexdigest())

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from flax_distil.core.errors import InputError
 from flax_distil.data.dataset import ID_COLUMN
 from flax_distil.data.remote.files import ByteFile, open_file
-from flax_distil.data.remote.retries import DEFAULT_POLICY, RetryPolicy, damaged, shown
+from flax_distil.data.remote.retries import DEFAULT_POLICY, RetryPolicy, damaged_error, strip_query
 from flax_distil.data.shards.row_columns import PROBLEMS_COLUMN, fitted_column, is_deep, problems_array
 from flax_distil.data.shards.shard import BLOCK_BYTES, BLOCK_ROWS, Block, Cursor
 from flax_distil.data.sources.file_kinds import AUDIO_SUFFIXES
@@ -58,10 +58,10 @@ class TarShard:
             try:
                 if not start and file.read(6).startswith(COMPRESSED):
                     raise InputError(
-                        f"cannot read {shown(self.path)!r}: it is compressed, so no place in it could be "
-                        "found again; unpack it to a plain .tar"
+                        f"cannot read {strip_query(self.path)!r}: it is compressed, so no place in it could "
+                        "be found again; unpack it to a plain .tar"
                     )
-                for rows, after in _grouped(self._rows(file, start)):
+                for rows, after in _group_rows(self._rows(file, start)):
                     schema = schema or _schema(rows, self.audio_column)
                     yield Block(
                         table=_table(rows, schema),
@@ -72,7 +72,7 @@ class TarShard:
             except InputError:
                 raise
             except (tarfile.TarError, OSError, ValueError) as error:
-                raise damaged(self.path, error) from error
+                raise damaged_error(self.path, error) from error
 
     def _rows(self, file: ByteFile, start: int) -> Iterator[tuple[Row, int | None]]:
         """Yield each row with the position of the next one's first member, None after the last."""
@@ -102,7 +102,7 @@ class TarShard:
             row[self.audio_column] = None
             if self.schema is None:  # nothing was read before: it may be so with all of them
                 raise InputError(
-                    f"{shown(self.path)!r} has two recordings called {row[ID_COLUMN]!r}, the second is "
+                    f"{strip_query(self.path)!r} has two recordings called {row[ID_COLUMN]!r}, the second is "
                     f"{name!r}: what stands before a member's first dot must be its own"
                 )
         else:
@@ -142,7 +142,7 @@ def _split_name(name: str) -> tuple[str, str]:
 
 
 def _json_fields(data: bytes) -> Row:
-    """Return the fields of an object; none of what is damaged, so that the row is skipped later."""
+    """Return the fields of an object; none of damaged ones, so that the row is skipped later."""
     try:
         value = json.loads(data)
     except (ValueError, RecursionError):
@@ -150,7 +150,7 @@ def _json_fields(data: bytes) -> Row:
     return value if isinstance(value, dict) else {}
 
 
-def _grouped(rows: Iterable[tuple[Row, int | None]]) -> Iterator[tuple[list[Row], int | None]]:
+def _group_rows(rows: Iterable[tuple[Row, int | None]]) -> Iterator[tuple[list[Row], int | None]]:
     """Put rows together to blocks."""
     block: list[Row] = []
     num_bytes = 0

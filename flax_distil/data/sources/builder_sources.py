@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flax_distil.core.errors import InputError
-from flax_distil.data.remote.retries import damaged
+from flax_distil.data.remote.retries import damaged_error
 from flax_distil.data.sources.dataset_spec import DatasetSpec
 from flax_distil.data.sources.file_sources import read_audio_folder
 from flax_distil.data.sources.splits import check_split_names, choose_split
@@ -31,7 +31,7 @@ def read_saved_folder(folder: Path) -> dict[str, "datasets.Dataset"]:
     except (
         OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError, pyarrow.ArrowException,
     ) as error:  # fmt: skip
-        raise damaged(str(folder), error) from error
+        raise damaged_error(str(folder), error) from error
     if isinstance(loaded, datasets.DatasetDict):
         return {str(name): table for name, table in loaded.items()}
     return {str(loaded.split or "train"): loaded}

@@ -32,7 +32,7 @@ def concatenate_sources(sources: Sequence[SpeechDataset]) -> SpeechDataset:
     if len(sources) == 1:
         return first
     name = "+".join(source.name for source in sources)
-    tables = [_renamed(source, first) for source in sources]
+    tables = [_rename_columns(source, first) for source in sources]
     shared = [
         column
         for column, feature in tables[0].features.items()
@@ -54,7 +54,7 @@ def concatenate_sources(sources: Sequence[SpeechDataset]) -> SpeechDataset:
     )
 
 
-def _renamed(source: SpeechDataset, first: SpeechDataset) -> "datasets.Dataset":
+def _rename_columns(source: SpeechDataset, first: SpeechDataset) -> "datasets.Dataset":
     """Give the columns of one source the names that the first uses for the same role."""
     table = source.table
     roles = [

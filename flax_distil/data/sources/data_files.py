@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from flax_distil.core.errors import InputError
 from flax_distil.core.paths import user_path
 from flax_distil.data.remote.files import expand, file_identity, has_pattern, is_remote, list_folder
-from flax_distil.data.remote.retries import RetryPolicy, damaged, shown
+from flax_distil.data.remote.retries import RetryPolicy, damaged_error, strip_query
 from flax_distil.data.sources.builder_sources import open_builder
 from flax_distil.data.sources.dataset_spec import DatasetSpec
 from flax_distil.data.sources.file_kinds import (
@@ -90,7 +90,7 @@ def _hub_files(split: str, files: Sequence[str], audio_column: str, policy: Retr
     """Return the files of one split of a Hub id."""
     rows = _row_files(files)
     lists = []
-    for listed in _listed(rows, "", audio_column, policy).values():
+    for listed in _list_recordings(rows, "", audio_column, policy).values():
         # Metadata may list the recordings of all splits.
         own, table = set(rows), listed[0].listed
         if table is not None:
@@ -131,7 +131,7 @@ def _saved_files(folder: Path) -> list[DataFile]:
     files = _saved_values(folder / "state.json", "_data_files", dict)
     names = [file.get("filename") for file in files]
     if not all(isinstance(name, str) and "\0" not in name for name in names):
-        raise damaged(str(folder / "state.json"), "a file in it has no name")
+        raise damaged_error(str(folder / "state.json"), "a file in it has no name")
     return [DataFile(origin=str(folder / name)) for name in names]
 
 
@@ -140,9 +140,9 @@ def _saved_values(path: Path, key: str, kind: type) -> list[Any]:
     try:
         values = json.loads(path.read_text(encoding="utf-8")).get(key)
     except (OSError, ValueError, AttributeError, RecursionError) as error:
-        raise damaged(str(path), error) from error
+        raise damaged_error(str(path), error) from error
     if not isinstance(values, list) or not values or not all(isinstance(value, kind) for value in values):
-        raise damaged(str(path), f"it has no list {key}")
+        raise damaged_error(str(path), f"it has no list {key}")
     return values
 
 
@@ -152,8 +152,8 @@ def _folder(
     """Tell the splits of a remote folder by its names."""
     rows = _row_files(files)
     if not rows:
-        raise InputError(f"folder {shown(folder)!r} holds no data set: expected {KINDS}")
-    if listed := _listed(rows, folder, audio_column, policy):
+        raise InputError(f"folder {strip_query(folder)!r} holds no data set: expected {KINDS}")
+    if listed := _list_recordings(rows, folder, audio_column, policy):
         return listed
     splits: dict[str, list[DataFile]] = {}
     for file in rows:
@@ -163,7 +163,7 @@ def _folder(
     return splits
 
 
-def _listed(
+def _list_recordings(
     files: Sequence[str], folder: str, audio_column: str, policy: RetryPolicy
 ) -> dict[str, list[DataFile]]:
     """Return lists of the recordings among files; none if there are none."""

@@ -8,7 +8,7 @@ from pathlib import Path
 from flax_distil.core.errors import InputError
 from flax_distil.core.paths import user_path
 from flax_distil.data.remote.files import has_pattern, is_remote
-from flax_distil.data.remote.retries import DEFAULT_POLICY, RetryPolicy, shown
+from flax_distil.data.remote.retries import DEFAULT_POLICY, RetryPolicy, strip_query
 from flax_distil.data.sources.file_kinds import ROW_SUFFIXES, suffix_of
 
 
@@ -94,7 +94,7 @@ class DatasetSpec:
     @property
     def short_name(self) -> str:
         """Name in messages and ids: the stem of a file, the name of a folder, the last part of a Hub id."""
-        path = Path(shown(self.name).partition("://")[2] if is_remote(self.name) else self.name)
+        path = Path(strip_query(self.name).partition("://")[2] if is_remote(self.name) else self.name)
         if has_pattern(path.name):
             path = path.absolute().parent
         elif suffix_of(path.name) in ROW_SUFFIXES:

@@ -2,7 +2,7 @@
 
 import posixpath
 
-from flax_distil.data.remote.retries import shown
+from flax_distil.data.remote.retries import strip_query
 
 AUDIO_SUFFIXES = frozenset(
     ".aac .aif .aiff .flac .g722 .m4a .mka .mp3 .mp4 .oga .ogg .opus .wav .webm .wma".split()  # noqa: SIM905
@@ -25,4 +25,4 @@ KINDS = (
 
 def suffix_of(path: str) -> str:
     """Return the suffix of a path or address in small letters: ``.flac``. A query is left out."""
-    return posixpath.splitext(shown(path))[1].lower()
+    return posixpath.splitext(strip_query(path))[1].lower()

@@ -18,7 +18,7 @@ from flax_distil.core.errors import InputError
 from flax_distil.data.dataset import DURATION_COLUMN
 from flax_distil.data.fragments import fragment_columns, row_fragment, seconds
 from flax_distil.data.remote.files import is_remote, open_file
-from flax_distil.data.remote.retries import DEFAULT_POLICY, RetryPolicy, damaged, shown
+from flax_distil.data.remote.retries import DEFAULT_POLICY, RetryPolicy, damaged_error, strip_query
 from flax_distil.data.remote.transports import protocol_of
 from flax_distil.data.shards.row_columns import EVERY_ROLE, PROBLEMS_COLUMN, misfit, row_columns
 from flax_distil.data.sources.file_kinds import AUDIO_SUFFIXES, suffix_of
@@ -134,7 +134,7 @@ def read_rows(path: str, policy: RetryPolicy) -> list[Row]:
             try:
                 rows: list[Row] = pyarrow.parquet.read_table(binary).to_pylist()
             except (pyarrow.ArrowException, OSError, ValueError, OverflowError) as error:
-                raise damaged(path, error) from error
+                raise damaged_error(path, error) from error
             return rows
         buffered = binary if isinstance(binary, io.BufferedIOBase) else io.BufferedReader(binary)
         with io.TextIOWrapper(cast(io.BufferedReader, buffered), encoding="utf-8-sig", newline="") as file:
@@ -142,9 +142,9 @@ def read_rows(path: str, policy: RetryPolicy) -> list[Row]:
                 if suffix in {".csv", ".tsv"}:
                     return _csv_rows(file, delimiter="\t" if suffix == ".tsv" else ",")
                 lines = ((number, line) for number, line in enumerate(file, 1) if line.strip())
-                return [_json_row(line, f"{shown(path)}, line {number}") for number, line in lines]
+                return [_json_row(line, f"{strip_query(path)}, line {number}") for number, line in lines]
             except (UnicodeDecodeError, csv.Error) as error:
-                raise damaged(path, error) from error
+                raise damaged_error(path, error) from error
 
 
 def _csv_rows(file: Iterable[str], *, delimiter: str) -> list[Row]:
@@ -182,10 +182,10 @@ def _with_audio(rows: Sequence[Row], origin: str, audio_column: str) -> list[Row
     if path_column is None:
         found = ", ".join(columns) or "none"
         raise InputError(
-            f"{shown(origin)} has no column of audio paths (columns: {found}): "
+            f"{strip_query(origin)} has no column of audio paths (columns: {found}): "
             f"call it {audio_column!r} or one of {', '.join(PATH_COLUMNS)}"
         )
-    start, end = fragment_columns(list(columns), shown(origin))
+    start, end = fragment_columns(list(columns), strip_query(origin))
     others = [name for name in columns if name not in (path_column, audio_column)]
     changed = []
     for row in rows:
@@ -221,7 +221,7 @@ def _absolute(value: Any, origin: str, column: str) -> str | None:
         return value
     if not is_remote(origin):
         return os.path.join(os.path.dirname(os.path.abspath(origin)), value)
-    protocol, _, location = shown(origin).partition("://")
+    protocol, _, location = strip_query(origin).partition("://")
     path = posixpath.normpath(posixpath.join(posixpath.dirname(location), value))
     return f"{protocol}://{quote(path, safe='/:%') if protocol_of(origin).startswith('http') else path}"
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from flax_distil.core.errors import InputError
 from flax_distil.data.dataset import SpeechDataset
 from flax_distil.data.naming import with_distinct_names
-from flax_distil.data.remote.retries import shown
+from flax_distil.data.remote.retries import strip_query
 from flax_distil.data.shards.take import Take
 from flax_distil.data.sources.concatenate import concatenate_sources
 from flax_distil.data.sources.data_files import resolve_data_files
@@ -55,12 +55,14 @@ def load_tables(spec: DatasetSpec) -> list[SpeechDataset]:
 def _load_table(spec: DatasetSpec) -> SpeechDataset:
     table = read_table(spec)
     if not len(table):
-        raise InputError(f"data set {shown(spec.name)!r} has no rows in split {spec.split or 'train'!r}")
+        raise InputError(
+            f"data set {strip_query(spec.name)!r} has no rows in split {spec.split or 'train'!r}"
+        )
     if spec.max_samples is not None:
         table = table.select(range(min(spec.max_samples, len(table))))
     data = to_speech_dataset(
         table,
-        name=shown(spec.name),
+        name=strip_query(spec.name),
         audio_column=spec.audio_column,
         text_column=spec.text_column,
         label_column=spec.label_column,
@@ -87,12 +89,14 @@ def load_streams(spec: DatasetSpec) -> list[IterableSpeechDataset]:
 def _load_stream(spec: DatasetSpec) -> IterableSpeechDataset:
     if "[" in (spec.split or ""):
         raise InputError(
-            f"split {spec.split!r} of data set {shown(spec.name)!r} is a slice, and a stream cannot "
+            f"split {spec.split!r} of data set {strip_query(spec.name)!r} is a slice, and a stream cannot "
             "tell where that begins: name whole splits, or do not stream"
         )
     splits = resolve_data_files(spec)
     files = [
-        file for split in whole_splits(splits, spec.split, name=shown(spec.name)) for file in splits[split]
+        file
+        for split in whole_splits(splits, spec.split, name=strip_query(spec.name))
+        for file in splits[split]
     ]
     shards = make_shards(files, spec, single_name=spec.id_prefix)
     if spec.max_samples is not None:

@@ -7,7 +7,7 @@ from contextlib import closing
 from typing import TYPE_CHECKING
 
 from flax_distil.core.errors import InputError
-from flax_distil.data.remote.retries import shown
+from flax_distil.data.remote.retries import strip_query
 from flax_distil.data.shards.arrow_shard import ArrowShard
 from flax_distil.data.shards.parquet_shard import ParquetShard
 from flax_distil.data.shards.row_columns import PROBLEMS_COLUMN
@@ -60,9 +60,9 @@ def _shard(file: DataFile, name: str, spec: DatasetSpec) -> Shard:
         return ParquetShard(name=name, path=path, policy=policy)
     if suffix == ".arrow":
         return ArrowShard(name=name, path=path, policy=policy)
-    if suffix in (".tar", ".tgz") or shown(path).lower().endswith(".tar.gz"):  # the reader says why not
+    if suffix in (".tar", ".tgz") or strip_query(path).lower().endswith(".tar.gz"):  # the reader says why not
         return TarShard(name=name, path=path, audio_column=spec.audio_column, policy=policy)
-    raise InputError(f"cannot read {shown(path)!r} as a data set: expected {KINDS}")
+    raise InputError(f"cannot read {strip_query(path)!r} as a data set: expected {KINDS}")
 
 
 def _first_schema(shard: TarShard) -> "pyarrow.Schema | None":
@@ -75,7 +75,7 @@ def _first_schema(shard: TarShard) -> "pyarrow.Schema | None":
 
 def _distinct_names(files: Sequence[DataFile]) -> list[str]:
     """Return a short name for each file: its stem, its name or, to tell them apart, its path."""
-    paths = [shown(file.origin).replace("://", ":/") for file in files]
+    paths = [strip_query(file.origin).replace("://", ":/") for file in files]
     shared = len(posixpath.commonpath(paths))
     names = [posixpath.basename(path) for path in paths]
     stems = [posixpath.splitext(name)[0] for name in names]

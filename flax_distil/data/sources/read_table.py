@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from flax_distil.core.paths import user_path
 from flax_distil.data.remote.files import expand, has_pattern, is_remote
-from flax_distil.data.remote.retries import shown
+from flax_distil.data.remote.retries import strip_query
 from flax_distil.data.shards.table_shard import TableShard
 from flax_distil.data.sources.builder_sources import open_builder, read_saved_folder, read_with_builder
 from flax_distil.data.sources.cached_table import cached_table
@@ -77,11 +77,11 @@ def _read_files(spec: DatasetSpec) -> "datasets.Dataset":
 
     splits = resolve_data_files(spec)
     tables = {}
-    for split in whole_splits(splits, spec.split, name=shown(spec.name)):
+    for split in whole_splits(splits, spec.split, name=strip_query(spec.name)):
         shards = make_shards(splits[split], spec, single_name=spec.short_name)
         lists = [datasets.Dataset(shard.table) for shard in shards if isinstance(shard, TableShard)]
         if len(lists) == len(shards):
-            tables[split] = concatenate_tables(lists, name=shown(spec.name))
+            tables[split] = concatenate_tables(lists, name=strip_query(spec.name))
         else:
             tables[split] = cached_table(shards, splits[split], spec)
-    return choose_split(tables, spec.split, name=shown(spec.name))
+    return choose_split(tables, spec.split, name=strip_query(spec.name))

@@ -132,7 +132,7 @@ class TrainingPipeline:
 
     def dropped(self) -> DropReport:
         """Return what the filters dropped of streamed data sets in the first pass over them."""
-        return DropReport.joined(stream.dropped.get_state() for stream in self._streams)
+        return DropReport.merge(stream.dropped.get_state() for stream in self._streams)
 
     def get_state(self) -> dict[str, Any]:
         """Return the position after the last batch handed out, as JSON takes it."""

@@ -87,7 +87,7 @@ class StreamSampler(Sampler):
         """Read the window again and continue in it."""
         self._stop_reading()
         self._rows.set_state(state["start"])
-        self.dropped = DropReport.joined([state["dropped"]])
+        self.dropped = DropReport.merge([state["dropped"]])
         self._begin(state["start"], state["number"])
         if state["position"]:
             self._next_window()
@@ -111,7 +111,7 @@ class StreamSampler(Sampler):
         self._state = {"start": self._window.start, "number": number, "dropped": self.dropped.get_state()}
         self._position = 0
         if self._window.epoch == 0:
-            self.dropped = DropReport.joined([self.dropped.get_state(), self._window.dropped.get_state()])
+            self.dropped = DropReport.merge([self.dropped.get_state(), self._window.dropped.get_state()])
         self._ahead = self._thread.submit(self._read_window, number + 1)
 
     def _stop_reading(self) -> None:

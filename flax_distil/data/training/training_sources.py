@@ -142,7 +142,7 @@ class StreamSource:
             labels=self.labels,
             window_seconds=self.window_seconds,
         )
-        return list(pack(self._measured(kept, skipped), packer)), report
+        return list(pack(self._add_durations(kept, skipped), packer)), report
 
     def fingerprint(self) -> str:
         """Return a digest of what a position in the stream stands for."""
@@ -157,7 +157,7 @@ class StreamSource:
     def _filter(self) -> RowFilter:
         return RowFilter(self._first_rows, self.filters, normalize=self.normalize, labels=self.labels)
 
-    def _measured(self, rows: Iterable[Example], skipped: SkippedSamples) -> Iterator[Example]:
+    def _add_durations(self, rows: Iterable[Example], skipped: SkippedSamples) -> Iterator[Example]:
         for row in rows:
             try:
                 known = with_duration(row)

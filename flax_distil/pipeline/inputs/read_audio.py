@@ -16,7 +16,7 @@ from flax_distil.audio.reading.errors import EMPTY, AudioError
 from flax_distil.audio.reading.sources import raw_format
 from flax_distil.core.arrays import Float
 from flax_distil.core.errors import InputError
-from flax_distil.core.fields import shown
+from flax_distil.core.fields import short_repr
 from flax_distil.core.paths import user_path
 from flax_distil.data.remote.files import is_remote, read_bytes
 from flax_distil.data.remote.retries import RetryPolicy
@@ -77,7 +77,7 @@ def _one_sentence(given: Any) -> Iterator[None]:
         raise
     # Of a name that nothing can have, or of an object that belongs to another library.
     except (OSError, ValueError, RuntimeError, TypeError, LookupError, AttributeError) as error:
-        named = shown(str(given)) if isinstance(given, str | Path) else f"of type {type(given).__name__}"
+        named = short_repr(str(given)) if isinstance(given, str | Path) else f"of type {type(given).__name__}"
         reason = getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__
         raise InputError(f"recording {named} cannot be read: {reason}") from error
 
