@@ -33,7 +33,7 @@ ID_COLUMN = "id"
 
 @dataclass(frozen=True, kw_only=True)
 class SpeechDataset:
-    """Recordings with texts, random access, audio still encoded.
+    """A table of recordings with texts; the audio is still encoded.
 
     Attributes:
         name: Short name for messages and reports.
@@ -43,12 +43,12 @@ class SpeechDataset:
         text_column: Column of reference texts, or None when there are none.
         label_column: Column of pseudo-labels, or None when there are none.
         speaker_column: Column that tells speakers apart, or None when none does.
-        problems: Row number to a sentence, of rows that cannot be used.
+        problems: Row number to the reason, for rows that cannot be used.
         numbers: Number of each row in ``origin``, before rows were left out; None where none was left out.
         origin: Name of the data set or file that the rows were read from.
         first_row: Number of the first row in ``origin``.
         policy: How requests for a recording are repeated when a server fails.
-        channel: The channel of its recordings that is meant, counted from 0; None for the mean of all.
+        channel: The channel of its recordings to decode, counted from 0; None for the mean of all.
     """
 
     name: str
@@ -73,7 +73,7 @@ class SpeechDataset:
 
     @property
     def has_previous(self) -> bool:
-        """Whether what was said before a row can be known: by its speakers, or by a column of token ids."""
+        """Whether rows may have a previous text: from their speakers, or from a column of token ids."""
         return self.speaker_column is not None or self.has_column(PREVIOUS_COLUMN)
 
     def column(self, column: str) -> list[Any]:
@@ -151,7 +151,7 @@ class SpeechDataset:
         )
 
     def rename_rows(self, column: str) -> "SpeechDataset":
-        """Return the same rows, called by the values of another column; a row without one keeps its name.
+        """Return the same rows, named by the values of another column; a row without a value keeps its name.
 
         Raises:
             InputError: if there is no such column.
@@ -179,7 +179,7 @@ class SpeechDataset:
     def group_by_speaker(self) -> "SpeechDataset":
         """Return the rows grouped by speaker, in their order; rows without a speaker come last.
 
-        Each row then follows the one before it: prompts may be taken from there.
+        Each row then counts as the successor of the row before it, so prompts may be taken from there.
         """
         if self.speaker_column is None:
             return self
@@ -206,7 +206,7 @@ class SpeechDataset:
         return dataclasses.replace(self, table=table)
 
     def _audio_batches(self) -> Any:
-        """Yield the audio column in pieces small enough to hold in memory."""
+        """Yield the audio column in batches that are small enough for memory."""
         audio = self.table.select_columns([self.audio_column]).with_format("arrow")
         for batch in audio.iter(batch_size=64):
             yield batch[self.audio_column].combine_chunks()

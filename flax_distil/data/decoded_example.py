@@ -21,7 +21,7 @@ from flax_distil.data.remote.files import is_remote, read_bytes
 from flax_distil.data.remote.retries import RetryPolicy, SourceMissingError
 
 MAX_REASON = 600
-"""Characters of a reason that are kept: a value that is no path may be any long text."""
+"""Longest reason in characters: a value that is not a path may be a long text."""
 
 NO_AUDIO = "without audio"
 NO_SPEECH = "without speech"
@@ -31,11 +31,11 @@ LABEL_TOO_LONG = "with too long a label"
 MALFORMED = "with a value of the wrong kind"
 
 AUDIO_ERRORS = (AudioError, OSError, ValueError, RuntimeError, LookupError)
-"""Wider than AudioError: no damaged file may end a run, whatever its decoder trips over."""
+"""Wider than AudioError: a damaged file must not end a run, whatever its decoder raises."""
 
 
 class SampleError(Exception):
-    """Why one row gives no sample.
+    """The reason why a row gives no sample.
 
     Args:
         kind: A few words to count by, one of the constants of this file or of ``audio/reading/errors.py``.
@@ -223,8 +223,8 @@ class EncodedAudio:
     Attributes:
         source: A path, or the contents of a file.
         format: FFmpeg's name of the format, where only the file's name tells it.
-        fragment: The part of the file that is meant; None for all of it.
-        channel: The channel that is meant, counted from 0; None for the mean of all.
+        fragment: The part of the file to decode; None for all of it.
+        channel: The channel to decode, counted from 0; None for the mean of all.
     """
 
     source: str | bytes
@@ -287,14 +287,14 @@ def row_audio(row: Example, policy: RetryPolicy | None = None) -> EncodedAudio:
 
 
 def refuse_malformed(row: Example) -> None:
-    """Raise :class:`SampleError` if the row holds a value that is no recording, text or duration."""
+    """Raise :class:`SampleError` if a value of the row is not a recording, text or duration."""
     if row.problem is not None:
         raise SampleError(MALFORMED, row.problem)
 
 
 @contextlib.contextmanager
 def sample_errors(limits: DurationLimits | None = None) -> Iterator[None]:
-    """Turn whatever a decoder trips over into the reason why there is no sample.
+    """Turn every error of a decoder into a :class:`SampleError`.
 
     Args:
         limits: The limits that the message about a recording that is too long names.

@@ -20,12 +20,12 @@ class Example:
         speaker: Who speaks, or which recording it was cut from; None where no column tells.
         duration_seconds: None where it is not known without reading the audio.
         values: All columns but the audio.
-        problem: Why the row cannot be used, as a sentence: a value is of the wrong type or impossible. None
-            where nothing is wrong with it.
+        problem: Why the row cannot be used, as a sentence: a value has the wrong type or is impossible. None
+            if nothing is wrong.
         origin: Name of the data set that the row was read from; of a streamed data set, the file.
         number: Number of the row in ``origin``, before rows were left out.
         policy: How requests for the recording are repeated when a server fails.
-        channel: The channel that is meant, counted from 0; None for the mean of all.
+        channel: The channel to decode, counted from 0; None for the mean of all.
     """
 
     index: int

@@ -10,7 +10,7 @@ from flax_distil.data.decoded_example import SampleError
 from flax_distil.data.example import Example
 
 REMEMBERED_SAMPLES = 10_000
-"""Most samples that are kept one by one: a few megabytes."""
+"""Number of samples that are remembered one by one: a few megabytes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,10 +33,11 @@ class SkippedSample:
 
 
 class SkippedSamples:
-    """Collects skipped samples from many threads; a sample met again (in the next epoch) counts once.
+    """Collects skipped samples; any thread may add to it.
 
-    Memory is bounded, however long a stream runs: after the first :data:`REMEMBERED_SAMPLES` a
-    sample is counted and forgotten, so one of those that comes again counts again.
+    A sample that comes again, in the next epoch, counts once. Memory is bounded: after the first
+    :data:`REMEMBERED_SAMPLES`, samples are counted and not remembered, so one of them that comes again
+    counts again.
     """
 
     def __init__(self) -> None:

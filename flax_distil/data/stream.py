@@ -14,7 +14,7 @@ from flax_distil.data.tables import to_speech_dataset
 
 @dataclass(frozen=True, kw_only=True)
 class IterableSpeechDataset:
-    """Recordings with texts in shards; the streamed counterpart of :class:`SpeechDataset`.
+    """Recordings with texts in shards: the streamed counterpart of :class:`SpeechDataset`.
 
     Attributes:
         name: Short name for messages and reports.
@@ -69,7 +69,7 @@ class IterableSpeechDataset:
                 yield data if self.id_column is None else data.rename_rows(self.id_column), block.after
 
     def first_rows(self) -> SpeechDataset:
-        """Return the first block: what tells columns and their types.
+        """Return the first block, which has the columns and their types.
 
         Raises:
             InputError: if there are no rows, or a column does not exist.

@@ -15,10 +15,9 @@ class _Count:
 
 
 class DropReport:
-    """Counts judged rows from many threads.
+    """Counts kept and dropped rows; any thread may add to it.
 
-    Memory does not grow with the rows, so it cannot tell whether a row was judged before: count
-    each row once, in the first pass over its data set.
+    Rows are not remembered, so count each row only once, in the first pass over its data set.
     """
 
     def __init__(self) -> None:

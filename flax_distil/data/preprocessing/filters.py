@@ -27,16 +27,16 @@ REASONS = (
     MALFORMED, TOO_SHORT, TOO_LONG, NO_LABEL, EMPTY_REFERENCE, BAD_TIMESTAMPS, UPPER_CASE, LABEL_TOO_LONG,
     LOW_LOGPROB, NO_SPEECH, COMPRESSES, HIGH_WER,
 )  # fmt: skip
-"""All that a row may be dropped for."""
+"""All reasons for dropping a row."""
 
 VERSION = 1
-"""To be raised when the same settings give other verdicts: those kept on disk are then made again."""
+"""Increase it when the same settings give other results: results on disk are then computed again."""
 
 WER_COLUMN = "wer"
 """Word error rate of the label in percent, as pseudo-labelling writes it."""
 
 WER_PROBES = 200
-"""Rows whose error rate is computed to see whether the column of a data set can be believed."""
+"""Number of rows whose error rate is computed to check the error rates in a column of the data set."""
 
 AVG_LOGPROB_COLUMN = "avg_logprob"
 NO_SPEECH_PROB_COLUMN = "no_speech_prob"
@@ -45,15 +45,15 @@ COMPRESSION_RATIO_COLUMN = "compression_ratio"
 
 
 class RowFilter:
-    """Judges rows by their columns; no audio is decoded. Any thread may use it.
+    """Decides by their columns which rows to keep; no audio is decoded. Any thread may use it.
 
-    Durations that no column tells are checked later, when the audio is decoded.
+    Durations that are in no column are checked later, when the audio is decoded.
 
     Args:
-        data: The training set, or a piece of a streamed one: tells which columns there are.
-        config: What to keep.
+        data: The training set, or a block of a streamed one, with the same columns.
+        config: Which rows to keep.
         normalize: Text normalizer of the data set's language, for the WER.
-        labels: Bounds the tokens of a label; None bounds nothing.
+        labels: Limits the tokens of a label; None sets no limit.
 
     Raises:
         InputError: if the data set lacks a column that a filter needs.
@@ -77,16 +77,16 @@ class RowFilter:
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """Columns of values that it may look at, beside texts and durations."""
+        """The columns that it reads, besides texts and durations."""
         return AVG_LOGPROB_COLUMN, NO_SPEECH_PROB_COLUMN, COMPRESSION_RATIO_COLUMN, WER_COLUMN
 
     @property
     def measures(self) -> bool:
-        """Whether it bounds, and so counts, the tokens of labels."""
+        """Whether it limits, and so counts, the tokens of labels."""
         return self._labels is not None
 
     def fingerprint(self) -> str:
-        """Return what decides its verdicts, beside the rows."""
+        """Return a text that changes when the settings may change the reason for a row."""
         labels = "" if self._labels is None else self._labels.fingerprint()
         flags = (self._has_pseudo_labels, self._has_ratio, self._trusts_wer)
         return f"{VERSION} {self._config!r} {self._normalize!r} {flags} {labels}"
@@ -111,7 +111,7 @@ class RowFilter:
         return sample_wer(row.reference or "", spoken_text(row.label or ""), self._normalize)
 
     def _wer_agrees(self, data: SpeechDataset) -> bool:
-        """Return whether a column of error rates can be believed: rows spread over the table have theirs."""
+        """Return whether the column of error rates agrees with the texts, in rows spread over the table."""
         if self._config.wer_threshold is None or not data.has_column(WER_COLUMN) or not len(data):
             return False
         if not _is_number(data, WER_COLUMN):

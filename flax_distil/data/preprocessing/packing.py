@@ -1,11 +1,11 @@
 """Pack neighbouring recordings of one speaker into one window of at most 30 s.
 
-A pack is filled with rows in order. One that does not fit waits, and shorter ones after it may
-still go in; when :data:`LOOK_AHEAD` rows wait, or another speaker begins, the pack is closed and the
-next one starts with the row that waited longest. So rows move by a few places only, and a
-:class:`Packer` never holds more than a pack and the rows that wait: it works on streams.
+A pack is filled with rows in order. A row that does not fit waits, and shorter rows after it may still
+be added. When :data:`LOOK_AHEAD` rows wait, or another speaker begins, the pack is closed and the next
+one starts with the row that waited longest. So rows move by a few positions only, and a
+:class:`Packer` holds no more than a pack and the waiting rows, so it works on streams.
 
-Strictly in order, without waiting, the bundled corpus fills 84 % of each 30 s instead of 97 %.
+Without waiting, strictly in order, packs of the bundled corpus fill 84 % of 30 s instead of 97 %.
 """
 
 import dataclasses
@@ -28,20 +28,21 @@ from flax_distil.data.skipped import SkippedSamples
 log = logging.getLogger(__name__)
 
 LOOK_AHEAD = 8
-"""Rows that do not fit and wait for the next pack before this one is closed."""
+"""Number of rows that may wait for the next pack before the current pack is closed."""
 
 PACKS_REMEMBERED = 4
-"""Packs in which the text before the next one is looked for: a row that waited may have been overtaken."""
+"""Number of earlier packs that are searched for the previous text: a waiting row is packed later than its
+neighbours."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PackedRows:
-    """Rows to be joined to one sample.
+    """Rows that become one sample.
 
     Attributes:
         rows: At least one, in order.
-        previous: What was said right before, see :func:`previous_of`; empty where that is not known.
-        before: Numbers of the rows that it was taken from.
+        previous: The text before the sample, see :func:`previous_of`; empty where it is not known.
+        before: Numbers of the rows that the previous text was taken from.
     """
 
     rows: tuple[Example, ...]
@@ -97,13 +98,13 @@ class _Held:
 
 
 class Packer:
-    """Joins rows pushed one after the other; the same rows always give the same packs.
+    """Packs rows that are pushed one after the other; the same rows always give the same packs.
 
     Args:
         name: Name of the data set, for the log.
-        has_speakers: Whether the data set tells speakers apart. If so, a pack is of one speaker, and a
-            row whose speaker is missing stays alone. If not, neighbours are joined whoever speaks, and
-            no pack has a previous text.
+        has_speakers: Whether the data set has speakers. If so, a pack has one speaker, and a row without a
+            speaker is a pack of its own. If not, neighbours are packed whoever speaks, and no pack has
+            a previous text.
         labels: Bounds the tokens of a pack by its ``max_label_length``; None (no labels yet) does not.
         window_seconds: What a pack may hold.
     """
@@ -126,7 +127,7 @@ class Packer:
         self._earlier: deque[tuple[Example, ...]] = deque(maxlen=PACKS_REMEMBERED)
 
     def push(self, row: Example) -> list[PackedRows]:
-        """Take the next row; return the packs that it closes.
+        """Add the next row; return the packs that it closes.
 
         Args:
             row: The next row, with its duration; see :func:`with_duration`.
@@ -151,7 +152,7 @@ class Packer:
         return packs
 
     def flush(self) -> list[PackedRows]:
-        """Return all that is held; the next row then starts a pack without previous text."""
+        """Close and return all packs; the next row then starts a pack without previous text."""
         packs = []
         while self._filling:
             packs.append(self._take())
@@ -190,11 +191,11 @@ class Packer:
 
 
 def previous_of(first: Example, before: Sequence[Example]) -> Previous:
-    """Return what was said right before a sample: what it may be prompted with.
+    """Return the text right before a sample, which it may be prompted with.
 
     Args:
-        first: The sample's first row. Where it tells token ids (the column ``condition_on_prev``), those.
-        before: Otherwise the texts of these, see :func:`rows_before`.
+        first: The sample's first row. If it has token ids (column ``condition_on_prev``), they are returned.
+        before: Otherwise the texts of these rows are returned; see :func:`rows_before`.
     """
     if PREVIOUS_COLUMN in first.values:
         tokens = first.values[PREVIOUS_COLUMN]
@@ -206,7 +207,7 @@ def previous_of(first: Example, before: Sequence[Example]) -> Previous:
 def rows_before(first: Example, earlier: Iterable[Example], *, has_speakers: bool) -> tuple[Example, ...]:
     """Return the rows that lead up to a sample without a gap, up to 30 s of its speaker.
 
-    Where the row before was left out, there are none: what was said before is not known.
+    Where the row before was left out, there are none, since the text before is not known.
 
     Args:
         first: The sample's first row.
@@ -236,7 +237,7 @@ def _tell_without_speakers(name: str) -> None:
 
 
 def pack(rows: Iterable[Example], packer: Packer) -> Iterator[PackedRows]:
-    """Yield the packs of rows with durations, to the last one."""
+    """Yield all packs of rows, which have their durations."""
     for row in rows:
         yield from packer.push(row)
     yield from packer.flush()
@@ -301,7 +302,7 @@ def pack_rows(
     skipped: SkippedSamples | None = None,
     window_seconds: float = float(CHUNK_SECONDS),
 ) -> PackedData:
-    """Plan the packs of a whole data set; only recordings of unknown duration are opened.
+    """Plan the packs of a data set; only recordings of unknown duration are opened.
 
     Args:
         data: The rows, filtered.

@@ -20,15 +20,15 @@ from flax_distil.data.skipped import SkippedSamples
 from flax_distil.data.training.training_sources import StreamSource, TableSource, TrainingSource
 
 SPEAKERS_LISTED = 100
-"""Most speakers whose hours a report lists."""
+"""Number of speakers whose hours a report lists at most."""
 
 HEADERS_READ = 500
-"""Most recordings of a table whose headers are read just to tell their encoding: they may lie far away."""
+"""Number of recordings of a table whose headers are read, at most, to find their encoding."""
 
 
 @dataclass(kw_only=True)
 class DatasetStatistics:
-    """One data set as it is trained on.
+    """Statistics of one data set, as training uses it.
 
     Attributes:
         name: Name of the data set.
@@ -36,7 +36,7 @@ class DatasetStatistics:
         sample_seconds: Seconds of each sample: of several rows where they are joined.
         label_lengths: Tokens of each sample's label, as ``max_label_length`` counts them.
         speaker_seconds: Speaker to seconds of them; empty where no column tells speakers apart.
-        encodings: How recordings are encoded, and how many of those looked at are.
+        encodings: Encodings of the recordings that were opened, with their counts.
         complete: Whether all rows were read.
     """
 
@@ -173,7 +173,7 @@ def _count_stream(
 def _windows(
     source: StreamSource, window: int, max_rows: int, statistics: DatasetStatistics
 ) -> Iterator[list[Example]]:
-    """Yield the rows of a stream, some at a time, and tell the statistics if there are more of them."""
+    """Yield the rows of a stream in windows, and note in the statistics if rows are left."""
     rows: list[Example] = []
     left = max_rows
     for shard in range(len(source.stream.shards)):

@@ -35,11 +35,11 @@ CREDENTIALS = {
 
 
 class SourceError(InputError):
-    """A source that cannot be read, now or at all; the message names it, the reason and the remedy."""
+    """A source cannot be read; the message names the source, the reason and the remedy."""
 
 
 class SourceMissingError(SourceError):
-    """The server answered, and there is no such file."""
+    """The server answered that there is no such file."""
 
 
 class BrokenAnswerError(ConnectionError):
@@ -136,16 +136,16 @@ class RetryPolicy:
 
 
 DEFAULT_POLICY = RetryPolicy()
-"""For a run of a week: half an hour without an answer does not end it."""
+"""For long runs: they survive half an hour without an answer."""
 
 
 def strip_query(url: str) -> str:
-    """Return an address as messages and logs may show it: without a query, which may hold a signature."""
+    """Return an address without its query, which may hold a signature, for messages and logs."""
     return url.partition("?")[0] if "://" in url else url
 
 
 def damaged_error(path: str, reason: object) -> InputError:
-    """Return the error for a file that does not hold what its name promises."""
+    """Return the error for a file whose contents do not fit its name."""
     text = (str(reason).strip() or type(reason).__name__).splitlines()[0].rstrip(".")
     return InputError(
         f"cannot read {strip_query(path)!r}: it is damaged or cut short ({text}); fetch or write it again"
@@ -186,7 +186,7 @@ def _is_refusal(error: Exception, status: int | None) -> bool:
 
 
 def _retry_after(error: Exception) -> float:
-    """Return the seconds that a server asks to be left alone."""
+    """Return how many seconds the server asks to wait."""
     for cause in _chain(error):
         headers = getattr(cause, "headers", None)
         value = headers.get("Retry-After", "") if headers else ""

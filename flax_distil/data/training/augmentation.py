@@ -21,13 +21,13 @@ NOISES_HELD = 32
 
 
 class Augmenter:
-    """Changes samples by their own random numbers; any thread may use it.
+    """Augments samples, each with its own random numbers; any thread may use it.
 
     Args:
-        config: What is done.
-        noise: Recordings of noise, of any length; needed where recorded noise is added.
+        config: The augmentation.
+        noise: Recordings of noise, of any length; required if recorded noise is added.
         policy: How failed requests are repeated; by default the policy of the data set.
-        window_seconds: How long a sample may become.
+        window_seconds: Longest duration of a sample.
         skipped: Records noise that cannot be read; a sample that drew such noise stays clean.
 
     Raises:
@@ -52,11 +52,12 @@ class Augmenter:
         self._decoded = functools.lru_cache(NOISES_HELD)(self._decode)
 
     def __call__(self, sample: DecodedExample, random: np.random.Generator) -> DecodedExample:
-        """Change a sample, if its audio was read.
+        """Augment a sample; one without audio is returned unchanged.
 
         Args:
             sample: At most 30 s.
-            random: Random numbers of this sample in this epoch; what it is drawn for beside stays the same.
+            random: Random numbers of this sample in this epoch. A child of it is used, so other draws from it
+                do not change.
         """
         samples_W, speed = sample.samples_W, 1.0
         changes = self._changes_speed or self._noise is not None or self.config.on_device

@@ -27,22 +27,22 @@ TooLong = Literal["raise", "skip"]
 
 
 class EvaluationPipeline:
-    """Batches of decoded audio and references; may be walked over again.
+    """Batches of decoded audio and references; can be iterated several times.
 
     Each batch is what :func:`flax_distil.data.training.batches.collate` makes, with ``references``: the
-    whole reference texts, ``""`` where there is none. The last batch is padded, ``valid_B``
-    tells its real rows. With ``labels`` there are targets too, for the loss; a row whose label
-    is missing or too long keeps its audio and reference but has no target that counts.
+    whole reference texts, ``""`` where there is none. The last batch is padded; ``valid_B``
+    marks its real rows. With ``labels`` there are targets for the loss; a row whose label is missing
+    or too long keeps its audio and reference, but none of its targets counts.
 
     A recording that cannot be read is skipped and recorded, not counted.
 
-    With several shards, each reads every ``shard_count``-th row, and all give equally many batches
-    of equal shapes, as programs that run over all processes need: one that has no row left goes
-    on with batches of padding alone.
+    With several shards, each reads every ``shard_count``-th row, and all give the same number of batches
+    with the same shapes, as programs that run over all processes need. A shard that has no row left
+    gives batches of padding.
 
-    A stream is read to its end by every process, each decodes its own rows of it, and how many there are
-    is known after its end: ``len`` then describes the last pass. Labels of several shards have one
-    length, the bucket of ``max_label_length``.
+    Every process reads a stream to its end and decodes its own rows. The number of rows is known
+    after that, and ``len`` then describes the last pass. Labels of several shards have one length, the
+    bucket of ``max_label_length``.
 
     Args:
         data: The evaluation set.
@@ -50,7 +50,7 @@ class EvaluationPipeline:
         labels: Makes targets; None leaves them out.
         indices: Rows of a table to read, in this order; None reads all.
         needs_audio: Called for each row of a table before its audio is decoded, from any thread.
-        too_long: What a recording longer than the window (30 s by default) does: end the run, or be skipped
+        too_long: Whether a recording longer than the window (30 s by default) ends the run or is skipped
             like an unreadable one.
         skipped: Records skipped rows.
 

@@ -28,14 +28,14 @@ from flax_distil.data.stream import IterableSpeechDataset
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TableSource:
-    """A table; its rows were filtered before.
+    """A table whose rows are filtered already.
 
     Attributes:
-        data: The rows that stay.
-        labels: Makes their labels.
-        packs: How they are joined; None takes every row by itself.
+        data: The rows that the filters kept.
+        labels: Makes the labels of the rows.
+        packs: The packs of rows; None makes every row a sample.
         weight: Share of the data set in a mixture; None where data sets are concatenated.
-        longest_label: Tokens of the longest label, without a previous text; None counts them when it matters.
+        longest_label: Tokens of the longest label without a previous text; None counts them when needed.
     """
 
     data: SpeechDataset
@@ -71,22 +71,22 @@ class TableSource:
         return self.data.without_audio()
 
     def fingerprint(self) -> str:
-        """Return a digest of what the numbers of samples stand for."""
+        """Return a digest that changes when the numbers of samples mean other rows."""
         packs = "" if self.packs is None else str(self.packs.packs)
         return _digest([*self.data.ids(), packs])
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class StreamSource:
-    """A stream, whose rows are filtered and joined as they come.
+    """A stream whose rows are filtered and packed while they are read.
 
     Attributes:
         stream: The rows.
-        labels: Makes their labels.
-        filters: Which stay.
+        labels: Makes the labels of the rows.
+        filters: Which rows are kept.
         normalize: Text normalizer of the language, for the WER.
-        concatenate: Whether neighbours are joined.
-        window_seconds: How long a sample may be.
+        concatenate: Whether neighbouring rows are packed.
+        window_seconds: Longest duration of a sample.
         weight: Share of the data set in a mixture; None is 1.
 
     Raises:
@@ -115,7 +115,7 @@ class StreamSource:
         return self.labels.uses_previous and self._first_rows.has_previous
 
     def samples(self, rows: list[Example], skipped: SkippedSamples) -> tuple[list[PackedRows], DropReport]:
-        """Filter and join rows that follow each other.
+        """Filter and pack consecutive rows.
 
         Args:
             rows: Rows with their audio.
@@ -145,7 +145,7 @@ class StreamSource:
         return list(pack(self._add_durations(kept, skipped), packer)), report
 
     def fingerprint(self) -> str:
-        """Return a digest of what a position in the stream stands for."""
+        """Return a digest that changes when a position in the stream means another sample."""
         names = [shard.name for shard in self.stream.shards]
         return _digest([*names, repr(self.filters), str(self.concatenate)])
 
@@ -204,7 +204,7 @@ class TrainingData:
 
 
 def _alone(before: Example | None, row: Example, has_speakers: bool) -> PackedRows:
-    """Return one row as a sample, and what the same speaker said right before."""
+    """Return one row as a sample, with the text of the same speaker right before it."""
     earlier = rows_before(row, [] if before is None else [before], has_speakers=has_speakers)
     return PackedRows(rows=(row,), previous=previous_of(row, earlier))
 
