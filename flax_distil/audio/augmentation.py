@@ -24,7 +24,7 @@ from flax_distil.core.arrays import Array, Bool, Float, Int, UInt
 T = TypeVar("T")
 
 BABBLE_TALKERS = 4
-"""Rows that babble is made of."""
+"""Number of rows that babble is made of."""
 
 # Each draw of a row has a stream of its own, so that switching one option on leaves the others as they were.
 TIME_MASK, FEATURE_MASK, WHITE_NOISE, WHITE_SNR, BABBLE_NOISE, BABBLE_SNR = range(6)
@@ -32,7 +32,7 @@ TIME_MASK, FEATURE_MASK, WHITE_NOISE, WHITE_SNR, BABBLE_NOISE, BABBLE_SNR = rang
 
 @dataclass(frozen=True, kw_only=True)
 class Talkers:
-    """The recordings that babble is made of, where they are more than the rows that get it.
+    """The recordings that babble is made of, where they are more than the rows to which it is added.
 
     Attributes:
         samples_NW: float32 or int16, 16 kHz, padded.
@@ -55,7 +55,7 @@ def augment_samples(
     """Add white noise and babble; pure, so call it inside the jitted step.
 
     Noise is as long as the recording: the padding stays silent. The ratio is that of the mean powers
-    over the recording's length. The sum may exceed full scale; log-mel features do not mind.
+    over the recording's length. The sum may exceed full scale, which log-mel features allow.
 
     Args:
         config: What to add, how often and how loud.
@@ -97,7 +97,7 @@ def spec_augment(
     """Mask stretches of time and bands of mel bins; pure, so call it inside the jitted step.
 
     As in transformers' Whisper, masks have one length, may overlap, and set normalised features to 0;
-    unlike there, all of them stay within the recording, and no least number of masks is enforced.
+    unlike there, all masks stay within the recording, and there is no minimum number of masks.
 
     Args:
         config: How much to mask.
@@ -143,9 +143,9 @@ def draw_speed(
     random: np.random.Generator,
     longest: float = float(CHUNK_SECONDS),
 ) -> float:
-    """Draw the speed of one recording; 1.0 where the drawn one would stretch it to ``longest`` or more.
+    """Draw the speed of one recording; 1.0 where that speed would stretch it to ``longest`` or more.
 
-    Timestamps of its label are to be divided by the factor.
+    Divide the timestamps of its label by the factor.
 
     Args:
         config: Which speeds.
@@ -158,7 +158,7 @@ def draw_speed(
 
 
 def perturb_speed(samples_W: Float[np.ndarray, " W"], factor: float) -> Float[np.ndarray, " _"]:
-    """Play a recording faster or slower, its pitch changed with it.
+    """Play a recording faster or slower, which changes its pitch too.
 
     Args:
         samples_W: float32 at 16 kHz.
@@ -190,7 +190,7 @@ def mix_noise(
     snr: float,
     random: np.random.Generator,
 ) -> Float[np.ndarray, " W"]:
-    """Add a piece of recorded noise, repeated where it is too short.
+    """Add a part of recorded noise, which is repeated if it is too short.
 
     Args:
         samples_W: float32 at 16 kHz.
@@ -212,7 +212,7 @@ def mix_noise(
 
 
 def _per_row(draw: Callable[[Array], T], seed_B: UInt[Array, " B"], stream: int) -> T:
-    """Call a function of a random key for every row; the kind of key is fixed, whatever the platform's."""
+    """Call a function of a random key for every row; the kind of key does not depend on the platform."""
     return jax.vmap(lambda seed: draw(jax.random.fold_in(jax.random.key(seed, impl="threefry2x32"), stream)))(
         seed_B
     )
@@ -221,7 +221,7 @@ def _per_row(draw: Callable[[Array], T], seed_B: UInt[Array, " B"], stream: int)
 def _drawn_snr(
     probability: float, between: tuple[float, float], seed_B: UInt[Array, " B"], stream: int
 ) -> Float[Array, " B"]:
-    """Draw the ratio of each row in dB; infinite where it gets no noise."""
+    """Draw the signal-to-noise ratio of each row in dB; infinite for a row without noise."""
 
     def draw(key: Array) -> Array:
         whether, snr = jax.random.split(key)
@@ -238,7 +238,7 @@ def _with_noise(
     lengths_B: Int[Array, " B"],
     snr_B: Float[Array, " B"],
 ) -> Float[Array, "B W"]:
-    """Add noise to samples, as loud as the clean recording's power and the ratio ask for."""
+    """Add noise to samples at the given signal-to-noise ratio."""
     inside_BW = _inside(clean_BW, lengths_B)
     noise_BW = jnp.where(inside_BW, noise_BW, 0.0)
     wanted_B = _energy(jnp.where(inside_BW, clean_BW, 0.0)) * 10 ** (-snr_B / 10)
@@ -248,7 +248,7 @@ def _with_noise(
 
 
 def _babble(talkers: Talkers, lengths_B: Int[Array, " B"], seed_B: UInt[Array, " B"]) -> Float[Array, "B W"]:
-    """Lay other rows over each other, equally loud, each moved to begin before or within the recording."""
+    """Sum other rows at equal power, each shifted to begin before or within the recording."""
     rows, width = talkers.samples_NW.shape
 
     def draw(key: Array) -> tuple[Array, Array]:
@@ -289,7 +289,7 @@ def _masks(
     seed_B: UInt[Array, " B"],
     stream: int,
 ) -> Bool[Array, "B size"]:
-    """Draw masks of one length among the first ``true_B`` of ``size`` places of each row."""
+    """Draw masks of one length among the first ``true_B`` of ``size`` positions of each row."""
     most = int(share * size / length + 1)
 
     def draw(key: Array) -> tuple[Array, Array]:

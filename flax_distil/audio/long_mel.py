@@ -47,14 +47,14 @@ class LongMel:
         return window_RM
 
     def loudest(self, start: int, frames: int) -> float:
-        """Return the largest logarithm of a window that begins in the recording."""
+        """Return the largest logarithm of a window, whose beginning must lie in the recording."""
         return float(self.log10_RM[start : start + frames].max())
 
 
 def long_log_mel(
     samples_W: Float[np.ndarray, " W"], program: BlockProgram, *, rows: int, num_mel_bins: int
 ) -> LongMel:
-    """Compute the features of a recording, some blocks at a time.
+    """Compute the features of a recording, a few blocks at a time.
 
     Args:
         samples_W: Mono samples at 16 kHz, in [-1, 1].

@@ -34,7 +34,7 @@ MELS_PER_LOG_HZ = 27.0 / np.log(6.4)
 
 
 def as_float(samples: Float[Array, "*shape"] | Int[Array, "*shape"]) -> Float[Array, "*shape"]:
-    """Bring samples to float32 in [-1, 1]; int16 ones come as decoders' float32 to the bit.
+    """Convert samples to float32 in [-1, 1]; int16 samples become exactly the float32 of a decoder.
 
     Args:
         samples: float32, or int16 where 32768 is full scale: half as heavy on the way to the device.

@@ -39,7 +39,7 @@ PADDING = round(0.4 * FRAMES_PER_SECOND)
 """Frames kept before and after speech: Silero was seen to notice a loud beginning 0.24 s late."""
 
 SHORTEST = 3
-"""Fewer frames of speech (0.1 s) are a click."""
+"""A run of fewer frames (0.1 s) is a click, not speech."""
 
 
 def speech_segments(
@@ -49,7 +49,7 @@ def speech_segments(
     format: str | None = None,
     channel: int | None = None,
 ) -> list[Segment]:
-    """Find the segments of a recording of any length: all of its speech, no long silence.
+    """Find the segments of a recording of any length: all speech, without long silences.
 
     Args:
         source: A path, or the contents of a file.
@@ -114,7 +114,7 @@ def _last_run(runs: list[Run], padded: list[Run], first: int) -> int:
 
 
 def _cut_where_quietest(start: int, stop: int, smooth_F: Float[np.ndarray, " frames"]) -> Iterator[Run]:
-    """Cut a run of speech that is too long, not before the length aimed at."""
+    """Cut a run of speech that is too long, after the length that is aimed at."""
     longest = LONGEST - 2 * PADDING
     begin = start
     while stop - begin > longest:

@@ -62,7 +62,7 @@ def _frames(milliseconds: int | float) -> int:
 def _cut(
     runs: list[Run], smooth_F: Float[np.ndarray, " frames"], max_seconds: int | float | None
 ) -> Iterator[Run]:
-    """Cut a region that is too long in the longest pause of its last third, or else where it is faintest."""
+    """Cut a region that is too long in the longest pause of its last third, or else at its quietest frame."""
     begin, stop = runs[0][0], runs[-1][1]
     longest = stop - begin if max_seconds is None else int(max_seconds * FRAMES_PER_SECOND)
     pauses = [(before[1], after[0]) for before, after in itertools.pairwise(runs)]

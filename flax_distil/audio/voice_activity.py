@@ -15,7 +15,7 @@ FRAME_SAMPLES = 512
 """Samples of one frame, 32 ms: what Silero's network takes at 16 kHz."""
 
 CONTEXT_SAMPLES = 64
-"""Samples before a frame that the network sees with it."""
+"""Number of samples before a frame that the network sees with it."""
 
 BATCH_FRAMES = 512
 """Frames that go through the network at a time: 16 s."""
@@ -132,14 +132,14 @@ def _with_hysteresis(
     starts: float = DEFAULT_VAD.starts,
     ends: float = DEFAULT_VAD.ends,
 ) -> Bool[np.ndarray, " frames"]:
-    """Speech starts at one probability and goes on until it falls below a smaller one."""
+    """Start speech at one probability and end it below a smaller one."""
     decided = (probability_F >= starts) | (probability_F < ends)
     last = np.maximum.accumulate(np.where(decided, np.arange(len(probability_F)), -1))
     return np.where(last >= 0, probability_F[last] >= starts, False)
 
 
 def _loud(levels_F: Float[np.ndarray, " frames"]) -> Bool[np.ndarray, " frames"]:
-    """Compare each frame with the faint and the loud ones of the 30 s around it."""
+    """Compare the level of each frame with the levels of the 30 s around it."""
     threshold_F = np.empty_like(levels_F)
     step = WINDOW_FRAMES // 3
     for start in range(0, len(levels_F), step):

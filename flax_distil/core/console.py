@@ -8,7 +8,7 @@ _QUIET = contextvars.ContextVar("quiet", default=False)
 
 
 def show(text: str, *, end: str = "\n") -> None:
-    """Print a result for who started the command; nothing while it is to be quiet.
+    """Print a result, unless a caller asked for quiet.
 
     Args:
         text: One or several lines.
@@ -19,13 +19,13 @@ def show(text: str, *, end: str = "\n") -> None:
 
 
 def is_quiet() -> bool:
-    """Return whether nothing is to be shown."""
+    """Return whether results are not printed."""
     return _QUIET.get()
 
 
 @contextlib.contextmanager
 def quiet(on: bool = True) -> Iterator[None]:
-    """Show nothing within the context.
+    """Print no results within the context.
 
     Args:
         on: False changes nothing.

@@ -9,7 +9,7 @@ from flax_distil.core.errors import InputError
 
 
 class Fault(NamedTuple):
-    """What is wrong inside a value.
+    """A fault inside a value.
 
     Attributes:
         location: Where, from the value on: ``[3].id``; empty if it is the value itself.
@@ -24,7 +24,7 @@ class Fault(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Kind:
-    """What a value must be.
+    """A kind of values, with the check for it.
 
     Attributes:
         expected: In words, for the message: ``a whole number from 1 to 1500``.
@@ -42,12 +42,12 @@ Fields = Mapping[str, Kind]
 
 
 def kind_of(expected: str, accepts: Callable[[Any], bool]) -> Kind:
-    """Return the kind of values that are accepted or not as a whole."""
+    """Return the kind of values that a function accepts."""
     return Kind(expected=expected, fault=lambda value: None if accepts(value) else Fault("", value, expected))
 
 
 def whole_number(low: int, high: int) -> Kind:
-    """Return the kind of whole numbers from ``low`` to ``high``, both included; true and false are none."""
+    """Return the kind of whole numbers from ``low`` to ``high``, both included; booleans are not numbers."""
     return kind_of(
         f"a whole number from {low} to {high}",
         lambda value: isinstance(value, int) and not isinstance(value, bool) and low <= value <= high,
@@ -63,7 +63,7 @@ def fraction() -> Kind:
 
 
 def one_of(*values: Any) -> Kind:
-    """Return the kind of a few given values; the type counts too (1 is not true)."""
+    """Return the kind of a few given values; their types count too (1 is not true)."""
     return kind_of(
         " or ".join(map(short_repr, values)),
         lambda value: any(type(value) is type(known) and value == known for known in values),
@@ -76,7 +76,7 @@ def of_type(kind: type, words: str) -> Kind:
 
 
 def list_of(item: Kind, *, length: int | None = None) -> Kind:
-    """Return the kind of lists whose items are all of one kind, and as many as given."""
+    """Return the kind of lists of a given length whose items are all of one kind."""
     count = "values" if length is None else f"{length} values"
     expected = f"a list of {count}, each {item.expected}"
 
@@ -101,7 +101,7 @@ def map_to(item: Kind) -> Kind:
 
 
 def object_with(fields: Mapping[str, Kind]) -> Kind:
-    """Return the kind of objects that have all of some fields, each of its kind."""
+    """Return the kind of objects that have all of the given fields, each of its kind."""
     expected = "an object with " + ", ".join(f"{name} ({kind.expected})" for name, kind in fields.items())
 
     def fault(value: Any) -> Fault | None:
@@ -166,12 +166,12 @@ def short_repr(value: Any) -> str:
 
 
 def one_line(text: str) -> str:
-    """Return a name from a file for a message: what cannot be printed is spelt out, what is long is cut."""
+    """Return a name from a file for a message: unprintable characters are escaped, and long names are cut."""
     return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text[:200])
 
 
 class _ShortRepr(reprlib.Repr):
-    """Names the three constants as JSON does, and cuts what is long."""
+    """Writes the three constants as JSON does, and cuts long values."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -8,7 +8,7 @@ _NUMBERS = itertools.count()
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Write a text file, or leave what was there as it was.
+    """Write a text file, or leave the existing file unchanged.
 
     The name of the scratch file beside it is short, whatever the name of the file.
 

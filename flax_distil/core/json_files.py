@@ -53,7 +53,7 @@ def read_bounded(path: Path, *, name: str) -> bytes | None:
 
 
 def parse_json(contents: bytes, *, name: str) -> dict[str, Any]:
-    """Return the JSON object that bytes hold.
+    """Parse a JSON object.
 
     Args:
         contents: UTF-8.
@@ -85,7 +85,7 @@ def parse_json(contents: bytes, *, name: str) -> dict[str, Any]:
 
 
 def _is_text(document: Any) -> bool:
-    """Say whether all strings of a document can be written again."""
+    """Return whether all strings of a document can be encoded as UTF-8."""
     try:
         json.dumps(document, ensure_ascii=False).encode()
     except UnicodeEncodeError:
@@ -107,7 +107,7 @@ def _object_of_pairs(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _is_deeper(document: Any, depth: int) -> bool:
-    """Say whether values nest deeper than a depth, one level after the other."""
+    """Return whether values nest deeper than a depth."""
     level = [document]
     for _ in range(depth):
         level = [

@@ -35,7 +35,7 @@ def to_speech_dataset(
     id_prefix: str,
     first_row: int = 0,
 ) -> SpeechDataset:
-    """Bring a table's columns into the form that all of the package reads; no audio is copied.
+    """Convert the columns of a table to the form that the package reads; no audio is copied.
 
     Args:
         table: The rows.
@@ -80,7 +80,7 @@ def _has_values(table: "datasets.Dataset", column: str) -> bool:
 
 
 def _take_problems(table: "datasets.Dataset") -> tuple["datasets.Dataset", dict[int, dict[str, str]]]:
-    """Take out what was noted when the rows were read: row to column to a sentence."""
+    """Remove the column of problems, and return its contents: row to column to a sentence."""
     if PROBLEMS_COLUMN not in table.column_names:
         return table, {}
     notes = {row: json.loads(note) for row, note in enumerate(table[PROBLEMS_COLUMN]) if note}
@@ -94,7 +94,7 @@ def _first_problems(noted: Mapping[int, Mapping[str, str]], columns: Sequence[st
 
 
 def _cast_audio(table: "datasets.Dataset", column: str, name: str) -> "datasets.Dataset":
-    """Make the audio column bytes and path, never decoded by ``datasets``."""
+    """Convert the audio column to bytes and paths, so that ``datasets`` never decodes it."""
     import datasets
     import pyarrow
 
@@ -131,7 +131,7 @@ def _is_text(kind: "pyarrow.DataType") -> bool:
 
 
 def _cast_texts(table: "datasets.Dataset", columns: list[str], name: str) -> "datasets.Dataset":
-    """Make the columns of texts plain strings; a column of other values is refused, not learnt as text."""
+    """Convert columns of texts to strings; a column of other values is refused."""
     import datasets
     import pyarrow.types as types
 
@@ -150,7 +150,7 @@ def _cast_texts(table: "datasets.Dataset", columns: list[str], name: str) -> "da
 
 
 def _cast_durations(table: "datasets.Dataset", name: str) -> tuple["datasets.Dataset", dict[int, str]]:
-    """Make the column of durations numbers; what is no duration becomes null and is reported by row."""
+    """Convert the column of durations to numbers; other values become null and are reported by row."""
     import datasets
     import pyarrow
     import pyarrow.compute as compute
@@ -186,7 +186,7 @@ def _cast_durations(table: "datasets.Dataset", name: str) -> tuple["datasets.Dat
 
 
 def _check_previous(table: "datasets.Dataset", name: str) -> None:
-    """Refuse a column of texts before that holds neither token ids nor flags."""
+    """Refuse a column of previous texts that holds neither token ids nor flags."""
     import pyarrow.types as types
 
     if PREVIOUS_COLUMN not in table.column_names:
@@ -211,7 +211,7 @@ def _replace_column(
 
 
 def _name_rows(table: "datasets.Dataset", prefix: str, first_row: int) -> "datasets.Dataset":
-    """Give every row without a name one."""
+    """Name every row that has no name."""
     import datasets
 
     exists = ID_COLUMN in table.column_names

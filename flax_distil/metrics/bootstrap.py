@@ -11,7 +11,7 @@ import numpy as np
 from flax_distil.core.arrays import Float
 
 RESAMPLES = 2000
-"""Draws; with so many, the ends of an interval move by a few hundredths of its width."""
+"""Number of draws, with which the ends of an interval vary by a few hundredths of its width."""
 
 CONFIDENCE = 0.95
 
@@ -19,7 +19,7 @@ _DRAWN_AT_ONCE = 4_000_000
 
 
 class Interval(NamedTuple):
-    """Ends of a confidence interval."""
+    """The ends of a confidence interval."""
 
     low: float
     high: float
@@ -54,7 +54,7 @@ def resample_sums(
 
 
 def percentile_interval(values_R: Float[np.ndarray, " R"], confidence: float = CONFIDENCE) -> Interval:
-    """Return what the middle ``confidence`` of resampled values lies between; NaN where there are none."""
+    """Return the interval of the middle ``confidence`` of resampled values; NaN where there are none."""
     finite = values_R[np.isfinite(values_R)]
     if not len(finite):
         return Interval(math.nan, math.nan)
@@ -63,9 +63,9 @@ def percentile_interval(values_R: Float[np.ndarray, " R"], confidence: float = C
 
 
 def bootstrap_p_value(differences_R: Float[np.ndarray, " R"]) -> float:
-    """Return how likely a difference as one-sided as this is if there is none, from resampled differences.
+    """Return the two-sided p-value of a difference, from resampled differences.
 
-    Twice the share of draws on the rarer side of 0, those at 0 counted on both, and one more draw on
+    It is twice the share of draws on the rarer side of 0, with draws at 0 on both sides, and one more draw on
     either side: R draws cannot show less than 2 / (R + 1).
     """
     rarer = min(int((differences_R <= 0).sum()), int((differences_R >= 0).sum()))

@@ -8,9 +8,9 @@ from typing import SupportsIndex
 
 
 def compression_ratio(text: str) -> float:
-    """Return how many times smaller zlib makes a text: its UTF-8 bytes over the compressed bytes.
+    """Return the compression ratio of a text: its UTF-8 bytes over the bytes of zlib.
 
-    Whisper treats more than 2.4 as a loop. Very short texts lie below 1, empty text is 0.
+    Whisper treats a ratio above 2.4 as a loop. Very short texts have ratios below 1; an empty text has 0.
 
     Source: openai/whisper.
     """
@@ -36,7 +36,7 @@ def token_compression_ratio(tokens: Iterable[SupportsIndex], *, vocab_size: int)
 
 
 def repeated_ngrams(text: str, n: int = 5) -> int:
-    """Count the runs of n words that already stood before in the same text ("5-dup" for n = 5).
+    """Count the n-grams of words that occurred before in the same text ("5-dup" for n = 5).
 
     Words are separated by white space: normalize the text first.
 

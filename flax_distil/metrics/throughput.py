@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields
 
 @dataclass(frozen=True, kw_only=True)
 class Throughput:
-    """Work done and the time it took; add two to join them.
+    """Work and the time that it took; two can be added.
 
     Attributes:
         audio_seconds: Speech processed, padding left out.
@@ -28,7 +28,7 @@ class Throughput:
             raise ValueError(f"expected sums of at least 0, got {negative}")
 
     def __add__(self, other: "Throughput") -> "Throughput":
-        """Return the sums of both, as of work done one after the other."""
+        """Return the sums of both."""
         return Throughput(
             **{field.name: getattr(self, field.name) + getattr(other, field.name) for field in fields(self)}
         )

@@ -7,7 +7,7 @@ DiffKind = Literal["equal", "substitute", "delete", "insert"]
 
 
 class DiffPart(NamedTuple):
-    """Neighbouring words of one kind.
+    """Neighbouring words with the same kind of difference.
 
     Attributes:
         kind: What happened to them.
@@ -21,7 +21,7 @@ class DiffPart(NamedTuple):
 
 
 def word_diff(reference: str, prediction: str, normalize: Callable[[str], str]) -> list[DiffPart]:
-    """Return an alignment of the fewest errors, the one that error counts come from.
+    """Return an alignment with the fewest errors, the same one that error counts come from.
 
     Args:
         reference: Whole reference transcript.

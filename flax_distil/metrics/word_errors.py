@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields
 
 @dataclass(frozen=True, kw_only=True)
 class ErrorCounts:
-    """Errors of predictions against references; add two to join their samples.
+    """Errors of predictions against references; the counts of two sets of samples can be added.
 
     Rates are in percent of the reference's words (or characters) and NaN while there are
     none. With many insertions they exceed 100.
@@ -41,7 +41,7 @@ class ErrorCounts:
     skipped: int = 0
 
     def __add__(self, other: "ErrorCounts") -> "ErrorCounts":
-        """Return the counts over the samples of both."""
+        """Return the counts of both sets of samples."""
         return ErrorCounts(
             **{field.name: getattr(self, field.name) + getattr(other, field.name) for field in fields(self)}
         )

@@ -107,7 +107,7 @@ class GenerationSettings:
     ) -> "GenerationSettings":
         """Read the settings of a checkpoint folder, Hugging Face or CTranslate2.
 
-        ``generation_config.json`` counts alone where it exists, otherwise ``config.json``; a folder
+        Only ``generation_config.json`` is read where it exists, otherwise ``config.json``; a folder
         with neither gets the defaults.
 
         Args:
@@ -160,13 +160,13 @@ class GenerationSettings:
 
 
 def default_alignment_heads(decoder_layers: int, attention_heads: int) -> tuple[tuple[int, int], ...]:
-    """Return all heads of the later half of the layers: openai/whisper's choice for an unknown model."""
+    """Return all heads of the later half of the layers, as openai/whisper does for unknown models."""
     later = range(decoder_layers // 2, decoder_layers)
     return tuple((layer, head) for layer in later for head in range(attention_heads))
 
 
 def _fields(special: SpecialTokens) -> Fields:
-    """Return what the settings of a checkpoint with this vocabulary must be."""
+    """Return the kinds of the settings of a checkpoint with this vocabulary."""
     token = whole_number(0, special.vocab_size - 1)
     return {
         **{name: list_of(token) for names in _NAMES.values() for name in names},
@@ -181,7 +181,7 @@ def _fields(special: SpecialTokens) -> Fields:
 
 
 def _default_language_and_task(given: Mapping[str, Any], special: SpecialTokens, name: str) -> dict[str, Any]:
-    """Return the language and the task that a checkpoint takes where none is asked for.
+    """Return the default language and task of a checkpoint.
 
     Source: transformers, ``WhisperGenerationMixin._retrieve_init_tokens``.
     """

@@ -44,7 +44,7 @@ _GRAPHEME = regex.compile(r"\X")
 
 @dataclass(frozen=True)
 class Normalizer:
-    """A normalizer of text, for one language; call it.
+    """A callable that normalizes text of one language.
 
     It can be pickled (data workers need it); its tables are loaded once per process.
 
@@ -126,7 +126,7 @@ def get_normalizer(language: str | None, name: str = "whisper") -> Normalizer:
 def get_model_normalizer(
     language: str | None, task: str | None, *, is_multilingual: bool, name: str = "whisper"
 ) -> Normalizer:
-    """Return the normalizer of what a model writes: English where it translates, or knows nothing else.
+    """Return the normalizer for the text of a model: English where it translates, or is English-only.
 
     Args:
         language: Language of the speech, name or code; None if it is unknown.
@@ -203,6 +203,6 @@ def _indic(language: str) -> Callable[[str], str]:
 
 
 def check_normalizer(name: str) -> None:
-    """Raise ``InputError`` if there are no such rules to compare texts by."""
+    """Raise ``InputError`` if the name of a normalizer is unknown."""
     if name not in NORMALIZERS:
         raise InputError(f"normalizer {name!r} is unknown: expected one of {', '.join(NORMALIZERS)}")

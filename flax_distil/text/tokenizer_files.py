@@ -127,7 +127,7 @@ def _from_merges(
 
 
 def _build(name: str, build: Callable[[], Tokenizer]) -> Tokenizer:
-    """Build a backend and try it on a text, so that its errors and panics become a sentence."""
+    """Build a backend and try it on a text, so that its errors and panics become an ``InputError``."""
     try:
         backend = build()
         backend.decode(backend.encode(_TRIAL, add_special_tokens=False).ids)
@@ -155,7 +155,7 @@ def _backend_from_json(contents: dict[str, Any], special: SpecialTokens) -> Toke
 
 
 def _with_lost_merge(merges: list[Any], vocabulary: Mapping[str, int]) -> list[Any]:
-    """Put back the first merge, of a space and a t, where a published file lost it.
+    """Restore the first merge, of a space and a t, where a published file lost it.
 
     Multilingual files were converted as if the first line of the merges were a heading. The models were
     trained with it: they say " the" as one token, and a file without it encodes two others.

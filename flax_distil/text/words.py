@@ -18,7 +18,7 @@ class TokenWord(NamedTuple):
 
 
 def split_words(tokens: Sequence[int], tokenizer: WhisperTokenizer, *, language: str) -> list[TokenWord]:
-    """Cut ids of text into words, without losing any.
+    """Split ids of text into words.
 
     A word begins with a space, or is punctuation alone. In languages written without spaces a word is
     what a character needs.
@@ -44,7 +44,7 @@ def split_words(tokens: Sequence[int], tokenizer: WhisperTokenizer, *, language:
 
 
 def _split_characters(tokens: Sequence[int], tokenizer: WhisperTokenizer) -> list[TokenWord]:
-    """Cut ids wherever they make whole characters."""
+    """Split ids where they make whole characters."""
     whole = tokenizer.decode(tokens, with_timestamps=True)
     found: list[TokenWord] = []
     length = 0

@@ -10,10 +10,10 @@ unrelated channels would have."""
 
 
 class Downmix:
-    """Turns blocks of several channels into mono, one after the other.
+    """Mixes blocks of several channels to mono, one after the other.
 
-    The mean of the channels is taken, as is usual. Where one channel is another turned over (a cable was
-    wired the wrong way round) that would be silence: there the louder channel is taken.
+    The mean of the channels is taken. Where one channel is the inverse of another (a cable was
+    wired the wrong way round), the mean would be silence, so the louder channel is taken.
 
     Attributes:
         cancelled: Whether that was so in any block so far.

@@ -24,10 +24,10 @@ HEADER_SLACK_SECONDS = 1.0
 """A codec pads its last frame, so a header may state a little more than is decoded."""
 
 MOST_NAMED = 10
-"""So many recordings whose channels cancel each other out are named in warnings."""
+"""Number of warnings about recordings whose channels cancel each other out."""
 
 MOST_PLACES = 5
-"""So many damaged places of a recording are named."""
+"""Number of damaged parts of a recording that a warning names."""
 
 _cancelled = itertools.count(1)
 
@@ -82,7 +82,7 @@ def decode_audio(
 def decode_channels(
     source: str | Path | bytes, *, format: str | None = None, replace_damage: bool = False
 ) -> Float[np.ndarray, "C W"]:
-    """Decode a recording to 16 kHz, each channel by itself.
+    """Decode every channel of a recording to 16 kHz.
 
     Args:
         source: A path, or the contents of a file.
@@ -112,7 +112,7 @@ def decode_channels(
 def open_audio(
     source: str | Path | bytes, *, format: str | None = None, channel: int | None = None
 ) -> Iterator[Iterator[Float[np.ndarray, " _"]]]:
-    """Open a recording of any length, to be read in blocks: memory does not grow with it.
+    """Open a recording of any length to read it in blocks, in bounded memory.
 
     Args:
         source: A path, or the contents of a file.
@@ -132,7 +132,7 @@ def open_audio(
 
 
 def audio_duration(source: str | Path | bytes, *, format: str | None = None) -> float:
-    """Measure a recording, from its header where that can be trusted, else by decoding it.
+    """Return the duration of a recording, from its header if that is reliable, or else by decoding it.
 
     Args:
         source: A path, or the contents of a file.
@@ -174,7 +174,7 @@ def audio_encoding(source: str | Path | bytes, *, format: str | None = None) -> 
 
 
 def lasts_longer_than(seconds: float, source: str | Path | bytes, *, format: str | None = None) -> bool:
-    """Tell whether a recording is longer, from its header, or else by decoding no more than is needed.
+    """Return whether a recording is longer, from its header, or else by decoding no more than is needed.
 
     Args:
         seconds: The length to compare with.
@@ -191,7 +191,7 @@ def lasts_longer_than(seconds: float, source: str | Path | bytes, *, format: str
 def _check_blocks(
     stream: AudioStream, name: str, max_seconds: float | None, channel: int | None
 ) -> Iterator[Float[np.ndarray, "_ _"]]:
-    """Yield all blocks, at least one, unless their samples are known to be too many or are impossible."""
+    """Yield all blocks, at least one; raise if there are too many samples, or samples are impossible."""
     allowed = math.inf if max_seconds is None else max_seconds
     limit = allowed + HEADER_SLACK_SECONDS
     if stream.seconds is not None and stream.seconds > limit:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 HEAD_BYTES = 4096
-"""So much of a file tells whether it is text, and which kind of audio it holds."""
+"""Number of bytes that are read to see whether a file is text, and which kind of audio it holds."""
 
 _CONTROL = re.compile(rb"[\x00-\x08\x0b\x0e-\x1a\x1c-\x1f\x7f]")
 """Bytes that no text holds, in UTF-8 or in any encoding of one byte per character."""
@@ -34,7 +34,7 @@ class Encoded:
 
     @property
     def is_whole(self) -> bool:
-        """Whether it is the file as it lies there."""
+        """Whether it is the unchanged file."""
         return not self.start and self.stop is None and not self.patches
 
     @property
@@ -94,7 +94,7 @@ class _Stretch(io.RawIOBase):
 
 
 def is_text(head: bytes) -> bool:
-    """Tell whether a file is text by its first bytes: a playlist, a list of addresses, a web page.
+    """Return whether the first bytes of a file are text: a playlist, a list of addresses, a web page.
 
     Args:
         head: At most ``HEAD_BYTES`` from its beginning.
@@ -116,7 +116,7 @@ def without_id3(head: bytes) -> int:
 
 
 def id3_size(header: bytes) -> int:
-    """Return the bytes that an ID3v2 tag takes, by its ten first ones.
+    """Return the size of an ID3v2 tag in bytes, from its first ten bytes.
 
     Source: ID3 tag version 2.4.0, main structure, section 3.1.
     """
@@ -127,19 +127,19 @@ def id3_size(header: bytes) -> int:
 
 
 def is_mpeg_audio(encoded: Encoded) -> bool:
-    """Tell whether a file is MPEG audio (MP3 and its elder layers), by its first frame."""
+    """Return whether a file is MPEG audio (MP3 and its older layers), by its first frame."""
     header = _behind_id3(encoded)
     # A frame begins with eleven set bits; the layer (two bits) is never 0, which is AAC's.
     return len(header) > 2 and header[0] == 0xFF and header[1] & 0xE0 == 0xE0 and header[1] & 0x06 != 0
 
 
 def mpeg_tells_length(encoded: Encoded) -> bool:
-    """Tell whether the first frame of MPEG audio holds the length of all."""
+    """Return whether the first frame of MPEG audio holds the length of the recording."""
     return any(name in _behind_id3(encoded) for name in (b"Xing", b"Info", b"VBRI"))
 
 
 def _behind_id3(encoded: Encoded) -> bytes:
-    """Return what begins a file after its tags."""
+    """Return the first bytes of a file after its tags."""
     with encoded.open() as file:
         while True:
             position = file.tell()

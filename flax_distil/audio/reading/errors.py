@@ -73,7 +73,7 @@ def no_file(path: Path, reason: str) -> AudioError:
 
 
 def no_text(name: str) -> AudioError:
-    """Return the error for a file of text, which may be a playlist: what it names is never opened."""
+    """Return the error for a text file, which may be a playlist: files that it names are never opened."""
     return AudioError(
         UNREADABLE,
         f"cannot read {name}: it is text, not audio; if it is a playlist, give the recordings that it lists",

@@ -16,7 +16,7 @@ from flax_distil.core.arrays import Float
 BAD_EXCERPT = "that lie beyond the end of their file"
 
 END_SLACK_SECONDS = 0.5
-"""An excerpt may be said to end so much later than its recording: the times of manifests are rounded."""
+"""An excerpt may end this much later than its recording, since times in manifests are rounded."""
 
 SEEKABLE = frozenset({"WAV", "WAVEX", "W64", "RF64", "AIFF", "FLAC", "OGG"})
 """Formats in which libsndfile finds a sample exactly."""
@@ -70,7 +70,7 @@ def excerpt_duration(
 def _decode_from(
     source: str | Path | bytes, start: float, end: float | None, channel: int | None
 ) -> Float[np.ndarray, " W"] | None:
-    """Read the samples alone, None where libsndfile cannot be sure to find them."""
+    """Read only the samples of the part; None where libsndfile may not find them exactly."""
     part = AudioSource.find(source).exact
     if part is None:
         return None
@@ -97,7 +97,7 @@ def _decode_from(
 def _decode_all(
     source: str | Path | bytes, start: float, end: float | None, format: str | None, channel: int | None
 ) -> Float[np.ndarray, " W"]:
-    """Decode from the beginning and keep what is asked for."""
+    """Decode from the beginning and keep the part."""
     first = round(start * SAMPLING_RATE)
     last = None if end is None else round(end * SAMPLING_RATE)
     kept, position = [], 0

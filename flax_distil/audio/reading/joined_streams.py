@@ -14,7 +14,7 @@ from flax_distil.audio.reading.ogg_pages import OggPages
 
 BLOCK_BYTES = 1 << 20
 OVERLAP_BYTES = 64
-"""Longer than anything that is looked for."""
+"""Longer than every pattern."""
 
 _FLAC = re.compile(rb"fLaC[\x00\x80]\x00\x00\x22")
 """The marker and the header of the first block, which describes the stream (RFC 9639, section 8)."""
@@ -52,7 +52,7 @@ def stream_parts(encoded: Encoded, pages: OggPages | None) -> list[Encoded]:
 
 
 def _mpeg_starts(encoded: Encoded, begin: int) -> list[int]:
-    """Streams begin with a tag, or with a frame that tells the length where no tag stands before it."""
+    """Yield the beginnings of streams: a tag, or a frame with the length that has no tag before it."""
     starts, behind = [], 0
     for match in _matches(encoded, _MPEG):
         if match.start < max(begin, behind):

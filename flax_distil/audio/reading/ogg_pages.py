@@ -30,7 +30,7 @@ class OggPages(NamedTuple):
 
 
 def walk_pages(encoded: Encoded) -> OggPages:
-    """Read all pages of an Ogg file and check their sums; the end of a file that was cut short is no damage.
+    """Read all pages of an Ogg file and check their checksums; a truncated end does not count as damage.
 
     Source: RFC 3533, section 6.
     """
@@ -59,7 +59,7 @@ def walk_pages(encoded: Encoded) -> OggPages:
 
 
 def _page(file: io.BufferedIOBase) -> bytes | None:
-    """Return the page that begins here, if there is a whole one."""
+    """Return the page that begins here, or None if it is not complete."""
     header = file.read(HEADER_BYTES)
     if len(header) < HEADER_BYTES or not header.startswith(b"OggS"):
         return None
@@ -73,13 +73,13 @@ def _page(file: io.BufferedIOBase) -> bytes | None:
 
 
 def _checksum(data: bytes) -> int:
-    """Return Ogg's sum, which is zlib's with all bits the other way round and no inversion."""
+    """Return the checksum of Ogg, which is that of zlib with reversed bits and without inversion."""
     reflected = zlib.crc32(data.translate(_REVERSED), 0xFFFFFFFF) ^ 0xFFFFFFFF
     return int(f"{reflected:032b}"[::-1], 2)
 
 
 def _next_page(encoded: Encoded, position: int) -> int | None:
-    """Return where the next bytes lie that may begin a page."""
+    """Return the position of the next bytes that may begin a page."""
     with encoded.open() as file:
         file.seek(position)
         while block := file.read(1 << 20):

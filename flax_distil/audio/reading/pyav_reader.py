@@ -38,7 +38,7 @@ TIMED_CONTAINERS = frozenset({"mov", "matroska", "g722"})
 def open_with_pyav(
     encoded: Encoded, *, format: str | None = None, replace_damage: bool = False
 ) -> Iterator[AudioStream]:
-    """Open the first audio stream of anything that FFmpeg's libraries know.
+    """Open the first audio stream of any format that FFmpeg's libraries know.
 
     Args:
         encoded: A file, or its contents.
@@ -81,7 +81,7 @@ def _blocks(first: Any, others: Iterator[Any]) -> Iterator[Float[np.ndarray, "_ 
 
 
 class _Converter:
-    """Turns frames into floating-point samples at the rate of the first; their kind may change half-way."""
+    """Converts frames to floating-point samples at the rate of the first frame; their format may change."""
 
     def __init__(self, rate: int, channels: int):
         self._rate, self._channels = rate, channels
@@ -89,7 +89,7 @@ class _Converter:
         self._resampler: Any = None
 
     def __call__(self, frame: Any) -> Iterator[np.ndarray]:
-        """Yield what a frame, a silence, or None at the end, gives; what comes before it comes first."""
+        """Yield the samples of a frame or a silence, after those that are still held; None ends the stream."""
         if frame is None or isinstance(frame, Silence):
             yield from self._flush()
             if frame is not None:
@@ -112,7 +112,7 @@ class _Converter:
 
 
 class _Quiet:
-    """A file that says so where it cannot be sought; PyAV would print the exception."""
+    """A file that returns failed seeks as a value, since PyAV would print the exception."""
 
     def __init__(self, file: io.BufferedIOBase):
         self.name = str(getattr(file, "name", ""))  # some formats are known by their suffix

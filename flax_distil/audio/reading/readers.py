@@ -20,7 +20,7 @@ from flax_distil.audio.reading.encoded import Encoded
 from flax_distil.core.arrays import Float
 
 BLOCK_SAMPLES = 1 << 18
-"""Samples of all channels together that are read at a time: wide recordings never lie in memory."""
+"""Samples of all channels together that are read at a time, so that memory is bounded."""
 
 UNKNOWN_FRAMES = 1 << 62
 """libsndfile reports 2^63 - 1 frames when the header leaves the length open."""
@@ -63,7 +63,7 @@ class AudioStream:
 
 
 class UnreadableError(Exception):
-    """A reader cannot make samples of this; the message is the reason, as half a sentence."""
+    """A reader cannot decode a recording; the message is the reason, as a part of a sentence."""
 
 
 Opener = Callable[[Encoded], AbstractContextManager[AudioStream]]
@@ -163,7 +163,7 @@ def _soundfile_blocks(sound: soundfile.SoundFile) -> Iterator[Float[np.ndarray, 
 
 
 def _is_plain(path: Path) -> bool:
-    """Tell whether libsndfile may see a name: it takes anything that ends in .mp3 for MP3, and only UTF-8."""
+    """Return whether libsndfile may see a name: it takes every name in .mp3 for MP3, and reads only UTF-8."""
     try:
         str(path).encode()
     except UnicodeEncodeError:
@@ -173,7 +173,7 @@ def _is_plain(path: Path) -> bool:
 
 @contextlib.contextmanager
 def sound_file(encoded: Encoded) -> Iterator[soundfile.SoundFile]:
-    """Open a file with libsndfile; what it raises meanwhile becomes ``UnreadableError``."""
+    """Open a file with libsndfile; its errors become ``UnreadableError``."""
     with contextlib.ExitStack() as stack:
         file: Any = encoded.source
         if isinstance(file, bytes) or not encoded.is_whole or not _is_plain(file):

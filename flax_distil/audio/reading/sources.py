@@ -25,11 +25,11 @@ from flax_distil.audio.reading.wav_header import complete_wav
 T = TypeVar("T")
 
 RAW_FORMATS = {".g722": "g722"}
-"""Headerless bitstreams: only the name tells what they are."""
+"""Suffixes of headerless bitstreams, which only their name identifies."""
 
 
 def raw_format(name: str | Path) -> str | None:
-    """Name the headerless format that a file name stands for, or None if the file tells itself.
+    """Return the headerless format of a file name, or None if the file has a header.
 
     Args:
         name: A file name or path; it need not exist. Use it where only the bytes are at
@@ -43,7 +43,7 @@ def raw_format(name: str | Path) -> str | None:
 
 @dataclass(frozen=True, kw_only=True)
 class AudioSource:
-    """A recording of which is known that it is there and that it is no text.
+    """A recording that exists and is not a text file.
 
     Attributes:
         name: What error messages call it.
@@ -101,11 +101,11 @@ class AudioSource:
 
     @property
     def exact(self) -> Encoded | None:
-        """The file, if it is one that libsndfile reads as a whole and may thus enter anywhere."""
+        """The file, if libsndfile reads it as one stream and so can seek in it exactly."""
         return self.parts[0] if len(self.parts) == 1 and "libsndfile" in self.openers else None
 
     def use(self, use: Callable[[AudioStream], T]) -> T:
-        """Return what a function makes of the recording, opened by the first reader with which that works.
+        """Call a function with the recording, opened by the first reader with which it succeeds.
 
         Raises:
             AudioError: if there is none; where several fail, any may hold the reason the user needs.
@@ -121,7 +121,7 @@ class AudioSource:
 
     @contextlib.contextmanager
     def open(self) -> Iterator[AudioStream]:
-        """Open with the first reader that can; once blocks were read it is too late for the others.
+        """Open with the first reader that can; after blocks were read, no other reader is tried.
 
         Raises:
             AudioError: if there is none, or while blocks are read.

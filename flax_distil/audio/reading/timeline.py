@@ -10,13 +10,13 @@ TIMED = frozenset({"mov", "matroska", "webm", "ogg", "asf", "avi", "mpegts", "nu
 """Containers that keep the time of each packet, or of each page of them."""
 
 BARE = frozenset({"mp3", "aac", "ac3", "eac3"})
-"""Formats that are frames and nothing else: bytes between them, which FFmpeg skips silently, are damage."""
+"""Formats that consist of frames alone: bytes between frames, which FFmpeg skips silently, are damage."""
 
 SEARCH_BYTES = 1 << 20
-"""A packet is looked for so far after the one before it."""
+"""Number of bytes after a packet in which the next one is searched."""
 
 COMPARED_BYTES = 64
-"""First bytes of a packet by which it is found in the file."""
+"""Number of first bytes of a packet that are compared to find it in the file."""
 
 TOLERANCE_SECONDS = 0.1
 """Time stamps of live recordings are off by some tens of milliseconds without anything being lost."""
@@ -29,15 +29,15 @@ JOIN_SECONDS = 0.5
 
 
 class Silence(NamedTuple):
-    """Samples to put in the place of what is lost."""
+    """Silence that replaces lost samples."""
 
     samples: int
 
 
 class Timeline:
-    """Decodes packets and keeps count of the time.
+    """Decodes packets and keeps track of the time.
 
-    Containers tell the time of their packets, and frames of FLAC number themselves; so the length of what
+    Containers store the time of their packets, and FLAC frames have numbers, so the length of what
     is lost is known to the sample. In bare streams of MP3 or AAC it follows from the number of bytes.
 
     Attributes:
@@ -170,7 +170,7 @@ class Timeline:
 
 
 class _PacketFinder:
-    """Where in a file its packets lie; FFmpeg does not tell after it skipped bytes."""
+    """Finds the packets of a file in its bytes, since FFmpeg skips damaged bytes silently."""
 
     def __init__(self, file: io.BufferedIOBase | None):
         self._file = file

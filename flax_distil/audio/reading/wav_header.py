@@ -5,14 +5,14 @@ import struct
 from flax_distil.audio.reading.encoded import Encoded
 
 HEADER_BYTES = 1 << 16
-"""Chunks before the samples lie within so many bytes."""
+"""Number of bytes in which the chunks before the samples must lie."""
 
 UNKNOWN_SIZE = 0xFFFFFFFF
 """What a header says where the length was not known; libsndfile then reads to the end of the file."""
 
 
 def complete_wav(encoded: Encoded) -> Encoded:
-    """Return a WAV file whose header says how long it is; other files, and good headers, as they are.
+    """Return a WAV file with a complete header; other files, and files with good headers, are unchanged.
 
     A size of 0 is taken for unknown where samples follow; in RF64 files so is one beyond the end.
 

@@ -35,9 +35,9 @@ def is_remote(path: str) -> bool:
 
 
 class RemoteFile(io.RawIOBase):
-    """A remote file to read from and to seek in, for one thread; it is asked for block by block.
+    """A seekable remote file for one thread, which is requested block by block.
 
-    Requests that fail are repeated as the policy says. A server that gives whole files only is
+    Failed requests are repeated as the policy says. A server that sends whole files only is
     asked once, for a temporary copy.
 
     Args:
@@ -169,7 +169,7 @@ def read_bytes(url: str, policy: RetryPolicy = DEFAULT_POLICY) -> bytes:
 
 
 def file_identity(path: str, policy: RetryPolicy) -> str:
-    """Return what changes when a file does: its size and its time or tag, as far as they are known.
+    """Return a text that changes when a file changes: its size, and its time or tag if they are known.
 
     Raises:
         InputError: if there is no such file, or the server cannot be asked.
@@ -187,7 +187,7 @@ def file_identity(path: str, policy: RetryPolicy) -> str:
 
 
 def has_pattern(path: str) -> bool:
-    """Return whether a path or address stands for several."""
+    """Return whether a path or address is a pattern."""
     return re.search(r"[*\[{]", path if is_remote(path) else path.replace("?", "*")) is not None
 
 

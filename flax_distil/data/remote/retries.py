@@ -17,7 +17,7 @@ T = TypeVar("T")
 _jitter = random.Random()
 
 SHORTEST_READ_SECONDS = 10.0
-"""A server has so long for an answer, however short a failure may last."""
+"""Shortest time limit of a request, even if the limit of the policy is shorter."""
 
 TRANSIENT_STATUS = frozenset({408, 425, 429})
 """Answers below 500 after which the same question may be answered."""
@@ -43,12 +43,12 @@ class SourceMissingError(SourceError):
 
 
 class BrokenAnswerError(ConnectionError):
-    """An answer that is not what was asked for: too short, or of another place."""
+    """An answer that does not fit the request: it is too short, or begins elsewhere."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RetryPolicy:
-    """When to ask a server again.
+    """How failed requests to a server are repeated.
 
     Attributes:
         total_seconds: A read that keeps failing is given up after this long; 0 tries once.
@@ -64,7 +64,7 @@ class RetryPolicy:
 
     @classmethod
     def with_limit(cls, seconds: float) -> "RetryPolicy":
-        """Return the policy of a run that waits so long: no request of its takes much longer either."""
+        """Return a policy with a time limit; no request takes much longer either."""
         return cls(
             total_seconds=seconds, read_seconds=min(cls.read_seconds, max(seconds, SHORTEST_READ_SECONDS))
         )
@@ -153,7 +153,7 @@ def damaged_error(path: str, reason: object) -> InputError:
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    """Yield an error and what it was made from: file systems wrap those of their clients."""
+    """Yield an error and its causes: file systems wrap the errors of their clients."""
     while error is not None:
         yield error
         error = error.__cause__

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 CHUNK_BYTES = 1 << 20
 
 TAGS = ("ETag", "etag", "generation", "LastModified", "mtime")
-"""What file systems tell about a file's contents, beside its size."""
+"""Fields of file systems that change with the contents of a file, besides its size."""
 
 PACKAGES = {
     "gs": "gcsfs ('pip install gcsfs', or the extra 'gcs')",
@@ -26,7 +26,7 @@ PACKAGES = {
 
 
 class NoRangesError(Exception):
-    """The server gives whole files only."""
+    """The server sends whole files only."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +60,7 @@ class Transport(Protocol):
 
 
 def transport_for(url: str) -> Transport:
-    """Return what reads an address.
+    """Return the transport for an address.
 
     Raises:
         InputError: if its kind is unknown, or the package that reads it is not installed.
@@ -109,7 +109,7 @@ def _filesystem(protocol: str, _process: int) -> Any:
 def call(
     method: Callable[..., Awaitable[Any]], files: Any, *args: Any, seconds: float | None, **options: Any
 ) -> Any:
-    """Run a coroutine of a file system in fsspec's thread, for so many seconds at most (None: any)."""
+    """Run a coroutine of a file system in fsspec's thread, with a time-out; None is no time-out."""
     import fsspec.asyn
 
     return fsspec.asyn.sync(files.loop, method, *args, timeout=seconds, **options)

@@ -57,7 +57,7 @@ def row_columns(rows: Sequence[Row], names: Sequence[str]) -> dict[str, "pyarrow
 def fitted_column(
     values: Sequence[Any], kind: "pyarrow.DataType", name: str, problems: Sequence[dict[str, str]]
 ) -> "pyarrow.Array":
-    """Return a column of a type that is known; of texts for what is no text, see :func:`row_columns`.
+    """Return a column of a known type; in a column of texts, other values become JSON.
 
     Args:
         values: JSON values.
@@ -96,7 +96,7 @@ def problems_array(problems: Sequence[Mapping[str, str]]) -> "pyarrow.Array":
 
 
 def misfit(column: str, value: Any) -> str:
-    """Say that a value does not fit into its column."""
+    """Return the sentence for a value that does not fit into its column."""
     return f"column {column!r} holds {_NAMES.get(type(value), type(value).__name__)}"
 
 
@@ -112,7 +112,7 @@ def is_deep(value: Any) -> bool:
 
 
 def _array(values: Sequence[Any]) -> "pyarrow.Array | None":
-    """Return a column of the values' own type, None where they have not one."""
+    """Return a column of the common type of the values, None if they have no common type."""
     import pyarrow
 
     if any(isinstance(value, (list, dict)) and is_deep(value) for value in values):

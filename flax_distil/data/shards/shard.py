@@ -32,7 +32,7 @@ def rows_per_block(rows: int, num_bytes: int) -> int:
 
 @dataclass(frozen=True, kw_only=True)
 class Block:
-    """Rows that follow each other in a shard.
+    """Consecutive rows of a shard.
 
     Attributes:
         table: At least one row, audio still encoded.

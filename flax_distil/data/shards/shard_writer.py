@@ -83,7 +83,7 @@ def shard_table(
 
 
 def write_shard(table: "pyarrow.Table", path: Path, *, scratch: Path) -> WrittenFile:
-    """Write a Parquet file that is on the disk, whole, once it has its name.
+    """Write a Parquet file, which is complete on the disk before it gets its name.
 
     Args:
         table: The rows.
@@ -108,7 +108,7 @@ def write_shard(table: "pyarrow.Table", path: Path, *, scratch: Path) -> Written
 
 
 def publish(scratch: Path, path: Path) -> None:
-    """Give a written file its name once its contents are on the disk, and put the name there too.
+    """Move a written file to its name after its contents are on the disk, and sync the folder.
 
     Raises:
         OSError: if the disk is full.
@@ -120,7 +120,7 @@ def publish(scratch: Path, path: Path) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Put the names in a folder on the disk."""
+    """Sync the names of a folder to the disk."""
     opened = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(opened)

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class TableShard:
-    """A table whose audio is paths or addresses.
+    """A table whose recordings are paths or addresses.
 
     Attributes:
         name: Short name.
@@ -23,7 +23,7 @@ class TableShard:
     table: "pyarrow.Table"
 
     def blocks(self, cursor: Cursor | None = None) -> Generator[Block]:
-        """Yield the rows from a cursor (rows read) on."""
+        """Yield the rows from a cursor on, which is the number of rows before it."""
         (first,) = cursor or [0]
         for row in range(first, len(self.table), BLOCK_ROWS):
             after = row + BLOCK_ROWS

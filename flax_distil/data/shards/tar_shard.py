@@ -112,7 +112,7 @@ class TarShard:
 def _members(file: ByteFile, start: int) -> Iterator[tuple[tarfile.TarFile, tarfile.TarInfo]]:
     """Yield the files of an archive from a member's position on, keeping none in memory.
 
-    ``TarFile`` itself takes a damaged header for the end, and would lose the rest without a word.
+    ``TarFile`` itself takes a damaged header for the end, and would lose the rest silently.
     """
     file.seek(start)
     with tarfile.open(fileobj=file, mode="r:") as archive:
@@ -135,14 +135,14 @@ def _members(file: ByteFile, start: int) -> Iterator[tuple[tarfile.TarFile, tarf
 
 
 def _split_name(name: str) -> tuple[str, str]:
-    """Return what names the row (up to the first dot) and the kind of file; no kind for hidden files."""
+    """Return the name of the row (up to the first dot) and the suffix; none for hidden files."""
     folder, _, file = name.removeprefix("./").rpartition("/")
     stem = file.partition(".")[0]
     return posixpath.join(folder, stem), posixpath.splitext(file)[1].lower() if stem else ""
 
 
 def _json_fields(data: bytes) -> Row:
-    """Return the fields of an object; none of damaged ones, so that the row is skipped later."""
+    """Return the fields of an object; a damaged one has none, so that its row is skipped later."""
     try:
         value = json.loads(data)
     except (ValueError, RecursionError):
@@ -151,7 +151,7 @@ def _json_fields(data: bytes) -> Row:
 
 
 def _group_rows(rows: Iterable[tuple[Row, int | None]]) -> Iterator[tuple[list[Row], int | None]]:
-    """Put rows together to blocks."""
+    """Group rows into blocks."""
     block: list[Row] = []
     num_bytes = 0
     for row, after in rows:
@@ -167,7 +167,7 @@ def _is_recording(value: Any) -> bool:
 
 
 def _schema(rows: Sequence[Row], audio_column: str) -> "pyarrow.Schema":
-    """Return columns that hold these rows: of mixed values, as JSON text."""
+    """Return the schema of these rows; mixed values become JSON text."""
     import pyarrow
 
     names = dict.fromkeys(name for row in rows for name in row) | {audio_column: None}

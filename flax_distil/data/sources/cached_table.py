@@ -55,7 +55,7 @@ def cached_table(shards: Sequence[Shard], files: Sequence[DataFile], spec: Datas
 
 
 def _write(shards: Sequence[Shard], path: Path) -> None:
-    """Write all rows; the file has its name only once it is whole."""
+    """Write all rows; the file gets its name when it is complete."""
     import pyarrow.ipc
 
     def tables() -> Generator[tuple[str, "pyarrow.Table"]]:

@@ -100,7 +100,7 @@ def _hub_files(split: str, files: Sequence[str], audio_column: str, policy: Retr
 
 
 def looks_like_path(name: str) -> bool:
-    """Tell a path that does not exist from a Hub id, which has at most one slash and no suffix of a file."""
+    """Return whether a name is a path and not a Hub id, which has at most one slash and no file suffix."""
     is_hub_id = re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", name) is not None
     return not is_hub_id or suffix_of(name) in ROW_SUFFIXES
 
@@ -149,7 +149,7 @@ def _saved_values(path: Path, key: str, kind: type) -> list[Any]:
 def _folder(
     files: Sequence[str], folder: str, audio_column: str, policy: RetryPolicy
 ) -> dict[str, list[DataFile]]:
-    """Tell the splits of a remote folder by its names."""
+    """Group the files of a remote folder into splits by their names."""
     rows = _row_files(files)
     if not rows:
         raise InputError(f"folder {strip_query(folder)!r} holds no data set: expected {KINDS}")

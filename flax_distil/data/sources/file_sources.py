@@ -148,7 +148,7 @@ def read_rows(path: str, policy: RetryPolicy) -> list[Row]:
 
 
 def _csv_rows(file: Iterable[str], *, delimiter: str) -> list[Row]:
-    """CSV has no types: everything stays text ("007" is not 7), except durations."""
+    """Read CSV, which has no types: everything stays text ("007" is not 7), except durations."""
     rows: list[Row] = []
     for row in csv.DictReader(file, delimiter=delimiter):
         if (extra := row.pop(cast(str, None), None)) is not None:
@@ -175,7 +175,7 @@ def _json_row(line: str, where: str) -> Row:
 def _with_audio(rows: Sequence[Row], origin: str, audio_column: str) -> list[Row]:
     """Replace the column of relative paths by a column of absolute ones, called ``audio_column``.
 
-    Where columns tell that a recording is a part of its file, the path ends in a media fragment.
+    If columns say that a recording is a part of its file, the path ends in a media fragment.
     """
     columns = dict.fromkeys(name for row in rows for name in row if name != PROBLEMS_COLUMN)
     path_column = next((name for name in (audio_column, *PATH_COLUMNS) if name in columns), None)
@@ -204,7 +204,7 @@ def _with_audio(rows: Sequence[Row], origin: str, audio_column: str) -> list[Row
 
 
 def _absolute(value: Any, origin: str, column: str) -> str | None:
-    """Resolve a path against its manifest; a missing one stays None, to be skipped and listed later.
+    """Resolve a path against its manifest; a missing path stays None, and its row is skipped later.
 
     Raises:
         ValueError: if it is no path, as a sentence.
