@@ -89,7 +89,7 @@ class _Converter:
         self._resampler: Any = None
 
     def __call__(self, frame: Any) -> Iterator[np.ndarray]:
-        """Yield the samples of a frame or a silence, after those that are still held; None ends the stream."""
+        """Yield the samples of a frame or a silence, after those that are held; None ends the stream."""
         if frame is None or isinstance(frame, Silence):
             yield from self._flush()
             if frame is not None:
