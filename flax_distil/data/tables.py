@@ -61,7 +61,7 @@ def to_speech_dataset(
     table = _cast_texts(table, [column for column in (text_column, label_column) if column], name)
     table, durations = _cast_durations(table, name)
     _check_previous(table, name)
-    needed = [EVERY_ROLE, audio_column, label_column or text_column]
+    used = [column for column in (EVERY_ROLE, audio_column, label_column or text_column) if column]
     return SpeechDataset(
         name=name,
         table=_name_rows(table, id_prefix, first_row),
@@ -69,7 +69,7 @@ def to_speech_dataset(
         text_column=text_column,
         label_column=label_column,
         speaker_column=speaker_column,
-        problems={**durations, **_first_problems(noted, needed)},
+        problems={**durations, **_first_problems(noted, used)},
         origin=id_prefix,
         first_row=first_row,
     )
@@ -87,7 +87,7 @@ def _take_problems(table: "datasets.Dataset") -> tuple["datasets.Dataset", dict[
     return table.remove_columns(PROBLEMS_COLUMN), notes
 
 
-def _first_problems(noted: Mapping[int, Mapping[str, str]], columns: Sequence[str | None]) -> dict[int, str]:
+def _first_problems(noted: Mapping[int, Mapping[str, str]], columns: Sequence[str]) -> dict[int, str]:
     """Return the first problem of each row that lies in one of some columns."""
     found = {row: [notes[column] for column in columns if column in notes] for row, notes in noted.items()}
     return {row: reasons[0] for row, reasons in found.items() if reasons}
