@@ -29,7 +29,6 @@ from flax_distil.audio.reading.decoding import decode_audio
 from flax_distil.cli.main import main
 from flax_distil.core.errors import InputError
 from flax_distil.core.nested import build
-from flax_distil.data.remote.retries import DEFAULT_POLICY
 from flax_distil.data.sources.dataset_spec import DatasetSpec
 from flax_distil.data.sources.load_datasets import load_streams, load_table
 from flax_distil.pseudo_labeling.config import PseudoLabelConfig
@@ -518,9 +517,9 @@ def test_parts_are_called_as_their_sources(names, configs, splits, found, prompt
     )
     if found is None:
         with pytest.raises(InputError, match="is named twice"):
-            open_splits(config, DEFAULT_POLICY)
+            open_splits(config)
         return
-    parts = open_splits(config, DEFAULT_POLICY)
+    parts = open_splits(config)
     assert [str(part.name) for part in parts] == found
     assert {len(part.source) for part in parts} <= {3, 4}
     assert len(parts[0].source) == (3 if configs == "de" else 4)

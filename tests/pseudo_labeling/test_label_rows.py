@@ -45,7 +45,7 @@ def config_of(manifest: Path, **settings) -> PseudoLabelConfig:
 
 
 def opened(config: PseudoLabelConfig) -> LabelSplit:
-    (part,) = open_splits(config, DEFAULT_POLICY)
+    (part,) = open_splits(config)
     return part
 
 
