@@ -50,7 +50,7 @@ class ReadingConfig:
     @property
     def retries(self) -> RetryPolicy:
         """When a server is asked again."""
-        return RetryPolicy.limited(self.source_retry_seconds)
+        return RetryPolicy.with_limit(self.source_retry_seconds)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

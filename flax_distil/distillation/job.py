@@ -122,8 +122,8 @@ def _steps(config: DistillConfig, train: TrainingData, batch_size: int) -> int:
 def _report_samples(trainer: Trainer) -> None:
     """Log which samples of all processes were used, dropped and skipped."""
     train, pipeline = trainer.data.train, trainer.pipeline
-    skipped = SkippedSamples.joined(all_gather_object(train.skipped.get_state()))
-    dropped = DropReport.joined(all_gather_object(pipeline.dropped().get_state()))
+    skipped = SkippedSamples.merge(all_gather_object(train.skipped.get_state()))
+    dropped = DropReport.merge(all_gather_object(pipeline.dropped().get_state()))
     if jax.process_index() != 0:
         return
     if len(train.sources) > 1:

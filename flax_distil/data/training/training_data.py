@@ -151,7 +151,7 @@ class _Opener:
 
     def table_source(self, data: SpeechDataset, dropped: DropReport, skipped: SkippedSamples) -> TableSource:
         if self.config.speakers.sort_by_speaker:
-            data = sorted_by_speaker(data)
+            data = group_by_speaker(data)
         row_filter = RowFilter(data, self.config.filters, normalize=self.normalize, labels=self.labels)
         kept = filter_rows(
             data,
@@ -186,7 +186,7 @@ class _Opener:
         )
 
 
-def sorted_by_speaker(data: SpeechDataset) -> SpeechDataset:
+def group_by_speaker(data: SpeechDataset) -> SpeechDataset:
     """Return the rows grouped by speaker.
 
     Raises:
@@ -197,7 +197,7 @@ def sorted_by_speaker(data: SpeechDataset) -> SpeechDataset:
             f"sort_by_speaker is set, but data set {data.name!r} has no column of speakers: "
             "name speaker_column_name, or leave sort_by_speaker out"
         )
-    return data.sorted_by_speaker()
+    return data.group_by_speaker()
 
 
 def _noise(config: TrainingDataConfig) -> SpeechDataset | None:
