@@ -13,7 +13,7 @@ from flax_distil.data.remote.retries import RetryPolicy
 from flax_distil.data.sources.dataset_spec import DatasetSpec
 from flax_distil.data.sources.load_datasets import load_datasets
 from flax_distil.data.stream import IterableSpeechDataset
-from flax_distil.data.training.training_data import sorted_by_speaker
+from flax_distil.data.training.training_data import group_by_speaker
 from flax_distil.pseudo_labeling.columns import label_features
 from flax_distil.pseudo_labeling.config import PseudoLabelConfig
 from flax_distil.pseudo_labeling.shard_plan import SplitShardPlan, StreamShardPlan, TableShardPlan
@@ -138,8 +138,8 @@ def _open(config: PseudoLabelConfig, spec: DatasetSpec) -> SpeechDataset | Itera
     if isinstance(source, IterableSpeechDataset):
         return dataclasses.replace(source, id_column=config.id_column_name)
     if config.id_column_name is not None:
-        source = source.named_by(config.id_column_name)
-    return sorted_by_speaker(source) if config.speakers.sort_by_speaker else source
+        source = source.rename_rows(config.id_column_name)
+    return group_by_speaker(source) if config.speakers.sort_by_speaker else source
 
 
 def _part(
