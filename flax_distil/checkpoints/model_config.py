@@ -17,16 +17,18 @@ def check_export_dtype(name: str, value: str) -> None:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ModelSourceConfig:
+class ModelConfig:
     """Model.
 
     Attributes:
+        model_name_or_path: Whisper checkpoint: a Hugging Face or CTranslate2 folder, or a Hub id.
         model_revision: Branch, tag or commit of the model on the Hub; by default its main branch.
         subfolder: Folder within the model's that holds the checkpoint.
         cache_dir: Where models are downloaded to; by default the cache of huggingface_hub.
         token: Access token for models on the Hub; by default that of hf auth login, or HF_TOKEN.
     """
 
+    model_name_or_path: str | None
     model_revision: str | None = None
     subfolder: str | None = None
     cache_dir: str | None = None
@@ -45,38 +47,6 @@ class ModelSourceConfig:
     def assistant_source(self, name: str) -> ModelSource:
         """Return where a model beside it is, which has no revision or subfolder of its own."""
         return ModelSource(name=name, cache_dir=self.cache_dir, token=self.token)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class TeacherSourceConfig(ModelSourceConfig):
-    """Where a model and its teacher are read from.
-
-    Attributes:
-        teacher_model_revision: Branch, tag or commit of the teacher on the Hub; by default its main branch.
-        teacher_subfolder: Folder within the teacher's that holds the checkpoint.
-    """
-
-    teacher_model_revision: str | None = None
-    teacher_subfolder: str | None = None
-
-    def teacher_source(self, name: str) -> ModelSource:
-        """Return where the teacher is."""
-        return dataclasses.replace(
-            self.assistant_source(name),
-            revision=self.teacher_model_revision,
-            subfolder=self.teacher_subfolder,
-        )
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class ModelConfig(ModelSourceConfig):
-    """Model.
-
-    Attributes:
-        model_name_or_path: Whisper checkpoint: a Hugging Face or CTranslate2 folder, or a Hub id.
-    """
-
-    model_name_or_path: str | None
 
     @property
     def name(self) -> str:
@@ -109,7 +79,7 @@ class TeacherConfig:
     teacher_model_revision: str | None = None
     teacher_subfolder: str | None = None
 
-    def source(self, model: ModelSourceConfig) -> ModelSource:
+    def source(self, model: ModelConfig) -> ModelSource:
         """Return where the teacher is, which is read with the cache and the token of the model.
 
         Raises:
@@ -159,9 +129,3 @@ class StudentConfig:
         if self.student_decoder_layers is None and self.student_decoder_layer_indices is None:
             given["decoder_layers"] = 2
         return given
-
-
-def shown_settings(config: Any) -> dict[str, Any]:
-    """Return the fields of a configuration that may be shown and kept: all but access tokens."""
-    secret = {field.name for field in dataclasses.fields(config) if not field.repr}
-    return {name: value for name, value in dataclasses.asdict(config).items() if name not in secret}

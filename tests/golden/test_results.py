@@ -30,7 +30,8 @@ ONLY_EXACT = ("sha256", "bytes", "README.md", ".transcripts.jsonl", "teacher")
 def differences(found: Any, golden: Any, tolerance: float, where: str = "") -> Iterator[str]:
     """Yield a sentence for every value that is not the golden one."""
     if isinstance(golden, dict) and isinstance(found, dict):
-        if list(found) != list(golden):
+        unordered = where.endswith("/config")  # settings, in whatever order they are declared
+        if (sorted(found) != sorted(golden)) if unordered else (list(found) != list(golden)):
             yield f"{where}: keys {list(found)}, expected {list(golden)}"
         if not EXACT and "magnitude" in golden:  # a sum of values of both signs is relative to them all
             close = abs(found["sum"] - golden["sum"]) <= tolerance * golden["magnitude"]
