@@ -21,7 +21,7 @@ from flax_distil.model.compute_options import ComputeOptions
 
 
 def compiled(step, *static):
-    """Compile the step for a configuration and an optimiser."""
+    """Compile the step for a configuration and an optimizer."""
     return jax.jit(functools.partial(step, *static))
 
 
