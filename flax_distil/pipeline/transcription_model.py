@@ -1,5 +1,6 @@
 """A checkpoint that transcribes: its small files are read at once, its weights when they are needed."""
 
+import dataclasses
 import functools
 from typing import Any
 
@@ -17,7 +18,6 @@ from flax_distil.model.compute_options import ComputeOptions
 from flax_distil.model.config import WhisperConfig
 from flax_distil.parallel.partitioner import Partitioner
 from flax_distil.text.normalizers import Normalizer, get_model_normalizer
-from flax_distil.text.tokenizer import WhisperTokenizer
 from flax_distil.transcription.assisted_generator import Assistant, AssistedGenerator
 from flax_distil.transcription.config import DatasetConfig, TranscriptionConfig
 from flax_distil.transcription.generator import WhisperGenerator
@@ -73,18 +73,10 @@ class TranscriptionModel:
         self.chosen = options.for_checkpoint(self._settings)
         self._normalizer = normalizer
         self._params: Params = {}
-        self._assistant_params: Params = {}
         self._loaded: WhisperGenerator | None = None
-        self._assistant_name, self._num_assistant_tokens = assistant, num_assistant_tokens
-        self._assistant: tuple[WhisperConfig, WhisperTokenizer] | None = None
-        if assistant is not None:
-            student = load_checkpoint(assistant, config_only=True, without_encoder=True)
-            own_tokenizer = has_tokenizer(student.files)  # a decoder saved alone has none
-            tokenizer = read_tokenizer(student.files)[0] if own_tokenizer else self._tokenizer
-            self._assistant = student.config, tokenizer
-        self._generator(
-            {}, {}, options
-        )  # it checks the options, and touches no weights before the first batch
+        self._assistant_source = assistant
+        self._assistant = None if assistant is None else self._open_assistant(assistant, num_assistant_tokens)
+        self._generator(options)  # it checks the options, and needs no weights before the first batch
 
     @functools.cached_property
     def normalize(self) -> Normalizer:
@@ -105,8 +97,8 @@ class TranscriptionModel:
         if self._loaded is None:
             checkpoint = self._read(self._source)
             self._params = self._put(self._shape, checkpoint.params)
-            self._assistant_params = self._load_assistant(checkpoint.params["encoder"])
-            self._loaded = self._generator(self._params, self._assistant_params, self.options)
+            self._assistant = self._load_assistant(checkpoint.params["encoder"])
+            self._loaded = self._generator(self.options)
         return self._loaded
 
     def generator(self, options: TranscriptionOptions) -> WhisperGenerator:
@@ -116,7 +108,7 @@ class TranscriptionModel:
             InputError: If the options do not fit the checkpoint, or as :meth:`load`.
         """
         self.load()
-        return self._generator(self._params, self._assistant_params, options)
+        return self._generator(options)
 
     @property
     def window_seconds(self) -> float:
@@ -128,14 +120,21 @@ class TranscriptionModel:
         self.load()
         return weights_fingerprint(self._partitioner.device_get(self._params))
 
-    def _load_assistant(self, encoder: Params) -> Params:
-        """Return the assistant's weights on the devices, without its encoder where it is the one given."""
-        if self._assistant is None or self._assistant_name is None:
-            return {}
-        params = dict(self._read(self._assistant_name, without_encoder=True).params)
+    def _open_assistant(self, source: str | ModelSource, num_tokens: int | None) -> Assistant:
+        """Return the assistant without its weights."""
+        student = load_checkpoint(source, config_only=True, without_encoder=True)
+        has_own_tokenizer = has_tokenizer(student.files)  # a decoder saved alone has none
+        tokenizer = read_tokenizer(student.files)[0] if has_own_tokenizer else self._tokenizer
+        return Assistant(config=student.config, params={}, tokenizer=tokenizer, num_tokens=num_tokens)
+
+    def _load_assistant(self, encoder: Params) -> Assistant | None:
+        """Return the assistant with its weights on the devices, without an encoder equal to the given one."""
+        if self._assistant is None or self._assistant_source is None:
+            return None
+        params = dict(self._read(self._assistant_source, without_encoder=True).params)
         if "encoder" in params and equal_when_rounded(params["encoder"], encoder):
             del params["encoder"]
-        return self._put(self._assistant[0], params)
+        return dataclasses.replace(self._assistant, params=self._put(self._assistant.config, params))
 
     def _read(self, source: str | ModelSource, *, without_encoder: bool = False) -> Checkpoint:
         """Read a checkpoint; beside an assistant exactly, so that their encoders can be compared."""
@@ -149,20 +148,14 @@ class TranscriptionModel:
         placed: Params = self._partitioner.device_put(params, {branch: specs[branch] for branch in params})
         return placed
 
-    def _generator(
-        self, params: Params, assistant_params: Params, options: TranscriptionOptions
-    ) -> WhisperGenerator:
-        model = self._shape, params, self._tokenizer, self._settings
+    def _generator(self, options: TranscriptionOptions) -> WhisperGenerator:
+        model = self._shape, self._params, self._tokenizer, self._settings
         common: dict[str, Any] = {
             "options": options, "compute": self._compute, "partitioner": self._partitioner,
         }  # fmt: skip
         if self._assistant is None:
             return WhisperGenerator(*model, **common)
-        config, tokenizer = self._assistant
-        assistant = Assistant(
-            config=config, params=assistant_params, tokenizer=tokenizer, num_tokens=self._num_assistant_tokens
-        )
-        return AssistedGenerator(*model, assistant=assistant, **common)
+        return AssistedGenerator(*model, assistant=self._assistant, **common)
 
 
 def configured_model(
