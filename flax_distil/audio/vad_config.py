@@ -37,10 +37,10 @@ class VadOptions:
 
     threshold: float | None = None
     neg_threshold: float | None = None
-    min_speech_duration_ms: float = 96.0
-    max_speech_duration_s: float | None = None
-    min_silence_duration_ms: float = 2000.0
-    speech_pad_ms: float = 400.0
+    min_speech_duration_ms: int | float = 96.0
+    max_speech_duration_s: int | float | None = None
+    min_silence_duration_ms: int | float = 2000.0
+    speech_pad_ms: int | float = 400.0
 
     def __post_init__(self) -> None:
         for name in ("threshold", "neg_threshold"):

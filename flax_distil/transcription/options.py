@@ -122,7 +122,10 @@ class TranscriptionOptions:
     condition_on_prev_tokens: bool = False
     vad: str | None = setting(None, switch="auto")
     vad_parameters: VadOptions = nested(
-        VadOptions(), rename={field.name: f"vad_{field.name}" for field in dataclasses.fields(VadOptions)}
+        VadOptions(),
+        rename={field.name: f"vad_{field.name}" for field in dataclasses.fields(VadOptions)},
+        types=dict.fromkeys(("min_speech_duration_ms", "min_silence_duration_ms", "speech_pad_ms"), float)
+        | {"max_speech_duration_s": float | None},
     )
     prepend_punctuations: str = PREPEND_PUNCTUATIONS
     append_punctuations: str = APPEND_PUNCTUATIONS

@@ -14,7 +14,7 @@ WRONG = [
     (["--noise_types=white"], "noise_types and snr_db go together"),
     (["--snr_db=10"], "noise_types and snr_db go together"),
     (["--noise_types=white", "--snr_db=loud"], "--snr_db cannot be 'loud': expected a number"),
-    (["--noise_types=white", "--snr_db=.inf"], "snr_db inf is no finite number"),
+    (["--noise_types=white", "--snr_db=.inf"], "--snr_db cannot be '.inf': expected a number"),
     (["--noise_types=recorded", "--snr_db=10"], "noise_types recorded and noise_dataset_name go together"),
     (["--noise_dataset_name=noise"], "noise_types recorded and noise_dataset_name go together"),
     (["--vad=auto"], "vad is for mode sequential, and this one is short: leave vad out"),

@@ -109,13 +109,15 @@ def test_channels_are_read_from_whatever_a_recording_is_given_as(call_file):
         both, {"array": both, "sampling_rate": SAMPLING_RATE},
     ]  # fmt: skip
     for inputs in given:
-        apart = read_recording("call", inputs, channels=ChannelChoice(split=True))
+        apart = read_recording("call", inputs, channels=ChannelChoice(split_channels=True))
         assert apart.channels == 2
         np.testing.assert_array_equal(apart.samples.reshape(2, -1), both)
         one = read_recording("call", inputs, channels=ChannelChoice(channel=1))
         assert one.channels == 0
         np.testing.assert_array_equal(one.samples, right)
-    (ahead,) = [read for read in read_ahead([("call", path)], channels=ChannelChoice(split=True)) if read]
+    (ahead,) = [
+        read for read in read_ahead([("call", path)], channels=ChannelChoice(split_channels=True)) if read
+    ]
     assert ahead.channels == 2
 
 
@@ -131,7 +133,7 @@ def test_a_channel_that_a_recording_has_not_is_its_error(call_file, inputs):
     ("options", "sentence"),
     [
         ({"channel": -1}, "channel -1 is none: channels are counted from 0"),
-        ({"channel": 0, "split": True}, "choose one of them"),
+        ({"channel": 0, "split_channels": True}, "choose one of them"),
     ],
 )
 def test_a_choice_of_channels_that_cannot_be_is_refused(options, sentence):

@@ -150,7 +150,7 @@ def test_hotwords_and_a_carried_prompt_stand_before_the_previous_text(weightless
     [
         ({"language": "klingon"}, "klingon"),
         ({"task": "summarise"}, "task 'summarise' is unknown: expected transcribe or translate"),
-        ({"max_new_tokens": 0}, "max_new_tokens 0 is below 1"),
+        ({"max_new_tokens": 0}, r"\(max_new_tokens\) 0 is below 1"),
         ({"prompt": "a", "prompt_ids": (1,)}, "prompt and prompt_ids are both given: choose one"),
         ({"temperature": ()}, "temperature is empty"),
         ({"temperature": (0.0, -0.1)}, "temperature -0.1 is not a number of at least 0"),
