@@ -20,6 +20,16 @@ def test_help_lists_the_commands_without_importing_jax():
     assert "pseudo-label" in done.stdout
 
 
+def test_the_help_of_every_command_loads_neither_jax_nor_data_sets():
+    script = (
+        "import sys; from flax_distil.cli.main import COMMANDS, main\n"
+        "for command in COMMANDS: main([*command.split(), '--help'])\n"
+        "print(sorted({'jax', 'datasets', 'transformers', 'huggingface_hub'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
 def test_an_unknown_command_is_refused(capsys):
     assert main(["distill"]) == 2
     assert "unknown command 'distill'" in capsys.readouterr().err
