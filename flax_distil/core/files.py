@@ -29,3 +29,24 @@ def write_whole(path: Path, text: str) -> None:
         if isinstance(error, OSError):
             error.filename = str(path)
         raise
+
+
+def publish(scratch: Path, path: Path) -> None:
+    """Move a written file to its name after its contents are on the disk, and sync the folder.
+
+    Raises:
+        OSError: if the disk is full.
+    """
+    with scratch.open("rb") as file:
+        os.fsync(file.fileno())
+    os.replace(scratch, path)
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Sync the names of a folder to the disk."""
+    opened = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)

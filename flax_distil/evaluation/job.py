@@ -20,10 +20,10 @@ from flax_distil.data.sources.dataset_spec import DatasetSpec
 from flax_distil.data.sources.load_datasets import load_tables
 from flax_distil.evaluation.config import CLEAN, EvalConfig
 from flax_distil.evaluation.noise import NoiseMaker
+from flax_distil.evaluation.output import REPORT_NAME, RESULTS_NAME, SAMPLES_NAME, EvaluationOutput
 from flax_distil.evaluation.report import write_report
 from flax_distil.evaluation.results import Evaluation, make_results
 from flax_distil.evaluation.scores import ScoredRecords
-from flax_distil.evaluation.store import REPORT_NAME, RESULTS_NAME, SAMPLES_NAME, EvalStore
 from flax_distil.evaluation.tables import format_tables, write_samples
 from flax_distil.evaluation.transcription import LATENCY, ModelEvaluation, gather_records
 from flax_distil.parallel.make_partitioner import join_local_devices
@@ -54,16 +54,19 @@ def run(config: EvalConfig) -> dict[str, Any]:
     """
     partitioner = join_local_devices(config.devices)
     leads = jax.process_index() == 0
-    with EvalStore(config.output.output_dir, overwrite=config.output.overwrite_output_dir) as store:
-        raise_on_all_hosts(lambda: store.check() if leads else None)
+    opened = raise_on_all_hosts(
+        lambda: EvaluationOutput(config.output.output_dir, overwrite=config.output.overwrite_output_dir)
+    )
+    with opened as output:
+        raise_on_all_hosts(lambda: output.check() if leads else None)
         models = raise_on_all_hosts(lambda: _open_models(config, partitioner))
         data_sets = raise_on_all_hosts(lambda: _open_data_sets(config))
         noise = raise_on_all_hosts(lambda: _open_noise(config, data_sets))
         normalize = _normalizer_for(config, models)
         parameters = {label: model.parameters for label, model in models.items()}
-        raise_on_all_hosts(lambda: store.begin(_settings(config, data_sets)) if leads else None)
-        raise_on_all_hosts(store.check_shared)
-        _transcribe(config, partitioner, store, models, data_sets, noise)
+        raise_on_all_hosts(lambda: output.begin(_settings(config, data_sets)) if leads else None)
+        raise_on_all_hosts(output.check_shared)
+        _transcribe(config, partitioner, output, models, data_sets, noise)
         evaluation = Evaluation(
             config=config,
             normalize=normalize,
@@ -71,26 +74,26 @@ def run(config: EvalConfig) -> dict[str, Any]:
             data_sets=list(data_sets),
             units={
                 (label, name, condition.name): ScoredRecords(
-                    gather_records(store, (label, name, condition.name)), normalize
+                    gather_records(output, (label, name, condition.name)), normalize
                 )
                 for label in parameters
                 for name in data_sets
                 for condition in config.conditions
             },
             latency={
-                label: gather_records(store, (label, next(iter(data_sets)), LATENCY)) for label in parameters
+                label: gather_records(output, (label, next(iter(data_sets)), LATENCY)) for label in parameters
             },
         )
         results = make_results(evaluation)
         if leads:
-            _report(evaluation, results, store)
+            _report(evaluation, results, output)
     return results
 
 
 def _transcribe(
     config: EvalConfig,
     partitioner: Partitioner,
-    store: EvalStore,
+    output: EvaluationOutput,
     models: dict[str, TranscriptionModel],
     data_sets: Mapping[str, SpeechDataset],
     noise: Mapping[str, NoiseMaker],
@@ -98,11 +101,11 @@ def _transcribe(
     """Do all there is to do, model after model: the weights of one are gone when the next are read."""
     most = max(map(len, data_sets.values()))
     for label in list(models):
-        work = ModelEvaluation(config, partitioner, store, label=label, model=models.pop(label), most=most)
+        work = ModelEvaluation(config, partitioner, output, label=label, model=models.pop(label), most=most)
         for name, data in data_sets.items():
             for condition in config.conditions:
                 work.transcribe(name, data, noise[name], condition)
-            records = gather_records(store, (label, name, CLEAN.name))
+            records = gather_records(output, (label, name, CLEAN.name))
             if not records.predictions:
                 reasons = records.skipped.report()
                 raise InputError(f"no recording of data set {name!r} can be transcribed: {reasons}")
@@ -171,14 +174,14 @@ def _rows_identity(data: SpeechDataset) -> str:
     return f"{len(data)} rows, {hashlib.blake2b(rows.encode(), digest_size=8).hexdigest()}"
 
 
-def _report(evaluation: Evaluation, results: dict[str, Any], store: EvalStore) -> None:
+def _report(evaluation: Evaluation, results: dict[str, Any], output: EvaluationOutput) -> None:
     show(format_tables(results, evaluation))
     for (label, name, condition), unit in evaluation.units.items():
         if condition == CLEAN.name and label == evaluation.models[0] and unit.records.skipped:
             log.warning("%s: %s", name, unit.records.skipped.report())
-    if store.keep:
-        with atomic_folder(store.folder) as scratch:
+    if output.is_kept:
+        with atomic_folder(output.folder) as scratch:
             (scratch / RESULTS_NAME).write_text(json.dumps(results, indent=2) + "\n")
             write_samples(evaluation, scratch / SAMPLES_NAME)
             write_report(evaluation, results, scratch / REPORT_NAME)
-        log.info("written to %s", store.folder)
+        log.info("written to %s", output.folder)

@@ -159,13 +159,13 @@ class Records:
         return [line for line in self.lines if isinstance(line, kind)]
 
 
-def encoded(line: Record) -> str:
-    """Return a line as it stands in a file."""
-    name = next(name for name, kind in _KINDS.items() if isinstance(line, kind))
-    return json.dumps({name: dataclasses.asdict(line)}, ensure_ascii=False) + "\n"
+def encode_record(record: Record) -> str:
+    """Return a record as a line of JSON."""
+    name = next(name for name, kind in _KINDS.items() if isinstance(record, kind))
+    return json.dumps({name: dataclasses.asdict(record)}, ensure_ascii=False)
 
 
-def decoded(line: str) -> Record:
-    """Read such a line."""
+def decode_record(line: str) -> Record:
+    """Return the record in a line of :func:`encode_record`."""
     ((kind, values),) = json.loads(line).items()
     return _KINDS[kind](**values)

@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from flax_distil.core.arrays import Float
 from flax_distil.core.console import is_quiet
+from flax_distil.core.resumable_output import LineWriter
 from flax_distil.data.dataset import SpeechDataset
 from flax_distil.data.decoded_example import (
     TOO_LONG,
@@ -25,8 +26,8 @@ from flax_distil.data.skipped import SkippedSample
 from flax_distil.data.training.pipeline_config import PipelineConfig
 from flax_distil.evaluation.config import CLEAN, EvalConfig, NoiseCondition
 from flax_distil.evaluation.noise import NoiseMaker
-from flax_distil.evaluation.records import LatencySample, Prediction, Records, Session
-from flax_distil.evaluation.store import EvalStore, Key, RecordWriter
+from flax_distil.evaluation.output import EvaluationOutput, Key
+from flax_distil.evaluation.records import LatencySample, Prediction, Records, Session, encode_record
 from flax_distil.parallel.partitioner import Partitioner
 from flax_distil.parallel.processes import all_gather_object, raise_on_all_hosts
 from flax_distil.pipeline.transcription_model import TranscriptionModel
@@ -39,9 +40,9 @@ LATENCY = "latency"
 """Stands for a condition in the key of recordings that are transcribed alone."""
 
 
-def gather_records(store: EvalStore, key: Key) -> Records:
+def gather_records(output: EvaluationOutput, key: Key) -> Records:
     """Return what all processes wrote of a unit; all must call it."""
-    own = store.records(key, process=jax.process_index(), processes=jax.process_count())
+    own = output.records(key, process=jax.process_index(), processes=jax.process_count())
     return Records([line for part in all_gather_object(own) for line in part.lines])
 
 
@@ -53,7 +54,7 @@ class ModelEvaluation:
     Args:
         config: of the evaluation.
         partitioner: over the devices of this process.
-        store: where lines go.
+        output: where lines go.
         label: what reports call the checkpoint.
         model: the checkpoint.
         most: rows of the largest data set.
@@ -63,13 +64,13 @@ class ModelEvaluation:
         self,
         config: EvalConfig,
         partitioner: Partitioner,
-        store: EvalStore,
+        output: EvaluationOutput,
         *,
         label: str,
         model: TranscriptionModel,
         most: int,
     ):
-        self._config, self._partitioner, self._store = config, partitioner, store
+        self._config, self._partitioner, self._output = config, partitioner, output
         self._label, self._model, self._most = label, model, most
         self._compile_seconds = 0.0
 
@@ -85,7 +86,7 @@ class ModelEvaluation:
             condition: how they are heard.
         """
         key = (self._label, name, condition.name)
-        before = gather_records(self._store, key)
+        before = gather_records(self._output, key)
         number = max((session.number for session in before.sessions), default=0) + 1
         pending = [row for row in range(len(data)) if row not in before.done]
         pending = pending[jax.process_index() :: jax.process_count()]
@@ -117,10 +118,10 @@ class ModelEvaluation:
         quiet = True if jax.process_index() or is_quiet() else None  # None: unless there is no terminal
         title = " ".join(key) if condition != CLEAN else " ".join(key[:2])
         with (
-            self._store.writer(key, process=jax.process_index()) as writer,
+            self._output.writer(key, process=jax.process_index()) as writer,
             tqdm(total=len(rows), desc=title, unit=" samples", disable=quiet) as bar,
         ):
-            writer.write(session)
+            writer.write(encode_record(session))
             recordings = self._recordings(data, rows, noise, condition, writer)
             generator = transcriber.generator
             if isinstance(generator, AssistedGenerator):
@@ -129,7 +130,7 @@ class ModelEvaluation:
             for sample, transcript in transcriber.transcribe_recordings(recordings):
                 seconds = time.perf_counter() - start
                 counted = vars(generator.statistics) if isinstance(generator, AssistedGenerator) else None
-                writer.write(_prediction(sample, transcript, session, seconds, counted))
+                writer.write(encode_record(_prediction(sample, transcript, session, seconds, counted)))
                 bar.update()
 
     def measure_latency(self, name: str, data: SpeechDataset) -> None:
@@ -142,7 +143,7 @@ class ModelEvaluation:
             data: the data set.
         """
         key, wanted = (self._label, name, LATENCY), self._config.latency_samples
-        if not wanted or jax.process_index() or self._store.records(key).latency:
+        if not wanted or jax.process_index() or self._output.records(key).latency:
             return
         read = read_rows(data, range(len(data)), self._limits)
         samples = list(itertools.islice((row for row in read if isinstance(row, DecodedExample)), wanted))
@@ -161,8 +162,8 @@ class ModelEvaluation:
                     devices=self._devices,
                 )
             )
-        with self._store.writer(key, process=0) as writer:
-            writer.write(*found[1:])
+        with self._output.writer(key, process=0) as writer:
+            writer.write(*map(encode_record, found[1:]))
 
     @functools.cached_property
     def _transcriber(self) -> RecordingTranscriber:
@@ -201,13 +202,13 @@ class ModelEvaluation:
         rows: Sequence[int],
         noise: NoiseMaker,
         condition: NoiseCondition,
-        writer: RecordWriter,
+        writer: LineWriter,
     ) -> Iterator[tuple[DecodedExample, Float[np.ndarray, " W"]]]:
         """Yield decoded recordings with their noise; those that cannot be read become lines."""
         threads, limits = self._config.data.reading.dataloader_num_workers, self._limits
         for sample in read_rows(data, rows, limits, threads=threads, hear=lambda s: noise(s, condition)):
             if isinstance(sample, SkippedSample):
-                writer.write(sample)
+                writer.write(encode_record(sample))
             else:
                 yield dataclasses.replace(sample, samples_W=None), _audio(sample)
 

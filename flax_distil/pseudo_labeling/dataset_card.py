@@ -7,8 +7,8 @@ from typing import Any
 import yaml
 
 from flax_distil.pseudo_labeling.config import PseudoLabelConfig
+from flax_distil.pseudo_labeling.output import DATA_NAME
 from flax_distil.pseudo_labeling.splits import DEFAULT_CONFIG, SplitName
-from flax_distil.pseudo_labeling.store import DATA_NAME
 
 _HEADING = re.compile(r"^(?=## )", re.MULTILINE)
 _METADATA = re.compile(r"\A---\s*\n(.*?)\n---\s*\n", re.DOTALL)

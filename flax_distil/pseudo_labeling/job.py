@@ -1,17 +1,13 @@
-"""The teacher transcribes a corpus; the result is a data set with its transcripts and confidences.
+"""A teacher transcribes a corpus; the result is a data set with its transcripts and confidences.
 
-The corpus is divided into units that do not depend on who works on them. A unit becomes one Parquet
-file, and is done again as a whole if a run is killed before that: see ``label_store.py``. Processes
-take turns at the units, and wait for each other only at the beginning and the end.
+The corpus is divided into shards that do not depend on the processes. Each shard becomes one Parquet file,
+and a shard that a killed run did not finish is labeled again as a whole. Processes share the shards, and wait
+for each other only at the beginning and at the end.
 """
 
-import contextlib
 import dataclasses
 import logging
-import math
-import os
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -22,55 +18,26 @@ from flax_distil.audio.voice_activity import VoiceActivity
 from flax_distil.checkpoints.hub.upload import check_hub
 from flax_distil.core.console import show
 from flax_distil.core.errors import InputError
-from flax_distil.core.nested import flatten
-from flax_distil.core.prefetch import prefetch
-from flax_distil.data.decoded_example import SampleError
 from flax_distil.data.skipped import SkippedSamples
-from flax_distil.metrics.word_errors import word_errors
 from flax_distil.parallel.make_partitioner import join_local_devices
 from flax_distil.parallel.processes import all_gather_object, raise_on_all_hosts
 from flax_distil.pipeline.batch_transcription import BatchTranscriber
-from flax_distil.pseudo_labeling.columns import label_table
 from flax_distil.pseudo_labeling.config import PseudoLabelConfig
-from flax_distil.pseudo_labeling.progress import LabelProgress
-from flax_distil.pseudo_labeling.shard_plan import ShardPlan
-from flax_distil.pseudo_labeling.shard_reader import (
-    BATCHES_AHEAD,
-    Recording,
-    ShardBatch,
-    ShardInProgress,
-    ShardReader,
-)
-from flax_distil.pseudo_labeling.splits import open_splits
-from flax_distil.pseudo_labeling.store import LabelStore, ShardManifest
+from flax_distil.pseudo_labeling.labeler import Labeler
+from flax_distil.pseudo_labeling.output import LabelOutput
 from flax_distil.pseudo_labeling.summary import summarize
 from flax_distil.pseudo_labeling.upload import upload_labels
-from flax_distil.transcription.results import Transcript
 
 log = logging.getLogger(__name__)
-
-_NOT_FINITE = SampleError("without a finite label", "the teacher's log-probabilities are not finite")
-
-_MOST_UNUSABLE = 8
-"""So many labels that are no numbers are the teacher's fault, not the recordings'."""
-
-_DECIDING = (
-    "model_name_or_path", "model_revision", "subfolder", "dtype", "task", "return_timestamps",
-    "generation_max_length",
-    "dataset_name", "dataset_config_name", "dataset_split_name", "audio_column_name", "max_samples",
-    "streaming", "samples_per_shard", "concatenate_audio", "id_column_name", "sort_by_speaker",
-    "min_duration_in_seconds", "max_duration_in_seconds",
-)  # fmt: skip
-"""Flags that decide the labels or how they are divided over files. Devices and batch sizes are none."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PseudoLabelResult:
-    """What a run leaves.
+    """The result of pseudo-labeling.
 
     Attributes:
-        output_dir: the folder of the data set.
-        upload_error: why the upload failed; None if it did not, or was not asked for.
+        output_dir: Folder of the data set.
+        upload_error: Why the upload failed; None if it did not fail, or was not asked for.
     """
 
     output_dir: Path
@@ -78,19 +45,19 @@ class PseudoLabelResult:
 
 
 def run(config: PseudoLabelConfig) -> PseudoLabelResult:
-    """Write the labelled data set, or what of it is not there yet.
+    """Label a data set and write it, or only what an earlier run has not finished.
 
     Raises:
         InputError: for whatever does not fit, before the teacher is loaded; if the disk is full.
     """
     partitioner = join_local_devices(config.devices)
     leads = jax.process_index() == 0
-    store = raise_on_all_hosts(
-        lambda: LabelStore(str(config.output.output_dir), overwrite=config.output.overwrite_output_dir)
+    output = raise_on_all_hosts(
+        lambda: LabelOutput(str(config.output.output_dir), overwrite=config.output.overwrite_output_dir)
     )
-    raise_on_all_hosts(lambda: store.check() if leads else None)
+    raise_on_all_hosts(lambda: output.check() if leads else None)
     repository = raise_on_all_hosts(
-        lambda: check_hub(config.hub, config.hub_dataset_id, store.folder, "dataset") if leads else None
+        lambda: check_hub(config.hub, config.hub_dataset_id, output.folder, "dataset") if leads else None
     )
     teacher = raise_on_all_hosts(lambda: BatchTranscriber(config, partitioner))
     if teacher.is_multilingual and teacher.options.language is None:
@@ -98,28 +65,28 @@ def run(config: PseudoLabelConfig) -> PseudoLabelResult:
             f"language is not given, and teacher {config.model.name!r} is multilingual: name the language"
         )
     detector = raise_on_all_hosts(lambda: VoiceActivity(cast(VadName, config.vad)))
-    job = raise_on_all_hosts(lambda: _Job(config, teacher, detector, store))
+    job = raise_on_all_hosts(lambda: Labeler(config, teacher, detector, output))
     _check_same_settings(job.settings)
-    complete = all_gather_object(raise_on_all_hosts(lambda: store.begin(job.settings) if leads else False))[0]
-    if complete:
+    raise_on_all_hosts(lambda: output.begin(job.settings) if leads else None)
+    if all_gather_object(output.is_complete)[0]:
         log.info("all of %s is labelled already: %s", config.data.dataset_name, config.output.output_dir)
     else:
-        _label(job, store, leads=leads)
+        _label(job, output, leads=leads)
     error = raise_on_all_hosts(
-        lambda: None if repository is None else upload_labels(store.folder, repository, config.hub)
+        lambda: None if repository is None else upload_labels(output.folder, repository, config.hub)
     )
-    return PseudoLabelResult(output_dir=store.folder, upload_error=error)
+    return PseudoLabelResult(output_dir=output.folder, upload_error=error)
 
 
-def _label(job: "_Job", store: LabelStore, *, leads: bool) -> None:
-    raise_on_all_hosts(store.check_shared)
+def _label(job: Labeler, output: LabelOutput, *, leads: bool) -> None:
+    raise_on_all_hosts(output.check_shared)
     digest = all_gather_object(raise_on_all_hosts(job.teacher.fingerprint))[0]
-    raise_on_all_hosts(lambda: store.begin_with(digest) if leads else None)
-    done = raise_on_all_hosts(store.records)
+    raise_on_all_hosts(lambda: output.check_teacher(digest) if leads else None)
+    done = raise_on_all_hosts(output.manifests)
     if done and leads:
         log.info("%d files of an earlier run are finished: going on behind them", len(done))
     compile_seconds = raise_on_all_hosts(lambda: job.run(done))
-    raise_on_all_hosts(lambda: _finish(job, store, compile_seconds) if leads else None)
+    raise_on_all_hosts(lambda: _finish(job, output, compile_seconds) if leads else None)
 
 
 def _check_same_settings(settings: Mapping[str, Any]) -> None:
@@ -133,152 +100,16 @@ def _check_same_settings(settings: Mapping[str, Any]) -> None:
                 )
 
 
-class _Job:
-    """What to label, by whom, and where to."""
-
-    def __init__(
-        self,
-        config: PseudoLabelConfig,
-        teacher: BatchTranscriber,
-        detector: VoiceActivity,
-        store: LabelStore,
-    ):
-        """Open the data set; read no audio."""
-        self.config, self.teacher, self._store = config, teacher, store
-        self._detector = detector
-        self._policy = config.data.reading.retries
-        self.parts = open_splits(config, self._policy)
-        self.name = "+".join(dict.fromkeys(part.source.name for part in self.parts))
-        self.units = ShardPlan([part.units for part in self.parts])
-        self._unusable: list[str] = []
-        self.settings = {name: flatten(config)[name] for name in _DECIDING} | {
-            "language": teacher.options.language,
-            "task": teacher.options.task,
-            "vad": detector.name,
-            "text_column_name": _shared([part.text_column for part in self.parts]),
-            "speaker_column_name": _shared([part.speaker_column for part in self.parts]),
-            **(
-                {}
-                if config.data.reading.normalizer == "whisper"
-                else {"normalizer": config.data.reading.normalizer}
-            ),
-            **({} if config.data.reading.channel is None else {"channel": config.data.reading.channel}),
-            **{f"the rows of {part.name}": part.rows for part in self.parts},
-        }
-
-    def run(self, done: Mapping[tuple[int, ...], ShardManifest]) -> float:
-        """Label this process's share of what is not done, and return the seconds spent compiling."""
-        index, count = jax.process_index(), jax.process_count()
-        places = {key: record.after for key, record in done.items()}
-        batch_size = self.teacher.batch_size()
-        compile_seconds = self.teacher.warm_up(batch_size)
-        reader = ShardReader(
-            batch_size=batch_size,
-            detector=self._detector,
-            concatenate=self.config.speakers.concatenate_audio,
-            seconds=(self.config.min_duration_in_seconds, self.config.max_duration_in_seconds),
-            threads=self.config.data.reading.dataloader_num_workers or os.cpu_count() or 1,
-            policy=self._policy,
-        )
-        if index == 0 and self.units.shards is not None and self.units.shards < count:
-            log.warning("%d files for %d processes: some have nothing to do", self.units.shards, count)
-        batches = reader.batches(self.units.remaining(places, index=index, count=count))
-        samples = sum(record.samples for record in done.values())
-        with (
-            self._store.progress(index) as note,
-            LabelProgress(self.name, self.units, done=samples, processes=count) as bar,
-            contextlib.closing(prefetch(batches, ahead=BATCHES_AHEAD)) as waiting,
-        ):
-            start, labels = time.perf_counter(), list[tuple[Recording, Transcript]]()
-            sent = ((batch, batch.samples_BW, len(batch.recordings)) for batch in waiting)
-            for batch, transcripts in self.teacher.load().transcribe_batches(sent):
-                labels += self._keep_usable(batch, transcripts)
-                bar.advance(batch)
-                if batch.last:
-                    now = time.perf_counter()
-                    note(self._finish_shard(batch.in_progress, labels, seconds=now - start))
-                    start, labels = now, []
-        return compile_seconds
-
-    def _keep_usable(
-        self, batch: ShardBatch, transcripts: Sequence[Transcript]
-    ) -> list[tuple[Recording, Transcript]]:
-        """Leave out recordings for which the teacher's probabilities are no numbers.
-
-        Raises:
-            InputError: if that happens again and again.
-        """
-        usable = []
-        for recording, transcript in zip(batch.recordings, transcripts, strict=True):
-            if math.isfinite(transcript.avg_logprob):
-                usable.append((recording, transcript))
-                self._unusable.clear()
-                continue
-            self._unusable.append(recording.row.sample_id)
-            batch.in_progress.skipped.reject(recording.row, _NOT_FINITE)
-            if len(self._unusable) == _MOST_UNUSABLE:
-                raise self._broken_teacher()
-        return usable
-
-    def _broken_teacher(self) -> InputError:
-        return InputError(
-            f"teacher {self.config.model.name!r} gives log-probabilities that are not finite for "
-            f"{len(self._unusable)} recordings in a row, {self._unusable[-1]!r} the last of them: check its "
-            "weights, or compute in float32 (dtype)"
-        )
-
-    def _finish_shard(
-        self, in_progress: ShardInProgress, labels: list[tuple[Recording, Transcript]], *, seconds: float
-    ) -> ShardManifest:
-        """Write the file of a unit and return what to remember of it."""
-        labels.sort(key=lambda label: label[0].order)
-        if not labels and 1 < in_progress.recordings <= len(self._unusable):
-            raise self._broken_teacher()  # before the unit counts as done
-        recordings = [recording for recording, _ in labels]
-        transcripts = [transcript for _, transcript in labels]
-        references = [recording.reference or "" for recording in recordings]
-        errors = word_errors(references, [t.text for t in transcripts], self.teacher.normalize)
-        written: dict[str, Any] = {}
-        if recordings:
-            number, *key = in_progress.shard.key
-            part = self.parts[number]
-            table = label_table(
-                in_progress.shard.data,
-                recordings,
-                transcripts,
-                features=part.features,
-                normalize=self.teacher.normalize,
-            )
-            written = self._store.write(tuple(key), str(part.name), table, process=jax.process_index())
-        return ShardManifest(
-            key=in_progress.shard.key,
-            after=in_progress.shard.after,
-            samples=len(in_progress.shard.data),
-            **written,
-            audio_seconds=math.fsum(recording.seconds for recording in recordings),
-            tokens=sum(len(transcript.tokens) for transcript in transcripts),
-            errors=dataclasses.asdict(errors),
-            skipped=in_progress.skipped.get_state(),
-            process_seconds=seconds,
-            processes=jax.process_count(),
-        )
-
-
-def _shared(columns: Sequence[str | None]) -> Any:
-    """Return the one column of all parts, or those of each."""
-    return columns[0] if len(set(columns)) == 1 else list(columns)
-
-
-def _finish(job: _Job, store: LabelStore, compile_seconds: float) -> None:
+def _finish(job: Labeler, output: LabelOutput, compile_seconds: float) -> None:
     """Describe the whole data set, and say what was done."""
-    records = list(store.records().values())
+    records = list(output.manifests().values())
     skipped = SkippedSamples.merge(record.skipped for record in records)
     if not any(record.rows for record in records):
-        store.discard()
+        output.discard()
         raise InputError(f"no recording of data set {job.name!r} can be transcribed: {skipped.report()}")
     names = [part.name for part in job.parts]
     described = summarize(job.config, job.name, names, records, compile_seconds=compile_seconds)
-    store.finish(described.documents, described.index)
+    output.finish(described.documents, described.index)
     summary, throughput = described.summary, described.throughput
     against = "" if summary["wer"] is None else f", WER {summary['wer']:.2f} % against the references"
     show(

@@ -11,8 +11,9 @@ from flax_distil.metrics.throughput import Throughput
 from flax_distil.metrics.word_errors import ErrorCounts
 from flax_distil.pseudo_labeling.config import PseudoLabelConfig
 from flax_distil.pseudo_labeling.dataset_card import make_card
+from flax_distil.pseudo_labeling.output import CARD_NAME, SUMMARY_NAME, THROUGHPUT_NAME
+from flax_distil.pseudo_labeling.shard_manifest import ShardManifest
 from flax_distil.pseudo_labeling.splits import SplitName
-from flax_distil.pseudo_labeling.store import CARD_NAME, SUMMARY_NAME, THROUGHPUT_NAME, ShardManifest
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -8,8 +8,8 @@ from typing import Any
 from flax_distil.checkpoints.hub.config import HubConfig
 from flax_distil.checkpoints.hub.upload import push_data_set, tried
 from flax_distil.pseudo_labeling.dataset_card import data_pattern, merge_cards
+from flax_distil.pseudo_labeling.output import CARD_NAME, INDEX_NAME, SUMMARY_NAME, THROUGHPUT_NAME
 from flax_distil.pseudo_labeling.splits import SplitName
-from flax_distil.pseudo_labeling.store import CARD_NAME, INDEX_NAME, SUMMARY_NAME, THROUGHPUT_NAME
 
 RECORDS_NAME = "labelling"
 """Folder on the Hub of what is known of each part: settings, counts, files."""

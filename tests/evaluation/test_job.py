@@ -9,11 +9,11 @@ import pytest
 
 from flax_distil.cli.main import main
 from flax_distil.core.nested import build
-from flax_distil.evaluation import store as eval_store
+from flax_distil.core.resumable_output import LineWriter
+from flax_distil.evaluation import output as eval_output
 from flax_distil.evaluation.config import EvalConfig
 from flax_distil.evaluation.job import run
-from flax_distil.evaluation.records import Prediction
-from flax_distil.evaluation.store import RecordWriter
+from flax_distil.evaluation.records import Prediction, decode_record
 from flax_distil.parallel.config import ParallelConfig
 from flax_distil.parallel.make_partitioner import join_local_devices
 from flax_distil.pipeline.transcription_model import TranscriptionModel
@@ -128,7 +128,7 @@ def test_every_recording_under_every_condition_is_a_row(whole, results):
 )
 def test_a_run_that_is_stopped_goes_on_and_ends_as_if_it_had_not(lines, settings, whole, results, tmp_path):
     """Stopped after so many lines, in the middle of the next."""
-    written, write = [], RecordWriter.write
+    written, write = [], LineWriter.write
 
     def stopping(writer, *given):
         if len(written) == lines:
@@ -138,7 +138,7 @@ def test_a_run_that_is_stopped_goes_on_and_ends_as_if_it_had_not(lines, settings
         write(writer, *given)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(RecordWriter, "write", stopping)
+        patch.setattr(LineWriter, "write", stopping)
         with pytest.raises(KeyboardInterrupt):
             evaluate(settings, tmp_path / "out")
     assert not (tmp_path / "out" / "results.json").exists()
@@ -146,10 +146,11 @@ def test_a_run_that_is_stopped_goes_on_and_ends_as_if_it_had_not(lines, settings
     again = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
-            RecordWriter, "write", lambda writer, *given: (again.append(given), write(writer, *given))
+            LineWriter, "write", lambda writer, *given: (again.append(given), write(writer, *given))
         )
         evaluate(settings, tmp_path / "out")
-    rows = [line for part in (written, again) for (line, *_) in part if isinstance(line, Prediction)]
+    records = [decode_record(line) for part in (written, again) for (line, *_) in part]
+    rows = [record for record in records if isinstance(record, Prediction)]
     assert len(rows) == 2 * 2 * 2 * USABLE  # nothing was done twice
     found = json.loads((tmp_path / "out" / "results.json").read_text())
     assert untimed(found) == untimed(results)
@@ -204,7 +205,7 @@ def test_one_model_is_on_the_devices_at_a_time(settings, monkeypatch):
 
 @pytest.mark.slow
 def test_without_a_folder_nothing_is_left(settings, monkeypatch, tmp_path, capsys):
-    monkeypatch.setattr(eval_store.tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(eval_output.tempfile, "tempdir", str(tmp_path))
     evaluate(settings, None, output_dir=None, noise_types=None, snr_db=None)
     assert "toy.en" in capsys.readouterr().out
     assert list(tmp_path.iterdir()) == []

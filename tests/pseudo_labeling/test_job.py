@@ -32,8 +32,8 @@ from flax_distil.core.nested import build
 from flax_distil.data.sources.dataset_spec import DatasetSpec
 from flax_distil.data.sources.load_datasets import load_streams, load_table
 from flax_distil.pseudo_labeling.config import PseudoLabelConfig
+from flax_distil.pseudo_labeling.output import LabelOutput
 from flax_distil.pseudo_labeling.splits import open_splits
-from flax_distil.pseudo_labeling.store import LabelStore
 from flax_distil.transcription.short_form import ShortFormTranscriber
 from tests import quick_compilation
 from tests.checkpoints.hub_server import TOKEN, running_hub, use_endpoint
@@ -126,7 +126,7 @@ def kill_at_random(flags: Flags, random: np.random.Generator, *, within: float) 
 @contextlib.contextmanager
 def disk_with_room_for(size: int) -> Iterator[None]:
     """Have the system refuse to let Parquet files of the labels grow beyond a size, as a full disk does."""
-    write, before = LabelStore.write, resource.getrlimit(resource.RLIMIT_FSIZE)
+    write, before = LabelOutput.write_shard, resource.getrlimit(resource.RLIMIT_FSIZE)
 
     def limited(*args, **options):
         resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
@@ -136,7 +136,7 @@ def disk_with_room_for(size: int) -> Iterator[None]:
             resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(LabelStore, "write", limited)
+        patch.setattr(LabelOutput, "write_shard", limited)
         yield
 
 
@@ -226,7 +226,7 @@ def test_ten_kills_of_a_real_teacher_change_no_byte(tiny_en_dir, prompts_dir, tm
 def test_a_run_killed_at_any_line_loses_one_unit_at_most(tmp_path, case):
     every_nth_line = 15
     done = subprocess.run(
-        [sys.executable, Path(__file__).with_name("killed_store.py"), tmp_path, case, str(every_nth_line)],
+        [sys.executable, Path(__file__).with_name("killed_output.py"), tmp_path, case, str(every_nth_line)],
         env={**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,

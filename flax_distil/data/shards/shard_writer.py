@@ -1,13 +1,13 @@
 """Write Parquet files of recordings completely or not at all; equal rows give equal bytes."""
 
 import hashlib
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flax_distil.core.errors import InputError
+from flax_distil.core.files import publish
 from flax_distil.data.dataset import SpeechDataset
 from flax_distil.data.shards.shard import BLOCK_ROWS
 
@@ -105,27 +105,6 @@ def write_shard(table: "pyarrow.Table", path: Path, *, scratch: Path) -> Written
         scratch.unlink(missing_ok=True)
         raise
     return written
-
-
-def publish(scratch: Path, path: Path) -> None:
-    """Move a written file to its name after its contents are on the disk, and sync the folder.
-
-    Raises:
-        OSError: if the disk is full.
-    """
-    with scratch.open("rb") as file:
-        os.fsync(file.fileno())
-    os.replace(scratch, path)
-    sync_folder(path.parent)
-
-
-def sync_folder(folder: Path) -> None:
-    """Sync the names of a folder to the disk."""
-    opened = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(opened)
-    finally:
-        os.close(opened)
 
 
 def _describe(path: Path) -> WrittenFile:

@@ -10,37 +10,40 @@ from pathlib import Path
 
 import pyarrow
 
+from flax_distil.core import files, resumable_output
 from flax_distil.data.shards import shard_writer
 from flax_distil.metrics.word_errors import ErrorCounts
-from flax_distil.pseudo_labeling import store as label_store
-from flax_distil.pseudo_labeling.store import LabelStore, ShardManifest
+from flax_distil.pseudo_labeling import output as label_output
+from flax_distil.pseudo_labeling.output import LabelOutput
+from flax_distil.pseudo_labeling.shard_manifest import ShardManifest
 
-FILES = {label_store.__file__, shard_writer.__file__}
+FILES = {module.__file__ for module in (label_output, resumable_output, files, shard_writer)}
 UNITS = 3
 
 
 def label(folder: Path, *, overwrite: bool, units: int = UNITS) -> int:
     """Do what is not done yet and return the number of files written."""
-    store = LabelStore(str(folder), overwrite=overwrite)
-    store.check()
-    if store.begin({"units": units}):
+    output = LabelOutput(str(folder), overwrite=overwrite)
+    output.check()
+    output.begin({"units": units})
+    if output.is_complete:
         return 0
-    store.check_shared()
-    store.begin_with("teacher")
-    done = store.records()
-    with store.progress(0) as note:
+    output.check_shared()
+    output.check_teacher("teacher")
+    done = output.manifests()
+    with output.writer(0) as writer:
         for number in range(units):
             if (number,) not in done:
                 table = pyarrow.table({"number": [number] * 10})
-                written = store.write((number,), "train", table, process=0)
-                record = ShardManifest(
+                written = output.write_shard((number,), "train", table, process=0)
+                manifest = ShardManifest(
                     key=(number,), after=None, samples=10, **written, process_seconds=1.0, processes=1,
                     errors=vars(ErrorCounts()), skipped={"samples": [], "forgotten": {}},
                 )  # fmt: skip
-                note(record)
-    records = store.records()
+                writer.write(manifest.to_json())
+    manifests = output.manifests()
     documents = {"summary.json": "{}\n", "throughput.json": "{}\n"}
-    store.finish(documents, {"files": [record.sha256 for record in records.values()]})
+    output.finish(documents, {"files": [manifest.sha256 for manifest in manifests.values()]})
     return units - len(done)
 
 

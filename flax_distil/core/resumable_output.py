@@ -1,0 +1,218 @@
+"""Output folders in which a job that was stopped continues; a killed job leaves only valid results.
+
+The folder holds the settings that decide the results, written before the first result, and files of JSON
+lines, one line for each finished piece of work. A killed process may leave an incomplete last line, which is
+not read and is removed before the next line is written.
+"""
+
+import contextlib
+import errno
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, ClassVar, Self
+
+from flax_distil.core.errors import InputError
+from flax_distil.core.files import publish, sync_folder
+from flax_distil.core.output_dir import check_output_dir, check_writable, make_folder
+
+
+class ResumableOutput:
+    """An output folder with a record of what is finished; a subclass describes its files.
+
+    Args:
+        output_dir: Folder as the user gave it.
+        overwrite: Whether the results of an earlier run are replaced.
+
+    Attributes:
+        contents: What the folder holds, in messages: "an evaluation".
+        work_name: Folder of the settings and of the lines.
+        state_name: File of the settings, in the folder of that name.
+        results: Patterns of the files that are removed when the job starts from the beginning.
+        folder: Absolute path of the output folder.
+        work: Absolute path of the folder of the lines.
+
+    Raises:
+        InputError: if the folder cannot be written to.
+    """
+
+    contents: ClassVar[str]
+    work_name: ClassVar[str]
+    state_name: ClassVar[str]
+    results: ClassVar[Sequence[str]]
+
+    def __init__(self, output_dir: str, *, overwrite: bool):
+        self.folder = check_writable(output_dir)
+        self.work = self.folder / self.work_name
+        self._output_dir, self._overwrite = output_dir, overwrite
+
+    def check(self) -> None:
+        """Check that the folder is new, or holds results that may be continued or replaced.
+
+        Raises:
+            InputError: if it does not.
+        """
+        if self._overwrite or not self.is_started():
+            check_output_dir(self._output_dir, overwrite=self._overwrite)
+
+    def begin(self, settings: Mapping[str, Any]) -> None:
+        """Continue with the results that are there, or remove them and start from the beginning.
+
+        Args:
+            settings: What decides the results, as JSON can hold it.
+
+        Raises:
+            InputError: if the folder holds results of other settings.
+        """
+        given = json.loads(json.dumps(settings))
+        earlier = None if self._overwrite else self.earlier_settings()
+        if earlier is not None:
+            self._check_same_settings(earlier, given)
+            return
+        self._clear()
+        make_folder(self.work)
+        self.write_state(self.make_state(given))
+
+    def check_shared(self) -> None:
+        """Check that this process sees what process 0 wrote.
+
+        Raises:
+            InputError: if it does not.
+        """
+        if not self.is_started():
+            raise InputError(
+                f"output_dir {self._output_dir!r} is not the folder that process 0 writes to: name one that "
+                "all processes share"
+            )
+
+    def is_started(self) -> bool:
+        """Whether an earlier run has begun in this folder."""
+        return self.earlier_settings() is not None
+
+    def earlier_settings(self) -> dict[str, Any] | None:
+        """Return the settings of the results that are there; None without results."""
+        return self.read_state()
+
+    def make_state(self, settings: dict[str, Any]) -> dict[str, Any]:
+        """Return what the file of the settings holds at the beginning."""
+        return settings
+
+    def read_state(self) -> dict[str, Any] | None:
+        """Return what the file of the settings holds; None if there is no such file."""
+        return read_object(self.work / self.state_name)
+
+    def write_state(self, state: Mapping[str, Any]) -> None:
+        """Replace the file of the settings."""
+        self.write_file(self.work / self.state_name, state)
+
+    def write_file(self, path: Path, content: str | Mapping[str, Any]) -> None:
+        """Write a text or JSON file of this output, whole or not at all.
+
+        Raises:
+            InputError: if it cannot be written.
+        """
+        text = content if isinstance(content, str) else json_text(content)
+        with self.writing(path):
+            scratch = self.work / f"writing-{path.name}"
+            scratch.write_text(text, encoding="utf-8")
+            publish(scratch, path)
+
+    @contextlib.contextmanager
+    def writing(self, path: Path) -> Iterator[None]:
+        """Raise an ``InputError`` that tells the user what to do if the body fails to write a file."""
+        try:
+            yield
+        except OSError as error:
+            raise InputError(
+                f"cannot write {path.relative_to(self.folder)} in output_dir {self._output_dir!r} "
+                f"({error.strerror or error}): the finished files there are safe; make room, and the same "
+                "command goes on"
+            ) from error
+
+    def _check_same_settings(self, earlier: Mapping[str, Any], given: Mapping[str, Any]) -> None:
+        for name in {**earlier, **given}:
+            there, here = earlier.get(name), given.get(name)
+            if there != here:
+                raise InputError(
+                    f"output_dir {self._output_dir!r} holds {self.contents} with {name} {there!r}, not "
+                    f"{here!r}: choose another, or set overwrite_output_dir"
+                )
+
+    def _clear(self) -> None:
+        # The settings go first, because a folder that is cleared in part must not be continued.
+        (self.work / self.state_name).unlink(missing_ok=True)
+        shutil.rmtree(self.work, ignore_errors=True)
+        for pattern in self.results:
+            for path in self.folder.glob(pattern):
+                path.unlink()
+
+
+class LineWriter:
+    """Appends lines to a file that no other process writes.
+
+    Args:
+        output: Output that the file belongs to.
+        path: The file; its folder is made.
+        is_synced: Whether a line must be on the disk once it is written, so that it survives a power failure.
+
+    Raises:
+        InputError: if the file cannot be written.
+    """
+
+    def __init__(self, output: ResumableOutput, path: Path, *, is_synced: bool = False):
+        self._output, self._path, self._is_synced = output, path, is_synced
+        make_folder(path.parent)
+        with output.writing(path):
+            if path.is_file():
+                os.truncate(path, len(_whole_lines(path)))
+            self._file = path.open("ab", buffering=0)
+            if is_synced:
+                sync_folder(path.parent)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.close()
+
+    def write(self, *lines: str) -> None:
+        """Append lines in one operation; they are in the file when this returns.
+
+        Raises:
+            InputError: if the disk is full.
+        """
+        data = "".join(f"{line}\n" for line in lines).encode()
+        with self._output.writing(self._path):
+            if self._file.write(data) < len(data):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            if self._is_synced:
+                os.fsync(self._file.fileno())
+
+
+def read_lines(path: Path) -> list[str]:
+    """Return the complete lines of a file of :class:`LineWriter`."""
+    return _whole_lines(path).decode().split("\n")[:-1]
+
+
+def read_object(path: Path) -> dict[str, Any] | None:
+    """Return the object in a JSON file; None if there is no file, or something else is in it."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+    except ValueError:
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def json_text(content: Mapping[str, Any]) -> str:
+    """Return an object as the text of a JSON file that people read."""
+    return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+
+
+def _whole_lines(path: Path) -> bytes:
+    data = path.read_bytes()
+    return data[: data.rfind(b"\n") + 1]

@@ -1,0 +1,185 @@
+"""The engine of pseudo-labeling: labels the shards of one process and writes their files."""
+
+import contextlib
+import dataclasses
+import logging
+import math
+import os
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+
+from flax_distil.audio.voice_activity import VoiceActivity
+from flax_distil.core.errors import InputError
+from flax_distil.core.nested import flatten
+from flax_distil.core.prefetch import prefetch
+from flax_distil.data.decoded_example import SampleError
+from flax_distil.metrics.word_errors import word_errors
+from flax_distil.pipeline.batch_transcription import BatchTranscriber
+from flax_distil.pseudo_labeling.columns import label_table
+from flax_distil.pseudo_labeling.config import PseudoLabelConfig
+from flax_distil.pseudo_labeling.output import LabelOutput
+from flax_distil.pseudo_labeling.progress import LabelProgress
+from flax_distil.pseudo_labeling.shard_manifest import ShardManifest
+from flax_distil.pseudo_labeling.shard_plan import ShardPlan
+from flax_distil.pseudo_labeling.shard_reader import (
+    BATCHES_AHEAD,
+    Recording,
+    ShardBatch,
+    ShardInProgress,
+    ShardReader,
+)
+from flax_distil.pseudo_labeling.splits import open_splits
+from flax_distil.transcription.results import Transcript
+
+log = logging.getLogger(__name__)
+
+_NOT_FINITE = SampleError("without a finite label", "the teacher's log-probabilities are not finite")
+
+_MOST_UNUSABLE = 8
+"""So many labels that are no numbers are the teacher's fault, not the recordings'."""
+
+_DECIDING = (
+    "model_name_or_path", "model_revision", "subfolder", "dtype", "task", "return_timestamps",
+    "generation_max_length",
+    "dataset_name", "dataset_config_name", "dataset_split_name", "audio_column_name", "max_samples",
+    "streaming", "samples_per_shard", "concatenate_audio", "id_column_name", "sort_by_speaker",
+    "min_duration_in_seconds", "max_duration_in_seconds",
+)  # fmt: skip
+"""Flags that decide the labels or how they are divided over files. Devices and batch sizes are none."""
+
+
+class Labeler:
+    """What to label, by whom, and where to."""
+
+    def __init__(
+        self,
+        config: PseudoLabelConfig,
+        teacher: BatchTranscriber,
+        detector: VoiceActivity,
+        output: LabelOutput,
+    ):
+        """Open the data set; read no audio."""
+        self.config, self.teacher, self._output = config, teacher, output
+        self._detector = detector
+        self._policy = config.data.reading.retries
+        self.parts = open_splits(config, self._policy)
+        self.name = "+".join(dict.fromkeys(part.source.name for part in self.parts))
+        self.units = ShardPlan([part.units for part in self.parts])
+        self._unusable: list[str] = []
+        reading, given = config.data.reading, flatten(config)
+        self.settings = {name: given[name] for name in _DECIDING} | {
+            "language": teacher.options.language,
+            "task": teacher.options.task,
+            "vad": detector.name,
+            "text_column_name": _shared([part.text_column for part in self.parts]),
+            "speaker_column_name": _shared([part.speaker_column for part in self.parts]),
+            **({} if reading.normalizer == "whisper" else {"normalizer": reading.normalizer}),
+            **({} if reading.channel is None else {"channel": reading.channel}),
+            **{f"the rows of {part.name}": part.rows for part in self.parts},
+        }
+
+    def run(self, done: Mapping[tuple[int, ...], ShardManifest]) -> float:
+        """Label this process's share of what is not done, and return the seconds spent compiling."""
+        index, count = jax.process_index(), jax.process_count()
+        places = {key: record.after for key, record in done.items()}
+        batch_size = self.teacher.batch_size()
+        compile_seconds = self.teacher.warm_up(batch_size)
+        reader = ShardReader(
+            batch_size=batch_size,
+            detector=self._detector,
+            concatenate=self.config.speakers.concatenate_audio,
+            seconds=(self.config.min_duration_in_seconds, self.config.max_duration_in_seconds),
+            threads=self.config.data.reading.dataloader_num_workers or os.cpu_count() or 1,
+            policy=self._policy,
+        )
+        if index == 0 and self.units.shards is not None and self.units.shards < count:
+            log.warning("%d files for %d processes: some have nothing to do", self.units.shards, count)
+        batches = reader.batches(self.units.remaining(places, index=index, count=count))
+        samples = sum(record.samples for record in done.values())
+        with (
+            self._output.writer(index) as writer,
+            LabelProgress(self.name, self.units, done=samples, processes=count) as bar,
+            contextlib.closing(prefetch(batches, ahead=BATCHES_AHEAD)) as waiting,
+        ):
+            start, labels = time.perf_counter(), list[tuple[Recording, Transcript]]()
+            sent = ((batch, batch.samples_BW, len(batch.recordings)) for batch in waiting)
+            for batch, transcripts in self.teacher.load().transcribe_batches(sent):
+                labels += self._keep_usable(batch, transcripts)
+                bar.advance(batch)
+                if batch.last:
+                    now = time.perf_counter()
+                    manifest = self._finish_shard(batch.in_progress, labels, seconds=now - start)
+                    writer.write(manifest.to_json())
+                    start, labels = now, []
+        return compile_seconds
+
+    def _keep_usable(
+        self, batch: ShardBatch, transcripts: Sequence[Transcript]
+    ) -> list[tuple[Recording, Transcript]]:
+        """Leave out recordings for which the teacher's probabilities are no numbers.
+
+        Raises:
+            InputError: if that happens again and again.
+        """
+        usable = []
+        for recording, transcript in zip(batch.recordings, transcripts, strict=True):
+            if math.isfinite(transcript.avg_logprob):
+                usable.append((recording, transcript))
+                self._unusable.clear()
+                continue
+            self._unusable.append(recording.row.sample_id)
+            batch.in_progress.skipped.reject(recording.row, _NOT_FINITE)
+            if len(self._unusable) == _MOST_UNUSABLE:
+                raise self._broken_teacher()
+        return usable
+
+    def _broken_teacher(self) -> InputError:
+        return InputError(
+            f"teacher {self.config.model.name!r} gives log-probabilities that are not finite for "
+            f"{len(self._unusable)} recordings in a row, {self._unusable[-1]!r} the last of them: check its "
+            "weights, or compute in float32 (dtype)"
+        )
+
+    def _finish_shard(
+        self, in_progress: ShardInProgress, labels: list[tuple[Recording, Transcript]], *, seconds: float
+    ) -> ShardManifest:
+        """Write the file of a unit and return what to remember of it."""
+        labels.sort(key=lambda label: label[0].order)
+        if not labels and 1 < in_progress.recordings <= len(self._unusable):
+            raise self._broken_teacher()  # before the unit counts as done
+        recordings = [recording for recording, _ in labels]
+        transcripts = [transcript for _, transcript in labels]
+        references = [recording.reference or "" for recording in recordings]
+        errors = word_errors(references, [t.text for t in transcripts], self.teacher.normalize)
+        written: dict[str, Any] = {}
+        if recordings:
+            number, *key = in_progress.shard.key
+            part = self.parts[number]
+            table = label_table(
+                in_progress.shard.data,
+                recordings,
+                transcripts,
+                features=part.features,
+                normalize=self.teacher.normalize,
+            )
+            written = self._output.write_shard(tuple(key), str(part.name), table, process=jax.process_index())
+        return ShardManifest(
+            key=in_progress.shard.key,
+            after=in_progress.shard.after,
+            samples=len(in_progress.shard.data),
+            **written,
+            audio_seconds=math.fsum(recording.seconds for recording in recordings),
+            tokens=sum(len(transcript.tokens) for transcript in transcripts),
+            errors=dataclasses.asdict(errors),
+            skipped=in_progress.skipped.get_state(),
+            process_seconds=seconds,
+            processes=jax.process_count(),
+        )
+
+
+def _shared(columns: Sequence[str | None]) -> Any:
+    """Return the one column of all parts, or those of each."""
+    return columns[0] if len(set(columns)) == 1 else list(columns)
