@@ -72,8 +72,9 @@ class ResumableOutput:
         if earlier is not None:
             self._check_same_settings(earlier, given)
             return
-        self._clear()
         make_folder(self.work)
+        with self.writing(self.work):
+            self._clear()
         self.write_state(self.make_state(given))
 
     def check_shared(self) -> None:
@@ -143,8 +144,13 @@ class ResumableOutput:
 
     def _clear(self) -> None:
         # The settings go first, because a folder that is cleared in part must not be continued.
+        # The folder of the lines stays: without it a killed run would leave a folder that is not ours.
         (self.work / self.state_name).unlink(missing_ok=True)
-        shutil.rmtree(self.work, ignore_errors=True)
+        for entry in self.work.iterdir():
+            if entry.is_dir() and not entry.is_symlink():
+                shutil.rmtree(entry)
+            else:
+                entry.unlink()
         for pattern in self.results:
             for path in self.folder.glob(pattern):
                 path.unlink()
