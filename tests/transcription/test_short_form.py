@@ -97,6 +97,17 @@ def test_batches_may_be_under_way_together_and_start_from_encoder_states(
     assert_same(english.collect(first), said)
 
 
+def test_padded_batches_compile_one_size_and_change_nothing(english, said, speech_and_silence, compilations):
+    padded = ShortFormTranscriber(english.generator, batch_size=3, pad_batches=True)
+    assert padded.batch_sizes == [3]
+    found = []
+    recordings = list(enumerate(speech_and_silence[:1]))
+    assert compilations(lambda: found.extend(padded.transcribe_recordings(recordings))) == []
+    [(name, transcript)] = found
+    assert name == 0
+    assert_same([transcript], said[:1])
+
+
 @pytest.fixture(scope="module")
 def base(base_dir):
     return Model.open(base_dir)
