@@ -10,7 +10,7 @@ from flax_distil.core.arrays import Array, Bool, Float, Int
 from flax_distil.decoding.hypotheses import Hypotheses, SamplingState, rank_scores
 from flax_distil.decoding.logits_processors import LogitsProcessors, process_logits
 from flax_distil.decoding.options import SearchOptions
-from flax_distil.decoding.top_k import top_k
+from flax_distil.decoding.sampling import top_k
 from flax_distil.decoding.types import GenerateInputs, GenerateOutput
 
 

@@ -1,9 +1,13 @@
 """What a generator is asked of each window of a batch, and what it answers."""
 
 import dataclasses
+import logging
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from flax_distil.decoding.types import GenerateOutput
+
+log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -42,6 +46,11 @@ class DecodingResult:
     no_speech_prob: float
     temperature: float
 
+    @property
+    def reached_limit(self) -> bool:
+        """Whether the window ends at its limit of tokens, not with the end of its text."""
+        return bool(self.tokens) and len(self.token_logprobs) == len(self.tokens)
+
 
 class PendingBatch(NamedTuple):
     """A batch that the devices may still be working on; see ``WhisperGenerator.collect``.
@@ -53,3 +62,27 @@ class PendingBatch(NamedTuple):
 
     requests: tuple[DecodingRequest | None, ...]
     parts: tuple[tuple[GenerateOutput, frozenset[int]], ...]
+
+
+class LimitWarning:
+    """Warns once of windows that end at their limit and are not decoded further."""
+
+    def __init__(self) -> None:
+        self._given = False
+
+    def check(
+        self, requests: Sequence[DecodingRequest | None], results: Sequence[DecodingResult | None]
+    ) -> None:
+        """Warn if a window ends at its limit, unless only a single token was asked for."""
+        for request, result in zip(requests, results, strict=True):
+            if request is None or result is None or request.limit == 1 or not result.reached_limit:
+                continue
+            if not self._given:
+                self._given = True
+                log.warning(
+                    "a window ends at its limit of %d tokens: what is said behind it is missing, and there "
+                    "may be more such windows; raise max_new_tokens (--generation_max_length), or use mode "
+                    "sequential, which goes on behind the last timestamp",
+                    len(result.tokens),
+                )
+            return

@@ -11,7 +11,12 @@ from flax_distil.audio.constants import HOP_LENGTH
 from flax_distil.core.arrays import Float
 from flax_distil.core.errors import InputError
 from flax_distil.core.prefetch import lookahead
-from flax_distil.transcription.decoding_request import DecodingRequest, DecodingResult, PendingBatch
+from flax_distil.transcription.decoding_request import (
+    DecodingRequest,
+    DecodingResult,
+    LimitWarning,
+    PendingBatch,
+)
 from flax_distil.transcription.fallback import (
     attempt_seed,
     decode_with_fallback,
@@ -31,7 +36,6 @@ from flax_distil.transcription.recordings import (
 )
 from flax_distil.transcription.results import Transcript, window_transcript
 from flax_distil.transcription.sequential.split_by_timestamps import FRAMES_PER_SECOND
-from flax_distil.transcription.window_limits import LimitWarning
 from flax_distil.transcription.words.word_timestamps import WordAligner, add_words, content_frames
 
 T = TypeVar("T")

@@ -8,8 +8,7 @@ import torch
 from transformers import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
 from flax_distil.decoding.options import SearchOptions
-from flax_distil.decoding.sampling import sample_tokens, warp_logits
-from flax_distil.decoding.top_k import top_k
+from flax_distil.decoding.sampling import sample_tokens, top_k, warp_logits
 
 V = 50
 drawing = jax.jit(sample_tokens, static_argnums=5)

@@ -2,8 +2,11 @@
 
 import logging
 
-from flax_distil.transcription.decoding_request import DecodingRequest, DecodingResult
-from flax_distil.transcription.window_limits import LimitWarning, reached_limit
+from flax_distil.transcription.decoding_request import (
+    DecodingRequest,
+    DecodingResult,
+    LimitWarning,
+)
 
 
 def result(tokens: int, *, ended: bool) -> DecodingResult:
@@ -14,9 +17,9 @@ def result(tokens: int, *, ended: bool) -> DecodingResult:
 
 
 def test_a_text_that_ends_itself_is_within_its_limit():
-    assert not reached_limit(result(7, ended=True))
-    assert reached_limit(result(7, ended=False))
-    assert not reached_limit(result(0, ended=False))  # a row that was idle
+    assert not result(7, ended=True).reached_limit
+    assert result(7, ended=False).reached_limit
+    assert not result(0, ended=False).reached_limit  # a row that was idle
 
 
 def test_windows_at_their_limit_are_warned_of_once(caplog):

@@ -20,7 +20,12 @@ from flax_distil.transcription.chunked.chunk_transcript import (
     chunked_transcript,
 )
 from flax_distil.transcription.chunked.chunking import Chunk, cut_chunks
-from flax_distil.transcription.decoding_request import DecodingRequest, DecodingResult, PendingBatch
+from flax_distil.transcription.decoding_request import (
+    DecodingRequest,
+    DecodingResult,
+    LimitWarning,
+    PendingBatch,
+)
 from flax_distil.transcription.fallback import (
     attempt_seed,
     decode_with_fallback,
@@ -36,7 +41,6 @@ from flax_distil.transcription.recordings import (
     tell_segments,
 )
 from flax_distil.transcription.results import AlignedWord, Transcript
-from flax_distil.transcription.window_limits import LimitWarning
 from flax_distil.transcription.words.word_timestamps import AlignmentRequest, WordAligner
 
 

@@ -43,7 +43,6 @@ from flax_distil.transcription.sequential.split_by_timestamps import (
     split_by_timestamps,
 )
 from flax_distil.transcription.sequential.vad_filter import SpeechTimestampsMap
-from flax_distil.transcription.window_limits import reached_limit
 from flax_distil.transcription.words.word_segments import attach_words
 
 log = logging.getLogger(__name__)
@@ -193,7 +192,7 @@ class SequentialRecording:
             self._seek = self._next_seek(self._seek + self.window_frames)
             return None
         split = split_by_timestamps(result.tokens, self._tokenizer.special, self.window_frames)
-        if reached_limit(result) and split.advance == self.window_frames:
+        if result.reached_limit and split.advance == self.window_frames:
             log.warning(
                 "the window at %.2f s ends at its limit of %d tokens without a timestamp to go on from: what "
                 "is said behind it, up to %.2f s, is missing",
