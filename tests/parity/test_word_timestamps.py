@@ -9,7 +9,8 @@ from flax_distil.model.compute_options import ComputeOptions
 from flax_distil.transcription.generator import WhisperGenerator
 from flax_distil.transcription.options import TranscriptionOptions
 from flax_distil.transcription.results import TranscribedSegment
-from flax_distil.transcription.words.word_timestamps import AlignmentRequest, WordAligner, attach_words
+from flax_distil.transcription.words.word_segments import attach_words
+from flax_distil.transcription.words.word_timestamps import AlignmentRequest, WordAligner
 from tests.long_recording import long_recording
 from tests.openai_whisper import openai_model
 from tests.parity.openai_words import AlignedWindow, openai_windows

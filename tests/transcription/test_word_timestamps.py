@@ -12,12 +12,12 @@ from flax_distil.model.config import PRESETS
 from flax_distil.text.generation_settings import GenerationSettings
 from flax_distil.transcription.results import AlignedWord, TranscribedSegment
 from flax_distil.transcription.words.head_search import HeadSearch, KnownWords
+from flax_distil.transcription.words.word_segments import attach_words
 from flax_distil.transcription.words.word_timestamps import (
     AlignmentRequest,
     WordAligner,
     add_words,
     alignment_heads,
-    attach_words,
     content_frames,
 )
 from tests.transcription.models import Model

@@ -20,7 +20,7 @@ from flax_distil.transcription.decoding_request import DecodingResult
 from flax_distil.transcription.options import TranscriptionOptions
 from flax_distil.transcription.recording_times import keep_within
 from flax_distil.transcription.results import AlignedWord, TranscribedSegment, Transcript
-from flax_distil.transcription.words.word_timestamps import attach_words
+from flax_distil.transcription.words.word_segments import attach_words
 
 
 class TranscribedChunk(NamedTuple):

@@ -22,16 +22,6 @@ from flax_distil.transcription.generator import EncoderOutput, WhisperGenerator
 from flax_distil.transcription.results import AlignedWord, TranscribedSegment, Transcript
 from flax_distil.transcription.words.word_segments import attach_words
 
-__all__ = [
-    "AlignmentRequest",
-    "Heads",
-    "WordAligner",
-    "add_words",
-    "alignment_heads",
-    "attach_words",
-    "content_frames",
-]
-
 SHORT_TOKENS = 128
 """Texts with their prompt are padded to this many tokens, or to as many as the model has room for."""
 
