@@ -64,8 +64,7 @@ class Labeler:
         """Open the data set; read no audio."""
         self.config, self.teacher, self._output = config, teacher, output
         self._detector = detector
-        self._policy = config.data.reading.retries
-        self.parts = open_splits(config, self._policy)
+        self.parts = open_splits(config)
         self.name = "+".join(dict.fromkeys(part.source.name for part in self.parts))
         self.units = ShardPlan([part.units for part in self.parts])
         self._unusable: list[str] = []
@@ -93,7 +92,7 @@ class Labeler:
             concatenate=self.config.speakers.concatenate_audio,
             seconds=(self.config.min_duration_in_seconds, self.config.max_duration_in_seconds),
             threads=self.config.data.reading.dataloader_num_workers or os.cpu_count() or 1,
-            policy=self._policy,
+            policy=self.config.data.reading.retries,
         )
         if index == 0 and self.units.shards is not None and self.units.shards < count:
             log.warning("%d files for %d processes: some have nothing to do", self.units.shards, count)

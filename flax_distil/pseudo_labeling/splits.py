@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 from flax_distil.core.errors import InputError
 from flax_distil.data.dataset import SpeechDataset
 from flax_distil.data.naming import distinct_names
-from flax_distil.data.remote.retries import RetryPolicy
 from flax_distil.data.sources.dataset_spec import DatasetSpec
 from flax_distil.data.sources.load_datasets import load_datasets
 from flax_distil.data.stream import IterableSpeechDataset
@@ -66,7 +65,7 @@ class LabelSplit:
     rows: str
 
 
-def open_splits(config: PseudoLabelConfig, policy: RetryPolicy) -> list[LabelSplit]:
+def open_splits(config: PseudoLabelConfig) -> list[LabelSplit]:
     """Open every split of every data set, in the order written; no audio is read.
 
     Splits of a data set that are joined by ``+`` are parts; slices of one split are one. A data set has the
@@ -76,7 +75,7 @@ def open_splits(config: PseudoLabelConfig, policy: RetryPolicy) -> list[LabelSpl
         InputError: if a data set, split or column does not exist, a part is named twice, or splits of one
             data set have different columns.
     """
-    opened = {key: _open(config, spec) for key, spec in _requested_specs(config, policy).items()}
+    opened = {key: _open(config, spec) for key, spec in _requested_specs(config).items()}
     names = _config_names({key[:2]: source.name for key, source in opened.items()})
     parts = [
         _part(config, SplitName(config=names[key[:2]], split=key[2]), source)
@@ -92,22 +91,10 @@ _SplitKey = tuple[str, str | None, str]
 """Name, configuration and split of a part, as the source calls them."""
 
 
-def _requested_specs(config: PseudoLabelConfig, policy: RetryPolicy) -> dict[_SplitKey, DatasetSpec]:
+def _requested_specs(config: PseudoLabelConfig) -> dict[_SplitKey, DatasetSpec]:
     """Return what to open for each part."""
-    data_sets = DatasetSpec(
-        name=config.data.dataset_name,
-        config_name=config.data.dataset_config_name,
-        split=config.data.dataset_split_name,
-        audio_column=config.data.reading.audio_column_name,
-        text_column=config.data.reading.text_column_name,
-        max_samples=config.data.max_samples,
-        cache_dir=config.data.reading.dataset_cache_dir,
-        policy=policy,
-        channel=config.data.reading.channel,
-        streaming=config.data.reading.streaming,
-    )
     parts: dict[_SplitKey, DatasetSpec] = {}
-    for spec in data_sets.parts():
+    for spec in config.data.spec.parts():
         for split, expression in _splits(spec.split).items():
             key = (spec.name, spec.config_name, split)
             if key in parts:

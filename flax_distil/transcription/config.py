@@ -112,4 +112,5 @@ class DatasetConfig:
             cache_dir=self.reading.dataset_cache_dir,
             channel=self.reading.channel,
             policy=self.reading.retries,
+            streaming=self.reading.streaming,
         )
