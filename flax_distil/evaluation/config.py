@@ -30,11 +30,11 @@ _HIDDEN_OPTIONS = [
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class NoiseCondition:
-    """How recordings are heard.
+    """Noise that is added to recordings.
 
     Attributes:
-        noise: one of ``NOISE_TYPES``; None leaves them as they are.
-        snr: signal-to-noise ratio in dB; None without noise.
+        noise: One of ``NOISE_TYPES``; None leaves them as they are.
+        snr: Signal-to-noise ratio in dB; None without noise.
     """
 
     noise: str | None = None
@@ -68,7 +68,7 @@ class EvalConfig(TranscriptionConfig):
         model: Checkpoints to measure.
         data: Data sets to measure them on.
         baseline_model: Which of them the others are compared with; by default the first.
-        mode: short (recordings of at most 30 s), chunked or sequential (of any length), or speculative:
+        mode: Short (recordings of at most 30 s), chunked or sequential (of any length), or speculative:
             short, with assistant_model_name_or_path, which the other modes may have too.
         chunks: How recordings are cut in mode chunked.
         decoding: What to transcribe into, and how.

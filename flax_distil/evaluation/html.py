@@ -42,7 +42,7 @@ def page(title: str, sections: Iterable[str]) -> str:
     """Return a whole document that loads nothing and runs nothing.
 
     Args:
-        title: plain text.
+        title: Plain text.
         sections: HTML.
     """
     policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
@@ -70,8 +70,8 @@ def table(rows: Sequence[Sequence[str]], *, texts: int = 1) -> str:
     """Return rows of plain text as a table, the first being its heading.
 
     Args:
-        rows: as many cells each.
-        texts: columns from the left that are words rather than figures.
+        rows: As many cells each.
+        texts: Columns from the left that are words rather than figures.
     """
 
     def cells(row: Sequence[str], tag: str) -> str:
@@ -105,16 +105,16 @@ def diff(parts: Sequence[DiffPart]) -> str:
 
 
 def _part(part: DiffPart) -> str:
-    wanted, heard = escape(" ".join(part.reference)), escape(" ".join(part.prediction))
+    reference, hypothesis = escape(" ".join(part.reference)), escape(" ".join(part.prediction))
     if part.kind == "delete":
-        return f"<del>{wanted}</del>"
+        return f"<del>{reference}</del>"
     if part.kind == "insert":
-        return f"<ins>{heard}</ins>"
+        return f"<ins>{hypothesis}</ins>"
     if part.kind == "substitute":
-        return f'<span class="sub"><del>{wanted}</del> → <ins>{heard}</ins></span>'
+        return f'<span class="sub"><del>{reference}</del> → <ins>{hypothesis}</ins></span>'
     words = part.reference
     if len(words) <= 2 * CONTEXT + 5:
-        return wanted
+        return reference
     left = len(words) - 2 * CONTEXT
     before, behind = " ".join(words[:CONTEXT]), " ".join(words[-CONTEXT:])
     return f'{escape(before)} <span class="about">[{left} words]</span> {escape(behind)}'

@@ -27,9 +27,9 @@ class NoiseMaker:
     """Adds noise to the recordings of one data set; any thread may use it.
 
     Args:
-        data: the data set, whose other recordings babble is made of.
-        recorded: recordings of noise, where those are asked for.
-        seed: of the draws.
+        data: The data set, whose other recordings babble is made of.
+        recorded: Recordings of noise, where those are asked for.
+        seed: Of the draws.
     """
 
     def __init__(self, data: SpeechDataset, recorded: SpeechDataset | None, *, seed: int):
@@ -50,11 +50,11 @@ class NoiseMaker:
             raise InputError("noise_dataset_name has no recording that can be read: name another")
 
     def __call__(self, sample: DecodedExample, condition: NoiseCondition) -> Float[np.ndarray, " W"]:
-        """Return a recording as it is heard under a condition.
+        """Return the samples of a recording with the noise of a condition.
 
         Args:
-            sample: with its audio.
-            condition: prepared.
+            sample: With its audio.
+            condition: Prepared.
 
         Returns:
             Its samples and the noise; made fainter as a whole where they would exceed full scale.

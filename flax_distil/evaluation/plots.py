@@ -24,8 +24,8 @@ class Rate:
     """A word error rate.
 
     Attributes:
-        wer: percent.
-        interval: its 95 % interval.
+        wer: Percent.
+        interval: Its 95 % interval.
     """
 
     wer: float
@@ -50,7 +50,7 @@ def data_set_plot(rates: dict[str, dict[str, Rate | None]]) -> bytes:
     """Draw the rate of every model on every data set, with intervals.
 
     Args:
-        rates: by model, by data set.
+        rates: By model, by data set.
     """
     names = list(next(iter(rates.values())))
     width = min(0.8 / len(rates), 0.3)
@@ -88,8 +88,8 @@ def noise_plot(
     """Draw the rate of every model as noise gets louder, a panel for each noise.
 
     Args:
-        curves: by noise, by model: signal-to-noise ratios in dB and rates.
-        clean: rates without noise.
+        curves: By noise, by model: signal-to-noise ratios in dB and rates.
+        clean: Rates without noise.
     """
     with new_figure(max(6.5, 5.2 * len(curves)), 4.4) as figure:
         panels = figure.subplots(1, len(curves), sharey=True, squeeze=False)[0]
@@ -122,8 +122,8 @@ def latency_plot(points: dict[str, tuple[float, Rate]], *, xlabel: str) -> bytes
     """Draw the rate of every model against the time it takes.
 
     Args:
-        points: time and rate by model.
-        xlabel: what the time is.
+        points: Time and rate by model.
+        xlabel: What the time is.
     """
     with new_figure(6.5, 4.4) as figure:
         axes = figure.subplots()

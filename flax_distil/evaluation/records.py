@@ -12,14 +12,14 @@ from flax_distil.metrics.throughput import Throughput
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Session:
-    """One process at work on a unit, from one start of the command to its end.
+    """One process at work on a model, data set and condition, from one start of the command to its end.
 
     Attributes:
-        number: counts the starts, from 1.
-        process: number of the process.
-        devices: that it computed on, as ``4 x TPU v4``.
-        batch_size: windows decoded at once.
-        compile_seconds: spent compiling before the clock of ``Prediction.seconds`` began.
+        number: Counts the starts, from 1.
+        process: Number of the process.
+        devices: That it computed on, as ``4 x TPU v4``.
+        batch_size: Windows decoded at once.
+        compile_seconds: Spent compiling before the clock of ``Prediction.seconds`` began.
     """
 
     number: int
@@ -34,19 +34,19 @@ class Prediction:
     """One recording, transcribed.
 
     Attributes:
-        index: row of the data set.
-        id: its stable name.
-        reference: whole reference text, "" where there is none.
-        duration: its seconds.
-        text: what was heard.
-        language: code, given or detected.
-        tokens: ids generated.
-        avg_logprob: average log-probability of a token.
-        no_speech_prob: probability that nothing is spoken.
-        session: number of the session.
-        process: which process it was.
-        seconds: since that session began, compilation left out.
-        statistics: of speculative decoding, since that session began; None without an assistant.
+        index: Row of the data set.
+        id: Its stable name.
+        reference: Whole reference text, "" where there is none.
+        duration: Its seconds.
+        text: Transcript.
+        language: Code, given or detected.
+        tokens: Ids generated.
+        avg_logprob: Average log-probability of a token.
+        no_speech_prob: Probability that nothing is spoken.
+        session: Number of the session.
+        process: Which process it was.
+        seconds: Since that session began, compilation left out.
+        statistics: Of speculative decoding, since that session began; None without an assistant.
     """
 
     index: int
@@ -69,11 +69,11 @@ class LatencySample:
     """A recording transcribed alone.
 
     Attributes:
-        id: its stable name.
-        duration: its seconds.
-        seconds: it took.
-        tokens: ids generated.
-        devices: that were computed on.
+        id: Its stable name.
+        duration: Its seconds.
+        seconds: It took.
+        tokens: Ids generated.
+        devices: That were computed on.
     """
 
     id: str

@@ -34,9 +34,9 @@ def write_report(evaluation: Evaluation, results: dict[str, Any], path: Path) ->
     """Write the page; without matplotlib, without pictures.
 
     Args:
-        evaluation: what was transcribed.
-        results: its figures.
-        path: a file to write.
+        evaluation: What was transcribed.
+        results: Its figures.
+        path: A file to write.
     """
     plots = has_matplotlib()
     if not plots:
@@ -177,9 +177,9 @@ def _scored(evaluation: Evaluation, model: str) -> Iterator[tuple[int, str, int]
 
 
 def _sample(evaluation: Evaluation, model: str, name: str, row: int) -> str:
-    heard = [model, *({evaluation.config.baseline} - {model})]
-    units = [evaluation.units[other, name, CLEAN.name] for other in heard]
-    lines = [_model_diff(other, unit, row) for other, unit in zip(heard, units, strict=True)]
+    compared = [model, *({evaluation.config.baseline} - {model})]
+    units = [evaluation.units[other, name, CLEAN.name] for other in compared]
+    lines = [_model_diff(other, unit, row) for other, unit in zip(compared, units, strict=True)]
     (sample,) = (line for line in units[0].predictions if line.index == row)
     title = html.note(f"{name}: {sample.id}, {sample.duration:.1f} s")
     return "\n".join(['<div class="sample">', title, *filter(None, lines), "</div>"])

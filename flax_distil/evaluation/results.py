@@ -25,12 +25,12 @@ class Evaluation:
     """Everything that was transcribed.
 
     Attributes:
-        config: what was asked for.
-        normalize: how texts were compared.
-        parameters: numbers in the weights of each model.
-        data_sets: their names in reports.
-        units: by model, data set and name of the condition.
-        latency: recordings transcribed alone, by model.
+        config: What was asked for.
+        normalize: How texts were compared.
+        parameters: Numbers in the weights of each model.
+        data_sets: Their names in reports.
+        units: Scored records by model, data set and name of the condition.
+        latency: Recordings transcribed alone, by model.
     """
 
     config: EvalConfig

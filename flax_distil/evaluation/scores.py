@@ -33,8 +33,8 @@ class ScoredRecords:
     """One model on one data set under one condition.
 
     Attributes:
-        records: what was transcribed.
-        normalize: how texts are compared.
+        records: What was transcribed.
+        normalize: How texts are compared.
     """
 
     records: Records
@@ -80,7 +80,7 @@ class ScoredRecords:
 
 
 def compute_scores(units: Sequence[ScoredRecords]) -> Scores:
-    """Return the figures over the recordings of all units together; see docs/evaluation.md."""
+    """Return the scores over the recordings of all units together; see docs/evaluation.md."""
     errors = sum((counts for unit in units for counts in unit.errors), ErrorCounts())
     written = sum((unit.orthographic for unit in units), ErrorCounts())
     throughput = sum((unit.records.throughput() for unit in units), Throughput())
@@ -142,8 +142,8 @@ class Resampled:
     A draw takes the same recordings for every model, and as many as there are of each data set.
 
     Args:
-        units: by data set, by model, under one condition.
-        seed: of the draws.
+        units: By data set, by model, under one condition.
+        seed: Of the draws.
     """
 
     def __init__(self, units: Mapping[str, Mapping[str, ScoredRecords]], *, seed: int):

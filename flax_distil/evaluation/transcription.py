@@ -41,7 +41,7 @@ LATENCY = "latency"
 
 
 def gather_records(output: EvaluationOutput, key: Key) -> Records:
-    """Return what all processes wrote of a unit; all must call it."""
+    """Return the records of a key that all processes wrote; all processes must call it."""
     own = output.records(key, process=jax.process_index(), processes=jax.process_count())
     return Records([line for part in all_gather_object(own) for line in part.lines])
 
@@ -52,12 +52,12 @@ class ModelEvaluation:
     Processes compute apart, each with the whole checkpoint on its own devices, and share the recordings.
 
     Args:
-        config: of the evaluation.
-        partitioner: over the devices of this process.
-        output: where lines go.
-        label: what reports call the checkpoint.
-        model: the checkpoint.
-        most: rows of the largest data set.
+        config: Of the evaluation.
+        partitioner: Over the devices of this process.
+        output: Output folder, to which records are written.
+        label: What reports call the checkpoint.
+        model: The checkpoint.
+        most: Rows of the largest data set.
     """
 
     def __init__(
@@ -77,13 +77,13 @@ class ModelEvaluation:
     def transcribe(
         self, name: str, data: SpeechDataset, noise: NoiseMaker, condition: NoiseCondition
     ) -> None:
-        """Transcribe what is not done of a unit; all processes must call it.
+        """Transcribe the recordings that have no record yet; all processes must call it.
 
         Args:
-            name: what reports call the data set.
-            data: the data set.
-            noise: adds noise to its recordings.
-            condition: how they are heard.
+            name: What reports call the data set.
+            data: The data set.
+            noise: Adds noise to its recordings.
+            condition: The noise that is added.
         """
         key = (self._label, name, condition.name)
         before = gather_records(self._output, key)
@@ -139,14 +139,14 @@ class ModelEvaluation:
         Every device gets a row, as the programs are laid over all, but only one recording is there.
 
         Args:
-            name: what reports call the data set.
-            data: the data set.
+            name: What reports call the data set.
+            data: The data set.
         """
-        key, wanted = (self._label, name, LATENCY), self._config.latency_samples
-        if not wanted or jax.process_index() or self._output.records(key).latency:
+        key, count = (self._label, name, LATENCY), self._config.latency_samples
+        if not count or jax.process_index() or self._output.records(key).latency:
             return
         read = read_rows(data, range(len(data)), self._limits)
-        samples = list(itertools.islice((row for row in read if isinstance(row, DecodedExample)), wanted))
+        samples = list(itertools.islice((row for row in read if isinstance(row, DecodedExample)), count))
         alone = self._make_transcriber(self._partitioner.local_batch_shards)
         alone.warm_up()
         found = []
@@ -224,11 +224,11 @@ def read_rows(
     """Yield rows decoded in threads, in order, or why they cannot be used.
 
     Args:
-        data: the data set.
-        rows: which.
-        limits: how long they may be.
-        threads: that decode; by default the machine's cores.
-        hear: called in a thread for the samples to put in place of a recording's.
+        data: The data set.
+        rows: Which.
+        limits: How long they may be.
+        threads: That decode; by default the machine's cores.
+        hear: Called in a thread for the samples to put in place of a recording's.
     """
     import grain
 

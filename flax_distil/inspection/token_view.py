@@ -17,7 +17,7 @@ class TokenView:
     Attributes:
         token: Its id.
         text: What it stands for; U+FFFD where it is a part of a character.
-        role: prompt (all before the next), sot, language, task, timestamp, text or eot.
+        role: Prompt (all before the next), sot, language, task, timestamp, text or eot.
         learned: Whether it counts in the loss.
         seconds: Time of a timestamp; None for other tokens.
     """

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def label_features(data: SpeechDataset) -> "datasets.Features":
-    """Return the columns of the new data set: the source's, and what the teacher says.
+    """Return the columns of the new data set: those of the source, and the labels with their scores.
 
     Args:
         data: Rows of the source.
@@ -49,14 +49,14 @@ def label_table(
     features: "datasets.Features",
     normalize: Normalizer,
 ) -> "pyarrow.Table":
-    """Return the rows of a finished unit.
+    """Return the rows of a finished shard.
 
     Args:
-        data: The unit's rows of the source.
-        recordings: What they became, in the order of the corpus.
-        transcripts: One per recording.
-        features: Of :func:`label_features`.
-        normalize: How transcripts are compared with references.
+        data: Rows of the source in the shard.
+        recordings: Recordings made of the rows, in the order of the corpus.
+        transcripts: Transcript of each recording.
+        features: Columns of :func:`label_features`.
+        normalize: Normalizer for the comparison of transcripts with references.
     """
     return shard_table(
         data,
@@ -73,7 +73,7 @@ def _columns(
     text_column: str | None,
     normalize: Normalizer,
 ) -> dict[str, list[Any]]:
-    """Return the columns of :func:`_features` that are not the source's."""
+    """Return the values of the columns that are not those of the source."""
     columns: dict[str, list[Any]] = {
         ID_COLUMN: [recording.row.sample_id for recording in recordings],
         SOURCE_ID_COLUMN: [recording.row.values.get(SOURCE_ID_COLUMN) for recording in recordings],

@@ -14,18 +14,18 @@ _HEADING = re.compile(r"^(?=## )", re.MULTILINE)
 _METADATA = re.compile(r"\A---\s*\n(.*?)\n---\s*\n", re.DOTALL)
 
 
-def data_pattern(part: SplitName) -> str:
-    """Return the pattern of a part's files."""
-    return f"{DATA_NAME}/{part}-*.parquet"
+def data_pattern(split: SplitName) -> str:
+    """Return the pattern of the files of a split."""
+    return f"{DATA_NAME}/{split}-*.parquet"
 
 
 def make_card(config: PseudoLabelConfig, name: str, summaries: Mapping[SplitName, Mapping[str, Any]]) -> str:
-    """Return the card of a run.
+    """Return the card of a pseudo-labeled data set.
 
     Args:
-        config: of the run.
-        name: of the data sets.
-        summaries: counts of each part that has rows.
+        config: Settings of the job.
+        name: Name of the data sets.
+        summaries: Counts of each split that has rows.
     """
     metadata = {
         "task_categories": ["automatic-speech-recognition"],
@@ -40,16 +40,16 @@ def make_card(config: PseudoLabelConfig, name: str, summaries: Mapping[SplitName
 Recordings of more than 30 s were cut at silence: `source_id` and `offset_seconds` tell where from.
 
 """
-    sections = [_section(config, part, summary) for part, summary in summaries.items()]
+    sections = [_section(config, split, summary) for split, summary in summaries.items()]
     return _format_card(metadata, introduction + "\n".join(sections))
 
 
 def merge_cards(theirs: str | None, ours: str) -> str:
-    """Add what a run labelled to the card of a repository, where other splits may be.
+    """Add the splits of a card to the card of a repository, where other splits may be.
 
     Args:
-        theirs: the card there; None if there is none.
-        ours: of :func:`make_card`.
+        theirs: Card of the repository; None if there is none.
+        ours: Card of :func:`make_card`.
 
     Returns:
         Their card with our splits and sections added, or in the place of those of the same name.
@@ -69,19 +69,19 @@ def merge_cards(theirs: str | None, ours: str) -> str:
     return _format_card(metadata, "\n".join([start + "\n", *sections.values()]))
 
 
-def _card_configs(parts: Mapping[SplitName, Any]) -> list[dict[str, Any]]:
+def _card_configs(splits: Mapping[SplitName, Any]) -> list[dict[str, Any]]:
     found: dict[str, list[dict[str, str]]] = {}
-    for part in parts:
-        found.setdefault(part.config, []).append({"split": part.split, "path": data_pattern(part)})
+    for split in splits:
+        found.setdefault(split.config, []).append({"split": split.split, "path": data_pattern(split)})
     return [{"config_name": name, "data_files": files} for name, files in found.items()]
 
 
 def _dataset_infos(summaries: Mapping[SplitName, Mapping[str, Any]]) -> Any:
     """Return sizes: a list of configurations, or the only one."""
     found: dict[str, list[dict[str, Any]]] = {}
-    for part, summary in summaries.items():
-        size = {"name": part.split, "num_bytes": summary["bytes"], "num_examples": summary["labelled"]}
-        found.setdefault(part.config, []).append(size)
+    for split, summary in summaries.items():
+        size = {"name": split.split, "num_bytes": summary["bytes"], "num_examples": summary["labelled"]}
+        found.setdefault(split.config, []).append(size)
     infos = [_dataset_info(name, splits) for name, splits in found.items()]
     return infos if len(infos) > 1 else infos[0]
 
@@ -92,9 +92,9 @@ def _dataset_info(config: str, splits: Sequence[Mapping[str, Any]]) -> dict[str,
     return {**named, "splits": [*splits], "download_size": size, "dataset_size": size}
 
 
-def _section(config: PseudoLabelConfig, part: SplitName, summary: Mapping[str, Any]) -> str:
+def _section(config: PseudoLabelConfig, split: SplitName, summary: Mapping[str, Any]) -> str:
     wer = "" if summary["wer"] is None else f"\n| WER against the references | {summary['wer']:.2f} % |"
-    return f"""## {part}
+    return f"""## {split}
 
 | | |
 |---|---|

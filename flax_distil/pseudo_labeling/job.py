@@ -65,28 +65,28 @@ def run(config: PseudoLabelConfig) -> PseudoLabelResult:
             f"language is not given, and teacher {config.model.name!r} is multilingual: name the language"
         )
     detector = raise_on_all_hosts(lambda: VoiceActivity(cast(VadName, config.vad)))
-    job = raise_on_all_hosts(lambda: Labeler(config, teacher, detector, output))
-    _check_same_settings(job.settings)
-    raise_on_all_hosts(lambda: output.begin(job.settings) if leads else None)
+    labeler = raise_on_all_hosts(lambda: Labeler(config, teacher, detector, output))
+    _check_same_settings(labeler.settings)
+    raise_on_all_hosts(lambda: output.begin(labeler.settings) if leads else None)
     if all_gather_object(output.is_complete)[0]:
         log.info("all of %s is labelled already: %s", config.data.dataset_name, config.output.output_dir)
     else:
-        _label(job, output, leads=leads)
+        _label(labeler, output, leads=leads)
     error = raise_on_all_hosts(
         lambda: None if repository is None else upload_labels(output.folder, repository, config.hub)
     )
     return PseudoLabelResult(output_dir=output.folder, upload_error=error)
 
 
-def _label(job: Labeler, output: LabelOutput, *, leads: bool) -> None:
+def _label(labeler: Labeler, output: LabelOutput, *, leads: bool) -> None:
     raise_on_all_hosts(output.check_shared)
-    digest = all_gather_object(raise_on_all_hosts(job.teacher.fingerprint))[0]
+    digest = all_gather_object(raise_on_all_hosts(labeler.teacher.fingerprint))[0]
     raise_on_all_hosts(lambda: output.check_teacher(digest) if leads else None)
     done = raise_on_all_hosts(output.manifests)
     if done and leads:
         log.info("%d files of an earlier run are finished: going on behind them", len(done))
-    compile_seconds = raise_on_all_hosts(lambda: job.run(done))
-    raise_on_all_hosts(lambda: _finish(job, output, compile_seconds) if leads else None)
+    compile_seconds = raise_on_all_hosts(lambda: labeler.run(done))
+    raise_on_all_hosts(lambda: _finish(labeler, output, compile_seconds) if leads else None)
 
 
 def _check_same_settings(settings: Mapping[str, Any]) -> None:
@@ -100,23 +100,23 @@ def _check_same_settings(settings: Mapping[str, Any]) -> None:
                 )
 
 
-def _finish(job: Labeler, output: LabelOutput, compile_seconds: float) -> None:
-    """Describe the whole data set, and say what was done."""
+def _finish(labeler: Labeler, output: LabelOutput, compile_seconds: float) -> None:
+    """Write the files that describe the whole data set, and report what was done."""
     records = list(output.manifests().values())
     skipped = SkippedSamples.merge(record.skipped for record in records)
     if not any(record.rows for record in records):
         output.discard()
-        raise InputError(f"no recording of data set {job.name!r} can be transcribed: {skipped.report()}")
-    names = [part.name for part in job.parts]
-    described = summarize(job.config, job.name, names, records, compile_seconds=compile_seconds)
+        raise InputError(f"no recording of data set {labeler.name!r} can be transcribed: {skipped.report()}")
+    names = [split.name for split in labeler.splits]
+    described = summarize(labeler.config, labeler.name, names, records, compile_seconds=compile_seconds)
     output.finish(described.documents, described.index)
     summary, throughput = described.summary, described.throughput
     against = "" if summary["wer"] is None else f", WER {summary['wer']:.2f} % against the references"
     show(
         f"labelled {summary['labelled']} recordings of {summary['samples']} samples at "
-        f"RTFx {throughput.rtfx:.1f}{against}: {job.config.output.output_dir}"
+        f"RTFx {throughput.rtfx:.1f}{against}: {labeler.config.output.output_dir}"
     )
     if skipped:
         log.warning("%s", skipped.report())
     if not any(record.tokens for record in records):
-        log.warning("every label is empty: does teacher %r fit?", job.config.model.name)
+        log.warning("every label is empty: does teacher %r fit?", labeler.config.model.name)

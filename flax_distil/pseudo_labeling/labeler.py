@@ -38,8 +38,8 @@ log = logging.getLogger(__name__)
 
 _NOT_FINITE = SampleError("without a finite label", "the teacher's log-probabilities are not finite")
 
-_MOST_UNUSABLE = 8
-"""So many labels that are no numbers are the teacher's fault, not the recordings'."""
+MAX_UNUSABLE = 8
+"""So many labels in a row without a finite probability are a fault of the teacher, not of the recordings."""
 
 _DECIDING = (
     "model_name_or_path", "model_revision", "subfolder", "dtype", "task", "return_timestamps",
@@ -48,11 +48,18 @@ _DECIDING = (
     "streaming", "samples_per_shard", "concatenate_audio", "id_column_name", "sort_by_speaker",
     "min_duration_in_seconds", "max_duration_in_seconds",
 )  # fmt: skip
-"""Flags that decide the labels or how they are divided over files. Devices and batch sizes are none."""
+"""Settings that decide the labels or their division into files; devices and batch sizes do not."""
 
 
 class Labeler:
-    """What to label, by whom, and where to."""
+    """Labels the shards of this process that no earlier run has finished.
+
+    Args:
+        config: Settings of the job.
+        teacher: The teacher, whose weights are loaded when the first batch needs them.
+        detector: Finds the speech in long recordings.
+        output: Output folder.
+    """
 
     def __init__(
         self,
@@ -61,29 +68,35 @@ class Labeler:
         detector: VoiceActivity,
         output: LabelOutput,
     ):
-        """Open the data set; read no audio."""
         self.config, self.teacher, self._output = config, teacher, output
         self._detector = detector
-        self.parts = open_splits(config)
-        self.name = "+".join(dict.fromkeys(part.source.name for part in self.parts))
-        self.units = ShardPlan([part.units for part in self.parts])
+        self.splits = open_splits(config)
+        self.name = "+".join(dict.fromkeys(split.source.name for split in self.splits))
+        self.plan = ShardPlan([split.plan for split in self.splits])
         self._unusable: list[str] = []
         reading, given = config.data.reading, flatten(config)
         self.settings = {name: given[name] for name in _DECIDING} | {
             "language": teacher.options.language,
             "task": teacher.options.task,
             "vad": detector.name,
-            "text_column_name": _shared([part.text_column for part in self.parts]),
-            "speaker_column_name": _shared([part.speaker_column for part in self.parts]),
+            "text_column_name": _shared([split.text_column for split in self.splits]),
+            "speaker_column_name": _shared([split.speaker_column for split in self.splits]),
             **({} if reading.normalizer == "whisper" else {"normalizer": reading.normalizer}),
             **({} if reading.channel is None else {"channel": reading.channel}),
-            **{f"the rows of {part.name}": part.rows for part in self.parts},
+            **{f"the rows of {split.name}": split.rows for split in self.splits},
         }
 
     def run(self, done: Mapping[tuple[int, ...], ShardManifest]) -> float:
-        """Label this process's share of what is not done, and return the seconds spent compiling."""
+        """Label this process's share of the shards that are not done.
+
+        Args:
+            done: Manifests of the finished shards of all processes.
+
+        Returns:
+            The seconds spent on compilation.
+        """
         index, count = jax.process_index(), jax.process_count()
-        places = {key: record.after for key, record in done.items()}
+        positions = {key: record.after for key, record in done.items()}
         batch_size = self.teacher.batch_size()
         compile_seconds = self.teacher.warm_up(batch_size)
         reader = ShardReader(
@@ -94,13 +107,13 @@ class Labeler:
             threads=self.config.data.reading.dataloader_num_workers or os.cpu_count() or 1,
             policy=self.config.data.reading.retries,
         )
-        if index == 0 and self.units.shards is not None and self.units.shards < count:
-            log.warning("%d files for %d processes: some have nothing to do", self.units.shards, count)
-        batches = reader.batches(self.units.remaining(places, index=index, count=count))
+        if index == 0 and self.plan.source_files is not None and self.plan.source_files < count:
+            log.warning("%d files for %d processes: some have nothing to do", self.plan.source_files, count)
+        batches = reader.batches(self.plan.remaining(positions, index=index, count=count))
         samples = sum(record.samples for record in done.values())
         with (
             self._output.writer(index) as writer,
-            LabelProgress(self.name, self.units, done=samples, processes=count) as bar,
+            LabelProgress(self.name, self.plan, done=samples, processes=count) as bar,
             contextlib.closing(prefetch(batches, ahead=BATCHES_AHEAD)) as waiting,
         ):
             start, labels = time.perf_counter(), list[tuple[Recording, Transcript]]()
@@ -118,10 +131,10 @@ class Labeler:
     def _keep_usable(
         self, batch: ShardBatch, transcripts: Sequence[Transcript]
     ) -> list[tuple[Recording, Transcript]]:
-        """Leave out recordings for which the teacher's probabilities are no numbers.
+        """Leave out recordings for which the teacher's log-probabilities are not finite.
 
         Raises:
-            InputError: if that happens again and again.
+            InputError: if several recordings in a row have no finite log-probability.
         """
         usable = []
         for recording, transcript in zip(batch.recordings, transcripts, strict=True):
@@ -131,7 +144,7 @@ class Labeler:
                 continue
             self._unusable.append(recording.row.sample_id)
             batch.in_progress.skipped.reject(recording.row, _NOT_FINITE)
-            if len(self._unusable) == _MOST_UNUSABLE:
+            if len(self._unusable) == MAX_UNUSABLE:
                 raise self._broken_teacher()
         return usable
 
@@ -145,10 +158,10 @@ class Labeler:
     def _finish_shard(
         self, in_progress: ShardInProgress, labels: list[tuple[Recording, Transcript]], *, seconds: float
     ) -> ShardManifest:
-        """Write the file of a unit and return what to remember of it."""
+        """Write the file of a shard and return its manifest."""
         labels.sort(key=lambda label: label[0].order)
         if not labels and 1 < in_progress.recordings <= len(self._unusable):
-            raise self._broken_teacher()  # before the unit counts as done
+            raise self._broken_teacher()  # before the shard counts as done
         recordings = [recording for recording, _ in labels]
         transcripts = [transcript for _, transcript in labels]
         references = [recording.reference or "" for recording in recordings]
@@ -156,15 +169,17 @@ class Labeler:
         written: dict[str, Any] = {}
         if recordings:
             number, *key = in_progress.shard.key
-            part = self.parts[number]
+            split = self.splits[number]
             table = label_table(
                 in_progress.shard.data,
                 recordings,
                 transcripts,
-                features=part.features,
+                features=split.features,
                 normalize=self.teacher.normalize,
             )
-            written = self._output.write_shard(tuple(key), str(part.name), table, process=jax.process_index())
+            written = self._output.write_shard(
+                tuple(key), str(split.name), table, process=jax.process_index()
+            )
         return ShardManifest(
             key=in_progress.shard.key,
             after=in_progress.shard.after,
@@ -180,5 +195,5 @@ class Labeler:
 
 
 def _shared(columns: Sequence[str | None]) -> Any:
-    """Return the one column of all parts, or those of each."""
+    """Return the one column of all splits, or the column of each."""
     return columns[0] if len(set(columns)) == 1 else list(columns)

@@ -1,4 +1,4 @@
-"""A corpus in units of work: always the same ones, however many processes share them or often a job stops."""
+"""Divide a corpus into shards that depend neither on the number of processes nor on where a job stopped."""
 
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,24 +11,24 @@ from flax_distil.data.shards.shard import Cursor
 from flax_distil.data.stream import IterableSpeechDataset
 
 MAX_SHARD_BYTES = 1 << 28
-"""A unit ends once its encoded audio reaches 256 MiB: as FLAC, the form of what is cut, at most some GB."""
+"""A shard ends when its encoded audio reaches 256 MiB; recordings that are cut grow when they become FLAC."""
 
 ShardKey = tuple[int, ...]
-"""(unit,) of a table, (shard, unit) of a stream, behind the number of its part where there are several;
-ascending in the order of the corpus."""
+"""(shard,) of a table or (source file, shard) of a stream, behind the number of the split where there are
+several. Keys ascend in the order of the corpus."""
 
 Position = tuple[Cursor | None, int]
-"""Where a unit of a stream begins: the cursor of a block, and how many of its rows belong to units before."""
+"""Where a shard of a stream begins: the cursor of a block, and how many of its rows are in earlier shards."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class LabelShard:
-    """Rows that are worked on, and finished, together.
+    """Rows of the source that become one file.
 
     Attributes:
-        key: Its number.
-        data: At least one row, audio still encoded.
-        after: Of a stream: where the next unit of the same shard begins; None behind the last.
+        key: Number of the shard.
+        data: At least one row, with encoded audio.
+        after: Where the next shard of the same source file begins; None behind the last one, and for tables.
     """
 
     key: ShardKey
@@ -37,11 +37,11 @@ class LabelShard:
 
 
 class TableShardPlan:
-    """The units of a data set with random access.
+    """The shards of a data set with random access.
 
     Args:
         data: The rows.
-        samples_per_shard: A unit ends after so many rows, or at :data:`MAX_SHARD_BYTES`.
+        samples_per_shard: Rows of a shard, which ends earlier at :data:`MAX_SHARD_BYTES`.
 
     Attributes:
         sizes: Bytes of each row's recording.
@@ -49,39 +49,39 @@ class TableShardPlan:
 
     def __init__(self, data: SpeechDataset, *, samples_per_shard: int):
         self._data = data
-        self._units: list[range] = []
+        self._ranges: list[range] = []
         self.sizes = data.audio_sizes()
         first, filling = 0, _ShardSize(samples_per_shard)
         for row, size in enumerate(self.sizes):
             if filling.is_full_with(size) or row + 1 == len(data):
-                self._units.append(range(first, row + 1))
+                self._ranges.append(range(first, row + 1))
                 first = row + 1
 
     @property
     def samples(self) -> int:
-        """Rows of all units."""
+        """Number of rows of all shards."""
         return len(self._data)
 
     def remaining(
         self, done: Mapping[ShardKey, Position | None], *, index: int, count: int
     ) -> Iterator[LabelShard]:
-        """Yield the units that are not done yet and that this process has to do.
+        """Yield the shards that are not done yet and belong to this process.
 
         Args:
-            done: The units that are done.
-            index: Number of this process …
-            count: … of how many.
+            done: Finished shards.
+            index: Number of this process.
+            count: Number of processes.
         """
-        numbers = [number for number in range(len(self._units)) if (number,) not in done]
+        numbers = [number for number in range(len(self._ranges)) if (number,) not in done]
         for number in numbers[index::count]:
-            yield LabelShard(key=(number,), data=self._data.select(self._units[number]))
+            yield LabelShard(key=(number,), data=self._data.select(self._ranges[number]))
 
 
 class StreamShardPlan:
-    """The units of a stream: none reaches over the end of a shard.
+    """The shards of a stream; none contains rows of two source files.
 
     Args:
-        stream: The shards.
+        stream: The source files.
         samples_per_shard: As for :class:`TableShardPlan`.
     """
 
@@ -90,22 +90,22 @@ class StreamShardPlan:
         self._samples_per_shard = samples_per_shard
 
     @property
-    def shards(self) -> int:
-        """How many there are; how many rows is only known at the end."""
+    def source_files(self) -> int:
+        """Number of source files; the number of rows is known only at the end."""
         return len(self._stream.shards)
 
     def remaining(
         self, done: Mapping[ShardKey, Position | None], *, index: int, count: int
     ) -> Iterator[LabelShard]:
-        """Yield the units of this process's shards, each from where it was left.
+        """Yield the shards of this process's source files, behind those that are done.
 
         Args:
-            done: The units that are done, each with its ``after``.
-            index: Number of this process …
-            count: … of how many.
+            done: Finished shards, each with its ``after``.
+            index: Number of this process.
+            count: Number of processes.
 
         Raises:
-            InputError: if a shard cannot be read, or its columns are not those of its first block.
+            InputError: if a source file cannot be read, or its columns change after its first block.
         """
         starts: dict[int, tuple[int, Position]] = {}
         for shard in range(len(self._stream.shards)):
@@ -117,9 +117,9 @@ class StreamShardPlan:
             if place is not None:
                 starts[shard] = number, place
         for shard in list(starts)[index::count]:
-            yield from self._units(shard, *starts[shard])
+            yield from self._shards_of_file(shard, *starts[shard])
 
-    def _units(self, shard: int, number: int, place: Position) -> Iterator[LabelShard]:
+    def _shards_of_file(self, shard: int, number: int, place: Position) -> Iterator[LabelShard]:
         cursor, first = place
         parts: list[SpeechDataset] = []
         filling = _ShardSize(self._samples_per_shard)
@@ -146,53 +146,55 @@ SplitShardPlan = TableShardPlan | StreamShardPlan
 
 
 class ShardPlan:
-    """The units of several tables or streams, one after the other; none reaches over the end of a part.
+    """The shards of several splits, one split after the other; none contains rows of two splits.
 
     Args:
-        parts: Units of each, at least one.
+        splits: Shards of each split, at least one.
     """
 
-    def __init__(self, parts: Sequence[SplitShardPlan]):
-        self._parts = parts
+    def __init__(self, splits: Sequence[SplitShardPlan]):
+        self._splits = splits
 
     @property
     def samples(self) -> int | None:
-        """Rows of all units; None where a stream's are not counted before."""
-        sizes = [part.samples if isinstance(part, TableShardPlan) else None for part in self._parts]
+        """Number of rows of all shards; None if a source is a stream, which is not counted in advance."""
+        sizes = [split.samples if isinstance(split, TableShardPlan) else None for split in self._splits]
         return None if None in sizes else sum(size or 0 for size in sizes)
 
     @property
-    def shards(self) -> int | None:
-        """Shards of all streams; None where there is a table."""
-        counts = [part.shards if isinstance(part, StreamShardPlan) else None for part in self._parts]
+    def source_files(self) -> int | None:
+        """Number of source files of all streams; None if a split is a table."""
+        counts = [
+            split.source_files if isinstance(split, StreamShardPlan) else None for split in self._splits
+        ]
         return None if None in counts else sum(count or 0 for count in counts)
 
-    def shard_number(self, key: ShardKey) -> int:
-        """Return how many shards lie before that of a unit of a stream."""
-        before = self._parts[: key[0]]
-        return sum(part.shards for part in before if isinstance(part, StreamShardPlan)) + key[1]
+    def source_file_number(self, key: ShardKey) -> int:
+        """Return how many source files lie before that of a shard of a stream."""
+        before = self._splits[: key[0]]
+        return sum(split.source_files for split in before if isinstance(split, StreamShardPlan)) + key[1]
 
     def remaining(
         self, done: Mapping[ShardKey, Position | None], *, index: int, count: int
     ) -> Iterator[LabelShard]:
-        """Yield the units of this process that are not done yet, with the number of their part in their keys.
+        """Yield the shards of this process that are not done yet, with the number of the split in their keys.
 
         Args:
-            done: The units that are done, each with its ``after``.
-            index: Number of this process …
-            count: … of how many.
+            done: Finished shards, each with its ``after``.
+            index: Number of this process.
+            count: Number of processes.
 
         Raises:
             InputError: as :meth:`StreamShardPlan.remaining`.
         """
-        for number, part in enumerate(self._parts):
+        for number, split in enumerate(self._splits):
             own = {key[1:]: place for key, place in done.items() if key[0] == number}
-            for unit in part.remaining(own, index=index, count=count):
-                yield dataclasses.replace(unit, key=(number, *unit.key))
+            for shard in split.remaining(own, index=index, count=count):
+                yield dataclasses.replace(shard, key=(number, *shard.key))
 
 
 class _ShardSize:
-    """Tells with which row a unit is full, and then begins the next."""
+    """Counts the rows and bytes of a shard, and tells with which row it is full."""
 
     def __init__(self, samples_per_shard: int):
         self._limit = samples_per_shard

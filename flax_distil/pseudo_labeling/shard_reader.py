@@ -1,4 +1,4 @@
-"""Units of work become batches of decoded recordings, read ahead of the devices."""
+"""Read shards as batches of decoded recordings, ahead of the devices."""
 
 import dataclasses
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -27,7 +27,7 @@ from flax_distil.pseudo_labeling.shard_plan import LabelShard
 T = TypeVar("T")
 
 BATCHES_AHEAD = 2
-"""Batches that are decoded and not yet sent; they may belong to a unit that has not begun."""
+"""Batches that are decoded and not yet sent; they may belong to a shard that has not begun."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -35,11 +35,11 @@ class Recording:
     """What one row of the new data set is made of.
 
     Attributes:
-        order: its place in the unit.
-        row: the row of the source, or of the piece that was cut from it; of joined ones the first.
-        reference: reference text, None if there is none.
-        audio: encoded, ``{"bytes", "path"}``.
-        seconds: its length.
+        order: Position in the shard.
+        row: The row of the source, or of the piece that was cut from it; of joined ones the first.
+        reference: Reference text, None if there is none.
+        audio: Encoded, ``{"bytes", "path"}``.
+        seconds: Its length.
     """
 
     order: int
@@ -51,12 +51,12 @@ class Recording:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ShardInProgress:
-    """A unit whose recordings are on their way.
+    """A shard whose recordings are being transcribed.
 
     Attributes:
-        unit: its rows.
-        recordings: how many rows were made of them, by cutting and joining.
-        skipped: recordings that give none.
+        shard: Rows of the shard.
+        recordings: Number of recordings that cutting and joining made of the rows.
+        skipped: Recordings that cannot be used.
     """
 
     shard: LabelShard
@@ -68,10 +68,10 @@ class ShardBatch(NamedTuple):
     """Recordings for one call of the program.
 
     Attributes:
-        in_progress: their unit.
-        recordings: at most as many as the batch has rows; none where nothing in the unit can be read.
-        samples_BW: float32, 16 kHz; rows behind the recordings are padding. None without recordings.
-        last: whether the unit ends here.
+        in_progress: Shard of the recordings.
+        recordings: At most as many as the batch has rows; none if nothing in the shard can be read.
+        samples_BW: Float32, 16 kHz; rows behind the recordings are padding. None without recordings.
+        last: Whether this is the last batch of the shard.
     """
 
     in_progress: ShardInProgress
@@ -81,15 +81,15 @@ class ShardBatch(NamedTuple):
 
 
 class ShardReader:
-    """Cuts, joins, sorts and decodes the rows of units.
+    """Cuts, joins, sorts and decodes the rows of shards.
 
     Args:
-        batch_size: rows of every batch.
-        detector: tells where long recordings may be cut.
-        concatenate: whether to join neighbours.
-        threads: how many decode.
-        policy: when to ask a server again for a recording.
-        seconds: recordings must be longer than the first, and not longer than the second.
+        batch_size: Rows of every batch.
+        detector: Tells where long recordings may be cut.
+        concatenate: Whether to join neighbours.
+        threads: How many decode.
+        policy: When to ask a server again for a recording.
+        seconds: Recordings must be longer than the first, and not longer than the second.
     """
 
     def __init__(
@@ -109,17 +109,17 @@ class ShardReader:
         self._concatenate = concatenate
         self._threads = threads
 
-    def batches(self, units: Iterable[LabelShard]) -> Iterator[ShardBatch]:
-        """Yield the batches of units, one unit after the other, at least one of each.
+    def batches(self, shards: Iterable[LabelShard]) -> Iterator[ShardBatch]:
+        """Yield the batches of shards, one shard after the other, at least one batch of each.
 
         Recordings of like length come together: they need about as many steps of the search. Which ones
-        share a batch depends on their unit alone.
+        share a batch depends on their shard alone.
         """
         with ThreadPoolExecutor(self._threads, thread_name_prefix="decode") as pool:
-            for unit in units:
+            for shard in shards:
                 skipped = SkippedSamples()
-                packs = self._packs(unit, skipped, pool)
-                in_progress = ShardInProgress(shard=unit, recordings=len(packs), skipped=skipped)
+                packs = self._packs(shard, skipped, pool)
+                in_progress = ShardInProgress(shard=shard, recordings=len(packs), skipped=skipped)
                 groups = _group(self._decode(packs, skipped, pool), self._batch_size)
                 for group, last in _with_last(groups):
                     recordings = [recording for recording, _ in group]
@@ -128,10 +128,10 @@ class ShardReader:
                     yield ShardBatch(in_progress, recordings, stacked, last)
 
     def _packs(
-        self, unit: LabelShard, skipped: SkippedSamples, pool: ThreadPoolExecutor
+        self, shard: LabelShard, skipped: SkippedSamples, pool: ThreadPoolExecutor
     ) -> list[tuple[Example, ...]]:
         """Return the rows that each recording is made of, in the order of the corpus."""
-        data = unit.data
+        data = shard.data
         texts = [column for column in (data.text_column, data.label_column) if column]
         fetched = pool.map(self._fetch, (data.row(index) for index in range(len(data))))
         source = (row for row in fetched if self._is_wanted(row, skipped))

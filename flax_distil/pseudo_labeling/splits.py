@@ -27,11 +27,11 @@ DEFAULT_TEXT_COLUMN = "text"
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SplitName:
-    """What the new data set calls a part.
+    """Name of a split in the new data set.
 
     Attributes:
-        config: its configuration.
-        split: its split.
+        config: Name of the configuration.
+        split: Name of the split in the configuration.
     """
 
     config: str = DEFAULT_CONFIG
@@ -47,18 +47,18 @@ class LabelSplit:
     """A split of a data set, opened.
 
     Attributes:
-        name: what the new data set calls it.
-        source: its rows.
-        units: the same in units of work.
-        text_column: column of references, None if there are none.
-        speaker_column: column of speakers, None if there is none.
-        features: columns of its files.
-        rows: how many files or rows there are, with a digest of their names and sizes.
+        name: Name in the new data set.
+        source: Rows of the split.
+        plan: The same rows in shards.
+        text_column: Column of reference texts; None if there is none.
+        speaker_column: Column of speakers; None if there is none.
+        features: Columns of the Parquet files.
+        rows: Number of files or rows, with a digest of their names and sizes.
     """
 
     name: SplitName
     source: SpeechDataset | IterableSpeechDataset
-    units: SplitShardPlan
+    plan: SplitShardPlan
     text_column: str | None
     speaker_column: str | None
     features: "datasets.Features"
@@ -66,13 +66,13 @@ class LabelSplit:
 
 
 def open_splits(config: PseudoLabelConfig) -> list[LabelSplit]:
-    """Open every split of every data set, in the order written; no audio is read.
+    """Open every split of every data set, in the order of the command, without reading audio.
 
-    Splits of a data set that are joined by ``+`` are parts; slices of one split are one. A data set has the
-    configuration ``default``, or that of its source; several have their own, called as they are.
+    Splits of a data set that are joined by ``+`` stay apart; slices of one split are one split. A single data
+    set keeps the configuration of its source, or ``default``; several become a configuration each.
 
     Raises:
-        InputError: if a data set, split or column does not exist, a part is named twice, or splits of one
+        InputError: if a data set, split or column does not exist, a split is named twice, or splits of one
             data set have different columns.
     """
     opened = {key: _open(config, spec) for key, spec in _requested_specs(config).items()}
@@ -88,11 +88,11 @@ def open_splits(config: PseudoLabelConfig) -> list[LabelSplit]:
 
 
 _SplitKey = tuple[str, str | None, str]
-"""Name, configuration and split of a part, as the source calls them."""
+"""Data set, configuration and split, as the source calls them."""
 
 
 def _requested_specs(config: PseudoLabelConfig) -> dict[_SplitKey, DatasetSpec]:
-    """Return what to open for each part."""
+    """Return how each split is opened."""
     parts: dict[_SplitKey, DatasetSpec] = {}
     for spec in config.data.spec.parts():
         for split, expression in _splits(spec.split).items():
@@ -132,17 +132,17 @@ def _open(config: PseudoLabelConfig, spec: DatasetSpec) -> SpeechDataset | Itera
 def _part(
     config: PseudoLabelConfig, name: SplitName, source: SpeechDataset | IterableSpeechDataset
 ) -> LabelSplit:
-    units: SplitShardPlan
+    plan: SplitShardPlan
     if isinstance(source, IterableSpeechDataset):
-        units = StreamShardPlan(source, samples_per_shard=config.samples_per_shard)
+        plan = StreamShardPlan(source, samples_per_shard=config.samples_per_shard)
         first, rows = source.first_rows(), [shard.name for shard in source.shards]
     else:
-        units = TableShardPlan(source, samples_per_shard=config.samples_per_shard)
-        first, rows = source, [f"{id} {size}" for id, size in zip(source.ids(), units.sizes, strict=True)]
+        plan = TableShardPlan(source, samples_per_shard=config.samples_per_shard)
+        first, rows = source, [f"{id} {size}" for id, size in zip(source.ids(), plan.sizes, strict=True)]
     return LabelSplit(
         name=name,
         source=source,
-        units=units,
+        plan=plan,
         text_column=source.text_column,
         speaker_column=first.speaker_column,
         features=label_features(first),
@@ -154,7 +154,7 @@ def _config_names(sets: Mapping[tuple[str, str | None], str]) -> dict[tuple[str,
     """Return what the configuration of each data set is called in the new one.
 
     Args:
-        sets: short names by name and configuration of the source.
+        sets: Short names by name and configuration of the source.
     """
     if len(sets) == 1:
         return {key: _plain(key[1]) or DEFAULT_CONFIG for key in sets}

@@ -18,13 +18,13 @@ from flax_distil.pseudo_labeling.splits import SplitName
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LabelSummary:
-    """A finished data set.
+    """The description of a finished data set.
 
     Attributes:
-        summary: counts, and skipped samples with their reasons.
-        throughput: speed over all runs it took; it alone differs from one run to the next.
-        index: the files.
-        documents: contents by file name.
+        summary: Counts, and skipped samples with their reasons.
+        throughput: Speed over all runs that it took. Nothing else differs between two runs.
+        index: The list of files.
+        documents: Texts by the names of their files.
     """
 
     summary: dict[str, Any]
@@ -39,21 +39,21 @@ _FILE_KEYS = ("file", "samples", "rows", "bytes", "sha256", "audio_seconds")
 def summarize(
     config: PseudoLabelConfig,
     name: str,
-    parts: Sequence[SplitName],
+    splits: Sequence[SplitName],
     records: Sequence[ShardManifest],
     *,
     compile_seconds: float,
 ) -> LabelSummary:
-    """Return what there is to say.
+    """Return the description of a finished data set.
 
     Args:
-        config: of the run.
-        name: of the data sets.
-        parts: by the first number of the records' keys.
-        records: all units, in order.
-        compile_seconds: of this run.
+        config: Settings of the job.
+        name: Name of the data sets.
+        splits: Names of the splits; the first number of a manifest's key is an index of them.
+        records: Manifests of all shards, in order.
+        compile_seconds: Seconds that this run spent on compilation.
     """
-    own = {part: [r for r in records if r.key[0] == number] for number, part in enumerate(parts)}
+    own = {part: [r for r in records if r.key[0] == number] for number, part in enumerate(splits)}
     summaries = {part: _summary(found) for part, found in own.items()}
     summary = _summary(records) | {
         "splits": {
@@ -74,7 +74,7 @@ def summarize(
         "tokens_per_second": throughput.tokens_per_second,
     }
     files = [
-        {"part": str(parts[record.key[0]])}
+        {"part": str(splits[record.key[0]])}
         | {
             key: getattr(record, key)
             for key in ("file", "samples", "rows", "bytes", "sha256", "audio_seconds")

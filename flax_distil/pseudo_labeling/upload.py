@@ -12,7 +12,7 @@ from flax_distil.pseudo_labeling.output import CARD_NAME, INDEX_NAME, SUMMARY_NA
 from flax_distil.pseudo_labeling.splits import SplitName
 
 RECORDS_NAME = "labelling"
-"""Folder on the Hub of what is known of each part: settings, counts, files."""
+"""Folder on the Hub of what is known of each split: settings, counts, files."""
 
 
 def upload_labels(folder: Path, repo_id: str, config: HubConfig) -> str | None:
@@ -21,9 +21,9 @@ def upload_labels(folder: Path, repo_id: str, config: HubConfig) -> str | None:
     Splits of other names, and the rest of the card, stay in the repository.
 
     Args:
-        folder: the finished data set.
-        repo_id: repository on the Hub, of ``check_hub``.
-        config: token, and whether a new repository is private.
+        folder: Folder of the finished data set.
+        repo_id: Repository on the Hub, of ``check_hub``.
+        config: Token, and whether a new repository is private.
 
     Returns:
         Why the upload failed, None if it did not.
@@ -32,19 +32,19 @@ def upload_labels(folder: Path, repo_id: str, config: HubConfig) -> str | None:
         json.loads((folder / name).read_text(encoding="utf-8"))
         for name in (INDEX_NAME, SUMMARY_NAME, THROUGHPUT_NAME)
     )
-    parts = {
+    splits = {
         SplitName(config=found["config"], split=found["split"]): found for found in summary["splits"].values()
     }
     documents = {
-        f"{RECORDS_NAME}/{part}.json": _record(str(part), index, found, throughput)
-        for part, found in parts.items()
+        f"{RECORDS_NAME}/{split}.json": _record(str(split), index, found, throughput)
+        for split, found in splits.items()
     }
     card = (folder / CARD_NAME).read_text(encoding="utf-8")
     return tried(
         lambda: push_data_set(
             folder,
             repo_id,
-            patterns=[data_pattern(part) for part in parts],
+            patterns=[data_pattern(split) for split in splits],
             documents=documents,
             make_card=functools.partial(merge_cards, ours=card),
             token=config.hub_token,
@@ -53,7 +53,7 @@ def upload_labels(folder: Path, repo_id: str, config: HubConfig) -> str | None:
     )
 
 
-def _record(part: str, index: dict[str, Any], summary: dict[str, Any], throughput: dict[str, Any]) -> str:
-    files = [file for file in index["files"] if file["part"] == part]
+def _record(split: str, index: dict[str, Any], summary: dict[str, Any], throughput: dict[str, Any]) -> str:
+    files = [file for file in index["files"] if file["part"] == split]
     record = {**index, "files": files, "summary": summary, "throughput of the run": throughput}
     return json.dumps(record, indent=2, ensure_ascii=False) + "\n"

@@ -58,7 +58,7 @@ def read(config: PseudoLabelConfig) -> list[ShardBatch]:
         policy=DEFAULT_POLICY,
         seconds=(config.min_duration_in_seconds, config.max_duration_in_seconds),
     )
-    return list(reader.batches(opened(config).units.remaining({}, index=0, count=1)))
+    return list(reader.batches(opened(config).plan.remaining({}, index=0, count=1)))
 
 
 @pytest.mark.parametrize("streaming", [False, True])
