@@ -68,7 +68,7 @@ class EvalConfig(TranscriptionConfig):
         model: Checkpoints to measure.
         data: Data sets to measure them on.
         baseline_model: Which of them the others are compared with; by default the first.
-        mode: Short (recordings of at most 30 s), chunked or sequential (of any length), or speculative:
+        mode: One of short (recordings of at most 30 s), chunked, sequential (any length), and speculative:
             short, with assistant_model_name_or_path, which the other modes may have too.
         chunks: How recordings are cut in mode chunked.
         decoding: What to transcribe into, and how.

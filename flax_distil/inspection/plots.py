@@ -46,7 +46,7 @@ class ShownSample:
         sample_id: Name of its first row.
         data_set: Its data set.
         seconds: Seconds of audio; silence follows up to 30 s.
-        samples_W: Float32, 16 kHz, padded to 30 s.
+        samples_W: Samples as float32, 16 kHz, padded to 30 s.
         tokens: The decoder's sequence.
     """
 
