@@ -70,7 +70,7 @@ class ShardBatch(NamedTuple):
     Attributes:
         in_progress: Shard of the recordings.
         recordings: At most as many as the batch has rows; none if nothing in the shard can be read.
-        samples_BW: Samples as float32, 16 kHz; rows behind the recordings are padding. None without recordings.
+        samples_BW: Samples as float32, 16 kHz; the rows behind the recordings are padding. None if there are none.
         last: Whether this is the last batch of the shard.
     """
 
