@@ -70,7 +70,7 @@ class ShardBatch(NamedTuple):
     Attributes:
         in_progress: Shard of the recordings.
         recordings: At most as many as the batch has rows; none if nothing in the shard can be read.
-        samples_BW: Samples as float32, 16 kHz; the rows behind the recordings are padding. None if there are none.
+        samples_BW: Samples as float32 at 16 kHz, padded to the rows of the batch; None without recordings.
         last: Whether this is the last batch of the shard.
     """
 
