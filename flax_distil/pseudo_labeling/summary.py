@@ -1,11 +1,11 @@
 """What is written beside pseudo-labels: index, summary, speed and data set card."""
 
 import dataclasses
-import json
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+from flax_distil.core.resumable_output import json_text
 from flax_distil.data.skipped import REMEMBERED_SAMPLES
 from flax_distil.metrics.throughput import Throughput
 from flax_distil.metrics.word_errors import ErrorCounts
@@ -53,12 +53,12 @@ def summarize(
         records: Manifests of all shards, in order.
         compile_seconds: Seconds that this run spent on compilation.
     """
-    own = {part: [r for r in records if r.key[0] == number] for number, part in enumerate(splits)}
-    summaries = {part: _summary(found) for part, found in own.items()}
+    own = {split: [r for r in records if r.key[0] == number] for number, split in enumerate(splits)}
+    summaries = {split: _summary(found) for split, found in own.items()}
     summary = _summary(records) | {
         "splits": {
-            str(part): {"config": part.config, "split": part.split, **found}
-            for part, found in summaries.items()
+            str(split): {"config": split.config, "split": split.split, **found}
+            for split, found in summaries.items()
         }
     }
     throughput = Throughput(
@@ -75,17 +75,14 @@ def summarize(
     }
     files = [
         {"part": str(splits[record.key[0]])}
-        | {
-            key: getattr(record, key)
-            for key in ("file", "samples", "rows", "bytes", "sha256", "audio_seconds")
-        }
+        | {key: getattr(record, key) for key in _FILE_KEYS}
         | {"skipped": _kinds([record])}
         for record in records
     ]
-    labeled = {part: found for part, found in summaries.items() if found["labelled"]}
+    labeled = {split: found for split, found in summaries.items() if found["labelled"]}
     documents = {
-        SUMMARY_NAME: _json(summary),
-        THROUGHPUT_NAME: _json(speed),
+        SUMMARY_NAME: json_text(summary),
+        THROUGHPUT_NAME: json_text(speed),
         CARD_NAME: make_card(config, name, labeled),
     }
     return LabelSummary(summary=summary, throughput=throughput, index={"files": files}, documents=documents)
@@ -113,7 +110,3 @@ def _kinds(records: Sequence[ShardManifest]) -> dict[str, int]:
         kinds.update(sample["kind"] for sample in record.skipped["samples"])
         kinds.update(record.skipped["forgotten"])
     return dict(sorted(kinds.items(), key=lambda item: (-item[1], item[0])))
-
-
-def _json(content: dict[str, Any]) -> str:
-    return json.dumps(content, indent=2, ensure_ascii=False) + "\n"

@@ -7,6 +7,7 @@ from typing import Any
 
 from flax_distil.checkpoints.hub.config import HubConfig
 from flax_distil.checkpoints.hub.upload import push_data_set, tried
+from flax_distil.core.resumable_output import json_text
 from flax_distil.pseudo_labeling.dataset_card import data_pattern, merge_cards
 from flax_distil.pseudo_labeling.output import CARD_NAME, INDEX_NAME, SUMMARY_NAME, THROUGHPUT_NAME
 from flax_distil.pseudo_labeling.splits import SplitName
@@ -56,4 +57,4 @@ def upload_labels(folder: Path, repo_id: str, config: HubConfig) -> str | None:
 def _record(split: str, index: dict[str, Any], summary: dict[str, Any], throughput: dict[str, Any]) -> str:
     files = [file for file in index["files"] if file["part"] == split]
     record = {**index, "files": files, "summary": summary, "throughput of the run": throughput}
-    return json.dumps(record, indent=2, ensure_ascii=False) + "\n"
+    return json_text(record)
