@@ -21,8 +21,8 @@ def renumber_alignment_heads(generation_config: Mapping[str, Any], layers: Seque
         student heads           [[1, 2], [1, 4]]
 
     Args:
-        generation_config: the teacher's.
-        layers: for each student layer, the teacher layer it copies.
+        generation_config: The teacher's.
+        layers: For each student layer, the teacher layer it copies.
 
     Returns:
         A copy with the heads of copied layers renumbered and the others left out; without the

@@ -40,10 +40,10 @@ class Checkpoint:
     """A Whisper model: what it looks like, its weights, and the files that go with it.
 
     Attributes:
-        config: the architecture.
-        params: the parameter tree of ``flax_distil.model.assembly.whisper_shapes``, on devices;
+        config: The architecture.
+        params: The parameter tree of ``flax_distil.model.assembly.whisper_shapes``, on devices;
             ``{}`` if only the configuration was asked for.
-        files: tokenizer, generation settings and the rest, to be written with an export.
+        files: Tokenizer, generation settings and the rest, to be written with an export.
     """
 
     config: WhisperConfig
@@ -64,25 +64,25 @@ def load_checkpoint(
     """Read a Whisper checkpoint onto the devices, leaf by leaf.
 
     Args:
-        source: a folder with ``model.safetensors`` (or an index and shards), a CTranslate2
+        source: A folder with ``model.safetensors`` (or an index and shards), a CTranslate2
             folder with ``model.bin``, the id of either on the Hugging Face Hub, or the name that
             openai/whisper gives to a model, such as ``large-v3`` or ``tiny.en``. A :class:`ModelSource`
             tells revision and cache too.
-        dtype: element type of the parameters.
-        config_only: leave the weights alone (on the Hub: do not even download them), to
+        dtype: Element type of the parameters.
+        config_only: Leave the weights alone (on the Hub: do not even download them), to
             compare vocabularies and mel bins before any work. Where they are there, the shapes of the
             tensors are compared with the configuration.
-        revision: branch, tag or commit, for a Hub id.
-        cache_dir: where downloads are kept; by default where ``huggingface_hub`` keeps them.
-        sharding: gives each leaf's sharding by its path; by default all on the first device.
-        without_encoder: take a decoder alone too, as ``WhisperForCausalLM`` of transformers saves it; its
+        revision: Branch, tag or commit, for a Hub id.
+        cache_dir: Where downloads are kept; by default where ``huggingface_hub`` keeps them.
+        sharding: Gives each leaf's sharding by its path; by default all on the first device.
+        without_encoder: Take a decoder alone too, as ``WhisperForCausalLM`` of transformers saves it; its
             parameters have no branch ``encoder``.
 
     Returns:
         The checkpoint.
 
     Raises:
-        InputError: if there is no such folder or Hub id, it is no Whisper, its weights are
+        InputError: If there is no such folder or Hub id, it is no Whisper, its weights are
             in another format, a small file or one of its fields is not as it must be, or tensors are
             missing, unexpected, misshapen (all named) or hold values that are not finite.
     """

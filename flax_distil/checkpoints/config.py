@@ -21,7 +21,7 @@ class ExportConfig:
         dtype: Element type of the weights: float16, bfloat16 or float32.
 
     Raises:
-        InputError: if the element type is unknown.
+        InputError: If the element type is unknown.
     """
 
     model: ModelConfig
@@ -41,7 +41,7 @@ class InitStudentConfig:
         dtype: Element type of the weights: float16, bfloat16 or float32.
 
     Raises:
-        InputError: if the element type is unknown.
+        InputError: If the element type is unknown.
     """
 
     teacher: ModelConfig = nested(

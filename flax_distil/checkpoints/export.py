@@ -67,19 +67,19 @@ def export_checkpoint(
     layer at a time.
 
     Args:
-        params: the parameter tree.
-        config: its architecture.
-        output_dir: the folder, made if absent; files of an earlier export are replaced.
-        files: tokenizer and settings, usually those of the teacher or of the student made from it.
-        dtype: element type of the weights: float16, bfloat16 or float32.
-        max_shard_size: bytes per weight file.
+        params: The parameter tree.
+        config: Its architecture.
+        output_dir: The folder, made if absent; files of an earlier export are replaced.
+        files: Tokenizer and settings, usually those of the teacher or of the student made from it.
+        dtype: Element type of the weights: float16, bfloat16 or float32.
+        max_shard_size: Bytes per weight file.
 
     Returns:
         ``output_dir``.
 
     Raises:
-        InputError: if the type is not offered, the disk is too full, or a value does not fit float16.
-        ValueError: if ``params`` is not the tree of ``config``.
+        InputError: If the type is not offered, the disk is too full, or a value does not fit float16.
+        ValueError: If ``params`` is not the tree of ``config``.
     """
     folder = Path(output_dir)
     target = np.dtype(dtype)
@@ -186,12 +186,12 @@ def converted(name: str, array: np.ndarray, dtype: np.dtype) -> np.ndarray:
     """Return a tensor in the element type of an export.
 
     Args:
-        name: what to call it.
-        array: the tensor, of any floating type.
+        name: What to call it.
+        array: The tensor, of any floating type.
         dtype: float16, bfloat16 or float32.
 
     Raises:
-        InputError: if a value does not fit float16.
+        InputError: If a value does not fit float16.
     """
     with np.errstate(over="ignore"):
         converted = array.astype(dtype, copy=False)

@@ -19,8 +19,8 @@ class ExportResult:
     """What an export leaves.
 
     Attributes:
-        output_dir: the folder.
-        upload_error: why the upload failed; None if it did not, or was not asked for.
+        output_dir: The folder.
+        upload_error: Why the upload failed; None if it did not, or was not asked for.
     """
 
     output_dir: Path

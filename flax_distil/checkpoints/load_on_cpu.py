@@ -17,7 +17,7 @@ def load_on_cpu(
     Arguments are those of ``load_checkpoint``.
 
     Raises:
-        InputError: as ``load_checkpoint``.
+        InputError: As ``load_checkpoint``.
     """
     try:
         host = jax.local_devices(backend="cpu")[0]

@@ -72,12 +72,12 @@ def check_tensors(source: CheckpointReader, config: WhisperConfig, *, decoder_on
     """Compare the tensors of a checkpoint with what its configuration asks for; their values are not read.
 
     Args:
-        source: the checkpoint.
-        config: its architecture.
-        decoder_only: ask for no encoder.
+        source: The checkpoint.
+        config: Its architecture.
+        decoder_only: Ask for no encoder.
 
     Raises:
-        InputError: naming every missing, unexpected and misshapen tensor at once.
+        InputError: Naming every missing, unexpected and misshapen tensor at once.
     """
     found = source.tensors
     _check_table_sizes(source, config)
@@ -159,18 +159,18 @@ def assemble(
     leaf (or its shard) beside the devices' memory, never a second copy of the model.
 
     Args:
-        source: the checkpoint.
-        config: its architecture.
-        dtype: element type of the leaves.
-        sharding: where each leaf goes; by default all on the first device.
-        decoder_only: read no encoder.
+        source: The checkpoint.
+        config: Its architecture.
+        dtype: Element type of the leaves.
+        sharding: Where each leaf goes; by default all on the first device.
+        decoder_only: Read no encoder.
 
     Returns:
         The nested dictionary described by ``flax_distil.model.assembly.whisper_shapes``; of a decoder alone
         without the branch ``encoder``.
 
     Raises:
-        InputError: if the tensors do not fit the configuration, see :func:`check_tensors`, or one holds
+        InputError: If the tensors do not fit the configuration, see :func:`check_tensors`, or one holds
             a value that is not finite.
     """
     check_tensors(source, config, decoder_only=decoder_only)
@@ -201,7 +201,7 @@ class FiniteTensors:
         """Return one tensor.
 
         Raises:
-            InputError: if a value in it is not finite.
+            InputError: If a value in it is not finite.
         """
         tensor = self._source.read(name)
         if name not in self._checked:

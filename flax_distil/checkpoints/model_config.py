@@ -53,7 +53,7 @@ class ModelConfig:
         """``model_name_or_path``.
 
         Raises:
-            InputError: if no model is named.
+            InputError: If no model is named.
         """
         if self.model_name_or_path is None:
             raise InputError("model_name_or_path is not given: name a model")
@@ -83,7 +83,7 @@ class TeacherConfig:
         """Return where the teacher is, which is read with the cache and the token of the model.
 
         Raises:
-            InputError: if no teacher is named.
+            InputError: If no teacher is named.
         """
         if self.teacher_model_name_or_path is None:
             raise InputError("teacher_model_name_or_path is not given: name a teacher")

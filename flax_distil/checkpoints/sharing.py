@@ -26,7 +26,7 @@ def equal_when_rounded(one: Params, other: Params) -> bool:
 
     Args:
         one: float32 leaves, as they were read.
-        other: the same of the other model.
+        other: The same of the other model.
     """
     ours, theirs = flatten(one), flatten(other)
     if ours.keys() != theirs.keys() or any(ours[path].shape != theirs[path].shape for path in ours):

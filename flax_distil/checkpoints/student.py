@@ -31,19 +31,19 @@ def init_student(
     (copy them before training them).
 
     Args:
-        teacher: a loaded checkpoint.
-        encoder_layers: number of encoder layers, spaced as far apart as they can be.
-        decoder_layers: the same for the decoder.
-        encoder_layer_indices: the teacher's encoder layers to copy, instead of a number.
-        decoder_layer_indices: the same for the decoder.
-        max_source_positions: encoder positions of 20 ms that the student has: 750 hear 15 s at a time. By
+        teacher: A loaded checkpoint.
+        encoder_layers: Number of encoder layers, spaced as far apart as they can be.
+        decoder_layers: The same for the decoder.
+        encoder_layer_indices: The teacher's encoder layers to copy, instead of a number.
+        decoder_layer_indices: The same for the decoder.
+        max_source_positions: Encoder positions of 20 ms that the student has: 750 hear 15 s at a time. By
             default as many as the teacher.
 
     Returns:
         The student. Alignment heads are renumbered, or dropped with their layers.
 
     Raises:
-        InputError: if a number and a list are both given, ask for layers that the teacher lacks, or the
+        InputError: If a number and a list are both given, ask for layers that the teacher lacks, or the
             teacher has fewer positions.
 
     Source: RECIPE 4; arXiv 2311.00430, section 3; distil-whisper, ``training/flax/create_student_model.py``.

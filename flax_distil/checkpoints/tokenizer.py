@@ -14,7 +14,7 @@ def read_tokenizer(files: CheckpointFiles) -> tuple[WhisperTokenizer, Generation
     """Return the tokenizer and generation settings of a checkpoint, whatever its format.
 
     Raises:
-        InputError: if the checkpoint has no tokenizer, a file is damaged, or the tokenizer has tokens that
+        InputError: If the checkpoint has no tokenizer, a file is damaged, or the tokenizer has tokens that
             the model does not have.
     """
     origin = files.origin
@@ -30,7 +30,7 @@ def check_tokenizer(files: CheckpointFiles) -> None:
     """Check the tokenizer and the generation settings of a checkpoint that is written again, if it has one.
 
     Raises:
-        InputError: as :func:`read_tokenizer`, but a checkpoint without a tokenizer is accepted.
+        InputError: As :func:`read_tokenizer`, but a checkpoint without a tokenizer is accepted.
     """
     if has_tokenizer(files):
         read_tokenizer(files)

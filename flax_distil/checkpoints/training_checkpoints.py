@@ -21,9 +21,9 @@ class TrainingState:
     """What :meth:`TrainingCheckpoints.restore` gives back.
 
     Attributes:
-        step: the step it was saved at.
-        state: the pytree, in the structure, types and shardings of the template.
-        data: the position in the data, as it was given.
+        step: The step it was saved at.
+        state: The pytree, in the structure, types and shardings of the template.
+        data: The position in the data, as it was given.
     """
 
     step: int
@@ -43,11 +43,11 @@ class TrainingCheckpoints:
         """Open the checkpoints of a run.
 
         Args:
-            folder: made if absent; remains of interrupted saves in it are removed.
-            save_total_limit: how many checkpoints to keep, the oldest going first; ``None`` keeps all.
+            folder: Made if absent; remains of interrupted saves in it are removed.
+            save_total_limit: How many checkpoints to keep, the oldest going first; ``None`` keeps all.
 
         Raises:
-            InputError: if ``save_total_limit`` is not positive.
+            InputError: If ``save_total_limit`` is not positive.
         """
         if save_total_limit is not None and save_total_limit < 1:
             raise InputError(
@@ -73,9 +73,9 @@ class TrainingCheckpoints:
         Waits for the previous save first. A step that is already saved is left as it is.
 
         Args:
-            step: optimizer updates so far.
-            state: pytree of arrays and numbers.
-            data: position in the data: anything that JSON can hold.
+            step: Optimizer updates so far.
+            state: Pytree of arrays and numbers.
+            data: Position in the data: anything that JSON can hold.
         """
         if step in self._manager.all_steps():
             return
@@ -86,15 +86,15 @@ class TrainingCheckpoints:
         """Read a checkpoint back.
 
         Args:
-            template: the state's pytree with arrays or ``jax.ShapeDtypeStruct`` leaves; their
+            template: The state's pytree with arrays or ``jax.ShapeDtypeStruct`` leaves; their
                 types and shardings are those of the result.
-            step: which checkpoint; the latest if ``None``.
+            step: Which checkpoint; the latest if ``None``.
 
         Returns:
             State, data position and step.
 
         Raises:
-            InputError: if there is no such checkpoint, or it was saved with another model or optimizer.
+            InputError: If there is no such checkpoint, or it was saved with another model or optimizer.
         """
         steps = self.steps()
         if step is None and not steps:

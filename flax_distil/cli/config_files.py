@@ -24,10 +24,10 @@ def read_config_file(name: str) -> dict[str, Any]:
     a few of them can stand for more than any memory holds.
 
     Args:
-        name: path of a YAML file, or of a JSON file whose name ends in ``.json``.
+        name: Path of a YAML file, or of a JSON file whose name ends in ``.json``.
 
     Raises:
-        InputError: if it cannot be read within these bounds.
+        InputError: If it cannot be read within these bounds.
     """
     try:
         text = _text(user_path(name))

@@ -37,7 +37,7 @@ def convert(name: str, value: Any, hint: Any) -> Any:
         hint: Type of the setting: a type, a list or tuple of one, or a union of these and None.
 
     Raises:
-        InputError: if the value is of no such type.
+        InputError: If the value is of no such type.
     """
     if value is None or value == [_NULL]:
         return _null(name, hint)

@@ -27,8 +27,8 @@ def check_value(name: str, value: Any) -> None:
     """Raise ``InputError`` for a value that cannot be meant, of whatever flag.
 
     Args:
-        name: of the flag.
-        value: as it was read; each part of a list is checked.
+        name: Of the flag.
+        value: As it was read; each part of a list is checked.
     """
     for part in value if isinstance(value, list) else [value]:
         if isinstance(part, bool):

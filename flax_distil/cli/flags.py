@@ -46,9 +46,9 @@ def read_flags(config_class: type[Config], arguments: Sequence[str], *, program:
         program: Name shown in the help.
 
     Raises:
-        InputError: if a flag is unknown or missing, or its value of another type; and from the
+        InputError: If a flag is unknown or missing, or its value of another type; and from the
             configuration's own checks.
-        SystemExit: after ``--help`` was printed.
+        SystemExit: After ``--help`` was printed.
     """
     _check_lengths(arguments)
     flags = {leaf.name: leaf for leaf in leaves(config_class)}

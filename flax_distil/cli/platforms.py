@@ -27,7 +27,7 @@ def pass_over_absent_tpu(pci_devices: Path = Path("/sys/bus/pci/devices")) -> No
     """Have JAX look for no TPU if this machine has none and none was asked for; before JAX is imported.
 
     Args:
-        pci_devices: folder of the devices of the PCI bus.
+        pci_devices: Folder of the devices of the PCI bus.
     """
     if "jax" in sys.modules or any(name in os.environ for name in ASKED_FOR):
         return

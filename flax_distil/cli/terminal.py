@@ -19,7 +19,7 @@ class ForgivingStream:
         """Wrap a stream.
 
         Args:
-            stream: of text, such as ``sys.stdout``.
+            stream: Of text, such as ``sys.stdout``.
         """
         self._stream = stream
 

@@ -140,7 +140,7 @@ def check_fields(
         required: Fields that must be there.
 
     Raises:
-        InputError: naming the fields that are missing, or those that are not as the table has them, with
+        InputError: Naming the fields that are missing, or those that are not as the table has them, with
             their values and what was expected.
     """
     missing = [field for field in required if document.get(field) is None]

@@ -17,7 +17,7 @@ def write_whole(path: Path, text: str) -> None:
         text: Written as UTF-8 with ``\\n`` at the ends of lines.
 
     Raises:
-        OSError: if it cannot be written.
+        OSError: If it cannot be written.
     """
     scratch = path.with_name(f".writing-{os.getpid()}-{next(_NUMBERS)}")
     try:
@@ -35,7 +35,7 @@ def publish(scratch: Path, path: Path) -> None:
     """Move a written file to its name after its contents are on the disk, and sync the folder.
 
     Raises:
-        OSError: if the disk is full.
+        OSError: If the disk is full.
     """
     with scratch.open("rb") as file:
         os.fsync(file.fileno())

@@ -27,7 +27,7 @@ def read_json(path: Path, *, name: str | None = None) -> dict[str, Any] | None:
         name: What to call it in messages; its path by default.
 
     Raises:
-        InputError: as :func:`parse_json`, and if the file cannot be read or is larger than
+        InputError: As :func:`parse_json`, and if the file cannot be read or is larger than
             :data:`MAX_JSON_BYTES`.
     """
     name = name or str(path)
@@ -39,7 +39,7 @@ def read_bounded(path: Path, *, name: str) -> bytes | None:
     """Return the contents of a small file, ``None`` if there is no such file.
 
     Raises:
-        InputError: if it is larger than :data:`MAX_JSON_BYTES` or cannot be read.
+        InputError: If it is larger than :data:`MAX_JSON_BYTES` or cannot be read.
     """
     if not path.is_file():
         return None
@@ -60,7 +60,7 @@ def parse_json(contents: bytes, *, name: str) -> dict[str, Any]:
         name: What to call them in messages.
 
     Raises:
-        InputError: if they are not UTF-8 or not JSON (NaN and a name given twice in one object
+        InputError: If they are not UTF-8 or not JSON (NaN and a name given twice in one object
             are not), if they nest deeper than :data:`MAX_JSON_DEPTH`, or are not an object.
     """
     try:

@@ -123,7 +123,7 @@ def all_leaves(config_class: type) -> tuple[Leaf, ...]:
     """Return every leaf of a configuration, the hidden ones too, in the order of declaration.
 
     Raises:
-        TypeError: if two visible leaves have one name, or a field is declared in a way that cannot be.
+        TypeError: If two visible leaves have one name, or a field is declared in a way that cannot be.
     """
     return _find_leaves(config_class)
 
@@ -142,7 +142,7 @@ def build(config_class: type[Config], values: Mapping[str, Any] | None = None, /
         settings: More settings.
 
     Raises:
-        InputError: if a name is unknown, or a required setting is missing; and from the checks of the
+        InputError: If a name is unknown, or a required setting is missing; and from the checks of the
             configuration's own classes.
     """
     defaults = {leaf.path: leaf.default for leaf in all_leaves(config_class)}
@@ -164,7 +164,7 @@ def flatten_names(config_class: type, values: Mapping[str, Any]) -> dict[str, An
     """Return settings by their flat names that are given flat, or nested as the configuration is.
 
     Raises:
-        InputError: if a name is unknown, or given twice.
+        InputError: If a name is unknown, or given twice.
     """
     found: dict[str, Any] = {}
     for name, value in _flat_items(config_class, (), values):

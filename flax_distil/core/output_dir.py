@@ -47,7 +47,7 @@ class OutputConfig:
         """``output_dir`` as an absolute path.
 
         Raises:
-            InputError: if it is not given.
+            InputError: If it is not given.
         """
         if self.output_dir is None:
             raise InputError("output_dir is not given: name a folder")
@@ -67,7 +67,7 @@ def check_output_dir(output_dir: str, *, overwrite: bool, or_set: str = "overwri
         or_set: Flags that allow a folder that is not empty, for the message.
 
     Raises:
-        InputError: if it is a file, cannot be written to, holds something and ``overwrite`` is
+        InputError: If it is a file, cannot be written to, holds something and ``overwrite`` is
             not set, or holds only what no command here wrote.
     """
     folder = check_writable(output_dir)
@@ -86,7 +86,7 @@ def check_writable(output_dir: str) -> Path:
     """Return the folder as an absolute path; what it holds does not matter.
 
     Raises:
-        InputError: if it is a file or cannot be written to.
+        InputError: If it is a file or cannot be written to.
     """
     if not output_dir:
         raise InputError("output_dir is empty: name a folder")
@@ -124,7 +124,7 @@ def make_folder(folder: Path) -> None:
     """Make a folder and those above it; one that exists is left as it is.
 
     Raises:
-        InputError: if it cannot be made.
+        InputError: If it cannot be made.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -145,7 +145,7 @@ def atomic_folder(folder: Path, *, stale: Sequence[str] = ()) -> Iterator[Path]:
         stale: Patterns of names, as ``Path.glob`` takes them.
 
     Raises:
-        InputError: if the folder cannot be made.
+        InputError: If the folder cannot be made.
     """
     exists = folder.is_dir()
     make_folder(folder.parent)

@@ -36,7 +36,7 @@ class ResumableOutput:
         work: Absolute path of the folder of the lines.
 
     Raises:
-        InputError: if the folder cannot be written to.
+        InputError: If the folder cannot be written to.
     """
 
     contents: ClassVar[str]
@@ -53,7 +53,7 @@ class ResumableOutput:
         """Check that the folder is new, or holds results that may be continued or replaced.
 
         Raises:
-            InputError: if it does not.
+            InputError: If it does not.
         """
         if self._overwrite or not self.is_started():
             check_output_dir(self._output_dir, overwrite=self._overwrite)
@@ -65,7 +65,7 @@ class ResumableOutput:
             settings: What decides the results, as JSON can hold it.
 
         Raises:
-            InputError: if the folder holds results of other settings.
+            InputError: If the folder holds results of other settings.
         """
         given = json.loads(json.dumps(settings))
         earlier = None if self._overwrite else self.earlier_settings()
@@ -81,7 +81,7 @@ class ResumableOutput:
         """Check that this process sees what process 0 wrote.
 
         Raises:
-            InputError: if it does not.
+            InputError: If it does not.
         """
         if not self.is_started():
             raise InputError(
@@ -113,7 +113,7 @@ class ResumableOutput:
         """Write a text or JSON file of this output, whole or not at all.
 
         Raises:
-            InputError: if it cannot be written.
+            InputError: If it cannot be written.
         """
         text = content if isinstance(content, str) else json_text(content)
         with self.writing(path):
@@ -165,7 +165,7 @@ class LineWriter:
         is_synced: Whether a line must be on the disk once it is written, so that it survives a power failure.
 
     Raises:
-        InputError: if the file cannot be written.
+        InputError: If the file cannot be written.
     """
 
     def __init__(self, output: ResumableOutput, path: Path, *, is_synced: bool = False):
@@ -190,7 +190,7 @@ class LineWriter:
         """Append lines in one operation; they are in the file when this returns.
 
         Raises:
-            InputError: if the disk is full.
+            InputError: If the disk is full.
         """
         data = "".join(f"{line}\n" for line in lines).encode()
         with self._output.writing(self._path):

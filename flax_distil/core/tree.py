@@ -22,7 +22,7 @@ def unflatten(flat: Mapping[str, Any]) -> Tree:
     """Invert :func:`flatten`.
 
     Raises:
-        ValueError: if a path leads through a leaf.
+        ValueError: If a path leads through a leaf.
     """
     tree: Tree = {}
     for path, leaf in flat.items():
@@ -54,7 +54,7 @@ def merge(*trees: Mapping[str, Any]) -> Tree:
     """Join trees whose leaves do not overlap.
 
     Raises:
-        ValueError: if two trees hold a leaf at the same path, or one a leaf and one a branch.
+        ValueError: If two trees hold a leaf at the same path, or one a leaf and one a branch.
     """
     flat: dict[str, Any] = {}
     for tree in trees:

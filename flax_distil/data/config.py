@@ -28,7 +28,7 @@ class ReadingConfig:
             cores.
 
     Raises:
-        InputError: if a value is unknown or out of range.
+        InputError: If a value is unknown or out of range.
     """
 
     audio_column_name: str = "audio"

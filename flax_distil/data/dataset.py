@@ -80,7 +80,7 @@ class SpeechDataset:
         """Return one column's values, in order of rows.
 
         Raises:
-            InputError: if there is no such column.
+            InputError: If there is no such column.
         """
         require_columns(self.table, [column], name=self.name)
         return list(self.table[column])
@@ -154,7 +154,7 @@ class SpeechDataset:
         """Return the same rows, named by the values of another column; a row without a value keeps its name.
 
         Raises:
-            InputError: if there is no such column.
+            InputError: If there is no such column.
         """
         if column == ID_COLUMN:
             return self
@@ -194,7 +194,7 @@ class SpeechDataset:
             columns: Name and one value per row.
 
         Raises:
-            ValueError: if a column's length is not the number of rows.
+            ValueError: If a column's length is not the number of rows.
         """
         table = self.table
         for name, values in columns.items():
@@ -301,7 +301,7 @@ def require_columns(table: "datasets.Dataset", columns: Sequence[str], *, name: 
     """Check that a table has columns.
 
     Raises:
-        InputError: naming the first that is missing and those that exist.
+        InputError: Naming the first that is missing and those that exist.
     """
     for column in columns:
         if column not in table.column_names:

@@ -129,9 +129,9 @@ def decode_row(row: Example, limits: DurationLimits, *, policy: RetryPolicy | No
         policy: How failed requests are repeated; by default the policy of the row.
 
     Raises:
-        SampleError: if the row is malformed, there is no audio, it cannot be decoded, or its duration is
+        SampleError: If the row is malformed, there is no audio, it cannot be decoded, or its duration is
             out of bounds.
-        SourceError: if its server cannot be read from, which says nothing about the sample.
+        SourceError: If its server cannot be read from, which says nothing about the sample.
     """
     audio = row_audio(row, policy)
     if audio.fragment is not None and audio.fragment.seconds is not None:
@@ -147,7 +147,7 @@ def row_duration(row: Example, policy: RetryPolicy | None = None) -> float:
     """Measure the audio of a row, in seconds, by its header where that tells.
 
     Raises:
-        SampleError: if the row is malformed, there is no audio, or it cannot be read.
+        SampleError: If the row is malformed, there is no audio, or it cannot be read.
     """
     audio = row_audio(row, policy)
     with sample_errors():
@@ -190,8 +190,8 @@ class SampleReader:
                 ``duration`` column or from an earlier reading; otherwise it is decoded all the same.
 
         Raises:
-            SampleError: as :func:`decode_row`.
-            SourceError: as :func:`decode_row`.
+            SampleError: As :func:`decode_row`.
+            SourceError: As :func:`decode_row`.
         """
         if not load_audio:
             row = self._without_audio.row(index)
@@ -263,8 +263,8 @@ def row_audio(row: Example, policy: RetryPolicy | None = None) -> EncodedAudio:
         policy: How failed requests are repeated; by default the policy of the row.
 
     Raises:
-        SampleError: if the row is malformed, or there is no audio.
-        SourceError: if its server cannot be read from, which says nothing about the sample.
+        SampleError: If the row is malformed, or there is no audio.
+        SourceError: If its server cannot be read from, which says nothing about the sample.
     """
     refuse_malformed(row)
     audio = row.audio
@@ -300,7 +300,7 @@ def sample_errors(limits: DurationLimits | None = None) -> Iterator[None]:
         limits: The limits that the message about a recording that is too long names.
 
     Raises:
-        SampleError: instead of any of :data:`AUDIO_ERRORS`.
+        SampleError: Instead of any of :data:`AUDIO_ERRORS`.
     """
     try:
         yield

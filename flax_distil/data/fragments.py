@@ -52,7 +52,7 @@ def parse_fragment(path: str) -> tuple[str, Fragment | None]:
     """Return a path or address without its media fragment, and what that says.
 
     Raises:
-        ValueError: if its times are not in order.
+        ValueError: If its times are not in order.
     """
     match = _FRAGMENT.search(path)
     if match is None:
@@ -79,7 +79,7 @@ def fragment_columns(columns: Sequence[str], origin: str) -> tuple[str | None, s
     """Return the columns of a manifest that tell where its recordings begin and end; None where none does.
 
     Raises:
-        InputError: if one tells ends and none beginnings.
+        InputError: If one tells ends and none beginnings.
     """
     start = next((name for name in START_COLUMNS if name in columns), None)
     end = END_COLUMN if END_COLUMN in columns else None
@@ -103,7 +103,7 @@ def row_fragment(
         duration: Column of its length.
 
     Raises:
-        ValueError: if a time is none, or the end does not come after the beginning; as a sentence.
+        ValueError: If a time is none, or the end does not come after the beginning; as a sentence.
     """
     if start is None or _missing(row.get(start)):
         return None

@@ -48,7 +48,7 @@ class IterableSpeechDataset:
             cursor: What an earlier reading gave; None for the beginning.
 
         Raises:
-            InputError: if the shard cannot be read, or lacks a column.
+            InputError: If the shard cannot be read, or lacks a column.
         """
         import datasets
 
@@ -72,7 +72,7 @@ class IterableSpeechDataset:
         """Return the first block, which has the columns and their types.
 
         Raises:
-            InputError: if there are no rows, or a column does not exist.
+            InputError: If there are no rows, or a column does not exist.
         """
         for shard in range(len(self.shards)):
             with closing(self.blocks(shard)) as blocks:

@@ -49,7 +49,7 @@ def to_speech_dataset(
         first_row: Number of the first row.
 
     Raises:
-        InputError: if a column does not exist, or the columns of recordings, texts or durations hold
+        InputError: If a column does not exist, or the columns of recordings, texts or durations hold
             something else.
     """
     table, noted = _take_problems(table)

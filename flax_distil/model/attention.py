@@ -39,13 +39,13 @@ def dot_product_attention(
     - on an NVIDIA GPU, in half precision, cuDNN's flash attention.
 
     Args:
-        query_BNTH: queries.
-        key_BNSH: keys.
-        value_BNSH: values; the same array as the keys is read once.
+        query_BNTH: Queries.
+        key_BNSH: Keys.
+        value_BNSH: Values; the same array as the keys is read once.
         mask_B1TS: True where a query may look; None allows all.
-        scale: of the scores; by default ``1 / sqrt(H)``.
-        dropout_rate: of the attention probabilities, with ``dropout_key``.
-        dropout_key: random key while training, None otherwise.
+        scale: Of the scores; by default ``1 / sqrt(H)``.
+        dropout_rate: Of the attention probabilities, with ``dropout_key``.
+        dropout_key: Random key while training, None otherwise.
 
     Returns:
         Mixed values [B, N, T, H] in the dtype of the queries.

@@ -42,10 +42,10 @@ def attend_on_tpu(
     inside: 64 features would fill half a register.
 
     Args:
-        query_BNTH: scaled queries.
-        key_BNSH: keys.
-        value_BNSH: values.
-        interpret: run it without a TPU, as plain JAX.
+        query_BNTH: Scaled queries.
+        key_BNSH: Keys.
+        value_BNSH: Values.
+        interpret: Run it without a TPU, as plain JAX.
     """
     return _forward(query_BNTH, key_BNSH, value_BNSH, interpret, with_logsumexp=False)[0]
 

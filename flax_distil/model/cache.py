@@ -17,9 +17,9 @@ class DecoderCache:
     """What the decoder need not compute again; one entry of each tuple per layer.
 
     Attributes:
-        self_keys: of past tokens, L × [B, N, C, H].
-        self_values: likewise.
-        encoder_out_BSD: encoder states, shared by all layers; constant while decoding.
+        self_keys: Of past tokens, L × [B, N, C, H].
+        self_values: Likewise.
+        encoder_out_BSD: Encoder states, shared by all layers; constant while decoding.
 
     Slot c of a row holds its token at position c. Slots at and after a row's offset hold
     stale numbers that no query sees, so going back in a row (a rejected draft) is only

@@ -23,7 +23,7 @@ class ComputeOptions:
         sharding: Pieces of the weights that are given, inside ``shard_map``; by default all.
 
     Raises:
-        InputError: if a value is unknown.
+        InputError: If a value is unknown.
     """
 
     dtype: str = "float32"

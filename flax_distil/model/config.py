@@ -62,7 +62,7 @@ class DropoutConfig:
         activation_dropout: Dropout rate inside the feed-forward blocks while training.
 
     Raises:
-        InputError: if a rate is not between 0 and 1.
+        InputError: If a rate is not between 0 and 1.
     """
 
     dropout: float = 0.0
@@ -80,20 +80,20 @@ class WhisperConfig(DropoutConfig):
     """Architecture of one Whisper model (field names as in Hugging Face ``config.json``).
 
     Attributes:
-        vocab_size: tokens, including special and timestamp tokens.
-        num_mel_bins: mel bins of the input, 80 or 128.
-        d_model: width of encoder and decoder.
-        encoder_layers: encoder depth.
-        decoder_layers: decoder depth.
-        encoder_attention_heads: heads of an encoder layer; divides ``d_model``.
-        decoder_attention_heads: heads of a decoder layer; divides ``d_model``.
-        encoder_ffn_dim: feed-forward width of the encoder.
-        decoder_ffn_dim: feed-forward width of the decoder.
-        max_source_positions: encoder positions, 20 ms each.
-        max_target_positions: decoder positions.
+        vocab_size: Tokens, including special and timestamp tokens.
+        num_mel_bins: Mel bins of the input, 80 or 128.
+        d_model: Width of encoder and decoder.
+        encoder_layers: Encoder depth.
+        decoder_layers: Decoder depth.
+        encoder_attention_heads: Heads of an encoder layer; divides ``d_model``.
+        decoder_attention_heads: Heads of a decoder layer; divides ``d_model``.
+        encoder_ffn_dim: Feed-forward width of the encoder.
+        decoder_ffn_dim: Feed-forward width of the decoder.
+        max_source_positions: Encoder positions, 20 ms each.
+        max_target_positions: Decoder positions.
 
     Raises:
-        InputError: if a width is not divisible by its number of heads.
+        InputError: If a width is not divisible by its number of heads.
 
     Source: arXiv 2212.04356, table 1; RECIPE 2.
     """
@@ -130,11 +130,11 @@ class WhisperConfig(DropoutConfig):
         """Read the fields of a Hugging Face ``config.json``; unknown keys are ignored, null counts as absent.
 
         Args:
-            values: the parsed file.
-            name: what to call it in messages.
+            values: The parsed file.
+            name: What to call it in messages.
 
         Raises:
-            InputError: if it is not a Whisper configuration this model can follow: a field is missing or
+            InputError: If it is not a Whisper configuration this model can follow: a field is missing or
                 not as :data:`CONFIG_FIELDS` has it, or a width is not divisible by its number of heads.
         """
         if values.get("model_type", "whisper") != "whisper":

@@ -223,13 +223,13 @@ class Decoder(nnx.Module):
         """Run whole sequences with a causal mask (teacher forcing).
 
         Args:
-            tokens_BT: token ids; padding goes to the right, where no real token sees it.
-            encoder_out_BSD: encoder states.
-            key: random key of the dropouts while training.
-            collect_layers: also return every layer's output.
+            tokens_BT: Token ids; padding goes to the right, where no real token sees it.
+            encoder_out_BSD: Encoder states.
+            key: Random key of the dropouts while training.
+            collect_layers: Also return every layer's output.
 
         Raises:
-            ValueError: if T exceeds ``max_target_positions``.
+            ValueError: If T exceeds ``max_target_positions``.
         """
         length = tokens_BT.shape[1]
         if length > self.config.max_target_positions:
@@ -263,8 +263,8 @@ class Decoder(nnx.Module):
         Their scores are ``query · (state · key projection)``; those of the other heads are never kept.
 
         Args:
-            tokens_BT: token ids; padding goes to the right.
-            encoder_out_BSD: encoder states.
+            tokens_BT: Token ids; padding goes to the right.
+            encoder_out_BSD: Encoder states.
             heads: A pairs of layer and head, by layer.
 
         Returns:
@@ -327,10 +327,10 @@ class Decoder(nnx.Module):
         verification of drafts (several, anywhere).
 
         Args:
-            layers: of :meth:`unroll_layers`.
-            tokens_BT: new tokens; the first of row b stands at position ``offset[b]``.
-            cache: of :meth:`init_cache` or of an earlier call.
-            offset: how many tokens of each row the cache holds, or of all rows; offset + T ≤ slots. Tokens
+            layers: Of :meth:`unroll_layers`.
+            tokens_BT: New tokens; the first of row b stands at position ``offset[b]``.
+            cache: Of :meth:`init_cache` or of an earlier call.
+            offset: How many tokens of each row the cache holds, or of all rows; offset + T ≤ slots. Tokens
                 beyond the last position stand at it: what a draft has too many, for the caller to drop.
 
         Returns:
@@ -358,12 +358,12 @@ class Decoder(nnx.Module):
         row are read once for all of them.
 
         Args:
-            layers: of :meth:`unroll_layers`.
-            tokens_BK: a token for each sequence.
-            cache: of :meth:`init_cache` or of an earlier call.
-            slot: where the first sequence's token is written in every row, the others' behind it.
-            position_B: of the new tokens, in each row.
-            visible_BKC: which slots each sequence sees, that of its new token included.
+            layers: Of :meth:`unroll_layers`.
+            tokens_BK: A token for each sequence.
+            cache: Of :meth:`init_cache` or of an earlier call.
+            slot: Where the first sequence's token is written in every row, the others' behind it.
+            position_B: Of the new tokens, in each row.
+            visible_BKC: Which slots each sequence sees, that of its new token included.
 
         Returns:
             Hidden states of the new tokens after the final norm, and the grown cache.

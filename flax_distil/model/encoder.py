@@ -78,16 +78,16 @@ class Encoder(nnx.Module):
         """Encode log-mel frames.
 
         Args:
-            mel_BRM: log-mel frames of 10 ms, R even and at most twice ``max_source_positions``.
-            key: random key of the dropouts while training.
-            collect_layers: also return every layer's output.
+            mel_BRM: Log-mel frames of 10 ms, R even and at most twice ``max_source_positions``.
+            key: Random key of the dropouts while training.
+            collect_layers: Also return every layer's output.
 
         Returns:
             Encoder states of 20 ms each [B, R / 2, D] and, if asked for, the output of every
             layer before the final norm [L, B, R / 2, D], in the compute dtype.
 
         Raises:
-            ValueError: if R is odd, too long, or M is not the model's number of mel bins.
+            ValueError: If R is odd, too long, or M is not the model's number of mel bins.
         """
         frames, bins = mel_BRM.shape[1:]
         longest = 2 * self.config.max_source_positions

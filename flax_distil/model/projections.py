@@ -40,9 +40,9 @@ class Projection(nnx.Module):
     """A kernel, in the order of training or of decoding, and perhaps a bias.
 
     Attributes:
-        axes: of the kernel.
-        decode_layout: whether they are in the order of decoding.
-        dtype: of the results.
+        axes: Of the kernel.
+        decode_layout: Whether they are in the order of decoding.
+        dtype: Of the results.
     """
 
     def __init__(
@@ -232,8 +232,8 @@ def to_decode_layout(path: str, kernel: Any) -> Any:
     """Return a kernel of one layer in the order of decoding; of a numpy array, a view.
 
     Args:
-        path: below the layer, as ``fc1/kernel``; other leaves than kernels stay as they are.
-        kernel: in the order of training.
+        path: Below the layer, as ``fc1/kernel``; other leaves than kernels stay as they are.
+        kernel: In the order of training.
     """
     name, _, leaf = path.rpartition("/")
     if leaf != "kernel":

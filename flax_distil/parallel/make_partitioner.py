@@ -26,7 +26,7 @@ def make_partitioner(
     """Return the partitioner that the flags ask for, over these devices, by default those of all processes.
 
     Raises:
-        InputError: if ``parallelism`` is unknown, the mesh does not multiply to the devices, or ``pmap``
+        InputError: If ``parallelism`` is unknown, the mesh does not multiply to the devices, or ``pmap``
             is asked to divide weights.
     """
     if parallelism == "jit":
@@ -45,7 +45,7 @@ def join_devices(config: ParallelConfig) -> Partitioner:
     """Join the other processes and return the partitioner over the devices of all.
 
     Raises:
-        InputError: if a process is missing, the mesh does not fit the devices, or ``parallelism`` is
+        InputError: If a process is missing, the mesh does not fit the devices, or ``parallelism`` is
             unknown.
     """
     _join(config)
@@ -59,7 +59,7 @@ def join_local_devices(config: ParallelConfig) -> Partitioner:
     a data axis of the mesh counts the devices of all.
 
     Raises:
-        InputError: as :func:`join_devices`, or if the data axis cannot be divided over the processes.
+        InputError: As :func:`join_devices`, or if the data axis cannot be divided over the processes.
     """
     _join(config)
     shape, processes = config.mesh_shape, jax.process_count()

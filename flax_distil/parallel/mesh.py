@@ -19,7 +19,7 @@ def build_mesh(shape: MeshShape, devices: Sequence[jax.Device] | None = None) ->
     """Lay the devices (by default those of all processes) out.
 
     Raises:
-        InputError: if the axes do not multiply to the number of devices.
+        InputError: If the axes do not multiply to the number of devices.
     """
     found = list(jax.devices() if devices is None else devices)
     sizes = [getattr(shape, axis) for axis in AXES]

@@ -51,11 +51,11 @@ class Partitioner(abc.ABC):
     """Runs per-device functions on every device of every process.
 
     Attributes:
-        mesh: all devices; see ``flax_distil.parallel.mesh``.
-        weight_axes: sizes of the mesh axes that divide weights.
-        batch_shards: parts that the global batch is divided into.
-        local_batch_shards: how many of them this process feeds.
-        shard_index: which slice of the data this process reads …
+        mesh: All devices; see ``flax_distil.parallel.mesh``.
+        weight_axes: Sizes of the mesh axes that divide weights.
+        batch_shards: Parts that the global batch is divided into.
+        local_batch_shards: How many of them this process feeds.
+        shard_index: Which slice of the data this process reads …
         shard_count: … of how many: processes of one tensor group read the same.
     """
 
@@ -81,7 +81,7 @@ class Partitioner(abc.ABC):
         """Return how the weights of a (part of a) model lie over these axes of the mesh.
 
         Raises:
-            InputError: if an axis does not divide a dimension.
+            InputError: If an axis does not divide a dimension.
         """
         used = {axis: size for axis, size in self.weight_axes.items() if axis in axes}
         return weight_specs(shapes, used, vocabulary=self._shard_vocabulary)
@@ -91,8 +91,8 @@ class Partitioner(abc.ABC):
         """Send arrays, known whole to every process, to the devices; always copies.
 
         Args:
-            tree: arrays on the host or on devices of this process.
-            specs: a tree of ``PartitionSpec`` like it, or one for all leaves.
+            tree: Arrays on the host or on devices of this process.
+            specs: A tree of ``PartitionSpec`` like it, or one for all leaves.
         """
 
     @abc.abstractmethod
@@ -104,7 +104,7 @@ class Partitioner(abc.ABC):
             spec: ``ROWS`` or ``MICRO_BATCHES``, for all of them.
 
         Raises:
-            InputError: if the rows cannot be divided over the devices.
+            InputError: If the rows cannot be divided over the devices.
         """
 
     @abc.abstractmethod
@@ -128,7 +128,7 @@ class Partitioner(abc.ABC):
         """Return a function of whole arrays that runs ``function`` on every device's pieces.
 
         Args:
-            function: pure; sums over ``BATCH_AXES`` (of the partitioner) itself.
+            function: Pure; sums over ``BATCH_AXES`` (of the partitioner) itself.
             in_specs: Layout of each argument: a tree of ``PartitionSpec``, or one for all its leaves.
             out_specs: Layout of the results: ``ROWS``, or a tree of ``PartitionSpec``.
         """

@@ -32,7 +32,7 @@ def initialize_distributed(config: ProcessConfig) -> None:
     Afterwards ``jax.devices()`` are those of all processes. On a single machine nothing happens.
 
     Raises:
-        InputError: if the settings are incomplete or contradict each other, a process is missing
+        InputError: If the settings are incomplete or contradict each other, a process is missing
             when the time is over, or this one has joined already. The caller should end then: JAX
             stays half connected.
     """
@@ -54,7 +54,7 @@ def all_gather_object(value: T) -> list[T]:
     """Return every process's value, in order of processes, on every process; all must call it.
 
     Args:
-        value: anything that can be pickled; sizes may differ. All of them together are held on
+        value: Anything that can be pickled; sizes may differ. All of them together are held on
             every device for a moment. With one process it is handed back as it is.
     """
     if _is_alone():
@@ -78,9 +78,9 @@ def raise_on_all_hosts(function: Callable[[], T]) -> T:
         This process's result.
 
     Raises:
-        Exception: its own, on a process where the function failed.
-        InputError: elsewhere, if it failed with one, naming the first process where it did.
-        RuntimeError: elsewhere, if it failed with anything else.
+        Exception: Its own, on a process where the function failed.
+        InputError: Elsewhere, if it failed with one, naming the first process where it did.
+        RuntimeError: Elsewhere, if it failed with anything else.
     """
     if _is_alone():
         return function()

@@ -61,11 +61,11 @@ def weight_specs(shapes: Params, axes: Mapping[str, int], *, vocabulary: bool = 
     Args:
         shapes: (part of) a tree of ``flax_distil.model.assembly.whisper_shapes`` or ``decode_shapes``, with
             ``encoder`` or ``decoder`` on top.
-        axes: sizes of the mesh axes to use; others leave the weights alone.
-        vocabulary: whether the tensor axis divides the token embedding.
+        axes: Sizes of the mesh axes to use; others leave the weights alone.
+        vocabulary: Whether the tensor axis divides the token embedding.
 
     Raises:
-        InputError: if no rule matches a leaf, or an axis does not divide a dimension.
+        InputError: If no rule matches a leaf, or an axis does not divide a dimension.
     """
     return unflatten(
         {path: _spec(path, leaf.shape, axes, vocabulary) for path, leaf in flatten(shapes).items()}

@@ -17,10 +17,10 @@ class Chip:
             out-of-memory message, libtpu 0.0.52), less than the chip has.
         peak_flops: bfloat16 FLOP per second.
         hbm_bytes_per_second: HBM bandwidth.
-        interconnect_bytes_per_second: all links to other chips together, one direction.
+        interconnect_bytes_per_second: All links to other chips together, one direction.
         flops_per_cycle: 2 · matrix units · rows · columns; with ``peak_flops`` it gives the clock.
-        cores_in_name: what the number in the product's name counts per chip: TensorCores or chips.
-        compiler_options: further arguments of ``get_topology_desc``.
+        cores_in_name: What the number in the product's name counts per chip: TensorCores or chips.
+        compiler_options: Further arguments of ``get_topology_desc``.
     """
 
     hbm_bytes: float
@@ -88,7 +88,7 @@ def check_topology(name: str) -> str:
     """Return the name under which ``TOPOLOGIES`` has a slice.
 
     Raises:
-        InputError: if the slice is unknown.
+        InputError: If the slice is unknown.
     """
     kind, _, count = name.partition("-")
     known = f"{_SYNONYMS.get(kind, kind)}-{count}"

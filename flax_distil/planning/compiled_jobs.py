@@ -39,10 +39,10 @@ def training_job(
     """Return the training step of a run.
 
     Args:
-        config: of the run.
-        partitioner: over the devices of a topology.
-        student: its shape, with the dropouts of the run.
-        teacher: its shape; None for fine-tuning on labels alone.
+        config: Of the run.
+        partitioner: Over the devices of a topology.
+        student: Its shape, with the dropouts of the run.
+        teacher: Its shape; None for fine-tuning on labels alone.
         label_length: Number of tokens per sample.
     """
     difference = None if teacher is None else shape_difference(student, teacher)

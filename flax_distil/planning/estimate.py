@@ -15,11 +15,11 @@ class StepEstimate:
     """Seconds of one run of a program, on every chip at once.
 
     Attributes:
-        flop_bound: its FLOPs at the peak: no program is faster.
-        bandwidth_bound: what must cross the HBM interface at least, at its full width.
-        cycles: the compiler's cycles over the clock; None where the program could not be read.
+        flop_bound: Its FLOPs at the peak: no program is faster.
+        bandwidth_bound: What must cross the HBM interface at least, at its full width.
+        cycles: The compiler's cycles over the clock; None where the program could not be read.
         kernels: FLOPs of Pallas kernels, which the cycles leave out, at ``KERNEL_EFFICIENCY``.
-        collectives: bytes of collectives, which they leave out too, at the full width of the links and
+        collectives: Bytes of collectives, which they leave out too, at the full width of the links and
             as if nothing overlapped.
     """
 
@@ -48,11 +48,11 @@ def estimate_step(
     """Turn counts into seconds.
 
     Args:
-        chip: what runs it.
-        costs: read from the program; None if it could not be read.
-        flops: counted analytically, per chip.
+        chip: What runs it.
+        costs: Read from the program; None if it could not be read.
+        flops: Counted analytically, per chip.
         least_bytes: HBM traffic that cannot be avoided, per chip.
-        chips: how many take part in collectives.
+        chips: How many take part in collectives.
     """
     kernels = collectives = 0.0
     if costs is not None:

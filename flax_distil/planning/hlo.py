@@ -37,8 +37,8 @@ class Tally:
     """How often something runs and how much it moves or computes in all.
 
     Attributes:
-        calls: executions.
-        amount: bytes of a collective, on one chip; FLOPs of a kernel, as far as it states them.
+        calls: Executions.
+        amount: Bytes of a collective, on one chip; FLOPs of a kernel, as far as it states them.
     """
 
     calls: float
@@ -50,15 +50,15 @@ class ProgramCosts:
     """Costs of one run of a program on one chip.
 
     Attributes:
-        flops: of matrix products and convolutions, two per multiply-add.
-        cycles: the compiler's estimates, summed; kernels, collectives, asynchronous copies and
+        flops: Of matrix products and convolutions, two per multiply-add.
+        cycles: The compiler's estimates, summed; kernels, collectives, asynchronous copies and
             what is counted in ``without_cycles`` are not in it.
-        traffic: bytes that operations read from and write to the chip's main memory.
-        collectives: by kind, as ``all-reduce``; ``amount`` is in bytes.
+        traffic: Bytes that operations read from and write to the chip's main memory.
+        collectives: By kind, as ``all-reduce``; ``amount`` is in bytes.
         kernels: Pallas kernels by name; ``amount`` is in FLOPs.
-        without_cycles: executions of operations for which the compiler gave no estimate.
-        unknown_loops: loops whose length only the data decide.
-        unread_lines: lines that could not be read, and products of a form that is not known.
+        without_cycles: Executions of operations for which the compiler gave no estimate.
+        unknown_loops: Loops whose length only the data decide.
+        unread_lines: Lines that could not be read, and products of a form that is not known.
     """
 
     flops: float = 0.0
@@ -106,8 +106,8 @@ def program_costs(text: str, *, unknown_trips: int = 1) -> ProgramCosts:
     """Count one run of an optimized HLO module.
 
     Args:
-        text: of ``compiled.as_text()``.
-        unknown_trips: how often to run the body of a loop whose length only the data decide.
+        text: Of ``compiled.as_text()``.
+        unknown_trips: How often to run the body of a loop whose length only the data decide.
 
     Returns:
         The costs. Of a conditional's branches the one with most FLOPs counts.

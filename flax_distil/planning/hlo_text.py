@@ -60,12 +60,12 @@ class Instruction:
     """One line of a computation.
 
     Attributes:
-        name: without ``%``.
-        opcode: as ``fusion`` or ``all-reduce``.
-        result: its arrays, those of a tuple in order.
-        operands: names of other instructions of the computation.
-        argument: the text between the parentheses, as of ``constant(5)``.
-        attributes: everything behind them.
+        name: Without ``%``.
+        opcode: As ``fusion`` or ``all-reduce``.
+        result: Its arrays, those of a tuple in order.
+        operands: Names of other instructions of the computation.
+        argument: The text between the parentheses, as of ``constant(5)``.
+        attributes: Everything behind them.
     """
 
     name: str
@@ -107,9 +107,9 @@ class Program:
     """A whole module.
 
     Attributes:
-        computations: by name.
-        entry: name of the one that runs first; empty if there is none.
-        unread_lines: lines of computations that could not be read.
+        computations: By name.
+        entry: Name of the one that runs first; empty if there is none.
+        unread_lines: Lines of computations that could not be read.
     """
 
     computations: dict[str, Computation]

@@ -31,7 +31,7 @@ def run(config: PlanConfig) -> dict[str, Any]:
     """Compile, print the plan, write it if asked to, and return its figures.
 
     Raises:
-        InputError: if the topology is unknown, its compiler missing, or models or flags do not fit.
+        InputError: If the topology is unknown, its compiler missing, or models or flags do not fit.
     """
     if config.json is not None:
         check_local("json", config.json)

@@ -12,8 +12,8 @@ class Trial:
     """A batch that was compiled.
 
     Attributes:
-        batch: samples per device.
-        fits: whether there is room.
+        batch: Samples per device.
+        fits: Whether there is room.
         bytes: HBM it takes, or would at least; None if that is unknown.
     """
 
@@ -27,10 +27,10 @@ class LargestBatch:
     """The answer, and how it was found.
 
     Attributes:
-        batch: samples per device; 0 if none fits.
-        is_compiled: whether this very batch was compiled and fits; otherwise it is calculated from
+        batch: Samples per device; 0 if none fits.
+        is_compiled: Whether this very batch was compiled and fits; otherwise it is calculated from
             the trials, taking memory to grow linearly with the batch, which it does but roughly.
-        trials: in the order of compilation.
+        trials: In the order of compilation.
     """
 
     batch: int
@@ -54,12 +54,12 @@ def find_largest_batch(
     """Search for the largest batch, compiling where memory is predicted to be just enough.
 
     Args:
-        first: a trial that was made anyway.
+        first: A trial that was made anyway.
         limit: HBM there is.
-        fixed: bytes that no batch changes (weights and state): the point where a line through one
+        fixed: Bytes that no batch changes (weights and state): the point where a line through one
             trial alone begins.
-        compile_batch: compiles another batch.
-        may_compile: whether there is time for one more.
+        compile_batch: Compiles another batch.
+        may_compile: Whether there is time for one more.
     """
     trials = [first]
     while True:

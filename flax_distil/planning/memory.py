@@ -13,12 +13,12 @@ class MemoryUse:
     """HBM of one chip while a program runs, in bytes.
 
     Attributes:
-        arguments: weights, state and batch, padded as the chip stores them.
-        outputs: results that take no argument's place.
-        temporaries: activations, gradients and copies at their highest.
-        code: the program.
-        resident: kept on the chip by the job, although this program does not take it.
-        shares: parts of ``arguments`` (and ``resident``) by name, and what padding adds.
+        arguments: Weights, state and batch, padded as the chip stores them.
+        outputs: Results that take no argument's place.
+        temporaries: Activations, gradients and copies at their highest.
+        code: The program.
+        resident: Kept on the chip by the job, although this program does not take it.
+        shares: Parts of ``arguments`` (and ``resident``) by name, and what padding adds.
     """
 
     arguments: int
@@ -40,9 +40,9 @@ def memory_use(
     """Read the compiler's allocation and divide its arguments.
 
     Args:
-        compiled: the program.
-        trees: its arguments by name, as ``ShapeDtypeStruct`` leaves with shardings.
-        resident: what stays on the chip besides, likewise.
+        compiled: The program.
+        trees: Its arguments by name, as ``ShapeDtypeStruct`` leaves with shardings.
+        resident: What stays on the chip besides, likewise.
     """
     found = compiled.memory_analysis()
     if found is None:

@@ -67,18 +67,18 @@ class StepWork:
     """What a training step computes.
 
     Attributes:
-        student: its shape.
-        teacher: its shape; None without a teacher in the loss.
-        batch: samples.
-        tokens: label positions per sample, all of which count in the loss.
-        encodes: whether the student's encoder runs (not where its states are kept on disk).
-        teacher_encodes: whether the teacher runs an encoder of its own.
-        trains_encoder: whether the encoder is differentiated.
-        trains_decoder: whether the decoder's weights are; where they are not, it is differentiated for the
+        student: Its shape.
+        teacher: Its shape; None without a teacher in the loss.
+        batch: Samples.
+        tokens: Label positions per sample, all of which count in the loss.
+        encodes: Whether the student's encoder runs (not where its states are kept on disk).
+        teacher_encodes: Whether the teacher runs an encoder of its own.
+        trains_encoder: Whether the encoder is differentiated.
+        trains_decoder: Whether the decoder's weights are; where they are not, it is differentiated for the
             sake of the token embedding, which is trained.
-        with_kl: whether the teacher's logits are needed.
-        recomputes: whether the backward pass computes every layer again (gradient checkpointing).
-        with_mel: whether log-mel is computed on the device.
+        with_kl: Whether the teacher's logits are needed.
+        recomputes: Whether the backward pass computes every layer again (gradient checkpointing).
+        with_mel: Whether log-mel is computed on the device.
     """
 
     student: WhisperConfig

@@ -27,12 +27,12 @@ class Job:
 
     Attributes:
         what: ``train`` or ``generate``.
-        lower: batch per device to the lowered program and its arguments by name, as described
+        lower: Batch per device to the lowered program and its arguments by name, as described
             leaves; the one named ``batch`` is what grows with the batch.
-        flops: batch per device to FLOPs of one step on one chip, by part.
-        least_bytes: batch to HBM traffic of a step on one chip that cannot be avoided.
-        costs: text of the compiled program to the costs of one step.
-        resident: what stays on the chips beside the arguments, by name.
+        flops: Batch per device to FLOPs of one step on one chip, by part.
+        least_bytes: Batch to HBM traffic of a step on one chip that cannot be avoided.
+        costs: Text of the compiled program to the costs of one step.
+        resident: What stays on the chips beside the arguments, by name.
     """
 
     what: str
@@ -48,16 +48,16 @@ class Plan:
     """What is known of a job on a slice before it runs.
 
     Attributes:
-        job: of what.
-        topology: on what.
-        batch: samples per device that were asked for.
+        job: Of what.
+        topology: On what.
+        batch: Samples per device that were asked for.
         memory: None if the compiler found no room.
-        largest: the largest batch.
+        largest: The largest batch.
         flops: FLOPs of one step on one chip, counted analytically, by part.
         least_bytes: HBM traffic of a step on one chip that cannot be avoided.
-        costs: read from the compiled program; None if it did not fit or could not be read.
-        estimate: floors and estimate.
-        notes: what the reader must know besides.
+        costs: Read from the compiled program; None if it did not fit or could not be read.
+        estimate: Floors and estimate.
+        notes: What the reader must know besides.
     """
 
     job: Job
@@ -86,10 +86,10 @@ def make_plan(job: Job, topology: Topology, *, batch: int, search_seconds: float
     """Compile a job for a slice at the batch asked for, then at what may be the largest.
 
     Args:
-        job: the program.
-        topology: the slice.
-        batch: samples per device.
-        search_seconds: no third compilation begins that would probably end later than this after the
+        job: The program.
+        topology: The slice.
+        batch: Samples per device.
+        search_seconds: No third compilation begins that would probably end later than this after the
             start; with 0 no second one.
     """
     compiler = _Compiler(job, topology.chip.hbm_bytes)

@@ -17,13 +17,13 @@ class JobDescription:
     """What a report says of a job beside its figures.
 
     Attributes:
-        teacher: name; None without one.
-        student: name or how it is made.
-        label_length: tokens per sample.
-        samples_per_step: on all chips and in all micro-batches.
-        micro_batches: per step.
-        max_steps: of the run; None if unknown.
-        notes: to be printed with those of the plan.
+        teacher: Name; None without one.
+        student: Name or how it is made.
+        label_length: Tokens per sample.
+        samples_per_step: On all chips and in all micro-batches.
+        micro_batches: Per step.
+        max_steps: Of the run; None if unknown.
+        notes: To be printed with those of the plan.
     """
 
     teacher: str | None

@@ -19,9 +19,9 @@ class Topology:
     """A slice and its devices, which can be compiled for and nothing else.
 
     Attributes:
-        name: as it is sold.
-        chip: what one of its chips can do.
-        devices: one per chip.
+        name: As it is sold.
+        chip: What one of its chips can do.
+        devices: One per chip.
     """
 
     name: str
@@ -35,7 +35,7 @@ def open_topology(name: str) -> Topology:
     Keeps JAX off any attached accelerator, unless ``JAX_PLATFORMS`` says otherwise.
 
     Raises:
-        InputError: if the slice is unknown or the compiler is not installed.
+        InputError: If the slice is unknown or the compiler is not installed.
     """
     known = check_topology(name)
     if importlib.util.find_spec("libtpu") is None and "TPU_LIBRARY_PATH" not in os.environ:

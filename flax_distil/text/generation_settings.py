@@ -79,7 +79,7 @@ class GenerationSettings:
             name: What to call the file in messages.
 
         Raises:
-            InputError: if a field has the wrong form or names tokens that the vocabulary does not have;
+            InputError: If a field has the wrong form or names tokens that the vocabulary does not have;
                 all faulty fields are named.
         """
         check_fields(contents, _fields(special), name=name)
@@ -116,7 +116,7 @@ class GenerationSettings:
             origin: What to call it in messages; its path by default.
 
         Raises:
-            InputError: if the file is not JSON or a field has the wrong form.
+            InputError: If the file is not JSON or a field has the wrong form.
         """
         for name in ("generation_config.json", "config.json"):
             path = Path(folder) / name

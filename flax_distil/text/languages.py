@@ -166,7 +166,7 @@ def resolve_language(name_or_code: str, own: Collection[str] = ()) -> str:
         The code, a key of :data:`LANGUAGES` or one of ``own``.
 
     Raises:
-        InputError: if there is no such language; close matches are listed.
+        InputError: If there is no such language; close matches are listed.
     """
     wanted = _spelling(name_or_code)
     if wanted in own:
@@ -192,7 +192,7 @@ def language_code(name_or_code: str) -> str:
     it is returned as it is. ``WhisperTokenizer.prompt`` refuses what the vocabulary has no token for.
 
     Raises:
-        InputError: if it is neither a language of Whisper's nor written as a code.
+        InputError: If it is neither a language of Whisper's nor written as a code.
     """
     try:
         return resolve_language(name_or_code)

@@ -98,7 +98,7 @@ def get_normalizer(language: str | None, name: str = "whisper") -> Normalizer:
         name: Which rules, one of ``NORMALIZERS``.
 
     Raises:
-        InputError: if the language or the rules are unknown, or there are no such rules for the language.
+        InputError: If the language or the rules are unknown, or there are no such rules for the language.
 
     Source: arXiv 2212.04356, appendix C.
     """
@@ -135,7 +135,7 @@ def get_model_normalizer(
         name: Which rules, one of ``NORMALIZERS``.
 
     Raises:
-        InputError: as :func:`get_normalizer`.
+        InputError: As :func:`get_normalizer`.
     """
     return get_normalizer("en" if task == "translate" or not is_multilingual else language, name)
 

@@ -106,7 +106,7 @@ class SpecialTokens:
             The ids. Hebrew is ``he`` even where the file says ``<|iw|>``.
 
         Raises:
-            InputError: if the vocabulary is not Whisper's; the missing tokens are listed.
+            InputError: If the vocabulary is not Whisper's; the missing tokens are listed.
         """
         ids = _find_ids(vocabulary, origin)
         timestamp_begin = ids["no_timestamps"] + 1

@@ -49,7 +49,7 @@ def timestamp_token(seconds: float, special: SpecialTokens) -> int:
         special: The vocabulary.
 
     Raises:
-        ValueError: if the time lies outside of the window.
+        ValueError: If the time lies outside of the window.
     """
     if not 0.0 <= seconds <= LAST_TIMESTAMP_SECONDS:
         raise ValueError(f"expected a time between 0 and {LAST_TIMESTAMP_SECONDS:g} s, got {seconds} s")
@@ -60,7 +60,7 @@ def timestamp_seconds(token: SupportsIndex, special: SpecialTokens) -> float:
     """Return the time of a timestamp id, in seconds.
 
     Raises:
-        ValueError: if the id is not a timestamp.
+        ValueError: If the id is not a timestamp.
     """
     index = operator.index(token)
     if not special.is_timestamp(index):
@@ -105,7 +105,7 @@ def round_timestamps(
         step_seconds: The coarser grid, a multiple of 0.02.
 
     Raises:
-        ValueError: if ``step_seconds`` is not a positive multiple of 0.02.
+        ValueError: If ``step_seconds`` is not a positive multiple of 0.02.
     """
     steps = round(step_seconds / TIMESTAMP_STEP_SECONDS)
     if steps < 1 or abs(steps * TIMESTAMP_STEP_SECONDS - step_seconds) > 1e-9:

@@ -65,7 +65,7 @@ class WhisperTokenizer:
             origin: What to call it in messages; its path by default.
 
         Raises:
-            InputError: if the folder has no tokenizer, or one that is damaged or not Whisper's.
+            InputError: If the folder has no tokenizer, or one that is damaged or not Whisper's.
         """
         return cls(*open_tokenizer(Path(folder), origin=origin))
 
@@ -111,7 +111,7 @@ class WhisperTokenizer:
                 shows its own time within the window.
 
         Raises:
-            ValueError: if an id is outside of the vocabulary.
+            ValueError: If an id is outside of the vocabulary.
         """
         tokens = [operator.index(token) for token in ids]
         outside = [token for token in tokens if not 0 <= token < self.special.vocab_size]
@@ -148,8 +148,8 @@ class WhisperTokenizer:
                 :data:`MAX_PREVIOUS_TOKENS` are kept.
 
         Raises:
-            InputError: if language or task are unknown, missing, or not this model's.
-            ValueError: if ``previous`` holds special tokens.
+            InputError: If language or task are unknown, missing, or not this model's.
+            ValueError: If ``previous`` holds special tokens.
         """
         prompt = [*self._previous(previous), self.special.sot, *self._language_and_task(language, task)]
         return prompt if timestamps else [*prompt, self.special.no_timestamps]

@@ -69,7 +69,7 @@ def open_tokenizer(folder: Path, *, origin: str | None = None) -> tuple[Tokenize
         The backend, and its special tokens.
 
     Raises:
-        InputError: if there are none, or they are not Whisper's or damaged.
+        InputError: If there are none, or they are not Whisper's or damaged.
     """
 
     def name(file_name: str) -> str:

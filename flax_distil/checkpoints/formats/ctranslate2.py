@@ -96,8 +96,8 @@ class CTranslate2Reader(CheckpointReader):
     """The arrays of a CTranslate2 Whisper model under their Hugging Face names.
 
     Attributes:
-        path: its ``model.bin``.
-        origin: what to call the checkpoint in messages.
+        path: Its ``model.bin``.
+        origin: What to call the checkpoint in messages.
     """
 
     path: Path
@@ -108,7 +108,7 @@ class CTranslate2Reader(CheckpointReader):
         """Open a CTranslate2 folder and read the list of its arrays.
 
         Raises:
-            InputError: if ``model.bin`` is truncated or not a CTranslate2 Whisper model.
+            InputError: If ``model.bin`` is truncated or not a CTranslate2 Whisper model.
         """
         source = cls(path=folder / MODEL_NAME, origin=origin or str(folder))
         _ = source._variables
@@ -191,7 +191,7 @@ class CTranslate2Reader(CheckpointReader):
         """Derive the architecture from the arrays' shapes: the format has no field for it.
 
         Raises:
-            InputError: if an array that it is read from is not there, or gives a size that no Whisper has.
+            InputError: If an array that it is read from is not there, or gives a size that no Whisper has.
         """
         shapes = {name: variable.shape for name, variable in self._variables.items()}
         lacking = [name for name, rank in _SIZED.items() if len(shapes.get(name, ())) != rank]

@@ -30,16 +30,16 @@ def read_ctranslate2_files(folder: Path, model: WhisperConfig, *, origin: str) -
     """Translate the small files of a CTranslate2 folder into those of Hugging Face.
 
     Args:
-        folder: the checkpoint; needs ``tokenizer.json``, and ``config.json`` for suppressed
+        folder: The checkpoint; needs ``tokenizer.json``, and ``config.json`` for suppressed
             tokens and alignment heads.
-        model: its architecture.
-        origin: what to call it.
+        model: Its architecture.
+        origin: What to call it.
 
     Returns:
         Its files, as the Hugging Face checkpoint it was converted from would have them.
 
     Raises:
-        InputError: if the tokenizer is missing or not Whisper's, or a file or one of its fields is not as
+        InputError: If the tokenizer is missing or not Whisper's, or a file or one of its fields is not as
             it must be.
     """
     name = f"tokenizer.json of {origin}"
@@ -77,7 +77,7 @@ def huggingface_config(model: WhisperConfig, special: Mapping[str, int]) -> dict
     """Return a whole ``config.json`` for an architecture.
 
     Args:
-        model: the architecture.
+        model: The architecture.
         special: ``decoder_start_token_id``, ``bos_token_id``, ``eos_token_id``, ``pad_token_id``.
     """
     return {

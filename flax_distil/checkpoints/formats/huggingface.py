@@ -35,9 +35,9 @@ class SafetensorsReader(CheckpointReader):
     """The tensors of one or several safetensors files, opened but not read.
 
     Attributes:
-        folder: the checkpoint's folder.
-        files: its safetensors files.
-        origin: what to call the checkpoint in messages.
+        folder: The checkpoint's folder.
+        files: Its safetensors files.
+        origin: What to call the checkpoint in messages.
     """
 
     folder: Path
@@ -49,11 +49,11 @@ class SafetensorsReader(CheckpointReader):
         """Find the weight files of a Hugging Face folder.
 
         Args:
-            folder: holds ``model.safetensors`` or ``model.safetensors.index.json`` and its shards.
-            origin: what to call the checkpoint in messages; the folder by default.
+            folder: Holds ``model.safetensors`` or ``model.safetensors.index.json`` and its shards.
+            origin: What to call the checkpoint in messages; the folder by default.
 
         Raises:
-            InputError: if there are none, one is missing, or they are PyTorch pickles.
+            InputError: If there are none, one is missing, or they are PyTorch pickles.
         """
         origin = origin or str(folder)
         names = [WEIGHTS_NAME] if (folder / WEIGHTS_NAME).is_file() else _indexed_files(folder, origin)

@@ -21,7 +21,7 @@ class AxisMap:
 
     Attributes:
         reverse: PyTorch keeps the axes in the opposite order (``[out, in]`` for ``[in, out]``).
-        groups: for each axis of the tensor (after reversing), our axes that it merges:
+        groups: For each axis of the tensor (after reversing), our axes that it merges:
             ``((0,), (1, 2))`` says that PyTorch has one axis for our last two, as for heads.
     """
 
@@ -57,9 +57,9 @@ class ParamMapping:
     """One row of the table: our leaf, the tensors it is made of, the order of their axes.
 
     Attributes:
-        path: our leaf, ``encoder/conv1/kernel``.
-        name: the Hugging Face tensor; with ``{i}``, one for each entry of the leaf's leading axis L.
-        axes: how one tensor becomes one layer of the leaf.
+        path: Our leaf, ``encoder/conv1/kernel``.
+        name: The Hugging Face tensor; with ``{i}``, one for each entry of the leaf's leading axis L.
+        axes: How one tensor becomes one layer of the leaf.
     """
 
     path: str
@@ -143,9 +143,9 @@ class TensorLocation:
     """Where one Hugging Face tensor of a given model lives in our tree.
 
     Attributes:
-        mapping: the row of :data:`PARAM_MAPPINGS` it follows.
-        layer: its entry on the leaf's leading axis, ``None`` if the leaf is not stacked.
-        shape: its shape in the Hugging Face checkpoint.
+        mapping: The row of :data:`PARAM_MAPPINGS` it follows.
+        layer: Its entry on the leaf's leading axis, ``None`` if the leaf is not stacked.
+        shape: Its shape in the Hugging Face checkpoint.
     """
 
     mapping: ParamMapping
@@ -162,7 +162,7 @@ def tensor_locations(config: WhisperConfig) -> dict[str, TensorLocation]:
     """Expand :data:`PARAM_MAPPINGS` for one model: every Hugging Face tensor, where it goes and its shape.
 
     Args:
-        config: the architecture.
+        config: The architecture.
 
     Returns:
         ``{tensor name: location}`` in the order of the table.

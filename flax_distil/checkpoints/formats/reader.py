@@ -73,7 +73,7 @@ class CheckpointFiles:
     """What a checkpoint holds beside its weights, in the terms of Hugging Face.
 
     Attributes:
-        origin: the folder or Hub id it was read from, for messages and model cards.
+        origin: The folder or Hub id it was read from, for messages and model cards.
         config: ``config.json``, with keys this project does not use.
         generation_config: ``generation_config.json``.
         preprocessor_config: ``preprocessor_config.json``.
@@ -117,14 +117,14 @@ def read_files(folder: Path, *, origin: str) -> CheckpointFiles:
     ``generation_config.json``, and Whisper's constants for a missing ``preprocessor_config.json``.
 
     Args:
-        folder: the checkpoint.
-        origin: what to call it.
+        folder: The checkpoint.
+        origin: What to call it.
 
     Returns:
         Its files.
 
     Raises:
-        InputError: if ``config.json`` is missing, a file is not JSON or one of its fields is not as this
+        InputError: If ``config.json`` is missing, a file is not JSON or one of its fields is not as this
             project needs it, or the folder holds a PEFT adapter.
     """
     check_not_adapter(folder, origin=origin)
@@ -156,7 +156,7 @@ def read_small_file(folder: Path, file_name: str, *, origin: str) -> dict[str, A
     """Return one JSON file of a checkpoint with its fields checked, ``None`` if it has no such file.
 
     Raises:
-        InputError: as ``read_json``, or if a field is not as this room needs it.
+        InputError: As ``read_json``, or if a field is not as this room needs it.
     """
     name = f"{file_name} of {origin}"
     document = read_json(folder / file_name, name=name)
@@ -169,7 +169,7 @@ def read_preprocessor(folder: Path, num_mel_bins: Any, *, origin: str) -> dict[s
     """Return ``preprocessor_config.json`` from where transformers keeps it; by default the published one.
 
     Raises:
-        InputError: as :func:`read_small_file`.
+        InputError: As :func:`read_small_file`.
     """
     # Since version 5, transformers saves the feature extractor inside processor_config.json.
     processor = read_small_file(folder, "processor_config.json", origin=origin) or {}
@@ -186,7 +186,7 @@ def check_not_adapter(folder: Path, *, origin: str) -> None:
     """Refuse a folder with a PEFT adapter, with or without the weights that it belongs to.
 
     Raises:
-        InputError: naming the adapter, its base and how the two become one checkpoint.
+        InputError: Naming the adapter, its base and how the two become one checkpoint.
     """
     path = folder / "adapter_config.json"
     if not path.is_file() and not any(folder.glob("adapter_model.*")):

@@ -39,8 +39,8 @@ def plan_shards(
 
     Args:
         shapes: ``{tensor name: shape}``.
-        dtype: element type in the files.
-        max_shard_size: bytes.
+        dtype: Element type in the files.
+        max_shard_size: Bytes.
 
     Returns:
         One shard named ``model.safetensors``, or several named ``model-00001-of-0000N.safetensors``.
@@ -68,10 +68,10 @@ def write_shards(
     """Write the weight files, and their index if there are several.
 
     Args:
-        folder: exists.
-        shards: from :func:`plan_shards`.
-        dtype: element type of the files.
-        read: gives one tensor, already of that type and its planned shape.
+        folder: Exists.
+        shards: From :func:`plan_shards`.
+        dtype: Element type of the files.
+        read: Gives one tensor, already of that type and its planned shape.
 
     Returns:
         The names of the files written.

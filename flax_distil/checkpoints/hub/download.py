@@ -28,15 +28,15 @@ def download(source: ModelSource, *, weights: bool = True) -> Path:
     """Fetch a checkpoint from the Hub, or find it in the cache.
 
     Args:
-        source: with a Hub id for a name, such as ``openai/whisper-tiny.en``.
-        weights: whether to fetch the weights beside the small files. A CTranslate2 checkpoint
+        source: With a Hub id for a name, such as ``openai/whisper-tiny.en``.
+        weights: Whether to fetch the weights beside the small files. A CTranslate2 checkpoint
             tells its architecture only by its weights, so these are fetched all the same.
 
     Returns:
         The local folder.
 
     Raises:
-        InputError: if it cannot be fetched and is not in the cache, has no such subfolder, or its weights are
+        InputError: If it cannot be fetched and is not in the cache, has no such subfolder, or its weights are
             in a format that is not read.
     """
     from huggingface_hub import snapshot_download

@@ -11,14 +11,14 @@ class ModelSource:
     """A checkpoint, not read yet.
 
     Attributes:
-        name: folder, Hub id, or a name that openai/whisper gives to a model.
-        revision: branch, tag or commit of a Hub id; None for the default branch.
-        subfolder: folder within it that holds the checkpoint; None if it does itself.
-        cache_dir: where downloads are kept; None for where ``huggingface_hub`` keeps them.
-        token: access token; None for the one of ``hf auth login`` or ``HF_TOKEN``.
+        name: Folder, Hub id, or a name that openai/whisper gives to a model.
+        revision: Branch, tag or commit of a Hub id; None for the default branch.
+        subfolder: Folder within it that holds the checkpoint; None if it does itself.
+        cache_dir: Where downloads are kept; None for where ``huggingface_hub`` keeps them.
+        token: Access token; None for the one of ``hf auth login`` or ``HF_TOKEN``.
 
     Raises:
-        InputError: if the subfolder is not below the folder.
+        InputError: If the subfolder is not below the folder.
     """
 
     name: str

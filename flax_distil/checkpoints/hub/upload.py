@@ -39,15 +39,15 @@ def check_repository(
 
     Args:
         name: ``user/name``, or a name alone for a repository of the token's owner.
-        repo_type: what is uploaded.
-        token: access token; by default the one stored by ``hf auth login`` or in ``HF_TOKEN``.
-        private: whether a repository made by this call is private.
+        repo_type: What is uploaded.
+        token: Access token; by default the one stored by ``hf auth login`` or in ``HF_TOKEN``.
+        private: Whether a repository made by this call is private.
 
     Returns:
         The repository as ``user/name``.
 
     Raises:
-        InputError: if there is no token, the Hub refuses it, the name or the writing, or only it could tell
+        InputError: If there is no token, the Hub refuses it, the name or the writing, or only it could tell
             the owner and it cannot be reached.
     """
     from huggingface_hub import HfApi
@@ -92,19 +92,19 @@ def push_to_hub(
     """Upload the files of an exported folder (not its sub-folders) in one commit.
 
     Args:
-        folder: the export.
+        folder: The export.
         repo_id: ``user/name``; created if absent.
-        token: access token; by default the one stored by ``hf auth login`` or in ``HF_TOKEN``.
-        private: whether a repository made by this call is private.
-        revision: branch to commit to, made if absent; the default branch if ``None``.
-        commit_message: first line of the commit.
+        token: Access token; by default the one stored by ``hf auth login`` or in ``HF_TOKEN``.
+        private: Whether a repository made by this call is private.
+        revision: Branch to commit to, made if absent; the default branch if ``None``.
+        commit_message: First line of the commit.
 
     Returns:
         The address of the commit.
 
     Raises:
-        InputError: if ``folder`` holds no export.
-        UploadError: if the upload fails for whatever reason; the folder is untouched.
+        InputError: If ``folder`` holds no export.
+        UploadError: If the upload fails for whatever reason; the folder is untouched.
     """
     from huggingface_hub import HfApi
 
@@ -148,20 +148,20 @@ def push_data_set(
     """Upload parts of a data set beside those that are there; files that are there are not sent again.
 
     Args:
-        folder: the data set.
+        folder: The data set.
         repo_id: ``user/name``; created if absent.
-        patterns: of the files to upload, relative to the folder. What an earlier upload left there that fits
+        patterns: Of the files to upload, relative to the folder. What an earlier upload left there that fits
             a pattern, and is not in the folder, goes.
-        documents: further files, of the same names in every upload of these parts: contents by name.
-        make_card: makes the card of the one that is there, None where there is none.
-        token: as for :func:`push_to_hub`.
-        private: whether a repository made by this call is private.
+        documents: Further files, of the same names in every upload of these parts: contents by name.
+        make_card: Makes the card of the one that is there, None where there is none.
+        token: As for :func:`push_to_hub`.
+        private: Whether a repository made by this call is private.
 
     Returns:
         The address of the commit.
 
     Raises:
-        UploadError: if the upload fails for whatever reason; the folder is untouched.
+        UploadError: If the upload fails for whatever reason; the folder is untouched.
     """
     from huggingface_hub import HfApi
 
@@ -248,7 +248,7 @@ def check_hub(
         repo_type: What the result is.
 
     Raises:
-        InputError: if the Hub will not take it.
+        InputError: If the Hub will not take it.
     """
     if not config.push_to_hub:
         return None

@@ -28,7 +28,7 @@ class FilterConfig:
             never dropped.
 
     Raises:
-        InputError: if a value is out of range.
+        InputError: If a value is out of range.
     """
 
     wer_threshold: float | None = None
@@ -68,7 +68,7 @@ class LabelConfig:
     Attributes:
         language: Language of the speech, name or code; needed by multilingual models. Joined by + for
             training data sets of several languages.
-        task: transcribe or translate; joined by + for several data sets.
+        task: Transcribe or translate; joined by + for several data sets.
         timestamp_probability: Probability that a label which has timestamps keeps them; otherwise they are
             removed and <|notimestamps|> is set.
         condition_on_prev_probability: Probability that the text before, of the same speaker, is given as a
@@ -77,7 +77,7 @@ class LabelConfig:
         max_label_length: Longest label in tokens; training samples with longer ones are dropped and counted.
 
     Raises:
-        InputError: if a value is out of range.
+        InputError: If a value is out of range.
     """
 
     language: str | None = None

@@ -89,7 +89,7 @@ def filter_rows(
         The rows that stay, and how many went for which reason.
 
     Raises:
-        InputError: if no row stays.
+        InputError: If no row stays.
     """
     verdicts, lengths = _verdicts(data, row_filter, workers, cache_dir)
     kept = np.flatnonzero(verdicts == KEPT)

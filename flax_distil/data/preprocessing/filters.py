@@ -56,7 +56,7 @@ class RowFilter:
         labels: Limits the tokens of a label; None sets no limit.
 
     Raises:
-        InputError: if the data set lacks a column that a filter needs.
+        InputError: If the data set lacks a column that a filter needs.
     """
 
     def __init__(

@@ -91,7 +91,7 @@ class LabelBuilder:
         config: How.
 
     Raises:
-        InputError: if language or task are not this model's.
+        InputError: If language or task are not this model's.
     """
 
     def __init__(self, tokenizer: WhisperTokenizer, config: LabelConfig):
@@ -177,7 +177,7 @@ class LabelBuilder:
             The tokens. A prompt that does not fit beside its label loses its beginning.
 
         Raises:
-            SampleError: if there is no text, it is too long, or its timestamps go back or beyond the end, or
+            SampleError: If there is no text, it is too long, or its timestamps go back or beyond the end, or
                 an id of the text before is none.
         """
         if text is None:
@@ -208,7 +208,7 @@ class LabelBuilder:
             speed: As for :meth:`build`.
 
         Raises:
-            SampleError: if a part has no text, or impossible timestamps, or they are too long together.
+            SampleError: If a part has no text, or impossible timestamps, or they are too long together.
         """
         encoded = []
         for part in parts:

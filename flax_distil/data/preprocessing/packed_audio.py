@@ -48,7 +48,7 @@ def join_audio(
         does, in seconds: exact multiples of 0.02.
 
     Raises:
-        ValueError: if there are none, or they are longer than 30 s together.
+        ValueError: If there are none, or they are longer than 30 s together.
     """
     ends = np.cumsum([steps_of(len(part)) for part in parts])
     if not len(ends) or ends[-1] > MAX_STEPS:

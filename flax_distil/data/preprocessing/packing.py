@@ -133,7 +133,7 @@ class Packer:
             row: The next row, with its duration; see :func:`with_duration`.
 
         Raises:
-            ValueError: if its duration is unknown.
+            ValueError: If its duration is unknown.
         """
         if row.duration_seconds is None:
             raise ValueError(f"expected a row with its duration, {row.sample_id!r} has none: measure it")
@@ -247,7 +247,7 @@ def with_duration(row: Example) -> Example:
     """Return the row with its duration, read from its audio's header where no column tells it.
 
     Raises:
-        SampleError: if the row is malformed, there is no audio, or it cannot be read.
+        SampleError: If the row is malformed, there is no audio, or it cannot be read.
     """
     refuse_malformed(row)
     if row.duration_seconds is not None:

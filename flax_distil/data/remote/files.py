@@ -59,7 +59,7 @@ class RemoteFile(io.RawIOBase):
         """Bytes of the file.
 
         Raises:
-            SourceError: if the server does not tell.
+            SourceError: If the server does not tell.
         """
         if self._size is None:
             self._block(self._position // BLOCK_BYTES)
@@ -87,7 +87,7 @@ class RemoteFile(io.RawIOBase):
         """Fill a buffer; it is left unfilled only where the file ends.
 
         Raises:
-            SourceError: if the file cannot be read.
+            SourceError: If the file cannot be read.
         """
         view = memoryview(buffer).cast("B")
         done = 0
@@ -143,7 +143,7 @@ def open_file(path: str, policy: RetryPolicy) -> ByteFile:
     """Open a path or an address for reading.
 
     Raises:
-        InputError: if there is no such file.
+        InputError: If there is no such file.
     """
     if is_remote(path):
         return RemoteFile(path, policy)
@@ -161,8 +161,8 @@ def read_bytes(url: str, policy: RetryPolicy = DEFAULT_POLICY) -> bytes:
         policy: How failed requests are repeated.
 
     Raises:
-        SourceMissingError: if there is no such file.
-        SourceError: if it cannot be read.
+        SourceMissingError: If there is no such file.
+        SourceError: If it cannot be read.
     """
     with RemoteFile(url, policy) as file:
         return file.read(file.size)
@@ -172,7 +172,7 @@ def file_identity(path: str, policy: RetryPolicy) -> str:
     """Return a text that changes when a file changes: its size, and its time or tag if they are known.
 
     Raises:
-        InputError: if there is no such file, or the server cannot be asked.
+        InputError: If there is no such file, or the server cannot be asked.
     """
     if not is_remote(path):
         with open_file(path, policy) as file:
@@ -199,8 +199,8 @@ def expand(pattern: str, policy: RetryPolicy) -> list[str]:
         policy: How failed requests are repeated.
 
     Raises:
-        InputError: if the braces do not match, or nothing does.
-        SourceError: if the server cannot be asked.
+        InputError: If the braces do not match, or nothing does.
+        SourceError: If the server cannot be asked.
     """
     import braceexpand
 
@@ -226,7 +226,7 @@ def list_folder(url: str, policy: RetryPolicy) -> list[str]:
     """Return all files below a remote folder, in order.
 
     Raises:
-        SourceError: if it cannot be listed.
+        SourceError: If it cannot be listed.
     """
     return _list(url, "find", policy)
 

@@ -77,8 +77,8 @@ class RetryPolicy:
             url: What it reads, for messages.
 
         Raises:
-            SourceMissingError: if there is no such file.
-            SourceError: if it may not be read, or still fails after ``total_seconds``.
+            SourceMissingError: If there is no such file.
+            SourceError: If it may not be read, or still fails after ``total_seconds``.
         """
         started = time.monotonic()
         pause = self.first_pause_seconds

@@ -52,7 +52,7 @@ class Transport(Protocol):
         """Read bytes from ``start`` on, up to ``end``.
 
         Raises:
-            NoRangesError: if only the whole file can be had, by :meth:`download`.
+            NoRangesError: If only the whole file can be had, by :meth:`download`.
         """
 
     def download(self, file: io.BufferedIOBase, *, seconds: float) -> None:
@@ -63,7 +63,7 @@ def transport_for(url: str) -> Transport:
     """Return the transport for an address.
 
     Raises:
-        InputError: if its kind is unknown, or the package that reads it is not installed.
+        InputError: If its kind is unknown, or the package that reads it is not installed.
     """
     protocol = protocol_of(url)
     if protocol in ("http", "https"):
@@ -83,7 +83,7 @@ def filesystem(protocol: str) -> Any:
     """Return the fsspec file system of a protocol, one per process.
 
     Raises:
-        InputError: if it is unknown, or its package is not installed.
+        InputError: If it is unknown, or its package is not installed.
     """
     return _filesystem(protocol, os.getpid())
 

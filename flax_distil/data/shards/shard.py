@@ -59,7 +59,7 @@ class Shard(Protocol):
         Closing the iterator frees what it holds.
 
         Raises:
-            InputError: if the shard cannot be read, in one sentence.
+            InputError: If the shard cannot be read, in one sentence.
         """
 
 

@@ -60,7 +60,7 @@ def shard_table(
         features: The result of :func:`shard_features`.
 
     Raises:
-        InputError: if the source has not the columns that the features were made of.
+        InputError: If the source has not the columns that the features were made of.
     """
     import pyarrow
 
@@ -91,7 +91,7 @@ def write_shard(table: "pyarrow.Table", path: Path, *, scratch: Path) -> Written
         scratch: Path of a temporary file in the same file system; removed afterwards.
 
     Raises:
-        OSError: if it cannot be written; ``path`` is then as it was.
+        OSError: If it cannot be written; ``path`` is then as it was.
     """
     import pyarrow.parquet
 

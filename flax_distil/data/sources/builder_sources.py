@@ -21,7 +21,7 @@ def read_saved_folder(folder: Path) -> dict[str, "datasets.Dataset"]:
         Split name to rows.
 
     Raises:
-        InputError: if a file of it is damaged.
+        InputError: If a file of it is damaged.
     """
     import datasets
     import pyarrow
@@ -48,7 +48,7 @@ def read_with_builder(
         data_files: Split to files, for a packaged builder.
 
     Raises:
-        InputError: if data set, configuration or split do not exist or cannot be reached.
+        InputError: If data set, configuration or split do not exist or cannot be reached.
     """
     import datasets
 
@@ -80,7 +80,7 @@ def open_builder(
         data_files: Split to files, for a packaged builder, which has no configurations.
 
     Raises:
-        InputError: if data set or configuration do not exist or cannot be reached.
+        InputError: If data set or configuration do not exist or cannot be reached.
     """
     import datasets
 

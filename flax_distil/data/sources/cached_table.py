@@ -31,7 +31,7 @@ def cached_table(shards: Sequence[Shard], files: Sequence[DataFile], spec: Datas
         spec: Audio column, cache (None for that of ``datasets``) and retry policy.
 
     Raises:
-        InputError: if a shard cannot be read, the columns of two differ, or the disk is full.
+        InputError: If a shard cannot be read, the columns of two differ, or the disk is full.
     """
     import datasets
 

@@ -21,8 +21,8 @@ def concatenate_sources(sources: Sequence[SpeechDataset]) -> SpeechDataset:
         columns take the names of the first source.
 
     Raises:
-        InputError: if texts cannot be joined because their types differ.
-        ValueError: if there are no sources.
+        InputError: If texts cannot be joined because their types differ.
+        ValueError: If there are no sources.
     """
     import datasets
 
@@ -80,7 +80,7 @@ def concatenate_tables(tables: Sequence["datasets.Dataset"], *, name: str) -> "d
         name: The data set, for messages.
 
     Raises:
-        InputError: if two have a column of one name and of types that no column can hold.
+        InputError: If two have a column of one name and of types that no column can hold.
     """
     import datasets
     import pyarrow

@@ -64,7 +64,7 @@ def resolve_data_files(spec: DatasetSpec) -> dict[str, list[DataFile]]:
         Split name to its files, in order.
 
     Raises:
-        InputError: if there is no such data set.
+        InputError: If there is no such data set.
     """
     name, policy = spec.name, spec.policy
     path = str(name if is_remote(name) else user_path(name))

@@ -57,7 +57,7 @@ class DatasetSpec:
         the name of a file, a pattern, or a folder with a slash at its end.
 
         Raises:
-            InputError: if the number of values is not the number of data sets.
+            InputError: If the number of values is not the number of data sets.
         """
         names = _names(self.name)
         if not all(names):
@@ -116,7 +116,7 @@ def split_values(value: str | None, what: str, name: str) -> list[str | None]:
         name: The data sets, as in :attr:`DatasetSpec.name`.
 
     Raises:
-        InputError: if the number of values is not the number of data sets.
+        InputError: If the number of values is not the number of data sets.
     """
     count = len(_names(name))
     values = [value] if value is None or count == 1 else [part.strip() for part in value.split("+")]

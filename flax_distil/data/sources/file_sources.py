@@ -59,7 +59,7 @@ def read_manifest(
         policy: How failed requests are repeated.
 
     Raises:
-        InputError: if a line is not a JSON object, or no column holds paths.
+        InputError: If a line is not a JSON object, or no column holds paths.
     """
     return _table(_with_audio(read_rows(path, policy), path, audio_column))
 
@@ -90,7 +90,7 @@ def read_audio_files(
         Split name to rows; ``train`` alone if the folder has no splits.
 
     Raises:
-        InputError: if a metadata file cannot be read or has no column of paths.
+        InputError: If a metadata file cannot be read or has no column of paths.
     """
     rows: list[Row] = []
     metadata = _metadata_files(files)
@@ -123,7 +123,7 @@ def read_rows(path: str, policy: RetryPolicy) -> list[Row]:
     """Read the rows of a JSONL, CSV, TSV or Parquet file.
 
     Raises:
-        InputError: if the file is damaged; the line is named.
+        InputError: If the file is damaged; the line is named.
     """
     suffix = suffix_of(path)
     with open_file(path, policy) as binary:
@@ -207,7 +207,7 @@ def _absolute(value: Any, origin: str, column: str) -> str | None:
     """Resolve a path against its manifest; a missing path stays None, and its row is skipped later.
 
     Raises:
-        ValueError: if it is no path, as a sentence.
+        ValueError: If it is no path, as a sentence.
     """
     if isinstance(value, Mapping):
         value = value.get("path")

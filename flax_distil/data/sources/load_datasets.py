@@ -22,7 +22,7 @@ def load_datasets(spec: DatasetSpec) -> Sequence[SpeechDataset | IterableSpeechD
     """Open every data set of a specification, as a table or, with ``streaming``, as a stream.
 
     Raises:
-        InputError: as :func:`load_tables` and :func:`load_streams`.
+        InputError: As :func:`load_tables` and :func:`load_streams`.
     """
     return load_streams(spec) if spec.streaming else load_tables(spec)
 
@@ -35,7 +35,7 @@ def load_table(spec: DatasetSpec) -> SpeechDataset:
         columns take the names of the first.
 
     Raises:
-        InputError: as :func:`load_tables`.
+        InputError: As :func:`load_tables`.
     """
     return concatenate_sources(load_tables(spec))
 
@@ -47,7 +47,7 @@ def load_tables(spec: DatasetSpec) -> list[SpeechDataset]:
         One table per data set, in the order written; all names are different.
 
     Raises:
-        InputError: if a data set, configuration, split or column does not exist, or it has no rows.
+        InputError: If a data set, configuration, split or column does not exist, or it has no rows.
     """
     return with_distinct_names([_load_table(part) for part in spec.parts()])
 
@@ -81,7 +81,7 @@ def load_streams(spec: DatasetSpec) -> list[IterableSpeechDataset]:
         One stream per data set, in the order written; all names are different.
 
     Raises:
-        InputError: as :func:`load_tables`, and if a split is a slice.
+        InputError: As :func:`load_tables`, and if a split is a slice.
     """
     return with_distinct_names([_load_stream(part) for part in spec.parts()])
 

@@ -32,7 +32,7 @@ def make_shards(files: Sequence[DataFile], spec: DatasetSpec, *, single_name: st
         single_name: Name of the shard if there is only one.
 
     Raises:
-        InputError: if a file is of no known kind, or cannot be read.
+        InputError: If a file is of no known kind, or cannot be read.
     """
     names = [single_name]
     if len(files) > 1:

@@ -32,7 +32,7 @@ def read_table(spec: DatasetSpec) -> "datasets.Dataset":
         spec: One of :meth:`DatasetSpec.parts`.
 
     Raises:
-        InputError: if the data set, configuration or split does not exist or cannot be read.
+        InputError: If the data set, configuration or split does not exist or cannot be read.
     """
     if is_remote(spec.name):
         return _read_files(spec)

@@ -24,7 +24,7 @@ def check_split_names(existing: Sequence[str], split: str | None, *, name: str) 
         The expression; the only split's name for None.
 
     Raises:
-        InputError: naming the splits that exist.
+        InputError: Naming the splits that exist.
     """
     listed = ", ".join(existing)
     if split is None:
@@ -47,7 +47,7 @@ def whole_splits(splits: Collection[str], split: str | None, *, name: str) -> li
         name: The data set, for messages.
 
     Raises:
-        InputError: if there are no splits, or not the ones that are named.
+        InputError: If there are no splits, or not the ones that are named.
     """
     if not splits:
         raise InputError(f"data set {name!r} holds no files of rows: expected {KINDS}")
@@ -66,7 +66,7 @@ def choose_split(
         name: The data set, for messages.
 
     Raises:
-        InputError: if there is no such split, or the slice is not one.
+        InputError: If there is no such split, or the slice is not one.
     """
     import datasets
 

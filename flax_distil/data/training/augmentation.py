@@ -31,7 +31,7 @@ class Augmenter:
         skipped: Records noise that cannot be read; a sample that drew such noise stays clean.
 
     Raises:
-        InputError: if there is no noise to add.
+        InputError: If there is no noise to add.
     """
 
     def __init__(

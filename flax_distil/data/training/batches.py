@@ -41,7 +41,7 @@ class Batch:
     Attributes:
         decoder_input_ids_BT: int32, tokens that the decoder reads; T is a bucket of lengths.
         labels_BT: int32, the same tokens one position on.
-        loss_mask_BT: bool, which labels count.
+        loss_mask_BT: Bool, which labels count.
         samples_BW: 16 kHz, float32 or int16, zeros behind each recording.
         lengths_B: int32, number of samples of each recording, where its audio is changed on the devices.
         seed_B: uint32, seed of what is done to the audio on the devices.
@@ -50,8 +50,8 @@ class Batch:
         teacher_mel_BRM: Log-mel frames that the teacher hears, where its window is longer.
         ids: Stable names of the samples; ``""`` in padding.
         index_B: int64, row in the data set; -1 in padding.
-        valid_B: bool, False in padding.
-        has_audio_B: bool, False in padding, and where audio was not asked for.
+        valid_B: Bool, False in padding.
+        has_audio_B: Bool, False in padding, and where audio was not asked for.
         duration_B: float32, seconds.
         source_B: int32, number of the data set, while training.
         epoch: Number of passes that had been made over the data set of the first sample, while training.
@@ -128,7 +128,7 @@ def collate(
         The batch, on the host; without ``samples_BW`` if no row has audio, unless ``always_audio``.
 
     Raises:
-        ValueError: if there are too many samples.
+        ValueError: If there are too many samples.
     """
     if len(samples) > batch_size:
         raise ValueError(f"expected at most {batch_size} samples, got {len(samples)}")
@@ -196,7 +196,7 @@ def stack_labels(
         ``decoder_input_ids_BT``, ``labels_BT``, ``loss_mask_BT``.
 
     Raises:
-        ValueError: if a label is longer than the last bucket.
+        ValueError: If a label is longer than the last bucket.
     """
     lengths = [0 if label is None else len(label.tokens) - 1 for label in labels]
     length = smallest_bucket(max(lengths, default=0), buckets)
@@ -216,7 +216,7 @@ def smallest_bucket(longest: int, buckets: Sequence[int]) -> int:
     """Return the first bucket that holds a label of ``longest`` tokens.
 
     Raises:
-        ValueError: if none does.
+        ValueError: If none does.
     """
     for bucket in buckets:
         if bucket >= longest:
@@ -228,7 +228,7 @@ def check_buckets(buckets: Sequence[int], *, longest: int) -> None:
     """Check that labels of every allowed length find a bucket.
 
     Raises:
-        InputError: if the buckets do not ascend, or end below ``longest`` or above 448.
+        InputError: If the buckets do not ascend, or end below ``longest`` or above 448.
     """
     if list(buckets) != sorted(set(buckets)) or not buckets or buckets[0] < 1:
         raise InputError(f"label buckets must ascend, got {list(buckets)}")

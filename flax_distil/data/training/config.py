@@ -35,7 +35,7 @@ class TrainingDataConfig:
         seed: Number that decides the order of the samples, which labels keep their timestamps, and dropout.
 
     Raises:
-        InputError: if a value is out of range, or two contradict each other.
+        InputError: If a value is out of range, or two contradict each other.
     """
 
     train_dataset_name: str

@@ -68,7 +68,7 @@ class EncoderStateCache:
         width: D, features per position.
 
     Raises:
-        InputError: if the disk has no room for all rows.
+        InputError: If the disk has no room for all rows.
     """
 
     def __init__(self, folder: Path, *, fingerprint: str, rows: int, positions: int, width: int):
@@ -108,7 +108,7 @@ class EncoderStateCache:
             bfloat16 ``[B, S, D]``, a copy.
 
         Raises:
-            KeyError: if a row is not present.
+            KeyError: If a row is not present.
         """
         rows = np.asarray(indices, np.int64)
         self._check_rows(rows)

@@ -55,7 +55,7 @@ class EvaluationPipeline:
         skipped: Records skipped rows.
 
     Raises:
-        InputError: if a ``duration`` column shows a recording of more than 30 s (with
+        InputError: If a ``duration`` column shows a recording of more than 30 s (with
             ``too_long="raise"``), or the buckets do not hold the labels.
     """
 

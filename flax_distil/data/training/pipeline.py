@@ -60,7 +60,7 @@ class TrainingPipeline:
         augmentation: How the audio is changed.
 
     Raises:
-        InputError: if the buckets do not hold the labels, or a stream has fewer files than there are shards.
+        InputError: If the buckets do not hold the labels, or a stream has fewer files than there are shards.
     """
 
     def __init__(
@@ -150,7 +150,7 @@ class TrainingPipeline:
         The batch size and the number of threads may differ.
 
         Raises:
-            InputError: if the state is of other data, another seed or order, or of another shard.
+            InputError: If the state is of other data, another seed or order, or of another shard.
         """
         self._check_shard(state)
         for key, value in self._identity().items():

@@ -74,7 +74,7 @@ class SampleLoader:
         """Make a sample; None if nothing of it is usable.
 
         Raises:
-            InputError: if no sample of its data set is left.
+            InputError: If no sample of its data set is left.
         """
         source = self._data.sources[index.source]
         if isinstance(source, StreamSource):

@@ -26,7 +26,7 @@ class StreamRows:
         shard_count: Number of processes.
 
     Raises:
-        InputError: if there are fewer shards than parts.
+        InputError: If there are fewer shards than parts.
     """
 
     def __init__(

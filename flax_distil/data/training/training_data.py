@@ -37,7 +37,7 @@ def load_training_data(
         window_seconds: What the student hears at once: longer recordings are dropped, joined ones fill it.
 
     Raises:
-        InputError: if a data set, split, column or language is unknown, two lists of values are of
+        InputError: If a data set, split, column or language is unknown, two lists of values are of
             unequal lengths, or no sample is left.
     """
     if window_seconds < config.filters.max_duration_in_seconds:
@@ -190,7 +190,7 @@ def group_by_speaker(data: SpeechDataset) -> SpeechDataset:
     """Return the rows grouped by speaker.
 
     Raises:
-        InputError: if no column tells speakers apart.
+        InputError: If no column tells speakers apart.
     """
     if data.speaker_column is None:
         raise InputError(

@@ -90,7 +90,7 @@ class StreamSource:
         weight: Share of the data set in a mixture; None is 1.
 
     Raises:
-        InputError: if the data set lacks a column that a filter needs, or has no rows.
+        InputError: If the data set lacks a column that a filter needs, or has no rows.
     """
 
     stream: IterableSpeechDataset
