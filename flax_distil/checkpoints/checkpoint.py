@@ -24,7 +24,7 @@ from flax_distil.checkpoints.load_params import (
 from flax_distil.core.arrays import Params
 from flax_distil.core.errors import InputError
 from flax_distil.core.fields import one_line
-from flax_distil.core.paths import user_path
+from flax_distil.core.files import user_path
 from flax_distil.model.config import WhisperConfig
 
 _CONVERT_OPENAI = (

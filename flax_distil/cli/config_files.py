@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from flax_distil.core.errors import InputError
-from flax_distil.core.paths import user_path
+from flax_distil.core.files import user_path
 
 MOST_BYTES = 1 << 20
 """A file of flags is no longer."""

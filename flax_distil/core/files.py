@@ -1,10 +1,15 @@
-"""Write files completely or not at all."""
+"""Paths as users write them, and files that are written completely or not at all."""
 
 import itertools
 import os
 from pathlib import Path
 
 _NUMBERS = itertools.count()
+
+
+def user_path(name: str | Path) -> Path:
+    """Return a path in which ``~`` and ``~name`` stand for home folders; unknown users stay as they are."""
+    return Path(os.path.expanduser(name))  # Path.expanduser fails for nobody's
 
 
 def write_whole(path: Path, text: str) -> None:

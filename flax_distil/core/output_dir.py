@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from flax_distil.core.errors import InputError
-from flax_distil.core.paths import user_path
+from flax_distil.core.files import user_path
 
 _MARKS = (
     "results.json",

@@ -12,9 +12,9 @@ import jax
 from flax_distil.checkpoints.hub.model_source import ModelSource
 from flax_distil.core.console import show
 from flax_distil.core.errors import InputError
+from flax_distil.core.files import user_path
 from flax_distil.core.nested import flatten
 from flax_distil.core.output_dir import atomic_folder
-from flax_distil.core.paths import user_path
 from flax_distil.data.dataset import SpeechDataset
 from flax_distil.data.sources.dataset_spec import DatasetSpec
 from flax_distil.data.sources.load_datasets import load_tables

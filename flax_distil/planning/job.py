@@ -11,8 +11,8 @@ from flax_distil.checkpoints.formats.reader import CheckpointFiles, default_prep
 from flax_distil.checkpoints.hub.model_source import ModelSource
 from flax_distil.core.console import show
 from flax_distil.core.errors import InputError
+from flax_distil.core.files import user_path
 from flax_distil.core.output_dir import check_local
-from flax_distil.core.paths import user_path
 from flax_distil.distillation.config import DistillConfig
 from flax_distil.distillation.setup.models import describe_models, with_dropouts
 from flax_distil.model.config import PRESETS, WhisperConfig

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flax_distil.core.errors import InputError
-from flax_distil.core.paths import user_path
+from flax_distil.core.files import user_path
 from flax_distil.data.remote.files import expand, file_identity, has_pattern, is_remote, list_folder
 from flax_distil.data.remote.retries import RetryPolicy, damaged_error, strip_query
 from flax_distil.data.sources.builder_sources import open_builder

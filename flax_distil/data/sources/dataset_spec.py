@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from flax_distil.core.errors import InputError
-from flax_distil.core.paths import user_path
+from flax_distil.core.files import user_path
 from flax_distil.data.remote.files import has_pattern, is_remote
 from flax_distil.data.remote.retries import DEFAULT_POLICY, RetryPolicy, strip_query
 from flax_distil.data.sources.file_kinds import ROW_SUFFIXES, suffix_of

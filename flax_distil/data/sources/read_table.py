@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from flax_distil.core.paths import user_path
+from flax_distil.core.files import user_path
 from flax_distil.data.remote.files import expand, has_pattern, is_remote
 from flax_distil.data.remote.retries import strip_query
 from flax_distil.data.shards.table_shard import TableShard

@@ -8,7 +8,7 @@ import numpy as np
 from flax_distil.audio.augmentation_config import AugmentationConfig
 from flax_distil.core.arrays import Array
 from flax_distil.core.errors import InputError
-from flax_distil.core.paths import user_path
+from flax_distil.core.files import user_path
 from flax_distil.data.dataset import SpeechDataset
 from flax_distil.data.training.batches import Batch
 from flax_distil.data.training.encoder_cache import EncoderStateCache

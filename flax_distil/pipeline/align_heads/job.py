@@ -14,8 +14,8 @@ from flax_distil.checkpoints.hub.model_source import ModelSource
 from flax_distil.checkpoints.model_config import EXPORT_DTYPES
 from flax_distil.core.console import show
 from flax_distil.core.errors import InputError
+from flax_distil.core.files import user_path
 from flax_distil.core.output_dir import atomic_folder, check_writable
-from flax_distil.core.paths import user_path
 from flax_distil.data.sources.load_datasets import load_tables
 from flax_distil.parallel.make_partitioner import join_devices
 from flax_distil.pipeline.align_heads.config import AlignHeadsConfig

@@ -9,7 +9,7 @@ from pathlib import Path, PurePath
 from typing import NamedTuple
 
 from flax_distil.core.errors import InputError
-from flax_distil.core.paths import user_path
+from flax_distil.core.files import user_path
 from flax_distil.data.remote.files import is_remote
 from flax_distil.data.sources.file_kinds import AUDIO_SUFFIXES
 

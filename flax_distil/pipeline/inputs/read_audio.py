@@ -17,7 +17,7 @@ from flax_distil.audio.reading.sources import raw_format
 from flax_distil.core.arrays import Float
 from flax_distil.core.errors import InputError
 from flax_distil.core.fields import short_repr
-from flax_distil.core.paths import user_path
+from flax_distil.core.files import user_path
 from flax_distil.data.remote.files import is_remote, read_bytes
 from flax_distil.data.remote.retries import RetryPolicy
 from flax_distil.pipeline.config import MEAN_OF_CHANNELS, RETRY_SECONDS, ChannelChoice
