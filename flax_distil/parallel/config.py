@@ -76,7 +76,7 @@ class ParallelConfig(ProcessConfig):
     """Devices and processes.
 
     Attributes:
-        parallelism: Jit (meshes, named shardings) or pmap (every device a whole copy of the model).
+        parallelism: jit (meshes, named shardings) or pmap (every device a whole copy of the model).
         mesh: Devices per axis, as data=2,fsdp=2,tensor=2; -1 is the rest. The batch is divided over
             data and fsdp, stored weights over fsdp, heads, features and vocabulary over tensor.
         shard_vocabulary: Divide the token embedding over tensor too; false where tensor does not divide

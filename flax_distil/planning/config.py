@@ -18,7 +18,7 @@ class PlanConfig:
 
     Attributes:
         topology: TPU slice by the name it is sold under: v4-8, v5e-8, v5p-8, v6e-8 and larger ones.
-        what: Train, or generate for one step of the student's decoding.
+        what: train, or generate for one step of the student's decoding.
         label_length: Number of tokens per sample, prompt included, that the step is compiled for.
         search_seconds: Seconds in which the largest batch is searched for: from the third on, no compilation
             begins that would probably end later than this after the start. With 0 the given batch alone is

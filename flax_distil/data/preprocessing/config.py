@@ -68,7 +68,7 @@ class LabelConfig:
     Attributes:
         language: Language of the speech, name or code; needed by multilingual models. Joined by + for
             training data sets of several languages.
-        task: Transcribe or translate; joined by + for several data sets.
+        task: transcribe or translate; joined by + for several data sets.
         timestamp_probability: Probability that a label which has timestamps keeps them; otherwise they are
             removed and <|notimestamps|> is set.
         condition_on_prev_probability: Probability that the text before, of the same speaker, is given as a
