@@ -35,7 +35,7 @@ class ExportConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class InitStudentConfig:
-    """Make a student of a teacher's layers.
+    """Make a student from layers of a teacher.
 
     Attributes:
         dtype: Element type of the weights: float16, bfloat16 or float32.

@@ -23,7 +23,7 @@ class ModelConfig:
     Attributes:
         model_name_or_path: Whisper checkpoint: a Hugging Face or CTranslate2 folder, or a Hub id.
         model_revision: Branch, tag or commit of the model on the Hub; by default its main branch.
-        subfolder: Folder within the model's that holds the checkpoint.
+        subfolder: Subfolder of the model's folder or repository that holds the checkpoint.
         cache_dir: Where models are downloaded to; by default the cache of huggingface_hub.
         token: Access token for models on the Hub; by default that of hf auth login, or HF_TOKEN.
     """
@@ -72,7 +72,7 @@ class TeacherConfig:
     Attributes:
         teacher_model_name_or_path: Teacher, a folder or Hub id.
         teacher_model_revision: Branch, tag or commit of the teacher on the Hub; by default its main branch.
-        teacher_subfolder: Folder within the teacher's that holds the checkpoint.
+        teacher_subfolder: Subfolder of the teacher's folder or repository that holds the checkpoint.
     """
 
     teacher_model_name_or_path: str | None
@@ -99,15 +99,17 @@ class StudentConfig:
     """Layers of the student.
 
     Attributes:
-        student_encoder_layers: Number of encoder layers of a student that is made of the teacher; by default
-            all of the teacher's.
-        student_decoder_layers: Number of decoder layers of a student that is made of the teacher, which are
-            maximally spaced in the teacher; by default 2.
-        student_encoder_layer_indices: The teacher's encoder layers to copy, instead of a number.
-        student_decoder_layer_indices: The teacher's decoder layers to copy, instead of a number.
-        max_source_positions: Number of encoder positions of 20 ms of a student that is made of the
-            teacher, in whole seconds: with 750 it hears 15 s at a time, and longer training samples are
-            dropped; by default as many as the teacher has.
+        student_encoder_layers: Number of encoder layers of a student that is made from the teacher; by
+            default all of the teacher's.
+        student_decoder_layers: Number of decoder layers of a student that is made from the teacher, whose
+            maximally spaced layers are copied; by default 2.
+        student_encoder_layer_indices: Indices of the teacher's encoder layers to copy, instead of their
+            number.
+        student_decoder_layer_indices: Indices of the teacher's decoder layers to copy, instead of their
+            number.
+        max_source_positions: Number of encoder positions, of 20 ms each, of a student that is made from the
+            teacher; they must make whole seconds. With 750 it processes 15 s at a time, and longer training
+            samples are dropped. By default as many as the teacher has.
     """
 
     student_encoder_layers: int | None = None

@@ -115,8 +115,8 @@ def _parser(config_class: type, flags: Mapping[str, Leaf], program: str) -> argp
         description=(config_class.__doc__ or "").strip().splitlines()[0],
         allow_abbrev=False,
     )
-    parser.add_argument("--config", metavar="FILE", help="YAML or JSON file of flags; flags given here win.")
-    parser.add_argument("--quiet", action="store_true", help="Show nothing but warnings and errors.")
+    parser.add_argument("--config", metavar="FILE", help="YAML or JSON file of flags; the command line wins.")
+    parser.add_argument("--quiet", action="store_true", help="Show only warnings and errors.")
     sections = dict.fromkeys(leaf.section or OWN_SECTION for leaf in flags.values())
     groups = {title: parser.add_argument_group(title) for title in sections}
     for name, leaf in flags.items():

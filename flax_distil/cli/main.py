@@ -32,14 +32,14 @@ Distil OpenAI Whisper with JAX and Flax.
 
 commands:
   pseudo-label  transcribe a corpus with a teacher
-  init-student  make a student of a teacher's layers
-  data inspect  look at training data before a run: hours, drops, samples with their tokens
+  init-student  make a student from layers of a teacher
+  data inspect  show training data before a run: hours, dropped samples, samples with their tokens
   distil        train a student, or fine-tune on labels alone
-  plan          tell whether distil fits on a TPU, and how fast it could go
+  plan          estimate whether a distillation fits on a TPU, and how fast it could be
   eval          measure word error rate and speed
   transcribe    transcribe audio files of any length: text, subtitles, JSON
-  align-heads   find the heads of a student that give word timestamps
-  export        write a checkpoint as a Hugging Face folder
+  align-heads   find the attention heads of a student that give word timestamps
+  export        convert a checkpoint to a Hugging Face folder
 
 'flax-distil COMMAND --help' lists the flags; --config FILE reads them from YAML or JSON.
 """

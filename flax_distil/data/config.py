@@ -18,7 +18,7 @@ class ReadingConfig:
         channel: Channel of the recordings to use, counted from 0; by default the mean of all channels.
         streaming: Read data sets from front to back, a few rows at a time, instead of all of their files
             before the first sample.
-        dataset_cache_dir: Folder that data sets are downloaded to and converted in, and that the decisions of
+        dataset_cache_dir: Folder for downloaded and converted data sets, and for the decisions of
             filters are kept in.
         source_retry_seconds: How many seconds a server or bucket that fails is asked again before the command
             ends with an error.
@@ -61,8 +61,8 @@ class SpeakerConfig:
         speaker_column_name: Column that identifies the speaker of a sample; by default speaker_id, speaker or
             source_id where there is such a column. Joined by + for several data sets.
         concatenate_audio: Join neighboring samples of one speaker to up to 30 s.
-        sort_by_speaker: Sort the samples of each table by speaker first, so that samples can be joined, and
-            prompted with the text before them, where speakers take turns.
+        sort_by_speaker: Sort the samples of each table by speaker first. Where speakers take turns, samples
+            can then be joined, and prompted with the text before them.
     """
 
     speaker_column_name: str | None = None

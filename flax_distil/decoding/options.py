@@ -18,7 +18,7 @@ class SearchOptions:
         num_beams: Number of beams at temperature 0; 1 always takes the likeliest token.
         length_penalty: Rank beams and samples by their log-probability over ((5 + length) / 6) to this power.
             By default they are ranked by their log-probability over their length.
-        patience: Wait for num_beams times this many finished beams.
+        patience: The search ends when num_beams times this many beams are finished.
         best_of: Number of samples drawn at a temperature above 0, of which the likeliest is kept.
         top_k: Draw only from this many likeliest tokens. By default from all.
         top_p: Draw only from the fewest tokens whose probabilities add up to this. By default from all.

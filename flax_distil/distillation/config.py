@@ -24,8 +24,8 @@ class DistillTeacherConfig(TeacherConfig):
     """Teacher.
 
     Attributes:
-        teacher_dtype: Element type of the weights of the teacher and of a shared encoder, in which they are
-            computed too; by default that of the student: bfloat16, and float32 with precision full.
+        teacher_dtype: Element type of the weights and computations of the teacher and of a shared encoder. By
+            default that of the student: bfloat16, or float32 with precision full.
         teacher_sharding: Axes of the mesh that the teacher and a shared encoder are divided over:
             fsdp,tensor (as the student), fsdp, tensor or none.
     """
@@ -58,7 +58,8 @@ class CheckpointingConfig:
         logging_steps: Number of updates between two lines of the logs.
         save_steps: Number of updates between two checkpoints; one is always written at the end.
         save_total_limit: Number of checkpoints to keep.
-        resume_from_checkpoint: latest, or the number of a step, to continue the run in output_dir.
+        resume_from_checkpoint: Checkpoint from which the run in output_dir continues: latest, or the number
+            of a step.
     """
 
     logging_steps: int = 25
@@ -88,7 +89,7 @@ class DistillConfig:
             runs from the second epoch on.
         encoder_cache_dir: Folder of these outputs; by default encoder_cache in output_dir.
         export_dtype: Element type of the exported weights: float16, bfloat16 or float32.
-        dry_run: Do not train: plan, as the command plan does, whose flags are then accepted too.
+        dry_run: Do not train, but print a plan, as the command plan does, whose flags are then accepted too.
 
     Raises:
         InputError: if a value is out of range, or two contradict each other.
@@ -130,7 +131,7 @@ class DistillConfig:
         help={
             "output_dir": "Folder of the exported student, logs and checkpoints.",
             "overwrite_output_dir": "Replace the checkpoints, logs and student of an earlier run in "
-            "output_dir; other files stay, the cached encoder outputs too.",
+            "output_dir; other files stay, also the cached encoder outputs.",
         }
     )
     export_dtype: str = "float16"

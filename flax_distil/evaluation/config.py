@@ -62,21 +62,22 @@ def _one_of(value: str | None, setting: str, models: Sequence[str]) -> Sequence[
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EvalConfig(TranscriptionConfig):
-    """Measure word errors and speed of checkpoints, in quiet and in noise.
+    """Measure word error rate and speed of checkpoints, without and with noise.
 
     Attributes:
         model: Checkpoints to measure.
         data: Data sets to measure them on.
-        baseline_model: Which of them the others are compared with; by default the first.
-        mode: One of short (recordings of at most 30 s), chunked, sequential (any length), and speculative:
-            short, with assistant_model_name_or_path, which the other modes may have too.
+        baseline_model: Checkpoint that the others are compared with; by default the first.
+        mode: short (recordings of at most 30 s), chunked or sequential (any length), or speculative, which is
+            short with assistant_model_name_or_path. The other modes may have an assistant model too.
         chunks: How recordings are cut in mode chunked.
         decoding: What to transcribe into, and how.
         noise_types: Also measure in noise: white, babble (of other recordings of the data set) or recorded
             (of noise_dataset_name).
         snr_db: Signal-to-noise ratios in dB at which each noise is added, such as 40 30 20 10 5 0 -5 -10.
         noise_dataset_name: Recordings of noise, any data set.
-        latency_samples: Transcribe this many recordings one at a time too and report the seconds each takes.
+        latency_samples: Also transcribe this many recordings one at a time, and report the seconds that each
+            takes.
         output: Where reports are written.
 
     Raises:

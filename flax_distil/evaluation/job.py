@@ -1,4 +1,4 @@
-"""Evaluation: word errors and speed of checkpoints on data sets, in quiet and in noise."""
+"""Evaluation: word error rate and speed of checkpoints on data sets, without and with noise."""
 
 import functools
 import hashlib

@@ -17,9 +17,10 @@ class ComputeOptions:
     Attributes:
         dtype: Element type that the model computes in: float32, bfloat16 or float16; norms, softmax and
             losses stay in float32.
-        use_scan: Compile the layers as one loop, in the time of one layer; false unrolls them.
-        gradient_checkpointing: Recompute layers in the backward pass: full (also what the flag alone, or
-            true, means), dots or dots_with_no_batch_dims; by default every activation is kept.
+        use_scan: Compile the layers as one loop, which takes as long as compiling one layer; false unrolls
+            them.
+        gradient_checkpointing: Recompute layers in the backward pass: full (also the meaning of the flag
+            alone, and of true), dots or dots_with_no_batch_dims; by default every activation is kept.
         sharding: Pieces of the weights that are given, inside ``shard_map``; by default all.
 
     Raises:

@@ -60,9 +60,9 @@ class ProcessConfig:
         coordinator_address: Host and port where process 0 listens, such as 10.0.0.1:1234; without it, and
             without JAX_COORDINATOR_ADDRESS, the processes of a TPU pod, of Slurm, Open MPI or Kubernetes find
             each other by themselves.
-        num_processes: Processes in all (or JAX_NUM_PROCESSES); 1 looks for no others.
+        num_processes: Number of all processes (or JAX_NUM_PROCESSES); with 1, no others are looked for.
         process_id: Number of this process, from 0 (or JAX_PROCESS_ID).
-        initialization_timeout_seconds: How long to wait until all processes are there.
+        initialization_timeout_seconds: How long to wait until all processes have joined.
     """
 
     coordinator_address: str | None = None
@@ -76,11 +76,13 @@ class ParallelConfig(ProcessConfig):
     """Devices and processes.
 
     Attributes:
-        parallelism: jit (meshes, named shardings) or pmap (every device a whole copy of the model).
-        mesh: Devices per axis, as data=2,fsdp=2,tensor=2; -1 is the rest. The batch is divided over
-            data and fsdp, stored weights over fsdp, heads, features and vocabulary over tensor.
-        shard_vocabulary: Divide the token embedding over tensor too; false where tensor does not divide
-            the vocabulary.
+        parallelism: jit (a mesh of devices and named shardings) or pmap (every device holds a copy of the
+            whole model).
+        mesh: Number of devices per axis, such as data=2,fsdp=2,tensor=2; -1 stands for all remaining devices.
+            The batch is divided over data and fsdp, stored weights over fsdp, heads, features and vocabulary
+            over tensor.
+        shard_vocabulary: Divide the token embedding over tensor too; set it to false where tensor does not
+            divide the vocabulary.
     """
 
     parallelism: str = "jit"

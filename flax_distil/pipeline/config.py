@@ -81,7 +81,7 @@ class TranscribeConfig(TranscriptionConfig):
     Attributes:
         files: Audio files of any format and rate, folders of them, quoted patterns such as 'talks/*.mp3', or
             addresses (http(s)://, gs://, s3://, hf://).
-        recursive: Search the subfolders of folders too. They stay in the names of transcripts.
+        recursive: Search subfolders of the given folders too. The names of transcripts keep the subfolders.
         output: Where transcripts are written.
         output_format: json, txt, srt, vtt, tsv or all. The last four switch return_timestamps on. By default
             json, and txt if the text is printed.

@@ -1,4 +1,4 @@
-"""Settings of a plan: those of the run, and what to plan for."""
+"""Configuration of a plan: the distillation that is planned, and the TPU it is planned for."""
 
 import dataclasses
 
@@ -12,17 +12,17 @@ from flax_distil.planning.chips import check_topology
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PlanConfig:
-    """Say whether a distillation fits on a TPU and how fast it could go; nothing is allocated or run.
+    """Estimate whether a distillation fits on a TPU and how fast it could be; nothing is allocated or run.
 
     Accepts the flags of distil, and compiles the very step that distil would run.
 
     Attributes:
-        topology: TPU slice by the name it is sold under: v4-8, v5e-8, v5p-8, v6e-8 and larger ones.
-        what: train, or generate for one step of the student's decoding.
+        topology: Product name of the TPU slice: v4-8, v5e-8, v5p-8, v6e-8 or a larger one.
+        what: train for one training step, or generate for one decoding step of the student.
         label_length: Number of tokens per sample, prompt included, that the step is compiled for.
-        search_seconds: Seconds in which the largest batch is searched for: from the third on, no compilation
-            begins that would probably end later than this after the start. With 0 the given batch alone is
-            compiled.
+        search_seconds: Time limit in seconds of the search for the largest batch. Two batches are compiled in
+            any case; another one only if its compilation would probably end within the limit. With 0 only the
+            given batch is compiled.
         json: File to write the plan to, as JSON.
 
     Raises:

@@ -22,17 +22,19 @@ class PseudoLabelConfig(TranscriptionConfig):
     Attributes:
         decoding: What to transcribe into, and how.
         data: Data set to transcribe.
-        id_column_name: Column that names recordings; by default id, and their numbers where there is none.
+        id_column_name: Column with the names of recordings; by default id, and where there is none they are
+            numbered.
         speakers: How recordings of one speaker are joined.
-        min_duration_in_seconds: Leave out recordings that are not longer.
-        max_duration_in_seconds: Leave out recordings that are longer; by default they are cut at silence into
-            pieces of at most 30 s.
-        vad: How speech is found in recordings of more than 30 s, which are cut: auto, silero or energy.
-        samples_per_shard: Samples of the source per Parquet file; what a run that is killed does again.
+        min_duration_in_seconds: Leave out recordings that are not longer than this.
+        max_duration_in_seconds: Leave out recordings that are longer than this; by default they are cut at
+            silence into pieces of at most 30 s.
+        vad: Detector of speech, for cutting recordings of more than 30 s: auto, silero or energy.
+        samples_per_shard: Number of source samples per Parquet file. A run that was killed repeats its
+            unfinished files.
         output: Where the new data set is written.
         hub: Whether it is uploaded.
-        hub_dataset_id: Repository on the Hub, as user/name; by default the name of output_dir, below the user
-            of the token.
+        hub_dataset_id: Repository on the Hub, as user/name; by default it has the name of output_dir and
+            belongs to the user of the token.
 
     Raises:
         InputError: if a value is out of range.

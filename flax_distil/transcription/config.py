@@ -29,8 +29,9 @@ class AssistantConfig:
     """Assistant model.
 
     Attributes:
-        assistant_model_name_or_path: Student that drafts tokens, several of which the model checks at a time.
-            The transcripts are the same, sooner. Its encoder does not run if it equals that of the model.
+        assistant_model_name_or_path: Student that drafts tokens, several of which the model verifies in one
+            step. The transcripts stay the same and take less time. The student's encoder does not run if it
+            equals that of the model.
         num_assistant_tokens: Maximum number of tokens of a draft, which ends earlier where the student is
             unsure. By default 5, and 3 on a CPU.
     """
@@ -60,7 +61,7 @@ class TranscriptionConfig:
     decoding: TranscriptionOptions = nested(TranscriptionOptions(), hide=LONG_FORM_OPTIONS, rename=FLAG_NAMES)
     compute: ComputeOptions = nested(
         ComputeOptions(), hide=("use_scan", "gradient_checkpointing"),
-        help={"dtype": "What the model computes in: float32, bfloat16 or float16."},
+        help={"dtype": "Element type of the computations: float32, bfloat16 or float16."},
     )  # fmt: skip
     devices: ParallelConfig = nested(ParallelConfig())
     per_device_eval_batch_size: int = 16
@@ -87,7 +88,7 @@ class DatasetConfig:
             +.
         dataset_config_name: Configuration of the data set; several are joined by +.
         dataset_split_name: Split of the data set; several are joined by +.
-        max_samples: Use only the first samples of each data set, as many as this.
+        max_samples: Use only this many samples, the first ones, of each data set.
     """
 
     dataset_name: str

@@ -48,38 +48,41 @@ class TranscriptionOptions:
     A threshold that is "off" is not tested, even in long recordings, where None is the usual value.
 
     Attributes:
-        language: Language of the speech, by name or code, of Whisper's or of the checkpoint's own; auto
-            detects it. By default what the checkpoint says, which is detection in most multilingual ones.
+        language: Language of the speech, by a name or code that Whisper or the checkpoint has; auto
+            detects it. By default the language that the checkpoint stores; most multilingual checkpoints
+            store none, and the language is detected.
         multilingual: Detect the language of every window, not only of the first.
-        task: transcribe, or translate into English. By default what the checkpoint says, or transcribe.
+        task: transcribe, or translate into English. By default the task that the checkpoint stores, otherwise
+            transcribe.
         return_timestamps: Add the timestamps of segments.
         word_timestamps: Find when each word is spoken. This switches return_timestamps on.
         max_new_tokens: Maximum number of tokens per window of 30 s. By default the max_length of the
             checkpoint.
         search: Beam search, and sampling at a temperature.
-        temperature: Temperatures, which are tried in turn while a window fails a threshold. At 0 the
+        temperature: Temperatures that are tried in turn while a window fails a threshold. At 0 the
             likeliest tokens are taken. By default 0, and for long recordings 0 to 1 in steps of 0.2.
         seed: Seed of the random numbers at temperatures above 0.
-        compression_ratio_threshold: A window fails if the compression ratio of its text is higher; 2.4 is
-            usual, and off tests nothing.
+        compression_ratio_threshold: A window fails if the compression ratio of its text is higher; 2.4 is a
+            common value; off turns this test off.
         token_compression_ratio_threshold: A window fails if the compression ratio of its token ids is higher,
-            as transformers measures it; 1.35 is usual, and off tests nothing.
-        logprob_threshold: A window fails if its average log-probability is lower; -1 is usual, and off tests
-            nothing.
+            as transformers measures it; 1.35 is a common value; off turns this test off.
+        logprob_threshold: A window fails if its average log-probability is lower; -1 is a common value; off
+            turns this test off.
         no_speech_threshold: A window is silent, and does not fail, if the probability of silence is higher
-            and its average log-probability is below logprob_threshold; 0.6 is usual, and off tests nothing.
-        prompt: Text that might have come before. Its spelling and style are followed.
+            and its average log-probability is below logprob_threshold; 0.6 is a common value; off turns this
+            test off.
+        prompt: Text that might precede the speech. The transcript follows its spelling and style.
         prompt_ids: The same as token ids, without ``<|startofprev|>``.
         carry_initial_prompt: Start every window of a long recording with the prompt, not only the first.
         hotwords: Names and terms that every window is prompted with, except one that starts with the prefix.
         prefix: Text that every transcript starts with. It is part of the result, with log-probabilities of 0.
-        repetition_penalty: Divide the logits of tokens that a window has already by this, or multiply them if
-            they are negative; 1 changes nothing.
+        repetition_penalty: Divide the logits of tokens that the window already has by this number, or
+            multiply them if they are negative; 1 changes nothing.
         no_repeat_ngram_size: No sequence of this many tokens occurs twice in a window; 0 allows repetitions.
         suppress_tokens: Ids of tokens that are never generated; -1 stands for the list of the checkpoint,
             which is the default. Special tokens such as <|startoftranscript|> are always suppressed.
-        max_initial_timestamp: Latest first timestamp of a window in seconds. By default what the checkpoint
-            says.
+        max_initial_timestamp: Latest possible first timestamp of a window, in seconds. By default what the
+            checkpoint says.
         condition_on_prev_tokens: Prompt each window with the text before it, in mode sequential.
         vad: Leave out what is not speech: auto (also the meaning of the flag alone), silero or energy. By
             default everything is transcribed.

@@ -8,8 +8,9 @@ class HubConfig:
     """Upload.
 
     Attributes:
-        push_to_hub: Upload the result at the end; the repository is checked, and made, at the start.
-        hub_private_repo: Make the repository a private one.
+        push_to_hub: Upload the result at the end. The repository is checked, and created if needed, at the
+            start.
+        hub_private_repo: Create the repository as a private one.
         hub_token: Access token for uploads; by default that of hf auth login, or HF_TOKEN.
     """
 
@@ -23,8 +24,8 @@ class HubModelConfig(HubConfig):
     """Upload.
 
     Attributes:
-        hub_model_id: Repository on the Hub, as user/name; by default the name of output_dir, below the user
-            of the token.
+        hub_model_id: Repository on the Hub, as user/name; by default it has the name of output_dir and
+            belongs to the user of the token.
     """
 
     hub_model_id: str | None = None

@@ -243,7 +243,8 @@ def check_hub(
 
     Args:
         config: Whether to upload, and how.
-        name: Repository as the user gave it; None for the name of the folder, below the user of the token.
+        name: Repository as the user gave it; None for one with the name of the folder, of the user of the
+            token.
         folder: Folder of the result.
         repo_type: What the result is.
 

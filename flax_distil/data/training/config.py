@@ -21,8 +21,9 @@ class TrainingDataConfig:
             JSONL files, local or at gs://, s3:// or https:// addresses; several joined by +.
         train_dataset_config_name: Configuration of the training data; joined by + for several.
         train_split_name: Split of the training data; joined by + for several.
-        train_dataset_samples: Numbers joined by +, one per data set: they are mixed in these proportions. By
-            default every sample of every data set comes once in an epoch (streamed: in equal parts).
+        train_dataset_samples: Numbers joined by +, one per data set: the data sets are mixed in these
+            proportions. By default an epoch has every sample of every data set once; streamed data sets are
+            mixed in equal parts.
         stopping_strategy: Where several data sets are mixed, an epoch ends for all of them when the first is
             exhausted (first_exhausted), or each is repeated until all were exhausted (all_exhausted).
         shuffle_buffer_size: Number of rows that are shuffled together when streaming.

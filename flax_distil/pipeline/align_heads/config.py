@@ -35,7 +35,7 @@ class AlignHeadsConfig(TranscriptionConfig):
         hide={"streaming", "text_column_name"},
         defaults={"max_samples": 128},
         help={
-            "max_samples": "Use only the first samples of each data set, as many as this. More than some "
+            "max_samples": "Use only this many samples, the first ones, of each data set. More than some "
             "hundreds change little."
         },
     )
