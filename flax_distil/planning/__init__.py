@@ -1,1 +1,1 @@
-"""Memory and time of a training job on a TPU that is not there."""
+"""Estimate the memory and time of a training job on a TPU that is not attached."""

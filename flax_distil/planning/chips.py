@@ -1,4 +1,4 @@
-"""TPU chips: what each can do, and the names that slices of them are sold under."""
+"""TPU chips with their performance figures, and the product names of TPU slices."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -13,13 +13,14 @@ class Chip:
     """One TPU chip; all figures are per chip.
 
     Attributes:
-        hbm_bytes: HBM that the compiler gives to one program ("available HBM" in its
-            out-of-memory message, libtpu 0.0.52), less than the chip has.
+        hbm_bytes: HBM that the compiler gives to one program ("available HBM" in its out-of-memory message,
+            libtpu 0.0.52), which is less than the chip has.
         peak_flops: bfloat16 FLOP per second.
-        hbm_bytes_per_second: HBM bandwidth.
-        interconnect_bytes_per_second: All links to other chips together, one direction.
-        flops_per_cycle: 2 · matrix units · rows · columns; with ``peak_flops`` it gives the clock.
-        cores_in_name: What the number in the product's name counts per chip: TensorCores or chips.
+        hbm_bytes_per_second: Bandwidth of the HBM.
+        interconnect_bytes_per_second: Bandwidth of all links to other chips together, in one direction.
+        flops_per_cycle: 2 · matrix units · rows · columns; ``peak_flops`` divided by it is the clock rate.
+        cores_in_name: How much one chip adds to the number in the product's name, which counts TensorCores or
+            chips.
         compiler_options: Further arguments of ``get_topology_desc``.
     """
 
@@ -33,14 +34,14 @@ class Chip:
 
     @property
     def cycles_per_second(self) -> float:
-        """The clock that the compiler's cycles are of: 1.05, 1.5, 1.75 and 1.75 GHz."""
+        """The clock rate, which turns the compiler's cycles into time: 1.05, 1.5, 1.75 and 1.75 GHz."""
         return self.peak_flops / self.flops_per_cycle
 
 
-# Peaks, bandwidths and matrix units: cloud.google.com/tpu/docs/{v4,v5e,v5p,v6e}. The interconnect is there in
-# Gbit/s (v5e 1600, v5p 4800) or both directions (v6e 800 GB/s); v4: arXiv 2304.01433, 6 links of 50 GB/s.
-# HBM: measured. A v6e multiplies 256×256 twice as often per cycle as its two units would: a large product
-# compiles to 369 thousand FLOP per estimated cycle.
+# Peaks, bandwidths and matrix units: cloud.google.com/tpu/docs/{v4,v5e,v5p,v6e}. These pages give the
+# interconnect in Gbit/s (v5e 1600, v5p 4800) or for both directions (v6e 800 GB/s). For v4: arXiv 2304.01433,
+# 6 links of 50 GB/s. The HBM was measured. A v6e does twice as many products of 256×256 per cycle as its two
+# units suggest: a large product compiles to 369 thousand FLOP per estimated cycle.
 CHIPS = {
     "v4": Chip(
         hbm_bytes=30.75 * GIB, peak_flops=275e12, hbm_bytes_per_second=1228e9,
@@ -81,11 +82,11 @@ TOPOLOGIES = {
     for kind, shapes in _SHAPES.items()
     for shape in shapes
 }
-"""``{"v4-8": ("v4", "2x2x1"), …}``: the slices that can be planned for."""
+"""Slices that can be planned for: product name to kind of chip and shape, as ``"v4-8": ("v4", "2x2x1")``."""
 
 
 def check_topology(name: str) -> str:
-    """Return the name under which ``TOPOLOGIES`` has a slice.
+    """Return the name of a slice as it stands in ``TOPOLOGIES``.
 
     Raises:
         InputError: If the slice is unknown.

@@ -1,4 +1,4 @@
-"""The programs that a plan compiles: those of a real run, described instead of allocated."""
+"""The programs that a plan compiles: those of a real run, with described arrays instead of allocated ones."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -36,13 +36,13 @@ def training_job(
     *,
     label_length: int,
 ) -> Job:
-    """Return the training step of a run.
+    """Return the training step of a distillation as a job that can be planned.
 
     Args:
-        config: Of the run.
-        partitioner: Over the devices of a topology.
-        student: Its shape, with the dropouts of the run.
-        teacher: Its shape; None for fine-tuning on labels alone.
+        config: Configuration of the distillation.
+        partitioner: Partitioner over the devices of a topology.
+        student: Architecture of the student, with the dropout rates of the distillation.
+        teacher: Architecture of the teacher; None for fine-tuning on labels alone.
         label_length: Number of tokens per sample.
     """
     difference = None if teacher is None else shape_difference(student, teacher)
@@ -75,7 +75,7 @@ def training_job(
         return train.lower(state, frozen, held, arrays), {**trees, "batch": arrays}
 
     def least_bytes(batch: int) -> float:
-        """Every weight and the batch are read, and the state is written."""
+        """Count every weight and the batch as read, and the state as written."""
         return float(bytes_per_chip([trees, described(batch), state]))
 
     def flops(batch: int) -> dict[str, float]:
@@ -92,7 +92,7 @@ def training_job(
 
 
 def _step_work(config: DistillConfig, shardings: TrainShardings, batch: int, tokens: int) -> StepWork:
-    """Say what a step does with so many samples per part of the batch and micro-batch."""
+    """Return what a step computes for a batch of ``batch`` samples per device and micro-batch."""
     return StepWork(
         student=shardings.step.student,
         teacher=shardings.step.teacher,
@@ -108,7 +108,7 @@ def _step_work(config: DistillConfig, shardings: TrainShardings, batch: int, tok
 
 
 def generation_job(config: PlanConfig, partitioner: JitPartitioner, student: WhisperConfig) -> Job:
-    """Return one step of the student's decoding, greedy or with beams."""
+    """Return one decoding step of the student, greedy or with beams, as a job that can be planned."""
     options, beams = config.run.student_options, config.search.num_beams
     dtype, tokens = jnp.dtype(options.dtype), config.label_length - _PROMPT_LENGTH
     weights = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, dtype), decode_shapes(student))
@@ -134,7 +134,7 @@ def generation_job(config: PlanConfig, partitioner: JitPartitioner, student: Whi
         return generate.lower(held["decoder"], arrays), {"decoder": held["decoder"], "batch": arrays}
 
     def costs(text: str) -> ProgramCosts:
-        """Divide what the loops add to the program by the steps they do."""
+        """Return the costs of one step: those of the loops, divided by their number of steps."""
         loops = program_costs(text, unknown_trips=tokens)
         steps = tokens * max(1, loops.unknown_loops)
         return ProgramCosts().plus(loops.plus(program_costs(text, unknown_trips=0), -1.0), 1 / steps)
@@ -150,7 +150,7 @@ def generation_job(config: PlanConfig, partitioner: JitPartitioner, student: Whi
 
 
 def _special_tokens(vocab_size: int) -> SpecialTokens:
-    """Lay out a vocabulary without its files: which ids are special does not change the work."""
+    """Return special tokens without reading a vocabulary: which ids are special does not change the work."""
     timestamp_begin = max(8, vocab_size - TIMESTAMP_COUNT)
     return SpecialTokens(
         eot=timestamp_begin - 8,

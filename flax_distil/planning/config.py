@@ -61,7 +61,8 @@ class PlanConfig:
 
     @property
     def planned_run(self) -> DistillConfig:
-        """The run as it computes on a TPU, with as many updates as its schedule needs at least.
+        """The distillation as it computes on a TPU, with the smallest number of updates that its schedule
+        allows.
 
         The number of updates does not change the step.
         """

@@ -1,4 +1,4 @@
-"""How fast a program could go on a chip: floors, and an estimate that is called one."""
+"""Estimate how fast a program runs on a chip, with lower bounds of its time."""
 
 import dataclasses
 
@@ -6,21 +6,21 @@ from flax_distil.planning.chips import Chip
 from flax_distil.planning.hlo import ProgramCosts
 
 KERNEL_EFFICIENCY = 1 / 3
-"""Share of the peak at which Pallas kernels are taken to run: not measured. Attention with heads of 64
-features fills at most half of a 128 wide matrix unit, and has its softmax besides."""
+"""Share of the peak at which Pallas kernels are assumed to run; it was not measured. Attention with heads of
+64 features fills at most half of a matrix unit that is 128 wide, and computes a softmax besides."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class StepEstimate:
-    """Seconds of one run of a program, on every chip at once.
+    """Seconds that one execution of a program takes, on all chips at the same time.
 
     Attributes:
-        flop_bound: Its FLOPs at the peak: no program is faster.
-        bandwidth_bound: What must cross the HBM interface at least, at its full width.
-        cycles: The compiler's cycles over the clock; None where the program could not be read.
-        kernels: FLOPs of Pallas kernels, which the cycles leave out, at ``KERNEL_EFFICIENCY``.
-        collectives: Bytes of collectives, which they leave out too, at the full width of the links and
-            as if nothing overlapped.
+        flop_bound: Time of its FLOPs at the peak rate; no program is faster.
+        bandwidth_bound: Time of the HBM traffic that cannot be avoided, at the full bandwidth.
+        cycles: The compiler's cycles divided by the clock rate; None where the program could not be read.
+        kernels: Time of the FLOPs of Pallas kernels, which the cycles leave out, at ``KERNEL_EFFICIENCY``.
+        collectives: Time of the bytes of collectives, which the cycles leave out too, at the full bandwidth
+            of the links and as if nothing overlapped.
     """
 
     flop_bound: float
@@ -31,12 +31,12 @@ class StepEstimate:
 
     @property
     def floor(self) -> float:
-        """The higher of the bounds."""
+        """The higher of the two lower bounds."""
         return max(self.flop_bound, self.bandwidth_bound)
 
     @property
     def seconds(self) -> float | None:
-        """The estimate; None where only the floor is known."""
+        """The estimated time; None where only the floor is known."""
         if self.cycles is None:
             return None
         return max(self.floor, self.cycles + self.kernels + self.collectives)
@@ -45,19 +45,20 @@ class StepEstimate:
 def estimate_step(
     chip: Chip, costs: ProgramCosts | None, *, flops: float, least_bytes: float, chips: int
 ) -> StepEstimate:
-    """Turn counts into seconds.
+    """Convert counts of operations and bytes into seconds.
 
     Args:
-        chip: What runs it.
-        costs: Read from the program; None if it could not be read.
-        flops: Counted analytically, per chip.
-        least_bytes: HBM traffic that cannot be avoided, per chip.
-        chips: How many take part in collectives.
+        chip: Kind of the chips.
+        costs: Costs read from the program; None if it could not be read.
+        flops: FLOPs per chip, counted analytically.
+        least_bytes: HBM traffic per chip that cannot be avoided.
+        chips: Number of chips that take part in collectives.
     """
     kernels = collectives = 0.0
     if costs is not None:
         kernels = kernel_flops(costs, flops) / (KERNEL_EFFICIENCY * chip.peak_flops)
-        # A ring passes all but one part in ``chips`` on: once, or twice to sum and to spread the sums.
+        # In a ring, each chip passes on all but one of ``chips`` parts: once, or twice to sum and spread the
+        # sums.
         moved = costs.collective_bytes
         if "all-reduce" in costs.collectives:
             moved += costs.collectives["all-reduce"].amount
@@ -72,7 +73,7 @@ def estimate_step(
 
 
 def kernel_flops(costs: ProgramCosts, flops: float) -> float:
-    """Return the work of kernels: what they state, or what the rest of the program lacks."""
+    """Return the FLOPs of kernels: those that they state, or those that the rest of the program lacks."""
     if not costs.kernels:
         return 0.0
     return max(costs.kernel_flops, flops - costs.flops)

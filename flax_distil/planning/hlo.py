@@ -1,6 +1,7 @@
-"""What a compiled program does, read from its text: FLOPs, cycles, collectives, kernels, loops included.
+"""Read from the text of a compiled program what it costs: FLOPs, cycles, collectives and kernels.
 
-The compiler's own ``cost_analysis`` counts the body of a loop once and a Pallas kernel as nothing.
+The compiler's own ``cost_analysis`` counts the body of a loop once, and a Pallas kernel as nothing; here the
+body counts as often as it runs, and kernels count with the FLOPs that they state.
 """
 
 import dataclasses
@@ -16,7 +17,7 @@ from flax_distil.planning.hlo_text import Array, Computation, Instruction, Progr
 from flax_distil.planning.hlo_traffic import memory_traffic
 
 KERNEL_TARGET = "tpu_custom_call"
-"""Custom call that runs a Pallas kernel."""
+"""Target of the custom calls that run Pallas kernels."""
 
 _COLLECTIVES = (
     "all-reduce",
@@ -34,10 +35,10 @@ _DIMENSIONS = re.compile(r"dim_labels=([\w?]+)_([\w?]+)->([\w?]+)")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Tally:
-    """How often something runs and how much it moves or computes in all.
+    """How often an operation runs, and how much it moves or computes in total.
 
     Attributes:
-        calls: Executions.
+        calls: Number of executions.
         amount: Bytes of a collective, on one chip; FLOPs of a kernel, as far as it states them.
     """
 
@@ -47,18 +48,18 @@ class Tally:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ProgramCosts:
-    """Costs of one run of a program on one chip.
+    """Costs of one execution of a program on one chip.
 
     Attributes:
-        flops: Of matrix products and convolutions, two per multiply-add.
-        cycles: The compiler's estimates, summed; kernels, collectives, asynchronous copies and
-            what is counted in ``without_cycles`` are not in it.
+        flops: FLOPs of matrix products and convolutions, two per multiply-add.
+        cycles: Sum of the compiler's estimates, without kernels, collectives, asynchronous copies and the
+            operations that ``without_cycles`` counts.
         traffic: Bytes that operations read from and write to the chip's main memory.
-        collectives: By kind, as ``all-reduce``; ``amount`` is in bytes.
+        collectives: Collectives by kind, such as ``all-reduce``; ``amount`` is in bytes.
         kernels: Pallas kernels by name; ``amount`` is in FLOPs.
-        without_cycles: Executions of operations for which the compiler gave no estimate.
-        unknown_loops: Loops whose length only the data decide.
-        unread_lines: Lines that could not be read, and products of a form that is not known.
+        without_cycles: Number of executions of operations for which the compiler gave no estimate.
+        unknown_loops: Number of loops whose length depends on the data.
+        unread_lines: Number of lines that could not be read, and of products of an unknown form.
     """
 
     flops: float = 0.0
@@ -71,7 +72,7 @@ class ProgramCosts:
     unread_lines: int = 0
 
     def plus(self, other: "ProgramCosts", times: float = 1.0) -> "ProgramCosts":
-        """Return these costs and ``times`` those of another part."""
+        """Return the sum of these costs and ``times`` the costs of another part."""
         return ProgramCosts(
             flops=self.flops + times * other.flops,
             cycles=self.cycles + times * other.cycles,
@@ -85,7 +86,7 @@ class ProgramCosts:
 
     @property
     def kernel_flops(self) -> float:
-        """FLOPs that the kernels state."""
+        """Total FLOPs that the kernels state."""
         return sum((kernel.amount for kernel in self.kernels.values()), 0.0)
 
     @property
@@ -103,14 +104,14 @@ def _added(mine: Mapping[str, Tally], theirs: Mapping[str, Tally], times: float)
 
 
 def program_costs(text: str, *, unknown_trips: int = 1) -> ProgramCosts:
-    """Count one run of an optimized HLO module.
+    """Count the costs of one execution of an optimized HLO module.
 
     Args:
-        text: Of ``compiled.as_text()``.
-        unknown_trips: How often to run the body of a loop whose length only the data decide.
+        text: Result of ``compiled.as_text()``.
+        unknown_trips: How often the body of a loop counts if its length depends on the data.
 
     Returns:
-        The costs. Of a conditional's branches the one with most FLOPs counts.
+        The costs. Of the branches of a conditional, the one with the most FLOPs counts.
     """
     program = read_program(text)
     if not program.entry:
@@ -120,7 +121,7 @@ def program_costs(text: str, *, unknown_trips: int = 1) -> ProgramCosts:
 
 
 class _Counter:
-    """Walks the calls between computations; each is counted once and multiplied."""
+    """Follows the calls between computations; each is counted once, and multiplied by its number of runs."""
 
     def __init__(self, program: Program, unknown_trips: int):
         self._program, self._unknown_trips = program, unknown_trips
@@ -149,14 +150,14 @@ class _Counter:
         inner = called.get("calls") or (called.get("to_apply") if opcode == "call" else None)
         if inner is None:
             return total.plus(own)
-        # A fusion's cycles stand on the fusion itself, and what it makes inside never reaches memory.
+        # The fusion itself states its cycles, and intermediate results inside it never reach main memory.
         within_inner = self.of(inner)
         if opcode == "fusion":
             within_inner = dataclasses.replace(within_inner, cycles=0.0, traffic=0.0, without_cycles=0.0)
         return total.plus(own).plus(within_inner)
 
     def _own(self, within: Computation, instruction: Instruction) -> ProgramCosts:
-        """Count what an instruction does itself, apart from what it calls."""
+        """Return the costs of an instruction itself, without those of the computations that it calls."""
         opcode = instruction.opcode
         cycles = instruction.attribute(_CYCLES)
         operands = [within.instructions[name] for name in instruction.operands if name in within.instructions]
@@ -165,7 +166,7 @@ class _Counter:
         if opcode in ("dot", "convolution"):
             try:
                 flops = (_dot_flops if opcode == "dot" else _convolution_flops)(instruction, *arrays)
-            except (IndexError, TypeError, ValueError):  # a form this reader does not know
+            except (IndexError, TypeError, ValueError):  # an unknown form
                 unread = 1
         kind = opcode.removesuffix("-start")
         if kind in _COLLECTIVES:
@@ -195,10 +196,10 @@ def _dot_flops(dot: Instruction, left: Array, right: Array) -> float:
 
 
 def _convolution_flops(convolution: Instruction, left: Array, right: Array) -> float:
-    """Count the multiply-adds of a convolution that meet neither padding nor holes.
+    """Count the FLOPs of a convolution, without products with padding or with the holes of a dilation.
 
-    TPU compilers write every matrix product as a convolution, and those with batch dimensions as one
-    over a padded or dilated window, of which a single tap falls on data.
+    TPU compilers write every matrix product as a convolution. Products with batch dimensions become a
+    convolution over a padded or dilated window, of which only one position meets data.
     """
     labels = _DIMENSIONS.search(convolution.attributes)
     if labels is None:
@@ -230,7 +231,7 @@ class _Window:
 
     @classmethod
     def read(cls, text: str, count: int) -> "_Window":
-        """Read ``size=20x64 stride=19x63 pad=19_19x0_0 lhs_dilate=20x64``; what is absent is neutral."""
+        """Read ``size=20x64 stride=19x63 pad=19_19x0_0 lhs_dilate=20x64``; absent parts change nothing."""
         given = dict(part.split("=", 1) for part in text.split() if "=" in part)
 
         def numbers(name: str, default: int) -> list[int]:
@@ -246,7 +247,7 @@ class _Window:
         )
 
     def pairs(self, dimension: int, size: int, taps: int, results: int) -> int:
-        """Count the pairs of result position and tap that meet an input."""
+        """Count the pairs of result position and window position that meet an input element."""
         return _pairs(
             size, taps, results, self.stride[dimension], self.low[dimension],
             self.lhs_dilate[dimension], self.rhs_dilate[dimension],
@@ -263,12 +264,12 @@ def _pairs(
 
 
 def _kernel_name(call: Instruction) -> str:
-    """Return a kernel's own name, which its instruction bears, without the number the compiler adds."""
+    """Return the name of a kernel without the number that the compiler appends."""
     return re.sub(r"(\.(\d+|clone|remat\d*))+$", "", call.name)
 
 
 def _stated_flops(call: Instruction) -> float:
-    """Return the FLOPs of a kernel's cost estimate; 0 if it has none."""
+    """Return the FLOPs in the cost estimate of a kernel; 0 if it has none."""
     found = call.attribute(r'"cost_estimate":\s*(\{[^}]*\})')
     try:
         stated: Any = json.loads(found) if found else {}

@@ -1,4 +1,4 @@
-"""The text of a compiled program as data: computations, instructions, shapes, and how often loops run."""
+"""Parse the text of a compiled program: computations, instructions, shapes, and how often loops run."""
 
 import dataclasses
 import functools
@@ -20,7 +20,7 @@ _BITS = {"pred": 8, "token": 0, "bf16": 16, "c64": 64, "c128": 128}
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Array:
-    """Element type and sides of one array of a program, and how it lies in memory."""
+    """Element type, side lengths and memory layout of one array of a program."""
 
     element_type: str
     sides: tuple[int, ...]
@@ -28,17 +28,17 @@ class Array:
 
     @property
     def elements(self) -> int:
-        """How many elements it has."""
+        """Number of elements."""
         return math.prod(self.sides)
 
     @property
     def bytes(self) -> int:
-        """Bytes without padding; an element type that is not known counts as four."""
+        """Bytes without padding; elements of an unknown type count as four bytes."""
         return self._bytes_of(self.elements)
 
     @property
     def bytes_in_main_memory(self) -> int:
-        """Bytes it takes there, padded to whole tiles; 0 if it lies in a memory of the core's own."""
+        """Bytes in main memory, padded to whole tiles; 0 if the array lies in a core's own memory."""
         if "S(" in self.layout:
             return 0
         sides = list(self.sides)
@@ -60,12 +60,12 @@ class Instruction:
     """One line of a computation.
 
     Attributes:
-        name: Without ``%``.
-        opcode: As ``fusion`` or ``all-reduce``.
-        result: Its arrays, those of a tuple in order.
+        name: Name without ``%``.
+        opcode: Kind of operation, such as ``fusion`` or ``all-reduce``.
+        result: Arrays of the result; those of a tuple in order.
         operands: Names of other instructions of the computation.
-        argument: The text between the parentheses, as of ``constant(5)``.
-        attributes: Everything behind them.
+        argument: Text between the parentheses, such as ``5`` of ``constant(5)``.
+        attributes: Text after the parentheses.
     """
 
     name: str
@@ -77,25 +77,25 @@ class Instruction:
 
     @functools.cached_property
     def called(self) -> dict[str, str]:
-        """Computations it calls, by role (``body``, ``calls``, …)."""
+        """Names of the computations that it calls, by role (``body``, ``calls``, …)."""
         return dict(_CALLED.findall(self.attributes))
 
     @property
     def branches(self) -> list[str]:
-        """Computations of a conditional, of which one runs."""
+        """Names of the computations of a conditional, of which one runs."""
         if found := _BRANCHES.search(self.attributes):
             return [name.strip().lstrip("%") for name in found[1].split(",")]
         return [name for role, name in self.called.items() if role.endswith("_computation")]
 
     def attribute(self, pattern: str) -> str | None:
-        """Return the first group of a pattern found in the attributes."""
+        """Return the first group of a pattern that is found in the attributes; None if it is not found."""
         found = re.search(pattern, self.attributes)
         return found[1] if found else None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Computation:
-    """A named sequence of instructions, the last of which usually is its result."""
+    """A named sequence of instructions, the last of which is usually its result."""
 
     name: str
     instructions: dict[str, Instruction]
@@ -104,12 +104,12 @@ class Computation:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Program:
-    """A whole module.
+    """A whole HLO module.
 
     Attributes:
-        computations: By name.
-        entry: Name of the one that runs first; empty if there is none.
-        unread_lines: Lines of computations that could not be read.
+        computations: Computations by name.
+        entry: Name of the computation that runs first; empty if there is none.
+        unread_lines: Number of lines of computations that could not be read.
     """
 
     computations: dict[str, Computation]
@@ -118,7 +118,7 @@ class Program:
 
 
 def read_program(text: str) -> Program:
-    """Read the text of an optimized HLO module; what cannot be read is counted."""
+    """Read the text of an optimized HLO module; lines that cannot be read are counted."""
     computations: dict[str, Computation] = {}
     entry, name, root, unread = "", "", "", 0
     instructions: dict[str, Instruction] = {}
@@ -162,7 +162,7 @@ def _read_instruction(name: str, rest: str) -> Instruction | None:
 
 
 def read_shape(text: str) -> tuple[Array, ...]:
-    """Return the arrays of a shape; a bounded side (``<=8``) counts as its bound."""
+    """Return the arrays of a shape; a bounded side (``<=8``) has the length of its bound."""
     return tuple(
         Array(
             element_type=found["type"],
@@ -174,7 +174,7 @@ def read_shape(text: str) -> tuple[Array, ...]:
 
 
 def _closing(text: str, start: int) -> int:
-    """Return the index behind the parenthesis that closes the one at ``start``; -1 if none does."""
+    """Return the index after the parenthesis that closes the one at ``start``; -1 if none does."""
     depth = 0
     for found in re.compile(r"[()]").finditer(text, start):
         depth += 1 if found[0] == "(" else -1
@@ -184,10 +184,11 @@ def _closing(text: str, start: int) -> int:
 
 
 def trip_count(program: Program, within: Computation, loop: Instruction) -> int | None:
-    """Return how often the body of a ``while`` runs; None if the data decide.
+    """Return how often the body of a ``while`` runs; None if this depends on the data.
 
     A counted loop compares a counter with a bound and adds a constant to the counter in its body.
-    Compilers that have counted write the number down; for the others the three are looked up.
+    Some compilers write the number of runs into the text. Otherwise it is computed from the initial value,
+    the bound and the constant.
     """
     if known := _TRIP_COUNT.search(loop.attributes):
         return int(known[1])
@@ -219,7 +220,7 @@ def trip_count(program: Program, within: Computation, loop: Instruction) -> int 
 
 @dataclasses.dataclass(frozen=True)
 class _Element:
-    """Element of the tuple that a loop carries."""
+    """One element of the tuple that a loop carries."""
 
     index: int
 
@@ -227,7 +228,7 @@ class _Element:
 def _comparison(
     program: Program, condition: Computation
 ) -> tuple[tuple[int | _Element | None, int | _Element | None], bool] | None:
-    """Return both sides of the comparison that a loop goes by, and whether equality goes on."""
+    """Return both sides of the comparison that continues a loop, and whether equality continues it."""
     root = condition.instructions.get(condition.root)
     if root is None:
         return None
@@ -244,7 +245,7 @@ def _comparison(
 def _value(
     within: Computation, name: str, arguments: list[int | _Element | None] | None = None
 ) -> int | _Element | None:
-    """Return a constant, an element of the carried tuple, or what a fusion was called with."""
+    """Return a constant, an element of the carried tuple, or an argument of a fusion."""
     instruction = within.instructions.get(name)
     if instruction is None:
         return None
@@ -269,7 +270,7 @@ def _constant(within: Computation, name: str) -> int | None:
 
 
 def _step(program: Program, body: Computation, index: int) -> int | None:
-    """Return what a body adds to element ``index`` of the tuple it carries."""
+    """Return what the body of a loop adds to element ``index`` of the tuple that it carries."""
     root = body.instructions.get(body.root)
     if root is None or root.opcode != "tuple" or index >= len(root.operands):
         return None

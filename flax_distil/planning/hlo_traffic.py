@@ -1,4 +1,4 @@
-"""How many bytes an operation of a compiled program moves to and from the chip's main memory."""
+"""Count the bytes that an operation of a compiled program moves to and from the chip's main memory."""
 
 from flax_distil.planning.hlo_text import Computation, Instruction, Program
 
@@ -10,10 +10,10 @@ _READS_A_PART = ("dynamic-slice", "gather", "slice")
 
 
 def memory_traffic(program: Program, within: Computation, instruction: Instruction) -> int:
-    """Count the operands read and the results written, as far as they lie in main memory.
+    """Count the bytes of the operands and results that lie in main memory.
 
-    Of what is only sliced, gathered from or updated in place the part counts. Asynchronous copies count
-    where they start. Arrays count with the padding of their tiles.
+    Where an array is only sliced, gathered from or updated in place, only the part that is read or written
+    counts. Asynchronous copies count where they start. Arrays count with the padding of their tiles.
     """
     opcode = instruction.opcode
     if opcode in _MOVES_NOTHING or opcode.endswith(("-done", "-update")):
@@ -40,7 +40,7 @@ def _size(instruction: Instruction | None) -> int:
 
 
 def _copied(start: Instruction) -> int:
-    """Count a copy or slice between memories: as much as its smaller side, for each end in main memory."""
+    """Count a copy or slice between memories: the size of its smaller side, for each end in main memory."""
     ends = [array for array in start.result if array.sides][:2]
     if len(ends) < 2:
         return _size(start)
@@ -49,7 +49,7 @@ def _copied(start: Instruction) -> int:
 
 
 def _parts(fused: Computation) -> list[int | None]:
-    """Return how much of each operand a fusion reads; None for all of it."""
+    """Return how many bytes of each operand a fusion reads; None for all of them."""
     parts: dict[int, int | None] = {}
     for name, parameter in fused.instructions.items():
         if parameter.opcode != "parameter":
@@ -67,7 +67,7 @@ def _parts(fused: Computation) -> list[int | None]:
 
 
 def _written(fused: Computation, fusion: Instruction) -> int:
-    """Return what a fusion writes: of an update in place only the update."""
+    """Return how many bytes a fusion writes; of an update in place only the update counts."""
     root = fused.instructions.get(fused.root)
     while root is not None and root.opcode == "bitcast" and root.operands:
         root = fused.instructions.get(root.operands[0])

@@ -1,4 +1,4 @@
-"""Tell before a TPU is rented whether a distillation fits, and how fast it could go."""
+"""The command ``plan``: estimate, without a TPU, whether a distillation fits and how fast it could be."""
 
 import json
 from pathlib import Path
@@ -28,10 +28,11 @@ _PUBLISHED = {f"openai/whisper-{size}": size for size in PRESETS}
 
 
 def run(config: PlanConfig) -> dict[str, Any]:
-    """Compile, print the plan, write it if asked to, and return its figures.
+    """Compile the job, print the plan, write it if a file is named, and return its figures.
 
     Raises:
-        InputError: If the topology is unknown, its compiler missing, or models or flags do not fit.
+        InputError: If the topology is unknown, its compiler is missing, or models or flags do not fit
+            together.
     """
     if config.json is not None:
         check_local("json", config.json)
@@ -75,7 +76,7 @@ def run(config: PlanConfig) -> dict[str, Any]:
 
 
 def read_described(source: ModelSource) -> Checkpoint:
-    """Return what a checkpoint looks like; published models are known without a network."""
+    """Return the architecture of a checkpoint without its weights; published models need no network."""
     size = _PUBLISHED.get(source.name)
     if size is None or source.subfolder or user_path(source.name).is_dir():
         return load_checkpoint(source, config_only=True)

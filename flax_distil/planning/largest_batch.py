@@ -1,20 +1,20 @@
-"""The largest batch that fits, from few compilations."""
+"""Find the largest batch that fits with few compilations."""
 
 import dataclasses
 from collections.abc import Callable
 
 _FINE, _COARSE = 1, 8
-"""Batches are sought one by one below 16, from there on in multiples of eight: a TPU's tiles have 8 rows."""
+"""Steps of the search: one below 16, and eight above, because the tiles of a TPU have 8 rows."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Trial:
-    """A batch that was compiled.
+    """The result of compiling one batch.
 
     Attributes:
         batch: Samples per device.
-        fits: Whether there is room.
-        bytes: HBM it takes, or would at least; None if that is unknown.
+        fits: Whether it fits into the HBM.
+        bytes: HBM that it takes, or would take at least; None if that is unknown.
     """
 
     batch: int
@@ -24,13 +24,13 @@ class Trial:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LargestBatch:
-    """The answer, and how it was found.
+    """The largest batch that fits, and how it was found.
 
     Attributes:
         batch: Samples per device; 0 if none fits.
-        is_compiled: Whether this very batch was compiled and fits; otherwise it is calculated from
-            the trials, taking memory to grow linearly with the batch, which it does but roughly.
-        trials: In the order of compilation.
+        is_compiled: Whether this batch was compiled and fits. Otherwise it is calculated from the trials
+            under the assumption that memory grows linearly with the batch, which is only roughly true.
+        trials: Compiled batches, in the order of compilation.
     """
 
     batch: int
@@ -39,7 +39,7 @@ class LargestBatch:
 
     @property
     def surely(self) -> int:
-        """The largest batch that was compiled and fits; 0 if none."""
+        """The largest batch that was compiled and fits; 0 if there is none."""
         return max((trial.batch for trial in self.trials if trial.fits), default=0)
 
 
@@ -51,15 +51,15 @@ def find_largest_batch(
     compile_batch: Callable[[int], Trial],
     may_compile: Callable[[], bool],
 ) -> LargestBatch:
-    """Search for the largest batch, compiling where memory is predicted to be just enough.
+    """Search for the largest batch that fits, by compiling batches that are predicted to fit just barely.
 
     Args:
-        first: A trial that was made anyway.
-        limit: HBM there is.
-        fixed: Bytes that no batch changes (weights and state): the point where a line through one
-            trial alone begins.
-        compile_batch: Compiles another batch.
-        may_compile: Whether there is time for one more.
+        first: Trial of the batch that the user asked for.
+        limit: Available HBM in bytes.
+        fixed: Bytes that do not depend on the batch (weights and state). They are the second point of a line
+            where there is only one trial.
+        compile_batch: Function that compiles another batch.
+        may_compile: Function that says whether there is time for one more compilation.
     """
     trials = [first]
     while True:
@@ -71,7 +71,7 @@ def find_largest_batch(
 
 
 def _predicted(trials: list[Trial], limit: float, fixed: int) -> int:
-    """Return the batch to try next: one that was tried already if there is no better one."""
+    """Return the batch to try next; one that was tried already if there is no better one."""
     fitting = sorted((t.batch, t.bytes or 0) for t in trials if t.fits)
     failing = min(((t.batch, t.bytes) for t in trials if not t.fits), default=None)
     if not fitting:
@@ -79,7 +79,7 @@ def _predicted(trials: list[Trial], limit: float, fixed: int) -> int:
         return _rounded(failing[0] // 2)
     batch, used = fitting[-1]
     other, other_used = fitting[-2] if len(fitting) > 1 else (0, fixed)
-    if failing is not None and failing[1] is not None:  # between the two lies the answer
+    if failing is not None and failing[1] is not None:  # the answer lies between the two
         other, other_used = failing[0], failing[1]
     slope = max((used - other_used) / (batch - other), 1.0)
     guess = _rounded(batch + int((limit - used) / slope))

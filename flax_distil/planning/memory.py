@@ -1,4 +1,4 @@
-"""How much HBM a compiled program takes on each chip, and what for."""
+"""Read how much HBM a compiled program takes on each chip, and for what."""
 
 import dataclasses
 import math
@@ -13,12 +13,12 @@ class MemoryUse:
     """HBM of one chip while a program runs, in bytes.
 
     Attributes:
-        arguments: Weights, state and batch, padded as the chip stores them.
-        outputs: Results that take no argument's place.
-        temporaries: Activations, gradients and copies at their highest.
-        code: The program.
-        resident: Kept on the chip by the job, although this program does not take it.
-        shares: Parts of ``arguments`` (and ``resident``) by name, and what padding adds.
+        arguments: Weights, state and batch, with the padding with which the chip stores them.
+        outputs: Results that are not stored in the place of an argument.
+        temporaries: Activations, gradients and copies at their maximum.
+        code: The program itself.
+        resident: Arrays that the job keeps on the chip although this program does not use them.
+        shares: Parts of ``arguments`` and ``resident`` by name, and the padding.
     """
 
     arguments: int
@@ -30,19 +30,19 @@ class MemoryUse:
 
     @property
     def total(self) -> int:
-        """What has to fit."""
+        """Sum of all parts, which has to fit into the HBM."""
         return self.arguments + self.outputs + self.temporaries + self.code + self.resident
 
 
 def memory_use(
     compiled: jax.stages.Compiled, trees: Mapping[str, Any], *, resident: Mapping[str, Any] | None = None
 ) -> MemoryUse:
-    """Read the compiler's allocation and divide its arguments.
+    """Read the compiler's memory allocation, and divide that of the arguments into named parts.
 
     Args:
-        compiled: The program.
-        trees: Its arguments by name, as ``ShapeDtypeStruct`` leaves with shardings.
-        resident: What stays on the chip besides, likewise.
+        compiled: The compiled program.
+        trees: Arguments of the program by name, as ``ShapeDtypeStruct`` leaves with shardings.
+        resident: Other arrays that stay on the chip, by name, in the same form.
     """
     found = compiled.memory_analysis()
     if found is None:
@@ -61,7 +61,7 @@ def memory_use(
 
 
 def bytes_per_chip(tree: Any) -> int:
-    """Add up the pieces of all leaves that one device holds, without padding."""
+    """Return the bytes of all leaves that one device holds, without padding."""
     return sum(
         math.prod(leaf.sharding.shard_shape(leaf.shape) if leaf.sharding else leaf.shape)
         * leaf.dtype.itemsize

@@ -1,4 +1,4 @@
-"""Floating-point operations of Whisper, counted: two per multiply-add of every matrix product."""
+"""Count the floating-point operations of Whisper: two per multiply-add of every matrix product."""
 
 import dataclasses
 
@@ -8,13 +8,13 @@ _MEL_WINDOW, _MEL_FREQUENCIES = 400, 201
 
 
 def mel_flop(config: WhisperConfig, batch: int) -> float:
-    """Count the log-mel of 30 s windows, its Fourier transform as two matrix products (as on a TPU)."""
+    """Count the log-mel of 30 s windows, with the Fourier transform as two matrix products (as on a TPU)."""
     frames = 2 * config.max_source_positions
     return 2.0 * batch * frames * _MEL_FREQUENCIES * (2 * _MEL_WINDOW + config.num_mel_bins)
 
 
 def encoder_attention_flop(config: WhisperConfig, batch: int) -> float:
-    """Count scores and mixing of the encoder's attention, which a kernel may compute."""
+    """Count both products of the encoder's attention (scores, weighted values), which may run in a kernel."""
     return 4.0 * batch * config.encoder_layers * config.max_source_positions**2 * config.d_model
 
 
@@ -26,7 +26,7 @@ def encoder_flop(config: WhisperConfig, batch: int) -> float:
 
 
 def first_convolution_flop(config: WhisperConfig, batch: int) -> float:
-    """Count the convolution over mel frames."""
+    """Count the first convolution, over mel frames."""
     return 2.0 * 3 * batch * 2 * config.max_source_positions * config.num_mel_bins * config.d_model
 
 
@@ -37,15 +37,15 @@ def _encoder_layers(config: WhisperConfig, batch: int) -> float:
 
 
 def vocabulary_flop(config: WhisperConfig, batch: int, tokens: int) -> float:
-    """Count the projection of so many hidden states per sample onto the vocabulary."""
+    """Count the projection of ``tokens`` hidden states per sample onto the vocabulary."""
     return 2.0 * batch * tokens * config.d_model * config.vocab_size
 
 
 def decoder_flop(config: WhisperConfig, batch: int, tokens: int) -> float:
-    """Count one forward pass with teacher forcing, the vocabulary projection included.
+    """Count one forward pass with teacher forcing, including the vocabulary projection.
 
-    Cross-attention is counted with keys and values projected from the states, which the decoder does from
-    as many tokens on as a head has features.
+    Cross-attention is counted with keys and values that are projected from the encoder states; the decoder
+    does this if there are at least as many tokens as a head has features.
     """
     width, positions = config.d_model, config.max_source_positions
     own = 2 * tokens * 4 * width * width + 2 * 2 * tokens * tokens * width
@@ -58,7 +58,7 @@ def decoder_flop(config: WhisperConfig, batch: int, tokens: int) -> float:
 def distillation_flop(
     teacher: WhisperConfig, student: WhisperConfig, batch: int, tokens: int
 ) -> dict[str, float]:
-    """Count a step with a shared frozen encoder, from mel frames on; see :class:`StepWork`."""
+    """Count a training step with a shared frozen encoder, starting from mel frames; see :class:`StepWork`."""
     return StepWork(student=student, teacher=teacher, batch=batch, tokens=tokens, with_mel=False).flop()
 
 
@@ -67,18 +67,18 @@ class StepWork:
     """What a training step computes.
 
     Attributes:
-        student: Its shape.
-        teacher: Its shape; None without a teacher in the loss.
-        batch: Samples.
-        tokens: Label positions per sample, all of which count in the loss.
-        encodes: Whether the student's encoder runs (not where its states are kept on disk).
+        student: Architecture of the student.
+        teacher: Architecture of the teacher; None if the loss has no teacher.
+        batch: Number of samples.
+        tokens: Number of label positions per sample, all of which count in the loss.
+        encodes: Whether the student's encoder runs; it does not where its outputs are cached on disk.
         teacher_encodes: Whether the teacher runs an encoder of its own.
-        trains_encoder: Whether the encoder is differentiated.
-        trains_decoder: Whether the decoder's weights are; where they are not, it is differentiated for the
-            sake of the token embedding, which is trained.
+        trains_encoder: Whether the encoder's weights are trained.
+        trains_decoder: Whether the decoder's weights are trained. Where they are not, gradients still pass
+            through the decoder to the token embedding, which is trained.
         with_kl: Whether the teacher's logits are needed.
         recomputes: Whether the backward pass computes every layer again (gradient checkpointing).
-        with_mel: Whether log-mel is computed on the device.
+        with_mel: Whether the log-mel spectrogram is computed on the device.
     """
 
     student: WhisperConfig
@@ -94,9 +94,9 @@ class StepWork:
     with_mel: bool = True
 
     def flop(self) -> dict[str, float]:
-        """Count by part; a backward pass costs a forward one per operand that needs a gradient.
+        """Return the FLOPs by part; a backward pass costs a forward pass per operand that needs a gradient.
 
-        The gradient of frozen encoder states is not needed, and left out.
+        The gradient of frozen encoder outputs is not needed, and is left out.
         """
         student, batch, tokens = self.student, self.batch, self.tokens
         width, positions = student.d_model, student.max_source_positions
@@ -108,7 +108,7 @@ class StepWork:
             parts["student_decoder"] -= batch * student.decoder_layers * 2 * 2 * positions * width * width
         if self.encodes:
             parts["encoder"] = encoder_flop(student, batch)
-            if self.trains_encoder:  # sound needs no gradient
+            if self.trains_encoder:  # the audio needs no gradient
                 parts["encoder"] = 3 * parts["encoder"] - first_convolution_flop(student, batch)
         if self.recomputes:
             self._recompute(parts)
@@ -120,12 +120,12 @@ class StepWork:
         if self.with_mel and (self.encodes or self.teacher_encodes):
             parts["log_mel"] = mel_flop(student, batch)
             teacher = self.teacher if self.teacher_encodes else None
-            if teacher is not None and teacher.max_source_positions != positions:  # features of its own
+            if teacher is not None and teacher.max_source_positions != positions:  # has own features
                 parts["log_mel"] += mel_flop(teacher, batch)
         return parts
 
     def _recompute(self, parts: dict[str, float]) -> None:
-        """Add the layers' second forward pass, without its last product, whose result nobody needs."""
+        """Add the second forward pass of the layers, without its last product, whose result is not used."""
         student, batch, tokens = self.student, self.batch, self.tokens
         layers = decoder_flop(student, batch, tokens) - vocabulary_flop(student, batch, tokens)
         last = 2 * student.d_model * student.decoder_ffn_dim * student.decoder_layers
@@ -136,11 +136,11 @@ class StepWork:
 
 
 def decode_step_flop(config: WhisperConfig, batch: int, slots: int, *, beams: int = 1) -> float:
-    """Count one step of a search: a token for every sample and beam, with a cache of so many slots.
+    """Count one decoding step, which computes a token for every sample and beam, with a cache of ``slots``.
 
-    The beams of a sample share its slots. Cross-attention goes to the encoder states themselves (see
-    ``DecoderLayer.cross_attend``): queries are projected back, and scores and mixing have the width of
-    the model for every head.
+    The beams of a sample share its slots. Cross-attention uses the encoder states themselves (see
+    ``DecoderLayer.cross_attend``): queries are projected back, and for every head both products of attention
+    have the width of the model.
     """
     width, heads = config.d_model, config.decoder_attention_heads
     own = 2 * 4 * width * width + 2 * 2 * slots * width
@@ -151,9 +151,10 @@ def decode_step_flop(config: WhisperConfig, batch: int, slots: int, *, beams: in
 
 
 def decode_step_bytes(config: WhisperConfig, batch: int, slots: int, bytes_per_element: int) -> float:
-    """Count what one step of a search must read: weights, caches, and per layer the encoder states once.
+    """Count the bytes that one decoding step must read: weights, caches, and per layer the encoder states
+    once.
 
-    Slots are those of a sample, whatever beams share them.
+    ``slots`` is the number per sample; the beams of a sample share them.
     """
     width = config.d_model
     attention = 2 * 4 * width * width

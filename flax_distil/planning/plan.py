@@ -1,4 +1,4 @@
-"""From a program to a plan: compile it for a slice, and say whether it fits and how fast it could go."""
+"""Make a plan: compile a program for a TPU slice, and find whether it fits and how fast it could be."""
 
 import dataclasses
 import re
@@ -18,21 +18,22 @@ from flax_distil.planning.memory import MemoryUse, memory_use
 from flax_distil.planning.topologies import Topology
 
 ENOUGH_TIME = 1.2
-"""Another compilation begins if the time left is this many times what the longest one took."""
+"""Another compilation begins if the remaining time is at least this many times that of the longest one."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Job:
-    """A program that can be lowered for any batch.
+    """A program that can be lowered for any batch size.
 
     Attributes:
         what: ``train`` or ``generate``.
-        lower: Batch per device to the lowered program and its arguments by name, as described
-            leaves; the one named ``batch`` is what grows with the batch.
-        flops: Batch per device to FLOPs of one step on one chip, by part.
-        least_bytes: Batch to HBM traffic of a step on one chip that cannot be avoided.
-        costs: Text of the compiled program to the costs of one step.
-        resident: What stays on the chips beside the arguments, by name.
+        lower: Function of the batch per device that returns the lowered program and its arguments by name, as
+            described leaves. Only the argument named ``batch`` grows with the batch.
+        flops: Function of the batch per device that returns the FLOPs of one step on one chip, by part.
+        least_bytes: Function of the batch per device that returns the HBM traffic of one step on one chip
+            that cannot be avoided.
+        costs: Function of the text of the compiled program that returns the costs of one step.
+        resident: Arrays that stay on the chips beside the arguments, by name.
     """
 
     what: str
@@ -45,19 +46,19 @@ class Job:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What is known of a job on a slice before it runs.
+    """What is known about a job on a TPU slice before it runs.
 
     Attributes:
-        job: Of what.
-        topology: On what.
-        batch: Samples per device that were asked for.
-        memory: None if the compiler found no room.
-        largest: The largest batch.
+        job: The planned job.
+        topology: The TPU slice.
+        batch: Number of samples per device that the user asked for.
+        memory: Memory use; None if the compiler found that the batch does not fit.
+        largest: The largest batch that fits.
         flops: FLOPs of one step on one chip, counted analytically, by part.
         least_bytes: HBM traffic of a step on one chip that cannot be avoided.
-        costs: Read from the compiled program; None if it did not fit or could not be read.
-        estimate: Floors and estimate.
-        notes: What the reader must know besides.
+        costs: Costs read from the compiled program; None if it did not fit or could not be read.
+        estimate: Estimated time and its lower bounds.
+        notes: Remarks for the reader of the report.
     """
 
     job: Job
@@ -73,24 +74,23 @@ class Plan:
 
     @property
     def fits(self) -> bool:
-        """Whether the batch asked for fits."""
+        """Whether the batch that the user asked for fits."""
         return self.memory is not None and self.memory.total <= self.topology.chip.hbm_bytes
 
     @property
     def chips(self) -> int:
-        """How many chips the slice has."""
+        """Number of chips of the slice."""
         return len(self.topology.devices)
 
 
 def make_plan(job: Job, topology: Topology, *, batch: int, search_seconds: float) -> Plan:
-    """Compile a job for a slice at the batch asked for, then at what may be the largest.
+    """Compile a job for a TPU slice with the given batch, then search for the largest batch that fits.
 
     Args:
-        job: The program.
-        topology: The slice.
-        batch: Samples per device.
-        search_seconds: No third compilation begins that would probably end later than this after the
-            start; with 0 no second one.
+        job: The job.
+        topology: The TPU slice.
+        batch: Number of samples per device.
+        search_seconds: Time limit of the search; see :class:`PlanConfig`.
     """
     compiler = _Compiler(job, topology.chip.hbm_bytes)
     first = compiler.compile(batch)
@@ -124,7 +124,7 @@ def make_plan(job: Job, topology: Topology, *, batch: int, search_seconds: float
 
 
 class _Compiler:
-    """Compiles a job at several batches and remembers what the first of them said."""
+    """Compiles a job with several batches, and keeps the costs and memory use of the first of them."""
 
     def __init__(self, job: Job, limit: float):
         self._job = job
@@ -139,17 +139,17 @@ class _Compiler:
 
     @property
     def seconds(self) -> float:
-        """Time since the start."""
+        """Seconds since the start."""
         return time.monotonic() - self._start
 
     def may_go_on(self, search_seconds: float) -> bool:
-        """Say whether to compile once more: a line through one batch alone is not to be trusted."""
+        """Return whether to compile once more; a line through one batch alone is not reliable."""
         if self._compilations == 1:
             return search_seconds > 0
         return self.seconds + ENOUGH_TIME * self.longest < search_seconds
 
     def compile(self, batch: int) -> Trial:
-        """Compile one batch; what the compiler finds no room for is a trial too."""
+        """Compile one batch; a batch that does not fit is a trial too."""
         start, is_first = time.monotonic(), self._compilations == 0
         self._compilations += 1
         lowered, trees = self._job.lower(batch)
@@ -178,9 +178,10 @@ class _Compiler:
 
 
 def _compile(lowered: jax.stages.Lowered) -> tuple[jax.stages.Compiled, str]:
-    """Compile, and return the text of the optimized program as the compiler itself writes it down.
+    """Compile a program, and return it with its optimized text as the compiler itself writes it.
 
-    ``as_text`` would hand the program to another library to print, which knows not all of a v6e's operations.
+    ``as_text`` is not used because another library prints its text, which does not know all operations of a
+    v6e.
     """
     with tempfile.TemporaryDirectory() as folder:
         options: dict[str, str | bool] = {"xla_dump_to": folder, "xla_dump_hlo_as_text": True}
@@ -190,6 +191,6 @@ def _compile(lowered: jax.stages.Lowered) -> tuple[jax.stages.Compiled, str]:
 
 
 def _bytes_needed(message: str) -> int | None:
-    """Read how much a program would need off the message that refuses it."""
+    """Return how many bytes a program would need, from the compiler's error message; None if not found."""
     found = re.search(r"total memory required[^(]*\(([\d.]+)G\)|Used ([\d.]+)G of", message)
     return None if found is None else int(float(found[1] or found[2]) * GIB)

@@ -1,4 +1,4 @@
-"""A plan as text and as JSON."""
+"""Write a plan as text and as JSON."""
 
 import dataclasses
 from collections.abc import Iterator, Mapping
@@ -14,16 +14,16 @@ _LEFT_OUT = "Pallas kernels, collectives, asynchronous copies"
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class JobDescription:
-    """What a report says of a job beside its figures.
+    """What a report says about a job beside its figures.
 
     Attributes:
-        teacher: Name; None without one.
-        student: Name or how it is made.
-        label_length: Tokens per sample.
-        samples_per_step: On all chips and in all micro-batches.
-        micro_batches: Per step.
-        max_steps: Of the run; None if unknown.
-        notes: To be printed with those of the plan.
+        teacher: Name of the teacher; None without one.
+        student: Name of the student, or how it is made.
+        label_length: Number of tokens per sample.
+        samples_per_step: Number of samples of a step on all chips and in all micro-batches.
+        micro_batches: Number of micro-batches per step.
+        max_steps: Number of steps of the distillation; None if unknown.
+        notes: Remarks that are printed with those of the plan.
     """
 
     teacher: str | None
@@ -36,7 +36,7 @@ class JobDescription:
 
 
 def plan_as_json(plan: Plan, description: JobDescription) -> dict[str, Any]:
-    """Return every figure by name; bytes, FLOPs and seconds in their units, unknown ones None."""
+    """Return every figure by name, in bytes, FLOPs and seconds; unknown figures are None."""
     estimate, memory, costs = plan.estimate, plan.memory, plan.costs
     seconds = estimate.seconds if plan.fits else None
     samples = description.samples_per_step
@@ -87,7 +87,7 @@ def plan_as_json(plan: Plan, description: JobDescription) -> dict[str, Any]:
 
 
 def plan_as_text(plan: Plan, description: JobDescription) -> str:
-    """Return the plan for people; what is an estimate is called one."""
+    """Return the plan as text for people; estimates are marked as such."""
     return "\n".join(
         [
             *_heading(plan, description),

@@ -1,4 +1,4 @@
-"""Devices of TPU slices to compile for.
+"""Describe the devices of TPU slices, for which programs can be compiled.
 
 The devices come from the TPU compiler (package ``libtpu``); no TPU is needed.
 """
@@ -16,12 +16,12 @@ from flax_distil.planning.chips import CHIPS, TOPOLOGIES, Chip, check_topology
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Topology:
-    """A slice and its devices, which can be compiled for and nothing else.
+    """A TPU slice and its devices, for which programs can be compiled but not run.
 
     Attributes:
-        name: As it is sold.
-        chip: What one of its chips can do.
-        devices: One per chip.
+        name: Product name of the slice.
+        chip: Performance figures of one of its chips.
+        devices: Devices, one per chip.
     """
 
     name: str
@@ -30,9 +30,9 @@ class Topology:
 
 
 def open_topology(name: str) -> Topology:
-    """Load the TPU compiler and describe a slice to it.
+    """Load the TPU compiler, and return a slice as the compiler describes it.
 
-    Keeps JAX off any attached accelerator, unless ``JAX_PLATFORMS`` says otherwise.
+    JAX then uses no attached accelerator, unless ``JAX_PLATFORMS`` names one.
 
     Raises:
         InputError: If the slice is unknown or the compiler is not installed.
@@ -53,7 +53,7 @@ def open_topology(name: str) -> Topology:
 
 
 def _prepare_environment() -> None:
-    """Tell ``libtpu`` what it would ask a TPU machine for, and to keep its logs to itself."""
+    """Set the variables that ``libtpu`` would otherwise ask a TPU machine for, and turn its logs off."""
     settings = {
         "TPU_SKIP_MDS_QUERY": "1",
         "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
