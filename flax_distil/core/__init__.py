@@ -1,1 +1,1 @@
-"""Code that every room shares: array types, tree paths, the input error, prefetching, output folders."""
+"""Code that all rooms share: array types, tree paths, the input error, prefetching, output folders."""

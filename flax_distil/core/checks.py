@@ -6,7 +6,7 @@ from flax_distil.core.errors import InputError
 
 
 def check_positive(config: Any, *names: str) -> None:
-    """Raise ``InputError`` if a count is given and below 1."""
+    """Raise ``InputError`` if one of the named settings is given and is below 1."""
     for name in names:
         value = getattr(config, name)
         if value is not None and value < 1:
@@ -14,6 +14,6 @@ def check_positive(config: Any, *names: str) -> None:
 
 
 def check_channel(channel: int | None) -> None:
-    """Raise ``InputError`` if no recording can have this channel."""
+    """Raise ``InputError`` if the number of a channel is negative."""
     if channel is not None and channel < 0:
         raise InputError(f"channel {channel} is negative: channels are counted from 0")

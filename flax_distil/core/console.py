@@ -11,8 +11,8 @@ def show(text: str, *, end: str = "\n") -> None:
     """Print a result, unless a caller asked for quiet.
 
     Args:
-        text: One or several lines.
-        end: What follows it.
+        text: One line or several lines.
+        end: Text that is printed after it.
     """
     if not _QUIET.get():
         print(text, end=end, flush=True)
@@ -25,10 +25,10 @@ def is_quiet() -> bool:
 
 @contextlib.contextmanager
 def quiet(on: bool = True) -> Iterator[None]:
-    """Print no results within the context.
+    """Print no results while the context is open.
 
     Args:
-        on: False changes nothing.
+        on: Whether to be quiet; False changes nothing.
     """
     before = _QUIET.set(on or _QUIET.get())
     try:

@@ -1,8 +1,8 @@
-"""The error for mistakes of users, as opposed to mistakes in the code."""
+"""The error for mistakes of the user, as opposed to mistakes in the code."""
 
 
 class InputError(ValueError):
-    """A problem with what the user gave: a flag, a file, a column, a checkpoint.
+    """A problem with something that the user gave: a flag, a file, a column, a checkpoint.
 
     The message is one clear sentence (or a short list) that names the thing, its
     value and the remedy. The command line prints it without a traceback and exits

@@ -1,4 +1,4 @@
-"""Check the fields of a document against a table of expected kinds, and report faults in one sentence."""
+"""Check the fields of a parsed document against a table of expected kinds, and report what is wrong."""
 
 import dataclasses
 import reprlib
@@ -12,9 +12,9 @@ class Fault(NamedTuple):
     """A fault inside a value.
 
     Attributes:
-        location: Where, from the value on: ``[3].id``; empty if it is the value itself.
-        value: What stands there.
-        expected: What should.
+        location: Path from the value to the fault, such as ``[3].id``; empty if it is the value itself.
+        value: The faulty value.
+        expected: What was expected instead, in words.
     """
 
     location: str
@@ -24,11 +24,11 @@ class Fault(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Kind:
-    """A kind of values, with the check for it.
+    """A kind of values, with a function that checks a value.
 
     Attributes:
-        expected: In words, for the message: ``a whole number from 1 to 1500``.
-        fault: Finds the first thing that is wrong in a value; None if it is as it must be.
+        expected: Description for messages: ``a whole number from 1 to 1500``.
+        fault: Function that returns the first fault of a value; None if there is none.
     """
 
     expected: str
@@ -38,11 +38,11 @@ class Kind:
 _MOST_FAULTS = 5  # that one message names
 
 Fields = Mapping[str, Kind]
-"""The table of a document: name of a field to what its value must be."""
+"""The table of a document: name of each field to the kind of its value."""
 
 
 def kind_of(expected: str, accepts: Callable[[Any], bool]) -> Kind:
-    """Return the kind of values that a function accepts."""
+    """Return the kind of values for which a function returns True."""
     return Kind(expected=expected, fault=lambda value: None if accepts(value) else Fault("", value, expected))
 
 
@@ -55,7 +55,7 @@ def whole_number(low: int, high: int) -> Kind:
 
 
 def fraction() -> Kind:
-    """Return the kind of numbers from 0 to below 1, of a dropout."""
+    """Return the kind of numbers from 0 to below 1, such as dropout rates."""
     return kind_of(
         "a number from 0 to below 1",
         lambda value: isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 1,
@@ -63,7 +63,7 @@ def fraction() -> Kind:
 
 
 def one_of(*values: Any) -> Kind:
-    """Return the kind of a few given values; their types count too (1 is not true)."""
+    """Return the kind of the given values; their types matter too (1 is not true)."""
     return kind_of(
         " or ".join(map(short_repr, values)),
         lambda value: any(type(value) is type(known) and value == known for known in values),
@@ -113,7 +113,7 @@ def object_with(fields: Mapping[str, Kind]) -> Kind:
 
 
 def either(*kinds: Kind) -> Kind:
-    """Return the kind of values that are of one of several kinds."""
+    """Return the kind of values that are of any of the given kinds."""
     return kind_of(
         ", or ".join(kind.expected for kind in kinds),
         lambda value: any(kind.fault(value) is None for kind in kinds),
@@ -131,17 +131,17 @@ def _first_fault(parts: Iterable[tuple[str, Kind, Any]]) -> Fault | None:
 def check_fields(
     document: Mapping[str, Any], fields: Fields, *, name: str, required: Collection[str] = ()
 ) -> None:
-    """Check the fields of a document that are in its table; others are not looked at, null counts as absent.
+    """Check the fields of a document that are in its table; other fields are ignored, null counts as absent.
 
     Args:
-        document: Parsed.
-        fields: The table.
-        name: What to call the document in messages.
-        required: Fields that must be there.
+        document: The parsed document.
+        fields: The table of its fields.
+        name: Name of the document in messages.
+        required: Names of fields that must be present.
 
     Raises:
-        InputError: Naming the fields that are missing, or those that are not as the table has them, with
-            their values and what was expected.
+        InputError: If fields are missing or have a wrong value. The message names them, with their values and
+            what was expected.
     """
     missing = [field for field in required if document.get(field) is None]
     if missing:
@@ -161,17 +161,17 @@ def check_fields(
 
 
 def short_repr(value: Any) -> str:
-    """Return a value for a message, in one line of at most 80 characters."""
+    """Return a value as text for a message, in one line of at most 80 characters."""
     return _SHORT.repr(value)[:80]
 
 
 def one_line(text: str) -> str:
-    """Return a name from a file for a message: unprintable characters are escaped, and long names are cut."""
+    """Return a name from a file for a message, with unprintable characters escaped and long names cut."""
     return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text[:200])
 
 
 class _ShortRepr(reprlib.Repr):
-    """Writes the three constants as JSON does, and cuts long values."""
+    """Writes true, false and null as JSON does, and cuts long values."""
 
     def __init__(self) -> None:
         super().__init__()

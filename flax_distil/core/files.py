@@ -8,7 +8,7 @@ _NUMBERS = itertools.count()
 
 
 def user_path(name: str | Path) -> Path:
-    """Return a path in which ``~`` and ``~name`` stand for home folders; unknown users stay as they are."""
+    """Return a path with ``~`` and ``~name`` replaced by home folders; names of unknown users stay."""
     return Path(os.path.expanduser(name))  # Path.expanduser fails for nobody's
 
 
@@ -18,8 +18,8 @@ def write_whole(path: Path, text: str) -> None:
     The name of the scratch file beside it is short, whatever the name of the file.
 
     Args:
-        path: Where; the folder exists.
-        text: Written as UTF-8 with ``\\n`` at the ends of lines.
+        path: Path of the file, in an existing folder.
+        text: Text, which is written as UTF-8 with ``\\n`` at the ends of lines.
 
     Raises:
         OSError: If it cannot be written.
@@ -37,7 +37,7 @@ def write_whole(path: Path, text: str) -> None:
 
 
 def publish(scratch: Path, path: Path) -> None:
-    """Move a written file to its name after its contents are on the disk, and sync the folder.
+    """Sync a written file to the disk, move it to its final name, and sync the folder.
 
     Raises:
         OSError: If the disk is full.
@@ -49,7 +49,7 @@ def publish(scratch: Path, path: Path) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Sync the names of a folder to the disk."""
+    """Sync the directory entries of a folder to the disk."""
     opened = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(opened)

@@ -1,4 +1,4 @@
-"""Read JSON from untrusted files, or refuse it in one sentence."""
+"""Read JSON from untrusted files; a file that cannot be used is refused with one clear sentence."""
 
 import json
 import re
@@ -10,25 +10,25 @@ from flax_distil.core.errors import InputError
 from flax_distil.core.fields import short_repr
 
 MAX_JSON_BYTES = 64 * 2**20
-"""The largest JSON file that is read: a tokenizer of 100 000 tokens takes about a tenth."""
+"""Size of the largest JSON file that is read; a tokenizer of 100 000 tokens takes about a tenth of it."""
 
 MAX_JSON_DEPTH = 64
-"""The deepest nesting that is read: the files of checkpoints have fewer than ten levels."""
+"""Deepest nesting that is read; the files of checkpoints have fewer than ten levels."""
 
 
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
 def read_json(path: Path, *, name: str | None = None) -> dict[str, Any] | None:
-    """Return the JSON object in a file, ``None`` if there is no such file.
+    """Return the JSON object in a file; None if there is no such file.
 
     Args:
-        path: A file; a folder or a pipe of that name counts as none.
-        name: What to call it in messages; its path by default.
+        path: Path of the file; a folder or a pipe with this name counts as absent.
+        name: Name of the file in messages; by default its path.
 
     Raises:
-        InputError: As :func:`parse_json`, and if the file cannot be read or is larger than
-            :data:`MAX_JSON_BYTES`.
+        InputError: If the file cannot be read, is larger than :data:`MAX_JSON_BYTES`, or :func:`parse_json`
+            refuses it.
     """
     name = name or str(path)
     contents = read_bounded(path, name=name)
@@ -36,7 +36,7 @@ def read_json(path: Path, *, name: str | None = None) -> dict[str, Any] | None:
 
 
 def read_bounded(path: Path, *, name: str) -> bytes | None:
-    """Return the contents of a small file, ``None`` if there is no such file.
+    """Return the contents of a small file; None if there is no such file.
 
     Raises:
         InputError: If it is larger than :data:`MAX_JSON_BYTES` or cannot be read.
@@ -56,12 +56,12 @@ def parse_json(contents: bytes, *, name: str) -> dict[str, Any]:
     """Parse a JSON object.
 
     Args:
-        contents: UTF-8.
-        name: What to call them in messages.
+        contents: Contents of the file, in UTF-8.
+        name: Name of the file in messages.
 
     Raises:
-        InputError: If they are not UTF-8 or not JSON (NaN and a name given twice in one object
-            are not), if they nest deeper than :data:`MAX_JSON_DEPTH`, or are not an object.
+        InputError: If the contents are not UTF-8, not an object, nested deeper than :data:`MAX_JSON_DEPTH`,
+            or not JSON. Numbers that are NaN and names given twice in one object are not JSON.
     """
     try:
         document = json.loads(
@@ -107,7 +107,7 @@ def _object_of_pairs(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _is_deeper(document: Any, depth: int) -> bool:
-    """Return whether values nest deeper than a depth."""
+    """Return whether values are nested deeper than ``depth``."""
     level = [document]
     for _ in range(depth):
         level = [

@@ -1,8 +1,8 @@
 """Configurations made of smaller ones: each setting is declared once, in the class that uses it.
 
-A configuration is a frozen, keyword-only dataclass. Its fields are settings ("leaves") or dataclasses of the
-same kind, to any depth. The command line and configuration files name every leaf by its own name, wherever it
-lies, so the names of visible leaves are unique within a configuration.
+A configuration is a frozen, keyword-only dataclass. Its fields are settings ("leaves") or nested dataclasses
+of the same kind, to any depth. The command line and configuration files name every leaf by its own name,
+without the path to it, so the names of visible leaves are unique within a configuration.
 """
 
 import dataclasses
@@ -30,14 +30,16 @@ class Leaf:
 
     Attributes:
         name: Name of the setting, which is the name of its flag.
-        path: Attributes that lead to it from the outermost configuration.
+        path: Names of the attributes that lead to it from the outermost configuration.
         declared_type: Its type in its own class.
         default: Its default, or ``dataclasses.MISSING`` for a setting that must be given.
-        text: What the docstring of its class says about it.
-        section: Headline of the class that it is listed under; empty for the outermost configuration itself.
-        switch: Value that the flag has when it stands alone; None if it cannot, unless it is a boolean.
-        hidden: Whether the setting can only be given in Python, in its own class.
-        secret: Whether the value must never be shown or kept.
+        text: Description of the setting in the docstring of its class.
+        section: Heading under which it is listed: the headline of its class; empty for the outermost
+            configuration itself.
+        switch: Value of the flag when it stands alone, without a value; None if it must have a value.
+            Booleans may always stand alone.
+        hidden: Whether the setting has no flag and can only be given in Python.
+        secret: Whether the value must never be shown or stored.
     """
 
     name: str
@@ -52,7 +54,7 @@ class Leaf:
 
     @property
     def hint(self) -> Any:
-        """The type of its values; None is no value of a setting that must be given."""
+        """Type of its values, without None for a setting that must be given."""
         return _without_none(self.declared_type) if self.required else self.declared_type
 
     @property
@@ -73,10 +75,10 @@ class _Overrides:
 
 
 def setting(default: Any = dataclasses.MISSING, *, switch: str | None = None, hidden: bool = False) -> Any:
-    """Declare a leaf that a plain annotation cannot describe.
+    """Declare a setting with options that a plain annotation cannot express.
 
     Args:
-        default: Its default; a leaf without one must be given.
+        default: Its default; a setting without one must be given.
         switch: Value of the flag when it stands alone (``--gradient_checkpointing`` means ``full``).
         hidden: Whether no command has a flag for it.
     """
@@ -97,15 +99,15 @@ def nested(
     """Declare a nested configuration whose leaves differ here from what their own class declares.
 
     Args:
-        default: Instance whose values are the defaults of the leaves.
-        hide: Leaves that have no flag here.
-        show: The only leaves that have a flag here; by default all but the hidden ones.
-        rename: Leaves that have another name here.
-        defaults: Leaves that have another default here, where no instance can be given as ``default``.
+        default: Instance of the class, whose values are the defaults of the leaves.
+        hide: Names of leaves that have no flag here.
+        show: Names of the only leaves that have a flag here; by default all but the hidden ones.
+        rename: New names of leaves that have another name here, by their names.
+        defaults: New defaults of leaves by name, where no instance can be given as ``default``.
             ``dataclasses.MISSING`` makes a leaf required.
-        types: Leaves whose flags accept another type here, such as no null.
-        help: Leaves that are described differently here.
-        section: Headline of its leaves in ``--help``, instead of that of its class.
+        types: Types that the flags of some leaves accept here instead of their own, such as one without null.
+        help: Descriptions that replace those of the class, by name.
+        section: Heading of its leaves in ``--help``, instead of the headline of its class.
     """
     overrides = _Overrides(
         hide=hide,
@@ -120,10 +122,10 @@ def nested(
 
 
 def all_leaves(config_class: type) -> tuple[Leaf, ...]:
-    """Return every leaf of a configuration, the hidden ones too, in the order of declaration.
+    """Return every leaf of a configuration, including hidden ones, in the order of declaration.
 
     Raises:
-        TypeError: If two visible leaves have one name, or a field is declared in a way that cannot be.
+        TypeError: If two visible leaves have the same name, or a declaration names unknown leaves.
     """
     return _find_leaves(config_class)
 
@@ -134,7 +136,7 @@ def leaves(config_class: type) -> tuple[Leaf, ...]:
 
 
 def build(config_class: type[Config], values: Mapping[str, Any] | None = None, /, **settings: Any) -> Config:
-    """Make a configuration of settings by their flat names; the others have their defaults.
+    """Build a configuration from settings by their flat names; all others have their defaults.
 
     Args:
         config_class: Class of the configuration.
@@ -142,8 +144,8 @@ def build(config_class: type[Config], values: Mapping[str, Any] | None = None, /
         settings: More settings.
 
     Raises:
-        InputError: If a name is unknown, or a required setting is missing; and from the checks of the
-            configuration's own classes.
+        InputError: If a name is unknown, a required setting is missing, or a class of the configuration
+            refuses its values.
     """
     defaults = {leaf.path: leaf.default for leaf in all_leaves(config_class)}
     return _construct(config_class, defaults, {**(values or {}), **settings})
@@ -156,12 +158,12 @@ def replace(config: Config, **values: Any) -> Config:
 
 
 def flatten(config: Any) -> dict[str, Any]:
-    """Return the values of the visible leaves by name, without those that are secret."""
+    """Return the values of the visible leaves by name, without secret ones."""
     return {leaf.name: _value(config, leaf) for leaf in leaves(type(config)) if not leaf.secret}
 
 
 def flatten_names(config_class: type, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return settings by their flat names that are given flat, or nested as the configuration is.
+    """Return settings by their flat names; they may be given flat, or nested like the configuration.
 
     Raises:
         InputError: If a name is unknown, or given twice.
@@ -180,12 +182,12 @@ def is_nested(hint: Any) -> bool:
 
 
 def type_options(hint: Any) -> tuple[Any, ...]:
-    """Return the types that a union is made of; a type that is no union by itself."""
+    """Return the types of a union; of a type that is not a union, the type alone."""
     return typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
 
 
 def nearest_name(name: str, names: Collection[str], *, prefix: str = "") -> str:
-    """Return a question after the known name that a misspelt one is nearest to; empty if none is near."""
+    """Return a question that suggests the most similar known name; empty if no name is similar."""
     near = difflib.get_close_matches(name.rsplit(".", 1)[-1], names, n=1)
     return f", did you mean {prefix}{near[0]}?" if near else ""
 
@@ -283,7 +285,7 @@ def _construct(
 
 
 def _as_tuple(value: Any, leaf: Leaf) -> Any:
-    """Return a list as the tuple that a setting declares, which is hashable."""
+    """Return a list as a tuple where the setting is declared as one, because tuples are hashable."""
     declares_tuple = any(typing.get_origin(option) is tuple for option in type_options(leaf.hint))
     return tuple(value) if isinstance(value, list) and declares_tuple else value
 
@@ -325,7 +327,7 @@ def _headline(config_class: type) -> str:
 
 
 def _descriptions(config_class: type) -> dict[str, str]:
-    """Return what the docstrings of a class and its bases say about each field."""
+    """Return the descriptions of fields by name, from the docstrings of a class and its bases."""
     texts: dict[str, str] = {}
     for base in reversed(config_class.__mro__):
         document = inspect.cleandoc(base.__doc__ or "")

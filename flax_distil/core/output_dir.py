@@ -1,4 +1,4 @@
-"""Folders of results: checked before any work, never left half written, uploaded at the end.
+"""Folders of results: they are checked before any work, and never left half written.
 
 ``overwrite_output_dir`` means the same in every command: the results of an earlier run of the
 command are replaced, and every other file in the folder stays.
@@ -27,7 +27,7 @@ _MARKS = (
     "predictions/settings.json",
     "report.json",
 )
-"""One of these is in every folder that a command here wrote."""
+"""Names, of which at least one is in every folder that a command of this package wrote."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -54,21 +54,21 @@ class OutputConfig:
         return user_path(self.output_dir).absolute()
 
     def check(self) -> Path:
-        """Return the folder as :func:`check_output_dir` does."""
+        """Check the folder as :func:`check_output_dir` does, and return it."""
         return check_output_dir(str(self.output_dir or self.path), overwrite=self.overwrite_output_dir)
 
 
 def check_output_dir(output_dir: str, *, overwrite: bool, or_set: str = "overwrite_output_dir") -> Path:
-    """Return the folder as an absolute path.
+    """Check that a folder may receive results, and return it as an absolute path.
 
     Args:
         output_dir: The path as the user gave it.
-        overwrite: The user's ``overwrite_output_dir``.
+        overwrite: Value of the user's ``overwrite_output_dir``.
         or_set: Flags that allow a folder that is not empty, for the message.
 
     Raises:
-        InputError: If it is a file, cannot be written to, holds something and ``overwrite`` is
-            not set, or holds only what no command here wrote.
+        InputError: If it is a file, cannot be written to, is not empty and ``overwrite`` is not set, or holds
+            only files that no command of this package wrote.
     """
     folder = check_writable(output_dir)
     taken = folder.is_dir() and any(folder.iterdir())
@@ -83,7 +83,7 @@ def check_output_dir(output_dir: str, *, overwrite: bool, or_set: str = "overwri
 
 
 def check_writable(output_dir: str) -> Path:
-    """Return the folder as an absolute path; what it holds does not matter.
+    """Check that a folder can be written to, and return it as an absolute path; its contents do not matter.
 
     Raises:
         InputError: If it is a file or cannot be written to.
@@ -100,14 +100,14 @@ def check_writable(output_dir: str) -> Path:
         raise _cannot_be_made(folder, error) from error
     if not existing.is_dir():
         raise InputError(f"output_dir {output_dir!r} cannot be made: {str(existing)!r} is a file")
-    # Known now rather than after hours of work.
+    # It is checked now rather than after hours of work.
     if not os.access(existing, os.W_OK | os.X_OK):
         raise InputError(f"output_dir {output_dir!r} cannot be made: {str(existing)!r} may not be written to")
     return folder
 
 
 def check_local(name: str, path: str) -> None:
-    """Raise ``InputError`` if what is to be written to is an address rather than a path.
+    """Raise ``InputError`` if an output is an address rather than a path.
 
     Args:
         name: Name of the flag.
@@ -121,10 +121,10 @@ def check_local(name: str, path: str) -> None:
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder and those above it; one that exists is left as it is.
+    """Create a folder and its parents; an existing folder is left as it is.
 
     Raises:
-        InputError: If it cannot be made.
+        InputError: If it cannot be created.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -134,28 +134,28 @@ def make_folder(folder: Path) -> None:
 
 @contextlib.contextmanager
 def atomic_folder(folder: Path, *, stale: Sequence[str] = ()) -> Iterator[Path]:
-    """Give an empty folder to write to, whose contents move to ``folder`` once the body succeeds.
+    """Yield an empty scratch folder, whose contents move to ``folder`` once the body succeeds.
 
-    A new folder appears as a whole. In one that exists, entries of the same name are replaced
-    and all others stay, but for those that match ``stale``: parts of an earlier result that the
-    new one does not have. So naming the wrong folder cannot empty it.
+    A new folder appears as a whole. In an existing folder, entries of the same name are replaced, and entries
+    that match ``stale`` are removed, because they are parts of an earlier result. All others stay, so naming
+    the wrong folder by mistake cannot empty it.
 
     Args:
         folder: The result of :func:`check_output_dir`.
-        stale: Patterns of names, as ``Path.glob`` takes them.
+        stale: Patterns of names, in the form of ``Path.glob``.
 
     Raises:
-        InputError: If the folder cannot be made.
+        InputError: If the folder cannot be created.
     """
     exists = folder.is_dir()
     make_folder(folder.parent)
     try:
-        # Within a folder that exists: what lies beside it may be another file system.
+        # An existing folder holds its own scratch folder, because its parent may be on another file system.
         scratch = Path(tempfile.mkdtemp(prefix=".writing-", dir=folder if exists else folder.parent))
     except OSError as error:
         raise _cannot_be_made(folder, error) from error
     try:
-        stage = scratch / "complete"  # not the scratch folder: that one only its owner may read
+        stage = scratch / "complete"  # not the scratch folder itself, which only its owner may read
         stage.mkdir()
         yield stage
         if exists:

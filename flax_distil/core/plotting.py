@@ -1,4 +1,4 @@
-"""Plots in one style, where matplotlib is installed; no window is opened."""
+"""Draw plots in one style, where matplotlib is installed; no window is opened."""
 
 import contextlib
 import importlib.util
@@ -16,17 +16,17 @@ PLOTS_REMEDY = 'matplotlib is not installed: pip install "flax-distil[plots]"'
 
 
 def has_matplotlib() -> bool:
-    """Say whether matplotlib is installed."""
+    """Return whether matplotlib is installed."""
     return importlib.util.find_spec("matplotlib") is not None
 
 
 @contextlib.contextmanager
 def new_figure(width: float, height: float) -> Iterator["Figure"]:
-    """Give an empty figure that needs no window.
+    """Yield an empty figure that needs no window.
 
     Args:
-        width: Inches.
-        height: Inches.
+        width: Width in inches.
+        height: Height in inches.
     """
     import matplotlib
     from matplotlib.figure import Figure
@@ -37,17 +37,17 @@ def new_figure(width: float, height: float) -> Iterator["Figure"]:
         "xtick.color": INK, "ytick.color": INK, "svg.hashsalt": "flax-distil",
     }  # fmt: skip
     with matplotlib.rc_context(style), warnings.catch_warnings():
-        # What the font lacks becomes boxes; the texts beside the pictures have it.
+        # Characters that the font lacks become boxes; the text reports contain them.
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         yield Figure(figsize=(width, height), dpi=110, layout="constrained")
 
 
 def say(axes: "Axes", text: str) -> None:
-    """Write a sentence where there is nothing to draw."""
+    """Write a sentence in a plot that has nothing to draw."""
     axes.text(0.5, 0.5, text, transform=axes.transAxes, ha="center", va="center", color=PALE)
     axes.set(xticks=[], yticks=[])
 
 
 def short(text: str, length: int) -> str:
-    """Return a name of at most so many characters, its end kept."""
+    """Return a name cut to at most ``length`` characters; its end is kept."""
     return text if len(text) <= length else f"…{text[1 - length :]}"

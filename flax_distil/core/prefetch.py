@@ -1,4 +1,4 @@
-"""Start work before its result is asked for: results come in order, and the work ahead is bounded."""
+"""Start work before its result is needed; results keep their order, and the work ahead is bounded."""
 
 import contextlib
 import itertools
@@ -12,10 +12,10 @@ U = TypeVar("U")
 
 
 def lookahead(items: Iterable[T], size: int = 1) -> Iterator[T]:
-    """Yield items, each after the next ``size`` items were taken from the iterable.
+    """Yield items, each one after the next ``size`` items were taken from the iterable.
 
-    Where taking an item starts work on a device or in a thread, and the caller waits for the work of
-    each item that it gets, the next work is already started before the caller waits.
+    This helps where taking an item starts work on a device or in a thread: the next work is then already
+        started when the caller waits for the work of the item that it received.
     """
     waiting: deque[T] = deque()
     for item in items:
@@ -26,13 +26,14 @@ def lookahead(items: Iterable[T], size: int = 1) -> Iterator[T]:
 
 
 def prefetch_map(function: Callable[[T], U], items: Iterable[T], *, threads: int, ahead: int) -> Generator[U]:
-    """Yield the results of a function over items in their order, computed in threads.
+    """Yield the results of a function for all items, in their order; they are computed in threads.
 
     Closing the generator cancels what is not started and waits for the rest.
 
     Args:
-        function: Called in any thread; what it raises is raised where its result is asked for.
-        items: Read in the thread that asks for results.
+        function: Function that is called in any thread. Its exceptions are raised where its result is asked
+            for.
+        items: Items, which are read in the thread that asks for results.
         threads: Number of threads; 0 calls the function in the thread that asks for results.
         ahead: Number of results that are computed before they are asked for; at least the number of threads.
     """
@@ -48,12 +49,12 @@ def prefetch_map(function: Callable[[T], U], items: Iterable[T], *, threads: int
 
 
 def prefetch(items: Iterator[T], *, ahead: int) -> Generator[T]:
-    """Yield the items of an iterator that runs in a thread of its own.
+    """Yield the items of an iterator that runs in its own thread.
 
     Closing the generator waits for the thread and closes the iterator.
 
     Args:
-        items: What it raises is raised where its next item is asked for.
+        items: The iterator. Its exceptions are raised where the next item is asked for.
         ahead: Number of items that are taken before they are asked for.
     """
     end: Any = object()

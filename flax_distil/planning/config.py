@@ -61,8 +61,7 @@ class PlanConfig:
 
     @property
     def planned_run(self) -> DistillConfig:
-        """The distillation as it computes on a TPU, with the smallest number of updates that its schedule
-        allows.
+        """The distillation as it computes on a TPU, with the fewest updates that its schedule allows.
 
         The number of updates does not change the step.
         """

@@ -151,8 +151,7 @@ def decode_step_flop(config: WhisperConfig, batch: int, slots: int, *, beams: in
 
 
 def decode_step_bytes(config: WhisperConfig, batch: int, slots: int, bytes_per_element: int) -> float:
-    """Count the bytes that one decoding step must read: weights, caches, and per layer the encoder states
-    once.
+    """Count the bytes that one decoding step must read: weights, caches, and the encoder states per layer.
 
     ``slots`` is the number per sample; the beams of a sample share them.
     """
