@@ -1,1 +1,1 @@
-"""The command line; imports nothing heavy until a command is known."""
+"""The command line, which imports nothing slow until it knows the command."""

@@ -1,4 +1,4 @@
-"""Files of flags: YAML or JSON that a person wrote, read within bounds."""
+"""Read files of flags: YAML or JSON files that people write, within limits of size and depth."""
 
 import json
 import os
@@ -11,23 +11,23 @@ from flax_distil.core.errors import InputError
 from flax_distil.core.files import user_path
 
 MOST_BYTES = 1 << 20
-"""A file of flags is no longer."""
+"""Maximum size of a file of flags."""
 
 DEEPEST = 6
-"""Configurations are nested less deeply than that; deeper files are not read at all."""
+"""Maximum depth of a file of flags; all configurations are less deep."""
 
 
 def read_config_file(name: str) -> dict[str, Any]:
-    """Return the flags of a file by name.
+    """Return the flags in a file, by name.
 
-    Values are text, numbers, switches, nothing (``null``), lists or mappings of these. Aliases are refused:
-    a few of them can stand for more than any memory holds.
+    Values are texts, numbers, booleans, ``null``, and lists or mappings of these. YAML aliases are refused,
+    because a few of them can stand for more data than the memory holds.
 
     Args:
         name: Path of a YAML file, or of a JSON file whose name ends in ``.json``.
 
     Raises:
-        InputError: If it cannot be read within these bounds.
+        InputError: If the file cannot be read within these limits.
     """
     try:
         text = _text(user_path(name))
@@ -45,7 +45,7 @@ def read_config_file(name: str) -> dict[str, Any]:
 
 
 def _text(path: Path) -> str:
-    # A named pipe would be waited for; opened like this it is not, and then refused.
+    # Opening a named pipe would wait; with O_NONBLOCK it does not, and the pipe is refused below.
     opened = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     with open(opened, "rb") as file:
         kind = os.fstat(opened).st_mode
@@ -88,7 +88,7 @@ def _of_yaml(text: str) -> Any:
 
 
 def _loader() -> Any:
-    """Return a loader that leaves dates the texts they are."""
+    """Return a loader that keeps dates as text."""
     import yaml
 
     class Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
@@ -101,7 +101,7 @@ def _loader() -> Any:
 
 
 def _check_yaml(text: str) -> None:
-    """Go over the parts of a file without making anything of them."""
+    """Check the events of a YAML file before any objects are built from them."""
     import yaml
 
     depth, names, at_name = 0, set(), False

@@ -1,4 +1,4 @@
-"""Failures that are no fault of the program, as one sentence: above all a disk that is full."""
+"""Explain failures of storage, such as a full disk, in one sentence."""
 
 import errno
 import os
@@ -17,14 +17,14 @@ STORAGE = {
     errno.EMFILE: "allow more open files",
     errno.ENFILE: "allow more open files",
 }
-"""What goes wrong with storage, and what helps."""
+"""Remedy for each error number of storage."""
 
 
 def storage_failure(error: BaseException) -> str | None:
-    """Return the sentence for a failure of storage, None if the error is of another kind.
+    """Return the sentence for a failure of storage; None if the error is of another kind.
 
-    Libraries raise errors of their own where a disk is full: what they come from is looked at too, and at
-    last the words.
+    Libraries raise their own errors when a disk is full, so the causes of the error are examined too, and
+    finally the words of the messages.
     """
     causes = list(_causes(error))
     for cause in causes:

@@ -1,4 +1,4 @@
-"""Values of flags by the type of their setting: from text of a command line, or as a file holds them."""
+"""Convert values of flags, from the command line or from a file, to the types of their settings."""
 
 import json
 import re
@@ -10,10 +10,10 @@ from flax_distil.core.errors import InputError
 from flax_distil.core.nested import type_options
 
 WORDS = {"true": True, "yes": True, "false": False, "no": False}
-"""Spellings of true and false."""
+"""Accepted spellings of true and false."""
 
 METAVARS = {int: "N", float: "X", str: "TEXT", bool: "{true,false}", dict: "JSON"}
-"""What stands for a value in ``--help``."""
+"""Placeholders of values in ``--help``."""
 
 EXPECTED = {
     int: "a whole number",
@@ -22,22 +22,22 @@ EXPECTED = {
     bool: "true or false",
     dict: "a JSON object",
 }
-"""What a value must be, in sentences."""
+"""Descriptions of expected values in error messages."""
 
 _NUMBER = re.compile(r"[+-]?(\d[\d_]*)?\.?\d[\d_]*\.?([eE][+-]?\d+)?")
 _NULL = "null"
 
 
 def convert(name: str, value: Any, hint: Any) -> Any:
-    """Return a value as the type of its setting.
+    """Convert a value to the type of its setting.
 
     Args:
         name: Name of the flag.
-        value: Text (a list of texts where several values follow a flag), or what a file of flags holds.
+        value: Text (a list of texts where several values follow a flag), or the value in a file of flags.
         hint: Type of the setting: a type, a list or tuple of one, or a union of these and None.
 
     Raises:
-        InputError: If the value is of no such type.
+        InputError: If the value cannot be converted to the type.
     """
     if value is None or value == [_NULL]:
         return _null(name, hint)
@@ -49,12 +49,12 @@ def convert(name: str, value: Any, hint: Any) -> Any:
 
 
 def is_list(hint: Any) -> bool:
-    """Whether a setting has several values."""
+    """Return whether a setting has several values."""
     return any(typing.get_origin(option) in (list, tuple) for option in type_options(hint))
 
 
 def metavar(hint: Any) -> str:
-    """Return what stands for the value in ``--help``."""
+    """Return the placeholder of a value in ``--help``."""
     kind = next(option for option in type_options(hint) if option is not type(None))
     if is_list(hint):
         kind = typing.get_args(kind)[0]
@@ -62,7 +62,7 @@ def metavar(hint: Any) -> str:
 
 
 def shown_default(value: Any) -> str:
-    """Return a default as it would be written in a file of flags; empty for null and empty texts."""
+    """Return a default as it is written in a file of flags; an empty text for null and empty texts."""
     if value is None or value == [_NULL]:
         return ""
     if isinstance(value, bool):
@@ -93,7 +93,7 @@ def _scalar(name: str, value: Any, hint: Any) -> Any:
 
 
 def _as_kind(value: Any, kind: type, hint: Any) -> Any:
-    """Return a value as one type, or raise ``TypeError`` or ``ValueError``."""
+    """Convert a value to one type, or raise ``TypeError`` or ``ValueError``."""
     if isinstance(value, str):
         return _parse(value, kind, hint)
     if kind is float and type(value) is int:
@@ -104,7 +104,7 @@ def _as_kind(value: Any, kind: type, hint: Any) -> Any:
 
 
 def _parse(text: str, kind: type, hint: Any) -> Any:
-    """Return what a text stands for; numbers may be written as in YAML (``1_000``, ``0x10``, ``1e-4``)."""
+    """Convert a text to a type; numbers may be written as in YAML (``1_000``, ``0x10``, ``1e-4``)."""
     if kind is bool:
         if text.lower() not in WORDS:
             raise ValueError(text)

@@ -1,4 +1,4 @@
-"""What no flag can be, whatever it means: numbers that no machine holds, text that nothing can name."""
+"""Refuse values that no flag can have, such as numbers that are not finite and text that is not UTF-8."""
 
 import math
 import re
@@ -8,27 +8,27 @@ from flax_distil.core.errors import InputError
 from flax_distil.core.output_dir import check_local
 
 LARGEST = 2**63 - 1
-"""The largest whole number that arrays and files can be addressed by."""
+"""Largest whole number that can address arrays and files."""
 
 NAMES = (
     r"_dir$|_name_or_path$|(dataset|split|config)_name$|(?<!^label)_column_name$|_model_id$|^json$|"
     r"^topology$|^mesh$|_address$"
 )
-"""Flags that name something, which an empty text does not; no column of labels is a choice of its own."""
+"""Flags that must not be empty, because they name something; an empty column of labels has a meaning."""
 
 WRITTEN = r"_dir$|^json$"
-"""Flags that name what is written to."""
+"""Flags that name outputs."""
 
 PATHS = r"^files$|_dir$|_name_or_path$|dataset_name$|^json$"
-"""Flags that may hold bytes that are no UTF-8, as names of files do."""
+"""Flags whose values may have bytes that are not UTF-8, because names of files may."""
 
 
 def check_value(name: str, value: Any) -> None:
-    """Raise ``InputError`` for a value that cannot be meant, of whatever flag.
+    """Raise ``InputError`` for a value that no flag can have.
 
     Args:
-        name: Of the flag.
-        value: As it was read; each part of a list is checked.
+        name: Name of the flag.
+        value: Value of the flag; each item of a list is checked.
     """
     for part in value if isinstance(value, list) else [value]:
         if isinstance(part, bool):
@@ -57,7 +57,7 @@ def _is_broken(text: str) -> bool:
 
 
 def shortened(text: str, *, most: int = 80) -> str:
-    """Return a text of at most so many characters, with its middle left out where it is longer."""
+    """Return a text cut to at most ``most`` characters, by leaving out its middle."""
     if len(text) <= most:
         return text
     kept = (most - 1) // 2

@@ -1,4 +1,4 @@
-"""Flags from a configuration: names, types, defaults and help of its leaves (see ``core/nested.py``)."""
+"""Make flags from a configuration: names, types, defaults and help of its leaves (see ``core/nested.py``)."""
 
 import argparse
 from collections.abc import Collection, Mapping, Sequence
@@ -20,34 +20,34 @@ ALIASES = {
     "hub_dataset_id": "--hub_model_id",
     "speaker_column_name": "--speaker_id_column_name",
 }
-"""Second names of flags."""
+"""Second names of flags, by their first names."""
 
 POSITIONAL = "files"
-"""The setting that takes the arguments without a flag."""
+"""Name of the setting that takes the arguments without a flag."""
 
 MAX_ARGUMENT_LENGTH = 10_000
-"""Longest argument in characters."""
+"""Maximum number of characters of an argument."""
 
 OWN_SECTION = "Main flags"
-"""Heading of the flags that a command's own configuration declares."""
+"""Heading in ``--help`` of the flags that the outermost configuration of a command declares."""
 
 
 def read_flags(config_class: type[Config], arguments: Sequence[str], *, program: str) -> Config:
     """Parse flags, and the YAML or JSON files that ``--config`` names, into a configuration.
 
-    Flags win over files, and later files over earlier ones. A boolean flag may stand alone
-    (``--push_to_hub``) or with its value. So may a flag of text that is declared with a ``switch``, which is
-    its value then, and where it is ``true``. The values of a list follow one another
+    Flags take precedence over files, and later files over earlier ones. A boolean flag may stand alone
+    (``--push_to_hub``) or have a value. A text flag that is declared with a ``switch`` may stand alone too;
+    then, and with the value ``true``, its value is the switch. The values of a list follow one another
     (``--decoder_layer_indices 0 3``).
 
     Args:
         config_class: Configuration whose leaves are the flags.
-        arguments: The flags.
+        arguments: Arguments of the command line.
         program: Name shown in the help.
 
     Raises:
-        InputError: If a flag is unknown or missing, or its value of another type; and from the
-            configuration's own checks.
+        InputError: If a flag is unknown or missing, a value has the wrong type, or the configuration refuses
+            it.
         SystemExit: After ``--help`` was printed.
     """
     _check_lengths(arguments)
@@ -70,7 +70,7 @@ def read_flags(config_class: type[Config], arguments: Sequence[str], *, program:
 
 
 def switched_on(name: str, arguments: Sequence[str]) -> bool:
-    """Say whether a switch is on the command line, before it is known whose flags the others are."""
+    """Return whether a switch is on the command line, before it is known which command has the flags."""
     given = [index for index, argument in enumerate(arguments) if argument.partition("=")[0] == f"--{name}"]
     if not given:
         return False
@@ -79,10 +79,10 @@ def switched_on(name: str, arguments: Sequence[str]) -> bool:
 
 
 class _Flag(argparse.Action):
-    """A flag whose value stays text until all flags are known.
+    """An action that keeps the value of a flag as text until all flags are known.
 
     Attributes:
-        leaf: The setting.
+        leaf: Setting of the flag.
     """
 
     def __init__(self, *, leaf: Leaf, **options: Any):
@@ -94,7 +94,7 @@ class _Flag(argparse.Action):
 
 
 class _Parser(argparse.ArgumentParser):
-    """A parser that raises what is wrong instead of ending the process."""
+    """A parser that raises an ``InputError`` instead of ending the process."""
 
     def __init__(self, names: Collection[str], **options: Any):
         super().__init__(**options)
@@ -148,7 +148,7 @@ def _check_lengths(arguments: Sequence[str]) -> None:
 
 
 def _config_files(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Return the files that ``--config`` names, and the other arguments."""
+    """Split arguments into the files that ``--config`` names and all others."""
     files, others, rest = [], [], list(arguments)
     while rest:
         argument = rest.pop(0)
@@ -163,7 +163,7 @@ def _config_files(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def _file_values(file: str, config_class: type, flags: Mapping[str, Leaf]) -> dict[str, Any]:
-    """Return the settings of a file of flags, which may be nested as the configuration is."""
+    """Return the settings in a file of flags, which may be nested like the configuration."""
     try:
         given = flatten_names(config_class, read_config_file(file))
     except InputError as error:
@@ -180,7 +180,7 @@ def _file_values(file: str, config_class: type, flags: Mapping[str, Leaf]) -> di
 
 
 def _with_values(flags: Mapping[str, Leaf], arguments: Sequence[str]) -> list[str]:
-    """Give switches that stand alone their value."""
+    """Add the values of switches that stand alone."""
     completed: list[str] = []
     rest = list(arguments)
     while rest:

@@ -1,4 +1,4 @@
-"""``flax-distil COMMAND``: flags made from the configuration of each command."""
+"""The program ``flax-distil COMMAND``, whose flags are made from the configuration of each command."""
 
 import importlib
 import logging
@@ -24,7 +24,7 @@ COMMANDS = {
     "align-heads": ("pipeline.align_heads.config:AlignHeadsConfig", "pipeline.align_heads.job:run"),
     "export": ("checkpoints.config:ExportConfig", "checkpoints.job:run_export"),
 }
-"""Command, of one word or two, to its configuration and its function; modules of the second load JAX."""
+"""Configuration and function of each command, whose name has one word or two; the functions import JAX."""
 
 _USAGE = """usage: flax-distil COMMAND [flags]
 
@@ -48,8 +48,9 @@ commands:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command line and return its exit status.
 
-    0; 1 if only the upload failed, or some of the files to transcribe; 2 for bad input and for storage that
-    failed; 130 if interrupted. Output that its reader does not take changes none of these.
+    The status is 0 for success, 1 if only the upload or some of the files to transcribe failed, 2 for wrong
+    input or failed storage, and 130 after an interruption. A reader of the output that stops reading does not
+    change it.
     """
     with forgiving_output():
         chosen = _choose_command(list(sys.argv[1:] if argv is None else argv))
@@ -57,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _choose_command(arguments: Sequence[str]) -> tuple[str, Sequence[str]] | int:
-    """Return a command and its flags, or the exit status where there is no command to run."""
+    """Return the command and its flags, or the exit status where there is no command to run."""
     if not arguments or arguments[0] in ("-h", "--help"):
         print(_USAGE, end="")
         return 0 if arguments else 2
@@ -77,7 +78,7 @@ def _choose_command(arguments: Sequence[str]) -> tuple[str, Sequence[str]] | int
 def _choose_second(
     first: str, seconds: Sequence[str], arguments: Sequence[str]
 ) -> tuple[str, Sequence[str]] | int:
-    """Do the same for a command of two words; without the second, list those that begin with the first."""
+    """Choose a command of two words; without the second word, list the commands that begin with the first."""
     if not arguments or arguments[0] in ("-h", "--help"):
         listed = [line for line in _USAGE.splitlines() if line.startswith(f"  {first} ")]
         print("\n".join([f"usage: flax-distil {first} COMMAND [flags]", "", "commands:", *listed]))
@@ -92,7 +93,7 @@ def _choose_second(
 
 def run_command(command: str, arguments: Sequence[str]) -> int:
     """Run one command with its flags and return the exit status; ``distil --dry_run`` is ``plan``."""
-    pass_over_absent_tpu()  # first: what follows imports JAX
+    pass_over_absent_tpu()  # must be first, because the next imports load JAX
     from flax_distil.cli.flags import switched_on
     from flax_distil.core.console import quiet
     from flax_distil.core.errors import InputError
@@ -100,7 +101,7 @@ def run_command(command: str, arguments: Sequence[str]) -> int:
     if command == "distil" and switched_on("dry_run", arguments):
         command = "plan"
     silent = switched_on("quiet", arguments)
-    _set_up_logging(silent)  # before the import below: some libraries would set it up their way
+    _set_up_logging(silent)  # must precede other imports, because some libraries set up logging too
     try:
         with quiet(silent):
             return _run_configured(command, arguments)
@@ -110,7 +111,7 @@ def run_command(command: str, arguments: Sequence[str]) -> int:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
-    except SystemExit as stop:  # of the parser, after --help
+    except SystemExit as stop:  # raised by the parser after --help
         return stop.code if isinstance(stop.code, int) else 2
     except MemoryError:
         print("error: memory is exhausted: give smaller batches or shorter files", file=sys.stderr)
@@ -124,7 +125,7 @@ def run_command(command: str, arguments: Sequence[str]) -> int:
 
 
 def _with_short_words(sentence: str) -> str:
-    """Return a sentence whose words, some of which may be values of thousands of digits, are cut."""
+    """Return a sentence with very long words cut; they may be values of thousands of digits."""
     return re.sub(r"\S{400,}", lambda word: f"{word[0][:60]}…{word[0][-20:]}", sentence)
 
 
@@ -132,14 +133,14 @@ def _run_configured(command: str, arguments: Sequence[str]) -> int:
     from flax_distil.cli.flags import read_flags
 
     config = read_flags(config_class(command), arguments, program=f"flax-distil {command}")
-    if command == "distil" and config.dry_run:  # a file of flags may say so too
+    if command == "distil" and config.dry_run:  # a file of flags may set it too
         return run_command("plan", arguments)
     result = _imported(COMMANDS[command][1])(config)
     return 1 if getattr(result, "upload_error", None) or getattr(result, "failed", None) else 0
 
 
 def config_class(command: str) -> Any:
-    """Return the configuration of a command."""
+    """Return the class of the configuration of a command."""
     return _imported(COMMANDS[command][0])
 
 
@@ -149,7 +150,7 @@ def _imported(address: str) -> Any:
 
 
 def _set_up_logging(silent: bool) -> None:
-    """Show what this package says, and of other libraries only warnings."""
+    """Show the log messages of this package, and only warnings of other libraries."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     logging.getLogger("flax_distil").setLevel(logging.WARNING if silent else logging.INFO)
     if silent:
@@ -158,7 +159,7 @@ def _set_up_logging(silent: bool) -> None:
 
 
 def script(command: str) -> None:
-    """Run a command as a script of its own (``run_distillation.py``) and exit."""
+    """Run a command for a script such as ``run_distillation.py``, and exit with its status."""
     with forgiving_output():
         status = run_command(command, sys.argv[1:])
     sys.exit(status)

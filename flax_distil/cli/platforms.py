@@ -1,7 +1,7 @@
-"""Which kinds of devices JAX looks for: none of a TPU where there is none.
+"""Keep JAX from looking for a TPU on machines without one.
 
-Where the package ``libtpu`` is installed, to plan for TPUs, JAX would load it to look for one, and it
-writes errors to the terminal when it finds none.
+Where the package ``libtpu`` is installed to plan for TPUs, JAX would load it to look for a TPU, and it writes
+errors to the terminal if it finds none.
 """
 
 import importlib.metadata
@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 GOOGLE = "0x1ae0"
-"""Vendor of TPUs on the PCI bus, where JAX looks for them too (``jax._src.hardware_utils``)."""
+"""PCI vendor id of TPUs, by which JAX finds them too (``jax._src.hardware_utils``)."""
 
 ASKED_FOR = (
     "JAX_PLATFORMS",
@@ -20,21 +20,21 @@ ASKED_FOR = (
     "TPU_WORKER_HOSTNAMES",
     "TPU_PROCESS_ADDRESSES",
 )
-"""With one of these variables it was decided already what to look for, or a TPU is announced."""
+"""Variables that choose the platforms of JAX, or say that there is a TPU."""
 
 
 def pass_over_absent_tpu(pci_devices: Path = Path("/sys/bus/pci/devices")) -> None:
-    """Have JAX look for no TPU if this machine has none and none was asked for; before JAX is imported.
+    """Before JAX is imported, tell it not to look for a TPU if there is none and none was asked for.
 
     Args:
-        pci_devices: Folder of the devices of the PCI bus.
+        pci_devices: Folder that lists the devices of the PCI bus.
     """
     if "jax" in sys.modules or any(name in os.environ for name in ASKED_FOR):
         return
     if importlib.util.find_spec("libtpu") is None or _has_tpu(pci_devices):
         return
     others = [point.name for point in importlib.metadata.entry_points(group="jax_plugins")]
-    if any("cuda" not in name for name in others):  # a device whose platform has a name of its own
+    if any("cuda" not in name for name in others):  # a plugin for another kind of device
         return
     os.environ["JAX_PLATFORMS"] = "cuda,cpu" if others else "cpu"
 

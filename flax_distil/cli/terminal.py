@@ -1,4 +1,4 @@
-"""What a command says, to whatever reads it: terminals of any encoding, and readers that leave."""
+"""Output of commands to terminals of any encoding, and to readers that stop reading."""
 
 import contextlib
 import io
@@ -9,17 +9,17 @@ from typing import Any
 
 
 class ForgivingStream:
-    """A text stream to which writing never fails for what its reader is.
+    """A text stream on which writing never fails because of its reader.
 
-    A character that its encoding lacks is replaced. When the reader is gone (``| head -1``), what is written
-    from then on goes nowhere, and the work that is told of goes on. A disk that is full is an error still.
+    Characters that the encoding lacks are replaced. When the reader has closed the stream (``| head -1``),
+    further output is discarded and the command continues. A full disk is still an error.
     """
 
     def __init__(self, stream: Any):
         """Wrap a stream.
 
         Args:
-            stream: Of text, such as ``sys.stdout``.
+            stream: A text stream, such as ``sys.stdout``.
         """
         self._stream = stream
 
@@ -35,7 +35,7 @@ class ForgivingStream:
         return len(text)
 
     def flush(self) -> None:
-        """Send what was written."""
+        """Flush the text that was written."""
         try:
             self._stream.flush()
         except BrokenPipeError:
@@ -47,7 +47,7 @@ class ForgivingStream:
             self.write(line)
 
     def _leave(self) -> None:
-        """Have what is still held, and what comes, go nowhere: also what is flushed when Python ends."""
+        """Discard buffered and further output, also the output that Python flushes at its end."""
         with contextlib.suppress(OSError, io.UnsupportedOperation):
             nowhere = os.open(os.devnull, os.O_WRONLY)
             os.dup2(nowhere, self._stream.fileno())
@@ -59,7 +59,7 @@ class ForgivingStream:
 
 @contextlib.contextmanager
 def forgiving_output() -> Iterator[None]:
-    """Let nothing that is shown end a command."""
+    """Replace standard output and standard error by streams that never end a command."""
     out, errors = ForgivingStream(sys.stdout), ForgivingStream(sys.stderr)
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(errors):  # type: ignore[type-var]
         try:

@@ -9,7 +9,7 @@ R       mel frames of 10 ms                            3000
 M       mel bins                                       80 or 128
 S       source (encoder) positions of 20 ms            1500
 T       target (decoder) positions                     up to 448
-C       slots of a key/value cache
+C       positions in a key/value cache
 D       model width (``d_model``)
 N       attention heads
 H       features of one head

@@ -1,4 +1,4 @@
-"""Output folders in which a job that was stopped continues; a killed job leaves only valid results.
+"""Output folders in which a stopped job can continue; a killed job leaves only valid results.
 
 The folder holds the settings that decide the results, written before the first result, and files of JSON
 lines, one line for each finished piece of work. A killed process may leave an incomplete last line, which is

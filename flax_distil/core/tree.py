@@ -1,4 +1,4 @@
-"""Nested dictionaries of arrays: named paths, partitions and their inverse."""
+"""Nested dictionaries of arrays: flatten them to named paths, split and merge them."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -19,7 +19,7 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def unflatten(flat: Mapping[str, Any]) -> Tree:
-    """Invert :func:`flatten`.
+    """Return the nested dictionary of flat paths, the inverse of :func:`flatten`.
 
     Raises:
         ValueError: If a path leads through a leaf.

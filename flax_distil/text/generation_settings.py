@@ -1,9 +1,9 @@
-"""Settings of generation that a checkpoint stores: language, task, suppressed tokens, limits, heads.
+"""Generation settings that a checkpoint stores: language, task, suppressed tokens, limits, alignment heads.
 
-Three kinds of files hold it: ``generation_config.json`` (Hugging Face), ``config.json`` of
-older Hugging Face checkpoints, and ``config.json`` of CTranslate2, each with its own names.
-Token ids that a tokenizer knows better (start, end, languages) are not kept here: they are
-written out again from :class:`SpecialTokens`, so that the two can never disagree.
+Three kinds of files hold them, each with its own names: ``generation_config.json`` (Hugging Face),
+    ``config.json`` of older Hugging Face checkpoints, and ``config.json`` of CTranslate2.
+Token ids that the tokenizer also defines (start, end, languages) are not kept here: they are written from
+:class:`SpecialTokens`, so that the two can never disagree.
 """
 
 from collections.abc import Mapping
@@ -27,14 +27,14 @@ from flax_distil.text.languages import resolve_language
 from flax_distil.text.special_tokens import TIMESTAMP_COUNT, SpecialTokens
 
 DEFAULT_MAX_INITIAL_TIMESTAMP_INDEX = 50
-"""1.00 s: the latest first timestamp of a window."""
+"""Index of the latest first timestamp of a window: 1.00 s."""
 
 TASKS = ("transcribe", "translate")
 
 DEFAULT_MAX_LENGTH = 448
-"""The decoder positions of every published model."""
+"""Number of decoder positions of every published model."""
 
-# The same setting under the names of each kind of file, the preferred first.
+# Names of each setting in the three kinds of files, the preferred name first.
 _NAMES = {
     "suppress_tokens": ("suppress_tokens", "suppress_ids"),
     "begin_suppress_tokens": ("begin_suppress_tokens", "suppress_ids_begin"),
@@ -46,15 +46,15 @@ class GenerationSettings:
     """Generation settings of one checkpoint.
 
     Attributes:
-        suppress_tokens: Ids never generated.
-        begin_suppress_tokens: Ids not generated as the first of a transcript.
-        max_initial_timestamp_index: Latest first timestamp, in steps of 0.02 s; None for no limit.
-        max_length: Longest decoder sequence, prompt included.
+        suppress_tokens: Ids of tokens that are never generated.
+        begin_suppress_tokens: Ids of tokens that are not generated as the first one of a transcript.
+        max_initial_timestamp_index: Latest possible first timestamp, in steps of 0.02 s; None for no limit.
+        max_length: Maximum length of a decoder sequence, including the prompt.
         alignment_heads: (decoder layer, head) pairs whose cross-attention follows the speech;
             word timestamps are read from them. Empty if unknown.
         is_multilingual: Whether prompts name a language and a task.
-        language: Code of the language that is taken unless another is asked for; None detects it.
-        task: The task that is taken unless another is asked for; None is "transcribe".
+        language: Code of the default language; None if the language is detected by default.
+        task: The default task; None means "transcribe".
     """
 
     suppress_tokens: tuple[int, ...] = ()
@@ -70,13 +70,13 @@ class GenerationSettings:
     def from_dict(
         cls, contents: Mapping[str, Any], special: SpecialTokens, *, name: str = "generation settings"
     ) -> "GenerationSettings":
-        """Read settings from the fields of any of the three kinds of files.
+        """Return the settings in the fields of any of the three kinds of files.
 
         Args:
             contents: The parsed JSON; unknown fields are ignored, null counts as absent.
                 ``forced_decoder_ids`` of older files stands for ``language`` and ``task``.
-            special: The checkpoint's vocabulary.
-            name: What to call the file in messages.
+            special: Special tokens of the checkpoint's vocabulary.
+            name: Name of the file in messages.
 
         Raises:
             InputError: If a field has the wrong form or names tokens that the vocabulary does not have;
@@ -111,9 +111,9 @@ class GenerationSettings:
         with neither gets the defaults.
 
         Args:
-            folder: The checkpoint.
+            folder: Folder of the checkpoint.
             special: Special tokens of the vocabulary.
-            origin: What to call it in messages; its path by default.
+            origin: Name of the checkpoint in messages; by default its path.
 
         Raises:
             InputError: If the file is not JSON or a field has the wrong form.
@@ -131,10 +131,11 @@ class GenerationSettings:
         return cls(is_multilingual=special.is_multilingual)
 
     def to_dict(self, special: SpecialTokens) -> dict[str, Any]:
-        """Return the contents of ``generation_config.json``, in Hugging Face names.
+        """Return the contents of ``generation_config.json``, with the names of Hugging Face.
 
         Args:
-            special: The vocabulary, the source of all token ids that name themselves.
+            special: Special tokens of the vocabulary, from which ids such as those of start and end are
+                written.
         """
         contents: dict[str, Any] = {
             "alignment_heads": [list(pair) for pair in self.alignment_heads],
@@ -160,13 +161,13 @@ class GenerationSettings:
 
 
 def default_alignment_heads(decoder_layers: int, attention_heads: int) -> tuple[tuple[int, int], ...]:
-    """Return all heads of the later half of the layers, as openai/whisper does for unknown models."""
+    """Return all heads of the second half of the layers, as openai/whisper does for unknown models."""
     later = range(decoder_layers // 2, decoder_layers)
     return tuple((layer, head) for layer in later for head in range(attention_heads))
 
 
 def _fields(special: SpecialTokens) -> Fields:
-    """Return the kinds of the settings of a checkpoint with this vocabulary."""
+    """Return the kind of each setting of a checkpoint with this vocabulary."""
     token = whole_number(0, special.vocab_size - 1)
     return {
         **{name: list_of(token) for names in _NAMES.values() for name in names},

@@ -1,8 +1,7 @@
-"""The hundred languages of Whisper, by code and by name.
+"""The hundred languages of Whisper, with their codes and names.
 
-Whisper names a language with a token such as ``<|en|>``; people name it "en", "English",
-"en-US" or "castilian". This file is the one place that turns what people write into the
-code inside the token.
+Whisper has a token such as ``<|en|>`` for each language; people write "en", "English", "en-US" or
+"castilian". This file is the only place that converts what people write into the code inside the token.
 """
 
 import difflib
@@ -143,30 +142,30 @@ LANGUAGES_WITHOUT_SPACES = frozenset({"zh", "ja", "th", "lo", "my", "yue"})
 LANGUAGE_CODES: dict[str, str] = (
     {code: code for code in LANGUAGES} | {name: code for code, name in LANGUAGES.items()} | _ALIASES
 )
-"""Every understood spelling, in lower case, to its code."""
+"""Code of every accepted spelling, in lower case."""
 
 
 DETECT_LANGUAGE = "auto"
-"""Asks for detection where a checkpoint has a default language of its own."""
+"""Value that asks for detection of the language even if the checkpoint has a default language."""
 
 _CODE = re.compile(r"[a-z]{2,3}(-[a-z0-9]+)*")
 
 
 def resolve_language(name_or_code: str, own: Collection[str] = ()) -> str:
-    """Return Whisper's code of a language given by code, English name, alias or locale.
+    """Return Whisper's code of a language that is given by code, English name, alias or locale.
 
     Case does not matter; a region is dropped (``"pt-BR"`` and ``"pt_br"`` are ``"pt"``)
     and the token itself (``"<|pt|>"``) is understood.
 
     Args:
-        name_or_code: Such as ``"fr"``, ``"French"``, ``"castilian"``, ``"en-US"``.
-        own: Codes of the languages of a checkpoint's vocabulary, which count too, as they are written.
+        name_or_code: Name or code, such as ``"fr"``, ``"French"``, ``"castilian"`` or ``"en-US"``.
+        own: Codes of the languages of a checkpoint's vocabulary, which are accepted as they are written.
 
     Returns:
         The code, a key of :data:`LANGUAGES` or one of ``own``.
 
     Raises:
-        InputError: If there is no such language; close matches are listed.
+        InputError: If there is no such language; the message lists similar names.
     """
     wanted = _spelling(name_or_code)
     if wanted in own:
@@ -175,7 +174,7 @@ def resolve_language(name_or_code: str, own: Collection[str] = ()) -> str:
         if spelling in LANGUAGE_CODES:
             return LANGUAGE_CODES[spelling]
     close = difflib.get_close_matches(wanted, LANGUAGE_CODES, n=3)
-    # A mistyped code of two letters resembles half the table: suggestions would only be noise.
+    # A mistyped code of two letters is similar to half of the table, so suggestions would not help.
     if close and len(wanted) > 3:
         suggestions = " or ".join(f"{spelling!r} ({LANGUAGE_CODES[spelling]})" for spelling in close)
         raise InputError(f"unknown language {name_or_code!r}: did you mean {suggestions}?")
@@ -186,13 +185,14 @@ def resolve_language(name_or_code: str, own: Collection[str] = ()) -> str:
 
 
 def language_code(name_or_code: str) -> str:
-    """Return the code of a language before the vocabulary of the checkpoint is known.
+    """Return the code of a language where the vocabulary of the checkpoint is not known yet.
 
-    A code that is none of Whisper's, such as ``"hak"``, may be a language that was added to a checkpoint:
-    it is returned as it is. ``WhisperTokenizer.prompt`` refuses what the vocabulary has no token for.
+    A code that Whisper does not have, such as ``"hak"``, may be a language that was added to a checkpoint, so
+    it is returned as it is. ``WhisperTokenizer.prompt`` refuses languages that have no token in the
+    vocabulary.
 
     Raises:
-        InputError: If it is neither a language of Whisper's nor written as a code.
+        InputError: If it is neither a language of Whisper nor written like a code.
     """
     try:
         return resolve_language(name_or_code)

@@ -1,4 +1,4 @@
-"""Normalize text before it is compared: the rules of the Whisper paper and others.
+"""Normalize texts before they are compared, by the rules of the Whisper paper or by others.
 
 Word error rates are only comparable under the same normalizer, so the rules are by default those of
 the reference implementation (package ``whisper-normalizer``), chosen by language.
@@ -31,25 +31,25 @@ INDIC_CLASSES = {
     "pa": "PunjabiNormalizer", "sa": "DevanagariNormalizer", "ta": "TamilNormalizer",
     "te": "TeluguNormalizer",
 }  # fmt: skip
-"""Classes of ``whisper_normalizer.indic``."""
+"""Names of the classes of ``whisper_normalizer.indic``, by language code."""
 
 LANGUAGES_WITH_VOWEL_SIGNS = frozenset(INDIC_CLASSES) | {"bo", "km", "lo", "my", "si", "th"}
-"""Languages whose vowels are marks, which Whisper's rules replace by spaces."""
+"""Languages with vowel signs, which are marks in Unicode and which Whisper's rules replace by spaces."""
 
 _DOTTED = str.maketrans({"I": "ı", "İ": "i"})
-"""Turkish and Azerbaijani have an i with a dot and one without, in both cases."""
+"""Lower case of Turkish and Azerbaijani, which have an i with a dot and one without, in both cases."""
 
 _GRAPHEME = regex.compile(r"\X")
 
 
 @dataclass(frozen=True)
 class Normalizer:
-    """A callable that normalizes text of one language.
+    """A function object that normalizes text of one language.
 
-    It can be pickled (data workers need it); its tables are loaded once per process.
+    It can be pickled, which data workers need; its tables are loaded once per process.
 
     Attributes:
-        language: Whisper's language code, or None for the rules that suit any language.
+        language: Whisper's language code; None for the rules that suit any language.
         name: Which rules, one of ``NORMALIZERS``.
     """
 

@@ -1,14 +1,14 @@
-"""The ids of special tokens: end, start, languages, tasks, prompts and timestamps.
+"""Ids of special tokens: end, start, languages, tasks, prompts and timestamps.
 
-Every Whisper vocabulary is laid out in the same order, only the offsets differ::
+Every Whisper vocabulary has the same order; only the offsets differ::
 
     0 ... eot-1   eot   sot   <|en|> ...   <|translate|> <|transcribe|> <|startoflm|>
     text pieces                            <|startofprev|> <|nospeech|> <|notimestamps|>
                                            <|0.00|> <|0.02|> ... <|30.00|>
 
-The 1501 timestamps are found by arithmetic, not by name: several published
-``tokenizer.json`` (all those of CTranslate2 folders) leave them out. What fine-tuning added
-stands after ``<|30.00|>``: it is text, unless it names a language.
+The ids of the 1501 timestamps are computed, not looked up by name, because several published
+``tokenizer.json`` (all those of CTranslate2 folders) leave them out. Tokens that fine-tuning added follow
+``<|30.00|>``; they are text, unless they name a language.
 """
 
 import re
@@ -19,10 +19,11 @@ from flax_distil.core.errors import InputError
 from flax_distil.text.languages import LANGUAGE_CODES
 
 TIMESTAMP_COUNT = 1501
-"""Timestamps from 0.00 to 30.00 s, both ends included, in steps of 0.02 s."""
+"""Number of timestamps from 0.00 to 30.00 s, both included, in steps of 0.02 s."""
 
-# English-only models keep GPT-2's vocabulary, which ends there; the multilingual one is a token longer.
-# Both carry language and task tokens, but English-only models never saw theirs in training.
+# English-only models have the vocabulary of GPT-2, which ends with this id; the multilingual vocabulary is
+# one token longer. Both have tokens of languages and tasks, but English-only models were not trained on
+# theirs.
 _ENGLISH_ONLY_END_OF_TEXT = 50256
 
 _LANGUAGE_TOKEN = re.compile(r"<\|([a-z]{2,3})\|>")
@@ -42,7 +43,7 @@ class SpecialTokens:
         timestamp_begin: ``<|0.00|>``.
         transcribe: ``<|transcribe|>``, None in English-only vocabularies.
         translate: ``<|translate|>``, None in English-only vocabularies.
-        languages: Language code to id; empty in English-only vocabularies.
+        languages: Ids of languages by code; empty in English-only vocabularies.
         vocab_size: Number of ids, timestamps included.
     """
 
@@ -81,7 +82,7 @@ class SpecialTokens:
         return token in self.languages.values()
 
     def is_text(self, token: int) -> bool:
-        """Whether an id is text: what the vocabulary was made of, and words added after the timestamps."""
+        """Whether an id is text: of the original text vocabulary, or a word added after the timestamps."""
         return 0 <= token < self.eot or (
             self.timestamp_end <= token < self.vocab_size and not self.is_special(token)
         )
@@ -94,19 +95,19 @@ class SpecialTokens:
         origin: str = "the tokenizer",
         lang_to_id: Mapping[str, int] | None = None,
     ) -> "SpecialTokens":
-        """Find the special tokens in a vocabulary.
+        """Return the special tokens of a vocabulary.
 
         Args:
-            vocabulary: Token text to id, special tokens included; timestamps may be missing.
-            origin: What the vocabulary was read from, for the error message.
-            lang_to_id: Language tokens of the generation config, such as ``{"<|hak|>": 51865}``; those that
-                the vocabulary does not have under this id are left out.
+            vocabulary: Ids by text of the token, including special tokens; timestamps may be missing.
+            origin: Name of the source of the vocabulary, for the error message.
+            lang_to_id: Language tokens of the generation config, such as ``{"<|hak|>": 51865}``; tokens with
+                another id in the vocabulary are left out.
 
         Returns:
-            The ids. Hebrew is ``he`` even where the file says ``<|iw|>``.
+            The ids. The code of Hebrew is ``he`` even where the file has ``<|iw|>``.
 
         Raises:
-            InputError: If the vocabulary is not Whisper's; the missing tokens are listed.
+            InputError: If the vocabulary is not Whisper's; the message lists the missing tokens.
         """
         ids = _find_ids(vocabulary, origin)
         timestamp_begin = ids["no_timestamps"] + 1
@@ -149,10 +150,10 @@ def _find_ids(vocabulary: Mapping[str, int], origin: str) -> dict[str, int]:
 def _languages(
     vocabulary: Mapping[str, int], timestamp_begin: int, lang_to_id: Mapping[str, int] | None
 ) -> dict[str, int]:
-    """Return language code to id, ordered by id.
+    """Return the ids of languages by code, ordered by id.
 
-    What looks like a language after the timestamps counts only if the generation config does not list
-    the languages, or lists it.
+    A token after the timestamps that looks like a language counts as one only if the generation config lists
+    it, or lists no languages at all.
     """
     found = {
         match[1]: token

@@ -1,12 +1,12 @@
-"""The timestamp grid: conversions between seconds, ids and strings, and segments between timestamps.
+"""Convert timestamps between seconds, ids and strings, and split transcripts into segments.
 
-A transcript with timestamps is a row of segments; each opens and closes with a mark, and
-two neighbours share an instant, not a token::
+A transcript with timestamps is a sequence of segments. Each one begins and ends with a timestamp; two
+neighbors may share the time, but not the token::
 
     <|0.00|> Hello there.<|1.80|><|1.80|> How are you?<|3.00|>
     '---- segment 0 ------------''---- segment 1 ------------'
 
-Times here are relative to the window of 30 s the ids came from.
+Times are relative to the window of 30 s that the ids belong to.
 """
 
 import operator
@@ -21,19 +21,19 @@ TIMESTAMP_STEP_SECONDS = 0.02
 LAST_TIMESTAMP_SECONDS = 30.0
 
 TIMESTAMP_TEXT = re.compile(r"<\|\d+\.\d+\|>")
-"""A timestamp as text, whether or not it lies on the grid."""
+"""Pattern of a timestamp as text, whether or not it is a multiple of 0.02 s."""
 
 _TIMESTAMP_TOKENS = {f"<|{step / 50:.2f}|>": step for step in range(TIMESTAMP_COUNT)}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Segment:
-    """A stretch of text ids between two timestamps.
+    """A sequence of text ids between two timestamps.
 
     Attributes:
-        start: Seconds from the beginning of the window; None if no timestamp precedes the text.
-        end: Seconds; None if no timestamp follows the text.
-        tokens: Text ids only.
+        start: Start in seconds from the beginning of the window; None if no timestamp precedes the text.
+        end: End in seconds; None if no timestamp follows the text.
+        tokens: Text ids, without timestamps.
     """
 
     start: float | None
@@ -45,7 +45,7 @@ def timestamp_token(seconds: float, special: SpecialTokens) -> int:
     """Return the id of the timestamp nearest to a time.
 
     Args:
-        seconds: Between 0 and 30.
+        seconds: Time between 0 and 30.
         special: The vocabulary.
 
     Raises:
@@ -67,7 +67,7 @@ def timestamp_seconds(token: SupportsIndex, special: SpecialTokens) -> float:
         raise ValueError(
             f"expected a timestamp id in [{special.timestamp_begin}, {special.timestamp_end}), got {index}"
         )
-    # Division is exact to two decimals where multiplication by 0.02 is not (57 * 0.02 = 1.1400000000000001).
+    # A division gives two exact decimals; a product with 0.02 does not (57 * 0.02 = 1.1400000000000001).
     return (index - special.timestamp_begin) / 50
 
 
@@ -77,18 +77,18 @@ def timestamp_text(token: SupportsIndex, special: SpecialTokens) -> str:
 
 
 def timestamp_from_text(text: str, special: SpecialTokens) -> int | None:
-    """Return the id of ``<|1.80|>``; None if the text is not exactly a timestamp on the grid."""
+    """Return the id of a text such as ``<|1.80|>``; None if the text is not exactly a valid timestamp."""
     step = _TIMESTAMP_TOKENS.get(text)
     return None if step is None else special.timestamp_begin + step
 
 
 def strip_timestamps(ids: Iterable[SupportsIndex], special: SpecialTokens) -> list[int]:
-    """Return the ids without timestamps; all others are kept in order."""
+    """Return the ids without timestamps; all others keep their order."""
     return [token for token in map(operator.index, ids) if not special.is_timestamp(token)]
 
 
 def strip_timestamp_text(text: str) -> str:
-    """Return a transcript without its written timestamps; nothing else changes."""
+    """Return a transcript as text without its timestamps; nothing else changes."""
     return TIMESTAMP_TEXT.sub("", text)
 
 
@@ -97,12 +97,12 @@ def round_timestamps(
 ) -> list[int]:
     """Return the ids with timestamps rounded to a coarser grid.
 
-    Hand-made labels rarely know times to 20 ms; rounding keeps the student from learning noise.
+    Labels made by people are rarely exact to 20 ms; after rounding, the student does not learn the errors.
 
     Args:
-        ids: Any ids; only timestamps change.
+        ids: Any ids, of which only timestamps change.
         special: The vocabulary.
-        step_seconds: The coarser grid, a multiple of 0.02.
+        step_seconds: Step of the coarser grid, a multiple of 0.02.
 
     Raises:
         ValueError: If ``step_seconds`` is not a positive multiple of 0.02.
@@ -114,7 +114,7 @@ def round_timestamps(
     def round_token(token: int) -> int:
         if not special.is_timestamp(token):
             return token
-        # Half rounds up; integers, since Python's round() sends halves to the even neighbour.
+        # Halves are rounded up, in integers, because Python's round() rounds them to the even neighbor.
         coarse = (token - special.timestamp_begin + steps // 2) // steps * steps
         return special.timestamp_begin + min(coarse, TIMESTAMP_COUNT - 1)
 
@@ -122,18 +122,18 @@ def round_timestamps(
 
 
 def split_segments(ids: Iterable[SupportsIndex], special: SpecialTokens) -> list[Segment]:
-    """Cut ids at their timestamps.
+    """Split ids into segments at their timestamps.
 
     Special tokens (prompt, end) are left out, as are pairs of timestamps without text.
-    A single timestamp between two texts closes the first and opens the second.
+    A single timestamp between two texts ends the first segment and begins the second.
 
     Args:
-        ids: Generated ids or a label.
+        ids: Generated ids, or those of a label.
         special: The vocabulary.
 
     Returns:
-        Segments in order. Text before the first timestamp has ``start=None``, text after the
-        last one ``end=None``: ids without timestamps give one segment with neither.
+        Segments in order. Text before the first timestamp has ``start=None``, and text after the last one has
+        ``end=None``; ids without timestamps give one segment with neither.
     """
     segments: list[Segment] = []
     start: float | None = None

@@ -1,10 +1,9 @@
-"""Convert text to ids and back, and build the prompt of a transcript.
+"""Convert text to token ids and back, and build the prompt of a transcript.
 
-A thin layer over ``tokenizers``: the byte-pair encoding of ordinary text is the library's,
-everything that concerns special tokens and timestamps is ours. That keeps two promises that
-the library's own matching of special tokens cannot: a reference text that happens to contain
-``<|endoftext|>`` stays text, and a folder whose ``tokenizer.json`` leaves the timestamps out
-still reads and writes them. Nothing here is mutable: a prompt is a value, not a setting.
+This is a thin layer over ``tokenizers``: the library does the byte-pair encoding of ordinary text, and this
+file handles special tokens and timestamps. This has two advantages over the library's own matching of special
+tokens: a reference text that happens to contain ``<|endoftext|>`` stays text, and timestamps also work where
+``tokenizer.json`` leaves them out. Nothing here is mutable: a prompt is a value, not a setting.
 """
 
 import hashlib
@@ -24,7 +23,8 @@ from flax_distil.text.timestamps import strip_timestamp_text, timestamp_from_tex
 from flax_distil.text.tokenizer_files import open_tokenizer
 
 MAX_PREVIOUS_TOKENS = 223
-"""Longest previous text in a prompt: with ``<|startofprev|>`` it fills half of the 448 positions."""
+"""Maximum length of the previous text in a prompt; with ``<|startofprev|>`` it fills half of the
+positions."""
 
 _MARK = re.compile(r"<\|[\w.-]+\|>")
 
@@ -39,52 +39,54 @@ class WhisperTokenizer:
     special: SpecialTokens
 
     def __init__(self, backend: Tokenizer, special: SpecialTokens):
-        """Wrap a tokenizer whose special tokens are marked as such; see :meth:`from_pretrained`."""
+        """Wrap a tokenizer whose special tokens are marked as special; see :meth:`from_pretrained`."""
         self.special = special
         self._backend = backend
-        # Special strings inside of text are spelt out: references come from strangers.
+        # Special strings inside of text are encoded as ordinary text, because references may contain
+        # anything.
         backend.encode_special_tokens = True
-        # A tokenizer.json may carry the limits of its training; references are never cut.
+        # A tokenizer.json may contain limits from its training, but references must not be cut.
         backend.no_truncation()
         backend.no_padding()
         vocabulary = backend.get_vocab(with_added_tokens=True)
         self._special_ids = {text: token for text, token in vocabulary.items() if special.is_special(token)}
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # The backend forgets encode_special_tokens when pickled; __init__ sets it again.
+        # The backend loses encode_special_tokens when it is pickled; __init__ sets it again.
         return type(self), (self._backend, self.special)
 
     @classmethod
     def from_pretrained(cls, folder: Path | str, *, origin: str | None = None) -> "WhisperTokenizer":
-        """Read ``tokenizer.json``, or else ``vocab.json`` with ``merges.txt``, from a local folder.
+        """Read the tokenizer of a folder: ``tokenizer.json``, or else ``vocab.json`` with ``merges.txt``.
 
-        Languages that were added to the vocabulary are those of ``lang_to_id`` in ``generation_config.json``.
+        ``lang_to_id`` in ``generation_config.json`` names languages that were added to the vocabulary.
 
         Args:
-            folder: A checkpoint in Hugging Face or CTranslate2 layout.
-            origin: What to call it in messages; its path by default.
+            folder: Folder of a checkpoint in Hugging Face or CTranslate2 format.
+            origin: Name of the checkpoint in messages; by default its path.
 
         Raises:
-            InputError: If the folder has no tokenizer, or one that is damaged or not Whisper's.
+            InputError: If the folder has no tokenizer, or its tokenizer is damaged or not Whisper's.
         """
         return cls(*open_tokenizer(Path(folder), origin=origin))
 
     def fingerprint(self) -> str:
-        """Return a digest of its vocabulary and rules."""
+        """Return a digest of the vocabulary and the rules of the tokenizer."""
         return hashlib.blake2b(self._backend.to_str().encode(), digest_size=16).hexdigest()
 
     def encode(self, text: str, *, with_timestamps: bool = True, allow_special: bool = False) -> list[int]:
-        """Return the ids of a text, without prompt and end.
+        """Return the ids of a text, without a prompt and without the end token.
 
         Args:
-            text: Any text, encoded as it stands (transcripts begin with a space).
-            with_timestamps: Read ``<|1.80|>`` as a timestamp; otherwise it is spelt out like other text.
-                Times off the grid, such as ``<|1.81|>``, are always spelt out.
-            allow_special: Read ``<|startoftranscript|>`` and its like as special tokens. Only for
-                text this project wrote itself.
+            text: Any text, which is encoded unchanged (transcripts begin with a space).
+            with_timestamps: Encode ``<|1.80|>`` as a timestamp; otherwise it is encoded as ordinary text.
+                Times that are no multiple of 0.02 s, such as ``<|1.81|>``, are always encoded as ordinary
+                text.
+            allow_special: Encode texts such as ``<|startoftranscript|>`` as special tokens. Use this only for
+                text that this package wrote itself.
 
         Returns:
-            Ids, never truncated.
+            The ids, which are never truncated.
         """
         ids: list[int] = []
         text_start = 0
@@ -101,14 +103,14 @@ class WhisperTokenizer:
     def decode(
         self, ids: Iterable[SupportsIndex], *, skip_special_tokens: bool = True, with_timestamps: bool = False
     ) -> str:
-        """Return the text of ids, exactly as it was encoded (no clean-up of spaces).
+        """Return the text of ids, exactly as it was encoded; spaces are not cleaned up.
 
         Args:
-            ids: Text, special tokens and timestamps in any order.
-            skip_special_tokens: Leave special tokens out, and with them the previous text that a
-                leading ``<|startofprev|>`` introduces.
-            with_timestamps: Write timestamps as ``<|1.80|>``; otherwise they are left out. Each
-                shows its own time within the window.
+            ids: Ids of text, special tokens and timestamps in any order.
+            skip_special_tokens: Leave out special tokens, and also the previous text after a leading
+                ``<|startofprev|>``.
+            with_timestamps: Write timestamps as ``<|1.80|>``, each with its own time within the window;
+                otherwise they are left out.
 
         Raises:
             ValueError: If an id is outside of the vocabulary.
@@ -140,15 +142,16 @@ class WhisperTokenizer:
             [<|startofprev|> previous ...] <|startoftranscript|> [<|en|> <|transcribe|>] [<|notimestamps|>]
 
         Args:
-            language: Name or code; required by multilingual vocabularies. English-only ones
-                accept None and English, and have no token for it.
+            language: Name or code, which multilingual vocabularies need. English-only vocabularies have no
+                language token, and accept None and English.
             task: ``"transcribe"`` or ``"translate"``; None means transcribe.
-            timestamps: Whether the transcript has timestamps; the prompt then ends before the first.
-            previous: Ids of the text before this window (text and timestamps); the last
-                :data:`MAX_PREVIOUS_TOKENS` are kept.
+            timestamps: Whether the transcript has timestamps. The prompt then ends before the first
+                timestamp.
+            previous: Ids of the text before this window (text and timestamps), of which the last
+                :data:`MAX_PREVIOUS_TOKENS` are used.
 
         Raises:
-            InputError: If language or task are unknown, missing, or not this model's.
+            InputError: If language or task are unknown, missing, or not known to this model.
             ValueError: If ``previous`` holds special tokens.
         """
         prompt = [*self._previous(previous), self.special.sot, *self._language_and_task(language, task)]
@@ -199,7 +202,7 @@ class WhisperTokenizer:
         return self._backend.encode(text, add_special_tokens=False).ids if text else []
 
     def _decode_runs(self, tokens: list[int], skip_special_tokens: bool) -> Iterable[str]:
-        """Yield text and timestamps in turn; a timestamp cuts a character of several bytes in two."""
+        """Yield runs of text and timestamps in turn; a timestamp also splits a character of several bytes."""
         run: list[int] = []
         for token in tokens:
             if self.special.is_timestamp(token):

@@ -1,7 +1,7 @@
 """Read and check the files of a tokenizer, and build a backend of ``tokenizers`` from them.
 
-What the backend is made from is checked first: it reads its file in Rust, where some mistakes
-end in a panic instead of an error.
+The contents are checked before the backend is built: it reads them in Rust, where some mistakes cause a panic
+    instead of an error.
 """
 
 import json
@@ -48,28 +48,28 @@ _MODEL_FIELDS: Fields = {
     "continuing_subword_prefix": one_of(""),  # with merges that lack it, the backend panics
     "end_of_word_suffix": one_of(""),
 }
-"""The model of a ``tokenizer.json``: byte-level pair encoding, as every Whisper has it."""
+"""Fields of the model in a ``tokenizer.json``: byte-level pair encoding, which every Whisper has."""
 
 _ADDED_IN_CONFIG = object_with({"content": _TEXT})
 _CONFIG_FIELDS: Fields = {"added_tokens_decoder": map_to(_ADDED_IN_CONFIG)}
-"""``tokenizer_config.json``, where it carries the added tokens."""
+"""Fields of a ``tokenizer_config.json`` that lists the added tokens."""
 
 _TRIAL = " A trial: 3.50 – naïve, 日本 <|en|>\n"
-"""A text that is encoded and decoded once, so that a tokenizer that cannot is known when it is read."""
+"""Text that every tokenizer encodes and decodes once when it is read, so that a broken one is noticed."""
 
 
 def open_tokenizer(folder: Path, *, origin: str | None = None) -> tuple[Tokenizer, SpecialTokens]:
-    """Read ``tokenizer.json``, or else ``vocab.json`` with ``merges.txt``.
+    """Build the tokenizer of a folder from ``tokenizer.json``, or else ``vocab.json`` with ``merges.txt``.
 
     Args:
-        folder: A checkpoint in Hugging Face or CTranslate2 layout.
-        origin: What to call it in messages; its path by default.
+        folder: Folder of a checkpoint in Hugging Face or CTranslate2 format.
+        origin: Name of the checkpoint in messages; by default its path.
 
     Returns:
-        The backend, and its special tokens.
+        The backend and its special tokens.
 
     Raises:
-        InputError: If there are none, or they are not Whisper's or damaged.
+        InputError: If these files are missing, damaged, or not Whisper's.
     """
 
     def name(file_name: str) -> str:
@@ -94,7 +94,7 @@ def open_tokenizer(folder: Path, *, origin: str | None = None) -> tuple[Tokenize
 
 
 def _lang_to_id(folder: Path, name: str) -> dict[str, int] | None:
-    """Return the languages that the generation config lists, None if it lists none."""
+    """Return the languages that the generation config lists; None if it lists none."""
     contents = read_json(folder / "generation_config.json", name=name) or {}
     check_fields(contents, {"lang_to_id": map_to(_ID)}, name=name)
     return contents.get("lang_to_id") or None
@@ -127,7 +127,7 @@ def _from_merges(
 
 
 def _build(name: str, build: Callable[[], Tokenizer]) -> Tokenizer:
-    """Build a backend and try it on a text, so that its errors and panics become an ``InputError``."""
+    """Build a backend and test it with a text, so that its errors and panics become an ``InputError``."""
     try:
         backend = build()
         backend.decode(backend.encode(_TRIAL, add_special_tokens=False).ids)
@@ -140,10 +140,10 @@ def _build(name: str, build: Callable[[], Tokenizer]) -> Tokenizer:
 
 
 def _backend_from_json(contents: dict[str, Any], special: SpecialTokens) -> Tokenizer:
-    """Build a tokenizer that treats every timestamp in its list as a special token.
+    """Build a tokenizer in which every listed timestamp is a special token.
 
-    Published files disagree about that flag; unless it is set, timestamps in text would be
-    matched even where they must be spelt out.
+    Published files differ in this flag. Without it, timestamps in text would be matched even where they must
+    be encoded as ordinary text.
     """
     added = [
         token | {"special": token["special"] or special.is_timestamp(token["id"])}
@@ -155,10 +155,10 @@ def _backend_from_json(contents: dict[str, Any], special: SpecialTokens) -> Toke
 
 
 def _with_lost_merge(merges: list[Any], vocabulary: Mapping[str, int]) -> list[Any]:
-    """Restore the first merge, of a space and a t, where a published file lost it.
+    """Restore the first merge, of a space and a "t", where a published file lost it.
 
     Multilingual files were converted as if the first line of the merges were a heading. The models were
-    trained with it: they say " the" as one token, and a file without it encodes two others.
+        trained with this merge: for them " the" is one token, but a file without the merge encodes it as two.
     """
     if "Ġt" not in vocabulary or any(merge in ("Ġ t", ["Ġ", "t"], ("Ġ", "t")) for merge in merges):
         return merges
@@ -168,7 +168,7 @@ def _with_lost_merge(merges: list[Any], vocabulary: Mapping[str, int]) -> list[A
 def _backend_from_merges(
     known: dict[str, int], pairs: Sequence[tuple[str, str]], added: Mapping[str, int]
 ) -> Tokenizer:
-    """Build a tokenizer from the older files: vocabulary, merges and the list of added tokens."""
+    """Build a tokenizer from the older kind of files: vocabulary, merges and list of added tokens."""
     merges = [(left, right) for left, right in _with_lost_merge(list(pairs), known)]
     backend = Tokenizer(models.BPE(vocab=known, merges=merges))
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -200,7 +200,7 @@ def _merge_pairs(contents: bytes, name: str) -> list[tuple[str, str]]:
 
 
 def _added_tokens(folder: Path, name: Callable[[str], str]) -> dict[str, int]:
-    """Return added token to id, from either of the two files that have carried them."""
+    """Return the ids of added tokens by text, from either of the two files that may list them."""
     file_name = "added_tokens.json"
     added = read_json(folder / file_name, name=name(file_name))
     if added is not None:

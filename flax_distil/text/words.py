@@ -1,4 +1,4 @@
-"""Split ids into words, as ``split_to_word_tokens`` of openai/whisper does for word timestamps."""
+"""Split token ids into words, as ``split_to_word_tokens`` of openai/whisper does for word timestamps."""
 
 import string
 from collections.abc import Sequence
@@ -20,15 +20,15 @@ class TokenWord(NamedTuple):
 def split_words(tokens: Sequence[int], tokenizer: WhisperTokenizer, *, language: str) -> list[TokenWord]:
     """Split ids of text into words.
 
-    A word begins with a space, or is punctuation alone. In languages written without spaces a word is
-    what a character needs.
+    A word begins with a space, or consists of punctuation only. In languages that are written without spaces,
+    the tokens of one character form a word.
 
     Args:
-        tokens: Text only.
+        tokens: Ids of text only.
         tokenizer: Tokenizer of the checkpoint.
-        language: Code.
+        language: Code of the language.
 
-    Source: openai/whisper, tokenizer.
+    Source: openai/whisper, ``Tokenizer.split_to_word_tokens``.
     """
     characters = _split_characters(tokens, tokenizer)
     if language in LANGUAGES_WITHOUT_SPACES:
@@ -44,7 +44,7 @@ def split_words(tokens: Sequence[int], tokenizer: WhisperTokenizer, *, language:
 
 
 def _split_characters(tokens: Sequence[int], tokenizer: WhisperTokenizer) -> list[TokenWord]:
-    """Split ids where they make whole characters."""
+    """Split ids wherever they form whole characters."""
     whole = tokenizer.decode(tokens, with_timestamps=True)
     found: list[TokenWord] = []
     length = 0
@@ -53,7 +53,7 @@ def _split_characters(tokens: Sequence[int], tokenizer: WhisperTokenizer) -> lis
         pending.append(token)
         text = tokenizer.decode(pending, with_timestamps=True)
         hole = text.find(_INCOMPLETE)
-        # A mark of replacement that the whole text has too is no half of a character.
+        # A replacement character that the whole text has too is not an incomplete character.
         if hole < 0 or whole[length + hole : length + hole + 1] == _INCOMPLETE:
             found.append(TokenWord(text, tuple(pending)))
             length += len(text)
