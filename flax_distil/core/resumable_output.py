@@ -13,7 +13,7 @@ import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 from flax_distil.core.errors import InputError
 from flax_distil.core.files import publish, sync_folder
@@ -178,7 +178,7 @@ class LineWriter:
             if is_synced:
                 sync_folder(path.parent)
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "LineWriter":
         return self
 
     def __exit__(

@@ -8,7 +8,6 @@ import shutil
 import tempfile
 from pathlib import Path
 from types import TracebackType
-from typing import Self
 from urllib.parse import quote
 
 from flax_distil.core.resumable_output import LineWriter, ResumableOutput, read_lines
@@ -45,7 +44,7 @@ class EvaluationOutput(ResumableOutput):
         folder = tempfile.mkdtemp(prefix="flax-distil-") if output_dir is None else output_dir
         super().__init__(folder, overwrite=overwrite)
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "EvaluationOutput":
         return self
 
     def __exit__(

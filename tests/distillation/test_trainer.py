@@ -13,6 +13,7 @@ from tensorboardX.proto.event_pb2 import Event, SessionLog
 from flax_distil.checkpoints.training_checkpoints import TrainingCheckpoints
 from flax_distil.cli.main import main
 from flax_distil.core.errors import InputError
+from flax_distil.core.nested import build
 from flax_distil.distillation.config import DistillConfig
 from flax_distil.distillation.job import run as run_distillation
 from tests.toys import (
@@ -48,7 +49,7 @@ def spoken(prompts, tmp_path_factory):
 def settings(teacher, prompts):
     """Six updates in float32, with dropout so that a resumed run must find its random numbers again."""
 
-    def build(folder, **changes):
+    def settings(folder, **changes):
         values = {
             "teacher_model_name_or_path": str(teacher), "train_dataset_name": str(prompts),
             "student_decoder_layers": 1, "per_device_train_batch_size": 2, "max_steps": STEPS,
@@ -58,7 +59,7 @@ def settings(teacher, prompts):
         }  # fmt: skip
         return build(DistillConfig, values | changes)
 
-    return build
+    return settings
 
 
 @pytest.fixture(scope="module")
@@ -319,7 +320,7 @@ CONTRADICTIONS = [
     (["--num_train_epochs=1"], "warmup_steps 500 must be below max_steps 1"),
     (["--per_device_train_batch_size=0"], "per_device_train_batch_size 0 is below 1"),
     (["--max_duration_in_seconds=31"], "max_duration_in_seconds <= 30"),
-    (["--kl_weight=-1"], "kl weight -1"),
+    (["--kl_weight=-1"], "kl_weight -1"),
     (["--ce_weight=0", "--kl_weight=0"], "all 0: nothing is learned"),
     (["--student_decoder_layers=3"], "decoder_layers is 3: expected 1 to 2"),
     (["--student_decoder_layer_indices", "0", "2"], "layers that the teacher lacks"),

@@ -191,7 +191,7 @@ def test_without_failures_or_thresholds_no_states_are_kept_and_nothing_runs_twic
 
     def run():
         sent = plain.dispatch(speech_and_silence)
-        assert sent.states is None
+        assert sent.encoder_out is None
         transcripts.extend(plain.collect(sent))
 
     assert compilations(run) == []  # the first temperature's program is the one of the strict transcriber
