@@ -1,1 +1,1 @@
-"""From log-mel features and tokens to hidden states: one forward pass, one cache."""
+"""The Whisper model: log-mel features and tokens to hidden states, with one forward pass and one cache."""

@@ -1,4 +1,4 @@
-"""From a configuration and a parameter tree to modules, without ever allocating by accident."""
+"""Make modules from a configuration and a parameter tree, without allocating other parameters."""
 
 import functools
 
@@ -42,7 +42,7 @@ def bind_encoder(config: WhisperConfig, options: ComputeOptions, params: Params)
 
 
 def bind_decoder(config: WhisperConfig, options: ComputeOptions, params: Params) -> Decoder:
-    """Return the decoder that computes with ``params``: a ``decoder`` branch, or its weights for decoding."""
+    """Return the decoder that computes with ``params``, a ``decoder`` branch in either layout."""
     params = fsdp_all_gather_outside_layers(params, options.sharding)
     if not has_decode_layout(params):
         return nnx.merge(_graphs(config, options)[1], params)
@@ -51,11 +51,11 @@ def bind_decoder(config: WhisperConfig, options: ComputeOptions, params: Params)
 
 
 def to_decode_params(decoder: Params) -> Params:
-    """Return the ``decoder`` branch of a tree as decoding reads it, or as it is if it is that already.
+    """Return the ``decoder`` branch of a tree in the decode layout, unchanged if it has it already.
 
-    Layers are one by one, ``layers/0/…``, ``layers/1/…``: a program that is given a stack copies every layer
-    out of it each time it is called. The axes of their kernels are in the order of decoding
-    (``model/projections.py``). Of numpy arrays all layers are views.
+    In this layout the layers are separate, ``layers/0/…``, ``layers/1/…``, because a program copies every
+    layer out of a stack each time it is called. The axes of the kernels are in the order for decoding
+    (``model/projections.py``). The layers of numpy arrays are views.
     """
     if has_decode_layout(decoder):
         return decoder
@@ -69,7 +69,7 @@ def to_decode_params(decoder: Params) -> Params:
 
 
 def has_decode_layout(decoder: Params) -> bool:
-    """Say whether a ``decoder`` branch is as :func:`to_decode_params` makes it."""
+    """Return whether a ``decoder`` branch is in the layout of :func:`to_decode_params`."""
     return "0" in decoder["layers"]
 
 
@@ -80,9 +80,9 @@ def _shapes(config: WhisperConfig) -> Params:
 
 
 def whisper_shapes(config: WhisperConfig) -> Params:
-    """Return the parameter tree of a model as ``jax.ShapeDtypeStruct`` leaves; allocates nothing.
+    """Return the parameter tree of a model as ``jax.ShapeDtypeStruct`` leaves, without allocating anything.
 
-    The leaves, with layers stacked on a leading axis L::
+    The leaves are, with layers stacked on a leading axis L::
 
         encoder/conv1/{kernel [3, M, D], bias [D]}          encoder/conv2/{kernel [3, D, D], bias}
         encoder/position_embedding/embedding [S, D]         encoder/norm/{scale, bias} [D]
@@ -99,13 +99,13 @@ def whisper_shapes(config: WhisperConfig) -> Params:
 
 
 def decode_shapes(config: WhisperConfig) -> Params:
-    """Return the same tree with the decoder as :func:`to_decode_params` makes it."""
+    """Return the same tree with the decoder in the layout of :func:`to_decode_params`."""
     shapes = whisper_shapes(config)
     return {**shapes, "decoder": jax.eval_shape(to_decode_params, shapes["decoder"])}
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def init_params(config: WhisperConfig, key: jax.Array) -> Params:
-    """Return randomly initialised float32 parameters (for tests and training from scratch)."""
+    """Return randomly initialized float32 parameters, for tests and for training from scratch."""
     model = Whisper(config, rngs=nnx.Rngs(params=key))
     return nnx.to_pure_dict(nnx.state(model, nnx.Param))

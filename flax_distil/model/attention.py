@@ -1,4 +1,4 @@
-"""Scaled dot-product attention: one function, the best implementation of each platform behind it."""
+"""Scaled dot-product attention: one function that uses the best implementation of each platform."""
 
 import math
 from collections.abc import Callable
@@ -10,10 +10,10 @@ from flax_distil.core.arrays import Array, Bool, Float
 from flax_distil.model.attention_kernels import attend_on_tpu, attend_with_cudnn, fits_cudnn, fits_tpu_kernel
 
 _BLOCK_BYTES = 4 << 20
-"""Scores of one block on a CPU: about what stays in the cache of a core."""
+"""Size of the scores of one block on a CPU, which about fits the cache of a core."""
 
 _FEW_QUERIES = 64
-"""Fewer than this, as in decoding, and time goes into reading the keys."""
+"""With fewer queries than this, as in decoding, most of the time is spent reading the keys."""
 
 
 def dot_product_attention(
@@ -26,29 +26,29 @@ def dot_product_attention(
     dropout_rate: float = 0.0,
     dropout_key: Array | None = None,
 ) -> Float[Array, "B N T H"]:
-    """Attend with every query to the keys its mask allows.
+    """Attend with every query to the keys that its mask allows.
 
-    ``softmax(scale · q kᵀ) v``; the softmax is in float32 whatever the inputs are.
-    The implementation is chosen when the program is lowered, by platform. In general and under
-    a mask or dropout it is one batched product. Otherwise:
+    The result is ``softmax(scale · q kᵀ) v``; the softmax is always computed in float32.
+    The implementation is chosen by platform when the program is lowered. With a mask or dropout, and on
+    platforms that are not listed, it is one batched product. Otherwise:
 
-    - on a CPU one head at a time, many queries in blocks, so that scores never leave the cache,
-      and few of them so that the keys are read as they lie (several times faster on 1500
-      positions, equal to within float32 rounding);
+    - on a CPU, one head at a time: many queries in blocks, so that scores stay in the cache, and few queries
+    so that the keys are read in their order in memory (several times faster with 1500 positions, equal up to
+    float32 rounding);
     - on a TPU, for many queries, a Pallas kernel;
-    - on an NVIDIA GPU, in half precision, cuDNN's flash attention.
+    - on an NVIDIA GPU, in half precision, the flash attention of cuDNN.
 
     Args:
         query_BNTH: Queries.
         key_BNSH: Keys.
-        value_BNSH: Values; the same array as the keys is read once.
-        mask_B1TS: True where a query may look; None allows all.
-        scale: Of the scores; by default ``1 / sqrt(H)``.
-        dropout_rate: Of the attention probabilities, with ``dropout_key``.
-        dropout_key: Random key while training, None otherwise.
+        value_BNSH: Values; if they are the same array as the keys, it is read only once.
+        mask_B1TS: True where a query may attend to a key; None allows all.
+        scale: Factor of the scores; by default ``1 / sqrt(H)``.
+        dropout_rate: Dropout rate of the attention probabilities; it needs ``dropout_key``.
+        dropout_key: Random key for dropout while training; None otherwise.
 
     Returns:
-        Mixed values [B, N, T, H] in the dtype of the queries.
+        Weighted means of the values [B, N, T, H] in the dtype of the queries.
     """
     scale = query_BNTH.shape[3] ** -0.5 if scale is None else scale
     query_BNTH = query_BNTH * scale
@@ -71,7 +71,7 @@ def dot_product_attention(
 
 
 def dropout(x: Array, rate: float, key: Array | None) -> Array:
-    """Zero a fraction ``rate`` of ``x`` and rescale the rest; the identity without a key."""
+    """Zero a fraction ``rate`` of ``x`` and rescale the rest; without a key, return ``x``."""
     if key is None or rate == 0.0:
         return x
     keep = jax.random.bernoulli(key, 1.0 - rate, x.shape)
@@ -89,7 +89,7 @@ def _whole(
     scores = jnp.einsum("bnth,bnsh->bnts", query, key, preferred_element_type=jnp.float32)
     if mask is not None:
         scores = jnp.where(mask, scores, jnp.finfo(scores.dtype).min)
-    # The softmax divides behind the second product: a pass over the scores less.
+    # The division of the softmax follows the second product, which saves a pass over the scores.
     highest = jax.lax.stop_gradient(scores.max(axis=-1, keepdims=True))
     weights = jnp.exp(scores - highest)
     total = weights.sum(axis=-1, keepdims=True)
@@ -103,7 +103,7 @@ def _by_blocks(query: Array, key: Array, value: Array) -> Array:
     length, features = query.shape[2:]
     blocks = _block_count(length, key.shape[2])
 
-    @jax.checkpoint  # scores are cheaper to compute again than to keep
+    @jax.checkpoint  # recomputing the scores is cheaper than keeping them
     def head(one: tuple[Array, Array, Array]) -> Array:
         query_TH, key_SH, value_SH = one
         return jax.lax.map(
@@ -117,8 +117,8 @@ def _by_blocks(query: Array, key: Array, value: Array) -> Array:
 def _by_keys(query: Array, key: Array, value: Array) -> Array:
     """Attend with a few queries of one head at a time.
 
-    The keys are the left factor of the product, which is read as it lies; the right one, rearranged
-    before a product, is the few queries.
+    The keys are the left factor of the product, which is read in its order in memory. The compiler rearranges
+    the right factor before a product; here this is the small array of queries.
     """
 
     def head(one: tuple[Array, Array, Array]) -> Array:

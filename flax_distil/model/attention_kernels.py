@@ -1,4 +1,4 @@
-"""Attention kernels of accelerators, for many queries that may all look at every key."""
+"""Attention kernels of accelerators, for many queries that all attend to every key."""
 
 import functools
 
@@ -10,19 +10,19 @@ from jax.experimental.pallas import tpu as pltpu
 from flax_distil.core.arrays import Array, Float
 
 _LANES = 128
-"""Numbers side by side in a TPU register; a block's last axis is a multiple of them."""
+"""Width of a TPU register; the last axis of a block is a multiple of it."""
 
 _BLOCK = 512
-"""Queries of one step, whose scores for all keys stay on the chip: 3 MiB for 1500 keys."""
+"""Number of queries of one step, whose scores for all keys stay on the chip: 3 MiB for 1500 keys."""
 
 _FEWEST_QUERIES = 128
 _MOST_KEYS = 2048
 _MOST_FEATURES = 128
-"""Beyond these a step wastes its block, or its arrays do not fit a TPU core's 16 MiB."""
+"""Limits of the TPU kernel: outside of them a step wastes its block, or exceeds the 16 MiB of a TPU core."""
 
 
 def fits_tpu_kernel(query: Array, key: Array) -> bool:
-    """Say whether :func:`attend_on_tpu` takes these shapes [B, N, T, H] and [B, N, S, H]."""
+    """Return whether :func:`attend_on_tpu` accepts these shapes [B, N, T, H] and [B, N, S, H]."""
     queries, features = query.shape[2:]
     return queries >= _FEWEST_QUERIES and key.shape[2] <= _MOST_KEYS and features <= _MOST_FEATURES
 
@@ -34,18 +34,18 @@ def attend_on_tpu(
     value_BNSH: Float[Array, "B N S H"],
     interpret: bool = False,
 ) -> Float[Array, "B N T H"]:
-    """Return ``softmax(q kᵀ) v``, a Pallas kernel for TPU; scores never leave the chip.
+    """Return ``softmax(q kᵀ) v`` with a Pallas kernel for TPU; scores never leave the chip.
 
-    A step holds a block of queries and all keys of one head, so the softmax needs no running maximum.
-    Blocks reach beyond arrays whose length is no multiple of 128: what they read there is masked in
-    the kernel and what they write there is dropped, so nothing is padded. Positions are the last axis
-    inside: 64 features would fill half a register.
+    A step holds a block of queries and all keys of one head, so the softmax needs no running maximum. Blocks
+    reach beyond the end of arrays whose length is not a multiple of 128. The kernel masks what it reads
+    there, and what it writes there is dropped, so no array is padded. Inside the kernel, positions are the
+    last axis, because 64 features would fill only half of a register.
 
     Args:
-        query_BNTH: Scaled queries.
+        query_BNTH: Queries, already scaled.
         key_BNSH: Keys.
         value_BNSH: Values.
-        interpret: Run it without a TPU, as plain JAX.
+        interpret: Whether to run the kernel as plain JAX, without a TPU.
     """
     return _forward(query_BNTH, key_BNSH, value_BNSH, interpret, with_logsumexp=False)[0]
 
@@ -110,7 +110,7 @@ def _round_up(length: int) -> int:
 
 
 def _specs(features: int, block: int, keys: int) -> tuple[pl.BlockSpec, pl.BlockSpec, pl.BlockSpec]:
-    """Return what one step sees of arrays by query, of numbers by query, and of arrays by key."""
+    """Return the block specs of one step: features by query, scalars by query, and features by key."""
     return (
         pl.BlockSpec((None, None, features, block), lambda row, head, step: (row, head, 0, step)),
         pl.BlockSpec((None, None, 1, block), lambda row, head, step: (row, head, 0, step)),
@@ -124,7 +124,7 @@ def _dot(left: Array, right: Array, left_axis: int, right_axis: int) -> Array:
 
 
 def _first(count: Array | int, x_XY: Array, otherwise: float = 0.0) -> Array:
-    """Replace what lies at and beyond ``count`` on the last axis: there a block reads anything, NaN too."""
+    """Replace entries from ``count`` on along the last axis, where a block may have read NaN."""
     if isinstance(count, int) and count >= x_XY.shape[1]:
         return x_XY
     real_1Y = jax.lax.broadcasted_iota(jnp.int32, (1, x_XY.shape[1]), 1) < count
@@ -132,7 +132,7 @@ def _first(count: Array | int, x_XY: Array, otherwise: float = 0.0) -> Array:
 
 
 def _scores(key_HS: Array, query_HQ: Array, keys: int) -> Array:
-    """Return scores [S, Q] in float32, lowest at keys beyond the last."""
+    """Return scores [S, Q] in float32, with the lowest number at keys beyond the last one."""
     scores_SQ = _dot(key_HS, query_HQ, 0, 0)
     if keys == scores_SQ.shape[0]:
         return scores_SQ
@@ -167,7 +167,7 @@ def _backward_kernel(  # type: ignore[no-untyped-def]
     left = queries if queries % block == 0 else queries - step * block
     query_HQ, slope_HQ = _first(left, query_ref[...]), _first(left, slope_ref[...])
     key_HS, value_HS = _first(keys, key_ref[...]), _first(keys, value_ref[...])
-    # No weight at queries beyond the last: exp(0 - the largest number).
+    # Queries beyond the last one have weight 0, which is exp(0 - the largest number).
     logsumexp_1Q = _first(left, logsumexp_ref[...], float(jnp.finfo(jnp.float32).max))
     weights_SQ = jnp.exp(_scores(key_HS, query_HQ, keys) - logsumexp_1Q)
     value_sum_ref[...] += _dot(slope_HQ, weights_SQ.astype(slope_HQ.dtype), 1, 1)
@@ -184,9 +184,9 @@ def _backward_kernel(  # type: ignore[no-untyped-def]
 
 
 def fits_cudnn(query: Array) -> bool:
-    """Say whether :func:`attend_with_cudnn` takes queries [B, N, T, H], on this machine.
+    """Return whether :func:`attend_with_cudnn` accepts queries [B, N, T, H] on this machine.
 
-    It can be traced only where JAX runs on an NVIDIA GPU with cuDNN, of compute capability 8.0 or later.
+    It can be traced only where JAX runs on an NVIDIA GPU with cuDNN and compute capability 8.0 or later.
     """
     device = jax.local_devices()[0]
     return (
@@ -203,6 +203,6 @@ def attend_with_cudnn(
     key_BNSH: Float[Array, "B N S H"],
     value_BNSH: Float[Array, "B N S H"],
 ) -> Float[Array, "B N T H"]:
-    """Return ``softmax(q kᵀ) v`` of half-precision numbers by cuDNN's flash attention."""
+    """Return ``softmax(q kᵀ) v`` of half-precision arrays with the flash attention of cuDNN."""
     turned = (x.swapaxes(1, 2) for x in (query_BNTH, key_BNSH, value_BNSH))
     return jax.nn.dot_product_attention(*turned, scale=1.0, implementation="cudnn").swapaxes(1, 2)

@@ -1,4 +1,4 @@
-"""The key/value cache of the decoder: a plain pytree, passed in and handed back."""
+"""The key/value cache of the decoder: a plain pytree that functions take and return."""
 
 import dataclasses
 
@@ -8,22 +8,22 @@ import jax.numpy as jnp
 from flax_distil.core.arrays import Array, Bool, Float, Int
 
 _FEW = 16
-"""At most this many tokens, as of a draft, are written in one pass where a loop over rows is slow."""
+"""Up to this many tokens, such as those of a draft, are written in one pass where a loop over rows is
+slow."""
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class DecoderCache:
-    """What the decoder need not compute again; one entry of each tuple per layer.
+    """Arrays that the decoder computed for earlier tokens; each tuple has one entry per layer.
 
     Attributes:
-        self_keys: Of past tokens, L × [B, N, C, H].
-        self_values: Likewise.
+        self_keys: Self-attention keys of past tokens, L × [B, N, C, H].
+        self_values: Self-attention values of past tokens, L × [B, N, C, H].
         encoder_out_BSD: Encoder states, shared by all layers; constant while decoding.
 
-    Slot c of a row holds its token at position c. Slots at and after a row's offset hold
-    stale numbers that no query sees, so going back in a row (a rejected draft) is only
-    a smaller offset.
+    Slot c of a row belongs to its token at position c. Slots from the row's offset on hold old numbers that
+    no query sees. So dropping the last tokens of a row (a rejected draft) only needs a smaller offset.
     """
 
     self_keys: tuple[Float[Array, "B N C H"], ...]
@@ -32,11 +32,11 @@ class DecoderCache:
 
     @property
     def slots(self) -> int:
-        """How many tokens of a row there is room for."""
+        """Number of tokens of a row for which there is room."""
         return self.self_keys[0].shape[2]
 
     def resized(self, slots: int | None) -> "DecoderCache":
-        """Return the same cache with room for more tokens; of None, the encoder states alone."""
+        """Return the same cache with room for more tokens; for None, with the encoder states only."""
         if slots is None:
             return DecoderCache((), (), self.encoder_out_BSD)
         more = [(0, 0), (0, 0), (0, slots - self.slots), (0, 0)]
@@ -49,7 +49,7 @@ def write_slots(
     new_BNTH: Float[Array, "B N T H"],
     offset: Int[Array, " B"] | Int[Array, ""],
 ) -> Float[Array, "B N C H"]:
-    """Write T new entries of every row from that row's offset on, or all from one (offset + T ≤ C)."""
+    """Write T new entries of every row, starting at the offset of the row or of all rows (offset + T ≤ C)."""
     inputs = slots_BNCH, new_BNTH.astype(slots_BNCH.dtype), offset
     if offset.ndim == 0:
         return jax.lax.dynamic_update_slice(*inputs[:2], (0, 0, offset, 0))
@@ -63,9 +63,10 @@ def _write_rows(slots_BNCH: Array, new_BNTH: Array, offset_B: Array) -> Array:
 
 
 def _write_few(slots_BNCH: Array, new_BNTH: Array, offset_B: Array) -> Array:
-    """Write a few entries of every row in a pass over all slots.
+    """Write a few entries of every row in one pass over all slots.
 
-    A TPU runs the other as a loop over rows: 1.2 of 3.2 million cycles of a decoding step of 64 rows.
+    A TPU runs ``_write_rows`` as a loop over rows, which takes 1.2 of the 3.2 million cycles of a decoding
+    step of 64 rows.
     """
     for index in range(new_BNTH.shape[2]):
         own_BC = jnp.arange(slots_BNCH.shape[2]) == offset_B[:, None] + index
@@ -74,7 +75,7 @@ def _write_few(slots_BNCH: Array, new_BNTH: Array, offset_B: Array) -> Array:
 
 
 def visible_slots(offset_B: Int[Array, " B"], queries: int, slots: int) -> Bool[Array, "B 1 T C"]:
-    """Say which slots each of the new queries sees: its own and those before.
+    """Return which slots each new query sees: its own one and those before it.
 
     With offset 2, three queries and six slots::
 

@@ -1,8 +1,8 @@
-"""What devices that share a model say to each other; without such devices, nothing.
+"""Collective operations between devices that share the weights of a model.
 
-The functions take the name of a mesh axis, or None where the axis does not exist, and run inside
-``jax.shard_map`` or ``jax.pmap``. Activations between blocks are equal on all devices of the tensor
-axis; so are the gradients of weights that are not divided.
+The functions take the name of a mesh axis, or None where there is no such axis and nothing to do. They run
+inside ``jax.shard_map`` or ``jax.pmap``. Activations between blocks are equal on all devices of the tensor
+axis, and so are the gradients of weights that are not divided.
 """
 
 import functools
@@ -16,16 +16,16 @@ from flax_distil.core.arrays import Array, Float, Int
 from flax_distil.core.param_sharding import ParamSharding
 
 FSDP_GATHERED = "gathered weight"
-"""Name under which a gathered weight is known to checkpoint policies: gathered again, never kept."""
+"""Name of gathered weights for checkpoint policies: they are gathered again and never kept."""
 
 
 def copy_to_tp(x: Array, axis: str | None) -> Array:
-    """Hand equal activations to devices that go different ways; their gradients are added up."""
+    """Pass equal activations to devices that compute different parts; their gradients are summed."""
     return x if axis is None else _enter(x, axis)
 
 
 def reduce_from_tp(x: Array, axis: str | None) -> Array:
-    """Add up the parts that the devices of an axis computed; the gradient goes to each of them."""
+    """Sum the parts that the devices of an axis computed; each device receives the whole gradient."""
     return x if axis is None else _leave(x, axis)
 
 
@@ -52,14 +52,14 @@ _leave.defvjp(_sum, lambda axis, _, gradient: (gradient,))
 
 
 def fold_in_axis_index(key: Array | None, axis: str | None) -> Array | None:
-    """Return a random key of this device alone, for what the devices of an axis do not share."""
+    """Return a random key that differs between the devices of an axis."""
     return key if key is None or axis is None else jax.random.fold_in(key, jax.lax.axis_index(axis))
 
 
 def embedding_lookup(
     embedding_VD: Float[Array, "V D"], tokens_BT: Int[Array, "B T"], axis: str | None
 ) -> Float[Array, "B T D"]:
-    """Return rows of an embedding, whose rows may be divided over an axis."""
+    """Return rows of an embedding table whose rows may be divided over an axis."""
     if axis is None:
         return jnp.take(embedding_VD, tokens_BT, axis=0)
     rows = embedding_VD.shape[0]
@@ -70,12 +70,12 @@ def embedding_lookup(
 
 
 def fsdp_all_gather_outside_layers(params: Any, sharding: ParamSharding) -> Any:
-    """Put together the stored pieces of every leaf but those of the stacked layers."""
+    """Gather the stored pieces of every leaf except those of the stacked layers."""
     return _gather(params, sharding, within=(), skipped=("layers",))
 
 
 def fsdp_all_gather(layer: Any, sharding: ParamSharding, *, apart: bool = False) -> Any:
-    """Put together the stored pieces of one layer, sliced out of its stack or apart from the start."""
+    """Gather the stored pieces of one layer, sliced out of its stack or never stacked (``apart``)."""
     within = ("layers", "*") if apart else ("layers",)
     return _gather(layer, sharding, within=within, sliced=0 if apart else 1)
 
@@ -88,7 +88,7 @@ def _gather(
     skipped: tuple[str, ...] = (),
     sliced: int = 0,
 ) -> Any:
-    """Gather leaves, of whose dimensions the sharding counts ``sliced`` in front that they do not have."""
+    """Gather leaves that lack the first ``sliced`` of the dimensions that the sharding counts."""
     if sharding.gather_axis is None:
         return tree
     dimensions = dict(sharding.gather_dimensions)
@@ -105,6 +105,6 @@ def _gather(
 
 
 def _name(key: Any) -> str | None:
-    """Return the name in a step of a path; None for what NNX puts around a leaf."""
+    """Return the name in a step of a path; None for a step that NNX adds around a leaf."""
     name = getattr(key, "key", None)
     return name if isinstance(name, str) else None

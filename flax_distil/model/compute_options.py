@@ -1,4 +1,4 @@
-"""How a model computes, apart from its shape."""
+"""Options of how a model computes, which do not change its architecture."""
 
 import dataclasses
 
@@ -7,7 +7,7 @@ from flax_distil.core.nested import setting
 from flax_distil.core.param_sharding import REPLICATED, ParamSharding
 
 CHECKPOINT_POLICY_NAMES = ("full", "dots", "dots_with_no_batch_dims")
-"""Names of what gradient checkpointing keeps of a layer; the policies are in ``model/layers.py``."""
+"""Names of the policies of gradient checkpointing, which are in ``model/layers.py``."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -15,13 +15,13 @@ class ComputeOptions:
     """Computation.
 
     Attributes:
-        dtype: Element type that the model computes in: float32, bfloat16 or float16; norms, softmax and
-            losses stay in float32.
+        dtype: Element type of the computations: float32, bfloat16 or float16; norms, softmax and losses stay
+            in float32.
         use_scan: Compile the layers as one loop, which takes as long as compiling one layer; false unrolls
             them.
         gradient_checkpointing: Recompute layers in the backward pass: full (also the meaning of the flag
             alone, and of true), dots or dots_with_no_batch_dims; by default every activation is kept.
-        sharding: Pieces of the weights that are given, inside ``shard_map``; by default all.
+        sharding: Which pieces of the weights the model receives inside ``shard_map``; by default all.
 
     Raises:
         InputError: If a value is unknown.

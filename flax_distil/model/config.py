@@ -1,4 +1,4 @@
-"""The shape of a Whisper model, and the shapes OpenAI published."""
+"""The architecture of a Whisper model, and the architectures that OpenAI published."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -49,7 +49,8 @@ CONFIG_FIELDS: Fields = {
     "eos_token_id": _TOKEN_IDS,
     "pad_token_id": _TOKEN_IDS,
 }
-"""What this model needs of a ``config.json``. Sizes within these bounds are compared with the tensors."""
+"""Fields of a ``config.json`` that this model needs. Sizes within these bounds are compared with the
+tensors."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -80,22 +81,22 @@ class WhisperConfig(DropoutConfig):
     """Architecture of one Whisper model (field names as in Hugging Face ``config.json``).
 
     Attributes:
-        vocab_size: Tokens, including special and timestamp tokens.
-        num_mel_bins: Mel bins of the input, 80 or 128.
-        d_model: Width of encoder and decoder.
-        encoder_layers: Encoder depth.
-        decoder_layers: Decoder depth.
-        encoder_attention_heads: Heads of an encoder layer; divides ``d_model``.
-        decoder_attention_heads: Heads of a decoder layer; divides ``d_model``.
+        vocab_size: Number of tokens, including special and timestamp tokens.
+        num_mel_bins: Number of mel bins of the input, 80 or 128.
+        d_model: Width of the encoder and the decoder.
+        encoder_layers: Number of encoder layers.
+        decoder_layers: Number of decoder layers.
+        encoder_attention_heads: Number of heads of an encoder layer; it divides ``d_model``.
+        decoder_attention_heads: Number of heads of a decoder layer; it divides ``d_model``.
         encoder_ffn_dim: Feed-forward width of the encoder.
         decoder_ffn_dim: Feed-forward width of the decoder.
-        max_source_positions: Encoder positions, 20 ms each.
-        max_target_positions: Decoder positions.
+        max_source_positions: Number of encoder positions, of 20 ms each.
+        max_target_positions: Number of decoder positions.
 
     Raises:
         InputError: If a width is not divisible by its number of heads.
 
-    Source: arXiv 2212.04356, table 1; RECIPE 2.
+    Source: arXiv 2212.04356, table 1; ``WhisperConfig`` of transformers.
     """
 
     vocab_size: int
@@ -119,7 +120,7 @@ class WhisperConfig(DropoutConfig):
 
     @classmethod
     def preset(cls, name: str) -> "WhisperConfig":
-        """Return a published shape by name: ``tiny.en`` … ``large-v3-turbo`` (see ``PRESETS``)."""
+        """Return a published architecture by name: ``tiny.en`` … ``large-v3-turbo`` (see ``PRESETS``)."""
         short = name.rsplit("/", 1)[-1].removeprefix("whisper-")
         if short not in PRESETS:
             raise InputError(f"unknown Whisper size {name!r}: expected one of {', '.join(PRESETS)}")
@@ -127,15 +128,15 @@ class WhisperConfig(DropoutConfig):
 
     @classmethod
     def from_huggingface(cls, values: Mapping[str, Any], *, name: str = "config.json") -> "WhisperConfig":
-        """Read the fields of a Hugging Face ``config.json``; unknown keys are ignored, null counts as absent.
+        """Read a Hugging Face ``config.json``; unknown keys are ignored, and null counts as absent.
 
         Args:
-            values: The parsed file.
-            name: What to call it in messages.
+            values: Contents of the parsed file.
+            name: Name of the file in messages.
 
         Raises:
-            InputError: If it is not a Whisper configuration this model can follow: a field is missing or
-                not as :data:`CONFIG_FIELDS` has it, or a width is not divisible by its number of heads.
+            InputError: If it is not the configuration of a Whisper model, a field is missing or not of the
+                kind in :data:`CONFIG_FIELDS`, or a width is not divisible by its number of heads.
         """
         if values.get("model_type", "whisper") != "whisper":
             raise InputError(
@@ -160,22 +161,22 @@ class WhisperConfig(DropoutConfig):
 
     @property
     def window_samples(self) -> int:
-        """Samples of 16 kHz that the encoder hears at once: 480,000 of 1500 positions."""
+        """Number of audio samples (16 kHz) of a window of the encoder: 480,000 for 1500 positions."""
         return 320 * self.max_source_positions
 
     @property
     def window_seconds(self) -> float:
-        """Seconds that the encoder hears at once: 30 of 1500 positions."""
+        """Length in seconds of a window of the encoder: 30 for 1500 positions."""
         return self.max_source_positions / 50
 
     @property
     def encoder_head_dim(self) -> int:
-        """Features of one encoder head."""
+        """Number of features of one encoder head."""
         return self.d_model // self.encoder_attention_heads
 
     @property
     def decoder_head_dim(self) -> int:
-        """Features of one decoder head."""
+        """Number of features of one decoder head."""
         return self.d_model // self.decoder_attention_heads
 
 
@@ -213,4 +214,4 @@ PRESETS: dict[str, WhisperConfig] = {
         1280, 20, 32, vocabulary=_LARGE_V3_VOCABULARY, mel_bins=128, decoder_layers=4
     ),
 }
-"""The published sizes, by the name behind ``openai/whisper-``."""
+"""The published architectures, by the part of the name after ``openai/whisper-``."""

@@ -1,4 +1,4 @@
-"""The Whisper decoder: whole sequences for training, any number of tokens onto a cache for decoding."""
+"""The Whisper decoder: it runs whole sequences in training, and new tokens with a cache in decoding."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -20,12 +20,12 @@ KeyValue = tuple[Array, Array]
 
 
 class ForwardOutput(NamedTuple):
-    """What a decoder makes of whole sequences.
+    """Outputs of the decoder for whole sequences.
 
     Attributes:
         hidden_BTD: Hidden states after the final norm, ready for :meth:`Decoder.logits`.
-        embedding_VD: Token embedding, which is the output projection too, in the compute dtype.
-        layers_LBTD: Output of every layer before the final norm, in the compute dtype, if asked for.
+        embedding_VD: Token embedding, which is also the output projection, in the compute dtype.
+        layers_LBTD: Outputs of all layers before the final norm, in the compute dtype; None unless asked for.
     """
 
     hidden_BTD: Float[Array, "B T D"]
@@ -39,7 +39,7 @@ class ForwardOutput(NamedTuple):
 
 
 class DecoderLayer(nnx.Module):
-    """Causal self-attention, attention to the encoder states, feed-forward; pre-norm."""
+    """A pre-norm layer of causal self-attention, cross-attention to the encoder states, and feed-forward."""
 
     def __init__(
         self, config: WhisperConfig, options: ComputeOptions, *, decode_layout: bool = False, rngs: nnx.Rngs
@@ -57,7 +57,7 @@ class DecoderLayer(nnx.Module):
         self.config, self.axis, self.dtype = config, axis, dtype
 
     def self_key_value(self, y_BTD: Float[Array, "B T D"]) -> KeyValue:
-        """Return keys and values of normed inputs, [B, N, T, H] each."""
+        """Return self-attention keys and values of normalized inputs, [B, N, T, H] each."""
         return self.self_attention.key(y_BTD), self.self_attention.value(y_BTD)
 
     def cross_attend(
@@ -66,17 +66,18 @@ class DecoderLayer(nnx.Module):
         encoder_out_BSD: Float[Array, "B S D"],
         key: Array | None = None,
     ) -> Float[Array, "B N T H"]:
-        """Attend to encoder states: one function, computed in the cheaper of two orders.
+        """Attend to the encoder states, in the cheaper of two equivalent orders of computation.
 
-        Many queries (training) attend to keys and values projected from the states. Fewer queries
-        than a head has features (decoding) are themselves projected back through the key projection,
-        attend to the states as they are, and what they mixed goes through the value projection::
+        Many queries (training) attend to keys and values that are projected from the states. If there are
+        fewer queries than a head has features (decoding), the queries are projected back with the key
+        projection and attend to the states themselves, and the weighted means of the states are projected
+        with the value projection::
 
             q · (x K) = (q Kᵀ) · x        softmax(…) (x V + b) = (softmax(…) x) V + b
 
-        The second holds while no probability is dropped: they then sum to one, and b passes unchanged.
-        So decoding projects no state, and its cache holds none but the states, which all layers and
-        heads share: 2 L times less than keys and values of every layer.
+        The second equation needs probabilities without dropout, which sum to one, so that b is unchanged.
+            Thus decoding does not project the states, and its cache only holds the states themselves, which
+            all layers and heads share: 2 L times less than the keys and values of all layers.
         """
         project = self.cross_attention
         query_BNTH = project.query(y_BTD)
@@ -99,7 +100,7 @@ class DecoderLayer(nnx.Module):
         return project.value.apply_per_head(mixed_B1QD.reshape(back_BNTD.shape))
 
     def _state_key_value(self, encoder_out_BSD: Float[Array, "B S D"]) -> KeyValue:
-        """Return keys and values of all states; on a CPU sample by sample, which stay in the cache."""
+        """Return keys and values of all states; on a CPU sample by sample, so that they stay in the cache."""
 
         def of_batch(encoder_out_BSD: Array) -> KeyValue:
             return self.cross_attention.key(encoder_out_BSD), self.cross_attention.value(encoder_out_BSD)
@@ -119,11 +120,11 @@ class DecoderLayer(nnx.Module):
         cached: tuple[KeyValue, Int[Array, " B"] | Int[Array, ""]] | None = None,
         key: Array | None = None,
     ) -> tuple[Float[Array, "B T D"], KeyValue]:
-        """Run the layer on T tokens, after what a cache holds if one is given.
+        """Run the layer on T tokens, which follow the tokens of a cache if one is given.
 
         Returns:
-            The layer's output and the self-attention keys and values: those of the
-            cache with the new tokens written from each row's offset on, or the new ones.
+            The output of the layer, and the self-attention keys and values: those of the cache with the new
+            tokens written from each row's offset on, or without a cache those of the new tokens.
         """
         keys = split_key(key, 6)
         x_BTD, own = self.attend_to_tokens(x_BTD, mask_B1TC, cached=cached, keys=keys[:2])
@@ -137,7 +138,7 @@ class DecoderLayer(nnx.Module):
         cached: tuple[KeyValue, Int[Array, " B"] | Int[Array, ""]] | None = None,
         keys: Sequence[Array | None] = (None, None),
     ) -> tuple[Float[Array, "B T D"], KeyValue]:
-        """Run the layer up to its attention to the states."""
+        """Run the first part of the layer, before its cross-attention."""
         y_BTD = copy_to_tp(self.self_attention_norm(x_BTD), self.axis)
         own = self.self_key_value(y_BTD)
         if cached is not None:
@@ -159,7 +160,7 @@ class DecoderLayer(nnx.Module):
         *,
         keys: Sequence[Array | None] = (None,) * 4,
     ) -> Float[Array, "B T D"]:
-        """Run the rest of the layer."""
+        """Run the second part of the layer, from its cross-attention on."""
         config = self.config
         y_BTD = copy_to_tp(self.cross_attention_norm(x_BTD), self.axis)
         mixed = self.cross_attend(y_BTD, encoder_out_BSD, keys[0])
@@ -172,10 +173,11 @@ class DecoderLayer(nnx.Module):
     def alignment_qk(
         self, x_BTD: Float[Array, "B T D"], heads: Sequence[int]
     ) -> tuple[Float[Array, "B A T H"], Float[Array, "A D H"]]:
-        """Return what A heads ask of the states, before :meth:`attend_to_states`, and their key projections.
+        """Return the cross-attention queries of A heads, and their key projections.
 
-        The product of a query and a projected state is a score, scaled already. Where the heads are divided
-        over devices, all get those asked for.
+        ``x_BTD`` is the input of :meth:`attend_to_states`. The product of a query and a projected state is a
+        score, which is already scaled. Where the heads are divided over devices, every device receives the
+        queries of all A heads.
         """
         query, key = self.cross_attention.query, self.cross_attention.key
         query_ADH = self._of_heads(query.by_head(), heads)
@@ -185,15 +187,16 @@ class DecoderLayer(nnx.Module):
         return query_BATH, self._of_heads(key.by_head(), heads)
 
     def _of_heads(self, leaf: Array, heads: Sequence[int]) -> Array:
-        """Return entries of a leaf that may be divided over devices in its first axis, the heads."""
+        """Return the entries of some heads of a leaf, whose first axis may be divided over devices."""
         flat_ND = leaf.reshape(leaf.shape[0], -1).astype(self.dtype)
         return embedding_lookup(flat_ND, jnp.asarray(heads)[None], self.axis).reshape(-1, *leaf.shape[1:])
 
 
 class Decoder(nnx.Module):
-    """Tokens and encoder states to hidden states and logits.
+    """The decoder, which computes hidden states and logits from tokens and encoder states.
 
-    Its layers are one stack, for training; or for decoding: one by one, with kernels as decoding reads them.
+    Its layers are stacked in the training layout; in the decode layout they are separate, with kernels in the
+    order for decoding.
     """
 
     def __init__(
@@ -220,7 +223,7 @@ class Decoder(nnx.Module):
         *,
         collect_layers: bool = False,
     ) -> ForwardOutput:
-        """Run whole sequences with a causal mask (teacher forcing).
+        """Run the decoder on whole sequences with a causal mask (teacher forcing).
 
         Args:
             tokens_BT: Token ids; padding goes to the right, where no real token sees it.
@@ -258,17 +261,17 @@ class Decoder(nnx.Module):
         encoder_out_BSD: Float[Array, "B S D"],
         heads: Sequence[tuple[int, int]],
     ) -> tuple[Float[Array, "B T D"], Float[Array, "B A T H"], Float[Array, "A D H"]]:
-        """Run whole sequences, and return what some of the heads ask of the encoder states.
+        """Run the decoder on whole sequences, and return the cross-attention queries of some heads.
 
-        Their scores are ``query · (state · key projection)``; those of the other heads are never kept.
+        The scores of a head are ``query · (state · key projection)``; those of all other heads are not kept.
 
         Args:
             tokens_BT: Token ids; padding goes to the right.
             encoder_out_BSD: Encoder states.
-            heads: A pairs of layer and head, by layer.
+            heads: A pairs of layer and head, ordered by layer.
 
         Returns:
-            Hidden states after the final norm, scaled queries and key projections of the heads in order.
+            Hidden states after the final norm, and scaled queries and key projections of the heads in order.
         """
         length = tokens_BT.shape[1]
         encoder_out_BSD = encoder_out_BSD.astype(self.options.dtype)
@@ -284,33 +287,33 @@ class Decoder(nnx.Module):
         return self.norm(x_BTD), jnp.concatenate(queries, axis=1), jnp.concatenate(keys)
 
     def logits(self, hidden_BTD: Float[Array, "B T D"]) -> Float[Array, "B T V"]:
-        """Project hidden states onto the tied token embedding; float32, not normalised."""
+        """Return float32 logits: the products of hidden states and the tied token embedding."""
         embedding_VD = self.token_embedding.embedding[...].astype(self.options.dtype)
         logits_BTV = project_onto_tokens(hidden_BTD, embedding_VD)
         axis = self.options.sharding.vocabulary_axis
         return logits_BTV if axis is None else jax.lax.all_gather(logits_BTV, axis, axis=2, tiled=True)
 
     def output_embedding(self, tokens_N: Int[Array, " N"]) -> Float[Array, "N D"]:
-        """Return the rows of the embedding that give the logits of some tokens, in the compute dtype."""
+        """Return the rows of the output projection for some tokens, in the compute dtype."""
         embedding_VD = self.token_embedding.embedding[...].astype(self.options.dtype)
         return embedding_lookup(embedding_VD, tokens_N[None], self.options.sharding.vocabulary_axis)[0]
 
     def init_cache(self, encoder_out_BSD: Float[Array, "B S D"], slots: int) -> DecoderCache:
-        """Return an empty cache of ``slots`` tokens for decoding from these encoder states."""
+        """Return an empty cache with room for ``slots`` tokens, for decoding from these encoder states."""
         layers: Any = self.layers
         of_layer = layers[0] if isinstance(layers, nnx.List) else layers
         key = of_layer.self_attention.key
         sizes = dict(zip(key.axes, key.kernel.shape[-3:], strict=True))
-        heads, features = sizes["n"], sizes["h"]  # those of this device
+        heads, features = sizes["n"], sizes["h"]  # on this device
         empty = jnp.zeros((encoder_out_BSD.shape[0], heads, slots, features), self.options.dtype)
         blank = (empty,) * self.config.decoder_layers
         return DecoderCache(blank, blank, encoder_out_BSD.astype(self.options.dtype))
 
     def unroll_layers(self) -> list[DecoderLayer]:
-        """Return the layers one by one, sliced out of their stack if they are in one.
+        """Return the layers as a list, sliced out of their stack if they are stacked.
 
-        A decoding loop calls this outside its body: inside, every step would copy
-        every weight of a stack (and devices that store pieces would wait for each other).
+        A decoding loop calls this outside its body. Inside, every step would copy every weight of a stack,
+        and devices that store pieces would wait for each other.
         """
         return unstack(self.layers, self.options.sharding)
 
@@ -321,17 +324,18 @@ class Decoder(nnx.Module):
         cache: DecoderCache,
         offset: Int[Array, " B"] | Int[Array, ""],
     ) -> tuple[Float[Array, "B T D"], DecoderCache]:
-        """Run T new tokens of every row, each row from its own offset on.
+        """Run the decoder on T new tokens of every row, each row from its own offset on.
 
-        Serves prefill (many tokens at offset 0), decoding (one token) and the
-        verification of drafts (several, anywhere).
+        This is used for prefill (many tokens at offset 0), decoding (one token), and the verification of
+        drafts (several tokens at any offset).
 
         Args:
             layers: Of :meth:`unroll_layers`.
-            tokens_BT: New tokens; the first of row b stands at position ``offset[b]``.
+            tokens_BT: New tokens; the first one of row b has position ``offset[b]``.
             cache: Of :meth:`init_cache` or of an earlier call.
-            offset: How many tokens of each row the cache holds, or of all rows; offset + T ≤ slots. Tokens
-                beyond the last position stand at it: what a draft has too many, for the caller to drop.
+            offset: Number of tokens that the cache holds of each row, or of all rows; offset + T ≤ slots.
+                Tokens beyond the last position are given the last position; they are excess tokens of a
+                draft, which the caller drops.
 
         Returns:
             Hidden states of the new tokens after the final norm, and the grown cache.
@@ -351,19 +355,20 @@ class Decoder(nnx.Module):
         position_B: Int[Array, " B"],
         visible_BKC: Bool[Array, "B K C"],
     ) -> tuple[Float[Array, "B K D"], DecoderCache]:
-        """Run one new token of each of K sequences that share a row's prompt and states.
+        """Run the decoder on one new token of each of K sequences that share the prompt and states of a row.
 
-        Beams and samples live in the cache of their row: each sequence is a path through its slots,
-        and sees the slots of that path only. So sequences that part copy nothing, and the states of a
-        row are read once for all of them.
+        All beams or samples of a row share the cache of the row: each sequence is a path through its slots,
+            and sees only the slots of its path. So nothing is copied where sequences diverge, and the encoder
+            states of a row are read once for all its sequences.
 
         Args:
             layers: Of :meth:`unroll_layers`.
-            tokens_BK: A token for each sequence.
+            tokens_BK: One token for each sequence.
             cache: Of :meth:`init_cache` or of an earlier call.
-            slot: Where the first sequence's token is written in every row, the others' behind it.
-            position_B: Of the new tokens, in each row.
-            visible_BKC: Which slots each sequence sees, that of its new token included.
+            slot: Slot to which the token of the first sequence is written in every row; those of the other
+                sequences follow.
+            position_B: Position of the new tokens in each row.
+            visible_BKC: Which slots each sequence sees, including that of its new token.
 
         Returns:
             Hidden states of the new tokens after the final norm, and the grown cache.
@@ -379,7 +384,7 @@ class Decoder(nnx.Module):
         x_BTD: Float[Array, "B T D"],
         mask_B1TC: Bool[Array, "#B 1 T C"],
     ) -> tuple[Float[Array, "B T D"], DecoderCache]:
-        """Run embedded tokens through the layers, writing to the cache from an offset on."""
+        """Run embedded tokens through the layers, and write to the cache from an offset on."""
         grown = []
         for index, layer in enumerate(layers):
             past = cache.self_keys[index], cache.self_values[index]

@@ -15,9 +15,9 @@ from flax_distil.model.projections import AttentionProjections, Linear
 
 
 def sinusoids(positions: int, width: int) -> Float[np.ndarray, "S D"]:
-    """Return Whisper's fixed positions: sines then cosines, periods from 2π to 20,000π.
+    """Return the fixed position embedding of Whisper: sines, then cosines, with periods from 2π to 20,000π.
 
-    Source: arXiv 2212.04356, section 2.2; the layout of OpenAI's weights.
+    Source: arXiv 2212.04356, section 2.2; ``sinusoids`` of openai/whisper.
     """
     rates = np.exp(-np.log(10_000) / (width // 2 - 1) * np.arange(width // 2))
     angles = np.arange(positions)[:, None] * rates[None, :]
@@ -25,7 +25,7 @@ def sinusoids(positions: int, width: int) -> Float[np.ndarray, "S D"]:
 
 
 class EncoderLayer(nnx.Module):
-    """Self-attention and feed-forward, each behind a norm and added to the residual stream."""
+    """A pre-norm layer of self-attention and feed-forward."""
 
     def __init__(self, config: WhisperConfig, options: ComputeOptions, *, rngs: nnx.Rngs):
         width, dtype, axis = config.d_model, options.dtype, options.sharding.tensor_axis
@@ -39,7 +39,7 @@ class EncoderLayer(nnx.Module):
         self.config, self.axis = config, axis
 
     def __call__(self, x_BSD: Float[Array, "B S D"], key: Array | None = None) -> Float[Array, "B S D"]:
-        """Run the layer; ``key`` draws its dropouts while training."""
+        """Run the layer; ``key`` is the random key for its dropouts while training."""
         config = self.config
         keys = split_key(key, 4)
         project = self.self_attention
@@ -59,7 +59,7 @@ class EncoderLayer(nnx.Module):
 
 
 class Encoder(nnx.Module):
-    """Mel frames to encoder states."""
+    """The encoder, which computes encoder states from mel frames."""
 
     def __init__(self, config: WhisperConfig, options: ComputeOptions, *, rngs: nnx.Rngs):
         width, dtype = config.d_model, options.dtype
@@ -75,19 +75,19 @@ class Encoder(nnx.Module):
     def __call__(
         self, mel_BRM: Float[Array, "B R M"], key: Array | None = None, *, collect_layers: bool = False
     ) -> tuple[Float[Array, "B S D"], Float[Array, "L B S D"] | None]:
-        """Encode log-mel frames.
+        """Run the encoder on log-mel frames.
 
         Args:
-            mel_BRM: Log-mel frames of 10 ms, R even and at most twice ``max_source_positions``.
+            mel_BRM: Log-mel frames of 10 ms; R is even, and at most twice ``max_source_positions``.
             key: Random key of the dropouts while training.
             collect_layers: Also return every layer's output.
 
         Returns:
-            Encoder states of 20 ms each [B, R / 2, D] and, if asked for, the output of every
-            layer before the final norm [L, B, R / 2, D], in the compute dtype.
+            Encoder states of 20 ms each [B, R / 2, D], and the outputs of all layers before the final norm
+            [L, B, R / 2, D] in the compute dtype, or None unless asked for.
 
         Raises:
-            ValueError: If R is odd, too long, or M is not the model's number of mel bins.
+            ValueError: If R is odd or too large, or M is not the model's number of mel bins.
         """
         frames, bins = mel_BRM.shape[1:]
         longest = 2 * self.config.max_source_positions
@@ -100,7 +100,7 @@ class Encoder(nnx.Module):
             return self._run_batch(mel_BRM, key, collect_layers=collect_layers)
 
         def by_sample(mel_BRM: Array) -> Array:
-            """Run one sample after the other: a CPU keeps its activations in the cache."""
+            """Run the samples one by one, because the activations of one sample fit the cache of a CPU."""
             return jax.lax.map(lambda mel_RM: self._run_batch(mel_RM[None])[0][0], mel_BRM)
 
         def at_once(mel_BRM: Array) -> Array:

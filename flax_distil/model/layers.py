@@ -26,7 +26,8 @@ CHECKPOINT_POLICIES: dict[str, Callable[..., bool] | None] = {
     "dots": jax.checkpoint_policies.dots_saveable,
     "dots_with_no_batch_dims": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
 }
-"""What gradient checkpointing keeps of a layer: nothing, its products, or only its weight products."""
+"""Policies of gradient checkpointing, which keep nothing of a layer, its products, or only its weight
+products."""
 
 
 def _variance_in_two_passes(x: Array, mean: Array) -> Array:
@@ -38,12 +39,12 @@ def _variance_in_one_pass(x: Array, mean: Array) -> Array:
 
 
 class LayerNorm(nnx.Module):
-    """Layer normalisation with statistics in float32.
+    """Layer normalization with statistics in float32.
 
-    The variance is the mean square of what is left without the mean. A TPU takes the mean square less the
-    squared mean, in the pass that sums for the mean: a tenth of an encoder's time outside attention.
-    Of tiny.en and base the squared mean is at most 3.7 variances, so that costs 1e-6 of the variance where
-    float32 leaves 3e-7.
+    The variance is the mean square of the differences from the mean. On a TPU it is the mean square minus the
+    squared mean, which needs only one pass and saves a tenth of the time of an encoder outside attention. In
+    tiny.en and base the squared mean is at most 3.7 variances, so the relative error of the variance is 1e-6,
+    where float32 alone has 3e-7.
     """
 
     def __init__(self, width: int, *, epsilon: float, dtype: str, rngs: nnx.Rngs):
@@ -53,7 +54,7 @@ class LayerNorm(nnx.Module):
         self.dtype = dtype
 
     def __call__(self, x: Float[Array, "... D"]) -> Float[Array, "... D"]:
-        """Return ``x`` of mean 0 and variance 1, scaled and shifted, in the compute dtype."""
+        """Return ``x`` normalized to mean 0 and variance 1, then scaled and shifted, in the compute dtype."""
         x = x.astype(self.dtype).astype(jnp.float32)
         mean = x.mean(axis=-1, keepdims=True)
         variance = jax.lax.platform_dependent(
@@ -64,22 +65,24 @@ class LayerNorm(nnx.Module):
 
 
 def layer_norm(width: int, *, dtype: str, rngs: nnx.Rngs) -> LayerNorm:
-    """Return Whisper's layer norm, of epsilon 1e-5."""
+    """Return the layer norm of Whisper, with epsilon 1e-5."""
     return LayerNorm(width, epsilon=1e-5, dtype=dtype, rngs=rngs)
 
 
 def gelu(x: Array) -> Array:
-    """Return the exact GELU, written with erf as the reference is.
+    """Return the exact GELU, computed with erf as in the reference implementation.
 
-    ``jax.nn.gelu`` is the tanh approximation by default, and otherwise takes erfc, twice the time on a CPU.
+    ``jax.nn.gelu`` is the tanh approximation by default; its exact form uses erfc, which takes twice the time
+    on a CPU.
     """
     return 0.5 * x * (1.0 + jax.lax.erf(x * math.sqrt(0.5)))
 
 
 def _apart_on_tpu(x: Array) -> Array:
-    """Keep what makes ``x`` and what reads it from becoming one operation on a TPU.
+    """Return ``x`` behind a barrier, so that a TPU does not fuse the operations before and after it.
 
-    Its compiler nests the two products of a feed-forward in one, which takes 1.6 times their time (large-v2).
+    The compiler would fuse the two products of a feed-forward block into one, which takes 1.6 times as long
+    (large-v2).
     """
     return jax.lax.platform_dependent(x, tpu=jax.lax.optimization_barrier, default=lambda x: x)
 
@@ -95,7 +98,7 @@ def feed_forward(
 ) -> Float[Array, "B T D"]:
     """Return ``fc2(gelu(fc1(x)))`` with dropout on the activation.
 
-    The features F may be some of all: the devices of ``axis`` add up what theirs give.
+    A device may hold only some of the features F; the results are then summed over the devices of ``axis``.
     """
     x_BTF = gelu(_apart_on_tpu(fc1.add_bias(fc1.product(copy_to_tp(x_BTD, axis)))))
     x_BTF = dropout(x_BTF, activation_dropout, fold_in_axis_index(key, axis))
@@ -103,22 +106,22 @@ def feed_forward(
 
 
 def split_key(key: Array | None, count: int) -> list[Any]:
-    """Split a random key into ``count``; None (no dropout) into as many None."""
+    """Split a random key into ``count`` keys; None (no dropout) gives as many None."""
     return [None] * count if key is None else list(jax.random.split(key, count))
 
 
 def stack_of(make: Callable[[nnx.Rngs], nnx.Module], layers: int, rngs: nnx.Rngs) -> nnx.Module:
-    """Build ``layers`` modules as one whose parameters have a leading axis L."""
+    """Build one module that stacks ``layers`` modules; its parameters have a leading axis L."""
     return nnx.vmap(make, in_axes=0)(rngs.split(layers))
 
 
 def layer_count(stack: nnx.Module) -> int:
-    """Return the length L of a stack made by :func:`stack_of`."""
+    """Return the number L of layers in a stack that :func:`stack_of` made."""
     return jax.tree.leaves(nnx.state(stack))[0].shape[0]
 
 
 def unstack(stack: Any, sharding: ParamSharding) -> list[Any]:
-    """Return the layers of a stack or a list as modules of their own, their stored pieces put together."""
+    """Return the layers of a stack or list as separate modules, with their stored pieces gathered."""
     if isinstance(stack, nnx.List):
         parts, apart = [nnx.split(layer) for layer in stack], True
     else:
@@ -140,7 +143,7 @@ def run_stack(
     """Run ``x = apply(layer, x, key)`` through a stack of layers.
 
     Returns:
-        The last layer's output and, if asked for, every layer's output in order.
+        The output of the last layer, and the outputs of all layers in order, or None unless asked for.
     """
     graph, stacked = nnx.split(stack)
     count = layer_count(stack)
@@ -152,7 +155,7 @@ def run_stack(
 
     if options.gradient_checkpointing is not None:
         body = jax.checkpoint(body, policy=CHECKPOINT_POLICIES[options.gradient_checkpointing])
-    elif options.sharding.gather_axis is not None:  # or all layers would be whole at once after all
+    elif options.sharding.gather_axis is not None:  # otherwise all gathered layers would be in memory at once
         without = jax.checkpoint_policies.save_anything_except_these_names(FSDP_GATHERED)
         body = jax.checkpoint(body, policy=without)
     keys = None if key is None else jax.random.split(key, count)

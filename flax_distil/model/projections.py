@@ -1,8 +1,9 @@
-"""Products with weights, into heads and back among them; the axes of a kernel in one of two orders.
+"""Linear projections, among them those into heads and back, with kernels in one of two axis orders.
 
-In training the inputs of a kernel come first: ``x @ W``. A search multiplies a few rows by it in every step,
-and XLA's CPU compiler rearranges the right factor of a product each time: more than twice the time of reading
-it, at 8 rows of base. So for decoding the outputs come first, and the kernel is the left factor.
+In training the input axes of a kernel come first: ``x @ W``. Decoding multiplies only a few rows by the
+    kernel in every step, and the CPU compiler of XLA rearranges the right factor of a product each time,
+    which takes more than twice as long as reading it (8 rows of base). So for decoding the output axes come
+    first, and the kernel is the left factor.
 """
 
 import math
@@ -28,21 +29,23 @@ KERNEL_AXES: dict[str, tuple[str, str]] = {
     "fc1": ("df", "fd"),
     "fc2": ("fd", "df"),
 }
-"""Axes of the kernels of a layer: d model features, n heads of h features, f features between fc1 and fc2."""
+"""Axes of the kernels of a layer: d model features, n heads, h head features, f features between fc1 and
+fc2."""
 
 _FEW_ROWS = 32
-"""Up to so many rows, the token embedding is the left factor: of 40, either order takes as long."""
+"""Up to this many rows, the token embedding is the left factor; with 40 rows both orders take the same
+time."""
 
 _initializer = nnx.initializers.normal(0.02)
 
 
 class Projection(nnx.Module):
-    """A kernel, in the order of training or of decoding, and perhaps a bias.
+    """A linear projection: a kernel in the axis order of training or of decoding, and possibly a bias.
 
     Attributes:
-        axes: Of the kernel.
-        decode_layout: Whether they are in the order of decoding.
-        dtype: Of the results.
+        axes: Letters of the kernel's axes.
+        decode_layout: Whether the axes are in the order for decoding.
+        dtype: Element type of the results.
     """
 
     def __init__(
@@ -53,7 +56,7 @@ class Projection(nnx.Module):
         self.bias = nnx.Param(jnp.zeros(tuple(sizes[axis] for axis in bias))) if bias else None
 
     def _multiply(self, x: Array, axes: str, out: str) -> Array:
-        """Return the product of ``x`` and the kernel; a letter for each axis of ``x`` and of the result."""
+        """Return the product of ``x`` (with axes ``axes``) and the kernel, with axes ``out``."""
 
         def contract(x: Array, kernel: Array) -> Array:
             return jnp.einsum(f"{axes},{self.axes}->{out}", x, kernel)
@@ -71,10 +74,10 @@ class Projection(nnx.Module):
 def project_onto_tokens(
     hidden_BTD: Float[Array, "B T D"], embedding_VD: Float[Array, "V D"]
 ) -> Float[Array, "B T V"]:
-    """Return the products of hidden states and the embeddings of tokens, in float32.
+    """Return the products of hidden states and token embeddings, in float32.
 
-    On a CPU, of few rows, the embedding is the left factor; its compiler would turn the product round, and
-    take twice the time, but for the barrier.
+    On a CPU with few rows, the embedding is the left factor. Without the barrier the compiler would swap the
+    factors, which takes twice the time.
     """
 
     def contract(hidden_BTD: Array, embedding_VD: Array) -> Array:
@@ -91,7 +94,7 @@ def project_onto_tokens(
 
 
 class Linear(Projection):
-    """An affine map, ``fc1`` or ``fc2``: its result can be added up over devices before the bias."""
+    """An affine map, ``fc1`` or ``fc2``; products can be summed over devices before the bias is added."""
 
     def __init__(
         self, name: str, width: int, features: int, *, decode_layout: bool = False, dtype: str, rngs: nnx.Rngs
@@ -102,7 +105,7 @@ class Linear(Projection):
         super().__init__(name, sizes, bias=self._out, decode_layout=decode_layout, dtype=dtype, rngs=rngs)
 
     def product(self, x: Float[Array, "B T _"]) -> Float[Array, "B T _"]:
-        """Return the product with the kernel alone."""
+        """Return the product with the kernel, without the bias."""
         return self._multiply(x, f"bt{self._in}", f"bt{self._out}")
 
     def add_bias(self, y: Float[Array, "B T _"]) -> Float[Array, "B T _"]:
@@ -113,8 +116,9 @@ class Linear(Projection):
 class QKVProjection(Projection):
     """Project [B, T, D] into heads [B, N, T, H].
 
-    One contraction, which a TPU writes in the layout that attention reads. On a CPU one plain product of
-    matrices: given the contraction, XLA's CPU compiler multiplies the transposes in twice the time.
+    This is one contraction, whose result a TPU writes in the layout that attention reads. On a CPU it is a
+    plain matrix product, because the CPU compiler of XLA would multiply the transposes in the contraction,
+    which takes twice the time.
     """
 
     def __init__(
@@ -149,11 +153,11 @@ class QKVProjection(Projection):
         return self._with_bias(jax.lax.platform_dependent(x_BTD, kernel_DNH, cpu=multiply, default=contract))
 
     def apply_transposed(self, y_BNTH: Float[Array, "B N T H"]) -> Float[Array, "B N T D"]:
-        """Return what has the same product with inputs as ``y_BNTH`` with their projection (no bias)."""
+        """Return vectors whose products with inputs equal those of ``y_BNTH`` with the projected inputs."""
         return self._multiply(y_BNTH, "bnth", "bntd")
 
     def apply_per_head(self, x_BNTD: Float[Array, "B N T D"]) -> Float[Array, "B N T H"]:
-        """Project inputs that already differ from head to head."""
+        """Project inputs that differ between heads."""
         return self._with_bias(self._multiply(x_BNTD, "bntd", "bnth"))
 
     def by_head(self) -> Float[Array, "N D H"]:
@@ -165,9 +169,9 @@ class QKVProjection(Projection):
 
 
 class OutProjection(Projection):
-    """Project heads [B, N, T, H] back to [B, T, D]; as :class:`QKVProjection`.
+    """Project heads [B, N, T, H] back to [B, T, D]; computed like :class:`QKVProjection`.
 
-    The heads may be some of all: what the devices of ``axis`` make of theirs is added up.
+    A device may hold only some of the heads; the results are then summed over the devices of ``axis``.
     """
 
     def __init__(
@@ -205,7 +209,7 @@ class OutProjection(Projection):
 
 
 class AttentionProjections(nnx.Module):
-    """Query, key (no bias), value and output projections of one attention.
+    """Query, key (without bias), value and output projections of one attention block.
 
     ``name`` is ``self_attention`` or ``cross_attention``.
     """
@@ -229,11 +233,11 @@ class AttentionProjections(nnx.Module):
 
 
 def to_decode_layout(path: str, kernel: Any) -> Any:
-    """Return a kernel of one layer in the order of decoding; of a numpy array, a view.
+    """Return a kernel of one layer in the axis order for decoding; for a numpy array, a view.
 
     Args:
-        path: Below the layer, as ``fc1/kernel``; other leaves than kernels stay as they are.
-        kernel: In the order of training.
+        path: Path below the layer, such as ``fc1/kernel``; leaves that are not kernels stay as they are.
+        kernel: Kernel in the axis order of training.
     """
     name, _, leaf = path.rpartition("/")
     if leaf != "kernel":

@@ -1,1 +1,1 @@
-"""Where arrays lie on devices, and how processes meet."""
+"""How arrays are placed on devices, and how processes find each other."""

@@ -1,4 +1,4 @@
-"""Compiled programs are kept on disk, so that the next process need not compile them again."""
+"""Keep compiled programs on disk, so that the next process does not compile them again."""
 
 import functools
 import hashlib
@@ -12,19 +12,19 @@ import jax
 log = logging.getLogger(__name__)
 
 VARIABLE = "FLAX_DISTIL_COMPILATION_CACHE"
-"""Where programs are kept; "off" keeps none."""
+"""Environment variable that names the folder of the programs; "off" keeps none."""
 
 MIN_COMPILE_SECONDS = 0.2
-"""What compiles faster is not kept."""
+"""Programs that compile faster than this are not kept."""
 
 
 def use_compilation_cache() -> Path | None:
-    """Keep compiled programs from now on, unless JAX was told already where to, and return the folder.
+    """Keep compiled programs from now on, unless JAX already has a cache folder, and return the folder.
 
-    It is what ``FLAX_DISTIL_COMPILATION_CACHE`` names, by default ``flax_distil/compiled`` in the user's
-    cache folder, and in it a folder for machines of this kind: a program for a CPU may hold instructions
-    that another has not. Any number of processes may share it, and it may be deleted at any time. Where it
-    cannot be written to, a warning is logged once and nothing is kept.
+    ``FLAX_DISTIL_COMPILATION_CACHE`` names the folder; by default it is ``flax_distil/compiled`` in the
+    user's cache folder. It has a subfolder for each kind of machine, because a program for one CPU may
+    contain instructions that another CPU lacks. Any number of processes may share the folder, and it may be
+    deleted at any time. If it cannot be written to, a warning is logged once and nothing is kept.
     """
     given = jax.config.values["jax_compilation_cache_dir"]
     if given:
@@ -39,7 +39,7 @@ def use_compilation_cache() -> Path | None:
     return folder
 
 
-@functools.cache  # a folder that cannot be written to is told of once
+@functools.cache  # so that the warning is logged only once
 def _writable(parent: Path) -> Path | None:
     folder = parent.absolute() / _machine()
     try:
@@ -62,7 +62,7 @@ def _user_cache() -> Path:
 
 
 def _machine() -> str:
-    """Name what a CPU program depends on: the kind of CPU and its instructions."""
+    """Return a name for the kind of CPU and its instructions, on which a CPU program depends."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
         kind = sorted({line for line in lines if line.startswith(("model name", "flags", "Features"))})

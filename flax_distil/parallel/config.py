@@ -1,4 +1,4 @@
-"""Settings of every job that computes: how its work is laid over devices and processes."""
+"""Configuration of devices and processes, which every job that computes has."""
 
 import dataclasses
 
@@ -10,11 +10,11 @@ MESH_AXES = ("data", "fsdp", "tensor")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class MeshShape:
-    """How many devices each axis has; -1, for one of them, is all that the others leave.
+    """Number of devices on each axis of a mesh; one of them may be -1, for all devices that the others leave.
 
     Attributes:
         data: Number of replicas of the model.
-        fsdp: Number of devices that store a piece of every weight each, and divide the batch too.
+        fsdp: Number of devices that each store a piece of every weight; they also divide the batch.
         tensor: Number of devices that compute the heads and features of one layer together.
     """
 
@@ -34,7 +34,7 @@ class MeshShape:
 
     @classmethod
     def parse(cls, text: str) -> "MeshShape":
-        """Read ``data=2,fsdp=4``; axes left out have their defaults.
+        """Parse a text such as ``data=2,fsdp=4``; absent axes have their defaults.
 
         Raises:
             InputError: If an axis is unknown or a size is no whole number.
@@ -61,7 +61,7 @@ class ProcessConfig:
             without JAX_COORDINATOR_ADDRESS, the processes of a TPU pod, of Slurm, Open MPI or Kubernetes find
             each other by themselves.
         num_processes: Number of all processes (or JAX_NUM_PROCESSES); with 1, no others are looked for.
-        process_id: Number of this process, from 0 (or JAX_PROCESS_ID).
+        process_id: Number of this process, counted from 0 (or JAX_PROCESS_ID).
         initialization_timeout_seconds: How long to wait until all processes have joined.
     """
 
@@ -90,9 +90,9 @@ class ParallelConfig(ProcessConfig):
     shard_vocabulary: bool = True
 
     def __post_init__(self) -> None:
-        _ = self.mesh_shape  # check it
+        _ = self.mesh_shape  # checks it
 
     @property
     def mesh_shape(self) -> MeshShape:
-        """The sizes of ``mesh``."""
+        """The axis sizes that ``mesh`` describes."""
         return MeshShape.parse(self.mesh)

@@ -1,4 +1,4 @@
-"""``jax.jit`` with NamedSharding: data parallel, fully sharded, tensor parallel, and mixtures."""
+"""``jax.jit`` with named shardings: data parallel, fully sharded, tensor parallel, and combinations."""
 
 from collections.abc import Callable
 from typing import Any
@@ -12,10 +12,10 @@ from flax_distil.parallel.partitioner import REPLICATED, ROWS, Function, Partiti
 
 
 class JitPartitioner(Partitioner):
-    """Whole arrays with named shardings; ``shard_map`` where the per-device function begins.
+    """A partitioner for whole arrays with named shardings; functions of one device run in ``shard_map``.
 
-    Not automatic partitioning: the function adds its float32 sums and gradients across devices itself,
-    once, so the numbers do not depend on how a compiler splits the work.
+    It does not use automatic partitioning. A function of one device sums its float32 sums and gradients over
+    devices itself, once, so the numbers do not depend on how a compiler divides the work.
     """
 
     def __init__(self, mesh: Mesh, *, shard_vocabulary: bool = True):
@@ -25,7 +25,7 @@ class JitPartitioner(Partitioner):
         self._whole = jax.jit(lambda leaf: leaf, out_shardings=NamedSharding(mesh, P()))
 
     def sharding(self, spec: P) -> NamedSharding:
-        """Return where an array of this layout lies."""
+        """Return the named sharding of an array with this spec."""
         return NamedSharding(self.mesh, spec)
 
     def device_put(self, tree: Any, specs: Any = REPLICATED) -> Any:
@@ -78,7 +78,7 @@ class JitPartitioner(Partitioner):
         mapped = jax.shard_map(
             function, mesh=self.mesh, in_specs=in_specs, out_specs=out_specs, check_vma=False
         )
-        mapped.__name__ = getattr(function, "func", function).__name__  # what profiles show
+        mapped.__name__ = getattr(function, "func", function).__name__  # shown in profiles
         return mapped
 
     def _jit(self, function: Function, donate_argnums: tuple[int, ...], out_shardings: Any) -> Function:
@@ -88,7 +88,7 @@ class JitPartitioner(Partitioner):
         return jax.jit(function, donate_argnums=donate_argnums, out_shardings=shardings)
 
     def describe(self, tree: Any, specs: Any = REPLICATED) -> Any:
-        """Return ``ShapeDtypeStruct`` leaves that lie as ``put`` would lay them; allocates nothing."""
+        """Return ``ShapeDtypeStruct`` leaves with the shardings of ``device_put``; allocates nothing."""
 
         def shape(spec: P, leaf: Any) -> jax.ShapeDtypeStruct:
             return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=self.sharding(spec))
@@ -97,7 +97,7 @@ class JitPartitioner(Partitioner):
 
 
 def _map_with_specs(function: Callable[[P, Any], Any], specs: Any, tree: Any) -> Any:
-    """Apply ``function(spec, leaf)``; one spec may stand for all leaves below it."""
+    """Apply ``function(spec, leaf)`` to all leaves; one spec may stand for all leaves below it."""
     return jax.tree.map(
         lambda spec, below: jax.tree.map(lambda leaf: function(spec, leaf), below),
         specs,
@@ -107,7 +107,7 @@ def _map_with_specs(function: Callable[[P, Any], Any], specs: Any, tree: Any) ->
 
 
 def _started(tree: Any) -> Any:
-    """Start the copies of all leaves to the host before the first is waited for."""
+    """Start copying all leaves to the host, so that the copies run while the first one is waited for."""
     for leaf in jax.tree.leaves(tree):
         if isinstance(leaf, jax.Array):
             for shard in leaf.addressable_shards:
@@ -116,7 +116,7 @@ def _started(tree: Any) -> Any:
 
 
 def _local_rows(leaf: jax.Array) -> np.ndarray:
-    """Return the rows that this process's devices hold, each once."""
+    """Return the rows that the devices of this process hold, without repetitions."""
     parts: dict[int, np.ndarray] = {}
     for shard in leaf.addressable_shards:
         first = shard.index[0].start or 0

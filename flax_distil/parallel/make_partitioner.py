@@ -1,4 +1,4 @@
-"""The partitioner that a user asks for by name."""
+"""Make the partitioner that the configuration asks for."""
 
 import dataclasses
 import functools
@@ -23,7 +23,7 @@ def make_partitioner(
     shard_vocabulary: bool = True,
     devices: Sequence[jax.Device] | None = None,
 ) -> Partitioner:
-    """Return the partitioner that the flags ask for, over these devices, by default those of all processes.
+    """Return the partitioner that the flags ask for, over the given devices; by default over all devices.
 
     Raises:
         InputError: If ``parallelism`` is unknown, the mesh does not multiply to the devices, or ``pmap``
@@ -42,7 +42,7 @@ def make_partitioner(
 
 
 def join_devices(config: ParallelConfig) -> Partitioner:
-    """Join the other processes and return the partitioner over the devices of all.
+    """Join the other processes, and return the partitioner over the devices of all processes.
 
     Raises:
         InputError: If a process is missing, the mesh does not fit the devices, or ``parallelism`` is
@@ -53,13 +53,14 @@ def join_devices(config: ParallelConfig) -> Partitioner:
 
 
 def join_local_devices(config: ParallelConfig) -> Partitioner:
-    """Join the other processes and return a partitioner over the devices of this one alone.
+    """Join the other processes, and return a partitioner over the devices of this process only.
 
-    For work that processes share without waiting for each other: each holds the whole model, and
-    a data axis of the mesh counts the devices of all.
+    It is for work that processes share without waiting for each other: each process holds the whole model,
+        and the data axis of the mesh counts the devices of all processes.
 
     Raises:
-        InputError: As :func:`join_devices`, or if the data axis cannot be divided over the processes.
+        InputError: If :func:`join_devices` raises it, or if the data axis cannot be divided over the
+            processes.
     """
     _join(config)
     shape, processes = config.mesh_shape, jax.process_count()
@@ -77,7 +78,7 @@ def join_local_devices(config: ParallelConfig) -> Partitioner:
 
 def _join(config: ParallelConfig) -> None:
     use_compilation_cache()
-    if not jax.distributed.is_initialized():  # an embedding program may have joined already
+    if not jax.distributed.is_initialized():  # a program that uses this package may have joined already
         initialize_distributed(config)
 
 

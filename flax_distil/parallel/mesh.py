@@ -12,14 +12,14 @@ from flax_distil.parallel.config import MESH_AXES, MeshShape
 
 AXES = DATA_AXIS, FSDP_AXIS, TENSOR_AXIS = MESH_AXES
 BATCH_AXES = (DATA_AXIS, FSDP_AXIS)
-"""Axes that divide the batch; the devices of the tensor axis work on the same rows."""
+"""Axes that divide the batch; the devices along the tensor axis work on the same rows."""
 
 
 def build_mesh(shape: MeshShape, devices: Sequence[jax.Device] | None = None) -> Mesh:
-    """Lay the devices (by default those of all processes) out.
+    """Arrange devices (by default those of all processes) in a mesh.
 
     Raises:
-        InputError: If the axes do not multiply to the number of devices.
+        InputError: If the product of the axes is not the number of devices.
     """
     found = list(jax.devices() if devices is None else devices)
     sizes = [getattr(shape, axis) for axis in AXES]

@@ -1,10 +1,10 @@
-"""One pure function per device, two ways to run it on all of them.
+"""Run a pure function of one device on all devices, with ``jit`` or with ``pmap``.
 
 A function is written once, for the part of the batch and of the weights that one device holds::
 
     encode = partitioner.jit(functools.partial(encode_batch, config), in_specs=(specs, ROWS), out_specs=ROWS)
 
-Where the rest of a computation works on whole arrays, :meth:`Partitioner.shard_map` stands inside it::
+Where the rest of a computation works on whole arrays, :meth:`Partitioner.shard_map` is used inside it::
 
     gradients = partitioner.shard_map(compute_gradients, in_specs=(specs, ROWS), out_specs=specs)
 
@@ -13,8 +13,8 @@ Where the rest of a computation works on whole arrays, :meth:`Partitioner.shard_
 
     step = partitioner.jit(train, donate_argnums=(0,))
 
-The arrays of a batch are divided in their axis of rows: the first one (``ROWS``), or the second one
-behind that of micro-batches (``MICRO_BATCHES``).
+The arrays of a batch are divided along their axis of rows, which is the first axis (``ROWS``), or the second
+one after the axis of micro-batches (``MICRO_BATCHES``).
 """
 
 import abc
@@ -35,28 +35,28 @@ from flax_distil.parallel.rules import weight_specs
 Function = Callable[..., Any]
 
 _MAX_COMPILED = 128
-"""Number of compiled functions that a partitioner keeps; the least recently used one is dropped."""
+"""Maximum number of compiled functions that a partitioner keeps; the least recently used one is dropped."""
 
 
 ROWS = P(BATCH_AXES)
-"""Arrays whose first axis is B: each device has its own rows."""
+"""Spec of arrays whose first axis is B: each device has its own rows."""
 
 MICRO_BATCHES = P(None, BATCH_AXES)
-"""Arrays with an axis K of micro-batches in front: each device has its own rows of every one."""
+"""Spec of arrays whose first axis counts micro-batches: each device has its own rows of each of them."""
 
 REPLICATED = P()
 
 
 class Partitioner(abc.ABC):
-    """Runs per-device functions on every device of every process.
+    """Places arrays on devices, and runs functions of one device on all devices of all processes.
 
     Attributes:
-        mesh: All devices; see ``flax_distil.parallel.mesh``.
+        mesh: Mesh of all devices; see ``flax_distil.parallel.mesh``.
         weight_axes: Sizes of the mesh axes that divide weights.
-        batch_shards: Parts that the global batch is divided into.
-        local_batch_shards: How many of them this process feeds.
-        shard_index: Which slice of the data this process reads …
-        shard_count: … of how many: processes of one tensor group read the same.
+        batch_shards: Number of parts into which the global batch is divided.
+        local_batch_shards: Number of these parts that this process provides.
+        shard_index: Index of the slice of the data that this process reads.
+        shard_count: Number of slices of the data; processes of one tensor group read the same slice.
     """
 
     def __init__(self, mesh: Mesh, *, weight_axes: Mapping[str, int], shard_vocabulary: bool = True):
@@ -78,7 +78,7 @@ class Partitioner(abc.ABC):
         self.shard_index, self.shard_count = (slices.index(own) if own else 0), len(slices)
 
     def weight_specs(self, shapes: Params, axes: tuple[str, ...] = ("fsdp", "tensor")) -> dict[str, Any]:
-        """Return how the weights of a (part of a) model lie over these axes of the mesh.
+        """Return how the weights of a model, or of a part of one, are divided over these axes of the mesh.
 
         Raises:
             InputError: If an axis does not divide a dimension.
@@ -88,20 +88,20 @@ class Partitioner(abc.ABC):
 
     @abc.abstractmethod
     def device_put(self, tree: Any, specs: Any = REPLICATED) -> Any:
-        """Send arrays, known whole to every process, to the devices; always copies.
+        """Copy arrays, which every process holds as a whole, to the devices.
 
         Args:
-            tree: Arrays on the host or on devices of this process.
-            specs: A tree of ``PartitionSpec`` like it, or one for all leaves.
+            tree: Arrays on the host, or on devices of this process.
+            specs: A tree of ``PartitionSpec`` with the same structure, or one spec for all leaves.
         """
 
     @abc.abstractmethod
     def put_batch(self, batch: Any, spec: P = ROWS) -> Any:
-        """Send this process's rows of a batch to its devices.
+        """Copy the rows of a batch that this process has to its devices.
 
         Args:
             batch: A tree of arrays on the host.
-            spec: ``ROWS`` or ``MICRO_BATCHES``, for all of them.
+            spec: ``ROWS`` or ``MICRO_BATCHES``, for all arrays.
 
         Raises:
             InputError: If the rows cannot be divided over the devices.
@@ -109,28 +109,28 @@ class Partitioner(abc.ABC):
 
     @abc.abstractmethod
     def local_rows(self, tree: Any) -> Any:
-        """Wait for results of layout ``ROWS`` and return this process's rows, in order, as numpy arrays."""
+        """Wait for results with spec ``ROWS``, and return this process's rows in order as numpy arrays."""
 
     @abc.abstractmethod
     def device_get(self, tree: Any) -> Any:
-        """Wait for arrays and return them whole as numpy arrays, on every process."""
+        """Wait for arrays, and return them as whole numpy arrays on every process."""
 
     @abc.abstractmethod
     def unreplicate(self, tree: Any) -> Any:
-        """Return global arrays as a checkpoint keeps them, without copying where possible."""
+        """Return global arrays in the form of a checkpoint, without a copy where possible."""
 
     @abc.abstractmethod
     def replicate_like(self, tree: Any, whole: Any) -> Any:
-        """Invert :meth:`unreplicate`: return ``whole`` as its original ``tree`` lies."""
+        """Invert :meth:`unreplicate`: return ``whole`` placed on devices like its original ``tree``."""
 
     @abc.abstractmethod
     def shard_map(self, function: Function, *, in_specs: tuple[Any, ...], out_specs: Any) -> Function:
-        """Return a function of whole arrays that runs ``function`` on every device's pieces.
+        """Return a function of whole arrays that runs ``function`` on the pieces of every device.
 
         Args:
-            function: Pure; sums over ``BATCH_AXES`` (of the partitioner) itself.
-            in_specs: Layout of each argument: a tree of ``PartitionSpec``, or one for all its leaves.
-            out_specs: Layout of the results: ``ROWS``, or a tree of ``PartitionSpec``.
+            function: Pure function, which sums over the ``batch_axes`` of the partitioner itself.
+            in_specs: Specs of each argument: a tree of ``PartitionSpec``, or one for all its leaves.
+            out_specs: Specs of the results: ``ROWS``, or a tree of ``PartitionSpec``.
         """
 
     def jit(
@@ -145,13 +145,14 @@ class Partitioner(abc.ABC):
         """Return a function that is compiled for all devices when it is first called.
 
         Equal arguments give the same compiled function, so callers need no cache of their own. Two
-        ``functools.partial`` of one function are equal if what they bind is equal (and hashable).
+        ``functools.partial`` of one function are equal if the arguments that they bind are equal (and
+        hashable).
 
         Args:
-            function: With ``in_specs``, a function of one device's pieces, as for :meth:`shard_map`; without,
-                a function of whole arrays.
-            in_specs: Layout of each argument of a function of one device.
-            out_specs: Layout of its results.
+            function: With ``in_specs``, a function of the pieces of one device, as for :meth:`shard_map`;
+                without, a function of whole arrays.
+            in_specs: Specs of each argument of a function of one device.
+            out_specs: Specs of its results.
             donate_argnums: Positions of the arguments whose memory the results may reuse.
             out_shardings: A tree of ``PartitionSpec`` for the results; None lets the compiler choose.
         """
@@ -174,11 +175,11 @@ class Partitioner(abc.ABC):
 
     @property
     def batch_axes(self) -> tuple[str, ...]:
-        """Axes that a per-device function sums over to reach the whole batch."""
+        """Mesh axes over which a function of one device must sum to cover the whole batch."""
         return BATCH_AXES
 
     def check_rows(self, name: str, rows: int) -> None:
-        """Raise ``InputError`` unless the rows divide over this process's devices."""
+        """Raise ``InputError`` unless the rows can be divided over the devices of this process."""
         if rows % self.local_batch_shards:
             raise InputError(
                 f"{rows} rows of {name} cannot be divided over the {self.local_batch_shards} parts of the "
@@ -187,20 +188,20 @@ class Partitioner(abc.ABC):
 
 
 def _identity(function: Function) -> Any:
-    """Return what tells a function, and what a ``functools.partial`` binds, from others."""
+    """Return a key that identifies a function, including the arguments that a ``functools.partial`` binds."""
     if isinstance(function, functools.partial):
         return _identity(function.func), function.args, tuple(sorted(function.keywords.items()))
     return function
 
 
 def _as_key(specs: Any) -> Any:
-    """Return a tree of specs as something that can be hashed."""
+    """Return a tree of specs in a hashable form."""
     leaves, structure = jax.tree.flatten(specs, is_leaf=lambda node: isinstance(node, P))
     return tuple(leaves), structure
 
 
 def _parts_by_process(mesh: Mesh) -> dict[int, tuple[int, ...]]:
-    """Return which parts of the batch the devices of each process hold."""
+    """Return the indices of the parts of the batch that the devices of each process hold."""
     parts: dict[int, set[int]] = {}
     for (data, fsdp, _), device in np.ndenumerate(mesh.devices):
         parts.setdefault(device.process_index, set()).add(data * mesh.shape["fsdp"] + fsdp)

@@ -1,4 +1,4 @@
-"""``jax.pmap``: every device holds the whole model and its rows of the batch."""
+"""``jax.pmap``: every device holds a copy of the whole model, and its own rows of the batch."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ from flax_distil.parallel.partitioner import REPLICATED, ROWS, Function, Partiti
 
 
 class PmapPartitioner(Partitioner):
-    """Arrays have a leading axis of devices: copies of a weight, or each device's rows."""
+    """A partitioner whose arrays have a leading axis of devices, for copies of weights or rows of a batch."""
 
     def __init__(self, mesh: Mesh):
         """Describe the partitioner over a mesh of data parallel devices."""
@@ -77,6 +77,6 @@ class PmapPartitioner(Partitioner):
 
 
 def _own(leaf: jax.Array) -> list[np.ndarray]:
-    """Return what each device of this process holds, in order of devices."""
+    """Return the part of an array on each device of this process, in the order of devices."""
     shards = sorted(leaf.addressable_shards, key=lambda shard: shard.index[0].start or 0)
     return [np.asarray(shard.data)[0] for shard in shards]

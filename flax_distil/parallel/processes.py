@@ -1,7 +1,7 @@
-"""Several processes as one program: how they find each other, and agree before they compute together.
+"""Run several processes as one program: find each other, exchange objects, and fail together.
 
-A program over the devices of several processes runs only while all of them take part. A process
-that stops alone leaves the others waiting, so whatever may fail on one is run through
+A program over the devices of several processes runs only while all of them take part, and a process that
+stops alone leaves the others waiting. So everything that may fail on one process runs in
 :func:`raise_on_all_hosts`, which makes it fail on all.
 """
 
@@ -23,18 +23,18 @@ from flax_distil.parallel.config import ProcessConfig
 T = TypeVar("T")
 
 _GRACE_SECONDS = 5
-"""How much longer process 0 waits: when it gives up, JAX aborts the others in the midst of waiting."""
+"""Additional time that process 0 waits, because JAX aborts the waiting processes when process 0 gives up."""
 
 
 def initialize_distributed(config: ProcessConfig) -> None:
-    """Join the other processes of the run; call it before anything asks JAX for a device.
+    """Join the other processes of the job; call this before anything asks JAX for a device.
 
-    Afterwards ``jax.devices()`` are those of all processes. On a single machine nothing happens.
+    Afterwards ``jax.devices()`` lists the devices of all processes. With a single process nothing happens.
 
     Raises:
-        InputError: If the settings are incomplete or contradict each other, a process is missing
-            when the time is over, or this one has joined already. The caller should end then: JAX
-            stays half connected.
+        InputError: If the settings are incomplete or contradict each other, a process is missing when the
+            time is over, or this process has joined already. The caller should end then, because JAX stays
+            half connected.
     """
     if jax.distributed.is_initialized():
         raise InputError("this process has already joined the others: join once, when it starts")
@@ -42,7 +42,7 @@ def initialize_distributed(config: ProcessConfig) -> None:
     _check(config)
     if config.num_processes == 1 or (config.num_processes is None and _launched_alone()):
         return
-    # With JAX's preemption service a process would survive SIGTERM, and nobody here asks for its notice.
+    # With the preemption service of JAX a process would survive SIGTERM, and nothing here uses this service.
     jax.config.update("jax_enable_preemption_service", False)
     if config.coordinator_address is None:
         _join_detected(config)
@@ -51,17 +51,17 @@ def initialize_distributed(config: ProcessConfig) -> None:
 
 
 def all_gather_object(value: T) -> list[T]:
-    """Return every process's value, in order of processes, on every process; all must call it.
+    """Return the values of all processes, in order of processes; all processes must call this.
 
     Args:
-        value: Anything that can be pickled; sizes may differ. All of them together are held on
-            every device for a moment. With one process it is handed back as it is.
+        value: Object that can be pickled; sizes may differ. Every device holds the objects of all processes
+            for a moment. With one process the value is returned as it is.
     """
     if _is_alone():
         return [value]
     payload = np.frombuffer(pickle.dumps(value), np.uint8)
     lengths = process_allgather(np.int32(len(payload)))
-    # Powers of two, so that few programs are compiled however sizes vary.
+    # Sizes are rounded up to powers of two, so that few programs are compiled.
     padded = np.zeros(1 << int(lengths.max() - 1).bit_length(), np.uint8)
     padded[: len(payload)] = payload
     gathered = process_allgather(padded)
@@ -69,18 +69,19 @@ def all_gather_object(value: T) -> list[T]:
 
 
 def raise_on_all_hosts(function: Callable[[], T]) -> T:
-    """Call a function on every process, and fail on all of them if it fails on one.
+    """Call a function on every process, and fail on all processes if it fails on one.
 
-    For what depends on one host: its files, its disk, its flags. The function must not compute
-    together with other processes itself. With one process it is simply called.
+    Use it for work that depends on one host: its files, its disk, its flags. The function must not compute
+        together with other processes. With one process it is simply called.
 
     Returns:
-        This process's result.
+        The result of this process.
 
     Raises:
-        Exception: Its own, on a process where the function failed.
-        InputError: Elsewhere, if it failed with one, naming the first process where it did.
-        RuntimeError: Elsewhere, if it failed with anything else.
+        Exception: The exception of the function, on a process where it failed.
+        InputError: On other processes, if the function failed with an ``InputError``; the message names the
+            first such process.
+        RuntimeError: On other processes, if the function failed with another exception.
     """
     if _is_alone():
         return function()
@@ -99,12 +100,12 @@ def raise_on_all_hosts(function: Callable[[], T]) -> T:
 
 
 def _is_alone() -> bool:
-    # The first question spares a single process the start of its devices before its input is checked.
+    # The first test avoids starting the devices of a single process before its input is checked.
     return not jax.distributed.is_initialized() or jax.process_count() == 1
 
 
 def _with_environment(config: ProcessConfig) -> ProcessConfig:
-    """Fill what is not given from the variables named like it."""
+    """Fill absent settings from the environment variables of the same names."""
     address = config.coordinator_address or os.environ.get("JAX_COORDINATOR_ADDRESS") or None
     numbers = {}
     for name in ("num_processes", "process_id"):
@@ -152,10 +153,10 @@ def _split_address(address: str) -> tuple[str, int]:
 
 
 def _launched_alone() -> bool:
-    """Return whether a launcher's variables say that it started one process.
+    """Return whether the variables of a launcher say that it started a single process.
 
-    JAX would join that one with itself, and then leave it one of its host's GPUs (Slurm, Open
-    MPI), or wait for a host that has no name (some hosted TPU notebooks).
+    JAX would connect this process with itself, and then give it only one of the host's GPUs (Slurm, Open
+    MPI), or wait for a host without a name (some hosted TPU notebooks).
     """
     if "OMPI_MCA_orte_hnp_uri" in os.environ:
         return os.environ.get("OMPI_COMM_WORLD_SIZE") == "1"
@@ -191,7 +192,7 @@ def _join_detected(config: ProcessConfig) -> None:
     try:
         joined = _initialize(config, patience=config.initialization_timeout_seconds)
     except Exception as error:
-        # Nothing detected; or JAX is in use already, as in a notebook, where nothing can be joined any more.
+        # No cluster was detected, or JAX is already in use, as in a notebook, and cannot join any more.
         if any(text in str(error) for text in ("coordinator_address should be", "must be called before")):
             return
         raise InputError(f"JAX could not find the processes of this cluster ({error}): {remedy}") from error
@@ -203,9 +204,10 @@ def _join_detected(config: ProcessConfig) -> None:
 
 
 def _initialize(config: ProcessConfig, *, patience: int) -> bool:
-    """Initialise JAX's distributed system and return whether that ended in time.
+    """Initialize the distributed system of JAX, and return whether this ended in time.
 
-    In a thread, with a limit that JAX never reaches: its own would abort the process.
+    It runs in a thread, with a time limit for JAX that is never reached, because JAX aborts the process at
+    its limit.
     """
     errors: list[Exception] = []
 
@@ -229,7 +231,7 @@ def _initialize(config: ProcessConfig, *, patience: int) -> bool:
 
 
 def _check_port_is_free(port: int) -> None:
-    # JAX crashes without a word where it cannot listen.
+    # JAX crashes without a message if it cannot listen.
     try:
         socket.create_server(("", port)).close()
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Which dimension of which weight lies over which axis of a mesh: one table."""
+"""The table of weight shardings: which dimension of which weight is divided over which mesh axis."""
 
 import math
 import re
@@ -29,7 +29,7 @@ WEIGHT_RULES: tuple[tuple[str, tuple[str | None, ...]], ...] = (
     (r"layers/fc1/bias",                                      (None, "features+width")),
     (r"layers/fc2/kernel",                                    (None, "features", "width")),
     (r"layers/fc2/bias",                                      (None, "width")),
-    # layers one by one, for decoding
+    # layers that are not stacked, for decoding
     (r"layers/\d+/(self_attention/(query|key|value)|cross_attention/(query|value))/kernel",
                                                               ("heads", None, "width")),
     (r"layers/\d+/cross_attention/key/kernel",                ("heads", "width", None)),
@@ -42,8 +42,9 @@ WEIGHT_RULES: tuple[tuple[str, tuple[str | None, ...]], ...] = (
     (r"layers/\d+/fc2/kernel",                                ("width", "features")),
     (r"layers/\d+/fc2/bias",                                  ("width",)),
 )  # fmt: skip
-"""``heads``, ``features`` and ``vocabulary`` are divided over the tensor axis, ``width`` over the fsdp axis
-(the head features of a bias count as width), ``features+width`` over both."""
+"""Names of the dimensions of each leaf. ``heads``, ``features`` and ``vocabulary`` are divided over the
+tensor axis, ``width`` over the fsdp axis (the head features of a bias count as width), and ``features+width``
+over both."""
 
 _MESH_AXES: dict[str | None, tuple[str, ...]] = {
     None: (),
@@ -56,12 +57,12 @@ _MESH_AXES: dict[str | None, tuple[str, ...]] = {
 
 
 def weight_specs(shapes: Params, axes: Mapping[str, int], *, vocabulary: bool = True) -> dict[str, Any]:
-    """Return the ``PartitionSpec`` of every leaf, as a tree like ``shapes``.
+    """Return the ``PartitionSpec`` of every leaf, as a tree with the structure of ``shapes``.
 
     Args:
-        shapes: (part of) a tree of ``flax_distil.model.assembly.whisper_shapes`` or ``decode_shapes``, with
-            ``encoder`` or ``decoder`` on top.
-        axes: Sizes of the mesh axes to use; others leave the weights alone.
+        shapes: Tree of ``flax_distil.model.assembly.whisper_shapes`` or ``decode_shapes``, or a part of it
+            with ``encoder`` or ``decoder`` at the top.
+        axes: Sizes of the mesh axes to use; weights are not divided over other axes.
         vocabulary: Whether the tensor axis divides the token embedding.
 
     Raises:
@@ -96,7 +97,7 @@ def _spec(path: str, shape: Sequence[int], axes: Mapping[str, int], vocabulary: 
 
 
 def param_sharding(specs: Mapping[str, Any]) -> ParamSharding:
-    """Tell the model what :func:`weight_specs` did to its weights."""
+    """Return the sharding that :func:`weight_specs` describes, in the form that the model takes."""
     flat = flatten(specs)
     gathered: dict[str, int] = {}
     for path, spec in flat.items():
