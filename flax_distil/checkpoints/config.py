@@ -1,9 +1,10 @@
 """Settings of ``export`` and ``init-student``."""
 
 import dataclasses
+from typing import Any
 
 from flax_distil.checkpoints.hub.config import HubModelConfig
-from flax_distil.checkpoints.model_config import ModelConfig, StudentConfig, check_export_dtype
+from flax_distil.checkpoints.model_config import ModelConfig, StudentConfig, WeightsConfig
 from flax_distil.core.nested import nested
 from flax_distil.core.output_dir import OutputConfig
 
@@ -12,37 +13,26 @@ _OUTPUT = {
     "overwrite_output_dir": "Replace the checkpoint of an earlier run in output_dir; other files stay.",
 }
 
+_WEIGHTS: dict[str, Any] = {
+    "rename": {"export_dtype": "dtype"},
+    "help": {"export_dtype": "Element type of the weights: float16, bfloat16 or float32."},
+    "section": "Main flags",
+}
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ExportConfig:
-    """Write any readable checkpoint as a Hugging Face folder.
-
-    Attributes:
-        dtype: Element type of the weights: float16, bfloat16 or float32.
-
-    Raises:
-        InputError: If the element type is unknown.
-    """
+    """Write any readable checkpoint as a Hugging Face folder."""
 
     model: ModelConfig
     output: OutputConfig = nested(help=_OUTPUT)
-    dtype: str = "float16"
+    weights: WeightsConfig = nested(WeightsConfig(), **_WEIGHTS)
     hub: HubModelConfig = nested(HubModelConfig())
-
-    def __post_init__(self) -> None:
-        check_export_dtype("dtype", self.dtype)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class InitStudentConfig:
-    """Make a student from layers of a teacher.
-
-    Attributes:
-        dtype: Element type of the weights: float16, bfloat16 or float32.
-
-    Raises:
-        InputError: If the element type is unknown.
-    """
+    """Make a student from layers of a teacher."""
 
     teacher: ModelConfig = nested(
         rename={"model_name_or_path": "teacher_model_name_or_path"},
@@ -59,7 +49,4 @@ class InitStudentConfig:
         },
     )
     output: OutputConfig = nested(help=_OUTPUT)
-    dtype: str = "float32"
-
-    def __post_init__(self) -> None:
-        check_export_dtype("dtype", self.dtype)
+    weights: WeightsConfig = nested(WeightsConfig(export_dtype="float32"), **_WEIGHTS)

@@ -32,7 +32,7 @@ def run_export(config: ExportConfig) -> ExportResult:
     folder = config.output.check()
     repository = check_hub(config.hub, config.hub.hub_model_id, folder, "model")
     check_tokenizer(load_checkpoint(config.model.source, config_only=True).files)
-    _write(load_checkpoint(config.model.source), folder, config.dtype)
+    _write(load_checkpoint(config.model.source), folder, config.weights.export_dtype)
     return ExportResult(output_dir=folder, upload_error=upload(folder, repository, config.hub))
 
 
@@ -43,7 +43,8 @@ def run_init_student(config: InitStudentConfig) -> Path:
     teacher = load_checkpoint(config.teacher.source, config_only=True)
     check_tokenizer(teacher.files)
     init_student(teacher, **layers)
-    return _write(init_student(load_checkpoint(config.teacher.source), **layers), folder, config.dtype)
+    student = init_student(load_checkpoint(config.teacher.source), **layers)
+    return _write(student, folder, config.weights.export_dtype)
 
 
 def _write(checkpoint: Checkpoint, folder: Path, dtype: str) -> Path:

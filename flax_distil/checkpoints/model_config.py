@@ -10,10 +10,23 @@ EXPORT_DTYPES = ("float16", "bfloat16", "float32")
 """Element types of weights that an export may have."""
 
 
-def check_export_dtype(name: str, value: str) -> None:
-    """Raise ``InputError`` if a flag names no element type of an export."""
-    if value not in EXPORT_DTYPES:
-        raise InputError(f"{name} {value!r} is unknown: expected {', '.join(EXPORT_DTYPES)}")
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class WeightsConfig:
+    """Weights of an export.
+
+    Attributes:
+        export_dtype: Element type of the exported weights: float16, bfloat16 or float32.
+
+    Raises:
+        InputError: If the element type is unknown.
+    """
+
+    export_dtype: str = "float16"
+
+    def __post_init__(self) -> None:
+        if self.export_dtype not in EXPORT_DTYPES:
+            expected = ", ".join(EXPORT_DTYPES)
+            raise InputError(f"dtype {self.export_dtype!r} of the weights is unknown: expected {expected}")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

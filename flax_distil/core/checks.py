@@ -11,9 +11,3 @@ def check_positive(config: Any, *names: str) -> None:
         value = getattr(config, name)
         if value is not None and value < 1:
             raise InputError(f"{name} {value} is below 1")
-
-
-def check_channel(channel: int | None) -> None:
-    """Raise ``InputError`` if the number of a channel is negative."""
-    if channel is not None and channel < 0:
-        raise InputError(f"channel {channel} is negative: channels are counted from 0")

@@ -107,7 +107,8 @@ def nested(
             ``dataclasses.MISSING`` makes a leaf required.
         types: Types that the flags of some leaves accept here instead of their own, such as one without null.
         help: Descriptions that replace those of the class, by name.
-        section: Heading of its leaves in ``--help``, instead of the headline of its class.
+        section: Heading of its leaves in ``--help``, instead of the headline of its class. Leaves further
+            inside keep their own heading, unless ``show`` names the leaves.
     """
     overrides = _Overrides(
         hide=hide,
@@ -256,7 +257,8 @@ def _nested_leaves(field: Any, hint: type) -> Iterator[Leaf]:
                 "text": overrides.help.get(name, leaf.text),
                 "hidden": name in overrides.hide or name not in (overrides.show or (name,)),
             }
-        section = leaf.section if len(leaf.path) > 1 else own
+        listed = overrides.section is not None and overrides.show is not None
+        section = leaf.section if len(leaf.path) > 1 and not listed else own
         yield dataclasses.replace(leaf, path=(field.name, *leaf.path), section=section, **changes)
 
 

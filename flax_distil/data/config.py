@@ -1,21 +1,40 @@
 """Settings of data sets that every command which reads some has in common."""
 
 import dataclasses
+import math
 
-from flax_distil.core.checks import check_channel, check_positive
+from flax_distil.core.checks import check_positive
 from flax_distil.core.errors import InputError
 from flax_distil.data.remote.retries import RetryPolicy
+from flax_distil.data.sources.dataset_spec import DatasetSpec
 from flax_distil.text.normalizers import check_normalizer
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ReadingConfig:
+class ChannelConfig:
+    """Channels.
+
+    Attributes:
+        channel: Channel of the recordings to use, counted from 0; by default the mean of all channels.
+
+    Raises:
+        InputError: If no recording can have this channel.
+    """
+
+    channel: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.channel is not None and (not isinstance(self.channel, int) or self.channel < 0):
+            raise InputError(f"channel {self.channel!r} is none: channels are counted from 0")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ReadingConfig(ChannelConfig):
     """Data sets.
 
     Attributes:
         audio_column_name: Column of recordings; joined by + for several data sets.
         text_column_name: Column of reference texts; joined by + for several data sets.
-        channel: Channel of the recordings to use, counted from 0; by default the mean of all channels.
         streaming: Read data sets from front to back, a few rows at a time, instead of all of their files
             before the first sample.
         dataset_cache_dir: Folder for downloaded and converted data sets, and for the decisions of
@@ -33,7 +52,6 @@ class ReadingConfig:
 
     audio_column_name: str = "audio"
     text_column_name: str | None = "text"
-    channel: int | None = None
     streaming: bool = False
     dataset_cache_dir: str | None = None
     source_retry_seconds: float = 1800.0
@@ -41,9 +59,9 @@ class ReadingConfig:
     dataloader_num_workers: int | None = None
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_positive(self, "dataloader_num_workers")
         check_normalizer(self.normalizer)
-        check_channel(self.channel)
         if self.source_retry_seconds < 0:
             raise InputError(f"source_retry_seconds {self.source_retry_seconds:g} is negative")
 
@@ -73,3 +91,51 @@ class SpeakerConfig:
         """Raise ``InputError`` if rows are to be sorted that are never read all at once."""
         if self.sort_by_speaker and streaming:
             raise InputError("sort_by_speaker sorts tables, and streaming reads none: leave one of them out")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DurationConfig:
+    """Lengths of recordings.
+
+    Attributes:
+        min_duration_in_seconds: Leave out recordings that are not longer than this.
+        max_duration_in_seconds: Leave out recordings that are longer than this.
+
+    Raises:
+        InputError: If no recording is of such a length.
+    """
+
+    min_duration_in_seconds: float = 0.0
+    max_duration_in_seconds: float | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.min_duration_in_seconds < self.longest:
+            raise InputError(
+                f"min_duration_in_seconds {self.min_duration_in_seconds:g} and max_duration_in_seconds "
+                f"{'(none)' if self.max_duration_in_seconds is None else format(self.longest, 'g')} leave no "
+                "recording: give 0 <= min < max"
+            )
+
+    @property
+    def longest(self) -> float:
+        """``max_duration_in_seconds``, or infinity."""
+        return math.inf if self.max_duration_in_seconds is None else self.max_duration_in_seconds
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class NoiseDatasetConfig:
+    """Recorded noise.
+
+    Attributes:
+        noise_dataset_name: Recordings of noise: any data set that could be named for speech.
+    """
+
+    noise_dataset_name: str | None = None
+
+    def spec(self, reading: ReadingConfig) -> DatasetSpec | None:
+        """Return the data set of noise, if one is named, with the cache and the retries of the others."""
+        if self.noise_dataset_name is None:
+            return None
+        return DatasetSpec(
+            name=self.noise_dataset_name, cache_dir=reading.dataset_cache_dir, policy=reading.retries
+        )

@@ -3,7 +3,7 @@
 import dataclasses
 
 from flax_distil.checkpoints.hub.config import HubModelConfig
-from flax_distil.checkpoints.model_config import ModelConfig, StudentConfig, TeacherConfig, check_export_dtype
+from flax_distil.checkpoints.model_config import ModelConfig, StudentConfig, TeacherConfig, WeightsConfig
 from flax_distil.core.checks import check_positive
 from flax_distil.core.errors import InputError
 from flax_distil.core.nested import nested
@@ -88,7 +88,6 @@ class DistillConfig:
         cache_encoder_states: Keep the outputs of the frozen encoder on disk (in bfloat16), so that no encoder
             runs from the second epoch on.
         encoder_cache_dir: Folder of these outputs; by default encoder_cache in output_dir.
-        export_dtype: Element type of the exported weights: float16, bfloat16 or float32.
         dry_run: Do not train, but print a plan, as the command plan does, whose flags are then accepted too.
 
     Raises:
@@ -134,14 +133,13 @@ class DistillConfig:
             "output_dir; other files stay, also the cached encoder outputs.",
         }
     )
-    export_dtype: str = "float16"
+    weights: WeightsConfig = nested(WeightsConfig(), section="Main flags")
     hub: HubModelConfig = nested(HubModelConfig())
     dry_run: bool = False
 
     def __post_init__(self) -> None:
         if self.precision not in PRECISIONS:
             raise InputError(f"precision {self.precision!r} is unknown: expected {', '.join(PRECISIONS)}")
-        check_export_dtype("export_dtype", self.export_dtype)
         check_positive(self, "per_device_train_batch_size", "gradient_accumulation_steps")
         self._check_models()
         self._check_combinations()

@@ -141,7 +141,7 @@ def _export(models: DistilModels, trained: Params, folder: Path, repository: str
         models.student.config,
         folder,
         files=models.student.files,
-        dtype=jnp.dtype(models.config.export_dtype),
+        dtype=jnp.dtype(models.config.weights.export_dtype),
     )
     return upload(folder, repository, models.config.hub)
 

@@ -13,6 +13,7 @@ from flax_distil.core.errors import InputError
 from flax_distil.core.files import user_path
 from flax_distil.core.nested import nested
 from flax_distil.core.output_dir import OutputConfig
+from flax_distil.data.config import NoiseDatasetConfig
 from flax_distil.pipeline.transcribe_mode import TranscribeMode
 from flax_distil.transcription.config import FLAG_NAMES, LONG_FORM_OPTIONS, DatasetConfig, TranscriptionConfig
 from flax_distil.transcription.options import ModeName, TranscriptionOptions
@@ -75,7 +76,7 @@ class EvalConfig(TranscriptionConfig):
         noise_types: Also measure in noise: white, babble (of other recordings of the data set) or recorded
             (of noise_dataset_name).
         snr_db: Signal-to-noise ratios in dB at which each noise is added, such as 40 30 20 10 5 0 -5 -10.
-        noise_dataset_name: Recordings of noise, any data set.
+        recorded_noise: Recordings of noise.
         latency_samples: Also transcribe this many recordings one at a time, and report the seconds that each
             takes.
         output: Where reports are written.
@@ -99,7 +100,7 @@ class EvalConfig(TranscriptionConfig):
     decoding: TranscriptionOptions = nested(TranscriptionOptions(), hide=_HIDDEN_OPTIONS, rename=FLAG_NAMES)
     noise_types: list[str] | None = None
     snr_db: list[float] | None = None
-    noise_dataset_name: str | None = None
+    recorded_noise: NoiseDatasetConfig = nested(NoiseDatasetConfig(), section="Main flags")
     latency_samples: int = 0
     output: OutputConfig = nested(
         OutputConfig(output_dir=None),
@@ -113,7 +114,6 @@ class EvalConfig(TranscriptionConfig):
     def __post_init__(self) -> None:
         if self.mode not in MODES:
             raise InputError(f"mode {self.mode!r} is unknown: expected one of {', '.join(MODES)}")
-        super().__post_init__()
         if self.latency_samples:
             check_positive(self, "latency_samples")
         if self.mode == SPECULATIVE and self.assistant.assistant_model_name_or_path is None:
@@ -200,5 +200,5 @@ class EvalConfig(TranscriptionConfig):
                 raise InputError(f"snr_db {snr:g} is not a number of dB")
         if bool(self.noise_types) != bool(self.snr_db):
             raise InputError("noise_types and snr_db go together: give both or neither")
-        if ("recorded" in (self.noise_types or ())) != (self.noise_dataset_name is not None):
+        if ("recorded" in (self.noise_types or ())) != (self.recorded_noise.noise_dataset_name is not None):
             raise InputError("noise_types recorded and noise_dataset_name go together: give both or neither")

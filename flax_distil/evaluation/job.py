@@ -16,7 +16,6 @@ from flax_distil.core.files import user_path
 from flax_distil.core.nested import flatten
 from flax_distil.core.output_dir import atomic_folder
 from flax_distil.data.dataset import SpeechDataset
-from flax_distil.data.sources.dataset_spec import DatasetSpec
 from flax_distil.data.sources.load_datasets import load_tables
 from flax_distil.evaluation.config import CLEAN, EvalConfig
 from flax_distil.evaluation.noise import NoiseMaker
@@ -124,14 +123,8 @@ def _open_data_sets(config: EvalConfig) -> dict[str, SpeechDataset]:
 
 
 def _open_noise(config: EvalConfig, data_sets: Mapping[str, SpeechDataset]) -> dict[str, NoiseMaker]:
-    recorded = None
-    if config.noise_dataset_name is not None:
-        noise = DatasetSpec(
-            name=config.noise_dataset_name,
-            cache_dir=config.data.reading.dataset_cache_dir,
-            policy=config.data.reading.retries,
-        )
-        (recorded, *_) = load_tables(noise)
+    noise = config.recorded_noise.spec(config.data.reading)
+    recorded = None if noise is None else load_tables(noise)[0]
     return {name: NoiseMaker(data, recorded, seed=config.decoding.seed) for name, data in data_sets.items()}
 
 

@@ -168,7 +168,8 @@ class ModelEvaluation:
     @functools.cached_property
     def _transcriber(self) -> RecordingTranscriber:
         """The transcriber, with its weights on the devices and its programs compiled."""
-        shards, per_device = self._partitioner.local_batch_shards, self._config.per_device_eval_batch_size
+        shards = self._partitioner.local_batch_shards
+        per_device = self._config.batches.per_device_eval_batch_size
         if self._config.transcriber_mode != "chunked":  # no more rows than recordings: no larger programs
             per_device = min(per_device, -(-self._most // (shards * jax.process_count())))
         transcriber = self._make_transcriber(shards * per_device)

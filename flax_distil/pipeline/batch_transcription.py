@@ -63,4 +63,4 @@ class BatchTranscriber:
 
     def batch_size(self) -> int:
         """Return the rows of this process's batches."""
-        return self._partitioner.local_batch_shards * self._config.per_device_eval_batch_size
+        return self._partitioner.local_batch_shards * self._config.batches.per_device_eval_batch_size

@@ -6,7 +6,7 @@ from flax_distil.core.checks import check_positive
 from flax_distil.core.errors import InputError
 from flax_distil.core.nested import nested
 from flax_distil.core.output_dir import OutputConfig
-from flax_distil.data.config import ReadingConfig
+from flax_distil.data.config import ChannelConfig, ReadingConfig
 from flax_distil.pipeline.transcribe_mode import TranscribeMode
 from flax_distil.transcription.config import FLAG_NAMES, TranscriptionConfig
 from flax_distil.transcription.options import TranscriptionOptions
@@ -26,11 +26,10 @@ RETRY_SECONDS = 60.0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ChannelChoice:
+class ChannelChoice(ChannelConfig):
     """Channels.
 
     Attributes:
-        channel: Channel of the recordings to transcribe, counted from 0. By default the mean of all.
         split_channels: Transcribe each channel by itself, as for calls with a speaker on each. The segments
             of all channels are sorted by time, in json with their channel. Switches return_timestamps on.
 
@@ -38,12 +37,10 @@ class ChannelChoice:
         InputError: If the channel is negative, or both are given.
     """
 
-    channel: int | None = None
     split_channels: bool = False
 
     def __post_init__(self) -> None:
-        if self.channel is not None and (not isinstance(self.channel, int) or self.channel < 0):
-            raise InputError(f"channel {self.channel!r} is none: channels are counted from 0")
+        super().__post_init__()
         if self.channel is not None and self.split_channels:
             raise InputError("channel takes one channel and split_channels takes all: choose one of them")
 
@@ -132,7 +129,6 @@ class TranscribeConfig(TranscriptionConfig):
             raise InputError("output_format 'all' is for files, and output_dir '-' prints: choose one format")
         if self.skip_existing and self.output.overwrite_output_dir:
             raise InputError("skip_existing and overwrite_output_dir contradict each other: choose one")
-        super().__post_init__()
         given = [name for name, value in dataclasses.asdict(self.subtitles).items() if value]
         if given and not self.decoding.word_timestamps:
             raise InputError(f"{given[0]} lays out words, whose times are not known: add word_timestamps")

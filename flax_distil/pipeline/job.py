@@ -58,7 +58,7 @@ def run(config: TranscribeConfig) -> TranscribeResult:
     if partitioner.shard_count > 1:
         raise InputError("transcribe runs in one process: start it on one machine, or split the files")
     model = configured_model(config, partitioner)
-    batch_size = config.per_device_eval_batch_size * partitioner.local_batch_shards
+    batch_size = config.batches.per_device_eval_batch_size * partitioner.local_batch_shards
     scheduler = Scheduler(model, partitioner, config.options, config.windows, batch_size)
     result = _transcribe(config, scheduler, chosen, output)
     if not result.transcribed and len(chosen) == len(inputs):

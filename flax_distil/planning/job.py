@@ -56,7 +56,7 @@ def run(config: PlanConfig) -> dict[str, Any]:
         batch, micro_batches = planned.per_device_train_batch_size, planned.gradient_accumulation_steps
     else:
         job = generation_job(config, partitioner, student.config)
-        batch, micro_batches = planned.evaluation.per_device_eval_batch_size, 1
+        batch, micro_batches = planned.evaluation.batches.per_device_eval_batch_size, 1
     with jax.default_matmul_precision(planned.matmul_precision):
         plan = make_plan(job, topology, batch=batch, search_seconds=config.search_seconds)
     description = JobDescription(

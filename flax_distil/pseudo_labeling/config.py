@@ -1,7 +1,6 @@
 """Settings of pseudo-labelling."""
 
 import dataclasses
-import math
 import typing
 
 from flax_distil.audio.vad_config import VadName
@@ -10,7 +9,7 @@ from flax_distil.core.checks import check_positive
 from flax_distil.core.errors import InputError
 from flax_distil.core.nested import nested
 from flax_distil.core.output_dir import OutputConfig
-from flax_distil.data.config import SpeakerConfig
+from flax_distil.data.config import DurationConfig, SpeakerConfig
 from flax_distil.transcription.config import FLAG_NAMES, LONG_FORM_OPTIONS, DatasetConfig, TranscriptionConfig
 from flax_distil.transcription.options import TranscriptionOptions
 
@@ -25,9 +24,7 @@ class PseudoLabelConfig(TranscriptionConfig):
         id_column_name: Column with the names of recordings; by default id, and where there is none they are
             numbered.
         speakers: How recordings of one speaker are joined.
-        min_duration_in_seconds: Leave out recordings that are not longer than this.
-        max_duration_in_seconds: Leave out recordings that are longer than this; by default they are cut at
-            silence into pieces of at most 30 s.
+        durations: Which recordings are neither too short nor too long.
         vad: Detector of speech, for cutting recordings of more than 30 s: auto, silero or energy.
         samples_per_shard: Number of source samples per Parquet file. A run that was killed repeats its
             unfinished files.
@@ -58,8 +55,14 @@ class PseudoLabelConfig(TranscriptionConfig):
     )
     id_column_name: str | None = None
     speakers: SpeakerConfig = nested(SpeakerConfig())
-    min_duration_in_seconds: float = 0.0
-    max_duration_in_seconds: float | None = None
+    durations: DurationConfig = nested(
+        DurationConfig(),
+        help={
+            "max_duration_in_seconds": "Leave out recordings that are longer than this; by default they are "
+            "cut at silence into pieces of at most 30 s."
+        },
+        section="Main flags",
+    )
     vad: str = "auto"
     samples_per_shard: int = 1000
     output: OutputConfig = nested(
@@ -73,15 +76,8 @@ class PseudoLabelConfig(TranscriptionConfig):
     hub_dataset_id: str | None = None
 
     def __post_init__(self) -> None:
-        super().__post_init__()
         check_positive(self, "samples_per_shard")
         self.speakers.check_streaming(self.data.reading.streaming)
-        low, high = self.min_duration_in_seconds, self.max_duration_in_seconds
-        if not 0 <= low < (math.inf if high is None else high):
-            raise InputError(
-                f"min_duration_in_seconds {low:g} and max_duration_in_seconds "
-                f"{'(none)' if high is None else format(high, 'g')} leave no recording: give 0 <= min < max"
-            )
         if self.vad not in typing.get_args(VadName):
             expected = ", ".join(typing.get_args(VadName))
             raise InputError(f"vad {self.vad!r} is unknown: expected one of {expected}")

@@ -103,7 +103,7 @@ class Labeler:
             batch_size=batch_size,
             detector=self._detector,
             concatenate=self.config.speakers.concatenate_audio,
-            seconds=(self.config.min_duration_in_seconds, self.config.max_duration_in_seconds),
+            durations=self.config.durations,
             threads=self.config.data.reading.dataloader_num_workers or os.cpu_count() or 1,
             policy=self.config.data.reading.retries,
         )

@@ -12,6 +12,7 @@ import numpy as np
 from flax_distil.audio.segmentation import flac_bytes
 from flax_distil.audio.voice_activity import VoiceActivity
 from flax_distil.core.arrays import Float
+from flax_distil.data.config import DurationConfig
 from flax_distil.data.decoded_example import TOO_LONG, TOO_SHORT, DurationLimits, SampleError, decode_row
 from flax_distil.data.example import Example
 from flax_distil.data.fragments import split_fragment
@@ -89,7 +90,7 @@ class ShardReader:
         concatenate: Whether to join neighbours.
         threads: How many decode.
         policy: When to ask a server again for a recording.
-        seconds: Recordings must be longer than the first, and not longer than the second.
+        durations: Which recordings are neither too short nor too long.
     """
 
     def __init__(
@@ -100,10 +101,10 @@ class ShardReader:
         concatenate: bool,
         threads: int,
         policy: RetryPolicy,
-        seconds: tuple[float, float | None] = (0.0, None),
+        durations: DurationConfig,
     ):
         self._policy = policy
-        self._seconds = seconds
+        self._durations = durations
         self._batch_size = batch_size
         self._detector = detector
         self._concatenate = concatenate
@@ -154,14 +155,14 @@ class ShardReader:
 
     def _is_wanted(self, row: Example, skipped: SkippedSamples) -> bool:
         """Say whether a recording is neither too short nor too long to be labelled; record it if it is."""
-        low, high = self._seconds
-        if low == 0 and high is None:
+        if self._durations == DurationConfig():
             return True
+        low, high = self._durations.min_duration_in_seconds, self._durations.longest
         try:
             seconds = with_duration(row).duration_seconds or 0.0
             if seconds <= low:
                 raise SampleError(TOO_SHORT, f"it lasts {seconds:.2f} s, min_duration_in_seconds is {low:g}")
-            if high is not None and seconds > high:
+            if seconds > high:
                 raise SampleError(TOO_LONG, f"it lasts {seconds:.2f} s, max_duration_in_seconds is {high:g}")
         except SampleError as error:
             skipped.reject(row, error)

@@ -44,8 +44,22 @@ class AssistantConfig:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class BatchConfig:
+    """Batches.
+
+    Attributes:
+        per_device_eval_batch_size: Number of recordings per device.
+    """
+
+    per_device_eval_batch_size: int = 16
+
+    def __post_init__(self) -> None:
+        check_positive(self, "per_device_eval_batch_size")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class TranscriptionConfig:
-    """Model and batches.
+    """Model, and how it transcribes.
 
     Attributes:
         model: Model that transcribes.
@@ -53,7 +67,7 @@ class TranscriptionConfig:
         decoding: What to transcribe into, and how.
         compute: How the model computes.
         devices: How the work is divided over devices and processes.
-        per_device_eval_batch_size: Number of recordings per device.
+        batches: How many recordings are transcribed at once.
     """
 
     model: ModelConfig
@@ -64,10 +78,7 @@ class TranscriptionConfig:
         help={"dtype": "Element type of the computations: float32, bfloat16 or float16."},
     )  # fmt: skip
     devices: ParallelConfig = nested(ParallelConfig())
-    per_device_eval_batch_size: int = 16
-
-    def __post_init__(self) -> None:
-        check_positive(self, "per_device_eval_batch_size")
+    batches: BatchConfig = BatchConfig()
 
     def model_source(self, name: str) -> ModelSource:
         """Return where a model of the job is."""

@@ -11,6 +11,7 @@ from flax_distil.audio.vad_config import VadName, VadOptions
 from flax_distil.core.errors import InputError
 from flax_distil.core.nested import nested, setting
 from flax_distil.decoding.options import SearchOptions
+from flax_distil.text.config import LanguageConfig
 from flax_distil.text.generation_settings import TASKS, GenerationSettings
 from flax_distil.text.languages import DETECT_LANGUAGE, language_code
 from flax_distil.text.timestamps import LAST_TIMESTAMP_SECONDS
@@ -42,7 +43,7 @@ APPEND_PUNCTUATIONS = "\"'.。,，!！?？:：”)]}、"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class TranscriptionOptions:
+class TranscriptionOptions(LanguageConfig):
     """Transcription options.
 
     A threshold that is "off" is not tested, even in long recordings, where None is the usual value.
@@ -100,9 +101,7 @@ class TranscriptionOptions:
     Source: openai/whisper, ``DecodingOptions`` and ``transcribe``; faster-whisper, ``transcribe``.
     """
 
-    language: str | None = None
     multilingual: bool = False
-    task: str | None = None
     return_timestamps: bool = False
     word_timestamps: bool = False
     max_new_tokens: int | None = None

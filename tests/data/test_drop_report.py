@@ -3,6 +3,7 @@
 import json
 from concurrent.futures import ThreadPoolExecutor
 
+from flax_distil.core.nested import build
 from flax_distil.data.preprocessing.config import FilterConfig
 from flax_distil.data.preprocessing.drop_report import DropReport
 from flax_distil.data.preprocessing.filter_tables import filter_rows
@@ -54,7 +55,9 @@ def test_many_threads_lose_no_row():
 
 def test_filters_count_every_row_of_real_prompts(train):
     report = DropReport()
-    row_filter = RowFilter(train, FilterConfig(min_duration_in_seconds=1.0), normalize=get_normalizer("en"))
+    row_filter = RowFilter(
+        train, build(FilterConfig, min_duration_in_seconds=1.0), normalize=get_normalizer("en")
+    )
     result = filter_rows(train, row_filter, report=report)
     durations = train.durations()
     short = [seconds for seconds in durations if seconds <= 1.0]

@@ -5,6 +5,7 @@ import dataclasses
 import pytest
 
 from flax_distil.core.errors import InputError
+from flax_distil.core.nested import build
 from flax_distil.data.dataset import SpeechDataset
 from flax_distil.data.preprocessing.config import FilterConfig, LabelConfig
 from flax_distil.data.preprocessing.drop_report import DropReport
@@ -30,7 +31,9 @@ def with_labels(
 def filtered(
     data: SpeechDataset, language: str = "en", labels: LabelBuilder | None = None, **config: float
 ) -> FilterResult:
-    row_filter = RowFilter(data, FilterConfig(**config), normalize=get_normalizer(language), labels=labels)
+    row_filter = RowFilter(
+        data, build(FilterConfig, config), normalize=get_normalizer(language), labels=labels
+    )
     return filter_rows(data, row_filter)
 
 
@@ -130,7 +133,7 @@ def test_a_stream_is_judged_as_the_table_is(speech, tmp_path):
     labels[2], labels[5], labels[8] = " something else", None, " SHOUTED"
     data = with_labels(speech, references, labels).with_columns({"no_speech_prob": [0.1, 0.9] * 5 + [None]})
     options = {"wer_threshold": 50.0, "max_no_speech_prob": 0.5, "max_duration_in_seconds": 6.0}
-    table, expected = DropReport(), FilterConfig(**options, drop_upper_case=True)
+    table, expected = DropReport(), build(FilterConfig, options, drop_upper_case=True)
     result = filter_rows(data, RowFilter(data, expected, normalize=get_normalizer("en")), report=table)
 
     shards = []
@@ -177,10 +180,10 @@ def test_filters_that_leave_nothing_say_why(speech):
 
 
 def test_bounds_that_contradict_each_other_are_refused():
-    with pytest.raises(InputError, match="got 5 and 2"):
-        FilterConfig(min_duration_in_seconds=5.0, max_duration_in_seconds=2.0)
-    with pytest.raises(InputError, match="got 0 and 40"):
-        FilterConfig(max_duration_in_seconds=40.0)
+    with pytest.raises(InputError, match="min_duration_in_seconds 5 and max_duration_in_seconds 2 leave no"):
+        build(FilterConfig, min_duration_in_seconds=5.0, max_duration_in_seconds=2.0)
+    with pytest.raises(InputError, match="max_duration_in_seconds 40 is more than the 30 s"):
+        build(FilterConfig, max_duration_in_seconds=40.0)
     with pytest.raises(InputError, match="wer_threshold must be a positive percentage"):
         FilterConfig(wer_threshold=0.0)
     with pytest.raises(InputError, match="max_no_speech_prob must be a probability between 0 and 1, got 60"):

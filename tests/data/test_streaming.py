@@ -15,6 +15,7 @@ from flax_distil.audio.constants import SAMPLING_RATE
 from flax_distil.audio.reading.decoding import decode_audio
 from flax_distil.audio.segmentation import flac_bytes
 from flax_distil.core.errors import InputError
+from flax_distil.core.nested import build
 from flax_distil.data.preprocessing.config import FilterConfig, LabelConfig
 from flax_distil.data.preprocessing.labels import LabelBuilder
 from flax_distil.data.preprocessing.packing import pack_rows
@@ -212,7 +213,7 @@ def test_streamed_shards_are_divided_among_processes_and_none_is_read_twice(stre
 
 
 def test_filters_of_a_stream_count_what_they_drop_once(stream, opened):
-    filters = FilterConfig(max_duration_in_seconds=2.0)
+    filters = build(FilterConfig, max_duration_in_seconds=2.0)
     pipeline = opened(stream, filters=filters)
     batches = list(islice(pipeline, 30))
     assert max(float(batch.duration_B.max()) for batch in batches) < 2.0
@@ -225,7 +226,7 @@ def test_filters_of_a_stream_count_what_they_drop_once(stream, opened):
 
 
 def test_a_stream_of_which_nothing_is_left_ends_with_a_reason(stream, opened):
-    pipeline = opened(stream, filters=FilterConfig(max_duration_in_seconds=0.01))
+    pipeline = opened(stream, filters=build(FilterConfig, max_duration_in_seconds=0.01))
     with pytest.raises(InputError, match="no sample of data set 'prompts' is left in a whole pass"):
         next(pipeline)
 

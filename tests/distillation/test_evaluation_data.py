@@ -77,7 +77,7 @@ def test_what_is_not_given_is_that_of_the_training_data(tokenizer, manifests):
 
 
 def test_evaluations_search_as_they_are_told():
-    config = EvaluationConfig(generation_num_beams=3, return_timestamps=True, generation_max_length=9)
+    config = build(EvaluationConfig, generation_num_beams=3, return_timestamps=True, generation_max_length=9)
     options = config.evaluation_options("en", "translate")
     assert (options.search.num_beams, options.return_timestamps, options.max_new_tokens) == (3, True, 9)
     assert (options.language, options.task) == ("en", "translate")

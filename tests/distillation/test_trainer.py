@@ -315,7 +315,7 @@ CONTRADICTIONS = [
     (["--model_name_or_path=x", "--student_decoder_layers=1"], "'x' is a student already"),
     (["--eval_steps=5"], "without eval_dataset_name"),
     (["--eval_language=fr"], "eval_language fr is given without eval_dataset_name"),
-    (["--eval_dataset_name=x", "--generation_num_beams=0"], "generation_num_beams 0 is below 1"),
+    (["--eval_dataset_name=x", "--generation_num_beams=0"], "num_beams 0 is not between 1"),
     (["--warmup_steps=3", "--max_steps=3"], "warmup_steps 3 must be below max_steps 3"),
     (["--num_train_epochs=1"], "warmup_steps 500 must be below max_steps 1"),
     (["--per_device_train_batch_size=0"], "per_device_train_batch_size 0 is below 1"),

@@ -56,7 +56,7 @@ def read(config: PseudoLabelConfig) -> list[ShardBatch]:
         concatenate=config.speakers.concatenate_audio,
         threads=1,
         policy=DEFAULT_POLICY,
-        seconds=(config.min_duration_in_seconds, config.max_duration_in_seconds),
+        durations=config.durations,
     )
     return list(reader.batches(opened(config).plan.remaining({}, index=0, count=1)))
 

@@ -3,6 +3,9 @@
 import dataclasses
 
 from flax_distil.core.errors import InputError
+from flax_distil.core.nested import nested
+from flax_distil.data.config import DurationConfig
+from flax_distil.text.config import LanguageConfig
 
 DECODER_POSITIONS = 448
 """Target positions of every Whisper model."""
@@ -16,8 +19,7 @@ class FilterConfig:
         wer_threshold: Keep a training sample only if the word error rate of its pseudo-label against the
             reference text is below this percentage (10 in the Distil-Whisper paper); by default the two are
             not compared.
-        min_duration_in_seconds: Keep only training recordings that are longer.
-        max_duration_in_seconds: Keep only training recordings that are shorter; at most 30.
+        durations: Which recordings are neither too short nor too long.
         min_avg_logprob: Keep a training sample only if the teacher's average log-probability of its label is
             at least this.
         max_compression_ratio: Keep a training sample only if the compression ratio of its label is at most
@@ -32,18 +34,25 @@ class FilterConfig:
     """
 
     wer_threshold: float | None = None
-    min_duration_in_seconds: float = 0.0
-    max_duration_in_seconds: float = 30.0
+    durations: DurationConfig = nested(
+        DurationConfig(max_duration_in_seconds=30.0),
+        types={"max_duration_in_seconds": float},
+        help={
+            "min_duration_in_seconds": "Keep only training recordings that are longer.",
+            "max_duration_in_seconds": "Keep only training recordings that are shorter; at most 30.",
+        },
+        section="Filters of the training data",
+    )
     min_avg_logprob: float | None = None
     max_compression_ratio: float | None = None
     max_no_speech_prob: float | None = None
     drop_upper_case: bool = False
 
     def __post_init__(self) -> None:
-        if not 0 <= self.min_duration_in_seconds < self.max_duration_in_seconds <= 30:
+        if self.durations.longest > 30:
             raise InputError(
-                "expected 0 <= min_duration_in_seconds < max_duration_in_seconds <= 30, got "
-                f"{self.min_duration_in_seconds:g} and {self.max_duration_in_seconds:g}"
+                f"max_duration_in_seconds {self.durations.longest:g} is more than the 30 s of one window: "
+                "expected max_duration_in_seconds <= 30"
             )
         if self.wer_threshold is not None and not self.wer_threshold > 0:
             raise InputError(
@@ -62,7 +71,7 @@ class FilterConfig:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class LabelConfig:
+class LabelConfig(LanguageConfig):
     """Speech and labels.
 
     Attributes:
@@ -80,8 +89,6 @@ class LabelConfig:
         InputError: If a value is out of range.
     """
 
-    language: str | None = None
-    task: str = "transcribe"
     timestamp_probability: float = 0.2
     condition_on_prev_probability: float = 0.2
     round_timestamps: bool = False

@@ -131,9 +131,9 @@ class RowFilter:
     def _duration_reason(self, seconds: float | None) -> str | None:
         if seconds is None:
             return None
-        if seconds <= self._config.min_duration_in_seconds:
+        if seconds <= self._config.durations.min_duration_in_seconds:
             return TOO_SHORT
-        return TOO_LONG if seconds >= self._config.max_duration_in_seconds else None
+        return TOO_LONG if seconds >= self._config.durations.longest else None
 
     def _label_reason(self, row: Example) -> str | None:
         if row.label is None:

@@ -96,11 +96,11 @@ class LabelBuilder:
 
     def __init__(self, tokenizer: WhisperTokenizer, config: LabelConfig):
         self._tokenizer = tokenizer
-        self._config = config
+        self._config, self._task = config, config.task or "transcribe"
         # Fails here, before any work, when language or task are wrong.
-        tokenizer.prompt(config.language, config.task, False)
+        tokenizer.prompt(config.language, self._task, False)
         # Translations are English, whatever was spoken.
-        spoken = config.language if config.task == "transcribe" else None
+        spoken = config.language if self._task == "transcribe" else None
         code = language_code(spoken) if spoken else "en"
         self._opening = "" if code in LANGUAGES_WITHOUT_SPACES else " "
 
@@ -135,7 +135,7 @@ class LabelBuilder:
         """Return the number of tokens that ``max_label_length`` limits, at its longest: with timestamps."""
         tokens = self.text_tokens(text)
         timed = self._has_timestamps(tokens)
-        return len(self._tokenizer.prompt(self._config.language, self._config.task, timed)) + len(tokens)
+        return len(self._tokenizer.prompt(self._config.language, self._task, timed)) + len(tokens)
 
     def part_length(self, text: str) -> int:
         """Return the number of tokens of a text at its longest as a part of others: between timestamps."""
@@ -146,9 +146,7 @@ class LabelBuilder:
     @property
     def max_parts_length(self) -> int:
         """Most tokens of all parts together, by :meth:`part_length`."""
-        return self.max_label_length - len(
-            self._tokenizer.prompt(self._config.language, self._config.task, False)
-        )
+        return self.max_label_length - len(self._tokenizer.prompt(self._config.language, self._task, False))
 
     def longest(self, texts: Iterable[str | None]) -> int:
         """Return the tokens of the longest label that is taken, 0 if none is; without previous texts."""
@@ -226,7 +224,7 @@ class LabelBuilder:
     def _build(self, tokens: list[int], previous: Previous, random: np.random.Generator) -> LabelTokens:
         self._check_previous(previous)
         timed = self._has_timestamps(tokens)
-        prompt = self._tokenizer.prompt(self._config.language, self._config.task, timed)
+        prompt = self._tokenizer.prompt(self._config.language, self._task, timed)
         length, limit = len(prompt) + len(tokens), self._config.max_label_length
         # Judged with timestamps even if they are dropped now: a row is either always used or never.
         if length > limit:
@@ -237,7 +235,7 @@ class LabelBuilder:
         )
         if timed and not keep_timestamps:
             tokens = strip_timestamps(tokens, self._tokenizer.special)
-            prompt = self._tokenizer.prompt(self._config.language, self._config.task, False)
+            prompt = self._tokenizer.prompt(self._config.language, self._task, False)
         if previous and use_previous:
             prompt = self._prompt_with_previous(previous, timed and bool(keep_timestamps), len(tokens))
         given = prompt.index(self._tokenizer.special.sot) + 1
@@ -297,10 +295,10 @@ class LabelBuilder:
         special = self._tokenizer.special
         said = (self._encode(part) if isinstance(part, str) else [part] for part in previous)
         tokens = [token for part in said for token in part if token < special.eot]
-        plain = self._tokenizer.prompt(self._config.language, self._config.task, timed)
+        plain = self._tokenizer.prompt(self._config.language, self._task, timed)
         room = DECODER_POSITIONS - len(plain) - label_length - 1  # one for <|startofprev|>
         tokens = tokens[max(0, len(tokens) - room) :] if room > 0 else []
-        return self._tokenizer.prompt(self._config.language, self._config.task, timed, tokens)
+        return self._tokenizer.prompt(self._config.language, self._task, timed, tokens)
 
 
 def check_timestamps(text: str, seconds: float | None) -> None:

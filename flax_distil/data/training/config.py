@@ -5,8 +5,8 @@ import dataclasses
 from flax_distil.audio.augmentation_config import AugmentationConfig
 from flax_distil.core.checks import check_positive
 from flax_distil.core.errors import InputError
-from flax_distil.core.nested import nested
-from flax_distil.data.config import ReadingConfig, SpeakerConfig
+from flax_distil.core.nested import nested, replace
+from flax_distil.data.config import NoiseDatasetConfig, ReadingConfig, SpeakerConfig
 from flax_distil.data.preprocessing.config import FilterConfig, LabelConfig
 
 STOPPING_STRATEGIES = ("first_exhausted", "all_exhausted")
@@ -32,7 +32,6 @@ class TrainingDataConfig:
         max_train_samples: Use only this many training samples of each data set.
         preprocessing_num_workers: Number of processes that filter the rows of a table and count the tokens of
             their labels; by default one, and for more than 20,000 rows the number of the machine's cores.
-        noise_dataset_name: Recordings of noise, any data set that train_dataset_name could name.
         seed: Number that decides the order of the samples, which labels keep their timestamps, and dropout.
 
     Raises:
@@ -48,12 +47,12 @@ class TrainingDataConfig:
     label_column_name: str = "whisper_transcript"
     max_train_samples: int | None = None
     preprocessing_num_workers: int | None = None
-    noise_dataset_name: str | None = None
     seed: int = 0
     reading: ReadingConfig = nested(ReadingConfig(), section="Training data")
     speakers: SpeakerConfig = nested(SpeakerConfig())
-    labels: LabelConfig = nested(LabelConfig())
+    labels: LabelConfig = nested(LabelConfig(task="transcribe"), types={"task": str})
     filters: FilterConfig = nested(FilterConfig())
+    noise: NoiseDatasetConfig = nested(NoiseDatasetConfig(), section="Noise and augmentation")
     augmentation: AugmentationConfig = nested(AugmentationConfig())
 
     def __post_init__(self) -> None:
@@ -64,17 +63,15 @@ class TrainingDataConfig:
             )
         check_positive(self, "max_train_samples", "shuffle_buffer_size", "preprocessing_num_workers")
         self.speakers.check_streaming(self.reading.streaming)
-        if bool(self.augmentation.recorded_noise_prob) != (self.noise_dataset_name is not None):
+        if bool(self.augmentation.recorded_noise_prob) != (self.noise.noise_dataset_name is not None):
             raise InputError(
                 f"recorded_noise_prob {self.augmentation.recorded_noise_prob:g} and noise_dataset_name "
-                f"{self.noise_dataset_name!r} go together: give both or neither"
+                f"{self.noise.noise_dataset_name!r} go together: give both or neither"
             )
 
     def within(self, window_seconds: float) -> "TrainingDataConfig":
         """Return these settings for an encoder that hears so much at once: longer recordings are dropped."""
-        longest = min(self.filters.max_duration_in_seconds, window_seconds)
-        filters = dataclasses.replace(self.filters, max_duration_in_seconds=longest)
-        return dataclasses.replace(self, filters=filters)
+        return replace(self, max_duration_in_seconds=min(self.filters.durations.longest, window_seconds))
 
     def labels_of(self, language: str | None, task: str | None) -> LabelConfig:
         """Return how the texts of one data set become labels."""

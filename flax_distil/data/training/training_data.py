@@ -40,7 +40,7 @@ def load_training_data(
         InputError: If a data set, split, column or language is unknown, two lists of values are of
             unequal lengths, or no sample is left.
     """
-    if window_seconds < config.filters.max_duration_in_seconds:
+    if window_seconds < config.filters.durations.longest:
         log.info("the student hears %g s at a time: longer training recordings are dropped", window_seconds)
     spec = config.train_dataset_name
     languages = split_values(config.labels.language, "languages", spec)
@@ -100,8 +100,8 @@ def training_pipeline(
 def duration_limits(config: TrainingDataConfig) -> DurationLimits:
     """Return which recordings are trained on."""
     return DurationLimits(
-        min_seconds=config.filters.min_duration_in_seconds,
-        max_seconds=config.filters.max_duration_in_seconds,
+        min_seconds=config.filters.durations.min_duration_in_seconds,
+        max_seconds=config.filters.durations.longest,
         allow_max=False,
     )
 
@@ -201,11 +201,5 @@ def group_by_speaker(data: SpeechDataset) -> SpeechDataset:
 
 
 def _noise(config: TrainingDataConfig) -> SpeechDataset | None:
-    if config.noise_dataset_name is None:
-        return None
-    spec = DatasetSpec(
-        name=config.noise_dataset_name,
-        cache_dir=config.reading.dataset_cache_dir,
-        policy=config.reading.retries,
-    )
-    return load_table(spec)
+    spec = config.noise.spec(config.reading)
+    return None if spec is None else load_table(spec)

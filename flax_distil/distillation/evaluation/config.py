@@ -4,7 +4,8 @@ import dataclasses
 
 from flax_distil.core.checks import check_positive
 from flax_distil.core.errors import InputError
-from flax_distil.decoding.options import SearchOptions
+from flax_distil.core.nested import nested
+from flax_distil.transcription.config import BatchConfig
 from flax_distil.transcription.options import TranscriptionOptions
 
 
@@ -25,11 +26,9 @@ class EvaluationConfig:
         eval_streaming: Read the evaluation data from front to back in each evaluation, and keep none of them
             on disk.
         max_eval_samples: Use only this many samples of each evaluation data set.
-        per_device_eval_batch_size: Number of evaluation samples per device.
+        batches: How many samples are transcribed at once.
         eval_steps: Number of updates between two evaluations; by default there is one at the end only.
-        generation_max_length: Maximum number of tokens generated per sample in an evaluation.
-        generation_num_beams: Number of beams of an evaluation; 1 chooses the most likely token at each step.
-        return_timestamps: Let the student predict timestamps in an evaluation; they do not count as words.
+        decoding: How the student transcribes.
 
     Raises:
         InputError: if a value is out of range, or evaluations are asked for without data.
@@ -44,17 +43,28 @@ class EvaluationConfig:
     eval_task: str | None = None
     eval_streaming: bool = False
     max_eval_samples: int | None = None
-    per_device_eval_batch_size: int = 16
+    batches: BatchConfig = nested(
+        BatchConfig(),
+        help={"per_device_eval_batch_size": "Number of evaluation samples per device."},
+        section="Evaluation while training",
+    )
     eval_steps: int | None = None
-    generation_max_length: int = 128
-    generation_num_beams: int = 1
-    return_timestamps: bool = False
+    decoding: TranscriptionOptions = nested(
+        TranscriptionOptions(max_new_tokens=128),
+        show={"max_new_tokens", "num_beams", "return_timestamps"},
+        rename={"max_new_tokens": "generation_max_length", "num_beams": "generation_num_beams"},
+        types={"max_new_tokens": int},
+        help={
+            "max_new_tokens": "Maximum number of tokens generated per sample in an evaluation.",
+            "num_beams": "Number of beams of an evaluation; 1 chooses the most likely token at each step.",
+            "return_timestamps": "Let the student predict timestamps in an evaluation; they do not count as "
+            "words.",
+        },
+        section="Evaluation while training",
+    )
 
     def __post_init__(self) -> None:
-        check_positive(
-            self, "per_device_eval_batch_size", "eval_steps", "generation_max_length", "max_eval_samples",
-            "generation_num_beams",
-        )  # fmt: skip
+        check_positive(self, "eval_steps", "max_eval_samples")
         if self.eval_dataset_name is not None:
             return
         for name in ("eval_steps", "eval_text_column_name", "eval_audio_column_name", "eval_language"):
@@ -63,10 +73,4 @@ class EvaluationConfig:
 
     def evaluation_options(self, language: str | None, task: str) -> TranscriptionOptions:
         """Return how the student transcribes a data set of a language."""
-        return TranscriptionOptions(
-            language=language,
-            task=task,
-            return_timestamps=self.return_timestamps,
-            max_new_tokens=self.generation_max_length,
-            search=SearchOptions(num_beams=self.generation_num_beams),
-        )
+        return dataclasses.replace(self.decoding, language=language, task=task)

@@ -79,7 +79,7 @@ class Evaluator:
         return EvaluationPipeline(
             chosen.source,
             PipelineConfig(
-                batch_size=self._config.evaluation.per_device_eval_batch_size
+                batch_size=self._config.evaluation.batches.per_device_eval_batch_size
                 * partitioner.local_batch_shards,
                 num_threads=self._config.data.reading.dataloader_num_workers,
                 window_seconds=self._models.student.config.window_seconds,

@@ -98,10 +98,11 @@ def describe_models(
                 )
         _check_windows(config, student.config, teacher.config)
     room, evaluation = student.config.max_target_positions - _LONGEST_PROMPT, config.evaluation
-    if evaluation.eval_dataset_name is not None and evaluation.generation_max_length > room:
+    longest = evaluation.decoding.max_new_tokens
+    if evaluation.eval_dataset_name is not None and longest is not None and longest > room:
         raise InputError(
-            f"generation_max_length {evaluation.generation_max_length} is too large: the decoder has room "
-            f"for {room} tokens after its prompt"
+            f"generation_max_length {longest} is too large: the decoder has room for {room} tokens after its "
+            "prompt"
         )
     return student, teacher
 
@@ -156,7 +157,7 @@ def load_models(
         teacher=used_teacher,
         trainable=shardings.trainable.device_put(partitioner, trainable),
         frozen=shardings.frozen.device_put(partitioner, frozen),
-        kept=_kept(frozen, config.export_dtype) if jax.process_index() == 0 else {},
+        kept=_kept(frozen, config.weights.export_dtype) if jax.process_index() == 0 else {},
         teacher_params=shardings.teacher.device_put(partitioner, teacher_params),
     )
 

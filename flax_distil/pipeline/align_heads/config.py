@@ -51,5 +51,4 @@ class AlignHeadsConfig(TranscriptionConfig):
     )
 
     def __post_init__(self) -> None:
-        super().__post_init__()
         check_positive(self, "max_heads")

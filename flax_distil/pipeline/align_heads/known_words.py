@@ -36,7 +36,8 @@ class TimedRecordings:
         pipeline = EvaluationPipeline(
             data,
             PipelineConfig(
-                batch_size=self._teacher.partitioner.local_batch_shards * config.per_device_eval_batch_size,
+                batch_size=self._teacher.partitioner.local_batch_shards
+                * config.batches.per_device_eval_batch_size,
                 num_threads=config.data.reading.dataloader_num_workers,
                 window_seconds=min(model.config.window_seconds for model in (self._teacher, self._student)),
             ),
