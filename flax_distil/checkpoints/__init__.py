@@ -1,1 +1,1 @@
-"""From checkpoint files to parameter trees and back: loading, students, exports, training checkpoints."""
+"""Checkpoints: loading, students made from teachers, exports, and training checkpoints."""

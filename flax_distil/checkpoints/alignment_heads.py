@@ -1,7 +1,7 @@
 """Alignment heads: the cross-attention heads whose weights follow the speech in time.
 
-They are kept in ``generation_config.json`` as ``[decoder layer, head]`` and used for word
-timestamps. A student that lacks a layer they name makes its readers crash.
+They are stored in ``generation_config.json`` as ``[decoder layer, head]`` and used for word timestamps. If
+they name a layer that a student lacks, programs that read the file crash.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,7 +13,7 @@ _KEY = "alignment_heads"
 
 
 def renumber_alignment_heads(generation_config: Mapping[str, Any], layers: Sequence[int]) -> dict[str, Any]:
-    """Follow the decoder layers that were copied into a student.
+    """Renumber the alignment heads of a teacher for a student that has some of its decoder layers.
 
     ::
 
@@ -21,12 +21,12 @@ def renumber_alignment_heads(generation_config: Mapping[str, Any], layers: Seque
         student heads           [[1, 2], [1, 4]]
 
     Args:
-        generation_config: The teacher's.
-        layers: For each student layer, the teacher layer it copies.
+        generation_config: Generation config of the teacher.
+        layers: Index of the teacher's layer that each layer of the student copies.
 
     Returns:
-        A copy with the heads of copied layers renumbered and the others left out; without the
-        key if none remain, so that readers fall back to their own choice.
+        A copy with the heads of copied layers renumbered and the others left out. The key is left out if no
+        head remains, so that programs that read the file choose heads themselves.
     """
     kept = [
         [student, head]
@@ -38,7 +38,7 @@ def renumber_alignment_heads(generation_config: Mapping[str, Any], layers: Seque
 
 
 def valid_alignment_heads(generation_config: Mapping[str, Any], config: WhisperConfig) -> dict[str, Any]:
-    """Return a copy without alignment heads that the model does not have."""
+    """Return a copy of a generation config without alignment heads that the model does not have."""
     kept = [
         [layer, head]
         for layer, head in generation_config.get(_KEY) or ()
@@ -50,7 +50,7 @@ def valid_alignment_heads(generation_config: Mapping[str, Any], config: WhisperC
 def with_alignment_heads(
     generation_config: Mapping[str, Any], heads: Iterable[Sequence[int]]
 ) -> dict[str, Any]:
-    """Return a copy that names these heads; without the key if there are none."""
+    """Return a copy of a generation config with these alignment heads; without the key if there are none."""
     others = {key: value for key, value in generation_config.items() if key != _KEY}
     pairs = [list(pair) for pair in heads]
     return others | ({_KEY: pairs} if pairs else {})

@@ -1,4 +1,4 @@
-"""One door for every checkpoint: a Hugging Face folder, a CTranslate2 folder, a Hub id."""
+"""Load a checkpoint of any kind: a Hugging Face folder, a CTranslate2 folder, or a Hub id."""
 
 import dataclasses
 import os
@@ -37,13 +37,13 @@ _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Checkpoint:
-    """A Whisper model: what it looks like, its weights, and the files that go with it.
+    """A Whisper model: its architecture, its weights, and the other files of its checkpoint.
 
     Attributes:
         config: The architecture.
-        params: The parameter tree of ``flax_distil.model.assembly.whisper_shapes``, on devices;
-            ``{}`` if only the configuration was asked for.
-        files: Tokenizer, generation settings and the rest, to be written with an export.
+        params: Parameter tree as in ``flax_distil.model.assembly.whisper_shapes``, on devices; ``{}`` if only
+            the configuration was asked for.
+        files: Tokenizer, generation settings and other small files, which an export writes again.
     """
 
     config: WhisperConfig
@@ -64,27 +64,27 @@ def load_checkpoint(
     """Read a Whisper checkpoint onto the devices, leaf by leaf.
 
     Args:
-        source: A folder with ``model.safetensors`` (or an index and shards), a CTranslate2
-            folder with ``model.bin``, the id of either on the Hugging Face Hub, or the name that
-            openai/whisper gives to a model, such as ``large-v3`` or ``tiny.en``. A :class:`ModelSource`
-            tells revision and cache too.
+        source: A folder with ``model.safetensors`` (or an index and shards), a CTranslate2 folder with
+            ``model.bin``, the id of either on the Hugging Face Hub, or the name of a model in openai/whisper,
+            such as ``large-v3`` or ``tiny.en``. A :class:`ModelSource` also names revision and cache.
         dtype: Element type of the parameters.
-        config_only: Leave the weights alone (on the Hub: do not even download them), to
-            compare vocabularies and mel bins before any work. Where they are there, the shapes of the
-            tensors are compared with the configuration.
+        config_only: Do not read the weights (nor download them), so that vocabularies and mel bins can be
+            compared before any work. If the weights are present, the shapes of their tensors are still
+            compared with the configuration.
         revision: Branch, tag or commit, for a Hub id.
         cache_dir: Where downloads are kept; by default where ``huggingface_hub`` keeps them.
-        sharding: Gives each leaf's sharding by its path; by default all on the first device.
-        without_encoder: Take a decoder alone too, as ``WhisperForCausalLM`` of transformers saves it; its
-            parameters have no branch ``encoder``.
+        sharding: Function that returns the sharding of each leaf by its path; by default all leaves are on
+            the first device.
+        without_encoder: Also accept a decoder without an encoder, as ``WhisperForCausalLM`` of transformers
+            saves it; its parameters have no branch ``encoder``.
 
     Returns:
         The checkpoint.
 
     Raises:
-        InputError: If there is no such folder or Hub id, it is no Whisper, its weights are
-            in another format, a small file or one of its fields is not as it must be, or tensors are
-            missing, unexpected, misshapen (all named) or hold values that are not finite.
+        InputError: If there is no such folder or Hub id, it is not a Whisper model, its weights are in
+            another format, a small file has a wrong field, or tensors are missing, unexpected, of the wrong
+            shape (the message names all of them) or hold values that are not finite.
     """
     if not isinstance(source, ModelSource):
         kept = None if cache_dir is None else str(cache_dir)
@@ -115,11 +115,11 @@ def load_checkpoint(
 
 
 def _locate(source: ModelSource, *, config_only: bool) -> tuple[Path, str]:
-    """Return a local folder and what to call it, downloading from the Hub if need be."""
+    """Return the local folder of a checkpoint and its name in messages, after a download if needed."""
     path, expected = user_path(source.name), "expected the folder of a checkpoint, or a Hub id"
     if not source.name.strip():
         raise InputError(f"the name of a checkpoint is empty: {expected}")
-    if os.path.isdir(path):  # unlike Path.is_dir, it says no to names that no file system takes
+    if os.path.isdir(path):  # unlike Path.is_dir, it returns False for names that no file system accepts
         folder = path / (source.subfolder or "")
         if not os.path.isdir(folder):
             raise InputError(f"checkpoint {source.name!r} has no subfolder {source.subfolder!r}")

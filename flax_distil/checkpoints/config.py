@@ -1,4 +1,4 @@
-"""Settings of ``export`` and ``init-student``."""
+"""Configurations of the commands ``export`` and ``init-student``."""
 
 import dataclasses
 from typing import Any
@@ -22,7 +22,7 @@ _WEIGHTS: dict[str, Any] = {
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ExportConfig:
-    """Write any readable checkpoint as a Hugging Face folder."""
+    """Convert a checkpoint of any readable format to a Hugging Face folder."""
 
     model: ModelConfig
     output: OutputConfig = nested(help=_OUTPUT)

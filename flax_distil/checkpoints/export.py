@@ -1,4 +1,4 @@
-"""Exports: a Hugging Face folder that PyTorch's transformers loads as one of its own."""
+"""Export a model as a Hugging Face folder, which transformers loads like its own."""
 
 import dataclasses
 import errno
@@ -36,12 +36,13 @@ _TOKENIZER_FIELDS: Fields = {
         {"vocab": of_type(dict, "an object"), "merges": list_of(either(_TEXT, list_of(_TEXT, length=2)))}
     )
 }
-"""What of a ``tokenizer.json`` is written into files of its own."""
+"""Fields of a ``tokenizer.json`` that are also written into separate files."""
 
 _DEFAULT_SHARD_SIZE = 5 * 10**9  # bytes, as in transformers
 _HEADER_ALLOWANCE = 1 << 20  # bytes for headers, index and directory entries when space is checked
 
-# Of another process or of settings that belong to generation_config.json; stale in an export.
+# These keys describe how the file was made, or belong to generation_config.json; an export must not keep
+# them.
 _DROPPED_CONFIG_KEYS = (
     "_name_or_path",
     "transformers_version",
@@ -60,26 +61,25 @@ def export_checkpoint(
     dtype: DTypeLike = jnp.float16,
     max_shard_size: int = _DEFAULT_SHARD_SIZE,
 ) -> Path:
-    """Write a model as a Hugging Face folder: safetensors, configurations, tokenizer.
+    """Write a model as a Hugging Face folder with safetensors, configurations and tokenizer.
 
-    Everything is written beside its place first and then moved there file by file, weights
-    first, so that the folder never holds half a file. Weights travel from the devices one
-    layer at a time.
+    Everything is written to a scratch folder and then moved file by file, weights first, so that the folder
+    never holds an incomplete file. Weights are copied from the devices one layer at a time.
 
     Args:
         params: The parameter tree.
-        config: Its architecture.
-        output_dir: The folder, made if absent; files of an earlier export are replaced.
-        files: Tokenizer and settings, usually those of the teacher or of the student made from it.
+        config: Architecture of the model.
+        output_dir: Folder of the export, created if absent; files of an earlier export are replaced.
+        files: Tokenizer and settings, usually those of the teacher, or of the student that was made from it.
         dtype: Element type of the weights: float16, bfloat16 or float32.
-        max_shard_size: Bytes per weight file.
+        max_shard_size: Maximum number of bytes per weight file.
 
     Returns:
         ``output_dir``.
 
     Raises:
-        InputError: If the type is not offered, the disk is too full, or a value does not fit float16.
-        ValueError: If ``params`` is not the tree of ``config``.
+        InputError: If the element type is unknown, the disk is too full, or a value does not fit float16.
+        ValueError: If ``params`` does not have the leaves of ``config``.
     """
     folder = Path(output_dir)
     target = np.dtype(dtype)
@@ -125,7 +125,7 @@ def _check_tree(leaves: Mapping[str, Any], config: WhisperConfig) -> None:
 
 
 def _exported_files(files: CheckpointFiles, config: WhisperConfig, dtype: np.dtype) -> CheckpointFiles:
-    """Bring the settings up to date with the model that is written."""
+    """Return the small files with settings that match the model that is written."""
     kept = {key: value for key, value in files.config.items() if key not in _DROPPED_CONFIG_KEYS}
     document = {
         **kept,
@@ -134,7 +134,8 @@ def _exported_files(files: CheckpointFiles, config: WhisperConfig, dtype: np.dty
         "model_type": "whisper",
         "tie_word_embeddings": True,
         "dtype": dtype.name,
-        # Suppressed tokens live in generation_config.json; absent here, transformers would assume its own.
+        # Suppressed tokens are in generation_config.json; transformers would assume its defaults if they were
+        # absent.
         "suppress_tokens": None,
         "begin_suppress_tokens": None,
     }
@@ -169,12 +170,13 @@ def _with_vocabulary_files(tokenizer: Mapping[str, bytes]) -> dict[str, bytes]:
 def _tensor_reader(
     leaves: Mapping[str, Any], locations: Mapping[str, TensorLocation], dtype: np.dtype
 ) -> Callable[[str], np.ndarray]:
-    """Return a function that fetches one Hugging Face tensor from the devices."""
+    """Return a function that copies one Hugging Face tensor from the devices."""
 
     def read(name: str) -> np.ndarray:
         location = locations[name]
         leaf = leaves[location.mapping.path]
-        # Indexed on the device: fetching the leaf itself would leave a copy of it on the host.
+        # The layer is indexed on the device, because copying the whole leaf would leave a copy of it on the
+        # host.
         part = jnp.array(leaf, copy=True) if location.layer is None else leaf[location.layer]
         array = location.mapping.axes.to_huggingface(np.asarray(jax.device_get(part)))
         return converted(name, array, dtype)
@@ -186,8 +188,8 @@ def converted(name: str, array: np.ndarray, dtype: np.dtype) -> np.ndarray:
     """Return a tensor in the element type of an export.
 
     Args:
-        name: What to call it.
-        array: The tensor, of any floating type.
+        name: Name of the tensor in messages.
+        array: The tensor, of any floating-point type.
         dtype: float16, bfloat16 or float32.
 
     Raises:
@@ -218,7 +220,7 @@ def _disk_full(folder: Path, needed: int) -> InputError:
 
 
 def _move_into_place(scratch: Path, folder: Path, weights: list[str], others: list[str]) -> None:
-    """Replace file by file: weights, then their stale predecessors, then what describes them."""
+    """Move file by file: first weights, then old weights are removed, then the other files follow."""
     for name in weights:
         os.replace(scratch / name, folder / name)
     for stale in folder.glob("model*.safetensors*"):

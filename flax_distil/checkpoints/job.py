@@ -1,4 +1,4 @@
-"""One checkpoint into another: a student of a teacher, or the same model in another format."""
+"""The commands ``export`` and ``init-student``, which make one checkpoint from another."""
 
 import dataclasses
 from pathlib import Path
@@ -16,11 +16,11 @@ from flax_distil.core.output_dir import atomic_folder
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ExportResult:
-    """What an export leaves.
+    """Result of an export.
 
     Attributes:
-        output_dir: The folder.
-        upload_error: Why the upload failed; None if it did not, or was not asked for.
+        output_dir: Folder of the export.
+        upload_error: Reason why the upload failed; None if it did not fail, or was not asked for.
     """
 
     output_dir: Path
@@ -28,7 +28,7 @@ class ExportResult:
 
 
 def run_export(config: ExportConfig) -> ExportResult:
-    """Write the folder and upload it if asked to; a failed upload is reported, never raised."""
+    """Write the folder, and upload it if asked to; a failed upload is reported and not raised."""
     folder = config.output.check()
     repository = check_hub(config.hub, config.hub.hub_model_id, folder, "model")
     check_tokenizer(load_checkpoint(config.model.source, config_only=True).files)
@@ -37,9 +37,9 @@ def run_export(config: ExportConfig) -> ExportResult:
 
 
 def run_init_student(config: InitStudentConfig) -> Path:
-    """Write the student's folder and return it."""
+    """Write the folder of the student, and return its path."""
     folder, layers = config.output.check(), config.student.layers
-    # Once without weights, so that wrong layers are known before they are read.
+    # The first call has no weights, so that wrong layers are reported before the weights are read.
     teacher = load_checkpoint(config.teacher.source, config_only=True)
     check_tokenizer(teacher.files)
     init_student(teacher, **layers)

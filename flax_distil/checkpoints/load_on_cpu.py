@@ -1,4 +1,4 @@
-"""Checkpoints in the memory of the host, from which devices get no more than their own pieces."""
+"""Load checkpoints into the memory of the host, from which devices only receive their own pieces."""
 
 import jax
 import jax.numpy as jnp
@@ -12,16 +12,16 @@ from flax_distil.checkpoints.hub.model_source import ModelSource
 def load_on_cpu(
     source: str | ModelSource, *, dtype: DTypeLike = jnp.float32, without_encoder: bool = False
 ) -> Checkpoint:
-    """Read a checkpoint beside the devices; on a machine of CPUs alone, onto the first one.
+    """Read a checkpoint into the memory of the host, on the first CPU device.
 
-    Arguments are those of ``load_checkpoint``.
+    The arguments are those of ``load_checkpoint``.
 
     Raises:
         InputError: As ``load_checkpoint``.
     """
     try:
         host = jax.local_devices(backend="cpu")[0]
-    except RuntimeError:  # JAX_PLATFORMS may name the accelerator alone
+    except RuntimeError:  # JAX_PLATFORMS may name only the accelerator
         host = jax.local_devices()[0]
     return load_checkpoint(
         source, dtype=dtype, sharding=lambda path: SingleDeviceSharding(host), without_encoder=without_encoder

@@ -1,4 +1,4 @@
-"""From named tensors on disk to our parameter tree on devices, one leaf at a time."""
+"""Read named tensors from disk into our parameter tree on devices, one leaf at a time."""
 
 import abc
 import dataclasses
@@ -31,10 +31,10 @@ _FLOATING = ("float64", "float32", "float16", "bfloat16")
 
 _ENCODER_TENSORS = "model.encoder."
 
-_MOST_NAMED = 20  # tensors of a kind that one message names
+_MOST_NAMED = 20  # maximum number of tensors of a kind that one message names
 
 ShardingRule = Callable[[str], Sharding | None]
-"""Gives the sharding of the leaf at a path; ``None`` places it on the default device."""
+"""Function that returns the sharding of the leaf at a path; None places it on the default device."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -46,38 +46,38 @@ class TensorSpec:
 
 
 class CheckpointReader(abc.ABC):
-    """A checkpoint on disk that hands out its tensors, by Hugging Face name, one at a time."""
+    """Reads the tensors of a checkpoint on disk one at a time, by their Hugging Face names."""
 
     origin: str
-    """What to call the checkpoint in messages."""
+    """Name of the checkpoint in messages."""
 
     @property
     @abc.abstractmethod
     def tensors(self) -> Mapping[str, TensorSpec]:
-        """Every tensor it holds, under its canonical name."""
+        """Shape and type of each tensor, by canonical name."""
 
     @abc.abstractmethod
     def read(self, name: str) -> np.ndarray:
-        """Return one tensor; it is not kept."""
+        """Return one tensor, without keeping it."""
 
 
 def has_no_encoder(source: CheckpointReader) -> bool:
-    """Say whether a checkpoint is a decoder alone, as ``WhisperForCausalLM`` of transformers saves it."""
+    """Return whether a checkpoint is a decoder only, as ``WhisperForCausalLM`` of transformers saves it."""
     return TOKEN_EMBEDDING in source.tensors and not any(
         name.startswith(_ENCODER_TENSORS) for name in source.tensors
     )
 
 
 def check_tensors(source: CheckpointReader, config: WhisperConfig, *, decoder_only: bool = False) -> None:
-    """Compare the tensors of a checkpoint with what its configuration asks for; their values are not read.
+    """Compare the names and shapes of a checkpoint's tensors with its configuration; values are not read.
 
     Args:
         source: The checkpoint.
         config: Its architecture.
-        decoder_only: Ask for no encoder.
+        decoder_only: Whether the checkpoint has no encoder.
 
     Raises:
-        InputError: Naming every missing, unexpected and misshapen tensor at once.
+        InputError: If tensors are missing, unexpected or of the wrong shape; the message names all of them.
     """
     found = source.tensors
     _check_table_sizes(source, config)
@@ -115,7 +115,7 @@ def check_tensors(source: CheckpointReader, config: WhisperConfig, *, decoder_on
 
 
 def _check_table_sizes(source: CheckpointReader, config: WhisperConfig) -> None:
-    """Compare the sizes of the tables, before the shapes of a model that may be far too large are made."""
+    """Compare the sizes of the embedding tables first, because shapes of a far too large model take long."""
     for name, size in (
         (TOKEN_EMBEDDING, config.vocab_size),
         ("model.encoder.embed_positions.weight", config.max_source_positions),
@@ -154,24 +154,24 @@ def assemble(
 ) -> Params:
     """Read a checkpoint into our parameter tree on the devices.
 
-    One leaf at a time is gathered on the host, layer by layer and already in ``dtype``,
-    and only the part that this process's devices hold; so the host needs the largest
-    leaf (or its shard) beside the devices' memory, never a second copy of the model.
+    One leaf at a time is assembled on the host, layer by layer and already in ``dtype``, and only the part
+    that the devices of this process hold. So the host needs memory for the largest leaf (or its shard), and
+    never for a second copy of the model.
 
     Args:
         source: The checkpoint.
         config: Its architecture.
         dtype: Element type of the leaves.
-        sharding: Where each leaf goes; by default all on the first device.
-        decoder_only: Read no encoder.
+        sharding: Function that returns the sharding of each leaf; by default all leaves are on the first
+            device.
+        decoder_only: Whether to read no encoder.
 
     Returns:
-        The nested dictionary described by ``flax_distil.model.assembly.whisper_shapes``; of a decoder alone
-        without the branch ``encoder``.
+        The nested dictionary that ``flax_distil.model.assembly.whisper_shapes`` describes; for a decoder
+        only, without the branch ``encoder``.
 
     Raises:
-        InputError: If the tensors do not fit the configuration, see :func:`check_tensors`, or one holds
-            a value that is not finite.
+        InputError: If :func:`check_tensors` refuses the tensors, or a value is not finite.
     """
     check_tensors(source, config, decoder_only=decoder_only)
     _check_tied_projection(source)
@@ -185,13 +185,13 @@ def assemble(
         place = (sharding(path) if sharding else None) or default
         reader = _LeafReader(source=finite, mapping=mappings[path], shape=shape, dtype=np.dtype(dtype))
         leaves[path] = jax.make_array_from_callback(shape, place, reader)
-        # Without waiting, transfers of many leaves would keep their host buffers alive together.
+        # Without waiting, the host buffers of many leaves would be in memory at the same time.
         leaves[path].block_until_ready()
     return unflatten(leaves)
 
 
 class FiniteTensors:
-    """The tensors of a checkpoint, each looked through for NaN and infinity when it is first read."""
+    """Reads the tensors of a checkpoint, and checks each for NaN and infinity when it is first read."""
 
     def __init__(self, source: CheckpointReader):
         self._source, self.origin = source, source.origin
@@ -201,7 +201,7 @@ class FiniteTensors:
         """Return one tensor.
 
         Raises:
-            InputError: If a value in it is not finite.
+            InputError: If one of its values is not finite.
         """
         tensor = self._source.read(name)
         if name not in self._checked:
@@ -217,7 +217,7 @@ class FiniteTensors:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _LeafReader:
-    """Reads the part of one leaf that a device asks for."""
+    """Reads the part of one leaf that a device needs."""
 
     source: "FiniteTensors"
     mapping: ParamMapping
@@ -240,7 +240,7 @@ class _LeafReader:
         return leaf
 
     def _in_range(self, name: str, part: np.ndarray) -> np.ndarray:
-        """Return a part of a tensor that can be converted to the type that was asked for."""
+        """Return a part of a tensor, after checking that the type of the leaf can hold its values."""
         if ml_dtypes.finfo(self.dtype).max >= ml_dtypes.finfo(part.dtype).max:
             return part
         with np.errstate(over="ignore"):

@@ -1,4 +1,4 @@
-"""Settings of where models are read from, and of the students that are made of them."""
+"""Configuration of where models are read from, and of students that are made from them."""
 
 import dataclasses
 from typing import Any
@@ -7,7 +7,7 @@ from flax_distil.checkpoints.hub.model_source import ModelSource
 from flax_distil.core.errors import InputError
 
 EXPORT_DTYPES = ("float16", "bfloat16", "float32")
-"""Element types of weights that an export may have."""
+"""Element types that the weights of an export may have."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -48,7 +48,7 @@ class ModelConfig:
     token: str | None = dataclasses.field(default=None, repr=False)
 
     def model_source(self, name: str) -> ModelSource:
-        """Return where the model of the job is."""
+        """Return the source of a model by its name, with the revision and subfolder of this configuration."""
         return ModelSource(
             name=name,
             revision=self.model_revision,
@@ -58,7 +58,7 @@ class ModelConfig:
         )
 
     def assistant_source(self, name: str) -> ModelSource:
-        """Return where a model beside it is, which has no revision or subfolder of its own."""
+        """Return the source of an assistant model, which has no revision or subfolder of its own."""
         return ModelSource(name=name, cache_dir=self.cache_dir, token=self.token)
 
     @property
@@ -74,7 +74,7 @@ class ModelConfig:
 
     @property
     def source(self) -> ModelSource:
-        """Where the model is."""
+        """The source of the model."""
         return self.model_source(self.name)
 
 
@@ -93,7 +93,7 @@ class TeacherConfig:
     teacher_subfolder: str | None = None
 
     def source(self, model: ModelConfig) -> ModelSource:
-        """Return where the teacher is, which is read with the cache and the token of the model.
+        """Return the source of the teacher, which has the cache and the token of the model.
 
         Raises:
             InputError: If no teacher is named.
@@ -133,7 +133,7 @@ class StudentConfig:
 
     @property
     def layers(self) -> dict[str, Any]:
-        """The choice of layers, by the names of the arguments of ``init_student``."""
+        """The chosen layers and positions, by the names of the arguments of ``init_student``."""
         given = {
             "encoder_layers": self.student_encoder_layers,
             "decoder_layers": self.student_decoder_layers,

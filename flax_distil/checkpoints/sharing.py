@@ -1,4 +1,4 @@
-"""Whether two models have one encoder, although one of their files holds it rounded."""
+"""Compare the encoders of two models, of which one may have been rounded when it was saved."""
 
 import itertools
 from typing import Any
@@ -13,20 +13,20 @@ _ROUNDINGS: tuple[tuple[Any, ...], ...] = (
     (),
     (np.float16,),
     (ml_dtypes.bfloat16,),
-    (np.float16, ml_dtypes.bfloat16),  # exported as float16, and that as bfloat16
+    (np.float16, ml_dtypes.bfloat16),  # exported as float16, and then as bfloat16
 )
-"""What may have happened to weights between two files: the element types they were stored in, in order."""
+"""Element types in which weights may have been stored between two files, in order."""
 
 
 def equal_when_rounded(one: Params, other: Params) -> bool:
-    """Say whether two trees are the same weights, one of them perhaps rounded to the type of its file.
+    """Return whether two trees have the same weights, of which one may be rounded to the type of its file.
 
-    A student of float32 weights that was exported as float16 still has its teacher's encoder. Weights that
-    were trained since then differ: what is compared is every number, exactly, after rounding.
+    A student with float32 weights that was exported as float16 still has the encoder of its teacher. All
+    numbers are compared exactly after rounding, so weights that were trained since then differ.
 
     Args:
-        one: float32 leaves, as they were read.
-        other: The same of the other model.
+        one: Tree of float32 leaves, as they were read.
+        other: The same tree of the other model.
     """
     ours, theirs = flatten(one), flatten(other)
     if ours.keys() != theirs.keys() or any(ours[path].shape != theirs[path].shape for path in ours):

@@ -1,4 +1,4 @@
-"""A student made of its teacher's layers."""
+"""Make a student from layers of its teacher."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -26,27 +26,28 @@ def init_student(
 ) -> Checkpoint:
     """Copy some layers of a teacher, and everything else, into a smaller model.
 
-    The decoder of the student has its own buffers, for it is trained and its state donated.
-    An encoder that keeps all its layers is not copied: its leaves are the teacher's own arrays
-    (copy them before training them).
+    The decoder of the student has its own buffers, because it is trained and its state is donated. An encoder
+        that keeps all its layers is not copied: its leaves are the arrays of the teacher, which must be
+        copied before they are trained.
 
     Args:
         teacher: A loaded checkpoint.
-        encoder_layers: Number of encoder layers, spaced as far apart as they can be.
-        decoder_layers: The same for the decoder.
-        encoder_layer_indices: The teacher's encoder layers to copy, instead of a number.
-        decoder_layer_indices: The same for the decoder.
-        max_source_positions: Encoder positions of 20 ms that the student has: 750 hear 15 s at a time. By
-            default as many as the teacher.
+        encoder_layers: Number of encoder layers to copy, which are maximally spaced.
+        decoder_layers: Number of decoder layers to copy, which are maximally spaced.
+        encoder_layer_indices: Indices of the teacher's encoder layers to copy, instead of their number.
+        decoder_layer_indices: Indices of the teacher's decoder layers to copy, instead of their number.
+        max_source_positions: Number of encoder positions of the student, of 20 ms each; 750 make a window of
+            15 s. By default as many as the teacher has.
 
     Returns:
-        The student. Alignment heads are renumbered, or dropped with their layers.
+        The student. Its alignment heads are those of the copied layers, renumbered.
 
     Raises:
-        InputError: If a number and a list are both given, ask for layers that the teacher lacks, or the
-            teacher has fewer positions.
+        InputError: If a number and a list are both given, if they ask for layers that the teacher lacks, or
+            if the teacher has fewer positions.
 
-    Source: RECIPE 4; arXiv 2311.00430, section 3; distil-whisper, ``training/flax/create_student_model.py``.
+    Source: arXiv 2311.00430, section 3; ``training/flax/create_student_model.py`` of
+        huggingface/distil-whisper.
     """
     config = teacher.config
     encoder = _chosen_layers("encoder", config.encoder_layers, encoder_layers, encoder_layer_indices)
@@ -79,7 +80,7 @@ def init_student(
 
 
 def spaced_layers(count: int, *, of: int) -> list[int]:
-    """Return ``count`` layer numbers out of ``of``, as far apart as they can be; the last is always there.
+    """Return ``count`` maximally spaced indices of ``of`` layers; the last layer is always included.
 
     ::
 
@@ -93,7 +94,7 @@ def spaced_layers(count: int, *, of: int) -> list[int]:
 
 
 def _chosen_layers(side: str, available: int, count: int | None, indices: Sequence[int] | None) -> list[int]:
-    """Return the teacher's layers to copy, in the student's order."""
+    """Return the indices of the teacher's layers to copy, in the order of the student."""
     if count is not None and indices is not None:
         raise InputError(
             f"{side}_layers {count} and {side}_layer_indices {list(indices)} contradict each other: "
@@ -115,7 +116,7 @@ def _chosen_layers(side: str, available: int, count: int | None, indices: Sequen
 
 
 def _chosen_positions(available: int, count: int | None) -> int:
-    """Return how many encoder positions the student has."""
+    """Return the number of encoder positions of the student."""
     if count is None:
         return available
     if not 1 <= count <= available or count % POSITIONS_PER_SECOND:
@@ -127,7 +128,7 @@ def _chosen_positions(available: int, count: int | None) -> int:
 
 
 def _take_layers(leaf: jax.Array, layers: tuple[int, ...]) -> jax.Array:
-    """Return new buffers with the given layers of a stacked leaf, placed as the leaf is."""
+    """Return new buffers with the given layers of a stacked leaf, and with its sharding."""
     if layers == tuple(range(leaf.shape[0])):
         return jnp.array(leaf, copy=True)
     return jnp.take(leaf, jnp.asarray(layers), axis=0)

@@ -1,4 +1,4 @@
-"""The tokenizer of a checkpoint of any format."""
+"""Read and check the tokenizer of a checkpoint of any format."""
 
 import tempfile
 from pathlib import Path
@@ -27,24 +27,25 @@ def read_tokenizer(files: CheckpointFiles) -> tuple[WhisperTokenizer, Generation
 
 
 def check_tokenizer(files: CheckpointFiles) -> None:
-    """Check the tokenizer and the generation settings of a checkpoint that is written again, if it has one.
+    """Check the tokenizer and generation settings of a checkpoint that will be written again, if it has any.
 
     Raises:
-        InputError: As :func:`read_tokenizer`, but a checkpoint without a tokenizer is accepted.
+        InputError: If :func:`read_tokenizer` raises it; but a checkpoint without a tokenizer is accepted.
     """
     if has_tokenizer(files):
         read_tokenizer(files)
 
 
 def has_tokenizer(files: CheckpointFiles) -> bool:
-    """Say whether a checkpoint has the files of a tokenizer."""
+    """Return whether a checkpoint has the files of a tokenizer."""
     return any(name in files.tokenizer for name in ("tokenizer.json", "vocab.json"))
 
 
 def _check_vocabulary(special: SpecialTokens, files: CheckpointFiles) -> None:
-    """Compare the tokens of a tokenizer with those of its model.
+    """Check that the model has room for all tokens of its tokenizer.
 
-    Models without timestamps exist, and so does room behind the last token; a token without room does not.
+    There are models without timestamps, and models with room after the last token; only a token without room
+    is an error.
     """
     behind_timestamps = special.vocab_size > special.timestamp_end
     needed = special.vocab_size if behind_timestamps else special.timestamp_begin

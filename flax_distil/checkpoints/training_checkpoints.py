@@ -1,4 +1,4 @@
-"""Training checkpoints: state and data position, kept by Orbax while training goes on."""
+"""Training checkpoints: Orbax saves the training state and the position in the data during training."""
 
 import contextlib
 import dataclasses
@@ -18,12 +18,12 @@ _SHOWN_DIFFERENCES = 5
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainingState:
-    """What :meth:`TrainingCheckpoints.restore` gives back.
+    """Result of :meth:`TrainingCheckpoints.restore`.
 
     Attributes:
-        step: The step it was saved at.
-        state: The pytree, in the structure, types and shardings of the template.
-        data: The position in the data, as it was given.
+        step: Step at which it was saved.
+        state: Pytree with the structure, types and shardings of the template.
+        data: Position in the data, as it was given to :meth:`TrainingCheckpoints.save`.
     """
 
     step: int
@@ -32,19 +32,19 @@ class TrainingState:
 
 
 class TrainingCheckpoints:
-    """The checkpoints of one run, in ``folder/checkpoint_<step>``.
+    """The training checkpoints in ``folder/checkpoint_<step>``.
 
-    Saving copies the state out of the devices, then writes in the background; a checkpoint
-    takes its name only when it is complete, so a killed run leaves none that is half written.
-    Use as a context manager, or call :meth:`close` at the end.
+    Saving copies the state from the devices, and then writes it in the background. A checkpoint gets its name
+    only when it is complete, so a killed process leaves no incomplete checkpoint. Use it as a context
+    manager, or call :meth:`close` at the end.
     """
 
     def __init__(self, folder: str | Path, *, save_total_limit: int | None = None) -> None:
-        """Open the checkpoints of a run.
+        """Open a folder of checkpoints.
 
         Args:
-            folder: Made if absent; remains of interrupted saves in it are removed.
-            save_total_limit: How many checkpoints to keep, the oldest going first; ``None`` keeps all.
+            folder: Folder of the checkpoints, created if absent; remains of interrupted saves are removed.
+            save_total_limit: Number of the latest checkpoints to keep; None keeps all.
 
         Raises:
             InputError: If ``save_total_limit`` is not positive.
@@ -68,14 +68,14 @@ class TrainingCheckpoints:
         )
 
     def save(self, step: int, state: Any, data: dict[str, Any] | None = None) -> None:
-        """Start saving; returns once the state may be overwritten (or donated).
+        """Start saving, and return once the state may be overwritten (or donated).
 
-        Waits for the previous save first. A step that is already saved is left as it is.
+        This waits for the previous save first. A step that is already saved is not saved again.
 
         Args:
-            step: Optimizer updates so far.
+            step: Number of optimizer updates so far.
             state: Pytree of arrays and numbers.
-            data: Position in the data: anything that JSON can hold.
+            data: Position in the data, as values that JSON can hold.
         """
         if step in self._manager.all_steps():
             return
@@ -86,12 +86,12 @@ class TrainingCheckpoints:
         """Read a checkpoint back.
 
         Args:
-            template: The state's pytree with arrays or ``jax.ShapeDtypeStruct`` leaves; their
-                types and shardings are those of the result.
-            step: Which checkpoint; the latest if ``None``.
+            template: Pytree of the state, with arrays or ``jax.ShapeDtypeStruct`` leaves whose types and
+                shardings the result has.
+            step: Step of the checkpoint; None for the latest one.
 
         Returns:
-            State, data position and step.
+            The state, the position in the data, and the step.
 
         Raises:
             InputError: If there is no such checkpoint, or it was saved with another model or optimizer.
@@ -109,7 +109,7 @@ class TrainingCheckpoints:
         return TrainingState(step=step, state=restored[_STATE], data=restored[_DATA])
 
     def _check_fit(self, template: Any, step: int) -> None:
-        """Compare structure, shapes and types first: Orbax would name one difference, and convert types."""
+        """Compare structure, shapes and types; Orbax would name only one difference, and convert types."""
         saved = _leaf_descriptions(self._manager.item_metadata(step)[_STATE].tree)
         wanted = _leaf_descriptions(template)
         differences = [
@@ -126,26 +126,26 @@ class TrainingCheckpoints:
             )
 
     def drop_after(self, step: int) -> None:
-        """Delete the checkpoints of later steps: a run that goes on from ``step`` takes another way."""
+        """Delete the checkpoints of later steps; training that continues from ``step`` saves them again."""
         for later in self.steps():
             if later > step:
                 self._manager.delete(later)
 
     def steps(self) -> list[int]:
-        """Return the steps of the complete checkpoints, ascending; waits for the save under way."""
+        """Wait for the current save, and return the steps of the complete checkpoints in ascending order."""
         self.wait()
         return sorted(self._manager.all_steps())
 
     def latest_step(self) -> int | None:
-        """Return the step of the latest complete checkpoint, ``None`` if there is none."""
+        """Return the step of the latest complete checkpoint; None if there is none."""
         return next(reversed(self.steps()), None)
 
     def wait(self) -> None:
-        """Return when the save under way is on disk; raises what went wrong with it."""
+        """Wait until the current save is on disk; if it failed, raise its exception."""
         self._manager.wait_until_finished()
 
     def close(self) -> None:
-        """Wait for the save under way and stop the background threads."""
+        """Wait for the current save, and stop the background threads."""
         with contextlib.closing(self._manager):
             self.wait()
 
@@ -165,7 +165,7 @@ def _abstract(leaf: Any) -> Any:
 
 
 def _leaf_descriptions(tree: Any) -> dict[str, str]:
-    """Return ``{"params/kernel": "float32[3, 4]"}`` for a state or a checkpoint's metadata."""
+    """Return descriptions such as ``{"params/kernel": "float32[3, 4]"}`` of a state or of metadata."""
     leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
     return {jax.tree_util.keystr(path, simple=True, separator="/"): _describe(leaf) for path, leaf in leaves}
 

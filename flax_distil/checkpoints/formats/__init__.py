@@ -1,1 +1,1 @@
-"""Checkpoint formats: how each names, lays out and stores the tensors of Whisper."""
+"""Checkpoint formats: how each of them names, arranges and stores the tensors of Whisper."""

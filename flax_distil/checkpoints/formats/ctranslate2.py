@@ -1,14 +1,14 @@
-"""CTranslate2 Whisper folders (those of faster-whisper): weights, quantised or not.
+"""Read the weights, quantized or not, of CTranslate2 Whisper folders (those of faster-whisper).
 
-``model.bin`` is a list of named arrays without gaps::
+``model.bin`` is a list of named arrays::
 
     u32 version · string spec · u32 revision · u32 count
     count × (string name · u8 rank · rank × u32 shape · u8 type · u32 bytes · data)
     u32 aliases · aliases × (string alias · string name)         string: u16 length, text, NUL
 
-Queries, keys and values are rows of one matrix. Quantised matrices hold
-``round(value · scale)`` beside their ``…_scale``: one per row for int8 (127 / largest
-magnitude of the row), one for the whole matrix for int16.
+Queries, keys and values are rows of one matrix. Quantized matrices hold ``round(value · scale)``. Their
+scales are in ``…_scale``: one per row for int8 (127 / largest magnitude of the row), and one for the whole
+matrix for int16.
 
 Source: ``ctranslate2/specs/model_spec.py`` and ``src/models/model.cc`` of CTranslate2 4.8.
 """
@@ -68,14 +68,14 @@ _SIZED: Mapping[str, int] = {
     "encoder/position_encodings/encodings": 2,
     "decoder/position_encodings/encodings": 2,
 }
-"""The arrays that the architecture is read from, and how many axes each has."""
+"""Arrays from which the architecture is read, with their numbers of axes."""
 
 _SUFFIXES = (("weight", "weight"), ("bias", "bias"), ("weight", "gamma"), ("bias", "beta"))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _Variable:
-    """One array of ``model.bin``: what it is and where its bytes begin."""
+    """One array of ``model.bin``: its shape, its type, and the offset of its bytes."""
 
     shape: tuple[int, ...]
     dtype: np.dtype
@@ -84,7 +84,7 @@ class _Variable:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _Part:
-    """Rows of a variable that make up one Hugging Face tensor: piece ``index`` of ``count``."""
+    """Rows of a variable that form one Hugging Face tensor: piece ``index`` of ``count`` equal pieces."""
 
     variable: str
     index: int = 0
@@ -93,10 +93,10 @@ class _Part:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CTranslate2Reader(CheckpointReader):
-    """The arrays of a CTranslate2 Whisper model under their Hugging Face names.
+    """Reads the arrays of a CTranslate2 Whisper model by their Hugging Face names.
 
     Attributes:
-        path: Its ``model.bin``.
+        path: Path of its ``model.bin``.
         origin: What to call the checkpoint in messages.
     """
 
@@ -126,12 +126,12 @@ class CTranslate2Reader(CheckpointReader):
 
     @functools.cached_property
     def _parts(self) -> dict[str, _Part]:
-        """``{Hugging Face name: rows of a variable}`` for every variable that is a tensor of Whisper."""
+        """Rows of variables by the Hugging Face names of their tensors."""
         known = {
             name: part for name, part in possible_parts(self._layers) if part.variable in self._variables
         }
         used = {part.variable for part in known.values()}
-        # What Whisper has no use for keeps its own name, so that it is reported as unexpected.
+        # Other variables keep their own names, so that they are reported as unexpected.
         others = {
             name: _Part(variable=name)
             for name, variable in self._variables.items()
@@ -142,7 +142,7 @@ class CTranslate2Reader(CheckpointReader):
 
     @property
     def _layers(self) -> dict[str, int]:
-        """How many layers each side has: the longest unbroken run from ``layer_0`` on."""
+        """Number of layers of encoder and decoder, counted from ``layer_0`` on without gaps."""
         counts = {}
         for side in ("encoder", "decoder"):
             found = {name.split("/")[1] for name in self._variables if name.startswith(f"{side}/layer_")}
@@ -151,7 +151,7 @@ class CTranslate2Reader(CheckpointReader):
 
     @property
     def tensors(self) -> Mapping[str, TensorSpec]:
-        """Every tensor; quantised ones count as float32, which reading makes of them."""
+        """All tensors by name; quantized ones have the type float32, to which reading converts them."""
         specs = {}
         for name, part in self._parts.items():
             variable = self._variables[part.variable]
@@ -162,7 +162,7 @@ class CTranslate2Reader(CheckpointReader):
         return specs
 
     def read(self, name: str) -> np.ndarray:
-        """Return one tensor, dequantised."""
+        """Return one tensor, dequantized."""
         part = self._parts[name]
         rows = (self._variables[part.variable].shape or (1,))[0] // part.count
         chosen = slice(part.index * rows, (part.index + 1) * rows)
@@ -172,7 +172,7 @@ class CTranslate2Reader(CheckpointReader):
             return values
         per_row = len(self._variables[scale_name].shape) > 0
         scale = self._rows(scale_name, chosen if per_row else slice(0, 1)).astype(np.float32)
-        with np.errstate(divide="ignore", invalid="ignore"):  # whoever reads looks for what is not finite
+        with np.errstate(divide="ignore", invalid="ignore"):  # the caller checks that values are finite
             return values.astype(np.float32) / scale.reshape(-1, *(1,) * (values.ndim - 1))
 
     def _rows(self, name: str, rows: slice) -> np.ndarray:
@@ -188,10 +188,10 @@ class CTranslate2Reader(CheckpointReader):
         return values.reshape(-1, *shape[1:])
 
     def config(self) -> WhisperConfig:
-        """Derive the architecture from the arrays' shapes: the format has no field for it.
+        """Return the architecture that the shapes of the arrays imply; the format has no field for it.
 
         Raises:
-            InputError: If an array that it is read from is not there, or gives a size that no Whisper has.
+            InputError: If an array that is needed is missing, or gives a size that no Whisper model has.
         """
         shapes = {name: variable.shape for name, variable in self._variables.items()}
         lacking = [name for name, rank in _SIZED.items() if len(shapes.get(name, ())) != rank]
@@ -222,11 +222,11 @@ class CTranslate2Reader(CheckpointReader):
 
 
 class _FormatError(Exception):
-    """What is wrong with the bytes of a ``model.bin``."""
+    """An error in the bytes of a ``model.bin``."""
 
 
 def possible_parts(layers: Mapping[str, int]) -> list[tuple[str, _Part]]:
-    """Expand the tables above: every name and where it would be, whether it is there or not."""
+    """Expand the tables above to all Hugging Face names and the variables in which they would be."""
     plain = list(_PARTS)
     parts: list[tuple[str, _Part]] = []
     for side, count in layers.items():
@@ -238,7 +238,7 @@ def possible_parts(layers: Mapping[str, int]) -> list[tuple[str, _Part]]:
                     piece = {"index": index, "count": len(letters)}
                     target = f"{theirs}.{name}.{letter}_proj"
                     parts.append((f"{target}.weight", _Part(variable=f"{ours}/{variable}/weight", **piece)))
-                    if letter != "k":  # zeros in the file: Whisper's keys have no bias
+                    if letter != "k":  # Whisper's keys have no bias, and the file holds zeros
                         parts.append((f"{target}.bias", _Part(variable=f"{ours}/{variable}/bias", **piece)))
     for name, variable in plain:
         if name.endswith(".weight"):
@@ -249,7 +249,7 @@ def possible_parts(layers: Mapping[str, int]) -> list[tuple[str, _Part]]:
 
 
 def _read_index(file: BinaryIO, *, size: int) -> dict[str, _Variable]:
-    """Read names, shapes and offsets; skip the data; let aliases share what they stand for."""
+    """Read names, shapes and offsets of all variables and aliases, without the data."""
     version = _integer(file, "<I")
     if version not in _VERSIONS:
         raise _FormatError(f"binary version {version}, expected {' or '.join(map(str, _VERSIONS))}")
@@ -281,7 +281,7 @@ def _read_index(file: BinaryIO, *, size: int) -> dict[str, _Variable]:
 
 
 def _check_scales(variables: Mapping[str, _Variable]) -> None:
-    """Compare the scales of quantised arrays with the arrays: one for each row, or one for all."""
+    """Check that every quantized array has one scale for each row, or one for all."""
     for name, variable in variables.items():
         scale = variables.get(f"{name}_scale")
         if scale is not None and (

@@ -1,4 +1,4 @@
-"""The small files of a CTranslate2 folder, translated into those of Hugging Face."""
+"""Convert the small files of a CTranslate2 folder to those of a Hugging Face folder."""
 
 import json
 from collections.abc import Mapping
@@ -21,26 +21,25 @@ _ADDED_TOKEN = object_with(
     {"id": _ID, "content": of_type(str, "text"), "special": of_type(bool, "true or false")}
 )
 _TOKENIZER_FIELDS: Fields = {"added_tokens": list_of(_ADDED_TOKEN)}
-"""What this room needs of a ``tokenizer.json``."""
+"""Fields of a ``tokenizer.json`` that are needed here."""
 
 _TIMESTAMPS = 1501  # from 0.00 to 30.00 s
 
 
 def read_ctranslate2_files(folder: Path, model: WhisperConfig, *, origin: str) -> CheckpointFiles:
-    """Translate the small files of a CTranslate2 folder into those of Hugging Face.
+    """Read the small files of a CTranslate2 folder in the form of a Hugging Face folder.
 
     Args:
-        folder: The checkpoint; needs ``tokenizer.json``, and ``config.json`` for suppressed
+        folder: Folder of the checkpoint; it needs ``tokenizer.json``, and ``config.json`` for suppressed
             tokens and alignment heads.
-        model: Its architecture.
-        origin: What to call it.
+        model: Architecture of the model.
+        origin: Name of the checkpoint in messages.
 
     Returns:
-        Its files, as the Hugging Face checkpoint it was converted from would have them.
+        The files as in the Hugging Face checkpoint from which it was converted.
 
     Raises:
-        InputError: If the tokenizer is missing or not Whisper's, or a file or one of its fields is not as
-            it must be.
+        InputError: If the tokenizer is missing or not Whisper's, or a file is damaged or has a wrong field.
     """
     name = f"tokenizer.json of {origin}"
     document = read_json(folder / "tokenizer.json", name=name)
@@ -74,11 +73,12 @@ def read_ctranslate2_files(folder: Path, model: WhisperConfig, *, origin: str) -
 
 
 def huggingface_config(model: WhisperConfig, special: Mapping[str, int]) -> dict[str, Any]:
-    """Return a whole ``config.json`` for an architecture.
+    """Return a complete ``config.json`` for an architecture.
 
     Args:
         model: The architecture.
-        special: ``decoder_start_token_id``, ``bos_token_id``, ``eos_token_id``, ``pad_token_id``.
+        special: Values of ``decoder_start_token_id``, ``bos_token_id``, ``eos_token_id`` and
+            ``pad_token_id``.
     """
     return {
         "architectures": ["WhisperForConditionalGeneration"],
@@ -102,7 +102,7 @@ def _special_ids(added: Mapping[str, int]) -> dict[str, int]:
 
 
 def _with_timestamps(document: dict[str, Any], *, first: int, end: int) -> dict[str, Any]:
-    """Add ``<|0.00|>`` … ``<|30.00|>``, which CTranslate2 folders leave to the reader."""
+    """Add the tokens ``<|0.00|>`` … ``<|30.00|>``, which the files of CTranslate2 folders leave out."""
     present = {token["id"] for token in document["added_tokens"]}
     timestamps = [
         {
@@ -124,8 +124,8 @@ def _generation_config(
     source: Mapping[str, Any], added: Mapping[str, int], special: Mapping[str, int]
 ) -> dict[str, Any]:
     start, translate = special["decoder_start_token_id"], added["<|translate|>"]
-    # English-only tokenizers carry the language tokens too; what they lack is one entry
-    # of the byte-level vocabulary, so their end of text is one lower.
+    # English-only tokenizers have the language tokens too, but their text vocabulary has one entry less, so
+    # the id of their end of text is lower by one.
     multilingual = special["eos_token_id"] == 50257
     generation: dict[str, Any] = {
         "begin_suppress_tokens": source.get("suppress_ids_begin"),

@@ -1,4 +1,4 @@
-"""A look through the values of a tensor for those that are no numbers."""
+"""Check that all values of a tensor are finite."""
 
 import numpy as np
 
@@ -8,13 +8,13 @@ _EXPONENTS = {
     "float32": (np.uint32, 0x7F800000),
     "float64": (np.uint64, 0x7FF0000000000000),
 }
-"""The bits of the exponent, all of which are set in NaN and infinity alone (IEEE 754)."""
+"""Bits of the exponent, which are all set only in NaN and infinity (IEEE 754)."""
 
-_PIECE = 1 << 18  # elements, so that what is compared stays in the processor's cache
+_PIECE = 1 << 18  # elements, so that a piece stays in the processor's cache
 
 
 def all_finite(tensor: np.ndarray) -> bool:
-    """Say whether a tensor of floats holds neither NaN nor infinity, in one pass over its bits.
+    """Return whether a tensor of floats has neither NaN nor infinity, in one pass over its bits.
 
     NumPy's ``isfinite`` takes ten times as long for float16 and five times for bfloat16.
     """

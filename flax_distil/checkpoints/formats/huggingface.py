@@ -1,4 +1,4 @@
-"""Hugging Face checkpoints: safetensors in one file or in shards."""
+"""Read Hugging Face checkpoints: safetensors in one file or in shards."""
 
 import contextlib
 import dataclasses
@@ -32,11 +32,11 @@ _INDEX_FIELDS: Fields = {"weight_map": map_to(_FILE_NAME)}
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SafetensorsReader(CheckpointReader):
-    """The tensors of one or several safetensors files, opened but not read.
+    """Reads the tensors of one or several safetensors files by name.
 
     Attributes:
-        folder: The checkpoint's folder.
-        files: Its safetensors files.
+        folder: Folder of the checkpoint.
+        files: Paths of its safetensors files.
         origin: What to call the checkpoint in messages.
     """
 
@@ -49,11 +49,12 @@ class SafetensorsReader(CheckpointReader):
         """Find the weight files of a Hugging Face folder.
 
         Args:
-            folder: Holds ``model.safetensors`` or ``model.safetensors.index.json`` and its shards.
-            origin: What to call the checkpoint in messages; the folder by default.
+            folder: Folder with ``model.safetensors``, or with ``model.safetensors.index.json`` and its
+                shards.
+            origin: Name of the checkpoint in messages; by default the folder.
 
         Raises:
-            InputError: If there are none, one is missing, or they are PyTorch pickles.
+            InputError: If there are no weight files, one of them is missing, or they are in another format.
         """
         origin = origin or str(folder)
         names = [WEIGHTS_NAME] if (folder / WEIGHTS_NAME).is_file() else _indexed_files(folder, origin)
@@ -61,7 +62,7 @@ class SafetensorsReader(CheckpointReader):
 
     @functools.cached_property
     def _locations(self) -> dict[str, tuple[Path, str, TensorSpec]]:
-        """``{canonical name: (file, name in the file, shape and type)}``."""
+        """File, name in the file, shape and type of each tensor, by canonical name."""
         locations: dict[str, tuple[Path, str, TensorSpec]] = {}
         for path in self.files:
             with _opened(path) as file:
@@ -76,18 +77,18 @@ class SafetensorsReader(CheckpointReader):
 
     @property
     def tensors(self) -> Mapping[str, TensorSpec]:
-        """Every tensor, under its canonical name."""
+        """Shape and type of each tensor, by canonical name."""
         return {name: spec for name, (_, _, spec) in self._locations.items()}
 
     def read(self, name: str) -> np.ndarray:
-        """Return one tensor; no file stays open."""
+        """Return one tensor; the file is closed afterwards."""
         path, inner, _ = self._locations[name]
         with _opened(path) as file:
             return file.get_tensor(inner)
 
 
 def has_weights(folder: Path) -> bool:
-    """Say whether a folder holds safetensors of a model; an index without any shard is none."""
+    """Return whether a folder holds safetensors of a model; an index without any shard does not count."""
     return (folder / WEIGHTS_NAME).is_file() or any(folder.glob("model-*-of-*.safetensors"))
 
 
@@ -105,7 +106,7 @@ def _opened(path: Path) -> Iterator[Any]:
 
 
 def _indexed_files(folder: Path, origin: str) -> list[str]:
-    """Return the names of the shards, all of which are there."""
+    """Return the names of the shards in the index, and check that all of them exist."""
     name = f"{INDEX_NAME} of {origin}"
     index = read_json(folder / INDEX_NAME, name=name)
     if index is None:
@@ -137,11 +138,11 @@ _OTHER_WEIGHTS = {
         "from_pretrained(..., from_tf=True).save_pretrained(...) of transformers before version 5",
     ),
 }
-"""Weights in other formats: pattern of their files, what they are, what converts them."""
+"""Weights in other formats: pattern of their files, name of the format, and how to convert them."""
 
 
 def other_weights(names: Iterable[str], origin: str) -> str | None:
-    """Return how to convert weights in another format, ``None`` if there are none among the files."""
+    """Return a sentence on how to convert weights in another format; None if no file has such weights."""
     names = list(names)
     for pattern, (what, how) in _OTHER_WEIGHTS.items():
         if fnmatch.filter(names, pattern):

@@ -1,7 +1,7 @@
-"""Names of Whisper's tensors in Hugging Face checkpoints, as one table read in both directions.
+"""The table of parameters: our leaves and their tensors in Hugging Face checkpoints.
 
-Reading and writing go through the same rows, so a name or an axis can be wrong in
-one place only, and a round trip proves the table.
+Reading and writing use the same rows, so a wrong name or axis can be in one place only, and a round trip
+tests the table.
 """
 
 import dataclasses
@@ -17,28 +17,28 @@ from flax_distil.model.config import WhisperConfig
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class AxisMap:
-    """How the axes of one tensor differ between PyTorch's order and ours.
+    """How the axes of one tensor differ between PyTorch and this package.
 
     Attributes:
-        reverse: PyTorch keeps the axes in the opposite order (``[out, in]`` for ``[in, out]``).
-        groups: For each axis of the tensor (after reversing), our axes that it merges:
-            ``((0,), (1, 2))`` says that PyTorch has one axis for our last two, as for heads.
+        reverse: Whether PyTorch has the axes in the opposite order (``[out, in]`` for ``[in, out]``).
+        groups: For each axis of PyTorch's tensor (after reversing), our axes that it merges. With ``((0,),
+            (1, 2))``, PyTorch has one axis for our last two, such as those of heads and their features.
     """
 
     reverse: bool
     groups: tuple[tuple[int, ...], ...]
 
     def huggingface_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        """Return PyTorch's shape of a tensor (one layer) that has ``shape`` here."""
+        """Return the shape in PyTorch of a tensor (one layer) that has ``shape`` in this package."""
         merged = tuple(math.prod(shape[axis] for axis in group) for group in self.groups)
         return merged[::-1] if self.reverse else merged
 
     def from_huggingface(self, tensor: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-        """Return PyTorch's tensor in our axis order and ``shape``, as a view."""
+        """Return a tensor of PyTorch in our axis order with shape ``shape``, as a view."""
         return (tensor.T if self.reverse else tensor).reshape(shape)
 
     def to_huggingface(self, array: np.ndarray) -> np.ndarray:
-        """Invert :meth:`from_huggingface`, as a view."""
+        """Invert :meth:`from_huggingface`; the result is a view."""
         shape = self.huggingface_shape(array.shape)
         return array.reshape(shape[::-1]).T if self.reverse else array.reshape(shape)
 
@@ -54,12 +54,13 @@ HEADS = AxisMap(reverse=False, groups=((0, 1),))  # [N, H] from [N·H]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ParamMapping:
-    """One row of the table: our leaf, the tensors it is made of, the order of their axes.
+    """One row of the table: a leaf, the tensors that it is made of, and the order of their axes.
 
     Attributes:
-        path: Our leaf, ``encoder/conv1/kernel``.
-        name: The Hugging Face tensor; with ``{i}``, one for each entry of the leaf's leading axis L.
-        axes: How one tensor becomes one layer of the leaf.
+        path: Path of our leaf, such as ``encoder/conv1/kernel``.
+        name: Name of the Hugging Face tensor; with ``{i}``, there is one for each entry of the leaf's leading
+            axis L.
+        axes: How the axes of one tensor become those of one layer of the leaf.
     """
 
     path: str
@@ -129,23 +130,23 @@ PARAM_MAPPINGS: tuple[ParamMapping, ...] = tuple(
 """The table: one row per leaf of ``flax_distil.model.assembly.whisper_shapes``."""
 
 TIED_PROJECTION = "proj_out.weight"
-"""The output projection: the token embedding under a second name; read if present, never written."""
+"""The output projection, a second name of the token embedding; it is read if present, and never written."""
 
 TOKEN_EMBEDDING = "model.decoder.embed_tokens.weight"
-"""The tensor that :data:`TIED_PROJECTION` must equal."""
+"""The tensor to which :data:`TIED_PROJECTION` must be equal."""
 
 IGNORED_TENSORS = frozenset({TIED_PROJECTION, "model.encoder.version", "model.decoder.version"})
-"""Tensors that old checkpoints carry beside the parameters."""
+"""Tensors of old checkpoints that are not parameters."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TensorLocation:
-    """Where one Hugging Face tensor of a given model lives in our tree.
+    """Where one Hugging Face tensor of a given model is in our parameter tree.
 
     Attributes:
-        mapping: The row of :data:`PARAM_MAPPINGS` it follows.
-        layer: Its entry on the leaf's leading axis, ``None`` if the leaf is not stacked.
-        shape: Its shape in the Hugging Face checkpoint.
+        mapping: Row of :data:`PARAM_MAPPINGS` that describes it.
+        layer: Index on the leaf's leading axis; None if the leaf is not stacked.
+        shape: Shape in the Hugging Face checkpoint.
     """
 
     mapping: ParamMapping
@@ -154,18 +155,18 @@ class TensorLocation:
 
 
 def leaf_shapes(config: WhisperConfig) -> dict[str, tuple[int, ...]]:
-    """Return ``{path: shape}`` of our parameter tree, in the order of the model."""
+    """Return the shapes of the leaves of our parameter tree by path, in the order of the model."""
     return {path: tuple(leaf.shape) for path, leaf in flatten(whisper_shapes(config)).items()}
 
 
 def tensor_locations(config: WhisperConfig) -> dict[str, TensorLocation]:
-    """Expand :data:`PARAM_MAPPINGS` for one model: every Hugging Face tensor, where it goes and its shape.
+    """Expand :data:`PARAM_MAPPINGS` for one model to the location and shape of every Hugging Face tensor.
 
     Args:
         config: The architecture.
 
     Returns:
-        ``{tensor name: location}`` in the order of the table.
+        Locations by name of the tensor, in the order of the table.
     """
     shapes = leaf_shapes(config)
     locations: dict[str, TensorLocation] = {}
@@ -181,8 +182,8 @@ def tensor_locations(config: WhisperConfig) -> dict[str, TensorLocation]:
 
 
 def canonical_name(name: str) -> str:
-    """Return a tensor's name as ``WhisperForConditionalGeneration`` has it.
+    """Return the name of a tensor in ``WhisperForConditionalGeneration``.
 
-    Checkpoints of the bare ``WhisperModel`` leave the leading ``model.`` away.
+    In checkpoints of a bare ``WhisperModel``, names lack the leading ``model.``.
     """
     return f"model.{name}" if name.startswith(("encoder.", "decoder.")) else name

@@ -1,4 +1,4 @@
-"""The small files around the weights: configurations and tokenizer, read and written."""
+"""Read and write the small files of a checkpoint: configurations and tokenizer."""
 
 import dataclasses
 import json
@@ -18,7 +18,7 @@ TOKENIZER_FILES = (
     "added_tokens.json",
     "special_tokens_map.json",
 )
-"""What transformers' Whisper tokenizer reads, kept byte for byte."""
+"""Files that the Whisper tokenizer of transformers reads; they are kept byte for byte."""
 
 SMALL_FILES = (
     "config.json",
@@ -29,15 +29,15 @@ SMALL_FILES = (
     "adapter_config.json",
     *TOKENIZER_FILES,
 )
-"""Everything beside the weights that :func:`read_files` looks at."""
+"""All files beside the weights that :func:`read_files` reads."""
 
 _GENERATION_KEYS = ("suppress_tokens", "begin_suppress_tokens", "max_length", "forced_decoder_ids")
-"""Generation settings that checkpoints from before ``generation_config.json`` keep in ``config.json``."""
+"""Generation settings that old checkpoints, without ``generation_config.json``, keep in ``config.json``."""
 
 _GENERATION_FIELDS: Fields = {
     "alignment_heads": list_of(list_of(whole_number(0, 2**16), length=2)),
 }
-"""What this room needs of a ``generation_config.json``; tokens are checked where the tokenizer is known."""
+"""Fields of a ``generation_config.json`` that are needed here; tokens are checked with the tokenizer."""
 
 _PREPROCESSOR_FIELDS: Fields = {
     "feature_size": one_of(80, 128),
@@ -46,12 +46,12 @@ _PREPROCESSOR_FIELDS: Fields = {
     "hop_length": one_of(160),
     "chunk_length": whole_number(1, 30),
 }
-"""The features that this project computes; a model that was trained on others would hear noise."""
+"""Settings of the features that this package computes; models that were trained on others are refused."""
 
 SPECIAL_IDS = ("decoder_start_token_id", "bos_token_id", "eos_token_id", "pad_token_id")
 
 POSITIONS_PER_SECOND = 50
-"""Positions of an encoder in one second of sound."""
+"""Number of encoder positions in one second of audio."""
 
 _PREPROCESSOR: Mapping[str, Any] = {
     "chunk_length": 30,
@@ -70,15 +70,15 @@ _PREPROCESSOR: Mapping[str, Any] = {
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CheckpointFiles:
-    """What a checkpoint holds beside its weights, in the terms of Hugging Face.
+    """The files of a checkpoint beside its weights, in the form of Hugging Face.
 
     Attributes:
-        origin: The folder or Hub id it was read from, for messages and model cards.
-        config: ``config.json``, with keys this project does not use.
-        generation_config: ``generation_config.json``.
-        preprocessor_config: ``preprocessor_config.json``.
-        tokenizer_config: ``tokenizer_config.json``.
-        tokenizer: ``{file name: contents}`` of the tokenizer; empty if the checkpoint has none.
+        origin: Folder or Hub id from which they were read, for messages and model cards.
+        config: Contents of ``config.json``, including keys that this package does not use.
+        generation_config: Contents of ``generation_config.json``.
+        preprocessor_config: Contents of ``preprocessor_config.json``.
+        tokenizer_config: Contents of ``tokenizer_config.json``.
+        tokenizer: Contents of the tokenizer's files by name; empty if the checkpoint has no tokenizer.
     """
 
     origin: str
@@ -89,7 +89,7 @@ class CheckpointFiles:
     tokenizer: dict[str, bytes] = dataclasses.field(repr=False)
 
     def contents(self) -> dict[str, bytes]:
-        """Return ``{file name: contents}``, as a Hugging Face folder has them."""
+        """Return the contents of all files by name, as in a Hugging Face folder."""
         documents = {
             "generation_config.json": self.generation_config,
             "preprocessor_config.json": self.preprocessor_config,
@@ -104,28 +104,28 @@ class CheckpointFiles:
         return dict(self.tokenizer) | written
 
     def write(self, folder: Path) -> None:
-        """Write them into ``folder`` (made if absent), as ``transformers`` and ``text`` read them."""
+        """Write the files into a folder, which is created if absent."""
         folder.mkdir(parents=True, exist_ok=True)
         for name, contents in self.contents().items():
             (folder / name).write_bytes(contents)
 
 
 def read_files(folder: Path, *, origin: str) -> CheckpointFiles:
-    """Read the small files of a Hugging Face folder; all but ``config.json`` may be absent.
+    """Read the small files of a Hugging Face folder; all except ``config.json`` may be absent.
 
-    Settings that an old checkpoint keeps in ``config.json`` stand in for a missing
-    ``generation_config.json``, and Whisper's constants for a missing ``preprocessor_config.json``.
+    A missing ``generation_config.json`` is replaced by the settings that old checkpoints keep in
+    ``config.json``, and a missing ``preprocessor_config.json`` by the constants of Whisper.
 
     Args:
         folder: The checkpoint.
-        origin: What to call it.
+        origin: Name of the checkpoint in messages.
 
     Returns:
-        Its files.
+        The files.
 
     Raises:
-        InputError: If ``config.json`` is missing, a file is not JSON or one of its fields is not as this
-            project needs it, or the folder holds a PEFT adapter.
+        InputError: If ``config.json`` is missing, a file is not JSON or has a field that cannot be used, or
+            the folder holds a PEFT adapter.
     """
     check_not_adapter(folder, origin=origin)
     config = read_small_file(folder, "config.json", origin=origin)
@@ -147,16 +147,16 @@ def read_files(folder: Path, *, origin: str) -> CheckpointFiles:
 
 
 def read_tokenizer_files(folder: Path, *, origin: str) -> dict[str, bytes]:
-    """Return ``{file name: contents}`` of those :data:`TOKENIZER_FILES` that a folder has."""
+    """Return the contents of those :data:`TOKENIZER_FILES` that a folder has, by name."""
     found = {name: read_bounded(folder / name, name=f"{name} of {origin}") for name in TOKENIZER_FILES}
     return {name: contents for name, contents in found.items() if contents is not None}
 
 
 def read_small_file(folder: Path, file_name: str, *, origin: str) -> dict[str, Any] | None:
-    """Return one JSON file of a checkpoint with its fields checked, ``None`` if it has no such file.
+    """Read one JSON file of a checkpoint and check its fields; None if there is no such file.
 
     Raises:
-        InputError: As ``read_json``, or if a field is not as this room needs it.
+        InputError: If ``read_json`` refuses the file, or a field cannot be used.
     """
     name = f"{file_name} of {origin}"
     document = read_json(folder / file_name, name=name)
@@ -166,10 +166,10 @@ def read_small_file(folder: Path, file_name: str, *, origin: str) -> dict[str, A
 
 
 def read_preprocessor(folder: Path, num_mel_bins: Any, *, origin: str) -> dict[str, Any]:
-    """Return ``preprocessor_config.json`` from where transformers keeps it; by default the published one.
+    """Return the preprocessor config from the file that has it; by default that of the published models.
 
     Raises:
-        InputError: As :func:`read_small_file`.
+        InputError: If :func:`read_small_file` refuses a file.
     """
     # Since version 5, transformers saves the feature extractor inside processor_config.json.
     processor = read_small_file(folder, "processor_config.json", origin=origin) or {}
@@ -186,7 +186,7 @@ def check_not_adapter(folder: Path, *, origin: str) -> None:
     """Refuse a folder with a PEFT adapter, with or without the weights that it belongs to.
 
     Raises:
-        InputError: Naming the adapter, its base and how the two become one checkpoint.
+        InputError: If there is an adapter. The message says how to merge it with its base.
     """
     path = folder / "adapter_config.json"
     if not path.is_file() and not any(folder.glob("adapter_model.*")):
@@ -201,14 +201,15 @@ def check_not_adapter(folder: Path, *, origin: str) -> None:
 
 
 def default_preprocessor(num_mel_bins: int) -> dict[str, Any]:
-    """Return ``preprocessor_config.json`` of a published Whisper with so many mel bins."""
+    """Return the preprocessor config of a published Whisper with ``num_mel_bins`` mel bins."""
     return {**_PREPROCESSOR, "feature_size": num_mel_bins}
 
 
 def preprocessor_window(max_source_positions: int) -> dict[str, int]:
-    """Return the entries of ``preprocessor_config.json`` that tell how much an encoder hears at once.
+    """Return the entries of a preprocessor config that give the length of the encoder's window.
 
-    None where that is not a number of whole seconds: transformers' feature extractor counts no other.
+    There are none if the window is not a number of whole seconds, because the feature extractor of
+    transformers has no others.
     """
     seconds, rest = divmod(max_source_positions, POSITIONS_PER_SECOND)
     if rest:
@@ -218,7 +219,7 @@ def preprocessor_window(max_source_positions: int) -> dict[str, int]:
 
 
 _FIELDS: Mapping[str, Fields] = {
-    "config.json": _GENERATION_FIELDS,  # where older checkpoints and CTranslate2 keep generation settings
+    "config.json": _GENERATION_FIELDS,  # older checkpoints and CTranslate2 keep generation settings here
     "generation_config.json": _GENERATION_FIELDS,
     "preprocessor_config.json": _PREPROCESSOR_FIELDS,
     "processor_config.json": {"feature_extractor": of_type(dict, "an object")},

@@ -1,7 +1,7 @@
-"""Safetensors files written tensor by tensor, so that an export never holds a whole shard.
+"""Write safetensors files tensor by tensor, so that an export never holds a whole file in memory.
 
-``safetensors.save_file`` wants every tensor of a file at once; the format itself (eight
-bytes of length, a JSON header with offsets, the raw data) only wants the shapes first.
+``safetensors.save_file`` needs all tensors of a file at once. The format itself (eight bytes of length, a
+JSON header with offsets, the raw data) only needs their shapes first.
 
 Source: the format section of the safetensors README.
 """
@@ -22,7 +22,7 @@ _DTYPE_NAMES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Shard:
-    """One file of a checkpoint: its name and the tensors that go into it, in order."""
+    """One file of a checkpoint: its name, and the shapes of its tensors in order."""
 
     file_name: str
     shapes: Mapping[str, tuple[int, ...]]
@@ -35,12 +35,12 @@ class Shard:
 def plan_shards(
     shapes: Mapping[str, tuple[int, ...]], dtype: np.dtype, *, max_shard_size: int
 ) -> list[Shard]:
-    """Split tensors over files of at most ``max_shard_size`` bytes (a larger tensor gets its own).
+    """Divide tensors into files of at most ``max_shard_size`` bytes; a larger tensor has a file of its own.
 
     Args:
-        shapes: ``{tensor name: shape}``.
-        dtype: Element type in the files.
-        max_shard_size: Bytes.
+        shapes: Shapes of the tensors by name.
+        dtype: Element type of the files.
+        max_shard_size: Maximum number of bytes of a file.
 
     Returns:
         One shard named ``model.safetensors``, or several named ``model-00001-of-0000N.safetensors``.
@@ -65,16 +65,16 @@ def plan_shards(
 def write_shards(
     folder: Path, shards: Sequence[Shard], dtype: np.dtype, read: Callable[[str], np.ndarray]
 ) -> list[str]:
-    """Write the weight files, and their index if there are several.
+    """Write the weight files, and an index if there are several.
 
     Args:
-        folder: Exists.
-        shards: From :func:`plan_shards`.
+        folder: An existing folder.
+        shards: Result of :func:`plan_shards`.
         dtype: Element type of the files.
-        read: Gives one tensor, already of that type and its planned shape.
+        read: Function that returns one tensor with this type and its planned shape.
 
     Returns:
-        The names of the files written.
+        The names of the written files.
     """
     for shard in shards:
         _write_shard(folder / shard.file_name, shard, dtype, read)
@@ -90,7 +90,7 @@ def write_shards(
 
 
 def _write_shard(path: Path, shard: Shard, dtype: np.dtype, read: Callable[[str], np.ndarray]) -> None:
-    # transformers refuses files that do not name the framework whose layout they follow.
+    # transformers refuses files that do not name the framework of their layout.
     header: dict[str, object] = {"__metadata__": {"format": "pt"}}
     offset = 0
     for name, shape in shard.shapes.items():

@@ -1,1 +1,1 @@
-"""The Hugging Face Hub: models downloaded from it, results uploaded to it."""
+"""The Hugging Face Hub: download models and upload results."""

@@ -1,4 +1,4 @@
-"""Settings of uploads to the Hugging Face Hub."""
+"""Configuration of uploads to the Hugging Face Hub."""
 
 import dataclasses
 

@@ -1,4 +1,4 @@
-"""The Hugging Face Hub: checkpoints down."""
+"""Download checkpoints from the Hugging Face Hub."""
 
 from pathlib import Path
 
@@ -19,25 +19,25 @@ OPENAI_MODELS = {
     "large": "openai/whisper-large-v3",
     "turbo": "openai/whisper-large-v3-turbo",
 }  # fmt: skip
-"""The names that openai/whisper calls its models by, and where the Hub has them."""
+"""Hub ids of the models by their names in openai/whisper."""
 
 _WEIGHT_FILES = (WEIGHTS_NAME, "model-*-of-*.safetensors", MODEL_NAME)
 
 
 def download(source: ModelSource, *, weights: bool = True) -> Path:
-    """Fetch a checkpoint from the Hub, or find it in the cache.
+    """Download a checkpoint from the Hub, or find it in the cache.
 
     Args:
-        source: With a Hub id for a name, such as ``openai/whisper-tiny.en``.
-        weights: Whether to fetch the weights beside the small files. A CTranslate2 checkpoint
-            tells its architecture only by its weights, so these are fetched all the same.
+        source: Source whose name is a Hub id, such as ``openai/whisper-tiny.en``.
+        weights: Whether to download the weights beside the small files. The weights of a CTranslate2
+            checkpoint are always downloaded, because only they tell its architecture.
 
     Returns:
         The local folder.
 
     Raises:
-        InputError: If it cannot be fetched and is not in the cache, has no such subfolder, or its weights are
-            in a format that is not read.
+        InputError: If it cannot be downloaded and is not in the cache, has no such subfolder, or its weights
+            are in another format.
     """
     from huggingface_hub import snapshot_download
 
@@ -68,12 +68,12 @@ def download(source: ModelSource, *, weights: bool = True) -> Path:
 
 
 def _refuse_other_formats(source: ModelSource, below: str) -> None:
-    """Say how to convert the weights of a repository, if it has any and can be asked."""
+    """Raise ``InputError`` with advice on conversion if weights of a repository are in another format."""
     from huggingface_hub import HfApi
 
     try:
         names = HfApi(token=source.token).list_repo_files(source.name, revision=source.revision)
-    except Exception:  # as in download; that weights are missing is said by whoever looks for them
+    except Exception:  # as in download; whoever reads the weights reports that they are missing
         return
     how = other_weights((name.removeprefix(below) for name in names if name.startswith(below)), source.name)
     if how is not None:
@@ -81,7 +81,7 @@ def _refuse_other_formats(source: ModelSource, below: str) -> None:
 
 
 def reason(error: BaseException) -> str:
-    """Return what an error, or the one that caused it, says in its first line."""
+    """Return the first line of the message of an error, or of the error that caused it."""
     while error.__cause__ is not None:
         error = error.__cause__
     lines = str(error).strip().splitlines()

@@ -1,4 +1,4 @@
-"""Where a checkpoint is read from: a folder or a Hub id, and what goes with it."""
+"""The source of a checkpoint: a folder or a Hub id, with revision, subfolder, cache and token."""
 
 import dataclasses
 from pathlib import PurePosixPath
@@ -8,13 +8,13 @@ from flax_distil.core.errors import InputError
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ModelSource:
-    """A checkpoint, not read yet.
+    """The source of a checkpoint that has not been read yet.
 
     Attributes:
-        name: Folder, Hub id, or a name that openai/whisper gives to a model.
+        name: Folder, Hub id, or name of a model in openai/whisper.
         revision: Branch, tag or commit of a Hub id; None for the default branch.
-        subfolder: Folder within it that holds the checkpoint; None if it does itself.
-        cache_dir: Where downloads are kept; None for where ``huggingface_hub`` keeps them.
+        subfolder: Subfolder that holds the checkpoint; None if the folder itself does.
+        cache_dir: Folder of downloads; None for the cache of ``huggingface_hub``.
         token: Access token; None for the one of ``hf auth login`` or ``HF_TOKEN``.
 
     Raises:
@@ -33,5 +33,5 @@ class ModelSource:
             raise InputError(f"subfolder {self.subfolder!r} is not below the checkpoint {self.name!r}")
 
     def __str__(self) -> str:
-        """Return what messages call it."""
+        """Return the name of the source in messages."""
         return f"{self.name}/{self.subfolder}" if self.subfolder else self.name

@@ -1,4 +1,4 @@
-"""The Hugging Face Hub: exports and data sets up."""
+"""Upload exports and data sets to the Hugging Face Hub."""
 
 import logging
 import shlex
@@ -18,28 +18,29 @@ if TYPE_CHECKING:
 _CARD = "README.md"
 
 _FORMER_RECORD = "index.json"
-"""What uploads had of this name when they held one split."""
+"""File with the record of an upload in the older format, which had one split."""
 
 _WAITS_SECONDS = (2.0, 10.0, 60.0)
-"""Before a data set is sent again, where the Hub or the way to it fails."""
+"""Pauses before a data set is sent again, where the Hub or the connection fails."""
 
 log = logging.getLogger(__name__)
 
 
 class UploadError(RuntimeError):
-    """The Hub did not take a folder; the message says where it is safe and how to try again."""
+    """An upload failed; the message says where the folder is and how to upload it again."""
 
 
 def check_repository(
     name: str, *, repo_type: Literal["model", "dataset"], token: str | None = None, private: bool = False
 ) -> str:
-    """Make sure, before any work, that the Hub will take an upload: the repository is made if absent.
+    """Check before any work that the Hub accepts an upload; the repository is created if absent.
 
-    A Hub that cannot be reached is warned of, if the repository is named in full: by the end it may be there.
+    If the Hub cannot be reached and the repository is named in full, this is only a warning, because the Hub
+    may be reachable at the end.
 
     Args:
         name: ``user/name``, or a name alone for a repository of the token's owner.
-        repo_type: What is uploaded.
+        repo_type: Kind of the upload.
         token: Access token; by default the one stored by ``hf auth login`` or in ``HF_TOKEN``.
         private: Whether a repository made by this call is private.
 
@@ -47,8 +48,8 @@ def check_repository(
         The repository as ``user/name``.
 
     Raises:
-        InputError: If there is no token, the Hub refuses it, the name or the writing, or only it could tell
-            the owner and it cannot be reached.
+        InputError: If there is no token, the Hub refuses the token, the name or the permission to write, or
+            the owner is needed and the Hub cannot be reached.
     """
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HFValidationError, LocalTokenNotFoundError
@@ -89,14 +90,14 @@ def push_to_hub(
     revision: str | None = None,
     commit_message: str = "Upload a distilled Whisper",
 ) -> str:
-    """Upload the files of an exported folder (not its sub-folders) in one commit.
+    """Upload the files of an exported folder (without its subfolders) in one commit.
 
     Args:
-        folder: The export.
+        folder: Folder of the export.
         repo_id: ``user/name``; created if absent.
         token: Access token; by default the one stored by ``hf auth login`` or in ``HF_TOKEN``.
         private: Whether a repository made by this call is private.
-        revision: Branch to commit to, made if absent; the default branch if ``None``.
+        revision: Branch of the commit, created if absent; None for the default branch.
         commit_message: First line of the commit.
 
     Returns:
@@ -145,15 +146,15 @@ def push_data_set(
     token: str | None = None,
     private: bool = False,
 ) -> str:
-    """Upload parts of a data set beside those that are there; files that are there are not sent again.
+    """Upload parts of a data set to a repository that may have others; existing files are not sent again.
 
     Args:
-        folder: The data set.
+        folder: Folder of the data set.
         repo_id: ``user/name``; created if absent.
-        patterns: Of the files to upload, relative to the folder. What an earlier upload left there that fits
-            a pattern, and is not in the folder, goes.
-        documents: Further files, of the same names in every upload of these parts: contents by name.
-        make_card: Makes the card of the one that is there, None where there is none.
+        patterns: Patterns of the files to upload, relative to the folder. Files of an earlier upload that
+            match a pattern and are not in the folder are deleted from the repository.
+        documents: Contents of further files by name; the names are the same in every upload of these parts.
+        make_card: Function that makes the card from the existing one; None where there is none.
         token: As for :func:`push_to_hub`.
         private: Whether a repository made by this call is private.
 
@@ -191,7 +192,7 @@ def _commit_data_set(
     documents: Mapping[str, str],
     make_card: Callable[[str | None], str],
 ) -> str:
-    """Add, replace and delete files in one commit, on top of the one whose card was read."""
+    """Add, replace and delete files in one commit, whose parent is the commit whose card was read."""
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 
     info = api.dataset_info(repo_id)
@@ -231,7 +232,7 @@ def _commit_data_set(
 
 
 def _is_refusal(error: Exception) -> bool:
-    """Tell a Hub that does not want (no token, no such user, quota) from one that cannot."""
+    """Return whether the Hub refused a request (no token, no such user, quota) rather than failed."""
     status = getattr(getattr(error, "response", None), "status_code", None)
     return status is not None and 400 <= status < 500 and status not in (408, 409, 412, 429)
 
@@ -249,7 +250,7 @@ def check_hub(
         repo_type: What the result is.
 
     Raises:
-        InputError: If the Hub will not take it.
+        InputError: If the Hub refuses the upload.
     """
     if not config.push_to_hub:
         return None
@@ -261,7 +262,7 @@ def check_hub(
 
 
 def upload(folder: Path, repo_id: str | None, config: HubConfig) -> str | None:
-    """Upload an export; a failure is logged in one sentence, never raised: the work is safe on disk.
+    """Upload an export; a failure is logged and not raised, because the export is safe on disk.
 
     Args:
         folder: Folder of the export.
@@ -269,7 +270,7 @@ def upload(folder: Path, repo_id: str | None, config: HubConfig) -> str | None:
         config: Token, and whether a new repository is private.
 
     Returns:
-        Why the upload failed, None if it did not, or was not asked for.
+        The reason why the upload failed; None if it did not fail, or was not asked for.
     """
     if repo_id is None:
         return None
@@ -279,7 +280,7 @@ def upload(folder: Path, repo_id: str | None, config: HubConfig) -> str | None:
 
 
 def tried(push: Callable[[], str]) -> str | None:
-    """Upload, log what came of it, and return why it failed; None if it did not."""
+    """Upload, log the result, and return the reason of a failure; None if there was none."""
     try:
         log.info("uploaded to %s", push())
     except UploadError as error:
