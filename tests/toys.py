@@ -17,7 +17,7 @@ import pytest
 from flax_distil.checkpoints.checkpoint import load_checkpoint
 from flax_distil.checkpoints.export import export_checkpoint
 from flax_distil.distillation.config import DistillConfig
-from flax_distil.distillation.job import DistilResult, run
+from flax_distil.distillation.job import DistillResult, run
 from flax_distil.distillation.setup.step_fns import TrainStepFns
 from flax_distil.model.assembly import whisper_shapes
 from flax_distil.model.config import WhisperConfig
@@ -72,7 +72,7 @@ class ObservedRun:
     """A run, its programs with their caches, and what it logged."""
 
     folder: Path
-    result: DistilResult
+    result: DistillResult
     fns: TrainStepFns
     messages: list[str]
 

@@ -25,7 +25,7 @@ from flax_distil.distillation.config import DistillConfig
 from flax_distil.distillation.evaluation.evaluator import Evaluator
 from flax_distil.distillation.loss import Term
 from flax_distil.distillation.setup.data import check_cacheable, load_data
-from flax_distil.distillation.setup.models import DistilModels, check_models, load_models
+from flax_distil.distillation.setup.models import DistillModels, check_models, load_models
 from flax_distil.distillation.setup.step_fns import TrainStepFns
 from flax_distil.distillation.trainer import CHECKPOINTS_NAME, Trainer
 from flax_distil.distillation.training_log import METRICS_NAME, TENSORBOARD_NAME
@@ -36,7 +36,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class DistilResult:
+class DistillResult:
     """What a distillation leaves.
 
     Attributes:
@@ -52,7 +52,7 @@ class DistilResult:
     upload_error: str | None = None
 
 
-def run(config: DistillConfig, *, loss_terms: Mapping[str, Term] | None = None) -> DistilResult:
+def run(config: DistillConfig, *, loss_terms: Mapping[str, Term] | None = None) -> DistillResult:
     """Distil a teacher into a student, or fine-tune a model, as configured.
 
     Args:
@@ -75,7 +75,7 @@ def run(config: DistillConfig, *, loss_terms: Mapping[str, Term] | None = None) 
         error = raise_on_all_hosts(
             lambda: _export(models, trained, folder, repository) if jax.process_index() == 0 else None
         )
-        return DistilResult(output_dir=folder, steps=steps, evaluation=evaluation, upload_error=error)
+        return DistillResult(output_dir=folder, steps=steps, evaluation=evaluation, upload_error=error)
 
 
 def _set_up(config: DistillConfig, loss_terms: Mapping[str, Term]) -> tuple[Trainer, Path, str | None]:
@@ -134,7 +134,7 @@ def _report_samples(trainer: Trainer) -> None:
         log.warning("%s", skipped.report())
 
 
-def _export(models: DistilModels, trained: Params, folder: Path, repository: str | None) -> str | None:
+def _export(models: DistillModels, trained: Params, folder: Path, repository: str | None) -> str | None:
     """Write the student and upload it if asked to; return why the upload failed."""
     export_checkpoint(
         merge(trained, models.kept),

@@ -16,8 +16,8 @@ from flax_distil.data.remote.retries import SourceError
 from flax_distil.data.training.training_sources import TableSource
 from flax_distil.distillation.evaluation.evaluator import Evaluator
 from flax_distil.distillation.setup.compile_ahead import check_memory, empty_batch, memory_errors_explained
-from flax_distil.distillation.setup.data import DistilData, distil_pipeline, open_cache, prepare_batch
-from flax_distil.distillation.setup.models import DistilModels
+from flax_distil.distillation.setup.data import DistillData, make_pipeline, open_cache, prepare_batch
+from flax_distil.distillation.setup.models import DistillModels
 from flax_distil.distillation.setup.step_fns import TrainStepFns
 from flax_distil.distillation.step_metrics import StepMetrics
 from flax_distil.distillation.train_state import TrainState
@@ -38,8 +38,8 @@ class Trainer:
 
     def __init__(
         self,
-        data: DistilData,
-        models: DistilModels,
+        data: DistillData,
+        models: DistillModels,
         fns: TrainStepFns,
         evaluator: Evaluator,
         partitioner: Partitioner,
@@ -72,7 +72,7 @@ class Trainer:
             cache=self.cache,
             encode=functools.partial(fns.encode, models.frozen.get("encoder", {})),
         )
-        self.pipeline = distil_pipeline(self.config, data, models.student.config, partitioner, self.cache)
+        self.pipeline = make_pipeline(self.config, data, models.student.config, partitioner, self.cache)
 
     def train(self, checkpoints: TrainingCheckpoints) -> tuple[TrainState, Scores]:
         """Train to the last step; the pipeline is closed whatever happens.

@@ -11,8 +11,8 @@ from flax_distil.data.training.batches import Batch
 from flax_distil.data.training.evaluation_pipeline import EvaluationPipeline
 from flax_distil.data.training.pipeline_config import PipelineConfig
 from flax_distil.distillation.evaluation.data import EvaluationSet
-from flax_distil.distillation.setup.data import DistilData
-from flax_distil.distillation.setup.models import DistilModels
+from flax_distil.distillation.setup.data import DistillData
+from flax_distil.distillation.setup.models import DistillModels
 from flax_distil.distillation.setup.step_fns import TrainStepFns
 from flax_distil.distillation.vocabulary_loss import TokenLossSums
 from flax_distil.metrics.word_errors import ErrorCounts, word_errors
@@ -29,8 +29,8 @@ class Evaluator:
 
     def __init__(
         self,
-        data: DistilData,
-        models: DistilModels,
+        data: DistillData,
+        models: DistillModels,
         fns: TrainStepFns,
         partitioner: Partitioner,
         *,

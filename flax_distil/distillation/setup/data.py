@@ -23,7 +23,7 @@ from flax_distil.text.tokenizer import WhisperTokenizer
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class DistilData:
+class DistillData:
     """The data of a distillation; evaluation sets are not filtered.
 
     Attributes:
@@ -35,7 +35,7 @@ class DistilData:
     evaluation: list[EvaluationSet]
 
 
-def load_data(config: DistillConfig, tokenizer: WhisperTokenizer, student: WhisperConfig) -> DistilData:
+def load_data(config: DistillConfig, tokenizer: WhisperTokenizer, student: WhisperConfig) -> DistillData:
     """Open the data sets, check their columns and filter the training data.
 
     Args:
@@ -46,7 +46,7 @@ def load_data(config: DistillConfig, tokenizer: WhisperTokenizer, student: Whisp
     Raises:
         InputError: If a data set, split or column is unknown, or no training sample is left.
     """
-    return DistilData(
+    return DistillData(
         train=load_training_data(config.data, tokenizer, window_seconds=student.window_seconds),
         evaluation=evaluation_sets(config, tokenizer),
     )
@@ -97,9 +97,9 @@ def open_cache(
     )
 
 
-def distil_pipeline(
+def make_pipeline(
     config: DistillConfig,
-    data: DistilData,
+    data: DistillData,
     student: WhisperConfig,
     partitioner: Partitioner,
     cache: EncoderStateCache | None,

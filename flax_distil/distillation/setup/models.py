@@ -33,7 +33,7 @@ _LONGEST_PROMPT = 4  # tokens: start, language, task, no timestamps
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class DistilModels:
+class DistillModels:
     """The weights of student and teacher on the devices, and their configurations.
 
     Attributes:
@@ -119,7 +119,7 @@ def _check_windows(config: DistillConfig, student: WhisperConfig, teacher: Whisp
 
 def load_models(
     config: DistillConfig, partitioner: Partitioner, loss_terms: Mapping[str, Term]
-) -> DistilModels:
+) -> DistillModels:
     """Read the weights into the host's memory, make the student if asked to, and send all to the devices.
 
     Args:
@@ -150,7 +150,7 @@ def load_models(
         loss_terms=loss_terms,
     )
     log_training(config, choice, student, teacher=used_teacher is not None)
-    return DistilModels(
+    return DistillModels(
         config=config,
         shardings=shardings,
         student=student,
