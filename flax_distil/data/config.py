@@ -1,4 +1,4 @@
-"""Settings of data sets that every command which reads some has in common."""
+"""Configuration that all commands which read data sets share."""
 
 import dataclasses
 import math
@@ -67,7 +67,7 @@ class ReadingConfig(ChannelConfig):
 
     @property
     def retries(self) -> RetryPolicy:
-        """When a server is asked again."""
+        """How failed requests to a server are repeated."""
         return RetryPolicy.with_limit(self.source_retry_seconds)
 
 
@@ -88,7 +88,7 @@ class SpeakerConfig:
     sort_by_speaker: bool = False
 
     def check_streaming(self, streaming: bool) -> None:
-        """Raise ``InputError`` if rows are to be sorted that are never read all at once."""
+        """Raise ``InputError`` if the rows of a stream are to be sorted, which are never read all at once."""
         if self.sort_by_speaker and streaming:
             raise InputError("sort_by_speaker sorts tables, and streaming reads none: leave one of them out")
 

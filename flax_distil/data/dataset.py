@@ -1,4 +1,4 @@
-"""A table of recordings and texts, whatever it was read from, with its columns named by role."""
+"""A table of recordings and texts of any origin, whose columns are named by their roles."""
 
 import dataclasses
 import hashlib
@@ -22,33 +22,34 @@ PSEUDO_LABEL_COLUMN = "whisper_transcript"
 """The column that pseudo-labelling writes and distillation reads."""
 
 DURATION_COLUMN = "duration"
-"""Seconds of audio per row, where known without decoding."""
+"""Column of the seconds of audio of each row, where they are known without decoding."""
 
 PREVIOUS_COLUMN = "condition_on_prev"
-"""Token ids of the text before a row, as Distil-Whisper's own pseudo-labelling writes them."""
+"""Column of the token ids of the text before a row, as Distil-Whisper's own pseudo-labelling writes them."""
 
 ID_COLUMN = "id"
-"""The column of stable sample names; added on loading where a source has none."""
+"""Column of the stable names of samples, which is added on loading where a source has none."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SpeechDataset:
-    """A table of recordings with texts; the audio is still encoded.
+    """A table of recordings with texts, whose audio is still encoded.
 
     Attributes:
         name: Short name for messages and reports.
         table: The rows. The audio column holds ``{"bytes", "path"}`` and is never decoded
             by ``datasets``, so torchcodec is not needed.
         audio_column: Column of recordings.
-        text_column: Column of reference texts, or None when there are none.
-        label_column: Column of pseudo-labels, or None when there are none.
-        speaker_column: Column that tells speakers apart, or None when none does.
-        problems: Row number to the reason, for rows that cannot be used.
-        numbers: Number of each row in ``origin``, before rows were left out; None where none was left out.
+        text_column: Column of reference texts; None if there are none.
+        label_column: Column of pseudo-labels; None if there are none.
+        speaker_column: Column that identifies speakers; None if there is none.
+        problems: Reasons why rows cannot be used, by row number.
+        numbers: Number that each row had in ``origin`` before rows were left out; None if no row was left
+            out.
         origin: Name of the data set or file that the rows were read from.
         first_row: Number of the first row in ``origin``.
         policy: How requests for a recording are repeated when a server fails.
-        channel: The channel of its recordings to decode, counted from 0; None for the mean of all.
+        channel: Channel of the recordings to decode, counted from 0; None for the mean of all channels.
     """
 
     name: str
@@ -73,11 +74,11 @@ class SpeechDataset:
 
     @property
     def has_previous(self) -> bool:
-        """Whether rows may have a previous text: from their speakers, or from a column of token ids."""
+        """Whether rows may have a previous text, from the same speaker or from a column of token ids."""
         return self.speaker_column is not None or self.has_column(PREVIOUS_COLUMN)
 
     def column(self, column: str) -> list[Any]:
-        """Return one column's values, in order of rows.
+        """Return the values of one column, in the order of the rows.
 
         Raises:
             InputError: If there is no such column.
@@ -103,7 +104,7 @@ class SpeechDataset:
         return [None if value is None else str(value) for value in self.column(column)]
 
     def durations(self) -> list[float | None]:
-        """Return the seconds of audio of every row; None where they are not known without decoding."""
+        """Return the seconds of audio of every row; None where decoding is needed to know them."""
         if not self.has_column(DURATION_COLUMN):
             return [None] * len(self)
         return [None if value is None else float(value) for value in self.column(DURATION_COLUMN)]
@@ -113,7 +114,7 @@ class SpeechDataset:
         return self._row(index, self.table[index])
 
     def rows(self) -> list[Example]:
-        """Return every row with its encoded audio: for small tables."""
+        """Return all rows with their encoded audio, which suits small tables only."""
         return [self._row(index, values) for index, values in enumerate(self.table.to_list())]
 
     def rows_without_audio(self) -> Iterator[Example]:
@@ -163,7 +164,7 @@ class SpeechDataset:
         return self.with_columns({ID_COLUMN: names})
 
     def select(self, indices: Sequence[int]) -> "SpeechDataset":
-        """Return the rows with these numbers, in this order; no audio is copied."""
+        """Return the rows with these numbers in this order, without copying audio."""
         chosen = np.asarray(indices, np.int64)
         problems = {}
         if self.problems:
@@ -191,10 +192,10 @@ class SpeechDataset:
         """Return the same rows with columns added, or replaced where the name exists.
 
         Args:
-            columns: Name and one value per row.
+            columns: Values of each column, one per row, by name.
 
         Raises:
-            ValueError: If a column's length is not the number of rows.
+            ValueError: If a column does not have one value per row.
         """
         table = self.table
         for name, values in columns.items():
@@ -212,7 +213,7 @@ class SpeechDataset:
             yield batch[self.audio_column].combine_chunks()
 
     def audio_sizes(self) -> list[int]:
-        """Return the bytes of every row's recording as it is stored; 0 where there is none."""
+        """Return the number of bytes of every recording as it is stored; 0 where there is none."""
         import pyarrow.compute
 
         sizes: list[int] = []
@@ -227,7 +228,7 @@ class SpeechDataset:
     def fingerprint(self) -> str:
         """Return a digest of the rows' names and recordings, the same in every process.
 
-        Embedded audio counts by content; a file by path, size and time of change.
+        Embedded audio counts by its contents, and a file by its path, size and time of change.
         """
         digest = hashlib.blake2b(digest_size=16)
         if self.channel is not None:
@@ -260,7 +261,7 @@ def concatenate_parts(parts: Sequence[SpeechDataset], table: "datasets.Dataset")
 
 
 def concatenate_problems(parts: Sequence[SpeechDataset]) -> dict[int, str]:
-    """Return the problems of concatenated data sets, by row."""
+    """Return the problems of concatenated data sets by row number."""
     starts = np.cumsum([0, *map(len, parts)]).tolist()
     return {
         start + index: problem
@@ -277,7 +278,7 @@ def _file_size(path: str | None) -> int:
 
 
 def _audio_identity(value: Mapping[str, Any] | None) -> bytes:
-    """Return bytes that change when a row's recording does."""
+    """Return bytes that change when the recording of a row changes."""
     if value is None:
         return b"none"
     path = str(value["path"])
@@ -293,7 +294,7 @@ def _audio_identity(value: Mapping[str, Any] | None) -> bytes:
 
 
 def is_token_list(value: Any) -> bool:
-    """Return whether a value of :data:`PREVIOUS_COLUMN` is token ids: elsewhere it may be a flag."""
+    """Return whether a value of :data:`PREVIOUS_COLUMN` is a list of token ids; it may also be a flag."""
     return isinstance(value, list) and all(type(token) is int for token in value)
 
 
@@ -301,7 +302,7 @@ def require_columns(table: "datasets.Dataset", columns: Sequence[str], *, name: 
     """Check that a table has columns.
 
     Raises:
-        InputError: Naming the first that is missing and those that exist.
+        InputError: If a column is missing; the message names it and the columns that exist.
     """
     for column in columns:
         if column not in table.column_names:

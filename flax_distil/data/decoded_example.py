@@ -21,7 +21,7 @@ from flax_distil.data.remote.files import is_remote, read_bytes
 from flax_distil.data.remote.retries import RetryPolicy, SourceMissingError
 
 MAX_REASON = 600
-"""Longest reason in characters: a value that is not a path may be a long text."""
+"""Maximum number of characters of a reason, which may quote a value that is a long text instead of a path."""
 
 NO_AUDIO = "without audio"
 NO_SPEECH = "without speech"
@@ -31,19 +31,20 @@ LABEL_TOO_LONG = "with too long a label"
 MALFORMED = "with a value of the wrong kind"
 
 AUDIO_ERRORS = (AudioError, OSError, ValueError, RuntimeError, LookupError)
-"""Wider than AudioError: a damaged file must not end a run, whatever its decoder raises."""
+"""Exceptions of decoders. They are more than AudioError, because no damaged file must end a command."""
 
 
 class SampleError(Exception):
-    """The reason why a row gives no sample.
+    """The reason why a row cannot become a sample.
 
     Args:
-        kind: A few words to count by, one of the constants of this file or of ``audio/reading/errors.py``.
-        reason: The whole reason, for the list at the end of a run.
+        kind: A few words by which rows are counted: a constant of this file or of
+            ``audio/reading/errors.py``.
+        reason: The whole reason, for the list at the end of a command.
     """
 
     def __init__(self, kind: str, reason: str):
-        reason = " ".join(reason.split())  # names of files may hold line ends
+        reason = " ".join(reason.split())  # names of files may have line breaks
         self.reason = reason if len(reason) <= MAX_REASON else f"{reason[:MAX_REASON]}…"
         self.kind = kind
         super().__init__(self.reason)
@@ -51,12 +52,12 @@ class SampleError(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class TextPart:
-    """What was said in one of several recordings that were concatenated.
+    """The text of one of several recordings that were concatenated.
 
     Attributes:
-        text: Label of the recording, with timestamps from its beginning on; None if it has none.
-        start: Where the recording begins, in seconds; a multiple of 0.02.
-        end: Where the next one begins, or this one ends; a multiple of 0.02.
+        text: Label of the recording, with timestamps relative to its beginning; None if it has no label.
+        start: Start of the recording in seconds, a multiple of 0.02.
+        end: Start of the next recording, or end of the last one, in seconds; a multiple of 0.02.
     """
 
     text: str | None
@@ -71,13 +72,14 @@ class DecodedExample:
     Attributes:
         index: Number of its row in the data set.
         sample_id: Stable name of the sample.
-        samples_W: Mono samples at 16 kHz in [-1, 1]; None when audio was not asked for.
-        duration_seconds: Length of the recording.
-        reference: Reference text, None if there is none.
-        label: Text to train on: the pseudo-label, or else the reference. None where it comes in parts.
-        parts: The labels of concatenated recordings; none for a single row.
-        speed: Factor by which augmentation made it faster: timestamps must be divided by it.
-        seed: Seed of the augmentation on the device.
+        samples_W: Mono audio samples at 16 kHz in [-1, 1]; None if audio was not asked for.
+        duration_seconds: Length of the recording in seconds.
+        reference: Reference text; None if there is none.
+        label: Text to train on, which is the pseudo-label, or else the reference. None if there are
+            ``parts``.
+        parts: Labels of concatenated recordings; empty for a single row.
+        speed: Factor by which augmentation made the recording faster; timestamps must be divided by it.
+        seed: Seed of the augmentation on devices.
     """
 
     index: int
@@ -93,11 +95,11 @@ class DecodedExample:
 
 @dataclass(frozen=True, kw_only=True)
 class DurationLimits:
-    """Which recordings are taken.
+    """Limits of the duration of recordings that are used.
 
     Attributes:
         min_seconds: Recordings must be longer than this.
-        max_seconds: Recordings must be shorter than this, or as long if ``allow_max``.
+        max_seconds: Recordings must be shorter than this, or not longer if ``allow_max``.
         allow_max: Whether exactly ``max_seconds`` is allowed.
     """
 
@@ -106,7 +108,7 @@ class DurationLimits:
     allow_max: bool = True
 
     def check(self, seconds: float) -> None:
-        """Raise :class:`SampleError` unless a recording of this length is taken."""
+        """Raise :class:`SampleError` if a recording of this length is outside the limits."""
         if seconds <= self.min_seconds:
             raise SampleError(
                 TOO_SHORT, f"{seconds:.2f} s of audio: more than {self.min_seconds:g} s are needed"
@@ -124,8 +126,8 @@ def decode_row(row: Example, limits: DurationLimits, *, policy: RetryPolicy | No
     """Decode the audio of a row.
 
     Args:
-        row: The row; an address for a path is fetched.
-        limits: Which recordings are taken.
+        row: The row; if its path is an address, the file is downloaded.
+        limits: Limits of the duration of recordings.
         policy: How failed requests are repeated; by default the policy of the row.
 
     Raises:
@@ -159,7 +161,7 @@ class SampleReader:
 
     Args:
         data: The data set.
-        limits: Which recordings are taken.
+        limits: Limits of the duration of recordings.
         policy: How failed requests are repeated; by default the policy of the data set.
     """
 

@@ -1,4 +1,4 @@
-"""A short digest of weights: equal digests mean equal arrays."""
+"""Compute a short digest of weights; equal digests mean equal arrays."""
 
 import hashlib
 from collections.abc import Mapping
@@ -10,10 +10,10 @@ from flax_distil.core.tree import flatten
 
 
 def weights_fingerprint(params: Mapping[str, Any]) -> str:
-    """Return a digest of a parameter tree: names, types, shapes and values.
+    """Return a digest of the names, types, shapes and values of a parameter tree.
 
     Args:
-        params: Nested dictionary of arrays; those on devices are fetched one at a time.
+        params: Nested dictionary of arrays; arrays on devices are copied one at a time.
 
     Returns:
         32 hexadecimal digits, the same in every process.
@@ -22,6 +22,6 @@ def weights_fingerprint(params: Mapping[str, Any]) -> str:
     for path, leaf in sorted(flatten(params).items()):
         array = np.ascontiguousarray(np.asarray(leaf))
         digest.update(f"{path} {array.dtype} {array.shape}\0".encode())
-        # As bytes: bfloat16 has no buffer interface of its own.
+        # The array is viewed as bytes, because bfloat16 has no buffer interface.
         digest.update(array.reshape(-1).view(np.uint8).data)
     return digest.hexdigest()

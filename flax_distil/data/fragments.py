@@ -1,7 +1,7 @@
-"""A part of a longer file as a recording: the path ends in a temporal media fragment.
+"""Recordings that are parts of longer files; their paths end with a temporal media fragment.
 
-``talk.flac#t=12.5,17.25`` is what lies between these seconds of ``talk.flac``, as the W3C's Media
-Fragments URI 1.0 (section 4.2.1) has it. Manifests that tell offsets are read as such paths.
+``talk.flac#t=12.5,17.25`` is the part of ``talk.flac`` between these seconds, as in W3C Media Fragments URI
+1.0, section 4.2.1. Manifests with columns of offsets are read as such paths.
 """
 
 import math
@@ -13,10 +13,10 @@ from typing import Any
 from flax_distil.core.errors import InputError
 
 START_COLUMNS = ("offset", "start_time", "begin_time")
-"""Where in its file a recording begins, in seconds; the first is NeMo's."""
+"""Columns of the start of a recording in its file, in seconds; the first one is that of NeMo."""
 
 END_COLUMN = "end_time"
-"""Where it ends; without it, it lasts for its duration."""
+"""Column of the end of a recording in its file; without it, the end follows from the duration."""
 
 _FRAGMENT = re.compile(r"#t=([0-9.e+-]+)(?:,([0-9.e+-]+))?$")
 
@@ -26,8 +26,8 @@ class Fragment:
     """A part of a recording.
 
     Attributes:
-        start: Where it begins, in seconds.
-        end: Where it ends, in seconds; None for the end of the recording.
+        start: Start in seconds.
+        end: End in seconds; None for the end of the recording.
     """
 
     start: float
@@ -38,18 +38,18 @@ class Fragment:
 
     @property
     def seconds(self) -> float | None:
-        """Its length; None where only its file tells."""
+        """Length in seconds; None where only the file tells it."""
         return None if self.end is None else self.end - self.start
 
 
 def split_fragment(path: str) -> tuple[str, str]:
-    """Return a path or address without its media fragment, and the fragment, empty where there is none."""
+    """Return a path or address without its media fragment, and the fragment as text, which may be empty."""
     match = _FRAGMENT.search(path)
     return (path[: match.start()], match[0]) if match else (path, "")
 
 
 def parse_fragment(path: str) -> tuple[str, Fragment | None]:
-    """Return a path or address without its media fragment, and what that says.
+    """Return a path or address without its media fragment, and the parsed fragment.
 
     Raises:
         ValueError: If its times are not in order.
@@ -65,7 +65,7 @@ def parse_fragment(path: str) -> tuple[str, Fragment | None]:
 
 
 def seconds(value: Any) -> float | None:
-    """Return a time or duration as seconds, None if it is none: no number, negative or infinite."""
+    """Return a time or duration in seconds; None if the value is no number, negative or infinite."""
     if isinstance(value, bool) or not isinstance(value, (int, float, str)):
         return None
     try:
@@ -76,10 +76,10 @@ def seconds(value: Any) -> float | None:
 
 
 def fragment_columns(columns: Sequence[str], origin: str) -> tuple[str | None, str | None]:
-    """Return the columns of a manifest that tell where its recordings begin and end; None where none does.
+    """Return the columns of a manifest with the starts and ends of recordings; None where there is none.
 
     Raises:
-        InputError: If one tells ends and none beginnings.
+        InputError: If there is a column of ends, and none of starts.
     """
     start = next((name for name in START_COLUMNS if name in columns), None)
     end = END_COLUMN if END_COLUMN in columns else None
@@ -94,16 +94,16 @@ def fragment_columns(columns: Sequence[str], origin: str) -> tuple[str | None, s
 def row_fragment(
     row: Mapping[str, Any], start: str | None, end: str | None, duration: str
 ) -> Fragment | None:
-    """Return the part of its file that a row of a manifest stands for; None for all of it.
+    """Return the part of the file that a row of a manifest describes; None for the whole file.
 
     Args:
-        row: Values of the row.
-        start: Column of its beginning, None if there is none.
-        end: Column of its end.
-        duration: Column of its length.
+        row: Values of the row by column.
+        start: Column of the start; None if there is none.
+        end: Column of the end; None if there is none.
+        duration: Column of the duration.
 
     Raises:
-        ValueError: If a time is none, or the end does not come after the beginning; as a sentence.
+        ValueError: If a value is not a time, or the end is not after the start; the message is a sentence.
     """
     if start is None or _missing(row.get(start)):
         return None

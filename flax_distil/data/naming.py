@@ -1,4 +1,4 @@
-"""Give each data set of a run a name of its own, for reports and logs."""
+"""Give all data sets of a command different names, for reports and logs."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -8,20 +8,20 @@ Named = TypeVar("Named", bound=Any)
 
 
 def with_distinct_names(sources: Sequence[Named]) -> list[Named]:
-    """Return data sets whose names are all different: those that come again are numbered.
+    """Return data sets with different names, by adding numbers to repeated names.
 
     Args:
-        sources: Dataclasses with a field ``name``.
+        sources: Data sets, which are dataclasses with a field ``name``.
 
     Returns:
-        As many, in the same order, called ``clean``, ``clean-2``, ``clean-3``.
+        The data sets in the same order, with names such as ``clean``, ``clean-2``, ``clean-3``.
     """
     names = distinct_names([source.name for source in sources])
     return [dataclasses.replace(source, name=name) for source, name in zip(sources, names, strict=True)]
 
 
 def distinct_names(names: Sequence[str]) -> list[str]:
-    """Number the names that come again; the first of each stays as it is."""
+    """Add numbers to repeated names; the first occurrence of each name stays as it is."""
     found: list[str] = []
     for name in names:
         chosen, number = name, 1

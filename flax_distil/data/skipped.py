@@ -1,4 +1,4 @@
-"""Record the samples that a run leaves out: an unusable file is counted and listed, and the run goes on."""
+"""Record samples that are left out: an unusable file is counted and listed, and does not end a command."""
 
 import threading
 from collections import Counter
@@ -10,7 +10,7 @@ from flax_distil.data.decoded_example import SampleError
 from flax_distil.data.example import Example
 
 REMEMBERED_SAMPLES = 10_000
-"""Number of samples that are remembered one by one: a few megabytes."""
+"""Maximum number of samples that are remembered individually, which takes a few megabytes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,8 +21,8 @@ class SkippedSample:
         data_set: Short name of its data set.
         index: Number of its row in the data set; in a streamed one, within its block.
         sample_id: Stable name of the sample.
-        kind: A few words to count by, such as ``"unreadable audio"``.
-        reason: What exactly is wrong with this one.
+        kind: A few words by which samples are counted, such as ``"unreadable audio"``.
+        reason: Reason why this sample cannot be used.
     """
 
     data_set: str = ""
@@ -35,9 +35,8 @@ class SkippedSample:
 class SkippedSamples:
     """Collects skipped samples; any thread may add to it.
 
-    A sample that comes again, in the next epoch, counts once. Memory is bounded: after the first
-    :data:`REMEMBERED_SAMPLES`, samples are counted and not remembered, so one of them that comes again
-    counts again.
+    A sample that is skipped again in the next epoch counts once. To limit memory, only the first
+    :data:`REMEMBERED_SAMPLES` are remembered; others count each time they are skipped.
     """
 
     def __init__(self) -> None:
@@ -51,10 +50,10 @@ class SkippedSamples:
 
     @classmethod
     def merge(cls, states: Iterable[dict[str, Any]]) -> "SkippedSamples":
-        """Return what several processes, or earlier parts of a run, skipped.
+        """Return the skipped samples of several processes, or of earlier parts of the training, together.
 
         Args:
-            states: What :meth:`get_state` gave each.
+            states: Results of :meth:`get_state`.
         """
         joined = cls()
         for state in states:
@@ -65,7 +64,7 @@ class SkippedSamples:
         return joined
 
     def get_state(self) -> dict[str, Any]:
-        """Return all there is, as JSON takes it."""
+        """Return everything in a form for JSON."""
         with self._lock:
             forgotten = {data_set: dict(counts) for data_set, counts in self._forgotten.items()}
         return {"samples": [asdict(sample) for sample in self.samples()], "forgotten": forgotten}
@@ -81,13 +80,13 @@ class SkippedSamples:
                 self._forgotten.setdefault(data_set, Counter())[kind] += 1
 
     def reject(self, row: Example, error: SampleError, *, data_set: str = "") -> None:
-        """Record a row that is left out, and why."""
+        """Record a row that is left out, and the reason."""
         self.add(
             data_set=data_set, index=row.index, sample_id=row.sample_id, kind=error.kind, reason=error.reason
         )
 
     def samples(self) -> list[SkippedSample]:
-        """Return what was skipped so far and is remembered, in order of data set and row number."""
+        """Return the samples that were skipped and are remembered, in order of data set and row number."""
         with self._lock:
             samples = list(self._by_row.values())
         return sorted(samples, key=lambda sample: (sample.data_set, sample.index, sample.sample_id))
@@ -105,11 +104,10 @@ class SkippedSamples:
         return dict(sorted(counts.items()))
 
     def report(self, *, limit: int = 20) -> str:
-        """Return lines to print at the end of a run: counts by kind (of several data sets, by each
-        too), then each sample.
+        """Return the text for the end of a command: counts by kind and data set, then each sample.
 
         Args:
-            limit: At most this many samples are listed; the number left out is given.
+            limit: Maximum number of samples to list; the number of all others is given.
 
         Returns:
             The text, or ``""`` when nothing was skipped.
@@ -127,6 +125,6 @@ class SkippedSamples:
 
 
 def _list_counts(counts: Counter[str]) -> str:
-    # Not in the order of arrival, which threads decide.
+    # Sorted, because the order of arrival depends on threads.
     ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
     return ", ".join(f"{count} {kind}" for kind, count in ordered)

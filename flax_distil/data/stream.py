@@ -1,4 +1,4 @@
-"""A data set in shards that are read from front to back and never held as a whole."""
+"""A data set in shards, which are read from front to back and never held in memory as a whole."""
 
 import dataclasses
 from collections.abc import Generator
@@ -18,7 +18,7 @@ class IterableSpeechDataset:
 
     Attributes:
         name: Short name for messages and reports.
-        shards: At least one; in the order of the data set.
+        shards: At least one shard, in the order of the data set.
         audio_column: Column of recordings.
         text_column: Column of reference texts, or None when there are none.
         label_column: Column of pseudo-labels, or None when there are none.
@@ -45,7 +45,7 @@ class IterableSpeechDataset:
 
         Args:
             shard: Number of the shard.
-            cursor: What an earlier reading gave; None for the beginning.
+            cursor: Cursor from an earlier reading; None for the beginning.
 
         Raises:
             InputError: If the shard cannot be read, or lacks a column.
@@ -69,7 +69,7 @@ class IterableSpeechDataset:
                 yield data if self.id_column is None else data.rename_rows(self.id_column), block.after
 
     def first_rows(self) -> SpeechDataset:
-        """Return the first block, which has the columns and their types.
+        """Return the first block, which shows the columns and their types.
 
         Raises:
             InputError: If there are no rows, or a column does not exist.

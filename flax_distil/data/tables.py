@@ -1,4 +1,4 @@
-"""Tables of any origin become a :class:`SpeechDataset`: encoded audio, one type per role, named rows."""
+"""Convert tables of any origin to a :class:`SpeechDataset`, with checked types and named rows."""
 
 import decimal
 import json
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import pyarrow
 
 SPEAKER_COLUMNS = ("speaker_id", "speaker", "source_id")
-"""Columns taken for the speaker where none is named; the last is the recording that a row was cut from."""
+"""Columns that may identify speakers where none is named; the last one names the recording of a cut row."""
 
 
 def to_speech_dataset(
@@ -88,7 +88,7 @@ def _take_problems(table: "datasets.Dataset") -> tuple["datasets.Dataset", dict[
 
 
 def _first_problems(noted: Mapping[int, Mapping[str, str]], columns: Sequence[str]) -> dict[int, str]:
-    """Return the first problem of each row that lies in one of some columns."""
+    """Return the first problem of each row in the given columns."""
     found = {row: [notes[column] for column in columns if column in notes] for row, notes in noted.items()}
     return {row: reasons[0] for row, reasons in found.items() if reasons}
 
@@ -211,7 +211,7 @@ def _replace_column(
 
 
 def _name_rows(table: "datasets.Dataset", prefix: str, first_row: int) -> "datasets.Dataset":
-    """Name every row that has no name."""
+    """Give a name to every row that has none."""
     import datasets
 
     exists = ID_COLUMN in table.column_names

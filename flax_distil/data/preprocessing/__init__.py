@@ -1,1 +1,1 @@
-"""From examples to examples: filters, segmentation, packing, labels, statistics."""
+"""Prepare examples for training: filters, segmentation, packing, labels, statistics."""

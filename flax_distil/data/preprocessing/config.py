@@ -1,4 +1,4 @@
-"""Settings of the preparation of training data: which examples stay, and how texts become labels."""
+"""Configuration of filters, which decide on the examples to keep, and of labels, which are made of texts."""
 
 import dataclasses
 
@@ -8,7 +8,7 @@ from flax_distil.data.config import DurationConfig
 from flax_distil.text.config import LanguageConfig
 
 DECODER_POSITIONS = 448
-"""Target positions of every Whisper model."""
+"""Number of decoder positions of every Whisper model."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

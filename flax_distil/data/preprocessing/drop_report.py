@@ -1,4 +1,4 @@
-"""Count what the filters dropped, in rows and hours, by data set and reason."""
+"""Count the rows and hours that filters dropped, by data set and reason."""
 
 import threading
 from collections.abc import Iterable
@@ -27,10 +27,10 @@ class DropReport:
 
     @classmethod
     def merge(cls, states: Iterable[dict[str, Any]]) -> "DropReport":
-        """Return the sum of what several processes, or earlier parts of a run, counted.
+        """Return the sum of the counts of several processes, or of earlier parts of the training.
 
         Args:
-            states: What :meth:`get_state` gave each.
+            states: Results of :meth:`get_state`.
         """
         joined = cls()
         for state in states:
@@ -40,7 +40,7 @@ class DropReport:
         return joined
 
     def get_state(self) -> dict[str, Any]:
-        """Return the counts as JSON takes them: data set, reason (or ``kept``), rows and seconds.
+        """Return the counts in a form for JSON: rows and seconds by data set and reason (or ``kept``).
 
         ``kept`` comes first, then the most frequent reason.
         """
@@ -56,18 +56,18 @@ class DropReport:
             }
 
     def add(self, data_set: str, reason: str | None, seconds: float | None, *, rows: int = 1) -> None:
-        """Count a row, or some that share a reason.
+        """Count one row, or several rows with the same reason.
 
         Args:
-            data_set: Short name of its data set.
-            reason: Why it was dropped; None if it was kept.
-            seconds: Duration of the row, or the sum for several rows; None where it is unknown.
-            rows: How many there are.
+            data_set: Short name of the data set.
+            reason: Reason for dropping; None if the row was kept.
+            seconds: Duration of the row, or the sum for several rows; None if it is unknown.
+            rows: Number of rows.
         """
         self._add(data_set, reason or KEPT, rows=rows, seconds=seconds or 0.0)
 
     def table(self) -> str:
-        """Return a table to print, hours of audio where durations are known; ``""`` without rows."""
+        """Return a table as text, with hours of audio where durations are known; ``""`` without rows."""
         lines: list[tuple[str, int, float]] = []
         for data_set, counts in self.get_state().items():
             parts = [(f"  {reason}", count["rows"], count["seconds"]) for reason, count in counts.items()]

@@ -1,4 +1,4 @@
-"""Filter a whole table in several processes, and keep the verdicts on disk for the next start."""
+"""Filter a whole table in several processes, and cache the verdicts on disk for the next start."""
 
 import hashlib
 import logging
@@ -29,28 +29,28 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 BATCH_ROWS = 1000
-"""Rows that a process judges at a time."""
+"""Number of rows that a process filters at a time."""
 
 MANY_ROWS = 20_000
-"""From so many rows on, verdicts are kept on disk, and by default made in several processes."""
+"""Number of rows from which on verdicts are cached on disk, and by default computed in several processes."""
 
 MOST_WORKERS = 16
-"""Processes, where their number is not given."""
+"""Maximum number of processes where their number is not given."""
 
 KEPT = len(REASONS)
-"""The verdict on a row that stays; others are places in :data:`REASONS`."""
+"""Verdict for a row that is kept; other verdicts are indices of :data:`REASONS`."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class FilterResult:
-    """What a filter kept.
+    """Result of filtering a table.
 
     Attributes:
-        kept: int64, row numbers in order.
-        total: Number of rows before.
-        dropped: Reason to number of rows; each row counts for the first reason it met.
-        longest_label: Tokens of the longest label that stays, without a previous text; None where the filter
-            bounds none.
+        kept: Numbers of the kept rows in order, int64.
+        total: Number of all rows.
+        dropped: Number of dropped rows by reason; each row counts for its first reason.
+        longest_label: Number of tokens of the longest kept label, without a previous text; None if the filter
+            does not limit labels.
     """
 
     kept: Int[np.ndarray, " kept"]
@@ -73,23 +73,23 @@ def filter_rows(
     workers: int | None = None,
     cache_dir: str | Path | None = None,
 ) -> FilterResult:
-    """Judge every row of a table.
+    """Apply a filter to every row of a table.
 
-    Verdicts on many rows are kept on disk, by the rows' contents and the filter's settings.
+    Verdicts for large tables are cached on disk, by the contents of the rows and the settings of the filter.
 
     Args:
         data: The training set.
-        row_filter: Made for it.
-        report: Counts the rows too.
-        skipped: Records rows with impossible values.
-        workers: Processes; by default one, and for many rows the machine's cores.
-        cache_dir: Where verdicts are kept; by default where ``datasets`` keeps its tables.
+        row_filter: Filter that was made for this table.
+        report: Report that also counts the rows.
+        skipped: Collector of rows with impossible values.
+        workers: Number of processes; by default one, and for many rows the number of the machine's cores.
+        cache_dir: Folder of the verdicts; by default that of ``datasets``.
 
     Returns:
-        The rows that stay, and how many went for which reason.
+        The kept rows, and the number of dropped rows for each reason.
 
     Raises:
-        InputError: If no row stays.
+        InputError: If no row is kept.
     """
     verdicts, lengths = _verdicts(data, row_filter, workers, cache_dir)
     kept = np.flatnonzero(verdicts == KEPT)
@@ -116,7 +116,7 @@ def filter_rows(
 
 
 Verdicts = tuple[UInt[np.ndarray, " rows"], UInt[np.ndarray, " rows"]]
-"""By row: uint8 verdict, and uint16 tokens of the label of a row that stays."""
+"""Verdict of each row as uint8, and number of tokens of the labels of kept rows as uint16."""
 
 
 def _verdicts(
@@ -130,7 +130,7 @@ def _verdicts(
             log.info("%s: the verdicts of its filters are found in %s", data.name, path)
             return found["verdicts"], found["lengths"]
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
-        pass  # not there, or damaged
+        pass  # absent or damaged
     made = _compute_verdicts(data, row_filter, workers or min(os.cpu_count() or 1, MOST_WORKERS))
     _save_verdicts(path, made)
     return made
@@ -143,7 +143,7 @@ def _compute_verdicts(data: SpeechDataset, row_filter: RowFilter, workers: int) 
     else:
         with ProcessPoolExecutor(
             min(workers, len(batches)),
-            mp_context=multiprocessing.get_context("spawn"),  # JAX has threads, which a fork would lose
+            mp_context=multiprocessing.get_context("spawn"),  # a fork would lose JAX threads
             initializer=_init_worker,
             initargs=(row_filter,),
         ) as pool:
@@ -155,7 +155,7 @@ def _compute_verdicts(data: SpeechDataset, row_filter: RowFilter, workers: int) 
 
 
 _row_filter: RowFilter | None = None
-"""Of a worker process."""
+"""Filter of a worker process."""
 
 
 def _init_worker(row_filter: RowFilter) -> None:
@@ -170,14 +170,14 @@ def _verdicts_in_worker(batch: "_Batch") -> tuple[bytes, list[int]]:
 
 @dataclass(frozen=True, kw_only=True)
 class _Batch:
-    """Neighbouring rows, as they go to a worker.
+    """Consecutive rows in the form in which they are sent to a worker.
 
     Attributes:
         references: :attr:`Example.reference` of each row.
         labels: :attr:`Example.label` of each row.
         durations: :attr:`Example.duration_seconds` of each row.
-        problems: Place in the batch to a sentence.
-        values: Values of further columns.
+        problems: Sentence about a row that cannot be used, by its index in the batch.
+        values: Values of further columns by name.
     """
 
     references: list[str | None]
@@ -237,7 +237,7 @@ def _used_columns(data: SpeechDataset, row_filter: RowFilter) -> list[str]:
 
 
 def _tables(data: SpeechDataset, columns: list[str]) -> Iterator["pyarrow.Table"]:
-    """Yield some columns, some rows at a time."""
+    """Yield the given columns as tables of some rows each."""
     if columns:
         yield from data.table.select_columns(columns).with_format("arrow").iter(BATCH_ROWS)
         return
@@ -248,7 +248,7 @@ def _tables(data: SpeechDataset, columns: list[str]) -> Iterator["pyarrow.Table"
 
 
 def _digest(data: SpeechDataset, row_filter: RowFilter) -> str:
-    """Return what changes when any verdict may: the settings, and every value that is looked at."""
+    """Return a digest of the settings and of all values that the verdicts depend on."""
     import pyarrow
 
     digest = hashlib.blake2b(row_filter.fingerprint().encode(), digest_size=16)
@@ -268,7 +268,7 @@ def _folder(cache_dir: str | Path | None) -> Path:
 
 
 def _save_verdicts(path: Path, made: Verdicts) -> None:
-    """Write verdicts whole or not at all; without room for them the next start judges again."""
+    """Write verdicts completely or not at all; if the disk is full, the next start computes them again."""
     verdicts, lengths = made
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

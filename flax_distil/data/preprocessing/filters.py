@@ -45,15 +45,15 @@ COMPRESSION_RATIO_COLUMN = "compression_ratio"
 
 
 class RowFilter:
-    """Decides by their columns which rows to keep; no audio is decoded. Any thread may use it.
+    """Decides by the columns of rows which of them to keep, without decoding audio; any thread may use it.
 
-    Durations that are in no column are checked later, when the audio is decoded.
+    Durations that no column has are checked later, when the audio is decoded.
 
     Args:
         data: The training set, or a block of a streamed one, with the same columns.
         config: Which rows to keep.
         normalize: Text normalizer of the data set's language, for the WER.
-        labels: Limits the tokens of a label; None sets no limit.
+        labels: Builder whose limit of tokens the labels must meet; None sets no limit.
 
     Raises:
         InputError: If the data set lacks a column that a filter needs.
@@ -77,16 +77,16 @@ class RowFilter:
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """The columns that it reads, besides texts and durations."""
+        """Names of the columns that it reads, besides texts and durations."""
         return AVG_LOGPROB_COLUMN, NO_SPEECH_PROB_COLUMN, COMPRESSION_RATIO_COLUMN, WER_COLUMN
 
     @property
     def measures(self) -> bool:
-        """Whether it limits, and so counts, the tokens of labels."""
+        """Whether it counts the tokens of labels, because it limits them."""
         return self._labels is not None
 
     def fingerprint(self) -> str:
-        """Return a text that changes when the settings may change the reason for a row."""
+        """Return a text that changes whenever the settings may change the verdict for a row."""
         labels = "" if self._labels is None else self._labels.fingerprint()
         flags = (self._has_pseudo_labels, self._has_ratio, self._trusts_wer)
         return f"{VERSION} {self._config!r} {self._normalize!r} {flags} {labels}"
@@ -96,7 +96,7 @@ class RowFilter:
         return self.drop_reason_and_length(row)[0]
 
     def drop_reason_and_length(self, row: Example) -> tuple[str | None, int]:
-        """Return the reason for dropping a row, and the tokens of its label if they are bounded."""
+        """Return the reason for dropping a row, and the number of tokens of its label if it is limited."""
         if row.problem is not None:
             return MALFORMED, 0
         reason = self._duration_reason(row.duration_seconds) or self._label_reason(row)
@@ -105,13 +105,13 @@ class RowFilter:
         length = 0 if self._labels is None else self._labels.length(row.label or "")
         if self._labels is not None and length > self._labels.max_label_length:
             return LABEL_TOO_LONG, 0
-        return self._teacher_reason(row) or self._wer_reason(row), length  # the WER last: it costs most
+        return self._teacher_reason(row) or self._wer_reason(row), length  # the WER costs most
 
     def _wer(self, row: Example) -> float | None:
         return sample_wer(row.reference or "", spoken_text(row.label or ""), self._normalize)
 
     def _wer_agrees(self, data: SpeechDataset) -> bool:
-        """Return whether the column of error rates agrees with the texts, in rows spread over the table."""
+        """Return whether the column of error rates agrees with the texts in a sample of the rows."""
         if self._config.wer_threshold is None or not data.has_column(WER_COLUMN) or not len(data):
             return False
         if not _is_number(data, WER_COLUMN):
@@ -140,7 +140,7 @@ class RowFilter:
             return NO_LABEL
         if timestamp_problem(row.label, row.duration_seconds) is not None:
             return BAD_TIMESTAMPS
-        # A teacher writes nothing where it hears nothing; a person may just have written nothing.
+        # An empty pseudo-label means that there is no speech; an empty reference may only be missing.
         if not self._has_pseudo_labels and not row.label.strip():
             return EMPTY_REFERENCE
         if self._config.drop_upper_case and spoken_text(row.label).isupper():

@@ -1,14 +1,14 @@
 """Make decoder inputs, targets and the loss mask from a text.
 
-One sequence of tokens is shifted against itself; ``x`` marks targets without a loss::
+Inputs and targets are one sequence of tokens, shifted by one; ``x`` marks targets without a loss::
 
     tokens   sop  previous text  sot  en  transcribe  notimestamps  text text  eot
     inputs   sop  previous text  sot  en  transcribe  notimestamps  text text
     targets       previous text  sot  en  transcribe  notimestamps  text text  eot
     loss          x  x  x  x  x   x   1       1            1          1   1     1
 
-Everything up to and including ``<|startoftranscript|>`` is given, never learned; language,
-task, timestamps, text and the end are learned.
+Tokens up to and including ``<|startoftranscript|>`` are given and not learned; language, task, timestamps,
+text and the end are learned.
 """
 
 import hashlib
@@ -34,10 +34,10 @@ from flax_distil.text.timestamps import (
 from flax_distil.text.tokenizer import WhisperTokenizer
 
 SPECIAL_MARK = re.compile(r"<\|(?!\d+\.\d+\|>)[\w.-]*\|>")
-"""Special tokens spelt out in a pseudo-label, timestamps excepted."""
+"""Pattern of special tokens that are written out in a pseudo-label, except for timestamps."""
 
 TEXT_START = re.compile(r"^((?:<\|\d+\.\d+\|>)*+)(?=\S)")
-"""Where the first word of a text begins, after its timestamp, if no space does."""
+"""Pattern of the beginning of a text whose first word, after its timestamps, does not follow a space."""
 
 TIMESTAMP_MARK = re.compile(r"<\|(\d+\.\d+)\|>")
 
@@ -48,20 +48,20 @@ BAD_PREVIOUS = "with an impossible text before"
 BAD_TIMESTAMPS = "with impossible timestamps"
 
 TIMESTAMP_SLACK_SECONDS = 1.0
-"""A teacher may hear speech end in the silence after a recording, but not long after it."""
+"""Tolerance for timestamps after the end of a recording, where a teacher may put the end of speech."""
 
 
 Previous = tuple[str | int, ...]
-"""What was said before a sample: texts, or token ids of the model's vocabulary."""
+"""Text before a sample: as texts, or as token ids of the model's vocabulary."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class LabelTokens:
-    """The tokens of one sample, not yet padded.
+    """The tokens of the label of one sample, without padding.
 
     Attributes:
-        tokens: int32, prompt to ``<|endoftext|>``, one more than there are inputs.
-        given: Number of leading tokens, ``<|startoftranscript|>`` included, that are no targets.
+        tokens: Tokens from the prompt to ``<|endoftext|>`` as int32, one more than there are inputs.
+        given: Number of leading tokens, up to ``<|startoftranscript|>``, that are not learned.
     """
 
     tokens: Int[np.ndarray, " P"]
@@ -69,12 +69,12 @@ class LabelTokens:
 
     @property
     def decoder_input_ids_T(self) -> Int[np.ndarray, " T"]:
-        """What the decoder reads: all tokens but the last."""
+        """Inputs of the decoder: all tokens except the last."""
         return self.tokens[:-1]
 
     @property
     def labels_T(self) -> Int[np.ndarray, " T"]:
-        """What it should say after each of them: all tokens but the first."""
+        """Targets of the decoder: all tokens except the first."""
         return self.tokens[1:]
 
     @property
@@ -84,72 +84,72 @@ class LabelTokens:
 
 
 class LabelBuilder:
-    """Makes labels; holds no state, so every thread may use it.
+    """Makes labels of texts; it has no state, so every thread may use it.
 
     Args:
         tokenizer: The model's tokenizer.
-        config: How.
+        config: Configuration of the labels.
 
     Raises:
-        InputError: If language or task are not this model's.
+        InputError: If the model does not know the language or the task.
     """
 
     def __init__(self, tokenizer: WhisperTokenizer, config: LabelConfig):
         self._tokenizer = tokenizer
         self._config, self._task = config, config.task or "transcribe"
-        # Fails here, before any work, when language or task are wrong.
+        # This fails, before any work, if language or task are wrong.
         tokenizer.prompt(config.language, self._task, False)
-        # Translations are English, whatever was spoken.
+        # Translations are always English.
         spoken = config.language if self._task == "transcribe" else None
         code = language_code(spoken) if spoken else "en"
         self._opening = "" if code in LANGUAGES_WITHOUT_SPACES else " "
 
     def fingerprint(self) -> str:
-        """Return what changes when its labels may: the settings and the vocabulary."""
+        """Return a text that changes whenever labels may change: the settings and the vocabulary."""
         return f"{self._config!r} {self._tokenizer.fingerprint()}"
 
     @property
     def pad_token(self) -> int:
-        """The id after the end of a label; masked, and valid as an index."""
+        """Id for padding after the end of a label; it is masked, and valid as an index."""
         return self._tokenizer.special.eot
 
     @property
     def uses_previous(self) -> bool:
-        """Whether a label may be prompted with what was said before."""
+        """Whether a label may have a prompt with the text before it."""
         return self._config.condition_on_prev_probability > 0
 
     @property
     def max_label_length(self) -> int:
-        """Longest label in tokens, without the previous text."""
+        """Maximum number of tokens of a label, without the previous text."""
         return self._config.max_label_length
 
     def text_tokens(self, text: str) -> list[int]:
-        """Return a text's tokens with its timestamps, without prompt and end.
+        """Return the tokens of a text with its timestamps, without prompt and end.
 
-        Special tokens spelt out in a pseudo-label are removed: the prompt is built again. Where
-        the language has spaces, a text starts with one, as Whisper's own transcripts do.
+        Special tokens that are written out in a pseudo-label are removed, because the prompt is built again.
+        Where the language has spaces, a text starts with one, as Whisper's own transcripts do.
         """
         return self._round_timestamps(self._encode(text))
 
     def length(self, text: str) -> int:
-        """Return the number of tokens that ``max_label_length`` limits, at its longest: with timestamps."""
+        """Return the number of tokens that ``max_label_length`` limits, which includes timestamps."""
         tokens = self.text_tokens(text)
         timed = self._has_timestamps(tokens)
         return len(self._tokenizer.prompt(self._config.language, self._task, timed)) + len(tokens)
 
     def part_length(self, text: str) -> int:
-        """Return the number of tokens of a text at its longest as a part of others: between timestamps."""
+        """Return the maximum number of tokens of a text in a joined sample, with timestamps around it."""
         tokens = self._encode(text)
         special = self._tokenizer.special
         return len(tokens) + sum(not special.is_timestamp(token) for token in (tokens[:1] + tokens[-1:]))
 
     @property
     def max_parts_length(self) -> int:
-        """Most tokens of all parts together, by :meth:`part_length`."""
+        """Maximum number of tokens of all parts together, counted by :meth:`part_length`."""
         return self.max_label_length - len(self._tokenizer.prompt(self._config.language, self._task, False))
 
     def longest(self, texts: Iterable[str | None]) -> int:
-        """Return the tokens of the longest label that is taken, 0 if none is; without previous texts."""
+        """Return the tokens of the longest usable label, without previous text; 0 if there is none."""
         lengths = (self.length(text) for text in texts if text is not None)
         return max((length for length in lengths if length <= self.max_label_length), default=0)
 
@@ -165,18 +165,19 @@ class LabelBuilder:
         """Make the label of one sample.
 
         Args:
-            text: What was said, with or without timestamps.
-            previous: What the same speaker said before.
-            random: Decides on timestamps and prompt; see :func:`sample_random`.
-            speed: How much faster the recording is played than it was labelled.
-            seconds: Length of the recording as it was labelled; None does not compare timestamps with it.
+            text: Text of the sample, with or without timestamps.
+            previous: Text of the same speaker before the sample.
+            random: Random numbers that decide on timestamps and prompt; see :func:`sample_random`.
+            speed: Factor by which the recording is faster than when it was labelled.
+            seconds: Length of the recording when it was labelled, which timestamps must not exceed; None does
+                not check.
 
         Returns:
-            The tokens. A prompt that does not fit beside its label loses its beginning.
+            The tokens. The beginning of a previous text that does not fit beside the label is left out.
 
         Raises:
-            SampleError: If there is no text, it is too long, or its timestamps go back or beyond the end, or
-                an id of the text before is none.
+            SampleError: If there is no text, it is too long, its timestamps go backwards or beyond the end,
+                or the previous text has an unknown id.
         """
         if text is None:
             raise SampleError(NO_LABEL, "the row has no text to learn")
@@ -193,26 +194,26 @@ class LabelBuilder:
         random: np.random.Generator,
         speed: float = 1.0,
     ) -> LabelTokens:
-        """Make the label of recordings that were joined to one sample.
+        """Make the label of recordings that were joined into one sample.
 
-        The tokens of the parts follow each other as they are. Their timestamps are moved to where their
-        recordings lie. If any part has timestamps, all have: a text that does not begin or end with
-        one gets the beginning or end of its recording.
+        The tokens of the parts are concatenated, and their timestamps are moved to the positions of their
+            recordings. If any part has timestamps, all parts get them: a text that does not begin or end with
+            a timestamp gets the start or end of its recording.
 
         Args:
             parts: The parts in order of time.
-            previous: What the same speaker said before.
+            previous: Text of the same speaker before the sample.
             random: As for :meth:`build`.
             speed: As for :meth:`build`.
 
         Raises:
-            SampleError: If a part has no text, or impossible timestamps, or they are too long together.
+            SampleError: If a part has no text or impossible timestamps, or the parts are too long together.
         """
         encoded = []
         for part in parts:
             if part.text is None:
                 raise SampleError(NO_LABEL, "one of its recordings has no text to learn")
-            check_timestamps(part.text, None)  # those after its end were judged with its row
+            check_timestamps(part.text, None)  # times after its end were checked with its row
             encoded.append(self._encode(part.text))
         if any(self._has_timestamps(tokens) for tokens in encoded):
             encoded = [
@@ -226,7 +227,7 @@ class LabelBuilder:
         timed = self._has_timestamps(tokens)
         prompt = self._tokenizer.prompt(self._config.language, self._task, timed)
         length, limit = len(prompt) + len(tokens), self._config.max_label_length
-        # Judged with timestamps even if they are dropped now: a row is either always used or never.
+        # Lengths include timestamps even if they are dropped now, so that a row is always or never used.
         if length > limit:
             raise SampleError(LABEL_TOO_LONG, f"its label has {length} tokens: at most {limit} are taken")
         keep_timestamps, use_previous = random.random(2) < (
@@ -243,7 +244,7 @@ class LabelBuilder:
         return LabelTokens(tokens=sequence, given=given)
 
     def _check_previous(self, previous: Previous) -> None:
-        """Refuse ids that are none, whether or not they are used now."""
+        """Raise :class:`SampleError` for unknown ids, whether or not the previous text is used now."""
         size = self._tokenizer.special.vocab_size
         strays = [part for part in previous if isinstance(part, int) and not 0 <= part < size]
         if strays:
@@ -261,7 +262,7 @@ class LabelBuilder:
         return round_timestamps(tokens, self._tokenizer.special, step_seconds=COARSE_TIMESTAMP_SECONDS)
 
     def _rescale_timestamps(self, tokens: list[int], speed: float) -> list[int]:
-        """Return tokens with their timestamps where a recording played faster has them."""
+        """Return tokens with their timestamps divided by the speed of the recording."""
         if speed == 1.0:
             return tokens
         special = self._tokenizer.special
@@ -274,11 +275,11 @@ class LabelBuilder:
         ]
 
     def _move_timestamps(self, tokens: list[int], part: TextPart) -> list[int]:
-        """Return a part's tokens on the time of the whole, opened and closed by timestamps."""
+        """Return the tokens of a part between timestamps, with times relative to the whole sample."""
         special = self._tokenizer.special
         start, end = (timestamp_token(seconds, special) for seconds in (part.start, part.end))
         moved = [
-            # A teacher may hear speech end in the silence after the recording.
+            # A teacher may put the end of speech after the end of the recording.
             min(token - special.timestamp_begin + start, end) if special.is_timestamp(token) else token
             for token in tokens
         ]
@@ -302,17 +303,17 @@ class LabelBuilder:
 
 
 def check_timestamps(text: str, seconds: float | None) -> None:
-    """Raise :class:`SampleError` if :func:`timestamp_problem` says why."""
+    """Raise :class:`SampleError` if :func:`timestamp_problem` finds a problem."""
     if (problem := timestamp_problem(text, seconds)) is not None:
         raise SampleError(BAD_TIMESTAMPS, problem)
 
 
 def timestamp_problem(text: str, seconds: float | None) -> str | None:
-    """Say what is wrong with the timestamps of a label; None if nothing is.
+    """Return a sentence about what is wrong with the timestamps of a label; None if nothing is wrong.
 
     Args:
         text: The label.
-        seconds: Length of its recording; None where that is not known.
+        seconds: Length of its recording; None if it is unknown.
     """
     times = [float(time) for time in TIMESTAMP_MARK.findall(text)]
     if not times:
@@ -328,12 +329,12 @@ def timestamp_problem(text: str, seconds: float | None) -> str | None:
 
 
 def spoken_text(text: str) -> str:
-    """Return a pseudo-label without timestamps and special tokens: what is compared with a reference."""
+    """Return a pseudo-label without timestamps and special tokens, for comparison with a reference."""
     return strip_timestamp_text(SPECIAL_MARK.sub("", text)).strip()
 
 
 def sample_random(*, seed: int, epoch: int, sample_id: str) -> np.random.Generator:
-    """Return the random numbers of one sample in one epoch, whichever thread, process or run asks."""
-    # Python's own hash differs from process to process.
+    """Return the random numbers of one sample in one epoch; they are the same in every process."""
+    # The hash function of Python differs between processes.
     digest = hashlib.blake2b(sample_id.encode(), digest_size=8).digest()
     return np.random.default_rng([seed, epoch, int.from_bytes(digest, "little")])

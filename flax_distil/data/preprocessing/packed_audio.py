@@ -1,7 +1,6 @@
-"""Concatenate recordings to one sample; each begins at a time that a timestamp token can express.
+"""Concatenate recordings into one sample; each begins at a time that a timestamp token can express.
 
-Every recording is padded to whole steps of the timestamp grid (0.02 s), so that what follows it
-begins exactly on a timestamp::
+Every recording is padded to whole steps of 0.02 s, so that the next one begins exactly on a timestamp::
 
     row a          row b             row c
     |---------|..|---------------|.|-------|..|
@@ -26,13 +25,13 @@ from flax_distil.data.example import Example
 from flax_distil.data.remote.retries import RetryPolicy
 
 STEPS_PER_SECOND = 50
-"""Timestamps are 0.02 s apart."""
+"""Number of timestamps per second, which are 0.02 s apart."""
 
 STEP_SAMPLES = SAMPLING_RATE // STEPS_PER_SECOND
-"""320 samples from one timestamp to the next."""
+"""Number of audio samples from one timestamp to the next: 320."""
 
 MAX_STEPS = CHUNK_SAMPLES // STEP_SAMPLES
-"""1500."""
+"""Number of timestamp steps of a window of 30 s: 1500."""
 
 
 def join_audio(
@@ -41,14 +40,14 @@ def join_audio(
     """Concatenate recordings, each padded with silence to whole steps of 0.02 s.
 
     Args:
-        parts: Mono, 16 kHz.
+        parts: Recordings, mono at 16 kHz.
 
     Returns:
-        float32 samples, a multiple of 320; and for each recording, where it begins and where the next one
-        does, in seconds: exact multiples of 0.02.
+        Audio samples as float32, whose number is a multiple of 320; and for each recording its start and the
+        start of the next one in seconds, which are exact multiples of 0.02.
 
     Raises:
-        ValueError: If there are none, or they are longer than 30 s together.
+        ValueError: If there are no recordings, or they are longer than 30 s together.
     """
     ends = np.cumsum([steps_of(len(part)) for part in parts])
     if not len(ends) or ends[-1] > MAX_STEPS:
@@ -65,7 +64,7 @@ def join_audio(
 
 
 def steps_of(samples: int) -> int:
-    """Return the steps of 0.02 s that hold this many samples."""
+    """Return the number of steps of 0.02 s that hold this many audio samples."""
     return -(-samples // STEP_SAMPLES)
 
 
@@ -77,21 +76,21 @@ def decode_pack(
     policy: RetryPolicy | None = None,
     window_seconds: float = float(CHUNK_SECONDS),
 ) -> DecodedExample | None:
-    """Decode and join a pack.
+    """Decode and join the rows of a pack.
 
-    Where a recording is unusable, or longer than its stated duration, so that it does not fit, the others
-    are joined without it.
+    A recording that is unusable, or that does not fit because it is longer than its stated duration, is left
+    out.
 
     Args:
         rows: The rows of a pack in order, with audio.
-        limits: Which recordings are taken.
-        reject: Told each row that is left out, and why.
+        limits: Limits of the duration of recordings.
+        reject: Function that is called for each row that is left out, with the reason.
         policy: How failed requests are repeated; by default the policy of the rows.
-        window_seconds: How long they may be together.
+        window_seconds: Maximum length of all recordings together.
 
     Returns:
-        One example with the names of the first row, or None if no recording is left. Its reference is all
-        references with spaces between; its label comes in parts, for :meth:`LabelBuilder.build_joined`.
+        One example with the name of the first row; None if no recording is left. Its reference consists of
+        all references, separated by spaces; its label has parts, for :meth:`LabelBuilder.build_joined`.
     """
     taken: list[tuple[Example, Float[np.ndarray, " _"]]] = []
     steps = 0

@@ -1,11 +1,12 @@
-"""Pack neighbouring recordings of one speaker into one window of at most 30 s.
+"""Pack neighboring recordings of one speaker into one window of at most 30 s.
 
 A pack is filled with rows in order. A row that does not fit waits, and shorter rows after it may still
 be added. When :data:`LOOK_AHEAD` rows wait, or another speaker begins, the pack is closed and the next
 one starts with the row that waited longest. So rows move by a few positions only, and a
 :class:`Packer` holds no more than a pack and the waiting rows, so it works on streams.
 
-Without waiting, strictly in order, packs of the bundled corpus fill 84 % of 30 s instead of 97 %.
+If rows were packed strictly in order, without waiting, packs of the bundled corpus would fill 84 % of 30 s
+instead of 97 %.
 """
 
 import dataclasses
@@ -31,18 +32,18 @@ LOOK_AHEAD = 8
 """Number of rows that may wait for the next pack before the current pack is closed."""
 
 PACKS_REMEMBERED = 4
-"""Number of earlier packs that are searched for the previous text: a waiting row is packed later than its
-neighbours."""
+"""Number of earlier packs that are searched for the previous text, because a waiting row is packed later than
+its neighbors."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PackedRows:
-    """Rows that become one sample.
+    """Rows that form one sample.
 
     Attributes:
-        rows: At least one, in order.
-        previous: The text before the sample, see :func:`previous_of`; empty where it is not known.
-        before: Numbers of the rows that the previous text was taken from.
+        rows: At least one row, in order.
+        previous: Text before the sample, see :func:`previous_of`; empty if it is not known.
+        before: Numbers of the rows from which the previous text was taken.
     """
 
     rows: tuple[Example, ...]
@@ -51,19 +52,19 @@ class PackedRows:
 
     @property
     def seconds(self) -> float:
-        """Seconds of audio, as the rows tell it."""
+        """Seconds of audio, according to the rows."""
         return sum(row.duration_seconds or 0.0 for row in self.rows)
 
 
 @dataclass(kw_only=True)
 class PackingReport:
-    """How well packs are filled; as JSON by ``dataclasses.asdict``.
+    """How well packs are filled; ``dataclasses.asdict`` returns it in a form for JSON.
 
     Attributes:
-        packs: Packs made.
-        rows: Rows in them.
-        seconds: Seconds of audio in them.
-        window_seconds: What a pack may hold.
+        packs: Number of packs.
+        rows: Number of rows in them.
+        seconds: Seconds of audio in all packs.
+        window_seconds: Maximum length of a pack in seconds.
     """
 
     packs: int = 0
@@ -79,7 +80,7 @@ class PackingReport:
 
     @property
     def fill(self) -> float:
-        """Mean share of a pack that holds audio; NaN without packs."""
+        """Mean share of a pack that is audio; NaN without packs."""
         return self.seconds / (self.window_seconds * self.packs) if self.packs else math.nan
 
     def summary(self) -> str:
@@ -90,7 +91,7 @@ class PackingReport:
 
 @dataclass(frozen=True, kw_only=True)
 class _Held:
-    """A row that is in no finished pack yet."""
+    """A row that is not in a finished pack yet."""
 
     row: Example
     steps: int
@@ -98,15 +99,15 @@ class _Held:
 
 
 class Packer:
-    """Packs rows that are pushed one after the other; the same rows always give the same packs.
+    """Packs rows that are pushed one by one; the same rows always give the same packs.
 
     Args:
         name: Name of the data set, for the log.
-        has_speakers: Whether the data set has speakers. If so, a pack has one speaker, and a row without a
-            speaker is a pack of its own. If not, neighbours are packed whoever speaks, and no pack has
-            a previous text.
-        labels: Bounds the tokens of a pack by its ``max_label_length``; None (no labels yet) does not.
-        window_seconds: What a pack may hold.
+        has_speakers: Whether the data set names speakers. If so, a pack has one speaker, and a row without a
+            speaker is a pack of its own. If not, neighbors are packed whoever speaks, and no pack has a
+            previous text.
+        labels: Builder whose ``max_label_length`` limits the tokens of a pack; None sets no limit.
+        window_seconds: Maximum length of a pack in seconds.
     """
 
     def __init__(
@@ -127,7 +128,7 @@ class Packer:
         self._earlier: deque[tuple[Example, ...]] = deque(maxlen=PACKS_REMEMBERED)
 
     def push(self, row: Example) -> list[PackedRows]:
-        """Add the next row; return the packs that it closes.
+        """Add the next row, and return the packs that it closes.
 
         Args:
             row: The next row, with its duration; see :func:`with_duration`.
@@ -160,7 +161,7 @@ class Packer:
         return packs
 
     def _continues(self, row: Example) -> bool:
-        """Return whether the pack's speaker goes on."""
+        """Return whether a row has the same speaker as the pack."""
         return not self._has_speakers or (
             row.speaker is not None and row.speaker == self._filling[0].row.speaker
         )
@@ -176,7 +177,7 @@ class Packer:
         )
 
     def _take(self) -> PackedRows:
-        """Close the pack, and begin the next one with those that wait."""
+        """Close the pack, and begin the next one with the waiting rows."""
         taken, waiting = self._filling, self._waiting
         self._filling, self._waiting = [], []
         for held in waiting:
@@ -191,11 +192,11 @@ class Packer:
 
 
 def previous_of(first: Example, before: Sequence[Example]) -> Previous:
-    """Return the text right before a sample, which it may be prompted with.
+    """Return the text right before a sample, which may be its prompt.
 
     Args:
-        first: The sample's first row. If it has token ids (column ``condition_on_prev``), they are returned.
-        before: Otherwise the texts of these rows are returned; see :func:`rows_before`.
+        first: First row of the sample. If it has token ids (column ``condition_on_prev``), they are returned.
+        before: Rows whose texts are returned otherwise; see :func:`rows_before`.
     """
     if PREVIOUS_COLUMN in first.values:
         tokens = first.values[PREVIOUS_COLUMN]
@@ -205,14 +206,14 @@ def previous_of(first: Example, before: Sequence[Example]) -> Previous:
 
 
 def rows_before(first: Example, earlier: Iterable[Example], *, has_speakers: bool) -> tuple[Example, ...]:
-    """Return the rows that lead up to a sample without a gap, up to 30 s of its speaker.
+    """Return the rows of the same speaker that directly precede a sample, up to 30 s.
 
-    Where the row before was left out, there are none, since the text before is not known.
+    There are none if the row before the sample was left out, because its text is not known.
 
     Args:
-        first: The sample's first row.
-        earlier: Rows that were read, in any order.
-        has_speakers: Whether the data set tells speakers apart; if not, no previous text is known.
+        first: First row of the sample.
+        earlier: Rows that were read before, in any order.
+        has_speakers: Whether the data set names speakers; if not, no previous text is known.
     """
     if not has_speakers or first.speaker is None:
         return ()
@@ -227,7 +228,7 @@ def rows_before(first: Example, earlier: Iterable[Example], *, has_speakers: boo
     return tuple(reversed(found))
 
 
-@functools.cache  # one line per data set, however many packers its shards need
+@functools.cache  # the message is logged once per data set
 def _tell_without_speakers(name: str) -> None:
     log.info(
         "data set %r has no column of speakers: neighbouring recordings are joined whoever speaks, "
@@ -237,17 +238,17 @@ def _tell_without_speakers(name: str) -> None:
 
 
 def pack(rows: Iterable[Example], packer: Packer) -> Iterator[PackedRows]:
-    """Yield all packs of rows, which have their durations."""
+    """Yield all packs of rows; the rows have durations."""
     for row in rows:
         yield from packer.push(row)
     yield from packer.flush()
 
 
 def with_duration(row: Example) -> Example:
-    """Return the row with its duration, read from its audio's header where no column tells it.
+    """Return the row with its duration, which is read from the header of its audio if no column has it.
 
     Raises:
-        SampleError: If the row is malformed, there is no audio, or it cannot be read.
+        SampleError: If the row is malformed, or it has no readable audio.
     """
     refuse_malformed(row)
     if row.duration_seconds is not None:
@@ -256,7 +257,7 @@ def with_duration(row: Example) -> Example:
 
 
 class PackedData:
-    """The packs of a data set, by number; made by :func:`pack_rows`.
+    """The packs of a data set by number, which :func:`pack_rows` makes.
 
     Attributes:
         packs: Row numbers of each pack.
@@ -270,12 +271,12 @@ class PackedData:
         before: Sequence[tuple[int, ...]],
         report: PackingReport,
     ):
-        """Name the packs.
+        """Keep the row numbers of the packs.
 
         Args:
             data: The rows.
             packs: Row numbers of each pack.
-            before: Row numbers of what was said right before each.
+            before: Numbers of the rows right before each pack.
             report: How well they are filled.
         """
         self.packs = packs
@@ -288,7 +289,7 @@ class PackedData:
         return len(self.packs)
 
     def read(self, number: int) -> PackedRows:
-        """Return one pack, its audio still encoded; from any thread."""
+        """Return one pack with encoded audio; any thread may call this."""
         rows = tuple(self._data.row(index) for index in self.packs[number])
         before = self._before[number]
         texts = [self._without_audio.row(index) for index in before]
@@ -302,13 +303,13 @@ def pack_rows(
     skipped: SkippedSamples | None = None,
     window_seconds: float = float(CHUNK_SECONDS),
 ) -> PackedData:
-    """Plan the packs of a data set; only recordings of unknown duration are opened.
+    """Plan the packs of a data set, opening only recordings of unknown duration.
 
     Args:
-        data: The rows, filtered.
+        data: Filtered rows.
         labels: As for :class:`Packer`.
-        skipped: Where rows whose duration cannot be measured are recorded; they are in no pack.
-        window_seconds: What a pack may hold.
+        skipped: Collector of rows whose duration cannot be measured, which are in no pack.
+        window_seconds: Maximum length of a pack in seconds.
     """
     packer = Packer(
         name=data.name,

@@ -1,4 +1,4 @@
-"""Cut rows of long recordings into rows that one window of the encoder holds."""
+"""Cut rows with long recordings into rows that fit one window of the encoder."""
 
 import dataclasses
 from collections.abc import Collection, Iterable, Iterator
@@ -20,10 +20,10 @@ from flax_distil.data.example import Example
 from flax_distil.data.skipped import SkippedSamples
 
 SOURCE_ID_COLUMN = "source_id"
-"""The recording that a row was cut from."""
+"""Column with the id of the recording from which a row was cut."""
 
 OFFSET_COLUMN = "offset_seconds"
-"""Where in that recording the row begins."""
+"""Column with the start of the row in that recording, in seconds."""
 
 
 def cut_rows(
@@ -43,10 +43,10 @@ def cut_rows(
 
     Args:
         rows: Rows with their audio.
-        detector: Tells speech from silence.
-        skipped: Where rows without audio, and recordings that cannot be read or hold no speech, are
-            recorded. A recording is read to its end before its first piece is given.
-        text_columns: Columns whose values are texts of the whole recording, None in its pieces.
+        detector: Detector of speech.
+        skipped: Collector of rows without audio, and of recordings that cannot be read or have no speech. A
+            recording is read to its end before its first piece is yielded.
+        text_columns: Columns with texts of the whole recording, which are None in its pieces.
 
     Yields:
         Rows of at most 30 s; pieces keep the number of their recording's row.

@@ -20,10 +20,10 @@ from flax_distil.data.skipped import SkippedSamples
 from flax_distil.data.training.training_sources import StreamSource, TableSource, TrainingSource
 
 SPEAKERS_LISTED = 100
-"""Number of speakers whose hours a report lists at most."""
+"""Maximum number of speakers whose hours a report lists."""
 
 HEADERS_READ = 500
-"""Number of recordings of a table whose headers are read, at most, to find their encoding."""
+"""Maximum number of recordings of a table whose headers are read to find their encoding."""
 
 
 @dataclass(kw_only=True)
@@ -32,10 +32,10 @@ class DatasetStatistics:
 
     Attributes:
         name: Name of the data set.
-        row_seconds: Seconds of each row that stays and can be used, as far as its header tells.
-        sample_seconds: Seconds of each sample: of several rows where they are joined.
-        label_lengths: Tokens of each sample's label, as ``max_label_length`` counts them.
-        speaker_seconds: Speaker to seconds of them; empty where no column tells speakers apart.
+        row_seconds: Seconds of each row that is kept and can be used, according to its header.
+        sample_seconds: Seconds of each sample, which consists of several rows where they are joined.
+        label_lengths: Number of tokens of the label of each sample, as ``max_label_length`` counts them.
+        speaker_seconds: Seconds of each speaker by name; empty if no column identifies speakers.
         encodings: Encodings of the recordings that were opened, with their counts.
         complete: Whether all rows were read.
     """
@@ -50,17 +50,17 @@ class DatasetStatistics:
 
     @property
     def hours(self) -> float:
-        """Hours of audio that are trained on."""
+        """Hours of audio that training uses."""
         return sum(self.row_seconds) / 3600
 
     @property
     def fill(self) -> float:
-        """Mean share of the 30 s that holds audio; NaN without samples."""
+        """Mean share of 30 s that is audio; NaN without samples."""
         count = len(self.sample_seconds)
         return sum(self.sample_seconds) / (CHUNK_SECONDS * count) if count else math.nan
 
     def add(self, rows: Sequence[Example], labels: LabelBuilder) -> None:
-        """Count one sample, its rows with their durations."""
+        """Count one sample, given by its rows with their durations."""
         seconds = [row.duration_seconds or 0.0 for row in rows]
         self.row_seconds += seconds
         self.sample_seconds.append(sum(seconds))
@@ -70,15 +70,15 @@ class DatasetStatistics:
                 self.speaker_seconds[row.speaker] = self.speaker_seconds.get(row.speaker, 0.0) + length
 
     def speakers(self, most: int) -> list[tuple[str, float]]:
-        """Return the speakers of whom there is most, and their hours."""
+        """Return the speakers with the most audio, and their hours."""
         ordered = sorted(self.speaker_seconds.items(), key=lambda item: -item[1])
         return [(name, seconds / 3600) for name, seconds in ordered[:most]]
 
     def figures(self, dropped: DropReport) -> dict[str, Any]:
-        """Return the counts as JSON takes them.
+        """Return the counts in a form for JSON.
 
         Args:
-            dropped: What the filters saw of the data set.
+            dropped: Counts of the rows that the filters dropped.
         """
         judged = dropped.get_state().get(self.name, {})
         return {
@@ -119,17 +119,17 @@ def compute_statistics(
     window: int,
     max_rows: int,
 ) -> tuple[DatasetStatistics, DropReport]:
-    """Count a data set; only recordings of unknown duration, and some others, are opened.
+    """Compute the statistics of a data set, opening only recordings of unknown duration and a few others.
 
     Args:
         source: The data set; all rows of a table are counted.
-        limits: Which recordings are taken.
-        skipped: Records rows that cannot be used.
-        window: Rows of a stream that are joined together.
-        max_rows: Most rows read of a stream.
+        limits: Limits of the duration of recordings.
+        skipped: Collector of rows that cannot be used.
+        window: Number of rows of a stream that are joined together.
+        max_rows: Maximum number of rows that are read of a stream.
 
     Returns:
-        The counts, and what the filters dropped meanwhile: of a stream; a table was filtered before.
+        The statistics, and what the filters dropped of a stream; tables were filtered before.
     """
     if isinstance(source, StreamSource):
         return _count_stream(source, limits, skipped, window=window, max_rows=max_rows)
@@ -173,7 +173,7 @@ def _count_stream(
 def _windows(
     source: StreamSource, window: int, max_rows: int, statistics: DatasetStatistics
 ) -> Iterator[list[Example]]:
-    """Yield the rows of a stream in windows, and note in the statistics if rows are left."""
+    """Yield the rows of a stream in windows, and note in the statistics whether rows remain."""
     rows: list[Example] = []
     left = max_rows
     for shard in range(len(source.stream.shards)):
@@ -194,7 +194,7 @@ def _windows(
 
 
 def _usable_row(row: Example, name: str, limits: DurationLimits, skipped: SkippedSamples) -> Example | None:
-    """Return the row with its duration but without its audio; None, and recorded, if it cannot be used."""
+    """Return the row with its duration and without its audio; None, and recorded, if it cannot be used."""
     try:
         row = with_duration(row)
         limits.check(row.duration_seconds or 0.0)
@@ -221,7 +221,7 @@ def _label_length(rows: Sequence[Example], labels: LabelBuilder) -> int:
 
 
 def merge_statistics(parts: Sequence[DatasetStatistics]) -> DatasetStatistics:
-    """Return the counts of several data sets together."""
+    """Return the statistics of several data sets together."""
     total = DatasetStatistics(name="all")
     for statistics in parts:
         total.row_seconds += statistics.row_seconds

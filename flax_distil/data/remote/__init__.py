@@ -1,1 +1,1 @@
-"""Read bytes at addresses; failed requests are repeated."""
+"""Read files at addresses, and repeat failed requests."""

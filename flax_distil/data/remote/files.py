@@ -23,22 +23,22 @@ from flax_distil.data.remote.transports import (
 ByteFile = io.RawIOBase | io.BufferedIOBase
 
 BLOCK_BYTES = 8 << 20
-"""Bytes of one request."""
+"""Number of bytes of one request."""
 
 KEPT_BLOCKS = 3
-"""Blocks in memory: Parquet goes to and fro between a long column and short ones."""
+"""Number of blocks in memory; there are several because Parquet alternates between long and short columns."""
 
 
 def is_remote(path: str) -> bool:
-    """Return whether this is an address, not a path."""
+    """Return whether this is an address rather than a path."""
     return bool(protocol_of(path))
 
 
 class RemoteFile(io.RawIOBase):
-    """A seekable remote file for one thread, which is requested block by block.
+    """A seekable remote file, which is read block by block, for use in one thread.
 
-    Failed requests are repeated as the policy says. A server that sends whole files only is
-    asked once, for a temporary copy.
+    Failed requests are repeated according to the policy. From a server that only sends whole files, a
+    temporary copy is downloaded.
 
     Args:
         url: The address.
@@ -56,10 +56,10 @@ class RemoteFile(io.RawIOBase):
 
     @property
     def size(self) -> int:
-        """Bytes of the file.
+        """Number of bytes of the file.
 
         Raises:
-            SourceError: If the server does not tell.
+            SourceError: If the server does not tell it.
         """
         if self._size is None:
             self._block(self._position // BLOCK_BYTES)
@@ -78,13 +78,13 @@ class RemoteFile(io.RawIOBase):
         return self._position
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """Go to a position; nothing is read."""
+        """Move to a position, without reading."""
         origin = {os.SEEK_SET: 0, os.SEEK_CUR: self._position}
         self._position = offset + (self.size if whence == os.SEEK_END else origin[whence])
         return self._position
 
     def readinto(self, buffer: Any) -> int:
-        """Fill a buffer; it is left unfilled only where the file ends.
+        """Fill a buffer, which is filled completely unless the file ends.
 
         Raises:
             SourceError: If the file cannot be read.
@@ -102,7 +102,7 @@ class RemoteFile(io.RawIOBase):
         return done
 
     def close(self) -> None:
-        """Free the blocks and the copy."""
+        """Release the blocks and the temporary copy."""
         self._block.cache_clear()
         if self._copy is not None:
             self._copy.close()
@@ -192,14 +192,14 @@ def has_pattern(path: str) -> bool:
 
 
 def expand(pattern: str, policy: RetryPolicy) -> list[str]:
-    """Return the files that a path or address with ``*``, ``**``, ``[…]`` or ``{00..99}`` stands for.
+    """Return the files that match a path or address with ``*``, ``**``, ``[…]`` or ``{00..99}``.
 
     Args:
-        pattern: Braces are taken apart first; what is then without ``*`` and the like is not looked up.
+        pattern: The pattern. Braces are expanded first; names without wildcards are then not looked up.
         policy: How failed requests are repeated.
 
     Raises:
-        InputError: If the braces do not match, or nothing does.
+        InputError: If the braces do not match, or no file matches the pattern.
         SourceError: If the server cannot be asked.
     """
     import braceexpand
@@ -223,7 +223,7 @@ def _glob(pattern: str, policy: RetryPolicy) -> Iterable[str]:
 
 
 def list_folder(url: str, policy: RetryPolicy) -> list[str]:
-    """Return all files below a remote folder, in order.
+    """Return all files below a remote folder, sorted by name.
 
     Raises:
         SourceError: If it cannot be listed.
@@ -237,7 +237,7 @@ def _list(url: str, method: str, policy: RetryPolicy) -> list[str]:
     path = files._strip_protocol(url)
 
     def attempt() -> list[str]:
-        # What was listed before a failure may be incomplete.
+        # A listing from before a failure may be incomplete.
         files.invalidate_cache()
         found = ask(files, method, path, seconds=policy.read_seconds)
         return [name if is_remote(name) else f"{protocol}://{name.lstrip('/')}" for name in sorted(found)]

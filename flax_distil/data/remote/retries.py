@@ -1,4 +1,4 @@
-"""Repeat requests to a server that fails, up to a time limit, and report the failure in one sentence."""
+"""Repeat failed requests to a server up to a time limit, and then report the failure in one sentence."""
 
 import asyncio
 import logging
@@ -17,15 +17,15 @@ T = TypeVar("T")
 _jitter = random.Random()
 
 SHORTEST_READ_SECONDS = 10.0
-"""Shortest time limit of a request, even if the limit of the policy is shorter."""
+"""Minimum time limit of a request, even if the limit of the policy is shorter."""
 
 TRANSIENT_STATUS = frozenset({408, 425, 429})
-"""Answers below 500 after which the same question may be answered."""
+"""HTTP statuses below 500 after which the same request may succeed."""
 
 NETWORK_LIBRARIES = frozenset(
     {"aiobotocore", "aiohttp", "botocore", "gcsfs", "google", "httpx2", "requests", "urllib3"}
 )
-"""Packages whose own errors, where they carry no HTTP status, mean that a line failed."""
+"""Packages whose errors, if they have no HTTP status, mean that a connection failed."""
 
 CREDENTIALS = {
     "gs": "set GOOGLE_APPLICATION_CREDENTIALS or run 'gcloud auth application-default login'",
@@ -35,15 +35,15 @@ CREDENTIALS = {
 
 
 class SourceError(InputError):
-    """A source cannot be read; the message names the source, the reason and the remedy."""
+    """The error for a source that cannot be read; the message names the source, the reason and the remedy."""
 
 
 class SourceMissingError(SourceError):
-    """The server answered that there is no such file."""
+    """The error for a file that does not exist, according to the server."""
 
 
 class BrokenAnswerError(ConnectionError):
-    """An answer that does not fit the request: it is too short, or begins elsewhere."""
+    """The error for an answer that does not match the request: it is too short, or begins elsewhere."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,10 +51,10 @@ class RetryPolicy:
     """How failed requests to a server are repeated.
 
     Attributes:
-        total_seconds: A read that keeps failing is given up after this long; 0 tries once.
-        first_pause_seconds: Pause after the first failure; it doubles with each further one.
-        largest_pause_seconds: It grows no longer than this.
-        read_seconds: One request (of at most 8 MB) that takes longer has failed.
+        total_seconds: Time after which a read that keeps failing is given up; with 0 there is one attempt.
+        first_pause_seconds: Pause after the first failure; the pause doubles with each further one.
+        largest_pause_seconds: Maximum length of a pause.
+        read_seconds: Time limit of one request (of at most 8 MB).
     """
 
     total_seconds: float = 1800.0
@@ -64,7 +64,7 @@ class RetryPolicy:
 
     @classmethod
     def with_limit(cls, seconds: float) -> "RetryPolicy":
-        """Return a policy with a time limit; no request takes much longer either."""
+        """Return a policy with a time limit, which also limits each request."""
         return cls(
             total_seconds=seconds, read_seconds=min(cls.read_seconds, max(seconds, SHORTEST_READ_SECONDS))
         )
@@ -73,8 +73,8 @@ class RetryPolicy:
         """Call ``read`` until it succeeds.
 
         Args:
-            read: Makes one attempt.
-            url: What it reads, for messages.
+            read: Function that makes one attempt.
+            url: Address of the file, for messages.
 
         Raises:
             SourceMissingError: If there is no such file.
@@ -96,7 +96,7 @@ class RetryPolicy:
                         f"cannot read {strip_query(url)}: {reason} (tried {attempts} times in {waited:.0f} s)"
                         "; start the same command again once it answers, or raise source_retry_seconds"
                     ) from error
-                # A random part keeps processes that failed together from coming back together.
+                # The pause has a random part, so that processes that failed together do not retry together.
                 wanted = max(pause * _jitter.uniform(0.5, 1.0), _retry_after(error))
                 wanted = min(wanted, self.total_seconds - waited)
             log.log(
@@ -111,7 +111,7 @@ class RetryPolicy:
             pause = min(2 * pause, self.largest_pause_seconds)
 
     def _stop_if_permanent(self, error: Exception, url: str) -> None:
-        """Raise unless the next attempt may succeed."""
+        """Raise an exception unless the next attempt may succeed."""
         status = _status(error)
         if status is not None and (status >= 500 or status in TRANSIENT_STATUS):
             return
@@ -122,8 +122,8 @@ class RetryPolicy:
             remedy = CREDENTIALS.get(url.partition("://")[0], "check the address and its access rights")
             raise SourceError(f"{what}: no permission ({self._reason(error)}); {remedy}") from error
         if not isinstance(error, OSError) and _module(error) not in NETWORK_LIBRARIES:
-            raise error  # a fault of this program, or what it already has a sentence for
-        if status is not None or isinstance(error, ValueError):  # the latter: no such address can be
+            raise error  # a fault of this program, or an error that already has a sentence
+        if status is not None or isinstance(error, ValueError):  # ValueError: not a valid address
             raise SourceError(f"{what}: {self._reason(error)}; check the address") from error
 
     def _reason(self, error: Exception) -> str:
@@ -136,16 +136,16 @@ class RetryPolicy:
 
 
 DEFAULT_POLICY = RetryPolicy()
-"""For long runs: they survive half an hour without an answer."""
+"""Policy for long commands, which survive half an hour without an answer."""
 
 
 def strip_query(url: str) -> str:
-    """Return an address without its query, which may hold a signature, for messages and logs."""
+    """Return an address without its query, which may have a signature, for messages and logs."""
     return url.partition("?")[0] if "://" in url else url
 
 
 def damaged_error(path: str, reason: object) -> InputError:
-    """Return the error for a file whose contents do not fit its name."""
+    """Return the error for a file whose contents do not match its name."""
     text = (str(reason).strip() or type(reason).__name__).splitlines()[0].rstrip(".")
     return InputError(
         f"cannot read {strip_query(path)!r}: it is damaged or cut short ({text}); fetch or write it again"
@@ -153,14 +153,14 @@ def damaged_error(path: str, reason: object) -> InputError:
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    """Yield an error and its causes: file systems wrap the errors of their clients."""
+    """Yield an error and its causes, because file systems wrap the errors of their clients."""
     while error is not None:
         yield error
         error = error.__cause__
 
 
 def _status(error: Exception) -> int | None:
-    """Return the HTTP status of an error, wherever its library keeps it."""
+    """Return the HTTP status of an error, which libraries keep in different places."""
     for cause in _chain(error):
         answer = getattr(cause, "response", None)
         if isinstance(answer, dict):  # botocore
@@ -181,12 +181,12 @@ def _is_refusal(error: Exception, status: int | None) -> bool:
         status in (401, 403)
         or isinstance(error, PermissionError)
         or "Credential" in type(error).__name__  # botocore, google.auth: none found
-        or str(error).startswith("Forbidden: ")  # how gcsfs tells a 403
+        or str(error).startswith("Forbidden: ")  # a 403 of gcsfs
     )
 
 
 def _retry_after(error: Exception) -> float:
-    """Return how many seconds the server asks to wait."""
+    """Return the number of seconds that the server asks to wait."""
     for cause in _chain(error):
         headers = getattr(cause, "headers", None)
         value = headers.get("Retry-After", "") if headers else ""

@@ -1,4 +1,4 @@
-"""One attempt to read a part of a remote file, over HTTP or through an fsspec file system."""
+"""Make one attempt to read a part of a remote file, over HTTP or through an fsspec file system."""
 
 import functools
 import io
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 CHUNK_BYTES = 1 << 20
 
 TAGS = ("ETag", "etag", "generation", "LastModified", "mtime")
-"""Fields of file systems that change with the contents of a file, besides its size."""
+"""Fields of file systems that change when the contents of a file change, besides its size."""
 
 PACKAGES = {
     "gs": "gcsfs ('pip install gcsfs', or the extra 'gcs')",
@@ -26,17 +26,17 @@ PACKAGES = {
 
 
 class NoRangesError(Exception):
-    """The server sends whole files only."""
+    """The error for a server that only sends whole files."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Part:
-    """Bytes of a file.
+    """A part of the contents of a file.
 
     Attributes:
-        data: As many bytes as were asked for; fewer only at the end of the file.
-        size: Bytes of the whole file.
-        tag: What else changes when the file does, as far as the server tells.
+        data: The requested bytes; there are fewer only at the end of the file.
+        size: Number of bytes of the whole file.
+        tag: Other properties that change when the file changes, if the server tells them.
     """
 
     data: bytes
@@ -46,17 +46,17 @@ class Part:
 
 @runtime_checkable
 class Transport(Protocol):
-    """Reads one file, an attempt at a time."""
+    """Reads one file, with one attempt per call."""
 
     def fetch(self, start: int, end: int, *, seconds: float) -> Part:
-        """Read bytes from ``start`` on, up to ``end``.
+        """Read the bytes from ``start`` up to ``end``.
 
         Raises:
-            NoRangesError: If only the whole file can be had, by :meth:`download`.
+            NoRangesError: If the server only sends the whole file, which :meth:`download` reads.
         """
 
     def download(self, file: io.BufferedIOBase, *, seconds: float) -> None:
-        """Write the whole file; ``seconds`` without a byte are a failure."""
+        """Write the whole file to ``file``; the attempt fails after ``seconds`` without a byte."""
 
 
 def transport_for(url: str) -> Transport:
@@ -74,13 +74,13 @@ def transport_for(url: str) -> Transport:
 
 
 def protocol_of(url: str) -> str:
-    """Return the part of an address before ``://``, in small letters; empty for a path."""
+    """Return the part of an address before ``://`` in lower case; empty for a path."""
     match = re.match(r"([A-Za-z][A-Za-z0-9+.-]*)://", url)
     return match[1].lower() if match else ""
 
 
 def filesystem(protocol: str) -> Any:
-    """Return the fsspec file system of a protocol, one per process.
+    """Return the fsspec file system of a protocol; there is one per process.
 
     Raises:
         InputError: If it is unknown, or its package is not installed.
@@ -90,10 +90,11 @@ def filesystem(protocol: str) -> Any:
 
 @functools.cache
 def _filesystem(protocol: str, _process: int) -> Any:
-    # fsspec keeps an instance for each thread that ever asked, with its connections; one is enough.
+    # By default fsspec keeps one instance with its connections for each thread.
     import fsspec
 
-    # gcsfs would ask for each bucket's kind over gRPC, which hangs where only HTTPS passes or after a fork.
+    # gcsfs would request the kind of each bucket over gRPC, which hangs after a fork or if only HTTPS is
+    # allowed.
     os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
     try:
         return fsspec.filesystem(protocol)
@@ -109,14 +110,14 @@ def _filesystem(protocol: str, _process: int) -> Any:
 def call(
     method: Callable[..., Awaitable[Any]], files: Any, *args: Any, seconds: float | None, **options: Any
 ) -> Any:
-    """Run a coroutine of a file system in fsspec's thread, with a time-out; None is no time-out."""
+    """Run a coroutine of a file system in the thread of fsspec, with a time-out unless it is None."""
     import fsspec.asyn
 
     return fsspec.asyn.sync(files.loop, method, *args, timeout=seconds, **options)
 
 
 def ask(files: Any, method: str, *args: Any, seconds: float, **options: Any) -> Any:
-    """Call a method of a file system, with a time-out if it is of the asynchronous kind."""
+    """Call a method of a file system, with a time-out if the file system is asynchronous."""
     if files.async_impl:
         return call(getattr(files, f"_{method}"), files, *args, seconds=seconds, **options)
     return getattr(files, method)(*args, **options)
@@ -127,12 +128,12 @@ class HttpTransport:
 
     Args:
         url: Address of the file.
-        headers: Sent with every request.
+        headers: Headers that are sent with every request.
     """
 
     def __init__(self, url: str, headers: dict[str, str] | None = None):
         self._url = url
-        # Compressed, a part of the file would not be a part of the answer.
+        # Answers must not be compressed, because a part of a compressed file is not a part of the file.
         self._headers = {**(headers or {}), "Accept-Encoding": "identity"}
 
     def fetch(self, start: int, end: int, *, seconds: float) -> Part:
@@ -144,7 +145,7 @@ class HttpTransport:
         async with await self._get({"Range": f"bytes={start}-{end - 1}"}) as answer:
             tag = answer.headers.get("ETag") or answer.headers.get("Last-Modified") or ""
             given = re.match(r"bytes (?:(\d+)-\d+|\*)/(\d+)", answer.headers.get("Content-Range", ""))
-            if answer.status == 416 and given:  # after the end; an empty file has no byte to begin with
+            if answer.status == 416 and given:  # the range is after the end, or the file is empty
                 return Part(data=b"", size=int(given[2]), tag=tag)
             answer.raise_for_status()
             if answer.status == 200 and not start and (answer.content_length or end + 1) <= end:
@@ -181,7 +182,7 @@ class HttpTransport:
 
 
 def _hub_transport(url: str) -> HttpTransport:
-    """Read the Hub by its web addresses: its file system has pauses and time-outs of its own."""
+    """Return a transport for the web address of a Hub file; the Hub's file system has its own time-outs."""
     import huggingface_hub
     from huggingface_hub.utils import build_hf_headers, parse_hf_uri
 
@@ -194,7 +195,7 @@ def _hub_transport(url: str) -> HttpTransport:
 
 
 class FileSystemTransport:
-    """A file of any fsspec file system.
+    """A file on any fsspec file system.
 
     Args:
         url: Address of the file.
@@ -221,5 +222,5 @@ class FileSystemTransport:
         return Part(data=data, size=size, tag=tag)
 
     def download(self, file: io.BufferedIOBase, *, seconds: float) -> None:
-        """Never needed: all fsspec file systems read parts."""
+        """Raise an exception: this is never called, because all fsspec file systems read parts."""
         raise NotImplementedError

@@ -1,1 +1,1 @@
-"""Files of rows that are read from front to back: one reader for each format, and the writer."""
+"""Shards, which are files of rows that are read from front to back: readers of all formats, and a writer."""

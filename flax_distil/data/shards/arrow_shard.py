@@ -12,22 +12,23 @@ if TYPE_CHECKING:
     import pyarrow
 
 FILE_MAGIC = b"ARROW1\0\0"
-"""Begins the file format; what follows is the stream format."""
+"""First bytes of the file format, which are followed by the stream format."""
 
 
 class ArrowShard(FileShard):
-    """One Arrow IPC file, of the stream or the file format.
+    """One Arrow IPC file in the stream format or the file format.
 
-    A cursor is the byte of a record batch, the rows of it that were read, and the rows of the file.
+    A cursor has the position of a record batch in bytes, the number of its rows that were read, and the
+    number of rows of the file that were read.
     """
 
     def open(self) -> Any:
-        """Open the file; a local one is mapped into memory."""
+        """Open the file; a local file is mapped into memory."""
         import pyarrow
 
         if is_remote(self.path):
             return pyarrow.PythonFile(open_file(self.path, self.policy), mode="r")
-        open_file(self.path, self.policy).close()  # tells in one sentence what is missing
+        open_file(self.path, self.policy).close()  # raises a clear error if the file is missing
         return pyarrow.memory_map(self.path)
 
     def read(self, file: Any, cursor: Cursor | None) -> Iterator[Block]:
@@ -68,7 +69,7 @@ class ArrowShard(FileShard):
 
 
 def _at_end(file: Any) -> bool:
-    """Return whether no further message follows: the end of the file, or a message of length 0."""
+    """Return whether no further message follows, because the file ends or the next message has length 0."""
     position = file.tell()
     head = file.read(8)
     file.seek(position)

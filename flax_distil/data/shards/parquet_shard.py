@@ -1,4 +1,4 @@
-"""Read Parquet files as shards; each block lies within one row group."""
+"""Read Parquet files as shards; each block is a part of one row group."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -6,13 +6,14 @@ from typing import Any
 from flax_distil.data.shards.shard import Block, Cursor, FileShard, rows_per_block
 
 COLUMN_BUFFER_BYTES = 1 << 20
-"""Read-ahead within each column; without one, a row group would be in memory whole."""
+"""Size of the read-ahead buffer of each column; without it, a whole row group would be in memory."""
 
 
 class ParquetShard(FileShard):
     """One Parquet file.
 
-    A cursor is the row group, the rows of it that were read, and the rows of the file.
+    A cursor has the index of a row group, the number of its rows that were read, and the number of rows of
+    the file that were read.
     """
 
     def read(self, file: Any, cursor: Cursor | None) -> Iterator[Block]:

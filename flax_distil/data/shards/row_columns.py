@@ -1,4 +1,4 @@
-"""Turn rows of JSON values into columns of one type each, and note the values that do not fit."""
+"""Convert rows of JSON values to columns of one type each, and note values that do not fit."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -8,13 +8,13 @@ if TYPE_CHECKING:
     import pyarrow
 
 PROBLEMS_COLUMN = "__problems__"
-"""By row, a JSON object: column to a sentence about its value, where that is not of the column's type."""
+"""Column of JSON objects, which describe values that are not of their column's type: a sentence by column."""
 
 EVERY_ROLE = "*"
-"""Stands for a column in a problem that spoils the row whatever its columns are used for."""
+"""Name that replaces a column for a problem that makes the whole row unusable."""
 
 MAX_DEPTH = 16
-"""Values that are nested deeper are kept as JSON text: Arrow itself gives up at about sixty."""
+"""Values that are nested deeper are kept as JSON text; Arrow itself fails at about sixty levels."""
 
 Row = dict[str, Any]
 
@@ -31,10 +31,10 @@ _NAMES = {
 def row_columns(rows: Sequence[Row], names: Sequence[str]) -> dict[str, "pyarrow.Array"]:
     """Return a column for each name, and :data:`PROBLEMS_COLUMN` if any value does not fit.
 
-    A column of mixed types holds texts: a text as it is, every other value as JSON.
+    A column of mixed types has texts: texts are kept, and all other values are written as JSON.
 
     Args:
-        rows: Values as JSON has them; a value that is missing is null.
+        rows: Rows of JSON values; missing values are null.
         names: Names of the columns.
     """
     import pyarrow
@@ -57,13 +57,13 @@ def row_columns(rows: Sequence[Row], names: Sequence[str]) -> dict[str, "pyarrow
 def fitted_column(
     values: Sequence[Any], kind: "pyarrow.DataType", name: str, problems: Sequence[dict[str, str]]
 ) -> "pyarrow.Array":
-    """Return a column of a known type; in a column of texts, other values become JSON.
+    """Return a column of a known type; in a column of texts, other values are written as JSON.
 
     Args:
         values: JSON values.
-        kind: Type of the column; values that it cannot hold are null there.
+        kind: Type of the column; values of another type become null.
         name: Name of the column.
-        problems: By row; values that do not fit are added.
+        problems: Problems of each row, to which values that do not fit are added.
     """
     import pyarrow
 
@@ -89,19 +89,19 @@ def fitted_column(
 
 
 def problems_array(problems: Sequence[Mapping[str, str]]) -> "pyarrow.Array":
-    """Return :data:`PROBLEMS_COLUMN`."""
+    """Return the problems of rows as :data:`PROBLEMS_COLUMN`."""
     import pyarrow
 
     return pyarrow.array([json.dumps(found) if found else None for found in problems], pyarrow.string())
 
 
 def misfit(column: str, value: Any) -> str:
-    """Return the sentence for a value that does not fit into its column."""
+    """Return the sentence about a value that does not fit its column."""
     return f"column {column!r} holds {_NAMES.get(type(value), type(value).__name__)}"
 
 
 def is_deep(value: Any) -> bool:
-    """Return whether lists and objects are nested too deep for a column."""
+    """Return whether lists and objects are nested too deeply for a column."""
     level = [value]
     for _ in range(MAX_DEPTH):
         inner = [item for item in level if isinstance(item, (list, dict))]
@@ -112,7 +112,7 @@ def is_deep(value: Any) -> bool:
 
 
 def _array(values: Sequence[Any]) -> "pyarrow.Array | None":
-    """Return a column of the common type of the values, None if they have no common type."""
+    """Return a column of the common type of the values; None if they have no common type."""
     import pyarrow
 
     if any(isinstance(value, (list, dict)) and is_deep(value) for value in values):

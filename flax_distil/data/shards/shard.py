@@ -1,4 +1,4 @@
-"""Files of rows that are read from front to back in blocks, from any cursor that was reached before."""
+"""Shards: files of rows that are read in blocks from front to back, from any earlier cursor on."""
 
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
@@ -11,21 +11,21 @@ if TYPE_CHECKING:
     import pyarrow
 
 Cursor = list[int]
-"""A position in a shard, as JSON takes it; what the numbers mean is the shard's own business."""
+"""A position in a shard, in a form for JSON; each kind of shard defines the meaning of the numbers."""
 
 BLOCK_ROWS = 64
-"""Most rows of a block."""
+"""Maximum number of rows of a block."""
 
 BLOCK_BYTES = 32 << 20
-"""Most bytes of a block, as far as the mean of the rows around it tells; one row may be larger."""
+"""Maximum number of bytes of a block, estimated from the mean size of rows; a single row may be larger."""
 
 
 def rows_per_block(rows: int, num_bytes: int) -> int:
-    """Return how many rows of a group make a block.
+    """Return the number of rows of a block within a group of rows.
 
     Args:
-        rows: Rows of the group, at least one.
-        num_bytes: Their size in memory.
+        rows: Number of rows of the group, at least one.
+        num_bytes: Size of the group in memory.
     """
     return max(1, min(BLOCK_ROWS, BLOCK_BYTES * rows // max(num_bytes, 1)))
 
@@ -35,9 +35,9 @@ class Block:
     """Consecutive rows of a shard.
 
     Attributes:
-        table: At least one row, audio still encoded.
+        table: At least one row, with encoded audio.
         first_row: Number of the first row in its shard.
-        after: Where the next block begins; None after the last.
+        after: Cursor of the next block; None after the last block.
     """
 
     table: "pyarrow.Table"
@@ -47,16 +47,16 @@ class Block:
 
 @runtime_checkable
 class Shard(Protocol):
-    """One file (or listing) of rows. Reading it twice gives the same blocks."""
+    """One file (or list) of rows; reading it twice gives the same blocks."""
 
     @property
     def name(self) -> str:
-        """Short, and no other shard of the source has it."""
+        """A short name, which is unique within the data set."""
 
     def blocks(self, cursor: Cursor | None = None) -> Generator[Block]:
         """Yield the blocks from a cursor on; from the beginning for None.
 
-        Closing the iterator frees what it holds.
+        Closing the generator closes the file.
 
         Raises:
             InputError: If the shard cannot be read, in one sentence.

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class WrittenFile:
-    """A finished file.
+    """A file that was written.
 
     Attributes:
         bytes: Size of the file.
@@ -33,8 +33,8 @@ def shard_features(data: SpeechDataset, added: Mapping[str, Any]) -> "datasets.F
     """Return the columns of a shard as ``datasets`` and the Hub's viewer understand them.
 
     Args:
-        data: Has the columns of the source.
-        added: Features of further columns; those of a name that exists take its place.
+        data: Data set with the columns of the source.
+        added: Features of further columns, which replace columns of the same name.
     """
     import datasets
 
@@ -54,13 +54,13 @@ def shard_table(
 
     Args:
         data: The source.
-        rows: For each row of the table, the row of the source that its other columns are copied from.
+        rows: For each row of the table, the number of the source row from which its other columns are copied.
         audio: ``{"bytes", "path"}`` of each row.
-        columns: Values of the columns that are not the source's.
+        columns: Values of the columns that the source does not have, by name.
         features: The result of :func:`shard_features`.
 
     Raises:
-        InputError: If the source has not the columns that the features were made of.
+        InputError: If the source lacks a column of the features.
     """
     import pyarrow
 
@@ -83,7 +83,7 @@ def shard_table(
 
 
 def write_shard(table: "pyarrow.Table", path: Path, *, scratch: Path) -> WrittenFile:
-    """Write a Parquet file, which is complete on the disk before it gets its name.
+    """Write a Parquet file, which gets its name when it is complete on the disk.
 
     Args:
         table: The rows.
@@ -91,13 +91,13 @@ def write_shard(table: "pyarrow.Table", path: Path, *, scratch: Path) -> Written
         scratch: Path of a temporary file in the same file system; removed afterwards.
 
     Raises:
-        OSError: If it cannot be written; ``path`` is then as it was.
+        OSError: If it cannot be written; an existing file at ``path`` then does not change.
     """
     import pyarrow.parquet
 
     try:
         with scratch.open("wb") as file:
-            # Row groups of one block each, so that no reader holds more than it hands out.
+            # Row groups have one block each, so that no reader holds more than one block.
             pyarrow.parquet.write_table(table, file, row_group_size=BLOCK_ROWS, write_page_index=True)
         written = _describe(scratch)
         publish(scratch, path)

@@ -1,4 +1,4 @@
-"""Read tables in memory as shards: manifests and folders list their recordings by path."""
+"""Read tables in memory as shards; they list the recordings of manifests and folders by path."""
 
 from collections.abc import Generator
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ class TableShard:
     table: "pyarrow.Table"
 
     def blocks(self, cursor: Cursor | None = None) -> Generator[Block]:
-        """Yield the rows from a cursor on, which is the number of rows before it."""
+        """Yield the rows from a cursor on, which is the number of earlier rows."""
         (first,) = cursor or [0]
         for row in range(first, len(self.table), BLOCK_ROWS):
             after = row + BLOCK_ROWS

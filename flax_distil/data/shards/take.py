@@ -13,8 +13,8 @@ class Take:
 
     Attributes:
         name: Short name.
-        shards: Read one after the other.
-        rows: No more than these are given.
+        shards: Shards, which are read one after the other.
+        rows: Maximum number of rows.
     """
 
     name: str
@@ -22,7 +22,7 @@ class Take:
     rows: int
 
     def blocks(self, cursor: Cursor | None = None) -> Generator[Block]:
-        """Yield the rows from a cursor (shard, rows given, then the shard's own cursor) on."""
+        """Yield the rows from a cursor (shard index, number of earlier rows, cursor of the shard) on."""
         first, row, *inner = cursor or [0, 0]
         for number in range(first, len(self.shards)):
             with closing(self.shards[number].blocks(inner or None)) as blocks:

@@ -1,8 +1,8 @@
-"""Read WebDataset archives as shards: neighbouring members with the same name are one row.
+"""Read WebDataset archives as shards; consecutive members with the same name form one row.
 
-``a/0001.flac``, ``a/0001.txt`` and ``a/0001.json`` make a row with the id ``a/0001``, the
-recording, the text as column ``text``, and a column for each field of the JSON object. Members
-of other kinds are left out; a row of two recordings has none, to be skipped later.
+``a/0001.flac``, ``a/0001.txt`` and ``a/0001.json`` form a row with the id ``a/0001``, the recording, the text
+in the column ``text``, and a column for each field of the JSON object. Members of other kinds are left out. A
+row with two recordings gets no audio, so that it is skipped later.
 """
 
 import json
@@ -33,14 +33,14 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True, kw_only=True)
 class TarShard:
-    """One archive, not compressed.
+    """One uncompressed archive.
 
     Attributes:
         name: Short name.
-        path: The file: a path or an address.
+        path: Path or address of the file.
         audio_column: Column of recordings.
-        schema: The columns of every block; what a row lacks is null, what the columns lack is left
-            out. None takes what is found in the first block that is read.
+        schema: Columns of every block. Values that a row lacks are null, and values without a column are left
+            out. None takes the columns of the first block that is read.
         policy: How failed requests are repeated.
     """
 
@@ -51,7 +51,7 @@ class TarShard:
     policy: RetryPolicy = DEFAULT_POLICY
 
     def blocks(self, cursor: Cursor | None = None) -> Generator[Block]:
-        """Yield the rows from a cursor (byte of a member, rows before it) on."""
+        """Yield the rows from a cursor (position of a member, number of earlier rows) on."""
         start, row = cursor or [0, 0]
         schema = self.schema
         with open_file(self.path, self.policy) as file:
@@ -75,7 +75,7 @@ class TarShard:
                 raise damaged_error(self.path, error) from error
 
     def _rows(self, file: ByteFile, start: int) -> Iterator[tuple[Row, int | None]]:
-        """Yield each row with the position of the next one's first member, None after the last."""
+        """Yield each row with the position of the first member of the next row; None after the last row."""
         row: Row = {}
         for archive, member in _members(file, start):
             key, suffix = _split_name(member.name)
@@ -100,7 +100,7 @@ class TarShard:
                     row.setdefault(field, value)
         elif self.audio_column in row:
             row[self.audio_column] = None
-            if self.schema is None:  # nothing was read before: it may be so with all of them
+            if self.schema is None:  # this is the first block, so all rows may have two
                 raise InputError(
                     f"{strip_query(self.path)!r} has two recordings called {row[ID_COLUMN]!r}, the second is "
                     f"{name!r}: what stands before a member's first dot must be its own"
@@ -110,9 +110,9 @@ class TarShard:
 
 
 def _members(file: ByteFile, start: int) -> Iterator[tuple[tarfile.TarFile, tarfile.TarInfo]]:
-    """Yield the files of an archive from a member's position on, keeping none in memory.
+    """Yield the files of an archive from the position of a member on, keeping none in memory.
 
-    ``TarFile`` itself takes a damaged header for the end, and would lose the rest silently.
+    ``TarFile`` itself treats a damaged header as the end, and would silently leave out the rest.
     """
     file.seek(start)
     with tarfile.open(fileobj=file, mode="r:") as archive:
@@ -135,14 +135,14 @@ def _members(file: ByteFile, start: int) -> Iterator[tuple[tarfile.TarFile, tarf
 
 
 def _split_name(name: str) -> tuple[str, str]:
-    """Return the name of the row (up to the first dot) and the suffix; none for hidden files."""
+    """Return the name of the row (up to the first dot) and the suffix, which is empty for hidden files."""
     folder, _, file = name.removeprefix("./").rpartition("/")
     stem = file.partition(".")[0]
     return posixpath.join(folder, stem), posixpath.splitext(file)[1].lower() if stem else ""
 
 
 def _json_fields(data: bytes) -> Row:
-    """Return the fields of an object; a damaged one has none, so that its row is skipped later."""
+    """Return the fields of a JSON object; a damaged one has none, so that its row is skipped later."""
     try:
         value = json.loads(data)
     except (ValueError, RecursionError):
@@ -189,7 +189,7 @@ def _type(values: list[Any]) -> "pyarrow.DataType":
 
 
 def _table(rows: Sequence[Row], schema: "pyarrow.Schema") -> "pyarrow.Table":
-    """Make a block; values that do not fit into their columns are noted in a further one."""
+    """Make a table of rows; values that do not fit their columns are noted in a column of problems."""
     import pyarrow
 
     problems = list[dict[str, str]]({} for _ in rows)

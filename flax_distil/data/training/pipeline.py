@@ -55,7 +55,7 @@ class TrainingPipeline:
         seed: Seed of the order, of augmentation, timestamps and prompts.
         shuffle: False keeps the order of rows.
         restart: Where data sets are mixed: restart all of them when the first is exhausted.
-        limits: Which recordings are taken; by default those of at most a window.
+        limits: Limits of the duration of recordings; by default the length of a window.
         needs_audio: Called for each sample of a single table before it is decoded, from any thread.
         augmentation: How the audio is changed.
 

@@ -35,7 +35,7 @@ class SampleLoader:
         config: Shard, window and retry policy.
         seed: Seed of augmentation, timestamps and prompts.
         shuffle: Whether the samples of tables come in another order in every epoch.
-        limits: Which recordings are taken; by default those of at most a window.
+        limits: Limits of the duration of recordings; by default the length of a window.
         needs_audio: Called for each sample of a single table before it is decoded, from any thread; by
             default every sample is decoded.
         augmentation: How the audio is changed; by default not at all.
