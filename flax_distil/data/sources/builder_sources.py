@@ -1,4 +1,4 @@
-"""Data sets that ``datasets`` reads: from the Hub, Parquet files, and ``save_to_disk`` folders."""
+"""Read data sets with the library ``datasets``: from the Hub, Parquet files and ``save_to_disk`` folders."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,10 +18,10 @@ def read_saved_folder(folder: Path) -> dict[str, "datasets.Dataset"]:
     """Read a folder that ``Dataset.save_to_disk`` or ``DatasetDict.save_to_disk`` wrote.
 
     Returns:
-        Split name to rows.
+        Rows of each split, by its name.
 
     Raises:
-        InputError: If a file of it is damaged.
+        InputError: If one of its files is damaged.
     """
     import datasets
     import pyarrow
@@ -45,10 +45,10 @@ def read_with_builder(
     Args:
         path: Hub id, folder, or name of a packaged builder (``"parquet"``).
         spec: The data set; slices such as ``train[:10%]`` are allowed for its split.
-        data_files: Split to files, for a packaged builder.
+        data_files: Files of each split, for a packaged builder.
 
     Raises:
-        InputError: If data set, configuration or split do not exist or cannot be reached.
+        InputError: If the data set, configuration or split does not exist or cannot be reached.
     """
     import datasets
 
@@ -56,7 +56,7 @@ def read_with_builder(
     splits = [str(key) for key in builder.info.splits or builder.config.data_files or ()]
     split = check_split_names(splits, spec.split, name=spec.name) if splits else spec.split
     if any(base.__name__ == "AudioFolder" for base in type(builder).__mro__):
-        # Its builder needs torchcodec to list files; the files themselves are all we want.
+        # The builder of audio folders needs torchcodec to list files, and only the files are needed here.
         folder = _snapshot(path, spec.cache_dir)
         return choose_split(read_audio_folder(folder, audio_column=spec.audio_column), split, name=spec.name)
     try:
@@ -72,15 +72,15 @@ def read_with_builder(
 def open_builder(
     path: str, spec: DatasetSpec, *, data_files: Mapping[str, Sequence[str]] | None = None
 ) -> Any:
-    """Return the ``datasets`` builder of a Hub id, a folder, or files by kind; no rows are read.
+    """Return the ``datasets`` builder of a Hub id, a folder, or files of one kind, without reading rows.
 
     Args:
         path: As for :func:`read_with_builder`.
         spec: The data set; its configuration is used.
-        data_files: Split to files, for a packaged builder, which has no configurations.
+        data_files: Files of each split, for a packaged builder, which has no configurations.
 
     Raises:
-        InputError: If data set or configuration do not exist or cannot be reached.
+        InputError: If the data set or configuration does not exist or cannot be reached.
     """
     import datasets
 
@@ -92,7 +92,8 @@ def open_builder(
             cache_dir=None if spec.cache_dir is None else str(spec.cache_dir),
         )
     except (ValueError, OSError, RuntimeError) as error:
-        # Not found, no network, gated, unknown configuration: the library's first line says which.
+        # The first line of the library's message says whether it was not found, gated, unreachable or
+        # misconfigured.
         raise InputError(f"cannot load data set {spec.name!r}: {_first_line(error)}") from error
 
 

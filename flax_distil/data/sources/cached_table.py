@@ -1,4 +1,4 @@
-"""Read shards once into the cache of ``datasets``, for formats that it does not read itself."""
+"""Read shards once into the cache of ``datasets``, for formats that ``datasets`` does not read itself."""
 
 import errno
 import hashlib
@@ -23,15 +23,15 @@ if TYPE_CHECKING:
 
 
 def cached_table(shards: Sequence[Shard], files: Sequence[DataFile], spec: DatasetSpec) -> "datasets.Dataset":
-    """Read shards once into the ``datasets`` cache; files that did not change are not read again.
+    """Read shards once into the ``datasets`` cache; unchanged files are not read again.
 
     Args:
-        shards: What to read.
-        files: The files that the shards were made of.
-        spec: Audio column, cache (None for that of ``datasets``) and retry policy.
+        shards: Shards to read.
+        files: Files from which the shards were made.
+        spec: Data set with its audio column, its cache (None for that of ``datasets``) and its retry policy.
 
     Raises:
-        InputError: If a shard cannot be read, the columns of two differ, or the disk is full.
+        InputError: If a shard cannot be read, two shards have different columns, or the disk is full.
     """
     import datasets
 
@@ -55,7 +55,7 @@ def cached_table(shards: Sequence[Shard], files: Sequence[DataFile], spec: Datas
 
 
 def _write(shards: Sequence[Shard], path: Path) -> None:
-    """Write all rows; the file gets its name when it is complete."""
+    """Write all rows to a file, which gets its name when it is complete."""
     import pyarrow.ipc
 
     def tables() -> Generator[tuple[str, "pyarrow.Table"]]:

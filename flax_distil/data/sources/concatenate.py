@@ -1,4 +1,4 @@
-"""Concatenate data sets: all rows, with the columns that all of them have."""
+"""Concatenate data sets: all their rows, with the columns that all of them have."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -11,17 +11,17 @@ if TYPE_CHECKING:
 
 
 def concatenate_sources(sources: Sequence[SpeechDataset]) -> SpeechDataset:
-    """Put data sets one after the other.
+    """Concatenate data sets.
 
     Args:
-        sources: At least one.
+        sources: At least one data set.
 
     Returns:
         All rows, with the columns that every source has in the same type. Audio and text
         columns take the names of the first source.
 
     Raises:
-        InputError: If texts cannot be joined because their types differ.
+        InputError: If the types of their texts differ.
         ValueError: If there are no sources.
     """
     import datasets
@@ -55,7 +55,7 @@ def concatenate_sources(sources: Sequence[SpeechDataset]) -> SpeechDataset:
 
 
 def _rename_columns(source: SpeechDataset, first: SpeechDataset) -> "datasets.Dataset":
-    """Give the columns of one source the names that the first uses for the same role."""
+    """Give the columns of one source the names that the first source has for the same roles."""
     table = source.table
     roles = [
         (source.audio_column, first.audio_column),
@@ -73,14 +73,14 @@ def _rename_columns(source: SpeechDataset, first: SpeechDataset) -> "datasets.Da
 
 
 def concatenate_tables(tables: Sequence["datasets.Dataset"], *, name: str) -> "datasets.Dataset":
-    """Concatenate tables; a column that one of them lacks is null there, and numbers become one type.
+    """Concatenate tables; a column that a table lacks is null in its rows, and numbers get a common type.
 
     Args:
-        tables: At least one.
-        name: The data set, for messages.
+        tables: At least one table.
+        name: Name of the data set in messages.
 
     Raises:
-        InputError: If two have a column of one name and of types that no column can hold.
+        InputError: If columns of the same name have types that one column cannot hold.
     """
     import datasets
     import pyarrow

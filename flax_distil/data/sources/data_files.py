@@ -1,4 +1,4 @@
-"""Find the files of a data set by its name: splits of files, and of lists of recordings."""
+"""Find the files of a data set by its name, or make lists of its recordings, for each split."""
 
 import json
 import os
@@ -35,10 +35,10 @@ if TYPE_CHECKING:
     import datasets
 
 REFUSED_SUFFIXES = frozenset({".gz", ".tgz"})
-"""Names of files that look like folders; they get an error of their own."""
+"""Suffixes of compressed files, which are not read and have their own error."""
 
 OWN_FILES = frozenset({"state.json", "dataset_info.json", "dataset_dict.json"})
-"""What ``save_to_disk`` writes beside the rows."""
+"""Files that ``save_to_disk`` writes beside the rows."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,8 +46,8 @@ class DataFile:
     """One file of a data set, or a list of its recordings.
 
     Attributes:
-        origin: Path or address of the file, or of what the list was made from.
-        listed: The rows of a list; None where the rows are in the file.
+        origin: Path or address of the file, or of the file or folder from which the list was made.
+        listed: Rows of a list; None if the rows are in the file.
     """
 
     origin: str
@@ -55,13 +55,13 @@ class DataFile:
 
 
 def resolve_data_files(spec: DatasetSpec) -> dict[str, list[DataFile]]:
-    """Find the files of one data set; files that hold recordings are not read.
+    """Find the files of one data set, without reading recordings.
 
     Args:
-        spec: One of :meth:`DatasetSpec.parts`.
+        spec: Specification of one data set, from :meth:`DatasetSpec.parts`.
 
     Returns:
-        Split name to its files, in order.
+        Files of each split in order, by its name.
 
     Raises:
         InputError: If there is no such data set.
@@ -74,7 +74,7 @@ def resolve_data_files(spec: DatasetSpec) -> dict[str, list[DataFile]]:
         return {"train": [DataFile(origin=path)]}
     if has_pattern(path) or (is_remote(path) and suffix_of(path) in ROW_SUFFIXES | REFUSED_SUFFIXES):
         files = expand(path, policy)
-        file_identity(files[-1], policy)  # a range that is too long is reported now, not in some days
+        file_identity(files[-1], policy)  # a range that is too long is reported now, and not after days
         return {"train": [DataFile(origin=file) for file in files]}
     if is_remote(path):
         return _folder(list_folder(path, policy), path, spec.audio_column, policy)
@@ -100,7 +100,7 @@ def _hub_files(split: str, files: Sequence[str], audio_column: str, policy: Retr
 
 
 def looks_like_path(name: str) -> bool:
-    """Return whether a name is a path and not a Hub id, which has at most one slash and no file suffix."""
+    """Return whether a name is a path; a Hub id has at most one slash and no file suffix."""
     is_hub_id = re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", name) is not None
     return not is_hub_id or suffix_of(name) in ROW_SUFFIXES
 
@@ -136,7 +136,7 @@ def _saved_files(folder: Path) -> list[DataFile]:
 
 
 def _saved_values(path: Path, key: str, kind: type) -> list[Any]:
-    """Return a list of one of the small files that ``save_to_disk`` writes."""
+    """Return a list that is stored in one of the small files of ``save_to_disk``."""
     try:
         values = json.loads(path.read_text(encoding="utf-8")).get(key)
     except (OSError, ValueError, AttributeError, RecursionError) as error:
@@ -166,7 +166,7 @@ def _folder(
 def _list_recordings(
     files: Sequence[str], folder: str, audio_column: str, policy: RetryPolicy
 ) -> dict[str, list[DataFile]]:
-    """Return lists of the recordings among files; none if there are none."""
+    """Return lists of the recordings among files by split; none if there are no recordings."""
     if not any(suffix_of(file) in AUDIO_SUFFIXES for file in files):
         return {}
     tables = read_audio_files(files, folder, audio_column=audio_column, policy=policy)
@@ -177,7 +177,7 @@ def _list_recordings(
 
 
 def _row_files(files: Sequence[str]) -> list[str]:
-    """Return those files that hold the rows: recordings with their metadata, or all of one kind."""
+    """Return the files that have the rows: recordings with their metadata, or all files of one kind."""
 
     def of_kind(suffixes: Collection[str]) -> list[str]:
         return sorted(file for file in files if suffix_of(file) in suffixes)

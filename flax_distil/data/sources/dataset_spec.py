@@ -1,4 +1,4 @@
-"""Which data sets to open, and how: several in one specification are joined by ``+``."""
+"""Specify which data sets to open and how; names of several data sets are joined by ``+``."""
 
 import dataclasses
 import re
@@ -14,7 +14,7 @@ from flax_distil.data.sources.file_kinds import ROW_SUFFIXES, suffix_of
 
 @dataclass(frozen=True, kw_only=True)
 class DatasetSpec:
-    """Data sets by name, with their columns.
+    """Names of data sets, with their columns and options.
 
     Attributes:
         name: Hub id, ``save_to_disk`` folder, folder of audio files, JSONL or CSV file of paths, or
@@ -22,17 +22,18 @@ class DatasetSpec:
             included; or several of these joined by ``+``. Paths may be ``gs://``, ``s3://``,
             ``http(s)://`` and ``hf://`` addresses.
         config_name: Configuration; joined by ``+`` for several data sets.
-        split: Split, with slices unless it is streamed; joined by ``+`` for several. None takes the only one.
+        split: Split, which may be a slice unless it is streamed; joined by ``+`` for several. None takes the
+            only split.
         audio_column: Column of recordings; joined by ``+`` for several.
         text_column: Column of reference texts; joined by ``+`` for several; None if there are none.
         label_column: Column of pseudo-labels; joined by ``+`` for several; None if there are none.
         speaker_column: Column of speakers; joined by ``+`` for several; None takes one of the usual names
             where it exists.
-        max_samples: Keep only the first rows of each data set.
-        cache_dir: Where ``datasets`` keeps what it downloads or converts.
+        max_samples: Maximum number of rows of each data set, of which the first ones are kept.
+        cache_dir: Folder in which ``datasets`` keeps downloaded and converted files.
         policy: How failed requests are repeated.
-        channel: Channel of the recordings to take, counted from 0; None for the mean of all.
-        streaming: Read from front to back and keep nothing on disk.
+        channel: Channel of the recordings to use, counted from 0; None for the mean of all channels.
+        streaming: Whether to read from front to back, without keeping anything on disk.
     """
 
     name: str
@@ -51,10 +52,10 @@ class DatasetSpec:
     def parts(self) -> list["DatasetSpec"]:
         """Return one specification for each data set of ``a+b``, with its own split and columns.
 
-        The other fields are joined by ``+`` as well: as many values as data sets, or one for all; an
-        empty value is None. With a single data set, ``split="train+validation"`` names two of its
-        splits. A path that exists as written is not split, nor are braces; an address is split only after
-        the name of a file, a pattern, or a folder with a slash at its end.
+        The other fields are joined by ``+`` as well: they have as many values as there are data sets, or one
+        for all; an empty value means None. With a single data set, ``split="train+validation"`` names two of
+        its splits. A path that exists as written is not split, and neither are braces. An address is split
+        only after the name of a file, a pattern, or a folder with a slash at its end.
 
         Raises:
             InputError: If the number of values is not the number of data sets.
@@ -93,7 +94,7 @@ class DatasetSpec:
 
     @property
     def short_name(self) -> str:
-        """Name in messages and ids: the stem of a file, the name of a folder, the last part of a Hub id."""
+        """Name for messages and ids: stem of a file, name of a folder, or last part of a Hub id."""
         path = Path(strip_query(self.name).partition("://")[2] if is_remote(self.name) else self.name)
         if has_pattern(path.name):
             path = path.absolute().parent
@@ -103,7 +104,7 @@ class DatasetSpec:
 
     @property
     def id_prefix(self) -> str:
-        """Beginning of the ids of rows that have none of their own."""
+        """First part of the ids of rows that have no id."""
         return self.short_name + (f"/{self.split}" if self.split else "")
 
 
@@ -111,9 +112,9 @@ def split_values(value: str | None, what: str, name: str) -> list[str | None]:
     """Split ``x+y`` into one value for each data set of ``a+b``; a single value is used for all.
 
     Args:
-        value: The values; None is a value that is not given.
-        what: What to call them in a message, in the plural.
-        name: The data sets, as in :attr:`DatasetSpec.name`.
+        value: The values, joined by ``+``; None if they are not given.
+        what: Name of the values in messages, in the plural.
+        name: Names of the data sets, as in :attr:`DatasetSpec.name`.
 
     Raises:
         InputError: If the number of values is not the number of data sets.

@@ -1,4 +1,4 @@
-"""Kinds of files, by their names."""
+"""Kinds of files, which are known by their suffixes."""
 
 import posixpath
 
@@ -7,14 +7,14 @@ from flax_distil.data.remote.retries import strip_query
 AUDIO_SUFFIXES = frozenset(
     ".aac .aif .aiff .flac .g722 .m4a .mka .mp3 .mp4 .oga .ogg .opus .wav .webm .wma".split()  # noqa: SIM905
 )
-"""File names that a folder of audio is searched for; decoding does not depend on them."""
+"""Suffixes of the recordings that are searched for in a folder; decoding does not depend on them."""
 
 MANIFEST_SUFFIXES = frozenset({".jsonl", ".json", ".csv", ".tsv"})
 
 SHARD_SUFFIXES = (".parquet", ".arrow", ".tar")
 
 ROW_SUFFIXES = MANIFEST_SUFFIXES | frozenset(SHARD_SUFFIXES)
-"""Names of files that are data sets."""
+"""Suffixes of files that are data sets."""
 
 KINDS = (
     "a Hub id, a folder written by save_to_disk, a folder of audio files, "
@@ -24,5 +24,5 @@ KINDS = (
 
 
 def suffix_of(path: str) -> str:
-    """Return the suffix of a path or address in small letters: ``.flac``. A query is left out."""
+    """Return the suffix of a path or address without its query, in lower case, such as ``.flac``."""
     return posixpath.splitext(strip_query(path))[1].lower()

@@ -1,7 +1,7 @@
-"""Data sets that list recordings by path: folders of audio, and JSONL or CSV manifests, local or remote.
+"""Read data sets that list recordings by path: folders of audio, and JSONL or CSV manifests, local or remote.
 
-``datasets`` has an AudioFolder of its own, but it insists on torchcodec even where nothing is
-decoded, and copies everything through its cache. Reading the list ourselves needs neither.
+``datasets`` has an AudioFolder, but it needs torchcodec even if nothing is decoded, and copies everything to
+its cache. Reading the list here needs neither.
 """
 
 import csv
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     import datasets
 
 PATH_COLUMNS = ("audio", "audio_filepath", "file_name", "path", "file")
-"""Names under which manifests in the wild keep the path of a recording, in order of preference."""
+"""Columns in which published manifests have the path of a recording, in order of preference."""
 
 METADATA_NAMES = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
 
@@ -43,7 +43,7 @@ SPLIT_WORDS = {
     "eval": "test",
     "evaluation": "test",
 }
-"""Words that tell splits, with the names that ``datasets`` gives these splits."""
+"""Words in names of files and folders that identify splits, with the names of the splits in ``datasets``."""
 
 Row = dict[str, Any]
 
@@ -54,7 +54,8 @@ def read_manifest(
     """Read a JSONL or CSV file with one recording per row; paths are relative to the file.
 
     Args:
-        path: The file, or its address. Its path column is ``audio_column`` or one of :data:`PATH_COLUMNS`.
+        path: Path or address of the file. Its column of paths is ``audio_column`` or one of
+            :data:`PATH_COLUMNS`.
         audio_column: Name of the audio column in the result.
         policy: How failed requests are repeated.
 
@@ -74,20 +75,20 @@ def read_audio_folder(folder: Path, *, audio_column: str) -> dict[str, "datasets
 def read_audio_files(
     files: Sequence[str], folder: str, *, audio_column: str, policy: RetryPolicy = DEFAULT_POLICY
 ) -> dict[str, "datasets.Dataset"]:
-    """Read recordings, with their texts if ``metadata.jsonl``, ``.csv`` or ``.parquet`` is among the files.
+    """Read a list of recordings, with texts if there is a ``metadata.jsonl``, ``.csv`` or ``.parquet``.
 
-    Metadata files may lie at any depth; their ``file_name`` is relative to themselves. Without
-    any, every recording is a row without text. Recordings below a folder called ``train``,
-    ``validation``, ``test`` or the like belong to the split of that name.
+    Metadata files may be in any subfolder; their ``file_name`` is relative to the folder of the metadata
+    file. Without metadata, every recording is a row without text. Recordings below a folder with a name such
+    as ``train``, ``validation`` or ``test`` belong to that split.
 
     Args:
-        files: Absolute paths or addresses, others than recordings among them.
-        folder: What they all lie below.
+        files: Absolute paths or addresses, not only of recordings.
+        folder: Folder that contains all of them.
         audio_column: Name of the audio column in the result.
         policy: How failed requests are repeated.
 
     Returns:
-        Split name to rows; ``train`` alone if the folder has no splits.
+        Rows of each split by its name; only ``train`` if the folder has no splits.
 
     Raises:
         InputError: If a metadata file cannot be read or has no column of paths.
@@ -105,7 +106,7 @@ def read_audio_files(
 
 
 def _metadata_files(files: Sequence[str]) -> list[str]:
-    """Return one metadata file per folder: copies in another format would list every recording twice."""
+    """Return one metadata file per folder; a copy in another format would list every recording twice."""
     chosen: dict[str, str] = {}
     for name in METADATA_NAMES:
         for path in files:
@@ -123,7 +124,7 @@ def read_rows(path: str, policy: RetryPolicy) -> list[Row]:
     """Read the rows of a JSONL, CSV, TSV or Parquet file.
 
     Raises:
-        InputError: If the file is damaged; the line is named.
+        InputError: If the file is damaged; the message names the line.
     """
     suffix = suffix_of(path)
     with open_file(path, policy) as binary:
@@ -148,7 +149,7 @@ def read_rows(path: str, policy: RetryPolicy) -> list[Row]:
 
 
 def _csv_rows(file: Iterable[str], *, delimiter: str) -> list[Row]:
-    """Read CSV, which has no types: everything stays text ("007" is not 7), except durations."""
+    """Read CSV, which has no types; all values except durations stay texts ("007" is not 7)."""
     rows: list[Row] = []
     for row in csv.DictReader(file, delimiter=delimiter):
         if (extra := row.pop(cast(str, None), None)) is not None:
@@ -164,18 +165,18 @@ def _csv_rows(file: Iterable[str], *, delimiter: str) -> list[Row]:
 def _json_row(line: str, where: str) -> Row:
     try:
         row = json.loads(line)
-    except (ValueError, RecursionError) as error:  # the former also for numbers of thousands of digits
+    except (ValueError, RecursionError) as error:  # a ValueError also for numbers with thousands of digits
         raise InputError(f"{where}: not JSON ({error}): expected one object per line") from error
     if not isinstance(row, dict):
         raise InputError(f"{where}: expected a JSON object, got {type(row).__name__}")
-    row.pop(PROBLEMS_COLUMN, None)  # a name of ours
+    row.pop(PROBLEMS_COLUMN, None)  # this name is reserved
     return row
 
 
 def _with_audio(rows: Sequence[Row], origin: str, audio_column: str) -> list[Row]:
-    """Replace the column of relative paths by a column of absolute ones, called ``audio_column``.
+    """Replace the column of relative paths by a column of absolute paths with the name ``audio_column``.
 
-    If columns say that a recording is a part of its file, the path ends in a media fragment.
+    If columns say that a recording is a part of its file, the path ends with a media fragment.
     """
     columns = dict.fromkeys(name for row in rows for name in row if name != PROBLEMS_COLUMN)
     path_column = next((name for name in (audio_column, *PATH_COLUMNS) if name in columns), None)
@@ -204,10 +205,10 @@ def _with_audio(rows: Sequence[Row], origin: str, audio_column: str) -> list[Row
 
 
 def _absolute(value: Any, origin: str, column: str) -> str | None:
-    """Resolve a path against its manifest; a missing path stays None, and its row is skipped later.
+    """Resolve a path relative to its manifest; a missing path stays None, and its row is skipped later.
 
     Raises:
-        ValueError: If it is no path, as a sentence.
+        ValueError: If the value is not a path; the message is a sentence.
     """
     if isinstance(value, Mapping):
         value = value.get("path")
@@ -233,7 +234,7 @@ def _split_of(path: str | None, folder: str) -> str:
 
 
 def _table(rows: Sequence[Row]) -> "datasets.Dataset":
-    """Make a table of rows whose keys and types may differ."""
+    """Make a table from rows whose keys and types may differ."""
     import datasets
     import pyarrow
 

@@ -1,4 +1,4 @@
-"""Open data sets of every kind: what the user names becomes tables or streams."""
+"""Open the data sets that a user names, of any kind, as tables or as streams."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ from flax_distil.data.tables import to_speech_dataset
 
 
 def load_datasets(spec: DatasetSpec) -> Sequence[SpeechDataset | IterableSpeechDataset]:
-    """Open every data set of a specification, as a table or, with ``streaming``, as a stream.
+    """Open every data set of a specification as a table, or with ``streaming`` as a stream.
 
     Raises:
         InputError: As :func:`load_tables` and :func:`load_streams`.
@@ -28,7 +28,7 @@ def load_datasets(spec: DatasetSpec) -> Sequence[SpeechDataset | IterableSpeechD
 
 
 def load_table(spec: DatasetSpec) -> SpeechDataset:
-    """Open a specification as one table; several data sets are concatenated.
+    """Open the data sets of a specification as one table; several data sets are concatenated.
 
     Returns:
         All rows. Concatenated data sets keep the columns that all of them have; their audio and text
@@ -41,13 +41,13 @@ def load_table(spec: DatasetSpec) -> SpeechDataset:
 
 
 def load_tables(spec: DatasetSpec) -> list[SpeechDataset]:
-    """Open every data set of a specification as a table, checking names and columns before any work.
+    """Open every data set of a specification as a table, after checking names and columns.
 
     Returns:
         One table per data set, in the order written; all names are different.
 
     Raises:
-        InputError: If a data set, configuration, split or column does not exist, or it has no rows.
+        InputError: If a data set, configuration, split or column does not exist, or a data set has no rows.
     """
     return with_distinct_names([_load_table(part) for part in spec.parts()])
 
@@ -73,7 +73,7 @@ def _load_table(spec: DatasetSpec) -> SpeechDataset:
 
 
 def load_streams(spec: DatasetSpec) -> list[IterableSpeechDataset]:
-    """Open every data set of a specification to be read from front to back, keeping nothing on disk.
+    """Open every data set of a specification as a stream, which keeps nothing on disk.
 
     The first rows are read, to check that the columns exist.
 
@@ -81,7 +81,7 @@ def load_streams(spec: DatasetSpec) -> list[IterableSpeechDataset]:
         One stream per data set, in the order written; all names are different.
 
     Raises:
-        InputError: As :func:`load_tables`, and if a split is a slice.
+        InputError: If :func:`load_tables` would raise it, or if a split is a slice.
     """
     return with_distinct_names([_load_stream(part) for part in spec.parts()])
 
@@ -111,5 +111,5 @@ def _load_stream(spec: DatasetSpec) -> IterableSpeechDataset:
         policy=spec.policy,
         channel=spec.channel,
     )
-    stream.first_rows()  # checks the columns
+    stream.first_rows()  # this checks the columns
     return stream

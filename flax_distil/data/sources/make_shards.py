@@ -1,4 +1,4 @@
-"""Make shards of the files of a data set."""
+"""Make shards from the files of a data set."""
 
 import dataclasses
 import posixpath
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def make_shards(files: Sequence[DataFile], spec: DatasetSpec, *, single_name: str) -> tuple[Shard, ...]:
-    """Return one shard per file; of tar files, the first is read for its columns.
+    """Return one shard per file; the first tar file is read to find the columns.
 
     Args:
         files: At least one file of the data set.
@@ -32,7 +32,7 @@ def make_shards(files: Sequence[DataFile], spec: DatasetSpec, *, single_name: st
         single_name: Name of the shard if there is only one.
 
     Raises:
-        InputError: If a file is of no known kind, or cannot be read.
+        InputError: If a file is of an unknown kind, or cannot be read.
     """
     names = [single_name]
     if len(files) > 1:
@@ -60,7 +60,7 @@ def _shard(file: DataFile, name: str, spec: DatasetSpec) -> Shard:
         return ParquetShard(name=name, path=path, policy=policy)
     if suffix == ".arrow":
         return ArrowShard(name=name, path=path, policy=policy)
-    if suffix in (".tar", ".tgz") or strip_query(path).lower().endswith(".tar.gz"):  # the reader says why not
+    if suffix in (".tar", ".tgz") or strip_query(path).lower().endswith(".tar.gz"):  # refused when read
         return TarShard(name=name, path=path, audio_column=spec.audio_column, policy=policy)
     raise InputError(f"cannot read {strip_query(path)!r} as a data set: expected {KINDS}")
 
@@ -74,7 +74,7 @@ def _first_schema(shard: TarShard) -> "pyarrow.Schema | None":
 
 
 def _distinct_names(files: Sequence[DataFile]) -> list[str]:
-    """Return a short name for each file: its stem, its name or, to tell them apart, its path."""
+    """Return a short, unique name for each file: its stem, its name, or its path."""
     paths = [strip_query(file.origin).replace("://", ":/") for file in files]
     shared = len(posixpath.commonpath(paths))
     names = [posixpath.basename(path) for path in paths]

@@ -22,14 +22,14 @@ if TYPE_CHECKING:
     import datasets
 
 BUILDERS = {".parquet": "parquet", ".arrow": "arrow"}
-"""Files that ``datasets`` reads by itself where they lie on this disk."""
+"""Builders of ``datasets`` for local files, by suffix."""
 
 
 def read_table(spec: DatasetSpec) -> "datasets.Dataset":
-    """Read the rows of one data set.
+    """Read the rows of one data set as a table.
 
     Args:
-        spec: One of :meth:`DatasetSpec.parts`.
+        spec: Specification of one data set, from :meth:`DatasetSpec.parts`.
 
     Raises:
         InputError: If the data set, configuration or split does not exist or cannot be read.
@@ -50,13 +50,13 @@ def read_table(spec: DatasetSpec) -> "datasets.Dataset":
 
 
 def _builder_of(files: Mapping[str, Sequence[str]]) -> str | None:
-    """Return the builder that reads all of these files, None if there is none."""
+    """Return the name of the builder that reads all of these files; None if there is none."""
     suffixes = {suffix_of(file) for part in files.values() for file in part}
     return BUILDERS.get(suffixes.pop()) if len(suffixes) == 1 else None
 
 
 def _read_folder(folder: Path, spec: DatasetSpec) -> "datasets.Dataset":
-    """Read a folder; its contents tell what kind of data set it holds."""
+    """Read a folder, whose contents determine the kind of its data set."""
     if (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file():
         return choose_split(read_saved_folder(folder), spec.split, name=spec.name)
     if next(audio_files(folder), None) is not None:
@@ -66,13 +66,14 @@ def _read_folder(folder: Path, spec: DatasetSpec) -> "datasets.Dataset":
         found = open_builder(str(folder.absolute()), spec).config.data_files or {}
         files = {str(split): [*map(str, paths)] for split, paths in found.items()}
         if (builder := _builder_of(files)) is not None:
-            # By name: ``datasets`` finds its copy of a folder with a card by the card, not by its files.
+            # Files are given by name, because ``datasets`` identifies a folder with a card by its card, not
+            # by its files.
             return read_with_builder(builder, spec, data_files=files)
     return _read_files(spec)
 
 
 def _read_files(spec: DatasetSpec) -> "datasets.Dataset":
-    """Read what ``datasets`` does not: lists of recordings into memory, other files into its cache."""
+    """Read files that ``datasets`` does not read: lists of recordings to memory, other files to its cache."""
     import datasets
 
     splits = resolve_data_files(spec)

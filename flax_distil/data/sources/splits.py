@@ -1,4 +1,4 @@
-"""Choose the rows of a data set by split names, slices of splits, and sums of them."""
+"""Choose the rows of a data set by split expressions: names of splits, slices and sums of them."""
 
 import re
 from collections.abc import Collection, Mapping, Sequence
@@ -13,18 +13,19 @@ if TYPE_CHECKING:
 
 
 def check_split_names(existing: Sequence[str], split: str | None, *, name: str) -> str:
-    """Check a split expression against the splits there are.
+    """Check that the splits of a split expression exist.
 
     Args:
-        existing: Names of splits.
-        split: ``"train"``, ``"train[:10%]"``, ``"train+validation"``; None means the only one.
+        existing: Names of the existing splits.
+        split: Expression such as ``"train"``, ``"train[:10%]"`` or ``"train+validation"``; None means the
+            only split.
         name: The data set, for messages.
 
     Returns:
-        The expression; the only split's name for None.
+        The expression; for None, the name of the only split.
 
     Raises:
-        InputError: Naming the splits that exist.
+        InputError: If a split does not exist; the message names the existing splits.
     """
     listed = ", ".join(existing)
     if split is None:
@@ -47,7 +48,7 @@ def whole_splits(splits: Collection[str], split: str | None, *, name: str) -> li
         name: The data set, for messages.
 
     Raises:
-        InputError: If there are no splits, or not the ones that are named.
+        InputError: If there are no splits, or a named split does not exist.
     """
     if not splits:
         raise InputError(f"data set {name!r} holds no files of rows: expected {KINDS}")
@@ -61,12 +62,12 @@ def choose_split(
     """Return the rows that a split expression names.
 
     Args:
-        splits: Split name to rows.
+        splits: Rows of each split, by its name.
         split: As for :func:`check_split_names`.
         name: The data set, for messages.
 
     Raises:
-        InputError: If there is no such split, or the slice is not one.
+        InputError: If there is no such split, or a slice is not valid.
     """
     import datasets
 

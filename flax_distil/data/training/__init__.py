@@ -1,1 +1,1 @@
-"""From examples to training batches that can be resumed at any step."""
+"""Make training batches from examples; reading can be resumed at any batch."""

@@ -1,4 +1,4 @@
-"""Draw the augmentation of each sample, and do the host's part: speed and recorded noise."""
+"""Draw the augmentation of each sample, and do the part on the host: speed and recorded noise."""
 
 import dataclasses
 import functools
@@ -17,7 +17,7 @@ from flax_distil.data.remote.retries import RetryPolicy
 from flax_distil.data.skipped import SkippedSamples
 
 NOISES_HELD = 32
-"""Decoded recordings of noise that are kept at hand."""
+"""Number of decoded recordings of noise that are kept in memory."""
 
 
 class Augmenter:
@@ -25,13 +25,13 @@ class Augmenter:
 
     Args:
         config: The augmentation.
-        noise: Recordings of noise, of any length; required if recorded noise is added.
+        noise: Recordings of noise of any length, which are needed if recorded noise is added.
         policy: How failed requests are repeated; by default the policy of the data set.
-        window_seconds: Longest duration of a sample.
-        skipped: Records noise that cannot be read; a sample that drew such noise stays clean.
+        window_seconds: Maximum duration of a sample.
+        skipped: Collector of noise that cannot be read; a sample that drew such noise stays clean.
 
     Raises:
-        InputError: If there is no noise to add.
+        InputError: If recorded noise is to be added, and there is none.
     """
 
     def __init__(
@@ -55,9 +55,9 @@ class Augmenter:
         """Augment a sample; one without audio is returned unchanged.
 
         Args:
-            sample: At most 30 s.
-            random: Random numbers of this sample in this epoch. A child of it is used, so other draws from it
-                do not change.
+            sample: Sample of at most 30 s.
+            random: Random numbers of this sample in this epoch. A child generator is used, so that other
+                draws do not change.
         """
         samples_W, speed = sample.samples_W, 1.0
         changes = self._changes_speed or self._noise is not None or self.config.on_device

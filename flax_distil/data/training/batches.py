@@ -1,4 +1,4 @@
-"""Collate samples of any length into arrays of few shapes, so that compiled steps are reused."""
+"""Collate samples of any length into arrays with few different shapes, so that compiled steps are reused."""
 
 import functools
 from collections.abc import Sequence
@@ -32,30 +32,30 @@ _HOST_FIELDS = (
 )
 @dataclass(frozen=True, kw_only=True)
 class Batch:
-    """One batch, on the host and on the devices.
+    """One batch, on the host or on devices.
 
-    As a tree of JAX it has only the arrays that a step takes; what says where its rows come from stays on
-    the host. Their ``PartitionSpec`` is ``ROWS`` of ``parallel/partitioner.py`` for all of them, or
+    As a pytree of JAX it has only the arrays that a step takes; the fields about the origin of its rows stay
+    on the host. Their ``PartitionSpec`` is ``ROWS`` of ``parallel/partitioner.py`` for all of them, or
     ``MICRO_BATCHES`` after :meth:`in_micro_batches`. A field that a batch lacks is None.
 
     Attributes:
         decoder_input_ids_BT: int32, tokens that the decoder reads; T is a bucket of lengths.
         labels_BT: int32, the same tokens one position on.
-        loss_mask_BT: Bool, which labels count.
-        samples_BW: 16 kHz, float32 or int16, zeros behind each recording.
-        lengths_B: int32, number of samples of each recording, where its audio is changed on the devices.
-        seed_B: uint32, seed of what is done to the audio on the devices.
+        loss_mask_BT: Bool, which labels count in the loss.
+        samples_BW: float32 or int16, audio at 16 kHz with zeros after each recording.
+        lengths_B: int32, number of audio samples of each recording, where devices augment it.
+        seed_B: uint32, seed of the augmentation on devices.
         encoder_out_BSD: Outputs of a frozen encoder, instead of samples.
-        mel_BRM: float32, log-mel frames that the student hears.
-        teacher_mel_BRM: Log-mel frames that the teacher hears, where its window is longer.
-        ids: Stable names of the samples; ``""`` in padding.
-        index_B: int64, row in the data set; -1 in padding.
-        valid_B: Bool, False in padding.
-        has_audio_B: Bool, False in padding, and where audio was not asked for.
-        duration_B: float32, seconds.
-        source_B: int32, number of the data set, while training.
-        epoch: Number of passes that had been made over the data set of the first sample, while training.
-        references: Whole reference texts, in an evaluation; ``""`` where there is none.
+        mel_BRM: float32, log-mel frames for the student.
+        teacher_mel_BRM: float32, log-mel frames for the teacher, where its window is longer.
+        ids: Stable names of the samples; ``""`` for padding.
+        index_B: int64, row number in the data set; -1 for padding.
+        valid_B: Bool, False for padding.
+        has_audio_B: Bool, False for padding, and where audio was not asked for.
+        duration_B: float32, duration in seconds.
+        source_B: int32, number of the data set, in training only.
+        epoch: Number of complete passes over the data set of the first sample, in training only.
+        references: Whole reference texts, in evaluation only; ``""`` where there is none.
     """
 
     decoder_input_ids_BT: Any = None
@@ -83,7 +83,7 @@ class Batch:
 
 
 LABEL_BUCKETS = (32, 64, 128, 256, DECODER_POSITIONS)
-"""Target lengths that batches are padded to: one compilation each."""
+"""Target lengths to which batches are padded; each of them needs one compilation."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,9 +92,9 @@ class TokenizedExample:
 
     Attributes:
         sample: Audio and texts.
-        label: Tokens; None where the sample has no usable label (evaluation only).
-        source: Number of the data set it comes from.
-        epoch: How many times the data set had been passed over when it was drawn.
+        label: Tokens of the label; None if the sample has no usable label (in evaluation only).
+        source: Number of the data set of the sample.
+        epoch: Number of complete passes over the data set when the sample was drawn.
     """
 
     sample: DecodedExample
@@ -113,16 +113,17 @@ def collate(
     audio_dtype: np.dtype = FLOAT32,
     window_samples: int = CHUNK_SAMPLES,
 ) -> Batch:
-    """Join samples to one batch.
+    """Collate samples into one batch.
 
     Args:
-        samples: At most ``batch_size``; without any, the whole batch is padding.
-        batch_size: Rows of the batch; missing ones are padding.
-        pad_token: Fills inputs and targets after each label.
-        buckets: Target lengths, ascending; None leaves labels out.
-        always_audio: Give ``samples_BW`` even if no row has audio, so that all batches are alike.
+        samples: At most ``batch_size`` samples; if there are none, the whole batch is padding.
+        batch_size: Number of rows of the batch; missing rows are padding.
+        pad_token: Token id that fills inputs and targets after each label.
+        buckets: Target lengths in ascending order; None leaves labels out.
+        always_audio: Whether to include ``samples_BW`` even if no row has audio, so that all batches have the
+            same form.
         audio_dtype: Type of ``samples_BW``: float32, or int16 for half the memory and transfer.
-        window_samples: W, what the encoder hears at once; 480,000 by default.
+        window_samples: Number W of audio samples of a window of the encoder; 480,000 by default.
 
     Returns:
         The batch, on the host; without ``samples_BW`` if no row has audio, unless ``always_audio``.
@@ -163,16 +164,16 @@ def stack_audio(
     dtype: np.dtype = FLOAT32,
     window_samples: int = CHUNK_SAMPLES,
 ) -> Float[np.ndarray, "B W"] | Int[np.ndarray, "B W"]:
-    """Put recordings of at most a window into rows of one window.
+    """Put recordings of at most one window into rows of one window.
 
     Args:
-        samples: Mono, 16 kHz; None leaves silence.
-        batch_size: Rows; those after the last recording are silence.
+        samples: Recordings, mono at 16 kHz; None gives a row of silence.
+        batch_size: Number of rows; rows after the last recording are silence.
         dtype: float32, or int16: full scale becomes 32768, so 16-bit recordings of 16 kHz stay as they are.
-        window_samples: Samples of a row; 30 s by default.
+        window_samples: Number of audio samples of a row; 30 s by default.
 
     Returns:
-        ``[batch_size, window_samples]``.
+        An array ``[batch_size, window_samples]``.
     """
     samples_BW = np.zeros((batch_size, window_samples), dtype)
     for row, samples_W in enumerate(samples):
@@ -187,13 +188,13 @@ def stack_labels(
     """Pad labels to the smallest bucket that holds all of them.
 
     Args:
-        labels: One per sample; None becomes a row whose targets do not count.
-        batch_size: Rows.
-        pad_token: Fills what is after each label.
-        buckets: Target lengths, ascending.
+        labels: One label per sample; None becomes a row whose targets do not count.
+        batch_size: Number of rows.
+        pad_token: Token id that fills each row after its label.
+        buckets: Target lengths in ascending order.
 
     Returns:
-        ``decoder_input_ids_BT``, ``labels_BT``, ``loss_mask_BT``.
+        The arrays ``decoder_input_ids_BT``, ``labels_BT`` and ``loss_mask_BT`` by name.
 
     Raises:
         ValueError: If a label is longer than the last bucket.
@@ -213,10 +214,10 @@ def stack_labels(
 
 
 def smallest_bucket(longest: int, buckets: Sequence[int]) -> int:
-    """Return the first bucket that holds a label of ``longest`` tokens.
+    """Return the smallest bucket that holds a label of ``longest`` tokens.
 
     Raises:
-        ValueError: If none does.
+        ValueError: If no bucket does.
     """
     for bucket in buckets:
         if bucket >= longest:
@@ -225,10 +226,11 @@ def smallest_bucket(longest: int, buckets: Sequence[int]) -> int:
 
 
 def check_buckets(buckets: Sequence[int], *, longest: int) -> None:
-    """Check that labels of every allowed length find a bucket.
+    """Check that there is a bucket for labels of every allowed length.
 
     Raises:
-        InputError: If the buckets do not ascend, or end below ``longest`` or above 448.
+        InputError: If the buckets are not in ascending order, or the last one is below ``longest`` or above
+            448.
     """
     if list(buckets) != sorted(set(buckets)) or not buckets or buckets[0] < 1:
         raise InputError(f"label buckets must ascend, got {list(buckets)}")

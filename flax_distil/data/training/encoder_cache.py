@@ -1,7 +1,7 @@
-"""Cache encoder outputs on disk: a frozen encoder gives the same output for a recording in every epoch.
+"""Cache encoder outputs on disk, because a frozen encoder has the same output for a recording in every epoch.
 
-One row of bfloat16 per row of the data set, memory-mapped, so that only what a batch asks for
-is read. Three files in a folder::
+The cache has one row of bfloat16 per row of the data set. It is memory-mapped, so that only the rows of a
+batch are read. There are three files in a folder::
 
     states.bin      [rows, S, D] bfloat16, its whole size reserved at the start
     done.bin        [rows] uint8, 1 where the states are written
@@ -27,19 +27,19 @@ from flax_distil.core.errors import InputError
 log = logging.getLogger(__name__)
 
 FLUSH_BYTES = 1 << 30
-"""States written between two synchronisations with the disk; what an interruption may cost."""
+"""Bytes of states that are written between two syncs with the disk; an interruption may lose as many."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class CacheManifest:
-    """What a folder of encoder states belongs to.
+    """Description of the encoder and data set to which a folder of encoder states belongs.
 
     Attributes:
-        fingerprint: Digest of the encoder's weights and the data set.
-        rows: Rows of the data set.
-        positions: S, encoder positions of each.
-        width: D, features of each position.
-        dtype: Type of a feature.
+        fingerprint: Digest of the weights of the encoder and of the data set.
+        rows: Number of rows of the data set.
+        positions: Number S of encoder positions of each row.
+        width: Number D of features of each position.
+        dtype: Element type of the features.
     """
 
     fingerprint: str
@@ -50,25 +50,25 @@ class CacheManifest:
 
     @property
     def num_bytes(self) -> int:
-        """Size of ``states.bin``."""
+        """Size of ``states.bin`` in bytes."""
         return self.rows * self.positions * self.width * np.dtype(ml_dtypes.bfloat16).itemsize
 
 
 class EncoderStateCache:
-    """Reads and writes encoder states by row; one process and one writing thread at a time.
+    """Reads and writes encoder states by row; only one process may use it, and only one thread may write.
 
-    :meth:`has` and :meth:`needs_audio` may be called from any thread: rows only ever become present.
+    Any thread may call :meth:`has` and :meth:`needs_audio`, because rows that are present stay present.
 
     Args:
-        folder: Where the states are kept; made if it does not exist.
+        folder: Folder of the states, which is created if absent.
         fingerprint: Digest of everything that the states depend on: encoder weights
             (:func:`weights_fingerprint`) and recordings (:meth:`SpeechDataset.fingerprint`).
-        rows: Rows of the data set.
-        positions: S, positions per row.
-        width: D, features per position.
+        rows: Number of rows of the data set.
+        positions: Number S of encoder positions per row.
+        width: Number D of features per position.
 
     Raises:
-        InputError: If the disk has no room for all rows.
+        InputError: If the disk has not enough room for all rows.
     """
 
     def __init__(self, folder: Path, *, fingerprint: str, rows: int, positions: int, width: int):
@@ -90,7 +90,7 @@ class EncoderStateCache:
         return bool(self._done_I[np.fromiter(indices, np.int64)].all())
 
     def needs_audio(self, index: int) -> bool:
-        """Return whether a row must still be encoded; what the pipelines ask before they decode audio."""
+        """Return whether a row must still be encoded; pipelines call this before they decode audio."""
         return not self._done_I[index]
 
     @property
@@ -102,10 +102,10 @@ class EncoderStateCache:
         """Return the states of rows.
 
         Args:
-            indices: Rows that are present.
+            indices: Numbers of rows that are present.
 
         Returns:
-            bfloat16 ``[B, S, D]``, a copy.
+            A copy of the states as bfloat16 ``[B, S, D]``.
 
         Raises:
             KeyError: If a row is not present.
@@ -120,11 +120,11 @@ class EncoderStateCache:
     def write(
         self, indices: Sequence[SupportsIndex] | np.ndarray, encoder_out_BSD: Float[np.ndarray, "B S D"]
     ) -> None:
-        """Keep the states of rows; they survive an interruption once :meth:`flush` has run.
+        """Write the states of rows, which survive an interruption after :meth:`flush`.
 
         Args:
-            indices: B rows, none twice; rows that are present already are written again.
-            encoder_out_BSD: Their states; rounded to bfloat16.
+            indices: Numbers of B different rows; rows that are already present are written again.
+            encoder_out_BSD: States of the rows, which are rounded to bfloat16.
         """
         rows = np.asarray(indices, np.int64)
         self._check_rows(rows)
@@ -135,18 +135,18 @@ class EncoderStateCache:
             self.flush()
 
     def flush(self) -> None:
-        """Put everything on the disk: first the states, then the marks that say that they are complete."""
+        """Sync everything to the disk: first the states, and then the marks of complete rows."""
         self._states_ISD.flush()
         self._flushed_I[:] = self._done_I
         self._flushed_I.flush()
         self._unflushed_bytes = 0
 
     def _check_rows(self, rows: np.ndarray) -> None:
-        if len(rows) and rows.min() < 0:  # padding of a last batch, which numpy would take for the last row
+        if len(rows) and rows.min() < 0:  # padding of a last batch, which numpy would treat as the last row
             raise ValueError(f"expected row numbers, got {rows.min()}: leave padding out")
 
     def _matches(self) -> bool:
-        """Return whether the folder holds states of this very encoder and data set."""
+        """Return whether the folder holds states of the same encoder and data set."""
         path = self._folder / "manifest.json"
         if not path.is_file():
             return False
@@ -186,9 +186,9 @@ class EncoderStateCache:
 
 
 def _reserve(path: Path, size: int) -> None:
-    """Make a file of zeros that owns its place on the disk.
+    """Make a file of zeros whose space on the disk is allocated.
 
-    Writing through a memory map to a file without room ends the process, without an exception.
+    If the disk is full, writing through a memory map to a file without allocated space kills the process.
     """
     with path.open("wb") as file:
         file.truncate(size)

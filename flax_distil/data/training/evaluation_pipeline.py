@@ -1,4 +1,4 @@
-"""Batches of an evaluation set: every row once, in order, without any filter."""
+"""Make batches of an evaluation set, which have every row once, in order, without any filter."""
 
 import dataclasses
 from collections.abc import Generator, Iterator, Sequence
@@ -27,32 +27,32 @@ TooLong = Literal["raise", "skip"]
 
 
 class EvaluationPipeline:
-    """Batches of decoded audio and references; can be iterated several times.
+    """An iterable over batches of decoded audio and references, which can be iterated several times.
 
-    Each batch is what :func:`flax_distil.data.training.batches.collate` makes, with ``references``: the
-    whole reference texts, ``""`` where there is none. The last batch is padded; ``valid_B``
-    marks its real rows. With ``labels`` there are targets for the loss; a row whose label is missing
-    or too long keeps its audio and reference, but none of its targets counts.
+    :func:`flax_distil.data.training.batches.collate` makes the batches, which have ``references``: the whole
+    reference texts, ``""`` where there is none. The last batch is padded; ``valid_B`` marks its real rows.
+    With ``labels`` there are targets for the loss. A row whose label is missing or too long keeps its audio
+    and reference, but its targets do not count.
 
-    A recording that cannot be read is skipped and recorded, not counted.
+    A recording that cannot be read is skipped and recorded.
 
-    With several shards, each reads every ``shard_count``-th row, and all give the same number of batches
-    with the same shapes, as programs that run over all processes need. A shard that has no row left
-    gives batches of padding.
+    With several shards, each reads every ``shard_count``-th row, and all have the same number of batches with
+    the same shapes, which programs over all processes need. A shard without further rows has batches of
+    padding.
 
-    Every process reads a stream to its end and decodes its own rows. The number of rows is known
-    after that, and ``len`` then describes the last pass. Labels of several shards have one length, the
-    bucket of ``max_label_length``.
+    Every process reads a stream to its end and decodes its own rows. The number of rows is only known after
+    that, and ``len`` then describes the last pass. Labels of a stream with several shards have one length,
+    the bucket of ``max_label_length``.
 
     Args:
         data: The evaluation set.
         config: Batch size and threads.
-        labels: Makes targets; None leaves them out.
-        indices: Rows of a table to read, in this order; None reads all.
-        needs_audio: Called for each row of a table before its audio is decoded, from any thread.
-        too_long: Whether a recording longer than the window (30 s by default) ends the run or is skipped
-            like an unreadable one.
-        skipped: Records skipped rows.
+        labels: Builder of the targets; None leaves them out.
+        indices: Numbers of the rows of a table to read, in this order; None reads all rows.
+        needs_audio: Function that any thread calls for each row of a table before its audio is decoded.
+        too_long: Whether a recording that is longer than the window (30 s by default) raises an error, or is
+            skipped like an unreadable one.
+        skipped: Collector of skipped rows.
 
     Raises:
         InputError: If a ``duration`` column shows a recording of more than 30 s (with
@@ -74,7 +74,7 @@ class EvaluationPipeline:
             check_buckets(config.label_buckets, longest=labels.max_label_length)
         self.skipped = SkippedSamples() if skipped is None else skipped
         self.without_loss = SkippedSamples()
-        """Rows that are evaluated but have no usable label for the loss."""
+        """Rows that are evaluated, but have no usable label for the loss."""
         self._config, self._labels, self._too_long = config, labels, too_long
         self._needs_audio = needs_audio or (lambda index: True)
         self._stream = data if isinstance(data, IterableSpeechDataset) else None
@@ -93,7 +93,7 @@ class EvaluationPipeline:
             self._check_durations(data, rows)
 
     def __len__(self) -> int:
-        """Return the number of batches: at most, or exactly with several shards."""
+        """Return the maximum number of batches; with several shards, the exact number."""
         return -(-self._largest_shard // self._config.batch_size)
 
     def __iter__(self) -> Iterator[Batch]:
@@ -128,7 +128,7 @@ class EvaluationPipeline:
         )
 
     def _own_rows(self) -> Generator[int | Example]:
-        """Yield the rows of this process: numbers of a table; rows of a stream, numbered over all of it."""
+        """Yield the row numbers of a table, or the rows of a stream, that this process reads."""
         if self._stream is None:
             yield from self._indices
             return
@@ -143,7 +143,7 @@ class EvaluationPipeline:
         self._largest_shard = -(-number // shards)
 
     def _check_durations(self, data: SpeechDataset, rows: Sequence[int]) -> None:
-        """Check the rows of all shards, so that the run ends in all processes alike."""
+        """Check the rows of all shards, so that an error is raised in all processes."""
         durations = data.durations()
         for index in rows:
             seconds = durations[index]
@@ -181,7 +181,7 @@ class EvaluationPipeline:
             return None
 
     def _refuse(self, index: int, sample_id: str, error: SampleError) -> None:
-        """Record a row that cannot be evaluated, or end the run if that is to be."""
+        """Record a row that cannot be evaluated, or raise an error if ``too_long`` asks for it."""
         if error.kind == TOO_LONG and self._too_long == "raise":
             raise self._long_audio(sample_id, error.reason.split(":")[0]) from error
         self._record(self.skipped, index, sample_id, error)

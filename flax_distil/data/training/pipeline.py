@@ -1,8 +1,8 @@
-"""An endless, shuffled, resumable stream of training batches, from tables and streams.
+"""Make an endless, shuffled, resumable sequence of training batches from tables and streams.
 
-Batches continue over the ends of epochs, so no sample is lost to a last partial batch. A position is
-a few numbers (see :mod:`flax_distil.data.training.samplers`), so resuming decodes nothing that was
-used before.
+Batches continue over the ends of epochs, so no sample is lost in an incomplete last batch. A position
+consists of a few numbers (see :mod:`flax_distil.data.training.samplers`), so resuming does not decode samples
+that were used before.
 """
 
 import dataclasses
@@ -31,33 +31,33 @@ from flax_distil.data.training.stream_sampler import NoSampleError, StreamSample
 from flax_distil.data.training.training_sources import TableSource, TrainingData
 
 _COUNTED_SAMPLES = 20_000
-"""Labels of tables up to this size are counted at the start of a run: a second."""
+"""Labels of tables up to this size are counted at the start of training, which takes a second."""
 
 
 class TrainingPipeline:
     """An endless iterator over batches of decoded audio and labels.
 
-    Each batch is what :func:`flax_distil.data.training.batches.collate` makes, with audio as 16-bit
-    integers, with labels, without padding rows, and with ``source_B`` and ``epoch``; ``seed_B`` and
-    ``lengths_B`` are there only where audio is changed on the devices.
+    :func:`flax_distil.data.training.batches.collate` makes the batches, with audio as 16-bit integers, with
+    labels, without padding rows, and with ``source_B`` and ``epoch``. They have ``seed_B`` and ``lengths_B``
+    only if devices augment the audio.
 
-    Tables without weights are concatenated, and every sample comes once in an epoch. Otherwise data
-    sets are mixed in the proportions of their weights.
+    Tables without weights are concatenated, and an epoch has every sample once. Otherwise data sets are mixed
+    in the proportions of their weights.
 
     A sample without readable audio or usable label is skipped, and the next one takes its position.
-    Whether that happens depends on the sample alone, so a resumed run sees the batches that an
-    uninterrupted run would have seen. With several shards, the next sample of the same shard is taken;
-    the other shards are not affected.
+    Whether a sample is skipped depends on the sample alone, so resumed training has the same batches as
+    uninterrupted training. With several shards, the next sample of the same shard is taken; the other shards
+    are not affected.
 
     Args:
         data: The data sets.
         config: Batch size, threads and shard.
-        seed: Seed of the order, of augmentation, timestamps and prompts.
-        shuffle: False keeps the order of rows.
-        restart: Where data sets are mixed: restart all of them when the first is exhausted.
+        seed: Seed of the order, of augmentation, of timestamps and of prompts.
+        shuffle: Whether to shuffle samples; False keeps the order of rows.
+        restart: Whether all data sets of a mixture restart when the first one is exhausted.
         limits: Limits of the duration of recordings; by default the length of a window.
-        needs_audio: Called for each sample of a single table before it is decoded, from any thread.
-        augmentation: How the audio is changed.
+        needs_audio: Function that any thread calls for each sample of a single table before it is decoded.
+        augmentation: Configuration of the augmentation.
 
     Raises:
         InputError: If the buckets do not hold the labels, or a stream has fewer files than there are shards.
@@ -79,7 +79,7 @@ class TrainingPipeline:
             longest = DECODER_POSITIONS if source.gives_prompts else source.labels.max_label_length
             check_buckets(config.label_buckets, longest=longest)
         self.drawn = np.zeros(len(data.sources), np.int64)
-        """Samples handed out of each data set, since the beginning of the first run."""
+        """Number of samples that were used of each data set, since the beginning of training."""
         self._data, self._config = data, config
         self._seed, self._shuffle, self._restart = seed, shuffle, restart
         self._load = SampleLoader(
@@ -116,13 +116,13 @@ class TrainingPipeline:
         return batch
 
     def largest_bucket(self) -> int:
-        """Return the longest targets that a batch may have; of large tables, the limit of their labels."""
+        """Return the maximum target length of a batch; for large tables, that of the label limit."""
         if len(self._buckets) == 1:
             return self._buckets[0]
         return self._largest_bucket(count_up_to=_COUNTED_SAMPLES)
 
     def proportions(self) -> str:
-        """Return one line: how many samples of each data set were handed out, and their share."""
+        """Return a line with the number and share of the samples that were used of each data set."""
         total = max(1, int(self.drawn.sum()))
         parts = (
             f"{source.name} {count} ({count / total:.1%})"
@@ -135,7 +135,7 @@ class TrainingPipeline:
         return DropReport.merge(stream.dropped.get_state() for stream in self._streams)
 
     def get_state(self) -> dict[str, Any]:
-        """Return the position after the last batch handed out, as JSON takes it."""
+        """Return the position after the last batch, in a form for JSON."""
         return {
             **self._identity(),
             "shard_count": self._config.shard_count,
@@ -145,12 +145,12 @@ class TrainingPipeline:
         }
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Continue where :meth:`get_state` was called; the next batch is the next one of that run.
+        """Continue at a position from :meth:`get_state`.
 
         The batch size and the number of threads may differ.
 
         Raises:
-            InputError: If the state is of other data, another seed or order, or of another shard.
+            InputError: If the position belongs to other data, another seed or order, or another shard.
         """
         self._check_shard(state)
         for key, value in self._identity().items():
@@ -180,7 +180,7 @@ class TrainingPipeline:
             )
 
     def _identity(self) -> dict[str, Any]:
-        """Return what must be equal for a position to mean the same sample."""
+        """Return the values that must be equal for a position to mean the same sample."""
         return {
             "samples": "+".join(str(size or 0) for size in self._data.sizes),
             "fingerprint": self._fingerprint,
@@ -192,16 +192,16 @@ class TrainingPipeline:
         }
 
     def _label_buckets(self) -> tuple[int, ...]:
-        """Return the buckets that batches choose from: with several shards one, the same in all."""
+        """Return the buckets of batches; with several shards there is one, the same in all of them."""
         if self._config.shard_count == 1:
             return self._config.label_buckets
         return (self._largest_bucket(count_up_to=sys.maxsize),)
 
     def _largest_bucket(self, *, count_up_to: int) -> int:
-        """Return the bucket of the longest label, counted in tables of at most so many samples."""
+        """Return the bucket of the longest label, which is counted in tables of at most this size."""
         longest = 0
         for source in self._data.sources:
-            if source.gives_prompts:  # a prompt fills what its label leaves of the decoder's positions
+            if source.gives_prompts:  # a prompt may fill all positions that its label leaves free
                 return self._config.label_buckets[-1]
             known = source.longest_label if isinstance(source, TableSource) else None
             if isinstance(source, TableSource) and source.packs is None and known is not None:
@@ -267,7 +267,7 @@ class TrainingPipeline:
 
 
 class _Samples(grain.IterDataset[TokenizedExample]):
-    """An iterator of ours, as grain takes it."""
+    """A data set of grain, made from a function that returns an iterator."""
 
     def __init__(self, make: Callable[[], "grain.DatasetIterator[TokenizedExample]"]):
         super().__init__()

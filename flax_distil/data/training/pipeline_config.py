@@ -1,4 +1,4 @@
-"""Settings of the threads that prepare batches."""
+"""Configuration of how batches are prepared: sizes, threads and shards."""
 
 import os
 from collections.abc import Callable, Iterable
@@ -12,29 +12,30 @@ from flax_distil.data.remote.retries import RetryPolicy
 from flax_distil.data.training.batches import LABEL_BUCKETS, smallest_bucket
 
 NeedsAudio = Callable[[int], bool]
-"""Row number to whether its recording must be decoded; False where its encoder states are kept."""
+"""Function of a row number that returns whether its recording must be decoded; False if its states are
+cached."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PipelineConfig:
-    """How batches are read.
+    """How batches are prepared.
 
-    Several processes share a data set as *shards*: each reads every ``shard_count``-th sample, none
-    reads another's. Their batches are parts of one, so all of them must have the same shapes: with
-    more than one shard, labels are padded to one length, the bucket of the longest label of the
-    whole set. That costs the padding that smaller buckets would spare batches of short labels.
+    Several processes share a data set as *shards*: each reads every ``shard_count``-th sample, and no sample
+        is read twice. Their batches are parts of one global batch, so all of them must have the same shapes.
+        Thus with more than one shard, labels are padded to one length, the bucket of the longest label of the
+        whole data set, and smaller buckets cannot save padding.
 
     Args:
-        batch_size: Samples per batch of this process, over all its devices.
-        num_threads: Threads that decode audio; None takes the machine's cores, at most 16; 0 decodes in the
-            thread that makes the batches.
-        prefetch_batches: Batches decoded ahead of the step that uses them.
+        batch_size: Number of samples per batch of this process, for all its devices together.
+        num_threads: Number of threads that decode audio; None means the number of the machine's cores, at
+            most 16; 0 decodes in the thread that makes the batches.
+        prefetch_batches: Number of batches that are decoded before they are needed.
         policy: How failed requests are repeated; by default the policy of each data set.
-        window_seconds: What the encoder hears at once; batches are padded to it, and longer recordings are
-            not taken.
-        shuffle_buffer_size: Rows of a stream that are shuffled, and joined, together.
-        label_buckets: Target lengths that batches are padded to, ascending.
-        shard_index: Which part of the samples this process reads, from 0.
+        window_seconds: Length of the window of the encoder. Recordings are padded to it, and longer
+            recordings are not used.
+        shuffle_buffer_size: Number of rows of a stream that are shuffled and joined together.
+        label_buckets: Target lengths to which batches are padded, in ascending order.
+        shard_index: Number of the part of the samples that this process reads, counted from 0.
         shard_count: Number of parts, one per process.
     """
 
@@ -65,26 +66,26 @@ class PipelineConfig:
 
     @property
     def window_samples(self) -> int:
-        """Samples of one row of a batch."""
+        """Number of audio samples of one row of a batch."""
         return round(self.window_seconds * SAMPLING_RATE)
 
     @property
     def threads(self) -> int:
-        """Threads that decode audio."""
+        """Number of threads that decode audio."""
         return min(16, os.cpu_count() or 1) if self.num_threads is None else self.num_threads
 
     @property
     def samples_ahead(self) -> int:
-        """Samples decoded before they are asked for."""
+        """Number of samples that are decoded before they are needed."""
         return max(self.threads, self.prefetch_batches * self.batch_size)
 
     def buckets_for(self, data: SpeechDataset, labels: LabelBuilder, rows: Iterable[int]) -> tuple[int, ...]:
-        """Return the buckets that batches choose from: with several shards one, the same in all.
+        """Return the buckets of batches; with several shards there is one, which is the same in all shards.
 
         Args:
             data: The data set.
-            labels: Makes the labels.
-            rows: All that are read, those of other shards too.
+            labels: Builder of the labels.
+            rows: Numbers of all rows that are read, also by other shards.
         """
         if self.shard_count == 1:
             return self.label_buckets

@@ -1,4 +1,4 @@
-"""``prefetch_map`` as an iterator of grain: over an endless stream, with an exact position."""
+"""``prefetch_map`` as an iterator of grain over an endless sequence, with an exact position."""
 
 from collections.abc import Callable, Generator, Iterator
 from typing import Any, TypeVar
@@ -11,11 +11,11 @@ T = TypeVar("T")
 
 
 class PrefetchMap(grain.DatasetIterator[T]):
-    """Applies a function to the elements of a parent, in order; results of None are left out.
+    """Applies a function to the elements of a parent iterator in order, and leaves out results that are None.
 
     Args:
-        parent: The stream; only one thread reads it, and it never ends.
-        function: Called in any thread.
+        parent: An endless iterator, which only one thread reads.
+        function: Function that any thread may call.
         threads: Number of threads; 0 calls the function in the thread of the reader.
         ahead: Number of results that are computed before they are asked for.
     """
@@ -44,7 +44,7 @@ class PrefetchMap(grain.DatasetIterator[T]):
         return self._state
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Continue after that element."""
+        """Continue at a position from :meth:`get_state`."""
         self._results.close()
         self._parent.set_state(state)
         self._state = state
@@ -64,6 +64,6 @@ class PrefetchMap(grain.DatasetIterator[T]):
         )
 
     def _elements(self) -> Iterator[tuple[Any, dict[str, Any]]]:
-        """Yield each element of the parent and the position after it."""
+        """Yield each element of the parent with the position after it."""
         while True:
             yield next(self._parent), self._parent.get_state()

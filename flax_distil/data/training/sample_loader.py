@@ -1,4 +1,4 @@
-"""From the index of a training sample to its decoded audio and its tokens."""
+"""Load a training sample by its index: decode its audio and tokenize its text."""
 
 import dataclasses
 import math
@@ -26,19 +26,19 @@ from flax_distil.data.training.training_sources import StreamSource, TableSource
 
 
 class SampleLoader:
-    """Decodes, augments and tokenizes samples; any thread may call it.
+    """Decodes, augments and tokenizes samples; any thread may use it.
 
     A sample of a table that cannot be used is remembered and not tried again.
 
     Args:
         data: The data sets.
-        config: Shard, window and retry policy.
-        seed: Seed of augmentation, timestamps and prompts.
-        shuffle: Whether the samples of tables come in another order in every epoch.
+        config: Configuration with shard, window and retry policy.
+        seed: Seed of augmentation, of timestamps and of prompts.
+        shuffle: Whether the samples of tables have another order in every epoch.
         limits: Limits of the duration of recordings; by default the length of a window.
-        needs_audio: Called for each sample of a single table before it is decoded, from any thread; by
+        needs_audio: Function that any thread calls for each sample of a single table before it is decoded; by
             default every sample is decoded.
-        augmentation: How the audio is changed; by default not at all.
+        augmentation: Configuration of the augmentation; by default there is none.
     """
 
     def __init__(
@@ -67,14 +67,14 @@ class SampleLoader:
             assert isinstance(table, TableSource)
             self._reader = SampleReader(table.data, self._limits, policy=config.policy)
         self._rejected: list[set[int]] = [set() for _ in data.sources]
-        # By number of the stream, the last epoch that gave a sample.
+        # The last epoch with a usable sample, by number of the stream.
         self._last_usable: dict[int, int] = {}
 
     def __call__(self, index: SampleIndex) -> TokenizedExample | None:
-        """Make a sample; None if nothing of it is usable.
+        """Load a sample; None if it cannot be used.
 
         Raises:
-            InputError: If no sample of its data set is left.
+            InputError: If no sample of its data set can be used.
         """
         source = self._data.sources[index.source]
         if isinstance(source, StreamSource):
@@ -141,7 +141,7 @@ class SampleLoader:
         )
 
     def _check_epoch(self, index: SampleIndex, *, is_usable: bool) -> None:
-        """End the run if a complete epoch of a stream gave no usable sample."""
+        """Raise ``InputError`` if a complete epoch of a stream had no usable sample."""
         last = self._last_usable.setdefault(index.source, index.epoch)
         if is_usable:
             self._last_usable[index.source] = max(last, index.epoch)
@@ -153,12 +153,12 @@ class SampleLoader:
             )
 
     def _reject(self, index: SampleIndex) -> None:
-        """Remember a sample of a table that is not tried again; end the run if it was the last."""
+        """Remember a sample of a table that cannot be used; raise ``InputError`` if it was the last one."""
         self._rejected[index.source].add(index.number)
         sizes = self._data.sizes
         numbers = range(len(sizes)) if self._data.is_concatenated else [index.source]
         samples = sum(sizes[number] or 0 for number in numbers)
-        # Unshuffled, a shard meets the same positions in every epoch, perhaps only a part of them.
+        # Without shuffling, a shard has the same positions in every epoch, which may be only a part of them.
         reachable = samples if self._shuffle else samples // math.gcd(samples, self._config.shard_count)
         if sum(len(self._rejected[number]) for number in numbers) == reachable:
             names = "+".join(self._data.sources[number].name for number in numbers)

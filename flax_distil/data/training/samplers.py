@@ -1,8 +1,8 @@
 """The endless order of training samples, over tables, streams and mixtures of both.
 
-A sampler names samples whose audio is still encoded. Their order is cheap to compute again, so a
-position is a few numbers. Several processes share an order: each takes its own part of it, and no two
-take the same sample of an epoch.
+A sampler yields indices of samples; no audio is decoded. Their order is cheap to compute again, so a position
+consists of a few numbers. Several processes share an order: each takes its own part of it, and no two take
+the same sample of an epoch.
 """
 
 import dataclasses
@@ -15,18 +15,18 @@ import numpy as np
 from flax_distil.data.preprocessing.packing import PackedRows
 
 State = dict[str, Any]
-"""The position of a sampler, as JSON takes it."""
+"""The position of a sampler, in a form for JSON."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SampleIndex:
-    """Names one training sample.
+    """The index of one training sample.
 
     Attributes:
         source: Number of the data set that the sample comes from.
-        epoch: How many passes over that data set were complete before.
+        epoch: Number of complete passes over that data set.
         number: Number of the sample in its table; -1 in a stream.
-        rows: Rows of a streamed sample; None in a table, where they are looked up when they are needed.
+        rows: Rows of a streamed sample; None for a table, where they are read when they are needed.
     """
 
     source: int
@@ -39,15 +39,15 @@ class Sampler(grain.DatasetIterator[SampleIndex]):
     """An endless iterator over sample indices; its state can be written as JSON."""
 
     def start_epoch(self, epoch: int) -> None:
-        """Go to the beginning of an epoch."""
+        """Move to the beginning of an epoch."""
         raise NotImplementedError
 
 
 class ShuffledSampler(Sampler):
-    """Samples of tables: one table after the other, or all of them shuffled together.
+    """Yields the samples of tables: one table after the other, or all of them shuffled together.
 
-    Each pass gives every sample once. Process i of n takes positions i, i + n, i + 2n, ... of the endless
-    order, so all processes together take what a single process would take::
+    Each pass has every sample once. Process i of n takes positions i, i + n, i + 2n, ... of the endless
+    order, so all processes together take the samples that a single process would take::
 
         epoch     0                   1
         position  0   1   2   3   4   5   6   7   8   9
@@ -76,8 +76,8 @@ class ShuffledSampler(Sampler):
         self._total = int(self._ends[-1])
         order = grain.MapDataset.range(self._total)
         if seed is not None:
-            # grain adds the epoch's number to the seed: without hashing, neighbouring seeds would
-            # give each other's epochs.
+            # grain adds the number of the epoch to the seed, so without hashing, neighboring seeds would
+            # share epochs.
             order = order.shuffle(int(np.random.SeedSequence(seed).generate_state(1)[0]))
         self._order = order.repeat()
         self._shard_index, self._shard_count = shard_index, shard_count
@@ -94,27 +94,27 @@ class ShuffledSampler(Sampler):
         )
 
     def start_epoch(self, epoch: int) -> None:
-        """Go to this process's first position of an epoch."""
+        """Move to the first position of this process in an epoch."""
         self._drawn = -(-(epoch * self._total - self._shard_index) // self._shard_count)
 
     def get_state(self) -> State:
-        """Return how many samples were drawn."""
+        """Return the number of samples that were drawn."""
         return {"drawn": self._drawn}
 
     def set_state(self, state: State) -> None:
-        """Continue after so many samples."""
+        """Continue at a position from :meth:`get_state`."""
         self._drawn = state["drawn"]
 
 
 class MixtureSampler(Sampler):
-    """Samples of several data sets in fixed proportions, interleaved as evenly as possible.
+    """Yields samples of several data sets in fixed proportions, interleaved as evenly as possible.
 
     Args:
         parents: Samplers of the data sets.
         weights: Positive weight of each data set; only their proportions matter.
         restart: True starts a new epoch of all data sets when the first of them is exhausted
-            (``first_exhausted``), so no pass gives a sample twice; False lets each data set start its
-            own epochs (``all_exhausted``).
+            (``first_exhausted``), so no sample is repeated within an epoch; False lets each data set start
+            its own epochs (``all_exhausted``).
     """
 
     def __init__(self, parents: Sequence[Sampler], weights: Sequence[float], *, restart: bool):
@@ -132,13 +132,13 @@ class MixtureSampler(Sampler):
         return index
 
     def start_epoch(self, epoch: int) -> None:
-        """Go to the beginning of an epoch, in all data sets."""
+        """Move to the beginning of an epoch in all data sets."""
         self._pass = epoch
         for parent in self._parents:
             parent.start_epoch(epoch)
 
     def get_state(self) -> State:
-        """Return the position of every data set, and how many samples of each were drawn."""
+        """Return the position of every data set, and the number of samples of each that were drawn."""
         return {
             "drawn": self._drawn.tolist(),
             "pass": self._pass,
@@ -146,7 +146,7 @@ class MixtureSampler(Sampler):
         }
 
     def set_state(self, state: State) -> None:
-        """Continue where :meth:`get_state` was called."""
+        """Continue at a position from :meth:`get_state`."""
         self._drawn, self._pass = np.array(state["drawn"], np.int64), state["pass"]
         for parent, position in zip(self._parents, state["parents"], strict=True):
             parent.set_state(position)

@@ -1,4 +1,4 @@
-"""Rows of a streamed data set in an endless order, from a position that is a few numbers."""
+"""Read the rows of a streamed data set in an endless order; a position consists of a few numbers."""
 
 from collections.abc import Generator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -13,20 +13,22 @@ from flax_distil.data.stream import IterableSpeechDataset
 from flax_distil.data.training.samplers import State
 
 OPEN_SHARDS = 4
-"""Shards of a shuffled stream that are read in turns, so that neighbours in a batch come from several."""
+"""Number of shards of a shuffled stream that are read in turns, so that a batch has rows of several
+shards."""
 
 
 class StreamRows:
-    """Rows of this process's shards, epoch after epoch; a few shards are read in turns.
+    """An iterator over the rows of the shards of this process, epoch after epoch.
 
     Args:
         stream: The data set.
-        seed: Seed of the order of shards; None keeps their order and reads one at a time.
-        shard_index: Number of this process, which reads other shards in every epoch.
+        seed: Seed of the order of shards, of which a few are read in turns; None keeps their order, and reads
+            one at a time.
+        shard_index: Number of this process, which reads different shards in every epoch.
         shard_count: Number of processes.
 
     Raises:
-        InputError: If there are fewer shards than parts.
+        InputError: If there are fewer shards than processes.
     """
 
     def __init__(
@@ -47,7 +49,7 @@ class StreamRows:
         self._rows = next(self._blocks)[1] if row else []
 
     def __next__(self) -> tuple[int, Example | None]:
-        """Return the epoch and its next row; None after the last row of the epoch."""
+        """Return the epoch and its next row, which is None after the last row of the epoch."""
         while self._row >= len(self._rows):
             self._cursor, self._rows = next(self._blocks)
             self._row = 0
@@ -55,20 +57,20 @@ class StreamRows:
         return self._cursor["epoch"], self._rows[self._row - 1]
 
     def start_epoch(self, epoch: int) -> None:
-        """Go to the beginning of an epoch."""
+        """Move to the beginning of an epoch."""
         self.set_state({"place": {"epoch": epoch, "opened": 0, "waiting": []}, "row": 0})
 
     def get_state(self) -> State:
-        """Return the cursor of the current block, and how many of its rows were handed out."""
+        """Return the cursor of the current block, and the number of its rows that were returned."""
         return {"place": self._cursor, "row": self._row}
 
     def set_state(self, state: State) -> None:
-        """Continue at a position; its block is read again."""
+        """Continue at a position from :meth:`get_state`, whose block is read again."""
         self._blocks.close()
         self._go_to(state["place"], state["row"])
 
     def close(self) -> None:
-        """Close the files that are open."""
+        """Close the open files."""
         self._blocks.close()
 
     def _order(self, epoch: int) -> list[int]:
@@ -78,7 +80,7 @@ class StreamRows:
         return [int(shard) for shard in shards[self._shard_index :: self._shard_count]]
 
     def _read(self, start: State) -> Generator[tuple[State, list[Example | None]]]:
-        """Yield blocks, each with the cursor it was read from; ``[None]`` after each epoch.
+        """Yield the rows of blocks with the cursor of each block; the rows are ``[None]`` after each epoch.
 
         The next block of every open shard is read in the background.
         """
@@ -114,6 +116,6 @@ class StreamRows:
                         yield here, [*data.rows()]
             finally:
                 for block in blocks.values():
-                    block.exception()  # a reader that runs cannot be closed
+                    block.exception()  # wait, because a running reader cannot be closed
                 for reader in readers.values():
                     reader.close()

@@ -1,4 +1,4 @@
-"""Training samples of a streamed data set: windows of neighbouring rows, filtered, joined and shuffled."""
+"""Sample a streamed data set: windows of consecutive rows are filtered, joined and shuffled."""
 
 import dataclasses
 from collections.abc import Callable
@@ -14,12 +14,12 @@ from flax_distil.data.training.stream_rows import StreamRows
 
 
 class NoSampleError(Exception):
-    """A complete pass over a stream gave no sample."""
+    """The error for a complete pass over a stream without any sample."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _Window:
-    """Samples made of neighbouring rows."""
+    """Samples that were made from a window of consecutive rows."""
 
     start: State
     epoch: int
@@ -29,17 +29,17 @@ class _Window:
 
 
 class StreamSampler(Sampler):
-    """Samples of a stream, made of windows of neighbouring rows and shuffled within each window.
+    """Yields the samples of a stream, which are made from windows of rows and shuffled within each window.
 
-    The next window is read while the current one is used; no audio is decoded. A position is the
-    beginning of the window and the number of samples taken from it, so a resumed run reads one window
-    again.
+    The next window is read while the current one is used; no audio is decoded. A position consists of the
+    beginning of the window and the number of its samples that were drawn, so resuming reads one window again.
 
     Args:
         source: Number of the data set.
         rows: Rows of the data set.
-        make: Filters and joins the rows of a window; returns the samples and what was dropped.
-        window_size: Number of rows of a window; a window never holds rows of two epochs.
+        make: Function that filters and joins the rows of a window, and returns the samples and what was
+            dropped.
+        window_size: Number of rows of a window; a window never has rows of two epochs.
         seed: Seed of the order within windows; None keeps the order of the rows.
     """
 
@@ -59,32 +59,32 @@ class StreamSampler(Sampler):
         self._window: _Window | None = None
         self._ahead: Future[_Window] | None = None
         self.dropped = DropReport()
-        """What the filters dropped in the first pass, up to the current window."""
+        """Rows that the filters dropped in the first pass, up to the current window."""
         self._begin(rows.get_state(), 0)
 
     def __next__(self) -> SampleIndex:
         ends_without_sample = 0
         while self._window is None or self._position >= len(self._window.samples):
             ends_without_sample += self._window is not None and self._window.ends_epoch
-            if ends_without_sample > 2:  # the first may end the epoch of the sample before
+            if ends_without_sample > 2:  # the first one may end the epoch of an earlier sample
                 raise NoSampleError
             self._next_window()
         self._position += 1
         return self._window.samples[self._position - 1]
 
     def start_epoch(self, epoch: int) -> None:
-        """Go to the beginning of an epoch."""
+        """Move to the beginning of an epoch."""
         number = self._state["number"] + 1
         self._stop_reading()
         self._rows.start_epoch(epoch)
         self._begin(self._rows.get_state(), number)
 
     def get_state(self) -> State:
-        """Return the beginning of the window, its number, and how many of its samples were drawn."""
+        """Return the beginning of the window, its number, and the number of its samples that were drawn."""
         return {**self._state, "position": self._position}
 
     def set_state(self, state: State) -> None:
-        """Read the window again and continue in it."""
+        """Read a window again, and continue in it at a position from :meth:`get_state`."""
         self._stop_reading()
         self._rows.set_state(state["start"])
         self.dropped = DropReport.merge([state["dropped"]])
@@ -94,14 +94,14 @@ class StreamSampler(Sampler):
             self._position = state["position"]
 
     def close(self) -> None:
-        """Stop reading and close the files."""
+        """Stop reading, and close the files."""
         self._stop_reading()
         self._thread.shutdown()
         self._rows.close()
         super().close()
 
     def _begin(self, start: State, number: int) -> None:
-        """Go to the beginning of a window that is not read yet."""
+        """Move to the beginning of a window that has not been read yet."""
         self._window, self._position = None, 0
         self._state: State = {"start": start, "number": number, "dropped": self.dropped.get_state()}
 
@@ -116,7 +116,7 @@ class StreamSampler(Sampler):
 
     def _stop_reading(self) -> None:
         if self._ahead is not None:
-            self._ahead.exception()  # wait: the rows must stand still
+            self._ahead.exception()  # wait until nothing reads the rows any more
             self._ahead = None
 
     def _read_window(self, number: int) -> _Window:

@@ -1,4 +1,4 @@
-"""Open the training data of a run: load, check, filter and pack each data set."""
+"""Open training data: load, check, filter and pack each data set."""
 
 import dataclasses
 import logging
@@ -29,16 +29,17 @@ log = logging.getLogger(__name__)
 def load_training_data(
     config: TrainingDataConfig, tokenizer: WhisperTokenizer, *, window_seconds: float = float(CHUNK_SECONDS)
 ) -> TrainingData:
-    """Open the data sets, check their columns, filter and join the rows of tables.
+    """Open the data sets, check their columns, and filter and join the rows of tables.
 
     Args:
-        config: Which, and how.
+        config: Configuration of the training data.
         tokenizer: Tokenizer of the student.
-        window_seconds: What the student hears at once: longer recordings are dropped, joined ones fill it.
+        window_seconds: Length of the student's window. Longer recordings are dropped, and joined recordings
+            fill it.
 
     Raises:
-        InputError: If a data set, split, column or language is unknown, two lists of values are of
-            unequal lengths, or no sample is left.
+        InputError: If a data set, split, column or language is unknown, the number of values of a setting is
+            not the number of data sets, or no sample is left.
     """
     if window_seconds < config.filters.durations.longest:
         log.info("the student hears %g s at a time: longer training recordings are dropped", window_seconds)
@@ -75,10 +76,10 @@ def training_pipeline(
     seed: int,
     needs_audio: NeedsAudio | None = None,
 ) -> TrainingPipeline:
-    """Return the stream of one process's training batches.
+    """Return the pipeline of the training batches of one process.
 
     Args:
-        config: How data sets are mixed and audio is changed.
+        config: Configuration with the mixture of data sets and the augmentation.
         data: The data sets.
         pipeline: Batch size, threads and shard.
         seed: Seed of every random choice.
@@ -98,7 +99,7 @@ def training_pipeline(
 
 
 def duration_limits(config: TrainingDataConfig) -> DurationLimits:
-    """Return which recordings are trained on."""
+    """Return the limits of the duration of training recordings."""
     return DurationLimits(
         min_seconds=config.filters.durations.min_duration_in_seconds,
         max_seconds=config.filters.durations.longest,
@@ -141,7 +142,7 @@ def _weights(config: TrainingDataConfig) -> list[float | None]:
 
 @dataclasses.dataclass(frozen=True)
 class _Opener:
-    """Makes a training source of an opened data set."""
+    """Makes a training source from an opened data set."""
 
     config: TrainingDataConfig
     labels: LabelBuilder
@@ -190,7 +191,7 @@ def group_by_speaker(data: SpeechDataset) -> SpeechDataset:
     """Return the rows grouped by speaker.
 
     Raises:
-        InputError: If no column tells speakers apart.
+        InputError: If no column identifies speakers.
     """
     if data.speaker_column is None:
         raise InputError(

@@ -1,4 +1,4 @@
-"""Data sets ready for training: filtered, packed, each with its own language and task."""
+"""Data sets that are ready for training: filtered and packed, each with its own language and task."""
 
 import dataclasses
 import functools
@@ -28,11 +28,11 @@ from flax_distil.data.stream import IterableSpeechDataset
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TableSource:
-    """A table whose rows are filtered already.
+    """A table whose rows have been filtered.
 
     Attributes:
         data: The rows that the filters kept.
-        labels: Makes the labels of the rows.
+        labels: Builder of the labels of the rows.
         packs: The packs of rows; None makes every row a sample.
         weight: Share of the data set in a mixture; None where data sets are concatenated.
         longest_label: Tokens of the longest label without a previous text; None counts them when needed.
@@ -59,7 +59,7 @@ class TableSource:
         return self.labels.uses_previous and self.data.has_previous
 
     def read(self, number: int, *, load_audio: bool = True) -> PackedRows:
-        """Return the rows of one sample, their audio still encoded; from any thread."""
+        """Return the rows of one sample with encoded audio; any thread may call this."""
         if self.packs is not None:
             return self.packs.read(number)
         row = (self.data if load_audio else self._texts).row(number)
@@ -71,7 +71,7 @@ class TableSource:
         return self.data.without_audio()
 
     def fingerprint(self) -> str:
-        """Return a digest that changes when the numbers of samples mean other rows."""
+        """Return a digest that changes whenever the numbers of samples may mean other rows."""
         packs = "" if self.packs is None else str(self.packs.packs)
         return _digest([*self.data.ids(), packs])
 
@@ -82,7 +82,7 @@ class StreamSource:
 
     Attributes:
         stream: The rows.
-        labels: Makes the labels of the rows.
+        labels: Builder of the labels of the rows.
         filters: Which rows are kept.
         normalize: Text normalizer of the language, for the WER.
         concatenate: Whether neighbouring rows are packed.
@@ -145,7 +145,7 @@ class StreamSource:
         return list(pack(self._add_durations(kept, skipped), packer)), report
 
     def fingerprint(self) -> str:
-        """Return a digest that changes when a position in the stream means another sample."""
+        """Return a digest that changes whenever a position in the stream may mean another sample."""
         names = [shard.name for shard in self.stream.shards]
         return _digest([*names, repr(self.filters), str(self.concatenate)])
 
@@ -176,10 +176,10 @@ class TrainingData:
     """Training data sets, ready for a pipeline.
 
     Attributes:
-        sources: One per data set.
+        sources: One source per data set.
         dropped: What the filters dropped of tables; streams are filtered as they are read.
         skipped: Rows that cannot be used; pipelines add to it.
-        noise: Recordings of noise, None if there are none.
+        noise: Recordings of noise; None if there are none.
     """
 
     sources: Sequence[TrainingSource]
@@ -199,7 +199,7 @@ class TrainingData:
 
     @property
     def is_concatenated(self) -> bool:
-        """Whether an epoch is every sample of every data set once; otherwise they are mixed by weight."""
+        """Whether an epoch has every sample of every data set once; otherwise they are mixed by weight."""
         return all(self.sizes) and all(source.weight is None for source in self.sources)
 
 
