@@ -51,7 +51,7 @@ def main(arguments: list[str]) -> None:
     report(results, args.json)
 
 
-def resumed(args: argparse.Namespace, files: list[Path], position: str, wanted: dict) -> dict[str, Any]:
+def resumed(args: argparse.Namespace, files: list[Path], position: str, wanted: Any) -> dict[str, Any]:
     """Go on from a position in a new pipeline; return seconds and recordings decoded."""
     from flax_distil.data.training import sample_loader
 
@@ -61,8 +61,8 @@ def resumed(args: argparse.Namespace, files: list[Path], position: str, wanted: 
             pipeline.set_state(json.loads(position))
             batch = next(pipeline)
             seconds, decoded = time.perf_counter() - start, decode_row.call_count
-    for name, value in wanted.items():
-        np.testing.assert_array_equal(batch[name], value, err_msg=name)
+    for name, value in vars(wanted).items():
+        np.testing.assert_array_equal(getattr(batch, name), value, err_msg=name)
     return {"seconds": seconds, "decoded": decoded}
 
 

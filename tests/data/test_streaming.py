@@ -170,7 +170,7 @@ def test_a_stream_and_a_table_teach_the_same(table, stream, builder, opened):
     parts = [opened(data, config=config, shuffle=False, concatenate=True) for data in (table, stream)]
     for batch, other in zip(*(islice(part, 3) for part in parts), strict=True):
         for name in ("ids", "samples_BW", "duration_B"):
-            np.testing.assert_array_equal(batch[name], other[name])
+            np.testing.assert_array_equal(getattr(batch, name), getattr(other, name))
 
 
 @pytest.mark.parametrize("weights", [(1.0, 1.0), (3.0, 1.0), (100.0, 360.0)])
