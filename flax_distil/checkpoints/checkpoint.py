@@ -72,7 +72,7 @@ def load_checkpoint(
             compared before any work. If the weights are present, the shapes of their tensors are still
             compared with the configuration.
         revision: Branch, tag or commit, for a Hub id.
-        cache_dir: Where downloads are kept; by default where ``huggingface_hub`` keeps them.
+        cache_dir: Folder of downloads; by default the cache of ``huggingface_hub``.
         sharding: Function that returns the sharding of each leaf by its path; by default all leaves are on
             the first device.
         without_encoder: Also accept a decoder without an encoder, as ``WhisperForCausalLM`` of transformers

@@ -17,7 +17,7 @@ def load_on_cpu(
     The arguments are those of ``load_checkpoint``.
 
     Raises:
-        InputError: As ``load_checkpoint``.
+        InputError: If ``load_checkpoint`` raises it.
     """
     try:
         host = jax.local_devices(backend="cpu")[0]

@@ -73,7 +73,7 @@ def check_tensors(source: CheckpointReader, config: WhisperConfig, *, decoder_on
 
     Args:
         source: The checkpoint.
-        config: Its architecture.
+        config: Architecture of the model.
         decoder_only: Whether the checkpoint has no encoder.
 
     Raises:
@@ -160,7 +160,7 @@ def assemble(
 
     Args:
         source: The checkpoint.
-        config: Its architecture.
+        config: Architecture of the model.
         dtype: Element type of the leaves.
         sharding: Function that returns the sharding of each leaf; by default all leaves are on the first
             device.

@@ -50,7 +50,7 @@ def _text(path: Path) -> str:
     with open(opened, "rb") as file:
         kind = os.fstat(opened).st_mode
         if not stat.S_ISREG(kind):
-            raise ValueError("it is a folder" if stat.S_ISDIR(kind) else "it is no regular file")
+            raise ValueError("it is a folder" if stat.S_ISDIR(kind) else "it is not a regular file")
         data = file.read(MOST_BYTES + 1)
     if len(data) > MOST_BYTES:
         raise ValueError(f"it is longer than {MOST_BYTES} bytes")
@@ -71,7 +71,7 @@ def _of_json(text: str) -> Any:
     try:
         return json.loads(text, object_pairs_hook=once)
     except json.JSONDecodeError as error:
-        raise ValueError(f"it is no JSON: {error.msg} in line {error.lineno}") from error
+        raise ValueError(f"it is not JSON: {error.msg} in line {error.lineno}") from error
 
 
 def _of_yaml(text: str) -> Any:
@@ -84,7 +84,7 @@ def _of_yaml(text: str) -> Any:
         mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
         place = f" in line {mark.line + 1}" if mark is not None else ""
         problem = getattr(error, "problem", None) or " ".join(str(error).split())
-        raise ValueError(f"it is no YAML: {problem}{place}") from error
+        raise ValueError(f"it is not YAML: {problem}{place}") from error
 
 
 def _loader() -> Any:
@@ -125,7 +125,7 @@ def _check_yaml(text: str) -> None:
 
 def _check_entry(key: Any, value: Any) -> None:
     if not isinstance(key, str):
-        raise ValueError(f"{key!r} is no name of a flag")
+        raise ValueError(f"{key!r} is not the name of a flag")
     if isinstance(value, dict):
         for name, part in value.items():
             _check_entry(name, part)

@@ -36,7 +36,7 @@ def check_value(name: str, value: Any) -> None:
         if isinstance(part, int) and abs(part) > LARGEST:
             raise InputError(f"{name} {shortened(str(part))} is out of range: expected at most {LARGEST}")
         if isinstance(part, float) and not math.isfinite(part):
-            raise InputError(f"{name} {part} is no finite number")
+            raise InputError(f"{name} {part} is not a finite number")
         if isinstance(part, str):
             _check_text(name, part)
             if re.search(WRITTEN, name):

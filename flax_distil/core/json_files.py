@@ -80,7 +80,7 @@ def parse_json(contents: bytes, *, name: str) -> dict[str, Any]:
     if _is_deeper(document, MAX_JSON_DEPTH):
         raise _nested_too_deeply(name)
     if _SURROGATE.search(contents) and not _is_text(document):
-        raise InputError(f"{name} holds half of a surrogate pair, which is no character: fetch it again")
+        raise InputError(f"{name} holds half of a surrogate pair, which is not a character: fetch it again")
     return document
 
 

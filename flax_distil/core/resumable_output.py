@@ -62,7 +62,7 @@ class ResumableOutput:
         """Continue with the results that are there, or remove them and start from the beginning.
 
         Args:
-            settings: What decides the results, as JSON can hold it.
+            settings: Settings that determine the results, in a form for JSON.
 
         Raises:
             InputError: If the folder holds results of other settings.

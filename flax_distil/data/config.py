@@ -25,7 +25,9 @@ class ChannelConfig:
 
     def __post_init__(self) -> None:
         if self.channel is not None and (not isinstance(self.channel, int) or self.channel < 0):
-            raise InputError(f"channel {self.channel!r} is none: channels are counted from 0")
+            raise InputError(
+                f"channel {self.channel!r} is not the number of a channel: channels are counted from 0"
+            )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -38,9 +40,9 @@ class ReadingConfig(ChannelConfig):
         streaming: Read data sets from front to back, a few rows at a time, instead of all of their files
             before the first sample.
         dataset_cache_dir: Folder for downloaded and converted data sets, and for the decisions of
-            filters are kept in.
-        source_retry_seconds: How many seconds a server or bucket that fails is asked again before the command
-            ends with an error.
+            filters.
+        source_retry_seconds: How many seconds failed requests to a server or bucket are repeated before the
+            command ends with an error.
         normalizer: How texts are made comparable before their words are compared: whisper (as in published
             figures), basic_keep_marks (for languages with vowel signs, and for Turkish), indic, or none.
         dataloader_num_workers: Number of threads that decode audio; by default the number of the machine's

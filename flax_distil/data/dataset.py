@@ -48,7 +48,7 @@ class SpeechDataset:
             out.
         origin: Name of the data set or file that the rows were read from.
         first_row: Number of the first row in ``origin``.
-        policy: How requests for a recording are repeated when a server fails.
+        policy: Policy for repeating failed requests for a recording.
         channel: Channel of the recordings to decode, counted from 0; None for the mean of all channels.
     """
 

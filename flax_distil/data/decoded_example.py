@@ -128,7 +128,7 @@ def decode_row(row: Example, limits: DurationLimits, *, policy: RetryPolicy | No
     Args:
         row: The row; if its path is an address, the file is downloaded.
         limits: Limits of the duration of recordings.
-        policy: How failed requests are repeated; by default the policy of the row.
+        policy: Policy for repeating failed requests; by default the policy of the row.
 
     Raises:
         SampleError: If the row is malformed, there is no audio, it cannot be decoded, or its duration is
@@ -162,7 +162,7 @@ class SampleReader:
     Args:
         data: The data set.
         limits: Limits of the duration of recordings.
-        policy: How failed requests are repeated; by default the policy of the data set.
+        policy: Policy for repeating failed requests; by default the policy of the data set.
     """
 
     def __init__(
@@ -192,8 +192,8 @@ class SampleReader:
                 ``duration`` column or from an earlier reading; otherwise it is decoded all the same.
 
         Raises:
-            SampleError: As :func:`decode_row`.
-            SourceError: As :func:`decode_row`.
+            SampleError: If :func:`decode_row` raises it.
+            SourceError: If :func:`decode_row` raises it.
         """
         if not load_audio:
             row = self._without_audio.row(index)
@@ -261,8 +261,8 @@ def row_audio(row: Example, policy: RetryPolicy | None = None) -> EncodedAudio:
     """Return what decoders take of a row's audio.
 
     Args:
-        row: With its audio; an address for a path is fetched.
-        policy: How failed requests are repeated; by default the policy of the row.
+        row: Row with its audio; if its path is an address, the file is downloaded.
+        policy: Policy for repeating failed requests; by default the policy of the row.
 
     Raises:
         SampleError: If the row is malformed, or there is no audio.

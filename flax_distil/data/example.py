@@ -24,7 +24,7 @@ class Example:
             if nothing is wrong.
         origin: Name of the data set that the row was read from; of a streamed data set, the file.
         number: Number of the row in ``origin``, before rows were left out.
-        policy: How requests for the recording are repeated when a server fails.
+        policy: Policy for repeating failed requests for the recording.
         channel: The channel to decode, counted from 0; None for the mean of all.
     """
 

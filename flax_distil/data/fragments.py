@@ -114,7 +114,7 @@ def row_fragment(
             return None
         found = seconds(value)
         if found is None:
-            raise ValueError(f"column {column!r} holds {str(value)[:40]!r}, which is no time in seconds")
+            raise ValueError(f"column {column!r} holds {str(value)[:40]!r}, which is not a time in seconds")
         return found
 
     begins, ends, length = read(start), read(end), read(duration)

@@ -22,8 +22,8 @@ class IterableSpeechDataset:
         audio_column: Column of recordings.
         text_column: Column of reference texts, or None when there are none.
         label_column: Column of pseudo-labels, or None when there are none.
-        speaker_column: Column that tells speakers apart; None takes a usual one where it exists.
-        policy: How requests for a recording are repeated when a server fails.
+        speaker_column: Column that identifies speakers; None takes a usual one where it exists.
+        policy: Policy for repeating failed requests for a recording.
         channel: The channel of its recordings that is meant, counted from 0; None for the mean of all.
         id_column: Column that names rows; None for ``id``, and the number in the shard where there is none.
     """

@@ -43,7 +43,7 @@ def to_speech_dataset(
         audio_column: Column of recordings: encoded, or paths.
         text_column: Column of reference texts, None if there are none.
         label_column: Column of pseudo-labels, None if there are none.
-        speaker_column: Column that tells speakers apart; None takes the first of :data:`SPEAKER_COLUMNS`
+        speaker_column: Column that identifies speakers; None takes the first of :data:`SPEAKER_COLUMNS`
             that has values, if any.
         id_prefix: A row without an ``id`` is called ``prefix:number``.
         first_row: Number of the first row.
@@ -178,7 +178,7 @@ def _cast_durations(table: "datasets.Dataset", name: str) -> tuple["datasets.Dat
     given = [None if value == "" else value for value in column.to_pylist()]
     values = [None if value is None else seconds(_plain_number(value)) for value in given]
     problems = {
-        row: f"column {DURATION_COLUMN!r} holds {str(value)[:40]!r}, which is no number of seconds"
+        row: f"column {DURATION_COLUMN!r} holds {str(value)[:40]!r}, which is not a number of seconds"
         for row, (value, found) in enumerate(zip(given, values, strict=True))
         if value is not None and found is None
     }

@@ -229,7 +229,7 @@ class Decoder(nnx.Module):
             tokens_BT: Token ids; padding goes to the right, where no real token sees it.
             encoder_out_BSD: Encoder states.
             key: Random key of the dropouts while training.
-            collect_layers: Also return every layer's output.
+            collect_layers: Whether to return the outputs of all layers too.
 
         Raises:
             ValueError: If T exceeds ``max_target_positions``.
@@ -330,9 +330,9 @@ class Decoder(nnx.Module):
         drafts (several tokens at any offset).
 
         Args:
-            layers: Of :meth:`unroll_layers`.
+            layers: Layers from :meth:`unroll_layers`.
             tokens_BT: New tokens; the first one of row b has position ``offset[b]``.
-            cache: Of :meth:`init_cache` or of an earlier call.
+            cache: Cache from :meth:`init_cache` or from an earlier call.
             offset: Number of tokens that the cache holds of each row, or of all rows; offset + T ≤ slots.
                 Tokens beyond the last position are given the last position; they are excess tokens of a
                 draft, which the caller drops.
@@ -362,9 +362,9 @@ class Decoder(nnx.Module):
             states of a row are read once for all its sequences.
 
         Args:
-            layers: Of :meth:`unroll_layers`.
+            layers: Layers from :meth:`unroll_layers`.
             tokens_BK: One token for each sequence.
-            cache: Of :meth:`init_cache` or of an earlier call.
+            cache: Cache from :meth:`init_cache` or from an earlier call.
             slot: Slot to which the token of the first sequence is written in every row; those of the other
                 sequences follow.
             position_B: Position of the new tokens in each row.

@@ -80,7 +80,7 @@ class Encoder(nnx.Module):
         Args:
             mel_BRM: Log-mel frames of 10 ms; R is even, and at most twice ``max_source_positions``.
             key: Random key of the dropouts while training.
-            collect_layers: Also return every layer's output.
+            collect_layers: Whether to return the outputs of all layers too.
 
         Returns:
             Encoder states of 20 ms each [B, R / 2, D], and the outputs of all layers before the final norm

@@ -50,7 +50,7 @@ class Normalizer:
 
     Attributes:
         language: Whisper's language code; None for the rules that suit any language.
-        name: Which rules, one of ``NORMALIZERS``.
+        name: Name of the rules, one of ``NORMALIZERS``.
     """
 
     language: str | None
@@ -95,7 +95,7 @@ def get_normalizer(language: str | None, name: str = "whisper") -> Normalizer:
 
     Args:
         language: Name or code; None for an unknown language or a mixture of several.
-        name: Which rules, one of ``NORMALIZERS``.
+        name: Name of the rules, one of ``NORMALIZERS``.
 
     Raises:
         InputError: If the language or the rules are unknown, or there are no such rules for the language.
@@ -132,10 +132,10 @@ def get_model_normalizer(
         language: Language of the speech, name or code; None if it is unknown.
         task: ``"translate"`` writes English, whatever is spoken.
         is_multilingual: Whether the model knows more than English.
-        name: Which rules, one of ``NORMALIZERS``.
+        name: Name of the rules, one of ``NORMALIZERS``.
 
     Raises:
-        InputError: As :func:`get_normalizer`.
+        InputError: If :func:`get_normalizer` raises it.
     """
     return get_normalizer("en" if task == "translate" or not is_multilingual else language, name)
 

@@ -99,7 +99,7 @@ def test_a_damaged_field_is_refused_with_file_value_and_what_was_expected(tmp_pa
             "is not valid JSON (Exceeds the limit (4300 digits) for integer string conversion: value has "
             "5001 digits)",
         ),
-        ("config.json", b'{"a": "\\ud800"}', "holds half of a surrogate pair, which is no character"),
+        ("config.json", b'{"a": "\\ud800"}', "holds half of a surrogate pair, which is not a character"),
         ("tokenizer_config.json", b"\xff\xfe{}", "is not UTF-8 text (at byte 0)"),
         (
             "generation_config.json",

@@ -75,7 +75,7 @@ def test_many_malformed_flags_of_every_command_are_one_sentence(command, tmp_pat
         (b"seed: {a: [1]}", "--seed cannot be \"{'a': [1]}\": expected a whole number"),
         (b"x" * (1 << 21), "it is longer than 1048576 bytes"),
         (b'prompt: "a\\0b"', "prompt 'a\\x00b' holds a NUL character"),
-        (b"seed: '", "it is no YAML: found unexpected end of stream in line 1"),
+        (b"seed: '", "it is not YAML: found unexpected end of stream in line 1"),
     ],
 )
 def test_a_file_that_holds_no_flags_is_refused(contents, sentence, tmp_path, capsys):
@@ -90,7 +90,7 @@ def test_a_file_that_holds_no_flags_is_refused(contents, sentence, tmp_path, cap
 def test_a_named_pipe_is_refused_and_not_waited_for(tmp_path, capsys):
     os.mkfifo(tmp_path / "pipe")
     assert main(["eval", "--model=m", "--dataset_name=d", f"--config={tmp_path / 'pipe'}"]) == 2
-    assert "it is no regular file" in capsys.readouterr().err
+    assert "it is not a regular file" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -165,7 +165,7 @@ def test_a_recording_longer_than_its_duration_told_is_left_out_where_it_does_not
     pack = decode_pack([told, told], DurationLimits(), lambda row, error: rejected.append(str(error)))
     assert len(pack.parts) == 1
     assert rejected == [
-        "25.39 s of audio, told as 1.00 s: too long to be joined with 25.40 s of other recordings"
+        "25.39 s of audio, stated as 1.00 s: too long to be joined with 25.40 s of other recordings"
     ]
     assert Path(told.audio["path"]).is_file()
 

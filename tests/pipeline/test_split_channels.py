@@ -132,7 +132,7 @@ def test_a_channel_that_a_recording_has_not_is_its_error(call_file, inputs):
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"channel": -1}, "channel -1 is none: channels are counted from 0"),
+        ({"channel": -1}, "channel -1 is not the number of a channel: channels are counted from 0"),
         ({"channel": 0, "split_channels": True}, "choose one of them"),
     ],
 )

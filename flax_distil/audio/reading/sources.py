@@ -166,7 +166,7 @@ def _check_file(path: Path) -> None:
         if stat.S_ISDIR(status.st_mode):
             raise no_file(path, "it is a folder; name the files in it")
         if not stat.S_ISREG(status.st_mode):  # opening a pipe would wait for ever
-            raise no_file(path, "it is no regular file; copy its contents to one")
+            raise no_file(path, "it is not a regular file; copy its contents to one")
         path.open("rb").close()
     except FileNotFoundError as error:
         raise no_file(path, "it does not exist; check the path") from error

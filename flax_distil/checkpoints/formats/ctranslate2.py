@@ -97,7 +97,7 @@ class CTranslate2Reader(CheckpointReader):
 
     Attributes:
         path: Path of its ``model.bin``.
-        origin: What to call the checkpoint in messages.
+        origin: Name of the checkpoint in messages.
     """
 
     path: Path

@@ -37,7 +37,7 @@ class SafetensorsReader(CheckpointReader):
     Attributes:
         folder: Folder of the checkpoint.
         files: Paths of its safetensors files.
-        origin: What to call the checkpoint in messages.
+        origin: Name of the checkpoint in messages.
     """
 
     folder: Path

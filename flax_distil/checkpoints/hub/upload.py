@@ -155,7 +155,7 @@ def push_data_set(
             match a pattern and are not in the folder are deleted from the repository.
         documents: Contents of further files by name; the names are the same in every upload of these parts.
         make_card: Function that makes the card from the existing one; None where there is none.
-        token: As for :func:`push_to_hub`.
+        token: Access token, as for :func:`push_to_hub`.
         private: Whether a repository made by this call is private.
 
     Returns:
@@ -247,7 +247,7 @@ def check_hub(
         name: Repository as the user gave it; None for one with the name of the folder, of the user of the
             token.
         folder: Folder of the result.
-        repo_type: What the result is.
+        repo_type: Kind of the result.
 
     Raises:
         InputError: If the Hub refuses the upload.

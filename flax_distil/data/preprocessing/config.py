@@ -19,7 +19,7 @@ class FilterConfig:
         wer_threshold: Keep a training sample only if the word error rate of its pseudo-label against the
             reference text is below this percentage (10 in the Distil-Whisper paper); by default the two are
             not compared.
-        durations: Which recordings are neither too short nor too long.
+        durations: Limits of the duration of recordings.
         min_avg_logprob: Keep a training sample only if the teacher's average log-probability of its label is
             at least this.
         max_compression_ratio: Keep a training sample only if the compression ratio of its label is at most

@@ -51,7 +51,7 @@ class RowFilter:
 
     Args:
         data: The training set, or a block of a streamed one, with the same columns.
-        config: Which rows to keep.
+        config: Configuration of the filters.
         normalize: Text normalizer of the data set's language, for the WER.
         labels: Builder whose limit of tokens the labels must meet; None sets no limit.
 
@@ -207,6 +207,6 @@ def _check_columns(data: SpeechDataset, config: FilterConfig) -> None:
             continue  # computed where it is missing
         if threshold is not None and not data.has_column(column):
             raise InputError(
-                f"{flag} {threshold:g} needs the column {column!r}, which data set {data.name!r} has not "
-                f"(it has {existing}): pseudo-label it again, or leave the filter out"
+                f"{flag} {threshold:g} needs the column {column!r}, which data set {data.name!r} does not "
+                f"have (it has {existing}): pseudo-label it again, or leave the filter out"
             )

@@ -203,8 +203,8 @@ class LabelBuilder:
         Args:
             parts: The parts in order of time.
             previous: Text of the same speaker before the sample.
-            random: As for :meth:`build`.
-            speed: As for :meth:`build`.
+            random: Random numbers, as for :meth:`build`.
+            speed: Speed of the recordings, as for :meth:`build`.
 
         Raises:
             SampleError: If a part has no text or impossible timestamps, or the parts are too long together.

@@ -85,7 +85,7 @@ def decode_pack(
         rows: The rows of a pack in order, with audio.
         limits: Limits of the duration of recordings.
         reject: Function that is called for each row that is left out, with the reason.
-        policy: How failed requests are repeated; by default the policy of the rows.
+        policy: Policy for repeating failed requests; by default the policy of the rows.
         window_seconds: Maximum length of all recordings together.
 
     Returns:
@@ -102,8 +102,9 @@ def decode_pack(
             if after > window_seconds * STEPS_PER_SECOND:
                 raise SampleError(
                     TOO_LONG,
-                    f"{len(samples_W) / SAMPLING_RATE:.2f} s of audio, told as {row.duration_seconds:.2f} s: "
-                    f"too long to be joined with {steps / STEPS_PER_SECOND:.2f} s of other recordings",
+                    f"{len(samples_W) / SAMPLING_RATE:.2f} s of audio, stated as "
+                    f"{row.duration_seconds:.2f} s: too long to be joined with "
+                    f"{steps / STEPS_PER_SECOND:.2f} s of other recordings",
                 )
         except SampleError as error:
             reject(row, error)

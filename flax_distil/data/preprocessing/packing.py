@@ -261,7 +261,7 @@ class PackedData:
 
     Attributes:
         packs: Row numbers of each pack.
-        report: How well they are filled.
+        report: Report on how well they are filled.
     """
 
     def __init__(
@@ -277,7 +277,7 @@ class PackedData:
             data: The rows.
             packs: Row numbers of each pack.
             before: Numbers of the rows right before each pack.
-            report: How well they are filled.
+            report: Report on how well they are filled.
         """
         self.packs = packs
         self.report = report
@@ -307,7 +307,7 @@ def pack_rows(
 
     Args:
         data: Filtered rows.
-        labels: As for :class:`Packer`.
+        labels: Builder that limits the tokens of a pack; see :class:`Packer`.
         skipped: Collector of rows whose duration cannot be measured, which are in no pack.
         window_seconds: Maximum length of a pack in seconds.
     """

@@ -42,7 +42,7 @@ class RemoteFile(io.RawIOBase):
 
     Args:
         url: The address.
-        policy: How failed requests are repeated.
+        policy: Policy for repeating failed requests.
     """
 
     def __init__(self, url: str, policy: RetryPolicy):
@@ -158,7 +158,7 @@ def read_bytes(url: str, policy: RetryPolicy = DEFAULT_POLICY) -> bytes:
 
     Args:
         url: The address.
-        policy: How failed requests are repeated.
+        policy: Policy for repeating failed requests.
 
     Raises:
         SourceMissingError: If there is no such file.
@@ -196,7 +196,7 @@ def expand(pattern: str, policy: RetryPolicy) -> list[str]:
 
     Args:
         pattern: The pattern. Braces are expanded first; names without wildcards are then not looked up.
-        policy: How failed requests are repeated.
+        policy: Policy for repeating failed requests.
 
     Raises:
         InputError: If the braces do not match, or no file matches the pattern.

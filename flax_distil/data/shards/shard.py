@@ -70,7 +70,7 @@ class FileShard:
     Attributes:
         name: Short name.
         path: Path or address of the file.
-        policy: How failed requests are repeated.
+        policy: Policy for repeating failed requests.
     """
 
     name: str

@@ -41,7 +41,7 @@ class TarShard:
         audio_column: Column of recordings.
         schema: Columns of every block. Values that a row lacks are null, and values without a column are left
             out. None takes the columns of the first block that is read.
-        policy: How failed requests are repeated.
+        policy: Policy for repeating failed requests.
     """
 
     name: str

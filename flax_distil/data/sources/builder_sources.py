@@ -75,7 +75,7 @@ def open_builder(
     """Return the ``datasets`` builder of a Hub id, a folder, or files of one kind, without reading rows.
 
     Args:
-        path: As for :func:`read_with_builder`.
+        path: Path, as for :func:`read_with_builder`.
         spec: The data set; its configuration is used.
         data_files: Files of each split, for a packaged builder, which has no configurations.
 

@@ -40,7 +40,9 @@ def concatenate_sources(sources: Sequence[SpeechDataset]) -> SpeechDataset:
     ]
     for role in (first.audio_column, first.text_column, first.label_column):
         if role is not None and role not in shared:
-            raise InputError(f"cannot join {name}: column {role!r} has not the same type in all of them")
+            raise InputError(
+                f"cannot join {name}: column {role!r} does not have the same type in all of them"
+            )
     return SpeechDataset(
         name=name,
         table=datasets.concatenate_datasets([table.select_columns(shared) for table in tables]),

@@ -31,7 +31,7 @@ class DatasetSpec:
             where it exists.
         max_samples: Maximum number of rows of each data set, of which the first ones are kept.
         cache_dir: Folder in which ``datasets`` keeps downloaded and converted files.
-        policy: How failed requests are repeated.
+        policy: Policy for repeating failed requests.
         channel: Channel of the recordings to use, counted from 0; None for the mean of all channels.
         streaming: Whether to read from front to back, without keeping anything on disk.
     """

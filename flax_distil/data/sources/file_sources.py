@@ -57,7 +57,7 @@ def read_manifest(
         path: Path or address of the file. Its column of paths is ``audio_column`` or one of
             :data:`PATH_COLUMNS`.
         audio_column: Name of the audio column in the result.
-        policy: How failed requests are repeated.
+        policy: Policy for repeating failed requests.
 
     Raises:
         InputError: If a line is not a JSON object, or no column holds paths.
@@ -85,7 +85,7 @@ def read_audio_files(
         files: Absolute paths or addresses, not only of recordings.
         folder: Folder that contains all of them.
         audio_column: Name of the audio column in the result.
-        policy: How failed requests are repeated.
+        policy: Policy for repeating failed requests.
 
     Returns:
         Rows of each split by its name; only ``train`` if the folder has no splits.

@@ -22,7 +22,7 @@ def load_datasets(spec: DatasetSpec) -> Sequence[SpeechDataset | IterableSpeechD
     """Open every data set of a specification as a table, or with ``streaming`` as a stream.
 
     Raises:
-        InputError: As :func:`load_tables` and :func:`load_streams`.
+        InputError: If :func:`load_tables` or :func:`load_streams` raises it.
     """
     return load_streams(spec) if spec.streaming else load_tables(spec)
 
@@ -35,7 +35,7 @@ def load_table(spec: DatasetSpec) -> SpeechDataset:
         columns take the names of the first.
 
     Raises:
-        InputError: As :func:`load_tables`.
+        InputError: If :func:`load_tables` raises it.
     """
     return concatenate_sources(load_tables(spec))
 
@@ -81,7 +81,7 @@ def load_streams(spec: DatasetSpec) -> list[IterableSpeechDataset]:
         One stream per data set, in the order written; all names are different.
 
     Raises:
-        InputError: If :func:`load_tables` would raise it, or if a split is a slice.
+        InputError: If :func:`load_tables` raises it, or if a split is a slice.
     """
     return with_distinct_names([_load_stream(part) for part in spec.parts()])
 

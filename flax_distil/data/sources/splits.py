@@ -44,7 +44,7 @@ def whole_splits(splits: Collection[str], split: str | None, *, name: str) -> li
 
     Args:
         splits: Names of the splits that exist.
-        split: As for :func:`check_split_names`.
+        split: Split expression, as for :func:`check_split_names`.
         name: The data set, for messages.
 
     Raises:
@@ -63,7 +63,7 @@ def choose_split(
 
     Args:
         splits: Rows of each split, by its name.
-        split: As for :func:`check_split_names`.
+        split: Split expression, as for :func:`check_split_names`.
         name: The data set, for messages.
 
     Raises:

@@ -26,7 +26,7 @@ class Augmenter:
     Args:
         config: The augmentation.
         noise: Recordings of noise of any length, which are needed if recorded noise is added.
-        policy: How failed requests are repeated; by default the policy of the data set.
+        policy: Policy for repeating failed requests; by default the policy of the data set.
         window_seconds: Maximum duration of a sample.
         skipped: Collector of noise that cannot be read; a sample that drew such noise stays clean.
 

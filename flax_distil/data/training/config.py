@@ -70,7 +70,7 @@ class TrainingDataConfig:
             )
 
     def within(self, window_seconds: float) -> "TrainingDataConfig":
-        """Return these settings for an encoder that hears so much at once: longer recordings are dropped."""
+        """Return these settings for an encoder with this window; longer recordings are dropped."""
         return replace(self, max_duration_in_seconds=min(self.filters.durations.longest, window_seconds))
 
     def labels_of(self, language: str | None, task: str | None) -> LabelConfig:

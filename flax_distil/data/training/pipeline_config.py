@@ -30,7 +30,7 @@ class PipelineConfig:
         num_threads: Number of threads that decode audio; None means the number of the machine's cores, at
             most 16; 0 decodes in the thread that makes the batches.
         prefetch_batches: Number of batches that are decoded before they are needed.
-        policy: How failed requests are repeated; by default the policy of each data set.
+        policy: Policy for repeating failed requests; by default the policy of each data set.
         window_seconds: Length of the window of the encoder. Recordings are padded to it, and longer
             recordings are not used.
         shuffle_buffer_size: Number of rows of a stream that are shuffled and joined together.

@@ -83,7 +83,7 @@ def training_pipeline(
         data: The data sets.
         pipeline: Batch size, threads and shard.
         seed: Seed of every random choice.
-        needs_audio: As for :class:`TrainingPipeline`.
+        needs_audio: Function that says which samples to decode; see :class:`TrainingPipeline`.
     """
     return TrainingPipeline(
         data,

@@ -83,7 +83,7 @@ class StreamSource:
     Attributes:
         stream: The rows.
         labels: Builder of the labels of the rows.
-        filters: Which rows are kept.
+        filters: Configuration of the filters.
         normalize: Text normalizer of the language, for the WER.
         concatenate: Whether neighbouring rows are packed.
         window_seconds: Longest duration of a sample.
@@ -177,7 +177,7 @@ class TrainingData:
 
     Attributes:
         sources: One source per data set.
-        dropped: What the filters dropped of tables; streams are filtered as they are read.
+        dropped: Counts of the rows of tables that filters dropped; streams are filtered while they are read.
         skipped: Rows that cannot be used; pipelines add to it.
         noise: Recordings of noise; None if there are none.
     """
