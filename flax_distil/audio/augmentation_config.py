@@ -22,8 +22,8 @@ class AugmentationConfig:
         babble_noise_prob: Probability that babble, made of other samples of the batch, is added to a sample.
         recorded_noise_prob: Probability that a recording of noise_dataset_name is added to a sample.
         noise_snr: Lowest and highest signal-to-noise ratio of added noise in dB; by default 5 and 30.
-        speed_factors: Speeds of which one is drawn for each sample, such as 0.9 1.0 1.1; pitch and timestamps
-            change with it. By default every sample keeps its own speed.
+        speed_factors: Speeds, of which one is drawn for each sample, such as 0.9 1.0 1.1; pitch and
+            timestamps change with it. By default every sample keeps its own speed.
 
     Raises:
         InputError: if a value is out of range.

@@ -29,7 +29,7 @@ class VadOptions:
         max_speech_duration_s: Cut speech that is longer than this at its longest pause. By default it is not
             cut.
         min_silence_duration_ms: Speech ends at a silence that is longer than this.
-        speech_pad_ms: Keep this much before and after speech.
+        speech_pad_ms: Milliseconds that are kept before and after speech.
 
     Raises:
         InputError: If a value is out of range.

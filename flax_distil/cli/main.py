@@ -33,7 +33,7 @@ Distil OpenAI Whisper with JAX and Flax.
 commands:
   pseudo-label  transcribe a corpus with a teacher
   init-student  make a student from layers of a teacher
-  data inspect  show training data before a run: hours, dropped samples, samples with their tokens
+  data inspect  show training data before training: hours, dropped samples, samples with their tokens
   distil        train a student, or fine-tune on labels alone
   plan          estimate whether a distillation fits on a TPU, and how fast it could be
   eval          measure word error rate and speed

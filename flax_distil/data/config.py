@@ -129,7 +129,7 @@ class NoiseDatasetConfig:
     """Recorded noise.
 
     Attributes:
-        noise_dataset_name: Recordings of noise: any data set that could be named for speech.
+        noise_dataset_name: Data set with recordings of noise, of any kind that is accepted for speech.
     """
 
     noise_dataset_name: str | None = None

@@ -15,12 +15,12 @@ class SearchOptions:
     Instances are hashable, so they can be static arguments of a jitted function.
 
     Attributes:
-        num_beams: Number of beams at temperature 0; 1 always takes the likeliest token.
+        num_beams: Number of beams at temperature 0; with 1, each token is the most likely one.
         length_penalty: Rank beams and samples by their log-probability over ((5 + length) / 6) to this power.
             By default they are ranked by their log-probability over their length.
         patience: The search ends when num_beams times this many beams are finished.
-        best_of: Number of samples drawn at a temperature above 0, of which the likeliest is kept.
-        top_k: Draw only from this many likeliest tokens. By default from all.
+        best_of: Number of samples drawn at a temperature above 0, of which the most likely one is kept.
+        top_k: Draw only from this many most likely tokens. By default from all.
         top_p: Draw only from the fewest tokens whose probabilities add up to this. By default from all.
 
     Raises:

@@ -104,7 +104,7 @@ class DistillConfig:
     model: ModelConfig = nested(
         ModelConfig(model_name_or_path=None),
         help={
-            "model_name_or_path": "Student to train, a folder or Hub id; by default a student is made of the "
+            "model_name_or_path": "Student to train, a folder or Hub id; by default a student is made from the "
             "teacher's layers."
         },
     )

@@ -1,4 +1,4 @@
-"""Settings of ``data inspect``."""
+"""Configuration of the command ``data inspect``."""
 
 import dataclasses
 
@@ -11,14 +11,15 @@ from flax_distil.data.training.config import TrainingDataConfig
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class InspectConfig:
-    """Look at training data before a run: hours, lengths, drops, and samples with their tokens.
+    """Show training data before training: hours, lengths, dropped samples, and samples with their tokens.
 
     Attributes:
         max_stream_samples: Number of rows to read of each streamed data set.
-        num_shown_samples: Number of samples to decode and draw: the first that a run with this seed uses.
+        num_shown_samples: Number of samples to decode and plot: the first ones that training with this seed
+            uses.
 
     Raises:
-        InputError: if a value is out of range.
+        InputError: If a value is out of range.
     """
 
     model: ModelConfig = nested(

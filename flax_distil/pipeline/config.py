@@ -22,7 +22,7 @@ STANDARD_OUTPUT = "-"
 """The ``output_dir`` that prints transcripts instead of writing files."""
 
 RETRY_SECONDS = 60.0
-"""How long a server that does not answer is asked again."""
+"""How many seconds failed requests to a server are repeated."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -30,8 +30,9 @@ class ChannelChoice(ChannelConfig):
     """Channels.
 
     Attributes:
-        split_channels: Transcribe each channel by itself, as for calls with a speaker on each. The segments
-            of all channels are sorted by time, in json with their channel. Switches return_timestamps on.
+        split_channels: Transcribe each channel separately, for example for calls with one speaker per
+            channel. The segments of all channels are sorted by time, in json with their channel. Switches
+            return_timestamps on.
 
     Raises:
         InputError: If the channel is negative, or both are given.
@@ -117,7 +118,7 @@ class TranscribeConfig(TranscriptionConfig):
     reading: ReadingConfig = nested(
         ReadingConfig(source_retry_seconds=RETRY_SECONDS),
         show={"source_retry_seconds"},
-        help={"source_retry_seconds": "How long a server that does not answer is asked again, in seconds."},
+        help={"source_retry_seconds": "How many seconds failed requests to a server are repeated."},
         section="Main flags",
     )
 

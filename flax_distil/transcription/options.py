@@ -56,12 +56,12 @@ class TranscriptionOptions(LanguageConfig):
         task: transcribe, or translate into English. By default the task that the checkpoint stores, otherwise
             transcribe.
         return_timestamps: Add the timestamps of segments.
-        word_timestamps: Find when each word is spoken. This switches return_timestamps on.
+        word_timestamps: Add the timestamps of words. This switches return_timestamps on.
         max_new_tokens: Maximum number of tokens per window of 30 s. By default the max_length of the
             checkpoint.
         search: Beam search, and sampling at a temperature.
-        temperature: Temperatures that are tried in turn while a window fails a threshold. At 0 the
-            likeliest tokens are taken. By default 0, and for long recordings 0 to 1 in steps of 0.2.
+        temperature: Temperatures that are tried in turn while a window fails a threshold. At 0 the most
+            likely tokens are taken. By default 0, and for long recordings 0 to 1 in steps of 0.2.
         seed: Seed of the random numbers at temperatures above 0.
         compression_ratio_threshold: A window fails if the compression ratio of its text is higher; 2.4 is a
             common value; off turns this test off.

@@ -38,8 +38,8 @@ class FilterConfig:
         DurationConfig(max_duration_in_seconds=30.0),
         types={"max_duration_in_seconds": float},
         help={
-            "min_duration_in_seconds": "Keep only training recordings that are longer.",
-            "max_duration_in_seconds": "Keep only training recordings that are shorter; at most 30.",
+            "min_duration_in_seconds": "Keep only training recordings that are longer than this.",
+            "max_duration_in_seconds": "Keep only training recordings shorter than this; at most 30.",
         },
         section="Filters of the training data",
     )
@@ -80,7 +80,7 @@ class LabelConfig(LanguageConfig):
         task: transcribe or translate; joined by + for several data sets.
         timestamp_probability: Probability that a label which has timestamps keeps them; otherwise they are
             removed and <|notimestamps|> is set.
-        condition_on_prev_probability: Probability that the text before, of the same speaker, is given as a
+        condition_on_prev_probability: Probability that the previous text of the same speaker is given as a
             prompt.
         round_timestamps: Round timestamps to tenths of a second.
         max_label_length: Longest label in tokens; training samples with longer ones are dropped and counted.

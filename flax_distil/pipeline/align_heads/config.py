@@ -11,7 +11,7 @@ from flax_distil.transcription.config import DatasetConfig, TranscriptionConfig
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class AlignHeadsConfig(TranscriptionConfig):
-    """Find the heads of a student whose attention gives word timestamps.
+    """Find the attention heads of a student that give word timestamps.
 
     The teacher transcribes the recordings and tells when its words are spoken. Of the student, the heads are
     kept that agree best. Every other recording is held out to check them.
