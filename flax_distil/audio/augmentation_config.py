@@ -26,7 +26,7 @@ class AugmentationConfig:
             timestamps change with it. By default every sample keeps its own speed.
 
     Raises:
-        InputError: if a value is out of range.
+        InputError: If a value is out of range.
     """
 
     mask_time_prob: float = 0.0

@@ -40,7 +40,7 @@ def as_float(samples: Float[Array, "*shape"] | Int[Array, "*shape"]) -> Float[Ar
         samples: float32, or int16 where 32768 is full scale: half as heavy on the way to the device.
 
     Raises:
-        ValueError: if they are integers of another size.
+        ValueError: If they are integers of another size.
     """
     if jnp.issubdtype(samples.dtype, jnp.floating):
         return samples.astype(jnp.float32)
@@ -69,7 +69,7 @@ def log_mel(
         encoder's convolution wants it; values span at most 2.
 
     Raises:
-        ValueError: if there are too few samples to reflect at the edges.
+        ValueError: If there are too few samples to reflect at the edges.
 
     Source: Whisper (arXiv 2212.04356) section 2.2; equal to ``WhisperFeatureExtractor``.
     """

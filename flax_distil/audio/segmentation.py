@@ -61,7 +61,7 @@ def speech_segments(
         Segments of at most 30 s, in order, without overlap; none where nobody speaks.
 
     Raises:
-        AudioError: if any part of it cannot be read.
+        AudioError: If any part of it cannot be read.
     """
     with open_audio(source, format=format, channel=channel) as blocks:
         return find_segments(blocks, detector, segment_frames)
@@ -143,7 +143,7 @@ def cut_segments(
         Each segment and its FLAC file: mono, 16 kHz, 16 bit.
 
     Raises:
-        AudioError: if it cannot be read.
+        AudioError: If it cannot be read.
     """
     with open_audio(source, format=format, channel=channel) as blocks:
         held, reached = np.zeros(0, np.float32), 0  # the samples read last, and how many were read in all

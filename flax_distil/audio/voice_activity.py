@@ -45,7 +45,7 @@ class VoiceActivity:
         options: What counts as speech.
 
     Raises:
-        InputError: if Silero is asked for and not installed, or thresholds are given that loudness lacks.
+        InputError: If Silero is asked for and not installed, or thresholds are given that loudness lacks.
     """
 
     def __init__(self, vad: VadName = "auto", options: VadOptions = DEFAULT_VAD):

@@ -24,7 +24,7 @@ class SearchOptions:
         top_p: Draw only from the fewest tokens whose probabilities add up to this. By default from all.
 
     Raises:
-        InputError: if a value is out of range.
+        InputError: If a value is out of range.
 
     Source: arXiv 2212.04356, section 4.5, and openai/whisper's decoding; arXiv 1609.08144 (length
     penalty), arXiv 2204.05424 (patience), arXiv 1904.09751 (top-p).

@@ -91,7 +91,7 @@ class DistillConfig:
         dry_run: Do not train, but print a plan, as the command plan does, whose flags are then accepted too.
 
     Raises:
-        InputError: if a value is out of range, or two contradict each other.
+        InputError: If a value is out of range, or two contradict each other.
     """
 
     teacher: DistillTeacherConfig = nested(
@@ -104,8 +104,8 @@ class DistillConfig:
     model: ModelConfig = nested(
         ModelConfig(model_name_or_path=None),
         help={
-            "model_name_or_path": "Student to train, a folder or Hub id; by default a student is made from the "
-            "teacher's layers."
+            "model_name_or_path": "Student to train, a folder or Hub id; by default a student is made from "
+            "layers of the teacher."
         },
     )
     student: StudentConfig = nested(
@@ -206,7 +206,7 @@ class DistillConfig:
         """Return the optimizer's settings for a run of ``max_steps`` updates.
 
         Raises:
-            InputError: if the schedule needs more updates.
+            InputError: If the schedule needs more updates.
         """
         moments = self.precision == "full_mixed"
         return dataclasses.replace(self.optimizer, max_steps=max_steps, bfloat16_moments=moments)

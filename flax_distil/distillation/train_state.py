@@ -18,9 +18,9 @@ class TrainState:
     """All that a training step changes, and all that a checkpoint holds.
 
     Attributes:
-        step: optimizer updates done, int32 [] (its shape alone where a state is abstract).
-        params: trainable leaves of the student only, float32.
-        opt_state: moments of exactly those leaves.
+        step: Optimizer updates done, int32 [] (its shape alone where a state is abstract).
+        params: Trainable leaves of the student only, float32.
+        opt_state: Moments of exactly those leaves.
     """
 
     step: Any
@@ -37,7 +37,7 @@ def init_state(trainable: Params, optimizer: optax.GradientTransformation) -> Tr
     """Return step 0: float32 parameters and fresh moments for the trainable leaves.
 
     Raises:
-        ValueError: if a trainable leaf is not float32 (masters are, in every precision).
+        ValueError: If a trainable leaf is not float32 (masters are, in every precision).
     """
     for path, leaf in flatten(trainable).items():
         if leaf.dtype != jnp.float32:

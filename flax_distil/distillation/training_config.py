@@ -35,7 +35,7 @@ class LossConfig:
             while training.
 
     Raises:
-        InputError: if a value is out of range.
+        InputError: If a value is out of range.
 
     Source: Distil-Whisper, arXiv 2311.00430, section 3.
     """
@@ -87,7 +87,7 @@ class ScheduleConfig:
             '{"num_cycles": 2}'.
 
     Raises:
-        InputError: if a value is out of range.
+        InputError: If a value is out of range.
 
     Source: ``transformers.get_scheduler``.
     """

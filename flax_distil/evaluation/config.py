@@ -82,7 +82,7 @@ class EvalConfig(TranscriptionConfig):
         output: Where reports are written.
 
     Raises:
-        InputError: if a value is unknown or out of range.
+        InputError: If a value is unknown or out of range.
     """
 
     model: ModelConfig = nested(
@@ -144,7 +144,7 @@ class EvalConfig(TranscriptionConfig):
         """The checkpoints by what reports call them: the last part of their names where that is unique.
 
         Raises:
-            InputError: if a name is empty or given twice.
+            InputError: If a name is empty or given twice.
         """
         names = [self.model.name]
         if not os.path.exists(user_path(self.model.name)):
@@ -172,7 +172,7 @@ class EvalConfig(TranscriptionConfig):
         """What reports call the checkpoint that others are compared with.
 
         Raises:
-            InputError: if it is not among the models.
+            InputError: If it is not among the models.
         """
         models = self.models
         if self.baseline_model is None:

@@ -49,7 +49,7 @@ def run(config: EvalConfig) -> dict[str, Any]:
     What is in ``output_dir`` already is not done again; see docs/evaluation.md for every figure.
 
     Raises:
-        InputError: for whatever does not fit, before weights are read.
+        InputError: For whatever does not fit, before weights are read.
     """
     partitioner = join_local_devices(config.devices)
     leads = jax.process_index() == 0

@@ -39,7 +39,7 @@ class NoiseMaker:
         """Decode what its noise is made of, before threads ask for it.
 
         Raises:
-            InputError: if there is too little.
+            InputError: If there is too little.
         """
         if condition.noise == "babble" and len(self._talkers) < 2:
             raise InputError(

@@ -49,7 +49,7 @@ def run(config: InspectConfig) -> dict[str, Any]:
     """Count, print, draw, and return what report.json holds.
 
     Raises:
-        InputError: for whatever does not fit, before the data are read.
+        InputError: For whatever does not fit, before the data are read.
     """
     folder = None
     if config.output.output_dir is not None:

@@ -27,7 +27,7 @@ def token_compression_ratio(tokens: Iterable[SupportsIndex], *, vocab_size: int)
         vocab_size: Number of ids; 3 bytes from 65,536 on, 2 for every published model.
 
     Raises:
-        OverflowError: if an id is negative or needs more bytes than the vocabulary.
+        OverflowError: If an id is negative or needs more bytes than the vocabulary.
 
     Source: transformers, Whisper's long-form generation.
     """

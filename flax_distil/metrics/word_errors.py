@@ -100,7 +100,7 @@ def word_errors(
         normalize: Applied to both; for orthographic errors, one that keeps casing and punctuation.
 
     Raises:
-        ValueError: if there are not as many predictions as references.
+        ValueError: If there are not as many predictions as references.
     """
     if len(references) != len(predictions):
         raise ValueError(

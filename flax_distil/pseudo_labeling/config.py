@@ -34,7 +34,7 @@ class PseudoLabelConfig(TranscriptionConfig):
             belongs to the user of the token.
 
     Raises:
-        InputError: if a value is out of range.
+        InputError: If a value is out of range.
     """
 
     decoding: TranscriptionOptions = nested(

@@ -48,7 +48,7 @@ def run(config: PseudoLabelConfig) -> PseudoLabelResult:
     """Label a data set and write it, or only what an earlier run has not finished.
 
     Raises:
-        InputError: for whatever does not fit, before the teacher is loaded; if the disk is full.
+        InputError: For whatever does not fit, before the teacher is loaded; if the disk is full.
     """
     partitioner = join_local_devices(config.devices)
     leads = jax.process_index() == 0

@@ -134,7 +134,7 @@ class Labeler:
         """Leave out recordings for which the teacher's log-probabilities are not finite.
 
         Raises:
-            InputError: if several recordings in a row have no finite log-probability.
+            InputError: If several recordings in a row have no finite log-probability.
         """
         usable = []
         for recording, transcript in zip(batch.recordings, transcripts, strict=True):

@@ -81,7 +81,7 @@ class LabelOutput(ResumableOutput):
             teacher: Digest of the teacher's weights.
 
         Raises:
-            InputError: if they were made with other weights.
+            InputError: If they were made with other weights.
         """
         state = self.read_state() or {}
         if state.setdefault("teacher", teacher) != teacher:
@@ -116,7 +116,7 @@ class LabelOutput(ResumableOutput):
             The fields of the shard's manifest that describe the file.
 
         Raises:
-            InputError: if it cannot be written.
+            InputError: If it cannot be written.
         """
         name = f"{DATA_NAME}/{'-'.join([split, *(f'{number:05d}' for number in key)])}.parquet"
         path = self.folder / name

@@ -105,7 +105,7 @@ class StreamShardPlan:
             count: Number of processes.
 
         Raises:
-            InputError: if a source file cannot be read, or its columns change after its first block.
+            InputError: If a source file cannot be read, or its columns change after its first block.
         """
         starts: dict[int, tuple[int, Position]] = {}
         for shard in range(len(self._stream.shards)):
@@ -185,7 +185,7 @@ class ShardPlan:
             count: Number of processes.
 
         Raises:
-            InputError: as :meth:`StreamShardPlan.remaining`.
+            InputError: As :meth:`StreamShardPlan.remaining`.
         """
         for number, split in enumerate(self._splits):
             own = {key[1:]: place for key, place in done.items() if key[0] == number}

@@ -72,7 +72,7 @@ def open_splits(config: PseudoLabelConfig) -> list[LabelSplit]:
     set keeps the configuration of its source, or ``default``; several become a configuration each.
 
     Raises:
-        InputError: if a data set, split or column does not exist, a split is named twice, or splits of one
+        InputError: If a data set, split or column does not exist, a split is named twice, or splits of one
             data set have different columns.
     """
     opened = {key: _open(config, spec) for key, spec in _requested_specs(config).items()}

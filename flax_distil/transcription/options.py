@@ -275,7 +275,7 @@ def clip_times(given: str | Iterable[typing.Any]) -> tuple[float, ...]:
     """Return the times of clips, written with commas between them (``"0,9.5,20"``) or given as numbers.
 
     Raises:
-        InputError: if one is no number.
+        InputError: If one is no number.
     """
     times = [part for part in given.split(",") if part.strip()] if isinstance(given, str) else given
     try:

@@ -65,7 +65,7 @@ def decode_audio(
         float32 ``[W]``, 16 kHz, in [-1, 1] (what overshoots is clipped); at least one sample.
 
     Raises:
-        AudioError: if it is missing, empty, unreadable, too long, holds no samples, has no such channel,
+        AudioError: If it is missing, empty, unreadable, too long, holds no samples, has no such channel,
             or holds NaN, infinite or unscaled integer samples.
     """
     found = AudioSource.find(source, format, replace_damage=replace_damage)
@@ -93,7 +93,7 @@ def decode_channels(
         float32 ``[C, W]``, in [-1, 1].
 
     Raises:
-        AudioError: as :func:`decode_audio`.
+        AudioError: As :func:`decode_audio`.
     """
     found = AudioSource.find(source, format, replace_damage=replace_damage)
 
@@ -124,7 +124,7 @@ def open_audio(
         gives, but for rounding where the rate is not 16 kHz.
 
     Raises:
-        AudioError: as :func:`decode_audio`, when it is opened or while blocks are read.
+        AudioError: As :func:`decode_audio`, when it is opened or while blocks are read.
     """
     found = AudioSource.find(source, format)
     with found.open() as stream:
@@ -143,7 +143,7 @@ def audio_duration(source: str | Path | bytes, *, format: str | None = None) -> 
         decoded samples by some frames of the codec (tens of milliseconds).
 
     Raises:
-        AudioError: if it is missing, empty or unreadable.
+        AudioError: If it is missing, empty or unreadable.
     """
     found = AudioSource.find(source, format)
     seconds = found.use(_measure)
@@ -163,7 +163,7 @@ def audio_encoding(source: str | Path | bytes, *, format: str | None = None) -> 
         Such as ``FLAC PCM_16, 16000 Hz, 1 channel``.
 
     Raises:
-        AudioError: if it is missing, empty or unreadable.
+        AudioError: If it is missing, empty or unreadable.
     """
 
     def describe(stream: AudioStream) -> str:
@@ -182,7 +182,7 @@ def lasts_longer_than(seconds: float, source: str | Path | bytes, *, format: str
         format: As for :func:`decode_audio`.
 
     Raises:
-        AudioError: if it is missing, empty or unreadable.
+        AudioError: If it is missing, empty or unreadable.
     """
     measured = functools.partial(_measure, enough=seconds)
     return AudioSource.find(source, format).use(measured) > seconds

@@ -44,7 +44,7 @@ def decode_excerpt(
         rate is not 16 kHz.
 
     Raises:
-        AudioError: as :func:`decode_audio`, and if the recording ends before ``start``, or more than half a
+        AudioError: As :func:`decode_audio`, and if the recording ends before ``start``, or more than half a
             second before ``end``.
     """
     samples_W = None if format else _decode_from(source, start, end, channel)
@@ -57,7 +57,7 @@ def excerpt_duration(
     """Return the seconds of a part of a recording, which is opened only where ``end`` is None.
 
     Raises:
-        AudioError: as :func:`audio_duration`, and if the recording ends before ``start``.
+        AudioError: As :func:`audio_duration`, and if the recording ends before ``start``.
     """
     if end is not None:
         return end - start

@@ -46,7 +46,7 @@ def open_with_pyav(
         replace_damage: Go on after what cannot be decoded, with silence in its place.
 
     Raises:
-        UnreadableError: if there is no audio in it, or it is damaged; also while blocks are read.
+        UnreadableError: If there is no audio in it, or it is damaged; also while blocks are read.
     """
     with _container(encoded, format) as (container, stream), encoded.open() as file:
         names = container.format.name.split(",")

@@ -74,7 +74,7 @@ def open_with_soundfile(encoded: Encoded) -> Iterator[AudioStream]:
     """Open WAV, FLAC, Ogg Vorbis, Ogg Opus, AIFF and the like.
 
     Raises:
-        UnreadableError: if libsndfile does not know the format, cannot tell the end of it, or,
+        UnreadableError: If libsndfile does not know the format, cannot tell the end of it, or,
             while blocks are read, it is damaged.
     """
     with sound_file(encoded) as sound:
@@ -100,7 +100,7 @@ def open_joined(parts: Sequence[Encoded], open_one: Opener) -> Iterator[AudioStr
         open_one: Opens one of them.
 
     Raises:
-        UnreadableError: as ``open_one``, when it is opened or while blocks are read.
+        UnreadableError: As ``open_one``, when it is opened or while blocks are read.
     """
     if len(parts) == 1:
         with open_one(parts[0]) as stream:

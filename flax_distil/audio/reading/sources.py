@@ -67,7 +67,7 @@ class AudioSource:
             replace_damage: Let the last reader go on after damage.
 
         Raises:
-            AudioError: if it is missing, empty, or text.
+            AudioError: If it is missing, empty, or text.
         """
         if isinstance(source, bytes):
             if not source:
@@ -108,7 +108,7 @@ class AudioSource:
         """Call a function with the recording, opened by the first reader with which it succeeds.
 
         Raises:
-            AudioError: if there is none; where several fail, any may hold the reason the user needs.
+            AudioError: If there is none; where several fail, any may hold the reason the user needs.
         """
         reasons: dict[str, UnreadableError] = {}
         for name, open_one in self.openers.items():
@@ -124,7 +124,7 @@ class AudioSource:
         """Open with the first reader that can; after blocks were read, no other reader is tried.
 
         Raises:
-            AudioError: if there is none, or while blocks are read.
+            AudioError: If there is none, or while blocks are read.
         """
         try:
             with self._system_errors(), contextlib.ExitStack() as stack:

@@ -73,8 +73,8 @@ class Timeline:
             file: What it is read from, opened once more.
 
         Raises:
-            UnreadableError: if it is damaged and that is not to be replaced, or most of it is damaged.
-            av.FFmpegError: as PyAV raises it, in the same cases.
+            UnreadableError: If it is damaged and that is not to be replaced, or most of it is damaged.
+            av.FFmpegError: As PyAV raises it, in the same cases.
         """
         flac = stream.codec_context.name == "flac" and not self._timed
         finder = _PacketFinder(file if self._bare else None)

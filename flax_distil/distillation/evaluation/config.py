@@ -31,7 +31,7 @@ class EvaluationConfig:
         decoding: How the student transcribes.
 
     Raises:
-        InputError: if a value is out of range, or evaluations are asked for without data.
+        InputError: If a value is out of range, or evaluations are asked for without data.
     """
 
     eval_dataset_name: str | None = None

@@ -84,7 +84,7 @@ class _Reader:
         """Whether all recordings were given out; waits for nothing.
 
         Raises:
-            BaseException: what the iterable raised, when all that came before was given out.
+            BaseException: What the iterable raised, when all that came before was given out.
         """
         with self._changed:
             if not self._exhausted or self._waiting:
