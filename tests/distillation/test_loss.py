@@ -28,7 +28,7 @@ def plain(student_PD, student_VD, teacher, labels_P, mask_P, weights):
     ce = -jnp.take_along_axis(jax.nn.log_softmax(logits), labels_P[:, None], 1)[:, 0]
     target = jax.nn.log_softmax(teacher[0] @ teacher[1].T / weights.temperature)
     kl = (jnp.exp(target) * (target - jax.nn.log_softmax(logits / weights.temperature))).sum(1)
-    return ((weights.ce * ce + weights.kl * weights.temperature**2 * kl) * mask_P).sum()
+    return ((weights.ce_weight * ce + weights.kl_weight * weights.temperature**2 * kl) * mask_P).sum()
 
 
 @pytest.fixture
@@ -202,7 +202,7 @@ def test_the_chunked_loss_is_the_plain_one_in_a_third_of_the_memory():
         ce_P = -jnp.take_along_axis(jax.nn.log_softmax(own), labels_P[:, None], axis=1)[:, 0]
         cold, goal = jax.nn.log_softmax(own / 2), jax.nn.log_softmax(theirs / 2)
         kl_P = (jnp.exp(goal) * (goal - cold)).sum(axis=1)
-        return ((weights.ce * ce_P + weights.kl * 4 * kl_P) * mask_P).sum()
+        return ((weights.ce_weight * ce_P + weights.kl_weight * 4 * kl_P) * mask_P).sum()
 
     programs = [
         jax.jit(jax.value_and_grad(loss, argnums=(0, 1))).lower(student_PD, student_VD).compile()
