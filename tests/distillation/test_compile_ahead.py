@@ -44,7 +44,12 @@ def test_what_the_compiler_finds_no_room_for_is_refused_alike():
 
 
 def test_encoder_outputs_and_augmentation_are_described_as_they_are_fed():
-    run = dataclasses.replace(RUN, white_noise_prob=0.5, gradient_accumulation_steps=3)
+    run = config(
+        freeze_encoder=True,
+        per_device_train_batch_size=4,
+        white_noise_prob=0.5,
+        gradient_accumulation_steps=3,
+    )
     described = compile_ahead.describe_step_batch(run, SMALL, 4, 32)
     assert described.seed_B.shape == described.lengths_B.shape == (3, 4)
     cached = dataclasses.replace(RUN, cache_encoder_states=True)

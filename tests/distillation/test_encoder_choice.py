@@ -42,7 +42,7 @@ def load(teacher, tmp_path, caplog):
         )
         settings = config(teacher_model_name_or_path=str(teacher), model_name_or_path=str(folder), **flags)
         with caplog.at_level(logging.INFO, logger="flax_distil"):
-            models = load_models(settings, make_partitioner("jit", settings.devices.mesh_shape))
+            models = load_models(settings, make_partitioner("jit", settings.devices.mesh_shape), {})
         return models, caplog.text
 
     return run
@@ -52,7 +52,7 @@ def load(teacher, tmp_path, caplog):
 def test_an_encoder_that_its_file_rounded_is_still_the_teachers(load, dtype):
     """The devices hold one encoder, so a step runs one; its states can be kept."""
     models, said = load(dtype, cache_encoder_states=True)
-    assert set(models.layout.teacher.shapes) == set(models.teacher_params) == {"decoder"}
+    assert set(models.shardings.teacher.shapes) == set(models.teacher_params) == {"decoder"}
     assert models.config.freeze.freeze_encoder
     assert set(models.trainable) == {"decoder"}
     assert "the student's frozen encoder is the teacher's: it is held once and runs once in a step" in said

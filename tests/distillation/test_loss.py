@@ -191,7 +191,7 @@ def test_the_chunked_loss_is_the_plain_one_in_a_third_of_the_memory():
     student_VD, teacher_VD = (random.normal(size=(vocabulary, width)).astype(np.float32) for _ in range(2))
     labels_P = jnp.asarray(random.integers(0, vocabulary, positions, np.int32))
     mask_P = jnp.arange(positions) % 128 < 100
-    weights = LossConfig()
+    weights = LossConfig().complete(has_teacher=True)
 
     def chunked(student_PD, student_VD):
         teacher = jnp.asarray(teacher_PD), jnp.asarray(teacher_VD)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
+from flax_distil.core.nested import build
 from flax_distil.data.remote.retries import SourceError
 from flax_distil.distillation.config import DistillConfig
 from flax_distil.distillation.job import run as run_distillation
@@ -41,7 +42,7 @@ def corpora(prompts_dir, tmp_path_factory) -> Path:
 def settings(teacher):
     """Ten updates on a mixture with masks, noise and prompts."""
 
-    def build(address: str, folder: Path, **changes) -> DistillConfig:
+    def settings(address: str, folder: Path, **changes) -> DistillConfig:
         values = {
             "teacher_model_name_or_path": str(teacher), "student_decoder_layers": 1,
             "train_dataset_name": f"{address}/long-{{0..3}}.parquet+{address}/short.parquet",
@@ -54,7 +55,7 @@ def settings(teacher):
         }  # fmt: skip
         return build(DistillConfig, values | changes)
 
-    return build
+    return settings
 
 
 @dataclass

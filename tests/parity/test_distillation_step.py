@@ -121,14 +121,14 @@ def their_step(teacher, student, batch, features_BMR, *, weights: LossConfig):
         log_target=True, reduction="sum",
     ) / count  # fmt: skip
     terms = {"ce_loss": ce, "kl_loss": kl}
-    loss = weights.ce * ce + weights.kl * kl
-    if weights.mse:
+    loss = weights.ce_weight * ce + weights.kl_weight * kl
+    if weights.mse_weight:
         # Decoder: linspace(4 // 2 - 1, 3, 2) takes layers 1 and 3. Encoder: layer by layer.
         pairs = list(zip(said["decoder"], (taught["decoder"][1], taught["decoder"][3]), strict=True))
         mse = torch.stack([(a - b)[mask].square().mean() for a, b in pairs]).mean()
         encoders = zip(said["encoder"], taught["encoder"], strict=True)
         mse = mse + torch.stack([(a - b).square().mean() for a, b in encoders]).mean()
-        loss, terms["mse_loss"] = loss + weights.mse * mse, mse
+        loss, terms["mse_loss"] = loss + weights.mse_weight * mse, mse
     loss.backward()
     gradients = {
         name: torch.zeros_like(leaf) if leaf.grad is None else leaf.grad
@@ -162,7 +162,7 @@ def test_loss_and_every_gradient_equal_those_of_the_formula(
     # than any other (see test_logits.py), in float64 too. Its neighbours are as good as any.
     recordings = held_out.of_all_lengths(8).take([0, 1, 5, 7])
     batch = labels(pair, recordings.texts, language=language)
-    student = student_of(pair, with_encoder=not frozen_encoder)
+    student, weights = student_of(pair, with_encoder=not frozen_encoder), weights.complete(has_teacher=True)
     metrics, gradients = our_step(
         pair, student, batch, recordings.features_BMR, frozen_encoder=frozen_encoder, weights=weights
     )
