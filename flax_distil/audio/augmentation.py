@@ -96,7 +96,7 @@ def spec_augment(
 ) -> Float[Array, "B R M"]:
     """Mask stretches of time and bands of mel bins; pure, so call it inside the jitted step.
 
-    As in transformers' Whisper, masks have one length, may overlap, and set normalised features to 0;
+    As in transformers' Whisper, masks have one length, may overlap, and set normalized features to 0;
     unlike there, all masks stay within the recording, and there is no minimum number of masks.
 
     Args:

@@ -88,7 +88,7 @@ def smooth_levels(levels_F: Float[np.ndarray, " frames"]) -> Float[np.ndarray, "
 def pad_runs(
     runs: Sequence[Run], smooth_F: Float[np.ndarray, " frames"], *, frames: int, padding: int
 ) -> list[Run]:
-    """Extend runs at both ends; neighbours that would overlap meet at the quietest frame between them.
+    """Extend runs at both ends; neighbors that would overlap meet at the quietest frame between them.
 
     Args:
         runs: In order, without overlap.

@@ -100,7 +100,7 @@ def details(title: str, text: str) -> str:
 
 
 def diff(parts: Sequence[DiffPart]) -> str:
-    """Return an alignment in colours."""
+    """Return an alignment in colors."""
     return f'<p class="diff">{" ".join(map(_part, parts)) or "(nothing)"}</p>'
 
 

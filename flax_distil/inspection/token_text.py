@@ -25,7 +25,7 @@ COLORS = {
     "text": 32,
     "eot": 36,
 }
-"""ANSI colours of roles."""
+"""ANSI colors of roles."""
 
 
 def visible(text: str) -> str:
@@ -39,7 +39,7 @@ def token_lines(tokens: Sequence[TokenView], *, width: int = 110, color: bool = 
     Args:
         tokens: A whole sequence.
         width: Characters of a line.
-        color: Whether to use ANSI colours; what is not learned is dim.
+        color: Whether to use ANSI colors; what is not learned is dim.
     """
     lines, position = [], 0
     for (role, learned), run in itertools.groupby(tokens, key=lambda token: (token.role, token.learned)):

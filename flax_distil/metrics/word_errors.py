@@ -26,7 +26,7 @@ class ErrorCounts:
         character_deletions: Characters that are missing.
         character_insertions: Characters that were added.
         samples: Samples counted.
-        skipped: Samples left out because their reference normalises to nothing.
+        skipped: Samples left out because their reference normalizes to nothing.
     """
 
     hits: int = 0
@@ -88,7 +88,7 @@ def word_errors(
 ) -> ErrorCounts:
     """Count the errors of predictions under a normalizer.
 
-    Samples whose reference normalises to nothing are left out and counted in ``skipped``: they
+    Samples whose reference normalizes to nothing are left out and counted in ``skipped``: they
     have no words to be a percentage of.
 
     White space does not count as a character: normalizers of languages without spaces put one
@@ -136,7 +136,7 @@ def word_errors(
 
 
 def sample_wer(reference: str, prediction: str, normalize: Callable[[str], str]) -> float | None:
-    """Return the word error rate of one sample in percent; None if its reference normalises to nothing."""
+    """Return the word error rate of one sample in percent; None if its reference normalizes to nothing."""
     counts = word_errors([reference], [prediction], normalize)
     return counts.wer if counts.samples else None
 

@@ -87,7 +87,7 @@ class ShardReader:
     Args:
         batch_size: Rows of every batch.
         detector: Tells where long recordings may be cut.
-        concatenate: Whether to join neighbours.
+        concatenate: Whether to join neighbors.
         threads: How many decode.
         policy: When to ask a server again for a recording.
         durations: Which recordings are neither too short nor too long.

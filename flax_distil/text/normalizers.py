@@ -57,7 +57,7 @@ class Normalizer:
     name: NormalizerName = "whisper"
 
     def __call__(self, text: str) -> str:
-        """Return normalised text, words separated by single spaces, none at either end.
+        """Return normalized text, words separated by single spaces, none at either end.
 
         Text without a letter or digit is empty: the reference rules for English leave a full
         stop of "...", which would count as a word.
@@ -146,7 +146,7 @@ def orthographic(text: str, language: str | None = None) -> str:
     For orthographic word error rates: ``"Well, yes."`` becomes ``"Well , yes ."``, so a missing
     comma costs one deletion instead of turning ``Well,`` into a wrong word. Apostrophes stay
     where they are: ``don't`` is one word. In languages written without spaces every character is a
-    word of its own, as it is where texts are normalised.
+    word of its own, as it is where texts are normalized.
 
     Args:
         text: The text.

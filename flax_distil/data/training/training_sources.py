@@ -85,7 +85,7 @@ class StreamSource:
         labels: Builder of the labels of the rows.
         filters: Configuration of the filters.
         normalize: Text normalizer of the language, for the WER.
-        concatenate: Whether neighbouring rows are packed.
+        concatenate: Whether neighboring rows are packed.
         window_seconds: Longest duration of a sample.
         weight: Share of the data set in a mixture; None is 1.
 

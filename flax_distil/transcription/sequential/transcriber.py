@@ -47,7 +47,7 @@ class SequentialTranscriber(RecordingTranscriber):
 
     A window of 30 s is decoded with timestamps and moved to the last complete one. A window that fails
     a threshold is decoded again at the next temperature, while the other rows go on. Features are
-    normalised by the whole recording's maximum. The language is detected once, in the first window as it
+    normalized by the whole recording's maximum. The language is detected once, in the first window as it
     is decoded (OpenAI's code takes real silence behind recordings of less than 30 s), or with
     ``multilingual`` in every window; a transcript's language is that of its first one.
 
