@@ -157,7 +157,7 @@ def test_a_part_of_more_than_30_s_is_cut_within_itself(corpus_rows, tmp_path):
     ("values", "reason"),
     [
         ({"offset": "abc"}, "column 'offset' holds 'abc', which is not a time in seconds"),
-        ({"offset": -1.0}, "column 'offset' holds '-1.0', which is no time"),
+        ({"offset": -1.0}, "column 'offset' holds '-1.0', which is not a time in seconds"),
         ({"offset": 0.0, "duration": [1.0]}, r"column 'duration' holds '\[1.0\]'"),
         ({"offset": 2.0, "end_time": 1.0}, "ends at 1 s, not behind its beginning at 2 s"),
         ({"offset": 4000.0, "duration": 1.0}, "it lasts [0-9.]+ s; correct the times"),
