@@ -67,7 +67,7 @@ class Normalizer:
 
     @property
     def description(self) -> str:
-        """What reports call the rules."""
+        """Name of the rules in reports."""
         of = LANGUAGES.get(self.language or "", self.language or "any language").capitalize()
         return {
             "whisper": f"Whisper's rules for {of if self.language else 'any language'}",
