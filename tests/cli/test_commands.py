@@ -37,7 +37,7 @@ def test_an_unknown_command_is_refused(capsys):
 
 def test_a_command_of_two_words_lists_what_it_may_be(capsys):
     assert main(["data"]) == 2
-    assert "data inspect  look at training data" in capsys.readouterr().out
+    assert "data inspect  show training data before training: hours" in capsys.readouterr().out
     assert main(["data", "--help"]) == 0
     assert main(["data", "inspekt"]) == 2
     message = capsys.readouterr().err
