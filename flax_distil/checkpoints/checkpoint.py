@@ -8,19 +8,15 @@ from pathlib import Path
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
+from flax_distil.checkpoints.check_tensors import check_tensors, has_no_encoder
 from flax_distil.checkpoints.formats.ctranslate2 import MODEL_NAME, CTranslate2Reader
 from flax_distil.checkpoints.formats.ctranslate2_files import read_ctranslate2_files
+from flax_distil.checkpoints.formats.files import CheckpointFiles, read_files
 from flax_distil.checkpoints.formats.huggingface import SafetensorsReader, has_weights
-from flax_distil.checkpoints.formats.reader import CheckpointFiles, read_files
+from flax_distil.checkpoints.formats.reader import CheckpointReader
 from flax_distil.checkpoints.hub.download import OPENAI_MODELS, download
 from flax_distil.checkpoints.hub.model_source import ModelSource
-from flax_distil.checkpoints.load_params import (
-    CheckpointReader,
-    ShardingRule,
-    assemble,
-    check_tensors,
-    has_no_encoder,
-)
+from flax_distil.checkpoints.load_params import ShardingRule, load_params
 from flax_distil.core.arrays import Params
 from flax_distil.core.errors import InputError
 from flax_distil.core.fields import one_line
@@ -90,28 +86,35 @@ def load_checkpoint(
         kept = None if cache_dir is None else str(cache_dir)
         source = ModelSource(name=str(source), revision=revision, cache_dir=kept)
     folder, origin = _locate(source, config_only=config_only)
-    weights: CheckpointReader
-    if _is_ctranslate2(folder):
-        model = CTranslate2Reader.open(folder, origin=origin)
-        weights, config = model, model.config()
-        files = read_ctranslate2_files(folder, config, origin=origin)
-    else:
-        files = read_files(folder, origin=origin)
-        config = WhisperConfig.from_huggingface(files.config, name=f"config.json of {origin}")
-        if config_only and not has_weights(folder):
-            return Checkpoint(config=config, params={}, files=files)
-        weights = SafetensorsReader.open(folder, origin=origin)
-    decoder_only = has_no_encoder(weights)
+    reader, config, files = _open(folder, origin, needs_weights=not config_only)
+    if reader is None:
+        return Checkpoint(config=config, params={}, files=files)
+    decoder_only = has_no_encoder(reader)
     if decoder_only and not without_encoder:
         raise InputError(
             f"{origin} holds a decoder without an encoder: it can be an assistant_model of the checkpoint it "
             "was distilled from, and nothing else"
         )
+    params: Params = {}
     if config_only:
-        check_tensors(weights, config, decoder_only=decoder_only)
-        return Checkpoint(config=config, params={}, files=files)
-    params = assemble(weights, config, dtype=dtype, sharding=sharding, decoder_only=decoder_only)
+        check_tensors(reader, config, decoder_only=decoder_only)
+    else:
+        params = load_params(reader, config, dtype=dtype, sharding=sharding, decoder_only=decoder_only)
     return Checkpoint(config=config, params=params, files=files)
+
+
+def _open(
+    folder: Path, origin: str, *, needs_weights: bool
+) -> tuple[CheckpointReader | None, WhisperConfig, CheckpointFiles]:
+    """Read the small files and open the weights; the reader is None if weights are absent and not needed."""
+    if _is_ctranslate2(folder):
+        model = CTranslate2Reader.open(folder, origin=origin)
+        config = model.config()
+        return model, config, read_ctranslate2_files(folder, config, origin=origin)
+    files = read_files(folder, origin=origin)
+    config = WhisperConfig.from_huggingface(files.config, name=f"config.json of {origin}")
+    has_reader = needs_weights or has_weights(folder)
+    return SafetensorsReader.open(folder, origin=origin) if has_reader else None, config, files
 
 
 def _locate(source: ModelSource, *, config_only: bool) -> tuple[Path, str]:

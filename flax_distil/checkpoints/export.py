@@ -17,8 +17,8 @@ import numpy as np
 from jax.typing import DTypeLike
 
 from flax_distil.checkpoints.alignment_heads import valid_alignment_heads
-from flax_distil.checkpoints.formats.mapping import TensorLocation, leaf_shapes, tensor_locations
-from flax_distil.checkpoints.formats.reader import CheckpointFiles, preprocessor_window
+from flax_distil.checkpoints.formats.files import CheckpointFiles, preprocessor_window
+from flax_distil.checkpoints.formats.mapping import leaf_shapes, tensor_locations
 from flax_distil.checkpoints.formats.safetensors_writer import plan_shards, write_shards
 from flax_distil.checkpoints.model_config import EXPORT_DTYPES
 from flax_distil.core.arrays import Params
@@ -81,35 +81,22 @@ def export_checkpoint(
         InputError: If the element type is unknown, the disk is too full, or a value does not fit float16.
         ValueError: If ``params`` does not have the leaves of ``config``.
     """
-    folder = Path(output_dir)
-    target = np.dtype(dtype)
+    folder, target = Path(output_dir), np.dtype(dtype)
     if target.name not in EXPORT_DTYPES:
         raise InputError(
             f"cannot export weights as {target.name}: expected one of {', '.join(EXPORT_DTYPES)}"
         )
-    leaves = flatten(params)
-    _check_tree(leaves, config)
-    locations = tensor_locations(config)
-    shapes = {name: location.shape for name, location in locations.items()}
+    read_tensor = _tensor_reader(params, config, target)
+    shapes = {name: location.shape for name, location in tensor_locations(config).items()}
     shards = plan_shards(shapes, target, max_shard_size=max_shard_size)
     small = _exported_files(files, config, target).contents()
     needed = (
         sum(shard.byte_count(target) for shard in shards) + sum(map(len, small.values())) + _HEADER_ALLOWANCE
     )
     folder.mkdir(parents=True, exist_ok=True)
-    _check_space(folder, needed)
-    scratch = Path(tempfile.mkdtemp(prefix=".export-", dir=folder))
-    try:
-        weights = write_shards(scratch, shards, target, _tensor_reader(leaves, locations, target))
-        for name, contents in small.items():
-            (scratch / name).write_bytes(contents)
-        _move_into_place(scratch, folder, weights, list(small))
-    except OSError as error:
-        if error.errno != errno.ENOSPC:
-            raise
-        raise _disk_full(folder, needed) from error
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+    if shutil.disk_usage(folder).free < needed:
+        raise _disk_full(folder, needed)
+    _write_files(folder, small, lambda scratch: write_shards(scratch, shards, target, read_tensor), needed)
     return folder
 
 
@@ -167,10 +154,10 @@ def _with_vocabulary_files(tokenizer: Mapping[str, bytes]) -> dict[str, bytes]:
     }
 
 
-def _tensor_reader(
-    leaves: Mapping[str, Any], locations: Mapping[str, TensorLocation], dtype: np.dtype
-) -> Callable[[str], np.ndarray]:
+def _tensor_reader(params: Params, config: WhisperConfig, dtype: np.dtype) -> Callable[[str], np.ndarray]:
     """Return a function that copies one Hugging Face tensor from the devices."""
+    leaves, locations = flatten(params), tensor_locations(config)
+    _check_tree(leaves, config)
 
     def read(name: str) -> np.ndarray:
         location = locations[name]
@@ -206,17 +193,30 @@ def converted(name: str, array: np.ndarray, dtype: np.dtype) -> np.ndarray:
     return converted
 
 
-def _check_space(folder: Path, needed: int) -> None:
-    if shutil.disk_usage(folder).free < needed:
-        raise _disk_full(folder, needed)
-
-
 def _disk_full(folder: Path, needed: int) -> InputError:
     free = shutil.disk_usage(folder).free
     return InputError(
         f"the export into {folder} needs {math.ceil(needed / 1e6)} MB, but its disk has "
         f"{free // 10**6} MB free: make room or choose another folder"
     )
+
+
+def _write_files(
+    folder: Path, small: Mapping[str, bytes], write_weights: Callable[[Path], list[str]], needed: int
+) -> None:
+    """Write everything to a scratch folder, then move it into place; ``needed`` bytes are for a message."""
+    scratch = Path(tempfile.mkdtemp(prefix=".export-", dir=folder))
+    try:
+        weights = write_weights(scratch)
+        for name, contents in small.items():
+            (scratch / name).write_bytes(contents)
+        _move_into_place(scratch, folder, weights, list(small))
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        raise _disk_full(folder, needed) from error
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def _move_into_place(scratch: Path, folder: Path, weights: list[str], others: list[str]) -> None:

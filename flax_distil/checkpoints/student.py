@@ -10,7 +10,8 @@ import numpy as np
 
 from flax_distil.checkpoints.alignment_heads import renumber_alignment_heads
 from flax_distil.checkpoints.checkpoint import Checkpoint
-from flax_distil.checkpoints.formats.reader import POSITIONS_PER_SECOND
+from flax_distil.checkpoints.formats.files import POSITIONS_PER_SECOND
+from flax_distil.core.arrays import Params
 from flax_distil.core.errors import InputError
 from flax_distil.core.tree import flatten, unflatten
 
@@ -27,8 +28,8 @@ def init_student(
     """Copy some layers of a teacher, and everything else, into a smaller model.
 
     The decoder of the student has its own buffers, because it is trained and its state is donated. An encoder
-        that keeps all its layers is not copied: its leaves are the arrays of the teacher, which must be
-        copied before they are trained.
+    that keeps all its layers is not copied: its leaves are the arrays of the teacher, which must be
+    copied before they are trained.
 
     Args:
         teacher: A loaded checkpoint.
@@ -53,18 +54,6 @@ def init_student(
     encoder = _chosen_layers("encoder", config.encoder_layers, encoder_layers, encoder_layer_indices)
     decoder = _chosen_layers("decoder", config.decoder_layers, decoder_layers, decoder_layer_indices)
     positions = _chosen_positions(config.max_source_positions, max_source_positions)
-    same_encoder = encoder == list(range(config.encoder_layers)) and positions == config.max_source_positions
-    leaves: dict[str, Any] = {}
-    for path, leaf in flatten(teacher.params).items():
-        layers = encoder if path.startswith("encoder/layers/") else decoder
-        if path.startswith("encoder/") and same_encoder:
-            leaves[path] = leaf
-        elif "/layers/" in path:
-            leaves[path] = _take_layers(leaf, tuple(layers))
-        elif path == "encoder/position_embedding/embedding":
-            leaves[path] = jnp.array(leaf[:positions], copy=True)
-        else:
-            leaves[path] = jnp.array(leaf, copy=True)
     student = dataclasses.replace(
         config,
         encoder_layers=len(encoder),
@@ -76,7 +65,27 @@ def init_student(
         config={**teacher.files.config, **student.to_huggingface()},
         generation_config=renumber_alignment_heads(teacher.files.generation_config, decoder),
     )
-    return Checkpoint(config=student, params=unflatten(leaves), files=files)
+    return Checkpoint(config=student, params=_copy_params(teacher, encoder, decoder, positions), files=files)
+
+
+def _copy_params(teacher: Checkpoint, encoder: list[int], decoder: list[int], positions: int) -> Params:
+    """Copy the parameters of these layers and positions; an encoder that keeps all of them is shared."""
+    config = teacher.config
+    shares_encoder = (
+        encoder == list(range(config.encoder_layers)) and positions == config.max_source_positions
+    )
+    leaves: dict[str, Any] = {}
+    for path, leaf in flatten(teacher.params).items():
+        layers = encoder if path.startswith("encoder/layers/") else decoder
+        if path.startswith("encoder/") and shares_encoder:
+            leaves[path] = leaf
+        elif "/layers/" in path:
+            leaves[path] = _take_layers(leaf, tuple(layers))
+        elif path == "encoder/position_embedding/embedding":
+            leaves[path] = jnp.array(leaf[:positions], copy=True)
+        else:
+            leaves[path] = jnp.array(leaf, copy=True)
+    return unflatten(leaves)
 
 
 def spaced_layers(count: int, *, of: int) -> list[int]:

@@ -3,7 +3,7 @@
 import tempfile
 from pathlib import Path
 
-from flax_distil.checkpoints.formats.reader import CheckpointFiles
+from flax_distil.checkpoints.formats.files import CheckpointFiles
 from flax_distil.core.errors import InputError
 from flax_distil.text.generation_settings import GenerationSettings
 from flax_distil.text.special_tokens import SpecialTokens

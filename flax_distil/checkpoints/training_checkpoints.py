@@ -136,10 +136,6 @@ class TrainingCheckpoints:
         self.wait()
         return sorted(self._manager.all_steps())
 
-    def latest_step(self) -> int | None:
-        """Return the step of the latest complete checkpoint; None if there is none."""
-        return next(reversed(self.steps()), None)
-
     def wait(self) -> None:
         """Wait until the current save is on disk; if it failed, raise its exception."""
         self._manager.wait_until_finished()

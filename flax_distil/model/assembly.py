@@ -102,10 +102,3 @@ def decode_shapes(config: WhisperConfig) -> Params:
     """Return the same tree with the decoder in the layout of :func:`to_decode_params`."""
     shapes = whisper_shapes(config)
     return {**shapes, "decoder": jax.eval_shape(to_decode_params, shapes["decoder"])}
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def init_params(config: WhisperConfig, key: jax.Array) -> Params:
-    """Return randomly initialized float32 parameters, for tests and for training from scratch."""
-    model = Whisper(config, rngs=nnx.Rngs(params=key))
-    return nnx.to_pure_dict(nnx.state(model, nnx.Param))

@@ -56,6 +56,15 @@ def dot_product_attention(
         return _whole(query_BNTH, key_BNSH, value_BNSH, mask_B1TS, dropout_rate, dropout_key)
     if mask_B1TS is not None:
         return _whole(query_BNTH, key_BNSH, value_BNSH, mask_B1TS)
+    kernels = _fast_kernels(query_BNTH, key_BNSH) | {"default": _whole}
+    if value_BNSH is not key_BNSH:
+        return jax.lax.platform_dependent(query_BNTH, key_BNSH, value_BNSH, **kernels)
+    shared = {name: lambda query, key, f=kernel: f(query, key, key) for name, kernel in kernels.items()}
+    return jax.lax.platform_dependent(query_BNTH, key_BNSH, **shared)
+
+
+def _fast_kernels(query_BNTH: Array, key_BNSH: Array) -> dict[str, Callable[..., Array]]:
+    """Return the best implementation for these shapes on each platform that has one of its own."""
     kernels: dict[str, Callable[..., Array]] = {
         "cpu": _by_keys if query_BNTH.shape[2] < _FEW_QUERIES else _by_blocks
     }
@@ -63,11 +72,7 @@ def dot_product_attention(
         kernels["tpu"] = attend_on_tpu
     if fits_cudnn(query_BNTH):
         kernels["cuda"] = attend_with_cudnn
-    kernels["default"] = _whole
-    if value_BNSH is not key_BNSH:
-        return jax.lax.platform_dependent(query_BNTH, key_BNSH, value_BNSH, **kernels)
-    shared = {name: lambda query, key, f=kernel: f(query, key, key) for name, kernel in kernels.items()}
-    return jax.lax.platform_dependent(query_BNTH, key_BNSH, **shared)
+    return kernels
 
 
 def dropout(x: Array, rate: float, key: Array | None) -> Array:

@@ -1,6 +1,7 @@
 """Attention kernels of accelerators, for many queries that all attend to every key."""
 
 import functools
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -152,35 +153,48 @@ def _forward_kernel(query_ref, key_ref, value_ref, mixed_ref, *logsumexp_ref, ke
         ref[...] = highest_1Q + jnp.log(total_1Q)
 
 
-def _backward_kernel(  # type: ignore[no-untyped-def]
-    query_ref, key_ref, value_ref, mixed_ref, slope_ref, logsumexp_ref,
-    query_slope_ref, key_slope_ref, value_slope_ref, key_sum_ref, value_sum_ref,
-    *, queries: int, keys: int, block: int,
-) -> None:  # fmt: skip
+class _BackwardRefs(NamedTuple):
+    """Blocks that Pallas passes to the backward kernel: its inputs, its outputs and its scratch arrays."""
+
+    query: Any
+    key: Any
+    value: Any
+    mixed: Any
+    slope: Any
+    logsumexp: Any
+    query_slope: Any
+    key_slope: Any
+    value_slope: Any
+    key_sum: Any
+    value_sum: Any
+
+
+def _backward_kernel(*arrays: Any, queries: int, keys: int, block: int) -> None:
+    refs = _BackwardRefs(*arrays)
     step = pl.program_id(2)
 
     @pl.when(step == 0)
     def _() -> None:
-        key_sum_ref[...] = jnp.zeros_like(key_sum_ref)
-        value_sum_ref[...] = jnp.zeros_like(value_sum_ref)
+        refs.key_sum[...] = jnp.zeros_like(refs.key_sum)
+        refs.value_sum[...] = jnp.zeros_like(refs.value_sum)
 
     left = queries if queries % block == 0 else queries - step * block
-    query_HQ, slope_HQ = _first(left, query_ref[...]), _first(left, slope_ref[...])
-    key_HS, value_HS = _first(keys, key_ref[...]), _first(keys, value_ref[...])
+    query_HQ, slope_HQ = _first(left, refs.query[...]), _first(left, refs.slope[...])
+    key_HS, value_HS = _first(keys, refs.key[...]), _first(keys, refs.value[...])
     # Queries beyond the last one have weight 0, which is exp(0 - the largest number).
-    logsumexp_1Q = _first(left, logsumexp_ref[...], float(jnp.finfo(jnp.float32).max))
+    logsumexp_1Q = _first(left, refs.logsumexp[...], float(jnp.finfo(jnp.float32).max))
     weights_SQ = jnp.exp(_scores(key_HS, query_HQ, keys) - logsumexp_1Q)
-    value_sum_ref[...] += _dot(slope_HQ, weights_SQ.astype(slope_HQ.dtype), 1, 1)
+    refs.value_sum[...] += _dot(slope_HQ, weights_SQ.astype(slope_HQ.dtype), 1, 1)
     slope_f32_HQ = slope_HQ.astype(jnp.float32)
-    mean_1Q = (_first(left, mixed_ref[...]).astype(jnp.float32) * slope_f32_HQ).sum(axis=0, keepdims=True)
+    mean_1Q = (_first(left, refs.mixed[...]).astype(jnp.float32) * slope_f32_HQ).sum(axis=0, keepdims=True)
     score_slope_SQ = (weights_SQ * (_dot(value_HS, slope_HQ, 0, 0) - mean_1Q)).astype(query_HQ.dtype)
-    query_slope_ref[...] = _dot(key_HS, score_slope_SQ, 1, 0).astype(query_slope_ref.dtype)
-    key_sum_ref[...] += _dot(query_HQ, score_slope_SQ, 1, 1)
+    refs.query_slope[...] = _dot(key_HS, score_slope_SQ, 1, 0).astype(refs.query_slope.dtype)
+    refs.key_sum[...] += _dot(query_HQ, score_slope_SQ, 1, 1)
 
     @pl.when(step == pl.num_programs(2) - 1)
     def _() -> None:
-        key_slope_ref[...] = key_sum_ref[...].astype(key_slope_ref.dtype)
-        value_slope_ref[...] = value_sum_ref[...].astype(value_slope_ref.dtype)
+        refs.key_slope[...] = refs.key_sum[...].astype(refs.key_slope.dtype)
+        refs.value_slope[...] = refs.value_sum[...].astype(refs.value_slope.dtype)
 
 
 def fits_cudnn(query: Array) -> bool:

@@ -169,16 +169,6 @@ class WhisperConfig(DropoutConfig):
         """Length in seconds of a window of the encoder: 30 for 1500 positions."""
         return self.max_source_positions / 50
 
-    @property
-    def encoder_head_dim(self) -> int:
-        """Number of features of one encoder head."""
-        return self.d_model // self.encoder_attention_heads
-
-    @property
-    def decoder_head_dim(self) -> int:
-        """Number of features of one decoder head."""
-        return self.d_model // self.decoder_attention_heads
-
 
 def _published(
     width: int,

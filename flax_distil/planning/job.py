@@ -7,7 +7,7 @@ from typing import Any
 import jax
 
 from flax_distil.checkpoints.checkpoint import Checkpoint, load_checkpoint
-from flax_distil.checkpoints.formats.reader import CheckpointFiles, default_preprocessor
+from flax_distil.checkpoints.formats.files import CheckpointFiles, default_preprocessor
 from flax_distil.checkpoints.hub.model_source import ModelSource
 from flax_distil.core.console import show
 from flax_distil.core.errors import InputError

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from flax_distil.checkpoints.hub.config import HubConfig
-from flax_distil.checkpoints.hub.upload import push_data_set, tried
+from flax_distil.checkpoints.hub.upload import tried
+from flax_distil.checkpoints.hub.upload_data_set import push_data_set
 from flax_distil.core.resumable_output import json_text
 from flax_distil.pseudo_labeling.dataset_card import data_pattern, merge_cards
 from flax_distil.pseudo_labeling.output import CARD_NAME, INDEX_NAME, SUMMARY_NAME, THROUGHPUT_NAME

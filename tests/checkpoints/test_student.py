@@ -9,7 +9,7 @@ from flax_distil.checkpoints.checkpoint import Checkpoint
 from flax_distil.checkpoints.student import init_student, spaced_layers
 from flax_distil.core.errors import InputError
 from flax_distil.core.tree import flatten
-from flax_distil.model.assembly import init_params
+from tests.model.programs import init_params
 
 
 @pytest.mark.parametrize(

@@ -55,11 +55,11 @@ def test_a_template_of_shapes_is_enough(tmp_path: Path):
 
 def test_only_the_newest_checkpoints_are_kept(tmp_path: Path):
     with TrainingCheckpoints(tmp_path, save_total_limit=2) as checkpoints:
-        assert checkpoints.latest_step() is None
+        assert checkpoints.steps() == []
         for step in (10, 20, 30):
             checkpoints.save(step, state(step), {"step": step})
         assert checkpoints.steps() == [20, 30]
-        assert checkpoints.latest_step() == 30
+        assert checkpoints.steps()[-1] == 30
         assert checkpoints.restore(state(1), step=20).data == {"step": 20}
         assert checkpoints.restore(state(1)).data == {"step": 30}
     assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint_20", "checkpoint_30"]
@@ -90,7 +90,7 @@ def test_remains_of_an_interrupted_save_are_not_taken_for_a_checkpoint(tmp_path:
     torn = tmp_path / "checkpoint_6.orbax-checkpoint-tmp"
     (torn / "state").mkdir(parents=True)
     with TrainingCheckpoints(tmp_path) as checkpoints:
-        assert checkpoints.latest_step() == 5
+        assert checkpoints.steps()[-1] == 5
         checkpoints.save(6, state(6))
         assert_same(checkpoints.restore(state(1)).state, state(6))
     assert not torn.exists()

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from flax_distil.data.training.batches import Batch
-from flax_distil.model.assembly import init_params
 from flax_distil.model.config import WhisperConfig
+from tests.model.programs import init_params
 
 
 @pytest.fixture(scope="session")

@@ -7,9 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from flax_distil.model.assembly import init_params
 from flax_distil.model.config import WhisperConfig
-from tests.model.programs import compiled, decoding, encoding
+from tests.model.programs import compiled, decoding, encoding, init_params
 
 
 @pytest.fixture(scope="session")

@@ -1,11 +1,15 @@
 """Programs of a small model, compiled without the backend's optimizations: compiling is their cost."""
 
+import functools
 from collections.abc import Callable
 
 import jax
+from flax import nnx
 
-from flax_distil.model.assembly import bind_decoder, bind_encoder
+from flax_distil.core.arrays import Params
+from flax_distil.model.assembly import Whisper, bind_decoder, bind_encoder
 from flax_distil.model.compute_options import ComputeOptions
+from flax_distil.model.config import WhisperConfig
 
 SCAN = ComputeOptions(use_scan=True)
 
@@ -27,3 +31,10 @@ def decoding(config, options=SCAN, *, key=None):
         return decoder.logits(decoder(tokens, states, key)[0])
 
     return compiled(run)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def init_params(config: WhisperConfig, key: jax.Array) -> Params:
+    """Return randomly initialized float32 parameters."""
+    model = Whisper(config, rngs=nnx.Rngs(params=key))
+    return nnx.to_pure_dict(nnx.state(model, nnx.Param))

@@ -12,10 +12,10 @@ import transformers
 
 from flax_distil.core.errors import InputError
 from flax_distil.core.tree import flatten
-from flax_distil.model.assembly import Whisper, init_params, whisper_shapes
+from flax_distil.model.assembly import Whisper, whisper_shapes
 from flax_distil.model.config import PRESETS, WhisperConfig
 from flax_distil.model.encoder import sinusoids
-from tests.model.programs import compiled
+from tests.model.programs import compiled, init_params
 
 PUBLISHED_MILLIONS = {
     "tiny": 39, "base": 74, "small": 244, "medium": 769, "large": 1550, "large-v2": 1550, "large-v3": 1550,

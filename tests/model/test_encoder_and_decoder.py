@@ -56,10 +56,12 @@ def test_collected_layers_end_in_the_output(config, params, mel, tokens, states)
             bind_encoder(config, SCAN, params["encoder"]),
             bind_decoder(config, SCAN, params["decoder"]),
         )
+        encoded = encoder(mel, collect_layers=True)
+        decoded = decoder(tokens, states, collect_layers=True)
         ends = []
         for module, (output, layers) in (
-            (encoder, encoder(mel, collect_layers=True)),
-            (decoder, decoder(tokens, states, collect_layers=True)),
+            (encoder, encoded),
+            (decoder, (decoded.hidden_BTD, decoded.layers_LBTD)),
         ):
             ends.append((output, module.norm(layers[-1]), layers))
         return ends

@@ -31,7 +31,7 @@ def hub(monkeypatch) -> Hub:
     with running_hub() as served:
         use_endpoint(monkeypatch, served.endpoint)
         monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", True)
-        monkeypatch.setattr("flax_distil.checkpoints.hub.upload._WAITS_SECONDS", (0.01, 0.01))
+        monkeypatch.setattr("flax_distil.checkpoints.hub.upload_data_set._WAITS_SECONDS", (0.01, 0.01))
         yield served
 
 

@@ -1,11 +1,5 @@
 """Read the weights, quantized or not, of CTranslate2 Whisper folders (those of faster-whisper).
 
-``model.bin`` is a list of named arrays::
-
-    u32 version · string spec · u32 revision · u32 count
-    count × (string name · u8 rank · rank × u32 shape · u8 type · u32 bytes · data)
-    u32 aliases · aliases × (string alias · string name)         string: u16 length, text, NUL
-
 Queries, keys and values are rows of one matrix. Quantized matrices hold ``round(value · scale)``. Their
 scales are in ``…_scale``: one per row for int8 (127 / largest magnitude of the row), and one for the whole
 matrix for int16.
@@ -15,26 +9,19 @@ Source: ``ctranslate2/specs/model_spec.py`` and ``src/models/model.cc`` of CTran
 
 import dataclasses
 import functools
-import math
 import struct
 from collections.abc import Mapping
 from pathlib import Path
-from typing import BinaryIO
 
-import ml_dtypes
 import numpy as np
 
-from flax_distil.checkpoints.load_params import CheckpointReader, TensorSpec
+from flax_distil.checkpoints.formats.ctranslate2_index import FormatError, Variable, read_index
+from flax_distil.checkpoints.formats.reader import CheckpointReader, TensorSpec
 from flax_distil.core.errors import InputError
-from flax_distil.core.fields import one_line
 from flax_distil.model.config import WhisperConfig
 
 MODEL_NAME = "model.bin"
 
-_VERSIONS = (5, 6)
-_DTYPES: tuple[np.dtype, ...] = tuple(
-    np.dtype(kind) for kind in (np.float32, np.int8, np.int16, np.int32, np.float16, ml_dtypes.bfloat16)
-)
 _HEAD_DIM = 64  # of every published Whisper; used where the file does not say
 
 _PARTS: tuple[tuple[str, str], ...] = (
@@ -74,15 +61,6 @@ _SUFFIXES = (("weight", "weight"), ("bias", "bias"), ("weight", "gamma"), ("bias
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class _Variable:
-    """One array of ``model.bin``: its shape, its type, and the offset of its bytes."""
-
-    shape: tuple[int, ...]
-    dtype: np.dtype
-    offset: int
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class _Part:
     """Rows of a variable that form one Hugging Face tensor: piece ``index`` of ``count`` equal pieces."""
 
@@ -115,11 +93,11 @@ class CTranslate2Reader(CheckpointReader):
         return source
 
     @functools.cached_property
-    def _variables(self) -> dict[str, _Variable]:
+    def _variables(self) -> dict[str, Variable]:
         try:
             with self.path.open("rb") as file:
-                return _read_index(file, size=self.path.stat().st_size)
-        except (struct.error, UnicodeDecodeError, _FormatError) as error:
+                return read_index(file, size=self.path.stat().st_size)
+        except (struct.error, UnicodeDecodeError, FormatError) as error:
             raise InputError(f"{self.path} is not a complete CTranslate2 Whisper model: {error}") from error
         except OSError as error:
             raise InputError(f"{self.path} cannot be read ({error.strerror}): check the file") from error
@@ -221,10 +199,6 @@ class CTranslate2Reader(CheckpointReader):
         return int(self._rows(name, slice(0, 1))[0]) if name in self._variables else d_model // _HEAD_DIM
 
 
-class _FormatError(Exception):
-    """An error in the bytes of a ``model.bin``."""
-
-
 def possible_parts(layers: Mapping[str, int]) -> list[tuple[str, _Part]]:
     """Expand the tables above to all Hugging Face names and the variables in which they would be."""
     plain = list(_PARTS)
@@ -246,56 +220,3 @@ def possible_parts(layers: Mapping[str, int]) -> list[tuple[str, _Part]]:
         else:
             parts += [(f"{name}.{end}", _Part(variable=f"{variable}/{source}")) for end, source in _SUFFIXES]
     return parts
-
-
-def _read_index(file: BinaryIO, *, size: int) -> dict[str, _Variable]:
-    """Read names, shapes and offsets of all variables and aliases, without the data."""
-    version = _integer(file, "<I")
-    if version not in _VERSIONS:
-        raise _FormatError(f"binary version {version}, expected {' or '.join(map(str, _VERSIONS))}")
-    spec = _string(file)
-    if spec != "WhisperSpec":
-        raise _FormatError(f"model type {spec!r}, expected 'WhisperSpec'")
-    _revision, count = _integer(file, "<I"), _integer(file, "<I")
-    variables: dict[str, _Variable] = {}
-    for _ in range(count):
-        name = _string(file)
-        rank = _integer(file, "<B")
-        shape = tuple(_integer(file, "<I") for _ in range(rank))
-        kind, length = _integer(file, "<B"), _integer(file, "<I")
-        if kind >= len(_DTYPES):
-            raise _FormatError(f"{one_line(name)} has type {kind}, expected one below {len(_DTYPES)}")
-        dtype = _DTYPES[kind]
-        if math.prod(shape) * dtype.itemsize != length:
-            raise _FormatError(f"{one_line(name)} has {length} bytes, which do not fill {dtype}{list(shape)}")
-        variables[name] = _Variable(shape=shape, dtype=dtype, offset=file.tell())
-        if file.seek(length, 1) > size:
-            raise _FormatError(f"it ends inside {one_line(name)}")
-    for _ in range(_integer(file, "<I")):
-        alias, name = _string(file), _string(file)
-        for end in ("", "_scale"):
-            if f"{name}{end}" in variables:
-                variables[f"{alias}{end}"] = variables[f"{name}{end}"]
-    _check_scales(variables)
-    return variables
-
-
-def _check_scales(variables: Mapping[str, _Variable]) -> None:
-    """Check that every quantized array has one scale for each row, or one for all."""
-    for name, variable in variables.items():
-        scale = variables.get(f"{name}_scale")
-        if scale is not None and (
-            scale.shape not in ((), variable.shape[:1]) or scale.dtype.kind in "iu" or not variable.shape
-        ):
-            raise _FormatError(
-                f"{one_line(name)}_scale is {scale.dtype}{list(scale.shape)}, expected a float for each row "
-                f"of {list(variable.shape)} or one for all"
-            )
-
-
-def _integer(file: BinaryIO, form: str) -> int:
-    return struct.unpack(form, file.read(struct.calcsize(form)))[0]
-
-
-def _string(file: BinaryIO) -> str:
-    return file.read(_integer(file, "<H"))[:-1].decode()

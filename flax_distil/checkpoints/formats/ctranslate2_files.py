@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from flax_distil.checkpoints.formats.reader import (
+from flax_distil.checkpoints.formats.files import (
     SPECIAL_IDS,
     CheckpointFiles,
     read_preprocessor,

@@ -13,7 +13,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from flax_distil.checkpoints.formats.mapping import canonical_name
-from flax_distil.checkpoints.load_params import CheckpointReader, TensorSpec
+from flax_distil.checkpoints.formats.reader import CheckpointReader, TensorSpec
 from flax_distil.core.errors import InputError
 from flax_distil.core.fields import Fields, check_fields, kind_of, map_to, one_line, short_repr
 from flax_distil.core.json_files import read_json

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from flax_distil.checkpoints.formats.ctranslate2 import MODEL_NAME
+from flax_distil.checkpoints.formats.files import SMALL_FILES
 from flax_distil.checkpoints.formats.huggingface import INDEX_NAME, WEIGHTS_NAME, has_weights, other_weights
-from flax_distil.checkpoints.formats.reader import SMALL_FILES
 from flax_distil.checkpoints.hub.model_source import ModelSource
 from flax_distil.core.errors import InputError
 

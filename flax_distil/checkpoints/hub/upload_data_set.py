@@ -1,0 +1,119 @@
+"""Upload parts of a data set to the Hugging Face Hub."""
+
+import logging
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+from flax_distil.checkpoints.hub.download import reason
+from flax_distil.checkpoints.hub.upload import UploadError, is_refusal
+
+if TYPE_CHECKING:
+    from huggingface_hub import HfApi
+
+_CARD = "README.md"
+
+_FORMER_RECORD = "index.json"
+"""File with the record of an upload in the older format, which had one split."""
+
+_WAITS_SECONDS = (2.0, 10.0, 60.0)
+"""Pauses before a data set is sent again, where the Hub or the connection fails."""
+
+log = logging.getLogger(__name__)
+
+
+def push_data_set(
+    folder: str | Path,
+    repo_id: str,
+    *,
+    patterns: Sequence[str],
+    documents: Mapping[str, str],
+    make_card: Callable[[str | None], str],
+    token: str | None = None,
+    private: bool = False,
+) -> str:
+    """Upload parts of a data set to a repository that may have others; existing files are not sent again.
+
+    Args:
+        folder: Folder of the data set.
+        repo_id: ``user/name``; created if absent.
+        patterns: Patterns of the files to upload, relative to the folder. Files of an earlier upload that
+            match a pattern and are not in the folder are deleted from the repository.
+        documents: Contents of further files by name; the names are the same in every upload of these parts.
+        make_card: Function that makes the card from the existing one; None where there is none.
+        token: Access token; by default the one stored by ``hf auth login`` or in ``HF_TOKEN``.
+        private: Whether a repository made by this call is private.
+
+    Returns:
+        The address of the commit.
+
+    Raises:
+        UploadError: If the upload fails for whatever reason; the folder is untouched.
+    """
+    from huggingface_hub import HfApi
+
+    folder, api = Path(folder), HfApi(token=token)
+    for wait in (*_WAITS_SECONDS, None):
+        try:
+            api.create_repo(repo_id, repo_type="dataset", private=private, exist_ok=True)
+            return _commit_data_set(api, folder, repo_id, patterns, documents, make_card)
+        except UploadError:
+            raise
+        except Exception as error:  # as in push_to_hub
+            if wait is None or is_refusal(error):
+                raise UploadError(
+                    f"could not upload to data set {repo_id!r} on the Hugging Face Hub ({reason(error)}); "
+                    f"it is safe in {folder}, and the same command uploads it without labelling again"
+                ) from error
+            log.warning("the upload to %r failed (%s): again in %g s", repo_id, reason(error), wait)
+            time.sleep(wait)
+    raise AssertionError("the last attempt returns or raises")
+
+
+def _commit_data_set(
+    api: "HfApi",
+    folder: Path,
+    repo_id: str,
+    patterns: Sequence[str],
+    documents: Mapping[str, str],
+    make_card: Callable[[str | None], str],
+) -> str:
+    """Add, replace and delete files in one commit, whose parent is the commit whose card was read."""
+    from huggingface_hub import CommitOperationAdd, CommitOperationDelete
+
+    info = api.dataset_info(repo_id)
+    there = {file.rfilename for file in info.siblings or ()}
+    card = None
+    if _CARD in there:
+        with tempfile.TemporaryDirectory() as scratch:
+            path = api.hf_hub_download(
+                repo_id, _CARD, repo_type="dataset", revision=info.sha, local_dir=scratch
+            )
+            card = Path(path).read_text(encoding="utf-8")
+    sent: dict[str, Any] = {
+        path.relative_to(folder).as_posix(): path for pattern in patterns for path in folder.glob(pattern)
+    }
+    stale = [
+        name
+        for name in there - sent.keys()
+        if any(PurePosixPath(name).match(pattern) for pattern in patterns)
+    ]
+    if stale and not there & {*documents, _FORMER_RECORD}:
+        raise UploadError(
+            f"data set {repo_id!r} on the Hugging Face Hub holds {min(stale)!r}, which pseudo-labelling did "
+            f"not write: name another repository, or delete it there; the labels are safe in {folder}"
+        )
+    sent |= {name: text.encode() for name, text in {**documents, _CARD: make_card(card)}.items()}
+    commit = api.create_commit(
+        repo_id,
+        [
+            *(CommitOperationAdd(name, content) for name, content in sorted(sent.items())),
+            *(CommitOperationDelete(name) for name in sorted(stale)),
+        ],
+        commit_message="Upload pseudo-labels",
+        repo_type="dataset",
+        parent_commit=info.sha,
+    )
+    return commit.commit_url
