@@ -90,17 +90,17 @@ def attention(config, params, faint, batch):
 
     def run(tokens_BT, encoder_out_BSD):
         decoder = bind_decoder(config, ComputeOptions(), params["decoder"])
-        hidden_BTD, outputs_LBTD = decoder(tokens_BT, encoder_out_BSD, collect_layers=True)
+        decoded = decoder(tokens_BT, encoder_out_BSD, collect_layers=True)
         causal = jnp.tril(jnp.ones((tokens_BT.shape[1],) * 2, bool))[None, None]
         embedded = params["decoder"]["token_embedding"]["embedding"][tokens_BT]
-        inputs = [embedded + params["decoder"]["position_embedding"]["embedding"], *outputs_LBTD[:-1]]
+        inputs = [embedded + params["decoder"]["position_embedding"]["embedding"], *decoded.layers_LBTD[:-1]]
         scores = []
         for layer, x_BTD in zip(decoder.unroll_layers(), inputs, strict=True):
             x_BTD, _ = layer.attend_to_tokens(x_BTD, causal)
             query = layer.cross_attention.query(layer.cross_attention_norm(x_BTD))
             key = layer.cross_attention.key(encoder_out_BSD)
             scores.append(jnp.einsum("bnth,bnsh->bnts", query, key) / key.shape[-1] ** 0.5)
-        return jnp.stack(scores), decoder.logits(hidden_BTD)
+        return jnp.stack(scores), decoder.logits(decoded.hidden_BTD)
 
     return [np.asarray(part) for part in compiled(run)(batch[0], faint)]
 
