@@ -60,7 +60,7 @@ def whole(settings, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def make_results(whole):
+def results(whole):
     return json.loads((whole / "results.json").read_text())
 
 
