@@ -140,7 +140,7 @@ def texts(rows: list[dict]) -> list[str]:
 
 def test_a_configuration_and_split_of_a_hub_id_are_read(answers, corpus_rows):
     assert answers[0]["texts"] == texts(corpus_rows[2:3])
-    assert answers[0].ids == ["parquet/test:0"]
+    assert answers[0]["ids"] == ["parquet/test:0"]
     assert answers[0]["seconds"] == pytest.approx(corpus_rows[2]["duration"], abs=0.01)
 
 
@@ -169,7 +169,7 @@ def test_configurations_splits_and_repositories_that_do_not_exist_are_told(answe
 def test_hub_ids_of_every_kind_are_streamed(streamed, corpus_rows):
     answers, _ = streamed
     assert answers[0]["texts"] == texts(corpus_rows[2:3])
-    assert answers[0].ids == ["parquet/test:0"]
+    assert answers[0]["ids"] == ["parquet/test:0"]
     assert answers[1]["texts"] == texts(corpus_rows[:3])
     assert answers[1].ids[0] == "parquet/train-00000-of-00001:0"
     for answer in answers[2:4]:
