@@ -171,7 +171,7 @@ def test_hub_ids_of_every_kind_are_streamed(streamed, corpus_rows):
     assert answers[0]["texts"] == texts(corpus_rows[2:3])
     assert answers[0]["ids"] == ["parquet/test:0"]
     assert answers[1]["texts"] == texts(corpus_rows[:3])
-    assert answers[1].ids[0] == "parquet/train-00000-of-00001:0"
+    assert answers[1]["ids"][0] == "parquet/train-00000-of-00001:0"
     for answer in answers[2:4]:
         assert answer["texts"] == texts(corpus_rows[:2])
         assert answer["seconds"] == pytest.approx(corpus_rows[0]["duration"], abs=0.01)
