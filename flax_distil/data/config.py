@@ -67,6 +67,22 @@ class ReadingConfig(ChannelConfig):
         if self.source_retry_seconds < 0:
             raise InputError(f"source_retry_seconds {self.source_retry_seconds:g} is negative")
 
+    def dataset_spec(self, name: str) -> DatasetSpec:
+        """Return how these settings open data sets: their only split, all samples, and no labels.
+
+        Args:
+            name: Data set, or several joined by +.
+        """
+        return DatasetSpec(
+            name=name,
+            audio_column=self.audio_column_name,
+            text_column=self.text_column_name,
+            cache_dir=self.dataset_cache_dir,
+            policy=self.retries,
+            channel=self.channel,
+            streaming=self.streaming,
+        )
+
     @property
     def retries(self) -> RetryPolicy:
         """How failed requests to a server are repeated."""

@@ -150,8 +150,8 @@ class HiddenMSE:
     Attributes:
         weight: Factor of the term in the loss.
 
-    Source: ``hidden_state`` loss of DistilBERT, arXiv 1910.01108, extended to matched layers as in
-    distil-whisper, ``training/run_distillation.py``.
+    Source: TinyBERT, arXiv 1909.10351 (distillation of hidden states); ``mse_weight`` and the matched layers
+    of huggingface/distil-whisper, ``training/flax/run_distillation.py``.
     """
 
     weight: float = 1.0

@@ -24,9 +24,6 @@ from flax_distil.transcription.assisted_generator import SpeculativeStatistics
 
 Scores = dict[str, Any]
 
-TOTAL = "total"
-"""What all data sets together are called."""
-
 
 @dataclasses.dataclass(frozen=True)
 class ScoredRecords:

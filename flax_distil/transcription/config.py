@@ -114,15 +114,9 @@ class DatasetConfig:
     @property
     def spec(self) -> DatasetSpec:
         """The data sets of ``dataset_name``, and how they are opened."""
-        return DatasetSpec(
-            name=self.dataset_name,
+        return dataclasses.replace(
+            self.reading.dataset_spec(self.dataset_name),
             config_name=self.dataset_config_name,
             split=self.dataset_split_name,
-            audio_column=self.reading.audio_column_name,
-            text_column=self.reading.text_column_name,
             max_samples=self.max_samples,
-            cache_dir=self.reading.dataset_cache_dir,
-            channel=self.reading.channel,
-            policy=self.reading.retries,
-            streaming=self.reading.streaming,
         )

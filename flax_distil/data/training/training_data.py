@@ -108,19 +108,13 @@ def duration_limits(config: TrainingDataConfig) -> DurationLimits:
 
 
 def _spec(config: TrainingDataConfig) -> DatasetSpec:
-    return DatasetSpec(
-        name=config.train_dataset_name,
+    return dataclasses.replace(
+        config.reading.dataset_spec(config.train_dataset_name),
         config_name=config.train_dataset_config_name,
         split=config.train_split_name,
-        audio_column=config.reading.audio_column_name,
-        text_column=config.reading.text_column_name,
         label_column=config.label_column_name or None,
         speaker_column=config.speakers.speaker_column_name,
         max_samples=config.max_train_samples,
-        cache_dir=config.reading.dataset_cache_dir,
-        policy=config.reading.retries,
-        channel=config.reading.channel,
-        streaming=config.reading.streaming,
     )
 
 

@@ -7,7 +7,7 @@ from flax_distil.core.errors import InputError
 from flax_distil.core.nested import flatten
 from flax_distil.data.dataset import SpeechDataset
 from flax_distil.data.preprocessing.labels import LabelBuilder
-from flax_distil.data.sources.dataset_spec import DatasetSpec, split_values
+from flax_distil.data.sources.dataset_spec import split_values
 from flax_distil.data.sources.load_datasets import load_datasets
 from flax_distil.data.stream import IterableSpeechDataset
 from flax_distil.distillation.config import DistillConfig
@@ -57,17 +57,14 @@ def evaluation_sets(config: DistillConfig, tokenizer: WhisperTokenizer) -> list[
     texts = _values(config, "text_column_name", "text columns")
     languages = _values(config, "language", "languages")
     tasks = _values(config, "task", "tasks")
-    chosen = DatasetSpec(
-        name=spec,
+    chosen = dataclasses.replace(
+        config.data.reading.dataset_spec(spec),
         streaming=config.evaluation.eval_streaming,
         config_name=config.evaluation.eval_dataset_config_name,
         split=config.evaluation.eval_split_name,
         audio_column="+".join(column or "audio" for column in audio),
         text_column="+".join(column or DEFAULT_TEXT_COLUMN for column in texts),
         max_samples=config.evaluation.max_eval_samples,
-        cache_dir=config.data.reading.dataset_cache_dir,
-        policy=config.data.reading.retries,
-        channel=config.data.reading.channel,
     )
     return [
         EvaluationSet(
