@@ -6,7 +6,7 @@ from typing import Any
 from flax_distil.checkpoints.hub.config import HubModelConfig
 from flax_distil.checkpoints.model_config import ModelConfig, StudentConfig, WeightsConfig
 from flax_distil.core.nested import nested
-from flax_distil.core.output_dir import OutputConfig
+from flax_distil.storage.output_dir import OutputConfig
 
 _OUTPUT = {
     "output_dir": "Folder to write.",

@@ -11,7 +11,7 @@ from flax_distil.checkpoints.export import export_checkpoint
 from flax_distil.checkpoints.hub.upload import check_hub, upload
 from flax_distil.checkpoints.student import init_student
 from flax_distil.checkpoints.tokenizer import check_tokenizer
-from flax_distil.core.output_dir import atomic_folder
+from flax_distil.storage.output_dir import atomic_folder
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -5,7 +5,7 @@ import re
 from typing import Any
 
 from flax_distil.core.errors import InputError
-from flax_distil.core.output_dir import check_local
+from flax_distil.storage.output_dir import check_local
 
 LARGEST = 2**63 - 1
 """Largest whole number that can address arrays and files."""

@@ -5,8 +5,8 @@ import math
 
 from flax_distil.core.checks import check_positive
 from flax_distil.core.errors import InputError
-from flax_distil.data.remote.retries import RetryPolicy
 from flax_distil.data.sources.dataset_spec import DatasetSpec
+from flax_distil.storage.retries import RetryPolicy
 from flax_distil.text.normalizers import check_normalizer
 
 

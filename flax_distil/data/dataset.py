@@ -13,7 +13,7 @@ from flax_distil.core.arrays import Int
 from flax_distil.core.errors import InputError
 from flax_distil.data.example import Example
 from flax_distil.data.fragments import split_fragment
-from flax_distil.data.remote.retries import DEFAULT_POLICY, RetryPolicy
+from flax_distil.storage.retries import DEFAULT_POLICY, RetryPolicy
 
 if TYPE_CHECKING:
     import datasets

@@ -17,8 +17,8 @@ from flax_distil.core.errors import InputError
 from flax_distil.data.dataset import SpeechDataset
 from flax_distil.data.example import Example
 from flax_distil.data.fragments import Fragment, parse_fragment
-from flax_distil.data.remote.files import is_remote, read_bytes
-from flax_distil.data.remote.retries import RetryPolicy, SourceMissingError
+from flax_distil.storage.remote_files import is_remote, read_bytes
+from flax_distil.storage.retries import RetryPolicy, SourceMissingError
 
 MAX_REASON = 600
 """Maximum number of characters of a reason, which may quote a value that is a long text instead of a path."""

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from flax_distil.data.remote.retries import DEFAULT_POLICY, RetryPolicy
+from flax_distil.storage.retries import DEFAULT_POLICY, RetryPolicy
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from flax_distil.core.errors import InputError
 from flax_distil.data.dataset import SpeechDataset
-from flax_distil.data.remote.retries import DEFAULT_POLICY, RetryPolicy
 from flax_distil.data.shards.shard import Cursor, Shard
 from flax_distil.data.tables import to_speech_dataset
+from flax_distil.storage.retries import DEFAULT_POLICY, RetryPolicy
 
 
 @dataclass(frozen=True, kw_only=True)

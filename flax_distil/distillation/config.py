@@ -7,13 +7,13 @@ from flax_distil.checkpoints.model_config import ModelConfig, StudentConfig, Tea
 from flax_distil.core.checks import check_positive
 from flax_distil.core.errors import InputError
 from flax_distil.core.nested import nested
-from flax_distil.core.output_dir import OutputConfig
 from flax_distil.data.training.config import TrainingDataConfig
 from flax_distil.distillation.evaluation.config import EvaluationConfig
 from flax_distil.distillation.training_config import FreezeConfig, LossConfig, OptimizerConfig
 from flax_distil.model.compute_options import ComputeOptions
 from flax_distil.model.config import DropoutConfig
 from flax_distil.parallel.config import ParallelConfig
+from flax_distil.storage.output_dir import OutputConfig
 
 PRECISIONS = ("full", "half_mixed", "full_mixed")
 """Values of ``precision``."""

@@ -16,7 +16,6 @@ from flax_distil.checkpoints.tokenizer import read_tokenizer
 from flax_distil.checkpoints.training_checkpoints import TrainingCheckpoints
 from flax_distil.core.arrays import Params
 from flax_distil.core.errors import InputError
-from flax_distil.core.output_dir import check_output_dir, check_writable, make_folder
 from flax_distil.core.tree import merge
 from flax_distil.data.preprocessing.drop_report import DropReport
 from flax_distil.data.skipped import SkippedSamples
@@ -31,6 +30,7 @@ from flax_distil.distillation.trainer import CHECKPOINTS_NAME, Trainer
 from flax_distil.distillation.training_log import METRICS_NAME, TENSORBOARD_NAME
 from flax_distil.parallel.make_partitioner import join_devices
 from flax_distil.parallel.processes import all_gather_object, raise_on_all_hosts
+from flax_distil.storage.output_dir import check_output_dir, check_writable, make_folder
 
 log = logging.getLogger(__name__)
 

@@ -12,7 +12,6 @@ from flax_distil.checkpoints.training_checkpoints import TrainingCheckpoints
 from flax_distil.core.arrays import Params
 from flax_distil.core.errors import InputError
 from flax_distil.data.fingerprints import weights_fingerprint
-from flax_distil.data.remote.retries import SourceError
 from flax_distil.data.training.training_sources import TableSource
 from flax_distil.distillation.evaluation.evaluator import Evaluator
 from flax_distil.distillation.setup.compile_ahead import check_memory, empty_batch, memory_errors_explained
@@ -24,6 +23,7 @@ from flax_distil.distillation.train_state import TrainState
 from flax_distil.distillation.training_log import TrainingLog
 from flax_distil.parallel.partitioner import Partitioner
 from flax_distil.parallel.processes import all_gather_object
+from flax_distil.storage.retries import SourceError
 
 log = logging.getLogger(__name__)
 

@@ -14,7 +14,6 @@ from flax_distil.core.console import show
 from flax_distil.core.errors import InputError
 from flax_distil.core.files import user_path
 from flax_distil.core.nested import flatten
-from flax_distil.core.output_dir import atomic_folder
 from flax_distil.data.dataset import SpeechDataset
 from flax_distil.data.sources.load_datasets import load_tables
 from flax_distil.evaluation.config import CLEAN, EvalConfig
@@ -29,6 +28,7 @@ from flax_distil.parallel.make_partitioner import join_local_devices
 from flax_distil.parallel.partitioner import Partitioner
 from flax_distil.parallel.processes import raise_on_all_hosts
 from flax_distil.pipeline.transcription_model import TranscriptionModel, configured_model
+from flax_distil.storage.output_dir import atomic_folder
 from flax_distil.text.normalizers import Normalizer, get_model_normalizer
 
 __all__ = ["EvalConfig", "run"]

@@ -10,8 +10,8 @@ from pathlib import Path
 from types import TracebackType
 from urllib.parse import quote
 
-from flax_distil.core.resumable_output import LineWriter, ResumableOutput, read_lines
 from flax_distil.evaluation.records import Records, decode_record
+from flax_distil.storage.resumable_output import LineWriter, ResumableOutput, read_lines
 
 RESULTS_NAME, SAMPLES_NAME, REPORT_NAME = REPORTS = ("results.json", "predictions.csv", "report.html")
 """Files that are made from the lines once all are there."""

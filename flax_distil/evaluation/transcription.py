@@ -13,7 +13,6 @@ from tqdm import tqdm
 
 from flax_distil.core.arrays import Float
 from flax_distil.core.console import is_quiet
-from flax_distil.core.resumable_output import LineWriter
 from flax_distil.data.dataset import SpeechDataset
 from flax_distil.data.decoded_example import (
     TOO_LONG,
@@ -31,6 +30,7 @@ from flax_distil.evaluation.records import LatencySample, Prediction, Records, S
 from flax_distil.parallel.partitioner import Partitioner
 from flax_distil.parallel.processes import all_gather_object, raise_on_all_hosts
 from flax_distil.pipeline.transcription_model import TranscriptionModel
+from flax_distil.storage.resumable_output import LineWriter
 from flax_distil.transcription.assisted_generator import AssistedGenerator
 from flax_distil.transcription.modes import make_transcriber
 from flax_distil.transcription.recordings import RecordingTranscriber

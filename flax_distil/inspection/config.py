@@ -5,8 +5,8 @@ import dataclasses
 from flax_distil.checkpoints.model_config import ModelConfig
 from flax_distil.core.checks import check_positive
 from flax_distil.core.nested import nested
-from flax_distil.core.output_dir import OutputConfig
 from flax_distil.data.training.config import TrainingDataConfig
+from flax_distil.storage.output_dir import OutputConfig
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -16,7 +16,6 @@ from flax_distil.checkpoints.tokenizer import read_tokenizer
 from flax_distil.core.console import show
 from flax_distil.core.errors import InputError
 from flax_distil.core.nested import flatten
-from flax_distil.core.output_dir import atomic_folder
 from flax_distil.core.plotting import PLOTS_REMEDY, has_matplotlib
 from flax_distil.data.preprocessing.drop_report import DropReport
 from flax_distil.data.preprocessing.statistics import (
@@ -38,6 +37,7 @@ from flax_distil.inspection.config import InspectConfig
 from flax_distil.inspection.plots import ShownSample, draw_samples, draw_statistics
 from flax_distil.inspection.token_text import HEADING, token_lines
 from flax_distil.inspection.token_view import view_tokens
+from flax_distil.storage.output_dir import atomic_folder
 from flax_distil.text.tokenizer import WhisperTokenizer
 
 log = logging.getLogger(__name__)

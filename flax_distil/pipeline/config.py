@@ -5,9 +5,9 @@ import dataclasses
 from flax_distil.core.checks import check_positive
 from flax_distil.core.errors import InputError
 from flax_distil.core.nested import nested
-from flax_distil.core.output_dir import OutputConfig
 from flax_distil.data.config import ChannelConfig, ReadingConfig
 from flax_distil.pipeline.transcribe_mode import TranscribeMode
+from flax_distil.storage.output_dir import OutputConfig
 from flax_distil.transcription.config import FLAG_NAMES, TranscriptionConfig
 from flax_distil.transcription.options import TranscriptionOptions
 

@@ -12,7 +12,6 @@ from flax_distil.checkpoints.hub.model_source import ModelSource
 from flax_distil.core.console import show
 from flax_distil.core.errors import InputError
 from flax_distil.core.files import user_path
-from flax_distil.core.output_dir import check_local
 from flax_distil.distillation.config import DistillConfig
 from flax_distil.distillation.setup.models import describe_models, with_dropouts
 from flax_distil.model.config import PRESETS, WhisperConfig
@@ -23,6 +22,7 @@ from flax_distil.planning.config import PlanConfig
 from flax_distil.planning.plan import make_plan
 from flax_distil.planning.report import JobDescription, plan_as_json, plan_as_text
 from flax_distil.planning.topologies import open_topology
+from flax_distil.storage.output_dir import check_local
 
 _PUBLISHED = {f"openai/whisper-{size}": size for size in PRESETS}
 

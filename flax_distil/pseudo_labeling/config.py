@@ -8,8 +8,8 @@ from flax_distil.checkpoints.hub.config import HubConfig
 from flax_distil.core.checks import check_positive
 from flax_distil.core.errors import InputError
 from flax_distil.core.nested import nested
-from flax_distil.core.output_dir import OutputConfig
 from flax_distil.data.config import DurationConfig, SpeakerConfig
+from flax_distil.storage.output_dir import OutputConfig
 from flax_distil.transcription.config import FLAG_NAMES, LONG_FORM_OPTIONS, DatasetConfig, TranscriptionConfig
 from flax_distil.transcription.options import TranscriptionOptions
 

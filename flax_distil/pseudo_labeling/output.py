@@ -11,11 +11,11 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from flax_distil.core.errors import InputError
-from flax_distil.core.output_dir import make_folder
-from flax_distil.core.resumable_output import LineWriter, ResumableOutput, read_lines, read_object
 from flax_distil.data.shards.shard_writer import write_shard
 from flax_distil.pseudo_labeling.shard_manifest import ShardManifest
 from flax_distil.pseudo_labeling.shard_plan import ShardKey
+from flax_distil.storage.output_dir import make_folder
+from flax_distil.storage.resumable_output import LineWriter, ResumableOutput, read_lines, read_object
 
 if TYPE_CHECKING:
     import pyarrow

@@ -19,11 +19,11 @@ from flax_distil.data.fragments import split_fragment
 from flax_distil.data.preprocessing.packed_audio import decode_pack
 from flax_distil.data.preprocessing.packing import Packer, pack, with_duration
 from flax_distil.data.preprocessing.segmentation import cut_rows
-from flax_distil.data.remote.files import is_remote, read_bytes
-from flax_distil.data.remote.retries import RetryPolicy, SourceMissingError
 from flax_distil.data.skipped import SkippedSamples
 from flax_distil.data.training.batches import stack_audio
 from flax_distil.pseudo_labeling.shard_plan import LabelShard
+from flax_distil.storage.remote_files import is_remote, read_bytes
+from flax_distil.storage.retries import RetryPolicy, SourceMissingError
 
 T = TypeVar("T")
 

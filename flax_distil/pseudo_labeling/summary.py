@@ -5,7 +5,6 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from flax_distil.core.resumable_output import json_text
 from flax_distil.data.skipped import REMEMBERED_SAMPLES
 from flax_distil.metrics.throughput import Throughput
 from flax_distil.metrics.word_errors import ErrorCounts
@@ -14,6 +13,7 @@ from flax_distil.pseudo_labeling.dataset_card import make_card
 from flax_distil.pseudo_labeling.output import CARD_NAME, SUMMARY_NAME, THROUGHPUT_NAME
 from flax_distil.pseudo_labeling.shard_manifest import ShardManifest
 from flax_distil.pseudo_labeling.splits import SplitName
+from flax_distil.storage.resumable_output import json_text
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -15,10 +15,10 @@ from moto.server import ThreadedMotoServer
 from flax_distil.audio.reading.decoding import decode_audio
 from flax_distil.core.errors import InputError
 from flax_distil.data.decoded_example import SampleReader
-from flax_distil.data.remote import transports
-from flax_distil.data.remote.retries import RetryPolicy, SourceError
 from flax_distil.data.sources.dataset_spec import DatasetSpec
 from flax_distil.data.sources.load_datasets import load_streams, load_tables
+from flax_distil.storage import transports
+from flax_distil.storage.retries import RetryPolicy, SourceError
 from tests.data.stream_checks import all_rows
 
 QUICK = RetryPolicy(total_seconds=2.0, first_pause_seconds=0.05, largest_pause_seconds=0.1, read_seconds=5.0)

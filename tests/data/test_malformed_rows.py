@@ -19,7 +19,6 @@ from flax_distil.data.preprocessing.labels import LabelBuilder
 from flax_distil.data.preprocessing.packing import pack_rows
 from flax_distil.data.preprocessing.segmentation import cut_rows
 from flax_distil.data.preprocessing.statistics import compute_statistics
-from flax_distil.data.remote.retries import RetryPolicy, SourceError
 from flax_distil.data.skipped import SkippedSamples
 from flax_distil.data.sources.dataset_spec import DatasetSpec
 from flax_distil.data.sources.load_datasets import load_streams, load_tables
@@ -27,6 +26,7 @@ from flax_distil.data.training.evaluation_pipeline import EvaluationPipeline
 from flax_distil.data.training.pipeline import TrainingPipeline
 from flax_distil.data.training.pipeline_config import PipelineConfig
 from flax_distil.data.training.training_sources import StreamSource, TableSource, TrainingData
+from flax_distil.storage.retries import RetryPolicy, SourceError
 from flax_distil.text.normalizers import get_normalizer
 from tests.data.malformed_rows import WRITERS, MalformedSource, malformed_rows
 

@@ -17,8 +17,6 @@ import pyarrow.parquet
 import pytest
 
 from flax_distil.core.errors import InputError
-from flax_distil.data.remote import files as remote
-from flax_distil.data.remote.retries import RetryPolicy, SourceError
 from flax_distil.data.shards import shard as shards
 from flax_distil.data.shards.arrow_shard import ArrowShard
 from flax_distil.data.shards.parquet_shard import ParquetShard
@@ -26,6 +24,8 @@ from flax_distil.data.shards.row_columns import PROBLEMS_COLUMN
 from flax_distil.data.shards.shard import Shard
 from flax_distil.data.shards.table_shard import TableShard
 from flax_distil.data.shards.tar_shard import TarShard
+from flax_distil.storage import remote_files as remote
+from flax_distil.storage.retries import RetryPolicy, SourceError
 from tests.data.flaky_http_server import Behavior, serving
 
 QUICK = RetryPolicy(

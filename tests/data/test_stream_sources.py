@@ -15,9 +15,9 @@ import pytest
 from flax_distil.audio.reading.decoding import decode_audio
 from flax_distil.core.errors import InputError
 from flax_distil.data.decoded_example import DurationLimits, SampleError, SampleReader, decode_row
-from flax_distil.data.remote.retries import RetryPolicy, SourceError
 from flax_distil.data.sources.dataset_spec import DatasetSpec
 from flax_distil.data.sources.load_datasets import load_streams, load_table, load_tables
+from flax_distil.storage.retries import RetryPolicy, SourceError
 from tests.data.flaky_http_server import Behavior, serving
 from tests.data.stream_checks import all_rows
 

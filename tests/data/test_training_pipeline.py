@@ -15,12 +15,12 @@ from flax_distil.data.decoded_example import DurationLimits, SampleReader
 from flax_distil.data.preprocessing.config import LabelConfig
 from flax_distil.data.preprocessing.labels import LabelBuilder
 from flax_distil.data.preprocessing.packing import pack_rows
-from flax_distil.data.remote.retries import RetryPolicy, SourceError
 from flax_distil.data.sources.dataset_spec import DatasetSpec
 from flax_distil.data.sources.load_datasets import load_table
 from flax_distil.data.training.pipeline import TrainingPipeline
 from flax_distil.data.training.pipeline_config import PipelineConfig
 from flax_distil.data.training.training_sources import TableSource, TrainingData
+from flax_distil.storage.retries import RetryPolicy, SourceError
 from tests.data.flaky_http_server import Behavior, serving
 
 CONFIG = PipelineConfig(batch_size=4, num_threads=2)

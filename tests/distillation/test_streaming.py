@@ -11,9 +11,9 @@ import pytest
 from safetensors.numpy import load_file
 
 from flax_distil.core.nested import build
-from flax_distil.data.remote.retries import SourceError
 from flax_distil.distillation.config import DistillConfig
 from flax_distil.distillation.job import run as run_distillation
+from flax_distil.storage.retries import SourceError
 from tests.data.flaky_http_server import Behavior, serving
 from tests.toys import observe
 

@@ -9,7 +9,6 @@ import pytest
 
 from flax_distil.cli.main import main
 from flax_distil.core.nested import build
-from flax_distil.core.resumable_output import LineWriter
 from flax_distil.evaluation import output as eval_output
 from flax_distil.evaluation.config import EvalConfig
 from flax_distil.evaluation.job import run
@@ -17,6 +16,7 @@ from flax_distil.evaluation.records import Prediction, decode_record
 from flax_distil.parallel.config import ParallelConfig
 from flax_distil.parallel.make_partitioner import join_local_devices
 from flax_distil.pipeline.transcription_model import TranscriptionModel
+from flax_distil.storage.resumable_output import LineWriter
 from tests.toys import write_prompts, write_teacher
 
 pytestmark = pytest.mark.usefixtures("one_partitioner")

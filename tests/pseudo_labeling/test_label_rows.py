@@ -11,12 +11,12 @@ from flax_distil.audio.constants import SAMPLING_RATE
 from flax_distil.audio.voice_activity import VoiceActivity
 from flax_distil.core.errors import InputError
 from flax_distil.core.nested import build, replace
-from flax_distil.data.remote.retries import DEFAULT_POLICY
 from flax_distil.parallel.make_partitioner import join_local_devices
 from flax_distil.pipeline.batch_transcription import BatchTranscriber
 from flax_distil.pseudo_labeling.config import PseudoLabelConfig
 from flax_distil.pseudo_labeling.shard_reader import ShardBatch, ShardReader
 from flax_distil.pseudo_labeling.splits import LabelSplit, open_splits
+from flax_distil.storage.retries import DEFAULT_POLICY
 
 SECONDS = {"one": 0.2, "two": 1.0, "three": 2.0, "four": 1.5, "five": 1.0}
 SPEAKERS = {"one": "a", "two": "b", "three": None, "four": "a", "five": "b"}

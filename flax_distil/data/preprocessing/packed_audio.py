@@ -22,7 +22,7 @@ from flax_distil.data.decoded_example import (
     decode_row,
 )
 from flax_distil.data.example import Example
-from flax_distil.data.remote.retries import RetryPolicy
+from flax_distil.storage.retries import RetryPolicy
 
 STEPS_PER_SECOND = 50
 """Number of timestamps per second, which are 0.02 s apart."""

@@ -4,9 +4,9 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from flax_distil.core.errors import InputError
-from flax_distil.data.remote.files import is_remote, open_file
-from flax_distil.data.remote.retries import strip_query
 from flax_distil.data.shards.shard import Block, Cursor, FileShard, rows_per_block
+from flax_distil.storage.remote_files import is_remote, open_file
+from flax_distil.storage.retries import strip_query
 
 if TYPE_CHECKING:
     import pyarrow

@@ -4,8 +4,8 @@ from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-from flax_distil.data.remote.files import open_file
-from flax_distil.data.remote.retries import DEFAULT_POLICY, RetryPolicy, SourceError, damaged_error
+from flax_distil.storage.remote_files import open_file
+from flax_distil.storage.retries import DEFAULT_POLICY, RetryPolicy, SourceError, damaged_error
 
 if TYPE_CHECKING:
     import pyarrow

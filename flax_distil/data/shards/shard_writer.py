@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flax_distil.core.errors import InputError
-from flax_distil.core.files import publish
 from flax_distil.data.dataset import SpeechDataset
 from flax_distil.data.shards.shard import BLOCK_ROWS
+from flax_distil.storage.local_files import publish
 
 if TYPE_CHECKING:
     import datasets

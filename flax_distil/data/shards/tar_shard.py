@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 from flax_distil.core.errors import InputError
 from flax_distil.data.dataset import ID_COLUMN
-from flax_distil.data.remote.files import ByteFile, open_file
-from flax_distil.data.remote.retries import DEFAULT_POLICY, RetryPolicy, damaged_error, strip_query
 from flax_distil.data.shards.row_columns import PROBLEMS_COLUMN, fitted_column, is_deep, problems_array
 from flax_distil.data.shards.shard import BLOCK_BYTES, BLOCK_ROWS, Block, Cursor
 from flax_distil.data.sources.file_kinds import AUDIO_SUFFIXES
+from flax_distil.storage.remote_files import ByteFile, open_file
+from flax_distil.storage.retries import DEFAULT_POLICY, RetryPolicy, damaged_error, strip_query
 
 if TYPE_CHECKING:
     import pyarrow

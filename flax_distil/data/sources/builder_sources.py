@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flax_distil.core.errors import InputError
-from flax_distil.data.remote.retries import damaged_error
 from flax_distil.data.sources.dataset_spec import DatasetSpec
 from flax_distil.data.sources.file_sources import read_audio_folder
 from flax_distil.data.sources.splits import check_split_names, choose_split
+from flax_distil.storage.retries import damaged_error
 
 if TYPE_CHECKING:
     import datasets

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flax_distil.core.errors import InputError
-from flax_distil.data.remote.files import file_identity
 from flax_distil.data.shards.row_columns import PROBLEMS_COLUMN
 from flax_distil.data.shards.shard import Shard
 from flax_distil.data.sources.data_files import DataFile
 from flax_distil.data.sources.dataset_spec import DatasetSpec
+from flax_distil.storage.remote_files import file_identity
 
 if TYPE_CHECKING:
     import datasets

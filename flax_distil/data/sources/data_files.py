@@ -11,8 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 from flax_distil.core.errors import InputError
 from flax_distil.core.files import user_path
-from flax_distil.data.remote.files import expand, file_identity, has_pattern, is_remote, list_folder
-from flax_distil.data.remote.retries import RetryPolicy, damaged_error, strip_query
 from flax_distil.data.sources.builder_sources import open_builder
 from flax_distil.data.sources.dataset_spec import DatasetSpec
 from flax_distil.data.sources.file_kinds import (
@@ -30,6 +28,8 @@ from flax_distil.data.sources.file_sources import (
     read_audio_files,
     read_audio_folder,
 )
+from flax_distil.storage.remote_files import expand, file_identity, has_pattern, is_remote, list_folder
+from flax_distil.storage.retries import RetryPolicy, damaged_error, strip_query
 
 if TYPE_CHECKING:
     import datasets

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from flax_distil.core.errors import InputError
 from flax_distil.core.files import user_path
-from flax_distil.data.remote.files import has_pattern, is_remote
-from flax_distil.data.remote.retries import DEFAULT_POLICY, RetryPolicy, strip_query
 from flax_distil.data.sources.file_kinds import ROW_SUFFIXES, suffix_of
+from flax_distil.storage.remote_files import has_pattern, is_remote
+from flax_distil.storage.retries import DEFAULT_POLICY, RetryPolicy, strip_query
 
 
 @dataclass(frozen=True, kw_only=True)

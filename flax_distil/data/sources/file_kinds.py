@@ -2,7 +2,7 @@
 
 import posixpath
 
-from flax_distil.data.remote.retries import strip_query
+from flax_distil.storage.retries import strip_query
 
 AUDIO_SUFFIXES = frozenset(
     ".aac .aif .aiff .flac .g722 .m4a .mka .mp3 .mp4 .oga .ogg .opus .wav .webm .wma".split()  # noqa: SIM905

@@ -17,11 +17,11 @@ from urllib.parse import quote
 from flax_distil.core.errors import InputError
 from flax_distil.data.dataset import DURATION_COLUMN
 from flax_distil.data.fragments import fragment_columns, row_fragment, seconds
-from flax_distil.data.remote.files import is_remote, open_file
-from flax_distil.data.remote.retries import DEFAULT_POLICY, RetryPolicy, damaged_error, strip_query
-from flax_distil.data.remote.transports import protocol_of
 from flax_distil.data.shards.row_columns import EVERY_ROLE, PROBLEMS_COLUMN, misfit, row_columns
 from flax_distil.data.sources.file_kinds import AUDIO_SUFFIXES, suffix_of
+from flax_distil.storage.remote_files import is_remote, open_file
+from flax_distil.storage.retries import DEFAULT_POLICY, RetryPolicy, damaged_error, strip_query
+from flax_distil.storage.transports import protocol_of
 
 if TYPE_CHECKING:
     import datasets

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from flax_distil.core.errors import InputError
 from flax_distil.data.dataset import SpeechDataset
 from flax_distil.data.naming import with_distinct_names
-from flax_distil.data.remote.retries import strip_query
 from flax_distil.data.shards.take import Take
 from flax_distil.data.sources.concatenate import concatenate_sources
 from flax_distil.data.sources.data_files import resolve_data_files
@@ -16,6 +15,7 @@ from flax_distil.data.sources.read_table import read_table
 from flax_distil.data.sources.splits import whole_splits
 from flax_distil.data.stream import IterableSpeechDataset
 from flax_distil.data.tables import to_speech_dataset
+from flax_distil.storage.retries import strip_query
 
 
 def load_datasets(spec: DatasetSpec) -> Sequence[SpeechDataset | IterableSpeechDataset]:

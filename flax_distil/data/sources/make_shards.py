@@ -7,7 +7,6 @@ from contextlib import closing
 from typing import TYPE_CHECKING
 
 from flax_distil.core.errors import InputError
-from flax_distil.data.remote.retries import strip_query
 from flax_distil.data.shards.arrow_shard import ArrowShard
 from flax_distil.data.shards.parquet_shard import ParquetShard
 from flax_distil.data.shards.row_columns import PROBLEMS_COLUMN
@@ -18,6 +17,7 @@ from flax_distil.data.sources.data_files import DataFile
 from flax_distil.data.sources.dataset_spec import DatasetSpec
 from flax_distil.data.sources.file_kinds import KINDS, MANIFEST_SUFFIXES, suffix_of
 from flax_distil.data.sources.file_sources import read_manifest
+from flax_distil.storage.retries import strip_query
 
 if TYPE_CHECKING:
     import pyarrow

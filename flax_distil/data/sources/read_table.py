@@ -5,8 +5,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flax_distil.core.files import user_path
-from flax_distil.data.remote.files import expand, has_pattern, is_remote
-from flax_distil.data.remote.retries import strip_query
 from flax_distil.data.shards.table_shard import TableShard
 from flax_distil.data.sources.builder_sources import open_builder, read_saved_folder, read_with_builder
 from flax_distil.data.sources.cached_table import cached_table
@@ -17,6 +15,8 @@ from flax_distil.data.sources.file_kinds import suffix_of
 from flax_distil.data.sources.file_sources import audio_files, read_audio_folder
 from flax_distil.data.sources.make_shards import make_shards
 from flax_distil.data.sources.splits import choose_split, whole_splits
+from flax_distil.storage.remote_files import expand, has_pattern, is_remote
+from flax_distil.storage.retries import strip_query
 
 if TYPE_CHECKING:
     import datasets

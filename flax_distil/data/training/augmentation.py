@@ -13,8 +13,8 @@ from flax_distil.core.arrays import Float
 from flax_distil.core.errors import InputError
 from flax_distil.data.dataset import SpeechDataset
 from flax_distil.data.decoded_example import DecodedExample, DurationLimits, SampleError, decode_row
-from flax_distil.data.remote.retries import RetryPolicy
 from flax_distil.data.skipped import SkippedSamples
+from flax_distil.storage.retries import RetryPolicy
 
 NOISES_HELD = 32
 """Number of decoded recordings of noise that are kept in memory."""

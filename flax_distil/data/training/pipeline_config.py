@@ -8,8 +8,8 @@ from flax_distil.audio.constants import CHUNK_SECONDS, SAMPLING_RATE
 from flax_distil.core.errors import InputError
 from flax_distil.data.dataset import SpeechDataset
 from flax_distil.data.preprocessing.labels import LabelBuilder
-from flax_distil.data.remote.retries import RetryPolicy
 from flax_distil.data.training.batches import LABEL_BUCKETS, smallest_bucket
+from flax_distil.storage.retries import RetryPolicy
 
 NeedsAudio = Callable[[int], bool]
 """Function of a row number that returns whether its recording must be decoded; False if its states are

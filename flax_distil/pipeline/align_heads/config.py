@@ -5,7 +5,7 @@ import dataclasses
 from flax_distil.checkpoints.model_config import ModelConfig, TeacherConfig
 from flax_distil.core.checks import check_positive
 from flax_distil.core.nested import nested
-from flax_distil.core.output_dir import OutputConfig
+from flax_distil.storage.output_dir import OutputConfig
 from flax_distil.transcription.config import DatasetConfig, TranscriptionConfig
 
 

@@ -15,12 +15,12 @@ from flax_distil.checkpoints.model_config import EXPORT_DTYPES
 from flax_distil.core.console import show
 from flax_distil.core.errors import InputError
 from flax_distil.core.files import user_path
-from flax_distil.core.output_dir import atomic_folder, check_writable
 from flax_distil.data.sources.load_datasets import load_tables
 from flax_distil.parallel.make_partitioner import join_devices
 from flax_distil.pipeline.align_heads.config import AlignHeadsConfig
 from flax_distil.pipeline.align_heads.known_words import TimedRecordings
 from flax_distil.pipeline.transcription_model import TranscriptionModel
+from flax_distil.storage.output_dir import atomic_folder, check_writable
 from flax_distil.transcription.words.head_search import HeadSearch, Windows, WordErrors
 from flax_distil.transcription.words.word_timestamps import (
     Heads,

@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 from flax_distil.core.errors import InputError
 from flax_distil.core.files import user_path
-from flax_distil.data.remote.files import is_remote
 from flax_distil.data.sources.file_kinds import AUDIO_SUFFIXES
+from flax_distil.storage.remote_files import is_remote
 
 
 class TranscribeInput(NamedTuple):

@@ -18,9 +18,9 @@ from flax_distil.core.arrays import Float
 from flax_distil.core.errors import InputError
 from flax_distil.core.fields import short_repr
 from flax_distil.core.files import user_path
-from flax_distil.data.remote.files import is_remote, read_bytes
-from flax_distil.data.remote.retries import RetryPolicy
 from flax_distil.pipeline.config import MEAN_OF_CHANNELS, RETRY_SECONDS, ChannelChoice
+from flax_distil.storage.remote_files import is_remote, read_bytes
+from flax_distil.storage.retries import RetryPolicy
 
 MAX_CHANNELS = 64
 """An array with more rows is taken for one whose axes are swapped."""

@@ -10,10 +10,10 @@ import pytest
 from fsspec.registry import _registry
 
 from flax_distil.core.errors import InputError
-from flax_distil.data.remote import files as remote
-from flax_distil.data.remote import transports
-from flax_distil.data.remote.files import RemoteFile, expand, read_bytes
-from flax_distil.data.remote.retries import RetryPolicy, SourceError, SourceMissingError
+from flax_distil.storage import remote_files as remote
+from flax_distil.storage import transports
+from flax_distil.storage.remote_files import RemoteFile, expand, read_bytes
+from flax_distil.storage.retries import RetryPolicy, SourceError, SourceMissingError
 from tests.data.flaky_http_server import Behavior, serving
 
 QUICK = RetryPolicy(

@@ -3,7 +3,7 @@
 import pytest
 
 from flax_distil.core.errors import InputError
-from flax_distil.core.output_dir import atomic_folder, check_output_dir, check_writable
+from flax_distil.storage.output_dir import atomic_folder, check_output_dir, check_writable
 
 
 def test_a_new_folder_appears_only_when_it_is_complete(tmp_path):

@@ -16,8 +16,8 @@ from types import TracebackType
 from typing import Any, ClassVar
 
 from flax_distil.core.errors import InputError
-from flax_distil.core.files import publish, sync_folder
-from flax_distil.core.output_dir import check_output_dir, check_writable, make_folder
+from flax_distil.storage.local_files import publish, sync_folder
+from flax_distil.storage.output_dir import check_output_dir, check_writable, make_folder
 
 
 class ResumableOutput:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from flax_distil.core.errors import InputError
-from flax_distil.data.remote.retries import BrokenAnswerError
+from flax_distil.storage.retries import BrokenAnswerError
 
 if TYPE_CHECKING:
     import aiohttp

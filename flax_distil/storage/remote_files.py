@@ -10,8 +10,8 @@ from collections.abc import Iterable
 from typing import Any, cast
 
 from flax_distil.core.errors import InputError
-from flax_distil.data.remote.retries import DEFAULT_POLICY, RetryPolicy, SourceError, strip_query
-from flax_distil.data.remote.transports import (
+from flax_distil.storage.retries import DEFAULT_POLICY, RetryPolicy, SourceError, strip_query
+from flax_distil.storage.transports import (
     NoRangesError,
     Part,
     ask,

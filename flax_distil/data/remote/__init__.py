@@ -1,1 +1,0 @@
-"""Read files at addresses, and repeat failed requests."""
