@@ -12,6 +12,7 @@ from flax_distil import __version__
 from flax_distil.cli.failures import storage_failure
 from flax_distil.cli.platforms import pass_over_absent_tpu
 from flax_distil.cli.terminal import forgiving_output
+from flax_distil.core.process_age import note_command
 
 COMMANDS = {
     "pseudo-label": ("pseudo_labeling.config:PseudoLabelConfig", "pseudo_labeling.job:run"),
@@ -52,6 +53,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     input or failed storage, and 130 after an interruption. A reader of the output that stops reading does not
     change it.
     """
+    if argv is None:
+        note_command()
     with forgiving_output():
         chosen = _choose_command(list(sys.argv[1:] if argv is None else argv))
         return chosen if isinstance(chosen, int) else run_command(*chosen)
@@ -160,6 +163,7 @@ def _set_up_logging(silent: bool) -> None:
 
 def script(command: str) -> None:
     """Run a command for a script such as ``run_distillation.py``, and exit with its status."""
+    note_command()
     with forgiving_output():
         status = run_command(command, sys.argv[1:])
     sys.exit(status)

@@ -1,5 +1,6 @@
 """Distillation from end to end: check, load, train, export."""
 
+import contextlib
 import dataclasses
 import logging
 import math
@@ -16,12 +17,15 @@ from flax_distil.checkpoints.tokenizer import read_tokenizer
 from flax_distil.checkpoints.training_checkpoints import TrainingCheckpoints
 from flax_distil.core.arrays import Params
 from flax_distil.core.errors import InputError
+from flax_distil.core.process_age import command_age
 from flax_distil.core.tree import merge
 from flax_distil.data.preprocessing.drop_report import DropReport
 from flax_distil.data.skipped import SkippedSamples
 from flax_distil.data.training.training_data import TrainingData
 from flax_distil.distillation.config import DistillConfig
 from flax_distil.distillation.evaluation.evaluator import Evaluator
+from flax_distil.distillation.goodput import Goodput
+from flax_distil.distillation.goodput_record import GOODPUT_NAME
 from flax_distil.distillation.loss import Term
 from flax_distil.distillation.setup.data import check_cacheable, load_data
 from flax_distil.distillation.setup.models import DistillModels, check_models, load_models
@@ -63,12 +67,16 @@ def run(config: DistillConfig, *, loss_terms: Mapping[str, Term] | None = None) 
     Raises:
         InputError: If models, data or flags do not fit; before anything is compiled or written.
     """
-    with jax.default_matmul_precision(config.matmul_precision):
-        trainer, folder, repository = _set_up(config, loss_terms or {})
+    with jax.default_matmul_precision(config.matmul_precision), contextlib.ExitStack() as stack:
+        goodput = stack.enter_context(contextlib.closing(Goodput(age=command_age())))
+        trainer, folder, repository = _set_up(config, loss_terms or {}, goodput)
         with TrainingCheckpoints(
             folder / CHECKPOINTS_NAME, save_total_limit=config.checkpoints.save_total_limit
         ) as checkpoints:
             state, evaluation = trainer.train(checkpoints)
+            with goodput.during("save"):
+                checkpoints.wait()
+        goodput.end_steps()
         _report_samples(trainer)
         partitioner, models = trainer.partitioner, trainer.models
         trained, steps = partitioner.device_get(state.params), int(partitioner.device_get(state.step))
@@ -78,7 +86,9 @@ def run(config: DistillConfig, *, loss_terms: Mapping[str, Term] | None = None) 
         return DistillResult(output_dir=folder, steps=steps, evaluation=evaluation, upload_error=error)
 
 
-def _set_up(config: DistillConfig, loss_terms: Mapping[str, Term]) -> tuple[Trainer, Path, str | None]:
+def _set_up(
+    config: DistillConfig, loss_terms: Mapping[str, Term], goodput: Goodput
+) -> tuple[Trainer, Path, str | None]:
     """Return the trainer, the folder of the run, and the repository to upload to on the leading process."""
     partitioner = join_devices(config.devices)
     leads = jax.process_index() == 0
@@ -100,9 +110,11 @@ def _set_up(config: DistillConfig, loss_terms: Mapping[str, Term]) -> tuple[Trai
     if leads:
         _prepare_output(folder, overwrite=config.output.overwrite_output_dir)
     all_gather_object(None)  # the folder is there for all
+    goodput.open(folder if leads else None)
     fns = TrainStepFns(optimizer, models.shardings, partitioner)
     evaluator = Evaluator(data, models, fns, partitioner, tokenizer=tokenizer, settings=settings)
-    return Trainer(data, models, fns, evaluator, partitioner, max_steps=max_steps), folder, repository
+    trainer = Trainer(data, models, fns, evaluator, partitioner, max_steps=max_steps, goodput=goodput)
+    return trainer, folder, repository
 
 
 def _steps(config: DistillConfig, train: TrainingData, batch_size: int) -> int:
@@ -163,6 +175,7 @@ def _checked_output(config: DistillConfig) -> Path:
 def _prepare_output(folder: Path, *, overwrite: bool) -> None:
     """Make the folder; what an overwritten run would mix with this one goes now, the rest is replaced."""
     if overwrite:
+        (folder / GOODPUT_NAME).unlink(missing_ok=True)
         for name in (CHECKPOINTS_NAME, TENSORBOARD_NAME):
             shutil.rmtree(folder / name, ignore_errors=True)
     make_folder(folder)

@@ -14,6 +14,7 @@ from flax_distil.core.errors import InputError
 from flax_distil.data.fingerprints import weights_fingerprint
 from flax_distil.data.training.training_sources import TableSource
 from flax_distil.distillation.evaluation.evaluator import Evaluator
+from flax_distil.distillation.goodput import Goodput
 from flax_distil.distillation.setup.compile_ahead import check_memory, empty_batch, memory_errors_explained
 from flax_distil.distillation.setup.data import DistillData, make_pipeline, open_cache, prepare_batch
 from flax_distil.distillation.setup.models import DistillModels
@@ -45,6 +46,7 @@ class Trainer:
         partitioner: Partitioner,
         *,
         max_steps: int,
+        goodput: Goodput,
     ):
         """Open the pipeline of training batches; nothing is compiled before :meth:`train`.
 
@@ -55,10 +57,11 @@ class Trainer:
             evaluator: Evaluates the student.
             partitioner: The devices.
             max_steps: Number of optimizer updates in all.
+            goodput: Measures what wall time is spent on.
         """
         self.config, self.data, self.models = models.config, data, models
         self.fns, self.evaluator, self.partitioner = fns, evaluator, partitioner
-        self.max_steps = max_steps
+        self.max_steps, self.goodput = max_steps, goodput
         self.cache = None
         if self.config.cache_encoder_states:
             shape = models.student.config.max_source_positions, models.student.config.d_model
@@ -80,7 +83,7 @@ class Trainer:
         Returns:
             The last state, and the scores of the last evaluation.
         """
-        config, fns, models = self.config, self.fns, self.models
+        config, fns, models, goodput = self.config, self.fns, self.models, self.goodput
         evaluation: Scores = {}
         with contextlib.ExitStack() as stack:
             stack.callback(self._close)
@@ -88,14 +91,16 @@ class Trainer:
             # The longest labels are compiled now: a lack of memory is known at once, not hours later.
             tokens, start = self.pipeline.largest_bucket(), time.perf_counter()
             batch = empty_batch(config, models.student.config, self.partitioner, tokens)
-            with memory_errors_explained(config, tokens):
+            with memory_errors_explained(config, tokens), goodput.during("compile"):
                 compiled = fns.train.lower(state, models.frozen, models.teacher_params, batch).compile()
             check_memory(config, compiled, batch, tokens, seconds=time.perf_counter() - start)
             logs = stack.enter_context(self._open_logs(first_step))
             progress = StepMetrics(config, logs, self.partitioner, self.max_steps)
+            goodput.begin_steps(first_step)
             for step in range(first_step + 1, self.max_steps + 1):
                 try:
-                    batch = next(self.pipeline)
+                    with goodput.waiting_for_data():
+                        batch = next(self.pipeline)
                 except SourceError:
                     # Alone: other processes may be steps away, and save nothing now.
                     if step > first_step + 1 and jax.process_count() == 1 and progress.is_sound():
@@ -104,6 +109,7 @@ class Trainer:
                     raise
                 arrays = self.prepare_batch(batch)
                 state, metrics = fns.train(state, models.frozen, models.teacher_params, arrays)
+                goodput.dispatched(step, metrics)
                 progress.add(step, metrics, batch)
                 is_last = step == self.max_steps
                 if is_last:
@@ -114,7 +120,8 @@ class Trainer:
                 is_due = config.evaluation.eval_steps and step % config.evaluation.eval_steps == 0
                 if self.data.evaluation and (is_last or is_due):
                     progress.flush()
-                    evaluation = self._evaluate(step, state.params, logs)
+                    with goodput.during("evaluation"):
+                        evaluation = self._evaluate(step, state.params, logs)
                     progress.restart_clock()
             progress.flush()
         return state, evaluation
@@ -134,10 +141,12 @@ class Trainer:
 
     def _save(self, checkpoints: TrainingCheckpoints, step: int, state: TrainState) -> None:
         """Keep the state of training, and the positions of all processes in their data."""
-        positions = all_gather_object(self.pipeline.get_state())
-        checkpoints.save(step, self.partitioner.unreplicate(state), {"pipelines": positions})
-        if self.cache is not None:
-            self.cache.flush()
+        with self.goodput.during("save"):
+            positions = all_gather_object(self.pipeline.get_state())
+            checkpoints.save(step, self.partitioner.unreplicate(state), {"pipelines": positions})
+            if self.cache is not None:
+                self.cache.flush()
+        self.goodput.saved(step)
 
     def _first_state(self, checkpoints: TrainingCheckpoints) -> tuple[TrainState, int]:
         """Return the state to begin with, of a checkpoint if asked for, and the number of updates done.
