@@ -26,7 +26,14 @@ from flax_distil.data.training.pipeline_config import PipelineConfig
 from flax_distil.evaluation.config import CLEAN, EvalConfig, NoiseCondition
 from flax_distil.evaluation.noise import NoiseMaker
 from flax_distil.evaluation.output import EvaluationOutput, Key
-from flax_distil.evaluation.records import LatencySample, Prediction, Records, Session, encode_record
+from flax_distil.evaluation.records import (
+    LatencySample,
+    Prediction,
+    Records,
+    Session,
+    decode_record,
+    encode_record,
+)
 from flax_distil.parallel.partitioner import Partitioner
 from flax_distil.parallel.processes import all_gather_object, raise_on_all_hosts
 from flax_distil.pipeline.transcription_model import TranscriptionModel
@@ -43,7 +50,8 @@ LATENCY = "latency"
 def gather_records(output: EvaluationOutput, key: Key) -> Records:
     """Return the records of a key that all processes wrote; all processes must call it."""
     own = output.records(key, process=jax.process_index(), processes=jax.process_count())
-    return Records([line for part in all_gather_object(own) for line in part.lines])
+    lines = all_gather_object([encode_record(record) for record in own.lines])
+    return Records([decode_record(line) for part in lines for line in part])
 
 
 class ModelEvaluation:

@@ -5,8 +5,8 @@ stops alone leaves the others waiting. So everything that may fail on one proces
 :func:`raise_on_all_hosts`, which makes it fail on all.
 """
 
+import json
 import os
-import pickle
 import socket
 import threading
 from collections.abc import Callable
@@ -54,18 +54,22 @@ def all_gather_object(value: T) -> list[T]:
     """Return the values of all processes, in order of processes; all processes must call this.
 
     Args:
-        value: Object that can be pickled; sizes may differ. Every device holds the objects of all processes
-            for a moment. With one process the value is returned as it is.
+        value: Value that JSON can hold; sizes may differ. Tuples arrive as lists, on this process too. Every
+            device holds the values of all processes for a moment. With one process the value is returned as
+            it is.
+
+    Raises:
+        TypeError: If JSON cannot hold the value.
     """
     if _is_alone():
         return [value]
-    payload = np.frombuffer(pickle.dumps(value), np.uint8)
+    payload = np.frombuffer(json.dumps(value).encode(), np.uint8)
     lengths = process_allgather(np.int32(len(payload)))
     # Sizes are rounded up to powers of two, so that few programs are compiled.
     padded = np.zeros(1 << int(lengths.max() - 1).bit_length(), np.uint8)
     padded[: len(payload)] = payload
     gathered = process_allgather(padded)
-    return [pickle.loads(row[:length].tobytes()) for row, length in zip(gathered, lengths, strict=True)]
+    return [json.loads(row[:length].tobytes()) for row, length in zip(gathered, lengths, strict=True)]
 
 
 def raise_on_all_hosts(function: Callable[[], T]) -> T:
@@ -88,7 +92,7 @@ def raise_on_all_hosts(function: Callable[[], T]) -> T:
     try:
         result = function()
     except Exception as error:
-        all_gather_object((isinstance(error, InputError), str(error) or repr(error)))
+        all_gather_object([isinstance(error, InputError), str(error) or repr(error)])
         raise
     failures = all_gather_object(None)
     for number, failure in enumerate(failures):

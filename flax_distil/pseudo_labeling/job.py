@@ -6,6 +6,7 @@ for each other only at the beginning and at the end.
 """
 
 import dataclasses
+import json
 import logging
 from collections.abc import Mapping
 from pathlib import Path
@@ -91,12 +92,13 @@ def _label(labeler: Labeler, output: LabelOutput, *, leads: bool) -> None:
 
 def _check_same_settings(settings: Mapping[str, Any]) -> None:
     """Check that all processes were started with the same flags and see the same data."""
-    for number, other in enumerate(all_gather_object(dict(settings))):
+    own = json.loads(json.dumps(settings))
+    for number, other in enumerate(all_gather_object(own)):
         for name, value in other.items():
-            if value != settings[name]:
+            if value != own[name]:
                 raise InputError(
                     f"process {number} has {name} {value!r}, and process {jax.process_index()} has "
-                    f"{settings[name]!r}: start all with the same flags and data"
+                    f"{own[name]!r}: start all with the same flags and data"
                 )
 
 

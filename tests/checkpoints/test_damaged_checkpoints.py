@@ -13,6 +13,7 @@ from safetensors.numpy import save
 
 from flax_distil.checkpoints.checkpoint import load_checkpoint
 from flax_distil.checkpoints.formats.finite import all_finite
+from flax_distil.checkpoints.formats.huggingface import SafetensorsReader
 from flax_distil.checkpoints.tokenizer import read_tokenizer
 from flax_distil.core.errors import InputError
 from tests.checkpoints.toy_folder import toy_config, toy_documents, toy_files, toy_tensors, write_files
@@ -321,3 +322,50 @@ def test_a_damaged_index_is_refused(tmp_path, weight_map, message):
     changes = {"model.safetensors": None, "model.safetensors.index.json": index}
     with pytest.raises(InputError, match=message):
         opened(tmp_path, changes)
+
+
+def _tensor(start: int, end: int, shape: list[int], dtype: str = "F32") -> dict[str, Any]:
+    return {"dtype": dtype, "shape": shape, "data_offsets": [start, end]}
+
+
+HEADERS = {
+    "overlapping": {"a": _tensor(0, 8, [2]), "b": _tensor(4, 12, [2]), "c": _tensor(12, 16, [1])},
+    "shared": {"a": _tensor(0, 8, [2]), "b": _tensor(0, 8, [2]), "c": _tensor(8, 16, [2])},
+    "hole": {"a": _tensor(0, 8, [2]), "b": _tensor(12, 16, [1])},
+    "beyond the end": {"a": _tensor(0, 16, [4]), "b": _tensor(16, 416, [100])},
+    "bytes left over": {"a": _tensor(0, 8, [2])},
+    "negative": {"a": _tensor(-8, 8, [4])},
+    "inverted": {"a": _tensor(16, 0, [4])},
+    "huge shape": {"a": _tensor(0, 16, [2**40, 2**40])},
+    "shape that wraps to 0 bytes": {"a": _tensor(0, 16, [2**62, 4])},
+    "wrong total": {"a": _tensor(0, 16, [5])},
+    "unknown type": {"a": _tensor(0, 16, [4], "X9")},
+    "not a tensor": {"a": 7},
+}
+
+
+@pytest.mark.parametrize("case", HEADERS)
+def test_a_header_of_weights_that_lies_is_refused_before_anything_is_read(tmp_path, case):
+    text = json.dumps(HEADERS[case]).encode()
+    write_files(
+        tmp_path / "model", {"model.safetensors": len(text).to_bytes(8, "little") + text + b"\0" * 16}
+    )
+    with pytest.raises(InputError, match="is not a complete safetensors file"):
+        _ = SafetensorsReader.open(tmp_path / "model").tensors
+
+
+@pytest.mark.parametrize("length", [0, 2**63, 99_999_999])
+def test_a_length_of_the_header_beyond_the_file_is_refused(tmp_path, length):
+    write_files(tmp_path / "model", {"model.safetensors": length.to_bytes(8, "little") + b"{}"})
+    with pytest.raises(InputError, match="is not a complete safetensors file"):
+        _ = SafetensorsReader.open(tmp_path / "model").tensors
+
+
+def test_a_tensor_that_a_header_names_twice_is_refused(tmp_path):
+    one, other = json.dumps(_tensor(0, 16, [4])), json.dumps(_tensor(0, 16, [2, 2]))
+    text = f'{{"a": {one}, "a": {other}}}'.encode()
+    write_files(
+        tmp_path / "model", {"model.safetensors": len(text).to_bytes(8, "little") + text + b"\0" * 16}
+    )
+    with pytest.raises(InputError, match="two values for 'a'"):
+        _ = SafetensorsReader.open(tmp_path / "model").tensors

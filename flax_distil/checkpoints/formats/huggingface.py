@@ -16,7 +16,7 @@ from flax_distil.checkpoints.formats.mapping import canonical_name
 from flax_distil.checkpoints.formats.reader import CheckpointReader, TensorSpec
 from flax_distil.core.errors import InputError
 from flax_distil.core.fields import Fields, check_fields, kind_of, map_to, one_line, short_repr
-from flax_distil.core.json_files import read_json
+from flax_distil.core.json_files import parse_json, read_json
 
 WEIGHTS_NAME = "model.safetensors"
 INDEX_NAME = "model.safetensors.index.json"
@@ -66,6 +66,7 @@ class SafetensorsReader(CheckpointReader):
         locations: dict[str, tuple[Path, str, TensorSpec]] = {}
         for path in self.files:
             with _opened(path) as file:
+                _check_header(path)
                 for name in file.keys():  # noqa: SIM118  (safe_open is no mapping)
                     part = file.get_slice(name)
                     dtype = _DTYPES.get(part.get_dtype(), part.get_dtype())
@@ -103,6 +104,16 @@ def _opened(path: Path) -> Iterator[Any]:
         ) from error
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error}): check the file") from error
+
+
+def _check_header(path: Path) -> None:
+    """Refuse a header that names a tensor twice; safetensors takes the last one, and other readers the first.
+
+    Lengths, offsets, shapes and types were checked by safetensors when it opened the file.
+    """
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        parse_json(file.read(length), name=f"the header of {path}")
 
 
 def _indexed_files(folder: Path, origin: str) -> list[str]:

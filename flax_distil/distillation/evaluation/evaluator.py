@@ -65,9 +65,10 @@ class Evaluator:
             errors += word_errors([r for r, _ in pairs], [t for _, t in pairs], chosen.normalize)
         skipped = len(pipeline.skipped)
         # The sums are global already; processes of one tensor group transcribed the same rows.
-        parts = dict(all_gather_object((partitioner.shard_index, (errors, samples, skipped))))
+        counted = [partitioner.shard_index, dataclasses.asdict(errors), samples, skipped]
+        parts = {index: part for index, *part in all_gather_object(counted)}
         figures = {
-            "wer": sum((part[0] for part in parts.values()), ErrorCounts()).wer,
+            "wer": sum((ErrorCounts(**part[0]) for part in parts.values()), ErrorCounts()).wer,
             "samples": sum(part[1] for part in parts.values()),
             "skipped": sum(part[2] for part in parts.values()),
             "seconds": time.perf_counter() - start,
