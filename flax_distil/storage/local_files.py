@@ -7,8 +7,8 @@ from pathlib import Path
 _NUMBERS = itertools.count()
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Write a text file, or leave the existing file unchanged.
+def write_whole(path: Path, data: bytes) -> None:
+    """Write a file, or leave the existing file unchanged.
 
     The name of the scratch file beside it is short, whatever the name of the file.
 
@@ -21,8 +21,8 @@ def write_whole(path: Path, text: str) -> None:
     """
     scratch = path.with_name(f".writing-{os.getpid()}-{next(_NUMBERS)}")
     try:
-        with scratch.open("x", encoding="utf-8", newline="\n") as file:
-            file.write(text)
+        with scratch.open("xb") as file:
+            file.write(data)
         os.replace(scratch, path)
     except BaseException as error:
         scratch.unlink(missing_ok=True)

@@ -42,6 +42,10 @@ class SourceMissingError(SourceError):
     """The error for a file that does not exist, according to the server."""
 
 
+class StorageError(InputError):
+    """The error for an address that cannot be written to; the message names it, the reason and the remedy."""
+
+
 class BrokenAnswerError(ConnectionError):
     """The error for an answer that does not match the request: it is too short, or begins elsewhere."""
 
@@ -69,39 +73,43 @@ class RetryPolicy:
             total_seconds=seconds, read_seconds=min(cls.read_seconds, max(seconds, SHORTEST_READ_SECONDS))
         )
 
-    def run(self, read: Callable[[], T], *, url: str) -> T:
-        """Call ``read`` until it succeeds.
+    def run(self, attempt: Callable[[], T], *, url: str, action: str = "read") -> T:
+        """Call ``attempt`` until it succeeds.
 
         Args:
-            read: Function that makes one attempt.
+            attempt: Function that makes one attempt.
             url: Address of the file, for messages.
+            action: What is done, for messages: "read", "write" or "delete".
 
         Raises:
             SourceMissingError: If there is no such file.
             SourceError: If it may not be read, or still fails after ``total_seconds``.
+            StorageError: The same for other actions.
         """
         started = time.monotonic()
         pause = self.first_pause_seconds
         attempts = 0
         while True:
             try:
-                return read()
+                return attempt()
             except Exception as error:
-                self._stop_if_permanent(error, url)
+                self._stop_if_permanent(error, url, action)
                 attempts += 1
                 waited = time.monotonic() - started
                 reason = self._reason(error)
                 if waited >= self.total_seconds:
-                    raise SourceError(
-                        f"cannot read {strip_query(url)}: {reason} (tried {attempts} times in {waited:.0f} s)"
-                        "; start the same command again once it answers, or raise source_retry_seconds"
+                    longer = ", or raise source_retry_seconds" if action == "read" else ""
+                    raise _failure(action)(
+                        f"cannot {action} {strip_query(url)}: {reason} (tried {attempts} times in "
+                        f"{waited:.0f} s); start the same command again once it answers{longer}"
                     ) from error
                 # The pause has a random part, so that processes that failed together do not retry together.
                 wanted = max(pause * _jitter.uniform(0.5, 1.0), _retry_after(error))
                 wanted = min(wanted, self.total_seconds - waited)
             log.log(
                 logging.DEBUG if attempts == 1 else logging.WARNING,
-                "cannot read %s: %s; attempt %d follows in %.1f s",
+                "cannot %s %s: %s; attempt %d follows in %.1f s",
+                action,
                 strip_query(url),
                 reason,
                 attempts + 1,
@@ -110,21 +118,21 @@ class RetryPolicy:
             time.sleep(wanted)
             pause = min(2 * pause, self.largest_pause_seconds)
 
-    def _stop_if_permanent(self, error: Exception, url: str) -> None:
+    def _stop_if_permanent(self, error: Exception, url: str, action: str) -> None:
         """Raise an exception unless the next attempt may succeed."""
         status = _status(error)
         if status is not None and (status >= 500 or status in TRANSIENT_STATUS):
             return
-        what = f"cannot read {strip_query(url)}"
+        what = f"cannot {action} {strip_query(url)}"
         if isinstance(error, (FileNotFoundError, IsADirectoryError)) or status in (404, 410):
             raise SourceMissingError(f"{what}: it does not exist; check the address") from error
         if _is_refusal(error, status):
             remedy = CREDENTIALS.get(url.partition("://")[0], "check the address and its access rights")
-            raise SourceError(f"{what}: no permission ({self._reason(error)}); {remedy}") from error
+            raise _failure(action)(f"{what}: no permission ({self._reason(error)}); {remedy}") from error
         if not isinstance(error, OSError) and _module(error) not in NETWORK_LIBRARIES:
             raise error  # a fault of this program, or an error that already has a sentence
         if status is not None or isinstance(error, ValueError):  # ValueError: not a valid address
-            raise SourceError(f"{what}: {self._reason(error)}; check the address") from error
+            raise _failure(action)(f"{what}: {self._reason(error)}; check the address") from error
 
     def _reason(self, error: Exception) -> str:
         status = _status(error)
@@ -176,11 +184,16 @@ def _status(error: Exception) -> int | None:
     return None
 
 
+def _failure(action: str) -> type[InputError]:
+    return SourceError if action == "read" else StorageError
+
+
 def _is_refusal(error: Exception, status: int | None) -> bool:
     return (
         status in (401, 403)
         or isinstance(error, PermissionError)
         or "Credential" in type(error).__name__  # botocore, google.auth: none found
+        or (type(error).__name__ == "RefreshError" and not getattr(error, "retryable", False))  # google.auth
         or str(error).startswith("Forbidden: ")  # a 403 of gcsfs
     )
 

@@ -2,6 +2,7 @@
 
 import functools
 import io
+import logging
 import os
 import re
 from collections.abc import Awaitable, Callable
@@ -14,6 +15,10 @@ from flax_distil.storage.retries import BrokenAnswerError
 if TYPE_CHECKING:
     import aiohttp
 
+# gcsfs, also where Orbax uses it, would request the kind of each bucket over gRPC, which hangs after a fork,
+# or if only HTTPS is allowed. It reads this when it is imported.
+os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
+
 CHUNK_BYTES = 1 << 20
 
 TAGS = ("ETag", "etag", "generation", "LastModified", "mtime")
@@ -23,6 +28,11 @@ PACKAGES = {
     "gs": "gcsfs ('pip install gcsfs', or the extra 'gcs')",
     "s3": "s3fs ('pip install s3fs', or the extra 's3')",
 }
+
+
+_BUCKET = {"use_listings_cache": False}
+_OPTIONS: dict[str, dict[str, Any]] = {"gs": {**_BUCKET, "consistency": "md5"}, "s3": _BUCKET}
+"""Options of file systems. Other processes write to the same buckets, so no listing is remembered."""
 
 
 class NoRangesError(Exception):
@@ -93,11 +103,10 @@ def _filesystem(protocol: str, _process: int) -> Any:
     # By default fsspec keeps one instance with its connections for each thread.
     import fsspec
 
-    # gcsfs would request the kind of each bucket over gRPC, which hangs after a fork or if only HTTPS is
-    # allowed.
-    os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
+    # It would log the traceback of each request that it gives up, before there is a sentence.
+    logging.getLogger("gcsfs").setLevel(logging.CRITICAL)
     try:
-        return fsspec.filesystem(protocol)
+        return fsspec.filesystem(protocol, **_OPTIONS.get(protocol, {}))
     except ImportError as error:
         package = PACKAGES.get(protocol, str(error).splitlines()[0])
         raise InputError(f"reading {protocol}:// needs a package that is not installed: {package}") from error

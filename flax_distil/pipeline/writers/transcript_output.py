@@ -11,8 +11,8 @@ from flax_distil.core.errors import InputError
 from flax_distil.pipeline.config import SubtitleOptions
 from flax_distil.pipeline.inputs.find_inputs import TranscribeInput
 from flax_distil.pipeline.writers.formats import render
-from flax_distil.storage.local_files import write_whole
 from flax_distil.storage.output_dir import check_writable, make_folder
+from flax_distil.storage.paths import write_whole
 from flax_distil.transcription.results import Transcript
 
 RECORD_NAME = ".transcripts.jsonl"

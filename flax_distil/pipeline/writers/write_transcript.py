@@ -7,7 +7,7 @@ from typing import Any
 from flax_distil.core.errors import InputError
 from flax_distil.pipeline.config import SubtitleOptions
 from flax_distil.pipeline.writers.formats import WRITERS, render
-from flax_distil.storage.local_files import write_whole
+from flax_distil.storage.paths import write_whole
 from flax_distil.transcription.results import TranscribedSegment, Transcript, Word
 
 
