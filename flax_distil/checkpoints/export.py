@@ -51,6 +51,9 @@ _DROPPED_CONFIG_KEYS = (
     "max_length",
 )
 
+_CODE_KEYS = ("auto_map", "custom_pipelines")
+"""Keys of any of the files that name code of a repository, which transformers would offer to run."""
+
 
 def export_checkpoint(
     params: Params,
@@ -113,7 +116,9 @@ def _check_tree(leaves: Mapping[str, Any], config: WhisperConfig) -> None:
 
 def _exported_files(files: CheckpointFiles, config: WhisperConfig, dtype: np.dtype) -> CheckpointFiles:
     """Return the small files with settings that match the model that is written."""
-    kept = {key: value for key, value in files.config.items() if key not in _DROPPED_CONFIG_KEYS}
+    kept = {
+        key: value for key, value in _without_code(files.config).items() if key not in _DROPPED_CONFIG_KEYS
+    }
     document = {
         **kept,
         **config.to_huggingface(),
@@ -129,14 +134,19 @@ def _exported_files(files: CheckpointFiles, config: WhisperConfig, dtype: np.dty
     return dataclasses.replace(
         files,
         config=document,
-        generation_config=valid_alignment_heads(files.generation_config, config),
+        generation_config=_without_code(valid_alignment_heads(files.generation_config, config)),
+        tokenizer_config=_without_code(files.tokenizer_config),
         preprocessor_config={
-            **files.preprocessor_config,
+            **_without_code(files.preprocessor_config),
             **preprocessor_window(config.max_source_positions),
             "feature_size": config.num_mel_bins,
         },
         tokenizer=_with_vocabulary_files(files.tokenizer),
     )
+
+
+def _without_code(document: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in document.items() if name not in _CODE_KEYS}
 
 
 def _with_vocabulary_files(tokenizer: Mapping[str, bytes]) -> dict[str, bytes]:

@@ -27,6 +27,9 @@ COMMANDS = {
 }
 """Configuration and function of each command, whose name has one word or two; the functions import JAX."""
 
+_LONGEST_SENTENCE = 1500
+"""Maximum number of characters of an error; longer ones quote a value of thousands of words."""
+
 _USAGE = """usage: flax-distil COMMAND [flags]
 
 Distil OpenAI Whisper with JAX and Flax.
@@ -128,8 +131,9 @@ def run_command(command: str, arguments: Sequence[str]) -> int:
 
 
 def _with_short_words(sentence: str) -> str:
-    """Return a sentence with very long words cut; they may be values of thousands of digits."""
-    return re.sub(r"\S{400,}", lambda word: f"{word[0][:60]}…{word[0][-20:]}", sentence)
+    """Return a sentence cut where a value in it has thousands of characters or words."""
+    cut = re.sub(r"\S{400,}", lambda word: f"{word[0][:60]}…{word[0][-20:]}", sentence)
+    return cut if len(cut) <= _LONGEST_SENTENCE else f"{cut[: _LONGEST_SENTENCE // 2]} … {cut[-200:]}"
 
 
 def _run_configured(command: str, arguments: Sequence[str]) -> int:

@@ -16,6 +16,7 @@ from collections.abc import Collection, Iterator, Mapping
 from typing import Any, TypeVar
 
 from flax_distil.core.errors import InputError
+from flax_distil.core.secrets import without_secrets
 
 Config = TypeVar("Config")
 
@@ -159,8 +160,11 @@ def replace(config: Config, **values: Any) -> Config:
 
 
 def flatten(config: Any) -> dict[str, Any]:
-    """Return the values of the visible leaves by name, without secret ones."""
-    return {leaf.name: _value(config, leaf) for leaf in leaves(type(config)) if not leaf.secret}
+    """Return the values of the visible leaves by name, for files and reports: nothing in them is secret."""
+    values = {leaf.name: _value(config, leaf) for leaf in leaves(type(config)) if not leaf.secret}
+    return {
+        name: without_secrets(value) if isinstance(value, str) else value for name, value in values.items()
+    }
 
 
 def flatten_names(config_class: type, values: Mapping[str, Any]) -> dict[str, Any]:

@@ -34,7 +34,7 @@ def new_figure(width: float, height: float) -> Iterator["Figure"]:
     style: dict[Any, Any] = {
         "font.size": 10, "axes.titleweight": "bold", "axes.titlelocation": "left", "axes.edgecolor": PALE,
         "axes.spines.top": False, "axes.spines.right": False, "text.color": INK, "axes.labelcolor": INK,
-        "xtick.color": INK, "ytick.color": INK, "svg.hashsalt": "flax-distil",
+        "xtick.color": INK, "ytick.color": INK, "svg.hashsalt": "flax-distil", "text.parse_math": False,
     }  # fmt: skip
     with matplotlib.rc_context(style), warnings.catch_warnings():
         # Characters that the font lacks become boxes; the text reports contain them.

@@ -14,6 +14,7 @@ from flax_distil.audio.reading.sources import raw_format
 from flax_distil.audio.segmentation import flac_bytes
 from flax_distil.core.arrays import Float
 from flax_distil.core.errors import InputError
+from flax_distil.core.secrets import without_secrets
 from flax_distil.data.dataset import SpeechDataset
 from flax_distil.data.example import Example
 from flax_distil.data.fragments import Fragment, parse_fragment
@@ -44,7 +45,7 @@ class SampleError(Exception):
     """
 
     def __init__(self, kind: str, reason: str):
-        reason = " ".join(reason.split())  # names of files may have line breaks
+        reason = without_secrets(" ".join(reason.split()))  # names of files may have line breaks
         self.reason = reason if len(reason) <= MAX_REASON else f"{reason[:MAX_REASON]}…"
         self.kind = kind
         super().__init__(self.reason)

@@ -26,6 +26,7 @@ class IterableSpeechDataset:
         policy: Policy for repeating failed requests for a recording.
         channel: The channel of its recordings that is meant, counted from 0; None for the mean of all.
         id_column: Column that names rows; None for ``id``, and the number in the shard where there is none.
+        local_files: Folder of the only files of this machine that rows may name, "" for none; None for any.
     """
 
     name: str
@@ -37,6 +38,7 @@ class IterableSpeechDataset:
     policy: RetryPolicy = DEFAULT_POLICY
     channel: int | None = None
     id_column: str | None = None
+    local_files: str | None = None
 
     def blocks(
         self, shard: int, cursor: Cursor | None = None
@@ -64,6 +66,7 @@ class IterableSpeechDataset:
                     speaker_column=self.speaker_column,
                     id_prefix=source.name,
                     first_row=block.first_row,
+                    local_files=self.local_files,
                 )
                 data = dataclasses.replace(data, policy=self.policy, channel=self.channel)
                 yield data if self.id_column is None else data.rename_rows(self.id_column), block.after

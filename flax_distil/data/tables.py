@@ -13,6 +13,7 @@ from flax_distil.data.dataset import (
     SpeechDataset,
     require_columns,
 )
+from flax_distil.data.foreign_files import foreign_files
 from flax_distil.data.fragments import seconds
 from flax_distil.data.shards.row_columns import EVERY_ROLE, PROBLEMS_COLUMN
 
@@ -34,6 +35,7 @@ def to_speech_dataset(
     speaker_column: str | None = None,
     id_prefix: str,
     first_row: int = 0,
+    local_files: str | None = None,
 ) -> SpeechDataset:
     """Convert the columns of a table to the form that the package reads; no audio is copied.
 
@@ -47,6 +49,7 @@ def to_speech_dataset(
             that has values, if any.
         id_prefix: A row without an ``id`` is called ``prefix:number``.
         first_row: Number of the first row.
+        local_files: Folder of the only files of this machine that rows may name, "" for none; None for any.
 
     Raises:
         InputError: If a column does not exist, or the columns of recordings, texts or durations hold
@@ -58,6 +61,7 @@ def to_speech_dataset(
     if speaker_column is None:
         speaker_column = next((column for column in SPEAKER_COLUMNS if _has_values(table, column)), None)
     table = _cast_audio(table, audio_column, name)
+    foreign = {} if local_files is None else foreign_files(table, audio_column, local_files)
     table = _cast_texts(table, [column for column in (text_column, label_column) if column], name)
     table, durations = _cast_durations(table, name)
     _check_previous(table, name)
@@ -69,7 +73,7 @@ def to_speech_dataset(
         text_column=text_column,
         label_column=label_column,
         speaker_column=speaker_column,
-        problems={**durations, **_first_problems(noted, used)},
+        problems={**durations, **_first_problems(noted, used), **foreign},
         origin=id_prefix,
         first_row=first_row,
     )

@@ -4,6 +4,7 @@ All figures are computed from these lines.
 """
 
 import hashlib
+import re
 import shutil
 import tempfile
 from pathlib import Path
@@ -80,8 +81,8 @@ class EvaluationOutput(ResumableOutput):
 
 
 def _folder_name(part: str) -> str:
-    """Return a name that a folder can have, whatever a model or a data set is called."""
-    name = quote(part, safe=" ")
+    """Return a name that a folder can have, whatever a model or a data set is called (``..`` for example)."""
+    name = re.sub(r"^\.+$|^$", lambda dots: "%2E" * len(dots[0]) or "%", quote(part, safe=" "))
     if len(name) <= LONGEST_NAME:
         return name
     return f"{name[: LONGEST_NAME - 17]}-{hashlib.sha256(part.encode()).hexdigest()[:16]}"

@@ -23,6 +23,10 @@ SAMPLE_COLUMNS = (
 )  # fmt: skip
 
 
+_FORMULAS = {"=", "+", "-", "@", "\t", "\r"}
+"""Characters with which a spreadsheet's formula may begin."""
+
+
 def cell(value: Any) -> str:
     """Return a figure as text: two decimals, both ends of an interval, a dash for what is unknown."""
     if value is None:
@@ -119,7 +123,12 @@ def write_samples(evaluation: Evaluation, path: Path) -> None:
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(SAMPLE_COLUMNS)
-        writer.writerows(_sample_rows(evaluation))
+        writer.writerows(map(_without_formulas, _sample_rows(evaluation)))
+
+
+def _without_formulas(row: Iterable[Any]) -> list[Any]:
+    """Return cells, of which a spreadsheet takes none for a formula: an apostrophe says that it is a text."""
+    return [f"'{cell}" if isinstance(cell, str) and cell[:1] in _FORMULAS else cell for cell in row]
 
 
 def _sample_rows(evaluation: Evaluation) -> Iterator[Iterable[Any]]:

@@ -6,9 +6,18 @@ from typing import Any
 
 import yaml
 
+from flax_distil.core.errors import InputError
+from flax_distil.core.fields import Fields, check_fields, either, list_of, of_type, one_line
+from flax_distil.core.secrets import without_secrets
 from flax_distil.pseudo_labeling.config import PseudoLabelConfig
 from flax_distil.pseudo_labeling.output import DATA_NAME
 from flax_distil.pseudo_labeling.splits import DEFAULT_CONFIG, SplitName
+
+_FIELDS: Fields = {
+    "configs": list_of(of_type(dict, "an object")),
+    "dataset_info": either(of_type(dict, "an object"), list_of(of_type(dict, "an object"))),
+}
+"""Metadata of a card to which ours are added."""
 
 _HEADING = re.compile(r"^(?=## )", re.MULTILINE)
 _METADATA = re.compile(r"\A---\s*\n(.*?)\n---\s*\n", re.DOTALL)
@@ -33,7 +42,7 @@ def make_card(config: PseudoLabelConfig, name: str, summaries: Mapping[SplitName
         "configs": _card_configs(summaries),
         "dataset_info": _dataset_infos(summaries),
     }
-    introduction = f"""# {name}, labelled by {config.model.name}
+    introduction = f"""# {_as_text(name)}, labelled by {_as_text(config.model.name)}
 
 `whisper_transcript` is what the teacher heard, written by `flax-distil pseudo-label`.
 `avg_logprob`, `no_speech_prob` and `compression_ratio` are the teacher's confidence in each label.
@@ -53,13 +62,18 @@ def merge_cards(theirs: str | None, ours: str) -> str:
 
     Returns:
         Their card with our splits and sections added, or in the place of those of the same name.
+
+    Raises:
+        InputError: If the metadata of their card are not YAML, or not those of a data set.
     """
     if theirs is None:
         return ours
     (own, text), (there, their_text) = _parse_card(ours), _parse_card(theirs)
+    check_fields(there, _FIELDS, name="the card of the repository")
     metadata = {**own, **there}
     for name in ("task_categories", "tags"):
-        metadata[name] = list(dict.fromkeys([*_as_list(there.get(name)), *own[name]]))
+        known = [tag for tag in _as_list(there.get(name)) if isinstance(tag, str)]
+        metadata[name] = list(dict.fromkeys([*known, *own[name]]))
     metadata["configs"] = _merge_configs(_as_list(there.get("configs")), own["configs"])
     infos = _merge_infos(_as_list(there.get("dataset_info")), _as_list(own["dataset_info"]))
     metadata["dataset_info"] = infos if len(infos) > 1 else infos[0]
@@ -87,7 +101,8 @@ def _dataset_infos(summaries: Mapping[SplitName, Mapping[str, Any]]) -> Any:
 
 
 def _dataset_info(config: str, splits: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    size = sum(split.get("num_bytes", 0) for split in splits)
+    sizes = [split.get("num_bytes", 0) for split in splits]
+    size = sum(size for size in sizes if isinstance(size, int))
     named = {} if config == DEFAULT_CONFIG else {"config_name": config}
     return {**named, "splits": [*splits], "download_size": size, "dataset_size": size}
 
@@ -98,7 +113,7 @@ def _section(config: PseudoLabelConfig, split: SplitName, summary: Mapping[str, 
 
 | | |
 |---|---|
-| teacher | {config.model.name} |
+| teacher | {_as_text(config.model.name)} |
 | recordings | {summary["labelled"]:,} |
 | hours | {summary["audio_seconds"] / 3600:.2f} |
 | task | {config.decoding.task or "transcribe"} |
@@ -108,11 +123,11 @@ def _section(config: PseudoLabelConfig, split: SplitName, summary: Mapping[str, 
 
 
 def _merge_configs(theirs: Sequence[Any], ours: Sequence[Any]) -> list[dict[str, Any]]:
-    merged = {config["config_name"]: dict(config) for config in theirs}
+    merged = {str(config.get("config_name", DEFAULT_CONFIG)): dict(config) for config in theirs}
     for config in ours:
         there = merged.setdefault(config["config_name"], dict(config))
-        files = {entry["split"]: entry for entry in (*_data_files(there), *config["data_files"])}
-        there["data_files"] = list(files.values())
+        files = [*_data_files(there), *config["data_files"]]
+        there["data_files"] = list({str(file.get("split", "train")): file for file in files}.values())
     return list(merged.values())
 
 
@@ -125,12 +140,13 @@ def _data_files(config: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _merge_infos(theirs: Sequence[Any], ours: Sequence[Any]) -> list[dict[str, Any]]:
-    merged = {info.get("config_name", DEFAULT_CONFIG): dict(info) for info in theirs}
+    merged = {str(info.get("config_name", DEFAULT_CONFIG)): dict(info) for info in theirs}
     for info in ours:
         name = info.get("config_name", DEFAULT_CONFIG)
         there = merged.get(name, {})
         own = {split["name"] for split in info["splits"]}
-        others = [split for split in there.get("splits") or [] if split.get("name") not in own]
+        known = [split for split in _as_list(there.get("splits")) if isinstance(split, dict)]
+        others = [split for split in known if str(split.get("name")) not in own]
         kept = there if others else {}
         merged[name] = {**kept, **_dataset_info(name, [*others, *info["splits"]])}
     if len(merged) > 1:
@@ -140,13 +156,22 @@ def _merge_infos(theirs: Sequence[Any], ours: Sequence[Any]) -> list[dict[str, A
 
 def _parse_card(card: str) -> tuple[dict[str, Any], str]:
     found = _METADATA.match(card)
-    metadata = yaml.safe_load(found[1]) if found else None
+    try:
+        metadata = yaml.safe_load(found[1]) if found else None
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        reason = one_line(str(error).splitlines()[0] if str(error) else type(error).__name__)
+        raise InputError(f"the card of the repository has metadata that are not YAML ({reason})") from error
     return (metadata if isinstance(metadata, dict) else {}), card[found.end() if found else 0 :]
 
 
 def _format_card(metadata: Mapping[str, Any], text: str) -> str:
     head = yaml.safe_dump(dict(metadata), sort_keys=False, allow_unicode=True, width=1000)
     return f"---\n{head}---\n\n{text.lstrip()}"
+
+
+def _as_text(name: str) -> str:
+    """Return a name in one line, with nothing in it that Markdown or HTML would take for markup."""
+    return re.sub(r"([\\`*\[\]<>|&])", r"\\\1", " ".join(without_secrets(name).split()))
 
 
 def _title(section: str) -> str:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import os
 import re
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
 DEFAULT_CONFIG = "default"
 DEFAULT_SPLIT = "train"
 DEFAULT_TEXT_COLUMN = "text"
+
+_LONGEST_NAME = 160
+"""Maximum number of bytes of a name in the names of files, which have at most 255."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -175,7 +179,10 @@ def _splits(split: str | None) -> dict[str, str | None]:
 
 def _plain(name: str | None) -> str:
     """Return the name with nothing in it that names of files, splits or configurations cannot have."""
-    return re.sub(r"[^\w.]+", "_", name or "").strip("._")
+    plain = re.sub(r"[^\w.]+", "_", name or "").strip("._")
+    if len(os.fsencode(plain)) <= _LONGEST_NAME:
+        return plain
+    return f"{plain[: _LONGEST_NAME // 8]}_{hashlib.sha256(plain.encode()).hexdigest()[:16]}"
 
 
 def _digest(parts: Iterable[str]) -> str:

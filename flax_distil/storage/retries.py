@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import random
+import re
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -148,8 +149,8 @@ DEFAULT_POLICY = RetryPolicy()
 
 
 def strip_query(url: str) -> str:
-    """Return an address without its query, which may have a signature, for messages and logs."""
-    return url.partition("?")[0] if "://" in url else url
+    """Return an address without password and query, which may be a signature, for messages and logs."""
+    return re.sub(r"://[^/@\s]*@", "://", url.partition("?")[0]) if "://" in url else url
 
 
 def damaged_error(path: str, reason: object) -> InputError:

@@ -201,3 +201,20 @@ def test_parameters_of_another_configuration_are_refused(small_checkpoint: Check
     with pytest.raises(ValueError, match="decoder/layers/fc1/bias"):
         export_checkpoint(small_checkpoint.params, other, tmp_path / "out", files=small_checkpoint.files)
     assert not (tmp_path / "out").exists()
+
+
+def test_what_names_code_of_others_is_neither_run_nor_written_again(small_checkpoint, tmp_path: Path):
+    code = {
+        "auto_map": {"AutoModel": "someone/repo--code.Model"},
+        "custom_pipelines": {"asr": {"impl": "a.B"}},
+    }
+    files = small_checkpoint.files
+    files = dataclasses.replace(
+        files,
+        config={**files.config, **code},
+        generation_config={**files.generation_config, **code},
+        preprocessor_config={**files.preprocessor_config, **code},
+        tokenizer_config={**files.tokenizer_config, **code},
+    )
+    folder = export_checkpoint(small_checkpoint.params, small_checkpoint.config, tmp_path, files=files)
+    assert not [path.name for path in folder.glob("*config.json") if "someone/repo" in path.read_text()]

@@ -126,3 +126,22 @@ def test_a_tpu_on_the_bus_is_left_to_jax(vendor, found, tmp_path, monkeypatch):
     monkeypatch.delitem(sys.modules, "jax")
     pass_over_absent_tpu(tmp_path)
     assert ("JAX_PLATFORMS" in os.environ) is not found
+
+
+def test_what_data_hold_cannot_command_the_terminal():
+    data = io.StringIO()
+    stream = ForgivingStream(data)
+    stream.write("\x1b[2Jid \x1b]0;title\x07\tcell\r\n\x9b31m")
+    stream.write("\x1b[A\x1b[A")  # a progress bar returns to its line
+    assert data.getvalue() == "\\x1b[2Jid \\x1b]0;title\\x07\tcell\r\n\\x9b31m\x1b[A\x1b[A"
+
+
+def test_a_traceback_shows_no_token():
+    process = run(
+        "from flax_distil.cli.terminal import forgiving_output\n"
+        "with forgiving_output(): raise OSError('hf_' + 'x' * 30)"
+    )
+    _, err = process.communicate()
+    assert b"OSError: ***" in err
+    assert b"hf_x" not in err
+    assert process.returncode == 1

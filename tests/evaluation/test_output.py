@@ -113,3 +113,17 @@ def test_without_a_folder_lines_are_kept_while_they_are_needed():
             writer.write(encode_record(SESSION))
         assert list(output.records(KEY).lines) == [SESSION]
     assert not output.folder.exists()
+
+
+@pytest.mark.parametrize(
+    "name", ["..", ".", "", "...", "../..", "/etc", "a/../../b", "a\0b", "con", "x" * 5000]
+)
+def test_no_name_of_a_model_or_data_set_leaves_the_folder(tmp_path, name):
+    output = begun(tmp_path / "out")
+    key = (name, name, "clean")
+    with output.writer(key, process=0) as writer:
+        writer.write(encode_record(SESSION))
+    assert list(output.records(key).lines) == [SESSION]
+    (written,) = (path for path in tmp_path.rglob("*.jsonl"))
+    assert len(written.relative_to(output.work).parts) == 4
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]

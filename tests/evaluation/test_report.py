@@ -1,6 +1,8 @@
 """The page is well formed, loads nothing, and takes texts for texts."""
 
 import base64
+import csv
+import dataclasses
 import re
 import sys
 import xml.etree.ElementTree as ET
@@ -15,6 +17,7 @@ from flax_distil.evaluation.config import EvalConfig
 from flax_distil.evaluation.records import Records, SkippedSample
 from flax_distil.evaluation.report import write_report
 from flax_distil.evaluation.results import Evaluation, make_results
+from flax_distil.evaluation.tables import write_samples
 from flax_distil.metrics.word_diff import DiffPart
 from flax_distil.text.normalizers import get_normalizer
 from tests.evaluation.test_scores import RIGHT, SESSION, WRONG, ScoredRecords, prediction
@@ -161,3 +164,23 @@ def test_every_curve_is_whole_in_its_panel(monkeypatch):
     eval_plots.noise_plot({"white": {"a": [(10.0, low)]}, "babble": {"a": [(10.0, high)]}}, {"a": low})
     assert [axes.get_ylim()[0] for axes in figures[0].axes] == [0, 0]
     assert min(axes.get_ylim()[1] for axes in figures[0].axes) >= 160
+
+
+def test_names_that_look_like_formulas_are_drawn_as_they_are(tmp_path):
+    rate = eval_plots.Rate(wer=1.0, interval=(0.5, 2.0))
+    svg = eval_plots.data_set_plot({"m$\\frac$": {"$x_$^{": rate}})
+    assert b"<svg" in svg
+
+
+def test_a_spreadsheet_finds_no_formula_in_texts(tmp_path):
+    made = evaluation()
+    label = next(iter(made.parameters))
+    lines = [SESSION, prediction(0, '=HYPERLINK("http://x")', "+1-2", id="@SUM(A1)")]
+    units = {key: ScoredRecords(Records(lines if key[0] == label else []), str) for key in made.units}
+    write_samples(dataclasses.replace(made, units=units), tmp_path / "rows.csv")
+    head, *rows = csv.reader((tmp_path / "rows.csv").read_text().splitlines())
+    assert rows
+    for row in (dict(zip(head, row, strict=True)) for row in rows):
+        assert row["id"] == "'@SUM(A1)"
+        assert row["reference"] == '\'=HYPERLINK("http://x")'
+        assert row["prediction"] == "'+1-2"

@@ -83,3 +83,12 @@ def test_what_gives_nothing_is_refused(talks, name, sentence):
 @pytest.mark.parametrize("name", ["~temp.wav", os.fsdecode(b"caf\xe9.wav"), "a\0b.wav", "", "~nobody/x.wav"])
 def test_names_that_may_be_impossible_to_open_are_left_to_who_reads_them(talks, name):
     assert [one.given for one in find_inputs([name], recursive=True)] == [name]
+
+
+def test_transcripts_stay_in_their_folder_whatever_recordings_are_called(talks, tmp_path):
+    (tmp_path / "..wav").touch()
+    (tmp_path / "...wav").touch()
+    given = ("talks/*/../b.wav", "..wav", "...wav", "https://host/a/..", "https://host/%2e%2e%2fc.wav")
+    for name in (*given, "talks/mon*/../../talks/a.mp3", "talks/mon*/../../../*/talks/b.wav"):
+        for stem in stems(name).values():
+            assert os.path.normpath(f"out/{stem}.json").startswith("out/"), name

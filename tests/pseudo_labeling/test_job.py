@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import hashlib
 import io
 import json
 import math
@@ -489,11 +490,16 @@ def test_several_data_sets_are_configurations(splits, tmp_path):
         assert list(datasets.load_dataset(str(folder), config, cache_dir=str(tmp_path))) == [split]
 
 
+LONG_DIGEST = hashlib.sha256(("é" * 300).encode()).hexdigest()[:16]
+
+
 @pytest.mark.parametrize(
     ("names", "configs", "splits", "found"),
     [
         ("a", None, None, ["train"]),
         ("a", "de", "train[2:4]+test+train[:1]", ["de/train", "de/test"]),
+        ("a", "../../x", "train", ["x/train"]),
+        ("a", "é" * 300, "train", [f"{'é' * 20}_{LONG_DIGEST}/train"]),
         ("a+b", None, "test", ["a/test", "b/test"]),
         ("a+a", "de+fr", "train", ["de/train", "fr/train"]),
         ("a+a+b", None, "train+test+train", ["a/train", "a/test", "b/train"]),

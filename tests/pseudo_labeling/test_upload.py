@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from flax_distil.checkpoints.hub.config import HubConfig
+from flax_distil.core.errors import InputError
 from flax_distil.core.nested import build
 from flax_distil.pseudo_labeling.config import PseudoLabelConfig
 from flax_distil.pseudo_labeling.dataset_card import make_card, merge_cards
@@ -166,3 +167,45 @@ Be kind.
     assert text.startswith("\n# Calls\n\nRecorded in 2020.\n\n## Licence\n\nBe kind.\n\n## test\n")
     assert merge_cards(merged, ours) == merged
     assert merge_cards(None, ours) == ours
+
+
+HOSTILE = "a|b\n# <script>x</script> [c](http://d) `e` https://me:canary123@h/?sig=canary123\n---\nlicense: x"
+
+
+def test_names_stay_text_in_a_card():
+    config = build(PseudoLabelConfig, model_name_or_path=HOSTILE, dataset_name="corpus", output_dir="out")
+    card = make_card(config, HOSTILE, {SplitName(): summary_of(1)})
+    head, _, text = card.removeprefix("---\n").partition("\n---\n")
+    assert "license" not in yaml.safe_load(head)
+    assert "canary" not in card
+    shown = r"a\|b # \<script\>x\</script\> \[c\](http://d) \`e\` https://\*\*\*@h/?\*\*\* --- license: x"
+    lines = text.splitlines()
+    assert [line for line in lines if line.startswith("#")] == [f"# {shown}, labelled by {shown}", "## train"]
+    assert f"| teacher | {shown} |" in lines
+
+
+NO_CARDS = (
+    "configs: [", "configs: x", "configs: [1]", "dataset_info: 3", "a: !!python/object:os.system x",
+    "a: \x00", "? [a]\n: b\nconfigs:\n- 7",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("metadata", NO_CARDS)
+def test_a_card_of_others_that_is_no_card_is_refused_in_one_sentence(metadata):
+    ours = make_card(CONFIG, "c", {SplitName(): summary_of(1)})
+    with pytest.raises(InputError, match="card of the repository"):
+        merge_cards(f"---\n{metadata}\n---\ntext", ours)
+
+
+POOR_CARDS = (
+    "", "[1, 2]", "tags: {a: b}", "configs:\n- data_files: x\n- {}",
+    "configs:\n- config_name: [1]\n  data_files: [{}]", "dataset_info:\n  splits: 7",
+    "dataset_info:\n- splits: [1, {name: [2]}]",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("metadata", POOR_CARDS)
+def test_a_card_of_others_with_gaps_is_kept(metadata):
+    merged = merge_cards(f"---\n{metadata}\n---\ntext", make_card(CONFIG, "c", {SplitName(): summary_of(1)}))
+    assert "text" in merged
+    assert "split: train" in merged

@@ -2,6 +2,8 @@
 
 import dataclasses
 
+from flax_distil.core.secrets import remember_secret
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class HubConfig:
@@ -17,6 +19,9 @@ class HubConfig:
     push_to_hub: bool = False
     hub_private_repo: bool = False
     hub_token: str | None = dataclasses.field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        remember_secret(self.hub_token)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

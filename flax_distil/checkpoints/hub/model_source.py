@@ -4,6 +4,7 @@ import dataclasses
 from pathlib import PurePosixPath
 
 from flax_distil.core.errors import InputError
+from flax_distil.core.secrets import remember_secret
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -28,6 +29,7 @@ class ModelSource:
     token: str | None = dataclasses.field(default=None, repr=False)
 
     def __post_init__(self) -> None:
+        remember_secret(self.token)
         path = PurePosixPath(self.subfolder or "")
         if path.is_absolute() or ".." in path.parts:
             raise InputError(f"subfolder {self.subfolder!r} is not below the checkpoint {self.name!r}")

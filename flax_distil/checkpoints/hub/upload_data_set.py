@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from flax_distil.checkpoints.hub.download import reason
 from flax_distil.checkpoints.hub.upload import UploadError, is_refusal
+from flax_distil.core.errors import InputError
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -61,6 +62,11 @@ def push_data_set(
             return _commit_data_set(api, folder, repo_id, patterns, documents, make_card)
         except UploadError:
             raise
+        except InputError as error:
+            raise UploadError(
+                f"could not upload to data set {repo_id!r} on the Hugging Face Hub: {error}; mend it there. "
+                f"The labels are safe in {folder}, and the same command uploads them"
+            ) from error
         except Exception as error:  # as in push_to_hub
             if wait is None or is_refusal(error):
                 raise UploadError(

@@ -1,5 +1,6 @@
 """Read data sets with the library ``datasets``: from the Hub, Parquet files and ``save_to_disk`` folders."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -84,6 +85,9 @@ def open_builder(
     """
     import datasets
 
+    datasets.config.HF_UPDATE_DOWNLOAD_COUNTS = False  # it would open an address even for local files
+    # These builders log what they then raise, which becomes one sentence here.
+    logging.getLogger("datasets.packaged_modules").setLevel(logging.CRITICAL)
     try:
         return datasets.load_dataset_builder(
             path,

@@ -107,8 +107,7 @@ def looks_like_path(name: str) -> bool:
 
 def _local_folder(folder: Path, spec: DatasetSpec) -> dict[str, list[DataFile]]:
     if (folder / "dataset_dict.json").is_file():
-        splits = _saved_values(folder / "dataset_dict.json", "splits", str)
-        return {split: _saved_files(folder / split) for split in splits}
+        return {split: _saved_files(folder / split) for split in _saved_splits(folder)}
     if (folder / "state.json").is_file():
         files = _saved_files(folder)
         split = json.loads((folder / "state.json").read_text()).get("_split")
@@ -127,12 +126,35 @@ def _local_folder(folder: Path, spec: DatasetSpec) -> dict[str, list[DataFile]]:
     }
 
 
+def check_saved_folder(folder: Path) -> None:
+    """Check that a folder of ``save_to_disk`` names files in itself only.
+
+    Raises:
+        InputError: If it names others, or one of its small files is damaged.
+    """
+    is_dict = (folder / "dataset_dict.json").is_file()
+    for part in [folder / split for split in _saved_splits(folder)] if is_dict else [folder]:
+        _saved_files(part)
+
+
+def _saved_splits(folder: Path) -> list[str]:
+    splits = _saved_values(folder / "dataset_dict.json", "splits", str)
+    if not all(map(_is_plain_name, splits)):
+        raise damaged_error(str(folder / "dataset_dict.json"), "a split in it is not the name of a folder")
+    return splits
+
+
 def _saved_files(folder: Path) -> list[DataFile]:
     files = _saved_values(folder / "state.json", "_data_files", dict)
     names = [file.get("filename") for file in files]
-    if not all(isinstance(name, str) and "\0" not in name for name in names):
-        raise damaged_error(str(folder / "state.json"), "a file in it has no name")
+    if not all(map(_is_plain_name, names)):
+        raise damaged_error(str(folder / "state.json"), "a file in it is not named, or not in this folder")
     return [DataFile(origin=str(folder / name)) for name in names]
+
+
+def _is_plain_name(name: Any) -> bool:
+    """Return whether a value is the name of something in a folder, and nothing outside."""
+    return isinstance(name, str) and "\0" not in name and Path(name).name == name and name not in ("", "..")
 
 
 def _saved_values(path: Path, key: str, kind: type) -> list[Any]:

@@ -93,6 +93,22 @@ class DatasetSpec:
         ]
 
     @property
+    def local_files(self) -> str | None:
+        """Folder of the only files of this machine that its rows may name, "" for none; None for any.
+
+        Only a data set of this machine may name any: the rows of another's could name private recordings.
+        """
+        if is_remote(self.name):
+            return ""
+        if has_pattern(self.name) or user_path(self.name).exists():
+            return None
+        from huggingface_hub import constants
+        from huggingface_hub.file_download import repo_folder_name
+
+        cache = user_path(self.cache_dir or constants.HF_HUB_CACHE).absolute()
+        return str(cache / repo_folder_name(repo_id=self.name, repo_type="dataset"))
+
+    @property
     def short_name(self) -> str:
         """Name for messages and ids: stem of a file, name of a folder, or last part of a Hub id."""
         path = Path(strip_query(self.name).partition("://")[2] if is_remote(self.name) else self.name)

@@ -68,6 +68,7 @@ def _load_table(spec: DatasetSpec) -> SpeechDataset:
         label_column=spec.label_column,
         speaker_column=spec.speaker_column,
         id_prefix=spec.id_prefix,
+        local_files=spec.local_files,
     )
     return dataclasses.replace(data, name=spec.short_name, policy=spec.policy, channel=spec.channel)
 
@@ -110,6 +111,7 @@ def _load_stream(spec: DatasetSpec) -> IterableSpeechDataset:
         speaker_column=spec.speaker_column,
         policy=spec.policy,
         channel=spec.channel,
+        local_files=spec.local_files,
     )
     stream.first_rows()  # this checks the columns
     return stream

@@ -9,7 +9,11 @@ from flax_distil.data.shards.table_shard import TableShard
 from flax_distil.data.sources.builder_sources import open_builder, read_saved_folder, read_with_builder
 from flax_distil.data.sources.cached_table import cached_table
 from flax_distil.data.sources.concatenate import concatenate_tables
-from flax_distil.data.sources.data_files import looks_like_path, resolve_data_files
+from flax_distil.data.sources.data_files import (
+    check_saved_folder,
+    looks_like_path,
+    resolve_data_files,
+)
 from flax_distil.data.sources.dataset_spec import DatasetSpec
 from flax_distil.data.sources.file_kinds import suffix_of
 from flax_distil.data.sources.file_sources import audio_files, read_audio_folder
@@ -58,6 +62,7 @@ def _builder_of(files: Mapping[str, Sequence[str]]) -> str | None:
 def _read_folder(folder: Path, spec: DatasetSpec) -> "datasets.Dataset":
     """Read a folder, whose contents determine the kind of its data set."""
     if (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file():
+        check_saved_folder(folder)
         return choose_split(read_saved_folder(folder), spec.split, name=spec.name)
     if next(audio_files(folder), None) is not None:
         splits = read_audio_folder(folder, audio_column=spec.audio_column)

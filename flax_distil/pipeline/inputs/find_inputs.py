@@ -81,7 +81,8 @@ def _found(name: str, *, recursive: bool) -> Iterator[_Found]:
             raise InputError(f"no audio file matches {name!r}: check the pattern")
         base = _fixed_part(path)
         for file in files:
-            yield _Found(file, PurePath(os.path.relpath(file, base)))
+            below = PurePath(os.path.relpath(file, base))
+            yield _Found(file, PurePath(below.name) if ".." in below.parts else below)
     else:
         yield _Found(name, PurePath(PurePath(path).name or "recording"))
 
@@ -142,4 +143,4 @@ def _told_apart(inputs: Sequence[_Found]) -> list[PurePath]:
 
 
 def _without_ending(path: PurePath) -> PurePath:
-    return path.with_name(path.stem)
+    return path if path.stem == "." else path.with_name(path.stem)
