@@ -66,8 +66,9 @@ def export_checkpoint(
 ) -> Path:
     """Write a model as a Hugging Face folder with safetensors, configurations and tokenizer.
 
-    Everything is written to a scratch folder and then moved file by file, weights first, so that the folder
-    never holds an incomplete file. Weights are copied from the devices one layer at a time.
+    Everything is written to a scratch folder, the weights are read back and compared with what was to be
+    written, and then it is moved file by file, weights first, so that the folder never holds an incomplete
+    file. Weights are copied from the devices one layer at a time.
 
     Args:
         params: The parameter tree.

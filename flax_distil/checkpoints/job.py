@@ -11,6 +11,7 @@ from flax_distil.checkpoints.export import export_checkpoint
 from flax_distil.checkpoints.hub.upload import check_hub, upload
 from flax_distil.checkpoints.student import init_student
 from flax_distil.checkpoints.tokenizer import check_tokenizer
+from flax_distil.checkpoints.trained_student import load_trained_student
 from flax_distil.storage.output_dir import atomic_folder
 
 
@@ -31,8 +32,12 @@ def run_export(config: ExportConfig) -> ExportResult:
     """Write the folder, and upload it if asked to; a failed upload is reported and not raised."""
     folder = config.output.check()
     repository = check_hub(config.hub, config.hub.hub_model_id, folder, "model")
-    check_tokenizer(load_checkpoint(config.model.source, config_only=True).files)
-    _write(load_checkpoint(config.model.source), folder, config.weights.export_dtype)
+    if config.checkpoint is None:
+        check_tokenizer(load_checkpoint(config.model.source, config_only=True).files)
+        checkpoint = load_checkpoint(config.model.source)
+    else:
+        checkpoint = load_trained_student(config.model.source, config.checkpoint)
+    _write(checkpoint, folder, config.weights.export_dtype)
     return ExportResult(output_dir=folder, upload_error=upload(folder, repository, config.hub))
 
 

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from flax_distil import __version__
-from flax_distil.cli.failures import storage_failure
 from flax_distil.cli.platforms import pass_over_absent_tpu
 from flax_distil.cli.terminal import forgiving_output
+from flax_distil.core.failures import storage_failure
 from flax_distil.core.process_age import note_command
 
 COMMANDS = {

@@ -56,22 +56,37 @@ class CheckpointingConfig:
 
     Attributes:
         logging_steps: Number of updates between two lines of the logs.
-        save_steps: Number of updates between two checkpoints; one is always written at the end.
-        save_total_limit: Number of checkpoints to keep.
-        resume_from_checkpoint: Checkpoint from which the run in output_dir continues: latest, or the number
-            of a step.
+        save_steps: Number of updates between two checkpoints; one is always written at the end. 0 counts
+            none.
+        save_minutes: Number of minutes between two checkpoints, in addition to save_steps. Several processes
+            look at the clock at the steps of log lines.
+        save_total_limit: Number of the latest checkpoints to keep; the best one is kept in addition.
+        load_best_model_at_end: Export the model of the best evaluation rather than the last. A checkpoint is
+            then saved at each evaluation.
+        metric_for_best_model: What the best evaluation is the best in: wer, loss, ce_loss, kl_loss or
+            accuracy, as the mean over the evaluation data sets, or with the name of one of them and _ before
+            it.
+        resume_from_checkpoint: Checkpoint from which the run in output_dir continues: latest, the number of a
+            step, or auto, which starts a run where there is no checkpoint yet and continues it otherwise.
     """
 
     logging_steps: int = 25
-    save_steps: int = 1000
+    save_steps: int | None = 1000
+    save_minutes: float | None = None
     save_total_limit: int | None = 2
+    load_best_model_at_end: bool = False
+    metric_for_best_model: str = "wer"
     resume_from_checkpoint: str | None = None
 
     def __post_init__(self) -> None:
-        check_positive(self, "logging_steps", "save_steps", "save_total_limit")
+        check_positive(self, "logging_steps", "save_total_limit")
+        if (self.save_steps or 0) < 0:
+            raise InputError(f"save_steps {self.save_steps} is below 0")
+        if self.save_minutes is not None and self.save_minutes <= 0:
+            raise InputError(f"save_minutes {self.save_minutes:g} is not above 0")
         resume = self.resume_from_checkpoint
-        if resume is not None and resume != "latest" and not resume.isdigit():
-            raise InputError(f"resume_from_checkpoint {resume!r} is neither latest nor a step")
+        if resume is not None and resume not in ("latest", "auto") and not resume.isdigit():
+            raise InputError(f"resume_from_checkpoint {resume!r} is neither latest, auto nor a step")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -170,6 +185,8 @@ class DistillConfig:
     def _check_combinations(self) -> None:
         if self.checkpoints.resume_from_checkpoint and self.output.overwrite_output_dir:
             raise InputError("resume_from_checkpoint and overwrite_output_dir contradict each other")
+        if self.checkpoints.load_best_model_at_end and self.evaluation.eval_dataset_name is None:
+            raise InputError("load_best_model_at_end needs evaluations: give eval_dataset_name")
         if self.cache_encoder_states and self.freeze.freeze_encoder is False:
             raise InputError("cache_encoder_states needs a frozen encoder: set freeze_encoder")
         loss = self.training_loss

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from flax_distil.storage.local_files import write_whole
+from flax_distil.storage.paths import write_whole
 
 GOODPUT_NAME = "goodput.json"
 

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from flax_distil.checkpoints.export import export_checkpoint
 from flax_distil.checkpoints.hub.upload import check_hub, upload
 from flax_distil.checkpoints.tokenizer import read_tokenizer
-from flax_distil.checkpoints.training_checkpoints import TrainingCheckpoints
+from flax_distil.checkpoints.training_checkpoints import CHECKPOINTS_NAME, TrainingCheckpoints
 from flax_distil.core.arrays import Params
 from flax_distil.core.errors import InputError
 from flax_distil.core.process_age import command_age
@@ -22,15 +22,17 @@ from flax_distil.core.tree import merge
 from flax_distil.data.preprocessing.drop_report import DropReport
 from flax_distil.data.skipped import SkippedSamples
 from flax_distil.data.training.training_data import TrainingData
+from flax_distil.distillation.best_model import check_metric
 from flax_distil.distillation.config import DistillConfig
 from flax_distil.distillation.evaluation.evaluator import Evaluator
+from flax_distil.distillation.finish import best_params, save_until_done
 from flax_distil.distillation.goodput import Goodput
 from flax_distil.distillation.goodput_record import GOODPUT_NAME
 from flax_distil.distillation.loss import Term
 from flax_distil.distillation.setup.data import check_cacheable, load_data
 from flax_distil.distillation.setup.models import DistillModels, check_models, load_models
 from flax_distil.distillation.setup.step_fns import TrainStepFns
-from flax_distil.distillation.trainer import CHECKPOINTS_NAME, Trainer
+from flax_distil.distillation.trainer import Trainer
 from flax_distil.distillation.training_log import METRICS_NAME, TENSORBOARD_NAME
 from flax_distil.parallel.make_partitioner import join_devices
 from flax_distil.parallel.processes import all_gather_object, raise_on_all_hosts
@@ -76,13 +78,15 @@ def run(config: DistillConfig, *, loss_terms: Mapping[str, Term] | None = None) 
             state, evaluation = trainer.train(checkpoints)
             with goodput.during("save"):
                 checkpoints.wait()
-        goodput.end_steps()
-        _report_samples(trainer)
-        partitioner, models = trainer.partitioner, trainer.models
-        trained, steps = partitioner.device_get(state.params), int(partitioner.device_get(state.step))
-        error = raise_on_all_hosts(
-            lambda: _export(models, trained, folder, repository) if jax.process_index() == 0 else None
-        )
+            goodput.end_steps()
+            _report_samples(trainer)
+            partitioner, models = trainer.partitioner, trainer.models
+            trained = partitioner.device_get(best_params(trainer, checkpoints, state))
+            steps = int(partitioner.device_get(state.step))
+            error = raise_on_all_hosts(
+                lambda: _export(models, trained, folder, repository) if jax.process_index() == 0 else None
+            )
+            save_until_done(trainer, checkpoints, state)
         return DistillResult(output_dir=folder, steps=steps, evaluation=evaluation, upload_error=error)
 
 
@@ -99,6 +103,8 @@ def _set_up(
     student = raise_on_all_hosts(lambda: check_models(config))
     tokenizer, settings = read_tokenizer(student.files)
     data = raise_on_all_hosts(lambda: load_data(config, tokenizer, student.config))
+    if config.checkpoints.load_best_model_at_end:
+        check_metric(config.checkpoints.metric_for_best_model, [chosen.name for chosen in data.evaluation])
     check_cacheable(config, data.train, partitioner)
     batch_size = (
         config.per_device_train_batch_size * partitioner.batch_shards * config.gradient_accumulation_steps
@@ -160,16 +166,23 @@ def _export(models: DistillModels, trained: Params, folder: Path, repository: st
 
 def _checked_output(config: DistillConfig) -> Path:
     """Return the folder of the run; one that exists must be resumed or overwritten."""
-    if config.checkpoints.resume_from_checkpoint is None:
+    resume = config.checkpoints.resume_from_checkpoint
+    if resume is None or (resume == "auto" and not _is_started(config.output.path)):
         return check_output_dir(
             str(config.output.output_dir),
             overwrite=config.output.overwrite_output_dir,
             or_set="overwrite_output_dir or resume_from_checkpoint",
         )
     folder = check_writable(str(config.output.output_dir))
-    if not (folder / CHECKPOINTS_NAME).is_dir():
+    if resume != "auto" and not (folder / CHECKPOINTS_NAME).is_dir():
         raise InputError(f"output_dir {config.output.output_dir!r} holds no checkpoints to resume from")
     return folder
+
+
+def _is_started(folder: Path) -> bool:
+    """Return whether a run has begun in a folder, however early it ended."""
+    remains = {METRICS_NAME, CHECKPOINTS_NAME, TENSORBOARD_NAME, "run.json", "run.lock", "goodput.json"}
+    return folder.is_dir() and any(path.name in remains for path in folder.iterdir())
 
 
 def _prepare_output(folder: Path, *, overwrite: bool) -> None:

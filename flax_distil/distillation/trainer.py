@@ -13,8 +13,16 @@ from flax_distil.core.arrays import Params
 from flax_distil.core.errors import InputError
 from flax_distil.data.fingerprints import weights_fingerprint
 from flax_distil.data.training.training_sources import TableSource
+from flax_distil.distillation.best_model import (
+    BestModel,
+    Scores,
+    logged_scores,
+    score_prefixes,
+)
+from flax_distil.distillation.checkpoint_facts import checkpoint_facts
 from flax_distil.distillation.evaluation.evaluator import Evaluator
 from flax_distil.distillation.goodput import Goodput
+from flax_distil.distillation.save_schedule import SaveSchedule
 from flax_distil.distillation.setup.compile_ahead import check_memory, empty_batch, memory_errors_explained
 from flax_distil.distillation.setup.data import DistillData, make_pipeline, open_cache, prepare_batch
 from flax_distil.distillation.setup.models import DistillModels
@@ -27,11 +35,6 @@ from flax_distil.parallel.processes import all_gather_object
 from flax_distil.storage.retries import SourceError
 
 log = logging.getLogger(__name__)
-
-CHECKPOINTS_NAME = "checkpoints"
-
-Scores = dict[str, dict[str, float]]
-"""Scores of an evaluation, by data set."""
 
 
 class Trainer:
@@ -75,6 +78,8 @@ class Trainer:
             cache=self.cache,
             encode=functools.partial(fns.encode, models.frozen.get("encoder", {})),
         )
+        self.best = BestModel(self.config.checkpoints.metric_for_best_model)
+        self.facts = checkpoint_facts(self.config, models.student, models.kept)
         self.pipeline = make_pipeline(self.config, data, models.student.config, partitioner, self.cache)
 
     def train(self, checkpoints: TrainingCheckpoints) -> tuple[TrainState, Scores]:
@@ -88,6 +93,9 @@ class Trainer:
         with contextlib.ExitStack() as stack:
             stack.callback(self._close)
             state, first_step = self._first_state(checkpoints)
+            recorded = self._evaluation_after(first_step)
+            if first_step == self.max_steps and recorded is not None:
+                return state, recorded
             # The longest labels are compiled now: a lack of memory is known at once, not hours later.
             tokens, start = self.pipeline.largest_bucket(), time.perf_counter()
             batch = empty_batch(config, models.student.config, self.partitioner, tokens)
@@ -97,6 +105,10 @@ class Trainer:
             logs = stack.enter_context(self._open_logs(first_step))
             progress = StepMetrics(config, logs, self.partitioner, self.max_steps)
             goodput.begin_steps(first_step)
+            schedule = SaveSchedule(config.checkpoints, checkpoints)
+            if recorded is None:
+                with goodput.during("evaluation"):
+                    evaluation = self._evaluate(first_step, state.params, logs)
             for step in range(first_step + 1, self.max_steps + 1):
                 try:
                     with goodput.waiting_for_data():
@@ -105,20 +117,21 @@ class Trainer:
                     # Alone: other processes may be steps away, and save nothing now.
                     if step > first_step + 1 and jax.process_count() == 1 and progress.is_sound():
                         progress.flush()
-                        self._save(checkpoints, step - 1, state)
+                        self.save(checkpoints, step - 1, state)
                     raise
                 arrays = self.prepare_batch(batch)
                 state, metrics = fns.train(state, models.frozen, models.teacher_params, arrays)
                 goodput.dispatched(step, metrics)
                 progress.add(step, metrics, batch)
-                is_last = step == self.max_steps
+                is_last, is_evaluated = step == self.max_steps, self._is_evaluated(step)
                 if is_last:
                     progress.check_end()
+                is_due = schedule.is_due(step) or (is_evaluated and config.checkpoints.load_best_model_at_end)
                 # Before an evaluation, which may fail.
-                if is_last or (step % config.checkpoints.save_steps == 0 and progress.is_sound()):
-                    self._save(checkpoints, step, state)
-                is_due = config.evaluation.eval_steps and step % config.evaluation.eval_steps == 0
-                if self.data.evaluation and (is_last or is_due):
+                if is_last or (is_due and progress.is_sound()):
+                    self.save(checkpoints, step, state)
+                    schedule.restart()
+                if is_evaluated:
                     progress.flush()
                     with goodput.during("evaluation"):
                         evaluation = self._evaluate(step, state.params, logs)
@@ -139,14 +152,17 @@ class Trainer:
         if self.cache is not None:
             self.cache.flush()
 
-    def _save(self, checkpoints: TrainingCheckpoints, step: int, state: TrainState) -> None:
+    def save(self, checkpoints: TrainingCheckpoints, step: int, state: TrainState) -> None:
         """Keep the state of training, and the positions of all processes in their data."""
+        about = self.facts | {"best": self.best.to_json()}
         with self.goodput.during("save"):
             positions = all_gather_object(self.pipeline.get_state())
-            checkpoints.save(step, self.partitioner.unreplicate(state), {"pipelines": positions})
+            checkpoints.kept_step = self.best.step if self.config.checkpoints.load_best_model_at_end else None
+            checkpoints.save(step, self.partitioner.unreplicate(state), {"pipelines": positions}, about=about)
             if self.cache is not None:
                 self.cache.flush()
-        self.goodput.saved(step)
+        if checkpoints.failure is None:
+            self.goodput.saved(step)
 
     def _first_state(self, checkpoints: TrainingCheckpoints) -> tuple[TrainState, int]:
         """Return the state to begin with, of a checkpoint if asked for, and the number of updates done.
@@ -156,10 +172,15 @@ class Trainer:
         """
         state: TrainState = self.fns.init(self.models.trainable)
         wanted: Any = self.config.checkpoints.resume_from_checkpoint
-        if not wanted:
+        if not wanted or (wanted == "auto" and not checkpoints.steps()):
             return state, 0
         template = self.partitioner.unreplicate(state)
-        restored = checkpoints.restore(template, None if wanted == "latest" else int(wanted))
+        restored = checkpoints.restore(template, None if wanted in ("latest", "auto") else int(wanted))
+        if restored.step > self.max_steps:
+            raise InputError(
+                f"checkpoint {restored.step} is beyond max_steps {self.max_steps}: give more steps, or an "
+                "earlier step as resume_from_checkpoint"
+            )
         positions = restored.data["pipelines"]
         if len(positions) != jax.process_count():
             raise InputError(
@@ -167,18 +188,33 @@ class Trainer:
                 "resume it on as many"
             )
         self.pipeline.set_state(positions[jax.process_index()])
-        checkpoints.drop_after(restored.step)
+        self.best.resume(restored.about.get("best"))
         log.info("resuming after step %d", restored.step)
         return self.partitioner.replicate_like(state, restored.state), restored.step
 
     def _evaluate(self, step: int, params: Params, logs: TrainingLog) -> Scores:
         results = self.evaluator.evaluate(params)
-        for name, scores in results.items():
-            prefix = "eval_" if len(results) == 1 else f"eval_{name}_"
+        for name, prefix in score_prefixes([*results]).items():
+            scores = results[name]
             logs.write(step, scores, prefix=prefix)
             loss = f", loss {scores['loss']:.3f}" if "loss" in scores else ""
             logs.say(f"step {step}: {name}: WER {scores['wer']:.2f} %{loss}")
+        self.best.update(step, results)
         return results
+
+    def _is_evaluated(self, step: int) -> bool:
+        every = self.config.evaluation.eval_steps
+        return bool(self.data.evaluation) and (step == self.max_steps or bool(every and step % every == 0))
+
+    def _evaluation_after(self, step: int) -> Scores | None:
+        """Return the logged evaluation of a step that is resumed; None if one is due and was not finished."""
+        if step == 0 or not self._is_evaluated(step):
+            return {}
+        scores = logged_scores(
+            self.config.output.path, step, [chosen.name for chosen in self.data.evaluation]
+        )
+        self.best.update(step, scores)
+        return scores or None
 
     def _encoder_fingerprint(self) -> str:
         encoder = self.partitioner.device_get(self.models.frozen["encoder"])

@@ -1,6 +1,7 @@
 import dataclasses
 import errno
 import json
+import os
 from pathlib import Path
 
 import jax
@@ -187,6 +188,27 @@ def test_a_disk_that_fills_up_meanwhile_leaves_the_earlier_export_whole(
     monkeypatch.setattr("os.fsync", fill_up)
     with pytest.raises(InputError, match="make room or choose another folder"):
         written(small_checkpoint, tmp_path, dtype="float32")
+    assert contents(tmp_path) == before
+
+
+def test_a_disk_that_does_not_hold_what_was_written_leaves_the_earlier_export_whole(
+    small_checkpoint, tmp_path, monkeypatch
+):
+    written(small_checkpoint, tmp_path)
+    before, fsync = contents(tmp_path), os.fsync
+
+    def flip_a_bit(descriptor: int) -> None:
+        fsync(descriptor)
+        with open(f"/proc/self/fd/{descriptor}", "r+b") as file:
+            file.seek(-1, os.SEEK_END)
+            last = file.read(1)[0]
+            file.seek(-1, os.SEEK_END)
+            file.write(bytes([last ^ 1]))
+
+    monkeypatch.setattr(os, "fsync", flip_a_bit)
+    with pytest.raises(OSError, match="does not hold what was written") as raised:
+        written(small_checkpoint, tmp_path)
+    assert raised.value.errno == errno.EIO
     assert contents(tmp_path) == before
 
 

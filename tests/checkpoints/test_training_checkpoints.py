@@ -1,3 +1,4 @@
+import logging
 import threading
 from pathlib import Path
 
@@ -112,9 +113,7 @@ def test_a_state_of_another_model_is_refused_naming_what_differs(tmp_path: Path)
     other["extra"] = other.pop("key")
     with TrainingCheckpoints(tmp_path) as checkpoints:
         checkpoints.save(5, state(5))
-        with pytest.raises(
-            InputError, match=r"checkpoint 5 in .* does not fit the state of this run"
-        ) as caught:
+        with pytest.raises(InputError, match=r"checkpoint_5 does not fit the state of this run") as caught:
             checkpoints.restore(other)
     message = str(caught.value)
     assert "params/kernel (saved float32[300000], expected float32[7])" in message
@@ -150,11 +149,50 @@ def test_a_limit_that_keeps_nothing_is_refused(tmp_path: Path):
     assert not (tmp_path / "run").exists()
 
 
-def test_what_was_saved_after_a_step_can_be_dropped(tmp_path: Path):
+def test_training_from_an_older_step_deletes_nothing_and_replaces_what_it_saves(tmp_path: Path):
     with TrainingCheckpoints(tmp_path) as checkpoints:
-        for step in (2, 4, 6):
+        for step in (2, 4, 6, 8):
             checkpoints.save(step, state(step))
-        checkpoints.drop_after(4)
-        assert checkpoints.steps() == [2, 4]
+    with TrainingCheckpoints(tmp_path, save_total_limit=3) as checkpoints:
+        checkpoints.restore(state(1), step=4)
+        assert checkpoints.steps() == [2, 4, 6, 8]
+        checkpoints.save(4, state(9))  # it is there
+        assert checkpoints.steps() == [2, 4, 6, 8]
         checkpoints.save(6, state(60))
+        assert checkpoints.steps() == [2, 4, 6]
         assert_same(checkpoints.restore(state(1)).state, state(60))
+    kept = sorted(path.name for path in tmp_path.iterdir())
+    assert kept[3:] == ["earlier-checkpoint_6", "earlier-checkpoint_8"]
+
+
+def test_a_save_that_fails_is_told_in_a_sentence_and_the_next_one_works(
+    tmp_path: Path, limited_files, caplog, capfd
+):
+    with TrainingCheckpoints(tmp_path, save_total_limit=1) as checkpoints:
+        checkpoints.save(1, state(1))
+        checkpoints.wait()
+        with limited_files(100_000):  # less than a state, and more than a probe
+            checkpoints.save(2, state(2))
+            checkpoints.wait()
+        assert "checkpoint 2 in" in checkpoints.failure
+        assert "File too large" in checkpoints.failure
+        assert checkpoints.steps() == [1]
+        assert [path.name for path in tmp_path.iterdir()] == ["checkpoint_1"]
+        assert "Traceback" not in capfd.readouterr().err
+        with limited_files(100):
+            checkpoints.save(3, state(3))
+            assert "File too large" in checkpoints.failure
+        checkpoints.save(3, state(3))
+        assert checkpoints.steps() == [3]
+        assert checkpoints.failure is None
+        assert_same(checkpoints.restore(state(1)).state, state(3))
+    warnings = [record for record in caplog.records if record.levelno >= logging.WARNING]
+    assert [record.name for record in warnings] == ["flax_distil.checkpoints.training_checkpoints"] * 2
+
+
+def test_the_checkpoint_that_is_to_be_kept_is_kept_beyond_the_limit(tmp_path: Path):
+    with TrainingCheckpoints(tmp_path, save_total_limit=1) as checkpoints:
+        for step in (1, 2, 3):
+            checkpoints.kept_step = 1
+            checkpoints.save(step, state(step))
+        assert checkpoints.steps() == [1, 3]

@@ -1,6 +1,9 @@
 """A disk that is full ends a command with one sentence; with room the same command goes on."""
 
 import json
+import logging
+import shutil
+import subprocess
 
 import pytest
 
@@ -76,3 +79,50 @@ def test_a_training_checkpoint_that_does_not_fit_is_one_sentence(
     assert main([*map(str, arguments), "--overwrite_output_dir"]) == 0
     steps = [json.loads(line)["step"] for line in (out / "metrics.jsonl").read_text().splitlines()]
     assert steps[-1] == 4
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 64 MB in memory."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", str(disk)]
+    try:
+        subprocess.run(mount, check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("file systems can be mounted by root only")
+    yield disk
+    subprocess.run(["umount", "--lazy", str(disk)], check=True)
+
+
+def test_training_goes_on_while_the_disk_is_full_and_saves_when_there_is_room(
+    teacher, prompts, small_disk, capsys
+):
+    out, filler = small_disk / "student", small_disk / "filler"
+    arguments = [
+        "distil", "--teacher_model_name_or_path", teacher, "--train_dataset_name", prompts,
+        "--max_steps=8", "--save_steps=2", "--warmup_steps=1", "--per_device_train_batch_size=2",
+        "--precision=full", "--logging_steps=1", "--output_dir", out,
+    ]  # fmt: skip
+    filler.write_bytes(bytes(shutil.disk_usage(small_disk).free - 2**21))
+    warnings = []
+
+    class MakeRoom(logging.Handler):
+        def emit(self, record):
+            if "could not be saved" in record.getMessage():
+                warnings.append(record.getMessage())
+                if len(warnings) == 2:
+                    filler.unlink()
+
+    handler = MakeRoom()
+    logging.getLogger("flax_distil").addHandler(handler)
+    try:
+        assert main(list(map(str, arguments))) == 0
+    finally:
+        logging.getLogger("flax_distil").removeHandler(handler)
+    assert len(warnings) == 2
+    assert all("No space left on device" in warning and "\n" not in warning for warning in warnings)
+    assert "Traceback" not in capsys.readouterr().err
+    assert {path.name for path in (out / "checkpoints").iterdir()} == {"checkpoint_6", "checkpoint_8"}
+    assert (out / "model.safetensors").is_file()
+    assert main([*map(str, arguments), "--resume_from_checkpoint=auto"]) == 0

@@ -309,7 +309,7 @@ CONTRADICTIONS = [
     (['--lr_scheduler_kwargs={"steps": 3}', "--max_steps=900"], "lr_scheduler_kwargs names 'steps'"),
     (["--lr_scheduler_kwargs=3"], "expected a JSON object"),
     (["--resume_from_checkpoint=latest", "--overwrite_output_dir"], "contradict each other"),
-    (["--resume_from_checkpoint=last"], "'last' is neither latest nor a step"),
+    (["--resume_from_checkpoint=last"], "'last' is neither latest, auto nor a step"),
     (["--resume_from_checkpoint=latest"], "holds no checkpoints to resume from"),
     (["--student_decoder_layers=1", "--student_decoder_layer_indices", "0"], "are both given"),
     (["--model_name_or_path=x", "--student_decoder_layers=1"], "'x' is a student already"),

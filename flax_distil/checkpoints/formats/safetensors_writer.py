@@ -7,6 +7,8 @@ Source: the format section of the safetensors README.
 """
 
 import dataclasses
+import errno
+import hashlib
 import json
 import math
 import os
@@ -75,6 +77,9 @@ def write_shards(
 
     Returns:
         The names of the written files.
+
+    Raises:
+        OSError: If a file cannot be written, or does not hold what was written when it is read back.
     """
     for shard in shards:
         _write_shard(folder / shard.file_name, shard, dtype, read)
@@ -103,18 +108,39 @@ def _write_shard(path: Path, shard: Shard, dtype: np.dtype, read: Callable[[str]
         offset = end
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
+    digest = hashlib.sha256()
     with path.open("wb") as file:
-        file.write(len(text).to_bytes(8, "little"))
-        file.write(text)
+
+        def write(content: bytes | memoryview) -> None:
+            digest.update(content)
+            file.write(content)
+
+        write(len(text).to_bytes(8, "little"))
+        write(text)
         for name, shape in shard.shapes.items():
             tensor = np.ascontiguousarray(read(name))
             if tensor.shape != shape or tensor.dtype != dtype:
                 raise ValueError(
                     f"{name}: expected {dtype}{list(shape)}, got {tensor.dtype}{list(tensor.shape)}"
                 )
-            file.write(tensor.reshape(-1).view(np.uint8).data)
+            write(tensor.reshape(-1).view(np.uint8).data)
         file.flush()
         os.fsync(file.fileno())
+    _check_written(path, digest.hexdigest())
+
+
+def _check_written(path: Path, digest: str) -> None:
+    """Read a file back from the disk and compare it with the SHA-256 digest of what was to be written.
+
+    Raises:
+        OSError: If they differ.
+    """
+    with path.open("rb") as file:
+        if hasattr(os, "posix_fadvise"):  # or else the memory that keeps the written pages would be read
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if found != digest:
+        raise OSError(errno.EIO, "the disk does not hold what was written", str(path))
 
 
 def _byte_count(shape: tuple[int, ...], dtype: np.dtype) -> int:
