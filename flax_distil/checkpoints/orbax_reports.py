@@ -22,7 +22,7 @@ def untold_failures() -> Iterator[None]:
     try:
         yield
     finally:
-        gc.collect()  # what is left is reported when it is deleted
+        gc.collect(1)  # what was dropped lately is reported when it is deleted
         sys.unraisablehook = hook
         logger.removeFilter(_is_told)
 
