@@ -95,8 +95,8 @@ class TrainingCheckpoints:
             self.folder,
             options=ocp.CheckpointManagerOptions(
                 step_prefix=_STEP_PREFIX,
+                create=not read_only,
                 cleanup_tmp_directories=not read_only,
-                read_only=read_only,
                 preservation_policy=_Preservation(self),
                 async_options=ocp.options.AsyncOptions(timeout_secs=_TIMEOUT_SECONDS),
             ),
