@@ -284,6 +284,7 @@ class TrainingCheckpoints:
     def _end_save(self, reason: str | None) -> None:
         """Note how the current save ended; remove its remains if it failed."""
         step, self._pending = self._pending, None
+        assert step is not None  # there is a save to end
         if reason is None:
             self.failure = None
             self._own.add(step)

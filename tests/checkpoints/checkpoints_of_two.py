@@ -25,9 +25,7 @@ def main(address: str, number: int, folder: str) -> None:
     def state(step: int) -> dict:
         make = jax.jit(
             lambda: {"params": {"kernel": jnp.arange(400_000.0).reshape(4, -1) * step, "bias": jnp.ones(3)}},
-            out_shardings={
-                "params": {"kernel": NamedSharding(mesh, P("data")), "bias": NamedSharding(mesh, P())}
-            },
+            out_shardings={"params": {"kernel": divided, "bias": NamedSharding(mesh, P())}},
         )
         return make()
 

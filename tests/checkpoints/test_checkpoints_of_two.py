@@ -33,7 +33,7 @@ def test_what_fails_on_one_process_fails_on_both_and_the_next_save_works(tmp_pat
     for process, (_, shown) in zip(processes, ends, strict=True):
         assert process.returncode == 0, shown
         assert "Traceback" not in shown
-    first, second = (json.loads(out) for out, _ in ends)
+    first, second = (json.loads(out.splitlines()[-1]) for out, _ in ends)
     assert first == second
     assert first["restored"] == [1, 200_001.0]
     assert first["failed at 100"]
