@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import logging
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -18,6 +17,7 @@ from flax_distil.checkpoints.orbax_reports import untold_failures
 from flax_distil.core.errors import InputError
 from flax_distil.core.failures import short_reason
 from flax_distil.parallel.processes import all_gather_object, raise_on_all_hosts
+from flax_distil.storage.paths import AnyPath
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +60,7 @@ class TrainingCheckpoints:
     """
 
     def __init__(
-        self, folder: str | os.PathLike[str], *, save_total_limit: int | None = None, read_only: bool = False
+        self, folder: str | AnyPath, *, save_total_limit: int | None = None, read_only: bool = False
     ) -> None:
         """Open a folder of checkpoints.
 
@@ -80,7 +80,7 @@ class TrainingCheckpoints:
         import orbax.checkpoint as ocp  # takes a second to import
         from etils import epath
 
-        name = os.fspath(folder)
+        name = str(folder)
         self.folder = epath.Path(
             name if "://" in name else Path(name).absolute()
         )  # Orbax takes no relative ones
