@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import logging
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -17,7 +18,6 @@ from flax_distil.checkpoints.orbax_reports import untold_failures
 from flax_distil.core.errors import InputError
 from flax_distil.core.failures import short_reason
 from flax_distil.parallel.processes import all_gather_object, raise_on_all_hosts
-from flax_distil.storage.paths import AnyPath
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +60,7 @@ class TrainingCheckpoints:
     """
 
     def __init__(
-        self, folder: str | AnyPath, *, save_total_limit: int | None = None, read_only: bool = False
+        self, folder: str | os.PathLike[str], *, save_total_limit: int | None = None, read_only: bool = False
     ) -> None:
         """Open a folder of checkpoints.
 
@@ -80,7 +80,7 @@ class TrainingCheckpoints:
         import orbax.checkpoint as ocp  # takes a second to import
         from etils import epath
 
-        name = str(folder)
+        name = os.fspath(folder)
         self.folder = epath.Path(
             name if "://" in name else Path(name).absolute()
         )  # Orbax takes no relative ones
@@ -95,8 +95,8 @@ class TrainingCheckpoints:
             self.folder,
             options=ocp.CheckpointManagerOptions(
                 step_prefix=_STEP_PREFIX,
-                create=not read_only,
                 cleanup_tmp_directories=not read_only,
+                read_only=read_only,
                 preservation_policy=_Preservation(self),
                 async_options=ocp.options.AsyncOptions(timeout_secs=_TIMEOUT_SECONDS),
             ),
@@ -284,7 +284,6 @@ class TrainingCheckpoints:
     def _end_save(self, reason: str | None) -> None:
         """Note how the current save ended; remove its remains if it failed."""
         step, self._pending = self._pending, None
-        assert step is not None  # there is a save to end
         if reason is None:
             self.failure = None
             self._own.add(step)

@@ -46,6 +46,9 @@ commands:
   export        convert a checkpoint to a Hugging Face folder
 
 'flax-distil COMMAND --help' lists the flags; --config FILE reads them from YAML or JSON.
+
+exit status: 0 done; 1 upload or some files failed; 2 wrong input or failed storage; 75 stopped by SIGTERM,
+SIGINT or the loss of another process: finished work is kept, and the same command goes on.
 """
 
 
@@ -53,8 +56,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a command line and return its exit status.
 
     The status is 0 for success, 1 if only the upload or some of the files to transcribe failed, 2 for wrong
-    input or failed storage, and 130 after an interruption. A reader of the output that stops reading does not
-    change it.
+    input or failed storage, and 75 if the command was stopped (by a signal, or because another of its
+    processes is gone) and the same command goes on. A second signal ends it at once, with 130 or 143. A
+    reader of the output that stops reading does not change it.
     """
     if argv is None:
         note_command()
@@ -102,32 +106,38 @@ def run_command(command: str, arguments: Sequence[str]) -> int:
     pass_over_absent_tpu()  # must be first, because the next imports load JAX
     from flax_distil.cli.flags import switched_on
     from flax_distil.core.console import quiet
-    from flax_distil.core.errors import InputError
+    from flax_distil.core.errors import InputError, Interrupted
+    from flax_distil.core.signals import STOPPED, ended, stop_signals
 
     if command == "distil" and switched_on("dry_run", arguments):
         command = "plan"
     silent = switched_on("quiet", arguments)
     _set_up_logging(silent)  # must precede other imports, because some libraries set up logging too
     try:
-        with quiet(silent):
+        with stop_signals(), quiet(silent):
             return _run_configured(command, arguments)
     except InputError as error:
         print(f"error: {_with_short_words(str(error))}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
+        return ended(2, str(error))
+    except Interrupted as interruption:
+        print(interruption, file=sys.stderr)
+        return ended(STOPPED, str(interruption))
+    except KeyboardInterrupt:  # not from a signal, which is an Interrupted
         print("interrupted", file=sys.stderr)
         return 130
     except SystemExit as stop:  # raised by the parser after --help
         return stop.code if isinstance(stop.code, int) else 2
     except MemoryError:
-        print("error: memory is exhausted: give smaller batches or shorter files", file=sys.stderr)
-        return 2
+        sentence = "memory is exhausted: give smaller batches or shorter files"
+        print(f"error: {sentence}", file=sys.stderr)
+        return ended(2, sentence)
     except Exception as error:
         sentence = storage_failure(error)
         if sentence is None:
+            ended(1, str(error) or repr(error), error)
             raise
         print(f"error: {sentence}", file=sys.stderr)
-        return 2
+        return ended(2, sentence)
 
 
 def _with_short_words(sentence: str) -> str:

@@ -68,6 +68,8 @@ class CheckpointingConfig:
             it.
         resume_from_checkpoint: Checkpoint from which the run in output_dir continues: latest, the number of a
             step, or auto, which starts a run where there is no checkpoint yet and continues it otherwise.
+        stall_timeout_minutes: Warn after so many minutes without progress, with where the run is waiting; it
+            goes on.
     """
 
     logging_steps: int = 25
@@ -77,6 +79,7 @@ class CheckpointingConfig:
     load_best_model_at_end: bool = False
     metric_for_best_model: str = "wer"
     resume_from_checkpoint: str | None = None
+    stall_timeout_minutes: float = 10.0
 
     def __post_init__(self) -> None:
         check_positive(self, "logging_steps", "save_total_limit")
@@ -84,6 +87,8 @@ class CheckpointingConfig:
             raise InputError(f"save_steps {self.save_steps} is below 0")
         if self.save_minutes is not None and self.save_minutes <= 0:
             raise InputError(f"save_minutes {self.save_minutes:g} is not above 0")
+        if not self.stall_timeout_minutes > 0:
+            raise InputError(f"stall_timeout_minutes {self.stall_timeout_minutes} is not positive")
         resume = self.resume_from_checkpoint
         if resume is not None and resume not in ("latest", "auto") and not resume.isdigit():
             raise InputError(f"resume_from_checkpoint {resume!r} is neither latest, auto nor a step")

@@ -17,7 +17,9 @@ from flax_distil.checkpoints.tokenizer import read_tokenizer
 from flax_distil.checkpoints.training_checkpoints import CHECKPOINTS_NAME, TrainingCheckpoints
 from flax_distil.core.arrays import Params
 from flax_distil.core.errors import InputError
+from flax_distil.core.nested import flatten
 from flax_distil.core.process_age import command_age
+from flax_distil.core.signals import Stage, enter_stage
 from flax_distil.core.tree import merge
 from flax_distil.data.preprocessing.drop_report import DropReport
 from flax_distil.data.skipped import SkippedSamples
@@ -36,6 +38,7 @@ from flax_distil.distillation.trainer import Trainer
 from flax_distil.distillation.training_log import METRICS_NAME, TENSORBOARD_NAME
 from flax_distil.parallel.make_partitioner import join_devices
 from flax_distil.parallel.processes import all_gather_object, raise_on_all_hosts
+from flax_distil.parallel.same_settings import check_same_settings
 from flax_distil.storage.output_dir import check_output_dir, check_writable, make_folder
 
 log = logging.getLogger(__name__)
@@ -75,7 +78,9 @@ def run(config: DistillConfig, *, loss_terms: Mapping[str, Term] | None = None) 
         with TrainingCheckpoints(
             folder / CHECKPOINTS_NAME, save_total_limit=config.checkpoints.save_total_limit
         ) as checkpoints:
+            stack.callback(enter_stage, Stage.ANYWHERE)
             state, evaluation = trainer.train(checkpoints)
+            enter_stage(Stage.FINISHING)
             with goodput.during("save"):
                 checkpoints.wait()
             goodput.end_steps()
@@ -95,6 +100,7 @@ def _set_up(
 ) -> tuple[Trainer, Path, str | None]:
     """Return the trainer, the folder of the run, and the repository to upload to on the leading process."""
     partitioner = join_devices(config.devices)
+    check_same_settings(flatten(config))
     leads = jax.process_index() == 0
     folder = raise_on_all_hosts(lambda: _checked_output(config) if leads else config.output.path)
     repository = raise_on_all_hosts(

@@ -9,8 +9,8 @@ from typing import Any
 import jax
 
 from flax_distil.checkpoints.training_checkpoints import TrainingCheckpoints
-from flax_distil.core.arrays import Params
-from flax_distil.core.errors import InputError
+from flax_distil.core.errors import InputError, Interrupted
+from flax_distil.core.signals import Stage, enter_stage, interrupted
 from flax_distil.data.fingerprints import weights_fingerprint
 from flax_distil.data.training.training_sources import TableSource
 from flax_distil.distillation.best_model import (
@@ -27,10 +27,12 @@ from flax_distil.distillation.setup.compile_ahead import check_memory, empty_bat
 from flax_distil.distillation.setup.data import DistillData, make_pipeline, open_cache, prepare_batch
 from flax_distil.distillation.setup.models import DistillModels
 from flax_distil.distillation.setup.step_fns import TrainStepFns
+from flax_distil.distillation.stall_watch import StallWatch
 from flax_distil.distillation.step_metrics import StepMetrics
 from flax_distil.distillation.train_state import TrainState
 from flax_distil.distillation.training_log import TrainingLog
 from flax_distil.parallel.partitioner import Partitioner
+from flax_distil.parallel.preemption import must_stop
 from flax_distil.parallel.processes import all_gather_object
 from flax_distil.storage.retries import SourceError
 
@@ -106,10 +108,14 @@ class Trainer:
             progress = StepMetrics(config, logs, self.partitioner, self.max_steps)
             goodput.begin_steps(first_step)
             schedule = SaveSchedule(config.checkpoints, checkpoints)
+            stack.enter_context(self._stall_watch())
+            enter_stage(Stage.BETWEEN_STEPS)
             if recorded is None:
-                with goodput.during("evaluation"):
-                    evaluation = self._evaluate(first_step, state.params, logs)
+                evaluation = self._evaluate(first_step, state, logs, checkpoints)
             for step in range(first_step + 1, self.max_steps + 1):
+                if must_stop():
+                    progress.flush()
+                    raise self._stopped(checkpoints, step - 1, state)
                 try:
                     with goodput.waiting_for_data():
                         batch = next(self.pipeline)
@@ -133,8 +139,7 @@ class Trainer:
                     schedule.restart()
                 if is_evaluated:
                     progress.flush()
-                    with goodput.during("evaluation"):
-                        evaluation = self._evaluate(step, state.params, logs)
+                    evaluation = self._evaluate(step, state, logs, checkpoints)
                     progress.restart_clock()
             progress.flush()
         return state, evaluation
@@ -192,8 +197,30 @@ class Trainer:
         log.info("resuming after step %d", restored.step)
         return self.partitioner.replicate_like(state, restored.state), restored.step
 
-    def _evaluate(self, step: int, params: Params, logs: TrainingLog) -> Scores:
-        results = self.evaluator.evaluate(params)
+    def _stopped(self, checkpoints: TrainingCheckpoints, step: int, state: TrainState) -> Interrupted:
+        """Save what is new, and return the error with which the run ends."""
+        if step == 0:
+            return interrupted("no update was made yet, and the same command begins again")
+        self.save(checkpoints, step, state)
+        checkpoints.wait()
+        if checkpoints.failure is not None:
+            return interrupted(f"step {step} could not be saved; the same command goes on before it")
+        return interrupted(f"step {step} is saved, and the same command goes on")
+
+    def _stall_watch(self) -> StallWatch:
+        minutes = self.config.checkpoints.stall_timeout_minutes
+        return StallWatch(self.goodput, seconds=60 * minutes, folder=self.config.output.path)
+
+    def _evaluate(
+        self, step: int, state: TrainState, logs: TrainingLog, checkpoints: TrainingCheckpoints
+    ) -> Scores:
+        """Evaluate and log the scores; an evaluation that is stopped is done again by the next attempt."""
+        try:
+            with self.goodput.during("evaluation"):
+                results = self.evaluator.evaluate(state.params)
+        except Interrupted:
+            self.save(checkpoints, step, state)
+            raise
         for name, prefix in score_prefixes([*results]).items():
             scores = results[name]
             logs.write(step, scores, prefix=prefix)

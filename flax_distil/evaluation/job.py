@@ -27,6 +27,7 @@ from flax_distil.evaluation.transcription import LATENCY, ModelEvaluation, gathe
 from flax_distil.parallel.make_partitioner import join_local_devices
 from flax_distil.parallel.partitioner import Partitioner
 from flax_distil.parallel.processes import raise_on_all_hosts
+from flax_distil.parallel.same_settings import check_same_settings
 from flax_distil.pipeline.transcription_model import TranscriptionModel, configured_model
 from flax_distil.storage.output_dir import atomic_folder
 from flax_distil.text.normalizers import Normalizer, get_model_normalizer
@@ -39,6 +40,7 @@ _WITHOUT_EFFECT = {
     "baseline_model", "normalizer", "output_dir", "overwrite_output_dir", "dataloader_num_workers",
     "dataset_cache_dir", "cache_dir", "source_retry_seconds",
     "coordinator_address", "num_processes", "process_id", "initialization_timeout_seconds",
+    "heartbeat_timeout_seconds",
 }  # fmt: skip
 """Settings that change no prediction: another run may have others and go on."""
 
@@ -52,6 +54,7 @@ def run(config: EvalConfig) -> dict[str, Any]:
         InputError: For whatever does not fit, before weights are read.
     """
     partitioner = join_local_devices(config.devices)
+    check_same_settings(flatten(config))
     leads = jax.process_index() == 0
     opened = raise_on_all_hosts(
         lambda: EvaluationOutput(config.output.output_dir, overwrite=config.output.overwrite_output_dir)

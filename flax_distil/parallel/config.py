@@ -63,12 +63,15 @@ class ProcessConfig:
         num_processes: Number of all processes (or JAX_NUM_PROCESSES); with 1, no others are looked for.
         process_id: Number of this process, counted from 0 (or JAX_PROCESS_ID).
         initialization_timeout_seconds: How long to wait until all processes have joined.
+        heartbeat_timeout_seconds: How long a process may give no sign of life before the others end with
+            status 75 and name it.
     """
 
     coordinator_address: str | None = None
     num_processes: int | None = None
     process_id: int | None = None
     initialization_timeout_seconds: int = 300
+    heartbeat_timeout_seconds: int = 60
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

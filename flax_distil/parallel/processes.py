@@ -15,10 +15,12 @@ from typing import TypeVar
 
 import jax
 import numpy as np
+from jax._src import distributed as jax_distributed  # its key-value store has no public name
 from jax.experimental.multihost_utils import process_allgather
 
 from flax_distil.core.errors import InputError
 from flax_distil.parallel.config import ProcessConfig
+from flax_distil.parallel.peers import JAX_LATER_SECONDS, explained_aborts, watch_peers
 
 T = TypeVar("T")
 
@@ -42,12 +44,20 @@ def initialize_distributed(config: ProcessConfig) -> None:
     _check(config)
     if config.num_processes == 1 or (config.num_processes is None and _launched_alone()):
         return
-    # With the preemption service of JAX a process would survive SIGTERM, and nothing here uses this service.
+    # The preemption service of JAX would take SIGTERM from Python, see preemption.py.
     jax.config.update("jax_enable_preemption_service", False)
     if config.coordinator_address is None:
         _join_detected(config)
     else:
         _join_given(config, config.coordinator_address)
+    joined = jax_distributed.global_state
+    if joined.client is not None and joined.num_processes > 1:
+        watch_peers(
+            joined.client,
+            number=joined.process_id,
+            count=joined.num_processes,
+            timeout=config.heartbeat_timeout_seconds,
+        )
 
 
 def all_gather_object(value: T) -> list[T]:
@@ -125,10 +135,9 @@ def _with_environment(config: ProcessConfig) -> ProcessConfig:
 
 def _check(config: ProcessConfig) -> None:
     address, count, number = config.coordinator_address, config.num_processes, config.process_id
-    if config.initialization_timeout_seconds < 1:
-        raise InputError(
-            f"initialization_timeout_seconds must be at least 1, got {config.initialization_timeout_seconds}"
-        )
+    for name in ("initialization_timeout_seconds", "heartbeat_timeout_seconds"):
+        if (seconds := getattr(config, name)) < 1:
+            raise InputError(f"{name} must be at least 1, got {seconds}")
     if count is not None and count < 1:
         raise InputError(f"num_processes must be at least 1, got {count}")
     if number is not None and count is not None and not 0 <= number < count:
@@ -217,12 +226,14 @@ def _initialize(config: ProcessConfig, *, patience: int) -> bool:
 
     def initialize() -> None:
         try:
-            jax.distributed.initialize(
-                config.coordinator_address,
-                config.num_processes,
-                config.process_id,
-                initialization_timeout=patience + 60,
-            )
+            with explained_aborts():
+                jax.distributed.initialize(
+                    config.coordinator_address,
+                    config.num_processes,
+                    config.process_id,
+                    initialization_timeout=patience + 60,
+                    heartbeat_timeout_seconds=config.heartbeat_timeout_seconds + JAX_LATER_SECONDS,
+                )
         except Exception as error:
             errors.append(error)
 

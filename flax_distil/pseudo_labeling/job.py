@@ -6,11 +6,9 @@ for each other only at the beginning and at the end.
 """
 
 import dataclasses
-import json
 import logging
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import jax
 
@@ -19,9 +17,11 @@ from flax_distil.audio.voice_activity import VoiceActivity
 from flax_distil.checkpoints.hub.upload import check_hub
 from flax_distil.core.console import show
 from flax_distil.core.errors import InputError
+from flax_distil.core.nested import flatten
 from flax_distil.data.skipped import SkippedSamples
 from flax_distil.parallel.make_partitioner import join_local_devices
 from flax_distil.parallel.processes import all_gather_object, raise_on_all_hosts
+from flax_distil.parallel.same_settings import check_same_settings
 from flax_distil.pipeline.batch_transcription import BatchTranscriber
 from flax_distil.pseudo_labeling.config import PseudoLabelConfig
 from flax_distil.pseudo_labeling.labeler import Labeler
@@ -52,6 +52,7 @@ def run(config: PseudoLabelConfig) -> PseudoLabelResult:
         InputError: For whatever does not fit, before the teacher is loaded; if the disk is full.
     """
     partitioner = join_local_devices(config.devices)
+    check_same_settings(flatten(config))
     leads = jax.process_index() == 0
     output = raise_on_all_hosts(
         lambda: LabelOutput(str(config.output.output_dir), overwrite=config.output.overwrite_output_dir)
@@ -67,7 +68,7 @@ def run(config: PseudoLabelConfig) -> PseudoLabelResult:
         )
     detector = raise_on_all_hosts(lambda: VoiceActivity(cast(VadName, config.vad)))
     labeler = raise_on_all_hosts(lambda: Labeler(config, teacher, detector, output))
-    _check_same_settings(labeler.settings)
+    check_same_settings(labeler.settings)
     raise_on_all_hosts(lambda: output.begin(labeler.settings) if leads else None)
     if all_gather_object(output.is_complete)[0]:
         log.info("all of %s is labelled already: %s", config.data.dataset_name, config.output.output_dir)
@@ -88,18 +89,6 @@ def _label(labeler: Labeler, output: LabelOutput, *, leads: bool) -> None:
         log.info("%d files of an earlier run are finished: going on behind them", len(done))
     compile_seconds = raise_on_all_hosts(lambda: labeler.run(done))
     raise_on_all_hosts(lambda: _finish(labeler, output, compile_seconds) if leads else None)
-
-
-def _check_same_settings(settings: Mapping[str, Any]) -> None:
-    """Check that all processes were started with the same flags and see the same data."""
-    own = json.loads(json.dumps(settings))
-    for number, other in enumerate(all_gather_object(own)):
-        for name, value in other.items():
-            if value != own[name]:
-                raise InputError(
-                    f"process {number} has {name} {value!r}, and process {jax.process_index()} has "
-                    f"{own[name]!r}: start all with the same flags and data"
-                )
 
 
 def _finish(labeler: Labeler, output: LabelOutput, compile_seconds: float) -> None:

@@ -64,7 +64,6 @@ class Machine:
         self.gcloud, self.wanted, self.pause = gcloud, wanted, pause
         self.zone: str | None = None  # where it exists, or may exist
         self.asking = False
-        self.trouble = ""  # why Google could not be asked
 
     def create(self, zone: str) -> None:
         """Create it in a zone, or put a request for it into the queue there.
@@ -150,8 +149,7 @@ class Machine:
             return json.loads(self._call("describe", "--format=json", queued=queued, seconds=120) or "{}")
         except NotFoundError:
             return {}
-        except (GcloudError, ValueError) as error:
-            self.trouble = str(error)
+        except (GcloudError, ValueError):
             return {"state": UNREACHABLE}
 
     def _call(self, verb: str, *words: str, queued: bool, seconds: float = 1800) -> str:

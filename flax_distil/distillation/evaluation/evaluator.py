@@ -6,6 +6,7 @@ import time
 import jax
 
 from flax_distil.core.arrays import Params
+from flax_distil.core.signals import interrupted
 from flax_distil.core.tree import merge
 from flax_distil.data.training.batches import Batch
 from flax_distil.data.training.evaluation_pipeline import EvaluationPipeline
@@ -17,6 +18,7 @@ from flax_distil.distillation.setup.step_fns import TrainStepFns
 from flax_distil.distillation.vocabulary_loss import TokenLossSums
 from flax_distil.metrics.word_errors import ErrorCounts, word_errors
 from flax_distil.parallel.partitioner import Partitioner
+from flax_distil.parallel.preemption import must_stop
 from flax_distil.parallel.processes import all_gather_object
 from flax_distil.text.generation_settings import GenerationSettings
 from flax_distil.text.tokenizer import WhisperTokenizer
@@ -47,6 +49,9 @@ class Evaluator:
 
         The scores are ``loss``, ``ce_loss`` and ``kl_loss`` (temperature 1, per label token), ``accuracy``,
         ``wer`` (percent), ``samples``, ``skipped`` and ``seconds``.
+
+        Raises:
+            Interrupted: Between two batches, if all processes are to stop there.
         """
         return {chosen.name: self._evaluate_set(chosen, params) for chosen in self._data.evaluation}
 
@@ -57,6 +62,8 @@ class Evaluator:
         pipeline = self._pipeline(chosen)
         sums, errors, samples = None, ErrorCounts(), 0
         for batch in pipeline:
+            if must_stop():
+                raise interrupted("the evaluation is left and will be done again; the same command goes on")
             added, transcripts = self._run_batch(batch, params, transcriber)
             sums = added if sums is None else jax.tree.map(lambda a, b: a + b, sums, added)
             samples += int(batch.valid_B.sum())
