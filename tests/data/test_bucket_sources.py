@@ -2,15 +2,11 @@
 
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
-import fsspec
 import pyarrow
 import pyarrow.parquet
 import pytest
-from gcp_storage_emulator.server import create_server
-from moto.server import ThreadedMotoServer
 
 from flax_distil.audio.reading.decoding import decode_audio
 from flax_distil.core.errors import InputError
@@ -18,18 +14,9 @@ from flax_distil.data.decoded_example import SampleReader
 from flax_distil.data.sources.dataset_spec import DatasetSpec
 from flax_distil.data.sources.load_datasets import load_streams, load_tables
 from flax_distil.storage import transports
-from flax_distil.storage.retries import RetryPolicy, SourceError
+from flax_distil.storage.retries import SourceError
 from tests.data.stream_checks import all_rows
-
-QUICK = RetryPolicy(total_seconds=2.0, first_pause_seconds=0.05, largest_pause_seconds=0.1, read_seconds=5.0)
-
-
-@pytest.fixture(autouse=True)
-def fresh_file_systems() -> Iterator[None]:
-    """Each server is another one for the file systems kept by the process."""
-    transports._filesystem.cache_clear()
-    yield
-    transports._filesystem.cache_clear()
+from tests.storage.buckets import QUICK, running_gs, running_s3
 
 
 @pytest.fixture
@@ -68,30 +55,8 @@ def check_bucket(address: str, corpus_rows: list[dict], cache: Path) -> None:
         load_streams(DatasetSpec(name=f"{address}/lost-*.parquet", policy=QUICK))
 
 
-def test_s3(corpus, corpus_rows, tmp_path, monkeypatch):
-    server = ThreadedMotoServer(port=0, verbose=False)
-    server.start()
-    try:
-        host, port = server.get_host_and_port()
-        options = {"endpoint_url": f"http://{host}:{port}", "key": "key", "secret": "secret"}
-        monkeypatch.setitem(fsspec.config.conf, "s3", options)
-        files = transports.filesystem("s3")
-        files.mkdir("bucket")
-        files.put(str(corpus) + "/", "bucket/corpus/", recursive=True)
-        check_bucket("s3://bucket/corpus", corpus_rows, tmp_path / "cache")
-    finally:
-        server.stop()
-
-
-def test_gs(corpus, corpus_rows, tmp_path, monkeypatch):
-    server = create_server("127.0.0.1", 0, in_memory=True, default_bucket="bucket")
-    server.start()
-    try:
-        port = server._api._httpd.server_port
-        options = {"endpoint_url": f"http://127.0.0.1:{port}", "token": "anon"}
-        monkeypatch.setitem(fsspec.config.conf, "gs", options)
-        files = transports.filesystem("gs")
-        files.put(str(corpus) + "/", "bucket/corpus/", recursive=True)
-        check_bucket("gs://bucket/corpus", corpus_rows, tmp_path / "cache")
-    finally:
-        server.stop()
+@pytest.mark.parametrize(("scheme", "running"), [("s3", running_s3), ("gs", running_gs)])
+def test_sources_in_a_bucket(scheme, running, corpus, corpus_rows, tmp_path, monkeypatch):
+    with running(monkeypatch):
+        transports.filesystem(scheme).put(f"{corpus}/", "bucket/corpus/", recursive=True)
+        check_bucket(f"{scheme}://bucket/corpus", corpus_rows, tmp_path / "cache")
