@@ -8,6 +8,7 @@ from pathlib import Path
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
+from flax_distil.checkpoints.bucket import download_from_bucket
 from flax_distil.checkpoints.check_tensors import check_tensors, has_no_encoder
 from flax_distil.checkpoints.formats.ctranslate2 import MODEL_NAME, CTranslate2Reader
 from flax_distil.checkpoints.formats.ctranslate2_files import read_ctranslate2_files
@@ -22,6 +23,7 @@ from flax_distil.core.errors import InputError
 from flax_distil.core.fields import one_line
 from flax_distil.core.files import user_path
 from flax_distil.model.config import WhisperConfig
+from flax_distil.storage.remote_files import is_remote
 
 _CONVERT_OPENAI = (
     "files of openai-whisper are converted once by convert_openai_to_hf.py of transformers; its own models "
@@ -61,8 +63,9 @@ def load_checkpoint(
 
     Args:
         source: A folder with ``model.safetensors`` (or an index and shards), a CTranslate2 folder with
-            ``model.bin``, the id of either on the Hugging Face Hub, or the name of a model in openai/whisper,
-            such as ``large-v3`` or ``tiny.en``. A :class:`ModelSource` also names revision and cache.
+            ``model.bin``, the address of either in a bucket, the id of either on the Hugging Face Hub, or the
+            name of a model in openai/whisper, such as ``large-v3`` or ``tiny.en``. A :class:`ModelSource`
+            also names revision and cache.
         dtype: Element type of the parameters.
         config_only: Do not read the weights (nor download them), so that vocabularies and mel bins can be
             compared before any work. If the weights are present, the shapes of their tensors are still
@@ -122,6 +125,8 @@ def _locate(source: ModelSource, *, config_only: bool) -> tuple[Path, str]:
     path, expected = user_path(source.name), "expected the folder of a checkpoint, or a Hub id"
     if not source.name.strip():
         raise InputError(f"the name of a checkpoint is empty: {expected}")
+    if is_remote(source.name):
+        return download_from_bucket(source, weights=not config_only), str(source)
     if os.path.isdir(path):  # unlike Path.is_dir, it returns False for names that no file system accepts
         folder = path / (source.subfolder or "")
         if not os.path.isdir(folder):

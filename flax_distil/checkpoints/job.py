@@ -1,7 +1,6 @@
 """The commands ``export`` and ``init-student``, which make one checkpoint from another."""
 
 import dataclasses
-from pathlib import Path
 
 import jax.numpy as jnp
 
@@ -13,6 +12,7 @@ from flax_distil.checkpoints.student import init_student
 from flax_distil.checkpoints.tokenizer import check_tokenizer
 from flax_distil.checkpoints.trained_student import load_trained_student
 from flax_distil.storage.output_dir import atomic_folder
+from flax_distil.storage.paths import AnyPath
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -24,7 +24,7 @@ class ExportResult:
         upload_error: Reason why the upload failed; None if it did not fail, or was not asked for.
     """
 
-    output_dir: Path
+    output_dir: AnyPath
     upload_error: str | None = None
 
 
@@ -41,7 +41,7 @@ def run_export(config: ExportConfig) -> ExportResult:
     return ExportResult(output_dir=folder, upload_error=upload(folder, repository, config.hub))
 
 
-def run_init_student(config: InitStudentConfig) -> Path:
+def run_init_student(config: InitStudentConfig) -> AnyPath:
     """Write the folder of the student, and return its path."""
     folder, layers = config.output.check(), config.student.layers
     # The first call has no weights, so that wrong layers are reported before the weights are read.
@@ -52,8 +52,8 @@ def run_init_student(config: InitStudentConfig) -> Path:
     return _write(student, folder, config.weights.export_dtype)
 
 
-def _write(checkpoint: Checkpoint, folder: Path, dtype: str) -> Path:
-    with atomic_folder(folder, stale=("model*.safetensors*",)) as scratch:
+def _write(checkpoint: Checkpoint, folder: AnyPath, dtype: str) -> AnyPath:
+    with atomic_folder(folder, stale=("model*.safetensors*",), last=["config.json"]) as scratch:
         export_checkpoint(
             checkpoint.params, checkpoint.config, scratch, files=checkpoint.files, dtype=jnp.dtype(dtype)
         )

@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 
+from flax_distil.checkpoints.bucket import bucket_folder
 from flax_distil.checkpoints.hub.model_source import ModelSource
 from flax_distil.core.console import show
 from flax_distil.core.errors import InputError
@@ -29,6 +30,7 @@ from flax_distil.parallel.partitioner import Partitioner
 from flax_distil.parallel.processes import raise_on_all_hosts
 from flax_distil.parallel.same_settings import check_same_settings
 from flax_distil.pipeline.transcription_model import TranscriptionModel, configured_model
+from flax_distil.storage.downloads import folder_identity
 from flax_distil.storage.output_dir import atomic_folder
 from flax_distil.text.normalizers import Normalizer, get_model_normalizer
 
@@ -159,6 +161,8 @@ def _settings(config: EvalConfig, data_sets: Mapping[str, SpeechDataset]) -> dic
 
 def _weights_identity(source: ModelSource) -> str:
     """Return what changes when the weights in a folder do; a Hub id stands for itself."""
+    if (address := bucket_folder(source)) is not None:
+        return folder_identity(address, ["*.safetensors", "*.bin"])
     folder = user_path(source.name) / (source.subfolder or "")
     files = sorted(path for path in folder.glob("*") if path.suffix in (".safetensors", ".bin"))
     known = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files]
@@ -176,7 +180,7 @@ def _report(evaluation: Evaluation, results: dict[str, Any], output: EvaluationO
         if condition == CLEAN.name and label == evaluation.models[0] and unit.records.skipped:
             log.warning("%s: %s", name, unit.records.skipped.report())
     if output.is_kept:
-        with atomic_folder(output.folder) as scratch:
+        with atomic_folder(output.folder, last=[RESULTS_NAME]) as scratch:
             (scratch / RESULTS_NAME).write_text(json.dumps(results, indent=2) + "\n")
             write_samples(evaluation, scratch / SAMPLES_NAME)
             write_report(evaluation, results, scratch / REPORT_NAME)

@@ -5,14 +5,14 @@ All figures are computed from these lines.
 
 import hashlib
 import re
-import shutil
 import tempfile
-from pathlib import Path
 from types import TracebackType
 from urllib.parse import quote
 
 from flax_distil.evaluation.records import Records, decode_record
-from flax_distil.storage.resumable_output import LineWriter, ResumableOutput, read_lines
+from flax_distil.storage.line_files import LineWriter, read_lines
+from flax_distil.storage.paths import AnyPath, matching, remove_tree
+from flax_distil.storage.resumable_output import ResumableOutput
 
 RESULTS_NAME, SAMPLES_NAME, REPORT_NAME = REPORTS = ("results.json", "predictions.csv", "report.html")
 """Files that are made from the lines once all are there."""
@@ -52,7 +52,7 @@ class EvaluationOutput(ResumableOutput):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if not self.is_kept:
-            shutil.rmtree(self.folder, ignore_errors=True)
+            remove_tree(self.folder)
 
     def check_shared(self) -> None:
         """Check that this process sees what process 0 wrote; temporary folders are not shared."""
@@ -68,15 +68,15 @@ class EvaluationOutput(ResumableOutput):
             processes: Number of processes. Each reads the files whose number modulo this is its own, so
                 that together they read each file once, whatever the number of processes was before.
         """
-        paths = sorted(self._folder(key).glob("*.jsonl"))
+        paths = matching(self._folder(key), "*.jsonl")
         own = [path for path in paths if int(path.stem) % processes == process]
         return Records([decode_record(line) for path in own for line in read_lines(path)])
 
     def writer(self, key: Key, *, process: int) -> LineWriter:
         """Return what appends the records that a process makes for a key."""
-        return LineWriter(self, self._folder(key) / f"{process:05d}.jsonl")
+        return self.line_writer(self._folder(key) / f"{process:05d}.jsonl")
 
-    def _folder(self, key: Key) -> Path:
+    def _folder(self, key: Key) -> AnyPath:
         return self.work.joinpath(*map(_folder_name, key))
 
 

@@ -37,7 +37,7 @@ from flax_distil.evaluation.records import (
 from flax_distil.parallel.partitioner import Partitioner
 from flax_distil.parallel.processes import all_gather_object, raise_on_all_hosts
 from flax_distil.pipeline.transcription_model import TranscriptionModel
-from flax_distil.storage.resumable_output import LineWriter
+from flax_distil.storage.line_files import LineWriter
 from flax_distil.transcription.assisted_generator import AssistedGenerator
 from flax_distil.transcription.modes import make_transcriber
 from flax_distil.transcription.recordings import RecordingTranscriber

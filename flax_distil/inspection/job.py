@@ -70,7 +70,7 @@ def run(config: InspectConfig) -> dict[str, Any]:
     }
     _print_report(data_sets, dropped, data.skipped, shown)
     if folder is not None:
-        with atomic_folder(folder) as stage:
+        with atomic_folder(folder, last=[REPORT]) as stage:
             (stage / REPORT).write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n")
             draw_statistics(data_sets, dropped, stage / "statistics.png")
             draw_samples(shown, num_mel_bins=checkpoint.config.num_mel_bins, path=stage / "samples.png")

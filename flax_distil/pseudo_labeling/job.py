@@ -28,6 +28,7 @@ from flax_distil.pseudo_labeling.labeler import Labeler
 from flax_distil.pseudo_labeling.output import LabelOutput
 from flax_distil.pseudo_labeling.summary import summarize
 from flax_distil.pseudo_labeling.upload import upload_labels
+from flax_distil.storage.paths import AnyPath
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +42,7 @@ class PseudoLabelResult:
         upload_error: Why the upload failed; None if it did not fail, or was not asked for.
     """
 
-    output_dir: Path
+    output_dir: AnyPath
     upload_error: str | None = None
 
 
@@ -75,7 +76,9 @@ def run(config: PseudoLabelConfig) -> PseudoLabelResult:
     else:
         _label(labeler, output, leads=leads)
     error = raise_on_all_hosts(
-        lambda: None if repository is None else upload_labels(output.folder, repository, config.hub)
+        lambda: (
+            None if repository is None else upload_labels(Path(str(output.folder)), repository, config.hub)
+        )
     )
     return PseudoLabelResult(output_dir=output.folder, upload_error=error)
 

@@ -6,16 +6,18 @@ file has its name, so a file without a line is written again.
 
 import contextlib
 import dataclasses
-import shutil
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flax_distil.core.errors import InputError
 from flax_distil.data.shards.shard_writer import write_shard
 from flax_distil.pseudo_labeling.shard_manifest import ShardManifest
 from flax_distil.pseudo_labeling.shard_plan import ShardKey
+from flax_distil.storage.line_files import LineWriter, read_lines
 from flax_distil.storage.output_dir import make_folder
-from flax_distil.storage.resumable_output import LineWriter, ResumableOutput, read_lines, read_object
+from flax_distil.storage.paths import file_sizes, matching, remove_tree, scratch_folder
+from flax_distil.storage.resumable_output import ResumableOutput, read_object
 
 if TYPE_CHECKING:
     import pyarrow
@@ -50,7 +52,7 @@ class LabelOutput(ResumableOutput):
         """Make the folder ready, as :meth:`ResumableOutput.begin` does."""
         super().begin(settings)
         if self.is_complete:
-            shutil.rmtree(self.work, ignore_errors=True)
+            remove_tree(self.work)
             return
         for scratch in self.work.glob("writing-*"):
             scratch.unlink()
@@ -93,13 +95,20 @@ class LabelOutput(ResumableOutput):
 
     def manifests(self) -> dict[ShardKey, ShardManifest]:
         """Return the finished shards of all processes, in the order of the corpus."""
-        lines = [line for path in sorted(self.work.glob("progress-*.jsonl")) for line in read_lines(path)]
+        paths = matching(self.work, "progress-*.jsonl")
+        lines = [line for path in paths for line in read_lines(path)]
         found = {manifest.key: manifest for manifest in map(ShardManifest.from_json, lines)}
-        return {key: found[key] for key in sorted(found) if self._has_file(found[key])}
+        sizes = file_sizes(self.folder / DATA_NAME)
+
+        def is_there(manifest: ShardManifest) -> bool:
+            file = manifest.file
+            return file is None or sizes.get(file.removeprefix(f"{DATA_NAME}/")) == manifest.bytes
+
+        return {key: found[key] for key in sorted(found) if is_there(found[key])}
 
     def writer(self, process: int) -> LineWriter:
         """Return what appends the manifests of the shards that a process finishes."""
-        return LineWriter(self, self.work / f"progress-{process:05d}.jsonl", is_synced=True)
+        return self.line_writer(self.work / f"progress-{process:05d}.jsonl", is_synced=True)
 
     def write_shard(
         self, key: ShardKey, split: str, table: "pyarrow.Table", *, process: int
@@ -121,8 +130,8 @@ class LabelOutput(ResumableOutput):
         name = f"{DATA_NAME}/{'-'.join([split, *(f'{number:05d}' for number in key)])}.parquet"
         path = self.folder / name
         make_folder(path.parent)
-        with self.writing(path):
-            written = write_shard(table, path, scratch=self.work / f"writing-{process:05d}.parquet")
+        with self.writing(path), scratch_folder(self.work) as scratch:
+            written = write_shard(table, path, scratch=scratch / f"writing-{process:05d}.parquet")
         return {"file": name, "rows": len(table), **dataclasses.asdict(written)}
 
     def finish(self, documents: Mapping[str, str], index: Mapping[str, Any]) -> None:
@@ -136,17 +145,12 @@ class LabelOutput(ResumableOutput):
         for name, text in documents.items():
             self.write_file(self.folder / name, text)
         self.write_file(self.folder / INDEX_NAME, {**state, **index})
-        shutil.rmtree(self.work)
+        remove_tree(self.work)
 
     def discard(self) -> None:
         """Remove the folder after a run that could label nothing."""
-        shutil.rmtree(self.work)
-        with contextlib.suppress(OSError):  # the folder holds other files
-            (self.folder / DATA_NAME).rmdir()
-            self.folder.rmdir()
-
-    def _has_file(self, manifest: ShardManifest) -> bool:
-        if manifest.file is None:
-            return True
-        path = self.folder / manifest.file
-        return path.is_file() and path.stat().st_size == manifest.bytes
+        remove_tree(self.work)
+        if isinstance(self.folder, Path):
+            with contextlib.suppress(OSError):  # the folder holds other files
+                (self.folder / DATA_NAME).rmdir()
+                self.folder.rmdir()

@@ -128,11 +128,11 @@ class BucketPath:
         names = {name for name in below if name}  # a marker of the folder itself has none
         yield from (self / name for name in sorted(names))
 
-    def files(self) -> dict[str, dict[str, Any]]:
-        """Return all files below, by their names relative to this: what the bucket knows of each."""
+    def files(self, *, deep: bool = True) -> dict[str, dict[str, Any]]:
+        """Return what the bucket knows of all files below, or of those directly in the folder, by name."""
         root = self._ask_path
         try:
-            found = self._ask("find", detail=True)
+            found = self._ask("find", detail=True, maxdepth=None if deep else 1)
         except SourceMissingError:
             return {}
         below = {name[len(root) + 1 :]: info for name, info in found.items() if name.startswith(f"{root}/")}

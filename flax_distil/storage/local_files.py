@@ -7,7 +7,7 @@ from pathlib import Path
 _NUMBERS = itertools.count()
 
 
-def write_whole(path: Path, data: bytes) -> None:
+def write_whole(path: Path, content: str | bytes) -> None:
     """Write a file, or leave the existing file unchanged.
 
     The name of the scratch file beside it is short, whatever the name of the file.
@@ -22,7 +22,7 @@ def write_whole(path: Path, data: bytes) -> None:
     scratch = path.with_name(f".writing-{os.getpid()}-{next(_NUMBERS)}")
     try:
         with scratch.open("xb") as file:
-            file.write(data)
+            file.write(content.encode() if isinstance(content, str) else content)
         os.replace(scratch, path)
     except BaseException as error:
         scratch.unlink(missing_ok=True)

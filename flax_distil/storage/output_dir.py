@@ -10,11 +10,13 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+import uuid
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 from flax_distil.core.errors import InputError
-from flax_distil.core.files import user_path
+from flax_distil.storage.bucket_path import BucketPath
+from flax_distil.storage.paths import AnyPath, output_path, upload_folder
 
 _MARKS = (
     "results.json",
@@ -35,7 +37,7 @@ class OutputConfig:
     """Output.
 
     Attributes:
-        output_dir: Folder of the results.
+        output_dir: Folder of the results, here or in a bucket (gs://bucket/folder, s3://bucket/folder).
         overwrite_output_dir: Replace the results of an earlier run in output_dir; other files stay.
     """
 
@@ -43,23 +45,23 @@ class OutputConfig:
     overwrite_output_dir: bool = False
 
     @property
-    def path(self) -> Path:
-        """``output_dir`` as an absolute path.
+    def path(self) -> AnyPath:
+        """``output_dir`` as an absolute path, or as an address in a bucket.
 
         Raises:
-            InputError: If it is not given.
+            InputError: If it is not given, or an address of another kind.
         """
         if self.output_dir is None:
             raise InputError("output_dir is not given: name a folder")
-        return user_path(self.output_dir).absolute()
+        return output_path(self.output_dir)
 
-    def check(self) -> Path:
+    def check(self) -> AnyPath:
         """Check the folder as :func:`check_output_dir` does, and return it."""
         return check_output_dir(str(self.output_dir or self.path), overwrite=self.overwrite_output_dir)
 
 
-def check_output_dir(output_dir: str, *, overwrite: bool, or_set: str = "overwrite_output_dir") -> Path:
-    """Check that a folder may receive results, and return it as an absolute path.
+def check_output_dir(output_dir: str, *, overwrite: bool, or_set: str = "overwrite_output_dir") -> AnyPath:
+    """Check that a folder may receive results, and return it as an absolute path or address.
 
     Args:
         output_dir: The path as the user gave it.
@@ -82,18 +84,21 @@ def check_output_dir(output_dir: str, *, overwrite: bool, or_set: str = "overwri
     return folder
 
 
-def check_writable(output_dir: str) -> Path:
-    """Check that a folder can be written to, and return it as an absolute path; its contents do not matter.
+def check_writable(output_dir: str) -> AnyPath:
+    """Check that a folder can be written to, and return it as an absolute path or an address in a bucket.
+
+    Its contents do not matter.
 
     Raises:
-        InputError: If it is a file or cannot be written to.
+        InputError: If it is a file, cannot be written to, or is an address of another kind.
     """
     if not output_dir:
         raise InputError("output_dir is empty: name a folder")
     if output_dir == "-":
         raise InputError("output_dir '-' is standard output, and results are files: name a folder")
-    check_local("output_dir", output_dir)
-    folder = user_path(output_dir).absolute()
+    folder = output_path(output_dir)
+    if isinstance(folder, BucketPath):
+        return _check_bucket(folder)
     try:
         existing = next(path for path in (folder, *folder.parents) if path.exists())
     except (OSError, ValueError) as error:  # a name that is too long, or holds NUL
@@ -106,6 +111,16 @@ def check_writable(output_dir: str) -> Path:
     return folder
 
 
+def _check_bucket(folder: BucketPath) -> BucketPath:
+    """Check that an object can be written in a folder of a bucket and deleted again."""
+    if folder.is_file():
+        raise InputError(f"output_dir {str(folder)!r} cannot be made: it is a file")
+    trial = folder / f".writable-{uuid.uuid4().hex}"
+    trial.write_bytes(b"")
+    trial.unlink(missing_ok=True)
+    return folder
+
+
 def check_local(name: str, path: str) -> None:
     """Raise ``InputError`` if an output is an address rather than a path.
 
@@ -115,17 +130,19 @@ def check_local(name: str, path: str) -> None:
     """
     if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", path):
         raise InputError(
-            f"{name} {path!r} is an address, and results are written to this machine only: name a folder "
-            "here, and copy it afterwards"
+            f"{name} {path!r} is an address, and this is written to this machine only: name a path here, and "
+            "copy it afterwards"
         )
 
 
-def make_folder(folder: Path) -> None:
-    """Create a folder and its parents; an existing folder is left as it is.
+def make_folder(folder: AnyPath) -> None:
+    """Create a folder and its parents; an existing folder is left as it is, and buckets need none.
 
     Raises:
         InputError: If it cannot be created.
     """
+    if isinstance(folder, BucketPath):
+        return
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -133,20 +150,28 @@ def make_folder(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def atomic_folder(folder: Path, *, stale: Sequence[str] = ()) -> Iterator[Path]:
-    """Yield an empty scratch folder, whose contents move to ``folder`` once the body succeeds.
+def atomic_folder(folder: AnyPath, *, stale: Sequence[str] = (), last: Sequence[str] = ()) -> Iterator[Path]:
+    """Yield an empty local scratch folder, whose contents move to ``folder`` once the body succeeds.
 
-    A new folder appears as a whole. In an existing folder, entries of the same name are replaced, and entries
-    that match ``stale`` are removed, because they are parts of an earlier result. All others stay, so naming
-    the wrong folder by mistake cannot empty it.
+    A new folder appears as a whole; in a bucket file by file. In an existing folder, entries of the same name
+    are replaced, and entries that match ``stale`` are removed, because they are parts of an earlier result.
+    All others stay, so naming the wrong folder by mistake cannot empty it.
 
     Args:
         folder: The result of :func:`check_output_dir`.
         stale: Patterns of names, in the form of ``Path.glob``.
+        last: Names of files without which the result is not complete; a bucket has them last.
 
     Raises:
         InputError: If the folder cannot be created.
+        StorageError: If the bucket cannot be written to.
     """
+    if isinstance(folder, BucketPath):
+        with tempfile.TemporaryDirectory(prefix="flax-distil-") as local:
+            yield Path(local)
+            upload_folder(Path(local), folder, last=last)
+            _remove_stale(folder, stale, {path.name for path in Path(local).iterdir()})
+        return
     exists = folder.is_dir()
     make_folder(folder.parent)
     try:
@@ -175,6 +200,10 @@ def _replace_entries(stage: Path, folder: Path, stale: Sequence[str]) -> None:
     names = {entry.name for entry in stage.iterdir()}
     for name in sorted(names):
         os.replace(stage / name, folder / name)
+    _remove_stale(folder, stale, names)
+
+
+def _remove_stale(folder: AnyPath, stale: Sequence[str], names: Collection[str]) -> None:
     for pattern in stale:
         for path in folder.glob(pattern):
             if path.name not in names:

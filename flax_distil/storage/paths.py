@@ -1,8 +1,10 @@
 """Files and folders of results, on this machine or in a bucket."""
 
+import contextlib
 import re
 import shutil
-from collections.abc import Iterable
+import tempfile
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -46,11 +48,6 @@ def output_path(name: str | AnyPath, *, flag: str = "output_dir") -> AnyPath:
         raise InputError(f"{flag}: {error}") from error
 
 
-def is_local(path: AnyPath) -> bool:
-    """Return whether a path is on this machine."""
-    return isinstance(path, Path)
-
-
 def write_whole(path: AnyPath, content: str | bytes) -> None:
     """Write a file whole, or leave the existing file unchanged.
 
@@ -62,11 +59,10 @@ def write_whole(path: AnyPath, content: str | bytes) -> None:
         OSError: If it cannot be written.
         StorageError: If it cannot be written to a bucket.
     """
-    data = content.encode() if isinstance(content, str) else content
     if isinstance(path, BucketPath):
-        path.write_bytes(data)
+        path.write_bytes(content.encode() if isinstance(content, str) else content)
     else:
-        local_files.write_whole(path, data)
+        local_files.write_whole(path, content)
 
 
 def read_text(path: AnyPath) -> str:
@@ -76,6 +72,43 @@ def read_text(path: AnyPath) -> str:
         FileNotFoundError: If there is no such file.
     """
     return path.read_text(encoding="utf-8")
+
+
+def publish(scratch: Path, path: AnyPath) -> None:
+    """Give a local scratch file its final name, once it is safe on the disk, or move it to a bucket.
+
+    Raises:
+        OSError: If the disk is full.
+        StorageError: If it cannot be written to the bucket.
+    """
+    if isinstance(path, BucketPath):
+        path.upload(scratch)
+        scratch.unlink()
+    else:
+        local_files.publish(scratch, path)
+
+
+@contextlib.contextmanager
+def scratch_folder(folder: AnyPath) -> Iterator[Path]:
+    """Yield a folder for scratch files of results in ``folder``: itself, or a temporary one for a bucket."""
+    if isinstance(folder, Path):
+        yield folder
+    else:
+        with tempfile.TemporaryDirectory(prefix="flax-distil-") as local:
+            yield Path(local)
+
+
+def matching(folder: AnyPath, pattern: str) -> list[AnyPath]:
+    """Return what matches a pattern below a folder, sorted."""
+    return sorted(folder.glob(pattern), key=str)
+
+
+def file_sizes(folder: AnyPath) -> dict[str, int]:
+    """Return the number of bytes of all files below a folder, by their names relative to it."""
+    if isinstance(folder, BucketPath):
+        return {name: int(info["size"]) for name, info in folder.files().items()}
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): path.stat().st_size for path in files}
 
 
 def file_size(path: AnyPath) -> int:

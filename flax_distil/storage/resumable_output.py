@@ -1,23 +1,21 @@
 """Output folders in which a stopped job can continue; a killed job leaves only valid results.
 
 The folder holds the settings that decide the results, written before the first result, and files of JSON
-lines, one line for each finished piece of work. A killed process may leave an incomplete last line, which is
-not read and is removed before the next line is written.
+lines, one line for each finished piece of work.
 """
 
 import contextlib
-import errno
 import json
-import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any, ClassVar
 
 from flax_distil.core.errors import InputError
-from flax_distil.storage.local_files import publish, sync_folder
+from flax_distil.storage.bucket_path import BucketPath
+from flax_distil.storage.line_files import LineWriter
 from flax_distil.storage.output_dir import check_output_dir, check_writable, make_folder
+from flax_distil.storage.paths import AnyPath, publish, read_text, write_whole
 
 
 class ResumableOutput:
@@ -109,7 +107,11 @@ class ResumableOutput:
         """Replace the file of the settings."""
         self.write_file(self.work / self.state_name, state)
 
-    def write_file(self, path: Path, content: str | Mapping[str, Any]) -> None:
+    def line_writer(self, path: AnyPath, *, is_synced: bool = False) -> LineWriter:
+        """Return what appends lines to a file of this output; see :class:`LineWriter`."""
+        return LineWriter(path, self.writing, is_synced=is_synced)
+
+    def write_file(self, path: AnyPath, content: str | Mapping[str, Any]) -> None:
         """Write a text or JSON file of this output, whole or not at all.
 
         Raises:
@@ -117,18 +119,22 @@ class ResumableOutput:
         """
         text = content if isinstance(content, str) else json_text(content)
         with self.writing(path):
-            scratch = self.work / f"writing-{path.name}"
-            scratch.write_text(text, encoding="utf-8")
-            publish(scratch, path)
+            if isinstance(self.work, BucketPath):
+                write_whole(path, text)
+            else:
+                scratch = self.work / f"writing-{path.name}"
+                scratch.write_text(text, encoding="utf-8")
+                publish(scratch, path)
 
     @contextlib.contextmanager
-    def writing(self, path: Path) -> Iterator[None]:
+    def writing(self, path: AnyPath) -> Iterator[None]:
         """Raise an ``InputError`` that tells the user what to do if the body fails to write a file."""
         try:
             yield
         except OSError as error:
+            name = str(path).removeprefix(f"{self.folder}/")
             raise InputError(
-                f"cannot write {path.relative_to(self.folder)} in output_dir {self._output_dir!r} "
+                f"cannot write {name} in output_dir {self._output_dir!r} "
                 f"({error.strerror or error}): the finished files there are safe; make room, and the same "
                 "command goes on"
             ) from error
@@ -146,69 +152,27 @@ class ResumableOutput:
         # The settings go first, because a folder that is cleared in part must not be continued.
         # The folder of the lines stays: without it a killed run would leave a folder that is not ours.
         (self.work / self.state_name).unlink(missing_ok=True)
-        for entry in self.work.iterdir():
-            if entry.is_dir() and not entry.is_symlink():
-                shutil.rmtree(entry)
-            else:
-                entry.unlink()
+        if isinstance(self.work, BucketPath):
+            self.work.remove_tree()
+        else:
+            _empty(self.work)
         for pattern in self.results:
             for path in self.folder.glob(pattern):
                 path.unlink()
 
 
-class LineWriter:
-    """Appends lines to a file that no other process writes.
-
-    Args:
-        output: Output that the file belongs to.
-        path: The file; its folder is made.
-        is_synced: Whether a line must be on the disk once it is written, so that it survives a power failure.
-
-    Raises:
-        InputError: If the file cannot be written.
-    """
-
-    def __init__(self, output: ResumableOutput, path: Path, *, is_synced: bool = False):
-        self._output, self._path, self._is_synced = output, path, is_synced
-        make_folder(path.parent)
-        with output.writing(path):
-            if path.is_file():
-                os.truncate(path, len(_whole_lines(path)))
-            self._file = path.open("ab", buffering=0)
-            if is_synced:
-                sync_folder(path.parent)
-
-    def __enter__(self) -> "LineWriter":
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._file.close()
-
-    def write(self, *lines: str) -> None:
-        """Append lines in one operation; they are in the file when this returns.
-
-        Raises:
-            InputError: If the disk is full.
-        """
-        data = "".join(f"{line}\n" for line in lines).encode()
-        with self._output.writing(self._path):
-            if self._file.write(data) < len(data):
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            if self._is_synced:
-                os.fsync(self._file.fileno())
+def _empty(folder: Path) -> None:
+    for entry in folder.iterdir():
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry)
+        else:
+            entry.unlink()
 
 
-def read_lines(path: Path) -> list[str]:
-    """Return the complete lines of a file of :class:`LineWriter`."""
-    return _whole_lines(path).decode().split("\n")[:-1]
-
-
-def read_object(path: Path) -> dict[str, Any] | None:
+def read_object(path: AnyPath) -> dict[str, Any] | None:
     """Return the object in a JSON file; None if there is no file, or something else is in it."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+        found = json.loads(read_text(path)) if path.is_file() else None
     except ValueError:
         return None
     return found if isinstance(found, dict) else None
@@ -217,8 +181,3 @@ def read_object(path: Path) -> dict[str, Any] | None:
 def json_text(content: Mapping[str, Any]) -> str:
     """Return an object as the text of a JSON file that people read."""
     return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
-
-
-def _whole_lines(path: Path) -> bytes:
-    data = path.read_bytes()
-    return data[: data.rfind(b"\n") + 1]

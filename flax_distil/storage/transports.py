@@ -211,13 +211,13 @@ class FileSystemTransport:
     """
 
     def __init__(self, url: str):
-        self._url = url
+        self.url = url
         self._files = filesystem(protocol_of(url))
         self._info: dict[str, Any] = {}
 
     def fetch(self, start: int, end: int, *, seconds: float) -> Part:
         """As :meth:`Transport.fetch`."""
-        path = self._files._strip_protocol(self._url)
+        path = self._files._strip_protocol(self.url)
         if not self._info:
             self._info = ask(self._files, "info", path, seconds=seconds)
         size = int(self._info["size"])

@@ -16,7 +16,7 @@ from flax_distil.evaluation.records import Prediction, decode_record
 from flax_distil.parallel.config import ParallelConfig
 from flax_distil.parallel.make_partitioner import join_local_devices
 from flax_distil.pipeline.transcription_model import TranscriptionModel
-from flax_distil.storage.resumable_output import LineWriter
+from flax_distil.storage.line_files import LineWriter
 from tests.toys import write_prompts, write_teacher
 
 pytestmark = pytest.mark.usefixtures("one_partitioner")
@@ -132,7 +132,7 @@ def test_a_run_that_is_stopped_goes_on_and_ends_as_if_it_had_not(lines, settings
 
     def stopping(writer, *given):
         if len(written) == lines:
-            writer._file.write(b'{"prediction": {"index":')
+            writer._lines._file.write(b'{"prediction": {"index":')
             raise KeyboardInterrupt
         written.append(given)
         write(writer, *given)

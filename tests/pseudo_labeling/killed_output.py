@@ -15,9 +15,11 @@ from flax_distil.metrics.word_errors import ErrorCounts
 from flax_distil.pseudo_labeling import output as label_output
 from flax_distil.pseudo_labeling.output import LabelOutput
 from flax_distil.pseudo_labeling.shard_manifest import ShardManifest
-from flax_distil.storage import local_files, resumable_output
+from flax_distil.storage import line_files, local_files, resumable_output
 
-FILES = {module.__file__ for module in (label_output, resumable_output, local_files, shard_writer)}
+FILES = {
+    module.__file__ for module in (label_output, resumable_output, line_files, local_files, shard_writer)
+}
 UNITS = 3
 
 

@@ -21,7 +21,8 @@ OPENAI_MODELS = {
 }  # fmt: skip
 """Hub ids of the models by their names in openai/whisper."""
 
-_WEIGHT_FILES = (WEIGHTS_NAME, "model-*-of-*.safetensors", MODEL_NAME)
+WEIGHT_FILES = (WEIGHTS_NAME, "model-*-of-*.safetensors", MODEL_NAME)
+"""Patterns of the files of weights."""
 
 
 def download(source: ModelSource, *, weights: bool = True) -> Path:
@@ -42,7 +43,7 @@ def download(source: ModelSource, *, weights: bool = True) -> Path:
     from huggingface_hub import snapshot_download
 
     below = f"{source.subfolder.strip('/')}/" if source.subfolder else ""
-    patterns = [*SMALL_FILES, INDEX_NAME, *(_WEIGHT_FILES if weights else (MODEL_NAME,))]
+    patterns = [*SMALL_FILES, INDEX_NAME, *(WEIGHT_FILES if weights else (MODEL_NAME,))]
     try:
         folder = snapshot_download(
             source.name,

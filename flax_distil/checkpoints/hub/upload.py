@@ -9,6 +9,9 @@ from typing import Literal
 from flax_distil.checkpoints.hub.config import HubConfig
 from flax_distil.checkpoints.hub.download import reason
 from flax_distil.core.errors import InputError
+from flax_distil.storage.bucket_path import BucketPath
+from flax_distil.storage.downloads import local_copy
+from flax_distil.storage.paths import AnyPath
 
 log = logging.getLogger(__name__)
 
@@ -135,7 +138,7 @@ def is_refusal(error: Exception) -> bool:
 
 
 def check_hub(
-    config: HubConfig, name: str | None, folder: Path, repo_type: Literal["model", "dataset"]
+    config: HubConfig, name: str | None, folder: AnyPath, repo_type: Literal["model", "dataset"]
 ) -> str | None:
     """Return the repository to upload to as ``user/name``, before any work; None if nothing is uploaded.
 
@@ -151,6 +154,11 @@ def check_hub(
     """
     if not config.push_to_hub:
         return None
+    if repo_type == "dataset" and isinstance(folder, BucketPath):
+        raise InputError(
+            f"push_to_hub sends a data set from a folder of this machine, and output_dir is {str(folder)!r}: "
+            "leave push_to_hub out, or name a folder here"
+        )
     if name is not None and (name.count("/") > 1 or not all(name.split("/"))):
         raise InputError(f"{name!r} is not a repository on the Hugging Face Hub: expected user/name")
     return check_repository(
@@ -158,11 +166,11 @@ def check_hub(
     )
 
 
-def upload(folder: Path, repo_id: str | None, config: HubConfig) -> str | None:
+def upload(folder: AnyPath, repo_id: str | None, config: HubConfig) -> str | None:
     """Upload an export; a failure is logged and not raised, because the export is safe on disk.
 
     Args:
-        folder: Folder of the export.
+        folder: Folder of the export, here or in a bucket.
         repo_id: Repository on the Hub, as :func:`check_hub` returns it; None uploads nothing.
         config: Token, and whether a new repository is private.
 
@@ -171,9 +179,10 @@ def upload(folder: Path, repo_id: str | None, config: HubConfig) -> str | None:
     """
     if repo_id is None:
         return None
-    return tried(
-        lambda: push_to_hub(folder, repo_id, token=config.hub_token, private=config.hub_private_repo)
-    )
+    with local_copy(folder) as local:
+        return tried(
+            lambda: push_to_hub(local, repo_id, token=config.hub_token, private=config.hub_private_repo)
+        )
 
 
 def tried(push: Callable[[], str]) -> str | None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from flax_distil.core.errors import InputError
 from flax_distil.data.dataset import SpeechDataset
 from flax_distil.data.shards.shard import BLOCK_ROWS
-from flax_distil.storage.local_files import publish
+from flax_distil.storage.paths import AnyPath, publish
 
 if TYPE_CHECKING:
     import datasets
@@ -82,16 +82,17 @@ def shard_table(
     return pyarrow.Table.from_arrays(arrays, schema=schema)
 
 
-def write_shard(table: "pyarrow.Table", path: Path, *, scratch: Path) -> WrittenFile:
-    """Write a Parquet file, which gets its name when it is complete on the disk.
+def write_shard(table: "pyarrow.Table", path: AnyPath, *, scratch: Path) -> WrittenFile:
+    """Write a Parquet file, which gets its name when it is complete.
 
     Args:
         table: The rows.
-        path: Path of the file; its folder exists.
-        scratch: Path of a temporary file in the same file system; removed afterwards.
+        path: Path of the file, in an existing folder, or its address in a bucket.
+        scratch: Path of a temporary file, for a local file in the same file system; removed afterwards.
 
     Raises:
         OSError: If it cannot be written; an existing file at ``path`` then does not change.
+        StorageError: If it cannot be written to the bucket.
     """
     import pyarrow.parquet
 

@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import logging
-from pathlib import Path
 
 import jax.numpy as jnp
 
@@ -21,6 +20,7 @@ from flax_distil.pipeline.align_heads.config import AlignHeadsConfig
 from flax_distil.pipeline.align_heads.known_words import TimedRecordings
 from flax_distil.pipeline.transcription_model import TranscriptionModel
 from flax_distil.storage.output_dir import atomic_folder, check_writable
+from flax_distil.storage.paths import AnyPath
 from flax_distil.transcription.words.head_search import HeadSearch, Windows, WordErrors
 from flax_distil.transcription.words.word_timestamps import (
     Heads,
@@ -95,7 +95,7 @@ def _better(search: HeadSearch, held_out: Windows, found: Heads) -> AlignHeadsRe
     return AlignHeadsResult(heads=search.present, before=before, after=before)
 
 
-def _check_folders(config: AlignHeadsConfig) -> Path:
+def _check_folders(config: AlignHeadsConfig) -> AnyPath:
     """Return the folder whose settings will be written."""
     if config.output.output_dir is not None:
         return config.output.check()
@@ -117,7 +117,7 @@ def _check_vocabularies(teacher: ModelSource, student: ModelSource) -> None:
         )
 
 
-def _write(config: AlignHeadsConfig, folder: Path, heads: Heads) -> None:
+def _write(config: AlignHeadsConfig, folder: AnyPath, heads: Heads) -> None:
     source = config.model.source
     checkpoint = load_checkpoint(source, config_only=config.output.output_dir is None)
     settings = with_alignment_heads(checkpoint.files.generation_config, heads)
@@ -127,7 +127,7 @@ def _write(config: AlignHeadsConfig, folder: Path, heads: Heads) -> None:
             (scratch / SETTINGS).write_bytes(files.contents()[SETTINGS])
         return
     dtype = files.config.get("dtype") or files.config.get("torch_dtype")
-    with atomic_folder(folder, stale=("model*.safetensors*",)) as scratch:
+    with atomic_folder(folder, stale=("model*.safetensors*",), last=["config.json"]) as scratch:
         export_checkpoint(
             checkpoint.params,
             checkpoint.config,

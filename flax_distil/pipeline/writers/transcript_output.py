@@ -11,7 +11,7 @@ from flax_distil.core.errors import InputError
 from flax_distil.pipeline.config import SubtitleOptions
 from flax_distil.pipeline.inputs.find_inputs import TranscribeInput
 from flax_distil.pipeline.writers.formats import render
-from flax_distil.storage.output_dir import check_writable, make_folder
+from flax_distil.storage.output_dir import check_local, check_writable, make_folder
 from flax_distil.storage.paths import write_whole
 from flax_distil.transcription.results import Transcript
 
@@ -40,7 +40,8 @@ class TranscriptFolder:
         Raises:
             InputError: If it cannot be written to.
         """
-        self.folder = check_writable(output_dir)
+        check_local("output_dir", output_dir)
+        self.folder = Path(str(check_writable(output_dir)))
         self._output_dir, self._formats, self._subtitles = output_dir, formats, subtitles
 
     def choose(
