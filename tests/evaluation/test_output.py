@@ -99,8 +99,8 @@ def test_overwriting_begins_anew_and_keeps_other_files(tmp_path):
 def test_a_full_disk_is_one_sentence(tmp_path):
     output = begun(tmp_path / "out")
     with open("/dev/full", "ab", buffering=0) as full, output.writer(KEY, process=0) as writer:
-        writer._file.close()
-        writer._file = full
+        writer._lines._file.close()
+        writer._lines._file = full
         with pytest.raises(InputError, match=r"cannot write predictions/.*; make room, and the same command"):
             writer.write(encode_record(SESSION))
 
