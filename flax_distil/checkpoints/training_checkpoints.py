@@ -2,8 +2,10 @@
 
 import contextlib
 import dataclasses
+import errno
 import logging
 import os
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -25,6 +27,9 @@ CHECKPOINTS_NAME = "checkpoints"
 """Folder of the training checkpoints in that of a run."""
 
 _STEP_PREFIX = "checkpoint"
+_FITS = 0.8
+"""Part of the bytes of a state that a checkpoint takes when it is well compressed."""
+
 _TIMEOUT_SECONDS = 600
 """Time that a save in the background may take, and that processes wait for each other at its end."""
 
@@ -140,7 +145,7 @@ class TrainingCheckpoints:
         }
         self._pending = step
         try:
-            raise_on_all_hosts(self._check_writable)
+            raise_on_all_hosts(lambda: self._check_room(_FITS * _byte_count(state)))
             for later in self._manager.all_steps():
                 if later >= step:
                     self._rename(later, "earlier")
@@ -298,8 +303,14 @@ class TrainingCheckpoints:
         with contextlib.suppress(Exception):
             self._manager.reload()
 
-    def _check_writable(self) -> None:
-        """Write a small file: what fails here fails on all processes, before they wait for each other."""
+    def _check_room(self, needed: float) -> None:
+        """Compare the free space with the bytes needed, and write a small file.
+
+        What fails here fails on all processes, before they wait for each other, and a disk that is too full
+        is not filled, so that logs can still be written.
+        """
+        if "://" not in str(self.folder) and shutil.disk_usage(self.folder).free < needed:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.folder))
         probe = self.folder / f".probe-{jax.process_index()}"
         probe.write_bytes(bytes(4096))
         probe.unlink()
@@ -329,6 +340,10 @@ class TrainingCheckpoints:
             f"every checkpoint in {self.folder} is damaged, also the earliest, {damaged[-1]} ({error}): "
             "begin again with overwrite_output_dir or in another output_dir"
         )
+
+
+def _byte_count(state: Any) -> int:
+    return sum(getattr(leaf, "nbytes", 0) for leaf in jax.tree.leaves(state))
 
 
 class _Preservation:

@@ -81,7 +81,6 @@ class Trainer:
             encode=functools.partial(fns.encode, models.frozen.get("encoder", {})),
         )
         self.best = BestModel(self.config.checkpoints.metric_for_best_model)
-        self.facts = checkpoint_facts(self.config, models.student, models.kept)
         self.pipeline = make_pipeline(self.config, data, models.student.config, partitioner, self.cache)
 
     def train(self, checkpoints: TrainingCheckpoints) -> tuple[TrainState, Scores]:
@@ -156,6 +155,11 @@ class Trainer:
         self.pipeline.close()
         if self.cache is not None:
             self.cache.flush()
+
+    @functools.cached_property
+    def facts(self) -> dict[str, Any]:
+        """What each checkpoint tells about the run."""
+        return checkpoint_facts(self.config, self.models.student, self.models.kept)
 
     def save(self, checkpoints: TrainingCheckpoints, step: int, state: TrainState) -> None:
         """Keep the state of training, and the positions of all processes in their data."""

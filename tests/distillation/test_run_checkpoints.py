@@ -135,10 +135,10 @@ def test_a_run_whose_saves_all_fail_exports_its_model_and_says_so(settings, tmp_
         }.items()
     ]  # fmt: skip
 
-    def refuse(self):
+    def refuse(self, needed):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(TrainingCheckpoints, "_check_writable", refuse)
+    monkeypatch.setattr(TrainingCheckpoints, "_check_room", refuse)
     assert main(["distil", *flags]) == 2
     errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
     assert len(errors) == 1
