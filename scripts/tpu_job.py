@@ -12,6 +12,7 @@ ends the script with that status. docs/trc.md tells the whole way.
 import argparse
 import os
 import re
+import shutil
 import signal
 import sys
 import traceback
@@ -186,6 +187,8 @@ def make_supervisor(args: argparse.Namespace, words: list[str]) -> Supervisor:
     """
     if not words:
         raise ValueError("no command: write it after --")
+    if not args.dry_run and shutil.which("gcloud") is None:
+        raise ValueError("gcloud is not installed: see https://cloud.google.com/sdk/docs/install")
     command, wanted = read_command(args, words), read_slice(args)
     install_script(command)  # refuses a package that is not there
     path = None if args.dry_run else Path(args.log_file or f"{args.name}.log")

@@ -32,6 +32,8 @@ def own_commands(*texts: str) -> list[tuple[str, list[str]]]:
     """Return command and flags of every call of ``flax-distil`` or of a script beside it."""
     calls = []
     for words in command_lines(*texts):
+        if words[:2] == ["python", "scripts/tpu_job.py"]:
+            words = words[words.index("--") + 1 :]  # its own flags: tests/scripts/test_tpu_job.py
         if words[0] == "flax-distil":
             of_one = words[1] in COMMANDS
             calls.append((words[1], words[2:]) if of_one else (" ".join(words[1:3]), words[3:]))

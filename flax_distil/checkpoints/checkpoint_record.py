@@ -31,7 +31,7 @@ def unseal(document: Any) -> dict[str, Any]:
     if not isinstance(document, dict) or document.get("format") != FORMAT:
         raise DamagedCheckpoint("its description is damaged, or another version of flax-distil wrote it")
     contents = document.get("contents")
-    if document.get("digest") != _digest(contents):
+    if not isinstance(contents, dict) or document.get("digest") != _digest(contents):
         raise DamagedCheckpoint("its description does not have its digest")
     return contents
 

@@ -20,6 +20,7 @@ from flax_distil.checkpoints.orbax_reports import untold_failures
 from flax_distil.core.errors import InputError
 from flax_distil.core.failures import short_reason
 from flax_distil.parallel.processes import all_gather_object, raise_on_all_hosts
+from flax_distil.storage.paths import AnyPath
 
 log = logging.getLogger(__name__)
 
@@ -65,7 +66,7 @@ class TrainingCheckpoints:
     """
 
     def __init__(
-        self, folder: str | os.PathLike[str], *, save_total_limit: int | None = None, read_only: bool = False
+        self, folder: str | AnyPath, *, save_total_limit: int | None = None, read_only: bool = False
     ) -> None:
         """Open a folder of checkpoints.
 
@@ -85,7 +86,7 @@ class TrainingCheckpoints:
         import orbax.checkpoint as ocp  # takes a second to import
         from etils import epath
 
-        name = os.fspath(folder)
+        name = str(folder)
         self.folder = epath.Path(
             name if "://" in name else Path(name).absolute()
         )  # Orbax takes no relative ones
@@ -100,8 +101,8 @@ class TrainingCheckpoints:
             self.folder,
             options=ocp.CheckpointManagerOptions(
                 step_prefix=_STEP_PREFIX,
+                create=not read_only,
                 cleanup_tmp_directories=not read_only,
-                read_only=read_only,
                 preservation_policy=_Preservation(self),
                 async_options=ocp.options.AsyncOptions(timeout_secs=_TIMEOUT_SECONDS),
             ),
@@ -289,6 +290,7 @@ class TrainingCheckpoints:
     def _end_save(self, reason: str | None) -> None:
         """Note how the current save ended; remove its remains if it failed."""
         step, self._pending = self._pending, None
+        assert step is not None  # there is a save to end
         if reason is None:
             self.failure = None
             self._own.add(step)

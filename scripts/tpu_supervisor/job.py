@@ -144,7 +144,7 @@ class Job:
             if time.monotonic() > deadline and not stopped:
                 stopped = True
                 self.gcloud.log.say("some workers did not end with the others: their commands are stopped")
-                self._worker("all", "stop", "30")
+                self.stop(30)
             time.sleep(min(5, self.poll_seconds))
 
     def stop(self, seconds: float = 60) -> None:

@@ -64,6 +64,7 @@ class Machine:
         self.gcloud, self.wanted, self.pause = gcloud, wanted, pause
         self.zone: str | None = None  # where it exists, or may exist
         self.asking = False
+        self.trouble = ""  # why Google could not be asked
 
     def create(self, zone: str) -> None:
         """Create it in a zone, or put a request for it into the queue there.
@@ -149,7 +150,8 @@ class Machine:
             return json.loads(self._call("describe", "--format=json", queued=queued, seconds=120) or "{}")
         except NotFoundError:
             return {}
-        except (GcloudError, ValueError):
+        except (GcloudError, ValueError) as error:
+            self.trouble = str(error)
             return {"state": UNREACHABLE}
 
     def _call(self, verb: str, *words: str, queued: bool, seconds: float = 1800) -> str:

@@ -77,7 +77,7 @@ class Supervisor:
                 self.machine.zone = None
                 name = self.machine.wanted.name
                 if state == UNREACHABLE:
-                    raise StopError(f"gcloud cannot ask for TPUs in {zone}: see 'gcloud auth list'", 2)
+                    raise StopError(f"gcloud cannot ask for TPUs in {zone}: {self.machine.trouble}", 2)
                 raise StopError(
                     f"a TPU named {name} exists in {zone} ({state}): "
                     "give another --name, or --reuse to go on with it",

@@ -4,6 +4,8 @@ import importlib
 import io
 import json
 import os
+import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -13,7 +15,8 @@ from pathlib import Path
 
 import pytest
 
-SCRIPTS = Path(__file__).parents[2] / "scripts"
+ROOT = Path(__file__).parents[2]
+SCRIPTS = ROOT / "scripts"
 STAND_IN = Path(__file__).with_name("stand_in_gcloud.py")
 SECRET = "a-word-that-nobody-may-see"
 JOB = """
@@ -142,6 +145,25 @@ def test_a_dry_run_prints_every_command_and_runs_none(cloud):
     assert "uv pip install --quiet --python venv 'flax-distil[tpu,gcs] @ git+https://" in output
     assert '"SECRET_WORD": "***"' in output
     assert SECRET not in output
+
+
+def test_every_line_of_the_guide_can_be_typed(cloud):
+    guide = (ROOT / "docs" / "trc.md").read_text(encoding="utf-8").replace("\\\n", " ")
+    lines = re.findall(r"^python (scripts/tpu_job\.py .*)$", guide, re.MULTILINE)
+    assert len(lines) == 3
+    for line in lines:
+        own, _, command = line.partition(" -- ")
+        words = [
+            sys.executable,
+            *shlex.split(own.replace("--install .", "")),
+            "--dry_run",
+            "--",
+            *shlex.split(command),
+        ]
+        environment = {**os.environ, "HF_TOKEN": SECRET}
+        done = subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        assert "the TPU is deleted" in done.stdout
 
 
 def test_a_command_that_fails_is_not_repeated_and_its_tpu_deleted(cloud):
