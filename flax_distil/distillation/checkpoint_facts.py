@@ -2,7 +2,6 @@
 
 import dataclasses
 import hashlib
-import importlib.metadata
 import json
 import platform
 from typing import Any
@@ -11,9 +10,9 @@ from flax_distil.checkpoints.checkpoint import Checkpoint
 from flax_distil.checkpoints.hub.model_source import ModelSource
 from flax_distil.checkpoints.trained_student import frozen_digest
 from flax_distil.core.arrays import Params
+from flax_distil.core.environment import package_versions
+from flax_distil.core.redaction import redacted
 from flax_distil.distillation.config import DistillConfig
-
-_PACKAGES = ("flax-distil", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tensorstore", "numpy")
 
 
 def checkpoint_facts(config: DistillConfig, student: Checkpoint, kept: Params) -> dict[str, Any]:
@@ -36,7 +35,7 @@ def checkpoint_facts(config: DistillConfig, student: Checkpoint, kept: Params) -
     return {
         "config": settings,
         "config_hash": hashlib.sha256(text.encode()).hexdigest(),
-        "versions": {"python": platform.python_version(), **_versions()},
+        "versions": {"python": platform.python_version(), **package_versions()},
         "student": {
             "source": _described(source),
             "layers": config.student.layers if is_made else None,
@@ -51,13 +50,7 @@ def _described(source: ModelSource) -> dict[str, Any]:
     return {"name": source.name, "revision": source.revision, "subfolder": source.subfolder}
 
 
-def _without_secrets(settings: dict[str, Any]) -> dict[str, Any]:
-    return {
-        name: _without_secrets(value) if isinstance(value, dict) else value
-        for name, value in settings.items()
-        if not name.endswith("token")
-    }
-
-
-def _versions() -> dict[str, str]:
-    return {name: importlib.metadata.version(name) for name in _PACKAGES}
+def _without_secrets(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _without_secrets(part) for name, part in value.items() if not name.endswith("token")}
+    return redacted(value) if isinstance(value, str) else value

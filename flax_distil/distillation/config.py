@@ -70,6 +70,8 @@ class CheckpointingConfig:
             step, or auto, which starts a run where there is no checkpoint yet and continues it otherwise.
         stall_timeout_minutes: Warn after so many minutes without progress, with where the run is waiting; it
             goes on.
+        allow_changed_settings: Resume although settings that change the run are not those of its run.json,
+            such as the learning rate or the weights of the loss.
     """
 
     logging_steps: int = 25
@@ -80,6 +82,7 @@ class CheckpointingConfig:
     metric_for_best_model: str = "wer"
     resume_from_checkpoint: str | None = None
     stall_timeout_minutes: float = 10.0
+    allow_changed_settings: bool = False
 
     def __post_init__(self) -> None:
         check_positive(self, "logging_steps", "save_total_limit")

@@ -21,6 +21,7 @@ from flax_distil.core.nested import flatten
 from flax_distil.core.process_age import command_age
 from flax_distil.core.signals import Stage, enter_stage
 from flax_distil.core.tree import merge
+from flax_distil.data.preprocessing.drop_report import DropReport
 from flax_distil.data.skipped import SkippedSamples
 from flax_distil.data.training.training_data import TrainingData
 from flax_distil.distillation.best_model import check_metric
@@ -30,6 +31,7 @@ from flax_distil.distillation.finish import best_params, save_until_done
 from flax_distil.distillation.goodput import Goodput
 from flax_distil.distillation.goodput_record import GOODPUT_NAME
 from flax_distil.distillation.loss import Term
+from flax_distil.distillation.run_record import RUN_NAME, RunRecord, describe_run, step_to_resume
 from flax_distil.distillation.setup.data import check_cacheable, load_data
 from flax_distil.distillation.setup.models import DistillModels, check_models, load_models
 from flax_distil.distillation.setup.step_fns import TrainStepFns
@@ -39,6 +41,7 @@ from flax_distil.parallel.make_partitioner import join_devices
 from flax_distil.parallel.processes import all_gather_object, raise_on_all_hosts
 from flax_distil.parallel.same_settings import check_same_settings
 from flax_distil.storage.output_dir import check_output_dir, check_writable, make_folder
+from flax_distil.storage.run_lock import RunLock
 
 log = logging.getLogger(__name__)
 
@@ -73,7 +76,7 @@ def run(config: DistillConfig, *, loss_terms: Mapping[str, Term] | None = None) 
     """
     with jax.default_matmul_precision(config.matmul_precision), contextlib.ExitStack() as stack:
         goodput = stack.enter_context(contextlib.closing(Goodput(age=command_age())))
-        trainer, folder, repository = _set_up(config, loss_terms or {}, goodput)
+        trainer, folder, repository = _set_up(config, loss_terms or {}, goodput, stack)
         with TrainingCheckpoints(
             folder / CHECKPOINTS_NAME, save_total_limit=config.checkpoints.save_total_limit
         ) as checkpoints:
@@ -95,10 +98,13 @@ def run(config: DistillConfig, *, loss_terms: Mapping[str, Term] | None = None) 
 
 
 def _set_up(
-    config: DistillConfig, loss_terms: Mapping[str, Term], goodput: Goodput
+    given: DistillConfig,
+    loss_terms: Mapping[str, Term],
+    goodput: Goodput,
+    stack: contextlib.ExitStack,
 ) -> tuple[Trainer, Path, str | None]:
     """Return the trainer, the folder of the run, and the repository to upload to on the leading process."""
-    partitioner = join_devices(config.devices)
+    config, partitioner = given, join_devices(given.devices)
     check_same_settings(flatten(config))
     leads = jax.process_index() == 0
     folder = raise_on_all_hosts(lambda: _checked_output(config) if leads else config.output.path)
@@ -118,9 +124,21 @@ def _set_up(
     optimizer = config.optimizer_for(max_steps)  # checks the schedule before weights are read
     models = load_models(config, partitioner, loss_terms)
     config = models.config  # what was left open is decided
-    if leads:
+
+    def begin() -> None:
+        make_folder(folder)
+        stack.enter_context(RunLock(folder))
+        record = RunRecord(
+            folder, describe_run(given, config, data.train, max_steps=max_steps, batch_size=batch_size)
+        )
+        resume = config.checkpoints
+        step = step_to_resume(folder / CHECKPOINTS_NAME, resume.resume_from_checkpoint)
+        if step is not None:
+            record.compare(step=step, allow_changes=resume.allow_changed_settings)
         _prepare_output(folder, overwrite=config.output.overwrite_output_dir)
-    all_gather_object(None)  # the folder is there for all
+        record.write(partitioner)
+
+    raise_on_all_hosts(lambda: begin() if leads else None)
     goodput.open(folder if leads else None)
     fns = TrainStepFns(optimizer, models.shardings, partitioner)
     evaluator = Evaluator(data, models, fns, partitioner, tokenizer=tokenizer, settings=settings)
@@ -146,11 +164,11 @@ def _report_samples(trainer: Trainer) -> None:
     """Log which samples of all processes were used, dropped and skipped."""
     train, pipeline = trainer.data.train, trainer.pipeline
     skipped = SkippedSamples.merge(all_gather_object(train.skipped.get_state()))
-    dropped, proportions = pipeline.dropped(), pipeline.proportions()
+    dropped = DropReport.merge(all_gather_object(pipeline.dropped().get_state()))
     if jax.process_index() != 0:
         return
     if len(train.sources) > 1:
-        log.info("%s", proportions)
+        log.info("%s", pipeline.proportions())
     if table := dropped.table():
         log.info("streamed training data, first pass\n%s", table)
     if skipped:
@@ -171,6 +189,7 @@ def _export(models: DistillModels, trained: Params, folder: Path, repository: st
 
 def _checked_output(config: DistillConfig) -> Path:
     """Return the folder of the run; one that exists must be resumed or overwritten."""
+    RunLock(config.output.path).check()
     resume = config.checkpoints.resume_from_checkpoint
     if resume is None or (resume == "auto" and not _is_started(config.output.path)):
         return check_output_dir(
@@ -193,7 +212,8 @@ def _is_started(folder: Path) -> bool:
 def _prepare_output(folder: Path, *, overwrite: bool) -> None:
     """Make the folder; what an overwritten run would mix with this one goes now, the rest is replaced."""
     if overwrite:
-        (folder / GOODPUT_NAME).unlink(missing_ok=True)
+        for name in (GOODPUT_NAME, RUN_NAME):
+            (folder / name).unlink(missing_ok=True)
         for name in (CHECKPOINTS_NAME, TENSORBOARD_NAME):
             shutil.rmtree(folder / name, ignore_errors=True)
     make_folder(folder)

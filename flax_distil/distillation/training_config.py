@@ -17,7 +17,7 @@ SCHEDULES = (
 SCHEDULE_PARAMETERS = ("num_cycles", "power", "lr_end", "timescale")
 """What ``lr_scheduler_kwargs`` may name."""
 
-_ENDING = ("linear", "cosine", "cosine_with_restarts", "polynomial")
+ENDING_SCHEDULES = ("linear", "cosine", "cosine_with_restarts", "polynomial")
 """Schedules that come to their end at ``max_steps``."""
 
 
@@ -113,7 +113,7 @@ class ScheduleConfig:
         if not 0 <= self.learning_rate < math.inf:
             raise InputError(f"learning_rate {self.learning_rate} is not a finite number of at least 0")
         steps = self.max_steps
-        if steps is not None and self.lr_scheduler_type in _ENDING and self.warmup_steps >= steps:
+        if steps is not None and self.lr_scheduler_type in ENDING_SCHEDULES and self.warmup_steps >= steps:
             raise InputError(
                 f"warmup_steps {self.warmup_steps} must be below max_steps {steps}, "
                 "or the peak learning rate is never reached"

@@ -1,5 +1,6 @@
 """Evaluation: word error rate and speed of checkpoints on data sets, without and with noise."""
 
+import contextlib
 import functools
 import hashlib
 import json
@@ -61,13 +62,14 @@ def run(config: EvalConfig) -> dict[str, Any]:
     opened = raise_on_all_hosts(
         lambda: EvaluationOutput(config.output.output_dir, overwrite=config.output.overwrite_output_dir)
     )
-    with opened as output:
+    with opened as output, contextlib.ExitStack() as stack:
         raise_on_all_hosts(lambda: output.check() if leads else None)
         models = raise_on_all_hosts(lambda: _open_models(config, partitioner))
         data_sets = raise_on_all_hosts(lambda: _open_data_sets(config))
         noise = raise_on_all_hosts(lambda: _open_noise(config, data_sets))
         normalize = _normalizer_for(config, models)
         parameters = {label: model.parameters for label, model in models.items()}
+        raise_on_all_hosts(lambda: stack.enter_context(output.lock()) if leads else None)
         raise_on_all_hosts(lambda: output.begin(_settings(config, data_sets)) if leads else None)
         raise_on_all_hosts(output.check_shared)
         _transcribe(config, partitioner, output, models, data_sets, noise)

@@ -5,6 +5,7 @@ and a shard that a killed run did not finish is labeled again as a whole. Proces
 for each other only at the beginning and at the end.
 """
 
+import contextlib
 import dataclasses
 import logging
 from pathlib import Path
@@ -52,6 +53,11 @@ def run(config: PseudoLabelConfig) -> PseudoLabelResult:
     Raises:
         InputError: For whatever does not fit, before the teacher is loaded; if the disk is full.
     """
+    with contextlib.ExitStack() as stack:
+        return _run(config, stack)
+
+
+def _run(config: PseudoLabelConfig, stack: contextlib.ExitStack) -> PseudoLabelResult:
     partitioner = join_local_devices(config.devices)
     check_same_settings(flatten(config))
     leads = jax.process_index() == 0
@@ -70,6 +76,7 @@ def run(config: PseudoLabelConfig) -> PseudoLabelResult:
     detector = raise_on_all_hosts(lambda: VoiceActivity(cast(VadName, config.vad)))
     labeler = raise_on_all_hosts(lambda: Labeler(config, teacher, detector, output))
     check_same_settings(labeler.settings)
+    raise_on_all_hosts(lambda: stack.enter_context(output.lock()) if leads else None)
     raise_on_all_hosts(lambda: output.begin(labeler.settings) if leads else None)
     if all_gather_object(output.is_complete)[0]:
         log.info("all of %s is labelled already: %s", config.data.dataset_name, config.output.output_dir)

@@ -17,6 +17,7 @@ from pathlib import Path
 from flax_distil.core.errors import InputError
 from flax_distil.storage.bucket_path import BucketPath
 from flax_distil.storage.paths import AnyPath, output_path, upload_folder
+from flax_distil.storage.run_lock import LOCK_NAME
 
 _MARKS = (
     "results.json",
@@ -73,7 +74,7 @@ def check_output_dir(output_dir: str, *, overwrite: bool, or_set: str = "overwri
             only files that no command of this package wrote.
     """
     folder = check_writable(output_dir)
-    taken = folder.is_dir() and any(folder.iterdir())
+    taken = folder.is_dir() and any(path.name != LOCK_NAME for path in folder.iterdir())
     if taken and not overwrite:
         raise InputError(f"output_dir {output_dir!r} is not empty: choose another, or set {or_set}")
     if taken and not any((folder / mark).exists() for mark in _MARKS):

@@ -16,6 +16,7 @@ from flax_distil.storage.bucket_path import BucketPath
 from flax_distil.storage.line_files import LineWriter
 from flax_distil.storage.output_dir import check_output_dir, check_writable, make_folder
 from flax_distil.storage.paths import AnyPath, publish, read_text, write_whole
+from flax_distil.storage.run_lock import RunLock
 
 
 class ResumableOutput:
@@ -51,10 +52,16 @@ class ResumableOutput:
         """Check that the folder is new, or holds results that may be continued or replaced.
 
         Raises:
-            InputError: If it does not.
+            InputError: If it does not, or another run writes to it.
         """
+        RunLock(self.folder).check()
         if self._overwrite or not self.is_started():
             check_output_dir(self._output_dir, overwrite=self._overwrite)
+
+    def lock(self) -> RunLock:
+        """Make the folder, and return the lock under which one process at a time writes to it."""
+        make_folder(self.folder)
+        return RunLock(self.folder)
 
     def begin(self, settings: Mapping[str, Any]) -> None:
         """Continue with the results that are there, or remove them and start from the beginning.

@@ -202,7 +202,7 @@ def test_a_failed_upload_says_where_the_export_is_and_how_to_retry(
     with pytest.raises(UploadError, match="is safe in") as caught:
         push_to_hub(folder, "someone/student", token=token, revision="v1")
     message = str(caught.value)
-    assert f"hf upload someone/student {folder} --exclude '*/*' --revision v1" in message
+    assert f"hf upload someone/student {folder} --exclude '*/*' --exclude 'run.*' --revision v1" in message
     assert "\n" not in message
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
 
@@ -218,7 +218,17 @@ def test_the_retry_command_is_one_that_the_hub_client_understands(hub: Hub, expo
 
     push_to_hub(export, "someone/student", token=TOKEN)
     hub.branches["someone/student"]["main"].files.clear()
-    command = ["upload", "someone/student", os.fspath(export), "--exclude", "*/*", "--token", TOKEN]
+    command = [
+        "upload",
+        "someone/student",
+        os.fspath(export),
+        "--exclude",
+        "*/*",
+        "--exclude",
+        "run.*",
+        "--token",
+        TOKEN,
+    ]
     app(command, standalone_mode=False)
     uploaded = hub.commit("someone/student", "main").files
     assert uploaded.keys() == {path.name for path in export.iterdir() if path.is_file()}

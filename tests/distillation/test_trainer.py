@@ -55,7 +55,7 @@ def settings(teacher, prompts):
             "student_decoder_layers": 1, "per_device_train_batch_size": 2, "max_steps": STEPS,
             "warmup_steps": 1, "learning_rate": 1e-2, "precision": "full", "dropout": 0.1,
             "logging_steps": 1, "save_steps": 2, "save_total_limit": 2, "dataloader_num_workers": 2,
-            "output_dir": str(folder),
+            "output_dir": str(folder), "token": "very-secret", "hub_token": "very-secret",
         }  # fmt: skip
         return build(DistillConfig, values | changes)
 
@@ -220,6 +220,46 @@ def test_tensorboard_shows_every_step_of_a_resumed_run_once(resumed):
                 shown = [step for step in shown if step < event.step]
             shown += [event.step for value in event.summary.value if value.tag == "loss"]
     assert shown == list(range(1, STEPS + 1))
+
+
+def test_a_run_tells_what_it_is_made_of_and_no_secret(run, resumed):
+    text = (resumed.folder / "run.json").read_text()
+    assert "secret" not in text
+    record = json.loads(text)
+    first, second = record["attempts"]
+    assert (first["arguments"]["save_steps"], second["arguments"]["save_steps"]) == (2, 1)
+    assert second["settings_before"]["save_steps"] == 2
+    assert "adam_beta1" not in second["arguments"]
+    assert record["settings"]["adam_beta1"] == 0.9
+    assert record["settings"]["freeze_encoder"] is True
+    assert record["settings"]["samples_per_update"] == 2
+    assert len(record["identities"]["teacher_weights"]) == 32
+    assert second["devices"]["platform"] == "cpu"
+    assert second["versions"]["jax"]
+    assert len(second["flax_distil_git_commit"].partition("+")[0]) == 40
+    assert not (run.folder / "run.lock").exists()
+
+
+def test_wall_time_is_counted_over_all_attempts_and_what_was_done_again_is_lost(run, resumed):
+    whole, both = (json.loads((each.folder / "goodput.json").read_text()) for each in (run, resumed))
+    assert all(seconds > 0 for cause, seconds in whole["seconds"].items() if cause != "lost")
+    assert whole["seconds"]["lost"] == 0
+    first, second = both["attempts"]
+    assert (first["last_step"], second["first_step"], second["last_step"]) == (4, 4, STEPS)
+    assert first["seconds"]["lost"] > 0
+    assert any(message.startswith("goodput: ") and "in 2 attempts" in message for message in resumed.messages)
+
+
+def test_a_run_is_not_resumed_with_settings_that_change_it(run, settings, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(run.folder, folder)
+    with (
+        compilations() as compiled,
+        pytest.raises(InputError, match=r"learning_rate was 0\.01 and is 1\.0; give"),
+    ):
+        run_distillation(settings(folder, resume_from_checkpoint="latest", learning_rate=1.0, save_steps=1))
+    assert "train_step" not in str(compiled)
+    assert (folder / "run.json").read_text() == (run.folder / "run.json").read_text()
 
 
 def test_kept_encoder_states_train_like_encoding_anew(run, cached):

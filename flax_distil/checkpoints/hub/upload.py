@@ -12,8 +12,12 @@ from flax_distil.core.errors import InputError
 from flax_distil.storage.bucket_path import BucketPath
 from flax_distil.storage.downloads import local_copy
 from flax_distil.storage.paths import AnyPath
+from flax_distil.storage.run_lock import LOCK_NAME
 
 log = logging.getLogger(__name__)
+
+_PRIVATE = {LOCK_NAME, "run.json"}
+"""Files that tell of machines and folders, and are not uploaded."""
 
 
 class UploadError(RuntimeError):
@@ -100,7 +104,7 @@ def push_to_hub(
     from huggingface_hub import HfApi
 
     folder = Path(folder)
-    names = sorted(path.name for path in folder.glob("*") if path.is_file())
+    names = sorted(path.name for path in folder.glob("*") if path.is_file() and path.name not in _PRIVATE)
     if "config.json" not in names:
         raise InputError(f"{folder} holds no config.json: expected the folder of an export")
     api = HfApi(token=token)
@@ -123,7 +127,7 @@ def push_to_hub(
 
 def _export_is_safe(folder: Path, repo_id: str, revision: str | None, error: Exception) -> UploadError:
     """Return the error of a failed upload, with the command that repeats it."""
-    retry = ["hf", "upload", repo_id, str(folder), "--exclude", "*/*"]
+    retry = ["hf", "upload", repo_id, str(folder), "--exclude", "*/*", "--exclude", "run.*"]
     retry += ["--revision", revision] if revision else []
     return UploadError(
         f"could not upload to {repo_id!r} on the Hugging Face Hub ({reason(error)}); "

@@ -72,6 +72,10 @@ class TableSource:
 
     def fingerprint(self) -> str:
         """Return a digest that changes whenever the numbers of samples may mean other rows."""
+        return self._fingerprint
+
+    @functools.cached_property
+    def _fingerprint(self) -> str:
         packs = "" if self.packs is None else str(self.packs.packs)
         return _digest([*self.data.ids(), packs])
 
