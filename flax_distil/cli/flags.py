@@ -8,6 +8,7 @@ from flax_distil.cli.config_files import read_config_file
 from flax_distil.cli.flag_types import WORDS, convert, is_list, metavar, shown_default
 from flax_distil.cli.flag_values import check_value, shortened
 from flax_distil.core.errors import InputError
+from flax_distil.core.fields import one_line
 from flax_distil.core.nested import Leaf, build, flatten_names, leaves, nearest_name, type_options
 
 Config = TypeVar("Config")
@@ -103,7 +104,8 @@ class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         unknown = message.partition("unrecognized arguments: ")[2].partition("=")[0].partition(" ")[0]
         near = nearest_name(unknown.removeprefix("--"), self._names, prefix="--") if unknown else ""
-        raise InputError(f"{shortened(message, most=300)}{near} ({self.prog} --help lists the flags)")
+        message = one_line(shortened(message, most=150))
+        raise InputError(f"{message}{near} ({self.prog} --help lists the flags)")
 
 
 def _parser(config_class: type, flags: Mapping[str, Leaf], program: str) -> argparse.ArgumentParser:

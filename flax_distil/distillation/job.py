@@ -21,7 +21,6 @@ from flax_distil.core.nested import flatten
 from flax_distil.core.process_age import command_age
 from flax_distil.core.signals import Stage, enter_stage
 from flax_distil.core.tree import merge
-from flax_distil.data.preprocessing.drop_report import DropReport
 from flax_distil.data.skipped import SkippedSamples
 from flax_distil.data.training.training_data import TrainingData
 from flax_distil.distillation.best_model import check_metric
@@ -164,11 +163,11 @@ def _report_samples(trainer: Trainer) -> None:
     """Log which samples of all processes were used, dropped and skipped."""
     train, pipeline = trainer.data.train, trainer.pipeline
     skipped = SkippedSamples.merge(all_gather_object(train.skipped.get_state()))
-    dropped = DropReport.merge(all_gather_object(pipeline.dropped().get_state()))
+    dropped, proportions = pipeline.dropped(), pipeline.proportions()
     if jax.process_index() != 0:
         return
     if len(train.sources) > 1:
-        log.info("%s", pipeline.proportions())
+        log.info("%s", proportions)
     if table := dropped.table():
         log.info("streamed training data, first pass\n%s", table)
     if skipped:

@@ -31,7 +31,7 @@ class LossInputs:
         outputs: What student and teacher made of the batch.
         batch: Labels and the mask of those that count.
         tokens: Number of label tokens that count, over the global batch.
-        frames: Number of encoder positions of the global batch.
+        frames: Number of encoder positions of the rows of the global batch that have a label.
     """
 
     outputs: StudentAndTeacher
@@ -170,7 +170,8 @@ class HiddenMSE:
         own_LBSD, theirs_LBSD = inputs.outputs.student_encoder_LBSD, inputs.outputs.teacher_encoder_LBSD
         if own_LBSD is not None and theirs_LBSD is not None:
             heard_LBSD = theirs_LBSD[:, :, : own_LBSD.shape[2]]  # the teacher may hear more at a time
-            mse += hidden_state_error(own_LBSD, heard_LBSD) / inputs.frames
+            counts_B1 = inputs.batch.loss_mask_BT.any(axis=1, keepdims=True)
+            mse += hidden_state_error(own_LBSD, heard_LBSD, counts_B1) / inputs.frames
         return mse
 
 
@@ -210,7 +211,8 @@ def distillation_loss(
         teacher: Weights of the teacher; ``{}`` without one.
         batch: One micro-batch on this device.
         key: Random key of the dropouts.
-        denominators: Label tokens that count, and encoder positions, of the global batch.
+        denominators: Label tokens that count, and encoder positions of rows with a label, of the global
+            batch.
     """
     tokens, frames = denominators
     outputs = forward(config, merge(params, frozen), teacher, batch, key, trains_encoder="encoder" in params)
@@ -271,7 +273,7 @@ def matched_teacher_layers(student_layers: int, teacher_layers: int) -> list[int
 def hidden_state_error(
     student_LBTD: Float[Array, "L B T D"],
     teacher_KBTD: Float[Array, "K B T D"],
-    mask_BT: Bool[Array, "B T"] | None = None,
+    mask_BT: Bool[Array, "B T"] | Bool[Array, "B 1"] | None = None,
 ) -> Float[Array, ""]:
     """Return the sum over positions of the squared difference, averaged over layers and features."""
     layers = jnp.asarray(matched_teacher_layers(student_LBTD.shape[0], teacher_KBTD.shape[0]))

@@ -24,6 +24,9 @@ _STEPS_IN_FLIGHT = 2
 _DIVERGED_STEPS = 3
 """Updates in a row that diverged and end a run: a bad sample alone does not."""
 
+_EMPTY_BATCHES = 100
+"""Batches in a row without a usable sample that end a run: some files may be damaged, but not all."""
+
 _NAMED_SAMPLES = 8
 
 _SHOWN = {
@@ -63,6 +66,7 @@ class StepMetrics:
         self._waiting: list[_Step] = []
         self._samples = self._audio_seconds = 0.0
         self._bad_steps: list[int] = []
+        self._empty_batches = 0
         self._start = time.perf_counter()
 
     def add(self, step: int, metrics: Mapping[str, Any], batch: Batch) -> None:
@@ -81,7 +85,7 @@ class StepMetrics:
         self._waiting.append(_Step(step, metrics, batch.ids))
         if len(self._waiting) > _STEPS_IN_FLIGHT:  # batches sent ahead take memory
             self._fetch(self._waiting[:-_STEPS_IN_FLIGHT])
-        self._samples += len(batch.valid_B) * self._partitioner.shard_count
+        self._samples += float(batch.valid_B.sum()) * self._partitioner.shard_count
         self._audio_seconds += float(batch.duration_B.sum()) * self._partitioner.shard_count
         self._logs.advance(step)
 
@@ -142,6 +146,12 @@ class StepMetrics:
                 self._look_at(step)
 
     def _look_at(self, step: _Step) -> None:
+        self._empty_batches = 0 if step.metrics["tokens"] else self._empty_batches + 1
+        if self._empty_batches >= _EMPTY_BATCHES:
+            raise InputError(
+                f"training stops at step {step.number}: none of the samples of the last {_EMPTY_BATCHES} "
+                "batches, of all processes, has readable audio and a label; see `flax-distil data inspect`"
+            )
         if step.is_sound:
             self._bad_steps.clear()
             return

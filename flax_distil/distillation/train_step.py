@@ -83,8 +83,10 @@ def compute_gradients(
         key = jax.random.fold_in(key, jax.lax.axis_index(config.batch_axes))
     micro_batches, rows = batch.labels_BT.shape[:2]
     tokens = _total(config, batch.loss_mask_BT.sum().astype(jnp.float32))
-    frames = _total(config, jnp.float32(micro_batches * rows)) * config.student.max_source_positions
-    denominators = jnp.maximum(tokens, 1.0), frames
+    # A sample that cannot be used is a row without a label.
+    used_rows = _total(config, batch.loss_mask_BT.any(axis=-1).sum().astype(jnp.float32))
+    frames = used_rows * config.student.max_source_positions
+    denominators = jnp.maximum(tokens, 1.0), jnp.maximum(frames, 1.0)
     wanted = jnp.dtype(config.gradient_dtype)
     params = jax.tree.map(lambda leaf: leaf.astype(wanted), trainable)
     talkers = _all_talkers(config, batch)

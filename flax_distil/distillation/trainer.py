@@ -33,7 +33,6 @@ from flax_distil.distillation.train_state import TrainState
 from flax_distil.distillation.training_log import TrainingLog
 from flax_distil.parallel.partitioner import Partitioner
 from flax_distil.parallel.preemption import must_stop
-from flax_distil.parallel.processes import all_gather_object
 from flax_distil.storage.retries import SourceError
 
 log = logging.getLogger(__name__)
@@ -162,23 +161,19 @@ class Trainer:
         return checkpoint_facts(self.config, self.models.student, self.models.kept)
 
     def save(self, checkpoints: TrainingCheckpoints, step: int, state: TrainState) -> None:
-        """Keep the state of training, and the positions of all processes in their data."""
+        """Keep the state of training, and the position of the run in its data."""
         about = self.facts | {"best": self.best.to_json()}
         with self.goodput.during("save"):
-            positions = all_gather_object(self.pipeline.get_state())
+            position = {"pipeline": self.pipeline.get_state()}
             checkpoints.kept_step = self.best.step if self.config.checkpoints.load_best_model_at_end else None
-            checkpoints.save(step, self.partitioner.unreplicate(state), {"pipelines": positions}, about=about)
+            checkpoints.save(step, self.partitioner.unreplicate(state), position, about=about)
             if self.cache is not None:
                 self.cache.flush()
         if checkpoints.failure is None:
             self.goodput.saved(step)
 
     def _first_state(self, checkpoints: TrainingCheckpoints) -> tuple[TrainState, int]:
-        """Return the state to begin with, of a checkpoint if asked for, and the number of updates done.
-
-        Raises:
-            InputError: If the run to resume had another number of processes.
-        """
+        """Return the state to begin with, of a checkpoint if asked for, and the number of updates done."""
         state: TrainState = self.fns.init(self.models.trainable)
         wanted: Any = self.config.checkpoints.resume_from_checkpoint
         if not wanted or (wanted == "auto" and not checkpoints.steps()):
@@ -190,13 +185,7 @@ class Trainer:
                 f"checkpoint {restored.step} is beyond max_steps {self.max_steps}: give more steps, or an "
                 "earlier step as resume_from_checkpoint"
             )
-        positions = restored.data["pipelines"]
-        if len(positions) != jax.process_count():
-            raise InputError(
-                f"the run to resume had {len(positions)} processes and this one has {jax.process_count()}: "
-                "resume it on as many"
-            )
-        self.pipeline.set_state(positions[jax.process_index()])
+        self.pipeline.set_state(restored.data.get("pipeline", {}))
         self.best.resume(restored.about.get("best"))
         log.info("resuming after step %d", restored.step)
         return self.partitioner.replicate_like(state, restored.state), restored.step

@@ -1,6 +1,7 @@
 """``data inspect``: the training data as a run would use it, counted and drawn, before the run."""
 
 import dataclasses
+import itertools
 import json
 import logging
 import os
@@ -106,7 +107,8 @@ def first_samples(
     """Return the first samples that the training pipeline gives, whatever its batch size."""
     pipeline = training_pipeline(config.data, data, PipelineConfig(batch_size=1), seed=config.data.seed)
     try:
-        batches = [next(pipeline) for _ in range(config.num_shown_samples)]
+        usable = (batch for batch in pipeline if batch.valid_B[0])
+        batches = [*itertools.islice(usable, config.num_shown_samples)]
     finally:
         pipeline.close()
     return [_to_sample(batch, data, tokenizer) for batch in batches]

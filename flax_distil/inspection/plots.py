@@ -11,6 +11,7 @@ import numpy as np
 from flax_distil.audio.constants import CHUNK_SECONDS
 from flax_distil.audio.mel import log_mel
 from flax_distil.core.arrays import Float
+from flax_distil.core.fields import one_line
 from flax_distil.core.plotting import INK, PALE, new_figure, say, short
 from flax_distil.data.preprocessing.drop_report import DropReport
 from flax_distil.data.preprocessing.statistics import DatasetStatistics, merge_statistics
@@ -191,7 +192,7 @@ def _draw_waveform(axes: "Axes", sample: ShownSample) -> None:
     axes.fill_between(times, blocks.min(axis=1), blocks.max(axis=1), color="tab:blue", linewidth=0.4)
     _mark_times(axes, sample)
     axes.set(xlim=(0, CHUNK_SECONDS), ylim=(-1, 1), xticks=[], yticks=[-1, 0, 1])
-    axes.set_title(sample.title)
+    axes.set_title(short(one_line(sample.title), 100))
 
 
 def _draw_spectrogram(axes: "Axes", sample: ShownSample, num_mel_bins: int) -> None:

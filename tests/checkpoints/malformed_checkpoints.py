@@ -3,7 +3,7 @@
 import json
 import random
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from tests.checkpoints.toy_folder import (
@@ -40,13 +40,14 @@ JSON_FILES = (
 )  # fmt: skip
 
 
-def malformed_checkpoints(seed: int, count: int) -> Iterator[tuple[str, Files]]:
+def malformed_checkpoints(seed: int, count: int, *, kinds: Sequence[str] = ()) -> Iterator[tuple[str, Files]]:
     """Yield what was done to a checkpoint, and ``{file name: contents}``.
 
-    One in ten is changed twice. Some of the changes leave a checkpoint that is whole.
+    One in ten is changed twice. Some of the changes leave a checkpoint that is whole. Without ``kinds`` there
+    are all.
     """
     random_ = random.Random(seed)
-    kinds = list(_CHANGES)
+    kinds = kinds or list(_CHANGES)
     for index in range(count):
         kind = kinds[index % len(kinds)]
         files = _CHANGES[kind](random_)

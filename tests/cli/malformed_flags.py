@@ -28,6 +28,10 @@ FILES = (
 """Contents of files of flags."""
 
 
+KINDS = ("value", "value", "value", "lone", "unknown", "missing", "file", "file", "entry")
+"""What is wrong with a command line; ``file`` and ``entry`` are of its file of flags."""
+
+
 class MalformedFlags(NamedTuple):
     """A command line without its command, and the file of flags that it names.
 
@@ -45,7 +49,7 @@ class MalformedFlags(NamedTuple):
 
 
 def malformed_flags(
-    seed: int, count: int, names: Sequence[str], needed: Sequence[str]
+    seed: int, count: int, names: Sequence[str], needed: Sequence[str], *, kinds: Sequence[str] = KINDS
 ) -> Iterator[MalformedFlags]:
     """Yield command lines in which something is wrong, though a few may be right by chance.
 
@@ -54,10 +58,11 @@ def malformed_flags(
         count: how many.
         names: of the flags of the command, without dashes.
         needed: flags and values without which the command does nothing.
+        kinds: what is wrong, each as often as it stands there.
     """
     draw = random.Random(seed)
     for number in range(count):
-        kind = draw.choice(("value", "value", "value", "lone", "unknown", "missing", "file", "file", "entry"))
+        kind = draw.choice(kinds)
         name, value = draw.choice(names), draw.choice(VALUES)
         label = f"{number}-{kind}-{name}-{value[:20]!r}"
         if kind == "value":

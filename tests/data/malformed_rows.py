@@ -6,7 +6,7 @@ import json
 import random
 import tarfile
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,7 @@ class MalformedSource:
     path: Path
 
 
-def malformed_rows(seed: int, count: int) -> Iterator[MalformedSource]:
+def malformed_rows(seed: int, count: int, *, kinds: Sequence[str] = ()) -> Iterator[MalformedSource]:
     """Yield data sets, one format after the other, each in a folder of its own that goes with the next one.
 
     Every one has a good row somewhere unless its damage is of the whole file; recordings are of 0.2 s.
@@ -43,8 +43,9 @@ def malformed_rows(seed: int, count: int) -> Iterator[MalformedSource]:
     Args:
         seed: decides on everything.
         count: how many.
+        kinds: the formats, by default all.
     """
-    kinds = list(WRITERS)
+    kinds = kinds or list(WRITERS)
     for number in range(count):
         kind = kinds[number % len(kinds)]
         draw = random.Random(f"{seed} {number}")
@@ -70,7 +71,22 @@ VALUES: tuple[Callable[[random.Random], Any], ...] = (
     lambda draw: draw.choice([0.0, -3.5, 1e-12, 29.99, 1e300, float("nan"), float("inf"), float("-inf")]),
     lambda draw: draw.choice(["", " ", "abc", "-1", "nan", "1e999", "12,5", "0x10", "№ 5", "\u202ereversed"]),
     lambda draw: draw.choice(
-        ["a\0b.wav", "good.wav\n", "../good.wav", "/dev/null", "good.wav#t=5,1", "#t=,"]
+        [
+            "a\0b.wav",
+            "good.wav\n",
+            "../good.wav",
+            "/dev/null",
+            "good.wav#t=5,1",
+            "#t=,",
+            "/etc/passwd",
+            "file:///etc/passwd",
+            "\x1b[2J.wav",
+            "C:\\a.wav",
+            "..\\good.wav",
+            "=cmd|a",
+            "a/" * 3000,
+            ".",
+        ]
     ),
     lambda draw: draw.choice(
         ["x" * 100_000, "<|9.00|> a<|1.00|>", "<|0.00|> a<|31.00|>", "<|startoftranscript|>"]
@@ -262,7 +278,7 @@ def write_tar(folder: Path, draw: random.Random) -> Path:
     with tarfile.open(path, "w") as archive:
         for number, row in enumerate(json_rows(draw)):
             row.pop("audio", None)
-            name = draw.choice([f"{number}", f"{number}", f"{number}", "same", "", "a/../b", "ä" * 120])
+            name = draw.choice([*[f"{number}"] * len(TAR_NAMES), *TAR_NAMES])
             members = {"wav": draw.choice([good, good, good[:60], b""]), "json": json.dumps(row).encode()}
             if draw.random() < 0.3:
                 members["txt"] = draw.choice([b"text", b"\xff\xfe", b"", b"\0"])
@@ -274,7 +290,67 @@ def write_tar(folder: Path, draw: random.Random) -> Path:
                 info = tarfile.TarInfo(f"{name}.{suffix}")
                 info.size = len(data)
                 archive.addfile(info, io.BytesIO(data))
+            if draw.random() < 0.3:
+                archive.fileobj.write(draw.choice(TAR_MEMBERS)(f"{name}.wav"))
+                archive.offset = archive.fileobj.tell()
     return _damaged(path, draw)
+
+
+def tar_member(name: str, kind: bytes, *, link: str = "", size: int = 0, data: bytes = b"") -> bytes:
+    """Return a member whose header may promise more bytes than follow, in whole blocks."""
+    info = tarfile.TarInfo(name[:90])
+    info.type, info.linkname, info.size = kind, link, size
+    return info.tobuf(tarfile.GNU_FORMAT) + data + b"\0" * (-len(data) % tarfile.BLOCKSIZE)
+
+
+def pax_member(name: str, **fields: str) -> bytes:
+    """Return a member of 0 bytes behind a header that says something else of it."""
+    pairs = [f" {field.replace('__', '.')}={value}\n".encode() for field, value in fields.items()]
+    lines = b"".join(str(len(pair) + len(str(len(pair) + 2))).encode() + pair for pair in pairs)
+    head = tar_member("pax", tarfile.XHDTYPE, size=len(lines), data=lines)
+    return head + tar_member(name, tarfile.REGTYPE)
+
+
+def sparse_member(name: str) -> bytes:
+    """Return a few bytes that stand for a file of a terabyte of zeros."""
+    return pax_member(
+        name, GNU__sparse__major="1", GNU__sparse__minor="0", GNU__sparse__name=name,
+        GNU__sparse__realsize=str(2**40),
+    ) + b"0\n".ljust(tarfile.BLOCKSIZE, b"\0")  # fmt: skip
+
+
+def old_sparse_member(name: str) -> bytes:
+    """Return the same in the older form, with an empty map of its parts."""
+    head = bytearray(tar_member(name, tarfile.GNUTYPE_SPARSE))
+    head[483:495] = b"\x80" + (2**40).to_bytes(11, "big")
+    head[148:156] = f"{256 + sum(head[:148]) + sum(head[156:512]):06o}\0 ".encode()
+    return bytes(head)
+
+
+TAR_NAMES = (
+    "same", "", "a/../b", "ä" * 120, "/etc/passwd", "../../x", "..", ".", "a\\..\\b", "C:\\x", "CON",
+    "x" * 300, "\x1b[31mred", "a\nb", "a//b", "./a", "~", "=1+1", "a" + "/a" * 500,
+)  # fmt: skip
+
+TAR_MEMBERS: tuple[Callable[[str], bytes], ...] = (
+    lambda name: tar_member(name, tarfile.SYMTYPE, link="/etc/passwd"),
+    lambda name: tar_member(name, tarfile.LNKTYPE, link="../../../etc/passwd"),
+    lambda name: tar_member(name, tarfile.FIFOTYPE),
+    lambda name: tar_member(name, tarfile.CHRTYPE),
+    lambda name: tar_member(name, tarfile.DIRTYPE),
+    lambda name: tar_member(name, b"?"),
+    lambda name: tar_member(name, tarfile.REGTYPE, size=2**40),
+    lambda name: tar_member(name, tarfile.GNUTYPE_LONGNAME, size=2**33),
+    lambda name: tar_member(name, tarfile.XHDTYPE, size=2**33),
+    lambda name: tar_member(name, tarfile.GNUTYPE_LONGNAME, size=600, data=b"a/" * 256),
+    lambda name: pax_member(name, size="-1024"),
+    lambda name: pax_member(name, size=str(2**62)),
+    lambda name: pax_member(name, size="x", mtime="nan"),
+    lambda name: pax_member(name, path="../" * 200 + "etc/x.wav", hdrcharset="BINARY"),
+    sparse_member,
+    old_sparse_member,
+)  # fmt: skip
+"""Members that are not files of an honest size."""
 
 
 def write_saved(folder: Path, draw: random.Random) -> Path:

@@ -119,6 +119,17 @@ def with_threads(number: int) -> PipelineConfig:
     return dataclasses.replace(CONFIG, num_threads=number)
 
 
+GLOBAL_BATCH = 12
+
+
+def processes(count: int, size: int = GLOBAL_BATCH) -> list[PipelineConfig]:
+    """Return the configuration of each process of a run."""
+    return [
+        dataclasses.replace(with_threads(0), batch_size=size // count, shard_count=count, shard_index=number)
+        for number in range(count)
+    ]
+
+
 def test_a_stream_gives_every_row_once_in_every_epoch_in_an_order_of_its_own(stream, opened):
     ids = ids_of(islice(opened(stream), 30))
     epochs = [ids[:ROWS], ids[ROWS : 2 * ROWS]]
@@ -201,15 +212,20 @@ def test_a_mixture_begins_anew_when_the_first_is_exhausted_or_when_all_are(table
     assert (len(set(drawn[1])) < len(drawn[1])) == restart
 
 
-def test_streamed_shards_are_divided_among_processes_and_none_is_read_twice(stream, opened):
+def test_streamed_shards_are_divided_among_processes_and_none_is_read_twice(stream, opened, caplog):
     configs = [dataclasses.replace(CONFIG, shard_index=p, shard_count=2, batch_size=1) for p in range(2)]
     epochs = []
     for config in configs:
         pipeline = opened(stream, config=config)
         epochs.append([b.ids[0] for b in itertools.takewhile(lambda b: b.epoch == 0, pipeline)])
     assert sorted(itertools.chain(*epochs)) == [f"row{number:02d}" for number in range(ROWS)]
-    with pytest.raises(InputError, match="has 5 files to stream for 6 processes"):
-        opened(stream, config=dataclasses.replace(CONFIG, shard_count=6))
+
+
+def test_more_processes_than_files_read_each_file_several_times(stream, opened, caplog):
+    six, three = ([opened(stream, config=config) for config in processes(count)] for count in (6, 3))
+    assert "5 files for 6 processes: each file is read by 2 of them" in caplog.text
+    for _ in range(4):
+        assert ids_of(map(next, six)) == ids_of(map(next, three))
 
 
 def test_filters_of_a_stream_count_what_they_drop_once(stream, opened):
@@ -237,3 +253,77 @@ def test_a_stream_resumed_elsewhere_is_refused(stream, opened):
         opened(dataclasses.replace(stream, shards=stream.shards[:4])).set_state(state)
     with pytest.raises(InputError, match="shuffle_buffer_size was 16 and is 8"):
         opened(stream, config=dataclasses.replace(CONFIG, shuffle_buffer_size=8)).set_state(state)
+
+
+@pytest.mark.parametrize(
+    ("kind", "concatenate", "batches"),
+    [
+        ("table", False, 2),
+        ("stream", False, 1),
+        ("mixture", True, 1),
+        *(
+            pytest.param(kind, concatenate, 3, marks=pytest.mark.slow)
+            for kind in ("table", "stream", "mixture")
+            for concatenate in (False, True)
+        ),
+    ],
+)
+def test_a_run_goes_on_with_the_same_batches_on_any_number_of_processes(
+    kind, concatenate, batches, table, stream, opened
+):
+    data = table.with_columns({"audio": _one_damaged(table)})
+    sources = sources_of(kind, data, stream)
+
+    def run(counts: list[int], batches: int) -> list[tuple]:
+        """Return what the rows of all batches hold, of runs one after the other."""
+        found, state = [], None
+        for count in counts:
+            pipelines = [opened(*sources, config=c, concatenate=concatenate) for c in processes(count)]
+            for pipeline in pipelines if state else []:
+                pipeline.set_state(state)
+            for _ in range(batches):
+                found.append([row for pipeline in pipelines for row in _rows(next(pipeline))])
+            parts = [pipeline.get_local_state() for pipeline in pipelines]
+            state = json.loads(json.dumps(pipelines[0].merge_states(parts)))
+            assert sum(state["drawn"]) == sum(row[1] for batch in found for row in batch)
+        return found
+
+    uninterrupted = run([4], 4 * batches)
+    interrupted = run([4, 2, 1, 3], batches)
+    assert interrupted == uninterrupted
+    if kind == "table" and not concatenate:  # an epoch is five batches
+        seen = [row[0] for batch in uninterrupted[: ROWS // GLOBAL_BATCH] for row in batch]
+        assert len(seen) == len(set(seen)) == ROWS
+        assert "" in seen  # the damaged one
+
+
+def _one_damaged(table) -> list[dict]:
+    audio = list(table.table["audio"])
+    return [{"bytes": b"no audio", "path": None} if number == 7 else one for number, one in enumerate(audio)]
+
+
+def _rows(batch) -> list[tuple]:
+    return [
+        (batch.ids[row], bool(batch.valid_B[row]), int(batch.source_B[row]), float(batch.duration_B[row]),
+         batch.samples_BW[row].tobytes(), batch.labels_BT[row][batch.loss_mask_BT[row]].tobytes())
+        for row in range(len(batch.ids))
+    ]  # fmt: skip
+
+
+def test_what_cannot_be_gone_on_with_is_refused(stream, opened):
+    four = [opened(stream, config=config) for config in processes(4)]
+    state = four[0].merge_states([pipeline.get_local_state() for pipeline in four])
+    with pytest.raises(InputError, match="a batch of 6 samples cannot be divided over the 4 parts"):
+        opened(stream, config=processes(3, 6)[0]).set_state(state)
+    old = {key: value for key, value in state.items() if key != "shards"} | {"shard_count": 4}
+    with pytest.raises(InputError, match="saved by an earlier version of flax_distil"):
+        opened(stream, config=processes(4)[0]).set_state(old)
+
+
+def test_a_run_of_one_process_can_be_gone_on_with_on_more_than_there_are_files(stream, opened):
+    one = opened(stream, config=processes(1)[0])
+    next(one)
+    twelve = [opened(stream, config=config) for config in processes(12)]
+    for pipeline in twelve:
+        pipeline.set_state(one.get_state())
+    np.testing.assert_array_equal(next(one).ids, [next(pipeline).ids[0] for pipeline in twelve])

@@ -47,7 +47,7 @@ def opened(labels):
 
 
 def rows_of(batches) -> list[int]:
-    return [int(index) for batch in batches for index in batch.index_B]
+    return [int(index) for batch in batches for index in batch.index_B[batch.valid_B]]
 
 
 def assert_same_batches(batches, others) -> None:
@@ -162,11 +162,18 @@ def test_resuming_on_other_data_or_another_seed_is_refused(speech, opened):
         opened(speech, seed=5).set_state(state)
 
 
-def test_unreadable_recordings_are_replaced_by_the_next_and_listed_once(flawed, opened):
+def test_the_rows_of_unreadable_recordings_are_empty_and_the_recordings_listed_once(flawed, speech, opened):
     pipeline = opened(flawed)
-    batches = list(islice(pipeline, 9))  # 36 samples: four passes over nine good rows
+    batches = list(islice(pipeline, 11))  # 44 samples: four passes over nine good rows and two bad ones
     assert {batch.samples_BW.shape for batch in batches} == {(4, 480_000)}
     assert Counter(rows_of(batches)) == dict.fromkeys(GOOD, 4)
+    for batch, sound in zip(batches, islice(opened(speech), 11), strict=True):
+        bad = ~batch.valid_B
+        assert [int(index) not in GOOD for index in sound.index_B] == bad.tolist()  # nothing else moves
+        assert not batch.samples_BW[bad].any()
+        assert not batch.loss_mask_BT[bad].any()
+        assert not batch.duration_B[bad].any()
+    assert pipeline.drawn.tolist() == [36]
     assert pipeline.skipped.counts() == {"with unreadable audio": 1, "with empty audio": 1}
     assert [skip.index for skip in pipeline.skipped.samples()] == [3, 7]
     report = pipeline.skipped.report()
@@ -218,9 +225,10 @@ def test_audio_that_is_not_needed_is_not_decoded(flawed, opened):
 
 
 def test_audio_of_unknown_duration_is_decoded_once_and_then_remembered(flawed, opened):
-    pipeline = opened(flawed, PipelineConfig(batch_size=9, num_threads=2), needs_audio=lambda index: False)
+    config = PipelineConfig(batch_size=ROWS, num_threads=2)
+    pipeline = opened(flawed, config, needs_audio=lambda index: False)
     first, later = next(pipeline), [next(pipeline) for _ in range(3)][-1]
-    assert first.has_audio_B.all()
+    assert (first.has_audio_B == first.valid_B).all()
     assert not later.has_audio_B.any()
     durations = dict(zip(first.index_B.tolist(), first.duration_B.tolist(), strict=True))
     assert durations == dict(zip(later.index_B.tolist(), later.duration_B.tolist(), strict=True))

@@ -22,8 +22,9 @@ def training(tmp_path):
     with TrainingLog(tmp_path, max_steps=100) as logs:
         progress = StepMetrics(run, logs, single_device(), 10)
 
-        def add(step, loss, norm=1.0):
+        def add(step, loss, norm=1.0, tokens=10.0):
             metrics = {"loss": jnp.float32(loss), "grad_norm": jnp.float32(norm)}
+            metrics["tokens"] = jnp.float32(tokens)
             names = [f"speech:{step}{letter}" for letter in "abcdefghij"]
             batch = Batch(ids=names, valid_B=np.ones(10, bool), duration_B=np.ones(10, np.float32))
             progress.add(step, metrics, batch)
@@ -66,3 +67,15 @@ def test_a_run_whose_last_update_is_bad_saves_and_exports_nothing(training):
     assert not progress.is_sound()
     with pytest.raises(InputError, match=r"stops at step 2: .* in the last update"):
         progress.check_end()
+
+
+def test_a_batch_without_a_usable_sample_is_no_divergence_and_a_hundred_in_a_row_end_the_run(training):
+    add, progress, _ = training
+    for step in range(1, 100):
+        add(step, 0.0, norm=0.0, tokens=0.0)
+    add(100, 2.0)
+    assert progress.is_sound()
+    for step in range(101, 201):
+        add(step, 0.0, norm=0.0, tokens=0.0)
+    with pytest.raises(InputError, match="at step 200: none of the samples of the last 100 batches"):
+        progress.is_sound()

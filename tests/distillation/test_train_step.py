@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -145,6 +146,35 @@ def test_mse_compares_a_trained_encoder_too(setup, small_batch):
         assert "encoder" in state.params
         assert frozen == {"encoder": {"position_embedding": frozen["encoder"]["position_embedding"]}}
     np.testing.assert_allclose(losses[0], losses[1], rtol=1e-6)
+
+
+def test_a_row_without_a_label_counts_in_no_mean(setup, small_batch):
+    """So a sample that cannot be used trains like a batch that lacks it, encoder positions included."""
+    run, state, frozen, teacher, _ = setup(
+        FreezeConfig(freeze_encoder=False), shared=False, weights=LossConfig(mse_weight=1.0)
+    )
+    whole = jax.tree.map(jnp.asarray, one_big_batch(small_batch))
+
+    def emptied(rows: slice) -> Any:
+        return dataclasses.replace(
+            whole,
+            mel_BRM=whole.mel_BRM.at[:, rows].set(-1.5),
+            loss_mask_BT=whole.loss_mask_BT.at[:, rows].set(False),
+        )
+
+    lacking = jax.tree.map(lambda leaf: leaf[:, :-1], whole)
+    after, metrics = run(state, frozen, teacher, emptied(slice(-1, None)))
+    wanted, numbers = run(state, frozen, teacher, lacking)
+    assert float(metrics["tokens"]) == float(numbers["tokens"]) < float(whole.loss_mask_BT.sum())
+    for name in numbers:
+        np.testing.assert_allclose(metrics[name], numbers[name], rtol=2e-5, atol=1e-7, err_msg=name)
+    for path, leaf in flatten(wanted.params).items():
+        np.testing.assert_allclose(flatten(after.params)[path], leaf, atol=2e-5, err_msg=path)
+    after, metrics = run(state, frozen, teacher, emptied(slice(None)))
+    assert int(after.step) == 1
+    assert {name: float(value) for name, value in metrics.items()} == dict.fromkeys(metrics, 0.0)
+    for path, leaf in flatten(state.params).items():
+        np.testing.assert_array_equal(flatten(after.params)[path], leaf, err_msg=path)
 
 
 def test_cross_entropy_alone_fine_tunes_without_a_teacher(setup, small_batch):

@@ -2,11 +2,14 @@
 
 import collections
 import contextlib
+import dataclasses
+import os
 import re
 import signal
 import socket
 import traceback
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -16,8 +19,30 @@ from flax_distil.core.errors import InputError
 
 LIMIT_SECONDS = 10
 
-_PROGRESS = re.compile(r" examples/s\]|\? examples|\d+%\|")
-"""Lines of a bar that datasets draws."""
+_BESIDE = re.compile(
+    r" examples/s\]|\? examples|\d+%\||^(INFO|WARNING|ERROR):flax_distil|^ *(rows|hours|kept|with) "
+)
+"""Lines of a bar that datasets draws, and of logs."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Watched:
+    """A folder, in which only some of the folders may change."""
+
+    root: Path
+    free: tuple[Path, ...]
+
+    def entries(self) -> list[tuple[str, int, int, int]]:
+        """Return path, kind, size and time of everything that may not change."""
+        found = []
+        for folder, folders, files in os.walk(self.root):
+            folders[:] = [name for name in folders if Path(folder, name) not in self.free]
+            for name in (*folders, *files):
+                status = os.lstat(os.path.join(folder, name))
+                size = 0 if name in folders else status.st_size
+                changed = 0 if name in folders else status.st_mtime_ns
+                found.append((os.path.join(folder, name), status.st_mode, size, changed))
+        return sorted(found)
 
 
 class Attempts:
@@ -26,11 +51,13 @@ class Attempts:
     Attributes:
         counts: ``{kind: {"read" | "refused" | "fault": number}}``.
         faults: what was wrong, by the name of the input.
+        watched: folders in which an attempt changes nothing; None for no check.
     """
 
     def __init__(self, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
         self.counts: dict[str, collections.Counter[str]] = collections.defaultdict(collections.Counter)
         self.faults: dict[str, str] = {}
+        self.watched: Watched | None = None
         self._capfd, self._addresses = capfd, list[Any]()
 
         def connect(this: socket.socket, address: Any) -> None:
@@ -68,6 +95,7 @@ class Attempts:
     ) -> str:
         self._capfd.readouterr()
         self._addresses.clear()
+        before = self.watched and self.watched.entries()
         try:
             with _time_limit(seconds):
                 status = call()
@@ -81,6 +109,8 @@ class Attempts:
         out, err = self._capfd.readouterr()
         if fault is None:
             fault = self._noise(out, err) if statuses is None else _command_fault(status, err, statuses)
+        if self.watched is not None and before != self.watched.entries():
+            fault = f"changed {sorted(set(self.watched.entries()) ^ set(before or ()))[:5]}; {fault}"
         if self._addresses:
             fault = f"opened {self._addresses}; {fault}"
         outcome = "fault" if fault else "refused" if refused else "read"
@@ -111,7 +141,7 @@ def _command_fault(status: Any, err: str, statuses: tuple[int, ...]) -> str | No
     if status not in statuses:
         return f"exit status {status}, standard error {err[:500]!r}"
     if status == 2:
-        lines = [line for line in err.splitlines() if line and not _PROGRESS.search(line)]
+        lines = [line for line in err.splitlines() if line and not _BESIDE.search(line)]
         if len(lines) != 1 or not lines[0].startswith("error: "):
             return f"standard error {err[:800]!r}"
         return _sentence_fault(lines[0])

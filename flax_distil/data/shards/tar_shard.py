@@ -2,15 +2,17 @@
 
 ``a/0001.flac``, ``a/0001.txt`` and ``a/0001.json`` form a row with the id ``a/0001``, the recording, the text
 in the column ``text``, and a column for each field of the JSON object. Members of other kinds are left out. A
-row with two recordings gets no audio, so that it is skipped later.
+row with two recordings gets no audio, so that it is skipped later. Nothing is unpacked: the name of a member
+is only the name of a row.
 """
 
 import json
+import os
 import posixpath
 import tarfile
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 from flax_distil.core.errors import InputError
 from flax_distil.data.dataset import ID_COLUMN
@@ -114,24 +116,42 @@ def _members(file: ByteFile, start: int) -> Iterator[tuple[tarfile.TarFile, tarf
 
     ``TarFile`` itself treats a damaged header as the end, and would silently leave out the rest.
     """
-    file.seek(start)
-    with tarfile.open(fileobj=file, mode="r:") as archive:
+    bounded = _BoundedFile(file)
+    bounded.seek(start)
+    with tarfile.open(fileobj=cast(BinaryIO, bounded), mode="r:") as archive:
         position = start
         while True:
-            file.seek(position)
+            bounded.seek(position)
             try:
                 member = tarfile.TarInfo.fromtarfile(archive)
             except tarfile.HeaderError:
-                file.seek(position)
-                block = file.read(tarfile.BLOCKSIZE)
+                bounded.seek(position)
+                block = bounded.read(tarfile.BLOCKSIZE)
                 if any(block):
                     raise
                 if len(block) < tarfile.BLOCKSIZE:
                     raise tarfile.ReadError("the empty block at its end is missing") from None
                 return
+            if archive.offset <= position:
+                raise tarfile.ReadError("a member of negative size")
             position = archive.offset
-            if member.isreg():
+            if member.isreg() and not member.issparse():  # a sparse one of a few bytes can be a terabyte
+                if member.offset_data + member.size > bounded.size:
+                    raise tarfile.ReadError("a member is larger than the archive")
                 yield archive, member
+
+
+class _BoundedFile:
+    """A file that is never asked for more bytes than it has, whatever its headers promise."""
+
+    def __init__(self, file: ByteFile):
+        self._file = file
+        self.tell, self.seek = file.tell, file.seek
+        self.size = file.seek(0, os.SEEK_END)
+
+    def read(self, size: int = -1) -> bytes:
+        left = max(0, self.size - self._file.tell())
+        return self._file.read(left if size < 0 else min(size, left)) or b""
 
 
 def _split_name(name: str) -> tuple[str, str]:

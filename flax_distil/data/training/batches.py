@@ -95,12 +95,22 @@ class TokenizedExample:
         label: Tokens of the label; None if the sample has no usable label (in evaluation only).
         source: Number of the data set of the sample.
         epoch: Number of complete passes over the data set when the sample was drawn.
+        is_usable: False where the sample cannot be used; it then becomes a row of padding.
     """
 
     sample: DecodedExample
     label: LabelTokens | None
     source: int = 0
     epoch: int = 0
+    is_usable: bool = True
+
+    @classmethod
+    def unusable(cls, *, source: int, epoch: int) -> "TokenizedExample":
+        """Return what stands for a sample that cannot be used, with neither audio nor label."""
+        nothing = DecodedExample(
+            index=-1, sample_id="", samples_W=None, duration_seconds=0.0, reference=None, label=None
+        )
+        return cls(sample=nothing, label=None, source=source, epoch=epoch, is_usable=False)
 
 
 def collate(
@@ -151,7 +161,7 @@ def collate(
         has_audio_B=np.array(has_audio + [False] * missing, np.bool_),
         duration_B=np.array([sample.duration_seconds for sample in read] + [0.0] * missing, np.float32),
         index_B=np.array([sample.index for sample in read] + [-1] * missing, np.int64),
-        valid_B=np.arange(batch_size) < len(read),
+        valid_B=np.array([item.is_usable for item in samples] + [False] * missing, np.bool_),
         ids=[sample.sample_id for sample in read] + [""] * missing,
         **arrays,
     )

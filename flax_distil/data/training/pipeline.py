@@ -1,15 +1,15 @@
 """Make an endless, shuffled, resumable sequence of training batches from tables and streams.
 
 Batches continue over the ends of epochs, so no sample is lost in an incomplete last batch. A position
-consists of a few numbers (see :mod:`flax_distil.data.training.samplers`), so resuming does not decode samples
-that were used before.
+consists of a few numbers (see :mod:`flax_distil.data.training.global_batches`), so resuming does not decode
+samples that were used before, and any number of processes can go on from it.
 """
 
 import dataclasses
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import grain
 import numpy as np
@@ -22,6 +22,12 @@ from flax_distil.data.preprocessing.config import DECODER_POSITIONS
 from flax_distil.data.preprocessing.drop_report import DropReport
 from flax_distil.data.skipped import SkippedSamples
 from flax_distil.data.training.batches import Batch, TokenizedExample, check_buckets, collate, smallest_bucket
+from flax_distil.data.training.global_batches import (
+    GlobalBatchSampler,
+    choose_num_data_shards,
+    merge_positions,
+    rows_by_shard,
+)
 from flax_distil.data.training.pipeline_config import NeedsAudio, PipelineConfig
 from flax_distil.data.training.prefetch_map import PrefetchMap
 from flax_distil.data.training.sample_loader import SampleLoader
@@ -29,6 +35,9 @@ from flax_distil.data.training.samplers import MixtureSampler, Sampler, Shuffled
 from flax_distil.data.training.stream_rows import StreamRows
 from flax_distil.data.training.stream_sampler import NoSampleError, StreamSampler
 from flax_distil.data.training.training_sources import TableSource, TrainingData
+from flax_distil.parallel.processes import all_gather_object
+
+T = TypeVar("T")
 
 _COUNTED_SAMPLES = 20_000
 """Labels of tables up to this size are counted at the start of training, which takes a second."""
@@ -44,10 +53,8 @@ class TrainingPipeline:
     Tables without weights are concatenated, and an epoch has every sample once. Otherwise data sets are mixed
     in the proportions of their weights.
 
-    A sample without readable audio or usable label is skipped, and the next one takes its position.
-    Whether a sample is skipped depends on the sample alone, so resumed training has the same batches as
-    uninterrupted training. With several shards, the next sample of the same shard is taken; the other shards
-    are not affected.
+    A sample without readable audio or usable label leaves its row empty: ``valid_B`` is False there, and it
+    has silence and no label token that counts. So it moves no other sample, whichever process meets it.
 
     Args:
         data: The data sets.
@@ -60,7 +67,7 @@ class TrainingPipeline:
         augmentation: Configuration of the augmentation.
 
     Raises:
-        InputError: If the buckets do not hold the labels, or a stream has fewer files than there are shards.
+        InputError: If the buckets do not hold the labels.
     """
 
     def __init__(
@@ -79,21 +86,23 @@ class TrainingPipeline:
             longest = DECODER_POSITIONS if source.gives_prompts else source.labels.max_label_length
             check_buckets(config.label_buckets, longest=longest)
         self.drawn = np.zeros(len(data.sources), np.int64)
-        """Number of samples that were used of each data set, since the beginning of training."""
+        """Number of samples that this process used of each data set; the first one continues the count of a
+        run that is resumed."""
         self._data, self._config = data, config
         self._seed, self._shuffle, self._restart = seed, shuffle, restart
         self._load = SampleLoader(
             data,
             config,
             seed=seed,
-            shuffle=shuffle,
             limits=limits,
             needs_audio=needs_audio,
             augmentation=augmentation,
         )
         self._buckets = self._label_buckets()
         self._fingerprint = "-".join(source.fingerprint() for source in data.sources)
-        self._streams: list[StreamSampler] = []
+        self._streams: dict[int, list[StreamSampler]] = {}
+        self._has_all_audio = needs_audio is None
+        self._num_data_shards = choose_num_data_shards(data, config.shard_count)
         self._iterator = self._open()
 
     @property
@@ -112,7 +121,7 @@ class TrainingPipeline:
             raise InputError(
                 f"no sample of data set {names!r} is left in a whole pass over it: loosen the filters"
             ) from error
-        self.drawn += np.bincount(batch.source_B, minlength=len(self.drawn))
+        self.drawn += np.bincount(batch.source_B[batch.valid_B], minlength=len(self.drawn))
         return batch
 
     def largest_bucket(self) -> int:
@@ -122,62 +131,87 @@ class TrainingPipeline:
         return self._largest_bucket(count_up_to=_COUNTED_SAMPLES)
 
     def proportions(self) -> str:
-        """Return a line with the number and share of the samples that were used of each data set."""
-        total = max(1, int(self.drawn.sum()))
+        """Return a line with the number and share of the samples that were used of each data set.
+
+        All processes must call this.
+        """
+        drawn = np.sum(self._gather(self.drawn.tolist()), axis=0)
+        total = max(1, int(drawn.sum()))
         parts = (
             f"{source.name} {count} ({count / total:.1%})"
-            for source, count in zip(self._data.sources, self.drawn, strict=True)
+            for source, count in zip(self._data.sources, drawn, strict=True)
         )
         return "samples drawn: " + ", ".join(parts)
 
     def dropped(self) -> DropReport:
-        """Return what the filters dropped of streamed data sets in the first pass over them."""
-        return DropReport.merge(stream.dropped.get_state() for stream in self._streams)
+        """Return what the filters dropped of streamed data sets in the first pass over them.
+
+        All processes must call this.
+        """
+        reports = {
+            str(shard): DropReport.merge(stream.dropped.get_state() for stream in streams).get_state()
+            for shard, streams in self._streams.items()
+        }
+        by_shard = {shard: report for part in self._gather(reports) for shard, report in part.items()}
+        return DropReport.merge(by_shard.values())
 
     def get_state(self) -> dict[str, Any]:
-        """Return the position after the last batch, in a form for JSON."""
+        """Return the position of the run after the last batch, in a form for JSON.
+
+        All processes must call this after the same batch.
+        """
+        return self.merge_states(self._gather(self.get_local_state()))
+
+    def get_local_state(self) -> dict[str, Any]:
+        """Return what this process knows of the position of the run, see :meth:`merge_states`."""
         return {
             **self._identity(),
-            "shard_count": self._config.shard_count,
-            "shard_index": self._config.shard_index,
+            "num_data_shards": self._num_data_shards,
+            "global_batch_size": self._config.global_batch_size,
             "drawn": self.drawn.tolist(),
-            "iterator": self._iterator.get_state(),
+            "shards": self._iterator.get_state(),
         }
 
+    @staticmethod
+    def merge_states(parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        """Return the position of a run, given what each of its processes knows of it."""
+        return parts[0] | merge_positions(parts)
+
     def set_state(self, state: dict[str, Any]) -> None:
-        """Continue at a position from :meth:`get_state`.
+        """Continue at a position from :meth:`get_state`, of any number of processes.
 
         The batch size and the number of threads may differ.
 
         Raises:
-            InputError: If the position belongs to other data, another seed or order, or another shard.
+            InputError: If the position belongs to other data, another seed or order, or to a version of this
+                package that wrote a position per process.
         """
-        self._check_shard(state)
+        if "shards" not in state:
+            raise InputError(
+                "cannot resume: this position in the training data was saved by an earlier version of "
+                "flax_distil; resume the run with that version, or start it again"
+            )
         for key, value in self._identity().items():
             if state.get(key) != value:
                 raise InputError(
                     f"cannot resume: the training data's {key} was {state.get(key)!r} and is {value!r}; "
                     "use the data sets, filters and seed of the interrupted run"
                 )
-        self.drawn = np.array(state["drawn"], np.int64)
-        self._iterator.set_state(state["iterator"])
+        if state["num_data_shards"] != self._num_data_shards:
+            self._iterator.close()
+            self._num_data_shards = state["num_data_shards"]
+            self._iterator = self._open()
+        drawn = np.array(state["drawn"], np.int64)
+        self.drawn = drawn if self._config.shard_index == 0 else np.zeros_like(drawn)
+        self._iterator.set_state(state["shards"])
 
     def close(self) -> None:
         """Stop the threads; no batch can be read afterwards."""
         self._iterator.close()
 
-    def _check_shard(self, state: dict[str, Any]) -> None:
-        shards, shard = state["shard_count"], state["shard_index"]
-        if shards != self._config.shard_count:
-            raise InputError(
-                f"cannot resume: the interrupted run read its training data in {shards} process(es) and "
-                f"this one has {self._config.shard_count}: start as many processes as then"
-            )
-        if shard != self._config.shard_index:
-            raise InputError(
-                f"cannot resume: this position in the training data is that of process {shard}, not of "
-                f"process {self._config.shard_index}: give every process its own"
-            )
+    def _gather(self, value: T) -> list[T]:
+        """Return the values of all processes, in JSON; of those that read the same rows, that of one."""
+        return [*dict(all_gather_object((self._config.shard_index, value))).values()]
 
     def _identity(self) -> dict[str, Any]:
         """Return the values that must be equal for a position to mean the same sample."""
@@ -219,13 +253,23 @@ class TrainingPipeline:
         return iter(grain.experimental.ThreadPrefetchIterDataset(batches, prefetch_buffer_size=1))
 
     def _samples(self) -> "grain.DatasetIterator[TokenizedExample]":
+        rows = rows_by_shard(
+            self._config.rows,
+            global_batch_size=self._config.global_batch_size,
+            num_data_shards=self._num_data_shards,
+        )
+        self._streams = {part.shard: [] for part in rows}
         return PrefetchMap(
-            self._sampler(), self._load, threads=self._config.threads, ahead=self._config.samples_ahead
+            GlobalBatchSampler(rows, self._sampler),
+            self._load,
+            threads=self._config.threads,
+            ahead=self._config.samples_ahead,
         )
 
-    def _sampler(self) -> Sampler:
+    def _sampler(self, data_shard: int) -> Sampler:
+        """Return the order of the samples of one data shard."""
         seed = self._seed if self._shuffle else None
-        shard = {"shard_index": self._config.shard_index, "shard_count": self._config.shard_count}
+        shard = {"shard_index": data_shard, "shard_count": self._num_data_shards}
         if self._data.is_concatenated:
             return ShuffledSampler([size or 0 for size in self._data.sizes], seed=seed, **shard)
         parents: list[Sampler] = []
@@ -240,7 +284,7 @@ class TrainingPipeline:
                     window_size=self._config.shuffle_buffer_size,
                     seed=seed,
                 )
-                self._streams.append(samples)
+                self._streams[data_shard].append(samples)
                 parents.append(samples)
         weights = [1.0 if source.weight is None else source.weight for source in self._data.sources]
         return parents[0] if len(parents) == 1 else MixtureSampler(parents, weights, restart=self._restart)
@@ -251,6 +295,7 @@ class TrainingPipeline:
             batch_size=self._config.batch_size,
             pad_token=self._data.sources[0].labels.pad_token,
             buckets=self._buckets,
+            always_audio=self._has_all_audio,
             audio_dtype=np.dtype(np.int16),
             window_samples=self._config.window_samples,
         )

@@ -20,10 +20,10 @@ cached."""
 class PipelineConfig:
     """How batches are prepared.
 
-    Several processes share a data set as *shards*: each reads every ``shard_count``-th sample, and no sample
-        is read twice. Their batches are parts of one global batch, so all of them must have the same shapes.
-        Thus with more than one shard, labels are padded to one length, the bucket of the longest label of the
-        whole data set, and smaller buckets cannot save padding.
+    Several processes share a data set, each with its *shard* of the samples, and no sample is used twice.
+        Their batches are parts of one global batch, so all of them must have the same shapes. Thus with more
+        than one shard, labels are padded to one length, the bucket of the longest label of the whole data
+        set, and smaller buckets cannot save padding.
 
     Args:
         batch_size: Number of samples per batch of this process, for all its devices together.
@@ -63,6 +63,17 @@ class PipelineConfig:
             raise InputError(
                 f"shard_index must lie between 0 and {self.shard_count - 1}, got {self.shard_index}"
             )
+
+    @property
+    def global_batch_size(self) -> int:
+        """Number of samples per batch of all processes."""
+        return self.batch_size * self.shard_count
+
+    @property
+    def rows(self) -> range:
+        """Rows of the global batch that this process reads."""
+        first = self.shard_index * self.batch_size
+        return range(first, first + self.batch_size)
 
     @property
     def window_samples(self) -> int:

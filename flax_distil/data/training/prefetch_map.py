@@ -11,7 +11,7 @@ T = TypeVar("T")
 
 
 class PrefetchMap(grain.DatasetIterator[T]):
-    """Applies a function to the elements of a parent iterator in order, and leaves out results that are None.
+    """Applies a function to the elements of a parent iterator in order.
 
     Args:
         parent: An endless iterator, which only one thread reads.
@@ -23,7 +23,7 @@ class PrefetchMap(grain.DatasetIterator[T]):
     def __init__(
         self,
         parent: grain.DatasetIterator[Any],
-        function: Callable[[Any], T | None],
+        function: Callable[[Any], T],
         *,
         threads: int,
         ahead: int,
@@ -34,10 +34,8 @@ class PrefetchMap(grain.DatasetIterator[T]):
         self._results = self._open()
 
     def __next__(self) -> T:
-        while True:
-            result, self._state = next(self._results)
-            if result is not None:
-                return result
+        result, self._state = next(self._results)
+        return result
 
     def get_state(self) -> dict[str, Any]:
         """Return the position of the parent after the element of the last result."""
@@ -55,7 +53,7 @@ class PrefetchMap(grain.DatasetIterator[T]):
         self._results.close()
         super().close()
 
-    def _open(self) -> Generator[tuple[T | None, dict[str, Any]]]:
+    def _open(self) -> Generator[tuple[T, dict[str, Any]]]:
         return prefetch_map(
             lambda pair: (self._function(pair[0]), pair[1]),
             self._elements(),

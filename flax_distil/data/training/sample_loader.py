@@ -1,7 +1,6 @@
 """Load a training sample by its index: decode its audio and tokenize its text."""
 
 import dataclasses
-import math
 from functools import partial
 
 import numpy as np
@@ -34,7 +33,6 @@ class SampleLoader:
         data: The data sets.
         config: Configuration with shard, window and retry policy.
         seed: Seed of augmentation, of timestamps and of prompts.
-        shuffle: Whether the samples of tables have another order in every epoch.
         limits: Limits of the duration of recordings; by default the length of a window.
         needs_audio: Function that any thread calls for each sample of a single table before it is decoded; by
             default every sample is decoded.
@@ -47,12 +45,12 @@ class SampleLoader:
         config: PipelineConfig,
         *,
         seed: int,
-        shuffle: bool,
         limits: DurationLimits | None,
         needs_audio: NeedsAudio | None,
         augmentation: AugmentationConfig | None,
     ):
-        self._data, self._config, self._seed, self._shuffle = data, config, seed, shuffle
+        self._data, self._config, self._seed = data, config, seed
+        self._is_alone = config.shard_count == 1
         self._limits = limits or DurationLimits(max_seconds=config.window_seconds)
         self.augmenter = Augmenter(
             augmentation or AugmentationConfig(),
@@ -70,12 +68,16 @@ class SampleLoader:
         # The last epoch with a usable sample, by number of the stream.
         self._last_usable: dict[int, int] = {}
 
-    def __call__(self, index: SampleIndex) -> TokenizedExample | None:
-        """Load a sample; None if it cannot be used.
+    def __call__(self, index: SampleIndex) -> TokenizedExample:
+        """Load a sample; one that cannot be used is replaced by :meth:`TokenizedExample.unusable`.
 
         Raises:
-            InputError: If no sample of its data set can be used.
+            InputError: If no sample of its data set can be used; several processes, of which each loads only
+                a part of them, do not find this out here.
         """
+        return self._load(index) or TokenizedExample.unusable(source=index.source, epoch=index.epoch)
+
+    def _load(self, index: SampleIndex) -> TokenizedExample | None:
         source = self._data.sources[index.source]
         if isinstance(source, StreamSource):
             assert index.rows is not None
@@ -145,7 +147,7 @@ class SampleLoader:
         last = self._last_usable.setdefault(index.source, index.epoch)
         if is_usable:
             self._last_usable[index.source] = max(last, index.epoch)
-        elif index.epoch > last + 1:
+        elif self._is_alone and index.epoch > last + 1:
             name = self._data.sources[index.source].name
             raise InputError(
                 f"no sample of data set {name!r} can be used in a whole pass "
@@ -158,12 +160,9 @@ class SampleLoader:
         sizes = self._data.sizes
         numbers = range(len(sizes)) if self._data.is_concatenated else [index.source]
         samples = sum(sizes[number] or 0 for number in numbers)
-        # Without shuffling, a shard has the same positions in every epoch, which may be only a part of them.
-        reachable = samples if self._shuffle else samples // math.gcd(samples, self._config.shard_count)
-        if sum(len(self._rejected[number]) for number in numbers) == reachable:
+        if self._is_alone and sum(len(self._rejected[number]) for number in numbers) == samples:
             names = "+".join(self._data.sources[number].name for number in numbers)
-            part = "" if reachable == samples else " that this process reads"
             raise InputError(
-                f"none of the {reachable} samples of data set {names!r}{part} can be used: "
+                f"none of the {samples} samples of data set {names!r} can be used: "
                 f"{self._data.skipped.samples()[-1].reason}"
             )

@@ -1,8 +1,9 @@
 """The endless order of training samples, over tables, streams and mixtures of both.
 
 A sampler yields indices of samples; no audio is decoded. Their order is cheap to compute again, so a position
-consists of a few numbers. Several processes share an order: each takes its own part of it, and no two take
-the same sample of an epoch.
+consists of a few numbers. Several data shards share an order (see
+:mod:`flax_distil.data.training.global_batches`): each has its own part of it, and no two have the same sample
+of an epoch.
 """
 
 import dataclasses
@@ -42,23 +43,28 @@ class Sampler(grain.DatasetIterator[SampleIndex]):
         """Move to the beginning of an epoch."""
         raise NotImplementedError
 
+    def skip(self, count: int) -> None:
+        """Go on without the next ``count`` samples."""
+        for _ in range(count):
+            next(self)
+
 
 class ShuffledSampler(Sampler):
     """Yields the samples of tables: one table after the other, or all of them shuffled together.
 
-    Each pass has every sample once. Process i of n takes positions i, i + n, i + 2n, ... of the endless
-    order, so all processes together take the samples that a single process would take::
+    Each pass has every sample once. Data shard i of n has positions i, i + n, i + 2n, ... of the endless
+    order, so all of them together have the samples that a single one would have::
 
-        epoch     0                   1
-        position  0   1   2   3   4   5   6   7   8   9
-        process   0   1   0   1   0   1   0   1   0   1
+        epoch       0                   1
+        position    0   1   2   3   4   5   6   7   8   9
+        data shard  0   1   0   1   0   1   0   1   0   1
 
     Args:
         sizes: Number of samples of each table.
         first_source: Number of the first table among the data sets.
         seed: Seed of the order; None keeps the order of the tables.
-        shard_index: Number of this process.
-        shard_count: Number of processes.
+        shard_index: Number of this data shard.
+        shard_count: Number of data shards.
     """
 
     def __init__(
@@ -93,8 +99,12 @@ class ShuffledSampler(Sampler):
             source=self._first_source + table, epoch=position // self._total, number=number - before
         )
 
+    def skip(self, count: int) -> None:
+        """Go on without the next ``count`` samples, which are not looked up."""
+        self._drawn += count
+
     def start_epoch(self, epoch: int) -> None:
-        """Move to the first position of this process in an epoch."""
+        """Move to the first position of this data shard in an epoch."""
         self._drawn = -(-(epoch * self._total - self._shard_index) // self._shard_count)
 
     def get_state(self) -> State:

@@ -5,7 +5,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 
-from flax_distil.core.errors import InputError
 from flax_distil.data.dataset import SpeechDataset
 from flax_distil.data.example import Example
 from flax_distil.data.shards.shard import Cursor
@@ -18,27 +17,19 @@ shards."""
 
 
 class StreamRows:
-    """An iterator over the rows of the shards of this process, epoch after epoch.
+    """An iterator over the rows of the files (shards) of one data shard of the run, epoch after epoch.
 
     Args:
         stream: The data set.
         seed: Seed of the order of shards, of which a few are read in turns; None keeps their order, and reads
             one at a time.
-        shard_index: Number of this process, which reads different shards in every epoch.
-        shard_count: Number of processes.
-
-    Raises:
-        InputError: If there are fewer shards than processes.
+        shard_index: Number of the data shard, which has different files in every epoch.
+        shard_count: Number of data shards; there are at least as many files.
     """
 
     def __init__(
         self, stream: IterableSpeechDataset, *, seed: int | None, shard_index: int, shard_count: int
     ):
-        if len(stream.shards) < shard_count:
-            raise InputError(
-                f"data set {stream.name!r} has {len(stream.shards)} files to stream for {shard_count} "
-                "processes: write it as at least as many files, or do not stream it"
-            )
         self._stream, self._seed = stream, seed
         self._shard_index, self._shard_count = shard_index, shard_count
         self._go_to({"epoch": 0, "opened": 0, "waiting": []}, 0)

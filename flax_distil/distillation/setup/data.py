@@ -142,7 +142,7 @@ def prepare_batch(
         encode: Runs the frozen encoder on samples; only with a cache.
     """
     if cache is not None:
-        rows = batch.index_B
+        rows, valid = batch.index_B, batch.valid_B
         missing = batch.has_audio_B & ~np.array([cache.has([row]) for row in rows])
         if missing.any():
             encoded = []
@@ -150,6 +150,11 @@ def prepare_batch(
                 sent = partitioner.put_batch(Batch(samples_BW=part))
                 encoded.append(partitioner.local_rows(encode(sent)))
             cache.write(rows[missing], np.concatenate(encoded)[missing])
-        batch = dataclasses.replace(batch, samples_BW=None, encoder_out_BSD=cache.read(rows))
+        states_BSD = cache.read(rows[valid])
+        if not valid.all():
+            padded_BSD = np.zeros((len(rows), *states_BSD.shape[1:]), states_BSD.dtype)
+            padded_BSD[valid] = states_BSD
+            states_BSD = padded_BSD
+        batch = dataclasses.replace(batch, samples_BW=None, encoder_out_BSD=states_BSD)
     sent_batch: Batch = partitioner.put_batch(batch.in_micro_batches(micro_batches), MICRO_BATCHES)
     return sent_batch
