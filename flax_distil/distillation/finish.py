@@ -16,21 +16,26 @@ _PAUSES = (1, 5, 15)
 
 
 def best_params(trainer: Trainer, checkpoints: TrainingCheckpoints, state: TrainState) -> Params:
-    """Return the parameters to export: those of the best evaluation if asked for, else those of ``state``."""
+    """Return the parameters to export, on the host.
+
+    They are those of the best evaluation if asked for, and otherwise, or where their checkpoint cannot be
+    read, those of ``state``.
+    """
     best, partitioner = trainer.best, trainer.partitioner
-    if not trainer.config.checkpoints.load_best_model_at_end or best.step is None:
-        return state.params
-    figures = f"{best.metric} {best.value:g} at step {best.step}"
-    if best.step == int(partitioner.device_get(state.step)):
-        log.info("the last model is the best one: %s", figures)
-        return state.params
-    if best.step not in checkpoints.steps():
-        log.warning("the best model (%s) has no checkpoint: the last one is exported", figures)
-        return state.params
-    restored = checkpoints.restore(partitioner.unreplicate(state), best.step)
-    log.info("the best model is exported: %s", figures)
-    found: TrainState = partitioner.replicate_like(state, restored.state)
-    return found.params
+    if trainer.config.checkpoints.load_best_model_at_end and best.step is not None:
+        figures = f"{best.metric} {best.value:g} at step {best.step}"
+        if best.step == int(partitioner.device_get(state.step)):
+            log.info("the last model is the best one: %s", figures)
+        else:
+            try:
+                params = checkpoints.restore_branch("params", best.step)
+            except InputError as error:
+                log.warning("the best model (%s) is not exported, but the last one: %s", figures, error)
+            else:
+                log.info("the best model is exported: %s", figures)
+                return params
+    whole: Params = partitioner.device_get(state.params)
+    return whole
 
 
 def save_until_done(trainer: Trainer, checkpoints: TrainingCheckpoints, state: TrainState) -> None:

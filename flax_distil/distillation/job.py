@@ -87,7 +87,7 @@ def run(config: DistillConfig, *, loss_terms: Mapping[str, Term] | None = None) 
             goodput.end_steps()
             _report_samples(trainer)
             partitioner, models = trainer.partitioner, trainer.models
-            trained = partitioner.device_get(best_params(trainer, checkpoints, state))
+            trained = best_params(trainer, checkpoints, state)
             steps = int(partitioner.device_get(state.step))
             error = raise_on_all_hosts(
                 lambda: _export(models, trained, folder, repository) if jax.process_index() == 0 else None
