@@ -128,9 +128,9 @@ def run_command(command: str, arguments: Sequence[str]) -> int:
     except SystemExit as stop:  # raised by the parser after --help
         return stop.code if isinstance(stop.code, int) else 2
     except MemoryError:
-        sentence = "memory is exhausted: give smaller batches or shorter files"
-        print(f"error: {sentence}", file=sys.stderr)
-        return ended(2, sentence)
+        exhausted = "memory is exhausted: give smaller batches or shorter files"
+        print(f"error: {exhausted}", file=sys.stderr)
+        return ended(2, exhausted)
     except Exception as error:
         sentence = storage_failure(error)
         if sentence is None:

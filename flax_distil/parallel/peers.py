@@ -13,6 +13,7 @@ import json
 import re
 import signal
 import socket
+import sys
 import threading
 import time
 import traceback
@@ -29,7 +30,7 @@ JAX_LATER_SECONDS = 60
 """So much later than ours are the heartbeats of JAX missed."""
 
 _PREFIX = "flax_distil"
-_PATIENCE_SECONDS = 10.0  # for the others to read what process 0, who keeps it, announced
+_PATIENCE_SECONDS = 20.0  # for the others to read what process 0, who keeps it, announced
 _GRACE_SECONDS = 2.0  # a failure of one is often told to all, who then end by themselves
 
 
@@ -106,7 +107,8 @@ class Peers:
                 self._signs[number] = sign, now
         if self._number == 0:
             for number, (_, since) in self._signs.items():
-                if number and number not in self._left and now - since > self._timeout:
+                # One that ended with a word is waited for longer: the others act on its word.
+                if number and now - since > self._timeout * (3 if number in self._left else 1):
                     self._announce("lost", {"number": number})
                     self._lose(number)
 
@@ -191,6 +193,8 @@ class Peers:
 
     def _finish(self) -> None:
         """The work is done: wait for the others here, since JAX would notice late if one of them dies."""
+        if (error := getattr(sys, "last_value", None)) is not None:  # ends the program, and is printed
+            self._end(1, str(error) or repr(error), None)
         self._announce("left", None)
         while not self._all_left():
             time.sleep(self._period / 4)

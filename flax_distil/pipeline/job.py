@@ -1,11 +1,13 @@
 """Files and addresses to transcripts on disk."""
 
 import dataclasses
+import json
 import logging
 from collections.abc import Sequence
 from pathlib import Path
 
 from flax_distil.core.errors import InputError
+from flax_distil.core.nested import flatten
 from flax_distil.parallel.make_partitioner import join_devices
 from flax_distil.pipeline.config import STANDARD_OUTPUT, TranscribeConfig
 from flax_distil.pipeline.inputs.find_inputs import TranscribeInput, find_inputs
@@ -36,8 +38,8 @@ class TranscribeResult:
 def run(config: TranscribeConfig) -> TranscribeResult:
     """Transcribe every recording, and write each transcript as soon as it is complete.
 
-    A run that is killed keeps the transcripts that it wrote. A file that cannot be read is named, and the
-    others are transcribed.
+    A run that is stopped keeps the transcripts that it wrote, and the same command goes on. A file that
+    cannot be read is named, and the others are transcribed.
 
     Raises:
         InputError: If a transcript exists already or a flag does not fit, before the weights are read; or if
@@ -53,6 +55,7 @@ def run(config: TranscribeConfig) -> TranscribeResult:
             "transcripts of %d of %d recordings are there already", len(inputs) - len(chosen), len(inputs)
         )
     if not chosen:
+        output.finish()
         return TranscribeResult(written=[], failed={}, transcribed=0)
     partitioner = join_devices(config.devices)
     if partitioner.shard_count > 1:
@@ -72,7 +75,8 @@ def _open_output(config: TranscribeConfig) -> TranscriptOutput:
     """Return where transcripts go, or raise ``InputError`` if nothing can be written there."""
     if config.output.output_dir == STANDARD_OUTPUT:
         return StandardOutput(config.formats[0], config.subtitles)
-    return TranscriptFolder(str(config.output.output_dir), config.formats, config.subtitles)
+    command = json.dumps(flatten(config), default=str)
+    return TranscriptFolder(str(config.output.output_dir), config.formats, config.subtitles, command=command)
 
 
 def _transcribe(
@@ -108,4 +112,5 @@ def _transcribe(
                 fail(outcome.name, str(outcome.error))
             else:
                 written += output.write(named[outcome.name], outcome.transcript, outcome.seconds)
+    output.finish()
     return TranscribeResult(written=written, failed=failed, transcribed=len(inputs) - len(failed))

@@ -49,13 +49,9 @@ def metrics(folder: Path, name: str) -> dict[int, float]:
     return dict(found)
 
 
-def test_stopped_runs_go_on_as_if_nothing_had_been(flags, tmp_path, capsys):
+def test_a_run_that_is_stopped_in_an_evaluation_goes_on_as_if_it_had_not_been(flags, tmp_path, capsys):
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
     assert main([*flags, f"--output_dir={whole}"]) == 0
-    with pytest.MonkeyPatch.context() as patch:
-        stop_at(patch, StepMetrics, "add", signal.SIGTERM, call=2)
-        assert main([*flags, f"--output_dir={stopped}"]) == STOPPED
-    assert "is saved, and the same command goes on" in capsys.readouterr().err
     again = [*flags, f"--output_dir={stopped}", "--resume_from_checkpoint=auto"]
     with pytest.MonkeyPatch.context() as patch:
         stop_at(patch, Evaluator, "_run_batch", signal.SIGINT, call=1)
@@ -68,6 +64,17 @@ def test_stopped_runs_go_on_as_if_nothing_had_been(flags, tmp_path, capsys):
         assert metrics(stopped, name) == metrics(whole, name)
     name = "model.safetensors"
     assert (stopped / name).read_bytes() == (whole / name).read_bytes()
+
+
+def test_what_was_done_before_a_signal_is_saved(flags, tmp_path, capsys, monkeypatch):
+    stop_at(monkeypatch, StepMetrics, "add", signal.SIGTERM, call=2)
+    assert main([*flags, f"--output_dir={tmp_path / 'student'}"]) == STOPPED
+    (step,) = [line for line in capsys.readouterr().err.splitlines() if "is saved" in line]
+    number = step.split()[4]
+    assert step == f"stopped by SIGTERM: step {number} is saved, and the same command goes on"
+    assert number in ("2", "3")
+    names = [path.name for path in (tmp_path / "student" / "checkpoints").iterdir()]
+    assert f"checkpoint_{number}" in names
 
 
 def test_a_run_that_is_stopped_while_it_starts_leaves_no_traceback(flags, tmp_path, capsys, monkeypatch):

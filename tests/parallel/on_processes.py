@@ -12,6 +12,7 @@ import jax
 from flax_distil.core.errors import InputError
 from flax_distil.parallel.config import ProcessConfig
 from flax_distil.parallel.processes import all_gather_object, initialize_distributed, raise_on_all_hosts
+from flax_distil.parallel.same_settings import check_same_settings
 
 
 def message_of(function: Callable[[], Any]) -> str:
@@ -43,6 +44,8 @@ def agree() -> dict[str, Any]:
         "succeeded": message_of(lambda: raise_on_all_hosts(lambda: mine)),
         "bad_input": message_of(lambda: raise_on_all_hosts(fail_on(1, InputError))),
         "broken": message_of(lambda: raise_on_all_hosts(fail_on(2, OSError))),
+        "same": message_of(lambda: check_same_settings({"seed": 1, "process_id": mine})),
+        "other_seed": message_of(lambda: check_same_settings({"seed": 1 if mine else 2, "mesh": ("a",)})),
         "joined_again": message_of(lambda: initialize_distributed(ProcessConfig())),
     }
 

@@ -91,6 +91,7 @@ def test_a_signal_to_one_process_stops_all_at_the_same_step(task, victim, number
     assert not any("Traceback" in one.error for one in ended)
 
 
+@pytest.mark.slow
 def test_a_signal_at_the_start_ends_all_at_once():
     ended = run("start", act(1, signal.SIGTERM))
     assert [one.status for one in ended] == [75, 75], ended
@@ -101,8 +102,8 @@ def test_a_signal_at_the_start_ends_all_at_once():
 @pytest.mark.parametrize(
     ("task", "victim"),
     [
-        ("together", 1),
         ("together", 0),
+        pytest.param("together", 1, marks=pytest.mark.slow),
         pytest.param("start", 1, marks=pytest.mark.slow),
         pytest.param("apart", 0, marks=pytest.mark.slow),
     ],

@@ -140,6 +140,16 @@ def test_what_fails_on_one_process_fails_on_all_and_names_it(found):
     assert [process["broken"] for process in found] == [elsewhere, elsewhere, "OSError: the disk is full"]
 
 
+def test_processes_with_different_settings_are_refused_on_all(found):
+    assert [process["same"] for process in found] == ["returned None"] * 3
+    refused = [process["other_seed"] for process in found]
+    remedy = "start all with the same flags and data"
+    assert refused[0] == f"InputError: process 1 has seed 1, and process 0 has 2: {remedy}"
+    assert refused[1:] == [
+        f"InputError: process 0 has seed 2, and process {n} has 1: {remedy}" for n in (1, 2)
+    ]
+
+
 def test_joining_twice_is_refused(found):
     assert all("InputError: this process has already joined" in process["joined_again"] for process in found)
 

@@ -44,6 +44,21 @@ def test_what_exists_is_refused_or_left_out_or_replaced_as_asked(tmp_path):
     assert (tmp_path / "x" / "speech.txt").read_text() == "Friends.\n"
 
 
+def test_the_same_command_goes_on_where_it_was_stopped_and_no_other_does(tmp_path):
+    def of_command(command):
+        return TranscriptFolder(str(tmp_path), ("txt",), SubtitleOptions(), command=command)
+
+    of_command("a").write(TALK, transcript("Hello."), 1.0)
+    again = of_command("a")
+    assert again.choose([TALK, SPEECH], overwrite=False, skip_existing=False) == [SPEECH]
+    with pytest.raises(InputError, match=r"already holds talk.txt"):
+        of_command("b").choose([TALK, SPEECH], overwrite=False, skip_existing=False)
+    again.write(SPEECH, transcript("Friends."), 1.0)
+    again.finish()
+    with pytest.raises(InputError, match=r"already holds talk.txt"):
+        of_command("a").choose([TALK, SPEECH], overwrite=False, skip_existing=False)
+
+
 def test_a_format_that_is_missing_is_written_beside_the_others(tmp_path):
     output(tmp_path, "txt").write(TALK, transcript("Hello."), 1.0)
     assert choose(tmp_path, "txt", "srt", skip_existing=True) == [TALK, SPEECH]
