@@ -7,7 +7,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from safetensors.numpy import load_file
 
+from flax_distil.checkpoints.checkpoint import load_checkpoint
+from flax_distil.checkpoints.hub.model_source import ModelSource
+from flax_distil.checkpoints.tokenizer import read_tokenizer
 from flax_distil.core.errors import InputError
 from flax_distil.core.nested import build
 from flax_distil.distillation.config import DistillConfig
@@ -63,6 +67,48 @@ def test_terms_of_ones_own_are_trained_with_and_logged(teacher, prompts_dir, tmp
         assert min(line["l1_loss"], line["z_loss"]) > 0
         assert line["loss"] == pytest.approx(parts, rel=1e-5)
     assert lines[1]["l1_loss"] != lines[0]["l1_loss"]
+
+
+@dataclasses.dataclass(frozen=True)
+class NotANumber:
+    """Zero, but not a number where a label holds a certain token: as a sample that breaks the computation."""
+
+    weight: float
+    token: int
+    metric = "broken"
+    needs_teacher = False
+    needs_layers = False
+
+    def __call__(self, inputs):
+        is_hit = ((inputs.batch.labels_BT == self.token) & inputs.batch.loss_mask_BT).any()
+        return jnp.where(is_hit, jnp.nan, 0.0) + 0.0 * inputs.outputs.student.hidden_BTD.sum()
+
+
+def test_a_batch_that_gives_no_number_is_left_out_and_named_and_the_student_stays_finite(
+    teacher, prompts_dir, tmp_path, caplog
+):
+    path = write_prompts(tmp_path, prompts_dir)
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    rows[0]["whisper_transcript"] += " zebra"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    tokenizer, _ = read_tokenizer(load_checkpoint(ModelSource(name=str(teacher)), config_only=True).files)
+    *_, rare = tokenizer.encode(" zebra")
+    config = build(
+        DistillConfig,
+        teacher_model_name_or_path=str(teacher), train_dataset_name=str(path), student_decoder_layers=1,
+        per_device_train_batch_size=2, max_steps=8, warmup_steps=0, logging_steps=4, precision="full",
+        output_dir=str(tmp_path / "run"),
+    )  # fmt: skip
+    with caplog.at_level("WARNING", logger="flax_distil"):
+        result = run(config, loss_terms={"broken": NotANumber(1.0, rare)})
+    assert result.steps == 8
+    left_out = [text for text in caplog.messages if "the update is left out" in text]
+    assert left_out
+    assert all("prompts:0" in text for text in left_out)
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert sum(line.get("skipped_updates", 0) for line in lines) == len(left_out)
+    student = load_file(tmp_path / "run" / "model.safetensors")
+    assert all(np.isfinite(tensor).all() for tensor in student.values())
 
 
 def test_the_gradient_of_a_token_term_is_that_of_the_plain_formula():
