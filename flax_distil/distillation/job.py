@@ -32,6 +32,7 @@ from flax_distil.distillation.goodput_record import GOODPUT_NAME
 from flax_distil.distillation.loss import Term
 from flax_distil.distillation.run_record import RUN_NAME, RunRecord, describe_run, step_to_resume
 from flax_distil.distillation.setup.data import check_cacheable, load_data
+from flax_distil.distillation.setup.global_batch import global_batch_size, resume_global_batch
 from flax_distil.distillation.setup.models import DistillModels, check_models, load_models
 from flax_distil.distillation.setup.step_fns import TrainStepFns
 from flax_distil.distillation.trainer import Trainer
@@ -110,15 +111,14 @@ def _set_up(
     repository = raise_on_all_hosts(
         lambda: check_hub(config.hub, config.hub.hub_model_id, folder, "model") if leads else None
     )
+    config = resume_global_batch(config, partitioner.batch_shards, folder)
     student = raise_on_all_hosts(lambda: check_models(config))
     tokenizer, settings = read_tokenizer(student.files)
     data = raise_on_all_hosts(lambda: load_data(config, tokenizer, student.config))
     if config.checkpoints.load_best_model_at_end:
         check_metric(config.checkpoints.metric_for_best_model, [chosen.name for chosen in data.evaluation])
     check_cacheable(config, data.train, partitioner)
-    batch_size = (
-        config.per_device_train_batch_size * partitioner.batch_shards * config.gradient_accumulation_steps
-    )
+    batch_size = global_batch_size(config, partitioner.batch_shards)
     max_steps = config.optimizer.max_steps or _steps(config, data.train, batch_size)
     optimizer = config.optimizer_for(max_steps)  # checks the schedule before weights are read
     models = load_models(config, partitioner, loss_terms)

@@ -3,20 +3,46 @@
 import dataclasses
 import logging
 
+from flax_distil.checkpoints.training_checkpoints import CHECKPOINTS_NAME, TrainingCheckpoints
 from flax_distil.core.errors import InputError
 from flax_distil.distillation.config import DistillConfig
-from flax_distil.parallel.partitioner import Partitioner
+from flax_distil.parallel.processes import all_gather_object
+from flax_distil.storage.paths import AnyPath
 
 log = logging.getLogger(__name__)
 
 
-def global_batch_size(config: DistillConfig, partitioner: Partitioner) -> int:
-    """Return the number of samples of an update, of all devices and micro-batches."""
-    rows = config.per_device_train_batch_size * config.gradient_accumulation_steps
-    return rows * partitioner.batch_shards
+def global_batch_size(config: DistillConfig, batch_shards: int) -> int:
+    """Return the number of samples of an update: of all parts of the batch, and of all micro-batches."""
+    return config.per_device_train_batch_size * config.gradient_accumulation_steps * batch_shards
 
 
-def keep_global_batch(config: DistillConfig, partitioner: Partitioner, size: int) -> DistillConfig:
+def resume_global_batch(config: DistillConfig, batch_shards: int, folder: AnyPath) -> DistillConfig:
+    """Return the configuration with which a run that is resumed keeps its global batch.
+
+    All processes must call this. A new run keeps its configuration.
+
+    Args:
+        config: Configuration of the run.
+        batch_shards: Number of parts into which the devices divide the global batch.
+        folder: Folder of the run.
+
+    Raises:
+        InputError: If there is no such checkpoint, or its batch cannot be divided over the devices.
+    """
+    wanted = config.checkpoints.resume_from_checkpoint
+    place = folder / CHECKPOINTS_NAME
+    if wanted is None or not all_gather_object(place.is_dir())[0]:
+        return config
+    with TrainingCheckpoints(place, read_only=True) as checkpoints:
+        if wanted == "auto" and not checkpoints.steps():
+            return config
+        position = checkpoints.read_data(None if wanted in ("latest", "auto") else int(wanted))
+    size = position.get("pipeline", {}).get("global_batch_size")
+    return config if size is None else keep_global_batch(config, batch_shards, size)
+
+
+def keep_global_batch(config: DistillConfig, batch_shards: int, size: int) -> DistillConfig:
     """Return the configuration with which these devices compute updates of ``size`` samples.
 
     A device gets at most as many samples at a time as it was configured to, and the others in further
@@ -24,21 +50,21 @@ def keep_global_batch(config: DistillConfig, partitioner: Partitioner, size: int
 
     Args:
         config: Configuration of the run.
-        partitioner: The devices.
+        batch_shards: Number of parts into which the devices divide the global batch.
         size: Number of samples of an update of the run that is resumed.
 
     Raises:
         InputError: If the samples cannot be divided over the devices.
     """
-    if global_batch_size(config, partitioner) == size:
+    if global_batch_size(config, batch_shards) == size:
         return config
-    rows, remainder = divmod(size, partitioner.batch_shards)
+    rows, remainder = divmod(size, batch_shards)
     if remainder:
         fitting = [str(count) for count in range(1, size + 1) if size % count == 0]
         shown = ", ".join(fitting if len(fitting) <= 12 else [*fitting[:11], f"… {fitting[-1]}"])
         raise InputError(
             f"cannot resume: an update of this run has {size} samples, which cannot be divided over "
-            f"{partitioner.batch_shards} devices that share the batch: resume it on as many of them as "
+            f"{batch_shards} devices that share the batch: resume it on as many of them as "
             f"divide {size} ({shown}), or choose mesh so"
         )
     most = min(config.per_device_train_batch_size, rows)
@@ -46,7 +72,7 @@ def keep_global_batch(config: DistillConfig, partitioner: Partitioner, size: int
     log.info(
         "the updates of this run have %d samples: on %d devices that share the batch this takes "
         "per_device_train_batch_size %d and gradient_accumulation_steps %d",
-        size, partitioner.batch_shards, per_device, rows // per_device,
+        size, batch_shards, per_device, rows // per_device,
     )  # fmt: skip
     return dataclasses.replace(
         config, per_device_train_batch_size=per_device, gradient_accumulation_steps=rows // per_device
