@@ -63,22 +63,26 @@ def workplace(tmp_path_factory, tiny_en_dir, prompts_dir):
 
 @pytest.fixture(scope="module")
 def distilled(workplace):
-    """Folders of the same distillation in one process and in two, the weights divided over both."""
+    """Folders of a distillation in one process, and of one that goes on in two that divide the weights.
+
+    The second begins in one process whose devices hold copies of the weights. One recording is damaged.
+    """
     teacher, prompts, folder = workplace
-    # A recording that is skipped moves only its own process on: the batches would not be the same.
-    clean = folder / "clean.jsonl"
-    lines = prompts.read_text().splitlines(keepends=True)
-    clean.write_text("".join(line for line in lines if "broken" not in line))
     flags = {
-        "teacher_model_name_or_path": teacher, "student_decoder_layers": 1, "train_dataset_name": clean,
-        "eval_dataset_name": prompts, "precision": "full", "mesh": "data=1,fsdp=4,tensor=2",
-        "per_device_train_batch_size": 2, "per_device_eval_batch_size": 1, "max_steps": 3, "warmup_steps": 0,
-        "logging_steps": 1, "generation_max_length": 4, "adam_epsilon": 1e-2, "learning_rate": 1e-3,
-        "export_dtype": "float32",
+        "teacher_model_name_or_path": teacher, "student_decoder_layers": 1, "train_dataset_name": prompts,
+        "eval_dataset_name": prompts, "precision": "full", "per_device_eval_batch_size": 1,
+        "warmup_steps": 0, "lr_scheduler_type": "constant", "logging_steps": 1, "generation_max_length": 4,
+        "adam_epsilon": 1e-2, "learning_rate": 1e-3, "export_dtype": "float32",
+        "resume_from_checkpoint": "auto",
     }  # fmt: skip
-    for processes in (1, 2):
-        run("run_distillation", flags | {"output_dir": folder / f"student-{processes}"}, processes=processes)
-    return folder / "student-1", folder / "student-2"
+    copies = {"parallelism": "pmap", "per_device_train_batch_size": 1}
+    divided = {"mesh": "data=1,fsdp=4,tensor=2", "per_device_train_batch_size": 2}
+    one, two = ({"output_dir": folder / f"student-{processes}"} for processes in (1, 2))
+    run("run_distillation", flags | one | divided | {"max_steps": 3}, processes=1)
+    short = {"max_steps": 1, "max_eval_samples": 1}
+    run("run_distillation", flags | two | copies | short, processes=1)
+    run("run_distillation", flags | two | divided | {"max_steps": 3}, processes=2)
+    return one["output_dir"], two["output_dir"]
 
 
 def transcribing(teacher: Path, prompts: Path) -> dict[str, object]:
@@ -97,6 +101,8 @@ def metrics(folder: Path, name: str) -> list[float]:
 @pytest.mark.parametrize("name", ["loss", "kl_loss", "grad_norm", "eval_loss", "eval_wer", "eval_samples"])
 def test_the_logs_of_two_processes_are_those_of_one(distilled, name):
     one, two = (metrics(folder, name) for folder in distilled)
+    if name.startswith("eval"):
+        two = two[1:]  # of the first, shorter part
     assert len(one) == (1 if name.startswith("eval") else 3)
     np.testing.assert_allclose(two, one, rtol=1e-5)
 
@@ -109,8 +115,8 @@ def test_the_student_of_two_processes_is_that_of_one(distilled):
 
 
 def test_every_usable_sample_is_evaluated_once(distilled):
-    assert metrics(distilled[1], "eval_samples") == [USABLE_PROMPTS]
-    assert metrics(distilled[1], "eval_skipped") == [1]
+    assert metrics(distilled[1], "eval_samples")[-1] == USABLE_PROMPTS
+    assert metrics(distilled[1], "eval_skipped")[-1] == 1
 
 
 @pytest.mark.slow
