@@ -20,7 +20,9 @@ from flax_distil.checkpoints.orbax_reports import untold_failures
 from flax_distil.core.errors import InputError
 from flax_distil.core.failures import short_reason
 from flax_distil.parallel.processes import all_gather_object, raise_on_all_hosts
+from flax_distil.storage.bucket_path import BucketPath
 from flax_distil.storage.paths import AnyPath
+from flax_distil.storage.transports import protocol_of
 
 log = logging.getLogger(__name__)
 
@@ -50,6 +52,19 @@ class TrainingState:
     state: Any
     data: dict[str, Any]
     about: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+
+def check_supported(folder: AnyPath) -> None:
+    """Check that checkpoints can be written to a folder.
+
+    Raises:
+        InputError: If Orbax cannot.
+    """
+    if isinstance(folder, BucketPath) and protocol_of(str(folder)) != "gs":
+        raise InputError(
+            f"output_dir {str(folder)!r}: Orbax writes training checkpoints to this machine and gs:// only: "
+            "name one of these, and copy the export afterwards"
+        )
 
 
 class TrainingCheckpoints:

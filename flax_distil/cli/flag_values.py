@@ -6,6 +6,7 @@ from typing import Any
 
 from flax_distil.core.errors import InputError
 from flax_distil.storage.output_dir import check_local
+from flax_distil.storage.paths import output_path
 
 LARGEST = 2**63 - 1
 """Largest whole number that can address arrays and files."""
@@ -39,7 +40,9 @@ def check_value(name: str, value: Any) -> None:
             raise InputError(f"{name} {part} is not a finite number")
         if isinstance(part, str):
             _check_text(name, part)
-            if re.search(WRITTEN, name):
+            if name == "output_dir":
+                output_path(part)  # here, or in a bucket
+            elif re.search(WRITTEN, name):
                 check_local(name, part)
 
 

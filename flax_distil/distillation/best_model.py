@@ -3,7 +3,6 @@
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -11,6 +10,7 @@ import jax
 from flax_distil.core.errors import InputError
 from flax_distil.distillation.training_log import read_metrics
 from flax_distil.parallel.processes import all_gather_object
+from flax_distil.storage.paths import AnyPath
 
 Scores = dict[str, dict[str, float]]
 """Scores of an evaluation, by data set."""
@@ -79,7 +79,7 @@ def score_prefixes(names: Sequence[str]) -> dict[str, str]:
     return {name: "eval_" if len(names) == 1 else f"eval_{name}_" for name in names}
 
 
-def logged_scores(folder: Path, step: int, names: Sequence[str]) -> Scores:
+def logged_scores(folder: AnyPath, step: int, names: Sequence[str]) -> Scores:
     """Return the scores of the evaluation of a step that the logs of a run hold; {} unless all are there.
 
     Args:

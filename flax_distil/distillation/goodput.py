@@ -6,12 +6,13 @@ import queue
 import threading
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import jax
 
 from flax_distil.distillation.goodput_record import CAUSES, Attempt, GoodputRecord, Seconds
+from flax_distil.storage.paths import AnyPath
+from flax_distil.storage.retries import StorageError
 
 log = logging.getLogger(__name__)
 
@@ -84,7 +85,7 @@ class Goodput:
         busy_until = self._mark if idle_since is None else idle_since
         self._move(min(max(busy_until - begun, 0.0), self._mark - begun), "data", "step")
 
-    def open(self, folder: Path | None) -> None:
+    def open(self, folder: AnyPath | None) -> None:
         """Continue the record of the run's earlier attempts.
 
         Args:
@@ -140,8 +141,8 @@ class Goodput:
             return
         try:
             self._record.write(self._attempt)
-        except OSError as error:
-            log.warning("goodput.json is not written: %s", error.strerror or error)
+        except (OSError, StorageError) as error:
+            log.warning("goodput.json is not written: %s", getattr(error, "strerror", None) or error)
 
     def close(self) -> None:
         """Stop measuring, write the record, and log the shares of the causes over all attempts."""

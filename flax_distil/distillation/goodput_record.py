@@ -4,10 +4,9 @@ import dataclasses
 import datetime
 import itertools
 import json
-from pathlib import Path
 from typing import Any
 
-from flax_distil.storage.paths import write_whole
+from flax_distil.storage.paths import AnyPath, read_text, write_whole
 
 GOODPUT_NAME = "goodput.json"
 
@@ -25,6 +24,9 @@ lost: whatever an attempt did after the checkpoint from which a later one went o
 """
 
 _SAVES_KEPT = 20
+
+_PATIENCE_SECONDS = 10.0
+"""Training does not wait longer for a bucket that does not take this file; it is written again soon."""
 
 Seconds = dict[str, float]
 
@@ -89,15 +91,15 @@ class Attempt:
 class GoodputRecord:
     """The earlier attempts of a run, and the file that holds them."""
 
-    def __init__(self, path: Path, earlier: list[Attempt]):
+    def __init__(self, path: AnyPath, earlier: list[Attempt]):
         self._path, self._earlier = path, earlier
 
     @classmethod
-    def read(cls, folder: Path) -> "GoodputRecord":
+    def read(cls, folder: AnyPath) -> "GoodputRecord":
         """Return the record in the ``output_dir`` of a run; one that cannot be read begins anew."""
         path = folder / GOODPUT_NAME
         try:
-            entries = json.loads(path.read_text(encoding="utf-8"))["attempts"]
+            entries = json.loads(read_text(path))["attempts"]
             return cls(path, [Attempt.from_json(entry) for entry in entries])
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return cls(path, [])
@@ -112,6 +114,7 @@ class GoodputRecord:
 
         Raises:
             OSError: If it cannot be written.
+            StorageError: If it cannot be written to a bucket.
         """
         attempts = [*self._earlier, current]
         wall = sum(attempt.wall for attempt in attempts)
@@ -123,7 +126,7 @@ class GoodputRecord:
             "seconds_between_attempts": round(_between(attempts), 3),
             "attempts": [attempt.to_json() for attempt in attempts],
         }
-        write_whole(self._path, json.dumps(content, indent=2) + "\n")
+        write_whole(self._path, json.dumps(content, indent=2) + "\n", patience_seconds=_PATIENCE_SECONDS)
 
     def summary(self, current: Attempt) -> str:
         """Return a line with the share of each cause over all attempts."""

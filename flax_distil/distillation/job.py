@@ -4,9 +4,7 @@ import contextlib
 import dataclasses
 import logging
 import math
-import shutil
 from collections.abc import Mapping
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +12,11 @@ import jax.numpy as jnp
 from flax_distil.checkpoints.export import export_checkpoint
 from flax_distil.checkpoints.hub.upload import check_hub, upload
 from flax_distil.checkpoints.tokenizer import read_tokenizer
-from flax_distil.checkpoints.training_checkpoints import CHECKPOINTS_NAME, TrainingCheckpoints
+from flax_distil.checkpoints.training_checkpoints import (
+    CHECKPOINTS_NAME,
+    TrainingCheckpoints,
+    check_supported,
+)
 from flax_distil.core.arrays import Params
 from flax_distil.core.errors import InputError
 from flax_distil.core.nested import flatten
@@ -40,7 +42,8 @@ from flax_distil.distillation.training_log import METRICS_NAME, TENSORBOARD_NAME
 from flax_distil.parallel.make_partitioner import join_devices
 from flax_distil.parallel.processes import all_gather_object, raise_on_all_hosts
 from flax_distil.parallel.same_settings import check_same_settings
-from flax_distil.storage.output_dir import check_output_dir, check_writable, make_folder
+from flax_distil.storage.output_dir import check_output_dir, check_writable, local_results, make_folder
+from flax_distil.storage.paths import AnyPath, ensure_file, remove_tree
 from flax_distil.storage.run_lock import RunLock
 
 log = logging.getLogger(__name__)
@@ -57,7 +60,7 @@ class DistillResult:
         upload_error: Why the upload failed; None if it did not, or was not asked for.
     """
 
-    output_dir: Path
+    output_dir: AnyPath
     steps: int
     evaluation: dict[str, dict[str, float]]
     upload_error: str | None = None
@@ -78,7 +81,7 @@ def run(config: DistillConfig, *, loss_terms: Mapping[str, Term] | None = None) 
         goodput = stack.enter_context(contextlib.closing(Goodput(age=command_age())))
         trainer, folder, repository = _set_up(config, loss_terms or {}, goodput, stack)
         with TrainingCheckpoints(
-            folder / CHECKPOINTS_NAME, save_total_limit=config.checkpoints.save_total_limit
+            str(folder / CHECKPOINTS_NAME), save_total_limit=config.checkpoints.save_total_limit
         ) as checkpoints:
             stack.callback(enter_stage, Stage.ANYWHERE)
             state, evaluation = trainer.train(checkpoints)
@@ -102,7 +105,7 @@ def _set_up(
     loss_terms: Mapping[str, Term],
     goodput: Goodput,
     stack: contextlib.ExitStack,
-) -> tuple[Trainer, Path, str | None]:
+) -> tuple[Trainer, AnyPath, str | None]:
     """Return the trainer, the folder of the run, and the repository to upload to on the leading process."""
     config, partitioner = given, join_devices(given.devices)
     check_same_settings(flatten(config))
@@ -174,20 +177,22 @@ def _report_samples(trainer: Trainer) -> None:
         log.warning("%s", skipped.report())
 
 
-def _export(models: DistillModels, trained: Params, folder: Path, repository: str | None) -> str | None:
+def _export(models: DistillModels, trained: Params, folder: AnyPath, repository: str | None) -> str | None:
     """Write the student and upload it if asked to; return why the upload failed."""
-    export_checkpoint(
-        merge(trained, models.kept),
-        models.student.config,
-        folder,
-        files=models.student.files,
-        dtype=jnp.dtype(models.config.weights.export_dtype),
-    )
+    with local_results(folder, stale=("model*.safetensors*",), last=["config.json"]) as local:
+        export_checkpoint(
+            merge(trained, models.kept),
+            models.student.config,
+            local,
+            files=models.student.files,
+            dtype=jnp.dtype(models.config.weights.export_dtype),
+        )
     return upload(folder, repository, models.config.hub)
 
 
-def _checked_output(config: DistillConfig) -> Path:
+def _checked_output(config: DistillConfig) -> AnyPath:
     """Return the folder of the run; one that exists must be resumed or overwritten."""
+    check_supported(config.output.path)
     RunLock(config.output.path).check()
     resume = config.checkpoints.resume_from_checkpoint
     if resume is None or (resume == "auto" and not _is_started(config.output.path)):
@@ -202,18 +207,18 @@ def _checked_output(config: DistillConfig) -> Path:
     return folder
 
 
-def _is_started(folder: Path) -> bool:
+def _is_started(folder: AnyPath) -> bool:
     """Return whether a run has begun in a folder, however early it ended."""
     remains = {METRICS_NAME, CHECKPOINTS_NAME, TENSORBOARD_NAME, "run.json", "run.lock", "goodput.json"}
     return folder.is_dir() and any(path.name in remains for path in folder.iterdir())
 
 
-def _prepare_output(folder: Path, *, overwrite: bool) -> None:
+def _prepare_output(folder: AnyPath, *, overwrite: bool) -> None:
     """Make the folder; what an overwritten run would mix with this one goes now, the rest is replaced."""
     if overwrite:
         for name in (GOODPUT_NAME, RUN_NAME):
             (folder / name).unlink(missing_ok=True)
         for name in (CHECKPOINTS_NAME, TENSORBOARD_NAME):
-            shutil.rmtree(folder / name, ignore_errors=True)
+            remove_tree(folder / name)
     make_folder(folder)
-    (folder / METRICS_NAME).touch()  # from now on the folder is known as a run's, wherever that stops
+    ensure_file(folder / METRICS_NAME)  # from now on the folder is known as a run's, wherever that stops

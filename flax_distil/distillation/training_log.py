@@ -10,6 +10,9 @@ from typing import Any
 from tqdm import tqdm
 
 from flax_distil.core.console import is_quiet
+from flax_distil.storage.bucket_path import BucketPath
+from flax_distil.storage.mirror import Mirror
+from flax_distil.storage.paths import AnyPath, read_text
 
 METRICS_NAME = "metrics.jsonl"
 TENSORBOARD_NAME = "tensorboard"
@@ -19,10 +22,11 @@ class TrainingLog:
     """Writes one object per log line; use as a context manager.
 
     A resumed run continues the file: lines after its first step, of work that was lost,
-    are removed, and TensorBoard is told to drop its own.
+    are removed, and TensorBoard is told to drop its own. In a bucket the files are some
+    seconds behind.
     """
 
-    def __init__(self, folder: Path, *, max_steps: int, first_step: int = 0, active: bool = True):
+    def __init__(self, folder: AnyPath, *, max_steps: int, first_step: int = 0, active: bool = True):
         """Open the logs of a run.
 
         Args:
@@ -33,13 +37,17 @@ class TrainingLog:
         """
         from tensorboardX import SummaryWriter
 
-        path = folder / METRICS_NAME if active else Path(os.devnull)
+        self._mirror = Mirror(folder) if active and isinstance(folder, BucketPath) else None
+        local = folder if isinstance(folder, Path) else Path(os.devnull)
+        if self._mirror is not None:
+            local = self._mirror.local
+        path = local / METRICS_NAME if active else Path(os.devnull)
         if active:
             kept = [line for line in read_metrics(folder) if line["step"] <= first_step]
             path.write_text("".join(json.dumps(line) + "\n" for line in kept))
         self._file = path.open("a")
         self._board = SummaryWriter(
-            str(folder / TENSORBOARD_NAME),
+            str(local / TENSORBOARD_NAME),
             write_to_disk=active,
             purge_step=first_step + 1 if first_step else None,
         )
@@ -60,6 +68,8 @@ class TrainingLog:
         self._file.flush()
         for name, value in values.items():
             self._board.add_scalar(name, value, step)
+        if self._mirror is not None:
+            self._mirror.changed()
 
     def show(self, values: dict[str, float]) -> None:
         """Show values beside the progress bar."""
@@ -79,13 +89,15 @@ class TrainingLog:
         self._bar.close()
         self._file.close()
         self._board.close()
+        if self._mirror is not None:
+            self._mirror.close()
 
 
-def read_metrics(folder: Path) -> list[dict[str, Any]]:
+def read_metrics(folder: AnyPath) -> list[dict[str, Any]]:
     """Return the lines of a run's ``metrics.jsonl``; a last line cut short by a crash is left out."""
     path = folder / METRICS_NAME
     lines = []
-    for text in path.read_text().splitlines() if path.is_file() else []:
+    for text in read_text(path).splitlines() if path.is_file() else []:
         try:
             lines.append(json.loads(text))
         except json.JSONDecodeError:

@@ -168,9 +168,16 @@ class BucketPath:
         """
         return self.read_bytes().decode(encoding)
 
-    def write_bytes(self, data: bytes) -> None:
-        """Write a file whole."""
-        self._ask("pipe_file", data, action="write", size=len(data))
+    def write_bytes(self, data: bytes, *, patience_seconds: float | None = None) -> None:
+        """Write a file whole.
+
+        Args:
+            data: Contents of the file.
+            patience_seconds: Time after which a write that keeps failing is given up; by default that of
+                :data:`POLICY`.
+        """
+        policy = POLICY if patience_seconds is None else RetryPolicy.with_limit(patience_seconds)
+        self._ask("pipe_file", data, action="write", size=len(data), policy=policy)
 
     def create(self, data: bytes) -> bool:
         """Write a file unless it exists, and return whether this did: of several callers, one has True."""
@@ -237,11 +244,19 @@ class BucketPath:
             return None
         return info
 
-    def _ask(self, method: str, *args: Any, action: str = "read", size: int = 0, **options: Any) -> Any:
+    def _ask(
+        self,
+        method: str,
+        *args: Any,
+        action: str = "read",
+        size: int = 0,
+        policy: RetryPolicy | None = None,
+        **options: Any,
+    ) -> Any:
         def attempt() -> Any:
             return ask(self._files, method, self._ask_path, *args, seconds=_patience(size), **options)
 
-        return POLICY.run(attempt, url=self.address, action=action)
+        return (policy or POLICY).run(attempt, url=self.address, action=action)
 
 
 def _patience(size: int) -> float:

@@ -168,10 +168,8 @@ def atomic_folder(folder: AnyPath, *, stale: Sequence[str] = (), last: Sequence[
         StorageError: If the bucket cannot be written to.
     """
     if isinstance(folder, BucketPath):
-        with tempfile.TemporaryDirectory(prefix="flax-distil-") as local:
-            yield Path(local)
-            upload_folder(Path(local), folder, last=last)
-            _remove_stale(folder, stale, {path.name for path in Path(local).iterdir()})
+        with local_results(folder, stale=stale, last=last) as local:
+            yield local
         return
     exists = folder.is_dir()
     make_folder(folder.parent)
@@ -190,6 +188,27 @@ def atomic_folder(folder: AnyPath, *, stale: Sequence[str] = (), last: Sequence[
             os.replace(stage, folder)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def local_results(folder: AnyPath, *, stale: Sequence[str] = (), last: Sequence[str] = ()) -> Iterator[Path]:
+    """Yield a local folder itself, or a scratch folder that is uploaded to a bucket once the body succeeds.
+
+    Args:
+        folder: Folder of the results.
+        stale: Patterns of names in the bucket that are removed unless they are uploaded.
+        last: Names of files without which the result is not complete; a bucket has them last.
+
+    Raises:
+        StorageError: If the bucket cannot be written to.
+    """
+    if isinstance(folder, Path):
+        yield folder
+        return
+    with tempfile.TemporaryDirectory(prefix="flax-distil-") as scratch:
+        yield Path(scratch)
+        upload_folder(Path(scratch), folder, last=last)
+        _remove_stale(folder, stale, {path.name for path in Path(scratch).iterdir()})
 
 
 def _cannot_be_made(folder: Path, error: OSError | ValueError) -> InputError:

@@ -48,7 +48,7 @@ def output_path(name: str | AnyPath, *, flag: str = "output_dir") -> AnyPath:
         raise InputError(f"{flag}: {error}") from error
 
 
-def write_whole(path: AnyPath, content: str | bytes) -> None:
+def write_whole(path: AnyPath, content: str | bytes, *, patience_seconds: float | None = None) -> None:
     """Write a file whole, or leave the existing file unchanged.
 
     Args:
@@ -63,6 +63,14 @@ def write_whole(path: AnyPath, content: str | bytes) -> None:
         path.write_bytes(content.encode() if isinstance(content, str) else content)
     else:
         local_files.write_whole(path, content)
+
+
+def ensure_file(path: AnyPath) -> None:
+    """Make an empty file if there is none."""
+    if isinstance(path, Path):
+        path.touch()
+    elif not path.is_file():
+        path.write_bytes(b"")
 
 
 def read_text(path: AnyPath) -> str:

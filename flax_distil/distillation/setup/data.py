@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 
@@ -19,6 +20,7 @@ from flax_distil.distillation.config import DistillConfig
 from flax_distil.distillation.evaluation.data import EvaluationSet, evaluation_sets
 from flax_distil.model.config import WhisperConfig
 from flax_distil.parallel.partitioner import MICRO_BATCHES, Partitioner
+from flax_distil.storage.output_dir import check_local
 from flax_distil.text.tokenizer import WhisperTokenizer
 
 
@@ -61,6 +63,7 @@ def check_cacheable(config: DistillConfig, data: TrainingData, partitioner: Part
     """
     if not config.cache_encoder_states:
         return
+    _cache_folder(config)
     if partitioner.shard_count > 1:
         raise InputError("cache_encoder_states is set, but only one process can write the encoder states")
     obstacles = {
@@ -87,14 +90,26 @@ def open_cache(
         shape: Positions S and width D of the encoder outputs.
         fingerprint: Fingerprint of the encoder's weights and of how it computes.
     """
-    given = config.encoder_cache_dir
     return EncoderStateCache(
-        user_path(given) if given else config.output.path / "encoder_cache",
+        _cache_folder(config),
         fingerprint=f"{fingerprint}-{train.fingerprint()}",
         rows=len(train),
         positions=shape[0],
         width=shape[1],
     )
+
+
+def _cache_folder(config: DistillConfig) -> Path:
+    given, output = config.encoder_cache_dir, config.output.path
+    if given:
+        check_local("encoder_cache_dir", given)
+        return user_path(given)
+    if not isinstance(output, Path):
+        raise InputError(
+            f"encoder states are kept on this machine only, and output_dir is {str(output)!r}: name a local "
+            "folder as encoder_cache_dir, or leave cache_encoder_states out"
+        )
+    return output / "encoder_cache"
 
 
 def make_pipeline(
