@@ -13,7 +13,7 @@ BEGIN = """
 import hashlib, sys, time
 from flax_distil.core import signals
 from flax_distil.core.errors import Interrupted
-signals._UNANSWERED_SECONDS = 0.5
+signals._UNANSWERED_SECONDS = signals._ENDING_SECONDS = 0.5
 def main():
     with signals.stop_signals():
         print("ready", flush=True)
@@ -29,6 +29,8 @@ BODIES = {
     "python": "time.sleep(60)",
     "library": "hashlib.pbkdf2_hmac('sha256', b'', b'', 2**31 - 1)",
     "steps": "signals.enter_stage(signals.Stage.BETWEEN_STEPS); time.sleep(60)",
+    "short export": "signals.enter_stage(signals.Stage.FINISHING); time.sleep(0.3)",
+    "long export": "signals.enter_stage(signals.Stage.FINISHING); time.sleep(60)",
     "asked": """signals.enter_stage(signals.Stage.BETWEEN_STEPS)
         while signals.stop_reason() is None:
             time.sleep(0.01)
@@ -64,6 +66,12 @@ def test_a_command_that_can_be_left_ends_where_it_is(body):
 
 def test_a_command_with_work_to_save_ends_between_its_steps():
     assert send("asked", signal.SIGINT) == (75, "stopped by SIGINT: step 3 is saved")
+
+
+def test_the_last_results_are_written_unless_that_takes_too_long():
+    assert send("short export", signal.SIGTERM) == (0, "")
+    status, error = send("long export", signal.SIGTERM)
+    assert (status, "what is finished is kept" in error) == (75, True)
 
 
 def test_a_second_signal_ends_at_once():

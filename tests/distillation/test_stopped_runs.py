@@ -49,6 +49,7 @@ def metrics(folder: Path, name: str) -> dict[int, float]:
     return dict(found)
 
 
+@pytest.mark.slow
 def test_a_run_that_is_stopped_in_an_evaluation_goes_on_as_if_it_had_not_been(flags, tmp_path, capsys):
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
     assert main([*flags, f"--output_dir={whole}"]) == 0
