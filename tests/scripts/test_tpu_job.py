@@ -15,6 +15,9 @@ from pathlib import Path
 
 import pytest
 
+from flax_distil.distillation.training_log import read_metrics
+from tests.toys import write_prompts
+
 ROOT = Path(__file__).parents[2]
 SCRIPTS = ROOT / "scripts"
 STAND_IN = Path(__file__).with_name("stand_in_gcloud.py")
@@ -301,6 +304,40 @@ def test_a_checkout_is_packed_without_what_git_ignores(tmp_path, monkeypatch):
         subprocess.run(["git", "-C", str(tmp_path), *words], check=True)
     with tarfile.open(fileobj=io.BytesIO(package.pack_checkout(tmp_path))) as tar:
         assert tar.getnames() == [".gitignore", "new.py", "setup.py"]
+
+
+@pytest.mark.slow
+def test_a_distillation_ends_the_same_through_preemptions_and_a_stop(cloud, teacher, prompts_dir):
+    prompts = write_prompts(cloud.folder, prompts_dir)
+    flags = {
+        "teacher_model_name_or_path": teacher, "train_dataset_name": prompts, "student_decoder_layers": 1,
+        "per_device_train_batch_size": 2, "max_steps": 30, "warmup_steps": 5, "precision": "full",
+        "logging_steps": 1, "save_steps": 3, "export_dtype": "float32", "resume_from_checkpoint": "auto",
+    }  # fmt: skip
+    command = [sys.executable, str(ROOT / "run_distillation.py"), *(f"--{k}={v}" for k, v in flags.items())]
+    cache = str(cloud.folder / "programs")
+    whole, student = cloud.folder / "whole", cloud.folder / "student"
+    environment = os.environ | {"FLAX_DISTIL_COMPILATION_CACHE": cache}
+    subprocess.run([*command, f"--output_dir={whole}"], env=environment, check=True, capture_output=True)
+    cloud.plan(preemptions=[5, 20])
+    process = cloud.start(
+        "--spot", command=(*command, f"--output_dir={student}"), FLAX_DISTIL_COMPILATION_CACHE=cache
+    )
+    stopped = False
+    while process.poll() is None:
+        step = max((line["step"] for line in read_metrics(student)), default=0)
+        (cloud.bucket / "steps-0").write_text("step " * step)
+        running = cloud.folder / "home-2-0/.tpu_job/running.json"
+        if step >= 10 and running.exists() and not stopped:
+            stopped = True
+            os.kill(json.loads(running.read_text())["command"], signal.SIGTERM)
+        time.sleep(0.01)
+    output, _ = process.communicate()
+    assert process.returncode == 0, output
+    assert output.count("the TPU is PREEMPTED: restart") == 2
+    assert output.count("the command stopped before its end: restart") == 1
+    assert [line["step"] for line in read_metrics(student) if "loss" in line] == list(range(1, 31))
+    assert (student / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
 
 
 def wait_for(condition) -> None:
