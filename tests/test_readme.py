@@ -63,6 +63,16 @@ def test_every_path_it_names_exists():
     assert [path for path in named if not (ROOT / path).exists()] == []
 
 
+def test_every_test_that_holds_a_promise_exists():
+    promises = (ROOT / "docs" / "reliability.md").read_text(encoding="utf-8")
+    named = re.findall(r"`(tests/[\w/]+\.py)`( \([^)]*slow\))?", promises)
+    assert len(named) > 30
+    missing = [path for path, _ in named if not (ROOT / path).exists()]
+    assert missing == []
+    has_slow = {path: "mark.slow" in (ROOT / path).read_text(encoding="utf-8") for path, _ in named}
+    assert [path for path, slow in named if slow and not has_slow[path]] == []
+
+
 def test_every_make_target_it_names_exists():
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     targets = re.findall(r"^([\w-]+):", makefile, re.MULTILINE)
