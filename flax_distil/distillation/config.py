@@ -4,7 +4,7 @@ import dataclasses
 
 from flax_distil.checkpoints.hub.config import HubModelConfig
 from flax_distil.checkpoints.model_config import ModelConfig, StudentConfig, TeacherConfig, WeightsConfig
-from flax_distil.core.checks import check_positive
+from flax_distil.core.checks import check_positive, parse_steps
 from flax_distil.core.errors import InputError
 from flax_distil.core.nested import nested
 from flax_distil.data.training.config import TrainingDataConfig
@@ -68,6 +68,8 @@ class CheckpointingConfig:
             it.
         resume_from_checkpoint: Checkpoint from which the run in output_dir continues: latest, the number of a
             step, or auto, which starts a run where there is no checkpoint yet and continues it otherwise.
+        profile_steps: First and last step to record in output_dir/profile, such as 10:15; XProf and Perfetto
+            open the trace.
         stall_timeout_minutes: Warn after so many minutes without progress, with where the run is waiting; it
             goes on.
         allow_changed_settings: Resume although settings that change the run are not those of its run.json,
@@ -81,11 +83,14 @@ class CheckpointingConfig:
     load_best_model_at_end: bool = False
     metric_for_best_model: str = "wer"
     resume_from_checkpoint: str | None = None
+    profile_steps: str | None = None
     stall_timeout_minutes: float = 10.0
     allow_changed_settings: bool = False
 
     def __post_init__(self) -> None:
         check_positive(self, "logging_steps", "save_total_limit")
+        if self.profile_steps is not None:
+            parse_steps("profile_steps", self.profile_steps)
         if (self.save_steps or 0) < 0:
             raise InputError(f"save_steps {self.save_steps} is below 0")
         if self.save_minutes is not None and self.save_minutes <= 0:

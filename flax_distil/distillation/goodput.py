@@ -1,6 +1,7 @@
 """Wall time of a training run by cause, and how much of it went into steps that count."""
 
 import contextlib
+import copy
 import logging
 import queue
 import threading
@@ -10,9 +11,11 @@ from typing import Any
 
 import jax
 
+from flax_distil.core.errors import InputError
 from flax_distil.distillation.goodput_record import CAUSES, Attempt, GoodputRecord, Seconds
+from flax_distil.storage.background_upload import BackgroundUpload
+from flax_distil.storage.bucket_path import BucketPath
 from flax_distil.storage.paths import AnyPath
-from flax_distil.storage.retries import StorageError
 
 log = logging.getLogger(__name__)
 
@@ -37,14 +40,16 @@ class Goodput:
     """
 
     def __init__(self, *, age: float = 0.0):
-        self._begun_at, self._mark = time.time() - age, time.perf_counter() - age
+        self._begun_at, self._begun = time.time() - age, time.perf_counter() - age
+        self._mark = self._begun
         self._seconds: Seconds = dict.fromkeys(CAUSES, 0.0)
         self._causes = ["start"]
         self._compiled: list[tuple[float, float]] = []
         self._devices = _DeviceClock()
         self._thread = threading.get_ident()
         self._record: GoodputRecord | None = None
-        self._attempt = Attempt(started=self._begun_at)
+        self._attempt = self._seen = Attempt(started=self._begun_at)
+        self._upload: BackgroundUpload | None = None
         self._written = 0.0
         jax.monitoring.register_event_duration_secs_listener(self._note_compilation)
 
@@ -92,6 +97,8 @@ class Goodput:
             folder: The ``output_dir`` of the run; None on processes that write nothing.
         """
         self._record = None if folder is None else GoodputRecord.read(folder)
+        if isinstance(folder, BucketPath):  # a request may be repeated for minutes
+            self._upload = BackgroundUpload(self._write_record, name="goodput")
         self.write()
 
     def begin_steps(self, first_step: int) -> None:
@@ -136,21 +143,36 @@ class Goodput:
     def write(self) -> None:
         """Write ``goodput.json``; a failure is logged, and ends nothing."""
         self._attempt.seconds = self.seconds()
-        self._written = self._mark
-        if self._record is None:
-            return
-        try:
-            self._record.write(self._attempt)
-        except (OSError, StorageError) as error:
-            log.warning("goodput.json is not written: %s", getattr(error, "strerror", None) or error)
+        if self._devices.first_end is not None:
+            self._attempt.seconds_to_first_step = self._devices.first_end - self._begun
+        self._seen, self._written = copy.deepcopy(self._attempt), self._mark
+        with self._failures_logged():
+            if self._upload is not None:
+                self._upload.changed()
+            else:
+                self._write_record()
 
     def close(self) -> None:
         """Stop measuring, write the record, and log the shares of the causes over all attempts."""
         jax.monitoring.unregister_event_duration_listener(self._note_compilation)
         self._devices.close()
         self.write()
+        if self._upload is not None:
+            with self._failures_logged():
+                self._upload.close()
         if self._record is not None:
             log.info("%s", self._record.summary(self._attempt))
+
+    def _write_record(self) -> None:
+        if self._record is not None:
+            self._record.write(self._seen)
+
+    @contextlib.contextmanager
+    def _failures_logged(self) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, InputError) as error:
+            log.warning("goodput.json is not written: %s", getattr(error, "strerror", None) or error)
 
     def _count(self) -> None:
         now = time.perf_counter()
@@ -182,6 +204,7 @@ class _DeviceClock:
         self._thread: threading.Thread | None = None
         self._dispatched = self._finished = 0
         self._last_end = 0.0
+        self.first_end: float | None = None
 
     def dispatched(self, result: Any) -> None:
         if self._thread is None:
@@ -203,4 +226,5 @@ class _DeviceClock:
             with contextlib.suppress(Exception):  # it is raised where the result is used
                 jax.block_until_ready(result)
             self._last_end = time.perf_counter()
+            self.first_end = self.first_end or self._last_end
             self._finished += 1

@@ -39,6 +39,7 @@ class Attempt:
         started: When it was started, in seconds since 1970.
         first_step: Number of steps that were done before.
         last_step: Number of the last step that it dispatched.
+        seconds_to_first_step: Seconds from its start to the end of its first step; None before that.
         seconds: Seconds by cause.
         saves: What ``seconds`` was at each of the last checkpoints, by step.
     """
@@ -46,6 +47,7 @@ class Attempt:
     started: float
     first_step: int = 0
     last_step: int = 0
+    seconds_to_first_step: float | None = None
     seconds: Seconds = dataclasses.field(default_factory=dict)
     saves: dict[int, Seconds] = dataclasses.field(default_factory=dict)
 
@@ -72,6 +74,7 @@ class Attempt:
             "written": _time_text(self.started + self.wall),
             "first_step": self.first_step,
             "last_step": self.last_step,
+            "seconds_to_first_step": self.seconds_to_first_step and round(self.seconds_to_first_step, 3),
             "seconds": _rounded(self.seconds),
             "seconds_at_saves": {str(step): _rounded(seconds) for step, seconds in saves.items()},
         }
@@ -83,6 +86,7 @@ class Attempt:
             started=datetime.datetime.fromisoformat(entry["started"]).timestamp(),
             first_step=int(entry["first_step"]),
             last_step=int(entry["last_step"]),
+            seconds_to_first_step=entry.get("seconds_to_first_step"),
             seconds=_numbers(entry["seconds"]),
             saves={int(step): _numbers(seconds) for step, seconds in entry["seconds_at_saves"].items()},
         )

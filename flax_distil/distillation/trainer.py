@@ -29,6 +29,7 @@ from flax_distil.distillation.setup.models import DistillModels
 from flax_distil.distillation.setup.step_fns import TrainStepFns
 from flax_distil.distillation.stall_watch import StallWatch
 from flax_distil.distillation.step_metrics import StepMetrics
+from flax_distil.distillation.step_profile import StepProfile
 from flax_distil.distillation.train_state import TrainState
 from flax_distil.distillation.training_log import TrainingLog
 from flax_distil.parallel.partitioner import Partitioner
@@ -107,6 +108,8 @@ class Trainer:
             goodput.begin_steps(first_step)
             schedule = SaveSchedule(config.checkpoints, checkpoints)
             stack.enter_context(self._stall_watch())
+            profile = StepProfile(config.checkpoints.profile_steps, config.output.path, first_step=first_step)
+            stack.enter_context(profile)
             enter_stage(Stage.BETWEEN_STEPS)
             if recorded is None:
                 evaluation = self._evaluate(first_step, state, logs, checkpoints)
@@ -114,6 +117,7 @@ class Trainer:
                 if must_stop():
                     progress.flush()
                     raise self._stopped(checkpoints, step - 1, state)
+                profile.at(step, state)
                 try:
                     with goodput.waiting_for_data():
                         batch = next(self.pipeline)

@@ -1,5 +1,6 @@
 """The logs of a training run: ``metrics.jsonl``, TensorBoard and a progress bar."""
 
+import functools
 import json
 import math
 import os
@@ -35,8 +36,6 @@ class TrainingLog:
             first_step: Number of updates done before, by the run that is resumed.
             active: False on processes that write no logs.
         """
-        from tensorboardX import SummaryWriter
-
         self._mirror = Mirror(folder) if active and isinstance(folder, BucketPath) else None
         local = folder if isinstance(folder, Path) else Path(os.devnull)
         if self._mirror is not None:
@@ -46,14 +45,21 @@ class TrainingLog:
             kept = [line for line in read_metrics(folder) if line["step"] <= first_step]
             path.write_text("".join(json.dumps(line) + "\n" for line in kept))
         self._file = path.open("a")
-        self._board = SummaryWriter(
-            str(local / TENSORBOARD_NAME),
-            write_to_disk=active,
-            purge_step=first_step + 1 if first_step else None,
-        )
+        self._board_folder, self._first_step, self._active = local / TENSORBOARD_NAME, first_step, active
         is_hidden = not active or is_quiet()
         self._bar = tqdm(
             total=max_steps, initial=first_step, unit="step", dynamic_ncols=True, disable=is_hidden
+        )
+
+    @functools.cached_property
+    def _board(self) -> Any:
+        """The writer of TensorBoard's files; where torch is installed, importing it takes a second."""
+        from tensorboardX import SummaryWriter
+
+        return SummaryWriter(
+            str(self._board_folder),
+            write_to_disk=self._active,
+            purge_step=self._first_step + 1 if self._first_step else None,
         )
 
     def advance(self, step: int) -> None:
@@ -88,7 +94,8 @@ class TrainingLog:
     ) -> None:
         self._bar.close()
         self._file.close()
-        self._board.close()
+        if "_board" in vars(self):  # something was written
+            self._board.close()
         if self._mirror is not None:
             self._mirror.close()
 

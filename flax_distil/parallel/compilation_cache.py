@@ -14,7 +14,7 @@ log = logging.getLogger(__name__)
 VARIABLE = "FLAX_DISTIL_COMPILATION_CACHE"
 """Environment variable that names the folder of the programs; "off" keeps none."""
 
-MIN_COMPILE_SECONDS = 0.2
+MIN_COMPILE_SECONDS = 0.1
 """Programs that compile faster than this are not kept."""
 
 

@@ -1,5 +1,6 @@
 """Distillation from end to end with a toy teacher: what stops it, what it leaves, how it goes on."""
 
+import gzip
 import json
 import re
 import shutil
@@ -99,7 +100,12 @@ def cached(teacher, settings, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(TrainingCheckpoints, "save", save_and_delete)
         return observe(
-            settings(folder / "cached", teacher_model_name_or_path=str(gone), cache_encoder_states=True)
+            settings(
+                folder / "cached",
+                teacher_model_name_or_path=str(gone),
+                cache_encoder_states=True,
+                profile_steps="3:4",
+            )
         )
 
 
@@ -220,6 +226,16 @@ def test_tensorboard_shows_every_step_of_a_resumed_run_once(resumed):
                 shown = [step for step in shown if step < event.step]
             shown += [event.step for value in event.summary.value if value.tag == "loss"]
     assert shown == list(range(1, STEPS + 1))
+
+
+def test_the_chosen_steps_are_recorded_for_xprof_and_perfetto(cached):
+    (folder,) = (cached.folder / "profile" / "plugins" / "profile").iterdir()
+    (space,) = folder.glob("*.xplane.pb")
+    assert space.stat().st_size > 1000
+    with gzip.open(folder / "perfetto_trace.json.gz") as file:
+        events = json.load(file)["traceEvents"]
+    named = [event["args"] for event in events if event.get("name") == "train" and "args" in event]
+    assert {int(arguments["step_num"]) for arguments in named} == {3, 4}
 
 
 def test_a_run_tells_what_it_is_made_of_and_no_secret(run, resumed):
@@ -353,6 +369,7 @@ CONTRADICTIONS = [
     (["--resume_from_checkpoint=latest"], "holds no checkpoints to resume from"),
     (["--student_decoder_layers=1", "--student_decoder_layer_indices", "0"], "are both given"),
     (["--model_name_or_path=x", "--student_decoder_layers=1"], "'x' is a student already"),
+    (["--profile_steps=5:3"], "profile_steps '5:3' is not the first and the last step"),
     (["--eval_steps=5"], "without eval_dataset_name"),
     (["--eval_language=fr"], "eval_language fr is given without eval_dataset_name"),
     (["--eval_dataset_name=x", "--generation_num_beams=0"], "num_beams 0 is not between 1"),
