@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +20,9 @@ from flax_distil.core.errors import InputError
 from flax_distil.core.tree import unflatten
 from flax_distil.model.config import WhisperConfig
 
+_THREADS = 8
+"""Number of layers that are read and converted at the same time."""
+
 ShardingRule = Callable[[str], Sharding | None]
 """Function that returns the sharding of the leaf at a path; None places it on the default device."""
 
@@ -33,9 +37,9 @@ def load_params(
 ) -> Params:
     """Read a checkpoint into our parameter tree on the devices.
 
-    One leaf at a time is assembled on the host, layer by layer and already in ``dtype``, and only the part
-    that the devices of this process hold. So the host needs memory for the largest leaf (or its shard), and
-    never for a second copy of the model.
+    One leaf at a time is assembled on the host, a few layers at once and already in ``dtype``, and only the
+    part that the devices of this process hold. So the host needs memory for the largest leaf (or its shard),
+    and never for a second copy of the model.
 
     Args:
         source: The checkpoint.
@@ -112,10 +116,14 @@ class _LeafReader:
         layers = range(self.shape[0])[index[0]]
         extent = tuple(len(range(size)[part]) for size, part in zip(self.shape, index, strict=True))
         leaf = np.empty(extent, self.dtype)
-        for position, layer in enumerate(layers):
-            name = self.mapping.name.format(i=layer)
+
+        def fill(position: int) -> None:
+            name = self.mapping.name.format(i=layers[position])
             tensor = self.mapping.axes.from_huggingface(self.source.read(name), self.shape[1:])
             leaf[position] = self._in_range(name, tensor[index[1:]])
+
+        with ThreadPoolExecutor(_THREADS, thread_name_prefix="weights") as pool:
+            list(pool.map(fill, range(len(layers))))
         return leaf
 
     def _in_range(self, name: str, part: np.ndarray) -> np.ndarray:
