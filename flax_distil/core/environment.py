@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from flax_distil import __version__
-from flax_distil.core.redaction import redacted
+from flax_distil.core.secrets import without_secrets
 
 PACKAGES = (
     "jax", "jaxlib", "libtpu", "flax", "optax", "orbax-checkpoint", "tensorstore", "numpy", "grain",
@@ -31,7 +31,9 @@ def environment() -> dict[str, Any]:
         "python": platform.python_version(),
         "versions": package_versions(),
         "variables": {
-            name: redacted(value) for name, value in sorted(os.environ.items()) if name.startswith(_VARIABLES)
+            name: without_secrets(value)
+            for name, value in sorted(os.environ.items())
+            if name.startswith(_VARIABLES)
         },
         "program": sys.argv[0],
         "folder": os.getcwd(),

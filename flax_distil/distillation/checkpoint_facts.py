@@ -11,7 +11,7 @@ from flax_distil.checkpoints.hub.model_source import ModelSource
 from flax_distil.checkpoints.trained_student import frozen_digest
 from flax_distil.core.arrays import Params
 from flax_distil.core.environment import package_versions
-from flax_distil.core.redaction import redacted
+from flax_distil.core.secrets import without_secrets
 from flax_distil.distillation.config import DistillConfig
 
 
@@ -53,4 +53,4 @@ def _described(source: ModelSource) -> dict[str, Any]:
 def _without_secrets(value: Any) -> Any:
     if isinstance(value, dict):
         return {name: _without_secrets(part) for name, part in value.items() if not name.endswith("token")}
-    return redacted(value) if isinstance(value, str) else value
+    return without_secrets(value) if isinstance(value, str) else value

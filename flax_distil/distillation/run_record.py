@@ -15,7 +15,7 @@ from flax_distil.core.environment import environment
 from flax_distil.core.errors import InputError
 from flax_distil.core.nested import flatten, leaves, replace
 from flax_distil.core.process_age import command_age
-from flax_distil.core.redaction import redacted
+from flax_distil.core.secrets import without_secrets
 from flax_distil.data.training.training_data import TrainingData
 from flax_distil.distillation.config import DistillConfig
 from flax_distil.distillation.training_config import ENDING_SCHEDULES
@@ -223,4 +223,4 @@ def _as_json(value: Any) -> Any:
         return {name: _as_json(part) for name, part in value.items()}
     if isinstance(value, list | tuple):
         return [_as_json(part) for part in value]
-    return redacted(value) if isinstance(value, str) else value
+    return without_secrets(value) if isinstance(value, str) else value
