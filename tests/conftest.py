@@ -13,7 +13,7 @@ from jaxtyping import install_import_hook
 
 install_import_hook("flax_distil", "beartype.beartype")
 
-from tests.fixtures import flawed, limited_files, teacher  # noqa: E402, F401 (fixtures)
+from tests.fixtures import flawed, limited_files, small_disk, teacher  # noqa: E402, F401 (fixtures)
 from tests.quick_compilation import compile_quickly  # noqa: E402
 from tests.real_checkpoints import CHECKPOINTS, ensure_checkpoints  # noqa: E402 (after the hook)
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from flax_distil.core.errors import InputError
-from flax_distil.storage.retries import BrokenAnswerError
+from flax_distil.storage.retries import BrokenAnswerError, strip_query
 
 if TYPE_CHECKING:
     import aiohttp
@@ -182,8 +182,12 @@ class HttpTransport:
 
         files = filesystem("https")
         session = await files.set_session()
+        try:
+            address = files.encode_url(self._url)
+        except ValueError as error:
+            raise InputError(f"{strip_query(self._url)!r} is not an address ({error}): correct it") from error
         answer: aiohttp.ClientResponse = await session.get(
-            files.encode_url(self._url),
+            address,
             headers={**self._headers, **headers},
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=seconds, sock_read=seconds),
         )

@@ -3,7 +3,6 @@
 import json
 import logging
 import shutil
-import subprocess
 
 import pytest
 
@@ -79,20 +78,6 @@ def test_a_training_checkpoint_that_does_not_fit_is_one_sentence(
     assert main([*map(str, arguments), "--overwrite_output_dir"]) == 0
     steps = [json.loads(line)["step"] for line in (out / "metrics.jsonl").read_text().splitlines()]
     assert steps[-1] == 4
-
-
-@pytest.fixture
-def small_disk(tmp_path):
-    """A file system of 64 MB in memory."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", str(disk)]
-    try:
-        subprocess.run(mount, check=True, capture_output=True)
-    except (OSError, subprocess.CalledProcessError):
-        pytest.skip("file systems can be mounted by root only")
-    yield disk
-    subprocess.run(["umount", "--lazy", str(disk)], check=True)
 
 
 def test_training_goes_on_while_the_disk_is_full_and_saves_when_there_is_room(

@@ -224,7 +224,7 @@ def _absolute(value: Any, origin: str, column: str) -> str | None:
         return os.path.join(os.path.dirname(os.path.abspath(origin)), value)
     protocol, _, location = origin.partition("?")[0].partition("://")
     path = posixpath.normpath(posixpath.join(posixpath.dirname(location), value))
-    return f"{protocol}://{quote(path, safe='/:%') if protocol_of(origin).startswith('http') else path}"
+    return f"{protocol}://{quote(path, safe='/:%@') if protocol_of(origin).startswith('http') else path}"
 
 
 def _split_of(path: str | None, folder: str) -> str:
