@@ -184,14 +184,14 @@ class Goodput:
         self._seconds[source] -= seconds
         self._seconds[target] += seconds
 
-    def _note_compilation(self, event: str, seconds: float, **_: Any) -> None:
+    def _note_compilation(self, event: str, duration_secs: float, **_: str | int) -> None:
         """Count a compilation that has just ended; one may contain others, which have ended before."""
         if not event.startswith(_COMPILATION) or threading.get_ident() != self._thread:
             return
         self._count()
-        begun = self._mark - seconds
+        begun = self._mark - duration_secs
         self._compiled = [part for part in self._compiled if part[0] > begun]
-        new = max(seconds - sum(length for _, length in self._compiled), 0.0)
+        new = max(duration_secs - sum(length for _, length in self._compiled), 0.0)
         self._compiled.append((self._mark, new))
         self._move(new, self._causes[-1], "compile")
 

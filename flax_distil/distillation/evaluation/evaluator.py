@@ -2,6 +2,7 @@
 
 import dataclasses
 import time
+from typing import Any
 
 import jax
 
@@ -72,7 +73,7 @@ class Evaluator:
             errors += word_errors([r for r, _ in pairs], [t for _, t in pairs], chosen.normalize)
         skipped = len(pipeline.skipped)
         # The sums are global already; processes of one tensor group transcribed the same rows.
-        counted = [partitioner.shard_index, dataclasses.asdict(errors), samples, skipped]
+        counted: list[Any] = [partitioner.shard_index, dataclasses.asdict(errors), samples, skipped]
         parts = {index: part for index, *part in all_gather_object(counted)}
         figures = {
             "wer": sum((ErrorCounts(**part[0]) for part in parts.values()), ErrorCounts()).wer,
