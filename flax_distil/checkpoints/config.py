@@ -10,7 +10,7 @@ from flax_distil.core.nested import nested
 from flax_distil.storage.output_dir import OutputConfig
 
 _OUTPUT = {
-    "output_dir": "Folder to write.",
+    "output_dir": "Folder to write, here or in a bucket (gs://, s3://).",
     "overwrite_output_dir": "Replace the checkpoint of an earlier run in output_dir; other files stay.",
 }
 

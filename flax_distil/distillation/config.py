@@ -156,7 +156,7 @@ class DistillConfig:
     checkpoints: CheckpointingConfig = nested(CheckpointingConfig())
     output: OutputConfig = nested(
         help={
-            "output_dir": "Folder of the exported student, logs and checkpoints.",
+            "output_dir": "Folder of the exported student, logs and checkpoints, here or in a gs:// bucket.",
             "overwrite_output_dir": "Replace the checkpoints, logs and student of an earlier run in "
             "output_dir; other files stay, also the cached encoder outputs.",
         }

@@ -42,6 +42,7 @@ from flax_distil.distillation.training_log import METRICS_NAME, TENSORBOARD_NAME
 from flax_distil.parallel.make_partitioner import join_devices
 from flax_distil.parallel.processes import all_gather_object, raise_on_all_hosts
 from flax_distil.parallel.same_settings import check_same_settings
+from flax_distil.parallel.shared_folder import check_shared_folder
 from flax_distil.storage.output_dir import check_output_dir, check_writable, local_results, make_folder
 from flax_distil.storage.paths import AnyPath, ensure_file, remove_tree
 from flax_distil.storage.run_lock import RunLock
@@ -141,6 +142,7 @@ def _set_up(
         record.write(partitioner)
 
     raise_on_all_hosts(lambda: begin() if leads else None)
+    check_shared_folder(folder)
     goodput.open(folder if leads else None)
     fns = TrainStepFns(optimizer, models.shardings, partitioner)
     evaluator = Evaluator(data, models, fns, partitioner, tokenizer=tokenizer, settings=settings)

@@ -105,8 +105,8 @@ class EvalConfig(TranscriptionConfig):
     output: OutputConfig = nested(
         OutputConfig(output_dir=None),
         help={
-            "output_dir": "Folder of results.json, predictions.csv and report.html; by default only tables "
-            "are shown. The same command continues where an earlier one was stopped.",
+            "output_dir": "Folder of results.json, predictions.csv and report.html, here or in a bucket; by "
+            "default only tables are shown. The same command continues where an earlier one was stopped.",
             "overwrite_output_dir": "Replace the reports of an earlier run in output_dir; other files stay.",
         },
     )

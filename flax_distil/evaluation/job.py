@@ -30,6 +30,7 @@ from flax_distil.parallel.make_partitioner import join_local_devices
 from flax_distil.parallel.partitioner import Partitioner
 from flax_distil.parallel.processes import raise_on_all_hosts
 from flax_distil.parallel.same_settings import check_same_settings
+from flax_distil.parallel.shared_folder import check_shared_folder
 from flax_distil.pipeline.transcription_model import TranscriptionModel, configured_model
 from flax_distil.storage.downloads import folder_identity
 from flax_distil.storage.output_dir import atomic_folder
@@ -71,7 +72,8 @@ def run(config: EvalConfig) -> dict[str, Any]:
         parameters = {label: model.parameters for label, model in models.items()}
         raise_on_all_hosts(lambda: stack.enter_context(output.lock()) if leads else None)
         raise_on_all_hosts(lambda: output.begin(_settings(config, data_sets)) if leads else None)
-        raise_on_all_hosts(output.check_shared)
+        if output.is_kept:
+            check_shared_folder(output.folder)
         _transcribe(config, partitioner, output, models, data_sets, noise)
         evaluation = Evaluation(
             config=config,

@@ -54,11 +54,6 @@ class EvaluationOutput(ResumableOutput):
         if not self.is_kept:
             remove_tree(self.folder)
 
-    def check_shared(self) -> None:
-        """Check that this process sees what process 0 wrote; temporary folders are not shared."""
-        if self.is_kept:
-            super().check_shared()
-
     def records(self, key: Key, *, process: int = 0, processes: int = 1) -> Records:
         """Return the records of a key.
 

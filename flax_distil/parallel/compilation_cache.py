@@ -9,33 +9,58 @@ from pathlib import Path
 
 import jax
 
+from flax_distil.core.errors import InputError
+from flax_distil.storage.bucket_path import SCHEMES, BucketPath
+from flax_distil.storage.paths import AnyPath, output_path
+from flax_distil.storage.remote_files import is_remote
+from flax_distil.storage.transports import protocol_of
+
 log = logging.getLogger(__name__)
 
 VARIABLE = "FLAX_DISTIL_COMPILATION_CACHE"
 """Environment variable that names the folder of the programs; "off" keeps none."""
 
+_PATIENCE_SECONDS = 10.0
+"""Time after which a bucket that cannot be written to is not used."""
+
 MIN_COMPILE_SECONDS = 0.1
 """Programs that compile faster than this are not kept."""
 
 
-def use_compilation_cache() -> Path | None:
+def use_compilation_cache() -> AnyPath | None:
     """Keep compiled programs from now on, unless JAX already has a cache folder, and return the folder.
 
-    ``FLAX_DISTIL_COMPILATION_CACHE`` names the folder; by default it is ``flax_distil/compiled`` in the
-    user's cache folder. It has a subfolder for each kind of machine, because a program for one CPU may
-    contain instructions that another CPU lacks. Any number of processes may share the folder, and it may be
-    deleted at any time. If it cannot be written to, a warning is logged once and nothing is kept.
+    ``FLAX_DISTIL_COMPILATION_CACHE`` names the folder, here or in a bucket; by default it is
+    ``flax_distil/compiled`` in the cache folder of the user. It has a subfolder for each kind of machine: a
+    program for one CPU may contain instructions that another CPU lacks. Any number of processes may share the
+    folder, and it may be deleted at any time. If it cannot be written to, a warning is logged once and
+    nothing is kept.
     """
     given = jax.config.values["jax_compilation_cache_dir"]
     if given:
-        return Path(given)
+        return BucketPath(given) if protocol_of(given) in SCHEMES else Path(given)
     wanted = os.environ.get(VARIABLE, "")
     if wanted.lower() in ("off", "false", "0", "no"):
         return None
-    folder = _writable(Path(wanted).expanduser() if wanted else _user_cache())
+    folder = _writable_bucket(wanted) if is_remote(wanted) else _writable(_local_cache(wanted))
     if folder is not None:
         jax.config.update("jax_compilation_cache_dir", str(folder))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", MIN_COMPILE_SECONDS)
+    if isinstance(folder, BucketPath):  # XLA's own caches are local files
+        jax.config.update("jax_persistent_cache_enable_xla_caches", "none")
+    return folder
+
+
+@functools.cache
+def _writable_bucket(name: str) -> BucketPath | None:
+    try:
+        folder = output_path(name, flag=VARIABLE)
+        assert isinstance(folder, BucketPath)
+        folder = folder / _machine()
+        (folder / ".writable").write_bytes(b"", patience_seconds=_PATIENCE_SECONDS)
+    except InputError as error:
+        log.warning("compiled programs are not kept: %s; or set %s to off", error, VARIABLE)
+        return None
     return folder
 
 
@@ -57,7 +82,9 @@ def _writable(parent: Path) -> Path | None:
     return folder
 
 
-def _user_cache() -> Path:
+def _local_cache(wanted: str) -> Path:
+    if wanted:
+        return Path(wanted).expanduser()
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "flax_distil" / "compiled"
 
 

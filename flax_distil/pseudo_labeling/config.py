@@ -67,8 +67,8 @@ class PseudoLabelConfig(TranscriptionConfig):
     samples_per_shard: int = 1000
     output: OutputConfig = nested(
         help={
-            "output_dir": "Folder of the new data set. The same command continues with what it has not "
-            "finished there.",
+            "output_dir": "Folder of the new data set, here or in a bucket (gs://, s3://). The same "
+            "command continues with what it has not finished there.",
             "overwrite_output_dir": "Replace the data set of an earlier run in output_dir; other files stay.",
         }
     )

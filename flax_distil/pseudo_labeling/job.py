@@ -23,6 +23,7 @@ from flax_distil.data.skipped import SkippedSamples
 from flax_distil.parallel.make_partitioner import join_local_devices
 from flax_distil.parallel.processes import all_gather_object, raise_on_all_hosts
 from flax_distil.parallel.same_settings import check_same_settings
+from flax_distil.parallel.shared_folder import check_shared_folder
 from flax_distil.pipeline.batch_transcription import BatchTranscriber
 from flax_distil.pseudo_labeling.config import PseudoLabelConfig
 from flax_distil.pseudo_labeling.labeler import Labeler
@@ -91,7 +92,7 @@ def _run(config: PseudoLabelConfig, stack: contextlib.ExitStack) -> PseudoLabelR
 
 
 def _label(labeler: Labeler, output: LabelOutput, *, leads: bool) -> None:
-    raise_on_all_hosts(output.check_shared)
+    check_shared_folder(output.folder)
     digest = all_gather_object(raise_on_all_hosts(labeler.teacher.fingerprint))[0]
     raise_on_all_hosts(lambda: output.check_teacher(digest) if leads else None)
     done = raise_on_all_hosts(output.manifests)

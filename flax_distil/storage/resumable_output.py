@@ -82,18 +82,6 @@ class ResumableOutput:
             self._clear()
         self.write_state(self.make_state(given))
 
-    def check_shared(self) -> None:
-        """Check that this process sees what process 0 wrote.
-
-        Raises:
-            InputError: If it does not.
-        """
-        if not self.is_started():
-            raise InputError(
-                f"output_dir {self._output_dir!r} is not the folder that process 0 writes to: name one that "
-                "all processes share"
-            )
-
     def is_started(self) -> bool:
         """Whether an earlier run has begun in this folder."""
         return self.earlier_settings() is not None

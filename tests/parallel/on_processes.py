@@ -4,15 +4,19 @@ import json
 import os
 import signal
 import sys
+import tempfile
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import jax
 
 from flax_distil.core.errors import InputError
+from flax_distil.parallel import shared_folder
 from flax_distil.parallel.config import ProcessConfig
 from flax_distil.parallel.processes import all_gather_object, initialize_distributed, raise_on_all_hosts
 from flax_distil.parallel.same_settings import check_same_settings
+from flax_distil.parallel.shared_folder import check_shared_folder
 
 
 def message_of(function: Callable[[], Any]) -> str:
@@ -25,6 +29,10 @@ def message_of(function: Callable[[], Any]) -> str:
 def agree() -> dict[str, Any]:
     """Gather values of different sizes, then fail on one process or another."""
     mine = jax.process_index()
+    folder = Path(all_gather_object(tempfile.mkdtemp())[0])
+    own = folder / str(mine)
+    own.mkdir()
+    shared_folder._PATIENCE_SECONDS = 0.3
 
     def fail_on(number: int, error: type[Exception]) -> Callable[[], int]:
         def function() -> int:
@@ -46,6 +54,8 @@ def agree() -> dict[str, Any]:
         "broken": message_of(lambda: raise_on_all_hosts(fail_on(2, OSError))),
         "same": message_of(lambda: check_same_settings({"seed": 1, "process_id": mine})),
         "other_seed": message_of(lambda: check_same_settings({"seed": 1 if mine else 2, "mesh": ("a",)})),
+        "shared": message_of(lambda: check_shared_folder(folder)),
+        "own_folders": message_of(lambda: check_shared_folder(own)),
         "joined_again": message_of(lambda: initialize_distributed(ProcessConfig())),
     }
 

@@ -140,6 +140,12 @@ def test_what_fails_on_one_process_fails_on_all_and_names_it(found):
     assert [process["broken"] for process in found] == [elsewhere, elsewhere, "OSError: the disk is full"]
 
 
+def test_a_folder_that_only_process_0_writes_to_is_refused_on_all(found):
+    assert [process["shared"] for process in found] == ["returned None"] * 3
+    for process in found:
+        assert "is not the folder that process 0 writes to: name one that all" in process["own_folders"]
+
+
 def test_processes_with_different_settings_are_refused_on_all(found):
     assert [process["same"] for process in found] == ["returned None"] * 3
     refused = [process["other_seed"] for process in found]

@@ -1,12 +1,20 @@
 """Results in buckets: real gcsfs and s3fs against emulators, of whose answers a part fails."""
 
+import contextlib
+import time
 from collections.abc import Iterator
 
+import jax
+import jax.numpy as jnp
 import pytest
+from jax.experimental.compilation_cache import compilation_cache as jax_cache
 
 from flax_distil.core.errors import InputError
-from flax_distil.storage import bucket_path
+from flax_distil.parallel import compilation_cache
+from flax_distil.storage import background_upload, bucket_path
 from flax_distil.storage.bucket_path import BucketPath
+from flax_distil.storage.line_files import LineWriter, read_lines
+from flax_distil.storage.mirror import Mirror
 from flax_distil.storage.paths import output_path, remove_tree, upload_folder, write_whole
 from flax_distil.storage.retries import RetryPolicy, SourceError, StorageError
 from tests.storage.buckets import LARGE_BODIES, FaultyProxy, running_gs, running_s3
@@ -119,6 +127,60 @@ def test_an_expired_token_is_named_with_the_remedy(status, monkeypatch):
 def test_other_addresses_are_refused(name, sentence):
     with pytest.raises(InputError, match=sentence):
         output_path(name)
+
+
+def test_compiled_programs_are_kept_in_a_bucket(monkeypatch):
+    given = {name: jax.config.values[name] for name in jax.config.values if "cache" in name}
+    monkeypatch.setenv(compilation_cache.VARIABLE, "gs://bucket/programs")
+    with running_gs(monkeypatch):
+        jax.config.update("jax_compilation_cache_dir", None)
+        jax_cache.reset_cache()
+        try:
+            folder = compilation_cache.use_compilation_cache()
+            jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+            jax.jit(lambda x: x @ x + 12345)(jnp.ones((7, 7))).block_until_ready()
+            assert any(path.name.endswith("-cache") for path in folder.iterdir())
+        finally:
+            for name, value in given.items():
+                jax.config.update(name, value)
+            jax_cache.reset_cache()
+
+
+def test_a_line_is_in_the_bucket_when_it_is_written_or_soon(monkeypatch):
+    monkeypatch.setattr(background_upload, "SHORTEST_PAUSE_SECONDS", 0.05)
+    with running_gs(monkeypatch) as proxy:
+        path = BucketPath("gs://bucket/run/lines.jsonl")
+        write_whole(path, 'first\n{"cut off')
+        with LineWriter(path, lambda path: contextlib.nullcontext(), is_synced=True) as writer:
+            writer.write("second", "third")
+            assert read_lines(path) == ["first", "second", "third"]
+        before = sum(proxy.counts.values())
+        with LineWriter(path, lambda path: contextlib.nullcontext()) as writer:
+            for number in range(1000):
+                writer.write(str(number))
+        assert read_lines(path)[3:] == [str(number) for number in range(1000)]
+        assert sum(proxy.counts.values()) - before < 20
+
+
+def test_logs_reach_the_bucket_as_they_grow(monkeypatch, caplog):
+    monkeypatch.setattr(background_upload, "SHORTEST_PAUSE_SECONDS", 0.05)
+    with running_gs(monkeypatch) as proxy:
+        folder = BucketPath("gs://bucket/run")
+        mirror = Mirror(folder)
+        with (mirror.local / "metrics.jsonl").open("w") as file:
+            for number in range(3):
+                print(number, file=file, flush=True)
+                mirror.changed()
+                end = time.monotonic() + 5
+                while time.monotonic() < end and f"{number}\n" not in (
+                    (folder / "metrics.jsonl").read_text() if (folder / "metrics.jsonl").exists() else ""
+                ):
+                    time.sleep(0.02)
+                assert (folder / "metrics.jsonl").read_text().endswith(f"{number}\n")
+        proxy.rate, proxy.faults = 1.0, ("403",)
+        (mirror.local / "lost").write_text("x")
+        mirror.close()  # training has ended well, whatever the bucket says
+    assert "no permission" in caplog.text
 
 
 def test_paths_and_addresses(tmp_path, monkeypatch):
