@@ -80,8 +80,7 @@ class StepMetrics:
         Raises:
             InputError: If the last few updates diverged.
         """
-        if self._waiting and self._waiting[-1].number % self._every == 0:
-            self.flush()
+        self.flush_full()
         self._waiting.append(_Step(step, metrics, batch.ids))
         if len(self._waiting) > _STEPS_IN_FLIGHT:  # batches sent ahead take memory
             self._fetch(self._waiting[:-_STEPS_IN_FLIGHT])
@@ -106,6 +105,11 @@ class StepMetrics:
         """
         if not self.is_sound():
             raise self._diverged(self._waiting[-1])
+
+    def flush_full(self) -> None:
+        """Write the line of an interval that is full: after a save, a kill would lose it."""
+        if self._waiting and self._waiting[-1].number % self._every == 0:
+            self.flush()
 
     def flush(self) -> None:
         """Wait for the recorded steps and write their means and rates.

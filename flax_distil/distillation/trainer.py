@@ -137,6 +137,7 @@ class Trainer:
                 is_due = schedule.is_due(step) or (is_evaluated and config.checkpoints.load_best_model_at_end)
                 # Before an evaluation, which may fail.
                 if is_last or (is_due and progress.is_sound()):
+                    progress.flush_full()
                     self.save(checkpoints, step, state)
                     schedule.restart()
                 if is_evaluated:

@@ -2,6 +2,7 @@
 
 import functools
 import json
+import logging
 import math
 import os
 from pathlib import Path
@@ -11,9 +12,13 @@ from typing import Any
 from tqdm import tqdm
 
 from flax_distil.core.console import is_quiet
+from flax_distil.core.failures import short_reason
+from flax_distil.distillation.tensorboard import ScalarWriter
 from flax_distil.storage.bucket_path import BucketPath
 from flax_distil.storage.mirror import Mirror
-from flax_distil.storage.paths import AnyPath, read_text
+from flax_distil.storage.paths import AnyPath, read_text, write_whole
+
+log = logging.getLogger(__name__)
 
 METRICS_NAME = "metrics.jsonl"
 TENSORBOARD_NAME = "tensorboard"
@@ -43,37 +48,39 @@ class TrainingLog:
         path = local / METRICS_NAME if active else Path(os.devnull)
         if active:
             kept = [line for line in read_metrics(folder) if line["step"] <= first_step]
-            path.write_text("".join(json.dumps(line) + "\n" for line in kept))
+            write_whole(path, "".join(json.dumps(line) + "\n" for line in kept))
         self._file = path.open("a")
         self._board_folder, self._first_step, self._active = local / TENSORBOARD_NAME, first_step, active
+        self._has_failed = False
         is_hidden = not active or is_quiet()
         self._bar = tqdm(
             total=max_steps, initial=first_step, unit="step", dynamic_ncols=True, disable=is_hidden
         )
 
     @functools.cached_property
-    def _board(self) -> Any:
+    def _board(self) -> ScalarWriter:
         """The writer of TensorBoard's files; where torch is installed, importing it takes a second."""
-        from tensorboardX import SummaryWriter
-
-        return SummaryWriter(
-            str(self._board_folder),
-            write_to_disk=self._active,
-            purge_step=self._first_step + 1 if self._first_step else None,
-        )
+        return ScalarWriter(self._board_folder, purge_step=self._first_step + 1 if self._first_step else None)
 
     def advance(self, step: int) -> None:
         """Move the progress bar to a step."""
         self._bar.update(step - self._bar.n)
 
     def write(self, step: int, values: dict[str, float], *, prefix: str = "") -> None:
-        """Log values of a step; names get ``prefix``; a value that is not finite becomes null in the file."""
+        """Log values of a step; names get ``prefix``; a value that is not finite becomes null in the file.
+
+        If storage fails, this is told once, and the next line is written with what is left of this one.
+        """
         values = {f"{prefix}{name}": float(value) for name, value in values.items()}
         finite = {name: value if math.isfinite(value) else None for name, value in values.items()}
-        self._file.write(json.dumps({"step": step, **finite}) + "\n")
-        self._file.flush()
-        for name, value in values.items():
-            self._board.add_scalar(name, value, step)
+        try:
+            self._file.write(json.dumps({"step": step, **finite}) + "\n")
+            self._file.flush()  # what cannot be written stays in its buffer
+            if self._active:
+                self._board.add(step, values)
+            self._has_failed = False
+        except OSError as error:
+            self._warn(error)
         if self._mirror is not None:
             self._mirror.changed()
 
@@ -93,11 +100,21 @@ class TrainingLog:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._bar.close()
-        self._file.close()
-        if "_board" in vars(self):  # something was written
-            self._board.close()
+        written = [self._board] if "_board" in vars(self) else []
+        for file in (self._file, *written):
+            try:
+                file.close()
+            except OSError as failed:
+                self._warn(failed)
         if self._mirror is not None:
             self._mirror.close()
+
+    def _warn(self, error: OSError) -> None:
+        if not self._has_failed:
+            log.warning(
+                "%s and TensorBoard's files cannot be written (%s)", METRICS_NAME, short_reason(error)
+            )
+        self._has_failed = True
 
 
 def read_metrics(folder: AnyPath) -> list[dict[str, Any]]:

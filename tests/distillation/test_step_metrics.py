@@ -79,3 +79,14 @@ def test_a_batch_without_a_usable_sample_is_no_divergence_and_a_hundred_in_a_row
         add(step, 0.0, norm=0.0, tokens=0.0)
     with pytest.raises(InputError, match="at step 200: none of the samples of the last 100 batches"):
         progress.is_sound()
+
+
+def test_the_line_of_a_full_interval_can_be_written_before_a_save(training):
+    """A run that is killed after the save goes on behind this step, and would never write it."""
+    add, progress, folder = training
+    for step in range(1, 5):
+        progress.flush_full()
+        assert read_metrics(folder) == []
+        add(step, 2.0)
+    progress.flush_full()
+    assert [line["step"] for line in read_metrics(folder)] == [4]
