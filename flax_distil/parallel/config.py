@@ -71,7 +71,7 @@ class ProcessConfig:
     num_processes: int | None = None
     process_id: int | None = None
     initialization_timeout_seconds: int = 300
-    heartbeat_timeout_seconds: int = 60
+    heartbeat_timeout_seconds: int = 100
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
