@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 BEGIN = """
-import hashlib, sys, time
+import hashlib, signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # shells let jobs in the background ignore it
 from flax_distil.core import signals
 from flax_distil.core.errors import Interrupted
 signals._UNANSWERED_SECONDS = signals._ENDING_SECONDS = 0.5

@@ -158,7 +158,8 @@ def test_a_training_run_goes_on_and_counts_each(corrupt, labels):
     )
     with contextlib.closing(pipeline), without_privileges():
         batches = list(islice(pipeline, 6))
-    assert Counter(name for batch in batches for name in batch.ids) == dict.fromkeys(GOOD, 8)
+    rows = Counter(name for batch in batches for name in batch.ids)  # of two epochs, with empty ones
+    assert rows == dict.fromkeys(GOOD, 2) | {"": 18}
     assert_counted(pipeline.skipped)
 
 

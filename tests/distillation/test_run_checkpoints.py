@@ -75,16 +75,17 @@ def test_one_command_starts_continues_and_completes_a_run_and_exports_its_best_m
 
     monkeypatch.setattr(Evaluator, "evaluate", evaluate)
     evaluation = {"eval_dataset_name": str(prompts), "eval_steps": 2, "load_best_model_at_end": True}
+    evaluation["lr_scheduler_type"] = "constant"
     folder = tmp_path / "run"
     (folder / "checkpoints" / "checkpoint_2.orbax-checkpoint-tmp").mkdir(parents=True)  # of a killed start
     (folder / "run.lock").write_text("{}")
     # As if the run had been killed after it had saved step 4, and before it evaluated that.
-    run_distillation(settings(max_steps=4, **evaluation, lr_scheduler_type="constant"))
+    run_distillation(settings(max_steps=4, **evaluation))
     lines = (folder / "metrics.jsonl").read_text().splitlines()
     kept = [line for line in lines if "eval_wer" not in line or json.loads(line)["step"] < 4]
     (folder / "metrics.jsonl").write_text("".join(f"{line}\n" for line in kept))
     evaluated.pop()
-    config = settings(**evaluation, lr_scheduler_type="constant")
+    config = settings(**evaluation)
     run_distillation(config)
     assert evaluated == [2, 4, 6]
     assert steps_in(folder) == [4, 6]
@@ -119,7 +120,7 @@ def test_one_command_starts_continues_and_completes_a_run_and_exports_its_best_m
     finally:
         (tmp_path / "gone").rename(teacher)
     with pytest.raises(InputError, match="checkpoint 6 is beyond max_steps 5"):
-        run_distillation(settings(max_steps=5))
+        run_distillation(settings(max_steps=5, **evaluation))
 
 
 def test_a_run_whose_saves_all_fail_exports_its_model_and_says_so(settings, tmp_path, monkeypatch, capsys):
