@@ -72,10 +72,10 @@ class FaultyProxy:
         with self._lock:
             fault = self._random.choice(self.faults) if self._random.random() < self.rate else "passed"
             self.counts[fault] += 1
-        if fault == "401" and "tensorstore" in request.headers.get("User-Agent", ""):
-            fault = (
-                "503"  # it takes a refusal for lasting: a save is tried again, a restore ends in a sentence
-            )
+        if fault == "401" and re.search("tensorstore|gcloud-python", request.headers.get("User-Agent", "")):
+            # The first takes a refusal for lasting (a save is tried again, a restore ends in a sentence); the
+            # second asks for another token, and the anonymous user of an emulator has none.
+            fault = "503"
         body = _read_body(request)
         if fault == "401":
             return _answer(request, 401, {"Content-Type": "application/json"}, _EXPIRED)
