@@ -42,20 +42,6 @@ def test_transcripts_that_are_finished_stay(teacher, prompts_dir, tmp_path, limi
     assert (tmp_path / "agent-user.json").is_file()
 
 
-def test_an_evaluation_goes_on(teacher, prompts, tmp_path, limited_files, capsys):
-    out = tmp_path / "report"
-    arguments = [
-        "eval", "--model_name_or_path", teacher, "--dataset_name", prompts, "--max_samples=2",
-        "--per_device_eval_batch_size=2", "--generation_max_length=4", "--output_dir", out,
-    ]  # fmt: skip
-    refused(arguments, limited_files, 6000, capsys)
-    assert not (out / "report.html").exists()
-    lines = [path.read_text() for path in out.rglob("*.jsonl")]
-    assert lines
-    assert main([str(argument) for argument in arguments]) == 0
-    assert (out / "report.html").stat().st_size > 6000
-
-
 def test_an_inspection_leaves_no_half_report(teacher, prompts, tmp_path, limited_files, capsys):
     arguments = [
         "data", "inspect", "--train_dataset_name", prompts, "--model_name_or_path", teacher,
