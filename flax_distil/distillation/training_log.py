@@ -100,10 +100,12 @@ class TrainingLog:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._bar.close()
-        written = [self._board] if "_board" in vars(self) else []
-        for file in (self._file, *written):
+        closings = [self._file.close]
+        if "_board" in vars(self):
+            closings.append(self._board.close)
+        for close in closings:
             try:
-                file.close()
+                close()
             except OSError as failed:
                 self._warn(failed)
         if self._mirror is not None:

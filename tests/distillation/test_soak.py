@@ -49,7 +49,7 @@ def test_two_thousand_steps_leave_memory_files_and_threads_as_they_were(
         DistillConfig, teacher_model_name_or_path=str(teacher), student_decoder_layers=1,
         train_dataset_name=str(prompts), per_device_train_batch_size=1,
         max_source_positions=100, max_duration_in_seconds=2.0, max_steps=STEPS, warmup_steps=1,
-        precision="full", save_steps=400, logging_steps=50, dataloader_num_workers=2,
+        precision="full", save_steps=50, logging_steps=50, dataloader_num_workers=2,
         output_dir=str(tmp_path / "out"),
     )  # fmt: skip
     begun = time.perf_counter()
@@ -59,7 +59,7 @@ def test_two_thousand_steps_leave_memory_files_and_threads_as_they_were(
     record = json.loads((tmp_path / "out" / "goodput.json").read_text())
     print(measured, record["seconds"], passed)
     (before, files, threads), (after, files_then, threads_then) = measured.values()
-    assert after - before < 20
+    assert after - before < 25  # a copy of the state: what saves in the background hold varies by that much
     assert files_then <= files + 2  # a save may be under way at either time
     assert threads_then <= threads + 2
     assert compiled_at[STEPS] == compiled_at[WARM]
