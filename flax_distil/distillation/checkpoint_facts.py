@@ -11,6 +11,7 @@ from flax_distil.checkpoints.hub.model_source import ModelSource
 from flax_distil.checkpoints.trained_student import frozen_digest
 from flax_distil.core.arrays import Params
 from flax_distil.core.environment import package_versions
+from flax_distil.core.nested import all_leaves
 from flax_distil.core.secrets import without_secrets
 from flax_distil.distillation.config import DistillConfig
 
@@ -50,7 +51,11 @@ def _described(source: ModelSource) -> dict[str, Any]:
     return {"name": source.name, "revision": source.revision, "subfolder": source.subfolder}
 
 
+_SECRET = {leaf.path[-1] for leaf in all_leaves(DistillConfig) if leaf.secret}
+"""Names of settings that are never stored."""
+
+
 def _without_secrets(value: Any) -> Any:
     if isinstance(value, dict):
-        return {name: _without_secrets(part) for name, part in value.items() if not name.endswith("token")}
+        return {name: _without_secrets(part) for name, part in value.items() if name not in _SECRET}
     return without_secrets(value) if isinstance(value, str) else value

@@ -45,7 +45,7 @@ from flax_distil.parallel.same_settings import check_same_settings
 from flax_distil.parallel.shared_folder import check_shared_folder
 from flax_distil.storage.output_dir import check_output_dir, check_writable, local_results, make_folder
 from flax_distil.storage.paths import AnyPath, ensure_file, remove_tree
-from flax_distil.storage.run_lock import RunLock
+from flax_distil.storage.run_lock import LOCK_NAME, RunLock
 
 log = logging.getLogger(__name__)
 
@@ -211,7 +211,7 @@ def _checked_output(config: DistillConfig) -> AnyPath:
 
 def _is_started(folder: AnyPath) -> bool:
     """Return whether a run has begun in a folder, however early it ended."""
-    remains = {METRICS_NAME, CHECKPOINTS_NAME, TENSORBOARD_NAME, "run.json", "run.lock", "goodput.json"}
+    remains = {METRICS_NAME, CHECKPOINTS_NAME, TENSORBOARD_NAME, RUN_NAME, LOCK_NAME, GOODPUT_NAME}
     return folder.is_dir() and any(path.name in remains for path in folder.iterdir())
 
 

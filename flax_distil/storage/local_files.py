@@ -14,7 +14,7 @@ def write_whole(path: Path, content: str | bytes) -> None:
 
     Args:
         path: Path of the file, in an existing folder.
-        text: Text, which is written as UTF-8 with ``\\n`` at the ends of lines.
+        content: Bytes, or text, which is written as UTF-8 with ``\\n`` at the ends of lines.
 
     Raises:
         OSError: If it cannot be written.

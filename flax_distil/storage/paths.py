@@ -119,15 +119,6 @@ def file_sizes(folder: AnyPath) -> dict[str, int]:
     return {path.relative_to(folder).as_posix(): path.stat().st_size for path in files}
 
 
-def file_size(path: AnyPath) -> int:
-    """Return the number of bytes of a file.
-
-    Raises:
-        FileNotFoundError: If there is no such file.
-    """
-    return path.size() if isinstance(path, BucketPath) else path.stat().st_size
-
-
 def remove_tree(path: AnyPath) -> None:
     """Delete a folder with everything in it; there may be none."""
     if isinstance(path, BucketPath):
