@@ -8,7 +8,7 @@ from pathlib import Path
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-from flax_distil.checkpoints.bucket import download_from_bucket
+from flax_distil.checkpoints.training.bucket import download_from_bucket
 from flax_distil.checkpoints.check_tensors import check_tensors, has_no_encoder
 from flax_distil.checkpoints.formats.ctranslate2 import MODEL_NAME, CTranslate2Reader
 from flax_distil.checkpoints.formats.ctranslate2_files import read_ctranslate2_files

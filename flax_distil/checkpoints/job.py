@@ -10,7 +10,7 @@ from flax_distil.checkpoints.export import export_checkpoint
 from flax_distil.checkpoints.hub.upload import check_hub, upload
 from flax_distil.checkpoints.student import init_student
 from flax_distil.checkpoints.tokenizer import check_tokenizer
-from flax_distil.checkpoints.trained_student import load_trained_student
+from flax_distil.checkpoints.training.trained_student import load_trained_student
 from flax_distil.storage.output_dir import atomic_folder
 from flax_distil.storage.paths import AnyPath
 

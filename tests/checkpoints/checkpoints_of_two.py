@@ -10,8 +10,8 @@ import orbax.checkpoint as ocp
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from flax_distil.checkpoints import training_checkpoints
-from flax_distil.checkpoints.training_checkpoints import TrainingCheckpoints
+from flax_distil.checkpoints.training import training_checkpoints
+from flax_distil.checkpoints.training.training_checkpoints import TrainingCheckpoints
 from flax_distil.parallel.config import ProcessConfig
 from flax_distil.parallel.processes import initialize_distributed
 

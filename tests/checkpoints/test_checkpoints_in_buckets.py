@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from flax_distil.checkpoints.training_checkpoints import TrainingCheckpoints
+from flax_distil.checkpoints.training.training_checkpoints import TrainingCheckpoints
 from flax_distil.storage.bucket_path import BucketPath
 from tests.storage.buckets import LARGE_BODIES, running_gs
 

@@ -11,8 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from flax_distil.checkpoints.leaf_checksums import leaf_checksums
-from flax_distil.checkpoints.training_checkpoints import TrainingCheckpoints
+from flax_distil.checkpoints.training.leaf_checksums import leaf_checksums
+from flax_distil.checkpoints.training.training_checkpoints import TrainingCheckpoints
 from flax_distil.core.errors import InputError
 
 

@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from flax_distil.distillation.goodput import Goodput
-from flax_distil.distillation.goodput_record import CAUSES
+from flax_distil.distillation.monitoring.goodput import Goodput
+from flax_distil.distillation.monitoring.goodput_record import CAUSES
 
 
 @pytest.fixture

@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from flax_distil.checkpoints.training_checkpoints import TrainingCheckpoints
+from flax_distil.checkpoints.training.training_checkpoints import TrainingCheckpoints
 from flax_distil.core.tree import flatten
-from flax_distil.distillation.training_log import read_metrics
+from flax_distil.distillation.monitoring.training_log import read_metrics
 from tests.toys import write_prompts
 
 pytestmark = pytest.mark.slow

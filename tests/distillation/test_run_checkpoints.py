@@ -11,15 +11,15 @@ from safetensors.numpy import load_file
 
 from flax_distil.checkpoints.config import ExportConfig
 from flax_distil.checkpoints.job import run_export
-from flax_distil.checkpoints.training_checkpoints import TrainingCheckpoints
+from flax_distil.checkpoints.training.training_checkpoints import TrainingCheckpoints
 from flax_distil.cli.main import main
 from flax_distil.core.errors import InputError
 from flax_distil.core.nested import build
-from flax_distil.distillation.best_model import BestModel, check_metric
+from flax_distil.distillation.saving.best_model import BestModel, check_metric
 from flax_distil.distillation.config import CheckpointingConfig, DistillConfig
 from flax_distil.distillation.evaluation.evaluator import Evaluator
 from flax_distil.distillation.job import run as run_distillation
-from flax_distil.distillation.save_schedule import SaveSchedule
+from flax_distil.distillation.saving.save_schedule import SaveSchedule
 from tests.toys import compilations, write_prompts
 
 WERS = {2: 50.0, 4: 20.0, 6: 30.0}
@@ -124,7 +124,7 @@ def test_one_command_starts_continues_and_completes_a_run_and_exports_its_best_m
 
 
 def test_a_run_whose_saves_all_fail_exports_its_model_and_says_so(settings, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("flax_distil.distillation.finish._PAUSES", (0,))
+    monkeypatch.setattr("flax_distil.distillation.saving.finish._PAUSES", (0,))
     config = settings(max_steps=2, save_steps=1)
     flags = [
         f"--{name}={value}"
@@ -158,7 +158,7 @@ class Clock:
 
 def test_saves_are_due_by_steps_by_minutes_and_after_failures_with_growing_pauses(tmp_path, monkeypatch):
     clock = Clock()
-    monkeypatch.setattr("flax_distil.distillation.save_schedule.time", clock)
+    monkeypatch.setattr("flax_distil.distillation.saving.save_schedule.time", clock)
     with TrainingCheckpoints(tmp_path) as checkpoints:
         schedule = SaveSchedule(CheckpointingConfig(save_steps=5, save_minutes=2.0), checkpoints)
         assert [step for step in range(1, 11) if schedule.is_due(step)] == [5, 10]

@@ -7,7 +7,7 @@ import pytest
 from flax_distil.core.errors import InputError
 from flax_distil.core.nested import build, flatten
 from flax_distil.distillation.config import DistillConfig
-from flax_distil.distillation.run_record import RunDescription, RunRecord, step_to_resume
+from flax_distil.distillation.monitoring.run_record import RunDescription, RunRecord, step_to_resume
 
 CONFIG = {"train_dataset_name": "here/labels", "teacher_model_name_or_path": "large-v2", "output_dir": "out"}
 KNOWN = {"teacher_weights": "commit 1", "model_weights": None, "training_data": "ab"}

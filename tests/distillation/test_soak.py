@@ -13,7 +13,7 @@ import pytest
 from flax_distil.core.nested import build
 from flax_distil.distillation.config import DistillConfig
 from flax_distil.distillation.job import run
-from flax_distil.distillation.step_metrics import StepMetrics
+from flax_distil.distillation.monitoring.step_metrics import StepMetrics
 from tests.toys import compilations, write_prompts
 
 STEPS, WARM = 2000, 500

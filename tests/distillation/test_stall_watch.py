@@ -5,8 +5,8 @@ import logging
 import threading
 import time
 
-from flax_distil.distillation.goodput import Goodput
-from flax_distil.distillation.stall_watch import StallWatch
+from flax_distil.distillation.monitoring.goodput import Goodput
+from flax_distil.distillation.monitoring.stall_watch import StallWatch
 
 
 def wait_for_a_batch(event: threading.Event) -> None:

@@ -9,8 +9,8 @@ import pytest
 from flax_distil.core.errors import InputError
 from flax_distil.core.nested import replace
 from flax_distil.data.training.batches import Batch
-from flax_distil.distillation.step_metrics import StepMetrics
-from flax_distil.distillation.training_log import TrainingLog, read_metrics
+from flax_distil.distillation.monitoring.step_metrics import StepMetrics
+from flax_distil.distillation.monitoring.training_log import TrainingLog, read_metrics
 from flax_distil.parallel.make_partitioner import single_device
 from tests.parallel.layouts import config
 

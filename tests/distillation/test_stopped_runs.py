@@ -11,7 +11,7 @@ from flax_distil.cli.main import main
 from flax_distil.core.signals import STOPPED
 from flax_distil.distillation import job
 from flax_distil.distillation.evaluation.evaluator import Evaluator
-from flax_distil.distillation.step_metrics import StepMetrics
+from flax_distil.distillation.monitoring.step_metrics import StepMetrics
 from tests.toys import write_prompts, write_teacher
 
 

@@ -11,7 +11,7 @@ import pytest
 from safetensors.numpy import load_file
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 
-from flax_distil.checkpoints.training_checkpoints import TrainingCheckpoints
+from flax_distil.checkpoints.training.training_checkpoints import TrainingCheckpoints
 from flax_distil.cli.main import main
 from flax_distil.core.errors import InputError
 from flax_distil.core.nested import build

@@ -4,8 +4,8 @@ import logging
 
 from tensorboardX.proto.event_pb2 import Event
 
-from flax_distil.distillation import tensorboard
-from flax_distil.distillation.training_log import TrainingLog, read_metrics
+from flax_distil.distillation.monitoring import tensorboard
+from flax_distil.distillation.monitoring.training_log import TrainingLog, read_metrics
 
 
 def scalars(folder):

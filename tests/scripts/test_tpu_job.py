@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from flax_distil.distillation.training_log import read_metrics
+from flax_distil.distillation.monitoring.training_log import read_metrics
 from tests.toys import write_prompts
 
 ROOT = Path(__file__).parents[2]

@@ -3,7 +3,7 @@
 import dataclasses
 import logging
 
-from flax_distil.checkpoints.training_checkpoints import CHECKPOINTS_NAME, TrainingCheckpoints
+from flax_distil.checkpoints.training.training_checkpoints import CHECKPOINTS_NAME, TrainingCheckpoints
 from flax_distil.core.errors import InputError
 from flax_distil.distillation.config import DistillConfig
 from flax_distil.parallel.processes import all_gather_object

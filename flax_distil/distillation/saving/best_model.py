@@ -8,7 +8,7 @@ from typing import Any
 import jax
 
 from flax_distil.core.errors import InputError
-from flax_distil.distillation.training_log import read_metrics
+from flax_distil.distillation.monitoring.training_log import read_metrics
 from flax_distil.parallel.processes import all_gather_object
 from flax_distil.storage.paths import AnyPath
 

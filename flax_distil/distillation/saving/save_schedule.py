@@ -4,7 +4,7 @@ import time
 
 import jax
 
-from flax_distil.checkpoints.training_checkpoints import TrainingCheckpoints
+from flax_distil.checkpoints.training.training_checkpoints import TrainingCheckpoints
 from flax_distil.distillation.config import CheckpointingConfig
 from flax_distil.parallel.processes import all_gather_object
 

@@ -10,7 +10,7 @@ from types import FrameType, TracebackType
 
 import jax
 
-from flax_distil.distillation.goodput import Goodput
+from flax_distil.distillation.monitoring.goodput import Goodput
 from flax_distil.parallel.preemption import places_passed
 from flax_distil.storage.paths import AnyPath, write_whole
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from flax_distil.checkpoints.checkpoint import Checkpoint
 from flax_distil.checkpoints.hub.model_source import ModelSource
-from flax_distil.checkpoints.trained_student import frozen_digest
+from flax_distil.checkpoints.training.trained_student import frozen_digest
 from flax_distil.core.arrays import Params
 from flax_distil.core.environment import package_versions
 from flax_distil.core.nested import all_leaves

@@ -12,7 +12,7 @@ from typing import Any
 import jax
 
 from flax_distil.core.errors import InputError
-from flax_distil.distillation.goodput_record import CAUSES, Attempt, GoodputRecord, Seconds
+from flax_distil.distillation.monitoring.goodput_record import CAUSES, Attempt, GoodputRecord, Seconds
 from flax_distil.storage.background_upload import BackgroundUpload
 from flax_distil.storage.bucket_path import BucketPath
 from flax_distil.storage.paths import AnyPath

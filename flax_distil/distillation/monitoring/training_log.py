@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from flax_distil.core.console import is_quiet
 from flax_distil.core.failures import short_reason
-from flax_distil.distillation.tensorboard import ScalarWriter
+from flax_distil.distillation.monitoring.tensorboard import ScalarWriter
 from flax_distil.storage.bucket_path import BucketPath
 from flax_distil.storage.mirror import Mirror
 from flax_distil.storage.paths import AnyPath, read_text, write_whole

@@ -3,7 +3,7 @@
 import logging
 import time
 
-from flax_distil.checkpoints.training_checkpoints import TrainingCheckpoints
+from flax_distil.checkpoints.training.training_checkpoints import TrainingCheckpoints
 from flax_distil.core.arrays import Params
 from flax_distil.core.errors import InputError
 from flax_distil.distillation.train_state import TrainState

@@ -13,10 +13,10 @@ from typing import Any
 
 import jax
 
-from flax_distil.checkpoints.checkpoint_reader import DATA, STATE, CheckpointReader
-from flax_distil.checkpoints.checkpoint_record import DamagedCheckpoint, seal
-from flax_distil.checkpoints.leaf_checksums import describe_leaves, leaf_checksums
-from flax_distil.checkpoints.orbax_reports import untold_failures
+from flax_distil.checkpoints.training.checkpoint_reader import DATA, STATE, CheckpointReader
+from flax_distil.checkpoints.training.checkpoint_record import DamagedCheckpoint, seal
+from flax_distil.checkpoints.training.leaf_checksums import describe_leaves, leaf_checksums
+from flax_distil.checkpoints.training.orbax_reports import untold_failures
 from flax_distil.core.errors import InputError
 from flax_distil.core.failures import short_reason
 from flax_distil.parallel.processes import all_gather_object, raise_on_all_hosts

@@ -12,7 +12,7 @@ from flax_distil.checkpoints.export import converted
 from flax_distil.checkpoints.hub.model_source import ModelSource
 from flax_distil.checkpoints.load_on_cpu import load_on_cpu
 from flax_distil.checkpoints.student import init_student
-from flax_distil.checkpoints.training_checkpoints import CHECKPOINTS_NAME, TrainingCheckpoints
+from flax_distil.checkpoints.training.training_checkpoints import CHECKPOINTS_NAME, TrainingCheckpoints
 from flax_distil.core.arrays import Params
 from flax_distil.core.errors import InputError
 from flax_distil.core.files import user_path

@@ -5,8 +5,8 @@ from typing import Any, TypeVar
 
 import jax
 
-from flax_distil.checkpoints.checkpoint_record import DamagedCheckpoint, differing, unseal
-from flax_distil.checkpoints.leaf_checksums import describe_leaves, leaf_checksums, parse_leaf
+from flax_distil.checkpoints.training.checkpoint_record import DamagedCheckpoint, differing, unseal
+from flax_distil.checkpoints.training.leaf_checksums import describe_leaves, leaf_checksums, parse_leaf
 from flax_distil.core.errors import InputError
 from flax_distil.core.failures import is_passing, short_reason
 from flax_distil.core.tree import unflatten

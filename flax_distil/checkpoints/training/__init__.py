@@ -1,0 +1,1 @@
+"""Checkpoints of a training run: saved, found whole, read again."""
