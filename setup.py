@@ -35,6 +35,20 @@ REQUIRED = [
     "tqdm>=4.70",
 ]
 PLOTS = ["matplotlib>=3.11"]
+WANDB = ["wandb>=0.31"]
+CTRANSLATE2 = ["ctranslate2>=4.8"]
+ONNX = ["onnx>=1.23"]
+TORCH = ["torch>=2.9"]  # only to write and read the files of openai-whisper
+DOCS = ["mkdocs-material>=9.8", "mkdocstrings[python]>=1.0"]
+# What loads the exports in the tests; transformers and ctranslate2 are above.
+RUNTIMES = [
+    "faster-whisper>=1.2.1,<2",
+    "openai-whisper==20250625",
+    "pywhispercpp>=1.5.1",  # whisper.cpp
+    "onnxruntime>=1.32",
+    "mlx[cpu]>=0.32",
+    "mlx-whisper>=0.4.3",
+]
 VAD = ["silero-vad>=6.2.3,<7", "onnxruntime>=1.32"]  # runs without torch, which silero-vad requires
 GCS = ["gcsfs>=2026.9"]  # gs://
 S3 = ["s3fs>=2026.9"]  # s3://
@@ -67,16 +81,25 @@ setup(
         "gcs": GCS,
         "s3": S3,
         "plots": PLOTS,
+        "wandb": WANDB,
+        "ctranslate2": CTRANSLATE2,
+        "onnx": ONNX,
+        "openai": TORCH,
+        "docs": DOCS,
         "demo": [*PLOTS, *TEACHER],
         "dev": [
             "pytest>=9.2",
             "pytest-xdist>=3.8",
             "beartype>=0.23",
             "torch==2.13.0",  # the reference in parity tests; never needed at run time
-            "ctranslate2>=4.8",
-            "openai-whisper==20250625",  # a reference too
-            "faster-whisper>=1.2.1,<2",  # a peer in benchmarks
+            *CTRANSLATE2,
+            *ONNX,
+            *RUNTIMES,
+            "peft>=0.21",  # makes the adapters that the tests merge
             *PLOTS,
+            *WANDB,
+            *DOCS,
+            "build>=1.6",
             "ruff",
             "mypy",
             "pre-commit",

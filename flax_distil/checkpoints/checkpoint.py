@@ -8,7 +8,6 @@ from pathlib import Path
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-from flax_distil.checkpoints.training.bucket import download_from_bucket
 from flax_distil.checkpoints.check_tensors import check_tensors, has_no_encoder
 from flax_distil.checkpoints.formats.ctranslate2 import MODEL_NAME, CTranslate2Reader
 from flax_distil.checkpoints.formats.ctranslate2_files import read_ctranslate2_files
@@ -18,6 +17,7 @@ from flax_distil.checkpoints.formats.reader import CheckpointReader
 from flax_distil.checkpoints.hub.download import OPENAI_MODELS, download
 from flax_distil.checkpoints.hub.model_source import ModelSource
 from flax_distil.checkpoints.load_params import ShardingRule, load_params
+from flax_distil.checkpoints.training.bucket import download_from_bucket
 from flax_distil.core.arrays import Params
 from flax_distil.core.errors import InputError
 from flax_distil.core.fields import one_line

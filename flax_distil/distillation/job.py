@@ -25,20 +25,20 @@ from flax_distil.core.signals import Stage, enter_stage
 from flax_distil.core.tree import merge
 from flax_distil.data.skipped import SkippedSamples
 from flax_distil.data.training.training_data import TrainingData
-from flax_distil.distillation.saving.best_model import check_metric
 from flax_distil.distillation.config import DistillConfig
 from flax_distil.distillation.evaluation.evaluator import Evaluator
-from flax_distil.distillation.saving.finish import best_params, save_until_done
+from flax_distil.distillation.loss import Term
 from flax_distil.distillation.monitoring.goodput import Goodput
 from flax_distil.distillation.monitoring.goodput_record import GOODPUT_NAME
-from flax_distil.distillation.loss import Term
 from flax_distil.distillation.monitoring.run_record import RUN_NAME, RunRecord, describe_run, step_to_resume
+from flax_distil.distillation.monitoring.training_log import METRICS_NAME, TENSORBOARD_NAME
+from flax_distil.distillation.saving.best_model import check_metric
+from flax_distil.distillation.saving.finish import best_params, save_until_done
 from flax_distil.distillation.setup.data import check_cacheable, load_data
 from flax_distil.distillation.setup.global_batch import global_batch_size, resume_global_batch
 from flax_distil.distillation.setup.models import DistillModels, check_models, load_models
 from flax_distil.distillation.setup.step_fns import TrainStepFns
 from flax_distil.distillation.trainer import Trainer
-from flax_distil.distillation.monitoring.training_log import METRICS_NAME, TENSORBOARD_NAME
 from flax_distil.parallel.make_partitioner import join_devices
 from flax_distil.parallel.processes import all_gather_object, raise_on_all_hosts
 from flax_distil.parallel.same_settings import check_same_settings

@@ -13,6 +13,12 @@ from flax_distil.core.errors import InputError, Interrupted
 from flax_distil.core.signals import Stage, enter_stage, interrupted
 from flax_distil.data.fingerprints import weights_fingerprint
 from flax_distil.data.training.training_sources import TableSource
+from flax_distil.distillation.evaluation.evaluator import Evaluator
+from flax_distil.distillation.monitoring.goodput import Goodput
+from flax_distil.distillation.monitoring.stall_watch import StallWatch
+from flax_distil.distillation.monitoring.step_metrics import StepMetrics
+from flax_distil.distillation.monitoring.step_profile import StepProfile
+from flax_distil.distillation.monitoring.training_log import TrainingLog
 from flax_distil.distillation.saving.best_model import (
     BestModel,
     Scores,
@@ -20,18 +26,12 @@ from flax_distil.distillation.saving.best_model import (
     score_prefixes,
 )
 from flax_distil.distillation.saving.checkpoint_facts import checkpoint_facts
-from flax_distil.distillation.evaluation.evaluator import Evaluator
-from flax_distil.distillation.monitoring.goodput import Goodput
 from flax_distil.distillation.saving.save_schedule import SaveSchedule
 from flax_distil.distillation.setup.compile_ahead import check_memory, empty_batch, memory_errors_explained
 from flax_distil.distillation.setup.data import DistillData, make_pipeline, open_cache, prepare_batch
 from flax_distil.distillation.setup.models import DistillModels
 from flax_distil.distillation.setup.step_fns import TrainStepFns
-from flax_distil.distillation.monitoring.stall_watch import StallWatch
-from flax_distil.distillation.monitoring.step_metrics import StepMetrics
-from flax_distil.distillation.monitoring.step_profile import StepProfile
 from flax_distil.distillation.train_state import TrainState
-from flax_distil.distillation.monitoring.training_log import TrainingLog
 from flax_distil.parallel.partitioner import Partitioner
 from flax_distil.parallel.preemption import must_stop
 from flax_distil.storage.retries import SourceError

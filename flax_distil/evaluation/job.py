@@ -10,8 +10,8 @@ from typing import Any
 
 import jax
 
-from flax_distil.checkpoints.training.bucket import bucket_folder
 from flax_distil.checkpoints.hub.model_source import ModelSource
+from flax_distil.checkpoints.training.bucket import bucket_folder
 from flax_distil.core.console import show
 from flax_distil.core.errors import InputError
 from flax_distil.core.files import user_path

@@ -187,7 +187,9 @@ def test_a_save_that_fails_is_told_in_a_sentence_and_the_next_one_works(
         assert checkpoints.failure is None
         assert_same(checkpoints.restore(state(1)).state, state(3))
     warnings = [record for record in caplog.records if record.levelno >= logging.WARNING]
-    assert [record.name for record in warnings] == ["flax_distil.checkpoints.training.training_checkpoints"] * 2
+    assert [record.name for record in warnings] == [
+        "flax_distil.checkpoints.training.training_checkpoints"
+    ] * 2
 
 
 def test_the_checkpoint_that_is_to_be_kept_is_kept_beyond_the_limit(tmp_path: Path):

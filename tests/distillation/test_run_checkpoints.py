@@ -15,10 +15,10 @@ from flax_distil.checkpoints.training.training_checkpoints import TrainingCheckp
 from flax_distil.cli.main import main
 from flax_distil.core.errors import InputError
 from flax_distil.core.nested import build
-from flax_distil.distillation.saving.best_model import BestModel, check_metric
 from flax_distil.distillation.config import CheckpointingConfig, DistillConfig
 from flax_distil.distillation.evaluation.evaluator import Evaluator
 from flax_distil.distillation.job import run as run_distillation
+from flax_distil.distillation.saving.best_model import BestModel, check_metric
 from flax_distil.distillation.saving.save_schedule import SaveSchedule
 from tests.toys import compilations, write_prompts
 

@@ -10,9 +10,9 @@ from typing import Any
 from flax_distil.core.errors import InputError
 from flax_distil.data.training.batches import Batch
 from flax_distil.distillation.config import DistillConfig
+from flax_distil.distillation.monitoring.training_log import TrainingLog
 from flax_distil.distillation.schedules import learning_rate_schedule
 from flax_distil.distillation.train_step import LARGEST_LOSS
-from flax_distil.distillation.monitoring.training_log import TrainingLog
 from flax_distil.parallel.partitioner import Partitioner
 from flax_distil.parallel.processes import all_gather_object
 
