@@ -14,6 +14,7 @@ ROOT = Path(__file__).parent.parent
 SCRIPT = """
 from pathlib import Path
 from typing import assert_type
+from flax_distil.storage.paths import AnyPath
 
 import flax_distil
 from flax_distil import (
@@ -28,9 +29,9 @@ assert isinstance(result, dict)
 assert_type(write_transcript(result, "talk.srt"), Path)
 config = build(DistillConfig, teacher_model_name_or_path="t", train_dataset_name="d", output_dir="o")
 assert_type(config, DistillConfig)
-assert_type(distill(config).output_dir, Path)
+assert_type(distill(config).output_dir, AnyPath)
 labels = pseudo_label(build(PseudoLabelConfig, model_name_or_path="t", dataset_name="d", output_dir="o"))
-assert_type(labels.output_dir, Path)
+assert_type(labels.output_dir, AnyPath)
 evaluate(build(EvalConfig, model_name_or_path="t", dataset_name="d"))
 export(build(ExportConfig, model_name_or_path="m", output_dir="o"))
 init_student(build(InitStudentConfig, teacher_model_name_or_path="t", output_dir="o"))
