@@ -18,7 +18,7 @@ TEACHER ?=
 DATASET ?=
 LANGUAGE ?=
 
-.PHONY: test test-all test-newest demo benchmark lint lock clean python
+.PHONY: test test-all test-newest demo benchmark docs lint lock clean python
 
 test: $(VENV)/.installed
 	$(VENV)/bin/python -m pytest -n auto --dist loadfile -m "not slow" $(TESTS)
@@ -47,6 +47,10 @@ benchmark: $(VENV)/.installed
 	$(VENV)/bin/python -m benchmarks.pipeline_memory --json outputs/benchmarks/pipeline_memory.json
 	$(VENV)/bin/python -m benchmarks.stream_resume --json outputs/benchmarks/stream_resume.json
 	$(VENV)/bin/python -m benchmarks.cutting --json outputs/benchmarks/cutting.json
+
+# The documentation site, in outputs/site; `$(VENV)/bin/mkdocs serve` shows it while it is written.
+docs: $(VENV)/.installed
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/python -m mkdocs build --strict
 
 lint: $(VENV)/.installed
 	$(VENV)/bin/ruff check .

@@ -23,10 +23,11 @@ from flax_distil.pipeline.transcription_model import TranscriptionModel
 
 
 class Pipeline:
-    """A Whisper checkpoint that transcribes whatever it is given::
+    """A Whisper checkpoint that transcribes whatever it is given.
 
-        pipeline = Pipeline("openai/whisper-large-v3", dtype="bfloat16", batch_size=16)
-        pipeline("talk.mp3", return_timestamps=True)["chunks"]
+    Example:
+        >>> pipeline = Pipeline("openai/whisper-large-v3", dtype="bfloat16", batch_size=16)
+        >>> pipeline("talk.mp3", return_timestamps=True)["chunks"]
 
     Weights are read once, when they are first needed. Programs are compiled once per size of batch, and kept
     on disk for the next process.
@@ -57,7 +58,7 @@ class Pipeline:
                 checks at a time, with the same result.
             num_assistant_tokens: Maximum number of tokens of a draft; by default 5, and 3 on a CPU.
             source_retry_seconds: How long a server that does not answer is asked again.
-            defaults: Options of calls, see :meth:`__call__`.
+            defaults: Options of calls, see ``__call__``.
 
         Raises:
             InputError: If there is no such checkpoint, or an option is unknown or does not fit it.
