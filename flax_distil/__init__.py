@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from flax_distil.checkpoints.checkpoint import load_checkpoint
-    from flax_distil.checkpoints.config import ExportConfig, InitStudentConfig
+    from flax_distil.checkpoints.config import InitStudentConfig
     from flax_distil.checkpoints.hub.model_source import ModelSource
-    from flax_distil.checkpoints.job import run_export as export
     from flax_distil.checkpoints.job import run_init_student as init_student
     from flax_distil.core.errors import InputError
     from flax_distil.core.nested import build
@@ -18,6 +17,8 @@ if TYPE_CHECKING:
     from flax_distil.distillation.job import run as distill
     from flax_distil.evaluation.config import EvalConfig
     from flax_distil.evaluation.job import run as evaluate
+    from flax_distil.exporting.config import ExportConfig
+    from flax_distil.exporting.job import run as export
     from flax_distil.pipeline.config import TranscribeConfig
     from flax_distil.pipeline.job import run as transcribe
     from flax_distil.pipeline.pipeline import Pipeline
@@ -31,7 +32,7 @@ __version__ = "0.1.0"
 _ADDRESSES = {
     "DistillConfig": "distillation.config:DistillConfig",
     "EvalConfig": "evaluation.config:EvalConfig",
-    "ExportConfig": "checkpoints.config:ExportConfig",
+    "ExportConfig": "exporting.config:ExportConfig",
     "FlaxWhisperPipeline": "pipeline.pipeline:Pipeline",
     "InitStudentConfig": "checkpoints.config:InitStudentConfig",
     "InputError": "core.errors:InputError",
@@ -42,7 +43,7 @@ _ADDRESSES = {
     "build": "core.nested:build",
     "distill": "distillation.job:run",
     "evaluate": "evaluation.job:run",
-    "export": "checkpoints.job:run_export",
+    "export": "exporting.job:run",
     "init_student": "checkpoints.job:run_init_student",
     "load_checkpoint": "checkpoints.checkpoint:load_checkpoint",
     "pseudo_label": "pseudo_labeling.job:run",

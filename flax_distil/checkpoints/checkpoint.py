@@ -8,7 +8,7 @@ from pathlib import Path
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-from flax_distil.checkpoints.check_tensors import check_tensors, has_no_encoder
+from flax_distil.checkpoints.check_tensors import check_tensors, check_tied_projection, has_no_encoder
 from flax_distil.checkpoints.formats.ctranslate2 import MODEL_NAME, CTranslate2Reader
 from flax_distil.checkpoints.formats.ctranslate2_files import read_ctranslate2_files
 from flax_distil.checkpoints.formats.files import CheckpointFiles, read_files
@@ -47,6 +47,42 @@ class Checkpoint:
     config: WhisperConfig
     params: Params = dataclasses.field(repr=False)
     files: CheckpointFiles
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class OpenCheckpoint:
+    """A Whisper model whose weights have not been read.
+
+    Attributes:
+        config: The architecture.
+        files: Tokenizer, generation settings and other small files.
+        reader: Reads the tensors one at a time, which are those of the architecture.
+    """
+
+    config: WhisperConfig
+    files: CheckpointFiles
+    reader: CheckpointReader = dataclasses.field(repr=False)
+
+
+def open_checkpoint(source: str | Path | ModelSource) -> OpenCheckpoint:
+    """Open a Whisper checkpoint with an encoder, and compare the shapes of its tensors with its config.
+
+    Args:
+        source: As for :func:`load_checkpoint`.
+
+    Raises:
+        InputError: If :func:`load_checkpoint` would raise it before it reads the values of tensors.
+    """
+    if not isinstance(source, ModelSource):
+        source = ModelSource(name=str(source))
+    folder, origin = _locate(source, config_only=False)
+    reader, config, files = _open(folder, origin, needs_weights=True)
+    assert reader is not None
+    if has_no_encoder(reader):
+        raise _no_encoder(origin)
+    check_tensors(reader, config)
+    check_tied_projection(reader)
+    return OpenCheckpoint(config=config, files=files, reader=reader)
 
 
 def load_checkpoint(
@@ -94,16 +130,20 @@ def load_checkpoint(
         return Checkpoint(config=config, params={}, files=files)
     decoder_only = has_no_encoder(reader)
     if decoder_only and not without_encoder:
-        raise InputError(
-            f"{origin} holds a decoder without an encoder: it can be an assistant_model of the checkpoint it "
-            "was distilled from, and nothing else"
-        )
+        raise _no_encoder(origin)
     params: Params = {}
     if config_only:
         check_tensors(reader, config, decoder_only=decoder_only)
     else:
         params = load_params(reader, config, dtype=dtype, sharding=sharding, decoder_only=decoder_only)
     return Checkpoint(config=config, params=params, files=files)
+
+
+def _no_encoder(origin: str) -> InputError:
+    return InputError(
+        f"{origin} holds a decoder without an encoder: it can be an assistant_model of the checkpoint it "
+        "was distilled from, and nothing else"
+    )
 
 
 def _open(

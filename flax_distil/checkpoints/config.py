@@ -1,11 +1,9 @@
-"""Configurations of the commands ``export`` and ``init-student``."""
+"""Configuration of the command ``init-student``."""
 
 import dataclasses
 from typing import Any
 
-from flax_distil.checkpoints.hub.config import HubModelConfig
 from flax_distil.checkpoints.model_config import ModelConfig, StudentConfig, WeightsConfig
-from flax_distil.core.errors import InputError
 from flax_distil.core.nested import nested
 from flax_distil.storage.output_dir import OutputConfig
 
@@ -19,30 +17,6 @@ _WEIGHTS: dict[str, Any] = {
     "help": {"export_dtype": "Element type of the weights: float16, bfloat16 or float32."},
     "section": "Main flags",
 }
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class ExportConfig:
-    """Convert a checkpoint of any readable format, or one of a training run, to a Hugging Face folder.
-
-    Attributes:
-        checkpoint: Training checkpoint to export, of the run whose output_dir is model_name_or_path: latest,
-            best (of the evaluations) or the number of a step.
-
-    Raises:
-        InputError: If ``checkpoint`` is none of these.
-    """
-
-    model: ModelConfig
-    checkpoint: str | None = None
-    output: OutputConfig = nested(help=_OUTPUT)
-    weights: WeightsConfig = nested(WeightsConfig(), **_WEIGHTS)
-    hub: HubModelConfig = nested(HubModelConfig())
-
-    def __post_init__(self) -> None:
-        which = self.checkpoint
-        if which is not None and which not in ("latest", "best") and not which.isdigit():
-            raise InputError(f"checkpoint {which!r} is neither latest, best nor a step")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -1,8 +1,6 @@
 """Export a model as a Hugging Face folder, which transformers loads like its own."""
 
-import dataclasses
 import errno
-import json
 import math
 import os
 import shutil
@@ -16,43 +14,20 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
 
-from flax_distil.checkpoints.alignment_heads import valid_alignment_heads
-from flax_distil.checkpoints.formats.files import CheckpointFiles, preprocessor_window
+from flax_distil.checkpoints.exported_files import exported_files
+from flax_distil.checkpoints.formats.files import CheckpointFiles
 from flax_distil.checkpoints.formats.mapping import leaf_shapes, tensor_locations
 from flax_distil.checkpoints.formats.safetensors_writer import plan_shards, write_shards
 from flax_distil.checkpoints.model_config import EXPORT_DTYPES
 from flax_distil.core.arrays import Params
 from flax_distil.core.errors import InputError
-from flax_distil.core.fields import Fields, check_fields, either, list_of, object_with, of_type
-from flax_distil.core.json_files import parse_json
 from flax_distil.core.tree import flatten
 from flax_distil.model.config import WhisperConfig
 
-"""Element types that an export can have."""
+DEFAULT_SHARD_SIZE = 5 * 10**9
+"""Maximum number of bytes of a weight file, as in transformers."""
 
-_TEXT = of_type(str, "text")
-_TOKENIZER_FIELDS: Fields = {
-    "model": object_with(
-        {"vocab": of_type(dict, "an object"), "merges": list_of(either(_TEXT, list_of(_TEXT, length=2)))}
-    )
-}
-"""Fields of a ``tokenizer.json`` that are also written into separate files."""
-
-_DEFAULT_SHARD_SIZE = 5 * 10**9  # bytes, as in transformers
 _HEADER_ALLOWANCE = 1 << 20  # bytes for headers, index and directory entries when space is checked
-
-# These keys describe how the file was made, or belong to generation_config.json; an export must not keep
-# them.
-_DROPPED_CONFIG_KEYS = (
-    "_name_or_path",
-    "transformers_version",
-    "torch_dtype",
-    "forced_decoder_ids",
-    "max_length",
-)
-
-_CODE_KEYS = ("auto_map", "custom_pipelines")
-"""Keys of any of the files that name code of a repository, which transformers would offer to run."""
 
 
 def export_checkpoint(
@@ -62,7 +37,7 @@ def export_checkpoint(
     *,
     files: CheckpointFiles,
     dtype: DTypeLike = jnp.float16,
-    max_shard_size: int = _DEFAULT_SHARD_SIZE,
+    max_shard_size: int = DEFAULT_SHARD_SIZE,
 ) -> Path:
     """Write a model as a Hugging Face folder with safetensors, configurations and tokenizer.
 
@@ -85,15 +60,53 @@ def export_checkpoint(
         InputError: If the element type is unknown, the disk is too full, or a value does not fit float16.
         ValueError: If ``params`` does not have the leaves of ``config``.
     """
+    return write_checkpoint(
+        tensor_reader(params, config),
+        config,
+        output_dir,
+        files=files,
+        dtype=dtype,
+        max_shard_size=max_shard_size,
+    )
+
+
+def write_checkpoint(
+    read: Callable[[str], np.ndarray],
+    config: WhisperConfig,
+    output_dir: str | Path,
+    *,
+    files: CheckpointFiles,
+    dtype: DTypeLike = jnp.float16,
+    max_shard_size: int = DEFAULT_SHARD_SIZE,
+) -> Path:
+    """Write a Hugging Face folder from tensors that are read one at a time; see :func:`export_checkpoint`.
+
+    Args:
+        read: Function that returns one tensor by its Hugging Face name, of any floating-point type.
+        config: Architecture of the model.
+        output_dir: Folder of the export.
+        files: Tokenizer and settings.
+        dtype: Element type of the weights.
+        max_shard_size: Maximum number of bytes per weight file.
+
+    Returns:
+        ``output_dir``.
+
+    Raises:
+        InputError: If the element type is unknown, the disk is too full, or a value does not fit float16.
+    """
     folder, target = Path(output_dir), np.dtype(dtype)
     if target.name not in EXPORT_DTYPES:
         raise InputError(
             f"cannot export weights as {target.name}: expected one of {', '.join(EXPORT_DTYPES)}"
         )
-    read_tensor = _tensor_reader(params, config, target)
+
+    def read_tensor(name: str) -> np.ndarray:
+        return converted(name, read(name), target)
+
     shapes = {name: location.shape for name, location in tensor_locations(config).items()}
     shards = plan_shards(shapes, target, max_shard_size=max_shard_size)
-    small = _exported_files(files, config, target).contents()
+    small = exported_files(files, config, target).contents()
     needed = (
         sum(shard.byte_count(target) for shard in shards) + sum(map(len, small.values())) + _HEADER_ALLOWANCE
     )
@@ -115,58 +128,12 @@ def _check_tree(leaves: Mapping[str, Any], config: WhisperConfig) -> None:
         raise ValueError(f"the parameters are not those of the configuration: {details}")
 
 
-def _exported_files(files: CheckpointFiles, config: WhisperConfig, dtype: np.dtype) -> CheckpointFiles:
-    """Return the small files with settings that match the model that is written."""
-    kept = {
-        key: value for key, value in _without_code(files.config).items() if key not in _DROPPED_CONFIG_KEYS
-    }
-    document = {
-        **kept,
-        **config.to_huggingface(),
-        "architectures": ["WhisperForConditionalGeneration"],
-        "model_type": "whisper",
-        "tie_word_embeddings": True,
-        "dtype": dtype.name,
-        # Suppressed tokens are in generation_config.json; transformers would assume its defaults if they were
-        # absent.
-        "suppress_tokens": None,
-        "begin_suppress_tokens": None,
-    }
-    return dataclasses.replace(
-        files,
-        config=document,
-        generation_config=_without_code(valid_alignment_heads(files.generation_config, config)),
-        tokenizer_config=_without_code(files.tokenizer_config),
-        preprocessor_config={
-            **_without_code(files.preprocessor_config),
-            **preprocessor_window(config.max_source_positions),
-            "feature_size": config.num_mel_bins,
-        },
-        tokenizer=_with_vocabulary_files(files.tokenizer),
-    )
+def tensor_reader(params: Params, config: WhisperConfig) -> Callable[[str], np.ndarray]:
+    """Return a function that copies one Hugging Face tensor from the devices, in its own element type.
 
-
-def _without_code(document: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in document.items() if name not in _CODE_KEYS}
-
-
-def _with_vocabulary_files(tokenizer: Mapping[str, bytes]) -> dict[str, bytes]:
-    """Add ``vocab.json`` and ``merges.txt``, which transformers before version 5 and whisper.cpp read."""
-    if "tokenizer.json" not in tokenizer or "vocab.json" in tokenizer:
-        return dict(tokenizer)
-    document = parse_json(tokenizer["tokenizer.json"], name="tokenizer.json")
-    check_fields(document, _TOKENIZER_FIELDS, name="tokenizer.json", required=("model",))
-    model = document["model"]
-    merges = [pair if isinstance(pair, str) else " ".join(pair) for pair in model["merges"]]
-    return {
-        **tokenizer,
-        "vocab.json": json.dumps(model["vocab"], ensure_ascii=False).encode(),
-        "merges.txt": ("#version: 0.2\n" + "\n".join(merges) + "\n").encode(),
-    }
-
-
-def _tensor_reader(params: Params, config: WhisperConfig, dtype: np.dtype) -> Callable[[str], np.ndarray]:
-    """Return a function that copies one Hugging Face tensor from the devices."""
+    Raises:
+        ValueError: If ``params`` does not have the leaves of ``config``.
+    """
     leaves, locations = flatten(params), tensor_locations(config)
     _check_tree(leaves, config)
 
@@ -176,8 +143,7 @@ def _tensor_reader(params: Params, config: WhisperConfig, dtype: np.dtype) -> Ca
         # The layer is indexed on the device, because copying the whole leaf would leave a copy of it on the
         # host.
         part = jnp.array(leaf, copy=True) if location.layer is None else leaf[location.layer]
-        array = location.mapping.axes.to_huggingface(np.asarray(jax.device_get(part)))
-        return converted(name, array, dtype)
+        return location.mapping.axes.to_huggingface(np.asarray(jax.device_get(part)))
 
     return read
 

@@ -23,7 +23,7 @@ COMMANDS = {
     "eval": ("evaluation.config:EvalConfig", "evaluation.job:run"),
     "transcribe": ("pipeline.config:TranscribeConfig", "pipeline.job:run"),
     "align-heads": ("pipeline.align_heads.config:AlignHeadsConfig", "pipeline.align_heads.job:run"),
-    "export": ("checkpoints.config:ExportConfig", "checkpoints.job:run_export"),
+    "export": ("exporting.config:ExportConfig", "exporting.job:run"),
 }
 """Configuration and function of each command, whose name has one word or two; the functions import JAX."""
 
@@ -43,7 +43,7 @@ commands:
   eval          measure word error rate and speed
   transcribe    transcribe audio files of any length: text, subtitles, JSON
   align-heads   find the attention heads of a student that give word timestamps
-  export        convert a checkpoint to a Hugging Face folder
+  export        convert a checkpoint to the formats of other Whisper runtimes, or of transformers
 
 'flax-distil COMMAND --help' lists the flags; --config FILE reads them from YAML or JSON.
 

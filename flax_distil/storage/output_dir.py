@@ -29,6 +29,7 @@ _MARKS = (
     ".labelling",
     "predictions/settings.json",
     "report.json",
+    "export.json",
 )
 """Names, of which at least one is in every folder that a command of this package wrote."""
 
@@ -208,7 +209,7 @@ def local_results(folder: AnyPath, *, stale: Sequence[str] = (), last: Sequence[
     with tempfile.TemporaryDirectory(prefix="flax-distil-") as scratch:
         yield Path(scratch)
         upload_folder(Path(scratch), folder, last=last)
-        _remove_stale(folder, stale, {path.name for path in Path(scratch).iterdir()})
+        _remove_stale(folder, stale, _names_below(Path(scratch)))
 
 
 def _cannot_be_made(folder: Path, error: OSError | ValueError) -> InputError:
@@ -217,14 +218,26 @@ def _cannot_be_made(folder: Path, error: OSError | ValueError) -> InputError:
 
 
 def _replace_entries(stage: Path, folder: Path, stale: Sequence[str]) -> None:
-    names = {entry.name for entry in stage.iterdir()}
-    for name in sorted(names):
-        os.replace(stage / name, folder / name)
+    names = _names_below(stage)
+    _move_entries(stage, folder)
     _remove_stale(folder, stale, names)
+
+
+def _move_entries(stage: Path, folder: Path) -> None:
+    """Move what a folder holds into another one; a folder that is in both is not replaced but filled."""
+    for entry in sorted(stage.iterdir()):
+        if entry.is_dir() and (folder / entry.name).is_dir():
+            _move_entries(entry, folder / entry.name)
+        else:
+            os.replace(entry, folder / entry.name)
+
+
+def _names_below(folder: Path) -> set[str]:
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*")}
 
 
 def _remove_stale(folder: AnyPath, stale: Sequence[str], names: Collection[str]) -> None:
     for pattern in stale:
         for path in folder.glob(pattern):
-            if path.name not in names:
+            if str(path).removeprefix(str(folder)).strip(os.sep) not in names:
                 path.unlink()

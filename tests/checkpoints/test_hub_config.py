@@ -2,9 +2,9 @@
 
 import pytest
 
-from flax_distil.checkpoints.config import ExportConfig
 from flax_distil.cli.main import main
 from flax_distil.core.nested import build
+from flax_distil.exporting.config import ExportConfig
 from tests.checkpoints.hub_server import TOKEN, running_hub
 
 COMMANDS = {

@@ -9,8 +9,6 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from flax_distil.checkpoints.config import ExportConfig
-from flax_distil.checkpoints.job import run_export
 from flax_distil.checkpoints.training.training_checkpoints import TrainingCheckpoints
 from flax_distil.cli.main import main
 from flax_distil.core.errors import InputError
@@ -20,6 +18,8 @@ from flax_distil.distillation.evaluation.evaluator import Evaluator
 from flax_distil.distillation.job import run as run_distillation
 from flax_distil.distillation.saving.best_model import BestModel, check_metric
 from flax_distil.distillation.saving.save_schedule import SaveSchedule
+from flax_distil.exporting.config import ExportConfig
+from flax_distil.exporting.job import run as run_export
 from tests.toys import compilations, write_prompts
 
 WERS = {2: 50.0, 4: 20.0, 6: 30.0}

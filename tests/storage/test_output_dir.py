@@ -69,3 +69,14 @@ def test_a_folder_of_someone_else_is_refused_with_the_flag_too(tmp_path):
     (tmp_path / "checkpoints").mkdir()
     with pytest.raises(InputError, match="holds files not written by flax-distil and is not overwritten"):
         check_output_dir(str(tmp_path), overwrite=True)
+
+
+def test_a_folder_among_the_results_is_filled_and_not_replaced(tmp_path):
+    (tmp_path / "onnx").mkdir()
+    for name in ("results.json", "onnx/a.onnx", "onnx/b.onnx", "onnx/notes.txt"):
+        (tmp_path / name).write_text("old")
+    with atomic_folder(tmp_path, stale=("onnx/*.onnx",)) as stage:
+        (stage / "onnx").mkdir()
+        (stage / "onnx" / "a.onnx").write_text("new")
+    found = {path.name: path.read_text() for path in (tmp_path / "onnx").iterdir()}
+    assert found == {"a.onnx": "new", "notes.txt": "old"}
