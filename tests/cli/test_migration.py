@@ -52,6 +52,15 @@ EVALUATION = """
     feature_extractor_name processor_name model_revision use_auth_token load_with_scan
     max_duration_in_seconds min_duration_in_seconds max_label_length pad_target_to_multiple_of log_audio
 """
+OTHER_EVALUATION = """
+    length_penalty do_sample top_k temperature compilation_cache ngram_degree use_fp16 use_torch_compile
+    use_orig_whisper use_bf16 attn_type max_gen_length
+"""
+OLDER_ARGUMENTS = """
+    evaluation_strategy warmup_ratio overwrite_output_dir per_gpu_train_batch_size per_gpu_eval_batch_size
+    push_to_hub_model_id push_to_hub_organization push_to_hub_token fp16_backend half_precision_backend
+    fp16_opt_level logging_dir adafactor group_by_length save_safetensors
+"""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,8 +128,10 @@ TABLES = {
     "`run_pseudo_labelling.py` of Distil-Whisper": ("pseudo-label", lambda: set(PSEUDO_LABELING.split())),
     "`run_distillation.py` of Distil-Whisper": ("distil", lambda: set(DISTILLATION.split())),
     "`Seq2SeqTrainingArguments` of transformers": ("distil", training_arguments),
+    "Arguments of older releases of transformers": ("distil", lambda: set(OLDER_ARGUMENTS.split())),
     "`create_student_model.py` of Distil-Whisper": ("init-student", lambda: set(STUDENT.split())),
     "`run_eval.py` of Distil-Whisper": ("eval", lambda: set(EVALUATION.split())),
+    "`run_long_form_transcription.py` and `run_speed_pt.py`": ("eval", lambda: set(OTHER_EVALUATION.split())),
     "`whisper` of openai/whisper": ("transcribe", openai_whisper_flags),
     "faster-whisper": ("transcribe", faster_whisper_options),
 }

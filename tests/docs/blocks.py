@@ -12,6 +12,7 @@ ROOT = Path(__file__).parents[2]
 FENCE = re.compile(
     r"^(?P<indent> *)```(?P<language>[\w-]*)(?P<info>[^\n`]*)\n(?P<body>.*?)^(?P=indent)```$", re.M | re.S
 )
+VARIABLE = re.compile(r"\$\{?\w+[^\s\"'}]*\}?|\$\([^)\n]*\)")
 OWN_SCRIPTS = {
     "run_pseudo_label.py": "pseudo-label", "run_distillation.py": "distil", "run_eval.py": "eval",
 }  # fmt: skip
@@ -67,8 +68,11 @@ def all_blocks() -> list[Block]:
 
 
 def command_lines(text: str) -> list[list[str]]:
-    """Return the words of each command line of a shell block, comments left out."""
-    joined = text.replace("\\\n", " ")
+    """Return the words of each command line of a shell block, comments left out.
+
+    A variable stands for some value: its place is taken by a number, which is also a valid name.
+    """
+    joined = VARIABLE.sub("1000", text.replace("\\\n", " "))
     return [words for line in joined.splitlines() if (words := shlex.split(line, comments=True))]
 
 
