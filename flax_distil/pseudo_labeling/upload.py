@@ -51,6 +51,7 @@ def upload_labels(folder: Path, repo_id: str, config: HubConfig) -> str | None:
             make_card=functools.partial(merge_cards, ours=card),
             token=config.hub_token,
             private=config.hub_private_repo,
+            revision=config.hub_revision,
         )
     )
 

@@ -290,6 +290,11 @@ def use_endpoint(monkeypatch: pytest.MonkeyPatch, endpoint: str) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", template)
 
 
+def retry_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Repeat failed requests without the pauses that a Hub somewhere else would need."""
+    monkeypatch.setattr("flax_distil.checkpoints.hub.retries.PAUSES_SECONDS", (0.01,) * 7)
+
+
 @contextlib.contextmanager
 def running_hub() -> Iterator[Hub]:
     """Serve an empty Hub while the context lasts."""

@@ -13,7 +13,7 @@ from flax_distil.checkpoints.hub.model_source import ModelSource
 from flax_distil.checkpoints.hub.upload import UploadError, check_repository, push_to_hub
 from flax_distil.core.errors import InputError
 from flax_distil.core.tree import flatten
-from tests.checkpoints.hub_server import TOKEN, Hub, running_hub, use_endpoint
+from tests.checkpoints.hub_server import TOKEN, Hub, retry_at_once, running_hub, use_endpoint
 
 # huggingface_hub's own call of httpx, in the upload without Xet.
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
@@ -28,6 +28,7 @@ def hub(monkeypatch) -> Hub:
         use_endpoint(monkeypatch, served.endpoint)
         # The loopback Hub speaks the protocol that every Hub speaks, not Xet's own store.
         monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", True)
+        retry_at_once(monkeypatch)
         yield served
 
 

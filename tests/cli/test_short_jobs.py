@@ -130,8 +130,12 @@ def test_a_failed_upload_keeps_the_export_and_exits_with_1(tiny_en_dir, tmp_path
         "export", f"--model={tiny_en_dir}", f"--output_dir={tmp_path / 'copy'}", "--push_to_hub",
         "--hub_model_id=someone/copy",
     ]  # fmt: skip
+    program = (
+        "import sys; from flax_distil.checkpoints.hub import retries; from flax_distil.cli.main import main; "
+        "retries.PAUSES_SECONDS = (0.01,); sys.exit(main())"
+    )
     done = subprocess.run(
-        [sys.executable, "-m", "flax_distil.cli.main", *arguments],
+        [sys.executable, "-c", program, *arguments],
         env={**os.environ, "HF_ENDPOINT": "http://127.0.0.1:9", "HF_TOKEN": "hf_secret"},
         capture_output=True,
         text=True,

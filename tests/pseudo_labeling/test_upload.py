@@ -16,7 +16,7 @@ from flax_distil.pseudo_labeling.config import PseudoLabelConfig
 from flax_distil.pseudo_labeling.dataset_card import make_card, merge_cards
 from flax_distil.pseudo_labeling.splits import SplitName
 from flax_distil.pseudo_labeling.upload import upload_labels
-from tests.checkpoints.hub_server import TOKEN, Hub, running_hub, use_endpoint
+from tests.checkpoints.hub_server import TOKEN, Hub, retry_at_once, running_hub, use_endpoint
 
 # huggingface_hub's own call of httpx, in the upload without Xet.
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
@@ -32,7 +32,7 @@ def hub(monkeypatch) -> Hub:
     with running_hub() as served:
         use_endpoint(monkeypatch, served.endpoint)
         monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", True)
-        monkeypatch.setattr("flax_distil.checkpoints.hub.upload_data_set._WAITS_SECONDS", (0.01, 0.01))
+        retry_at_once(monkeypatch)
         yield served
 
 

@@ -1,13 +1,17 @@
 """Check that the Hugging Face Hub accepts an upload, and upload an exported model to it."""
 
+import fnmatch
+import functools
 import logging
 import shlex
-from collections.abc import Callable
-from pathlib import Path
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from flax_distil.checkpoints.hub.config import HubConfig
 from flax_distil.checkpoints.hub.download import reason
+from flax_distil.checkpoints.hub.retries import UploadError, is_refusal, patiently
 from flax_distil.core.errors import InputError
 from flax_distil.storage.bucket_path import BucketPath
 from flax_distil.storage.downloads import local_copy
@@ -19,9 +23,14 @@ log = logging.getLogger(__name__)
 _PRIVATE = {LOCK_NAME, "run.json"}
 """Files that tell of machines and folders, and are not uploaded."""
 
+EVAL_RESULTS_NAME = ".eval_results"
+"""Folder with results of evaluations in the form that the Hub reads; it is uploaded wherever it is."""
 
-class UploadError(RuntimeError):
-    """An upload failed; the message says where the folder is and how to upload it again."""
+_WEIGHT_SUFFIXES = frozenset({".bin", ".pt"})
+"""Endings of the weights of formats that need no ``config.json``."""
+
+_WEIGHTS = "model*.safetensors*"
+"""Pattern of the weights of an export and of their index, of which an earlier export may have had others."""
 
 
 def check_repository(
@@ -83,8 +92,14 @@ def push_to_hub(
     private: bool = False,
     revision: str | None = None,
     commit_message: str = "Upload a distilled Whisper",
+    subfolders: Sequence[str] = (),
+    stop: threading.Event | None = None,
 ) -> str:
-    """Upload the files of an exported folder (without its subfolders) in one commit.
+    """Upload an exported folder in one commit; requests that fail are repeated.
+
+    Its own files and those below the named subfolders are uploaded, and no others. Weights of an earlier
+    upload with other names, and other files of these subfolders, are deleted from the repository, so that it
+    holds what the folder holds.
 
     Args:
         folder: Folder of the export.
@@ -93,6 +108,8 @@ def push_to_hub(
         private: Whether a repository made by this call is private.
         revision: Branch of the commit, created if absent; None for the default branch.
         commit_message: First line of the commit.
+        subfolders: Names of subfolders that belong to the export, such as ``ct2``.
+        stop: No failed request is repeated once this is set.
 
     Returns:
         The address of the commit.
@@ -101,44 +118,73 @@ def push_to_hub(
         InputError: If ``folder`` holds no export.
         UploadError: If the upload fails for whatever reason; the folder is untouched.
     """
-    from huggingface_hub import HfApi
+    from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 
     folder = Path(folder)
-    names = sorted(path.name for path in folder.glob("*") if path.is_file() and path.name not in _PRIVATE)
-    if "config.json" not in names:
-        raise InputError(f"{folder} holds no config.json: expected the folder of an export")
+    files = export_files(folder, subfolders)
     api = HfApi(token=token)
+    patient = functools.partial(patiently, action=f"the upload to {repo_id!r}", stop=stop)
     try:
-        api.create_repo(repo_id, private=private, exist_ok=True)
+        patient(lambda: api.create_repo(repo_id, private=private, exist_ok=True))
         if revision:
-            api.create_branch(repo_id, branch=revision, exist_ok=True)
-        commit = api.upload_folder(
-            repo_id=repo_id,
-            folder_path=folder,
-            revision=revision,
-            commit_message=commit_message,
-            allow_patterns=names,
-            ignore_patterns=["*/*"],
+            patient(lambda: api.create_branch(repo_id, branch=revision, exist_ok=True))
+        there = patient(lambda: api.list_repo_files(repo_id, revision=revision))
+        # Made once: what a failed commit has uploaded of them is not sent again.
+        operations = [
+            *(CommitOperationAdd(name, path) for name, path in files.items()),
+            *(CommitOperationDelete(name) for name in _stale(there, files, subfolders)),
+        ]
+        commit = patient(
+            lambda: api.create_commit(repo_id, operations, commit_message=commit_message, revision=revision)
         )
     except Exception as error:  # a run of many hours must not end in a traceback of the network
-        raise _export_is_safe(folder, repo_id, revision, error) from error
+        raise _export_is_safe(folder, repo_id, revision, subfolders, error) from error
     return commit.commit_url
 
 
-def _export_is_safe(folder: Path, repo_id: str, revision: str | None, error: Exception) -> UploadError:
+def export_files(folder: Path, subfolders: Sequence[str] = ()) -> dict[str, Path]:
+    """Return the files of an export by their names in a repository.
+
+    Raises:
+        InputError: If the folder holds no export.
+    """
+    own = [path for path in folder.glob("*") if path.is_file() and path.name not in _PRIVATE]
+    names = (EVAL_RESULTS_NAME, *subfolders)
+    below = [path for name in names for path in (folder / name).rglob("*") if path.is_file()]
+    files = {path.relative_to(folder).as_posix(): path for path in sorted([*own, *below])}
+    if not any(path.name == "config.json" or path.suffix in _WEIGHT_SUFFIXES for path in files.values()):
+        raise InputError(f"{folder} holds no config.json: expected the folder of an export")
+    return files
+
+
+def _stale(there: Sequence[str], files: Mapping[str, Path], subfolders: Sequence[str]) -> list[str]:
+    """Return the files of a repository that belong to an earlier export."""
+
+    def is_ours(name: str) -> bool:
+        if "/" not in name:
+            return fnmatch.fnmatch(name, _WEIGHTS)
+        return any(name.startswith(f"{subfolder}/") for subfolder in subfolders)
+
+    return sorted(name for name in there if name not in files and is_ours(name))
+
+
+def _export_is_safe(
+    folder: Path, repo_id: str, revision: str | None, subfolders: Sequence[str], error: Exception
+) -> UploadError:
     """Return the error of a failed upload, with the command that repeats it."""
-    retry = ["hf", "upload", repo_id, str(folder), "--exclude", "*/*", "--exclude", "run.*"]
+    retry = ["hf", "upload", repo_id, str(folder)]
+    sent = {EVAL_RESULTS_NAME, *(PurePosixPath(name).parts[0] for name in subfolders)}
+    folders = sorted(path.name for path in folder.glob("*") if path.is_dir())
+    excluded = [f"{name}/*" for name in folders if name not in sent]
+    if not sent & {*folders}:
+        excluded = ["*/*"]
+    for pattern in (*excluded, "run.*"):
+        retry += ["--exclude", pattern]
     retry += ["--revision", revision] if revision else []
     return UploadError(
         f"could not upload to {repo_id!r} on the Hugging Face Hub ({reason(error)}); "
         f"the export is safe in {folder}, to be uploaded with: {shlex.join(retry)}"
     )
-
-
-def is_refusal(error: Exception) -> bool:
-    """Return whether the Hub refused a request (no token, no such user, quota) rather than failed."""
-    status = getattr(getattr(error, "response", None), "status_code", None)
-    return status is not None and 400 <= status < 500 and status not in (408, 409, 412, 429)
 
 
 def check_hub(
@@ -170,13 +216,16 @@ def check_hub(
     )
 
 
-def upload(folder: AnyPath, repo_id: str | None, config: HubConfig) -> str | None:
+def upload(
+    folder: AnyPath, repo_id: str | None, config: HubConfig, *, subfolders: Sequence[str] = ()
+) -> str | None:
     """Upload an export; a failure is logged and not raised, because the export is safe on disk.
 
     Args:
         folder: Folder of the export, here or in a bucket.
         repo_id: Repository on the Hub, as :func:`check_hub` returns it; None uploads nothing.
-        config: Token, and whether a new repository is private.
+        config: Token, branch, and whether a new repository is private.
+        subfolders: Names of subfolders that belong to the export.
 
     Returns:
         The reason why the upload failed; None if it did not fail, or was not asked for.
@@ -185,7 +234,14 @@ def upload(folder: AnyPath, repo_id: str | None, config: HubConfig) -> str | Non
         return None
     with local_copy(folder) as local:
         return tried(
-            lambda: push_to_hub(local, repo_id, token=config.hub_token, private=config.hub_private_repo)
+            lambda: push_to_hub(
+                local,
+                repo_id,
+                token=config.hub_token,
+                private=config.hub_private_repo,
+                revision=config.hub_revision,
+                subfolders=subfolders,
+            )
         )
 
 

@@ -1,14 +1,14 @@
 """Upload parts of a data set to the Hugging Face Hub."""
 
-import logging
+import dataclasses
+import functools
 import tempfile
-import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from flax_distil.checkpoints.hub.download import reason
-from flax_distil.checkpoints.hub.upload import UploadError, is_refusal
+from flax_distil.checkpoints.hub.retries import UploadError, patiently
 from flax_distil.core.errors import InputError
 
 if TYPE_CHECKING:
@@ -18,11 +18,6 @@ _CARD = "README.md"
 
 _FORMER_RECORD = "index.json"
 """File with the record of an upload in the older format, which had one split."""
-
-_WAITS_SECONDS = (2.0, 10.0, 60.0)
-"""Pauses before a data set is sent again, where the Hub or the connection fails."""
-
-log = logging.getLogger(__name__)
 
 
 def push_data_set(
@@ -34,6 +29,7 @@ def push_data_set(
     make_card: Callable[[str | None], str],
     token: str | None = None,
     private: bool = False,
+    revision: str | None = None,
 ) -> str:
     """Upload parts of a data set to a repository that may have others; existing files are not sent again.
 
@@ -46,6 +42,7 @@ def push_data_set(
         make_card: Function that makes the card from the existing one; None where there is none.
         token: Access token; by default the one stored by ``hf auth login`` or in ``HF_TOKEN``.
         private: Whether a repository made by this call is private.
+        revision: Branch of the commit, created if absent; None for the default branch.
 
     Returns:
         The address of the commit.
@@ -56,32 +53,52 @@ def push_data_set(
     from huggingface_hub import HfApi
 
     folder, api = Path(folder), HfApi(token=token)
-    for wait in (*_WAITS_SECONDS, None):
-        try:
-            api.create_repo(repo_id, repo_type="dataset", private=private, exist_ok=True)
-            return _commit_data_set(api, folder, repo_id, patterns, documents, make_card)
-        except UploadError:
-            raise
-        except InputError as error:
-            raise UploadError(
-                f"could not upload to data set {repo_id!r} on the Hugging Face Hub: {error}; mend it there. "
-                f"The labels are safe in {folder}, and the same command uploads them"
-            ) from error
-        except Exception as error:  # as in push_to_hub
-            if wait is None or is_refusal(error):
-                raise UploadError(
-                    f"could not upload to data set {repo_id!r} on the Hugging Face Hub ({reason(error)}); "
-                    f"it is safe in {folder}, and the same command uploads it without labelling again"
-                ) from error
-            log.warning("the upload to %r failed (%s): again in %g s", repo_id, reason(error), wait)
-            time.sleep(wait)
-    raise AssertionError("the last attempt returns or raises")
+    patient = functools.partial(patiently, action=f"the upload to {repo_id!r}")
+    try:
+        patient(lambda: api.create_repo(repo_id, repo_type="dataset", private=private, exist_ok=True))
+        if revision:
+            patient(lambda: api.create_branch(repo_id, repo_type="dataset", branch=revision, exist_ok=True))
+        target = _Target(api, repo_id, revision)
+        # Again as a whole: where another upload came between, its card is read and added to.
+        return patient(lambda: _commit_data_set(target, folder, patterns, documents, make_card))
+    except UploadError:
+        raise
+    except InputError as error:
+        raise UploadError(
+            f"could not upload to data set {repo_id!r} on the Hugging Face Hub: {error}; mend it there. "
+            f"The labels are safe in {folder}, and the same command uploads them"
+        ) from error
+    except Exception as error:  # as in push_to_hub
+        raise UploadError(
+            f"could not upload to data set {repo_id!r} on the Hugging Face Hub ({reason(error)}); "
+            f"it is safe in {folder}, and the same command uploads it without labelling again"
+        ) from error
+
+
+@dataclasses.dataclass(frozen=True)
+class _Target:
+    """A branch of a repository of a data set."""
+
+    api: "HfApi"
+    repo_id: str
+    revision: str | None
+
+    def contents(self) -> tuple[str, set[str], str | None]:
+        """Return the latest commit, the names of its files, and its card, None if it has none."""
+        info = self.api.dataset_info(self.repo_id, revision=self.revision)
+        there = {file.rfilename for file in info.siblings or ()}
+        if _CARD not in there:
+            return str(info.sha), there, None
+        with tempfile.TemporaryDirectory() as scratch:
+            path = self.api.hf_hub_download(
+                self.repo_id, _CARD, repo_type="dataset", revision=info.sha, local_dir=scratch
+            )
+            return str(info.sha), there, Path(path).read_text(encoding="utf-8")
 
 
 def _commit_data_set(
-    api: "HfApi",
+    target: _Target,
     folder: Path,
-    repo_id: str,
     patterns: Sequence[str],
     documents: Mapping[str, str],
     make_card: Callable[[str | None], str],
@@ -89,15 +106,7 @@ def _commit_data_set(
     """Add, replace and delete files in one commit, whose parent is the commit whose card was read."""
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 
-    info = api.dataset_info(repo_id)
-    there = {file.rfilename for file in info.siblings or ()}
-    card = None
-    if _CARD in there:
-        with tempfile.TemporaryDirectory() as scratch:
-            path = api.hf_hub_download(
-                repo_id, _CARD, repo_type="dataset", revision=info.sha, local_dir=scratch
-            )
-            card = Path(path).read_text(encoding="utf-8")
+    parent, there, card = patiently(target.contents, action=f"reading {target.repo_id!r}")
     sent: dict[str, Any] = {
         path.relative_to(folder).as_posix(): path for pattern in patterns for path in folder.glob(pattern)
     }
@@ -108,18 +117,20 @@ def _commit_data_set(
     ]
     if stale and not there & {*documents, _FORMER_RECORD}:
         raise UploadError(
-            f"data set {repo_id!r} on the Hugging Face Hub holds {min(stale)!r}, which pseudo-labelling did "
-            f"not write: name another repository, or delete it there; the labels are safe in {folder}"
+            f"data set {target.repo_id!r} on the Hugging Face Hub holds {min(stale)!r}, which "
+            "pseudo-labelling did not write: name another repository, or delete it there; the labels are "
+            f"safe in {folder}"
         )
     sent |= {name: text.encode() for name, text in {**documents, _CARD: make_card(card)}.items()}
-    commit = api.create_commit(
-        repo_id,
+    commit = target.api.create_commit(
+        target.repo_id,
         [
             *(CommitOperationAdd(name, content) for name, content in sorted(sent.items())),
             *(CommitOperationDelete(name) for name in sorted(stale)),
         ],
         commit_message="Upload pseudo-labels",
         repo_type="dataset",
-        parent_commit=info.sha,
+        parent_commit=parent,
+        revision=target.revision,
     )
     return commit.commit_url
