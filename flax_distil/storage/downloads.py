@@ -51,13 +51,21 @@ def cached_copy(folder: BucketPath, patterns: Sequence[str], cache_dir: Path | N
 
 
 @contextlib.contextmanager
-def local_copy(folder: AnyPath) -> Iterator[Path]:
-    """Yield a local folder with the files directly in a folder: itself, or a temporary copy of a bucket's."""
+def local_copy(folder: AnyPath, *, subfolders: Sequence[str] = ()) -> Iterator[Path]:
+    """Yield a local folder with the files directly in a folder: itself, or a temporary copy of a bucket's.
+
+    Args:
+        folder: The folder.
+        subfolders: Names of subfolders whose files are copied too, to any depth.
+    """
     if isinstance(folder, Path):
         yield folder
         return
+    files = _matching(folder, ["*"])
+    for name in subfolders:
+        files |= {f"{name}/{file}": info for file, info in (folder / name).files().items()}
     with tempfile.TemporaryDirectory(prefix="flax-distil-") as local:
-        _download(folder, _matching(folder, ["*"]), Path(local))
+        _download(folder, files, Path(local))
         yield Path(local)
 
 
@@ -79,7 +87,9 @@ def _download(folder: BucketPath, files: Mapping[str, Mapping[str, Any]], local:
     """Write files of a bucket into a local folder, each of which gets its name when it is complete."""
     with ThreadPoolExecutor(THREADS) as pool:
         for name, info in files.items():
-            scratch, size = local / f".writing-{os.getpid()}-{name}", int(info["size"])
+            target, size = local / name, int(info["size"])
+            target.parent.mkdir(parents=True, exist_ok=True)
+            scratch = target.with_name(f".writing-{os.getpid()}-{target.name}")
             transport = FileSystemTransport(str(folder / name))
             with scratch.open("wb") as file:
 
@@ -92,4 +102,4 @@ def _download(folder: BucketPath, files: Mapping[str, Mapping[str, Any]], local:
                     os.pwrite(file.fileno(), part.data, start)
 
                 list(pool.map(copy, range(0, size, BLOCK_BYTES)))
-            os.replace(scratch, local / name)
+            os.replace(scratch, target)

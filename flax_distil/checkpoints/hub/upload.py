@@ -232,7 +232,7 @@ def upload(
     """
     if repo_id is None:
         return None
-    with local_copy(folder) as local:
+    with local_copy(folder, subfolders=(EVAL_RESULTS_NAME, *subfolders)) as local:
         return tried(
             lambda: push_to_hub(
                 local,
