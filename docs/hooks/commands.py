@@ -19,6 +19,13 @@ from flax_distil.cli.flags import ALIASES, OWN_SECTION, POSITIONAL
 from flax_distil.cli.main import COMMANDS, config_class
 from flax_distil.core.nested import Leaf, leaves
 
+_OPTIONS = """    options:
+        heading_level: 2
+        show_signature: false
+        separate_signature: false
+        show_bases: false
+        members: false"""
+
 _EVERY_COMMAND = """
 Every command also accepts `--config FILE`, a YAML or JSON file of these flags without their dashes (the
 command line takes precedence), `--quiet`, which shows only warnings and errors, and `--help`.
@@ -52,7 +59,7 @@ def commands_page() -> str:
 
 
 def command_page(command: str) -> str:
-    """Return the page of a command: its flags in one table per section of ``--help``."""
+    """Return the page of a command: its flags in the sections of ``--help``."""
     found = config_class(command)
     sections: dict[str, list[Leaf]] = {}
     for leaf in leaves(found):
@@ -62,7 +69,7 @@ def command_page(command: str) -> str:
         f"# `{command}`\n\n{_headline(found)}\n",
         f"`flax-distil {command} {files}[flags]`\n{_EVERY_COMMAND}",
         f"The configuration in Python is [`{found.__name__}`](../configurations.md#{_anchor(found)}).\n",
-        *(f"## {title}\n\n{_table(found)}" for title, found in sections.items()),
+        *("\n".join([f"## {title}\n", *map(_flag, found)]) for title, found in sections.items()),
     ]
     return "\n".join(parts)
 
@@ -71,45 +78,56 @@ def configurations_page() -> str:
     """Return the page that documents the class of each configuration and the classes within it."""
     text = (
         "# Configurations\n\nEvery command has one configuration: a frozen dataclass that is made of smaller "
-        "ones. [`build`][flax_distil.core.nested.build] makes it from the names of the flags, wherever "
-        "they are nested.\n"
+        "ones. [`build`][flax_distil.build] makes it from the names of the flags, wherever they are nested. "
+        "The pages of the [commands](commands/index.md) show the defaults.\n"
     )
     seen: dict[type, None] = {}
     for command in COMMANDS:
         seen |= dict.fromkeys(_classes(config_class(command)))
-    return text + "\n".join(f"\n::: {_anchor(one)}\n    options: {{heading_level: 2}}\n" for one in seen)
+    return text + "\n".join(f"\n::: {_anchor(one)}\n{_OPTIONS}\n{_parts(one)}\n" for one in seen)
 
 
 def _classes(config: type) -> Iterator[type]:
     """Yield a class of configurations, and those that are nested in it."""
     yield config
+    for nested in _nested(config).values():
+        yield from _classes(nested)
+
+
+def _nested(config: type) -> dict[str, type]:
+    """Return the classes that are nested in a class of configurations, by the name of the field."""
     hints = typing.get_type_hints(config)
-    for field in dataclasses.fields(config):
-        if dataclasses.is_dataclass(hints[field.name]):
-            yield from _classes(hints[field.name])
+    names = [field.name for field in dataclasses.fields(config)]
+    return {name: hints[name] for name in names if dataclasses.is_dataclass(hints[name])}
 
 
-def _table(found: list[Leaf]) -> str:
-    rows = [f"| {_names(leaf)} | {_default(leaf)} | {_cell(leaf.text)} |" for leaf in found]
-    return "\n".join(["| flag | default | meaning |", "|---|---|---|", *rows, ""])
+def _parts(config: type) -> str:
+    """Return the sentence that links the classes that a class is made of."""
+    parts = [f"`{name}`: [`{one.__name__}`](#{_anchor(one)})" for name, one in _nested(config).items()]
+    return f"Made of {', '.join(parts)}." if parts else ""
 
 
-def _names(leaf: Leaf) -> str:
+def _flag(leaf: Leaf) -> str:
+    """Return the entry of one flag in a list of definitions."""
     if leaf.name == POSITIONAL:
-        return f"`{leaf.name.upper()}…`"
-    names = " <br> ".join(f"`{name}`" for name in filter(None, [f"--{leaf.name}", ALIASES.get(leaf.name)]))
-    return f"{names} <br> <small>{html.escape(metavar(leaf.hint)).replace('|', '&#124;')}</small>"
+        names = f"`{leaf.name.upper()}…`"
+    else:
+        names = f"[`--{leaf.name}`](#{leaf.name}){{ #{leaf.name} }}"
+        names += f", `{ALIASES[leaf.name]}`" if leaf.name in ALIASES else ""
+    return f"{names} <small>{_kind(leaf)}</small>\n:   {_cell(leaf.text)}\n"
 
 
-def _default(leaf: Leaf) -> str:
+def _kind(leaf: Leaf) -> str:
+    """Return the kind of values that a flag takes, and its default."""
+    kind = html.escape(metavar(leaf.hint))
     if leaf.required:
-        return "required"
+        return f"{kind} · required"
     shown = shown_default(leaf.default)
-    return f"`{shown}`" if shown else ""
+    return f"{kind} · default <code>{html.escape(shown)}</code>" if shown else kind
 
 
 def _cell(text: str) -> str:
-    """Return a text that stays one cell of a table and holds no markup."""
+    """Return a text as one line without markup, which may stand in a cell of a table."""
     escaped = html.escape(" ".join(text.split()), quote=False)
     return "".join(f"\\{mark}" if mark in "|*_[]`\\" else mark for mark in escaped)
 

@@ -25,7 +25,7 @@ from flax_distil.pipeline.transcription_model import TranscriptionModel
 class Pipeline:
     """A Whisper checkpoint that transcribes whatever it is given.
 
-    Example:
+    Examples:
         >>> pipeline = Pipeline("openai/whisper-large-v3", dtype="bfloat16", batch_size=16)
         >>> pipeline("talk.mp3", return_timestamps=True)["chunks"]
 
