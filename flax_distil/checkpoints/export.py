@@ -101,9 +101,6 @@ def write_checkpoint(
             f"cannot export weights as {target.name}: expected one of {', '.join(EXPORT_DTYPES)}"
         )
 
-    def read_tensor(name: str) -> np.ndarray:
-        return converted(name, read(name), target)
-
     shapes = {name: location.shape for name, location in tensor_locations(config).items()}
     shards = plan_shards(shapes, target, max_shard_size=max_shard_size)
     small = exported_files(files, config, target).contents()
@@ -113,7 +110,7 @@ def write_checkpoint(
     folder.mkdir(parents=True, exist_ok=True)
     if shutil.disk_usage(folder).free < needed:
         raise _disk_full(folder, needed)
-    _write_files(folder, small, lambda scratch: write_shards(scratch, shards, target, read_tensor), needed)
+    _write_files(folder, small, lambda scratch: write_shards(scratch, shards, target, read), needed)
     return folder
 
 
@@ -146,28 +143,6 @@ def tensor_reader(params: Params, config: WhisperConfig) -> Callable[[str], np.n
         return location.mapping.axes.to_huggingface(np.asarray(jax.device_get(part)))
 
     return read
-
-
-def converted(name: str, array: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    """Return a tensor in the element type of an export.
-
-    Args:
-        name: Name of the tensor in messages.
-        array: The tensor, of any floating-point type.
-        dtype: float16, bfloat16 or float32.
-
-    Raises:
-        InputError: If a value does not fit float16.
-    """
-    with np.errstate(over="ignore"):
-        converted = array.astype(dtype, copy=False)
-    if dtype == np.float16 and np.isinf(converted).any() and not np.isinf(array).any():
-        largest = float(np.abs(array).max())
-        raise InputError(
-            f"{name} reaches {largest:g}, more than float16 can hold ({np.finfo(np.float16).max}): "
-            "export as bfloat16 or float32"
-        )
-    return converted
 
 
 def _disk_full(folder: Path, needed: int) -> InputError:

@@ -63,6 +63,13 @@ FORMATS = {
         weights=("model*.safetensors*",),
         needs_tokenizer=False,
     ),
+    "ct2": Format(
+        module="formats.ctranslate2",
+        runtime="faster-whisper",
+        weights=("model.bin",),
+        package="ctranslate2",
+        extra="ctranslate2",
+    ),
 }
 """All formats by the names that ``--format`` takes."""
 

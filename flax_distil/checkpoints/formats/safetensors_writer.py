@@ -7,17 +7,16 @@ Source: the format section of the safetensors README.
 """
 
 import dataclasses
-import errno
-import hashlib
 import json
 import math
-import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
+from flax_distil.checkpoints.formats.conversion import converted, pieces
 from flax_distil.checkpoints.formats.huggingface import INDEX_NAME, WEIGHTS_NAME
+from flax_distil.storage.checked_file import checked_file
 
 _DTYPE_NAMES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
 
@@ -73,12 +72,13 @@ def write_shards(
         folder: An existing folder.
         shards: Result of :func:`plan_shards`.
         dtype: Element type of the files.
-        read: Function that returns one tensor with this type and its planned shape.
+        read: Function that returns one tensor with its planned shape, of any floating-point type.
 
     Returns:
         The names of the written files.
 
     Raises:
+        InputError: If a value does not fit float16.
         OSError: If a file cannot be written, or does not hold what was written when it is read back.
     """
     for shard in shards:
@@ -108,39 +108,15 @@ def _write_shard(path: Path, shard: Shard, dtype: np.dtype, read: Callable[[str]
         offset = end
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
-    digest = hashlib.sha256()
-    with path.open("wb") as file:
-
-        def write(content: bytes | memoryview) -> None:
-            digest.update(content)
-            file.write(content)
-
+    with checked_file(path) as write:
         write(len(text).to_bytes(8, "little"))
         write(text)
         for name, shape in shard.shapes.items():
-            tensor = np.ascontiguousarray(read(name))
-            if tensor.shape != shape or tensor.dtype != dtype:
-                raise ValueError(
-                    f"{name}: expected {dtype}{list(shape)}, got {tensor.dtype}{list(tensor.shape)}"
-                )
-            write(tensor.reshape(-1).view(np.uint8).data)
-        file.flush()
-        os.fsync(file.fileno())
-    _check_written(path, digest.hexdigest())
-
-
-def _check_written(path: Path, digest: str) -> None:
-    """Read a file back from the disk and compare it with the SHA-256 digest of what was to be written.
-
-    Raises:
-        OSError: If they differ.
-    """
-    with path.open("rb") as file:
-        if hasattr(os, "posix_fadvise"):  # or else the memory that keeps the written pages would be read
-            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-        found = hashlib.file_digest(file, "sha256").hexdigest()
-    if found != digest:
-        raise OSError(errno.EIO, "the disk does not hold what was written", str(path))
+            tensor = read(name)
+            if tensor.shape != shape:
+                raise ValueError(f"{name}: expected the shape {list(shape)}, got {list(tensor.shape)}")
+            for piece in pieces(tensor):
+                write(converted(name, piece, dtype))
 
 
 def _byte_count(shape: tuple[int, ...], dtype: np.dtype) -> int:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from flax_distil.checkpoints.checkpoint import Checkpoint
-from flax_distil.checkpoints.export import converted
+from flax_distil.checkpoints.formats.conversion import converted
 from flax_distil.checkpoints.hub.model_source import ModelSource
 from flax_distil.checkpoints.load_on_cpu import load_on_cpu
 from flax_distil.checkpoints.student import init_student
