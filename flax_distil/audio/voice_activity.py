@@ -11,6 +11,9 @@ from flax_distil.audio.vad_config import DEFAULT_VAD, VadName, VadOptions
 from flax_distil.core.arrays import Bool, Float
 from flax_distil.core.errors import InputError
 
+NETWORK = Path(__file__).with_name("silero") / "silero_vad_16k_sequence.onnx"
+"""The file of https://pypi.org/project/silero-vad 6.2.3 (MIT), whose package would bring torch with it."""
+
 FRAME_SAMPLES = 512
 """Samples of one frame, 32 ms: what Silero's network takes at 16 kHz."""
 
@@ -49,11 +52,11 @@ class VoiceActivity:
     """
 
     def __init__(self, vad: VadName = "auto", options: VadOptions = DEFAULT_VAD):
-        installed = all(find_spec(module) for module in ("silero_vad", "onnxruntime"))
+        installed = find_spec("onnxruntime") is not None
         if vad == "silero" and not installed:
             raise InputError(
-                "vad is 'silero', which is not installed: run pip install 'flax-distil[vad]', "
-                "or take vad 'energy'"
+                "vad is 'silero', which onnxruntime runs, and that is not installed: run pip install "
+                "'flax-distil[vad]', or take vad 'energy'"
             )
         self.name: Literal["silero", "energy"] = "energy" if vad == "energy" or not installed else "silero"
         self.options = options
@@ -98,19 +101,11 @@ class VoiceActivity:
 
 
 def _open_network() -> Any:
-    """Open Silero's network by its file: importing silero_vad would load torch, which it does not need."""
     import onnxruntime
 
-    package = find_spec("silero_vad")
-    assert package is not None
-    assert package.origin is not None
     options = onnxruntime.SessionOptions()
     options.inter_op_num_threads = options.intra_op_num_threads = 1
-    return onnxruntime.InferenceSession(
-        Path(package.origin).parent / "data" / "silero_vad_16k_sequence.onnx",
-        sess_options=options,
-        providers=["CPUExecutionProvider"],
-    )
+    return onnxruntime.InferenceSession(NETWORK, sess_options=options, providers=["CPUExecutionProvider"])
 
 
 def _in_frames(blocks: Iterable[Float[np.ndarray, " _"]]) -> Iterator[Float[np.ndarray, "frames 512"]]:

@@ -4,6 +4,7 @@ import io
 import subprocess
 import sys
 import tracemalloc
+from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
 
@@ -150,6 +151,12 @@ def test_clicks_make_no_segments_and_silence_makes_none():
 def test_nobody_speaks_in_silence_or_hiss(vad, level):
     hiss = (level * np.random.default_rng(0).normal(size=60 * RATE)).astype(np.float32)
     assert speech_segments(flac(hiss), VoiceActivity(vad)) == []
+
+
+def test_the_network_is_the_file_of_its_own_package():
+    package = find_spec("silero_vad")
+    published = Path(package.origin).parent / "data" / voice_activity.NETWORK.name
+    assert voice_activity.NETWORK.read_bytes() == published.read_bytes()
 
 
 def test_silero_in_blocks_gives_the_probabilities_of_its_own_package(monkeypatch):
