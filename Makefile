@@ -18,7 +18,7 @@ TEACHER ?=
 DATASET ?=
 LANGUAGE ?=
 
-.PHONY: test test-all test-newest demo benchmark docs lint lock clean python
+.PHONY: test test-all test-newest demo benchmark dist docs lint lock clean python
 
 test: $(VENV)/.installed
 	$(VENV)/bin/python -m pytest -n auto --dist loadfile -m "not slow" $(TESTS)
@@ -52,6 +52,11 @@ benchmark: $(VENV)/.installed
 docs: $(VENV)/.installed
 	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/python -m mkdocs build --strict
 
+# A source archive, and the wheel made from it, in dist/.
+dist: $(VENV)/.installed
+	rm -rf dist
+	$(VENV)/bin/python -m build
+
 lint: $(VENV)/.installed
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
@@ -61,7 +66,7 @@ lint: $(VENV)/.installed
 lock: python
 	rm -rf .venv-lock && $(PYTHON) -m venv .venv-lock
 	.venv-lock/bin/pip install -q ".[dev,demo]"
-	.venv-lock/bin/pip freeze --exclude flax-distil | sed "s/+cpu$$//" > $(LOCK)
+	.venv-lock/bin/pip freeze --all --exclude pip --exclude flax-distil | sed "s/+cpu$$//" > $(LOCK)
 	rm -rf .venv-lock
 
 $(VENV)/.installed: setup.py $(LOCK) | python
@@ -75,4 +80,4 @@ $(DEMO_VENV)/.installed: setup.py $(LOCK) | python
 	touch $@
 
 clean:
-	rm -rf .venv .venv-* .cache outputs
+	rm -rf .venv .venv-* .cache outputs dist build

