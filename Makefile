@@ -18,7 +18,7 @@ TEACHER ?=
 DATASET ?=
 LANGUAGE ?=
 
-.PHONY: test test-all test-newest demo benchmark dist docs lint lock clean python
+.PHONY: test test-all test-newest test-wheel demo benchmark dist docs lint lock clean python
 
 test: $(VENV)/.installed
 	$(VENV)/bin/python -m pytest -n auto --dist loadfile -m "not slow" $(TESTS)
@@ -30,6 +30,10 @@ test-all: $(VENV)/.installed
 test-newest: python
 	@if [ "$(NEWEST)" = "$(PYTHON)" ]; then echo "No Python newer than $(VERSION) is installed."; \
 	else $(MAKE) test PYTHON="$(NEWEST)" TESTS="$(NEWEST_TESTS)"; fi
+
+# The source archive and the wheel; and every stage in an environment that holds the wheel and what it requires.
+test-wheel: $(VENV)/.installed
+	$(VENV)/bin/python -m pytest tests/packaging
 
 python:
 	@$(if $(PYTHON),:,$(error No Python 3.11, 3.12 or 3.13 was found. Install one or name it, as in PYTHON=/opt/python3.13/bin/python3))
