@@ -188,7 +188,7 @@ def main(arguments: list[str]) -> None:
         return
     from benchmarks.checkpoints import checkpoint_folder
     from flax_distil.model.config import WhisperConfig
-    from flax_distil.planning.operations import distillation_flop
+    from flax_distil.model.operations import distillation_flop
 
     results: dict[str, Any] = {"benchmark": "distillation step", "machine": describe(args.threads)}
     results["arguments"] = vars(args)

@@ -9,6 +9,7 @@ from flax_distil.core.errors import InputError
 from flax_distil.core.nested import nested
 from flax_distil.data.training.config import TrainingDataConfig
 from flax_distil.distillation.evaluation.config import EvaluationConfig
+from flax_distil.distillation.monitoring.config import ReportingConfig
 from flax_distil.distillation.training_config import FreezeConfig, LossConfig, OptimizerConfig
 from flax_distil.model.compute_options import ComputeOptions
 from flax_distil.model.config import DropoutConfig
@@ -154,6 +155,7 @@ class DistillConfig:
     encoder_cache_dir: str | None = None
     evaluation: EvaluationConfig = nested(EvaluationConfig())
     checkpoints: CheckpointingConfig = nested(CheckpointingConfig())
+    reporting: ReportingConfig = nested(ReportingConfig())
     output: OutputConfig = nested(
         help={
             "output_dir": "Folder of the exported student, logs and checkpoints, here or in a gs:// bucket.",

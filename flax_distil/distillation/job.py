@@ -27,11 +27,14 @@ from flax_distil.data.skipped import SkippedSamples
 from flax_distil.data.training.training_data import TrainingData
 from flax_distil.distillation.config import DistillConfig
 from flax_distil.distillation.evaluation.evaluator import Evaluator
+from flax_distil.distillation.evaluation.predictions import EVALUATIONS_NAME
 from flax_distil.distillation.loss import Term
 from flax_distil.distillation.monitoring.goodput import Goodput
 from flax_distil.distillation.monitoring.goodput_record import GOODPUT_NAME
+from flax_distil.distillation.monitoring.reporters.open_reporters import TENSORBOARD_NAME, check_reporters
+from flax_distil.distillation.monitoring.reporters.weights_and_biases import WANDB_NAME
 from flax_distil.distillation.monitoring.run_record import RUN_NAME, RunRecord, describe_run, step_to_resume
-from flax_distil.distillation.monitoring.training_log import METRICS_NAME, TENSORBOARD_NAME
+from flax_distil.distillation.monitoring.training_log import METRICS_NAME
 from flax_distil.distillation.saving.best_model import check_metric
 from flax_distil.distillation.saving.finish import best_params, save_until_done
 from flax_distil.distillation.setup.data import check_cacheable, load_data
@@ -111,6 +114,7 @@ def _set_up(
     config, partitioner = given, join_devices(given.devices)
     check_same_settings(flatten(config))
     leads = jax.process_index() == 0
+    raise_on_all_hosts(lambda: check_reporters(config.reporting) if leads else None)
     folder = raise_on_all_hosts(lambda: _checked_output(config) if leads else config.output.path)
     repository = raise_on_all_hosts(
         lambda: check_hub(config.hub, config.hub.hub_model_id, folder, "model") if leads else None
@@ -218,9 +222,9 @@ def _is_started(folder: AnyPath) -> bool:
 def _prepare_output(folder: AnyPath, *, overwrite: bool) -> None:
     """Make the folder; what an overwritten run would mix with this one goes now, the rest is replaced."""
     if overwrite:
-        for name in (GOODPUT_NAME, RUN_NAME):
+        for name in (GOODPUT_NAME, RUN_NAME, WANDB_NAME):
             (folder / name).unlink(missing_ok=True)
-        for name in (CHECKPOINTS_NAME, TENSORBOARD_NAME):
+        for name in (CHECKPOINTS_NAME, TENSORBOARD_NAME, EVALUATIONS_NAME):
             remove_tree(folder / name)
     make_folder(folder)
     ensure_file(folder / METRICS_NAME)  # from now on the folder is known as a run's, wherever that stops

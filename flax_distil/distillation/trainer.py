@@ -10,6 +10,7 @@ import jax
 
 from flax_distil.checkpoints.training.training_checkpoints import TrainingCheckpoints
 from flax_distil.core.errors import InputError, Interrupted
+from flax_distil.core.nested import flatten
 from flax_distil.core.signals import Stage, enter_stage, interrupted
 from flax_distil.data.fingerprints import weights_fingerprint
 from flax_distil.data.training.training_sources import TableSource
@@ -19,6 +20,8 @@ from flax_distil.distillation.monitoring.stall_watch import StallWatch
 from flax_distil.distillation.monitoring.step_metrics import StepMetrics
 from flax_distil.distillation.monitoring.step_profile import StepProfile
 from flax_distil.distillation.monitoring.training_log import TrainingLog
+from flax_distil.distillation.monitoring.utilization import Utilization
+from flax_distil.distillation.monitoring.weight_histograms import weight_histograms
 from flax_distil.distillation.saving.best_model import (
     BestModel,
     Scores,
@@ -31,8 +34,10 @@ from flax_distil.distillation.setup.compile_ahead import check_memory, empty_bat
 from flax_distil.distillation.setup.data import DistillData, make_pipeline, open_cache, prepare_batch
 from flax_distil.distillation.setup.models import DistillModels
 from flax_distil.distillation.setup.step_fns import TrainStepFns
+from flax_distil.distillation.setup.step_work import step_work
 from flax_distil.distillation.train_state import TrainState
 from flax_distil.parallel.partitioner import Partitioner
+from flax_distil.parallel.peak_flops import peak_flops
 from flax_distil.parallel.preemption import must_stop
 from flax_distil.storage.retries import SourceError
 
@@ -104,7 +109,7 @@ class Trainer:
                 compiled = fns.train.lower(state, models.frozen, models.teacher_params, batch).compile()
             check_memory(config, compiled, batch, tokens, seconds=time.perf_counter() - start)
             logs = stack.enter_context(self._open_logs(first_step))
-            progress = StepMetrics(config, logs, self.partitioner, self.max_steps)
+            progress = self._step_metrics(logs)
             goodput.begin_steps(first_step)
             schedule = SaveSchedule(config.checkpoints, checkpoints)
             stack.enter_context(self._stall_watch())
@@ -153,6 +158,23 @@ class Trainer:
             max_steps=self.max_steps,
             first_step=first_step,
             active=jax.process_index() == 0,
+            reporting=self.config.reporting,
+            settings={name: value for name, value in flatten(self.config).items() if value is not None},
+        )
+
+    def _step_metrics(self, logs: TrainingLog) -> StepMetrics:
+        peak = peak_flops(jax.devices()[0].device_kind)
+        return StepMetrics(
+            self.config,
+            logs,
+            self.partitioner,
+            self.max_steps,
+            goodput=self.goodput,
+            utilization=Utilization(
+                step_work(self.config, self.models.shardings, batch=1, tokens=1),
+                peak=None if peak is None else peak * jax.device_count(),
+                batch_shards=self.partitioner.shard_count,
+            ),
         )
 
     def _close(self) -> None:
@@ -224,6 +246,9 @@ class Trainer:
             logs.write(step, scores, prefix=prefix)
             loss = f", loss {scores['loss']:.3f}" if "loss" in scores else ""
             logs.say(f"step {step}: {name}: WER {scores['wer']:.2f} %{loss}")
+        logs.predictions(step, self.evaluator.predictions)
+        if self.config.reporting.has_histograms:
+            logs.histograms(step, weight_histograms(state.params, self.partitioner))
         self.best.update(step, results)
         return results
 

@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Mapping
 
 from flax_distil.core.errors import InputError
+from flax_distil.parallel.peak_flops import TPU_PEAK_FLOPS
 
 GIB = 2**30
 
@@ -38,26 +39,26 @@ class Chip:
         return self.peak_flops / self.flops_per_cycle
 
 
-# Peaks, bandwidths and matrix units: cloud.google.com/tpu/docs/{v4,v5e,v5p,v6e}. These pages give the
+# Bandwidths and matrix units: cloud.google.com/tpu/docs/{v4,v5e,v5p,v6e}. These pages give the
 # interconnect in Gbit/s (v5e 1600, v5p 4800) or for both directions (v6e 800 GB/s). For v4: arXiv 2304.01433,
 # 6 links of 50 GB/s. The HBM was measured. A v6e does twice as many products of 256×256 per cycle as its two
 # units suggest: a large product compiles to 369 thousand FLOP per estimated cycle.
 CHIPS = {
     "v4": Chip(
-        hbm_bytes=30.75 * GIB, peak_flops=275e12, hbm_bytes_per_second=1228e9,
+        hbm_bytes=30.75 * GIB, peak_flops=TPU_PEAK_FLOPS["v4"], hbm_bytes_per_second=1228e9,
         interconnect_bytes_per_second=300e9, flops_per_cycle=2 * 8 * 128 * 128, cores_in_name=2,
         compiler_options={"chip_config_name": "megacore"},  # both TensorCores as one device
     ),
     "v5e": Chip(
-        hbm_bytes=15.75 * GIB, peak_flops=197e12, hbm_bytes_per_second=819e9,
+        hbm_bytes=15.75 * GIB, peak_flops=TPU_PEAK_FLOPS["v5e"], hbm_bytes_per_second=819e9,
         interconnect_bytes_per_second=200e9, flops_per_cycle=2 * 4 * 128 * 128, cores_in_name=1,
     ),
     "v5p": Chip(
-        hbm_bytes=95.73 * GIB, peak_flops=459e12, hbm_bytes_per_second=2765e9,
+        hbm_bytes=95.73 * GIB, peak_flops=TPU_PEAK_FLOPS["v5p"], hbm_bytes_per_second=2765e9,
         interconnect_bytes_per_second=600e9, flops_per_cycle=2 * 8 * 128 * 128, cores_in_name=2,
     ),
     "v6e": Chip(
-        hbm_bytes=31.24 * GIB, peak_flops=918e12, hbm_bytes_per_second=1638e9,
+        hbm_bytes=31.24 * GIB, peak_flops=TPU_PEAK_FLOPS["v6e"], hbm_bytes_per_second=1638e9,
         interconnect_bytes_per_second=400e9, flops_per_cycle=2 * 4 * 256 * 256, cores_in_name=1,
     ),
 }  # fmt: skip

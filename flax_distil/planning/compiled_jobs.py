@@ -13,14 +13,15 @@ from flax_distil.distillation.setup.compile_ahead import describe_step_batch
 from flax_distil.distillation.setup.encoder_choice import choose_encoder, shape_difference
 from flax_distil.distillation.setup.shardings import TrainShardings
 from flax_distil.distillation.setup.step_fns import TrainStepFns
+from flax_distil.distillation.setup.step_work import step_work
 from flax_distil.model.assembly import decode_shapes
 from flax_distil.model.config import WhisperConfig
+from flax_distil.model.operations import decode_step_bytes, decode_step_flop
 from flax_distil.parallel.jit_partitioner import JitPartitioner
 from flax_distil.parallel.partitioner import MICRO_BATCHES, ROWS
 from flax_distil.planning.config import PlanConfig
 from flax_distil.planning.hlo import ProgramCosts, program_costs
 from flax_distil.planning.memory import bytes_per_chip
-from flax_distil.planning.operations import StepWork, decode_step_bytes, decode_step_flop
 from flax_distil.planning.plan import Job
 from flax_distil.text.special_tokens import TIMESTAMP_COUNT, SpecialTokens
 from flax_distil.transcription.decode_fns import ModelShape, jit_decode_fns
@@ -79,7 +80,7 @@ def training_job(
         return float(bytes_per_chip([trees, described(batch), state]))
 
     def flops(batch: int) -> dict[str, float]:
-        work = _step_work(config, shardings, batch, label_length)
+        work = step_work(config, shardings, batch, label_length)
         return {name: flop / partitioner.mesh.shape["tensor"] for name, flop in work.flop().items()}
 
     return Job(
@@ -88,22 +89,6 @@ def training_job(
         flops=flops,
         least_bytes=least_bytes,
         costs=program_costs,
-    )
-
-
-def _step_work(config: DistillConfig, shardings: TrainShardings, batch: int, tokens: int) -> StepWork:
-    """Return what a step computes for a batch of ``batch`` samples per device and micro-batch."""
-    return StepWork(
-        student=shardings.step.student,
-        teacher=shardings.step.teacher,
-        batch=batch * config.gradient_accumulation_steps,
-        tokens=tokens,
-        encodes=not config.cache_encoder_states,
-        teacher_encodes="encoder" in shardings.teacher.shapes,
-        trains_encoder=not config.freeze.freeze_encoder,
-        trains_decoder=not config.freeze.freeze_decoder,
-        with_kl=(config.training_loss.kl_weight or 0) > 0,
-        recomputes=config.compute.gradient_checkpointing == "full",
     )
 
 

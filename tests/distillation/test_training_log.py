@@ -4,7 +4,7 @@ import logging
 
 from tensorboardX.proto.event_pb2 import Event
 
-from flax_distil.distillation.monitoring import tensorboard
+from flax_distil.distillation.monitoring.reporters import tensorboard
 from flax_distil.distillation.monitoring.training_log import TrainingLog, read_metrics
 
 
@@ -33,5 +33,6 @@ def test_lines_that_a_full_disk_refused_are_written_when_there_is_room(
         logs.write(30, {"loss": 30.0})
     assert [line["step"] for line in read_metrics(tmp_path)] == steps
     assert scalars(tmp_path)[-1] == (30, 30.0)
-    (warning,) = [record for record in caplog.records if record.levelno == logging.WARNING]
-    assert "File too large" in warning.getMessage()
+    warnings = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    assert len(warnings) == 2  # one for the file of metrics, one for TensorBoard's
+    assert all("File too large" in warning for warning in warnings)

@@ -13,11 +13,12 @@ from flax_distil.data.training.batches import Batch
 from flax_distil.data.training.evaluation_pipeline import EvaluationPipeline
 from flax_distil.data.training.pipeline_config import PipelineConfig
 from flax_distil.distillation.evaluation.data import EvaluationSet
+from flax_distil.distillation.evaluation.predictions import Prediction, batch_predictions, kept_predictions
 from flax_distil.distillation.setup.data import DistillData
 from flax_distil.distillation.setup.models import DistillModels
 from flax_distil.distillation.setup.step_fns import TrainStepFns
 from flax_distil.distillation.vocabulary_loss import TokenLossSums
-from flax_distil.metrics.word_errors import ErrorCounts, word_errors
+from flax_distil.metrics.word_errors import ErrorCounts
 from flax_distil.parallel.partitioner import Partitioner
 from flax_distil.parallel.preemption import must_stop
 from flax_distil.parallel.processes import all_gather_object
@@ -28,7 +29,11 @@ from flax_distil.transcription.short_form import ShortFormTranscriber
 
 
 class Evaluator:
-    """Evaluates the student on every evaluation set; a frozen encoder runs once per batch."""
+    """Evaluates the student on every evaluation set; a frozen encoder runs once per batch.
+
+    Attributes:
+        predictions: Samples of the last evaluation that are worth a look, by the name of their set.
+    """
 
     def __init__(
         self,
@@ -44,6 +49,7 @@ class Evaluator:
         self._config, self._data, self._models = models.config, data, models
         self._fns, self._partitioner = fns, partitioner
         self._tokenizer, self._settings = tokenizer, settings
+        self.predictions: dict[str, list[Prediction]] = {}
 
     def evaluate(self, params: Params) -> dict[str, dict[str, float]]:
         """Return the scores of every evaluation set, by its name.
@@ -62,19 +68,23 @@ class Evaluator:
         partitioner = self._partitioner
         pipeline = self._pipeline(chosen)
         sums, errors, samples = None, ErrorCounts(), 0
+        kept: list[Prediction] = []
         for batch in pipeline:
             if must_stop():
                 raise interrupted("the evaluation is left and will be done again; the same command goes on")
             added, transcripts = self._run_batch(batch, params, transcriber)
             sums = added if sums is None else jax.tree.map(lambda a, b: a + b, sums, added)
             samples += int(batch.valid_B.sum())
-            rows = zip(batch.references, transcripts, batch.valid_B, strict=True)
-            pairs = [(reference, transcript.text) for reference, transcript, is_valid in rows if is_valid]
-            errors += word_errors([r for r, _ in pairs], [t for _, t in pairs], chosen.normalize)
+            texts = [transcript.text for transcript in transcripts]
+            counts, predictions = batch_predictions(batch, texts, chosen.normalize)
+            errors, kept = errors + counts, kept_predictions(kept + predictions)
         skipped = len(pipeline.skipped)
         # The sums are global already; processes of one tensor group transcribed the same rows.
         counted: list[Any] = [partitioner.shard_index, dataclasses.asdict(errors), samples, skipped]
+        counted.append([dataclasses.asdict(sample) for sample in kept])
         parts = {index: part for index, *part in all_gather_object(counted)}
+        kept = kept_predictions(Prediction(**sample) for part in parts.values() for sample in part[3])
+        self.predictions[chosen.name] = [sample.with_diff(chosen.normalize) for sample in kept]
         figures = {
             "wer": sum((ErrorCounts(**part[0]) for part in parts.values()), ErrorCounts()).wer,
             "samples": sum(part[1] for part in parts.values()),

@@ -22,6 +22,8 @@ log = logging.getLogger(__name__)
 _SECONDS_BETWEEN_WRITES = 10.0
 _COMPILATION = "/jax/core/compile/"
 
+_ENDS_KEPT = 4
+
 
 class Goodput:
     """Divides the wall time of a process between causes; each moment belongs to one of them.
@@ -125,10 +127,17 @@ class Goodput:
             step: Number of the step.
             result: An array that the step computes, and that no other step uses up.
         """
-        self._devices.dispatched(result)
+        self._devices.dispatched(step, result)
         self._attempt.last_step = step
         if time.perf_counter() - self._written > _SECONDS_BETWEEN_WRITES:
             self.write()
+
+    def end_of(self, step: int) -> float | None:
+        """Return when the devices finished one of the last steps, as ``time.perf_counter`` tells it.
+
+        None if they have not, or it is longer ago than a few steps.
+        """
+        return self._devices.ends.get(step)
 
     def saved(self, step: int) -> None:
         """Note that a checkpoint holds what was done up to a step."""
@@ -200,19 +209,20 @@ class _DeviceClock:
     """Tells since when the devices have had nothing to do; a thread waits for what was dispatched."""
 
     def __init__(self) -> None:
-        self._results: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._results: queue.SimpleQueue[tuple[int, Any] | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         self._dispatched = self._finished = 0
         self._last_end = 0.0
         self.first_end: float | None = None
+        self.ends: dict[int, float] = {}
 
-    def dispatched(self, result: Any) -> None:
+    def dispatched(self, step: int, result: Any) -> None:
         if self._thread is None:
             # A thread that waits for a device that hangs must not keep the process from its end.
             self._thread = threading.Thread(target=self._wait, name="device-clock", daemon=True)
             self._thread.start()
         self._dispatched += 1
-        self._results.put(result)
+        self._results.put((step, result))
 
     def idle_since(self) -> float | None:
         """Return when the last step ended, as ``time.perf_counter`` tells it; None while one is running."""
@@ -222,9 +232,11 @@ class _DeviceClock:
         self._results.put(None)
 
     def _wait(self) -> None:
-        while (result := self._results.get()) is not None:
+        while (dispatched := self._results.get()) is not None:
+            step, result = dispatched
             with contextlib.suppress(Exception):  # it is raised where the result is used
                 jax.block_until_ready(result)
             self._last_end = time.perf_counter()
+            self.ends = {**dict(list(self.ends.items())[-_ENDS_KEPT:]), step: self._last_end}
             self.first_end = self.first_end or self._last_end
             self._finished += 1

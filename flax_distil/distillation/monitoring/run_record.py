@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 
 RUN_NAME = "run.json"
 
-_GROUPS_WITHOUT_EFFECT = {"evaluation", "checkpoints", "output", "hub", "devices", "weights"}
+_GROUPS_WITHOUT_EFFECT = {"evaluation", "checkpoints", "reporting", "output", "hub", "devices", "weights"}
 _WITHOUT_EFFECT = {
     "cache_dir", "dataset_cache_dir", "source_retry_seconds", "dataloader_num_workers",
     "preprocessing_num_workers", "teacher_sharding", "use_scan", "gradient_checkpointing",

@@ -10,7 +10,9 @@ from typing import Any
 from flax_distil.core.errors import InputError
 from flax_distil.data.training.batches import Batch
 from flax_distil.distillation.config import DistillConfig
+from flax_distil.distillation.monitoring.goodput import Goodput
 from flax_distil.distillation.monitoring.training_log import TrainingLog
+from flax_distil.distillation.monitoring.utilization import Utilization
 from flax_distil.distillation.schedules import learning_rate_schedule
 from flax_distil.distillation.train_step import LARGEST_LOSS
 from flax_distil.parallel.partitioner import Partitioner
@@ -28,12 +30,6 @@ _EMPTY_BATCHES = 100
 """Batches in a row without a usable sample that end a run: some files may be damaged, but not all."""
 
 _NAMED_SAMPLES = 8
-
-_SHOWN = {
-    "loss": "loss", "learning_rate": "lr", "samples_per_second": "samples/s",
-    "audio_seconds_per_second": "audio-s/s",
-}  # fmt: skip
-"""Metrics beside the progress bar, and what they are called there."""
 
 
 @dataclasses.dataclass
@@ -59,7 +55,27 @@ class StepMetrics:
     (``apply_gradients``) and is warned of. A few of them in a row end the run.
     """
 
-    def __init__(self, config: DistillConfig, logs: TrainingLog, partitioner: Partitioner, max_steps: int):
+    def __init__(
+        self,
+        config: DistillConfig,
+        logs: TrainingLog,
+        partitioner: Partitioner,
+        max_steps: int,
+        *,
+        goodput: Goodput | None = None,
+        utilization: Utilization | None = None,
+    ):
+        """Begin the first interval.
+
+        Args:
+            config: Configuration of the run.
+            logs: Receives the means and rates of each interval.
+            partitioner: The devices.
+            max_steps: Number of updates of the whole run.
+            goodput: Knows how long the devices waited for data; None leaves that out.
+            utilization: Knows what the devices could do; None leaves that out.
+        """
+        self._goodput, self._utilization = goodput, utilization
         self._config, self._partitioner = config, partitioner
         self._logs, self._every = logs, config.checkpoints.logging_steps
         self._schedule = learning_rate_schedule(config.optimizer_for(max_steps))
@@ -67,7 +83,7 @@ class StepMetrics:
         self._samples = self._audio_seconds = 0.0
         self._bad_steps: list[int] = []
         self._empty_batches = 0
-        self._start = time.perf_counter()
+        self.restart_clock()
 
     def add(self, step: int, metrics: Mapping[str, Any], batch: Batch) -> None:
         """Record a dispatched step; write a log line if the steps before it fill an interval.
@@ -86,6 +102,8 @@ class StepMetrics:
             self._fetch(self._waiting[:-_STEPS_IN_FLIGHT])
         self._samples += float(batch.valid_B.sum()) * self._partitioner.shard_count
         self._audio_seconds += float(batch.duration_B.sum()) * self._partitioner.shard_count
+        if self._utilization is not None:
+            self._utilization.add(batch)
         self._logs.advance(step)
 
     def is_sound(self) -> bool:
@@ -120,8 +138,9 @@ class StepMetrics:
         if not self._waiting:
             return
         self._fetch(self._waiting)
-        seconds = time.perf_counter() - self._start
         number, count = self._waiting[-1].number, len(self._waiting)
+        end = self._end_of(number)
+        seconds = max(end - self._start, 1e-9)
         finite = [step for step in self._waiting if step.is_sound]
         figures = _means(finite or self._waiting[-1:])
         if len(finite) < count:
@@ -131,16 +150,39 @@ class StepMetrics:
             "samples_per_second": self._samples / seconds,
             "audio_seconds_per_second": self._audio_seconds / seconds,
             "seconds_per_step": seconds / count,
-        }
+        } | self._shares(seconds)
         self._logs.write(number, figures)
-        self._logs.show({label: figures[name] for name, label in _SHOWN.items()})
+        self._logs.show(figures)
         self._waiting.clear()
-        self.restart_clock()
+        self._restart(end)
 
     def restart_clock(self) -> None:
         """Exclude the time since the last log line, that of an evaluation, from the rates."""
+        self._restart(time.perf_counter())
+
+    def _restart(self, start: float) -> None:
         self._samples = self._audio_seconds = 0.0
-        self._start = time.perf_counter()
+        self._start, self._data_seconds = start, self._waited_for_data()
+        if self._utilization is not None:
+            self._utilization.take(1.0)
+
+    def _end_of(self, step: int) -> float:
+        """Return when a step ended that was waited for: the next one may have ended too by now."""
+        known = None if self._goodput is None else self._goodput.end_of(step)
+        return known or time.perf_counter()
+
+    def _shares(self, seconds: float) -> dict[str, float]:
+        """Return the shares of the time in which devices waited for data, and of their peak that was used."""
+        shares = {}
+        if self._goodput is not None:
+            shares["data_wait_share"] = min(
+                max(self._waited_for_data() - self._data_seconds, 0.0) / seconds, 1.0
+            )
+        used = None if self._utilization is None else self._utilization.take(seconds)
+        return shares if used is None else shares | {"mfu": used}
+
+    def _waited_for_data(self) -> float:
+        return 0.0 if self._goodput is None else self._goodput.seconds()["data"]
 
     def _fetch(self, steps: Sequence[_Step]) -> None:
         """Wait for steps and check their metrics, in order."""

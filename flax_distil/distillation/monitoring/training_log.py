@@ -1,19 +1,21 @@
-"""The logs of a training run: ``metrics.jsonl``, TensorBoard and a progress bar."""
+"""The logs of a training run: ``metrics.jsonl``, the services that it reports to, and a line of progress."""
 
-import functools
 import json
 import logging
 import math
 import os
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from tqdm import tqdm
-
 from flax_distil.core.console import is_quiet
 from flax_distil.core.failures import short_reason
-from flax_distil.distillation.monitoring.tensorboard import ScalarWriter
+from flax_distil.distillation.evaluation.predictions import EVALUATIONS_NAME, Prediction, write_predictions
+from flax_distil.distillation.monitoring.config import ReportingConfig
+from flax_distil.distillation.monitoring.progress_line import ProgressLine
+from flax_distil.distillation.monitoring.reporters.open_reporters import Reporters
+from flax_distil.distillation.monitoring.reporters.reporter import Histogram, Reporter
 from flax_distil.storage.bucket_path import BucketPath
 from flax_distil.storage.mirror import Mirror
 from flax_distil.storage.paths import AnyPath, read_text, write_whole
@@ -21,7 +23,8 @@ from flax_distil.storage.paths import AnyPath, read_text, write_whole
 log = logging.getLogger(__name__)
 
 METRICS_NAME = "metrics.jsonl"
-TENSORBOARD_NAME = "tensorboard"
+
+_LOCAL = ReportingConfig()
 
 
 class TrainingLog:
@@ -32,7 +35,16 @@ class TrainingLog:
     seconds behind.
     """
 
-    def __init__(self, folder: AnyPath, *, max_steps: int, first_step: int = 0, active: bool = True):
+    def __init__(
+        self,
+        folder: AnyPath,
+        *,
+        max_steps: int,
+        first_step: int = 0,
+        active: bool = True,
+        reporting: ReportingConfig = _LOCAL,
+        settings: Mapping[str, Any] | None = None,
+    ):
         """Open the logs of a run.
 
         Args:
@@ -40,31 +52,29 @@ class TrainingLog:
             max_steps: Number of optimizer updates of the whole run.
             first_step: Number of updates done before, by the run that is resumed.
             active: False on processes that write no logs.
+            reporting: Services that the run reports to, beside the files.
+            settings: Settings of the run by flag, for these services.
         """
         self._mirror = Mirror(folder) if active and isinstance(folder, BucketPath) else None
-        local = folder if isinstance(folder, Path) else Path(os.devnull)
+        self._local = folder if isinstance(folder, Path) else Path(os.devnull)
         if self._mirror is not None:
-            local = self._mirror.local
-        path = local / METRICS_NAME if active else Path(os.devnull)
+            self._local = self._mirror.local
+        path = self._local / METRICS_NAME if active else Path(os.devnull)
         if active:
             kept = [line for line in read_metrics(folder) if line["step"] <= first_step]
             write_whole(path, "".join(json.dumps(line) + "\n" for line in kept))
         self._file = path.open("a")
-        self._board_folder, self._first_step, self._active = local / TENSORBOARD_NAME, first_step, active
-        self._has_failed = False
-        is_hidden = not active or is_quiet()
-        self._bar = tqdm(
-            total=max_steps, initial=first_step, unit="step", dynamic_ncols=True, disable=is_hidden
-        )
-
-    @functools.cached_property
-    def _board(self) -> ScalarWriter:
-        """The writer of TensorBoard's files; where torch is installed, importing it takes a second."""
-        return ScalarWriter(self._board_folder, purge_step=self._first_step + 1 if self._first_step else None)
+        self._reporters: Reporters | None = None
+        if active:
+            self._reporters = Reporters(
+                reporting, folder, self._local, first_step=first_step, settings=settings
+            )
+        self._failed: set[str] = set()
+        self._line = ProgressLine(max_steps, first_step=first_step, is_hidden=not active or is_quiet())
 
     def advance(self, step: int) -> None:
-        """Move the progress bar to a step."""
-        self._bar.update(step - self._bar.n)
+        """Show that a step was dispatched."""
+        self._line.advance(step)
 
     def write(self, step: int, values: dict[str, float], *, prefix: str = "") -> None:
         """Log values of a step; names get ``prefix``; a value that is not finite becomes null in the file.
@@ -76,22 +86,34 @@ class TrainingLog:
         try:
             self._file.write(json.dumps({"step": step, **finite}) + "\n")
             self._file.flush()  # what cannot be written stays in its buffer
-            if self._active:
-                self._board.add(step, values)
-            self._has_failed = False
+            self._failed.discard(METRICS_NAME)
         except OSError as error:
-            self._warn(error)
-        if self._mirror is not None:
-            self._mirror.changed()
+            self._warn(METRICS_NAME, error)
+        self._report(lambda reporter: reporter.scalars(step, values))
+
+    def predictions(self, step: int, by_set: dict[str, list[Prediction]]) -> None:
+        """Keep samples of an evaluation, and report them."""
+        if self._reporters is None:
+            return
+        try:
+            write_predictions(self._local, step, by_set)
+            self._failed.discard(EVALUATIONS_NAME)
+        except OSError as error:
+            self._warn(EVALUATIONS_NAME, error)
+        for name, samples in by_set.items():
+            self._report(lambda reporter: reporter.predictions(step, name, samples))  # noqa: B023
+
+    def histograms(self, step: int, found: Mapping[str, Histogram]) -> None:
+        """Report distributions of weights."""
+        self._report(lambda reporter: reporter.histograms(step, found))
 
     def show(self, values: dict[str, float]) -> None:
-        """Show values beside the progress bar."""
-        self._bar.set_postfix({name: f"{value:.4g}" for name, value in values.items()}, refresh=False)
+        """Show the figures of a log line."""
+        self._line.show(values)
 
     def say(self, text: str) -> None:
-        """Print a line above the progress bar."""
-        if not self._bar.disable:
-            self._bar.write(text)
+        """Print a line of text."""
+        self._line.say(text)
 
     def __enter__(self) -> "TrainingLog":
         return self
@@ -99,24 +121,25 @@ class TrainingLog:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._bar.close()
-        closings = [self._file.close]
-        if "_board" in vars(self):
-            closings.append(self._board.close)
-        for close in closings:
-            try:
-                close()
-            except OSError as failed:
-                self._warn(failed)
+        self._line.close()
+        try:
+            self._file.close()
+        except OSError as failed:
+            self._warn(METRICS_NAME, failed)
+        self._report(lambda reporter: reporter.close())
         if self._mirror is not None:
             self._mirror.close()
 
-    def _warn(self, error: OSError) -> None:
-        if not self._has_failed:
-            log.warning(
-                "%s and TensorBoard's files cannot be written (%s)", METRICS_NAME, short_reason(error)
-            )
-        self._has_failed = True
+    def _report(self, call: Callable[[Reporter], None]) -> None:
+        if self._reporters is not None:
+            self._reporters.each(call)
+        if self._mirror is not None:
+            self._mirror.changed()
+
+    def _warn(self, name: str, error: OSError) -> None:
+        if name not in self._failed:
+            log.warning("%s cannot be written (%s)", name, short_reason(error))
+        self._failed.add(name)
 
 
 def read_metrics(folder: AnyPath) -> list[dict[str, Any]]:

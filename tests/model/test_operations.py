@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from flax_distil.model.config import WhisperConfig
-from flax_distil.planning.operations import StepWork, distillation_flop
+from flax_distil.model.operations import StepWork, distillation_flop
 
 TOY = WhisperConfig(
     vocab_size=2000, num_mel_bins=80, d_model=128, encoder_layers=2, decoder_layers=2,

@@ -1,0 +1,54 @@
+"""Peak rates of accelerators, to which measured and estimated rates are compared."""
+
+from typing import NamedTuple
+
+
+class Peak(NamedTuple):
+    """The peak rate of one device as JAX counts devices.
+
+    Attributes:
+        kind: Beginning of the device's ``device_kind``, in lower case.
+        flops: Dense bfloat16 FLOP per second with accumulation in float32, without structured sparsity.
+    """
+
+    kind: str
+    flops: float
+
+
+TPU_PEAK_FLOPS = {"v3": 123e12, "v4": 275e12, "v5e": 197e12, "v5p": 459e12, "v6e": 918e12}
+"""bfloat16 FLOP per second of a TPU chip by generation (cloud.google.com/tpu/docs/{v3,v4,v5e,v5p,v6e})."""
+
+# GPUs: the data sheets of NVIDIA, whose bfloat16 rates are halved where they are given "with sparsity"; for
+# GeForce cards, appendix A of the white papers of the GA102 and AD102. The first kind that fits counts.
+PEAKS = (
+    Peak("tpu v3", TPU_PEAK_FLOPS["v3"] / 2),  # a device is one of the two cores of a chip
+    Peak("tpu v4", TPU_PEAK_FLOPS["v4"]),
+    Peak("tpu v5 lite", TPU_PEAK_FLOPS["v5e"]),
+    Peak("tpu v5e", TPU_PEAK_FLOPS["v5e"]),
+    Peak("tpu v5", TPU_PEAK_FLOPS["v5p"]),
+    Peak("tpu v6", TPU_PEAK_FLOPS["v6e"]),
+    Peak("nvidia a10g", 70e12),
+    Peak("nvidia a100", 312e12),
+    Peak("nvidia a10", 125e12),
+    Peak("nvidia h100 pcie", 756e12),
+    Peak("nvidia h100 nvl", 835e12),
+    Peak("nvidia h100", 989e12),
+    Peak("nvidia h200 nvl", 835e12),
+    Peak("nvidia h200", 989e12),
+    Peak("nvidia gh200", 989e12),
+    Peak("nvidia b200", 2250e12),
+    Peak("nvidia l40s", 362e12),
+    Peak("nvidia l4", 121e12),
+    Peak("nvidia geforce rtx 3090", 71e12),
+    Peak("nvidia geforce rtx 4090", 165.2e12),
+)  # fmt: skip
+
+
+def peak_flops(device_kind: str) -> float | None:
+    """Return the bfloat16 FLOP per second that a device can reach; None if its kind is not in the table.
+
+    Args:
+        device_kind: What JAX calls the kind of a device, such as "TPU v5 lite" or "NVIDIA A100-SXM4-80GB".
+    """
+    kind = device_kind.lower()
+    return next((peak.flops for peak in PEAKS if kind.startswith(peak.kind)), None)
