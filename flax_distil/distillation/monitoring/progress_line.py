@@ -6,7 +6,8 @@ import shutil
 import sys
 import time
 from collections.abc import Mapping
-from typing import TextIO
+from io import TextIOBase
+from typing import Any
 
 _SECONDS_BETWEEN_DRAWS = 0.1
 
@@ -34,10 +35,16 @@ class ProgressLine:
     """
 
     def __init__(
-        self, max_steps: int, *, first_step: int = 0, stream: TextIO | None = None, is_hidden: bool = False
+        self,
+        max_steps: int,
+        *,
+        first_step: int = 0,
+        stream: TextIOBase | None = None,
+        is_hidden: bool = False,
     ):
         self._max_steps, self._first_step, self._step = max_steps, first_step, first_step
-        self._stream, self._is_hidden = stream or sys.stderr, is_hidden
+        self._stream: Any = stream or sys.stderr
+        self._is_hidden = is_hidden
         self._is_live = not is_hidden and self._stream.isatty() and os.environ.get("TERM") != "dumb"
         self._figures: dict[str, float] = {}
         self._begun, self._drawn, self._is_drawn = time.monotonic(), 0.0, False

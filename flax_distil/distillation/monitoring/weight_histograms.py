@@ -19,6 +19,8 @@ BINS = 32
 _LAYERS = "layers"
 """Part of the path of weights whose first axis counts layers."""
 
+_VECTORS = ("bias", "scale")
+
 
 def weight_histograms(params: Params, partitioner: Partitioner) -> dict[str, Histogram]:
     """Return a histogram of each trained matrix, of every layer; called on all processes.
@@ -30,7 +32,7 @@ def weight_histograms(params: Params, partitioner: Partitioner) -> dict[str, His
     shown = {
         path: leaf
         for path, leaf in flatten(partitioner.unreplicate(params)).items()
-        if leaf.ndim >= 2 + _is_stacked(path)
+        if path.rsplit("/", 1)[-1] not in _VECTORS
     }
     counted = jax.device_get(_compiled(partitioner.mesh)(shown))
     found = {}
