@@ -14,7 +14,7 @@ from typing import Any
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 
-from flax_distil.cli.flag_types import metavar, shown_default
+from flax_distil.cli.flag_types import is_list, metavar, shown_default
 from flax_distil.cli.flags import ALIASES, OWN_SECTION, POSITIONAL
 from flax_distil.cli.main import COMMANDS, config_class
 from flax_distil.core.nested import Leaf, leaves
@@ -64,10 +64,10 @@ def command_page(command: str) -> str:
     sections: dict[str, list[Leaf]] = {}
     for leaf in leaves(found):
         sections.setdefault(leaf.section or OWN_SECTION, []).append(leaf)
-    files = f"{POSITIONAL.upper()}… " if POSITIONAL in {leaf.name for leaf in leaves(found)} else ""
+    positional = "".join(f"{_positional(leaf)} " for leaf in leaves(found) if leaf.name in POSITIONAL)
     parts = [
         f"# `{command}`\n\n{_headline(found)}\n",
-        f"`flax-distil {command} {files}[flags]`\n{_EVERY_COMMAND}",
+        f"`flax-distil {command} {positional}[flags]`\n{_EVERY_COMMAND}",
         f"The configuration in Python is [`{found.__name__}`](../configurations.md#{_anchor(found)}).\n",
         *("\n".join([f"## {title}\n", *map(_flag, found)]) for title, found in sections.items()),
     ]
@@ -109,12 +109,16 @@ def _parts(config: type) -> str:
 
 def _flag(leaf: Leaf) -> str:
     """Return the entry of one flag in a list of definitions."""
-    if leaf.name == POSITIONAL:
-        names = f"`{leaf.name.upper()}…`"
+    if leaf.name in POSITIONAL:
+        names = f"`{_positional(leaf)}`"
     else:
         names = f"[`--{leaf.name}`](#{leaf.name}){{ #{leaf.name} }}"
         names += f", `{ALIASES[leaf.name]}`" if leaf.name in ALIASES else ""
     return f"{names} <small>{_kind(leaf)}</small>\n:   {_cell(leaf.text)}\n"
+
+
+def _positional(leaf: Leaf) -> str:
+    return leaf.name.upper() + "…" * is_list(leaf.hint)
 
 
 def _kind(leaf: Leaf) -> str:

@@ -23,8 +23,8 @@ ALIASES = {
 }
 """Second names of flags, by their first names."""
 
-POSITIONAL = "files"
-"""Name of the setting that takes the arguments without a flag."""
+POSITIONAL = ("files", "run_dir")
+"""Names of the settings that take the arguments without a flag; a command has one of them at most."""
 
 MAX_ARGUMENT_LENGTH = 10_000
 """Maximum number of characters of an argument."""
@@ -63,7 +63,7 @@ def read_flags(config_class: type[Config], arguments: Sequence[str], *, program:
         if given[name] is not None:
             values[name] = convert(name, given[name], leaf.hint)
     if missing := [name for name, leaf in flags.items() if leaf.required and name not in values]:
-        parser.error(f"missing {', '.join(f'--{name}' for name in missing)}")
+        parser.error(f"missing {', '.join(map(_shown_name, missing))}")
     for name, value in values.items():
         if value != flags[name].default:
             check_value(name, value)
@@ -109,11 +109,11 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _parser(config_class: type, flags: Mapping[str, Leaf], program: str) -> argparse.ArgumentParser:
-    positional = [POSITIONAL] if POSITIONAL in flags else []
+    positional = [name for name in POSITIONAL if name in flags]
     parser = _Parser(
         flags,
         prog=program,
-        usage=" ".join([program, *(f"{name.upper()}…" for name in positional), "[flags]"]),
+        usage=" ".join([program, *(_positional_usage(flags[name]) for name in positional), "[flags]"]),
         description=(config_class.__doc__ or "").strip().splitlines()[0],
         allow_abbrev=False,
     )
@@ -125,11 +125,21 @@ def _parser(config_class: type, flags: Mapping[str, Leaf], program: str) -> argp
         options: dict[str, Any] = {"action": _Flag, "leaf": leaf, "help": _help(leaf)}
         if is_list(leaf.hint):
             options["nargs"] = "*" if positional else "+"
+        elif name in positional:
+            options["nargs"] = "?"
         names = [name] if name in positional else [f"--{name}", *filter(None, [ALIASES.get(name)])]
         if name not in positional:
             options |= {"dest": name, "metavar": metavar(leaf.hint)}
         groups[leaf.section or OWN_SECTION].add_argument(*names, **options)
     return parser
+
+
+def _positional_usage(leaf: Leaf) -> str:
+    return leaf.name.upper() + "…" * is_list(leaf.hint)
+
+
+def _shown_name(name: str) -> str:
+    return name.upper() if name in POSITIONAL else f"--{name}"
 
 
 def _help(leaf: Leaf) -> str:

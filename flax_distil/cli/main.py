@@ -23,6 +23,7 @@ COMMANDS = {
     "eval": ("evaluation.config:EvalConfig", "evaluation.job:run"),
     "transcribe": ("pipeline.config:TranscribeConfig", "pipeline.job:run"),
     "align-heads": ("pipeline.align_heads.config:AlignHeadsConfig", "pipeline.align_heads.job:run"),
+    "report": ("reporting.config:ReportConfig", "reporting.job:run"),
     "export": ("exporting.config:ExportConfig", "exporting.job:run"),
 }
 """Configuration and function of each command, whose name has one word or two; the functions import JAX."""
@@ -40,6 +41,7 @@ commands:
   data inspect  show training data before training: hours, dropped samples, samples with their tokens
   distil        train a student, or fine-tune on labels alone
   plan          estimate whether a distillation fits on a TPU, and how fast it could be
+  report        make one HTML page of a training run: curves, evaluations, worst samples, time
   eval          measure word error rate and speed
   transcribe    transcribe audio files of any length: text, subtitles, JSON
   align-heads   find the attention heads of a student that give word timestamps

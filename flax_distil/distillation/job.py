@@ -23,6 +23,7 @@ from flax_distil.core.nested import flatten
 from flax_distil.core.process_age import command_age
 from flax_distil.core.signals import Stage, enter_stage
 from flax_distil.core.tree import merge
+from flax_distil.data.preprocessing.drop_report import DropReport
 from flax_distil.data.skipped import SkippedSamples
 from flax_distil.data.training.training_data import TrainingData
 from flax_distil.distillation.config import DistillConfig
@@ -34,6 +35,7 @@ from flax_distil.distillation.monitoring.goodput_record import GOODPUT_NAME
 from flax_distil.distillation.monitoring.reporters.open_reporters import TENSORBOARD_NAME, check_reporters
 from flax_distil.distillation.monitoring.reporters.weights_and_biases import WANDB_NAME
 from flax_distil.distillation.monitoring.run_record import RUN_NAME, RunRecord, describe_run, step_to_resume
+from flax_distil.distillation.monitoring.samples_record import SAMPLES_NAME, write_samples_record
 from flax_distil.distillation.monitoring.training_log import METRICS_NAME
 from flax_distil.distillation.saving.best_model import check_metric
 from flax_distil.distillation.saving.finish import best_params, save_until_done
@@ -144,6 +146,7 @@ def _set_up(
             record.compare(step=step, allow_changes=resume.allow_changed_settings)
         _prepare_output(folder, overwrite=config.output.overwrite_output_dir)
         record.write(partitioner)
+        write_samples_record(folder, data.train.dropped, data.train.skipped)
 
     raise_on_all_hosts(lambda: begin() if leads else None)
     check_shared_folder(folder)
@@ -175,6 +178,8 @@ def _report_samples(trainer: Trainer) -> None:
     dropped, proportions = pipeline.dropped(), pipeline.proportions()
     if jax.process_index() != 0:
         return
+    both = DropReport.merge([train.dropped.get_state(), dropped.get_state()])
+    write_samples_record(trainer.config.output.path, both, skipped)
     if len(train.sources) > 1:
         log.info("%s", proportions)
     if table := dropped.table():
@@ -222,7 +227,7 @@ def _is_started(folder: AnyPath) -> bool:
 def _prepare_output(folder: AnyPath, *, overwrite: bool) -> None:
     """Make the folder; what an overwritten run would mix with this one goes now, the rest is replaced."""
     if overwrite:
-        for name in (GOODPUT_NAME, RUN_NAME, WANDB_NAME):
+        for name in (GOODPUT_NAME, RUN_NAME, SAMPLES_NAME, WANDB_NAME):
             (folder / name).unlink(missing_ok=True)
         for name in (CHECKPOINTS_NAME, TENSORBOARD_NAME, EVALUATIONS_NAME):
             remove_tree(folder / name)

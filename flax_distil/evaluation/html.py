@@ -38,12 +38,20 @@ CONTEXT = 6
 """Words kept at each side of an error, where a long recording is right for longer."""
 
 
-def page(title: str, sections: Iterable[str]) -> str:
+DIFF_LEGEND = (
+    '<p class="note"><del>missing</del> <ins>invented</ins> '
+    '<span class="sub"><del>reference</del> → <ins>heard</ins></span></p>'
+)
+"""What the colors of :func:`diff` mean."""
+
+
+def page(title: str, sections: Iterable[str], *, style: str = "") -> str:
     """Return a whole document that loads nothing and runs nothing.
 
     Args:
         title: Plain text.
         sections: HTML.
+        style: More rules, beside :data:`STYLE`.
     """
     policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
     body = "\n".join(sections)
@@ -51,7 +59,7 @@ def page(title: str, sections: Iterable[str]) -> str:
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{escape(title)}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n"
+        f"<title>{escape(title)}</title>\n<style>{STYLE}{style}</style>\n</head>\n<body>\n"
         f"<h1>{escape(title)}</h1>\n{body}\n</body>\n</html>\n"
     )
 

@@ -163,10 +163,7 @@ def _worst(evaluation: Evaluation, model: str) -> str | None:
     shown = [_sample(evaluation, model, name, row) for errors, name, row in ranked if errors]
     if not shown:
         return None
-    legend = '<p class="note"><del>missing</del> <ins>invented</ins> ' + (
-        '<span class="sub"><del>reference</del> → <ins>heard</ins></span></p>'
-    )
-    return html.section(f"Most errors of {model}", legend, *shown)
+    return html.section(f"Most errors of {model}", html.DIFF_LEGEND, *shown)
 
 
 def _scored(evaluation: Evaluation, model: str) -> Iterator[tuple[int, str, int]]:

@@ -1,0 +1,1 @@
+"""One page about a run: what it learned, how fast, from what, and where it is."""

@@ -1,0 +1,190 @@
+"""The page of a training run: its sections in the order in which they are read."""
+
+import json
+from html import escape
+from typing import Any
+
+from flax_distil.core import svg_plot
+from flax_distil.distillation.monitoring.progress_line import duration
+from flax_distil.evaluation import html
+from flax_distil.reporting.run_data import RunData, time_text
+from flax_distil.reporting.samples import samples_section, worst_sections
+from flax_distil.reporting.time_spent import attempts_section, time_section
+
+STYLE = (
+    svg_plot.STYLE
+    + """
+dl { display: grid; grid-template-columns: max-content 1fr; gap: .15rem 1rem; margin: .8rem 0; }
+dt { color: var(--soft); } dd { margin: 0; overflow-wrap: anywhere; min-width: 0; }
+.badge { border-radius: 1em; padding: .1em .7em; font-weight: 600; background: var(--shade); }
+.badge.finished { color: var(--ins); background: var(--ins-bg); }
+.badge.running { color: var(--sub); background: var(--sub-bg); }
+.badge.stopped { color: var(--del); background: var(--del-bg); }
+.bar { display: flex; height: 1.6rem; border-radius: 6px; overflow: hidden; background: var(--shade); }
+.bar span { min-width: 1px; }
+td.best { font-weight: 600; }
+"""
+)
+
+
+def run_page(run: RunData) -> str:
+    """Return the whole page."""
+    sections = [
+        _header(run),
+        _curves(run),
+        _evaluations(run),
+        *worst_sections(run),
+        samples_section(run),
+        time_section(run),
+        attempts_section(run),
+        _settings(run),
+    ]
+    return html.page(f"Training run: {run.folder.name}", filter(None, sections), style=STYLE)
+
+
+_SOFTWARE = ("flax_distil", "jax", "libtpu", "flax", "Python")
+
+
+def _header(run: RunData) -> str:
+    settings, done = run.settings, f"{run.step:,}"
+    if run.max_steps:
+        done += f" of {run.max_steps:,} updates ({run.step / run.max_steps:.0%})"
+    facts: dict[str, Any] = {
+        "Status": None,
+        "Progress": done,
+        "Teacher": settings.get("teacher_model_name_or_path") or "none, trained on the labels",
+        "Student": _student(settings),
+        "Training data": _training_data(run),
+        "Evaluation data": settings.get("eval_dataset_name"),
+        "Devices": _devices(run),
+        "Started": time_text(next((attempt.get("started") for attempt in run.attempts), None)),
+        "Last sign of life": time_text(
+            next((attempt.get("written") for attempt in run.timed_attempts[-1:]), None)
+        ),
+        "Wall time": duration(float(run.goodput["wall_seconds"])) if "wall_seconds" in run.goodput else None,
+        "Software": _software(run),
+    }
+    rows = [f"<dt>{name}</dt><dd>{escape(str(text))}</dd>" for name, text in facts.items() if text]
+    badge = f'<dt>Status</dt><dd><span class="badge {run.status}">{run.status}</span></dd>'
+    return f"<dl>{badge}{''.join(rows)}</dl>"
+
+
+def _student(settings: dict[str, Any]) -> str | None:
+    if named := settings.get("model_name_or_path"):
+        return str(named)
+    layers = settings.get("student_decoder_layers") or settings.get("student_decoder_layer_indices")
+    return None if layers is None else f"decoder layers {layers} of the teacher"
+
+
+def _training_data(run: RunData) -> str | None:
+    name = run.settings.get("train_dataset_name")
+    kept = [reasons.get("kept", {}) for reasons in run.samples.get("dropped", {}).values()]
+    hours = sum(float(count.get("seconds", 0.0)) for count in kept) / 3600
+    return f"{name} ({hours:,.1f} h)" if name and hours else name
+
+
+def _devices(run: RunData) -> str | None:
+    found = next((attempt.get("devices") for attempt in reversed(run.attempts)), None)
+    if not isinstance(found, dict):
+        return None
+    return f"{found.get('count')} × {found.get('kind')}, {found.get('processes')} processes"
+
+
+def _software(run: RunData) -> str | None:
+    last = next(iter(run.attempts[-1:]), {})
+    versions = last.get("versions", {}) | {"Python": last.get("python")}
+    shown = [f"{name} {versions[name]}" for name in _SOFTWARE if versions.get(name)]
+    if commit := last.get("flax_distil_git_commit"):
+        shown.append(f"commit {commit[:10]}")
+    return ", ".join(shown)
+
+
+def _curves(run: RunData) -> str:
+    names = {"loss": "loss", "ce_loss": "cross-entropy", "kl_loss": "KL", "mse_loss": "MSE"}
+    sets = run.evaluated_sets
+    plots = [
+        svg_plot.line_plot("Loss", {text: run.points(name) for name, text in names.items()}),
+        svg_plot.line_plot(
+            "Word error rate", {name: run.points(f"{prefix}wer") for name, prefix in sets.items()}, unit=" %"
+        ),
+        svg_plot.line_plot(
+            "Evaluation loss", {name: run.points(f"{prefix}loss") for name, prefix in sets.items()}
+        ),
+        svg_plot.line_plot(
+            "Share of label tokens that are right",
+            {
+                "training": run.points("accuracy"),
+                **{name: run.points(f"{prefix}accuracy") for name, prefix in sets.items()},
+            },
+        ),
+        svg_plot.line_plot("Learning rate", {"learning rate": run.points("learning_rate")}),
+        svg_plot.line_plot("Gradient norm before clipping", {"norm": run.points("grad_norm")}),
+        svg_plot.line_plot("Samples per second", {"samples": run.points("samples_per_second")}, unit=" /s"),
+        svg_plot.line_plot(
+            "Hours of audio per hour", {"audio": run.points("audio_seconds_per_second")}, unit=" h/h"
+        ),
+        svg_plot.line_plot(
+            "Waiting for data, and use of the peak",
+            {"wait": run.points("data_wait_share", scale=100), "MFU": run.points("mfu", scale=100)},
+            unit=" %",
+        ),
+    ]
+    drawn = "".join(plots)
+    if not drawn:
+        return html.section("Curves", html.note("There is no log line yet."))
+    return html.section("Curves", f'<div class="plots">{drawn}</div>')
+
+
+_SHOWN_EVALUATIONS = 30
+
+
+def _evaluations(run: RunData) -> str | None:
+    if not run.evaluated_steps:
+        return None
+    lines = {
+        (line["step"], prefix): line
+        for line in run.metrics
+        for prefix in run.evaluated_sets.values()
+        if f"{prefix}wer" in line
+    }
+    head = ["step", "data set", "WER %", "loss", "CE", "KL", "accuracy", "samples", "skipped", "seconds"]
+    rows = [
+        [f"{step:,}", name, *(_cell(line.get(f"{prefix}{score}")) for score in _SCORES)]
+        for step in run.evaluated_steps[-_SHOWN_EVALUATIONS:]
+        for name, prefix in run.evaluated_sets.items()
+        if (line := lines.get((step, prefix))) is not None
+    ]
+    left = len(run.evaluated_steps) - _SHOWN_EVALUATIONS
+    more = html.note(f"The first {left} evaluations are not listed.") if left > 0 else ""
+    return html.section("Evaluations", html.table([head, *rows], texts=2), _best(run), more)
+
+
+_SCORES = ("wer", "loss", "ce_loss", "kl_loss", "accuracy", "samples", "skipped", "seconds")
+
+
+def _best(run: RunData) -> str:
+    parts = []
+    for name, prefix in run.evaluated_sets.items():
+        if points := run.points(f"{prefix}wer"):
+            step, rate = min(points, key=lambda point: point[1])
+            parts.append(f"{name}: {rate:.2f} % at step {step:,.0f}")
+    return html.note(f"Lowest word error rate of {'; '.join(parts)}.") if parts else ""
+
+
+def _cell(value: Any) -> str:
+    if not isinstance(value, int | float):
+        return "-"
+    return f"{value:,.0f}" if float(value).is_integer() and abs(value) >= 1 else f"{value:.4g}"
+
+
+def _settings(run: RunData) -> str | None:
+    if not run.settings:
+        return None
+    given = next((attempt.get("arguments") for attempt in reversed(run.attempts)), None) or {}
+    return html.section(
+        "Settings",
+        html.table([["setting", "value"], *([name, str(value)] for name, value in given.items())], texts=2)
+        if given
+        else "",
+        html.details("All settings", json.dumps(run.settings, indent=2, ensure_ascii=False)),
+    )
