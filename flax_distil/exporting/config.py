@@ -32,6 +32,9 @@ class ExportConfig:
         quantization: Quantization of the weights, separated by commas: one word for all formats, or one for
             some of them, such as ct2:int8,ggml:q5_0. By default weights are not quantized.
         max_shard_size: Maximum size of a weight file of the format hf, such as 500MB.
+        verify: Recordings, folders of them or patterns. They are transcribed here in float32, and with each
+            export in the program that it is for where this is installed; texts and logits are compared. The
+            exit status is 1 if a float32 export says something else.
 
     Raises:
         InputError: If ``checkpoint``, ``dtype`` or ``max_shard_size`` is none of these.
@@ -44,6 +47,7 @@ class ExportConfig:
     dtype: str | None = None
     quantization: list[str] | None = None
     max_shard_size: str = "5GB"
+    verify: list[str] | None = None
     hub: HubModelConfig = nested(HubModelConfig())
 
     def __post_init__(self) -> None:

@@ -41,6 +41,9 @@ class Format:
         package: Package that the writer imports; None if it needs none.
         extra: Extra of flax-distil that installs the package.
         needs_tokenizer: Whether the format holds the tokenizer, so that there must be one.
+        verification: Address of the module below ``flax_distil.exporting`` that runs exports in the
+            program, a ``RuntimeModule``; None if there is none.
+        verification_package: Package that this module imports.
     """
 
     module: str
@@ -49,6 +52,8 @@ class Format:
     package: str | None = None
     extra: str | None = None
     needs_tokenizer: bool = True
+    verification: str | None = None
+    verification_package: str | None = None
 
     @property
     def writer(self) -> Writer:
@@ -62,6 +67,8 @@ FORMATS = {
         runtime="transformers",
         weights=("model*.safetensors*",),
         needs_tokenizer=False,
+        verification="verification.huggingface",
+        verification_package="torch",
     ),
     "ct2": Format(
         module="formats.ctranslate2",
@@ -69,6 +76,16 @@ FORMATS = {
         weights=("model.bin",),
         package="ctranslate2",
         extra="ctranslate2",
+        verification="verification.ctranslate2",
+        verification_package="ctranslate2",
+    ),
+    "mlx": Format(
+        module="formats.mlx",
+        runtime="mlx-whisper",
+        weights=("weights.safetensors",),
+        needs_tokenizer=False,
+        verification="verification.mlx",
+        verification_package="mlx_whisper",
     ),
 }
 """All formats by the names that ``--format`` takes."""

@@ -15,6 +15,8 @@ from flax_distil.exporting.format_table import FORMATS
 from flax_distil.exporting.formats import huggingface
 from flax_distil.exporting.record import ExportRecord
 from flax_distil.exporting.source import ExportSource
+from flax_distil.exporting.verification.compare import Comparison
+from flax_distil.exporting.verification.job import Verification
 from flax_distil.storage.output_dir import atomic_folder
 from flax_distil.storage.paths import AnyPath
 
@@ -28,12 +30,19 @@ class ExportResult:
     Attributes:
         output_dir: Folder of the export.
         folders: Folder of each format by its name: ``output_dir`` itself if there is one format alone.
+        comparisons: Each export in the program that it is for, if recordings to verify were given.
         upload_error: Reason why the upload failed; None if it did not fail, or was not asked for.
     """
 
     output_dir: AnyPath
     folders: dict[str, AnyPath]
+    comparisons: tuple[Comparison, ...] = ()
     upload_error: str | None = None
+
+    @property
+    def failed(self) -> list[str]:
+        """Formats whose float32 export says something else than the checkpoint does here."""
+        return [one.choice.name for one in self.comparisons if one.failed]
 
 
 def run(config: ExportConfig) -> ExportResult:
@@ -50,12 +59,21 @@ def run(config: ExportConfig) -> ExportResult:
     repository = check_hub(config.hub, config.hub.hub_model_id, folder, "model")
     source = _open(config, choices)
     folders = {choice.name: folder if len(choices) == 1 else folder / choice.name for choice in choices}
+    verification = Verification.prepare(source, config.verify) if config.verify else None
     record = ExportRecord(folder, choices)
     for choice in choices:
         _write(source, choice, folders[choice.name], record, shard_bytes=config.shard_bytes)
+    comparisons = verification.run(choices, folders) if verification else ()
     return ExportResult(
-        output_dir=folder, folders=folders, upload_error=upload(folder, repository, config.hub)
+        output_dir=folder,
+        folders=folders,
+        comparisons=comparisons,
+        upload_error=upload(folder, repository, config.hub, subfolders=_subfolders(choices)),
     )
+
+
+def _subfolders(choices: tuple[Choice, ...]) -> list[str]:
+    return [choice.name for choice in choices] if len(choices) > 1 else []
 
 
 def _open(config: ExportConfig, choices: tuple[Choice, ...]) -> ExportSource:

@@ -9,7 +9,7 @@ Source: the format section of the safetensors README.
 import dataclasses
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +18,24 @@ from flax_distil.checkpoints.formats.conversion import converted, pieces
 from flax_distil.checkpoints.formats.huggingface import INDEX_NAME, WEIGHTS_NAME
 from flax_distil.storage.checked_file import checked_file
 
-_DTYPE_NAMES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
+_DTYPE_NAMES = {
+    "float32": "F32", "float16": "F16", "bfloat16": "BF16", "uint32": "U32", "int32": "I32"
+}  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class StreamedTensor:
+    """A tensor that is made when it is written.
+
+    Attributes:
+        shape: Its shape.
+        dtype: Its element type.
+        pieces: Function that yields its elements in their order, as consecutive pieces of any shape.
+    """
+
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    pieces: Callable[[], Iterator[np.ndarray]]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -95,14 +112,40 @@ def write_shards(
 
 
 def _write_shard(path: Path, shard: Shard, dtype: np.dtype, read: Callable[[str], np.ndarray]) -> None:
+    def streamed(name: str, shape: tuple[int, ...]) -> StreamedTensor:
+        def made() -> Iterator[np.ndarray]:
+            tensor = read(name)
+            if tensor.shape != shape:
+                raise ValueError(f"{name}: expected the shape {list(shape)}, got {list(tensor.shape)}")
+            return (converted(name, piece, dtype) for piece in pieces(tensor))
+
+        return StreamedTensor(shape=shape, dtype=dtype, pieces=made)
+
+    tensors = {name: streamed(name, shape) for name, shape in shard.shapes.items()}
     # transformers refuses files that do not name the framework of their layout.
-    header: dict[str, object] = {"__metadata__": {"format": "pt"}}
+    write_safetensors(path, tensors, metadata={"format": "pt"})
+
+
+def write_safetensors(
+    path: Path, tensors: Mapping[str, StreamedTensor], *, metadata: Mapping[str, str]
+) -> None:
+    """Write one file, tensor by tensor and piece by piece.
+
+    Args:
+        path: Path of the file.
+        tensors: The tensors by name, in their order in the file.
+        metadata: Texts for the header.
+
+    Raises:
+        OSError: If the file cannot be written, or does not hold what was written when it is read back.
+    """
+    header: dict[str, object] = {"__metadata__": dict(metadata)}
     offset = 0
-    for name, shape in shard.shapes.items():
-        end = offset + _byte_count(shape, dtype)
+    for name, tensor in tensors.items():
+        end = offset + _byte_count(tensor.shape, tensor.dtype)
         header[name] = {
-            "dtype": _DTYPE_NAMES[dtype.name],
-            "shape": list(shape),
+            "dtype": _DTYPE_NAMES[tensor.dtype.name],
+            "shape": list(tensor.shape),
             "data_offsets": [offset, end],
         }
         offset = end
@@ -111,12 +154,9 @@ def _write_shard(path: Path, shard: Shard, dtype: np.dtype, read: Callable[[str]
     with checked_file(path) as write:
         write(len(text).to_bytes(8, "little"))
         write(text)
-        for name, shape in shard.shapes.items():
-            tensor = read(name)
-            if tensor.shape != shape:
-                raise ValueError(f"{name}: expected the shape {list(shape)}, got {list(tensor.shape)}")
-            for piece in pieces(tensor):
-                write(converted(name, piece, dtype))
+        for tensor in tensors.values():
+            for piece in tensor.pieces():
+                write(piece)
 
 
 def _byte_count(shape: tuple[int, ...], dtype: np.dtype) -> int:

@@ -1,0 +1,1 @@
+"""The files of openai/whisper: names, weights and vocabularies."""

@@ -1,0 +1,64 @@
+"""Exports in faster-whisper, which runs them with CTranslate2."""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from flax_distil.core.arrays import Float
+from flax_distil.exporting.verification.runtime import MAX_NEW_TOKENS, Clip
+
+_SUPPRESSED = np.finfo(np.float32).min / 2
+
+
+def open_runtime(folder: Path) -> "FasterWhisperRuntime":
+    """Load an export on the CPU, in the types in which it was written."""
+    from faster_whisper import WhisperModel
+
+    return FasterWhisperRuntime(WhisperModel(str(folder), device="cpu", compute_type="default"))
+
+
+@dataclasses.dataclass(frozen=True)
+class FasterWhisperRuntime:
+    """A ``WhisperModel`` of faster-whisper."""
+
+    model: Any
+
+    def transcribe(self, clip: Clip) -> str:
+        """See ``Runtime``."""
+        segments, _ = self.model.transcribe(
+            clip.samples_W,
+            language=clip.language or "en",
+            beam_size=1,
+            temperature=0.0,
+            without_timestamps=True,
+            condition_on_previous_text=False,
+            max_new_tokens=MAX_NEW_TOKENS,
+            no_speech_threshold=None,
+            log_prob_threshold=None,
+            compression_ratio_threshold=None,
+        )
+        return "".join(segment.text for segment in segments)
+
+    def logits(self, clip: Clip, tokens: Sequence[int]) -> Float[np.ndarray, "T V"] | None:
+        """See ``Runtime``; rows end where its own transcript leaves ours."""
+        from faster_whisper.audio import pad_or_trim
+
+        extractor = self.model.feature_extractor
+        features = pad_or_trim(extractor(clip.samples_W), extractor.nb_max_frames)
+        result = self.model.model.generate(
+            self.model.encode(features),
+            [list(clip.prompt)],
+            beam_size=1,
+            max_length=len(clip.prompt) + len(tokens) + 1,
+            return_logits_vocab=True,
+        )[0]
+        theirs = result.sequences_ids[0]
+        same = 0
+        while same < min(len(theirs), len(tokens)) and theirs[same] == tokens[same]:
+            same += 1
+        rows = [np.asarray(row, np.float32) for row in result.logits[0][: same + 1]]
+        # Suppressed tokens have the lowest number of float32.
+        return np.where(np.stack(rows) < _SUPPRESSED, -np.inf, np.stack(rows)) if rows else None
