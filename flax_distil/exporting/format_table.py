@@ -87,6 +87,17 @@ FORMATS = {
         verification="verification.mlx",
         verification_package="mlx_whisper",
     ),
+    "ggml": Format(
+        module="formats.ggml",
+        runtime="whisper.cpp",
+        weights=("ggml-model*.bin",),
+    ),
+    "openai": Format(
+        module="formats.openai",
+        runtime="openai-whisper",
+        weights=("model.pt",),
+        needs_tokenizer=False,
+    ),
 }
 """All formats by the names that ``--format`` takes."""
 

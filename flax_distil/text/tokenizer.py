@@ -16,6 +16,7 @@ from typing import Any, SupportsIndex
 from tokenizers import Tokenizer
 
 from flax_distil.core.errors import InputError
+from flax_distil.text.byte_level import to_bytes
 from flax_distil.text.generation_settings import TASKS
 from flax_distil.text.languages import resolve_language
 from flax_distil.text.special_tokens import SpecialTokens
@@ -73,6 +74,21 @@ class WhisperTokenizer:
     def fingerprint(self) -> str:
         """Return a digest of the vocabulary and the rules of the tokenizer."""
         return hashlib.blake2b(self._backend.to_str().encode(), digest_size=16).hexdigest()
+
+    def text_bytes(self) -> list[bytes]:
+        """Return the bytes of each token of the original text vocabulary, by id; empty where there is none.
+
+        Raises:
+            InputError: If a token is not made of the characters of byte-level pair encoding.
+        """
+        pieces = [self._backend.id_to_token(token) or "" for token in range(self.special.eot)]
+        try:
+            return [to_bytes(piece) for piece in pieces]
+        except KeyError as error:
+            raise InputError(
+                f"the tokenizer has a token with the character {error}: expected byte-level pair encoding, "
+                "which every Whisper has"
+            ) from error
 
     def encode(self, text: str, *, with_timestamps: bool = True, allow_special: bool = False) -> list[int]:
         """Return the ids of a text, without a prompt and without the end token.

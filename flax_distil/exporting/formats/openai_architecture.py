@@ -1,4 +1,4 @@
-"""Architectures that openai/whisper and whisper.cpp run; both have fixed what Hugging Face leaves open."""
+"""Architectures that openai/whisper and whisper.cpp can run: both fix sizes that Hugging Face leaves open."""
 
 from flax_distil.core.errors import InputError
 from flax_distil.model.config import WhisperConfig

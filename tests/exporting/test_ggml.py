@@ -1,0 +1,96 @@
+"""The files of whisper.cpp: blocks equal to those of ggml itself, and models that it loads."""
+
+import ctypes
+import dataclasses
+import importlib.util
+import re
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from flax_distil.core.errors import InputError
+from flax_distil.exporting.formats import ggml
+from flax_distil.exporting.formats.ggml_blocks import BLOCK_TYPES, quantize_blocks
+from flax_distil.exporting.source import ExportSource
+
+
+@pytest.fixture(scope="module")
+def source(tiny_en_dir) -> ExportSource:
+    return ExportSource.from_files(str(tiny_en_dir))
+
+
+@pytest.fixture(scope="module")
+def library() -> ctypes.CDLL:
+    """The library of ggml that pywhispercpp installs."""
+    spec = importlib.util.find_spec("_pywhispercpp")
+    assert spec is not None
+    assert spec.origin is not None
+    library = ctypes.CDLL(str(Path(spec.origin).parent / "libggml-base.so"))
+    library.ggml_quantize_chunk.restype = ctypes.c_size_t
+    pointer, number = ctypes.c_void_p, ctypes.c_int64
+    library.ggml_quantize_chunk.argtypes = [ctypes.c_int, pointer, pointer, number, number, number, pointer]
+    return library
+
+
+@pytest.mark.parametrize("name", BLOCK_TYPES)
+def test_blocks_are_those_of_ggml_byte_for_byte(name, library, source):
+    values_RD = source.read("model.decoder.layers.0.fc1.weight").astype(np.float32)
+    values_RD[0], values_RD[1] = 0, 3.0
+    block_type = BLOCK_TYPES[name]
+    ours = quantize_blocks(values_RD, block_type)
+    theirs = np.zeros_like(ours)
+    written = library.ggml_quantize_chunk(
+        block_type.type_id, values_RD.ctypes.data, theirs.ctypes.data, 0, *values_RD.shape, None
+    )
+    assert written == ours.nbytes
+    assert ours.shape[1] == block_type.block_bytes
+    np.testing.assert_array_equal(ours, theirs)
+
+
+def test_rows_that_do_not_make_blocks_are_refused(source):
+    with pytest.raises(ValueError, match="multiple of 32"):
+        quantize_blocks(np.ones((2, 48), np.float32), BLOCK_TYPES["q8_0"])
+
+
+def test_the_file_begins_with_sizes_filters_and_tokens(source, tmp_path):
+    ggml.write(source, tmp_path, quantization="q5_0")
+    with (tmp_path / "ggml-model-q5_0.bin").open("rb") as file:
+        header = struct.unpack("<12i", file.read(48))
+        assert header == (0x67676D6C, 51864, 1500, 384, 6, 4, 448, 384, 6, 4, 80, 2008)
+        mels, bins = struct.unpack("<2i", file.read(8))
+        filters_MF = np.frombuffer(file.read(4 * mels * bins), "<f4").reshape(mels, bins)
+        count = struct.unpack("<i", file.read(4))[0]
+        tokens = [file.read(struct.unpack("<i", file.read(4))[0]) for _ in range(count)]
+    spec = importlib.util.find_spec("whisper")
+    assert spec is not None
+    assert spec.origin is not None
+    with np.load(Path(spec.origin).parent / "assets" / "mel_filters.npz") as published:
+        np.testing.assert_allclose(filters_MF, published["mel_80"], atol=1e-8)
+    assert count == 50256  # text alone: whisper.cpp adds the special tokens
+    assert tokens[:2] == [b"!", b'"']
+    assert tokens[262] == b" the"
+
+
+@pytest.mark.parametrize(
+    ("sizes", "problem"),
+    [
+        ({"encoder_ffn_dim": 1024}, "encoder_ffn_dim 1024 is not 4 * 384"),
+        ({"max_source_positions": 750}, "whisper.cpp processes 30 s at a time"),
+        ({"vocab_size": 51865}, "computes the ids of special tokens from vocab_size 51865"),
+        (
+            {
+                "d_model": 300,
+                "encoder_ffn_dim": 1200,
+                "decoder_ffn_dim": 1200,
+            },
+            "d_model 300 is no multiple",
+        ),
+    ],
+)
+def test_models_that_whisper_cpp_cannot_run_are_refused(sizes, problem, source, tmp_path):
+    other = dataclasses.replace(source, config=dataclasses.replace(source.config, **sizes))
+    with pytest.raises(InputError, match=re.escape(problem)):
+        ggml.write(other, tmp_path, quantization="q8_0")
+    assert not any(tmp_path.iterdir())
