@@ -7,6 +7,7 @@ import typing
 from pathlib import Path
 from typing import Any
 
+from flax_distil.cli.recipes import PREFIX, read_recipe
 from flax_distil.core.errors import InputError
 from flax_distil.core.files import user_path
 
@@ -24,13 +25,15 @@ def read_config_file(name: str) -> dict[str, Any]:
     because a few of them can stand for more data than the memory holds.
 
     Args:
-        name: Path of a YAML file, or of a JSON file whose name ends in ``.json``.
+        name: Path of a YAML file, or of a JSON file whose name ends in ``.json``; or ``recipe:`` and the name
+            of a recipe.
 
     Raises:
         InputError: If the file cannot be read within these limits.
     """
     try:
-        text = _text(user_path(name))
+        is_recipe = name.startswith(PREFIX)
+        text = read_recipe(name.removeprefix(PREFIX)) if is_recipe else _text(user_path(name))
         values = _of_json(text) if name.endswith(".json") else _of_yaml(text)
         if not isinstance(values, dict):
             raise ValueError(f"it holds {_kind(values)}, not flags as 'name: value'")
@@ -38,6 +41,8 @@ def read_config_file(name: str) -> dict[str, Any]:
             _check_entry(key, value)
     except OSError as error:
         raise InputError(f"--config: {name!r} cannot be read: {error.strerror or error}") from error
+    except InputError as error:
+        raise InputError(f"--config: {error}") from error
     except (ValueError, RecursionError) as error:
         reason = str(error) if isinstance(error, ValueError) else "its values are nested too deeply"
         raise InputError(f"--config: {name!r} cannot be used: {reason}") from error

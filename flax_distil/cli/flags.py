@@ -7,6 +7,7 @@ from typing import Any, NoReturn, TypeVar
 from flax_distil.cli.config_files import read_config_file
 from flax_distil.cli.flag_types import WORDS, convert, is_list, metavar, shown_default
 from flax_distil.cli.flag_values import check_value, shortened
+from flax_distil.cli.sections import Sections
 from flax_distil.core.errors import InputError
 from flax_distil.core.fields import one_line
 from flax_distil.core.nested import Leaf, build, flatten_names, leaves, nearest_name, type_options
@@ -32,8 +33,15 @@ MAX_ARGUMENT_LENGTH = 10_000
 OWN_SECTION = "Main flags"
 """Heading in ``--help`` of the flags that the outermost configuration of a command declares."""
 
+_CONFIG_HELP = (
+    "YAML or JSON file of flags, or recipe:NAME for one that comes with the package (flax-distil recipes "
+    "lists them); the command line wins."
+)
 
-def read_flags(config_class: type[Config], arguments: Sequence[str], *, program: str) -> Config:
+
+def read_flags(
+    config_class: type[Config], arguments: Sequence[str], *, program: str, sections: Sections | None = None
+) -> Config:
     """Parse flags, and the YAML or JSON files that ``--config`` names, into a configuration.
 
     Flags take precedence over files, and later files over earlier ones. A boolean flag may stand alone
@@ -45,6 +53,7 @@ def read_flags(config_class: type[Config], arguments: Sequence[str], *, program:
         config_class: Configuration whose leaves are the flags.
         arguments: Arguments of the command line.
         program: Name shown in the help.
+        sections: What is read of files that have sections for several commands; by default none may have.
 
     Raises:
         InputError: If a flag is unknown or missing, a value has the wrong type, or the configuration refuses
@@ -58,7 +67,7 @@ def read_flags(config_class: type[Config], arguments: Sequence[str], *, program:
     given = vars(parser.parse_args(_with_values(flags, rest)))
     values: dict[str, Any] = {}
     for file in files:
-        values |= _file_values(file, config_class, flags)
+        values |= _file_values(file, config_class, flags, sections)
     for name, leaf in flags.items():
         if given[name] is not None:
             values[name] = convert(name, given[name], leaf.hint)
@@ -117,7 +126,7 @@ def _parser(config_class: type, flags: Mapping[str, Leaf], program: str) -> argp
         description=(config_class.__doc__ or "").strip().splitlines()[0],
         allow_abbrev=False,
     )
-    parser.add_argument("--config", metavar="FILE", help="YAML or JSON file of flags; the command line wins.")
+    parser.add_argument("--config", metavar="FILE", help=_CONFIG_HELP)
     parser.add_argument("--quiet", action="store_true", help="Show only warnings and errors.")
     sections = dict.fromkeys(leaf.section or OWN_SECTION for leaf in flags.values())
     groups = {title: parser.add_argument_group(title) for title in sections}
@@ -174,10 +183,13 @@ def _config_files(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     return files, others
 
 
-def _file_values(file: str, config_class: type, flags: Mapping[str, Leaf]) -> dict[str, Any]:
+def _file_values(
+    file: str, config_class: type, flags: Mapping[str, Leaf], sections: Sections | None
+) -> dict[str, Any]:
     """Return the settings in a file of flags, which may be nested like the configuration."""
+    flatten = flatten_names if sections is None else sections.flatten
     try:
-        given = flatten_names(config_class, read_config_file(file))
+        given = flatten(config_class, read_config_file(file))
     except InputError as error:
         if str(error).startswith("--config"):
             raise

@@ -46,6 +46,7 @@ commands:
   transcribe    transcribe audio files of any length: text, subtitles, JSON
   align-heads   find the attention heads of a student that give word timestamps
   export        convert a checkpoint to the formats of other Whisper runtimes, or of transformers
+  recipes       list the recipes for --config recipe:NAME, or print one
 
 'flax-distil COMMAND --help' lists the flags; --config FILE reads them from YAML or JSON.
 
@@ -78,6 +79,8 @@ def _choose_command(arguments: Sequence[str]) -> tuple[str, Sequence[str]] | int
         print(__version__)
         return 0
     command, *rest = arguments
+    if command == "recipes":
+        return _show_recipes(rest)
     seconds = [name.partition(" ")[2] for name in COMMANDS if name.startswith(f"{command} ")]
     if seconds:
         return _choose_second(command, seconds, rest)
@@ -101,6 +104,22 @@ def _choose_second(
         print(f"error: unknown command '{first} {second}': expected one of {expected}", file=sys.stderr)
         return 2
     return f"{first} {second}", rest
+
+
+def _show_recipes(arguments: Sequence[str]) -> int:
+    """Print the recipe that is named, or the list of all."""
+    from flax_distil.cli.recipes import list_recipes, read_recipe
+    from flax_distil.core.errors import InputError
+
+    if len(arguments) == 1 and not arguments[0].startswith("-"):
+        try:
+            print(read_recipe(arguments[0]), end="")
+        except InputError as error:
+            print(f"error: {error}", file=sys.stderr)
+            return 2
+        return 0
+    print(f"usage: flax-distil recipes [NAME]\n\nrecipes:\n{list_recipes()}")
+    return 2 if len(arguments) > 1 else 0
 
 
 def run_command(command: str, arguments: Sequence[str]) -> int:
@@ -149,13 +168,27 @@ def _with_short_words(sentence: str) -> str:
 
 
 def _run_configured(command: str, arguments: Sequence[str]) -> int:
-    from flax_distil.cli.flags import read_flags
-
-    config = read_flags(config_class(command), arguments, program=f"flax-distil {command}")
+    config = read_command(command, arguments)
     if command == "distil" and config.dry_run:  # a file of flags may set it too
         return run_command("plan", arguments)
     result = _imported(COMMANDS[command][1])(config)
     return 1 if getattr(result, "upload_error", None) or getattr(result, "failed", None) else 0
+
+
+def read_command(command: str, arguments: Sequence[str]) -> Any:
+    """Return the configuration that the flags of a command, and the files and recipes they name, describe.
+
+    Raises:
+        InputError: If they cannot be read.
+    """
+    from flax_distil.cli.flags import read_flags
+    from flax_distil.cli.sections import LENDERS, Sections
+
+    names = [*filter(None, [LENDERS.get(command)]), command]
+    sections = Sections(
+        command=command, commands=COMMANDS, configs={name: config_class(name) for name in names}
+    )
+    return read_flags(config_class(command), arguments, program=f"flax-distil {command}", sections=sections)
 
 
 def config_class(command: str) -> Any:

@@ -110,6 +110,9 @@ class DistillConfig:
     Attributes:
         per_device_train_batch_size: Number of training samples per device and micro-batch.
         gradient_accumulation_steps: Number of micro-batches per optimizer update.
+        global_batch_size: Number of training samples per optimizer update, on all devices together. The
+            number of micro-batches follows from it, and a device gets at most per_device_train_batch_size
+            samples at a time. By default what the two flags before make of the devices.
         precision: full (float32 throughout, for the teacher and for products of matrices too, without TF32 or
             bfloat16 passes), half_mixed (bfloat16 computations, float32 gradients and optimizer) or
             full_mixed (bfloat16 gradients and moments too). The student's parameters and losses are float32
@@ -148,6 +151,7 @@ class DistillConfig:
     dropouts: DropoutConfig = nested(DropoutConfig())
     per_device_train_batch_size: int = 16
     gradient_accumulation_steps: int = 1
+    global_batch_size: int | None = None
     precision: str = "half_mixed"
     compute: ComputeOptions = nested(ComputeOptions(), show={"use_scan", "gradient_checkpointing"})
     devices: ParallelConfig = nested(ParallelConfig())
@@ -170,7 +174,9 @@ class DistillConfig:
     def __post_init__(self) -> None:
         if self.precision not in PRECISIONS:
             raise InputError(f"precision {self.precision!r} is unknown: expected {', '.join(PRECISIONS)}")
-        check_positive(self, "per_device_train_batch_size", "gradient_accumulation_steps")
+        check_positive(
+            self, "per_device_train_batch_size", "gradient_accumulation_steps", "global_batch_size"
+        )
         self._check_models()
         self._check_combinations()
 
@@ -205,6 +211,12 @@ class DistillConfig:
         if self.cache_encoder_states and self.freeze.freeze_encoder is False:
             raise InputError("cache_encoder_states needs a frozen encoder: set freeze_encoder")
         loss = self.training_loss
+        factors = self.data.train_dataset_kl_weights
+        if factors is not None and not loss.kl_weight:
+            raise InputError(
+                f"train_dataset_kl_weights {factors!r} has no KL term to scale: give a teacher and a "
+                "kl_weight above 0, or leave it out"
+            )
         if not any((loss.ce_weight, loss.kl_weight, loss.mse_weight)):
             raise InputError("ce_weight, kl_weight and mse_weight are all 0: nothing is learned")
 

@@ -40,7 +40,8 @@ from flax_distil.distillation.monitoring.training_log import METRICS_NAME
 from flax_distil.distillation.saving.best_model import check_metric
 from flax_distil.distillation.saving.finish import best_params, save_until_done
 from flax_distil.distillation.setup.data import check_cacheable, load_data
-from flax_distil.distillation.setup.global_batch import global_batch_size, resume_global_batch
+from flax_distil.distillation.setup.data_hours import warn_of_few_hours
+from flax_distil.distillation.setup.global_batch import choose_global_batch, global_batch_size
 from flax_distil.distillation.setup.models import DistillModels, check_models, load_models
 from flax_distil.distillation.setup.step_fns import TrainStepFns
 from flax_distil.distillation.trainer import Trainer
@@ -121,10 +122,11 @@ def _set_up(
     repository = raise_on_all_hosts(
         lambda: check_hub(config.hub, config.hub.hub_model_id, folder, "model") if leads else None
     )
-    config = resume_global_batch(config, partitioner.batch_shards, folder)
+    config = choose_global_batch(config, partitioner.batch_shards, folder)
     student = raise_on_all_hosts(lambda: check_models(config))
     tokenizer, settings = read_tokenizer(student.files)
     data = raise_on_all_hosts(lambda: load_data(config, tokenizer, student.config))
+    warn_of_few_hours(config, data.train)
     if config.checkpoints.load_best_model_at_end:
         check_metric(config.checkpoints.metric_for_best_model, [chosen.name for chosen in data.evaluation])
     check_cacheable(config, data.train, partitioner)

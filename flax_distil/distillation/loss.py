@@ -113,6 +113,8 @@ class CrossEntropy:
 class KLDivergence:
     """The KL divergence of the student's tokens from the teacher's, scaled by T².
 
+    Each token counts by the weight of its row, where the data sets have weights of their own.
+
     Attributes:
         weight: Factor of the term in the loss; 0 leaves the teacher's logits out.
         temperature: T of both softmaxes.
@@ -138,6 +140,8 @@ class KLDivergence:
         student_log_CV = log_probs(student_CV, norms[0], temperature)
         teacher_log_CV = log_probs(teacher_CV, norms[1], temperature)
         gradient_CV = temperature * (jnp.exp(student_log_CV) - jnp.exp(teacher_log_CV))
+        if (weights_C := chunk.kl_weights_C) is not None:
+            kl_C, gradient_CV = weights_C * kl_C, weights_C[:, None] * gradient_CV
         return temperature**2 * chunk.sum(kl_C), gradient_CV
 
 
@@ -243,10 +247,16 @@ def token_loss_sums(
         (teacher.flat_hidden_PD, teacher.embedding_VD) if teacher is not None and uses_logits else None,
         batch.labels_BT.reshape(-1),
         batch.loss_mask_BT.reshape(-1),
+        kl_weights_P=_per_token(batch.kl_weight_B, batch),
         terms=token_terms,
         chunk_size=config.chunk_size,
         vocabulary_axis=config.student_options.sharding.vocabulary_axis,
     )
+
+
+def _per_token(values_B: Array | None, batch: Batch) -> Array | None:
+    """Return the value of its row for each label token, flattened over rows and positions."""
+    return None if values_B is None else jnp.repeat(values_B, batch.labels_BT.shape[1])
 
 
 def matched_teacher_layers(student_layers: int, teacher_layers: int) -> list[int]:

@@ -38,6 +38,7 @@ def token_losses(
     mask_P: Bool[Array, " P"],
     *,
     terms: tuple[Any, ...],
+    kl_weights_P: Float[Array, " P"] | None = None,
     chunk_size: int = 256,
     vocabulary_axis: str | None = None,
 ) -> TokenLossSums:
@@ -50,6 +51,7 @@ def token_losses(
         labels_P: Target ids; anything where the mask is False.
         mask_P: True where a position counts.
         terms: Terms of the loss (``TokenLossTerm`` of ``distillation/loss.py``).
+        kl_weights_P: Weights of the positions in the KL term; None if they are all 1.
         chunk_size: Number of tokens whose logits exist at one time.
         vocabulary_axis: Mesh axis whose devices hold the rows of both embeddings in order, in equal parts
             (``teacher`` may hold all); hidden states, labels and results are equal on all of them.
@@ -67,7 +69,8 @@ def token_losses(
         x = jnp.pad(x, [(0, padding)] + [(0, 0)] * (x.ndim - 1))
         return x.reshape(-1, chunk_size, *x.shape[1:])
 
-    targets = (chunks(labels_P), chunks(mask_P))
+    weights_KC = None if kl_weights_P is None else chunks(kl_weights_P)
+    targets = (chunks(labels_P), weights_KC, chunks(mask_P))
     vocabulary = Vocabulary(vocabulary_axis)
     if teacher is not None:
         part_VE = vocabulary.own_rows(teacher[1], student_VD.shape[0])
@@ -152,6 +155,7 @@ class LogitsChunk:
         labels_C: Target ids.
         counts_C: 1.0 where a token counts, 0.0 elsewhere.
         vocabulary: Reductions over the whole vocabulary.
+        kl_weights_C: Weights of the tokens in the KL term; None if they are all 1.
     """
 
     student_CV: Array
@@ -159,6 +163,7 @@ class LogitsChunk:
     labels_C: Array
     counts_C: Array
     vocabulary: Vocabulary
+    kl_weights_C: Array | None = None
 
     @functools.cached_property
     def student_norms(self) -> RowNorms:
@@ -177,6 +182,10 @@ class LogitsChunk:
         return (loss_C * self.counts_C).sum()
 
 
+Targets = tuple[Array, Array | None, Array]
+"""Labels, weights in the KL term (None if all are 1) and mask of chunks of tokens, [K, C] each."""
+
+
 class _Objective(NamedTuple):
     """Everything static about the sums."""
 
@@ -190,7 +199,7 @@ def _chunked(
     student_KCD: Array,
     student_VD: Array,
     teacher: tuple[Array, Array] | None,
-    targets: tuple[Array, Array],
+    targets: Targets,
 ) -> TokenLossSums:
     return _over_chunks(objective, student_KCD, student_VD, teacher, targets, with_gradient=False)[0]
 
@@ -216,7 +225,7 @@ def _over_chunks(
     student_KCD: Array,
     student_VD: Array,
     teacher: tuple[Array, Array] | None,
-    targets: tuple[Array, Array],
+    targets: Targets,
     *,
     with_gradient: bool,
 ) -> tuple[TokenLossSums, tuple[Array, Array]]:
@@ -228,13 +237,14 @@ def _over_chunks(
 
     def compute(carry: tuple, chunk: tuple) -> tuple:
         sums, embedding_gradient_VD = carry
-        student_CD, teacher_CD, labels_C, mask_C = chunk
+        student_CD, teacher_CD, labels_C, kl_weights_C, mask_C = chunk
         logits = LogitsChunk(
             student_CV=_project(student_CD, student_VD),
             teacher_CV=None if teacher_VD is None else _project(teacher_CD, teacher_VD),
             labels_C=labels_C,
             counts_C=mask_C.astype(jnp.float32),
             vocabulary=objective.vocabulary,
+            kl_weights_C=kl_weights_C,
         )
         added, slope_CV = _chunk_losses(objective.terms, logits)
         sums = jax.tree.map(jnp.add, sums, added)

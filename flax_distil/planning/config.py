@@ -23,6 +23,7 @@ class PlanConfig:
         search_seconds: Time limit in seconds of the search for the largest batch. Two batches are compiled in
             any case; another one only if its compilation would probably end within the limit. With 0 only the
             given batch is compiled.
+        price_per_chip_hour: Price of one chip for an hour, in any currency, for the cost of the training.
         json: File to write the plan to, as JSON.
 
     Raises:
@@ -39,6 +40,7 @@ class PlanConfig:
         section="Main flags",
     )
     search_seconds: float = 240.0
+    price_per_chip_hour: float | None = None
     json: str | None = None
     run: DistillConfig = nested(
         defaults={"train_dataset_name": "", "output_dir": ""},
@@ -58,6 +60,8 @@ class PlanConfig:
         if self.what not in ("train", "generate"):
             raise InputError(f"what {self.what!r} is unknown: expected train or generate")
         check_positive(self, "label_length")
+        if self.price_per_chip_hour is not None and self.price_per_chip_hour < 0:
+            raise InputError(f"price_per_chip_hour {self.price_per_chip_hour:g} is below 0")
 
     @property
     def planned_run(self) -> DistillConfig:

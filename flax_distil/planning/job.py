@@ -13,6 +13,7 @@ from flax_distil.core.console import show
 from flax_distil.core.errors import InputError
 from flax_distil.core.files import user_path
 from flax_distil.distillation.config import DistillConfig
+from flax_distil.distillation.setup.global_batch import divide_global_batch
 from flax_distil.distillation.setup.models import describe_models, with_dropouts
 from flax_distil.model.config import PRESETS, WhisperConfig
 from flax_distil.parallel.jit_partitioner import JitPartitioner
@@ -48,6 +49,8 @@ def run(config: PlanConfig) -> dict[str, Any]:
         build_mesh(planned.devices.mesh_shape, topology.devices),
         shard_vocabulary=planned.devices.shard_vocabulary,
     )
+    if planned.global_batch_size is not None:
+        planned = divide_global_batch(planned, partitioner.batch_shards, planned.global_batch_size)
     shape = with_dropouts(planned, student.config)
     if config.what == "train":
         job = training_job(
@@ -66,6 +69,7 @@ def run(config: PlanConfig) -> dict[str, Any]:
         samples_per_step=batch * micro_batches * partitioner.batch_shards,
         micro_batches=micro_batches,
         max_steps=config.run.optimizer.max_steps,
+        price_per_chip_hour=config.price_per_chip_hour,
         notes=_notes(config),
     )
     show(plan_as_text(plan, description))

@@ -23,6 +23,7 @@ class JobDescription:
         samples_per_step: Number of samples of a step on all chips and in all micro-batches.
         micro_batches: Number of micro-batches per step.
         max_steps: Number of steps of the distillation; None if unknown.
+        price_per_chip_hour: Price of one chip for an hour; None if unknown.
         notes: Remarks that are printed with those of the plan.
     """
 
@@ -32,6 +33,7 @@ class JobDescription:
     samples_per_step: int
     micro_batches: int
     max_steps: int | None
+    price_per_chip_hour: float | None = None
     notes: tuple[str, ...] = ()
 
 
@@ -42,6 +44,8 @@ def plan_as_json(plan: Plan, description: JobDescription) -> dict[str, Any]:
     samples = description.samples_per_step
     steps = description.max_steps
     hours = None if seconds is None or steps is None else seconds * steps / 3600
+    price = description.price_per_chip_hour
+    cost = None if hours is None or price is None else hours * plan.chips * price
     figures = {
         "what": plan.job.what,
         "topology": plan.topology.name,
@@ -80,7 +84,12 @@ def plan_as_json(plan: Plan, description: JobDescription) -> dict[str, Any]:
     }
     if plan.job.what == "train":
         rate = None if seconds is None else samples / seconds
-        figures |= {"samples_per_second": rate, "max_steps": steps, "estimated_hours": hours}
+        figures |= {
+            "samples_per_second": rate,
+            "max_steps": steps,
+            "estimated_hours": hours,
+            "estimated_cost": cost,
+        }
     else:
         figures["tokens_per_second"] = None if seconds is None else samples / seconds
     return figures
@@ -186,6 +195,8 @@ def _time(plan: Plan, figures: Mapping[str, Any]) -> Iterator[str]:
     if figures["estimated_hours"] is not None:
         hours, steps = figures["estimated_hours"], figures["max_steps"]
         yield f"  {hours:.1f} hours for {steps} steps: no data loading, evaluation or checkpoint in them"
+    if figures["estimated_cost"] is not None:
+        yield f"  {figures['estimated_cost']:.0f} is the price of these hours"
 
 
 def _found_by(largest: LargestBatch) -> str:

@@ -6,7 +6,7 @@ import pytest
 
 from flax_distil.core.errors import InputError
 from flax_distil.core.nested import replace
-from flax_distil.distillation.setup.global_batch import global_batch_size, keep_global_batch
+from flax_distil.distillation.setup.global_batch import divide_global_batch, global_batch_size
 from tests.parallel.layouts import config
 
 
@@ -16,7 +16,7 @@ def kept(devices: int, size: int, *, per_device: int, accumulation: int) -> tupl
         per_device_train_batch_size=per_device,
         gradient_accumulation_steps=accumulation,
     )
-    found = keep_global_batch(given, devices, size)
+    found = divide_global_batch(given, devices, size)
     assert global_batch_size(found, devices) == size
     return found.per_device_train_batch_size, found.gradient_accumulation_steps
 

@@ -56,6 +56,30 @@ def test_value_and_gradients_equal_the_plain_formula_for_every_chunk_size(proble
         np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("chunk_size", [5, 64])
+def test_tokens_count_in_the_kl_by_their_weights_and_in_the_cross_entropy_alike(problem, chunk_size):
+    student, embedding, teacher, labels, mask = problem
+    weights_P = jnp.asarray(np.random.default_rng(3).choice([0.0, 0.5, 1.0], len(labels)), jnp.float32)
+
+    def fused(student, embedding):
+        sums = token_losses(
+            student, embedding, teacher, labels, mask,
+            weights=WEIGHTS, chunk_size=chunk_size, kl_weights_P=weights_P,
+        )  # fmt: skip
+        return sums.total
+
+    def written_plainly(student, embedding):
+        arguments = student, embedding, teacher, labels
+        ce = plain(*arguments, mask, LossConfig(ce_weight=0.8, kl_weight=0.0))
+        return ce + plain(*arguments, mask * weights_P, LossConfig(ce_weight=0.0, kl_weight=1.0))
+
+    value, gradients = jax.value_and_grad(fused, argnums=(0, 1))(student, embedding)
+    wanted, wanted_gradients = jax.value_and_grad(written_plainly, argnums=(0, 1))(student, embedding)
+    np.testing.assert_allclose(value, wanted, rtol=1e-5)
+    for got, expected in zip(gradients, wanted_gradients, strict=True):
+        np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-5)
+
+
 def test_kl_is_zero_when_student_equals_teacher(problem):
     student, embedding, _, labels, mask = problem
     sums = token_losses(student, embedding, (student, embedding), labels, mask, weights=WEIGHTS)

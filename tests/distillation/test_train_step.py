@@ -199,6 +199,20 @@ def test_a_row_without_a_label_counts_in_no_mean(setup, small_batch):
     assert_close(after.params, wanted.params)
 
 
+def test_a_row_of_kl_weight_0_is_trained_on_its_label_alone(setup, small_batch):
+    run, state, frozen, teacher, _ = setup()
+    whole = one_big_batch(small_batch)
+    weight_1B = np.array([[1, 0, 0, 1, 0, 0, 1, 0]], np.float32)
+    mask_1BT = whole.loss_mask_BT & (weight_1B[:, :, None] > 0)
+    _, wanted = run(state, frozen, teacher, whole)
+    _, alone = run(state, frozen, teacher, dataclasses.replace(whole, loss_mask_BT=mask_1BT))
+    _, metrics = run(state, frozen, teacher, dataclasses.replace(whole, kl_weight_B=weight_1B))
+    kl = alone["kl_loss"] * alone["tokens"] / wanted["tokens"]
+    np.testing.assert_allclose(metrics["ce_loss"], wanted["ce_loss"], rtol=1e-6)
+    np.testing.assert_allclose(metrics["kl_loss"], kl, rtol=1e-5)
+    np.testing.assert_allclose(metrics["loss"], 0.8 * wanted["ce_loss"] + kl, rtol=1e-5)
+
+
 def test_cross_entropy_alone_fine_tunes_without_a_teacher(setup, small_batch):
     run, state, frozen, _, _ = setup(teacher=False, weights=LossConfig(ce_weight=1.0, kl_weight=0.0))
     _, metrics = run(state, frozen, {}, small_batch)

@@ -87,6 +87,7 @@ def training_batch(micro_batches: int = 2) -> Batch:
         decoder_input_ids_BT=tokens[:, :, :-1],
         labels_BT=tokens[:, :, 1:],
         loss_mask_BT=np.broadcast_to(mask, (2, ROWS, 12)).copy(),
+        kl_weight_B=random.choice(np.array([0, 0.5, 1], np.float32), (2, ROWS)),
     )
     return jax.tree.map(lambda value: value.reshape(micro_batches, -1, *value.shape[2:]), batch)
 

@@ -19,7 +19,7 @@ from flax_distil.data.preprocessing.labels import LabelTokens
 FLOAT32 = np.dtype(np.float32)
 
 _STEP_ARRAYS = (
-    "decoder_input_ids_BT", "labels_BT", "loss_mask_BT", "samples_BW", "lengths_B", "seed_B",
+    "decoder_input_ids_BT", "labels_BT", "loss_mask_BT", "kl_weight_B", "samples_BW", "lengths_B", "seed_B",
     "encoder_out_BSD", "mel_BRM", "teacher_mel_BRM",
 )  # fmt: skip
 _HOST_FIELDS = (
@@ -42,6 +42,7 @@ class Batch:
         decoder_input_ids_BT: int32, tokens that the decoder reads; T is a bucket of lengths.
         labels_BT: int32, the same tokens one position on.
         loss_mask_BT: Bool, which labels count in the loss.
+        kl_weight_B: float32, factor of the KL term for the labels of each row, in training only.
         samples_BW: float32 or int16, audio at 16 kHz with zeros after each recording.
         lengths_B: int32, number of audio samples of each recording, where devices augment it.
         seed_B: uint32, seed of the augmentation on devices.
@@ -61,6 +62,7 @@ class Batch:
     decoder_input_ids_BT: Any = None
     labels_BT: Any = None
     loss_mask_BT: Any = None
+    kl_weight_B: Any = None
     samples_BW: Any = None
     lengths_B: Any = None
     seed_B: Any = None

@@ -24,6 +24,9 @@ class TrainingDataConfig:
         train_dataset_samples: Numbers joined by +, one per data set: the data sets are mixed in these
             proportions. By default an epoch has every sample of every data set once; streamed data sets are
             mixed in equal parts.
+        train_dataset_kl_weights: Factors of kl_weight joined by +, one per data set. With 0, a data set is
+            trained on its labels alone: where they are not what the teacher would say, such as translations.
+            By default the factor of every data set is 1.
         stopping_strategy: Where several data sets are mixed, an epoch ends for all of them when the first is
             exhausted (first_exhausted), or each is repeated until all were exhausted (all_exhausted).
         shuffle_buffer_size: Number of rows that are shuffled together when streaming.
@@ -42,6 +45,7 @@ class TrainingDataConfig:
     train_dataset_config_name: str | None = None
     train_split_name: str | None = None
     train_dataset_samples: str | None = None
+    train_dataset_kl_weights: str | None = None
     stopping_strategy: str = "first_exhausted"
     shuffle_buffer_size: int = 500
     label_column_name: str = "whisper_transcript"

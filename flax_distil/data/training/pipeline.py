@@ -48,7 +48,7 @@ class TrainingPipeline:
 
     :func:`flax_distil.data.training.batches.collate` makes the batches, with audio as 16-bit integers, with
     labels, without padding rows, and with ``source_B`` and ``epoch``. They have ``seed_B`` and ``lengths_B``
-    only if devices augment the audio.
+    only if devices augment the audio, and ``kl_weight_B`` only if the data sets have weights of the KL term.
 
     Tables without weights are concatenated, and an epoch has every sample once. Otherwise data sets are mixed
     in the proportions of their weights.
@@ -301,6 +301,8 @@ class TrainingPipeline:
         )
         source_B = np.array([sample.source for sample in samples], np.int32)
         batch = dataclasses.replace(batch, source_B=source_B, epoch=samples[0].epoch)
+        if (kl_weights := self._data.kl_weights) is not None:
+            batch = dataclasses.replace(batch, kl_weight_B=np.array(kl_weights, np.float32)[source_B])
         if not self._load.augmenter.config.on_device:
             return batch
         lengths = [round(sample.sample.duration_seconds * SAMPLING_RATE) for sample in samples]

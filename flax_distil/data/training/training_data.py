@@ -2,6 +2,7 @@
 
 import dataclasses
 import logging
+import math
 
 from flax_distil.audio.constants import CHUNK_SECONDS
 from flax_distil.core.errors import InputError
@@ -46,7 +47,7 @@ def load_training_data(
     spec = config.train_dataset_name
     languages = split_values(config.labels.language, "languages", spec)
     tasks = split_values(config.labels.task, "tasks", spec)
-    weights = _weights(config)
+    weights, kl_weights = _weights(config), _kl_weights(config)
     builders = [
         LabelBuilder(tokenizer, config.labels_of(language, task))
         for language, task in zip(languages, tasks, strict=True)
@@ -65,7 +66,9 @@ def load_training_data(
             sources.append(opener.table_source(data, dropped, skipped))
     if table := dropped.table():
         log.info("training data\n%s", table)
-    return TrainingData(sources=sources, dropped=dropped, skipped=skipped, noise=_noise(config))
+    return TrainingData(
+        sources=sources, dropped=dropped, skipped=skipped, noise=_noise(config), kl_weights=kl_weights
+    )
 
 
 def training_pipeline(
@@ -121,17 +124,33 @@ def _spec(config: TrainingDataConfig) -> DatasetSpec:
 def _weights(config: TrainingDataConfig) -> list[float | None]:
     if config.train_dataset_samples is None:
         return [None for _ in split_values(None, "", config.train_dataset_name)]
-    values = split_values(config.train_dataset_samples, "numbers of samples", config.train_dataset_name)
-    try:
-        weights = [float(value or "") for value in values]
-    except ValueError:
-        weights = [0.0]
-    if not all(0 < weight < float("inf") for weight in weights):
+    weights = _numbers(config.train_dataset_samples, "numbers of samples", config)
+    if not all(0 < weight < math.inf for weight in weights):
         raise InputError(
             f"train_dataset_samples {config.train_dataset_samples!r} is not made of positive numbers: "
             "give one per data set, joined by +"
         )
     return [*weights]
+
+
+def _kl_weights(config: TrainingDataConfig) -> list[float] | None:
+    if config.train_dataset_kl_weights is None:
+        return None
+    weights = _numbers(config.train_dataset_kl_weights, "KL weights", config)
+    if not all(0 <= weight < math.inf for weight in weights):
+        raise InputError(
+            f"train_dataset_kl_weights {config.train_dataset_kl_weights!r} is not made of numbers from 0 on: "
+            "give one per data set, joined by +"
+        )
+    return weights
+
+
+def _numbers(joined: str, what: str, config: TrainingDataConfig) -> list[float]:
+    """Return one number per data set; one of them is NaN if any is not a number."""
+    try:
+        return [float(value or "") for value in split_values(joined, what, config.train_dataset_name)]
+    except ValueError:
+        return [math.nan]
 
 
 @dataclasses.dataclass(frozen=True)

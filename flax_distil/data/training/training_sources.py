@@ -184,12 +184,14 @@ class TrainingData:
         dropped: Counts of the rows of tables that filters dropped; streams are filtered while they are read.
         skipped: Rows that cannot be used; pipelines add to it.
         noise: Recordings of noise; None if there are none.
+        kl_weights: Factor of the KL term for each data set; None where it is 1 for all.
     """
 
     sources: Sequence[TrainingSource]
     dropped: DropReport = dataclasses.field(default_factory=DropReport)
     skipped: SkippedSamples = dataclasses.field(default_factory=SkippedSamples)
     noise: SpeechDataset | None = None
+    kl_weights: Sequence[float] | None = None
 
     @property
     def sizes(self) -> list[int | None]:
@@ -200,6 +202,17 @@ class TrainingData:
     def samples(self) -> int | None:
         """Number of samples of all data sets; None if one of them is a stream."""
         return None if None in self.sizes else sum(size or 0 for size in self.sizes)
+
+    @property
+    def hours(self) -> float | None:
+        """Hours of all data sets; None for streams, and where a duration is known only from the audio."""
+        seconds = 0.0
+        for source in self.sources:
+            durations = source.data.durations() if isinstance(source, TableSource) else [None]
+            if None in durations:
+                return None
+            seconds += sum(filter(None, durations))
+        return seconds / 3600
 
     @property
     def is_concatenated(self) -> bool:

@@ -31,7 +31,7 @@ _WITHOUT_EFFECT = {
     "cache_dir", "dataset_cache_dir", "source_retry_seconds", "dataloader_num_workers",
     "preprocessing_num_workers", "teacher_sharding", "use_scan", "gradient_checkpointing",
     "encoder_cache_dir", "dry_run", "num_train_epochs",
-    "per_device_train_batch_size", "gradient_accumulation_steps",
+    "per_device_train_batch_size", "gradient_accumulation_steps", "global_batch_size",
 }  # fmt: skip
 """Settings that change no update but for its last bits; epochs count as max_steps, batches as a whole."""
 

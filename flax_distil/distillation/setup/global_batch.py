@@ -17,10 +17,11 @@ def global_batch_size(config: DistillConfig, batch_shards: int) -> int:
     return config.per_device_train_batch_size * config.gradient_accumulation_steps * batch_shards
 
 
-def resume_global_batch(config: DistillConfig, batch_shards: int, folder: AnyPath) -> DistillConfig:
-    """Return the configuration with which a run that is resumed keeps its global batch.
+def choose_global_batch(config: DistillConfig, batch_shards: int, folder: AnyPath) -> DistillConfig:
+    """Return the configuration with which these devices compute the global batch of a run.
 
-    All processes must call this. A new run keeps its configuration.
+    All processes must call this. The batch is that of the run which is resumed, or else
+    ``global_batch_size``; where neither is given, the configuration stays as it is.
 
     Args:
         config: Configuration of the run.
@@ -28,21 +29,33 @@ def resume_global_batch(config: DistillConfig, batch_shards: int, folder: AnyPat
         folder: Folder of the run.
 
     Raises:
-        InputError: If there is no such checkpoint, or its batch cannot be divided over the devices.
+        InputError: If there is no such checkpoint, its batch is not the ``global_batch_size``, or the batch
+            cannot be divided over the devices.
     """
+    given, resumed = config.global_batch_size, _resumed_size(config, folder)
+    if given is not None and resumed not in (None, given):
+        raise InputError(
+            f"global_batch_size {given} is not that of the run to resume: leave it out, or give {resumed}"
+        )
+    size = resumed if given is None else given
+    return config if size is None else divide_global_batch(config, batch_shards, size)
+
+
+def _resumed_size(config: DistillConfig, folder: AnyPath) -> int | None:
+    """Return the number of samples per update of the run that is resumed; None for a new run."""
     wanted = config.checkpoints.resume_from_checkpoint
     place = folder / CHECKPOINTS_NAME
     if wanted is None or not all_gather_object(place.is_dir())[0]:
-        return config
+        return None
     with TrainingCheckpoints(place, read_only=True) as checkpoints:
         if wanted == "auto" and not checkpoints.steps():
-            return config
+            return None
         position = checkpoints.read_data(None if wanted in ("latest", "auto") else int(wanted))
-    size = position.get("pipeline", {}).get("global_batch_size")
-    return config if size is None else keep_global_batch(config, batch_shards, size)
+    size: int | None = position.get("pipeline", {}).get("global_batch_size")
+    return size
 
 
-def keep_global_batch(config: DistillConfig, batch_shards: int, size: int) -> DistillConfig:
+def divide_global_batch(config: DistillConfig, batch_shards: int, size: int) -> DistillConfig:
     """Return the configuration with which these devices compute updates of ``size`` samples.
 
     A device gets at most as many samples at a time as it was configured to, and the others in further
@@ -51,7 +64,7 @@ def keep_global_batch(config: DistillConfig, batch_shards: int, size: int) -> Di
     Args:
         config: Configuration of the run.
         batch_shards: Number of parts into which the devices divide the global batch.
-        size: Number of samples of an update of the run that is resumed.
+        size: Number of samples of an update.
 
     Raises:
         InputError: If the samples cannot be divided over the devices.
@@ -63,9 +76,8 @@ def keep_global_batch(config: DistillConfig, batch_shards: int, size: int) -> Di
         fitting = [str(count) for count in range(1, size + 1) if size % count == 0]
         shown = ", ".join(fitting if len(fitting) <= 12 else [*fitting[:11], f"… {fitting[-1]}"])
         raise InputError(
-            f"cannot resume: an update of this run has {size} samples, which cannot be divided over "
-            f"{batch_shards} devices that share the batch: resume it on as many of them as "
-            f"divide {size} ({shown}), or choose mesh so"
+            f"an update of this run has {size} samples, which cannot be divided over {batch_shards} devices "
+            f"that share the batch: run it on as many of them as divide {size} ({shown}), or choose mesh so"
         )
     most = min(config.per_device_train_batch_size, rows)
     per_device = max(count for count in range(1, most + 1) if rows % count == 0)
