@@ -113,7 +113,8 @@ class CrossEntropy:
 class KLDivergence:
     """The KL divergence of the student's tokens from the teacher's, scaled by T².
 
-    Each token counts by the weight of its row, where the data sets have weights of their own.
+    Where the data sets have weights of their own, each token counts by that of its row; the mean is still
+    taken over all label tokens.
 
     Attributes:
         weight: Factor of the term in the loss; 0 leaves the teacher's logits out.

@@ -6,7 +6,11 @@ import pytest
 
 from flax_distil.core.errors import InputError
 from flax_distil.core.nested import replace
-from flax_distil.distillation.setup.global_batch import divide_global_batch, global_batch_size
+from flax_distil.distillation.setup.global_batch import (
+    choose_global_batch,
+    divide_global_batch,
+    global_batch_size,
+)
 from tests.parallel.layouts import config
 
 
@@ -42,3 +46,12 @@ def test_a_configuration_that_fits_is_left_alone_and_a_change_is_told(caplog):
 def test_devices_that_cannot_share_the_samples_are_refused_with_numbers_that_can():
     with pytest.raises(InputError, match=r"12 samples, which cannot .* 5 devices .*\(1, 2, 3, 4, 6, 12\)"):
         kept(5, 12, per_device=3, accumulation=1)
+
+
+def test_a_new_run_computes_the_global_batch_that_is_asked_for_on_any_devices(tmp_path):
+    given = replace(config(freeze_encoder=True), global_batch_size=256, per_device_train_batch_size=64)
+    for devices, wanted in {4: (64, 1), 8: (32, 1), 1: (64, 4)}.items():
+        found = choose_global_batch(given, devices, tmp_path)
+        assert (found.per_device_train_batch_size, found.gradient_accumulation_steps) == wanted
+    unset = config(freeze_encoder=True)
+    assert choose_global_batch(unset, 4, tmp_path) is unset
