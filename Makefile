@@ -18,7 +18,7 @@ TEACHER ?=
 DATASET ?=
 LANGUAGE ?=
 
-.PHONY: test test-all test-newest test-wheel demo benchmark dist docs lint lock clean python
+.PHONY: test test-all test-newest test-wheel demo benchmark accelerator-check dist docs lint lock clean python
 
 test: $(VENV)/.installed
 	$(VENV)/bin/python -m pytest -n auto --dist loadfile -m "not slow" $(TESTS)
@@ -60,6 +60,11 @@ docs: $(VENV)/.installed
 dist: $(VENV)/.installed
 	rm -rf dist
 	$(VENV)/bin/python -m build
+
+# On the GPU or TPU of this machine, in whatever environment has its JAX: make accelerator-check ACCELERATOR_PYTHON=…
+ACCELERATOR_PYTHON ?= python3
+accelerator-check:
+	$(ACCELERATOR_PYTHON) scripts/accelerator_check.py $(if $(MODEL),--model "$(MODEL)")
 
 lint: $(VENV)/.installed
 	$(VENV)/bin/ruff check .
