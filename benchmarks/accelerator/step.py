@@ -6,8 +6,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax_distil.model.operations import distillation_flop
-from flax_distil.parallel.peak_flops import peak_flops
 
 from benchmarks.accelerator.machine import Compilations, peak_memory, random_params, seconds_of
 from benchmarks.accelerator.settings import Size
@@ -22,6 +20,8 @@ from flax_distil.distillation.training_config import FreezeConfig, LossConfig, O
 from flax_distil.model.assembly import whisper_shapes
 from flax_distil.model.compute_options import ComputeOptions
 from flax_distil.model.config import WhisperConfig
+from flax_distil.model.operations import distillation_flop
+from flax_distil.parallel.peak_flops import peak_flops
 
 STEPS_BEFORE = 2
 
