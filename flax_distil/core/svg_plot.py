@@ -164,8 +164,9 @@ def thin(points: Points, most: int = _LINE_POINTS) -> Points:
     """Return at most so many points: means of neighbours, the last point as it is."""
     if len(points) <= most:
         return points
-    size = math.ceil((len(points) - 1) / (most - 1))
-    parts = [points[first : first + size] for first in range(0, len(points) - 1, size)]
+    body = points[:-1]
+    size = math.ceil(len(body) / (most - 1))
+    parts = [body[first : first + size] for first in range(0, len(body), size)]
     means = [(sum(x for x, _ in part) / len(part), sum(y for _, y in part) / len(part)) for part in parts]
     return [*means, points[-1]]
 

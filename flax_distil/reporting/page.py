@@ -125,7 +125,7 @@ def _curves(run: RunData) -> str:
         ),
         svg_plot.line_plot(
             "Waiting for data, and use of the peak",
-            {"wait": run.points("data_wait_share", scale=100), "MFU": run.points("mfu", scale=100)},
+            {"wait": run.points("data_wait_share", scale=100.0), "MFU": run.points("mfu", scale=100.0)},
             unit=" %",
         ),
     ]

@@ -28,7 +28,7 @@ def worst_sections(run: RunData) -> list[str]:
     return sections
 
 
-def _badness(sample: Prediction) -> tuple[float, int]:
+def _badness(sample: Prediction) -> tuple[int, int]:
     return -sample.errors, sample.position
 
 
