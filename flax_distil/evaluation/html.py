@@ -17,20 +17,29 @@ body { font: 15px/1.5 system-ui, sans-serif; color: var(--ink); background: var(
   max-width: 78rem; padding: 0 1.2rem; }
 h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin-top: 2.2rem; } h3 { font-size: 1rem; }
 p.note, caption, .about { color: var(--soft); font-size: .9rem; }
-.scroll { overflow-x: auto; }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .88rem; }
-th, td { padding: .3rem .6rem; text-align: right; border-bottom: 1px solid var(--line); white-space: nowrap; }
-th { background: var(--shade); } td:first-child, th:first-child { text-align: left; }
+.scroll { overflow-x: auto; background:
+  linear-gradient(to right, var(--paper) 40%, transparent) 0 0 / 2rem 100% no-repeat local,
+  linear-gradient(to left, var(--paper) 40%, transparent) 100% 0 / 2rem 100% no-repeat local,
+  linear-gradient(to right, var(--soft), transparent) 0 0 / .6rem 100% no-repeat scroll,
+  linear-gradient(to left, var(--soft), transparent) 100% 0 / .6rem 100% no-repeat scroll; }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .85rem; }
+th, td { padding: .3rem .45rem; border-bottom: 1px solid var(--line); }
+th, td { text-align: right; white-space: nowrap; }
+th { border-bottom: 2px solid var(--soft); } td:first-child, th:first-child { text-align: left; }
 td.text, th.text { text-align: left; white-space: normal; }
 img.plot { background: #fff; border: 1px solid var(--line); border-radius: 6px; max-width: 100%;
   margin: .6rem 0; }
+@media (prefers-color-scheme: dark) {
+  img.plot { filter: invert(.89) hue-rotate(180deg); border-color: #ccc; } }
 .sample { border: 1px solid var(--line); border-radius: 6px; padding: .5rem .8rem; margin: .6rem 0; }
+.sample p { margin: .25rem 0; }
 .diff { overflow-wrap: anywhere; margin: .3rem 0; }
 del, ins, .sub { border-radius: 3px; padding: 0 .2em; }
 del { color: var(--del); background: var(--del-bg); }
 ins { color: var(--ins); background: var(--ins-bg); text-decoration: underline; }
 .sub { background: var(--sub-bg); color: var(--sub); }
 .sub del, .sub ins { background: none; color: inherit; padding: 0; }
+@media (max-width: 40rem) { body { margin: 1rem auto; padding: 0 .8rem; } h1 { font-size: 1.3rem; } }
 pre { background: var(--shade); padding: .8rem; overflow-x: auto; font-size: .82rem; }
 """
 
@@ -74,6 +83,11 @@ def note(text: str) -> str:
     return f'<p class="note">{escape(text)}</p>'
 
 
+def counted(number: int, noun: str) -> str:
+    """Return a number of things, with the noun in the plural but for one."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
 def table(rows: Sequence[Sequence[str]], *, texts: int = 1) -> str:
     """Return rows of plain text as a table, the first being its heading.
 
@@ -91,9 +105,14 @@ def table(rows: Sequence[Sequence[str]], *, texts: int = 1) -> str:
     head, *body = rows
     lines = [f"<tr>{cells(row, 'td')}</tr>" for row in body]
     return "\n".join(
-        ['<div class="scroll"><table>', f"<thead><tr>{cells(head, 'th')}</tr></thead>", "<tbody>", *lines,
-         "</tbody></table></div>"]
-    )  # fmt: skip
+        [
+            '<div class="scroll" tabindex="0"><table>',
+            f"<thead><tr>{cells(head, 'th')}</tr></thead>",
+            "<tbody>",
+            *lines,
+            "</tbody></table></div>",
+        ]
+    )
 
 
 def picture(svg: bytes, description: str) -> str:

@@ -61,7 +61,7 @@ def _introduction(evaluation: Evaluation, results: dict[str, Any]) -> str:
     hours = first["audio_seconds"] / 3600
     return (
         f"{first['samples']:,} recordings ({hours:.2f} h) of {', '.join(evaluation.data_sets)}; mode "
-        f"{evaluation.config.mode}; texts normalised by {evaluation.normalize.description}. "
+        f"{evaluation.config.mode}; texts normalized by {evaluation.normalize.description}. "
         f"Rates are percentages of reference words. Intervals hold {results['confidence']:.0%} of "
         f"{results['resamples']:,} draws of recordings."
     )
@@ -188,7 +188,9 @@ def _model_diff(model: str, unit: ScoredRecords, row: int) -> str | None:
         return None
     errors, words = unit.counts[row]
     parts = word_diff(found[0].reference, found[0].text, unit.normalize)
-    return html.note(f"{model}: {errors} errors in {words} words") + html.diff(parts)
+    return html.note(
+        f"{model}: {html.counted(errors, 'error')} in {html.counted(words, 'word')}"
+    ) + html.diff(parts)
 
 
 def _skipped(results: dict[str, Any]) -> str | None:

@@ -87,7 +87,8 @@ def _devices(run: RunData) -> str | None:
     found = next((attempt.get("devices") for attempt in reversed(run.attempts)), None)
     if not isinstance(found, dict):
         return None
-    return f"{found.get('count')} × {found.get('kind')}, {found.get('processes')} processes"
+    several = f", {found['processes']} processes" if found.get("processes", 1) != 1 else ""
+    return f"{found.get('count')} × {found.get('kind')}{several}"
 
 
 def _software(run: RunData) -> str | None:

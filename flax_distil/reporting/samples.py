@@ -34,7 +34,9 @@ def _badness(sample: Prediction) -> tuple[int, int]:
 
 def _sample(sample: Prediction) -> str:
     rate = f" ({sample.errors / sample.words:.0%})" if sample.words else ""
-    title = html.note(f"{sample.id}: {sample.errors} errors in {sample.words} words{rate}")
+    title = html.note(
+        f"{sample.id}: {html.counted(sample.errors, 'error')} in {html.counted(sample.words, 'word')}{rate}"
+    )
     parts = [
         DiffPart(cast(DiffKind, kind), tuple(left.split()), tuple(right.split()))
         for kind, left, right in sample.diff
