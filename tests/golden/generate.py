@@ -41,7 +41,7 @@ ENVIRONMENT = {
 
 GOLDEN = Path(__file__).with_name("results.json")
 PROMPTS = Path(__file__).parents[2] / "examples" / "asterisk_prompts"
-TIMED = ("second", "rtfx", "latency", "speed", "sessions", "version", "created")
+TIMED = ("second", "data_wait", "rtfx", "latency", "speed", "sessions", "version", "created")
 """Parts of the names of values that no two runs share."""
 
 SMALLER = {384: 32, 1536: 64}

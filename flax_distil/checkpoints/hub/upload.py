@@ -20,8 +20,8 @@ from flax_distil.storage.run_lock import LOCK_NAME
 
 log = logging.getLogger(__name__)
 
-_PRIVATE = {LOCK_NAME, "run.json"}
-"""Files that tell of machines and folders, and are not uploaded."""
+_PRIVATE = {LOCK_NAME, "run.json", "samples.json", "wandb.json", "report.html"}
+"""Files that tell of machines, folders and training samples, and are not uploaded."""
 
 EVAL_RESULTS_NAME = ".eval_results"
 """Folder with results of evaluations in the form that the Hub reads; it is uploaded wherever it is."""
