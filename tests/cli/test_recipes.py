@@ -1,6 +1,8 @@
 """Recipes and files with sections: one file for a chain of commands, of which each reads its own flags."""
 
 import json
+import re
+from pathlib import Path
 
 import pytest
 
@@ -9,6 +11,9 @@ from flax_distil.cli.main import COMMANDS, config_class, main, read_command
 from flax_distil.cli.recipes import read_recipe, recipe_names
 from flax_distil.core.errors import InputError
 from flax_distil.core.nested import all_leaves
+
+GUIDE = (Path(__file__).parents[2] / "docs" / "recipes.md").read_text(encoding="utf-8")
+COSTS = GUIDE.partition("## Time and cost")[2]
 
 NEEDED = {
     "pseudo-label": ["--dataset_name=speech", "--output_dir=labelled"],
@@ -40,8 +45,13 @@ def test_every_recipe_makes_a_configuration_for_each_command_of_its_chain(name):
 @pytest.mark.parametrize("name", recipe_names())
 def test_every_recipe_says_where_it_comes_from_and_what_it_costs(name):
     heading = read_recipe(name)
-    for part in ("# Source: ", "# Data of the original: ", "# Differences: "):
+    for part in ("# Source: ", "# Data of the original: ", "# Differences: ", "# Planned with "):
         assert f"\n{part}" in heading
+    (row,) = re.findall(rf"^\| `{re.escape(name)}` \|(.*)\|$", COSTS, re.MULTILINE)
+    for topology, cell in zip(("v4-8", "v5e-8", "v6e-8"), row.split("|"), strict=True):
+        (line,) = re.findall(rf"^#   {topology} .*$", heading, re.MULTILINE)
+        *_, hours, dollars = line.replace("~", " ").split()
+        assert cell.strip(" ≈") in (f"{hours} h, {dollars} $", f"{hours} {dollars}")
 
 
 def test_flags_stand_above_a_recipe_and_recipes_above_earlier_files():

@@ -147,8 +147,9 @@ def _kl_weights(config: TrainingDataConfig) -> list[float] | None:
 
 def _numbers(joined: str, what: str, config: TrainingDataConfig) -> list[float]:
     """Return one number per data set; one of them is NaN if any is not a number."""
+    values = split_values(joined, what, config.train_dataset_name)
     try:
-        return [float(value or "") for value in split_values(joined, what, config.train_dataset_name)]
+        return [float(value or "") for value in values]
     except ValueError:
         return [math.nan]
 
