@@ -23,11 +23,17 @@ def test_every_command_of_the_first_guide_runs(tiny_en_dir, tmp_path):
         if block.language in ("sh", "python") and "pip install" not in block.text:
             program = ["bash", "-e"] if block.language == "sh" else [sys.executable]
             text = block.text.replace(TEACHER, str(tiny_en_dir))
-            done = subprocess.run(
-                program, cwd=tmp_path, env=environment, input=text, capture_output=True, text=True, check=False
-            )
+            done = run(program, text, tmp_path, environment)
             assert done.returncode == 0, f"{block.page}:{block.line}: {done.stderr}"
     check_outputs(tmp_path)
+
+
+def run(
+    program: list[str], text: str, folder: Path, environment: dict[str, str]
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        program, cwd=folder, env=environment, input=text, capture_output=True, text=True, check=False
+    )
 
 
 def command_folder(folder: Path) -> Path:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import flax_distil
+from flax_distil.cli.flags import POSITIONAL
 from flax_distil.cli.main import COMMANDS, config_class
 from flax_distil.core.nested import leaves
 from tests.docs.blocks import ROOT
@@ -32,7 +33,7 @@ def read(page: Path) -> str:
 def test_every_flag_of_every_command_has_a_row(site):
     for command in COMMANDS:
         page = read(site / "reference" / "commands" / command.replace(" ", "-") / "index.html")
-        flags = {leaf.name for leaf in leaves(config_class(command))} - {"files"}
+        flags = {leaf.name for leaf in leaves(config_class(command))} - set(POSITIONAL)
         assert flags - set(re.findall(r"<code>--(\w+)</code>", page)) == set()
 
 
