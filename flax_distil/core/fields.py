@@ -28,10 +28,12 @@ class Kind:
 
     Attributes:
         expected: Description for messages: ``a whole number from 1 to 1500``.
+        accepts: Function that tells whether a value has no fault.
         fault: Function that returns the first fault of a value; None if there is none.
     """
 
     expected: str
+    accepts: Callable[[Any], bool]
     fault: Callable[[Any], Fault | None]
 
 
@@ -43,7 +45,11 @@ Fields = Mapping[str, Kind]
 
 def kind_of(expected: str, accepts: Callable[[Any], bool]) -> Kind:
     """Return the kind of values for which a function returns True."""
-    return Kind(expected=expected, fault=lambda value: None if accepts(value) else Fault("", value, expected))
+    return Kind(
+        expected=expected,
+        accepts=accepts,
+        fault=lambda value: None if accepts(value) else Fault("", value, expected),
+    )
 
 
 def whole_number(low: int, high: int) -> Kind:
@@ -78,45 +84,59 @@ def of_type(kind: type, words: str) -> Kind:
 def list_of(item: Kind, *, length: int | None = None) -> Kind:
     """Return the kind of lists of a given length whose items are all of one kind."""
     count = "values" if length is None else f"{length} values"
-    expected = f"a list of {count}, each {item.expected}"
-
-    def fault(value: Any) -> Fault | None:
-        if not isinstance(value, list | tuple) or length not in (None, len(value)):
-            return Fault("", value, expected)
-        return _first_fault((f"[{index}]", item, entry) for index, entry in enumerate(value))
-
-    return Kind(expected=expected, fault=fault)
+    return _container(
+        f"a list of {count}, each {item.expected}",
+        lambda value: isinstance(value, list | tuple) and length in (None, len(value)),
+        lambda value: ((f"[{index}]", item, entry) for index, entry in enumerate(value)),
+        lambda value: all(map(item.accepts, value)),
+    )
 
 
 def map_to(item: Kind) -> Kind:
     """Return the kind of objects whose values are all of one kind."""
-    expected = f"an object of values, each {item.expected}"
-
-    def fault(value: Any) -> Fault | None:
-        if not isinstance(value, Mapping):
-            return Fault("", value, expected)
-        return _first_fault((f"[{short_repr(key)}]", item, entry) for key, entry in value.items())
-
-    return Kind(expected=expected, fault=fault)
+    return _container(
+        f"an object of values, each {item.expected}",
+        lambda value: isinstance(value, Mapping),
+        lambda value: ((f"[{short_repr(key)}]", item, entry) for key, entry in value.items()),
+        lambda value: all(map(item.accepts, value.values())),
+    )
 
 
 def object_with(fields: Mapping[str, Kind]) -> Kind:
     """Return the kind of objects that have all of the given fields, each of its kind."""
-    expected = "an object with " + ", ".join(f"{name} ({kind.expected})" for name, kind in fields.items())
+    return _container(
+        "an object with " + ", ".join(f"{name} ({kind.expected})" for name, kind in fields.items()),
+        lambda value: isinstance(value, Mapping) and fields.keys() <= value.keys(),
+        lambda value: ((f".{name}", kind, value[name]) for name, kind in fields.items()),
+        lambda value: all(kind.accepts(value[name]) for name, kind in fields.items()),
+    )
 
-    def fault(value: Any) -> Fault | None:
-        if not isinstance(value, Mapping) or not fields.keys() <= value.keys():
-            return Fault("", value, expected)
-        return _first_fault((f".{name}", kind, value[name]) for name, kind in fields.items())
 
-    return Kind(expected=expected, fault=fault)
+def _container(
+    expected: str,
+    is_one: Callable[[Any], bool],
+    parts: Callable[[Any], Iterable[tuple[str, Kind, Any]]],
+    accepts_parts: Callable[[Any], bool],
+) -> Kind:
+    """Return the kind of values with parts, which are looked at one by one only if one has a fault."""
+    return Kind(
+        expected=expected,
+        accepts=lambda value: is_one(value) and accepts_parts(value),
+        fault=lambda value: (
+            Fault("", value, expected)
+            if not is_one(value)
+            else None
+            if accepts_parts(value)
+            else _first_fault(parts(value))
+        ),
+    )
 
 
 def either(*kinds: Kind) -> Kind:
     """Return the kind of values that are of any of the given kinds."""
     return kind_of(
         ", or ".join(kind.expected for kind in kinds),
-        lambda value: any(kind.fault(value) is None for kind in kinds),
+        lambda value: any(kind.accepts(value) for kind in kinds),
     )
 
 

@@ -81,6 +81,12 @@ class SpecialTokens:
             return self.eot <= token < self.timestamp_begin
         return token in self.languages.values()
 
+    def among(self, vocabulary: Mapping[str, int]) -> dict[str, int]:
+        """Return the entries of a vocabulary, text to id, whose ids are special."""
+        later = {token for token in self.languages.values() if token >= self.timestamp_end}
+        marks = range(self.eot, self.timestamp_begin)
+        return {text: token for text, token in vocabulary.items() if token in marks or token in later}
+
     def is_text(self, token: int) -> bool:
         """Whether an id is text: of the original text vocabulary, or a word added after the timestamps."""
         return 0 <= token < self.eot or (

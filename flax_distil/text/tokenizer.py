@@ -49,8 +49,7 @@ class WhisperTokenizer:
         # A tokenizer.json may contain limits from its training, but references must not be cut.
         backend.no_truncation()
         backend.no_padding()
-        vocabulary = backend.get_vocab(with_added_tokens=True)
-        self._special_ids = {text: token for text, token in vocabulary.items() if special.is_special(token)}
+        self._special_ids = special.among(backend.get_vocab(with_added_tokens=True))
 
     def __reduce__(self) -> tuple[Any, ...]:
         # The backend loses encode_special_tokens when it is pickled; __init__ sets it again.
