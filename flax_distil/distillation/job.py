@@ -118,7 +118,8 @@ def _set_up(
     check_same_settings(flatten(config))
     leads = jax.process_index() == 0
     raise_on_all_hosts(lambda: check_reporters(config.reporting) if leads else None)
-    folder = raise_on_all_hosts(lambda: _checked_output(config) if leads else config.output.path)
+    lock = RunLock(config.output.path)
+    folder = raise_on_all_hosts(lambda: _checked_output(config, lock) if leads else config.output.path)
     repository = raise_on_all_hosts(
         lambda: check_hub(config.hub, config.hub.hub_model_id, folder, "model") if leads else None
     )
@@ -138,7 +139,7 @@ def _set_up(
 
     def begin() -> None:
         make_folder(folder)
-        stack.enter_context(RunLock(folder))
+        stack.enter_context(lock)
         record = RunRecord(
             folder, describe_run(given, config, data.train, max_steps=max_steps, batch_size=batch_size)
         )
@@ -203,10 +204,10 @@ def _export(models: DistillModels, trained: Params, folder: AnyPath, repository:
     return upload(folder, repository, models.config.hub)
 
 
-def _checked_output(config: DistillConfig) -> AnyPath:
+def _checked_output(config: DistillConfig, lock: RunLock) -> AnyPath:
     """Return the folder of the run; one that exists must be resumed or overwritten."""
     check_supported(config.output.path)
-    RunLock(config.output.path).check()
+    lock.check()
     resume = config.checkpoints.resume_from_checkpoint
     if resume is None or (resume == "auto" and not _is_started(config.output.path)):
         return check_output_dir(

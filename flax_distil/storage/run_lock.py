@@ -57,6 +57,7 @@ class RunLock:
             "user": _user(),
             "started": _time_text(),
         }
+        self._dead: dict[str, Any] | None = None
         self._beats, self._ended = 0, threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -101,11 +102,13 @@ class RunLock:
                 self.path.unlink()
 
     def _wait_for_death(self, holder: dict[str, Any]) -> None:
-        """Return once a holder is known to be dead.
+        """Return once a holder is known to be dead: at once if it was found so, and has not written since.
 
         Raises:
             InputError: If it lives.
         """
+        if holder == self._dead:
+            return
         if holder.get("machine") == self._own["machine"] and holder.get("process_start") is not None:
             if process_start(int(holder["process_id"])) == holder["process_start"]:
                 raise self._refusal(holder)
@@ -113,7 +116,7 @@ class RunLock:
         # Clocks of machines differ, so what counts is whether it is written, not when it says it was.
         seen, begun = holder.get("beats"), time.monotonic()
         age = min(max(time.time() - float(holder.get("beat_at", 0.0)), 0.0), STALE_SECONDS)
-        patience = max(STALE_SECONDS - age, 2 * BEAT_SECONDS if age < 4 * STALE_SECONDS else 0.0)
+        patience = max(STALE_SECONDS - age, 2 * BEAT_SECONDS)
         log.info(
             "run.lock is of %s: waiting up to %.0f s to learn whether it still runs",
             _described(holder),
@@ -126,6 +129,7 @@ class RunLock:
                 return
             if now.get("beats") != seen:
                 raise self._refusal(now)
+        self._dead = holder
 
     def _refusal(self, holder: dict[str, Any]) -> InputError:
         return InputError(

@@ -20,6 +20,7 @@ from flax_distil.distillation.saving.best_model import BestModel, check_metric
 from flax_distil.distillation.saving.save_schedule import SaveSchedule
 from flax_distil.exporting.config import ExportConfig
 from flax_distil.exporting.job import run as run_export
+from flax_distil.storage import run_lock
 from tests.toys import compilations, write_prompts
 
 WERS = {2: 50.0, 4: 20.0, 6: 30.0}
@@ -78,7 +79,8 @@ def test_one_command_starts_continues_and_completes_a_run_and_exports_its_best_m
     evaluation["lr_scheduler_type"] = "constant"
     folder = tmp_path / "run"
     (folder / "checkpoints" / "checkpoint_2.orbax-checkpoint-tmp").mkdir(parents=True)  # of a killed start
-    (folder / "run.lock").write_text("{}")
+    monkeypatch.setattr(run_lock, "BEAT_SECONDS", 0.1)
+    (folder / "run.lock").write_text("{}")  # its holder writes no more
     # As if the run had been killed after it had saved step 4, and before it evaluated that.
     run_distillation(settings(max_steps=4, **evaluation))
     lines = (folder / "metrics.jsonl").read_text().splitlines()

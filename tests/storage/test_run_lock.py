@@ -83,6 +83,21 @@ def test_a_run_that_was_killed_on_another_machine_is_replaced_when_it_is_stale(h
         assert 0.2 < time.perf_counter() - begun < 3
 
 
+def test_a_run_that_was_found_dead_is_not_waited_for_again_unless_it_writes(holder, elsewhere, tmp_path):
+    holder.kill()
+    holder.wait()
+    lock = RunLock(tmp_path)
+    found = json.loads(lock.path.read_text())
+    lock.check()
+    begun = time.perf_counter()
+    with lock:
+        assert time.perf_counter() - begun < 0.2
+    lock.path.write_text(json.dumps(found | {"beats": found["beats"] + 1, "beat_at": time.time()}))
+    begun = time.perf_counter()
+    lock.check()
+    assert time.perf_counter() - begun > 0.2
+
+
 def test_of_many_runs_that_start_together_one_gets_the_folder(tmp_path):
     begin, end, got = threading.Barrier(8), threading.Event(), []
 
