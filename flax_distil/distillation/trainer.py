@@ -246,9 +246,10 @@ class Trainer:
             logs.write(step, scores, prefix=prefix)
             loss = f", loss {scores['loss']:.3f}" if "loss" in scores else ""
             logs.say(f"step {step}: {name}: WER {scores['wer']:.2f} %{loss}")
-        logs.predictions(step, self.evaluator.predictions)
-        if self.config.reporting.has_histograms:
-            logs.histograms(step, weight_histograms(state.params, self.partitioner))
+        with self.goodput.during("evaluation"):
+            logs.predictions(step, self.evaluator.predictions)
+            if self.config.reporting.has_histograms:
+                logs.histograms(step, weight_histograms(state.params, self.partitioner))
         self.best.update(step, results)
         return results
 

@@ -113,10 +113,13 @@ def offline(monkeypatch, tmp_path):
 
 @pytest.mark.filterwarnings("default")  # of wandb's own code
 def test_wandb_has_it_all_offline_and_a_resumed_run_continues_the_same_one(offline, monkeypatch):
+    import wandb
+
     token = "hf_secretsecretsecret"
     monkeypatch.setattr("sys.argv", ["flax-distil", "distil", "--hub_token", token])
     report(offline, service="wandb", steps=(1,))
     report(offline, service="wandb", steps=(2,), first_step=1)
+    wandb.teardown()  # as at the end of a process: its service has written everything
     runs = [record.run for record in wandb_records(offline) if record.WhichOneof("record_type") == "run"]
     assert {(run.run_id, run.project, run.display_name) for run in runs} == {
         (json.loads((offline / "wandb.json").read_text())["id"], "prompts", "a run")

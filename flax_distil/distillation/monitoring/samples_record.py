@@ -8,6 +8,7 @@ from flax_distil.core.failures import short_reason
 from flax_distil.data.preprocessing.drop_report import DropReport
 from flax_distil.data.skipped import SkippedSamples
 from flax_distil.storage.paths import AnyPath, write_whole
+from flax_distil.storage.retries import StorageError
 
 log = logging.getLogger(__name__)
 
@@ -34,5 +35,5 @@ def write_samples_record(folder: AnyPath, dropped: DropReport, skipped: SkippedS
     }
     try:
         write_whole(folder / SAMPLES_NAME, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
-    except OSError as error:
+    except (OSError, StorageError) as error:
         log.warning("%s is not written (%s)", SAMPLES_NAME, short_reason(error))

@@ -100,8 +100,7 @@ class TrainingLog:
             self._failed.discard(EVALUATIONS_NAME)
         except OSError as error:
             self._warn(EVALUATIONS_NAME, error)
-        for name, samples in by_set.items():
-            self._report(lambda reporter: reporter.predictions(step, name, samples))  # noqa: B023
+        self._report(lambda reporter: reporter.predictions(step, by_set))
 
     def histograms(self, step: int, found: Mapping[str, Histogram]) -> None:
         """Report distributions of weights."""

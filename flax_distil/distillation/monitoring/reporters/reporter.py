@@ -30,8 +30,8 @@ class Reporter(Protocol):
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         """Report values of a step; some may not be finite."""
 
-    def predictions(self, step: int, data_set: str, samples: Sequence[Prediction]) -> None:
-        """Report what the student says about samples of an evaluation set."""
+    def predictions(self, step: int, by_set: Mapping[str, Sequence[Prediction]]) -> None:
+        """Report what the student says about samples of each evaluation set."""
 
     def histograms(self, step: int, found: Mapping[str, Histogram]) -> None:
         """Report the distribution of weights by name."""

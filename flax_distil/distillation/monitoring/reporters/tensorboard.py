@@ -41,19 +41,15 @@ class TensorBoardReporter:
 
         self._write(step, [scalar(*item) for item in values.items()])
 
-    def predictions(self, step: int, data_set: str, samples: Sequence[Prediction]) -> None:
-        """Add a table of samples, with reference and hypothesis in one text.
+    def predictions(self, step: int, by_set: Mapping[str, Sequence[Prediction]]) -> None:
+        """Add a table of samples for each data set, with reference and hypothesis in one text.
 
         Raises:
             OSError: If it cannot be written.
         """
         from tensorboardX.summary import text
 
-        rows = [
-            f"| {_cell(sample.id)} | {sample.errors}/{sample.words} | {_diff(sample)} |" for sample in samples
-        ]
-        table = ["| sample | errors/words | [-reference-] {+student+} |", "|---|---|---|", *rows]
-        self._write(step, [text(f"predictions/{data_set}", "\n".join(table))])
+        self._write(step, [text(f"predictions/{name}", _table(samples)) for name, samples in by_set.items()])
 
     def histograms(self, step: int, found: Mapping[str, Histogram]) -> None:
         """Add histograms.
@@ -114,6 +110,14 @@ class TensorBoardReporter:
                 table = "\n".join(["| setting | value |", "|---|---|", *rows])
                 self._writer.write_event(Event(summary=text("settings", table), wall_time=time.time()))
         return self._writer
+
+
+def _table(samples: Sequence[Prediction]) -> str:
+    head = ["| sample | errors/words | [-reference-] {+student+} |", "|---|---|---|"]
+    rows = [
+        f"| {_cell(sample.id)} | {sample.errors}/{sample.words} | {_diff(sample)} |" for sample in samples
+    ]
+    return "\n".join(head + rows)
 
 
 def _diff(sample: Prediction) -> str:

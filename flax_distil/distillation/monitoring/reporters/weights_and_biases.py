@@ -68,16 +68,16 @@ class WandbReporter:
         """Report values of a step, in the groups ``train/`` and ``eval/``."""
         self._log(step, {_grouped(name): value for name, value in values.items()})
 
-    def predictions(self, step: int, data_set: str, samples: Sequence[Prediction]) -> None:
-        """Report a table of samples."""
+    def predictions(self, step: int, by_set: Mapping[str, Sequence[Prediction]]) -> None:
+        """Report a table of samples for each data set."""
         import wandb
 
-        rows = [
-            [sample.id, sample.reference, sample.hypothesis, sample.errors, sample.words]
-            for sample in samples
-        ]
-        table = wandb.Table(columns=["sample", "reference", "student", "errors", "words"], data=rows)
-        self._log(step, {f"predictions/{data_set}": table})
+        columns = ["sample", "reference", "student", "errors", "words"]
+        tables = {
+            f"predictions/{name}": wandb.Table(columns=columns, data=[_row(sample) for sample in samples])
+            for name, samples in by_set.items()
+        }
+        self._log(step, tables)
 
     def histograms(self, step: int, found: Mapping[str, Histogram]) -> None:
         """Report histograms."""
@@ -136,6 +136,10 @@ class WandbReporter:
         identity = os.environ.get("WANDB_RUN_ID") or secrets.token_hex(4)
         write_whole(path, json.dumps({"id": identity}) + "\n")
         return identity
+
+
+def _row(sample: Prediction) -> list[Any]:
+    return [sample.id, sample.reference, sample.hypothesis, sample.errors, sample.words]
 
 
 def _grouped(name: str) -> str:
