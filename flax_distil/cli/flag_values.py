@@ -40,8 +40,8 @@ def check_value(name: str, value: Any) -> None:
             raise InputError(f"{name} {part} is not a finite number")
         if isinstance(part, str):
             _check_text(name, part)
-            if name == "output_dir":
-                output_path(part)  # here, or in a bucket
+            if name in ("output_dir", "run_dir"):
+                output_path(part, flag=name)  # here, or in a bucket
             elif re.search(WRITTEN, name):
                 check_local(name, part)
 

@@ -15,12 +15,16 @@ class ReportConfig:
     Attributes:
         run_dir: The output_dir of a distillation, here or in a bucket (gs://bucket/folder).
         output: File to write, here or in a bucket; by default report.html in the folder of the run.
+
+    Raises:
+        InputError: If a name is an address of another kind, or the file is no page.
     """
 
     run_dir: str
     output: str | None = None
 
     def __post_init__(self) -> None:
+        _ = self.folder, self.target
         if self.output is not None and not self.output.endswith((".html", ".htm")):
             raise InputError(f"output {self.output!r} is no name of a page: let it end with .html")
 

@@ -52,8 +52,8 @@ def _header(run: RunData) -> str:
     facts: dict[str, Any] = {
         "Status": None,
         "Progress": done,
-        "Teacher": settings.get("teacher_model_name_or_path") or "none, trained on the labels",
-        "Student": _student(settings),
+        "Teacher": _teacher(run),
+        "Student": _student(run),
         "Training data": _training_data(run),
         "Evaluation data": settings.get("eval_dataset_name"),
         "Devices": _devices(run),
@@ -69,11 +69,27 @@ def _header(run: RunData) -> str:
     return f"<dl>{badge}{''.join(rows)}</dl>"
 
 
-def _student(settings: dict[str, Any]) -> str | None:
-    if named := settings.get("model_name_or_path"):
-        return str(named)
+def _teacher(run: RunData) -> str:
+    name = run.settings.get("teacher_model_name_or_path")
+    return f"{name}{_size(run, 'teacher')}" if name else "none, trained on the labels"
+
+
+def _student(run: RunData) -> str | None:
+    settings = run.settings
     layers = settings.get("student_decoder_layers") or settings.get("student_decoder_layer_indices")
-    return None if layers is None else f"decoder layers {layers} of the teacher"
+    made = None if layers is None else f"decoder layers of the teacher: {layers}"
+    name = settings.get("model_name_or_path") or made
+    return None if name is None else f"{name}{_size(run, 'student')}"
+
+
+def _size(run: RunData, role: str) -> str:
+    """Return the layers and parameters of a model in brackets, where the run has noted them."""
+    models = run.record.get("models")
+    model = models.get(role) if isinstance(models, dict) else None
+    if not isinstance(model, dict) or not {"encoder_layers", "decoder_layers", "parameters"} <= model.keys():
+        return ""
+    layers = f"{model['encoder_layers']} + {model['decoder_layers']} layers"
+    return f" ({layers}, {float(model['parameters']) / 1e6:,.1f} M parameters)"
 
 
 def _training_data(run: RunData) -> str | None:

@@ -38,6 +38,7 @@ def lines_of(command: str, model: Path, address: str, output: Path) -> list[str]
         "transcribe": [address, "--model", str(model), *reads, *out],
         "export": ["--model", "someone/model", f"--token={CANARY}", *out, *pushes],
         "init-student": ["--teacher", "someone/model", f"--token={CANARY}", "--decoder_layers=1", *out],
+        "report": [address],
         "plan": ["--teacher", "someone/model", f"--token={CANARY}", "--topology=v4-8"],
     }[command]  # fmt: skip
 

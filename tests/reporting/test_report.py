@@ -15,6 +15,9 @@ from flax_distil.distillation.evaluation.predictions import Prediction, write_pr
 from flax_distil.reporting.config import ReportConfig
 from flax_distil.reporting.job import run as report
 from flax_distil.reporting.run_data import read_run
+from flax_distil.storage.bucket_path import BucketPath
+from flax_distil.storage.paths import upload_folder
+from tests.storage.buckets import LARGE_BODIES, running_gs
 
 HOSTILE = '<script>alert("x")</script>'
 
@@ -60,7 +63,10 @@ def write_run(folder, *, steps=100, max_steps=100):
     attempts = [
         {"started": attempt["started"], "arguments": {"language": HOSTILE}, "versions": {"jax": "1.2.3"}}
     ]
-    (folder / "run.json").write_text(json.dumps({"settings": settings, "attempts": attempts}))
+    model = {"encoder_layers": 32, "decoder_layers": 2, "parameters": 756_000_000}
+    (folder / "run.json").write_text(
+        json.dumps({"settings": settings, "attempts": attempts, "models": {"student": model}})
+    )
     samples = {
         "dropped": {
             "speech": {"kept": {"rows": 1000, "seconds": 7200.0}, "too long": {"rows": 3, "seconds": 99.0}}
@@ -111,6 +117,7 @@ def test_a_finished_run_has_every_section_and_nothing_that_is_loaded_or_run(tmp_
     assert "clean: 5.00 % at step 100" in page
     assert "83.3% of 1 h 0 min went into steps that count" in page
     assert "2026-11-30 12:00 UTC" in page
+    assert "decoder layers of the teacher: 2 (32 + 2 layers, 756.0 M parameters)" in page
     tags = Tags()
     tags.feed(page)
     assert tags.open == []
@@ -170,6 +177,16 @@ def test_a_folder_that_holds_no_run_is_refused_with_what_it_holds(tmp_path, caps
     assert "missing RUN_DIR" in capsys.readouterr().err
     with pytest.raises(InputError, match=r"let it end with .html"):
         ReportConfig(run_dir=str(tmp_path), output="page")
+
+
+@LARGE_BODIES
+def test_a_run_in_a_bucket_has_its_page_there(tmp_path, monkeypatch):
+    with running_gs(monkeypatch):
+        folder = BucketPath("gs://bucket/run")
+        upload_folder(write_run(tmp_path / "run"), folder)
+        assert main(["report", str(folder)]) == 0
+        page = (folder / "report.html").read_text(encoding="utf-8")
+    assert page == page_of(tmp_path / "run")
 
 
 @pytest.mark.slow
