@@ -6,7 +6,9 @@ from pathlib import Path
 
 from flax_distil.checkpoints.hub.download import OPENAI_MODELS
 from flax_distil.checkpoints.hub.model_source import ModelSource
+from flax_distil.checkpoints.training.bucket import bucket_folder
 from flax_distil.core.files import user_path
+from flax_distil.storage.downloads import folder_identity
 
 _SAMPLES, _SAMPLE_BYTES = 16, 4096
 _SUFFIXES = (".safetensors", ".bin")
@@ -21,8 +23,10 @@ def model_identity(source: ModelSource) -> str | None:
     Returns:
         For a folder, a digest of the sizes of its files of weights and of samples of their contents: of the
         beginning, where safetensors describe themselves, and of places spread over the rest. For the Hub,
-        the commit. None if neither is known.
+        the commit. For a bucket, a digest of what that tells about these files. None if nothing is known.
     """
+    if (address := bucket_folder(source)) is not None:
+        return folder_identity(address, [f"*{suffix}" for suffix in _SUFFIXES])
     folder = user_path(source.name)
     if os.path.isdir(folder):
         return _digest_of_files(folder / (source.subfolder or ""))

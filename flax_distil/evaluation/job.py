@@ -10,11 +10,9 @@ from typing import Any
 
 import jax
 
-from flax_distil.checkpoints.hub.model_source import ModelSource
-from flax_distil.checkpoints.training.bucket import bucket_folder
+from flax_distil.checkpoints.identity import model_identity
 from flax_distil.core.console import show
 from flax_distil.core.errors import InputError
-from flax_distil.core.files import user_path
 from flax_distil.core.nested import flatten
 from flax_distil.data.dataset import SpeechDataset
 from flax_distil.data.sources.load_datasets import load_tables
@@ -32,7 +30,6 @@ from flax_distil.parallel.processes import raise_on_all_hosts
 from flax_distil.parallel.same_settings import check_same_settings
 from flax_distil.parallel.shared_folder import check_shared_folder
 from flax_distil.pipeline.transcription_model import TranscriptionModel, configured_model
-from flax_distil.storage.downloads import folder_identity
 from flax_distil.storage.output_dir import atomic_folder
 from flax_distil.text.normalizers import Normalizer, get_model_normalizer
 
@@ -159,18 +156,10 @@ def _settings(config: EvalConfig, data_sets: Mapping[str, SpeechDataset]) -> dic
         weights["the assistant"] = config.model.assistant_source(
             config.assistant.assistant_model_name_or_path
         )
-    settings |= {f"weights of {label}": _weights_identity(source) for label, source in weights.items()}
+    settings |= {
+        f"weights of {label}": model_identity(source) or str(source) for label, source in weights.items()
+    }
     return settings | {f"rows of {name}": _rows_identity(data) for name, data in data_sets.items()}
-
-
-def _weights_identity(source: ModelSource) -> str:
-    """Return what changes when the weights in a folder do; a Hub id stands for itself."""
-    if (address := bucket_folder(source)) is not None:
-        return folder_identity(address, ["*.safetensors", "*.bin"])
-    folder = user_path(source.name) / (source.subfolder or "")
-    files = sorted(path for path in folder.glob("*") if path.suffix in (".safetensors", ".bin"))
-    known = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files]
-    return hashlib.blake2b(repr(known).encode(), digest_size=8).hexdigest() if known else str(source)
 
 
 def _rows_identity(data: SpeechDataset) -> str:
