@@ -98,6 +98,15 @@ FORMATS = {
         weights=("model.pt",),
         needs_tokenizer=False,
     ),
+    "onnx": Format(
+        module="onnx.writer",
+        runtime="Transformers.js, onnxruntime",
+        weights=("onnx/*.onnx", "onnx/*.onnx_data*"),
+        package="onnx",
+        extra="onnx",
+        verification="verification.onnx",
+        verification_package="onnxruntime",
+    ),
 }
 """All formats by the names that ``--format`` takes."""
 

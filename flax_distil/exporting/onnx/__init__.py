@@ -1,0 +1,1 @@
+"""ONNX graphs of Whisper in the layout that Transformers.js and Optimum load."""
