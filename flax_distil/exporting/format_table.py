@@ -91,12 +91,16 @@ FORMATS = {
         module="formats.ggml",
         runtime="whisper.cpp",
         weights=("ggml-model*.bin",),
+        verification="verification.ggml",
+        verification_package="pywhispercpp",
     ),
     "openai": Format(
         module="formats.openai",
         runtime="openai-whisper",
         weights=("model.pt",),
         needs_tokenizer=False,
+        verification="verification.openai",
+        verification_package="whisper",
     ),
     "onnx": Format(
         module="onnx.writer",

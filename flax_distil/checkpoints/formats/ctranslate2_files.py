@@ -66,7 +66,8 @@ def read_ctranslate2_files(folder: Path, model: WhisperConfig, *, origin: str) -
         generation_config=generation,
         preprocessor_config=read_preprocessor(folder, model.num_mel_bins, origin=origin),
         tokenizer_config=(
-            read_small_file(folder, "tokenizer_config.json", origin=origin) or _tokenizer_config(list(added))
+            read_small_file(folder, "tokenizer_config.json", origin=origin)
+            or default_tokenizer_config(list(added))
         ),
         tokenizer={"tokenizer.json": json.dumps(tokenizer, ensure_ascii=False).encode()},
     )
@@ -148,7 +149,8 @@ def _generation_config(
     return generation
 
 
-def _tokenizer_config(special_tokens: list[str]) -> dict[str, Any]:
+def default_tokenizer_config(special_tokens: list[str]) -> dict[str, Any]:
+    """Return the tokenizer config of a published Whisper with these special tokens."""
     end = "<|endoftext|>"
     return {
         "tokenizer_class": "WhisperTokenizer",
