@@ -1,4 +1,4 @@
-"""Load a checkpoint of any kind: a Hugging Face folder, a CTranslate2 folder, or a Hub id."""
+"""Load a checkpoint of any kind: a folder, a Hub id, or a file of openai-whisper."""
 
 import dataclasses
 import os
@@ -9,14 +9,14 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from flax_distil.checkpoints.check_tensors import check_tensors, check_tied_projection, has_no_encoder
-from flax_distil.checkpoints.formats.ctranslate2 import MODEL_NAME, CTranslate2Reader
-from flax_distil.checkpoints.formats.ctranslate2_files import read_ctranslate2_files
-from flax_distil.checkpoints.formats.files import CheckpointFiles, read_files
-from flax_distil.checkpoints.formats.huggingface import SafetensorsReader, has_weights
+from flax_distil.checkpoints.formats.files import CheckpointFiles
+from flax_distil.checkpoints.formats.lora_config import LoraConfig
+from flax_distil.checkpoints.formats.openai.reader import SUFFIX
 from flax_distil.checkpoints.formats.reader import CheckpointReader
 from flax_distil.checkpoints.hub.download import OPENAI_MODELS, download
 from flax_distil.checkpoints.hub.model_source import ModelSource
 from flax_distil.checkpoints.load_params import ShardingRule, load_params
+from flax_distil.checkpoints.open_files import Opened, check_base, open_files
 from flax_distil.checkpoints.training.bucket import download_from_bucket
 from flax_distil.core.arrays import Params
 from flax_distil.core.errors import InputError
@@ -24,11 +24,6 @@ from flax_distil.core.fields import one_line
 from flax_distil.core.files import user_path
 from flax_distil.model.config import WhisperConfig
 from flax_distil.storage.remote_files import is_remote
-
-_CONVERT_OPENAI = (
-    "files of openai-whisper are converted once by convert_openai_to_hf.py of transformers; its own models "
-    "are on the Hub as openai/whisper-..."
-)
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 
@@ -75,8 +70,7 @@ def open_checkpoint(source: str | Path | ModelSource) -> OpenCheckpoint:
     """
     if not isinstance(source, ModelSource):
         source = ModelSource(name=str(source))
-    folder, origin = _locate(source, config_only=False)
-    reader, config, files = _open(folder, origin, needs_weights=True)
+    (reader, config, files), origin = _open(source, needs_weights=True)
     assert reader is not None
     if has_no_encoder(reader):
         raise _no_encoder(origin)
@@ -98,10 +92,11 @@ def load_checkpoint(
     """Read a Whisper checkpoint onto the devices, leaf by leaf.
 
     Args:
-        source: A folder with ``model.safetensors`` (or an index and shards), a CTranslate2 folder with
-            ``model.bin``, the address of either in a bucket, the id of either on the Hugging Face Hub, or the
-            name of a model in openai/whisper, such as ``large-v3`` or ``tiny.en``. A :class:`ModelSource`
-            also names revision and cache.
+        source: A folder with ``model.safetensors`` (or an index and shards), with ``flax_model.msgpack``, a
+            CTranslate2 folder with ``model.bin``, a LoRA adapter of PEFT, which is merged into its base, the
+            address of such a folder in a bucket, its id on the Hugging Face Hub, a ``.pt`` file of
+            openai-whisper, or the name of a model in openai/whisper, such as ``large-v3`` or ``tiny.en``. A
+            :class:`ModelSource` also names revision and cache.
         dtype: Element type of the parameters.
         config_only: Do not read the weights (nor download them), so that vocabularies and mel bins can be
             compared before any work. If the weights are present, the shapes of their tensors are still
@@ -124,8 +119,7 @@ def load_checkpoint(
     if not isinstance(source, ModelSource):
         kept = None if cache_dir is None else str(cache_dir)
         source = ModelSource(name=str(source), revision=revision, cache_dir=kept)
-    folder, origin = _locate(source, config_only=config_only)
-    reader, config, files = _open(folder, origin, needs_weights=not config_only)
+    (reader, config, files), origin = _open(source, needs_weights=not config_only)
     if reader is None:
         return Checkpoint(config=config, params={}, files=files)
     decoder_only = has_no_encoder(reader)
@@ -146,18 +140,24 @@ def _no_encoder(origin: str) -> InputError:
     )
 
 
-def _open(
-    folder: Path, origin: str, *, needs_weights: bool
-) -> tuple[CheckpointReader | None, WhisperConfig, CheckpointFiles]:
-    """Read the small files and open the weights; the reader is None if weights are absent and not needed."""
-    if _is_ctranslate2(folder):
-        model = CTranslate2Reader.open(folder, origin=origin)
-        config = model.config()
-        return model, config, read_ctranslate2_files(folder, config, origin=origin)
-    files = read_files(folder, origin=origin)
-    config = WhisperConfig.from_huggingface(files.config, name=f"config.json of {origin}")
-    has_reader = needs_weights or has_weights(folder)
-    return SafetensorsReader.open(folder, origin=origin) if has_reader else None, config, files
+def _open(source: ModelSource, *, needs_weights: bool) -> tuple[Opened, str]:
+    """Find a checkpoint and open its files; the second result is its name in messages."""
+    path, origin = _locate(source, config_only=not needs_weights)
+
+    def open_base(adapter: LoraConfig) -> Opened:
+        base = dataclasses.replace(
+            source, name=adapter.base_model_name_or_path, revision=adapter.revision, subfolder=None
+        )
+        if is_remote(base.name):  # an adapter of somebody else opens no addresses
+            raise InputError(
+                f"the base of the adapter {origin} is an address: copy it here, and write its folder into "
+                "base_model_name_or_path of adapter_config.json"
+            )
+        found, name = _locate(base, config_only=not needs_weights)
+        check_base(found, adapter, origin)
+        return open_files(found, name, needs_weights=needs_weights, open_base=open_base)
+
+    return open_files(path, origin, needs_weights=needs_weights, open_base=open_base), origin
 
 
 def _locate(source: ModelSource, *, config_only: bool) -> tuple[Path, str]:
@@ -173,13 +173,10 @@ def _locate(source: ModelSource, *, config_only: bool) -> tuple[Path, str]:
             raise InputError(f"checkpoint {source.name!r} has no subfolder {source.subfolder!r}")
         return folder, str(source)
     if os.path.exists(path):
-        how = f"; {_CONVERT_OPENAI}" if path.suffix == ".pt" else ""
-        raise InputError(f"{source} is a file: {expected}{how}")
+        if path.suffix == SUFFIX and path.is_file() and source.subfolder is None:
+            return path, str(source)
+        raise InputError(f"{source} is a file: {expected}, or a {SUFFIX} file of openai-whisper")
     if not _HUB_ID.fullmatch(source.name):
         raise InputError(f"there is no folder {one_line(str(source))}: {expected}")
     found = dataclasses.replace(source, name=OPENAI_MODELS.get(source.name, source.name))
     return download(found, weights=not config_only), str(found)
-
-
-def _is_ctranslate2(folder: Path) -> bool:
-    return (folder / MODEL_NAME).is_file() and not any(folder.glob("model*.safetensors*"))

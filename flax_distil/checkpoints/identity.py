@@ -11,7 +11,8 @@ from flax_distil.core.files import user_path
 from flax_distil.storage.downloads import folder_identity
 
 _SAMPLES, _SAMPLE_BYTES = 16, 4096
-_SUFFIXES = (".safetensors", ".bin")
+_SUFFIXES = (".safetensors", ".bin", ".msgpack", ".pt")
+_ADAPTER = "adapter_config.json"  # it names the base
 
 
 def model_identity(source: ModelSource) -> str | None:
@@ -21,15 +22,18 @@ def model_identity(source: ModelSource) -> str | None:
         source: A checkpoint that has been read, so that one of the Hub is in the cache.
 
     Returns:
-        For a folder, a digest of the sizes of its files of weights and of samples of their contents: of the
-        beginning, where safetensors describe themselves, and of places spread over the rest. For the Hub,
-        the commit. For a bucket, a digest of what that tells about these files. None if nothing is known.
+        For a folder or a file, a digest of the sizes of its files of weights and of samples of their
+        contents: of the beginning, where safetensors describe themselves, and of places spread over the
+        rest. For the Hub, the commit. For a bucket, a digest of what that tells about these files. None if
+        nothing is known.
     """
     if (address := bucket_folder(source)) is not None:
-        return folder_identity(address, [f"*{suffix}" for suffix in _SUFFIXES])
+        return folder_identity(address, [_ADAPTER, *(f"*{suffix}" for suffix in _SUFFIXES)])
     folder = user_path(source.name)
     if os.path.isdir(folder):
-        return _digest_of_files(folder / (source.subfolder or ""))
+        return _digest_of_files(sorted((folder / (source.subfolder or "")).glob("*")))
+    if os.path.isfile(folder):
+        return _digest_of_files([folder])
     from huggingface_hub import try_to_load_from_cache
 
     name = "/".join(filter(None, ((source.subfolder or "").strip("/"), "config.json")))
@@ -48,9 +52,10 @@ def model_identity(source: ModelSource) -> str | None:
     return f"commit {parts[parts.index('snapshots') + 1]}"
 
 
-def _digest_of_files(folder: Path) -> str | None:
-    digest, paths = hashlib.blake2b(digest_size=16), sorted(folder.glob("*"))
-    paths = [path for path in paths if path.suffix in _SUFFIXES and path.is_file()]
+def _digest_of_files(paths: list[Path]) -> str | None:
+    digest = hashlib.blake2b(digest_size=16)
+    paths = [path for path in paths if path.suffix in _SUFFIXES or path.name == _ADAPTER]
+    paths = [path for path in paths if path.is_file()]
     for path in paths:
         size = path.stat().st_size
         digest.update(f"{path.name} {size}\0".encode())

@@ -1,10 +1,14 @@
 import dataclasses
+import json
 import os
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+from flax.serialization import to_bytes
+from huggingface_hub import HfApi
+from safetensors.numpy import save_file
 
 from flax_distil.checkpoints.checkpoint import Checkpoint, load_checkpoint
 from flax_distil.checkpoints.export import export_checkpoint
@@ -13,6 +17,8 @@ from flax_distil.checkpoints.hub.model_source import ModelSource
 from flax_distil.checkpoints.hub.upload import UploadError, check_repository, push_to_hub
 from flax_distil.core.errors import InputError
 from flax_distil.core.tree import flatten
+from flax_distil.exporting.formats import openai
+from flax_distil.exporting.source import ExportSource
 from tests.checkpoints.hub_server import TOKEN, Hub, retry_at_once, running_hub, use_endpoint
 
 # huggingface_hub's own call of httpx, in the upload without Xet.
@@ -98,9 +104,10 @@ def test_shards_need_not_be_here_when_only_the_configuration_is_asked_for(
 @pytest.mark.parametrize(
     ("file", "message"),
     [
-        ("flax_model.msgpack", "^someone/student holds only flax_model.msgpack.*from_flax=True"),
+        ("flax_model.msgpack", "flax_model.msgpack is no complete file of Flax weights"),
+        ("tf_model.h5", "^someone/student holds only tf_model.h5.*from_tf=True"),
         ("pytorch_model.bin", "^someone/student holds only pytorch_model.bin.*convert it to safetensors"),
-        ("adapter_config.json", "^someone/student holds a PEFT adapter .*merge_and_unload"),
+        ("adapter_config.json", "^adapter_config.json of someone/student lacks peft_type"),
     ],
 )
 def test_a_repository_in_another_format_is_refused_with_how_to_convert_it(
@@ -111,6 +118,44 @@ def test_a_repository_in_another_format_is_refused_with_how_to_convert_it(
     push_to_hub(tmp_path / "other", "someone/student", token=TOKEN)
     with pytest.raises(InputError, match=message):
         load_checkpoint("someone/student", cache_dir=tmp_path)
+
+
+def test_flax_weights_are_downloaded_where_there_are_no_others(
+    hub: Hub, export: Path, small_checkpoint: Checkpoint, tmp_path: Path
+):
+    folder = tmp_path / "flax"
+    shutil.copytree(export, folder, ignore=shutil.ignore_patterns("*.safetensors"))
+    tree = {"model": {"decoder": {"layer_norm": {"scale": np.ones(24, np.float32)}}}}
+    (folder / "flax_model.msgpack").write_bytes(to_bytes(tree))
+    push_to_hub(folder, "someone/flax", token=TOKEN)
+    with pytest.raises(InputError, match=r"the tensors of someone/flax do not fit .* missing: "):
+        load_checkpoint("someone/flax", cache_dir=tmp_path / "hub")
+    shutil.copy(export / "model.safetensors", folder)
+    push_to_hub(folder, "someone/both", token=TOKEN)
+    assert load_checkpoint("someone/both", cache_dir=tmp_path / "hub").params
+    assert not list((tmp_path / "hub").glob("models--someone--both/**/*.msgpack"))
+
+
+def test_a_model_of_openai_whisper_and_an_adapter_are_downloaded_with_what_they_need(
+    hub: Hub, export: Path, tiny_en_dir: Path, tmp_path: Path
+):
+    for name in ("openai", "adapter"):
+        (tmp_path / name).mkdir()
+    openai.write(ExportSource.from_files(str(tiny_en_dir)), tmp_path / "openai", quantization="float16")
+    push_to_hub(tmp_path / "openai", "someone/openai", token=TOKEN)
+    found = load_checkpoint("someone/openai", cache_dir=tmp_path / "hub", config_only=True)
+    assert found.config == load_checkpoint(tiny_en_dir, config_only=True).config
+    push_to_hub(export, "someone/student", token=TOKEN)
+    settings = {"peft_type": "LORA", "base_model_name_or_path": "someone/student", "lora_alpha": 8}
+    (tmp_path / "adapter" / "adapter_config.json").write_text(json.dumps(settings))
+    name = "model.decoder.layer_norm.weight"
+    tensors = {f"base_model.model.{name}": np.full(24, 0.5, np.float32)}
+    save_file(tensors, tmp_path / "adapter" / "adapter_model.safetensors")
+    api = HfApi(token=TOKEN)
+    api.create_repo("someone/adapter")
+    api.upload_folder(repo_id="someone/adapter", folder_path=tmp_path / "adapter")
+    merged = load_checkpoint("someone/adapter", cache_dir=tmp_path / "hub")
+    assert (np.asarray(merged.params["decoder"]["norm"]["scale"]) == 0.5).all()
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from flax_distil.core.errors import InputError
-from flax_distil.core.fields import Fields, check_fields, list_of, of_type, one_of, short_repr, whole_number
+from flax_distil.core.fields import Fields, check_fields, list_of, of_type, one_of, whole_number
 from flax_distil.core.json_files import read_bounded, read_json
 
 TOKENIZER_FILES = (
@@ -124,10 +124,8 @@ def read_files(folder: Path, *, origin: str) -> CheckpointFiles:
         The files.
 
     Raises:
-        InputError: If ``config.json`` is missing, a file is not JSON or has a field that cannot be used, or
-            the folder holds a PEFT adapter.
+        InputError: If ``config.json`` is missing, or a file is not JSON or has a field that cannot be used.
     """
-    check_not_adapter(folder, origin=origin)
     config = read_small_file(folder, "config.json", origin=origin)
     if config is None:
         raise InputError(f"{origin} holds no config.json: is it a Whisper checkpoint?")
@@ -179,24 +177,6 @@ def read_preprocessor(folder: Path, num_mel_bins: Any, *, origin: str) -> dict[s
         read_small_file(folder, "preprocessor_config.json", origin=origin)
         or inner
         or default_preprocessor(num_mel_bins)
-    )
-
-
-def check_not_adapter(folder: Path, *, origin: str) -> None:
-    """Refuse a folder with a PEFT adapter, with or without the weights that it belongs to.
-
-    Raises:
-        InputError: If there is an adapter. The message says how to merge it with its base.
-    """
-    path = folder / "adapter_config.json"
-    if not path.is_file() and not any(folder.glob("adapter_model.*")):
-        return
-    document = read_json(path, name=f"adapter_config.json of {origin}") or {}
-    kind, base = document.get("peft_type"), document.get("base_model_name_or_path")
-    raise InputError(
-        f"{origin} holds a PEFT adapter ({'unknown' if kind is None else short_repr(kind)} of base "
-        f"{'unknown' if base is None else short_repr(base)}), which is not applied here: merge it into its "
-        "base with PEFT's merge_and_unload() and save_pretrained(...), and give the folder that this writes"
     )
 
 

@@ -1,7 +1,7 @@
 """Read the Flax weights of a Hugging Face folder: ``flax_model.msgpack``, in one file or in several.
 
-The modules have the names of the PyTorch model. Kernels have their axes in the opposite order, and layers may be
-stacked, as the original Distil-Whisper saves them for ``load_with_scan_weights``::
+The modules have the names of the PyTorch model. Kernels have their axes in the opposite order, and layers may
+be stacked, as the original Distil-Whisper saves them for ``load_with_scan_weights``::
 
     model/decoder/layers/0/self_attn/q_proj/kernel                        [D, D]
     model/decoder/layers/FlaxDecoderScanLayers/self_attn/q_proj/kernel    [L, D, D]

@@ -140,10 +140,6 @@ _OTHER_WEIGHTS = {
         "pytorch_model.bin, not read because a pickle can run code",
         "transformers' from_pretrained(...).save_pretrained(...)",
     ),
-    "flax_model*.msgpack": (
-        "flax_model.msgpack, which is not read",
-        "from_pretrained(..., from_flax=True).save_pretrained(...) of transformers before version 5",
-    ),
     "tf_model*.h5": (
         "tf_model.h5, which is not read",
         "from_pretrained(..., from_tf=True).save_pretrained(...) of transformers before version 5",
@@ -163,6 +159,6 @@ def other_weights(names: Iterable[str], origin: str) -> str | None:
 
 def _no_weights(folder: Path, origin: str) -> str:
     return other_weights((path.name for path in folder.iterdir()), origin) or (
-        f"{origin} holds no {WEIGHTS_NAME}, {INDEX_NAME} or CTranslate2 model.bin: "
-        "is it the folder of a Whisper checkpoint?"
+        f"{origin} holds no {WEIGHTS_NAME}, {INDEX_NAME}, flax_model.msgpack, CTranslate2 model.bin or "
+        ".pt file of openai-whisper: is it the folder of a Whisper checkpoint?"
     )

@@ -5,7 +5,7 @@ A tensor of the base is merged when it is read, in float32::
     W' = W + scale * B @ A                       A [r, in], B [out, r]
     W' = m * W' / |W'| for each output           DoRA, with the magnitudes m [out]
 
-Source: arXiv 2106.09685, section 4.1; arXiv 2402.09353, equation 5; ``merge`` in ``peft/tuners/lora/layer.py``.
+Source: arXiv 2106.09685, section 4.1; arXiv 2402.09353, equation 5; ``peft/tuners/lora/layer.py`` of PEFT.
 """
 
 import dataclasses
@@ -167,7 +167,7 @@ def _target(name: str) -> tuple[str, str]:
     for end, kind in _KINDS.items():
         if module.endswith(f".{end}"):
             return canonical_name(f"{module.removesuffix(f'.{end}')}.weight"), kind
-    return canonical_name(module), "whole"
+    return canonical_name(module.replace(".base_layer.", ".")), "whole"
 
 
 def _fit(shapes: Mapping[str, tuple[int, ...]], shape: tuple[int, ...]) -> bool:

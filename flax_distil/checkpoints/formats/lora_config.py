@@ -44,6 +44,7 @@ _FIELDS: Fields = {
     # Other ways to initialize change the weights of the base too, which the adapter then needs.
     "init_lora_weights": one_of(True, False, "gaussian", "eva", "orthogonal"),
 }
+_REQUIRED = ("peft_type", "base_model_name_or_path", "lora_alpha")
 _UNKNOWN = ("layer_replication", "trainable_token_indices", "target_parameters", "alora_invocation_tokens")
 """Fields of adapters that do more than adding low-rank matrices; they must be absent or empty."""
 
@@ -75,13 +76,13 @@ class LoraConfig:
         """
         name = f"{CONFIG_NAME} of {origin}"
         document = read_json(folder / CONFIG_NAME, name=name) or {}
-        check_fields(document, _FIELDS, name=name, required=("peft_type", "base_model_name_or_path"))
+        check_fields(document, _FIELDS, name=name, required=_REQUIRED)
         _check_known(document, name)
         return cls(
             base_model_name_or_path=document["base_model_name_or_path"],
             revision=document.get("revision") or None,
-            lora_alpha=document.get("lora_alpha") or 8,
-            alpha_pattern=document.get("alpha_pattern") or {},
+            lora_alpha=float(document["lora_alpha"]),
+            alpha_pattern={end: float(alpha) for end, alpha in (document.get("alpha_pattern") or {}).items()},
             use_rslora=document.get("use_rslora") or False,
         )
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from flax_distil.checkpoints.formats.ctranslate2 import MODEL_NAME
 from flax_distil.checkpoints.formats.files import SMALL_FILES
 from flax_distil.checkpoints.formats.huggingface import INDEX_NAME
-from flax_distil.checkpoints.hub.download import WEIGHT_FILES
+from flax_distil.checkpoints.hub.download import OTHER_WEIGHT_FILES, WEIGHT_FILES, lacks_weights
 from flax_distil.checkpoints.hub.model_source import ModelSource
 from flax_distil.core.errors import InputError
 from flax_distil.storage.bucket_path import BucketPath
@@ -45,6 +45,8 @@ def download_from_bucket(source: ModelSource, *, weights: bool) -> Path:
     patterns = [*SMALL_FILES, INDEX_NAME, *(WEIGHT_FILES if weights else (MODEL_NAME,))]
     cache_dir = None if source.cache_dir is None else Path(source.cache_dir)
     local = cached_copy(folder, patterns, cache_dir)
+    if lacks_weights(local, weights=weights):
+        local = cached_copy(folder, [*SMALL_FILES, *OTHER_WEIGHT_FILES], cache_dir)
     if not any(local.iterdir()):
         raise InputError(f"there is no checkpoint at {str(source)!r}: expected the folder of a checkpoint")
     return local

@@ -2,7 +2,7 @@
 
 The file is a zip archive whose entries are not compressed: ``data.pkl``, a pickle of the object with a
 reference in the place of each tensor's memory, and ``data/0``, ``data/1`` … with that memory. The pickle is
-written opcode by opcode, because Python's pickler would import torch to name its functions.
+written opcode by opcode, because Python's own pickler would import torch to name its functions.
 
 Source: ``torch/serialization.py`` and ``caffe2/serialize/inline_container.cc`` of PyTorch.
 """
@@ -12,13 +12,15 @@ import errno
 import itertools
 import math
 import os
-import pickle
+import pickletools
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+_OPCODES = {opcode.name: opcode.code.encode("latin-1") for opcode in pickletools.opcodes}
 
 _ROOT = "archive"
 _PROTOCOL = 2  # of torch.save
@@ -49,7 +51,7 @@ def write_torch_archive(path: Path, entries: Mapping[str, Any], tensors: Mapping
 
     Args:
         path: The file.
-        entries: Values without tensors by name: numbers, texts and collections of them.
+        entries: Values without tensors by name: whole numbers, texts, and tuples and dictionaries of them.
         tensors: Dictionaries of tensors by name, which become further entries.
 
     Raises:
@@ -85,39 +87,56 @@ def _write_entry(archive: zipfile.ZipFile, name: str, contents: bytes | memoryvi
 
 def _pickled(entries: Mapping[str, Any], tensors: Mapping[str, StateDict]) -> bytes:
     numbers = itertools.count()
-    parts = [pickle.PROTO + bytes([_PROTOCOL]), pickle.EMPTY_DICT, pickle.MARK]
+    parts = [_OPCODES["PROTO"], bytes([_PROTOCOL]), _OPCODES["EMPTY_DICT"], _OPCODES["MARK"]]
     for name, value in entries.items():
-        parts += [_plain(name), _plain(value)]
+        parts += [*_plain(name), *_plain(value)]
     for name, state in tensors.items():
-        parts += [_plain(name), *_ORDERED_DICT, pickle.MARK]
+        parts += [*_plain(name), *_ORDERED_DICT, _OPCODES["MARK"]]
         for tensor, shape in state.shapes.items():
-            parts += [_plain(tensor), *_tensor(str(next(numbers)), shape, state.dtype)]
-        parts.append(pickle.SETITEMS)
-    return b"".join([*parts, pickle.SETITEMS, pickle.STOP])
+            parts += [*_plain(tensor), *_tensor(str(next(numbers)), shape, state.dtype)]
+        parts.append(_OPCODES["SETITEMS"])
+    return b"".join([*parts, _OPCODES["SETITEMS"], _OPCODES["STOP"]])
 
 
-def _tensor(key: str, shape: tuple[int, ...], dtype: np.dtype) -> list[bytes]:
-    """Return the opcodes of one tensor: a call of the function that joins memory, shape and strides."""
+def _tensor(key: str, shape: tuple[int, ...], dtype: np.dtype) -> Iterator[bytes]:
+    """Yield the opcodes of one tensor: a call of the function that joins memory, shape and strides."""
     strides = tuple(math.prod(shape[axis + 1 :]) for axis in range(len(shape)))
-    reference = [_plain("storage"), _named("torch", _STORAGES[dtype.name]), _plain(key), _plain("cpu")]
-    return [
-        _named("torch._utils", "_rebuild_tensor_v2"),
-        pickle.MARK,
-        *(pickle.MARK, *reference, _plain(math.prod(shape)), pickle.TUPLE, pickle.BINPERSID),
-        *(_plain(0), _plain(shape), _plain(strides), pickle.NEWFALSE),  # offset, …, needs no gradient
-        *_ORDERED_DICT,  # of hooks
-        pickle.TUPLE,
-        pickle.REDUCE,
-    ]
+    yield from (_named("torch._utils", "_rebuild_tensor_v2"), _OPCODES["MARK"])
+    # The reference to the memory: kind, element type, entry, device and number of elements.
+    yield from (_OPCODES["MARK"], *_plain("storage"), _named("torch", _STORAGES[dtype.name]))
+    yield from (*_plain(key), *_plain("cpu"), *_plain(math.prod(shape)), _OPCODES["TUPLE"])
+    yield _OPCODES["BINPERSID"]
+    # Offset, shape, strides, that it needs no gradient, and hooks.
+    yield from (*_plain(0), *_plain(shape), *_plain(strides), _OPCODES["NEWFALSE"], *_ORDERED_DICT)
+    yield from (_OPCODES["TUPLE"], _OPCODES["REDUCE"])
 
 
 def _named(module: str, name: str) -> bytes:
-    return pickle.GLOBAL + f"{module}\n{name}\n".encode()
+    return _OPCODES["GLOBAL"] + f"{module}\n{name}\n".encode()
 
 
-def _plain(value: Any) -> bytes:
-    """Return the opcodes of a value without tensors, between the first and the last of its own pickle."""
-    return pickle.dumps(value, protocol=_PROTOCOL)[2:-1]
+def _plain(value: Any) -> Iterator[bytes]:
+    """Yield the opcodes of a whole number, a text, or a tuple or dictionary of these."""
+    match value:
+        case int():
+            yield _OPCODES["LONG1"]
+            length = value.bit_length() // 8 + 1
+            yield bytes([length]) + value.to_bytes(length, "little", signed=True)
+        case str():
+            contents = value.encode()
+            yield _OPCODES["BINUNICODE"] + len(contents).to_bytes(4, "little") + contents
+        case tuple():
+            yield _OPCODES["MARK"]
+            for item in value:
+                yield from _plain(item)
+            yield _OPCODES["TUPLE"]
+        case dict():
+            yield from (_OPCODES["EMPTY_DICT"], _OPCODES["MARK"])
+            for key, item in value.items():
+                yield from (*_plain(key), *_plain(item))
+            yield _OPCODES["SETITEMS"]
+        case _:
+            raise TypeError(f"expected a whole number, a text, a tuple or a dictionary, got {type(value)}")
 
 
-_ORDERED_DICT = (_named("collections", "OrderedDict"), pickle.EMPTY_TUPLE, pickle.REDUCE)
+_ORDERED_DICT = (_named("collections", "OrderedDict"), _OPCODES["EMPTY_TUPLE"], _OPCODES["REDUCE"])

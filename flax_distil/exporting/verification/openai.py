@@ -16,7 +16,8 @@ def open_runtime(folder: Path) -> "OpenAIRuntime":
     """Load an export, whose weights are converted to float32."""
     import whisper
 
-    return OpenAIRuntime(whisper.load_model(str(folder / FILE_NAME), device="cpu"))
+    model = whisper.load_model(str(folder / FILE_NAME), device="cpu")
+    return OpenAIRuntime(model.requires_grad_(False))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -38,15 +39,12 @@ class OpenAIRuntime:
 
     def logits(self, clip: Clip, tokens: Sequence[int]) -> Float[np.ndarray, "T V"]:
         """See ``Runtime``."""
-        import torch
-
-        with torch.no_grad():
-            ids = torch.tensor([[*clip.prompt, *tokens]])
-            found = self.model.logits(ids, self._encoder_out(clip))[0]
+        encoder_out = self._encoder_out(clip)
+        ids = encoder_out.new_tensor([[*clip.prompt, *tokens]]).long()
+        found = self.model.logits(ids, encoder_out)[0]
         return found[len(clip.prompt) - 1 :].float().numpy()
 
     def _encoder_out(self, clip: Clip) -> Any:
-        import torch
         from whisper.audio import N_SAMPLES, log_mel_spectrogram, pad_or_trim
 
         if clip.name not in self.encoded:  # encoding is what takes long
@@ -54,6 +52,5 @@ class OpenAIRuntime:
             mel_MR = log_mel_spectrogram(
                 pad_or_trim(clip.samples_W, N_SAMPLES), n_mels=self.model.dims.n_mels
             )
-            with torch.no_grad():
-                self.encoded[clip.name] = self.model.embed_audio(mel_MR[None])
+            self.encoded[clip.name] = self.model.embed_audio(mel_MR[None])
         return self.encoded[clip.name]

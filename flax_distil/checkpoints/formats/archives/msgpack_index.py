@@ -1,7 +1,7 @@
 """Find the arrays in files that ``flax.serialization`` wrote, without reading their values.
 
-Such a file is one MessagePack map of maps. An array is an extension of type 1: the MessagePack of its shape, the
-name of its element type, and its bytes. An array of more than 2^30 bytes is a map of pieces instead.
+Such a file is one MessagePack map of maps. An array is an extension of type 1: the MessagePack of its shape,
+the name of its element type, and its bytes. An array of more than 2^30 bytes is a map of pieces instead.
 
 Source: ``flax/serialization.py`` and the specification of MessagePack.
 """

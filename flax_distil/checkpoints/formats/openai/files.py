@@ -43,7 +43,8 @@ def read_openai_files(folder: Path, model: WhisperConfig, *, origin: str) -> Che
     Raises:
         InputError: If there is no tokenizer, or it is damaged.
     """
-    tokenizer = read_tokenizer_files(folder, origin=origin) or _packaged_tokenizer(model.vocab_size, origin)
+    tokenizer = read_tokenizer_files(folder, origin=origin)
+    tokenizer = tokenizer or _packaged_tokenizer(model.vocab_size, folder, origin)
     with tempfile.TemporaryDirectory() as scratch:
         for name, contents in tokenizer.items():
             (Path(scratch) / name).write_bytes(contents)
@@ -62,7 +63,7 @@ def read_openai_files(folder: Path, model: WhisperConfig, *, origin: str) -> Che
     )
 
 
-def _packaged_tokenizer(vocab_size: int, origin: str) -> dict[str, bytes]:
+def _packaged_tokenizer(vocab_size: int, folder: Path, origin: str) -> dict[str, bytes]:
     """Return the tokenizer of the package openai-whisper."""
     if vocab_size not in _PUBLISHED:
         raise InputError(
@@ -76,9 +77,9 @@ def _packaged_tokenizer(vocab_size: int, origin: str) -> dict[str, bytes]:
     if contents is None:
         published = f"openai/whisper-{_PUBLISHED[vocab_size]}"
         raise InputError(
-            f"{origin} holds no tokenizer, as no file of openai-whisper does: run pip install openai-whisper, "
-            f"whose vocabulary is then read, or hf download {published} tokenizer.json --local-dir FOLDER "
-            "with its folder"
+            f"{origin} holds no tokenizer, as no file of openai-whisper does: run pip install "
+            "openai-whisper, whose vocabulary is then read, or put one beside it with hf download "
+            f"{published} tokenizer.json --local-dir {folder}"
         )
     languages = 100 if vocab_size == _LARGE_V3 else 99
     return {"tokenizer.json": tokenizer_json(contents, language_count=languages, name=str(path))}

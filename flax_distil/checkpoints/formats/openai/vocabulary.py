@@ -1,7 +1,7 @@
 """The tokenizers of openai/whisper, which its package holds as lists of byte pieces by rank.
 
-Such a list has no merges. But a piece was once made by merging two pieces of lower rank, and which two they were
-is found by encoding it with those alone.
+Such a list has no merges. But a piece was once made by merging two pieces of lower rank, and which two they
+were is found by encoding it with those alone.
 
 Source: ``whisper/tokenizer.py`` of openai/whisper, and ``_educational.py`` of openai/tiktoken.
 """
@@ -9,6 +9,7 @@ Source: ``whisper/tokenizer.py`` of openai/whisper, and ``_educational.py`` of o
 import base64
 import binascii
 import functools
+import itertools
 import json
 from collections.abc import Mapping
 from typing import Any
@@ -21,28 +22,8 @@ from flax_distil.text.tokenizer import WhisperTokenizer
 
 _SYMBOLS = (
     *'"#()*+/:;<=>@[\\]^_`{|}~「」『』',
-    *[
-        "<<",
-        ">>",
-        "<<<",
-        ">>>",
-        "--",
-        "---",
-        "-(",
-        "-[",
-        "('",
-        '("',
-        "((",
-        "))",
-        "(((",
-        ")))",
-        "[[",
-        "]]",
-        "{{",
-        "}}",
-        "♪♪",
-        "♪♪♪",
-    ],
+    *("<<", ">>", "<<<", ">>>", "--", "---", "-(", "-[", "('", '("', "((", "))", "(((", ")))"),
+    *("[[", "]]", "{{", "}}", "♪♪", "♪♪♪"),
 )
 _NOTES = "♩♪♫♬♭♮♯"
 """Symbols and notes that a transcript of speech does not have; of notes, the first piece is enough."""
@@ -161,7 +142,7 @@ def _encoded_below(piece: bytes, ranks: Mapping[bytes, int]) -> list[bytes]:
     """Encode a piece with the merges of lower rank than its own."""
     limit, parts = ranks[piece], [bytes([byte]) for byte in piece]
     while len(parts) > 2:
-        found = [ranks.get(left + right, limit) for left, right in zip(parts, parts[1:], strict=False)]
+        found = [ranks.get(left + right, limit) for left, right in itertools.pairwise(parts)]
         lowest = min(found)
         if lowest >= limit:
             break
