@@ -1,6 +1,7 @@
 """The page of a training run: its sections in the order in which they are read."""
 
 import json
+from collections.abc import Mapping
 from html import escape
 from typing import Any
 
@@ -50,7 +51,6 @@ def _header(run: RunData) -> str:
     if run.max_steps:
         done += f" of {run.max_steps:,} updates ({run.step / run.max_steps:.0%})"
     facts: dict[str, Any] = {
-        "Status": None,
         "Progress": done,
         "Teacher": _teacher(run),
         "Student": _student(run),
@@ -64,9 +64,8 @@ def _header(run: RunData) -> str:
         "Wall time": duration(float(run.goodput["wall_seconds"])) if "wall_seconds" in run.goodput else None,
         "Software": _software(run),
     }
-    rows = [f"<dt>{name}</dt><dd>{escape(str(text))}</dd>" for name, text in facts.items() if text]
     badge = f'<dt>Status</dt><dd><span class="badge {run.status}">{run.status}</span></dd>'
-    return f"<dl>{badge}{''.join(rows)}</dl>"
+    return _list(facts, badge)
 
 
 def _teacher(run: RunData) -> str:
@@ -76,8 +75,10 @@ def _teacher(run: RunData) -> str:
 
 def _student(run: RunData) -> str | None:
     settings = run.settings
-    layers = settings.get("student_decoder_layers") or settings.get("student_decoder_layer_indices")
-    made = None if layers is None else f"decoder layers of the teacher: {layers}"
+    count, chosen = settings.get("student_decoder_layers"), settings.get("student_decoder_layer_indices")
+    made = f"{count} decoder layers of the teacher" if count else None
+    if chosen:
+        made = f"decoder layers {', '.join(map(str, chosen))} of the teacher"
     name = settings.get("model_name_or_path") or made
     return None if name is None else f"{name}{_size(run, 'student')}"
 
@@ -200,8 +201,16 @@ def _settings(run: RunData) -> str | None:
     given = next((attempt.get("arguments") for attempt in reversed(run.attempts)), None) or {}
     return html.section(
         "Settings",
-        html.table([["setting", "value"], *([name, str(value)] for name, value in given.items())], texts=2)
-        if given
-        else "",
+        _list(given),
         html.details("All settings", json.dumps(run.settings, indent=2, ensure_ascii=False)),
     )
+
+
+def _list(facts: Mapping[str, Any], first: str = "") -> str:
+    """Return names and what they stand for as a list, without those that stand for nothing."""
+    rows = [
+        f"<dt>{escape(name)}</dt><dd>{escape(str(text))}</dd>"
+        for name, text in facts.items()
+        if text not in (None, "")
+    ]
+    return f"<dl>{first}{''.join(rows)}</dl>"

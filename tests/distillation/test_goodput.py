@@ -75,6 +75,17 @@ def test_waiting_for_a_batch_counts_as_data_only_while_the_devices_are_idle(good
     assert seconds["step"] == pytest.approx(computed, abs=0.03)
 
 
+def test_the_ends_of_the_last_steps_are_known(goodput):
+    begun = time.perf_counter()
+    for step in range(1, 11):
+        goodput.dispatched(step, jnp.full((), step))
+    while goodput.end_of(10) is None:
+        time.sleep(0.005)
+    assert goodput.end_of(1) is None  # long ago
+    assert goodput.end_of(11) is None
+    assert begun < goodput.end_of(9) <= goodput.end_of(10) <= time.perf_counter()
+
+
 def test_work_after_the_checkpoint_that_a_later_attempt_resumes_is_lost(tmp_path):
     attempt(tmp_path, first_step=0, saved=(4, 8), last_step=11)
     before = record(tmp_path)["attempts"][0]

@@ -1,6 +1,7 @@
 """A few updates in a row that diverged end a run; one alone does not."""
 
 import logging
+import time
 
 import jax.numpy as jnp
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 from flax_distil.core.errors import InputError
 from flax_distil.core.nested import replace
 from flax_distil.data.training.batches import Batch
+from flax_distil.distillation.monitoring.goodput import Goodput
 from flax_distil.distillation.monitoring.step_metrics import StepMetrics
 from flax_distil.distillation.monitoring.training_log import TrainingLog, read_metrics
 from flax_distil.parallel.make_partitioner import single_device
@@ -90,3 +92,26 @@ def test_the_line_of_a_full_interval_can_be_written_before_a_save(training):
         add(step, 2.0)
     progress.flush_full()
     assert [line["step"] for line in read_metrics(folder)] == [4]
+
+
+def test_the_rates_of_an_interval_end_with_its_last_step_and_not_when_it_is_looked_at(tmp_path):
+    """A short interval before an evaluation is looked at when the steps behind it have ended too."""
+    run = replace(config(freeze_encoder=True), logging_steps=2)
+    batch = Batch(ids=["a"], valid_B=np.ones(1, bool), duration_B=np.ones(1, np.float32))
+    goodput = Goodput()
+    goodput.open(None)
+    with TrainingLog(tmp_path, max_steps=100) as logs:
+        progress = StepMetrics(run, logs, single_device(), 10, goodput=goodput)
+        for step in (1, 2, 3):
+            time.sleep(0.1)
+            metrics = {name: jnp.float32(step) for name in ("loss", "grad_norm", "tokens")}
+            goodput.dispatched(step, metrics["loss"])
+            time.sleep(0.02)  # the step ends
+            progress.add(step, metrics, batch)
+        progress.flush()
+    goodput.close()
+    first, second = read_metrics(tmp_path)
+    assert 0.08 < first["seconds_per_step"] < 0.5
+    assert 0.08 < second["seconds_per_step"] < 0.5
+    assert second["samples_per_second"] == pytest.approx(1 / second["seconds_per_step"])
+    assert first["data_wait_share"] == 0.0

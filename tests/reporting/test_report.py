@@ -117,7 +117,7 @@ def test_a_finished_run_has_every_section_and_nothing_that_is_loaded_or_run(tmp_
     assert "clean: 5.00 % at step 100" in page
     assert "83.3% of 1 h 0 min went into steps that count" in page
     assert "2026-11-30 12:00 UTC" in page
-    assert "decoder layers of the teacher: 2 (32 + 2 layers, 756.0 M parameters)" in page
+    assert "2 decoder layers of the teacher (32 + 2 layers, 756.0 M parameters)" in page
     tags = Tags()
     tags.feed(page)
     assert tags.open == []
