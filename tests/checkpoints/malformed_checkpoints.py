@@ -6,6 +6,7 @@ import struct
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+from tests.checkpoints.foreign_folders import toy_flax_files, toy_openai_files
 from tests.checkpoints.toy_folder import (
     toy_ctranslate2_files,
     toy_documents,
@@ -145,6 +146,25 @@ def _damaged_weights(random_: random.Random) -> Files:
     }
 
 
+def _damaged_openai(random_: random.Random) -> Files:
+    """Cut a file of openai-whisper, or change some of its bytes: in the pickle, of tensors, or of the zip."""
+    files = toy_openai_files()
+    data = files["model.pt"]
+    if random_.random() < 0.2:  # the list of a zip archive's entries is at its end
+        place = len(data) - random_.randint(1, 12_000)
+        return files | {"model.pt": data[:place] + _damaged(random_, data[place:], within=12_000)}
+    within = random_.choice([60, 12_000, 12_000, 12_000, len(data)])
+    return files | {"model.pt": _damaged(random_, data, within=within)}
+
+
+def _damaged_flax(random_: random.Random) -> Files:
+    """Cut Flax weights, or change some of their bytes."""
+    files = toy_flax_files()
+    data = files["flax_model.msgpack"]
+    within = random_.choice([60, 300, 8000, len(data)])
+    return files | {"flax_model.msgpack": _damaged(random_, data, within=within)}
+
+
 def _changed_index(random_: random.Random) -> Files:
     """Shards with an index that is wrong."""
     files = toy_files()
@@ -192,6 +212,8 @@ _CHANGES: dict[str, Callable[[random.Random], Files]] = {
     "index": _changed_index,
     "ctranslate2": _changed_ctranslate2,
     "not-finite": _not_finite,
+    "openai": _damaged_openai,
+    "flax": _damaged_flax,
 }
 
 

@@ -1,4 +1,4 @@
-"""Five hundred hostile inputs of eight kinds through the commands.
+"""More than five hundred hostile inputs of nine kinds through the commands.
 
 Each is read, counted as skipped, or refused in one sentence, in seconds. No file appears or changes outside
 the output folder, no address is opened, and no temporary file stays.
@@ -26,6 +26,7 @@ CHECKPOINTS = {
     "configurations": ("field", "size", "document", "text"),
     "safetensors": ("header", "weights", "index", "not-finite"),
     "tokenizers": ("token", "old-tokenizer"),
+    "weights of other programs": ("openai", "flax"),
 }
 FLAGS = {"YAML": ("file", "entry"), "flags": ("value", "value", "value", "lone", "unknown", "missing")}
 
