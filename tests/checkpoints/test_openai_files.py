@@ -118,6 +118,23 @@ def test_a_pickle_that_runs_a_command_is_refused_and_runs_nothing(place, tmp_pat
     assert not canary.exists()
 
 
+@pytest.mark.parametrize(
+    "contents",
+    [
+        b"(" + b")" + b"\x85" * 10**6 + b"K\x01",  # a tuple in a tuple …, as a key
+        b"(" + b"]" * 10**5 + b"a" * (10**5 - 1) + b"K\x01",
+        b"(K\x01" + b"2" * 100 + b"K\x01",
+        b"(\x8d" + b"\xff" * 8,
+        b"(" + b")\x85\x93K\x01",
+    ],
+)
+def test_pickles_that_would_fill_memory_or_stack_are_refused(contents):
+    from flax_distil.checkpoints.formats.archives.pickle_data import PickleError, read_pickle
+
+    with pytest.raises(PickleError):
+        read_pickle(b"\x80\x02}" + contents + b"u.")
+
+
 def test_what_is_beside_the_weights_may_be_anything(model_file, tmp_path):
     contents = torch.load(model_file, weights_only=True)
     torch.save(contents | {"trainer": Hostile(tmp_path / "canary")}, tmp_path / "more.pt")

@@ -169,6 +169,8 @@ class _Machine:
 
     def do_stack_global(self, _: Any) -> None:
         name, module = self.pop(), self.pop()
+        if not isinstance(name, str) or not isinstance(module, str):
+            raise PickleError("it names what is no text")
         self.stack.append(Named(f"{module}.{name}"))
 
     def do_reduce(self, _: Any) -> None:
@@ -196,6 +198,9 @@ def _set_items(target: Any, values: list[Any]) -> None:
     items = target.items if isinstance(target, Call) else target
     if not isinstance(items, dict) or len(values) % 2:
         raise PickleError("it sets items of what is no dictionary")
+    if not all(isinstance(key, (str, int)) for key in values[::2]):
+        # To look up a tuple that is nested a million times would overflow the stack of the interpreter.
+        raise PickleError("it has a dictionary whose keys are neither texts nor numbers")
     items.update(zip(values[::2], values[1::2], strict=True))
 
 
