@@ -9,6 +9,7 @@ import numpy as np
 
 from flax_distil.checkpoints.alignment_heads import valid_alignment_heads
 from flax_distil.checkpoints.formats.files import CheckpointFiles, preprocessor_window
+from flax_distil.checkpoints.tokenizer import has_tokenizer, read_tokenizer
 from flax_distil.core.fields import Fields, check_fields, either, list_of, object_with, of_type
 from flax_distil.core.json_files import parse_json
 from flax_distil.model.config import WhisperConfig
@@ -30,6 +31,9 @@ _DROPPED_CONFIG_KEYS = (
     "forced_decoder_ids",
     "max_length",
 )
+
+_GENERATION_KEYS = ("is_multilingual", "no_timestamps_token_id", "decoder_start_token_id")
+"""Keys without which transformers calls a generation config outdated."""
 
 _CODE_KEYS = ("auto_map", "custom_pipelines")
 """Keys of any of the files that name code of a repository, which transformers would offer to run."""
@@ -65,7 +69,7 @@ def exported_files(files: CheckpointFiles, config: WhisperConfig, dtype: np.dtyp
     return dataclasses.replace(
         files,
         config=document,
-        generation_config=_without_code(valid_alignment_heads(files.generation_config, config)),
+        generation_config=_generation_config(files, config),
         tokenizer_config=_without_code(files.tokenizer_config),
         preprocessor_config={
             **_without_code(files.preprocessor_config),
@@ -74,6 +78,23 @@ def exported_files(files: CheckpointFiles, config: WhisperConfig, dtype: np.dtyp
         },
         tokenizer=_with_vocabulary_files(files.tokenizer),
     )
+
+
+def _generation_config(files: CheckpointFiles, config: WhisperConfig) -> dict[str, Any]:
+    """Return generation settings that fit the model, in the form that transformers 5 has no warning for.
+
+    Old files name language and task by ``forced_decoder_ids``, and lack what a ``language`` needs.
+    """
+    found = _without_code(valid_alignment_heads(files.generation_config, config))
+    forced = found.pop("forced_decoder_ids", None)
+    if has_tokenizer(files) and (forced or any(found.get(key) is None for key in _GENERATION_KEYS)):
+        tokenizer, settings = read_tokenizer(files)
+        complete = settings.to_dict(tokenizer.special)
+        lacking = {key: value for key, value in complete.items() if found.get(key) is None and value != []}
+        found |= {key: value for key, value in lacking.items() if key != "alignment_heads"}
+    if found.get("max_length") is not None:
+        found["max_length"] = min(found["max_length"], config.max_target_positions)
+    return found
 
 
 def _without_code(document: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from flax_distil.checkpoints.training.trained_student import load_trained_studen
 from flax_distil.core.errors import InputError
 from flax_distil.exporting.choices import Choice, choose_formats
 from flax_distil.exporting.config import ExportConfig
+from flax_distil.exporting.disk_space import check_room
 from flax_distil.exporting.format_table import FORMATS
 from flax_distil.exporting.formats import huggingface
 from flax_distil.exporting.record import ExportRecord
@@ -58,6 +59,7 @@ def run(config: ExportConfig) -> ExportResult:
     folder = config.output.check()
     repository = check_hub(config.hub, config.hub.hub_model_id, folder, "model")
     source = _open(config, choices)
+    check_room(source, choices, folder)
     folders = {choice.name: folder if len(choices) == 1 else folder / choice.name for choice in choices}
     verification = Verification.prepare(source, config.verify) if config.verify else None
     record = ExportRecord(folder, choices)

@@ -6,11 +6,11 @@ import numpy as np
 
 from flax_distil.core.errors import InputError
 
-_PIECE_BYTES = 1 << 22
+_PIECE_BYTES = 1 << 20
 
 
 def pieces(tensor: np.ndarray) -> Iterator[np.ndarray]:
-    """Yield consecutive rows of a tensor, of a few megabytes together, as views.
+    """Yield consecutive rows of a tensor, of about a megabyte together, as views.
 
     Converted one after the other they never need the memory of a second tensor.
     """
