@@ -16,9 +16,13 @@ _SMALL_FILES = 10 * 10**6
 
 
 def bits_per_weight(quantization: str) -> int:
-    """Return the bits that a weight takes, scales left out: the first number in the name (``q5_0``: 5)."""
-    found = re.search(r"\d+", quantization)
-    return 32 if found is None else int(found[0])
+    """Return the bits that a weight takes, scales left out.
+
+    It is the first number in the name (``q5_0``: 5), and the sum of both where a folder has several files
+    (``fp32+q8``: 40).
+    """
+    found = [re.search(r"\d+", part) for part in quantization.split("+")]
+    return sum(32 if number is None else int(number[0]) for number in found)
 
 
 def check_room(source: ExportSource, choices: Sequence[Choice], folder: AnyPath) -> None:

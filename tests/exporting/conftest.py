@@ -10,14 +10,14 @@ from tests.exporting.students import STUDENTS, ensure_students
 
 @pytest.fixture(scope="session")
 def tiny_en_student() -> Path:
-    """A distilled student of tiny.en with two decoder layers, float32; distilling it takes minutes, once."""
+    """A student of tiny.en with two decoder layers, float32; training it takes minutes, once."""
     ensure_students(("tiny.en",))
     return STUDENTS / "whisper-tiny.en-2"
 
 
 @pytest.fixture(scope="session")
 def base_student() -> Path:
-    """A distilled student of base with two decoder layers, float32; distilling it takes minutes, once."""
+    """A student of base with two decoder layers, float32; training it takes minutes, once."""
     ensure_students(("base",))
     return STUDENTS / "whisper-base-2"
 

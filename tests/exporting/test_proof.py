@@ -1,0 +1,104 @@
+"""Each exported student in the program that it is for, on the 80 held-out prompts.
+
+In float32 it says what it says here; :data:`DIFFERENCES` lists every recording where it does not, with the
+cause. Quantized, it makes as many word errors, to a point.
+"""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from flax_distil.exporting.choices import Choice
+from flax_distil.exporting.format_table import FORMATS
+from flax_distil.exporting.source import ExportSource
+from flax_distil.exporting.verification.compare import Comparison, compare, comparison_table
+from flax_distil.exporting.verification.job import Verification
+from flax_distil.metrics.word_errors import word_errors
+
+pytestmark = pytest.mark.slow
+
+STUDENTS = ("tiny_en_student", "base_student")
+EXACT = {
+    "hf": "float32",
+    "ct2": "float32",
+    "ggml": "f32",
+    "openai": "float32",
+    "onnx": "fp32",
+    "mlx": "float32",
+}
+ROUNDED = (("ct2", "int8"), ("ggml", "q8_0"), ("ggml", "q5_0"), ("onnx", "q8"))
+DIFFERENCES: dict[tuple[str, str, str], str] = {}
+"""Cause of each difference, by student, format and recording."""
+
+MOST_LOGITS = 1e-3
+MLX_PROMPTS = 4
+"""Number of prompts for mlx-whisper, which takes 20 s for a window where it has no GPU of Apple's."""
+
+
+@pytest.fixture(scope="module", params=STUDENTS)
+def student(request) -> tuple[str, ExportSource]:
+    return request.param, ExportSource.from_files(str(request.getfixturevalue(request.param)))
+
+
+@pytest.fixture(scope="module")
+def verification(student, held_out) -> Verification:
+    return Verification.prepare(student[1], [str(path) for path in held_out])
+
+
+def compared(source: ExportSource, verification: Verification, name: str, quantization: str, folder: Path):
+    FORMATS[name].writer.write(source, folder, quantization=quantization)
+    choice = Choice(name=name, quantization=quantization)
+    expected = verification.expected[: MLX_PROMPTS if name == "mlx" else None]
+    found = compare(choice, folder, expected, verification.normalize)
+    print(comparison_table([found]))
+    assert found.recordings == len(expected), f"{FORMATS[name].runtime} is not installed"
+    return found
+
+
+@pytest.mark.parametrize("name", [name for name in EXACT if name in FORMATS])
+def test_in_float32_a_program_says_what_we_say(student, verification, name, tmp_path):
+    called, source = student
+    found = compared(source, verification, name, EXACT[name], tmp_path)
+    known = {recording for one, other, recording in DIFFERENCES if (one, other) == (called, name)}
+    assert {Path(difference.recording).stem for difference in found.differences} == known
+    if found.logit_difference is not None:
+        assert found.logit_difference < MOST_LOGITS
+
+
+@pytest.mark.parametrize(("name", "quantization"), [pair for pair in ROUNDED if pair[0] in FORMATS])
+def test_quantized_a_student_makes_as_many_errors(
+    student, verification, held_out, name, quantization, tmp_path
+):
+    found = compared(student[1], verification, name, quantization, tmp_path)
+    texts = {str(path): text for path, text in held_out.items()}
+    references = [texts[one.clip.name] for one in verification.expected]
+    rates = [
+        word_errors(references, said, verification.normalize).wer
+        for said in ([one.text for one in verification.expected], their_texts(verification, found))
+    ]
+    print(f"WER of {student[0]}: {rates[0]:.2f} % here, {rates[1]:.2f} % as {name}:{quantization}")
+    assert abs(rates[0] - rates[1]) < 1
+
+
+def their_texts(verification: Verification, found: Comparison) -> list[str]:
+    other = {difference.recording: difference.theirs for difference in found.differences}
+    return [other.get(one.clip.name, one.text) for one in verification.expected]
+
+
+def test_a_wrong_weight_is_found(student, verification, tmp_path):
+    """A comparison that could not fail would prove nothing."""
+    source = student[1]
+
+    def read(name):
+        return source.read(name) * (-1 if name == "model.decoder.layers.1.fc2.weight" else 1)
+
+    few = dataclasses.replace(verification, expected=verification.expected[:3])
+    folder = tmp_path / "ct2"
+    folder.mkdir()
+    FORMATS["ct2"].writer.write(dataclasses.replace(source, read=read), folder, quantization="float32")
+    choice = Choice(name="ct2", quantization="float32")
+    found = compare(choice, folder, few.expected, few.normalize)
+    assert found.failed
+    assert found.logit_difference is not None
+    assert found.logit_difference > 100 * MOST_LOGITS
