@@ -66,6 +66,9 @@ def run(config: ExportConfig) -> ExportResult:
     for choice in choices:
         _write(source, choice, folders[choice.name], record, shard_bytes=config.shard_bytes)
     comparisons = verification.run(choices, folders) if verification else ()
+    if any(one.failed for one in comparisons) and repository is not None:
+        log.error("nothing is uploaded to %s: an export says something else than the checkpoint", repository)
+        repository = None
     return ExportResult(
         output_dir=folder,
         folders=folders,
