@@ -16,7 +16,7 @@ import numpy as np
 from flax_distil.checkpoints.alignment_heads import valid_alignment_heads
 from flax_distil.checkpoints.exported_files import exported_files
 from flax_distil.checkpoints.formats.ctranslate2 import MODEL_NAME
-from flax_distil.exporting.formats.ctranslate2_arrays import Array, whisper_arrays
+from flax_distil.exporting.formats.ctranslate2_arrays import Array, ScaleArray, whisper_arrays
 from flax_distil.exporting.source import ExportSource
 from flax_distil.exporting.vocabulary import json_file, special_tokens, token_texts, tokenizer_json
 from flax_distil.model.config import WhisperConfig
@@ -75,7 +75,9 @@ def _settings(source: ExportSource) -> dict[str, Any]:
     }
 
 
-def _filled_spec(config: WhisperConfig, arrays: Mapping[str, Array], texts: Sequence[str]) -> Any:
+def _filled_spec(
+    config: WhisperConfig, arrays: Mapping[str, Array | ScaleArray], texts: Sequence[str]
+) -> Any:
     """Return the package's specification of the model, with its arrays.
 
     The specification refuses an array that it does not know, and one that is missing. Its modules import
@@ -123,7 +125,7 @@ def _write_model(path: Path, spec: Any) -> None:
             size = math.prod(shape) * dtype.itemsize
             write(_string(name) + struct.pack(f"<B{len(shape)}I", len(shape), *shape))
             write(struct.pack("<BI", _TYPES.index(dtype.name), size))
-            for piece in value.pieces() if isinstance(value, Array) else (value.numpy(),):
+            for piece in value.pieces() if isinstance(value, Array | ScaleArray) else (value.numpy(),):
                 write(np.asarray(piece))
         write(struct.pack("<I", len(aliases)))
         for alias, name in aliases.items():

@@ -32,14 +32,14 @@ class Array:
         dtype: Its element type.
         tensors: Names of the Hugging Face tensors whose rows follow each other in it; None stands for zeros.
         source: The checkpoint.
-        is_scale: Whether it holds the scales of the rows rather than the rows.
+        scales: Scales of the rows of an int8 array, once its rows were made.
     """
 
     shape: tuple[int, ...]
     dtype: np.dtype
     tensors: tuple[str | None, ...]
     source: ExportSource = dataclasses.field(repr=False)
-    is_scale: bool = False
+    scales: list[np.ndarray] = dataclasses.field(default_factory=list, repr=False)
 
     def pieces(self) -> Iterator[np.ndarray]:
         """Yield its rows, a few at a time."""
@@ -48,15 +48,38 @@ class Array:
                 yield np.zeros(self.shape[0] // len(self.tensors), self.dtype)
                 continue
             for piece in pieces(self.source.read(name)):
-                if self.is_scale:
-                    yield _row_scales(piece)
-                elif self.dtype == _INT8:
-                    yield _quantized(piece)
+                if self.dtype == _INT8:
+                    values, scales = _quantized(piece)
+                    self.scales.append(scales)
+                    yield values
                 else:
                     yield converted(name, piece, self.dtype)
 
 
-def whisper_arrays(source: ExportSource, quantization: str) -> dict[str, Array]:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ScaleArray:
+    """The float32 scales of an int8 array, which a file holds behind it: they are made with its rows."""
+
+    rows: Array
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """One scale for each row."""
+        return self.rows.shape[:1]
+
+    @property
+    def dtype(self) -> np.dtype:
+        """float32."""
+        return _FLOAT["float32"]
+
+    def pieces(self) -> Iterator[np.ndarray]:
+        """Yield the scales, after :attr:`rows` yielded its rows."""
+        if not self.rows.scales:
+            raise ValueError("scales are written behind the rows that they belong to")
+        yield from self.rows.scales
+
+
+def whisper_arrays(source: ExportSource, quantization: str) -> dict[str, Array | ScaleArray]:
     """Return every array of a Whisper model by its name, those of scales included.
 
     Args:
@@ -67,16 +90,14 @@ def whisper_arrays(source: ExportSource, quantization: str) -> dict[str, Array]:
     first, _, rest = quantization.partition("_")
     quantized = first == "int8"
     kind = _FLOAT[(rest or "float32") if quantized else first]
-    arrays: dict[str, Array] = {}
+    arrays: dict[str, Array | ScaleArray] = {}
     for name, tensors in _tensors(source).items():
         shape = _joined_shape(source, tensors)
         is_matrix = name.endswith("/weight")
         dtype = _INT8 if quantized and is_matrix else kind
-        arrays[name] = Array(shape=shape, dtype=dtype, tensors=tensors, source=source)
+        arrays[name] = rows = Array(shape=shape, dtype=dtype, tensors=tensors, source=source)
         if dtype == _INT8:
-            arrays[f"{name}_scale"] = Array(
-                shape=shape[:1], dtype=_FLOAT["float32"], tensors=tensors, source=source, is_scale=True
-            )
+            arrays[f"{name}_scale"] = ScaleArray(rows=rows)
     return arrays
 
 
@@ -97,12 +118,11 @@ def _joined_shape(source: ExportSource, tensors: Sequence[str | None]) -> tuple[
     return (rows * len(tensors), *rest)
 
 
-def _row_scales(piece: np.ndarray) -> np.ndarray:
-    largest = np.abs(piece.astype(np.float32).reshape(len(piece), -1)).max(axis=1)
+def _quantized(piece: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return rows as int8, and the float32 scale of each: 127 over the largest magnitude in the row."""
+    rows = piece.astype(np.float32).reshape(len(piece), -1)
+    largest = np.abs(rows).max(axis=1)
     largest[largest == 0] = 127
-    return np.float32(127) / np.maximum(largest, _SMALLEST_ROW)
-
-
-def _quantized(piece: np.ndarray) -> np.ndarray:
-    scales = _row_scales(piece).reshape(-1, *(1,) * (piece.ndim - 1))
-    return np.rint(piece.astype(np.float32) * scales).astype(np.int8)
+    scales = np.float32(127) / np.maximum(largest, _SMALLEST_ROW)
+    rows *= scales[:, None]
+    return np.rint(rows, out=rows).astype(np.int8), scales
