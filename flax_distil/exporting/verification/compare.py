@@ -83,8 +83,11 @@ def compare(choice: Choice, folder: Path, expected: Sequence[Expected], normaliz
     start = time.perf_counter()
     texts = [runtime.transcribe(one.clip).strip() for one in expected]
     seconds = time.perf_counter() - start
-    found = [(one, runtime.logits(one.clip, one.tokens)) for one in expected]
-    distances = [logit_distance(one.logits_TV, theirs) for one, theirs in found if theirs is not None]
+    distances = [
+        logit_distance(one.logits_TV, theirs)
+        for one in expected
+        if one.logits_TV is not None and (theirs := runtime.logits(one.clip, one.tokens)) is not None
+    ]
     pairs = zip(expected, texts, strict=True)
     return Comparison(
         choice=choice,

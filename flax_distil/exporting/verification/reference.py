@@ -25,6 +25,7 @@ from flax_distil.transcription.options import TranscriptionOptions
 
 log = logging.getLogger(__name__)
 
+_CLIPS_WITH_LOGITS = 8  # a program encodes a clip again for them
 _COMPARED = 64  # tokens of a transcript along which logits are compared
 _LENGTHS = (32, 64, 128, 256)
 """Numbers of tokens that sequences are padded to, so that few are compiled."""
@@ -38,13 +39,13 @@ class Expected:
         clip: The clip.
         text: Its transcript without white space around it.
         tokens: The first tokens of the transcript.
-        logits_TV: Logits behind the prompt and behind each token.
+        logits_TV: Logits behind the prompt and behind each token; None for all but the first clips.
     """
 
     clip: Clip
     text: str
     tokens: tuple[int, ...]
-    logits_TV: Float[np.ndarray, "T V"] = dataclasses.field(repr=False)
+    logits_TV: Float[np.ndarray, "T V"] | None = dataclasses.field(repr=False)
 
 
 def read_recordings(names: Sequence[str], window_samples: int) -> dict[str, Float[np.ndarray, " _"]]:
@@ -84,10 +85,15 @@ def expect(checkpoint: Checkpoint, recordings: dict[str, Float[np.ndarray, " _"]
     generator = WhisperGenerator(
         checkpoint.config, checkpoint.params, tokenizer, settings, options=options, compute=ComputeOptions()
     )
-    return [_expect_clip(generator, name, samples_W) for name, samples_W in recordings.items()]
+    return [
+        _expect_clip(generator, name, samples_W, with_logits=index < _CLIPS_WITH_LOGITS)
+        for index, (name, samples_W) in enumerate(recordings.items())
+    ]
 
 
-def _expect_clip(generator: WhisperGenerator, name: str, samples_W: Float[np.ndarray, " _"]) -> Expected:
+def _expect_clip(
+    generator: WhisperGenerator, name: str, samples_W: Float[np.ndarray, " _"], *, with_logits: bool
+) -> Expected:
     padded_BW = np.zeros((1, generator.config.window_samples), np.float32)
     padded_BW[0, : len(samples_W)] = samples_W
     encoder_out = generator.encode_samples(padded_BW)
@@ -100,11 +106,14 @@ def _expect_clip(generator: WhisperGenerator, name: str, samples_W: Float[np.nda
     result = generator.collect(generator.dispatch(encoder_out, [request]))[0]
     assert result is not None
     given = language if generator.tokenizer.special.is_multilingual else None
+    tokens, logits_TV = result.tokens[:_COMPARED], None
+    if with_logits:
+        logits_TV = _logits(generator, encoder_out["encoder_out_BSD"], prompt, tokens)
     return Expected(
         clip=Clip(name=name, samples_W=samples_W, language=given, prompt=prompt),
         text=generator.tokenizer.decode(result.tokens).strip(),
-        tokens=result.tokens[:_COMPARED],
-        logits_TV=_logits(generator, encoder_out["encoder_out_BSD"], prompt, result.tokens[:_COMPARED]),
+        tokens=tokens,
+        logits_TV=logits_TV,
     )
 
 
