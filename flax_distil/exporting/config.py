@@ -30,7 +30,8 @@ class ExportConfig:
         dtype: Element type of weights that are not quantized: float16, bfloat16 or float32; by default the
             usual one of each format.
         quantization: Quantization of the weights, separated by commas: one word for all formats, or one for
-            some of them, such as ct2:int8,ggml:q5_0. By default weights are not quantized, and onnx has them both ways.
+            some of them, such as ct2:int8,ggml:q5_0. By default weights are not quantized, and onnx has them
+            both ways.
         max_shard_size: Maximum size of a weight file of the format hf, such as 500MB.
         verify: Recordings, folders of them or patterns. They are transcribed here in float32, and with each
             export in the program that it is for where this is installed; texts and logits are compared. The
