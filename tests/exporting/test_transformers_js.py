@@ -1,0 +1,85 @@
+"""Students in Transformers.js say what they say here, and time their words as here."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from flax_distil.audio.reading.decoding import decode_audio
+from flax_distil.core.nested import build
+from flax_distil.exporting.config import ExportConfig
+from flax_distil.exporting.job import run
+from flax_distil.exporting.source import ExportSource
+from flax_distil.exporting.verification.job import Verification
+from flax_distil.metrics.word_errors import word_errors
+from flax_distil.pipeline.pipeline import Pipeline
+from tests.exporting import transformers_js
+from tests.exporting.students import STUDENTS, ensure_students
+
+pytestmark = pytest.mark.slow
+
+
+def export(source: Path, folder: Path) -> Path:
+    values = {"format": ["onnx"], "quantization": ["fp32+fp16+q8"], "output_dir": str(folder)}
+    run(build(ExportConfig, model_name_or_path=str(source), **values))
+    return folder
+
+
+@pytest.fixture(scope="module", params=["tiny.en", "base"])
+def student(request) -> Path:
+    transformers_js.skip_if_absent()
+    ensure_students((request.param,))
+    return STUDENTS / f"whisper-{request.param}-2"
+
+
+@pytest.fixture(scope="module")
+def exported(student, tmp_path_factory) -> Path:
+    return export(student, tmp_path_factory.mktemp("onnx") / student.name)
+
+
+@pytest.fixture(scope="module")
+def verification(student, prompts_dir) -> Verification:
+    recordings = sorted(map(str, (prompts_dir / "validation").glob("*.ogg")))
+    return Verification.prepare(ExportSource.from_files(str(student)), recordings)
+
+
+def transcribe(exported: Path, verification: Verification, dtype: str, folder: Path) -> list[str]:
+    clips = [one.clip for one in verification.expected]
+    options = {} if clips[0].language is None else {"language": "english", "task": "transcribe"}
+    outputs = transformers_js.transcribe(
+        exported, dtype, [clip.samples_W for clip in clips], folder, **options
+    )
+    return [output["text"].strip() for output in outputs]
+
+
+def test_in_float32_all_held_out_prompts_have_our_texts(exported, verification, tmp_path):
+    texts = transcribe(exported, verification, "fp32", tmp_path)
+    assert texts == [one.text for one in verification.expected]
+
+
+def test_in_eight_bits_the_word_error_rate_moves_by_less_than_a_point(
+    exported, verification, prompts_dir, tmp_path
+):
+    texts = transcribe(exported, verification, "q8", tmp_path)
+    lines = (prompts_dir / "validation" / "metadata.jsonl").read_text().splitlines()
+    by_name = {row["file_name"]: row["text"] for row in map(json.loads, lines)}
+    references = [by_name[Path(one.clip.name).name] for one in verification.expected]
+    ours, theirs = (
+        word_errors(references, hypotheses, verification.normalize).wer
+        for hypotheses in ([one.text for one in verification.expected], texts)
+    )
+    assert abs(theirs - ours) < 1
+
+
+def test_words_are_timed_as_here(tiny_en_dir, prompts_dir, tmp_path):
+    transformers_js.skip_if_absent()
+    recording = prompts_dir / "validation" / "agent-alreadyon.ogg"
+    exported = export(tiny_en_dir, tmp_path / "tiny.en")
+    samples = [decode_audio(recording)]
+    (theirs,) = transformers_js.transcribe(exported, "fp32", samples, tmp_path, return_timestamps="word")
+    ours = Pipeline(str(tiny_en_dir))(str(recording), return_timestamps="word")
+    assert [chunk["text"].strip() for chunk in theirs["chunks"]] == [
+        chunk["text"].strip() for chunk in ours["chunks"]
+    ]
+    for their_chunk, our_chunk in zip(theirs["chunks"], ours["chunks"], strict=True):
+        assert their_chunk["timestamp"] == pytest.approx(our_chunk["timestamp"], abs=0.1)
