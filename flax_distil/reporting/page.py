@@ -117,11 +117,18 @@ def _software(run: RunData) -> str | None:
     return ", ".join(shown)
 
 
+_TERMS = {"ce_loss": "cross-entropy", "kl_loss": "KL", "mse_loss": "MSE"}
+"""Terms of the loss by their names in the metrics; a user's own terms keep theirs."""
+
+
 def _curves(run: RunData) -> str:
-    names = {"loss": "loss", "ce_loss": "cross-entropy", "kl_loss": "KL", "mse_loss": "MSE"}
+    logged = {name for line in run.metrics for name in line if not name.startswith("eval_")}
+    terms = sorted(
+        (name for name in logged if name.endswith("loss")), key=lambda name: (name != "loss", name)
+    )
     sets = run.evaluated_sets
     plots = [
-        svg_plot.line_plot("Loss", {text: run.points(name) for name, text in names.items()}),
+        svg_plot.line_plot("Loss", {_TERMS.get(name, name): run.points(name) for name in terms}),
         svg_plot.line_plot(
             "Word error rate", {name: run.points(f"{prefix}wer") for name, prefix in sets.items()}, unit=" %"
         ),

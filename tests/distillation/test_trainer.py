@@ -16,7 +16,10 @@ from flax_distil.cli.main import main
 from flax_distil.core.errors import InputError
 from flax_distil.core.nested import build
 from flax_distil.distillation.config import DistillConfig
+from flax_distil.distillation.evaluation.predictions import read_predictions
 from flax_distil.distillation.job import run as run_distillation
+from flax_distil.reporting.config import ReportConfig
+from flax_distil.reporting.job import run as make_report
 from tests.toys import (
     BROKEN_ROW,
     USABLE_PROMPTS,
@@ -175,6 +178,34 @@ def test_evaluations_are_logged_at_their_steps_and_the_last_one_is_returned(run)
     assert {f"eval_{name}": value for name, value in figures.items()} == {
         name: value for name, value in evaluated[-1].items() if name != "step"
     }
+
+
+def test_samples_of_an_evaluation_are_kept_and_have_the_errors_of_its_rate(run):
+    (samples,) = read_predictions(run.folder, STEPS).values()
+    assert [sample.position for sample in samples] == [row for row in range(3) if row != BROKEN_ROW]
+    rate = 100 * sum(sample.errors for sample in samples) / sum(sample.words for sample in samples)
+    assert rate == pytest.approx(run.by_step("eval_wer")[STEPS])
+    for sample in samples:
+        differing = [part for part in sample.diff if part[0] != "equal"]
+        assert bool(differing) == bool(sample.errors)
+
+
+def test_tensorboard_has_samples_and_histograms_of_each_evaluation(run):
+    (path,) = (run.folder / "tensorboard").iterdir()
+    shown = {(value.tag, event.step) for event in events(path) for value in event.summary.value}
+    assert {("predictions/prompts/text_summary", 3), ("predictions/prompts/text_summary", STEPS)} <= shown
+    weights = {tag for tag, step in shown if step == STEPS and tag.startswith("weights/")}
+    assert any(tag.startswith("weights/decoder/layer_00/") for tag in weights)
+    assert not any("encoder/" in tag.removeprefix("weights/decoder/") for tag in weights)  # it is frozen
+
+
+def test_a_run_has_a_page_with_what_was_left_out(run, tmp_path):
+    target = tmp_path / "page.html"
+    page = make_report(ReportConfig(run_dir=str(run.folder), output=str(target))).read_text()
+    assert '<span class="badge finished">finished</span>' in page
+    assert "Samples that could not be used: 1 unreadable audio." in page
+    assert f"prompts:{BROKEN_ROW}" in page
+    assert "very-secret" not in page
 
 
 def test_every_program_of_a_run_is_compiled_once(run):
