@@ -123,9 +123,7 @@ _TERMS = {"ce_loss": "cross-entropy", "kl_loss": "KL", "mse_loss": "MSE"}
 
 def _curves(run: RunData) -> str:
     logged = {name for line in run.metrics for name in line if not name.startswith("eval_")}
-    terms = sorted(
-        (name for name in logged if name.endswith("loss")), key=lambda name: (name != "loss", name)
-    )
+    terms = [*(logged & {"loss"}), *sorted(name for name in logged if name.endswith("_loss"))]
     sets = run.evaluated_sets
     plots = [
         svg_plot.line_plot("Loss", {_TERMS.get(name, name): run.points(name) for name in terms}),
