@@ -34,7 +34,8 @@ class ModelConfig:
     """Model.
 
     Attributes:
-        model_name_or_path: Whisper checkpoint: a Hugging Face or CTranslate2 folder, or a Hub id.
+        model_name_or_path: Whisper checkpoint: a folder of Hugging Face (safetensors or Flax), of CTranslate2
+            or of a PEFT LoRA adapter, a .pt file of openai-whisper, or a Hub id.
         model_revision: Branch, tag or commit of the model on the Hub; by default its main branch.
         subfolder: Subfolder of the model's folder or repository that holds the checkpoint.
         cache_dir: Where models are downloaded to; by default the cache of huggingface_hub.

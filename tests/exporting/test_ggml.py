@@ -1,19 +1,27 @@
 """The files of whisper.cpp: blocks equal to those of ggml itself, and models that it loads."""
 
+import contextlib
 import ctypes
 import dataclasses
 import importlib.util
 import re
 import struct
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from flax_distil.audio.reading.decoding import decode_audio
+from flax_distil.checkpoints.formats.mapping import tensor_locations
+from flax_distil.checkpoints.formats.openai.files import read_openai_files
 from flax_distil.core.errors import InputError
 from flax_distil.exporting.formats import ggml
 from flax_distil.exporting.formats.ggml_blocks import BLOCK_TYPES, quantize_blocks
 from flax_distil.exporting.source import ExportSource
+from flax_distil.exporting.verification.ggml import WhisperCppRuntime, open_runtime
+from flax_distil.exporting.verification.runtime import Clip
+from flax_distil.model.config import WhisperConfig
 
 
 @pytest.fixture(scope="module")
@@ -94,3 +102,51 @@ def test_models_that_whisper_cpp_cannot_run_are_refused(sizes, problem, source, 
     with pytest.raises(InputError, match=re.escape(problem)):
         ggml.write(other, tmp_path, quantization="q8_0")
     assert not any(tmp_path.iterdir())
+
+
+@contextlib.contextmanager
+def opened(folder: Path) -> Iterator[WhisperCppRuntime]:
+    """Load an export, and free it before the interpreter ends, which pywhispercpp does not survive."""
+    runtime = open_runtime(folder)
+    try:
+        yield runtime
+    finally:
+        runtime.model.__del__()
+        runtime.model._ctx = None
+
+
+@pytest.mark.parametrize("quantization", ["f16", "q5_0"])
+def test_whisper_cpp_says_what_was_said(quantization, source, prompts_dir, tmp_path):
+    ggml.write(source, tmp_path, quantization=quantization)
+    samples_W = decode_audio(prompts_dir / "validation" / "all-circuits-busy-now.ogg")
+    clip = Clip(name="x", samples_W=samples_W, language=None, prompt=(50257, 50362))
+    with opened(tmp_path) as runtime:
+        assert runtime.transcribe(clip).strip() == "All circuits are busy now."
+
+
+def test_float32_is_not_given_to_a_whisper_cpp_that_would_end_the_process(source, tmp_path):
+    ggml.write(source, tmp_path, quantization="f32")
+    assert (tmp_path / "ggml-model-f32.bin").stat().st_size > 4 * 37e6
+    with pytest.raises(InputError, match=r"whisper\.cpp 1\.8\.5 of pywhispercpp aborts on float32 models"):
+        open_runtime(tmp_path)
+
+
+def test_whisper_cpp_loads_shallow_decoders_odd_depths_and_large_v3s_features(source, tmp_path):
+    config = WhisperConfig(
+        vocab_size=51866, num_mel_bins=128, d_model=64, encoder_layers=3, decoder_layers=1,
+        encoder_attention_heads=2, decoder_attention_heads=4, encoder_ffn_dim=256, decoder_ffn_dim=256,
+    )  # fmt: skip
+    shapes = {name: location.shape for name, location in tensor_locations(config).items()}
+    generator = np.random.default_rng(0)
+    student = ExportSource(
+        config=config,
+        files=read_openai_files(tmp_path, config, origin="student"),  # the vocabulary of 100 languages
+        read=lambda name: generator.normal(scale=0.05, size=shapes[name]).astype(np.float32),
+        shapes=shapes,
+    )
+    ggml.write(student, tmp_path, quantization="q5_0")
+    samples_W = generator.normal(scale=0.01, size=16000).astype(np.float32)
+    with opened(tmp_path) as runtime:
+        assert isinstance(
+            runtime.transcribe(Clip(name="x", samples_W=samples_W, language="yue", prompt=())), str
+        )

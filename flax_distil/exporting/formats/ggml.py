@@ -3,7 +3,8 @@
 One file holds everything: sizes, the mel filters, the bytes of the text tokens, and the tensors one after
 the other, each behind its own small header. All numbers are little-endian. whisper.cpp expects fixed element
 types: vectors and position tables are float32, convolutions float16 (float32 in a float32 file), and matrices
-have the type of the file.
+have the type of the file. Float32 files are run by whisper.cpp from version 1.9.2 on: before, ggml asserted
+that kernels of convolutions are float16, and ended the process.
 
 Source: ``whisper_model_load`` of whisper.cpp, and its ``models/README.md``.
 """
