@@ -16,9 +16,11 @@ from flax_distil.audio.reading.decoding import decode_audio
 from flax_distil.checkpoints.formats.mapping import tensor_locations
 from flax_distil.checkpoints.formats.openai.files import read_openai_files
 from flax_distil.core.errors import InputError
+from flax_distil.exporting.choices import Choice
 from flax_distil.exporting.formats import ggml
 from flax_distil.exporting.formats.ggml_blocks import BLOCK_TYPES, quantize_blocks
 from flax_distil.exporting.source import ExportSource
+from flax_distil.exporting.verification.compare import compare, comparison_table
 from flax_distil.exporting.verification.ggml import WhisperCppRuntime, open_runtime
 from flax_distil.exporting.verification.runtime import Clip
 from flax_distil.model.config import WhisperConfig
@@ -127,8 +129,10 @@ def test_whisper_cpp_says_what_was_said(quantization, source, prompts_dir, tmp_p
 def test_float32_is_not_given_to_a_whisper_cpp_that_would_end_the_process(source, tmp_path):
     ggml.write(source, tmp_path, quantization="f32")
     assert (tmp_path / "ggml-model-f32.bin").stat().st_size > 4 * 37e6
-    with pytest.raises(InputError, match=r"whisper\.cpp 1\.8\.5 of pywhispercpp aborts on float32 models"):
-        open_runtime(tmp_path)
+    choice = Choice(name="ggml", quantization="f32")
+    table = comparison_table([compare(choice, tmp_path, [], str.lower)])
+    assert "whisper.cpp: not run" in table
+    assert "ggml: whisper.cpp 1.8.5 of pywhispercpp aborts on float32 models" in table
 
 
 def test_whisper_cpp_loads_shallow_decoders_odd_depths_and_large_v3s_features(source, tmp_path):

@@ -12,6 +12,7 @@ from typing import cast
 import numpy as np
 
 from flax_distil.core.arrays import Float
+from flax_distil.core.errors import InputError
 from flax_distil.exporting.choices import Choice
 from flax_distil.exporting.verification.reference import Expected
 from flax_distil.exporting.verification.runtime import RuntimeModule
@@ -42,7 +43,8 @@ class Comparison:
 
     Attributes:
         choice: Format and quantization.
-        recordings: Number of recordings; 0 if the program is not installed.
+        recordings: Number of recordings; 0 if the program cannot run the export.
+        refusal: Sentence that says why it cannot; None if it can, or is not installed.
         differences: Recordings whose text differs.
         wer: Word error rate of its texts against ours in percent, after normalization; NaN if there are no
             words.
@@ -53,6 +55,7 @@ class Comparison:
 
     choice: Choice
     recordings: int = 0
+    refusal: str | None = None
     differences: tuple[Difference, ...] = ()
     wer: float = math.nan
     logit_difference: float | None = None
@@ -79,7 +82,10 @@ def compare(choice: Choice, folder: Path, expected: Sequence[Expected], normaliz
     if kind.verification is None or (package and importlib.util.find_spec(package) is None):
         return Comparison(choice=choice)
     module = cast(RuntimeModule, importlib.import_module(f"flax_distil.exporting.{kind.verification}"))
-    runtime = module.open_runtime(folder)
+    try:
+        runtime = module.open_runtime(folder)
+    except InputError as error:  # the export may be right, and other formats are still compared
+        return Comparison(choice=choice, refusal=str(error))
     start = time.perf_counter()
     texts = [runtime.transcribe(one.clip).strip() for one in expected]
     seconds = time.perf_counter() - start
@@ -129,7 +135,8 @@ def comparison_table(comparisons: Sequence[Comparison]) -> str:
     for one in comparisons:
         runtime = one.choice.format.runtime
         if not one.recordings:
-            rows.append([one.choice.name, one.choice.quantization, f"{runtime}: not installed", *["-"] * 4])
+            why = "not run" if one.refusal else "not installed"
+            rows.append([one.choice.name, one.choice.quantization, f"{runtime}: {why}", *["-"] * 4])
             continue
         same = f"{one.recordings - len(one.differences)} of {one.recordings}"
         distance = "-" if one.logit_difference is None else f"{one.logit_difference:.2g}"
@@ -138,6 +145,7 @@ def comparison_table(comparisons: Sequence[Comparison]) -> str:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)) for row in rows]
     for one in comparisons:
+        lines += [f"{one.choice.name}: {one.refusal}"] if one.refusal else []
         for difference in one.differences:
             lines += [f"{one.choice.name}, {difference.recording}:", f"  ours:   {difference.ours}"]
             lines += [f"  theirs: {difference.theirs}"]

@@ -62,4 +62,7 @@ class RuntimeModule(Protocol):
 
         Args:
             folder: Folder of the export, as its format's writer left it.
+
+        Raises:
+            InputError: If this version of the program cannot run the export.
         """
