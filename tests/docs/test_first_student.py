@@ -54,4 +54,6 @@ def check_outputs(folder: Path) -> None:
     assert teacher < student < untrained / 2
     assert (folder / "first" / "report" / "report.html").is_file()
     assert (folder / "first" / "student" / "model.safetensors").is_file()
+    assert (folder / "first" / "student" / "report.html").is_file()
+    assert (folder / "first" / "student-ct2" / "model.bin").is_file()
     assert list((folder / "first" / "transcripts").glob("*.srt"))
