@@ -25,7 +25,7 @@ def problems(text: str) -> list[str]:
         return [f"line {error.lineno}: {error.msg}"]
     found = list(_missing_modules(tree))
     names = _imported_names(tree, found)
-    instances = {"pipeline": Pipeline} | _instances(tree, names)
+    instances = ({} if _imports(tree, "pipeline") else {"pipeline": Pipeline}) | _instances(tree, names)
     for node in ast.walk(tree):
         if isinstance(node, ast.Call):
             found += [f"line {node.lineno}: {problem}" for problem in _call(node, names, instances)]
@@ -57,6 +57,12 @@ def _imported_names(tree: ast.Module, found: list[str]) -> dict[str, Any]:
             else:
                 found.append(f"line {node.lineno}: {node.module} has no {alias.name}")
     return names
+
+
+def _imports(tree: ast.Module, name: str) -> bool:
+    """Return whether a block imports a name, from wherever it is."""
+    imports = [node for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom)]
+    return any(name == (alias.asname or alias.name) for node in imports for alias in node.names)
 
 
 def _instances(tree: ast.Module, names: dict[str, Any]) -> dict[str, type]:
