@@ -23,7 +23,6 @@ dt { color: var(--soft); } dd { margin: 0; overflow-wrap: anywhere; min-width: 0
 .badge.stopped { color: var(--del); background: var(--del-bg); }
 .bar { display: flex; height: 1.6rem; border-radius: 6px; overflow: hidden; background: var(--shade); }
 .bar span { min-width: 1px; }
-td.best { font-weight: 600; }
 """
 )
 

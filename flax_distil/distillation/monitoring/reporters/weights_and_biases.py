@@ -72,7 +72,7 @@ class WandbReporter:
         """Report a table of samples for each data set."""
         import wandb
 
-        columns = ["sample", "reference", "student", "errors", "words"]
+        columns: list[str | int] = ["sample", "reference", "student", "errors", "words"]
         tables = {
             f"predictions/{name}": wandb.Table(columns=columns, data=[_row(sample) for sample in samples])
             for name, samples in by_set.items()
