@@ -74,7 +74,8 @@ class Axis:
         if from_zero:
             low = min(low, 0.0)
         if high - low < 1e-12 * max(abs(high), 1e-12):
-            high = low + (abs(low) or 1.0)
+            pad = abs(low) / 2 or 1.0  # one value alone lies in the middle, or above zero
+            low, high = (low, high + pad) if from_zero else (low - pad, high + pad)
         step = _round_step((high - low) / count)
         first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
         if from_zero:
