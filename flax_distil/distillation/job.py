@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from flax_distil.checkpoints.export import export_checkpoint
-from flax_distil.checkpoints.hub.upload import check_hub, upload
+from flax_distil.checkpoints.hub.upload import check_hub
 from flax_distil.checkpoints.tokenizer import read_tokenizer
 from flax_distil.checkpoints.training.training_checkpoints import (
     CHECKPOINTS_NAME,
@@ -37,6 +37,7 @@ from flax_distil.distillation.monitoring.reporters.weights_and_biases import WAN
 from flax_distil.distillation.monitoring.run_record import RUN_NAME, RunRecord, describe_run, step_to_resume
 from flax_distil.distillation.monitoring.samples_record import SAMPLES_NAME, write_samples_record
 from flax_distil.distillation.monitoring.training_log import METRICS_NAME
+from flax_distil.distillation.publishing.publisher import Publisher, check_strategy
 from flax_distil.distillation.saving.best_model import check_metric
 from flax_distil.distillation.saving.finish import best_params, save_until_done
 from flax_distil.distillation.setup.data import check_cacheable, load_data
@@ -87,10 +88,12 @@ def run(config: DistillConfig, *, loss_terms: Mapping[str, Term] | None = None) 
     with jax.default_matmul_precision(config.matmul_precision), contextlib.ExitStack() as stack:
         goodput = stack.enter_context(contextlib.closing(Goodput(age=command_age())))
         trainer, folder, repository = _set_up(config, loss_terms or {}, goodput, stack)
+        publisher = stack.enter_context(Publisher(trainer.models, folder, repository))
         with TrainingCheckpoints(
             str(folder / CHECKPOINTS_NAME), save_total_limit=config.checkpoints.save_total_limit
         ) as checkpoints:
             stack.callback(enter_stage, Stage.ANYWHERE)
+            checkpoints.on_saved = publisher.saved
             state, evaluation = trainer.train(checkpoints)
             enter_stage(Stage.FINISHING)
             with goodput.during("save"):
@@ -101,7 +104,7 @@ def run(config: DistillConfig, *, loss_terms: Mapping[str, Term] | None = None) 
             trained = best_params(trainer, checkpoints, state)
             steps = int(partitioner.device_get(state.step))
             error = raise_on_all_hosts(
-                lambda: _export(models, trained, folder, repository) if jax.process_index() == 0 else None
+                lambda: _export(models, trained, folder, publisher) if jax.process_index() == 0 else None
             )
             save_until_done(trainer, checkpoints, state)
         return DistillResult(output_dir=folder, steps=steps, evaluation=evaluation, upload_error=error)
@@ -123,6 +126,7 @@ def _set_up(
     repository = raise_on_all_hosts(
         lambda: check_hub(config.hub, config.hub.hub_model_id, folder, "model") if leads else None
     )
+    check_strategy(config.hub, folder)
     config = choose_global_batch(config, partitioner.batch_shards, folder)
     student = raise_on_all_hosts(lambda: check_models(config))
     tokenizer, settings = read_tokenizer(student.files)
@@ -191,7 +195,7 @@ def _report_samples(trainer: Trainer) -> None:
         log.warning("%s", skipped.report())
 
 
-def _export(models: DistillModels, trained: Params, folder: AnyPath, repository: str | None) -> str | None:
+def _export(models: DistillModels, trained: Params, folder: AnyPath, publisher: Publisher) -> str | None:
     """Write the student and upload it if asked to; return why the upload failed."""
     with local_results(folder, stale=("model*.safetensors*",), last=["config.json"]) as local:
         export_checkpoint(
@@ -201,7 +205,7 @@ def _export(models: DistillModels, trained: Params, folder: AnyPath, repository:
             files=models.student.files,
             dtype=jnp.dtype(models.config.weights.export_dtype),
         )
-    return upload(folder, repository, models.config.hub)
+    return publisher.push_result()
 
 
 def _checked_output(config: DistillConfig, lock: RunLock) -> AnyPath:

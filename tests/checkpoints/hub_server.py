@@ -9,8 +9,11 @@ import contextlib
 import dataclasses
 import hashlib
 import json
+import random
 import re
+import socket
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import unquote, urlsplit
@@ -20,6 +23,8 @@ import pytest
 TOKEN = "hf_loopback"
 OWNER = "someone"
 _LARGE = (".safetensors", ".bin", ".parquet")
+_FAULTS = (500, 503, 429, None)
+"""Statuses with which requests fail; None is a connection that ends without an answer."""
 
 
 @dataclasses.dataclass
@@ -38,7 +43,8 @@ class Commit:
 class Hub:
     """What the server knows: blobs by hash, branches of repositories, requests seen.
 
-    Data sets are repositories called ``datasets/owner/name``.
+    Data sets are repositories called ``datasets/owner/name``. A share of the requests fails in one of several
+    ways, the next uploads of large files are cut in the middle, and a stalled server answers nothing.
     """
 
     endpoint: str = ""
@@ -50,6 +56,10 @@ class Hub:
     requests: list[str] = dataclasses.field(default_factory=list)
     refuse_commits: bool = False
     failing_requests: int = 0
+    failing_share: float = 0.0
+    cut_uploads: int = 0
+    stalled: bool = False
+    random: random.Random = dataclasses.field(default_factory=lambda: random.Random(0))
 
     def file(self, repo: str, path: str, revision: str = "main") -> bytes:
         return self.blobs[self.commit(repo, revision).files[path]]
@@ -82,10 +92,24 @@ class _Handler(BaseHTTPRequestHandler):
     def _serve(self) -> None:
         path = unquote(urlsplit(self.path).path)
         self.hub.requests.append(f"{self.command} {path}")
+        if self.command == "PUT" and self.hub.cut_uploads:
+            self.hub.cut_uploads -= 1
+            self.rfile.read(int(self.headers["Content-Length"]) // 2)
+            self._cut()
+            return
         body = self._body()
+        while self.hub.stalled:
+            time.sleep(0.02)
         if self.hub.failing_requests:
             self.hub.failing_requests -= 1
             self._reply({"error": "down for maintenance"}, status=503)
+            return
+        if self.hub.random.random() < self.hub.failing_share:
+            fault = self.hub.random.choice(_FAULTS)
+            if fault is None:
+                self._cut()
+            else:
+                self._reply({"error": "not now"}, status=fault, headers={"Retry-After": "0"})
             return
         path = path.replace("/api/datasets/", "/api/models/datasets/")
         for method, pattern, answer in _ROUTES:
@@ -120,6 +144,11 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(data)
+
+    def _cut(self) -> None:
+        """End the connection without an answer."""
+        self.close_connection = True
+        self.connection.shutdown(socket.SHUT_RDWR)
 
     def _check_token(self) -> None:
         if self.headers.get("Authorization") != f"Bearer {TOKEN}":
@@ -293,6 +322,7 @@ def use_endpoint(monkeypatch: pytest.MonkeyPatch, endpoint: str) -> None:
 def retry_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Repeat failed requests without the pauses that a Hub somewhere else would need."""
     monkeypatch.setattr("flax_distil.checkpoints.hub.retries.PAUSES_SECONDS", (0.01,) * 7)
+    monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", lambda seconds: None)
 
 
 @contextlib.contextmanager

@@ -5,7 +5,7 @@ import functools
 import logging
 import shlex
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
@@ -92,14 +92,14 @@ def push_to_hub(
     private: bool = False,
     revision: str | None = None,
     commit_message: str = "Upload a distilled Whisper",
-    subfolders: Sequence[str] = (),
+    subfolders: Mapping[str, str] | None = None,
     stop: threading.Event | None = None,
 ) -> str:
     """Upload an exported folder in one commit; requests that fail are repeated.
 
     Its own files and those below the named subfolders are uploaded, and no others. Weights of an earlier
-    upload with other names, and other files of these subfolders, are deleted from the repository, so that it
-    holds what the folder holds.
+    upload with other names, and other files below where these subfolders go, are deleted from the repository,
+    so that it holds what the folder holds.
 
     Args:
         folder: Folder of the export.
@@ -108,7 +108,8 @@ def push_to_hub(
         private: Whether a repository made by this call is private.
         revision: Branch of the commit, created if absent; None for the default branch.
         commit_message: First line of the commit.
-        subfolders: Names of subfolders that belong to the export, such as ``ct2``.
+        subfolders: Folders of the repository by the names of the subfolders that are uploaded there, such as
+            ``{"ct2": "ct2", "hf": ""}``, where the empty name is the repository itself.
         stop: No failed request is repeated once this is set.
 
     Returns:
@@ -121,6 +122,7 @@ def push_to_hub(
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 
     folder = Path(folder)
+    subfolders = {EVAL_RESULTS_NAME: EVAL_RESULTS_NAME, **(subfolders or {})}
     files = export_files(folder, subfolders)
     api = HfApi(token=token)
     patient = functools.partial(patiently, action=f"the upload to {repo_id!r}", stop=stop)
@@ -129,61 +131,68 @@ def push_to_hub(
         if revision:
             patient(lambda: api.create_branch(repo_id, branch=revision, exist_ok=True))
         there = patient(lambda: api.list_repo_files(repo_id, revision=revision))
-        # Made once: what a failed commit has uploaded of them is not sent again.
-        operations = [
-            *(CommitOperationAdd(name, path) for name, path in files.items()),
-            *(CommitOperationDelete(name) for name in _stale(there, files, subfolders)),
-        ]
+        added = [CommitOperationAdd(name, path) for name, path in files.items()]
+        for file in added:  # one by one in this thread: the library's pool would outlive it
+            send = functools.partial(api.preupload_lfs_files, repo_id, [file], revision=revision)
+            patient(lambda send=send: send(free_memory=False))
+        deleted = [CommitOperationDelete(name) for name in _stale(there, files, subfolders.values())]
         commit = patient(
-            lambda: api.create_commit(repo_id, operations, commit_message=commit_message, revision=revision)
+            lambda: api.create_commit(
+                repo_id, [*added, *deleted], commit_message=commit_message, revision=revision
+            )
         )
     except Exception as error:  # a run of many hours must not end in a traceback of the network
         raise _export_is_safe(folder, repo_id, revision, subfolders, error) from error
     return commit.commit_url
 
 
-def export_files(folder: Path, subfolders: Sequence[str] = ()) -> dict[str, Path]:
+def export_files(folder: Path, subfolders: Mapping[str, str]) -> dict[str, Path]:
     """Return the files of an export by their names in a repository.
+
+    Args:
+        folder: Folder of the export.
+        subfolders: Folders of the repository by the names of subfolders, as :func:`push_to_hub` takes them.
 
     Raises:
         InputError: If the folder holds no export.
     """
     own = [path for path in folder.glob("*") if path.is_file() and path.name not in _PRIVATE]
-    names = (EVAL_RESULTS_NAME, *subfolders)
-    below = [path for name in names for path in (folder / name).rglob("*") if path.is_file()]
-    files = {path.relative_to(folder).as_posix(): path for path in sorted([*own, *below])}
+    files = {path.name: path for path in own}
+    for name, target in subfolders.items():
+        below = [path for path in (folder / name).rglob("*") if path.is_file()]
+        files |= {
+            (PurePosixPath(target) / path.relative_to(folder / name)).as_posix(): path for path in below
+        }
     if not any(path.name == "config.json" or path.suffix in _WEIGHT_SUFFIXES for path in files.values()):
         raise InputError(f"{folder} holds no config.json: expected the folder of an export")
-    return files
+    return dict(sorted(files.items()))
 
 
-def _stale(there: Sequence[str], files: Mapping[str, Path], subfolders: Sequence[str]) -> list[str]:
+def _stale(there: Sequence[str], files: Mapping[str, Path], targets: Collection[str]) -> list[str]:
     """Return the files of a repository that belong to an earlier export."""
 
     def is_ours(name: str) -> bool:
         if "/" not in name:
             return fnmatch.fnmatch(name, _WEIGHTS)
-        return any(name.startswith(f"{subfolder}/") for subfolder in subfolders)
+        return any(name.startswith(f"{target}/") for target in targets)
 
     return sorted(name for name in there if name not in files and is_ours(name))
 
 
 def _export_is_safe(
-    folder: Path, repo_id: str, revision: str | None, subfolders: Sequence[str], error: Exception
+    folder: Path, repo_id: str, revision: str | None, subfolders: Mapping[str, str], error: Exception
 ) -> UploadError:
-    """Return the error of a failed upload, with the command that repeats it."""
-    retry = ["hf", "upload", repo_id, str(folder)]
-    sent = {EVAL_RESULTS_NAME, *(PurePosixPath(name).parts[0] for name in subfolders)}
-    folders = sorted(path.name for path in folder.glob("*") if path.is_dir())
-    excluded = [f"{name}/*" for name in folders if name not in sent]
-    if not sent & {*folders}:
-        excluded = ["*/*"]
-    for pattern in (*excluded, "run.*"):
-        retry += ["--exclude", pattern]
-    retry += ["--revision", revision] if revision else []
+    """Return the error of a failed upload, with the commands that repeat it."""
+    branch = ["--revision", revision] if revision else []
+    excluded = [part for name in ("*/*", *sorted(_PRIVATE)) for part in ("--exclude", name)]
+    retries = [["hf", "upload", repo_id, str(folder), *excluded, *branch]]
+    for name, target in subfolders.items():
+        if (folder / name).is_dir():
+            retries.append(["hf", "upload", repo_id, str(folder / name), target or ".", *branch])
+    commands = " && ".join(map(shlex.join, retries))
     return UploadError(
         f"could not upload to {repo_id!r} on the Hugging Face Hub ({reason(error)}); "
-        f"the export is safe in {folder}, to be uploaded with: {shlex.join(retry)}"
+        f"the export is safe in {folder}, to be uploaded with: {commands}"
     )
 
 
@@ -217,7 +226,7 @@ def check_hub(
 
 
 def upload(
-    folder: AnyPath, repo_id: str | None, config: HubConfig, *, subfolders: Sequence[str] = ()
+    folder: AnyPath, repo_id: str | None, config: HubConfig, *, subfolders: Mapping[str, str] | None = None
 ) -> str | None:
     """Upload an export; a failure is logged and not raised, because the export is safe on disk.
 
@@ -225,14 +234,14 @@ def upload(
         folder: Folder of the export, here or in a bucket.
         repo_id: Repository on the Hub, as :func:`check_hub` returns it; None uploads nothing.
         config: Token, branch, and whether a new repository is private.
-        subfolders: Names of subfolders that belong to the export.
+        subfolders: Folders of the repository by the names of subfolders, as :func:`push_to_hub` takes them.
 
     Returns:
         The reason why the upload failed; None if it did not fail, or was not asked for.
     """
     if repo_id is None:
         return None
-    with local_copy(folder, subfolders=(EVAL_RESULTS_NAME, *subfolders)) as local:
+    with local_copy(folder, subfolders=(EVAL_RESULTS_NAME, *(subfolders or ()))) as local:
         return tried(
             lambda: push_to_hub(
                 local,

@@ -26,11 +26,17 @@ class CheckpointReader:
     ``InputError`` if it cannot be read for another reason, such as a lack of permission.
     """
 
-    def __init__(self, place: Any) -> None:
-        """Describe the folder of a checkpoint, an ``epath.Path``; nothing is read."""
+    def __init__(self, place: Any, *, alone: bool = False) -> None:
+        """Describe the folder of a checkpoint; nothing is read.
+
+        Args:
+            place: The folder, an ``epath.Path``.
+            alone: Whether this process reads without the others, in whatever thread.
+        """
         import orbax.checkpoint as ocp
 
         self._ocp, self._place = ocp, place
+        self._gather: Callable[[Any], list[Any]] = (lambda found: [found]) if alone else all_gather_object
 
     def record(self) -> dict[str, Any]:
         """Return the description of the checkpoint, whose digest is checked."""
@@ -83,7 +89,7 @@ class CheckpointReader:
             result = function()
         except Exception as error:
             problem = (is_passing(error), short_reason(error))
-        problems = list(filter(None, all_gather_object(problem)))
+        problems = list(filter(None, self._gather(problem)))
         for passing, reason in sorted(problems, reverse=True):
             if passing:
                 raise InputError(

@@ -6,7 +6,7 @@ import errno
 import logging
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -54,6 +54,11 @@ class TrainingState:
     about: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
+def checkpoint_name(step: int | str) -> str:
+    """Return the name of the folder of the checkpoint of a step, or their pattern for ``*``."""
+    return f"{_STEP_PREFIX}_{step}"
+
+
 def check_supported(folder: AnyPath) -> None:
     """Check that checkpoints can be written to a folder.
 
@@ -78,6 +83,7 @@ class TrainingCheckpoints:
     Attributes:
         failure: Why the last save failed, in one sentence; None if it did not.
         kept_step: Step of a checkpoint that is kept beyond ``save_total_limit``.
+        on_saved: Called on every process with the step of each checkpoint that became complete.
     """
 
     def __init__(
@@ -108,6 +114,7 @@ class TrainingCheckpoints:
         self.failure: str | None = None
         self._ocp, self._limit, self._read_only = ocp, save_total_limit, read_only
         self.kept_step: int | None = None
+        self.on_saved: Callable[[int], None] = lambda step: None
         self._own: set[int] = set()
         self._pending: int | None = None
         self._stack = contextlib.ExitStack()
@@ -309,6 +316,7 @@ class TrainingCheckpoints:
         if reason is None:
             self.failure = None
             self._own.add(step)
+            self.on_saved(step)
             return
         self.failure = f"checkpoint {step} in {self.folder} could not be saved ({reason})"
         log.warning("%s: training goes on, and saving is tried again", self.failure)
@@ -345,7 +353,7 @@ class TrainingCheckpoints:
         self._manager.reload()
 
     def _place(self, step: int) -> Any:
-        return self.folder / f"{_STEP_PREFIX}_{step}"
+        return self.folder / checkpoint_name(step)
 
     def _all_damaged(self, damaged: list[int], step: int | None, error: Exception) -> InputError:
         if step is not None:
