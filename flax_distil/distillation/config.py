@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from flax_distil.checkpoints.hub.config import HubTrainingConfig
+from flax_distil.checkpoints.hub.config import HubTrainingConfig, ModelCardConfig
 from flax_distil.checkpoints.model_config import ModelConfig, StudentConfig, TeacherConfig, WeightsConfig
 from flax_distil.core.checks import check_positive, parse_steps
 from flax_distil.core.errors import InputError
@@ -169,6 +169,7 @@ class DistillConfig:
     )
     weights: WeightsConfig = nested(WeightsConfig(), section="Main flags")
     hub: HubTrainingConfig = nested(HubTrainingConfig())
+    card: ModelCardConfig = nested(ModelCardConfig(), hide={"eval_results"})
     dry_run: bool = False
 
     def __post_init__(self) -> None:

@@ -38,6 +38,7 @@ from flax_distil.distillation.monitoring.run_record import RUN_NAME, RunRecord, 
 from flax_distil.distillation.monitoring.samples_record import SAMPLES_NAME, write_samples_record
 from flax_distil.distillation.monitoring.training_log import METRICS_NAME
 from flax_distil.distillation.publishing.publisher import Publisher, check_strategy
+from flax_distil.distillation.publishing.run_origins import describe_origins
 from flax_distil.distillation.saving.best_model import check_metric
 from flax_distil.distillation.saving.finish import best_params, save_until_done
 from flax_distil.distillation.setup.data import check_cacheable, load_data
@@ -104,7 +105,9 @@ def run(config: DistillConfig, *, loss_terms: Mapping[str, Term] | None = None) 
             trained = best_params(trainer, checkpoints, state)
             steps = int(partitioner.device_get(state.step))
             error = raise_on_all_hosts(
-                lambda: _export(models, trained, folder, publisher) if jax.process_index() == 0 else None
+                lambda: (
+                    _export(models, trained, folder, publisher, steps) if jax.process_index() == 0 else None
+                )
             )
             save_until_done(trainer, checkpoints, state)
         return DistillResult(output_dir=folder, steps=steps, evaluation=evaluation, upload_error=error)
@@ -128,7 +131,7 @@ def _set_up(
     )
     check_strategy(config.hub, folder)
     config = choose_global_batch(config, partitioner.batch_shards, folder)
-    student = raise_on_all_hosts(lambda: check_models(config))
+    student, teacher = raise_on_all_hosts(lambda: check_models(config))
     tokenizer, settings = read_tokenizer(student.files)
     data = raise_on_all_hosts(lambda: load_data(config, tokenizer, student.config))
     warn_of_few_hours(config, data.train)
@@ -144,9 +147,11 @@ def _set_up(
     def begin() -> None:
         make_folder(folder)
         stack.enter_context(lock)
-        record = RunRecord(
-            folder, describe_run(given, config, data.train, max_steps=max_steps, batch_size=batch_size)
+        described = describe_run(given, config, data.train, max_steps=max_steps, batch_size=batch_size)
+        origins = describe_origins(
+            config, data, student=student.config, teacher=None if teacher is None else teacher.config
         )
+        record = RunRecord(folder, dataclasses.replace(described, origins=origins))
         resume = config.checkpoints
         step = step_to_resume(folder / CHECKPOINTS_NAME, resume.resume_from_checkpoint)
         if step is not None:
@@ -195,8 +200,10 @@ def _report_samples(trainer: Trainer) -> None:
         log.warning("%s", skipped.report())
 
 
-def _export(models: DistillModels, trained: Params, folder: AnyPath, publisher: Publisher) -> str | None:
-    """Write the student and upload it if asked to; return why the upload failed."""
+def _export(
+    models: DistillModels, trained: Params, folder: AnyPath, publisher: Publisher, step: int
+) -> str | None:
+    """Write the student and its card, and upload them if asked to; return why the upload failed."""
     with local_results(folder, stale=("model*.safetensors*",), last=["config.json"]) as local:
         export_checkpoint(
             merge(trained, models.kept),
@@ -205,6 +212,7 @@ def _export(models: DistillModels, trained: Params, folder: AnyPath, publisher: 
             files=models.student.files,
             dtype=jnp.dtype(models.config.weights.export_dtype),
         )
+        publisher.write_card(local, step)
     return publisher.push_result()
 
 

@@ -1,26 +1,47 @@
 """The card of a pseudo-labelled data set: what the Hub shows, and where ``datasets`` finds its splits."""
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import yaml
 
-from flax_distil.core.errors import InputError
-from flax_distil.core.fields import Fields, check_fields, either, list_of, of_type, one_line
-from flax_distil.core.secrets import without_secrets
+from flax_distil.checkpoints.hub.cards import (
+    as_text,
+    data_set_license,
+    hub_id,
+    iso_language,
+    linked,
+    markdown_table,
+    plain_text,
+    short_name,
+)
+from flax_distil.data.sources.dataset_spec import split_names
 from flax_distil.pseudo_labeling.config import PseudoLabelConfig
 from flax_distil.pseudo_labeling.output import DATA_NAME
 from flax_distil.pseudo_labeling.splits import DEFAULT_CONFIG, SplitName
 
-_FIELDS: Fields = {
-    "configs": list_of(of_type(dict, "an object")),
-    "dataset_info": either(of_type(dict, "an object"), list_of(of_type(dict, "an object"))),
-}
-"""Metadata of a card to which ours are added."""
+_SIZES = (
+    (10**3, "n<1K"),
+    (10**4, "1K<n<10K"),
+    (10**5, "10K<n<100K"),
+    (10**6, "100K<n<1M"),
+    (10**7, "1M<n<10M"),
+)
+"""Size categories of the Hub below a number of rows."""
 
-_HEADING = re.compile(r"^(?=## )", re.MULTILINE)
-_METADATA = re.compile(r"\A---\s*\n(.*?)\n---\s*\n", re.DOTALL)
+_COLUMNS = (
+    ("whisper_transcript", "what the teacher transcribed, with timestamps if they were asked for"),
+    ("avg_logprob", "mean log-probability of the tokens of the label"),
+    ("no_speech_prob", "probability that the teacher gives to there being no speech"),
+    ("compression_ratio", "length of the label over that of its zlib compression; high for repetitions"),
+    ("wer", "word error rate of the label against the reference in percent, if there is a reference"),
+    ("duration", "seconds of the recording"),
+    (
+        "id, source_id, offset_seconds",
+        "name of the row, and where in which recording of the source it begins",
+    ),
+)
+"""Columns beside those of the source, and what they hold."""
 
 
 def data_pattern(split: SplitName) -> str:
@@ -36,51 +57,46 @@ def make_card(config: PseudoLabelConfig, name: str, summaries: Mapping[SplitName
         name: Name of the data sets.
         summaries: Counts of each split that has rows.
     """
+    sources = [found for source in split_names(config.data.dataset_name) if (found := hub_id(source))]
+    licenses = [data_set_license(source) for source in split_names(config.data.dataset_name)]
+    license = licenses[0] if len(set(licenses)) == 1 else None
     metadata = {
+        "pretty_name": plain_text(f"{name}, labelled by {short_name(config.model.name)}"),
+        **({"license": license} if license else {}),
+        **({"language": [code]} if (code := iso_language(config.decoding.language)) else {}),
         "task_categories": ["automatic-speech-recognition"],
-        "tags": ["pseudo-labels", "whisper"],
+        "annotations_creators": ["machine-generated"],
+        **({"source_datasets": sources} if sources else {}),
+        "size_categories": [size_category(sum(found["labelled"] for found in summaries.values()))],
+        "tags": ["pseudo-labels", "whisper", "flax-distil"],
         "configs": _card_configs(summaries),
         "dataset_info": _dataset_infos(summaries),
     }
-    introduction = f"""# {_as_text(name)}, labelled by {_as_text(config.model.name)}
-
-`whisper_transcript` is what the teacher heard, written by `flax-distil pseudo-label`.
-`avg_logprob`, `no_speech_prob` and `compression_ratio` are the teacher's confidence in each label.
-Recordings of more than 30 s were cut at silence: `source_id` and `offset_seconds` tell where from.
-
-"""
     sections = [_section(config, split, summary) for split, summary in summaries.items()]
-    return _format_card(metadata, introduction + "\n".join(sections))
+    return format_card(metadata, _introduction(config, name, licenses) + "\n".join(sections))
 
 
-def merge_cards(theirs: str | None, ours: str) -> str:
-    """Add the splits of a card to the card of a repository, where other splits may be.
+def size_category(rows: int) -> str:
+    """Return the size category of the Hub for a number of rows."""
+    return next((category for bound, category in _SIZES if rows < bound), "n>10M")
 
-    Args:
-        theirs: Card of the repository; None if there is none.
-        ours: Card of :func:`make_card`.
 
-    Returns:
-        Their card with our splits and sections added, or in the place of those of the same name.
+def _introduction(config: PseudoLabelConfig, name: str, licenses: Sequence[str | None]) -> str:
+    sources = [
+        f"{linked(source, repo_type='dataset')} (license: {as_text(license or 'not stated')})"
+        for source, license in zip(split_names(config.data.dataset_name), licenses, strict=True)
+    ]
+    columns = markdown_table(["column", "contents"], [[f"`{names}`", text] for names, text in _COLUMNS])
+    return f"""# {as_text(name)}, labelled by {linked(config.model.name)}
 
-    Raises:
-        InputError: If the metadata of their card are not YAML, or not those of a data set.
-    """
-    if theirs is None:
-        return ours
-    (own, text), (there, their_text) = _parse_card(ours), _parse_card(theirs)
-    check_fields(there, _FIELDS, name="the card of the repository")
-    metadata = {**own, **there}
-    for name in ("task_categories", "tags"):
-        known = [tag for tag in _as_list(there.get(name)) if isinstance(tag, str)]
-        metadata[name] = list(dict.fromkeys([*known, *own[name]]))
-    metadata["configs"] = _merge_configs(_as_list(there.get("configs")), own["configs"])
-    infos = _merge_infos(_as_list(there.get("dataset_info")), _as_list(own["dataset_info"]))
-    metadata["dataset_info"] = infos if len(infos) > 1 else infos[0]
-    (_, *added), (introduction, *kept) = _HEADING.split(text), _HEADING.split(their_text)
-    sections = {_title(section): section.rstrip() + "\n" for section in (*kept, *added)}
-    start = introduction.rstrip() or _HEADING.split(text)[0].rstrip()
-    return _format_card(metadata, "\n".join([start + "\n", *sections.values()]))
+Recordings of {", ".join(sources)} with the transcripts of a Whisper model as labels, made by
+`flax-distil pseudo-label`. Recordings of more than 30 s were cut at silence. No row was left out for its word
+error rate: training does that (`flax-distil distil --wer_threshold`), where there are references.
+
+Whoever uses the labels is bound by the license of the recordings.
+
+{columns}
+"""
 
 
 def _card_configs(splits: Mapping[SplitName, Any]) -> list[dict[str, Any]]:
@@ -96,11 +112,12 @@ def _dataset_infos(summaries: Mapping[SplitName, Mapping[str, Any]]) -> Any:
     for split, summary in summaries.items():
         size = {"name": split.split, "num_bytes": summary["bytes"], "num_examples": summary["labelled"]}
         found.setdefault(split.config, []).append(size)
-    infos = [_dataset_info(name, splits) for name, splits in found.items()]
+    infos = [dataset_info(name, splits) for name, splits in found.items()]
     return infos if len(infos) > 1 else infos[0]
 
 
-def _dataset_info(config: str, splits: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def dataset_info(config: str, splits: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the sizes of the splits of a configuration, as ``datasets`` reads them."""
     sizes = [split.get("num_bytes", 0) for split in splits]
     size = sum(size for size in sizes if isinstance(size, int))
     named = {} if config == DEFAULT_CONFIG else {"config_name": config}
@@ -108,75 +125,37 @@ def _dataset_info(config: str, splits: Sequence[Mapping[str, Any]]) -> dict[str,
 
 
 def _section(config: PseudoLabelConfig, split: SplitName, summary: Mapping[str, Any]) -> str:
-    wer = "" if summary["wer"] is None else f"\n| WER against the references | {summary['wer']:.2f} % |"
-    return f"""## {split}
-
-| | |
-|---|---|
-| teacher | {_as_text(config.model.name)} |
-| recordings | {summary["labelled"]:,} |
-| hours | {summary["audio_seconds"] / 3600:.2f} |
-| task | {config.decoding.task or "transcribe"} |
-| language | {config.decoding.language or "of the teacher"} |{wer}
-| skipped samples of the source | {sum(summary["skipped"].values()):,} |
-"""
-
-
-def _merge_configs(theirs: Sequence[Any], ours: Sequence[Any]) -> list[dict[str, Any]]:
-    merged = {str(config.get("config_name", DEFAULT_CONFIG)): dict(config) for config in theirs}
-    for config in ours:
-        there = merged.setdefault(config["config_name"], dict(config))
-        files = [*_data_files(there), *config["data_files"]]
-        there["data_files"] = list({str(file.get("split", "train")): file for file in files}.values())
-    return list(merged.values())
-
-
-def _data_files(config: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return the files of a configuration by split, in whatever form its card names them."""
-    files = config.get("data_files") or []
-    if isinstance(files, list) and all(isinstance(entry, dict) for entry in files):
-        return files
-    return [{"split": "train", "path": files}]
+    decoding, durations = config.decoding, config.durations
+    rows = [
+        ("teacher", linked(config.model.name)),
+        ("revision of the teacher", as_text(config.model.model_revision or "")),
+        ("recordings", f"{summary['labelled']:,}"),
+        ("hours", f"{summary['audio_seconds'] / 3600:.2f}"),
+        ("task", str(decoding.task or "transcribe")),
+        ("language", str(decoding.language or "of the teacher")),
+        ("labels with timestamps", "yes" if decoding.return_timestamps else "no"),
+        ("beams", str(decoding.num_beams) if decoding.num_beams > 1 else ""),
+        (
+            "recordings left out that are not longer than",
+            f"{durations.min_duration_in_seconds:g} s" if durations.min_duration_in_seconds else "",
+        ),
+        (
+            "recordings left out that are longer than",
+            f"{durations.longest:g} s" if durations.max_duration_in_seconds is not None else "",
+        ),
+        ("WER against the references", "" if summary["wer"] is None else f"{summary['wer']:.2f} %"),
+        ("skipped samples of the source", _skipped(summary["skipped"])),
+    ]
+    table = markdown_table(["", ""], [[label, value] for label, value in rows if value])
+    return f"## {split}\n\n{table}"
 
 
-def _merge_infos(theirs: Sequence[Any], ours: Sequence[Any]) -> list[dict[str, Any]]:
-    merged = {str(info.get("config_name", DEFAULT_CONFIG)): dict(info) for info in theirs}
-    for info in ours:
-        name = info.get("config_name", DEFAULT_CONFIG)
-        there = merged.get(name, {})
-        own = {split["name"] for split in info["splits"]}
-        known = [split for split in _as_list(there.get("splits")) if isinstance(split, dict)]
-        others = [split for split in known if str(split.get("name")) not in own]
-        kept = there if others else {}
-        merged[name] = {**kept, **_dataset_info(name, [*others, *info["splits"]])}
-    if len(merged) > 1:
-        return [{"config_name": name, **info} for name, info in merged.items()]
-    return list(merged.values())
+def _skipped(kinds: Mapping[str, int]) -> str:
+    listed = ", ".join(f"{count:,} {as_text(kind)}" for kind, count in kinds.items())
+    return f"{sum(kinds.values()):,}{f' ({listed})' if listed else ''}"
 
 
-def _parse_card(card: str) -> tuple[dict[str, Any], str]:
-    found = _METADATA.match(card)
-    try:
-        metadata = yaml.safe_load(found[1]) if found else None
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        reason = one_line(str(error).splitlines()[0] if str(error) else type(error).__name__)
-        raise InputError(f"the card of the repository has metadata that are not YAML ({reason})") from error
-    return (metadata if isinstance(metadata, dict) else {}), card[found.end() if found else 0 :]
-
-
-def _format_card(metadata: Mapping[str, Any], text: str) -> str:
+def format_card(metadata: Mapping[str, Any], text: str) -> str:
+    """Return a card with its metadata in front."""
     head = yaml.safe_dump(dict(metadata), sort_keys=False, allow_unicode=True, width=1000)
     return f"---\n{head}---\n\n{text.lstrip()}"
-
-
-def _as_text(name: str) -> str:
-    """Return a name in one line, with nothing in it that Markdown or HTML would take for markup."""
-    return re.sub(r"([\\`*\[\]<>|&])", r"\\\1", " ".join(without_secrets(name).split()))
-
-
-def _title(section: str) -> str:
-    return section.partition("\n")[0].strip()
-
-
-def _as_list(value: Any) -> list[Any]:
-    return [] if value is None else value if isinstance(value, list) else [value]

@@ -8,7 +8,8 @@ from typing import Any
 from flax_distil.checkpoints.hub.config import HubConfig
 from flax_distil.checkpoints.hub.upload import tried
 from flax_distil.checkpoints.hub.upload_data_set import push_data_set
-from flax_distil.pseudo_labeling.dataset_card import data_pattern, merge_cards
+from flax_distil.pseudo_labeling.dataset_card import data_pattern
+from flax_distil.pseudo_labeling.merge_cards import merge_cards
 from flax_distil.pseudo_labeling.output import CARD_NAME, INDEX_NAME, SUMMARY_NAME, THROUGHPUT_NAME
 from flax_distil.pseudo_labeling.splits import SplitName
 from flax_distil.storage.resumable_output import json_text

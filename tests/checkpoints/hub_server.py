@@ -59,7 +59,7 @@ class Hub:
     failing_share: float = 0.0
     cut_uploads: int = 0
     stalled: bool = False
-    random: random.Random = dataclasses.field(default_factory=lambda: random.Random(0))
+    luck: random.Random = dataclasses.field(default_factory=lambda: random.Random(0))
 
     def file(self, repo: str, path: str, revision: str = "main") -> bytes:
         return self.blobs[self.commit(repo, revision).files[path]]
@@ -104,8 +104,8 @@ class _Handler(BaseHTTPRequestHandler):
             self.hub.failing_requests -= 1
             self._reply({"error": "down for maintenance"}, status=503)
             return
-        if self.hub.random.random() < self.hub.failing_share:
-            fault = self.hub.random.choice(_FAULTS)
+        if self.hub.luck.random() < self.hub.failing_share:
+            fault = self.hub.luck.choice(_FAULTS)
             if fault is None:
                 self._cut()
             else:

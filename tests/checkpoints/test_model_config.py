@@ -43,7 +43,7 @@ def test_a_teacher_has_a_subfolder_of_its_own(teacher):
     config = build(
         DistillConfig, train_dataset_name="d", output_dir="o", teacher_subfolder=teacher.name, **models
     )
-    assert check_models(config).files.origin == str(teacher)
+    assert check_models(config)[0].files.origin == str(teacher)
     with pytest.raises(InputError, match="has no subfolder 'nothing'"):
         check_models(replace(config, teacher_subfolder="nothing"))
 

@@ -22,6 +22,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning
 
 REPO = "someone/student"
 STEPS = 6
+PRIVATE = {"run.json", "samples.json", "report.html"}
 
 
 @pytest.fixture
@@ -65,7 +66,7 @@ def losses(folder: Path) -> list[tuple]:
 
 def digests(folder: Path, *, below: str = "") -> dict[str, str]:
     """Return the SHA-256 of every file that belongs into the repository, by its name there."""
-    paths = [path for path in folder.iterdir() if path.is_file() and path.name != "run.json"]
+    paths = [path for path in folder.iterdir() if path.is_file() and path.name not in PRIVATE]
     paths += [path for path in (folder / below).rglob("*") if below and path.is_file()]
     names = {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
     return {name: hashlib.sha256(content).hexdigest() for name, content in names.items()}

@@ -13,7 +13,8 @@ from flax_distil.checkpoints.hub.config import HubConfig
 from flax_distil.core.errors import InputError
 from flax_distil.core.nested import build
 from flax_distil.pseudo_labeling.config import PseudoLabelConfig
-from flax_distil.pseudo_labeling.dataset_card import make_card, merge_cards
+from flax_distil.pseudo_labeling.dataset_card import make_card
+from flax_distil.pseudo_labeling.merge_cards import merge_cards
 from flax_distil.pseudo_labeling.splits import SplitName
 from flax_distil.pseudo_labeling.upload import upload_labels
 from tests.checkpoints.hub_server import TOKEN, Hub, retry_at_once, running_hub, use_endpoint
@@ -155,7 +156,7 @@ Be kind.
     _, head, text = merged.split("---\n", 2)
     metadata = yaml.safe_load(head)
     assert metadata["license"] == "cc-by-4.0"
-    assert metadata["tags"] == ["speech", "pseudo-labels", "whisper"]
+    assert metadata["tags"] == ["speech", "pseudo-labels", "whisper", "flax-distil"]
     assert metadata["configs"] == [
         {
             "config_name": "default", "default": True,

@@ -64,3 +64,17 @@ class HubTrainingConfig(HubModelConfig):
             raise InputError(
                 f"hub_strategy {self.hub_strategy!r} is unknown: expected {', '.join(HUB_STRATEGIES)}"
             )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ModelCardConfig:
+    """Model card.
+
+    Attributes:
+        license: License of the model for its card, as the Hub spells it, such as mit or apache-2.0; by
+            default the card says that it is not stated.
+        eval_results: File results.json of an evaluation by flax-distil eval, whose figures the card shows.
+    """
+
+    license: str | None = None
+    eval_results: str | None = None

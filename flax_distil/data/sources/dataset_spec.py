@@ -60,7 +60,7 @@ class DatasetSpec:
         Raises:
             InputError: If the number of values is not the number of data sets.
         """
-        names = _names(self.name)
+        names = split_names(self.name)
         if not all(names):
             raise InputError(
                 f"data set {self.name!r} has an empty name beside a '+': name one data set on each side"
@@ -135,7 +135,7 @@ def split_values(value: str | None, what: str, name: str) -> list[str | None]:
     Raises:
         InputError: If the number of values is not the number of data sets.
     """
-    count = len(_names(name))
+    count = len(split_names(name))
     values = [value] if value is None or count == 1 else [part.strip() for part in value.split("+")]
     if len(values) not in (1, count):
         raise InputError(
@@ -145,7 +145,7 @@ def split_values(value: str | None, what: str, name: str) -> list[str | None]:
     return [*values] * (count if len(values) == 1 else 1)
 
 
-def _names(spec: str) -> list[str]:
+def split_names(spec: str) -> list[str]:
     """Split a specification at each ``+`` that is not part of a name."""
     names: list[str] = []
     for part in re.split(r"\+(?![^{}]*\})", spec):

@@ -26,7 +26,16 @@ log = logging.getLogger(__name__)
 
 RUN_NAME = "run.json"
 
-_GROUPS_WITHOUT_EFFECT = {"evaluation", "checkpoints", "reporting", "output", "hub", "devices", "weights"}
+_GROUPS_WITHOUT_EFFECT = {
+    "card",
+    "evaluation",
+    "checkpoints",
+    "reporting",
+    "output",
+    "hub",
+    "devices",
+    "weights",
+}
 _WITHOUT_EFFECT = {
     "cache_dir", "dataset_cache_dir", "source_retry_seconds", "dataloader_num_workers",
     "preprocessing_num_workers", "teacher_sharding", "use_scan", "gradient_checkpointing",
@@ -53,11 +62,13 @@ class RunDescription:
         given: Settings that differ from their defaults, by flag.
         settings: All settings by flag, with what was left open decided, and ``samples_per_update``.
         identities: What the weights and the training data are known by, however they are named.
+        origins: Models and data sets with their sizes, ids and licenses, for those who read about the run.
     """
 
     given: dict[str, Any]
     settings: dict[str, Any]
     identities: dict[str, Any]
+    origins: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
 def describe_run(
@@ -146,6 +157,7 @@ class RunRecord:
         content = {
             "settings": self._now.settings,
             "identities": self._now.identities,
+            **self._now.origins,
             "attempts": [*(before if isinstance(before, list) else ()), attempt],
         }
         write_whole(self._path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")

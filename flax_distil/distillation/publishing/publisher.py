@@ -14,15 +14,23 @@ import jax.numpy as jnp
 
 from flax_distil.checkpoints.export import export_checkpoint
 from flax_distil.checkpoints.hub.background_push import BackgroundPush
+from flax_distil.checkpoints.hub.cards import CARD_NAME
 from flax_distil.checkpoints.hub.config import HubTrainingConfig
 from flax_distil.checkpoints.hub.upload import push_to_hub, upload
+from flax_distil.checkpoints.tokenizer import read_tokenizer
 from flax_distil.checkpoints.training.saved_params import checkpoint_folder, link_checkpoint, read_params
 from flax_distil.checkpoints.training.training_checkpoints import CHECKPOINTS_NAME, checkpoint_name
 from flax_distil.core.errors import InputError
 from flax_distil.core.tree import merge
 from flax_distil.distillation.monitoring.training_log import METRICS_NAME, read_metrics
+from flax_distil.distillation.publishing.card_subject import CardSubject
+from flax_distil.distillation.publishing.evaluation_table import training_evaluations
+from flax_distil.distillation.publishing.model_card import write_model_card
+from flax_distil.distillation.publishing.run_origins import describe_model
+from flax_distil.distillation.publishing.run_summary import read_run_summary
+from flax_distil.distillation.publishing.usage import RepositoryFormat
 from flax_distil.distillation.setup.models import DistillModels
-from flax_distil.storage.paths import AnyPath
+from flax_distil.storage.paths import AnyPath, read_text
 
 PUBLISHING_NAME = ".publishing"
 """Folder in that of a run for what is being pushed; what a killed run left there is removed."""
@@ -63,6 +71,23 @@ class Publisher:
         if self._background is not None:
             self._background.request(step)
 
+    def write_card(self, into: Path, step: int) -> None:
+        """Write the card of the student of a step, unless the folder of the run has one of somebody else."""
+        models, folder = self._models, self._folder
+        run = read_run_summary(folder, step=step)
+        card = folder / CARD_NAME
+        dtype = models.config.weights.export_dtype
+        subject = CardSubject(
+            repository=self._repository or folder.name,
+            model=describe_model(models.student.config),
+            is_multilingual=read_tokenizer(models.student.files)[0].special.is_multilingual,
+            formats={"hf": RepositoryFormat(quantization=dtype)},
+            run=run,
+            evaluated=[] if run is None else training_evaluations(run),
+            license=models.config.card.license,
+        )
+        write_model_card(subject, into, existing=read_text(card) if card.is_file() else None)
+
     def push_result(self) -> str | None:
         """Push the finished folder of the run.
 
@@ -90,6 +115,7 @@ class Publisher:
         with self._scratch() as scratch:
             self._write_student(step, scratch)
             lines = [line for line in read_metrics(self._folder) if line["step"] <= step]
+            self.write_card(scratch, step)
             (scratch / METRICS_NAME).write_text("".join(json.dumps(line) + "\n" for line in lines))
             below = f"{CHECKPOINTS_NAME}/{checkpoint_name(step)}"
             push_to_hub(

@@ -62,9 +62,9 @@ class DistillModels:
 _read_config = functools.partial(load_checkpoint, config_only=True)
 
 
-def check_models(config: DistillConfig) -> Checkpoint:
-    """Check the models as :func:`describe_models` does, and return the student alone."""
-    return describe_models(config, _read_config)[0]
+def check_models(config: DistillConfig) -> tuple[Checkpoint, Checkpoint | None]:
+    """Check the models as :func:`describe_models` does, without reading a weight."""
+    return describe_models(config, _read_config)
 
 
 def describe_models(
