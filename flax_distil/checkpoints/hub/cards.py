@@ -33,7 +33,7 @@ def plain_text(name: str) -> str:
 
 
 def iso_language(name: str | None) -> str | None:
-    """Return the code of a language for metadata; None if it is not given, detected, or one of a user's own."""
+    """Return the code of a language for metadata; None where there is none."""
     try:
         return None if name in (None, DETECT_LANGUAGE) else language_code(str(name))
     except InputError:

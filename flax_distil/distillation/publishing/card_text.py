@@ -14,7 +14,7 @@ LOSS_PLOT, WER_PLOT = "learning_curve.svg", "word_error_rate.svg"
 """Files of the plots of a card."""
 
 _SETTINGS = {
-    "max_steps": "updates", "samples_per_update": "samples per update", "learning_rate": "learning rate",
+    "teacher_model_revision": "revision of the teacher", "max_steps": "updates", "samples_per_update": "samples per update", "learning_rate": "learning rate",
     "lr_scheduler_type": "schedule", "warmup_steps": "warm-up updates", "weight_decay": "weight decay",
     "max_grad_norm": "gradient norm limit", "ce_weight": "weight of the cross-entropy",
     "kl_weight": "weight of the KL divergence", "mse_weight": "weight of the hidden states' MSE",
@@ -91,7 +91,7 @@ def _evaluation(evaluated: Sequence[EvaluatedSet]) -> str:
         [
             "this model" if one.model is None else as_text(one.model),
             _data_set(one.data_set, one.data_set_id),
-            one.split or "",
+            " / ".join(as_text(part) for part in (one.config, one.split) if part),
             f"{one.samples:,}",
             f"{one.wer:.2f}",
             "" if one.interval is None else f"{one.interval[0]:.2f} to {one.interval[1]:.2f}",
@@ -99,14 +99,12 @@ def _evaluation(evaluated: Sequence[EvaluatedSet]) -> str:
         ]
         for one in evaluated
     ]
-    head = ["model", "data set", "split", "recordings", "WER %", "95 % interval", "RTFx"]
+    head = ["model", "data set", "subset", "recordings", "WER %", "95 % interval", "RTFx"]
     kept = [column for column in range(len(head)) if any(row[column] for row in rows)]
     table = markdown_table([head[k] for k in kept], [[row[k] for k in kept] for row in rows])
     speed = "RTFx is seconds of audio transcribed per second, on the machine of the evaluation."
-    return (
-        "## Evaluation\n\nWord error rates after normalization of text and transcript. "
-        f"{speed if any(one.rtfx for one in evaluated) else ''}\n\n{table}"
-    )
+    note = f" {speed}" if any(one.rtfx for one in evaluated) else ""
+    return f"## Evaluation\n\nWord error rates after normalization of text and transcript.{note}\n\n{table}"
 
 
 def _data(run: RunSummary) -> str:
