@@ -102,11 +102,11 @@ def run(config: DistillConfig, *, loss_terms: Mapping[str, Term] | None = None) 
             goodput.end_steps()
             _report_samples(trainer)
             partitioner, models = trainer.partitioner, trainer.models
-            trained = best_params(trainer, checkpoints, state)
+            trained, step = best_params(trainer, checkpoints, state)
             steps = int(partitioner.device_get(state.step))
             error = raise_on_all_hosts(
                 lambda: (
-                    _export(models, trained, folder, publisher, steps) if jax.process_index() == 0 else None
+                    _export(models, trained, folder, publisher, step) if jax.process_index() == 0 else None
                 )
             )
             save_until_done(trainer, checkpoints, state)

@@ -3,7 +3,7 @@
 import dataclasses
 import re
 
-from flax_distil.checkpoints.hub.config import HubModelConfig
+from flax_distil.checkpoints.hub.config import HubModelConfig, ModelCardConfig
 from flax_distil.checkpoints.model_config import EXPORT_DTYPES, ModelConfig
 from flax_distil.core.errors import InputError
 from flax_distil.core.nested import nested
@@ -50,6 +50,7 @@ class ExportConfig:
     max_shard_size: str = "5GB"
     verify: list[str] | None = None
     hub: HubModelConfig = nested(HubModelConfig())
+    card: ModelCardConfig = nested(ModelCardConfig())
 
     def __post_init__(self) -> None:
         which = self.checkpoint

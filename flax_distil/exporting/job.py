@@ -15,6 +15,7 @@ from flax_distil.exporting.disk_space import check_room
 from flax_distil.exporting.format_table import FORMATS
 from flax_distil.exporting.formats import huggingface
 from flax_distil.exporting.record import ExportRecord
+from flax_distil.exporting.repository import ExportCard, repository_layout
 from flax_distil.exporting.source import ExportSource
 from flax_distil.exporting.verification.compare import Comparison
 from flax_distil.exporting.verification.job import Verification
@@ -58,6 +59,7 @@ def run(config: ExportConfig) -> ExportResult:
     choices = choose_formats(config.format, dtype=config.dtype, quantization=config.quantization)
     folder = config.output.check()
     repository = check_hub(config.hub, config.hub.hub_model_id, folder, "model")
+    card = ExportCard(config, repository)
     source = _open(config, choices)
     check_room(source, choices, folder)
     folders = {choice.name: folder if len(choices) == 1 else folder / choice.name for choice in choices}
@@ -69,16 +71,14 @@ def run(config: ExportConfig) -> ExportResult:
     if any(one.failed for one in comparisons) and repository is not None:
         log.error("nothing is uploaded to %s: an export says something else than the checkpoint", repository)
         repository = None
+    card.write(source, choices, folder)
+    layout = repository_layout([choice.name for choice in choices])
     return ExportResult(
         output_dir=folder,
         folders=folders,
         comparisons=comparisons,
-        upload_error=upload(folder, repository, config.hub, subfolders=_subfolders(choices)),
+        upload_error=upload(folder, repository, config.hub, subfolders=layout),
     )
-
-
-def _subfolders(choices: tuple[Choice, ...]) -> list[str]:
-    return [choice.name for choice in choices] if len(choices) > 1 else []
 
 
 def _open(config: ExportConfig, choices: tuple[Choice, ...]) -> ExportSource:

@@ -248,7 +248,8 @@ def test_a_failed_upload_says_where_the_export_is_and_how_to_retry(
     with pytest.raises(UploadError, match="is safe in") as caught:
         push_to_hub(folder, "someone/student", token=token, revision="v1")
     message = str(caught.value)
-    private = "--exclude report.html --exclude run.json --exclude run.lock --exclude samples.json --exclude wandb.json"
+    names = ("report.html", "run.json", "run.lock", "samples.json", "wandb.json")
+    private = " ".join(f"--exclude {name}" for name in names)
     assert f"hf upload someone/student {folder} --exclude '*/*' {private} --revision v1" in message
     assert "\n" not in message
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before

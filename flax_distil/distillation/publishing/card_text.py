@@ -14,7 +14,8 @@ LOSS_PLOT, WER_PLOT = "learning_curve.svg", "word_error_rate.svg"
 """Files of the plots of a card."""
 
 _SETTINGS = {
-    "teacher_model_revision": "revision of the teacher", "max_steps": "updates", "samples_per_update": "samples per update", "learning_rate": "learning rate",
+    "teacher_model_revision": "revision of the teacher", "max_steps": "updates",
+    "samples_per_update": "samples per update", "learning_rate": "learning rate",
     "lr_scheduler_type": "schedule", "warmup_steps": "warm-up updates", "weight_decay": "weight decay",
     "max_grad_norm": "gradient norm limit", "ce_weight": "weight of the cross-entropy",
     "kl_weight": "weight of the KL divergence", "mse_weight": "weight of the hidden states' MSE",

@@ -44,10 +44,9 @@ class EvaluatedSet:
 
 def training_evaluations(run: RunSummary) -> list[EvaluatedSet]:
     """Return the scores of the latest evaluation of a run."""
-    sets = run.data_sets("evaluation")
-    found = []
-    for entry in sets:
-        scores = run.latest("eval_" if len(sets) == 1 else f"eval_{entry['name']}_")
+    found, prefixes = [], run.score_prefixes()
+    for entry in run.data_sets("evaluation"):
+        scores = run.latest(prefixes[entry["name"]])
         if "wer" in scores:
             found.append(
                 EvaluatedSet(

@@ -117,13 +117,13 @@ def _result_files(evaluated: Sequence[EvaluatedSet]) -> dict[str, str]:
 def _plots(run: RunSummary | None) -> dict[str, str]:
     if run is None:
         return {}
-    sets = run.data_sets("evaluation")
-    names = {entry["name"]: "eval_wer" if len(sets) == 1 else f"eval_{entry['name']}_wer" for entry in sets}
     losses = {name: run.points(key) for name, key in (("loss", "loss"), ("CE", "ce_loss"), ("KL", "kl_loss"))}
     plots = {
         LOSS_PLOT: svg_file("Loss over steps", losses),
         WER_PLOT: svg_file(
-            "Word error rate over steps", {name: run.points(key) for name, key in names.items()}, unit=" %"
+            "Word error rate over steps",
+            {name: run.points(f"{prefix}wer") for name, prefix in run.score_prefixes().items()},
+            unit=" %",
         ),
     }
     return {name: plot for name, plot in plots.items() if plot}

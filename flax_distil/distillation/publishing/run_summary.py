@@ -9,6 +9,7 @@ from flax_distil.distillation.monitoring.goodput_record import GOODPUT_NAME
 from flax_distil.distillation.monitoring.run_record import RUN_NAME
 from flax_distil.distillation.monitoring.samples_record import SAMPLES_NAME
 from flax_distil.distillation.monitoring.training_log import read_metrics
+from flax_distil.distillation.saving.best_model import BestModel, score_prefixes
 from flax_distil.storage.paths import AnyPath, read_text
 
 
@@ -45,7 +46,7 @@ class RunSummary:
         found = self.record.get("data_sets")
         return [entry for entry in found if entry.get("use") == use] if isinstance(found, list) else []
 
-    def counts(self, name: str) -> dict[str, dict[str, float]]:
+    def counts(self, name: str) -> dict[str, dict[str, Any]]:
         """Return rows and seconds of a training set that were kept, or dropped for a reason, by that."""
         return _object(_object(self.samples.get("dropped")).get(name))
 
@@ -64,9 +65,29 @@ class RunSummary:
         found: dict[str, float] = {}
         for line in self.metrics:
             for name, value in line.items():
-                if name != "step" and name.startswith(prefix) and value is not None:
-                    found[name.removeprefix(prefix)] = value
+                if name != "step" and name.startswith(prefix) and isinstance(value, int | float):
+                    found[name.removeprefix(prefix)] = float(value)
         return found
+
+    def score_prefixes(self) -> dict[str, str]:
+        """Return what stands before the scores of each evaluation set in the metrics."""
+        return score_prefixes([entry["name"] for entry in self.data_sets("evaluation")])
+
+    @property
+    def best_step(self) -> int | None:
+        """Step of the best evaluation by the metric of the run; None without evaluations."""
+        best = BestModel(str(self.settings.get("metric_for_best_model", "wer")))
+        for line in self.metrics:
+            scores = {
+                name: {
+                    key.removeprefix(prefix): float(value) for key, value in line.items() if value is not None
+                }
+                for name, prefix in self.score_prefixes().items()
+                if f"{prefix}wer" in line
+            }
+            if scores:
+                best.update(line["step"], scores)
+        return best.step
 
     def points(self, name: str) -> list[tuple[float, float]]:
         """Return steps and values of a metric."""

@@ -15,16 +15,17 @@ _PAUSES = (1, 5, 15)
 """Seconds before each further try of the last save."""
 
 
-def best_params(trainer: Trainer, checkpoints: TrainingCheckpoints, state: TrainState) -> Params:
-    """Return the parameters to export, on the host.
+def best_params(trainer: Trainer, checkpoints: TrainingCheckpoints, state: TrainState) -> tuple[Params, int]:
+    """Return the parameters to export, on the host, and the step that they are of.
 
     They are those of the best evaluation if asked for, and otherwise, or where their checkpoint cannot be
     read, those of ``state``.
     """
     best, partitioner = trainer.best, trainer.partitioner
+    last = int(partitioner.device_get(state.step))
     if trainer.config.checkpoints.load_best_model_at_end and best.step is not None:
         figures = f"{best.metric} {best.value:g} at step {best.step}"
-        if best.step == int(partitioner.device_get(state.step)):
+        if best.step == last:
             log.info("the last model is the best one: %s", figures)
         else:
             try:
@@ -33,9 +34,9 @@ def best_params(trainer: Trainer, checkpoints: TrainingCheckpoints, state: Train
                 log.warning("the best model (%s) is not exported, but the last one: %s", figures, error)
             else:
                 log.info("the best model is exported: %s", figures)
-                return params
+                return params, best.step
     whole: Params = partitioner.device_get(state.params)
-    return whole
+    return whole, last
 
 
 def save_until_done(trainer: Trainer, checkpoints: TrainingCheckpoints, state: TrainState) -> None:
