@@ -153,7 +153,9 @@ def _training(run: RunSummary, plots: Sequence[str]) -> str:
         for name, label in (("loss", "loss"), ("ce_loss", "cross-entropy"), ("kl_loss", "KL divergence"))
         if name in latest
     ]
-    parts.append(markdown_table([f"mean over the last logged updates (step {run.step:,})", "value"], losses))
+    if losses:
+        table = markdown_table(["loss", "mean over the last logged updates"], losses)
+        parts.append(f"After {run.step:,} updates:\n\n{table}")
     parts += [f"![{_ALT[name]}]({name})\n" for name in plots]
     parts.append(_machine(run))
     return "\n".join(part for part in parts if part)
