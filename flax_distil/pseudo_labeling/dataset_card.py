@@ -134,7 +134,7 @@ def _section(config: PseudoLabelConfig, split: SplitName, summary: Mapping[str, 
         ("task", str(decoding.task or "transcribe")),
         ("language", str(decoding.language or "of the teacher")),
         ("labels with timestamps", "yes" if decoding.return_timestamps else "no"),
-        ("beams", str(decoding.num_beams) if decoding.num_beams > 1 else ""),
+        ("beams", str(decoding.search.num_beams) if decoding.search.num_beams > 1 else ""),
         (
             "recordings left out that are not longer than",
             f"{durations.min_duration_in_seconds:g} s" if durations.min_duration_in_seconds else "",

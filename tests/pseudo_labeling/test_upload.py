@@ -8,6 +8,7 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 import yaml
+from huggingface_hub import DatasetCard
 
 from flax_distil.checkpoints.hub.config import HubConfig
 from flax_distil.core.errors import InputError
@@ -210,3 +211,38 @@ def test_a_card_of_others_with_gaps_is_kept(metadata):
     merged = merge_cards(f"---\n{metadata}\n---\ntext", make_card(CONFIG, "c", {SplitName(): summary_of(1)}))
     assert "text" in merged
     assert "split: train" in merged
+
+
+def test_the_hub_reads_the_metadata_of_a_card_and_people_what_was_done(tmp_path: Path):
+    (tmp_path / "corpus").mkdir()
+    (tmp_path / "corpus" / "README.md").write_text("---\nlicense: cc-by-4.0\n---\n")
+    config = build(
+        PseudoLabelConfig, model_name_or_path="large-v3", dataset_name=str(tmp_path / "corpus"),
+        language="german", output_dir="out", max_duration_in_seconds=20.0, return_timestamps=True,
+    )  # fmt: skip
+    summary = summary_of(1200) | {"wer": 8.5, "skipped": {"without speech": 3}}
+    card = DatasetCard(make_card(config, "corpus", {SplitName(): summary}))
+    assert (card.data.language, card.data.license) == (["de"], "cc-by-4.0")
+    assert card.data.task_categories == ["automatic-speech-recognition"]
+    assert card.data.annotations_creators == ["machine-generated"]
+    assert card.data.size_categories == ["1K<n<10K"]
+    assert card.data.pretty_name == "corpus, labelled by openai/whisper-large-v3"
+    assert "corpus (license: cc-by-4.0)" in card.text
+    for row in (
+        "| teacher | [openai/whisper-large-v3](https://huggingface.co/openai/whisper-large-v3) |",
+        "| hours | 1.00 |", "| labels with timestamps | yes |", "| WER against the references | 8.50 % |",
+        "| recordings left out that are longer than | 20 s |",
+        "| skipped samples of the source | 3 (3 without speech) |",
+    ):  # fmt: skip
+        assert row in card.text
+    assert str(tmp_path) not in str(card)
+
+
+def test_labels_arrive_although_requests_fail_and_an_upload_is_cut(hub: Hub, tmp_path: Path):
+    hub.failing_share, hub.cut_uploads = 0.3, 1
+    folder = write_labels(tmp_path, {SplitName(): [2, 2], SplitName(split="test"): [1]})
+    assert push(folder) is None
+    files = hub.commit(REPO, "main").files
+    for path in folder.glob("data/*.parquet"):
+        assert hub.file(REPO, f"data/{path.name}") == path.read_bytes()
+    assert {"README.md", "labelling/train.json", "labelling/test.json"} < files.keys()
