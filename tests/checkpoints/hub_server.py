@@ -44,7 +44,7 @@ class Hub:
     """What the server knows: blobs by hash, branches of repositories, requests seen.
 
     Data sets are repositories called ``datasets/owner/name``. A share of the requests fails in one of several
-    ways, the next uploads of large files are cut in the middle, and a stalled server answers nothing.
+    ways; uploads of large files are cut in the middle, or not answered.
     """
 
     endpoint: str = ""
@@ -58,7 +58,7 @@ class Hub:
     failing_requests: int = 0
     failing_share: float = 0.0
     cut_uploads: int = 0
-    stalled: bool = False
+    stalled_uploads: bool = False
     luck: random.Random = dataclasses.field(default_factory=lambda: random.Random(0))
 
     def file(self, repo: str, path: str, revision: str = "main") -> bytes:
@@ -98,7 +98,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._cut()
             return
         body = self._body()
-        while self.hub.stalled:
+        while self.command == "PUT" and self.hub.stalled_uploads:
             time.sleep(0.02)
         if self.hub.failing_requests:
             self.hub.failing_requests -= 1
@@ -337,5 +337,6 @@ def running_hub() -> Iterator[Hub]:
         try:
             yield hub
         finally:
+            hub.stalled_uploads = False
             server.shutdown()
             thread.join()

@@ -3,6 +3,11 @@
 import hashlib
 import json
 import logging
+import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +17,7 @@ from safetensors.numpy import load_file
 from flax_distil.cli.main import main
 from flax_distil.core.errors import InputError
 from flax_distil.core.nested import build
+from flax_distil.core.signals import STOPPED
 from flax_distil.distillation.config import DistillConfig
 from flax_distil.distillation.job import run
 from tests.checkpoints.hub_server import TOKEN, Hub, retry_at_once, running_hub, use_endpoint
@@ -165,3 +171,37 @@ def test_a_hub_that_is_away_all_the_time_costs_no_step(settings, alone, tmp_path
 def test_checkpoints_in_a_bucket_are_not_promised_to_the_hub(hub: Hub, settings):
     with pytest.raises(InputError, match="choose every_save, or name a folder here"):
         run(settings("gs://bucket/run", push_to_hub=True, hub_strategy="all_checkpoints"))
+
+
+@pytest.mark.slow
+def test_a_run_that_is_stopped_does_not_wait_for_the_hub(hub: Hub, settings, tmp_path):
+    hub.stalled_uploads = True
+    config = settings(tmp_path / "run")
+    flags = {
+        "teacher_model_name_or_path": config.teacher.teacher_model_name_or_path,
+        "train_dataset_name": config.data.train_dataset_name, "student_decoder_layers": 1,
+        "per_device_train_batch_size": 2, "max_steps": 100_000, "precision": "full", "save_steps": 2,
+        "output_dir": tmp_path / "run", "hub_model_id": REPO, "hub_strategy": "every_save",
+    }  # fmt: skip
+    process = subprocess.Popen(
+        [
+            sys.executable, "-m", "flax_distil.cli.main", "distil", "--push_to_hub",
+            *(f"--{name}={value}" for name, value in flags.items()),
+        ],
+        env={**os.environ, "HF_ENDPOINT": hub.endpoint, "HF_TOKEN": TOKEN, "HF_HUB_DISABLE_XET": "1"},
+        stderr=subprocess.PIPE,
+        text=True,
+    )  # fmt: skip
+    try:
+        while not any(request.startswith("PUT") for request in hub.requests):
+            assert process.poll() is None
+            time.sleep(0.1)
+        process.send_signal(signal.SIGTERM)
+        start = time.monotonic()
+        _, error = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == STOPPED, error
+    assert time.monotonic() - start < 30
+    assert "is saved, and the same command goes on" in error
+    assert [commit.message for commit in hub.commits] == ["initial commit"]
