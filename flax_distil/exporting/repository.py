@@ -33,10 +33,10 @@ def repository_layout(names: Sequence[str]) -> dict[str, str]:
     of their own name.
 
     Args:
-        names: Names of the formats; one alone has no subfolder.
+        names: Names of the formats; one alone has no subfolder of its own.
     """
     if len(names) == 1:
-        return {}
+        return {"onnx": "onnx"} if "onnx" in names else {}  # its graphs are in one even so
     layout = {name: name for name in names}
     if "hf" in layout:
         layout["hf"] = ""
@@ -129,7 +129,7 @@ def _formats(choices: Sequence[Choice], folder: AnyPath) -> Mapping[str, Reposit
         pattern = _LOADED_BY_NAME.get(choice.name)
         files = [Path(str(path)).name for path in own.glob(pattern)] if pattern else []
         found[choice.name] = RepositoryFormat(
-            folder="" if choice.name == "onnx" else layout.get(choice.name, ""),
+            folder="" if choice.name == "onnx" else layout.get(choice.name, ""),  # found from the root
             file=min(files, default=""),
             quantization=choice.quantization,
         )

@@ -28,6 +28,7 @@ def hub(monkeypatch) -> Hub:
     ("names", "layout"),
     [
         (["ct2"], {}),
+        (["onnx"], {"onnx": "onnx"}),
         (["hf", "ct2", "onnx"], {"hf": "", "ct2": "ct2", "onnx/onnx": "onnx"}),
         (["onnx", "ggml"], {"onnx": "", "ggml": "ggml"}),
     ],
