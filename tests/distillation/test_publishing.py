@@ -20,6 +20,7 @@ from flax_distil.core.nested import build
 from flax_distil.core.signals import STOPPED
 from flax_distil.distillation.config import DistillConfig
 from flax_distil.distillation.job import run
+from flax_distil.distillation.publishing.publisher import Publisher
 from tests.checkpoints.hub_server import TOKEN, Hub, retry_at_once, running_hub, use_endpoint
 from tests.toys import write_prompts
 
@@ -28,7 +29,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning
 
 REPO = "someone/student"
 STEPS = 6
-PRIVATE = {"run.json", "samples.json", "report.html"}
+PRIVATE = {"goodput.json", "run.json", "samples.json", "report.html"}
 
 
 @pytest.fixture
@@ -38,6 +39,20 @@ def hub(monkeypatch) -> Hub:
         monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", True)
         retry_at_once(monkeypatch)
         yield served
+
+
+@pytest.fixture
+def slow_training(hub: Hub, monkeypatch) -> None:
+    """Training that takes longer than a push: after each save it goes on when the student has arrived."""
+    saved = Publisher.saved
+
+    def save_and_wait(self: Publisher, step: int) -> None:
+        saved(self, step)
+        while f"Student after step {step}" not in pushed(hub):
+            assert self._background._thread.is_alive()
+            time.sleep(0.01)
+
+    monkeypatch.setattr(Publisher, "saved", save_and_wait)
 
 
 @pytest.fixture(scope="module")
@@ -78,45 +93,48 @@ def digests(folder: Path, *, below: str = "") -> dict[str, str]:
     return {name: hashlib.sha256(content).hexdigest() for name, content in names.items()}
 
 
-def pushed_steps(hub: Hub) -> list[str]:
+def arrived(hub: Hub) -> dict[str, str]:
+    """Return the same of what the repository holds; one file goes on being written after the upload."""
+    files = hub.commit(REPO, "main").files
+    return {name: digest for name, digest in files.items() if name != "goodput.json"}
+
+
+def pushed(hub: Hub) -> list[str]:
     return [commit.message for commit in hub.commits if commit.message.startswith("Student after")]
 
 
 def test_the_student_of_each_save_arrives_although_requests_fail_and_uploads_are_cut(
-    hub: Hub, settings, alone, tmp_path, caplog
+    hub: Hub, slow_training, settings, alone, tmp_path, caplog
 ):
     caplog.set_level(logging.INFO)
     hub.failing_share, hub.cut_uploads = 0.3, 2
     result = run(settings(tmp_path / "run", push_to_hub=True, hub_strategy="every_save"))
     assert result.upload_error is None
     assert hub.cut_uploads == 0
-    assert hub.commit(REPO, "main").files == digests(tmp_path / "run")
+    assert arrived(hub) == digests(tmp_path / "run")
     assert losses(tmp_path / "run") == losses(alone)
     assert (tmp_path / "run" / "model.safetensors").read_bytes() == (alone / "model.safetensors").read_bytes()
-    assert pushed_steps(hub)
+    assert pushed(hub) == [f"Student after step {step}" for step in (2, 4, 6)]
     assert TOKEN not in caplog.text
     assert not (tmp_path / "run" / ".publishing").exists()
 
 
-def test_a_pushed_student_is_that_of_its_step(hub: Hub, settings, tmp_path):
+def test_a_pushed_student_is_that_of_its_step(hub: Hub, slow_training, settings, tmp_path):
     run(settings(tmp_path / "run", push_to_hub=True, hub_strategy="every_save", hub_revision="trial"))
-    steps = [int(message.rpartition(" ")[2]) for message in pushed_steps(hub)]
-    assert steps
     assert "model.safetensors" not in hub.commit(REPO, "main").files
     for commit in hub.commits:
-        if commit.message == f"Student after step {steps[0]}":
+        if commit.message == "Student after step 4":
             weights = hub.blobs[commit.files["model.safetensors"]]
             lines = hub.blobs[commit.files["metrics.jsonl"]].decode().splitlines()
-    assert [json.loads(line)["step"] for line in lines] == list(range(1, steps[0] + 1))
-    flags = [f"--model={tmp_path / 'run'}", f"--output_dir={tmp_path / 'copy'}", f"--checkpoint={steps[0]}"]
-    if (tmp_path / "run" / "checkpoints" / f"checkpoint_{steps[0]}").is_dir():
-        assert main(["export", *flags]) == 0
-        assert (tmp_path / "copy" / "model.safetensors").read_bytes() == weights
+    assert [json.loads(line)["step"] for line in lines] == [1, 2, 3, 4]
+    flags = [f"--model={tmp_path / 'run'}", f"--output_dir={tmp_path / 'copy'}", "--checkpoint=4"]
+    assert main(["export", *flags]) == 0
+    assert (tmp_path / "copy" / "model.safetensors").read_bytes() == weights
     (tmp_path / "pushed.safetensors").write_bytes(weights)
-    pushed, final = load_file(tmp_path / "pushed.safetensors"), load_file(tmp_path / "run/model.safetensors")
+    early, final = load_file(tmp_path / "pushed.safetensors"), load_file(tmp_path / "run/model.safetensors")
     name = "model.decoder.layers.0.fc1.weight"
-    assert np.array_equal(pushed["model.encoder.conv1.weight"], final["model.encoder.conv1.weight"])
-    assert steps[0] == STEPS or not np.array_equal(pushed[name], final[name])
+    assert np.array_equal(early["model.encoder.conv1.weight"], final["model.encoder.conv1.weight"])
+    assert not np.array_equal(early[name], final[name])
 
 
 def test_checkpoints_go_up_whole_and_training_goes_on_from_them(hub: Hub, settings, tmp_path):
@@ -153,8 +171,8 @@ def test_a_push_that_failed_while_training_is_made_up_for_at_the_end(
     result = run(settings(tmp_path / "run", push_to_hub=True, hub_strategy="every_save"))
     assert result.upload_error is None
     assert "training goes on, and a later push makes up for it" in caplog.text
-    assert not pushed_steps(hub)
-    assert hub.commit(REPO, "main").files == digests(tmp_path / "run")
+    assert not pushed(hub)
+    assert arrived(hub) == digests(tmp_path / "run")
     assert losses(tmp_path / "run") == losses(alone)
 
 
