@@ -119,6 +119,7 @@ def test_the_student_of_each_save_arrives_although_requests_fail_and_uploads_are
     assert not (tmp_path / "run" / ".publishing").exists()
 
 
+@pytest.mark.slow
 def test_a_pushed_student_is_that_of_its_step(hub: Hub, slow_training, settings, tmp_path):
     run(settings(tmp_path / "run", push_to_hub=True, hub_strategy="every_save", hub_revision="trial"))
     assert "model.safetensors" not in hub.commit(REPO, "main").files
@@ -137,6 +138,7 @@ def test_a_pushed_student_is_that_of_its_step(hub: Hub, slow_training, settings,
     assert not np.array_equal(early[name], final[name])
 
 
+@pytest.mark.slow
 def test_checkpoints_go_up_whole_and_training_goes_on_from_them(hub: Hub, settings, tmp_path):
     run(settings(tmp_path / "run", push_to_hub=True, hub_strategy="all_checkpoints"))
     files = hub.commit(REPO, "main").files
@@ -151,11 +153,13 @@ def test_checkpoints_go_up_whole_and_training_goes_on_from_them(hub: Hub, settin
     assert again.steps == STEPS + 1
 
 
+@pytest.mark.slow
 def test_with_the_strategy_end_there_is_one_commit(hub: Hub, settings, tmp_path):
     run(settings(tmp_path / "run", push_to_hub=True))
     assert [commit.message for commit in hub.commits] == ["initial commit", "Upload a distilled Whisper"]
 
 
+@pytest.mark.slow
 def test_a_push_that_failed_while_training_is_made_up_for_at_the_end(
     hub: Hub, settings, alone, tmp_path, caplog, monkeypatch
 ):
@@ -176,6 +180,7 @@ def test_a_push_that_failed_while_training_is_made_up_for_at_the_end(
     assert losses(tmp_path / "run") == losses(alone)
 
 
+@pytest.mark.slow
 def test_a_hub_that_is_away_all_the_time_costs_no_step(settings, alone, tmp_path, monkeypatch, caplog):
     use_endpoint(monkeypatch, "http://127.0.0.1:9")
     retry_at_once(monkeypatch)
