@@ -133,8 +133,11 @@ def push_to_hub(
         there = patient(lambda: api.list_repo_files(repo_id, revision=revision))
         added = [CommitOperationAdd(name, path) for name, path in files.items()]
         for file in added:  # one by one in this thread: the library's pool would outlive it
-            send = functools.partial(api.preupload_lfs_files, repo_id, [file], revision=revision)
-            patient(lambda send=send: send(free_memory=False))
+            patient(
+                functools.partial(
+                    api.preupload_lfs_files, repo_id, [file], revision=revision, free_memory=False
+                )
+            )
         deleted = [CommitOperationDelete(name) for name in _stale(there, files, subfolders.values())]
         commit = patient(
             lambda: api.create_commit(
