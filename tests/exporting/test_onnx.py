@@ -33,7 +33,7 @@ def exported(tiny_en_dir, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def expected(tiny_en_dir, prompts_dir):
-    recordings = sorted((prompts_dir / "validation").glob("*.ogg"))[::27]
+    recordings = sorted((prompts_dir / "validation").glob("*.ogg"))[:2]
     source = ExportSource.from_files(str(tiny_en_dir))
     return Verification.prepare(source, list(map(str, recordings))).expected
 
@@ -114,9 +114,9 @@ def test_weights_of_a_large_model_lie_in_files_beside_it(teacher, tmp_path, monk
     np.testing.assert_array_equal(logits[0], logits[1])
 
 
-@pytest.mark.parametrize("dtype", ["fp32", "q8"])
-def test_transformers_js_says_what_we_say(exported, expected, tmp_path, dtype):
+def test_transformers_js_says_what_we_say(exported, expected, tmp_path):
     transformers_js.skip_if_absent()
     samples = [one.clip.samples_W for one in expected]
-    outputs = transformers_js.transcribe(exported, dtype, samples, tmp_path)
-    assert [output["text"].strip() for output in outputs] == [one.text for one in expected]
+    for dtype in ("fp32", "q8"):
+        outputs = transformers_js.transcribe(exported, dtype, samples, tmp_path)
+        assert [output["text"].strip() for output in outputs] == [one.text for one in expected]

@@ -38,6 +38,8 @@ class OnnxSession:
 
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3  # errors
+        # Threads that wait in a loop take the cores from others, and from each other where cores are few.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         encoder, decoder = (
             onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
             for path in model_paths(folder, PRECISIONS[precision])

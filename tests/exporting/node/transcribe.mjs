@@ -16,6 +16,7 @@ env.localModelPath = path.dirname(request.model);
 const transcriber = await pipeline('automatic-speech-recognition', path.basename(request.model), {
     dtype: request.dtype,
     device: 'cpu',
+    session_options: { intraOpNumThreads: 1 }, // tests run beside each other
 });
 const outputs = [];
 for (const file of request.audio) {
