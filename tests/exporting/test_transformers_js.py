@@ -1,6 +1,5 @@
 """Students in Transformers.js say what they say here, and time their words as here."""
 
-import json
 from pathlib import Path
 
 import pytest
@@ -14,7 +13,6 @@ from flax_distil.exporting.verification.job import Verification
 from flax_distil.metrics.word_errors import word_errors
 from flax_distil.pipeline.pipeline import Pipeline
 from tests.exporting import transformers_js
-from tests.exporting.students import STUDENTS, ensure_students
 
 pytestmark = pytest.mark.slow
 
@@ -25,11 +23,10 @@ def export(source: Path, folder: Path) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module", params=["tiny.en", "base"])
+@pytest.fixture(scope="module", params=["tiny_en_student", "base_student"])
 def student(request) -> Path:
     transformers_js.skip_if_absent()
-    ensure_students((request.param,))
-    return STUDENTS / f"whisper-{request.param}-2"
+    return request.getfixturevalue(request.param)
 
 
 @pytest.fixture(scope="module")
@@ -38,9 +35,8 @@ def exported(student, tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def verification(student, prompts_dir) -> Verification:
-    recordings = sorted(map(str, (prompts_dir / "validation").glob("*.ogg")))
-    return Verification.prepare(ExportSource.from_files(str(student)), recordings)
+def verification(student, held_out) -> Verification:
+    return Verification.prepare(ExportSource.from_files(str(student)), list(map(str, held_out)))
 
 
 def transcribe(exported: Path, verification: Verification, dtype: str, folder: Path) -> list[str]:
@@ -58,12 +54,11 @@ def test_in_float32_all_held_out_prompts_have_our_texts(exported, verification, 
 
 
 def test_in_eight_bits_the_word_error_rate_moves_by_less_than_a_point(
-    exported, verification, prompts_dir, tmp_path
+    exported, verification, held_out, tmp_path
 ):
     texts = transcribe(exported, verification, "q8", tmp_path)
-    lines = (prompts_dir / "validation" / "metadata.jsonl").read_text().splitlines()
-    by_name = {row["file_name"]: row["text"] for row in map(json.loads, lines)}
-    references = [by_name[Path(one.clip.name).name] for one in verification.expected]
+    said = {str(path): text for path, text in held_out.items()}
+    references = [said[one.clip.name] for one in verification.expected]
     ours, theirs = (
         word_errors(references, hypotheses, verification.normalize).wer
         for hypotheses in ([one.text for one in verification.expected], texts)
