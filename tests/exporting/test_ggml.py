@@ -24,6 +24,7 @@ from flax_distil.exporting.verification.compare import compare, comparison_table
 from flax_distil.exporting.verification.ggml import WhisperCppRuntime, open_runtime
 from flax_distil.exporting.verification.runtime import Clip
 from flax_distil.model.config import WhisperConfig
+from flax_distil.text.normalizers import get_normalizer
 
 
 @pytest.fixture(scope="module")
@@ -130,7 +131,7 @@ def test_float32_is_not_given_to_a_whisper_cpp_that_would_end_the_process(source
     ggml.write(source, tmp_path, quantization="f32")
     assert (tmp_path / "ggml-model-f32.bin").stat().st_size > 4 * 37e6
     choice = Choice(name="ggml", quantization="f32")
-    table = comparison_table([compare(choice, tmp_path, [], str.lower)])
+    table = comparison_table([compare(choice, tmp_path, [], get_normalizer("en"))])
     assert "whisper.cpp: not run" in table
     assert "ggml: whisper.cpp 1.8.5 of pywhispercpp aborts on float32 models" in table
 
