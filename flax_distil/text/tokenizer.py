@@ -6,6 +6,8 @@ tokens: a reference text that happens to contain ``<|endoftext|>`` stays text, a
 ``tokenizer.json`` leaves them out. Nothing here is mutable: a prompt is a value, not a setting.
 """
 
+import dataclasses
+import functools
 import hashlib
 import operator
 import re
@@ -21,7 +23,7 @@ from flax_distil.text.generation_settings import TASKS
 from flax_distil.text.languages import resolve_language
 from flax_distil.text.special_tokens import SpecialTokens
 from flax_distil.text.timestamps import strip_timestamp_text, timestamp_from_text, timestamp_text
-from flax_distil.text.tokenizer_files import open_tokenizer
+from flax_distil.text.tokenizer_files import files_digest, open_tokenizer
 
 MAX_PREVIOUS_TOKENS = 223
 """Maximum length of the previous text in a prompt; with ``<|startofprev|>`` it fills half of the
@@ -59,7 +61,8 @@ class WhisperTokenizer:
     def from_pretrained(cls, folder: Path | str, *, origin: str | None = None) -> "WhisperTokenizer":
         """Read the tokenizer of a folder: ``tokenizer.json``, or else ``vocab.json`` with ``merges.txt``.
 
-        ``lang_to_id`` in ``generation_config.json`` names languages that were added to the vocabulary.
+        ``lang_to_id`` in ``generation_config.json`` names languages that were added to the vocabulary. The
+        same files give the same object again, as long as few others were read meanwhile.
 
         Args:
             folder: Folder of a checkpoint in Hugging Face or CTranslate2 format.
@@ -68,7 +71,8 @@ class WhisperTokenizer:
         Raises:
             InputError: If the folder has no tokenizer, or its tokenizer is damaged or not Whisper's.
         """
-        return cls(*open_tokenizer(Path(folder), origin=origin))
+        source = _Source(Path(folder), origin, files_digest(Path(folder)))
+        return cls(*open_tokenizer(source.folder, origin=origin)) if source.digest is None else _read(source)
 
     def fingerprint(self) -> str:
         """Return a digest of the vocabulary and the rules of the tokenizer."""
@@ -227,3 +231,17 @@ class WhisperTokenizer:
             else:
                 run.append(token)
         yield self._backend.decode(run, skip_special_tokens=skip_special_tokens)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Source:
+    """The files of a tokenizer, known by their contents wherever they lie."""
+
+    folder: Path = dataclasses.field(compare=False)
+    origin: str | None = dataclasses.field(compare=False)
+    digest: str | None
+
+
+@functools.lru_cache(maxsize=4)  # a teacher, its student and all checkpoints of a run have the same one
+def _read(source: _Source) -> WhisperTokenizer:
+    return WhisperTokenizer(*open_tokenizer(source.folder, origin=source.origin))

@@ -4,6 +4,7 @@ The contents are checked before the backend is built: it reads them in Rust, whe
     instead of an error.
 """
 
+import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -54,6 +55,12 @@ _ADDED_IN_CONFIG = object_with({"content": _TEXT})
 _CONFIG_FIELDS: Fields = {"added_tokens_decoder": map_to(_ADDED_IN_CONFIG)}
 """Fields of a ``tokenizer_config.json`` that lists the added tokens."""
 
+FILE_NAMES = (
+    "tokenizer.json", "generation_config.json", "vocab.json", "merges.txt", "added_tokens.json",
+    "tokenizer_config.json",
+)  # fmt: skip
+"""Names of all files that a tokenizer may be read from."""
+
 _TRIAL = " A trial: 3.50 – naïve, 日本 <|en|>\n"
 """Text that every tokenizer encodes and decodes once when it is read, so that a broken one is noticed."""
 
@@ -91,6 +98,19 @@ def open_tokenizer(folder: Path, *, origin: str | None = None) -> tuple[Tokenize
     backend = _from_merges(known, _merge_pairs(merges, name("merges.txt")), added, name("vocab.json"))
     vocabulary = backend.get_vocab()
     return backend, SpecialTokens.from_vocabulary(vocabulary, origin=name("vocab.json"), lang_to_id=languages)
+
+
+def files_digest(folder: Path) -> str | None:
+    """Return a digest of the files that a tokenizer may be read from; None if one of them cannot be read."""
+    digest = hashlib.blake2b(digest_size=16)
+    for name in FILE_NAMES:
+        try:
+            contents = read_bounded(folder / name, name=name)
+        except InputError:
+            return None
+        digest.update(f"{None if contents is None else len(contents)}\0".encode())
+        digest.update(contents or b"")
+    return digest.hexdigest()
 
 
 def _lang_to_id(folder: Path, name: str) -> dict[str, int] | None:

@@ -1,5 +1,6 @@
 import json
 import pickle
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -174,6 +175,20 @@ def test_arrays_of_ids_are_decoded(base: WhisperTokenizer):
 def test_ids_outside_of_the_vocabulary_are_refused(base: WhisperTokenizer, token: int):
     with pytest.raises(ValueError, match=f"got {token}"):
         base.decode([1, token])
+
+
+def test_files_of_the_same_contents_are_opened_once(base_dir: Path, tmp_path: Path):
+    for name in ("tokenizer.json", "generation_config.json"):
+        shutil.copy(base_dir / name, tmp_path)
+    one = WhisperTokenizer.from_pretrained(tmp_path)
+    assert WhisperTokenizer.from_pretrained(tmp_path, origin="elsewhere") is one
+    settings = tmp_path / "generation_config.json"
+    settings.write_text(json.dumps({"lang_to_id": {"<|en|>": one.special.languages["en"]}}))
+    assert WhisperTokenizer.from_pretrained(tmp_path) is not one
+    (tmp_path / "tokenizer.json").write_text("{}")
+    for _ in range(2):
+        with pytest.raises(InputError, match="is not a tokenizer file"):
+            WhisperTokenizer.from_pretrained(tmp_path)
 
 
 def test_a_folder_without_tokenizer_is_refused(tmp_path: Path):
