@@ -221,10 +221,11 @@ def test_a_run_that_is_stopped_does_not_wait_for_the_hub(hub: Hub, settings, tmp
             time.sleep(0.1)
         process.send_signal(signal.SIGTERM)
         start = time.monotonic()
-        _, error = process.communicate(timeout=60)
+        _, error = process.communicate(timeout=80)
     finally:
         process.kill()
     assert process.returncode == STOPPED, error
-    assert time.monotonic() - start < 30
+    # huggingface_hub itself asks six times, and waits 10 s for each answer: 83 s with its pauses.
+    assert time.monotonic() - start < 60
     assert "is saved, and the same command goes on" in error
     assert [commit.message for commit in hub.commits] == ["initial commit"]

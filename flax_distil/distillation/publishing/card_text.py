@@ -52,7 +52,7 @@ def card_text(subject: CardSubject, *, plots: Sequence[str] = ()) -> str:
 
 def _introduction(subject: CardSubject) -> str:
     model, start = subject.model, subject.starting_model
-    known = f"{model['encoder_layers']} encoder and {model['decoder_layers']} decoder layers"
+    known = f"{_layers(model['encoder_layers'], 'encoder')} and {_layers(model['decoder_layers'], 'decoder')}"
     size = f"{model['parameters'] / 1e6:.1f} M parameters"
     text = f"A Whisper model for speech recognition with {known} ({size})"
     if subject.teacher:
@@ -64,12 +64,17 @@ def _introduction(subject: CardSubject) -> str:
     return f"{text} with flax-distil.{spoken}\n"
 
 
+def _layers(count: int, side: str) -> str:
+    return f"{count} {side} layer{'s' * (count > 1)}"
+
+
 def _sizes(subject: CardSubject) -> str:
     model, teacher = subject.model, subject.teacher
     if not teacher:
         return ""
     copied = subject.run.models.get("student", {}).get("decoder_layers_of_teacher") if subject.run else None
-    began = f", begun as layers {', '.join(map(str, copied))} of the teacher" if copied else ""
+    named = f"layer{'s' * (len(copied or ()) > 1)} {', '.join(map(str, copied or ()))}"
+    began = f", begun as {named} of the teacher" if copied else ""
     return markdown_table(
         ["", "this model", "teacher"],
         [
