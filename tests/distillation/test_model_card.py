@@ -134,6 +134,8 @@ def test_only_formats_that_are_there_are_loaded_from_the_repository():
     assert 'allow_patterns="ct2/*"' in text
     assert "### whisper.cpp" not in text
     assert f"--model_name_or_path {REPO} --format ggml,onnx,openai,mlx" in text
+    onnx = {"onnx": RepositoryFormat(quantization="fp32+q8")}
+    assert f'"{REPO}", {{ dtype: "q8" }})' in usage_sections(REPO, onnx)
     everything = {name: RepositoryFormat() for name in ("hf", "ct2", "ggml", "onnx", "openai", "mlx")}
     assert "### Other programs" not in usage_sections(REPO, everything)
 

@@ -98,7 +98,8 @@ whisper-cli -m {file} -f audio.wav
 
 
 def _onnx(repository: str, found: RepositoryFormat) -> str:
-    dtype = f', {{ dtype: "{found.quantization}" }}' if found.quantization else ""
+    smallest = found.quantization.rpartition("+")[2]  # several lie side by side, such as fp32+q8
+    dtype = f', {{ dtype: "{smallest}" }}' if smallest else ""
     return f"""### Transformers.js
 
 ```js
