@@ -43,7 +43,6 @@ PLOTS = ["matplotlib>=3.11"]
 WANDB = ["wandb>=0.31"]
 CTRANSLATE2 = ["ctranslate2>=4.8"]
 ONNX = ["onnx>=1.23"]
-TORCH = ["torch>=2.9"]  # only to write and read the files of openai-whisper
 DOCS = ["mkdocs-material>=9.8", "mkdocstrings[python]>=1.0"]
 # What loads the exports in the tests; transformers and ctranslate2 are above.
 RUNTIMES = [
@@ -98,7 +97,6 @@ setup(
         "wandb": WANDB,
         "ctranslate2": CTRANSLATE2,
         "onnx": ONNX,
-        "openai": TORCH,
         "docs": DOCS,
         "demo": [*PLOTS, *TEACHER],
         "dev": [

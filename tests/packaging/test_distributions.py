@@ -63,7 +63,7 @@ def test_the_wheel_is_described_by_the_readme(metadata):
     assert metadata.get_payload().strip() == (ROOT / "README.md").read_text(encoding="utf-8").strip()
 
 
-def test_torch_is_needed_for_the_files_of_openai_and_for_the_tests_alone(metadata):
+def test_torch_is_needed_for_the_tests_alone(metadata):
     torch = ("torch", "silero-vad", "openai-whisper", "mlx-whisper", "peft")  # the others require it
     needed = [line for line in metadata.get_all("Requires-Dist") if line.startswith(torch)]
-    assert {line.partition("extra == ")[2].strip('"') for line in needed} == {"openai", "dev"}
+    assert {line.partition("extra == ")[2].strip('"') for line in needed} == {"dev"}
