@@ -3,6 +3,7 @@
 import dataclasses
 import json
 
+import jax
 import jax.numpy as jnp
 import pytest
 
@@ -16,6 +17,15 @@ from tests.parallel.layouts import random_params
 from tests.toys import write_prompts
 
 pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick_compilation():
+    """Compile quickly, as where slow tests are left out: nine steps of many layers would take ten minutes."""
+    before = jax.config.values["jax_disable_most_optimizations"]
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", before)
 
 
 @pytest.fixture(scope="module")
@@ -52,15 +62,14 @@ def test_the_first_two_updates_of_a_recipe_run(name, models, labelled, tmp_path)
     sets = len(given.get("train_dataset_kl_weights", "").split("+"))
     flags = {
         which: models(given[which]), "train_dataset_name": "+".join([str(labelled)] * sets),
-        "language": given.get("language", "en"), "global_batch_size": 4, "per_device_train_batch_size": 2,
+        "language": given.get("language", "en"), "global_batch_size": 2, "per_device_train_batch_size": 2,
         "max_steps": 2, "warmup_steps": 1, "logging_steps": 1, "output_dir": tmp_path / "student",
+        "precision": "full",  # compiles in less time for a CPU
     }  # fmt: skip
     if str(given[which]).endswith(".en"):
         del flags["language"]
-    assert (
-        main(["distil", f"--config=recipe:{name}", *(f"--{flag}={value}" for flag, value in flags.items())])
-        == 0
-    )
+    arguments = [f"--{flag}={value}" for flag, value in flags.items()]
+    assert main(["distil", f"--config=recipe:{name}", *arguments]) == 0
     lines = [json.loads(line) for line in (tmp_path / "student" / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines if "loss" in line] == [1, 2]
     student = load_checkpoint(tmp_path / "student", config_only=True).config
