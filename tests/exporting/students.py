@@ -18,7 +18,7 @@ from tests.real_checkpoints import CACHE, CHECKPOINTS, ensure_checkpoints
 
 STUDENTS = CACHE / "students"
 PROMPTS = Path(__file__).parent.parent.parent / "examples" / "asterisk_prompts"
-STEPS = {"tiny.en": 100, "base": 60}
+STEPS = {"tiny.en": 48, "base": 24}
 
 
 def ensure_students(names: Iterable[str] = tuple(STEPS)) -> None:
