@@ -27,10 +27,13 @@ def checked_file(path: Path) -> Iterator[Write]:
     with path.open("wb") as file:
 
         def write(content: bytes | np.ndarray) -> None:
-            if isinstance(content, np.ndarray):
-                content = np.ascontiguousarray(content).reshape(-1).view(np.uint8).data
-            digest.update(content)
-            file.write(content)
+            data: bytes | memoryview = (
+                np.ascontiguousarray(content).reshape(-1).view(np.uint8).data
+                if isinstance(content, np.ndarray)
+                else content
+            )
+            digest.update(data)
+            file.write(data)
 
         yield write
         file.flush()
