@@ -55,7 +55,8 @@ def commands_page() -> str:
     """Return the page that lists the commands."""
     rows = [f"| [`{name}`]({_slug(name)}.md) | {_cell(_headline(config_class(name)))} |" for name in COMMANDS]
     table = "\n".join(["| command | what it does |", "|---|---|", *rows])
-    return f"# Commands\n\n`flax-distil COMMAND [flags]`\n\n{table}\n{_EVERY_COMMAND}"
+    recipes = "`flax-distil recipes` lists the [recipes](../../recipes.md); with a name it prints one."
+    return f"# Commands\n\n`flax-distil COMMAND [flags]`\n\n{table}\n{_EVERY_COMMAND}\n{recipes}\n"
 
 
 def command_page(command: str) -> str:
