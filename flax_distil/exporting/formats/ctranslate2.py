@@ -7,7 +7,7 @@ transformers, and holds the whole model in memory.
 import math
 import struct
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -47,11 +47,11 @@ def write(source: ExportSource, folder: Path, *, quantization: str) -> None:
         InputError: If a value does not fit float16, or a file of the tokenizer is damaged.
     """
     config, files = source.config, exported_files(source.files, source.config, np.dtype(np.float32))
-    texts = token_texts(source.files, config.vocab_size)
-    _write_model(folder / MODEL_NAME, _filled_spec(config, whisper_arrays(source, quantization), texts))
+    # Before the tokenizer is parsed, so that the memory for that is not there beside the largest tensor's.
+    _write_model(folder / MODEL_NAME, _filled_spec(config, whisper_arrays(source, quantization)))
     documents = {
         "config.json": _settings(source),
-        "vocabulary.json": texts,
+        "vocabulary.json": token_texts(source.files, config.vocab_size),
         "preprocessor_config.json": files.preprocessor_config,
     }
     for name, document in documents.items():
@@ -75,9 +75,7 @@ def _settings(source: ExportSource) -> dict[str, Any]:
     }
 
 
-def _filled_spec(
-    config: WhisperConfig, arrays: Mapping[str, Array | ScaleArray], texts: Sequence[str]
-) -> Any:
+def _filled_spec(config: WhisperConfig, arrays: Mapping[str, Array | ScaleArray]) -> Any:
     """Return the package's specification of the model, with its arrays.
 
     The specification refuses an array that it does not know, and one that is missing. Its modules import
@@ -92,8 +90,10 @@ def _filled_spec(
         from ctranslate2.specs.whisper_spec import WhisperSpec
     finally:
         if hides_torch:
-            for name in [name for name in sys.modules if name.startswith(("torch", "ctranslate2.specs"))]:
+            del sys.modules["torch"]
+            for name in [name for name in sys.modules if name.startswith("ctranslate2.specs")]:
                 del sys.modules[name]
+            vars(sys.modules["ctranslate2"]).pop("specs", None)
     spec = WhisperSpec(
         config.encoder_layers,
         config.encoder_attention_heads,
@@ -104,7 +104,7 @@ def _filled_spec(
         scope, _, attribute = name.rpartition("/")
         setattr(index_spec(spec, scope), attribute, array)
     spec.decoder.projection.weight = arrays[_EMBEDDING]
-    spec.register_vocabulary(list(texts))
+    spec.register_vocabulary([""] * config.vocab_size)  # it counts the tokens
     spec.validate()
     spec.decoder.projection.weight = _EMBEDDING  # a name stands for an alias
     return spec
