@@ -203,7 +203,7 @@ def test_a_run_has_a_page_with_what_was_left_out(run, tmp_path):
     target = tmp_path / "page.html"
     page = make_report(ReportConfig(run_dir=str(run.folder), output=str(target))).read_text()
     assert '<span class="badge finished">finished</span>' in page
-    assert "Samples that could not be used: 1 unreadable audio." in page
+    assert "Samples that could not be used: 1 with unreadable audio." in page
     assert f"prompts:{BROKEN_ROW}" in page
     assert "very-secret" not in page
 
