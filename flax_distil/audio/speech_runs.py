@@ -60,6 +60,16 @@ def find_segments(
     Returns:
         Segments in order, without overlap.
     """
+    [segments] = find_windows(blocks, detector, lambda speech_F, levels_F: [choose(speech_F, levels_F)])
+    return segments
+
+
+def find_windows(
+    blocks: Iterable[Float[np.ndarray, " _"]],
+    detector: VoiceActivity,
+    choose: Callable[[Bool[np.ndarray, " frames"], Float[np.ndarray, " frames"]], list[list[Run]]],
+) -> list[list[Segment]]:
+    """Do the same where runs are chosen in groups, each of which becomes a list of segments."""
     samples = 0
 
     def counted() -> Iterator[Float[np.ndarray, " _"]]:
@@ -68,9 +78,13 @@ def find_segments(
             samples += len(block)
             yield block
 
-    runs = choose(*detector(counted()))
+    groups = choose(*detector(counted()))
     return [
-        Segment(start=start * FRAME_SAMPLES, stop=min(stop * FRAME_SAMPLES, samples)) for start, stop in runs
+        [
+            Segment(start=start * FRAME_SAMPLES, stop=min(stop * FRAME_SAMPLES, samples))
+            for start, stop in runs
+        ]
+        for runs in groups
     ]
 
 

@@ -69,8 +69,8 @@ class EvalConfig(TranscriptionConfig):
         model: Checkpoints to measure.
         data: Data sets to measure them on.
         baseline_model: Checkpoint that the others are compared with; by default the first.
-        mode: short (recordings of at most 30 s), chunked or sequential (any length), or speculative, which is
-            short with assistant_model_name_or_path. The other modes may have an assistant model too.
+        mode: short (recordings of at most 30 s), vad, chunked or sequential (any length), or speculative,
+            which is short with assistant_model_name_or_path. The other modes may have an assistant model too.
         chunks: How recordings are cut in mode chunked.
         decoding: What to transcribe into, and how.
         noise_types: Also measure in noise: white, babble (of other recordings of the data set) or recorded

@@ -178,7 +178,8 @@ class ModelEvaluation:
         """The transcriber, with its weights on the devices and its programs compiled."""
         shards = self._partitioner.local_batch_shards
         per_device = self._config.batches.per_device_eval_batch_size
-        if self._config.transcriber_mode != "chunked":  # no more rows than recordings: no larger programs
+        if self._config.transcriber_mode in ("short", "sequential"):
+            # No more rows than recordings, each of which is one row: no larger programs.
             per_device = min(per_device, -(-self._most // (shards * jax.process_count())))
         transcriber = self._make_transcriber(shards * per_device)
         self._compile_seconds = transcriber.warm_up()
@@ -270,7 +271,7 @@ def _with_remedy(error: SampleError, data: SpeechDataset, row: int) -> str:
     if error.kind != TOO_LONG:
         return error.reason
     file = data.table[row][data.audio_column]["path"] or "it"
-    return f"{error.reason}; set mode to chunked or sequential, or cut {file}"
+    return f"{error.reason}; set mode to vad, chunked or sequential, or cut {file}"
 
 
 def _prediction(

@@ -103,7 +103,7 @@ class Scheduler:
         if error is None and self._mode.windowing == "short" and seconds > longest:
             error = InputError(
                 f"recording {plain_name(recording.name)!r} lasts {seconds:.1f} s, and mode short takes "
-                f"at most {longest:g} s: use mode sequential or chunked"
+                f"at most {longest:g} s: use mode vad, chunked or sequential"
             )
         samples_W = recording.samples if error is None else recording.samples[:0]
         return _Label(recording.name, seconds, error), samples_W

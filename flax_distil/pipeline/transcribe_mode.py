@@ -13,8 +13,10 @@ class TranscribeMode:
     """Windows.
 
     Attributes:
-        mode: sequential, chunked, or short (one window of at most 30 s). auto is chunked if chunk_length_s is
-            given and sequential otherwise, whatever the length of a recording.
+        mode: sequential, chunked, vad (speech is found and packed into windows that do not overlap, each of
+            which is decoded once; the fastest for long recordings), or short (one window of at most 30 s).
+            auto is chunked if chunk_length_s is given and sequential otherwise, whatever the length of a
+            recording.
         chunk_length_s: Length of a chunk in seconds, at most 30.
         stride_length_s: Seconds that a chunk shares with its neighbors on each side. By default a sixth of
             chunk_length_s. In Python also two numbers, for the left and the right side.
@@ -61,20 +63,22 @@ class TranscribeMode:
     @property
     def is_sequential(self) -> bool:
         """Whether decoding continues at the last timestamp of a window, with thresholds and fallback."""
-        return self.windowing != "short" and self.chunk_merging == "timestamps"
+        return self.windowing in ("sequential", "chunked") and self.chunk_merging == "timestamps"
 
     def with_defaults(self, options: TranscriptionOptions) -> TranscriptionOptions:
         """Return options with what this mode needs: timestamps, and the usual thresholds and temperatures."""
+        if self.windowing == "vad":
+            return long_form_defaults(options, timestamps=False)
         return long_form_defaults(options) if self.is_sequential else options
 
     def check(self, options: TranscriptionOptions) -> None:
         """Raise ``InputError`` if an option is given that this mode does not have."""
         has_option = {
-            "vad": self.is_sequential,
+            "vad": self.is_sequential or self.windowing == "vad",
             "condition_on_prev_tokens": self.windowing == "sequential",
             "clip_timestamps": self.windowing == "sequential",
             "hallucination_silence_threshold": self.is_sequential,
-            "multilingual": self.is_sequential or self.windowing == "short",
+            "multilingual": self.is_sequential or self.windowing in ("short", "vad"),
         }
         for name, is_taken in has_option.items():
             if getattr(options, name) not in (None, False, ()) and not is_taken:

@@ -10,6 +10,7 @@ from flax_distil.transcription.options import ModeName
 from flax_distil.transcription.recordings import RecordingTranscriber
 from flax_distil.transcription.sequential.transcriber import SequentialTranscriber
 from flax_distil.transcription.short_form import ShortFormTranscriber
+from flax_distil.transcription.vad.transcriber import VadTranscriber
 
 
 def make_transcriber(
@@ -25,14 +26,14 @@ def make_transcriber(
     """Return the transcriber of a mode.
 
     Args:
-        mode: "short" (recordings of at most one window), "chunked" or "sequential".
+        mode: "short" (recordings of at most one window), "vad", "chunked" or "sequential".
         generator: The checkpoint.
         batch_size: Maximum number of windows decoded at once, over the devices of this process.
         chunk_length_s: For mode chunked; see ``ChunkedTranscriber``.
         stride_length_s: For mode chunked; see ``ChunkedTranscriber``.
         chunk_merging: For mode chunked: "timestamps" (``ChunkedTranscriber``), or "longest_common_sequence"
             (``CommonSequenceTranscriber``).
-        pad_batches: For mode short: pad every batch to ``batch_size``, so that only this size is compiled.
+        pad_batches: For modes short and vad: pad batches to ``batch_size``, so that only this size is compiled.
 
     Raises:
         InputError: If the mode is unknown or does not fit the options, or if a length is out of range.
@@ -44,6 +45,8 @@ def make_transcriber(
         return make(
             generator, batch_size=batch_size, chunk_length_s=chunk_length_s, stride_length_s=stride_length_s
         )
+    if mode == "vad":
+        return VadTranscriber(generator, batch_size=batch_size, pad_batches=pad_batches)
     if mode == "sequential":
         return SequentialTranscriber(generator, batch_size=batch_size)
     raise InputError(f"mode {mode!r} is unknown: expected one of {', '.join(get_args(ModeName))}")

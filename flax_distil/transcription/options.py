@@ -16,8 +16,8 @@ from flax_distil.text.generation_settings import TASKS, GenerationSettings
 from flax_distil.text.languages import DETECT_LANGUAGE, language_code
 from flax_distil.text.timestamps import LAST_TIMESTAMP_SECONDS
 
-ModeName = typing.Literal["short", "chunked", "sequential"]
-"""How recordings become windows: one window each, chunks, or window after window."""
+ModeName = typing.Literal["short", "chunked", "sequential", "vad"]
+"""How recordings become windows: one each, chunks that overlap, window after window, or packed speech."""
 
 MergingName = typing.Literal["timestamps", "longest_common_sequence"]
 """How chunks become one transcript: by the timestamps in them, or by shared tokens as in transformers."""
@@ -286,11 +286,15 @@ def clip_times(given: str | Iterable[typing.Any]) -> tuple[float, ...]:
         ) from error
 
 
-def long_form_defaults(options: TranscriptionOptions) -> TranscriptionOptions:
-    """Return options for sequential transcription: timestamps, and the usual values of what is not given.
+def long_form_defaults(options: TranscriptionOptions, *, timestamps: bool = True) -> TranscriptionOptions:
+    """Return options for long recordings: the usual values of what is not given.
 
     These are 1.35 for the compression ratio of token ids (unless that of text has a threshold or is "off"),
     -1 for the average log-probability, 0.6 for silence, and temperatures from 0 to 1 in steps of 0.2.
+
+    Args:
+        options: What is given.
+        timestamps: Switch timestamps on, with which sequential transcription finds the next window.
 
     Source: openai/whisper, ``transcribe``; transformers, ``WhisperGenerationMixin.generate``.
     """
@@ -300,4 +304,6 @@ def long_form_defaults(options: TranscriptionOptions) -> TranscriptionOptions:
     changed = {name: value for name, value in usual.items() if getattr(options, name) is None}
     if options.temperature is None:
         changed["temperature"] = FALLBACK_TEMPERATURES
-    return dataclasses.replace(options, return_timestamps=True, **changed)
+    if timestamps:
+        changed["return_timestamps"] = True
+    return dataclasses.replace(options, **changed)

@@ -139,18 +139,34 @@ class ShortFormTranscriber(RecordingTranscriber):
         for row, (name, samples_W) in enumerate(batch):
             if len(samples_W) > window:
                 seconds = self.generator.config.window_seconds
-                raise InputError(f"{name!r} is longer than {seconds:g} s: use mode chunked or sequential")
+                raise InputError(
+                    f"{name!r} is longer than {seconds:g} s: use mode vad, chunked or sequential"
+                )
             samples_BW[row] = pad_or_trim(samples_W, length=window)
         samples_BW[len(batch) :] = samples_BW[0]  # in silence a model may emit tokens up to its limit
         frames = [len(samples_W) // HOP_LENGTH for _, samples_W in batch]
-        return self.dispatch(samples_BW, frames=[*frames, *frames[:1] * (rows - len(batch))])
+        languages = [self.language_of(name) for name, _ in batch]
+        padding = rows - len(batch)
+        return self.dispatch(
+            samples_BW,
+            frames=[*frames, *frames[:1] * padding],
+            languages=[*languages, *languages[:1] * padding],
+        )
+
+    def language_of(self, name: Any) -> str | None:
+        """Return the code of the language that a recording is known to be in; None if it is not known."""
+        return None
 
     def transcribe(self, samples_BW: Float[np.ndarray, "B W"]) -> list[Transcript]:
         """Transcribe a batch of padded recordings."""
         return self.collect(self.dispatch(samples_BW))
 
     def dispatch(
-        self, samples_BW: Float[np.ndarray, "B W"], *, frames: Sequence[int] | None = None
+        self,
+        samples_BW: Float[np.ndarray, "B W"],
+        *,
+        frames: Sequence[int] | None = None,
+        languages: Sequence[str | None] | None = None,
     ) -> PendingTranscripts:
         """Send this process's 16 kHz windows to its devices and return at once.
 
@@ -160,6 +176,8 @@ class ShortFormTranscriber(RecordingTranscriber):
             samples_BW: Recordings, padded.
             frames: Number of frames of 10 ms of each recording; no time of its transcript lies beyond. By
                 default padding is found by its zeros, and only where words are looked for.
+            languages: Code of the language of each recording; None where it is to be detected, if the
+                options name none.
         """
         content = content_frames(samples_BW) if self._aligner and frames is None else frames
         is_empty_B = is_without_sound(samples_BW, self.generator.options)
@@ -168,6 +186,7 @@ class ShortFormTranscriber(RecordingTranscriber):
             rows=len(samples_BW),
             frames=content,
             empty=is_empty_B.tolist(),
+            languages=languages,
         )
         return sent if frames is None else sent._replace(ends=[count / FRAMES_PER_SECOND for count in frames])
 
@@ -178,6 +197,7 @@ class ShortFormTranscriber(RecordingTranscriber):
         rows: int,
         frames: Sequence[int] | None = None,
         empty: Sequence[bool] | None = None,
+        languages: Sequence[str | None] | None = None,
     ) -> PendingTranscripts:
         """Do the same from encoder output that is on the devices already.
 
@@ -186,8 +206,9 @@ class ShortFormTranscriber(RecordingTranscriber):
             rows: How many of them are this process's.
             frames: Frames of 10 ms with content in each row, where words are looked for; by default all.
             empty: Rows that get no text and are not decoded; by default none.
+            languages: Code of the language of each row, or None; see :meth:`dispatch`.
         """
-        languages, probabilities = self._languages(encoder_out, rows)
+        found, probabilities = self._languages(encoder_out, rows, languages or [None] * rows)
         prompts, options = self.generator.prompts, self.generator.options
         requests = [
             DecodingRequest(
@@ -196,11 +217,11 @@ class ShortFormTranscriber(RecordingTranscriber):
                 temperature=options.temperatures[0],
                 seed=attempt_seed(options, 0),
             )
-            for language, is_empty in zip(languages, empty or [False] * rows, strict=True)
+            for language, is_empty in zip(found, empty or [False] * rows, strict=True)
         ]
         return PendingTranscripts(
             self.generator.dispatch(encoder_out, requests),
-            languages,
+            found,
             probabilities,
             frames or [2 * self.generator.config.max_source_positions] * rows,
             [None] * rows,
@@ -260,13 +281,18 @@ class ShortFormTranscriber(RecordingTranscriber):
             end=end,
         )
 
-    def _languages(self, encoder_out: EncoderOutput, rows: int) -> tuple[list[str], list[Any]]:
+    def _languages(
+        self, encoder_out: EncoderOutput, rows: int, given: Sequence[str | None]
+    ) -> tuple[list[str], list[Any]]:
+        """Return the language of each row, and the probabilities of all languages where it was detected."""
         special = self.generator.tokenizer.special
         language = self.generator.options.language if special.is_multilingual else "en"
-        if language is not None:
-            return [language] * rows, [None] * rows
+        known = [language or code for code in given]
+        if all(known):
+            return [code for code in known if code], [None] * rows
         found = self.generator.language_probabilities(encoder_out)
-        return [max(row, key=row.__getitem__) for row in found], found
+        likeliest = [code or max(row, key=row.__getitem__) for code, row in zip(known, found, strict=True)]
+        return likeliest, [None if code else row for code, row in zip(known, found, strict=True)]
 
 
 def _limit_times(transcript: Transcript, end: float | None) -> Transcript:

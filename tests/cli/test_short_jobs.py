@@ -70,7 +70,7 @@ def test_noise_and_cutting_make_errors_and_the_difference_is_no_luck(evaluated, 
     assert student["clean"]["wer"] > 80
     figures = document["models"][tiny_en_dir.name]["data_sets"]["flawed"]["clean"]
     assert (figures["samples"], figures["skipped"], figures["empty_references"]) == (3, 2, 1)
-    assert "set mode to chunked or sequential" in figures["skipped_samples"]["flawed:2"]
+    assert "set mode to vad, chunked or sequential" in figures["skipped_samples"]["flawed:2"]
     line = document["comparisons"][0]
     assert (line["data_set"], line["condition"]) == (None, "clean")
     assert line["difference"] == pytest.approx(student["clean"]["wer"] - teacher["clean"]["wer"])

@@ -1,0 +1,1 @@
+"""Long recordings in windows of packed speech, without overlap."""
