@@ -33,7 +33,7 @@ def make_transcriber(
         stride_length_s: For mode chunked; see ``ChunkedTranscriber``.
         chunk_merging: For mode chunked: "timestamps" (``ChunkedTranscriber``), or "longest_common_sequence"
             (``CommonSequenceTranscriber``).
-        pad_batches: For modes short and vad: pad batches to ``batch_size``, so that only this size is compiled.
+        pad_batches: For modes short and vad: pad batches to ``batch_size``, so that one size is compiled.
 
     Raises:
         InputError: If the mode is unknown or does not fit the options, or if a length is out of range.
