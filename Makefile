@@ -43,7 +43,7 @@ demo: $(DEMO_VENV)/.installed
 
 benchmark: $(VENV)/.installed
 	$(VENV)/bin/python -m benchmarks.distillation_step --json outputs/benchmarks/distillation_step.json
-	for task in prompts utterances sequential chunked; do \
+	for task in prompts utterances sequential chunked vad; do \
 		$(VENV)/bin/python -m benchmarks.generation --task $$task --json outputs/benchmarks/$$task.json || exit 1; done
 	$(VENV)/bin/python -m benchmarks.speculative --json outputs/benchmarks/speculative.json
 	$(VENV)/bin/python -m benchmarks.data_pipeline --json outputs/benchmarks/data_pipeline.json

@@ -4,8 +4,9 @@
     python -m benchmarks.generation --task sequential
 
 Tasks: ``prompts`` (16 prompts of 2 to 7 s) and ``utterances`` (16 of 10 to 29 s), both in batches;
-``sequential`` and ``chunked``, one recording of five minutes. All sides: greedy, from the same samples to
-text, log-mel included; float32, and faster-whisper in int8 too. The texts of transformers must be ours.
+``sequential``, ``chunked`` and ``vad``, one recording of five minutes. All sides: greedy, from the same samples
+to text, log-mel included; float32, and faster-whisper in int8 too. The texts of transformers must be ours, but
+for ``vad``: there transformers cuts chunks that overlap, faster-whisper packs speech in its batched pipeline.
 """
 
 import argparse
@@ -18,19 +19,24 @@ from typing import Any
 from benchmarks.machine import describe, interleave, limit_threads, matmul_peak, report
 from benchmarks.transcribers import SIDES, Recordings, build_sides
 
-TASKS = ("prompts", "utterances", "sequential", "chunked")
+LONG = ("sequential", "chunked", "vad")
+TASKS = ("prompts", "utterances", *LONG)
 SECONDS = 300
 
 
 def read_recordings(task: str, count: int) -> Recordings:
     """Return 16 kHz samples, from the shortest text to the longest, or one long recording."""
-    if task in ("sequential", "chunked"):
-        from tests.long_recording import long_recording
-
-        return [long_recording(SECONDS, seed=number)[0] for number in range(count)]
+    if task in LONG:
+        return [samples for samples, _ in _long(count)]
     chosen = sorted(_prompts() if task == "prompts" else _utterances(count), key=lambda row: len(row[1]))
     last = len(chosen) - 1
     return [chosen[index * last // max(count - 1, 1)][0] for index in range(count)]
+
+
+def _long(count: int) -> list[tuple[Any, str]]:
+    from tests.long_recording import long_recording
+
+    return [long_recording(SECONDS, seed=number) for number in range(count)]
 
 
 def _prompts() -> list[tuple[Any, str]]:
@@ -57,7 +63,7 @@ def _utterances(count: int) -> list[tuple[Any, str]]:
 def main(arguments: list[str]) -> None:
     args = parse(arguments)
     limit_threads(args.threads)
-    is_long = args.task in ("sequential", "chunked")
+    is_long = args.task in LONG
     recordings = read_recordings(args.task, args.files if is_long else args.recordings)
     seconds = sum(map(len, recordings)) / 16000
     results: dict[str, Any] = {
@@ -82,13 +88,27 @@ def main(arguments: list[str]) -> None:
     results["other_texts"] = {
         side: sum(a != b for a, b in zip(texts[SIDES[0]], texts[side], strict=True)) for side in SIDES
     }
+    if is_long:
+        references = [text for _, text in _long(args.files)]
+        results["wer"] = {side: _wer(references, found) for side, found in texts.items()}
     show(args, results)
     report(results, args.json)
+    if args.task == "vad":  # the others cut elsewhere
+        return
     if texts[SIDES[0]] != texts[SIDES[1]]:
         pairs = zip(texts[SIDES[0]], texts[SIDES[1]], strict=True)
         raise RuntimeError(
             f"ours and transformers' texts differ: {[pair for pair in pairs if pair[0] != pair[1]]}"
         )
+
+
+def _wer(references: list[str], texts: list[str]) -> float:
+    """Return the word error rate in per cent, by Whisper's rules for English."""
+    import jiwer
+    from whisper_normalizer.english import EnglishTextNormalizer
+
+    normalize = EnglishTextNormalizer()
+    return 100 * jiwer.wer([normalize(text) for text in references], [normalize(text) for text in texts])
 
 
 def show(args: argparse.Namespace, results: dict[str, Any]) -> None:
@@ -104,6 +124,7 @@ def show(args: argparse.Namespace, results: dict[str, Any]) -> None:
             f"{side:20}{row['seconds']:8.2f}s{row['fastest']:8.2f}s{row['slowest']:8.2f}s"
             f"{row['compile_seconds']:8.1f}s{results['audio_seconds'] / row['seconds']:8.1f}"
             f"{row['seconds'] / ours:16.2f}{results['other_texts'][side]:13}"
+            + (f"   WER {results['wer'][side]:.2f} %" if "wer" in results else "")
         )
 
 

@@ -16,10 +16,12 @@ SIDES = ("flax_distil", "transformers", "faster-whisper", "faster-whisper int8")
 
 
 def build_sides(task: str, args: argparse.Namespace) -> dict[str, Side]:
-    """Return the sides of a task: ``short``, ``sequential`` or ``chunked``."""
-    ours = {"short": our_short, "sequential": our_sequential, "chunked": our_chunked}
-    theirs = {"short": torch_short, "sequential": torch_sequential, "chunked": torch_chunked}
-    fast = {"short": fast_short, "sequential": fast_sequential, "chunked": fast_chunked}
+    """Return the sides of a task: ``short``, ``sequential``, ``chunked`` or ``vad``."""
+    ours = {"short": our_short, "sequential": our_sequential, "chunked": our_chunked, "vad": our_vad}
+    theirs = {
+        "short": torch_short, "sequential": torch_sequential, "chunked": torch_chunked, "vad": torch_chunked,
+    }  # fmt: skip
+    fast = {"short": fast_short, "sequential": fast_sequential, "chunked": fast_chunked, "vad": fast_vad}
     return {
         "flax_distil": ours[task](args),
         "transformers": theirs[task](args),
@@ -81,6 +83,12 @@ def our_chunked(args: argparse.Namespace) -> Side:
         "chunked", our_decoder(args, max_new_tokens=128), batch_size=args.batch,
         chunk_merging="longest_common_sequence",
     ))  # fmt: skip
+
+
+def our_vad(args: argparse.Namespace) -> Side:
+    from flax_distil.transcription.modes import make_transcriber
+
+    return _by_name(make_transcriber("vad", our_decoder(args, vad="silero"), batch_size=args.batch))
 
 
 def _by_name(transcriber: Any) -> Side:
@@ -209,6 +217,25 @@ def fast_sequential(args: argparse.Namespace, compute_type: str) -> Side:
             segments, _ = model.transcribe(
                 samples, language="en", beam_size=1, temperature=0.0, condition_on_previous_text=False,
                 compression_ratio_threshold=None, log_prob_threshold=None, no_speech_threshold=None,
+            )  # fmt: skip
+            texts.append("".join(segment.text for segment in segments).strip())
+        return texts
+
+    return run
+
+
+def fast_vad(args: argparse.Namespace, compute_type: str) -> Side:
+    """Use faster-whisper's batched pipeline as it stands: regions of speech, without timestamps."""
+    from faster_whisper import BatchedInferencePipeline
+
+    model = BatchedInferencePipeline(fast_model(args, compute_type))
+
+    def run(recordings: Recordings) -> list[str]:
+        texts = []
+        for samples in recordings:
+            segments, _ = model.transcribe(
+                samples, language="en", beam_size=1, temperature=0.0, batch_size=args.batch,
+                without_timestamps=True,
             )  # fmt: skip
             texts.append("".join(segment.text for segment in segments).strip())
         return texts
