@@ -4,9 +4,10 @@
     python -m benchmarks.generation --task sequential
 
 Tasks: ``prompts`` (16 prompts of 2 to 7 s) and ``utterances`` (16 of 10 to 29 s), both in batches;
-``sequential``, ``chunked`` and ``vad``, one recording of five minutes. All sides: greedy, from the same samples
-to text, log-mel included; float32, and faster-whisper in int8 too. The texts of transformers must be ours, but
-for ``vad``: there transformers cuts chunks that overlap, faster-whisper packs speech in its batched pipeline.
+``sequential``, ``chunked`` and ``vad``, one recording of five minutes. All sides: greedy, from the same
+samples to text, log-mel included; float32, and faster-whisper in int8 too. The texts of transformers must be
+ours, but for ``vad``: there transformers cuts chunks that overlap, and faster-whisper packs speech in its
+batched pipeline.
 """
 
 import argparse
