@@ -50,6 +50,7 @@ def together(tiny_en, recordings) -> dict[str, Transcript]:
     return dict(transcriber(tiny_en).transcribe_recordings(recordings.items()))
 
 
+@pytest.mark.slow
 def test_recordings_come_in_order_and_say_what_they_say_alone(tiny_en, recordings, together):
     assert list(together) == list(recordings)
     for name in ("one", "gap"):
@@ -76,7 +77,10 @@ def test_silence_has_no_text(together):
         assert together[name].no_speech_prob == 1.0
 
 
-@pytest.mark.parametrize("options", [{"return_timestamps": True}, {"word_timestamps": True}])
+@pytest.mark.parametrize(
+    "options",
+    [{"return_timestamps": True}, pytest.param({"word_timestamps": True}, marks=pytest.mark.slow)],
+)
 def test_times_are_those_of_the_recording(tiny_en, recordings, options):
     told: list[tuple[str, TranscribedSegment]] = []
     found = dict(
@@ -98,6 +102,7 @@ def test_times_are_those_of_the_recording(tiny_en, recordings, options):
         assert not [word for word in words if word.start < silence[1] and word.end > silence[0]]
 
 
+@pytest.mark.slow
 def test_long_recordings_have_few_errors(tiny_en, recordings, together):
     text = long_recording(40.0, seed=0)[1]
     found = sample_wer(text, together["one"].text, get_normalizer("en"))
