@@ -64,6 +64,10 @@ def test_the_arrays_are_those_of_the_converter_of_ctranslate2(source, tiny_en_di
             np.testing.assert_array_equal(array, ours[name], err_msg=f"{kind} {name}")
         for name in ("config.json", "vocabulary.json"):
             pair = [json.loads((tmp_path / part / kind / name).read_text()) for part in ("theirs", ".")]
+            if (
+                name == "config.json"
+            ):  # used by multilingual models alone; theirs is empty with transformers 5
+                assert [one.pop("lang_ids") for one in pair] == [[], list(range(50258, 50357))]
             assert pair[0] == pair[1], name
 
 
