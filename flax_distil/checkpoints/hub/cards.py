@@ -88,10 +88,12 @@ def data_set_license(name: str) -> str | None:
     Args:
         name: Data set as the user named it, a folder of this machine or an id on the Hub.
     """
+    if is_remote(name):
+        return None
     try:
         metadata = _local_metadata(user_path(name)) if hub_id(name) is None else _hub_metadata(name)
     except Exception as error:  # a license that is not known ends nothing
-        log.debug("the card of %s cannot be read: %s", name, error)
+        log.debug("the card of %s cannot be read: %s", plain_text(name), plain_text(str(error)))
         return None
     found = metadata.get("license")
     found = found[0] if isinstance(found, list) and found else found
@@ -101,8 +103,6 @@ def data_set_license(name: str) -> str | None:
 def _local_metadata(folder: Path) -> Mapping[str, Any]:
     import yaml
 
-    if is_remote(str(folder)):
-        return {}
     own = folder if folder.is_dir() else folder.parent
     metadata, _ = split_card((own / CARD_NAME).read_text(encoding="utf-8"))
     found = yaml.safe_load(metadata)
