@@ -12,6 +12,7 @@ from flax_distil.cli.main import main
 from flax_distil.exporting.choices import Choice
 from flax_distil.exporting.verification import compare
 from flax_distil.exporting.verification.ctranslate2 import FasterWhisperRuntime
+from flax_distil.text.normalizers import get_normalizer
 
 
 def test_one_format_is_written_into_the_folder_itself(tiny_en_dir, tmp_path):
@@ -117,7 +118,7 @@ def test_verification_says_what_differs_and_fails_for_float32_alone(
 def test_a_program_that_is_not_installed_is_named(tiny_en_dir, tmp_path, few_prompts, caplog, monkeypatch):
     monkeypatch.setattr(compare.importlib.util, "find_spec", lambda name: None)
     choice = Choice(name="hf", quantization="float32")
-    found = compare.compare(choice, tmp_path, [], lambda text: text)
+    found = compare.compare(choice, tmp_path, [], get_normalizer("en"))
     assert not found.failed
     assert "transformers: not installed" in compare.comparison_table([found])
 
