@@ -17,7 +17,7 @@ from flax_distil.exporting.verification.runtime import MAX_NEW_TOKENS, Clip
 _FIRST_WITH_FLOAT32 = (1, 9, 2)
 """Version of whisper.cpp from which on float32 models run: before, ggml asserts that kernels are float16."""
 
-_OPTIONS = {
+_OPTIONS: dict[str, Any] = {
     "no_timestamps": True,
     "single_segment": True,
     "max_tokens": MAX_NEW_TOKENS,
