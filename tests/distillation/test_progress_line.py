@@ -2,7 +2,6 @@
 
 import io
 import logging
-import os
 
 import pytest
 
@@ -42,7 +41,7 @@ def test_a_file_gets_a_plain_line_with_every_figure(minutes):
 
 def test_a_terminal_has_one_line_that_makes_room_for_the_log(monkeypatch):
     monkeypatch.setenv("TERM", "xterm")
-    monkeypatch.setattr(progress_line.shutil, "get_terminal_size", lambda: os.terminal_size((50, 20)))
+    monkeypatch.setenv("COLUMNS", "50")
     terminal, handler = Terminal(), logging.StreamHandler(io.StringIO())
     logging.getLogger().addHandler(handler)
     try:
