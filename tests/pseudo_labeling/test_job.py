@@ -37,7 +37,7 @@ from flax_distil.pseudo_labeling.output import LabelOutput
 from flax_distil.pseudo_labeling.splits import open_splits
 from flax_distil.transcription.short_form import ShortFormTranscriber
 from tests import quick_compilation
-from tests.checkpoints.hub_server import TOKEN, running_hub, use_endpoint
+from tests.checkpoints.hub_server import TOKEN, retry_at_once, running_hub, use_endpoint
 from tests.toys import write_teacher
 
 ROOT = Path(__file__).parents[2]
@@ -396,8 +396,8 @@ def test_a_folder_that_cannot_be_made_is_told_before_the_teacher_is_read(flags, 
 def hub(monkeypatch):
     with running_hub() as served:
         use_endpoint(monkeypatch, served.endpoint)
+        retry_at_once(monkeypatch)
         monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", True)
-        monkeypatch.setattr("flax_distil.checkpoints.hub.upload_data_set._WAITS_SECONDS", (0.01, 0.01, 0.01))
         yield served
 
 

@@ -22,6 +22,7 @@ from flax_distil.checkpoints.formats.archives.msgpack_index import MsgpackError,
 from flax_distil.checkpoints.formats.mapping import canonical_name
 from flax_distil.checkpoints.formats.reader import CheckpointReader, TensorSpec
 from flax_distil.core.errors import InputError
+from flax_distil.core.fields import one_line
 
 PATTERN = "flax_model*.msgpack"
 """Pattern of the names of its files."""
@@ -80,7 +81,7 @@ class FlaxReader(CheckpointReader):
         for path in self.files:
             for name, part in _parts_of(path):
                 if name in parts:
-                    raise InputError(f"{self.origin} holds {name} twice: download it again")
+                    raise InputError(f"{self.origin} holds {one_line(name)} twice: download it again")
                 parts[name] = part
         return parts
 
@@ -116,13 +117,15 @@ def _parts_of(path: Path) -> Iterator[tuple[str, _Part]]:
     try:
         arrays = index_arrays(path)
     except (MsgpackError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is no complete file of Flax weights: {error}; download it again") from error
+        raise InputError(
+            f"{path} is no complete file of Flax weights: {one_line(str(error))}; download it again"
+        ) from error
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror}): check the file") from error
     for name, array in arrays.items():
         stacked = _SCAN_LAYERS.search(name) is not None and len(array.shape) > 0
         if stacked and array.shape[0] > _MOST_LAYERS:
-            raise InputError(f"{name} of {path} has {array.shape[0]} layers: download it again")
+            raise InputError(f"{one_line(name)} of {path} has {array.shape[0]} layers: download it again")
         for index in range(array.shape[0]) if stacked else (None,):
             single = name if index is None else _SCAN_LAYERS.sub(f"/{index}/", name)
             yield (
