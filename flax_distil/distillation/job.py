@@ -124,12 +124,12 @@ def _set_up(
     check_same_settings(flatten(config))
     leads = jax.process_index() == 0
     raise_on_all_hosts(lambda: check_reporters(config.reporting) if leads else None)
+    check_strategy(config.hub, config.output.path)
     lock = RunLock(config.output.path)
     folder = raise_on_all_hosts(lambda: _checked_output(config, lock) if leads else config.output.path)
     repository = raise_on_all_hosts(
         lambda: check_hub(config.hub, config.hub.hub_model_id, folder, "model") if leads else None
     )
-    check_strategy(config.hub, folder)
     config = choose_global_batch(config, partitioner.batch_shards, folder)
     student, teacher = raise_on_all_hosts(lambda: check_models(config))
     tokenizer, settings = read_tokenizer(student.files)
