@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from flax_distil.audio.clip import pad_or_trim
 from flax_distil.core.arrays import Float
 from flax_distil.exporting.verification.runtime import MAX_NEW_TOKENS, Clip
 
@@ -22,14 +23,19 @@ def open_runtime(folder: Path) -> "FasterWhisperRuntime":
 
 @dataclasses.dataclass(frozen=True)
 class FasterWhisperRuntime:
-    """A ``WhisperModel`` of faster-whisper."""
+    """A ``WhisperModel`` of faster-whisper.
+
+    It is given recordings with silence up to the end of the window. Of a shorter one it would fill the
+    features with zeros, where those of silence, with which Whisper was trained, are lower; a student that was
+    trained little hears the difference. That is the program's choice, not the export's.
+    """
 
     model: Any
 
     def transcribe(self, clip: Clip) -> str:
         """See ``Runtime``."""
         segments, _ = self.model.transcribe(
-            clip.samples_W,
+            pad_or_trim(clip.samples_W),
             language=clip.language or "en",
             beam_size=1,
             temperature=0.0,
@@ -44,10 +50,8 @@ class FasterWhisperRuntime:
 
     def logits(self, clip: Clip, tokens: Sequence[int]) -> Float[np.ndarray, "T V"] | None:
         """See ``Runtime``; rows end where its own transcript leaves ours."""
-        from faster_whisper.audio import pad_or_trim
-
         extractor = self.model.feature_extractor
-        features = pad_or_trim(extractor(clip.samples_W), extractor.nb_max_frames)
+        features = extractor(pad_or_trim(clip.samples_W))[:, : extractor.nb_max_frames]
         result = self.model.model.generate(
             self.model.encode(features),
             [list(clip.prompt)],
