@@ -64,10 +64,13 @@ print(json.dumps({
 
 
 def write_model(folder: Path, preset: str) -> int:
-    """Write a random model of a published architecture; return the bytes of its largest tensor in float16."""
+    """Write a random model of a published architecture; return the bytes of its largest tensor in float16.
+
+    Its tokenizer is that of base, whose vocabulary it gets: one token less than that of large-v3.
+    """
     ensure_checkpoints(("base",))
-    config = PRESETS[preset]
-    files = load_checkpoint(CHECKPOINTS / "whisper-base", config_only=True).files
+    base = load_checkpoint(CHECKPOINTS / "whisper-base", config_only=True)
+    config, files = dataclasses.replace(PRESETS[preset], vocab_size=base.config.vocab_size), base.files
     files = dataclasses.replace(files, config={**files.config, **config.to_huggingface()})
     shapes = {name: location.shape for name, location in tensor_locations(config).items()}
     generator = np.random.default_rng(0)
