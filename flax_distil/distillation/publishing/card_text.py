@@ -8,6 +8,7 @@ from flax_distil.distillation.publishing.card_subject import CardSubject
 from flax_distil.distillation.publishing.evaluation_table import EvaluatedSet
 from flax_distil.distillation.publishing.run_summary import RunSummary
 from flax_distil.distillation.publishing.usage import usage_sections
+from flax_distil.distillation.setup.data_hours import FEWEST_HOURS
 from flax_distil.text.languages import LANGUAGES
 
 LOSS_PLOT, WER_PLOT = "learning_curve.svg", "word_error_rate.svg"
@@ -25,9 +26,6 @@ _SETTINGS = {
     "wer_threshold": "WER threshold", "concatenate_audio": "recordings joined to 30 s", "seed": "seed",
 }  # fmt: skip
 """Settings that a card lists, where the run has them."""
-
-_PUBLISHED_HOURS = 300
-"""Hours below which published 2-layer students are far from their teachers."""
 
 
 def card_text(subject: CardSubject, *, plots: Sequence[str] = ()) -> str:
@@ -189,7 +187,7 @@ def _limits(subject: CardSubject) -> str:
     elif subject.languages:
         points.append("Languages that it was not trained on are worse than those of its teacher, or lost.")
     hours = _hours(subject.run)
-    if subject.teacher and hours is not None and hours < _PUBLISHED_HOURS:
+    if subject.teacher and hours is not None and hours < FEWEST_HOURS:
         points.append(
             f"It was trained on {hours:,.1f} hours. Published students of two decoder layers need several "
             "hundred hours to come near their teachers."

@@ -72,27 +72,29 @@ class VadTranscriber(RecordingTranscriber):
     ) -> Iterator[tuple[Name, Transcript]]:
         """See ``RecordingTranscriber``; transcripts come in the order of the recordings."""
         waiting: deque[tuple[Any, PackedRecording]] = deque()  # recordings in order, until they are finished
-        rests: deque[tuple[_Window, Float[np.ndarray, " _"]]] = deque()
+        rests: deque[_Window] = deque()
         under_way = 0
+
+        def windows() -> Iterator[_Window | None]:
+            for window in self._first_windows(recordings, waiting):
+                while rests:
+                    yield rests.popleft()
+                yield window
+            while rests or under_way:  # None waits for what is under way, which may leave a rest
+                yield rests.popleft() if rests else None
 
         def stream() -> Iterator[tuple[_Window, Float[np.ndarray, " _"]] | None]:
             nonlocal under_way
-            for window in self._first_windows(recordings, waiting):
-                while rests:
-                    under_way += 1
-                    yield rests.popleft()
+            for window in windows():
                 under_way += window is not None
-                yield window
-            while rests or under_way:  # None waits for what is under way, which may leave a rest
-                under_way += bool(rests)
-                yield rests.popleft() if rests else None
+                yield None if window is None else (window, window.samples_W)
 
         for window, transcript in self._windows.transcribe_recordings(stream()):
             under_way -= 1
             rest = window.recording.add(window.place, transcript)
             if rest is not None:
                 samples_W = window.samples_W[len(window.samples_W) - round(rest.seconds * SAMPLING_RATE) :]
-                rests.append((window._replace(place=rest, samples_W=samples_W), samples_W))
+                rests.append(window._replace(place=rest, samples_W=samples_W))
             tell_segments(on_segment, window.name, window.recording.take_segments())
             while waiting and waiting[0][1].is_finished:
                 name, finished = waiting.popleft()
@@ -102,7 +104,7 @@ class VadTranscriber(RecordingTranscriber):
 
     def _first_windows(
         self, recordings: Recordings[Name], waiting: deque[tuple[Any, PackedRecording]]
-    ) -> Iterator[tuple[_Window, Float[np.ndarray, " _"]] | None]:
+    ) -> Iterator[_Window | None]:
         """Yield the windows of each recording as they are packed, and note the recording in ``waiting``."""
         for given in recordings:
             if given is None:
@@ -112,8 +114,7 @@ class VadTranscriber(RecordingTranscriber):
             recording = self._begin(samples_W)
             waiting.append((name, recording))
             for place in tuple(recording.windows):
-                window_W = place.samples(samples_W)
-                yield _Window(name, recording, place, window_W), window_W
+                yield _Window(name, recording, place, place.samples(samples_W))
 
     def _begin(self, samples_W: Float[np.ndarray, " W"]) -> PackedRecording:
         """Find the windows of a recording, and its language if that is to be detected once."""
