@@ -1,20 +1,16 @@
-"""What a training run has written so far; whatever is missing or damaged is left out."""
+"""A training run as its report shows it; whatever is missing or damaged is left out."""
 
 import dataclasses
 import datetime
-import json
-import math
 import time
 from typing import Any
 
 from flax_distil.core.errors import InputError
-from flax_distil.core.svg_plot import Points
 from flax_distil.distillation.evaluation.predictions import Prediction, read_predictions
-from flax_distil.distillation.monitoring.goodput_record import GOODPUT_NAME
+from flax_distil.distillation.monitoring.run_files import RunFiles, read_object, read_run_files
 from flax_distil.distillation.monitoring.run_record import RUN_NAME
-from flax_distil.distillation.monitoring.samples_record import SAMPLES_NAME
-from flax_distil.distillation.monitoring.training_log import METRICS_NAME, read_metrics
-from flax_distil.storage.paths import AnyPath, read_text
+from flax_distil.distillation.monitoring.training_log import METRICS_NAME
+from flax_distil.storage.paths import AnyPath
 from flax_distil.storage.run_lock import LOCK_NAME, STALE_SECONDS
 
 _OTHER_RESULTS = {
@@ -28,34 +24,20 @@ _OTHER_RESULTS = {
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class RunData:
-    """A training run.
+class RunData(RunFiles):
+    """A training run, and what its folder shows of its state.
 
     Attributes:
         folder: The ``output_dir`` of the run.
-        record: Contents of ``run.json``; {} if there is none.
-        metrics: Lines of ``metrics.jsonl``, of log lines and evaluations, in order.
-        goodput: Contents of ``goodput.json``; {} if there is none.
-        samples: Contents of ``samples.json``; {} if there is none.
         predictions: Samples that the latest evaluation kept, by data set.
         is_running: Whether a process has shown in the last minutes that it is training.
         is_exported: Whether the folder holds the weights of the student.
     """
 
     folder: AnyPath
-    record: dict[str, Any]
-    metrics: list[dict[str, Any]]
-    goodput: dict[str, Any]
-    samples: dict[str, Any]
     predictions: dict[str, list[Prediction]]
     is_running: bool
     is_exported: bool
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """All settings of the run, by flag."""
-        found = self.record.get("settings")
-        return found if isinstance(found, dict) else {}
 
     @property
     def attempts(self) -> list[dict[str, Any]]:
@@ -102,14 +84,6 @@ class RunData:
         only = next(iter(self.predictions), "evaluation data")
         return {prefix.removeprefix("eval_").removesuffix("_") or only: prefix for prefix in prefixes}
 
-    def points(self, name: str, *, scale: float = 1.0) -> Points:
-        """Return steps and values of a metric, times ``scale``."""
-        return [
-            (float(line["step"]), scale * float(line[name]))
-            for line in self.metrics
-            if isinstance(line.get(name), int | float) and math.isfinite(line[name])
-        ]
-
 
 def read_run(folder: AnyPath) -> RunData:
     """Read what a run has written.
@@ -118,18 +92,15 @@ def read_run(folder: AnyPath) -> RunData:
         InputError: If there is no such folder, or it holds no training run.
     """
     _check(folder)
-    metrics = [line for line in read_metrics(folder) if isinstance(line.get("step"), int)]
-    evaluated = sorted({line["step"] for line in metrics if any(map(_is_score, line))})
-    return RunData(
+    found = read_run_files(
+        RunData,
+        folder,
         folder=folder,
-        record=_read_object(folder / RUN_NAME),
-        metrics=metrics,
-        goodput=_read_object(folder / GOODPUT_NAME),
-        samples=_read_object(folder / SAMPLES_NAME),
-        predictions=_latest_predictions(folder, evaluated),
+        predictions={},
         is_running=_is_running(folder),
         is_exported=any(folder.glob("model*.safetensors")),
     )
+    return dataclasses.replace(found, predictions=_latest_predictions(folder, found.evaluated_steps))
 
 
 def time_text(moment: Any) -> str | None:
@@ -166,16 +137,8 @@ def _latest_predictions(folder: AnyPath, steps: list[int]) -> dict[str, list[Pre
 
 
 def _is_running(folder: AnyPath) -> bool:
-    age = time.time() - float(_read_object(folder / LOCK_NAME).get("beat_at", 0.0))
+    age = time.time() - float(read_object(folder / LOCK_NAME).get("beat_at", 0.0))
     return abs(age) < 2 * STALE_SECONDS
-
-
-def _read_object(path: AnyPath) -> dict[str, Any]:
-    try:
-        found = json.loads(read_text(path)) if path.is_file() else {}
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
 
 
 def _objects(found: Any) -> list[dict[str, Any]]:

@@ -1,45 +1,27 @@
 """What the files of a run tell its card: settings, data, losses and evaluations up to a step."""
 
 import dataclasses
-import json
-import math
 from typing import Any
 
-from flax_distil.distillation.monitoring.goodput_record import GOODPUT_NAME
-from flax_distil.distillation.monitoring.run_record import RUN_NAME
-from flax_distil.distillation.monitoring.samples_record import SAMPLES_NAME
-from flax_distil.distillation.monitoring.training_log import read_metrics
+from flax_distil.distillation.monitoring.run_files import RunFiles, json_object, read_run_files
 from flax_distil.distillation.saving.best_model import BestModel, score_prefixes
-from flax_distil.storage.paths import AnyPath, read_text
+from flax_distil.storage.paths import AnyPath
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class RunSummary:
+class RunSummary(RunFiles):
     """A training run up to a step.
 
     Attributes:
-        record: Contents of ``run.json``.
-        samples: Contents of ``samples.json``; {} if there is none.
-        goodput: Contents of ``goodput.json``; {} if there is none.
-        metrics: Lines of ``metrics.jsonl`` up to the step.
         step: The last step that is known of.
     """
 
-    record: dict[str, Any]
-    samples: dict[str, Any]
-    goodput: dict[str, Any]
-    metrics: list[dict[str, Any]]
     step: int
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """All settings by flag."""
-        return _object(self.record.get("settings"))
 
     @property
     def models(self) -> dict[str, dict[str, Any]]:
         """Student and teacher, as ``describe_origins`` describes them."""
-        return _object(self.record.get("models"))
+        return json_object(self.record.get("models"))
 
     def data_sets(self, use: str) -> list[dict[str, Any]]:
         """Return the data sets for "training" or "evaluation"."""
@@ -48,7 +30,7 @@ class RunSummary:
 
     def counts(self, name: str) -> dict[str, dict[str, Any]]:
         """Return rows and seconds of a training set that were kept, or dropped for a reason, by that."""
-        return _object(_object(self.samples.get("dropped")).get(name))
+        return json_object(json_object(self.samples.get("dropped")).get(name))
 
     @property
     def hours_heard(self) -> float | None:
@@ -89,37 +71,12 @@ class RunSummary:
                 best.update(line["step"], scores)
         return best.step
 
-    def points(self, name: str) -> list[tuple[float, float]]:
-        """Return steps and values of a metric."""
-        return [
-            (float(line["step"]), float(line[name]))
-            for line in self.metrics
-            if isinstance(line.get(name), int | float) and math.isfinite(line[name])
-        ]
-
 
 def read_run_summary(folder: AnyPath, *, step: int | None = None) -> RunSummary | None:
     """Read what a run has written up to a step, or all of it; None if the folder holds no run."""
-    record = _read(folder / RUN_NAME)
-    if not record:
+    found = read_run_files(RunSummary, folder, step=step or 0)
+    if not found.record:
         return None
-    metrics = [line for line in read_metrics(folder) if step is None or line["step"] <= step]
-    last = max((line["step"] for line in metrics), default=0)
-    return RunSummary(
-        record=record,
-        samples=_read(folder / SAMPLES_NAME),
-        goodput=_read(folder / GOODPUT_NAME),
-        metrics=metrics,
-        step=last if step is None else step,
-    )
-
-
-def _read(path: AnyPath) -> dict[str, Any]:
-    try:
-        return _object(json.loads(read_text(path)))
-    except (OSError, ValueError):
-        return {}
-
-
-def _object(value: Any) -> dict[str, Any]:
-    return value if isinstance(value, dict) else {}
+    if step is None:
+        return dataclasses.replace(found, step=max((line["step"] for line in found.metrics), default=0))
+    return dataclasses.replace(found, metrics=[line for line in found.metrics if line["step"] <= step])
