@@ -28,6 +28,7 @@ REQUIRED = [
     "regex>=2023.12.25",
     "safetensors>=0.8",
     "jiwer>=4,<5",
+    "kaldialign>=0.12,<0.13",  # how the Open ASR Leaderboard counts word errors
     "whisper-normalizer>=0.1.15",
     "soundfile>=0.14",
     "av>=18.1",
@@ -54,6 +55,7 @@ RUNTIMES = [
     "mlx-whisper>=0.4.3",
 ]
 VAD = ["onnxruntime>=1.32"]  # runs Silero's network, which comes with the package
+LEADERBOARD = ["num2words>=0.5.14"]  # how it compares numbers in languages other than English
 GCS = ["gcsfs>=2026.9"]  # gs://
 S3 = ["s3fs>=2026.9"]  # s3://
 TPU_COMPILER = ["libtpu>=0.0.52"]  # compiles for TPUs on any Linux machine
@@ -89,6 +91,7 @@ setup(
         "tpu": [f"jax[tpu]{JAX}"],
         "tpu-plan": TPU_COMPILER,
         "vad": VAD,
+        "leaderboard": LEADERBOARD,
         "cuda12": [f"jax[cuda12]{JAX}"],
         "cuda13": [f"jax[cuda13]{JAX}"],
         "gcs": GCS,
@@ -124,6 +127,7 @@ setup(
             "gcp-storage-emulator>=2026.7",  # a server that speaks Google Cloud Storage
             *GCS,
             *S3,
+            *LEADERBOARD,
             *TPU_COMPILER,
             *TEACHER,
             *BASE,

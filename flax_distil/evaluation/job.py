@@ -31,6 +31,7 @@ from flax_distil.parallel.same_settings import check_same_settings
 from flax_distil.parallel.shared_folder import check_shared_folder
 from flax_distil.pipeline.transcription_model import TranscriptionModel, configured_model
 from flax_distil.storage.output_dir import atomic_folder
+from flax_distil.text.leaderboard_normalizer import LeaderboardNormalizer
 from flax_distil.text.normalizers import Normalizer, get_model_normalizer
 
 __all__ = ["EvalConfig", "run"]
@@ -66,6 +67,7 @@ def run(config: EvalConfig) -> dict[str, Any]:
         data_sets = raise_on_all_hosts(lambda: _open_data_sets(config))
         noise = raise_on_all_hosts(lambda: _open_noise(config, data_sets))
         normalize = _normalizer_for(config, models)
+        leaderboard = _leaderboard_normalizer(normalize.language)
         parameters = {label: model.parameters for label, model in models.items()}
         raise_on_all_hosts(lambda: stack.enter_context(output.lock()) if leads else None)
         raise_on_all_hosts(lambda: output.begin(_settings(config, data_sets)) if leads else None)
@@ -79,7 +81,7 @@ def run(config: EvalConfig) -> dict[str, Any]:
             data_sets=list(data_sets),
             units={
                 (label, name, condition.name): ScoredRecords(
-                    gather_records(output, (label, name, condition.name)), normalize
+                    gather_records(output, (label, name, condition.name)), normalize, leaderboard
                 )
                 for label in parameters
                 for name in data_sets
@@ -146,6 +148,19 @@ def _normalizer_for(config: EvalConfig, models: Mapping[str, TranscriptionModel]
     return get_model_normalizer(
         language, task, is_multilingual=is_multilingual, name=config.data.reading.normalizer
     )
+
+
+def _leaderboard_normalizer(language: str | None) -> LeaderboardNormalizer | None:
+    """Return how the Open ASR Leaderboard compares texts of a language; None where that cannot be told."""
+    if language is None:
+        return None
+    normalize = LeaderboardNormalizer(language)
+    try:
+        normalize("1")
+    except InputError as error:
+        log.info("figures as those of the leaderboard are left out: %s", error)
+        return None
+    return normalize
 
 
 def _settings(config: EvalConfig, data_sets: Mapping[str, SpeechDataset]) -> dict[str, Any]:

@@ -16,9 +16,11 @@ from flax_distil.metrics.bootstrap import (
     percentile_interval,
     resample_sums,
 )
+from flax_distil.metrics.compound_errors import compound_errors
 from flax_distil.metrics.hallucination import repeated_ngrams
 from flax_distil.metrics.throughput import Throughput
 from flax_distil.metrics.word_errors import ErrorCounts, word_errors
+from flax_distil.text.leaderboard_normalizer import LeaderboardNormalizer
 from flax_distil.text.normalizers import orthographic
 from flax_distil.transcription.assisted_generator import SpeculativeStatistics
 
@@ -32,10 +34,12 @@ class ScoredRecords:
     Attributes:
         records: What was transcribed.
         normalize: How texts are compared.
+        leaderboard: How the Open ASR Leaderboard compares them; None if that cannot be told.
     """
 
     records: Records
     normalize: Callable[[str], str]
+    leaderboard: LeaderboardNormalizer | None = None
 
     @functools.cached_property
     def predictions(self) -> list[Prediction]:
@@ -62,6 +66,19 @@ class ScoredRecords:
         return sum(counts, ErrorCounts())
 
     @functools.cached_property
+    def leaderboard_errors(self) -> ErrorCounts:
+        """Of all, as the Open ASR Leaderboard counts them; none if that cannot be told."""
+        rules = self.leaderboard
+        if rules is None:
+            return ErrorCounts()
+        counts = (
+            compound_errors(line.reference, line.text, rules, join_first=rules.language != "en")
+            for line in self.predictions
+            if rules.is_scored(line.reference)
+        )
+        return sum(counts, ErrorCounts())
+
+    @functools.cached_property
     def repeated(self) -> list[int]:
         """Repeated runs of five words in each prediction."""
         return [repeated_ngrams(self.normalize(line.text)) for line in self.predictions]
@@ -80,10 +97,12 @@ def compute_scores(units: Sequence[ScoredRecords]) -> Scores:
     """Return the scores over the recordings of all units together; see docs/evaluation.md."""
     errors = sum((counts for unit in units for counts in unit.errors), ErrorCounts())
     written = sum((unit.orthographic for unit in units), ErrorCounts())
+    leaderboard = sum((unit.leaderboard_errors for unit in units), ErrorCounts())
     throughput = sum((unit.records.throughput() for unit in units), Throughput())
     samples = sum(len(unit.predictions) for unit in units)
     figures = {
         "wer": errors.wer,
+        "wer_open_asr_leaderboard": leaderboard.wer,
         "wer_ortho": written.wer,
         "cer": errors.cer,
         "cer_ortho": written.cer,

@@ -10,9 +10,10 @@ from flax_distil.evaluation.results import Evaluation
 from flax_distil.metrics.hallucination import compression_ratio
 
 COLUMNS = {
-    "wer": "WER", "wer_interval": "95 %", "wer_ortho": "WER ortho", "cer": "CER", "cer_ortho": "CER ortho",
-    "insertion_rate": "ins", "deletion_rate": "del", "substitution_rate": "sub", "repeated_5grams": "5-dup",
-    "rtfx": "RTFx", "tokens_per_second": "tokens/s", "compile_seconds": "compile s", "samples": "samples",
+    "wer": "WER", "wer_interval": "95 %", "wer_open_asr_leaderboard": "WER leaderboard",
+    "wer_ortho": "WER ortho", "cer": "CER", "cer_ortho": "CER ortho", "insertion_rate": "ins",
+    "deletion_rate": "del", "substitution_rate": "sub", "repeated_5grams": "5-dup", "rtfx": "RTFx",
+    "tokens_per_second": "tokens/s", "compile_seconds": "compile s", "samples": "samples",
     "skipped": "skipped",
 }  # fmt: skip
 
