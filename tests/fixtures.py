@@ -1,4 +1,4 @@
-"""A teacher that is a toy, and compilations to match; prompts with unusable recordings among them."""
+"""Fixtures of every room: real checkpoints, real speech, a toy teacher, a Hub, flawed files, full disks."""
 
 import contextlib
 import json
@@ -13,6 +13,8 @@ import soundfile
 
 from flax_distil.audio.constants import SAMPLING_RATE
 from flax_distil.audio.reading.decoding import decode_audio
+from tests.checkpoints.hub_server import Hub, retry_at_once, running_hub, use_endpoint
+from tests.real_checkpoints import CHECKPOINTS, ensure_checkpoints
 from tests.toys import write_teacher
 
 
@@ -30,6 +32,26 @@ def _limited_files(size: int) -> Iterator[None]:
 def limited_files() -> Callable[[int], contextlib.AbstractContextManager[None]]:
     """Within the context that it gives no file can grow beyond so many bytes, as on a disk that is full."""
     return _limited_files
+
+
+@pytest.fixture(scope="session")
+def tiny_en_dir() -> Path:
+    """OpenAI's Whisper tiny.en as a Hugging Face folder."""
+    ensure_checkpoints(("tiny.en",))
+    return CHECKPOINTS / "whisper-tiny.en"
+
+
+@pytest.fixture(scope="session")
+def base_dir() -> Path:
+    """OpenAI's multilingual Whisper base as a Hugging Face folder."""
+    ensure_checkpoints(("base",))
+    return CHECKPOINTS / "whisper-base"
+
+
+@pytest.fixture(scope="session")
+def prompts_dir() -> Path:
+    """The recorded prompts, with splits train and validation."""
+    return Path(__file__).parent.parent / "examples" / "asterisk_prompts"
 
 
 @pytest.fixture(scope="module")
@@ -55,6 +77,17 @@ def flawed(prompts_dir, tmp_path_factory) -> Path:
     path = folder / "flawed.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return path
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    """An empty Hub on the loopback interface, in place of the real one."""
+    with running_hub() as served:
+        use_endpoint(monkeypatch, served.endpoint)
+        # It speaks the protocol that every Hub speaks, not Xet's own store.
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", True)
+        retry_at_once(monkeypatch)
+        yield served
 
 
 @pytest.fixture

@@ -19,23 +19,13 @@ from flax_distil.core.errors import InputError
 from flax_distil.core.tree import flatten
 from flax_distil.exporting.formats import openai
 from flax_distil.exporting.source import ExportSource
-from tests.checkpoints.hub_server import TOKEN, Hub, retry_at_once, running_hub, use_endpoint
+from tests.checkpoints.hub_server import TOKEN, Hub, use_endpoint
 
 # huggingface_hub's own call of httpx, in the upload without Xet.
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
 
 
 _AWAY = "http://127.0.0.1:9"
-
-
-@pytest.fixture
-def hub(monkeypatch) -> Hub:
-    with running_hub() as served:
-        use_endpoint(monkeypatch, served.endpoint)
-        # The loopback Hub speaks the protocol that every Hub speaks, not Xet's own store.
-        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", True)
-        retry_at_once(monkeypatch)
-        yield served
 
 
 @pytest.fixture(scope="module")

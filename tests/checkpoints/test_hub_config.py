@@ -5,20 +5,13 @@ import pytest
 from flax_distil.cli.main import main
 from flax_distil.core.nested import build
 from flax_distil.exporting.config import ExportConfig
-from tests.checkpoints.hub_server import TOKEN, running_hub
+from tests.checkpoints.hub_server import TOKEN
 
 COMMANDS = {
     "export": [],
     "distil": ["--train_dataset_name=./nowhere"],
     "pseudo-label": ["--dataset_name=./nowhere"],
 }
-
-
-@pytest.fixture
-def hub(monkeypatch):
-    with running_hub() as served:
-        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", served.endpoint)
-        yield served
 
 
 @pytest.mark.parametrize("command", COMMANDS)

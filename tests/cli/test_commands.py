@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from flax_distil.cli.main import main
-from tests.checkpoints.hub_server import TOKEN, running_hub
+from tests.checkpoints.hub_server import TOKEN
 
 
 def test_help_lists_the_commands_without_importing_jax():
@@ -120,25 +120,22 @@ def test_a_run_is_repeated_only_on_request_and_resumes_as_if_it_had_not_stopped(
 # huggingface_hub's own call of httpx, in the upload without Xet.
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
-def test_a_failed_upload_keeps_the_run_and_exits_with_1(distilled, monkeypatch, caplog):
+def test_a_failed_upload_keeps_the_run_and_exits_with_1(distilled, hub, monkeypatch, caplog):
     arguments, out = distilled
     arguments = [*arguments, "--resume_from_checkpoint=latest", "--push_to_hub", "--hub_model_id=me/student"]
-    with running_hub() as hub:
-        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", hub.endpoint)
-        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", True)
-        monkeypatch.setenv("HF_TOKEN", TOKEN)
-        hub.refuse_commits = True
-        assert main(arguments) == 1
-        (error,) = (record.getMessage() for record in caplog.records if record.levelname == "ERROR")
-        assert f"the export is safe in {out}, to be uploaded with: hf upload me/student" in error
-        assert "\n" not in error
-        assert (out / "model.safetensors").is_file()
-        assert (out / "checkpoints" / "checkpoint_4").is_dir()
-        hub.refuse_commits = False
-        assert main(arguments) == 0
-        sent = hub.commit("me/student", "main").files
-        private = {"run.json", "samples.json", "report.html"}
-        assert sent.keys() == {path.name for path in out.iterdir() if path.is_file()} - private
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    hub.refuse_commits = True
+    assert main(arguments) == 1
+    (error,) = (record.getMessage() for record in caplog.records if record.levelname == "ERROR")
+    assert f"the export is safe in {out}, to be uploaded with: hf upload me/student" in error
+    assert "\n" not in error
+    assert (out / "model.safetensors").is_file()
+    assert (out / "checkpoints" / "checkpoint_4").is_dir()
+    hub.refuse_commits = False
+    assert main(arguments) == 0
+    sent = hub.commit("me/student", "main").files
+    private = {"run.json", "samples.json", "report.html"}
+    assert sent.keys() == {path.name for path in out.iterdir() if path.is_file()} - private
 
 
 def test_init_student_and_export_write_folders(tiny_en_dir, tmp_path):

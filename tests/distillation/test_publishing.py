@@ -21,7 +21,7 @@ from flax_distil.core.signals import STOPPED
 from flax_distil.distillation.config import DistillConfig
 from flax_distil.distillation.job import run
 from flax_distil.distillation.publishing.publisher import Publisher
-from tests.checkpoints.hub_server import TOKEN, Hub, retry_at_once, running_hub, use_endpoint
+from tests.checkpoints.hub_server import TOKEN, Hub, retry_at_once, use_endpoint
 from tests.toys import write_prompts
 
 # huggingface_hub's own call of httpx, in the upload without Xet.
@@ -30,15 +30,6 @@ pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning
 REPO = "someone/student"
 STEPS = 6
 PRIVATE = {"goodput.json", "run.json", "samples.json", "report.html"}
-
-
-@pytest.fixture
-def hub(monkeypatch) -> Hub:
-    with running_hub() as served:
-        use_endpoint(monkeypatch, served.endpoint)
-        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", True)
-        retry_at_once(monkeypatch)
-        yield served
 
 
 @pytest.fixture

@@ -7,21 +7,12 @@ from huggingface_hub import ModelCard
 
 from flax_distil.cli.main import main
 from flax_distil.exporting.repository import repository_layout
-from tests.checkpoints.hub_server import TOKEN, Hub, retry_at_once, running_hub, use_endpoint
+from tests.checkpoints.hub_server import TOKEN, Hub
 
 # huggingface_hub's own call of httpx, in the upload without Xet.
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
 
 REPO = "someone/toy"
-
-
-@pytest.fixture
-def hub(monkeypatch) -> Hub:
-    with running_hub() as served:
-        use_endpoint(monkeypatch, served.endpoint)
-        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", True)
-        retry_at_once(monkeypatch)
-        yield served
 
 
 @pytest.mark.parametrize(

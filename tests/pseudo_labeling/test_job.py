@@ -37,7 +37,7 @@ from flax_distil.pseudo_labeling.output import LabelOutput
 from flax_distil.pseudo_labeling.splits import open_splits
 from flax_distil.transcription.short_form import ShortFormTranscriber
 from tests import quick_compilation
-from tests.checkpoints.hub_server import TOKEN, retry_at_once, running_hub, use_endpoint
+from tests.checkpoints.hub_server import TOKEN
 from tests.toys import write_teacher
 
 ROOT = Path(__file__).parents[2]
@@ -390,15 +390,6 @@ def test_without_room_finished_files_stay_and_the_same_command_goes_on(flags, wh
 def test_a_folder_that_cannot_be_made_is_told_before_the_teacher_is_read(flags, capsys):
     assert label({**flags, "output_dir": "/proc/labels"}) == 2
     assert "output_dir '/proc/labels" in capsys.readouterr().err
-
-
-@pytest.fixture
-def hub(monkeypatch):
-    with running_hub() as served:
-        use_endpoint(monkeypatch, served.endpoint)
-        retry_at_once(monkeypatch)
-        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", True)
-        yield served
 
 
 @pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")  # huggingface_hub's own call of httpx

@@ -18,7 +18,7 @@ from flax_distil.pseudo_labeling.dataset_card import make_card
 from flax_distil.pseudo_labeling.merge_cards import merge_cards
 from flax_distil.pseudo_labeling.splits import SplitName
 from flax_distil.pseudo_labeling.upload import upload_labels
-from tests.checkpoints.hub_server import TOKEN, Hub, retry_at_once, running_hub, use_endpoint
+from tests.checkpoints.hub_server import TOKEN, Hub
 
 # huggingface_hub's own call of httpx, in the upload without Xet.
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
@@ -27,15 +27,6 @@ REPO = "datasets/someone/labels"
 CONFIG = build(
     PseudoLabelConfig, model_name_or_path="teacher", dataset_name="corpus", language="en", output_dir="out"
 )
-
-
-@pytest.fixture
-def hub(monkeypatch) -> Hub:
-    with running_hub() as served:
-        use_endpoint(monkeypatch, served.endpoint)
-        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", True)
-        retry_at_once(monkeypatch)
-        yield served
 
 
 def summary_of(rows: int) -> dict:
