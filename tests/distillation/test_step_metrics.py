@@ -14,6 +14,7 @@ from flax_distil.distillation.monitoring.goodput import Goodput
 from flax_distil.distillation.monitoring.step_metrics import StepMetrics
 from flax_distil.distillation.monitoring.training_log import TrainingLog, read_metrics
 from flax_distil.parallel.make_partitioner import single_device
+from tests.clock import Clock
 from tests.parallel.layouts import config
 
 
@@ -94,8 +95,11 @@ def test_the_line_of_a_full_interval_can_be_written_before_a_save(training):
     assert [line["step"] for line in read_metrics(folder)] == [4]
 
 
-def test_the_rates_of_an_interval_end_with_its_last_step_and_not_when_it_is_looked_at(tmp_path):
+def test_the_rates_of_an_interval_end_with_its_last_step_and_not_when_it_is_looked_at(tmp_path, monkeypatch):
     """A short interval before an evaluation is looked at when the steps behind it have ended too."""
+    clock = Clock()
+    for module in ("goodput", "step_metrics"):
+        monkeypatch.setattr(f"flax_distil.distillation.monitoring.{module}.time", clock)
     run = replace(config(freeze_encoder=True), logging_steps=2)
     batch = Batch(ids=["a"], valid_B=np.ones(1, bool), duration_B=np.ones(1, np.float32))
     goodput = Goodput()
@@ -103,15 +107,16 @@ def test_the_rates_of_an_interval_end_with_its_last_step_and_not_when_it_is_look
     with TrainingLog(tmp_path, max_steps=100) as logs:
         progress = StepMetrics(run, logs, single_device(), 10, goodput=goodput)
         for step in (1, 2, 3):
-            time.sleep(0.1)
+            clock.sleep(0.5)
             metrics = {name: jnp.float32(step) for name in ("loss", "grad_norm", "tokens")}
             goodput.dispatched(step, metrics["loss"])
-            time.sleep(0.02)  # the step ends
+            while goodput.end_of(step) is None:
+                time.sleep(0.001)
+            clock.sleep(0.25)
             progress.add(step, metrics, batch)
         progress.flush()
     goodput.close()
     first, second = read_metrics(tmp_path)
-    assert 0.08 < first["seconds_per_step"] < 0.5
-    assert 0.08 < second["seconds_per_step"] < 0.5
-    assert second["samples_per_second"] == pytest.approx(1 / second["seconds_per_step"])
+    assert (first["seconds_per_step"], second["seconds_per_step"]) == (0.625, 0.75)
+    assert second["samples_per_second"] == pytest.approx(1 / 0.75)
     assert first["data_wait_share"] == 0.0

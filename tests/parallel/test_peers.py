@@ -15,6 +15,9 @@ import pytest
 
 TIMEOUT = 3
 
+SOON = 45
+"""Seconds that even a machine with much else to do keeps; JAX itself would wait for a minute more."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Ended:
@@ -60,7 +63,7 @@ def run(task: str, action: Callable[[list[subprocess.Popen]], None], *, count: i
         begun = time.monotonic()
         ended = []
         for process in processes:
-            _, error = process.communicate(timeout=40)
+            _, error = process.communicate(timeout=90)
             ended.append(Ended(status=process.returncode, error=error, seconds=time.monotonic() - begun))
         return ended
     finally:
@@ -87,7 +90,7 @@ def test_a_signal_to_one_process_stops_all_at_the_same_step(task, victim, number
     name = signal.Signals(number).name
     assert f"stopped by {name}: " in ended[victim].error
     assert f"stopped by {name} on process {victim} of 2 (" in ended[1 - victim].error
-    assert max(one.seconds for one in ended) < 10
+    assert max(one.seconds for one in ended) < SOON
     assert not any("Traceback" in one.error for one in ended)
 
 
@@ -96,7 +99,7 @@ def test_a_signal_at_the_start_ends_all_at_once():
     ended = run("start", act(1, signal.SIGTERM))
     assert [one.status for one in ended] == [75, 75], ended
     assert ["what is finished is kept" in one.error for one in ended] == [True, True], ended
-    assert max(one.seconds for one in ended) < 10
+    assert max(one.seconds for one in ended) < SOON
 
 
 @pytest.mark.parametrize(
@@ -117,7 +120,7 @@ def test_a_killed_process_is_named_by_the_others(task, victim):
             assert f"stopped: process {victim} of 3 (" in one.error
             assert "Traceback" not in one.error
             assert "stack trace" not in one.error
-            assert one.seconds < 2 * TIMEOUT + 5
+            assert one.seconds < SOON
 
 
 def test_a_process_that_fails_is_named_by_the_others():
@@ -126,4 +129,4 @@ def test_a_process_that_fails_is_named_by_the_others():
     assert "ValueError: a bug" in ended[1].error
     assert "error: process 1 of 2 (" in ended[0].error
     assert "has failed: a bug" in ended[0].error
-    assert max(one.seconds for one in ended) < 10
+    assert max(one.seconds for one in ended) < SOON

@@ -147,7 +147,7 @@ def test_compiled_programs_are_kept_in_a_bucket(monkeypatch):
 
 
 def test_a_line_is_in_the_bucket_when_it_is_written_or_soon(monkeypatch):
-    monkeypatch.setattr(background_upload, "SHORTEST_PAUSE_SECONDS", 0.05)
+    monkeypatch.setattr(background_upload, "SHORTEST_PAUSE_SECONDS", 600.0)
     with running_gs(monkeypatch) as proxy:
         path = BucketPath("gs://bucket/run/lines.jsonl")
         write_whole(path, 'first\n{"cut off')
@@ -171,7 +171,7 @@ def test_logs_reach_the_bucket_as_they_grow(monkeypatch, caplog):
             for number in range(3):
                 print(number, file=file, flush=True)
                 mirror.changed()
-                end = time.monotonic() + 5
+                end = time.monotonic() + 60
                 while time.monotonic() < end and f"{number}\n" not in (
                     (folder / "metrics.jsonl").read_text() if (folder / "metrics.jsonl").exists() else ""
                 ):

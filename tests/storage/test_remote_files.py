@@ -3,8 +3,6 @@
 import io
 import random
 import sys
-import threading
-import time
 
 import pytest
 from fsspec.registry import _registry
@@ -13,13 +11,22 @@ from flax_distil.core.errors import InputError
 from flax_distil.storage import remote_files as remote
 from flax_distil.storage import transports
 from flax_distil.storage.remote_files import RemoteFile, expand, read_bytes
-from flax_distil.storage.retries import RetryPolicy, SourceError, SourceMissingError
+from flax_distil.storage.retries import DEFAULT_POLICY, RetryPolicy, SourceError, SourceMissingError
+from tests.clock import Clock
 from tests.data.flaky_http_server import Behavior, serving
 
 QUICK = RetryPolicy(
     total_seconds=60.0, first_pause_seconds=0.01, largest_pause_seconds=0.02, read_seconds=0.3
 )
-BRIEF = RetryPolicy(total_seconds=0.5, first_pause_seconds=0.05, largest_pause_seconds=0.1, read_seconds=0.2)
+BRIEF = RetryPolicy(total_seconds=0.5, first_pause_seconds=0.1, largest_pause_seconds=0.2, read_seconds=0.2)
+
+
+@pytest.fixture
+def clock(monkeypatch) -> Clock:
+    """Pauses between requests take no time; all other time does not count."""
+    made = Clock()
+    monkeypatch.setattr("flax_distil.storage.retries.time", made)
+    return made
 
 
 @pytest.fixture
@@ -57,7 +64,7 @@ def test_three_of_ten_requests_failing_change_no_byte(content, tmp_path, ranges)
 
 def test_a_server_without_ranges_is_asked_for_the_file_once(content, tmp_path):
     behavior = Behavior(ranges=False)
-    with serving(tmp_path, behavior) as address, RemoteFile(f"{address}/file.bin", QUICK) as file:
+    with serving(tmp_path, behavior) as address, RemoteFile(f"{address}/file.bin", DEFAULT_POLICY) as file:
         file.seek(90_000)
         assert file.read(50) == content[90_000:90_050]
         file.seek(5)
@@ -67,7 +74,7 @@ def test_a_server_without_ranges_is_asked_for_the_file_once(content, tmp_path):
 
 def test_what_lies_before_the_place_is_not_read(content, tmp_path):
     behavior = Behavior()
-    with serving(tmp_path, behavior) as address, RemoteFile(f"{address}/file.bin", QUICK) as file:
+    with serving(tmp_path, behavior) as address, RemoteFile(f"{address}/file.bin", DEFAULT_POLICY) as file:
         file.seek(50_000)
         file.read(10)
     assert [part for _, _, part in behavior.seen] == ["bytes=49152-53247"]
@@ -89,36 +96,37 @@ def test_empty_files_are_empty(tmp_path):
 
 
 @pytest.mark.parametrize("fault", ["503", "drop", "short", "stall"])
-def test_a_server_that_never_answers_is_given_up_in_one_sentence(content, tmp_path, fault):
+def test_a_server_that_never_answers_is_given_up_in_one_sentence(content, tmp_path, clock, fault):
     behavior = Behavior(failing=1.0, faults=[fault])
-    started = time.monotonic()
     with serving(tmp_path, behavior) as address, pytest.raises(SourceError) as caught:
         read_bytes(f"{address}/file.bin?signature=secret", BRIEF)
-    assert 0.5 <= time.monotonic() - started < 2.5
+    assert clock.seconds == pytest.approx(0.5)
     message = str(caught.value)
     assert message.startswith(f"cannot read {address}/file.bin: ")
     assert "source_retry_seconds" in message
     assert "secret" not in message
     assert "\n" not in message
-    assert len(behavior.seen) > 2
+    assert len(behavior.seen) > 3
 
 
-def test_a_server_that_comes_back_ends_the_waiting(content, tmp_path):
-    behavior = Behavior(failing=1.0, faults=["503"])
-    with serving(tmp_path, behavior) as address, RemoteFile(f"{address}/file.bin", QUICK) as file:
-        timer = threading.Timer(0.3, lambda: setattr(behavior, "failing", 0.0))
-        timer.start()
+def test_a_server_that_comes_back_ends_the_waiting(content, tmp_path, clock):
+    class Restarted(Behavior):
+        def fault(self) -> str | None:
+            self.failing = float(len(self.seen) <= 8)
+            return super().fault()
+
+    behavior = Restarted(faults=["503"])
+    with serving(tmp_path, behavior) as address, RemoteFile(f"{address}/file.bin", DEFAULT_POLICY) as file:
         assert file.read(100) == content[:100]
-        timer.join()
-    assert len(behavior.seen) > 5
+    assert len(behavior.seen) == 9
 
 
-def test_the_pause_that_a_server_asks_for_is_kept(content, tmp_path):
-    behavior = Behavior(failing=1.0, faults=["429"], retry_after="1")
-    policy = RetryPolicy(total_seconds=1.2, first_pause_seconds=0.01, read_seconds=1.0)
+def test_the_pause_that_a_server_asks_for_is_kept(content, tmp_path, clock):
+    behavior = Behavior(failing=1.0, faults=["429"], retry_after="20")
+    policy = RetryPolicy(total_seconds=50.0)
     with serving(tmp_path, behavior) as address, pytest.raises(SourceError, match="answered 429"):
         read_bytes(f"{address}/file.bin", policy)
-    assert len(behavior.seen) == 3
+    assert (len(behavior.seen), clock.seconds) == (4, 50.0)
 
 
 @pytest.mark.parametrize(

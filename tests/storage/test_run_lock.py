@@ -13,6 +13,7 @@ import pytest
 from flax_distil.core.errors import InputError
 from flax_distil.storage import run_lock
 from flax_distil.storage.run_lock import RunLock
+from tests.clock import Clock
 
 HOLD = """
 import sys, time
@@ -38,10 +39,20 @@ def holder(tmp_path):
 
 @pytest.fixture
 def elsewhere(monkeypatch):
-    """What this process says of its machine is what another one would say, and all waits are short."""
+    """What this process says of its machine is what another one would say."""
     monkeypatch.setattr(run_lock, "BEAT_SECONDS", 0.1)
-    monkeypatch.setattr(run_lock, "STALE_SECONDS", 0.6)
     monkeypatch.setattr(run_lock, "_machine", lambda: "elsewhere")
+
+
+@pytest.fixture
+def killed(holder, elsewhere, monkeypatch, tmp_path):
+    """The lock of a holder elsewhere that was killed 35 s ago, and a clock on which waits take no time."""
+    holder.kill()
+    holder.wait()
+    found = json.loads((tmp_path / "run.lock").read_text())
+    clock = Clock(found["beat_at"] + 35.0)
+    monkeypatch.setattr(run_lock, "time", clock)
+    return found, clock
 
 
 def test_a_second_run_is_refused_and_told_who_holds_the_folder(holder, tmp_path):
@@ -51,13 +62,13 @@ def test_a_second_run_is_refused_and_told_who_holds_the_folder(holder, tmp_path)
             act()
 
 
-def test_a_run_that_was_killed_is_replaced_at_once_on_its_own_machine(holder, tmp_path):
+def test_a_run_that_was_killed_is_replaced_at_once_on_its_own_machine(holder, monkeypatch, tmp_path):
     holder.kill()
     holder.wait()
-    begun = time.perf_counter()
+    monkeypatch.setattr(run_lock, "time", clock := Clock())
     with RunLock(tmp_path) as lock:
         assert json.loads(lock.path.read_text())["process_id"] == os.getpid()
-    assert time.perf_counter() - begun < 2
+    assert clock.seconds == 0
     assert list(tmp_path.iterdir()) == []
 
 
@@ -75,27 +86,22 @@ def test_a_run_on_another_machine_is_known_to_live_by_what_it_writes(holder, els
         RunLock(tmp_path).check()
 
 
-def test_a_run_that_was_killed_on_another_machine_is_replaced_when_it_is_stale(holder, elsewhere, tmp_path):
-    holder.kill()
-    holder.wait()
-    begun = time.perf_counter()
+def test_a_run_that_was_killed_on_another_machine_is_replaced_when_it_is_stale(killed, tmp_path):
+    found, clock = killed
     with RunLock(tmp_path):
-        assert 0.2 < time.perf_counter() - begun < 3
+        assert clock.seconds - found["beat_at"] == pytest.approx(run_lock.STALE_SECONDS, abs=0.1)
 
 
-def test_a_run_that_was_found_dead_is_not_waited_for_again_unless_it_writes(holder, elsewhere, tmp_path):
-    holder.kill()
-    holder.wait()
+def test_a_run_that_was_found_dead_is_not_waited_for_again_unless_it_writes(killed, tmp_path):
+    found, clock = killed
     lock = RunLock(tmp_path)
-    found = json.loads(lock.path.read_text())
     lock.check()
-    begun = time.perf_counter()
+    waited = clock.seconds
     with lock:
-        assert time.perf_counter() - begun < 0.2
-    lock.path.write_text(json.dumps(found | {"beats": found["beats"] + 1, "beat_at": time.time()}))
-    begun = time.perf_counter()
+        assert clock.seconds == waited
+    lock.path.write_text(json.dumps(found | {"beats": found["beats"] + 1, "beat_at": waited}))
     lock.check()
-    assert time.perf_counter() - begun > 0.2
+    assert clock.seconds - waited == pytest.approx(run_lock.STALE_SECONDS, abs=0.1)
 
 
 def test_of_many_runs_that_start_together_one_gets_the_folder(tmp_path):
@@ -128,7 +134,7 @@ def test_a_run_that_stood_still_until_another_took_over_ends_and_leaves_the_lock
     replaced = tmp_path / "new"
     replaced.write_text(json.dumps(other))
     replaced.replace(path)
-    assert holder.wait(timeout=10) == 2
+    assert holder.wait(timeout=60) == 2
     assert re.search(r"was taken over.* by process 7 of \S+ on elsewhere", holder.stderr.read())
     assert json.loads(path.read_text())["id"] == "other"
 
