@@ -13,8 +13,12 @@ from flax_distil.core.errors import InputError
 from flax_distil.core.files import user_path
 from flax_distil.core.nested import nested
 from flax_distil.data.config import NoiseDatasetConfig
+from flax_distil.evaluation.leaderboard.config import ProtocolConfig
+from flax_distil.evaluation.leaderboard.decoding import leaderboard_options
+from flax_distil.evaluation.leaderboard.sets import LeaderboardSet, find_sets
 from flax_distil.pipeline.transcribe_mode import TranscribeMode
 from flax_distil.storage.output_dir import OutputConfig
+from flax_distil.text.leaderboard_normalizer import LeaderboardNormalizer
 from flax_distil.transcription.config import FLAG_NAMES, LONG_FORM_OPTIONS, DatasetConfig, TranscriptionConfig
 from flax_distil.transcription.options import ModeName, TranscriptionOptions
 
@@ -77,6 +81,7 @@ class EvalConfig(TranscriptionConfig):
             (of noise_dataset_name).
         snr_db: Signal-to-noise ratios in dB at which each noise is added, such as 40 30 20 10 5 0 -5 -10.
         recorded_noise: Recordings of noise.
+        rules: By whose rules texts are decoded and scored.
         latency_samples: Also transcribe this many recordings one at a time, and report the seconds that each
             takes.
         output: Where reports are written.
@@ -101,6 +106,7 @@ class EvalConfig(TranscriptionConfig):
     noise_types: list[str] | None = None
     snr_db: list[float] | None = None
     recorded_noise: NoiseDatasetConfig = nested(NoiseDatasetConfig(), section="Main flags")
+    rules: ProtocolConfig = nested(ProtocolConfig(), section="Main flags")
     latency_samples: int = 0
     output: OutputConfig = nested(
         OutputConfig(output_dir=None),
@@ -123,6 +129,8 @@ class EvalConfig(TranscriptionConfig):
         self.transcribe_mode.check(self.options)
         _ = self.baseline, [self.model_source(name) for name in self.models.values()]
         self._check_noise()
+        if self.rules.is_leaderboard:
+            self._check_leaderboard()
 
     @property
     def transcriber_mode(self) -> ModeName:
@@ -132,6 +140,11 @@ class EvalConfig(TranscriptionConfig):
     @property
     def options(self) -> TranscriptionOptions:
         """What to transcribe into; window after window, with the usual thresholds where none is given."""
+        if self.rules.is_leaderboard:
+            languages = {data_set.language for data_set in self.leaderboard_sets}
+            return leaderboard_options(
+                self.decoding, language=languages.pop() if len(languages) == 1 else None
+            )
         return self.transcribe_mode.with_defaults(self.decoding)
 
     @property
@@ -190,6 +203,33 @@ class EvalConfig(TranscriptionConfig):
         ratios = sorted(set(self.snr_db or ()), reverse=True)
         noises = dict.fromkeys(self.noise_types or ())
         return [CLEAN, *(NoiseCondition(noise=noise, snr=snr) for noise in noises for snr in ratios)]
+
+    @property
+    def leaderboard_sets(self) -> list[LeaderboardSet]:
+        """The sets of the Open ASR Leaderboard that ``dataset_name`` names, under its protocol.
+
+        Raises:
+            InputError: If it names something else.
+        """
+        return find_sets(self.data.dataset_name)
+
+    def _check_leaderboard(self) -> None:
+        """Check that nothing is asked for that the leaderboard's protocol lays down, or does not have."""
+        laid_down = {
+            "mode": self.mode != "short",
+            "noise_types": bool(self.noise_types),
+            "latency_samples": bool(self.latency_samples),
+            "dataset_config_name": self.data.dataset_config_name is not None,
+            "dataset_split_name": self.data.dataset_split_name is not None,
+        }
+        for name, is_given in laid_down.items():
+            if is_given:
+                raise InputError(
+                    f"{name} is given, and protocol {self.rules.protocol} has its own, or none: leave "
+                    f"{name} out"
+                )
+        for language in {data_set.language for data_set in self.leaderboard_sets}:
+            LeaderboardNormalizer(language)("1")  # the package that writes numbers as words may be missing
 
     def _check_noise(self) -> None:
         for noise in self.noise_types or ():

@@ -17,8 +17,25 @@ from flax_distil.core.nested import flatten
 from flax_distil.data.dataset import SpeechDataset
 from flax_distil.data.sources.load_datasets import load_tables
 from flax_distil.evaluation.config import CLEAN, EvalConfig
+from flax_distil.evaluation.leaderboard.manifests import chunks_of, join_chunks
+from flax_distil.evaluation.leaderboard.open_sets import open_set
+from flax_distil.evaluation.leaderboard.results import (
+    Manifests,
+    leaderboard_results,
+    make_manifests,
+    write_leaderboard_files,
+)
+from flax_distil.evaluation.leaderboard.sets import SETS
+from flax_distil.evaluation.leaderboard.transcription import LeaderboardEvaluation
 from flax_distil.evaluation.noise import NoiseMaker
-from flax_distil.evaluation.output import REPORT_NAME, RESULTS_NAME, SAMPLES_NAME, EvaluationOutput
+from flax_distil.evaluation.output import (
+    LEADERBOARD_NAME,
+    REPORT_NAME,
+    RESULTS_NAME,
+    SAMPLES_NAME,
+    EvaluationOutput,
+)
+from flax_distil.evaluation.records import Records
 from flax_distil.evaluation.report import write_report
 from flax_distil.evaluation.results import Evaluation, make_results
 from flax_distil.evaluation.scores import ScoredRecords
@@ -41,7 +58,7 @@ log = logging.getLogger(__name__)
 _WITHOUT_EFFECT = {
     "baseline_model", "normalizer", "output_dir", "overwrite_output_dir", "dataloader_num_workers",
     "dataset_cache_dir", "cache_dir", "source_retry_seconds",
-    "coordinator_address", "num_processes", "process_id", "initialization_timeout_seconds",
+    "scorer", "coordinator_address", "num_processes", "process_id", "initialization_timeout_seconds",
     "heartbeat_timeout_seconds",
 }  # fmt: skip
 """Settings that change no prediction: another run may have others and go on."""
@@ -67,33 +84,37 @@ def run(config: EvalConfig) -> dict[str, Any]:
         data_sets = raise_on_all_hosts(lambda: _open_data_sets(config))
         noise = raise_on_all_hosts(lambda: _open_noise(config, data_sets))
         normalize = _normalizer_for(config, models)
-        leaderboard = _leaderboard_normalizer(normalize.language)
         parameters = {label: model.parameters for label, model in models.items()}
         raise_on_all_hosts(lambda: stack.enter_context(output.lock()) if leads else None)
         raise_on_all_hosts(lambda: output.begin(_settings(config, data_sets)) if leads else None)
         if output.is_kept:
             check_shared_folder(output.folder)
         _transcribe(config, partitioner, output, models, data_sets, noise)
+        records = {
+            (label, name, condition.name): gather_records(output, (label, name, condition.name))
+            for label in parameters
+            for name in data_sets
+            for condition in config.conditions
+        }
         evaluation = Evaluation(
             config=config,
             normalize=normalize,
             parameters=parameters,
             data_sets=list(data_sets),
             units={
-                (label, name, condition.name): ScoredRecords(
-                    gather_records(output, (label, name, condition.name)), normalize, leaderboard
-                )
-                for label in parameters
-                for name in data_sets
-                for condition in config.conditions
+                key: _scored(found, config, data_sets[key[1]], normalize) for key, found in records.items()
             },
             latency={
                 label: gather_records(output, (label, next(iter(data_sets)), LATENCY)) for label in parameters
             },
         )
         results = make_results(evaluation)
+        manifests = make_manifests(config, records, data_sets) if config.rules.is_leaderboard else {}
+        if manifests:
+            scorer = config.rules.scorer if leads else None
+            results[LEADERBOARD_NAME] = leaderboard_results(evaluation, manifests, scorer=scorer)
         if leads:
-            _report(evaluation, results, output)
+            _report(evaluation, results, output, manifests)
     return results
 
 
@@ -107,8 +128,9 @@ def _transcribe(
 ) -> None:
     """Do all there is to do, model after model: the weights of one are gone when the next are read."""
     most = max(map(len, data_sets.values()))
+    kind = LeaderboardEvaluation if config.rules.is_leaderboard else ModelEvaluation
     for label in list(models):
-        work = ModelEvaluation(config, partitioner, output, label=label, model=models.pop(label), most=most)
+        work = kind(config, partitioner, output, label=label, model=models.pop(label), most=most)
         for name, data in data_sets.items():
             for condition in config.conditions:
                 work.transcribe(name, data, noise[name], condition)
@@ -122,11 +144,25 @@ def _transcribe(
 
 def _open_models(config: EvalConfig, partitioner: Partitioner) -> dict[str, TranscriptionModel]:
     """Read the small files of every checkpoint: whatever does not fit is known at once."""
-    return {label: configured_model(config, partitioner, name) for label, name in config.models.items()}
+    models = {label: configured_model(config, partitioner, name) for label, name in config.models.items()}
+    for data_set in config.leaderboard_sets if config.rules.is_leaderboard else ():
+        for label, model in models.items():
+            if data_set.language != "en" and not model.is_multilingual:
+                raise InputError(
+                    f"set {data_set.name!r} is in language {data_set.language!r}, and model {label!r} knows "
+                    "English alone: leave either out"
+                )
+    return models
 
 
 def _open_data_sets(config: EvalConfig) -> dict[str, SpeechDataset]:
     """Open the data sets, by their names."""
+    if config.rules.is_leaderboard:
+        folder = config.rules.leaderboard_data_dir
+        return {
+            data_set.name: open_set(data_set, config.data.spec, data_dir=folder)
+            for data_set in config.leaderboard_sets
+        }
     return {data.name: data for data in load_tables(config.data.spec)}
 
 
@@ -150,6 +186,18 @@ def _normalizer_for(config: EvalConfig, models: Mapping[str, TranscriptionModel]
     )
 
 
+def _scored(
+    records: Records, config: EvalConfig, data: SpeechDataset, normalize: Normalizer
+) -> ScoredRecords:
+    """Return records with the ways to compare their texts; those of chunks become those of recordings."""
+    if not config.rules.is_leaderboard:
+        return ScoredRecords(records, normalize, _leaderboard_normalizer(normalize.language))
+    chunks = chunks_of(data)
+    whole = records if chunks is None else join_chunks(records, chunks)
+    return ScoredRecords(whole, normalize, LeaderboardNormalizer(SETS[data.name].language))
+
+
+@functools.cache
 def _leaderboard_normalizer(language: str | None) -> LeaderboardNormalizer | None:
     """Return how the Open ASR Leaderboard compares texts of a language; None where that cannot be told."""
     if language is None:
@@ -182,7 +230,9 @@ def _rows_identity(data: SpeechDataset) -> str:
     return f"{len(data)} rows, {hashlib.blake2b(rows.encode(), digest_size=8).hexdigest()}"
 
 
-def _report(evaluation: Evaluation, results: dict[str, Any], output: EvaluationOutput) -> None:
+def _report(
+    evaluation: Evaluation, results: dict[str, Any], output: EvaluationOutput, manifests: Manifests
+) -> None:
     show(format_tables(results, evaluation))
     for (label, name, condition), unit in evaluation.units.items():
         if condition == CLEAN.name and label == evaluation.models[0] and unit.records.skipped:
@@ -192,4 +242,6 @@ def _report(evaluation: Evaluation, results: dict[str, Any], output: EvaluationO
             (scratch / RESULTS_NAME).write_text(json.dumps(results, indent=2) + "\n")
             write_samples(evaluation, scratch / SAMPLES_NAME)
             write_report(evaluation, results, scratch / REPORT_NAME)
+            if manifests:
+                write_leaderboard_files(evaluation, results[LEADERBOARD_NAME], manifests, scratch)
         log.info("written to %s", output.folder)

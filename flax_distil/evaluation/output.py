@@ -17,6 +17,9 @@ from flax_distil.storage.resumable_output import ResumableOutput
 RESULTS_NAME, SAMPLES_NAME, REPORT_NAME = REPORTS = ("results.json", "predictions.csv", "report.html")
 """Files that are made from the lines once all are there."""
 
+LEADERBOARD_NAME = "open_asr_leaderboard"
+"""Folder of manifests and results for the Hub, under the protocol of that name."""
+
 LONGEST_NAME = 200
 """Maximum number of characters in the name of a folder; file systems accept 255 bytes."""
 
@@ -38,7 +41,7 @@ class EvaluationOutput(ResumableOutput):
     contents = "an evaluation"
     work_name = "predictions"
     state_name = "settings.json"
-    results = REPORTS
+    results = (*REPORTS, f"{LEADERBOARD_NAME}/*/*.jsonl", f"{LEADERBOARD_NAME}/*/.eval_results/*.yaml")
 
     def __init__(self, output_dir: str | None, *, overwrite: bool):
         self.is_kept = output_dir is not None

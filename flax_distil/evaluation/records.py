@@ -47,6 +47,8 @@ class Prediction:
         process: Which process it was.
         seconds: Since that session began, compilation left out.
         statistics: Of speculative decoding, since that session began; None without an assistant.
+        batch_seconds: Its equal share of the seconds from samples in memory to the texts of its batch; None
+            where batches are not timed one by one.
     """
 
     index: int
@@ -62,6 +64,7 @@ class Prediction:
     process: int
     seconds: float
     statistics: dict[str, int] | None = None
+    batch_seconds: float | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -15,6 +15,7 @@ from flax_distil.evaluation.scores import ScoredRecords
 from flax_distil.evaluation.tables import (
     cell,
     data_set_rows,
+    leaderboard_rows,
     model_rows,
     noise_rows,
     p_value,
@@ -47,6 +48,7 @@ def write_report(evaluation: Evaluation, results: dict[str, Any], path: Path) ->
         *([] if plots else [html.note(f"There are no pictures: {PLOTS_REMEDY}.")]),
         _models(results, plots=plots),
         _data_sets(results, plots=plots),
+        _leaderboard(results),
         _noise(evaluation, results, plots=plots),
         _comparisons(results),
         *(_worst(evaluation, model) for model in evaluation.models),
@@ -109,6 +111,20 @@ def _data_sets(results: dict[str, Any], *, plots: bool) -> str:
     if plots:
         parts.append(html.picture(data_set_plot(rates), "Word error rate by data set"))
     return html.section("Data sets", *parts)
+
+
+def _leaderboard(results: dict[str, Any]) -> str | None:
+    rows = leaderboard_rows(results)
+    if not rows:
+        return None
+    return html.section(
+        "Open ASR Leaderboard",
+        html.table(rows, texts=2),
+        html.note(
+            "WER leaderboard and RTFx leaderboard follow its protocol, WER this program's own. Its means are "
+            "over sets, whatever their sizes; its RTFx is over all audio, from samples in memory to text."
+        ),
+    )
 
 
 def _noise(evaluation: Evaluation, results: dict[str, Any], *, plots: bool) -> str | None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from flax_distil.evaluation.config import CLEAN
+from flax_distil.evaluation.output import LEADERBOARD_NAME
 from flax_distil.evaluation.results import Evaluation
 from flax_distil.metrics.hallucination import compression_ratio
 
@@ -100,6 +101,28 @@ def noise_rows(results: dict[str, Any], evaluation: Evaluation) -> list[list[str
     return rows
 
 
+def leaderboard_rows(results: dict[str, Any]) -> list[list[str]]:
+    """Return all models on all sets of the Open ASR Leaderboard, with its means; nothing without them."""
+    columns = {
+        "wer": "WER leaderboard",
+        "wer_whisper": "WER",
+        "rtfx": "RTFx leaderboard",
+        "samples": "samples",
+    }
+    models = results.get(LEADERBOARD_NAME, {})
+    if any("scorer_wer" in found for entry in models.values() for found in entry["sets"].values()):
+        columns["scorer_wer"] = "WER scorer"
+    rows = [["model", "set", *columns.values()]]
+    for model, entry in models.items():
+        for name, found in entry["sets"].items():
+            rows.append([model, name, *(cell(found[key]) for key in columns)])
+        for group, found in entry["groups"].items():
+            title = f"mean of {group}" + (", not whole" if found["incomplete"] else "")
+            figures = {"wer": found["mean_wer"], "rtfx": found["rtfx"]}
+            rows.append([model, title, *(cell(figures.get(key)) for key in columns)])
+    return rows if models else []
+
+
 def format_table(rows: Sequence[Sequence[str]]) -> str:
     """Return rows as aligned lines."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
@@ -115,7 +138,7 @@ def format_tables(results: dict[str, Any], evaluation: Evaluation) -> str:
     tables = [per_set if several else [row[1:] for row in per_set]]
     if several or results["config"]["latency_samples"]:
         tables.append(model_rows(results))
-    tables += [speculation_rows(results), noise_rows(results, evaluation)]
+    tables += [leaderboard_rows(results), speculation_rows(results), noise_rows(results, evaluation)]
     return "\n\n".join(format_table(rows) for rows in tables if rows)
 
 

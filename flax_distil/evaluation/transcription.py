@@ -40,6 +40,7 @@ from flax_distil.pipeline.transcription_model import TranscriptionModel
 from flax_distil.storage.line_files import LineWriter
 from flax_distil.transcription.assisted_generator import AssistedGenerator
 from flax_distil.transcription.modes import make_transcriber
+from flax_distil.transcription.options import ModeName, TranscriptionOptions
 from flax_distil.transcription.recordings import RecordingTranscriber
 from flax_distil.transcription.results import Transcript
 
@@ -114,7 +115,7 @@ class ModelEvaluation:
         if not rows:
             return
         noise.prepare(condition)
-        transcriber = self._transcriber
+        transcriber = self._transcriber_of(key[1])
         compile_seconds, self._compile_seconds = self._compile_seconds, 0.0
         session = Session(
             number=number,
@@ -135,10 +136,11 @@ class ModelEvaluation:
             if isinstance(generator, AssistedGenerator):
                 generator.reset_statistics()
             start = time.perf_counter()
-            for sample, transcript in transcriber.transcribe_recordings(recordings):
+            for sample, transcript, share in self._transcribed(transcriber, recordings):
                 seconds = time.perf_counter() - start
                 counted = vars(generator.statistics) if isinstance(generator, AssistedGenerator) else None
-                writer.write(encode_record(_prediction(sample, transcript, session, seconds, counted)))
+                made = _prediction(sample, transcript, session, seconds, counted)
+                writer.write(encode_record(dataclasses.replace(made, batch_seconds=share)))
                 bar.update()
 
     def measure_latency(self, name: str, data: SpeechDataset) -> None:
@@ -173,22 +175,41 @@ class ModelEvaluation:
         with self._output.writer(key, process=0) as writer:
             writer.write(*map(encode_record, found[1:]))
 
+    def _transcriber_of(self, name: str) -> RecordingTranscriber:
+        """Return what transcribes a data set, with its weights on the devices and its programs compiled."""
+        return self._transcriber
+
+    def _transcribed(
+        self,
+        transcriber: RecordingTranscriber,
+        recordings: Iterator[tuple[DecodedExample, Float[np.ndarray, " W"]]],
+    ) -> Iterator[tuple[DecodedExample, Transcript, float | None]]:
+        """Yield transcripts, with the share of the time of its batch where batches are timed one by one."""
+        for sample, transcript in transcriber.transcribe_recordings(recordings):
+            yield sample, transcript, None
+
     @functools.cached_property
     def _transcriber(self) -> RecordingTranscriber:
-        """The transcriber, with its weights on the devices and its programs compiled."""
-        shards = self._partitioner.local_batch_shards
-        per_device = self._config.batches.per_device_eval_batch_size
-        if self._config.transcriber_mode in ("short", "sequential"):
-            # No more rows than recordings, each of which is one row: no larger programs.
-            per_device = min(per_device, -(-self._most // (shards * jax.process_count())))
-        transcriber = self._make_transcriber(shards * per_device)
+        transcriber = self._make_transcriber(self._batch_rows(self._config.transcriber_mode))
         self._compile_seconds = transcriber.warm_up()
         return transcriber
 
-    def _make_transcriber(self, batch_size: int) -> RecordingTranscriber:
+    def _batch_rows(self, mode: ModeName) -> int:
+        """Return the number of windows to decode at once."""
+        shards = self._partitioner.local_batch_shards
+        per_device = self._config.batches.per_device_eval_batch_size
+        if mode in ("short", "sequential"):
+            # No more rows than recordings, each of which is one row: no larger programs.
+            per_device = min(per_device, -(-self._most // (shards * jax.process_count())))
+        return shards * per_device
+
+    def _make_transcriber(
+        self, batch_size: int, *, mode: ModeName | None = None, options: TranscriptionOptions | None = None
+    ) -> RecordingTranscriber:
+        """Return a transcriber, by default in the mode and under the options of the evaluation."""
         return make_transcriber(
-            self._config.transcriber_mode,
-            self._model.load(),
+            mode or self._config.transcriber_mode,
+            self._model.load() if options is None else self._model.generator(options),
             batch_size=batch_size,
             chunk_length_s=self._config.chunks.chunk_length_s,
             stride_length_s=self._config.chunks.stride_length_s,

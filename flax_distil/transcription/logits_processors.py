@@ -38,6 +38,8 @@ def logits_processors_for(
     if options.suppress_tokens is not None:
         suppressed = _suppressed_ids(options.suppress_tokens, settings, special)
         changed = dataclasses.replace(changed, suppress_tokens=suppressed)
+    if options.begin_suppress_tokens is not None:
+        changed = dataclasses.replace(changed, begin_suppress_tokens=options.begin_suppress_tokens)
     behind = range(special.timestamp_begin + positions + 1, special.timestamp_end)
     if behind and special.timestamp_end <= special.vocab_size:
         tokens = tuple(sorted({*changed.suppress_tokens, *behind}))

@@ -82,6 +82,8 @@ class TranscriptionOptions(LanguageConfig):
         no_repeat_ngram_size: No sequence of this many tokens occurs twice in a window; 0 allows repetitions.
         suppress_tokens: Ids of tokens that are never generated; -1 stands for the list of the checkpoint,
             which is the default. Special tokens such as <|startoftranscript|> are always suppressed.
+        begin_suppress_tokens: Ids of tokens that are not generated as the first one of a window. By default
+            the list of the checkpoint.
         max_initial_timestamp: Latest possible first timestamp of a window, in seconds. By default what the
             checkpoint says.
         condition_on_prev_tokens: Prompt each window with the text before it, in mode sequential.
@@ -120,6 +122,7 @@ class TranscriptionOptions(LanguageConfig):
     repetition_penalty: float = 1.0
     no_repeat_ngram_size: int = 0
     suppress_tokens: tuple[int, ...] | None = None
+    begin_suppress_tokens: tuple[int, ...] | None = setting(None, hidden=True)
     max_initial_timestamp: float | None = None
     condition_on_prev_tokens: bool = False
     vad: str | None = setting(None, switch="auto")

@@ -20,6 +20,17 @@ WRONG = [
     (["--vad=auto"], "vad is for mode sequential, and this one is short: leave vad out"),
     (["--condition_on_prev_tokens", "--mode=chunked"], "condition_on_prev_tokens is for mode seq"),
     (["--vad=ears", "--mode=sequential"], "vad 'ears' is unknown: expected one of auto,"),
+    (["--protocol=esb"], "protocol 'esb' is unknown: expected whisper or open_asr_leaderboard"),
+    (["--scorer=."], "scorer is for protocol open_asr_leaderboard: set that"),
+    (["--protocol=open_asr_leaderboard"], "dataset_name 'd' is no set of the Open ASR Leaderboard"),
+    (
+        ["--protocol=open_asr_leaderboard", "--dataset_name=ami_cleaned", "--mode=chunked"],
+        "mode is given, and protocol open_asr_leaderboard has its own, or none: leave mode out",
+    ),
+    (
+        ["--protocol=open_asr_leaderboard", "--dataset_name=ami_cleaned", "--num_beams=5"],
+        "num_beams is given, and protocol open_asr_leaderboard decodes greedily",
+    ),
     (["--latency_samples=-1"], "latency_samples -1 is below 1"),
 ]
 

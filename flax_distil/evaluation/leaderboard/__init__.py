@@ -1,0 +1,1 @@
+"""Evaluate as the Open ASR Leaderboard does: its sets, decoding, timing, scores and files."""
