@@ -37,11 +37,8 @@ def leaderboard_options(
         suppress_tokens=(),
         begin_suppress_tokens=(),
         return_timestamps=is_long,
-        **dict.fromkeys(
-            (
-                "compression_ratio_threshold", "token_compression_ratio_threshold", "logprob_threshold",
-                "no_speech_threshold",
-            ),
-            OFF,
-        ),
-    )  # fmt: skip
+        compression_ratio_threshold=OFF,
+        token_compression_ratio_threshold=OFF,
+        logprob_threshold=OFF,
+        no_speech_threshold=OFF,
+    )
