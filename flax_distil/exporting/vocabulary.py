@@ -1,13 +1,18 @@
 """The tokenizer of an export: its file, and the text of every token."""
 
+import contextlib
+import ctypes
 import json
 import tempfile
 from pathlib import Path
 from typing import Any
 
+from tokenizers import Tokenizer
+
 from flax_distil.checkpoints.formats.files import CheckpointFiles
 from flax_distil.core.json_files import parse_json
 from flax_distil.text.special_tokens import SpecialTokens
+from flax_distil.text.tokenizer import WhisperTokenizer
 from flax_distil.text.tokenizer_files import open_tokenizer
 
 
@@ -19,9 +24,7 @@ def tokenizer_json(files: CheckpointFiles) -> bytes:
     """
     if "tokenizer.json" in files.tokenizer:
         return files.tokenizer["tokenizer.json"]
-    with tempfile.TemporaryDirectory() as scratch:
-        files.write(Path(scratch))
-        backend, _ = open_tokenizer(Path(scratch), origin=files.origin)
+    backend, _ = _opened(files)
     return backend.to_str().encode()
 
 
@@ -31,10 +34,22 @@ def special_tokens(files: CheckpointFiles) -> SpecialTokens:
     Raises:
         InputError: If the checkpoint has no tokenizer, or it is not Whisper's.
     """
-    with tempfile.TemporaryDirectory() as scratch:
-        files.write(Path(scratch))
-        _, special = open_tokenizer(Path(scratch), origin=files.origin)
-    return special
+    return _opened(files)[1]
+
+
+def text_tokens(files: CheckpointFiles) -> tuple[SpecialTokens, list[bytes]]:
+    """Return the special tokens of a checkpoint, and the bytes of each token of text, by id.
+
+    The tokenizer itself, of 40 MB, is not in memory any more afterwards.
+
+    Raises:
+        InputError: If the checkpoint has no tokenizer, or it is not Whisper's.
+    """
+    backend, special = _opened(files)
+    tokens = WhisperTokenizer(backend, special).text_bytes()
+    del backend
+    _release_freed_memory()
+    return special, tokens
 
 
 def token_texts(files: CheckpointFiles, vocab_size: int) -> list[str]:
@@ -54,6 +69,18 @@ def token_texts(files: CheckpointFiles, vocab_size: int) -> list[str]:
     texts |= {token: text for text, token in document["model"]["vocab"].items()}
     texts |= {token["id"]: token["content"] for token in document["added_tokens"]}
     return [texts.get(token, f"<|extra_{token}|>") for token in range(vocab_size)]
+
+
+def _opened(files: CheckpointFiles) -> tuple[Tokenizer, SpecialTokens]:
+    with tempfile.TemporaryDirectory() as scratch:
+        files.write(Path(scratch))
+        return open_tokenizer(Path(scratch), origin=files.origin)
+
+
+def _release_freed_memory() -> None:
+    """Return to the system what glibc keeps of freed memory, most of which is a tokenizer's small pieces."""
+    with contextlib.suppress(OSError, AttributeError):  # another C library
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def json_file(document: Any) -> bytes:

@@ -8,7 +8,7 @@ from flax_distil.exporting.format_table import FORMATS
 TOKEN_EMBEDDING_BYTES = 51865 * 512 * 2
 """Size of base's largest tensor in the float16 of its file, a third of the file."""
 
-SMALL_FILES_BYTES = 60 * 10**6
+SMALL_FILES_BYTES = 20 * 10**6
 """Memory for the tokenizer and for pieces of tensors, whatever the model's size."""
 
 

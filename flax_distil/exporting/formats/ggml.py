@@ -10,6 +10,7 @@ Source: ``whisper_model_load`` of whisper.cpp, and its ``models/README.md``.
 """
 
 import struct
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,15 +18,14 @@ import numpy as np
 from flax_distil.audio.mel import mel_filters
 from flax_distil.checkpoints.formats.conversion import converted, pieces
 from flax_distil.checkpoints.formats.openai.names import to_openai
-from flax_distil.checkpoints.tokenizer import read_tokenizer
 from flax_distil.core.errors import InputError
 from flax_distil.exporting.formats.ggml_blocks import BLOCK_SIZE, BLOCK_TYPES, quantize_blocks
 from flax_distil.exporting.formats.openai_architecture import check_openai_architecture
 from flax_distil.exporting.source import ExportSource
+from flax_distil.exporting.vocabulary import text_tokens
 from flax_distil.model.config import WhisperConfig
 from flax_distil.storage.checked_file import Write, checked_file
 from flax_distil.text.special_tokens import SpecialTokens
-from flax_distil.text.tokenizer import WhisperTokenizer
 
 QUANTIZATIONS = ("f16", "f32", *BLOCK_TYPES)
 """Types of the matrices of a file."""
@@ -51,12 +51,12 @@ def write(source: ExportSource, folder: Path, *, quantization: str) -> None:
     """
     check_openai_architecture(source.config, "whisper.cpp")
     _check_blocks(source.config, quantization)
-    tokenizer, _ = read_tokenizer(source.files)
-    _check_vocabulary(source, tokenizer.special)
+    special, tokens = text_tokens(source.files)
+    _check_vocabulary(source, special)
     with checked_file(folder / file_name(quantization)) as append:
         append(_header(source.config, quantization))
         append(_filters(source.config.num_mel_bins))
-        append(_vocabulary(tokenizer))
+        append(_vocabulary(tokens))
         for name in source.shapes:
             _append_tensor(append, to_openai(name), source.read(name), quantization)
 
@@ -116,9 +116,8 @@ def _filters(num_mel_bins: int) -> bytes:
     return struct.pack("<2i", *filters_MF.shape) + np.ascontiguousarray(filters_MF, "<f4").tobytes()
 
 
-def _vocabulary(tokenizer: WhisperTokenizer) -> bytes:
-    """Return the bytes of the text tokens; whisper.cpp names the special tokens after them itself."""
-    tokens = tokenizer.text_bytes()
+def _vocabulary(tokens: Sequence[bytes]) -> bytes:
+    """Return the list of the tokens of text; whisper.cpp names the special tokens after them itself."""
     listed = (struct.pack("<i", len(token)) + token for token in tokens)
     return struct.pack("<i", len(tokens)) + b"".join(listed)
 

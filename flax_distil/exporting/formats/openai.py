@@ -11,7 +11,6 @@ from pathlib import Path
 import ml_dtypes  # noqa: F401  (importing it teaches NumPy the name bfloat16)
 import numpy as np
 
-from flax_distil.checkpoints.formats.conversion import converted
 from flax_distil.checkpoints.formats.openai.names import to_huggingface, to_openai
 from flax_distil.core.errors import InputError
 from flax_distil.exporting.formats.openai_architecture import check_openai_architecture
@@ -41,14 +40,14 @@ def write(source: ExportSource, folder: Path, *, quantization: str) -> None:
     """
     check_openai_architecture(source.config, "openai-whisper")
     _check_vocabulary(source.config)
-    dtype = np.dtype(quantization)
-
-    def read(name: str) -> np.ndarray:
-        return converted(name, source.read(to_huggingface(name)), dtype)
-
     shapes = {to_openai(name): shape for name, shape in source.shapes.items()}
-    tensors = {"model_state_dict": StateDict(shapes=shapes, dtype=dtype, read=read)}
-    write_torch_archive(folder / FILE_NAME, {"dims": dimensions(source.config)}, tensors)
+    state = StateDict(
+        shapes=shapes,
+        dtype=np.dtype(quantization),
+        read=lambda name: source.read(to_huggingface(name)),
+    )
+    dims = dimensions(source.config)
+    write_torch_archive(folder / FILE_NAME, {"dims": dims}, {"model_state_dict": state})
 
 
 def dimensions(config: WhisperConfig) -> dict[str, int]:

@@ -14,11 +14,13 @@ import math
 import os
 import pickletools
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from flax_distil.checkpoints.formats.conversion import converted, pieces
 
 _OPCODES = {opcode.name: opcode.code.encode("latin-1") for opcode in pickletools.opcodes}
 
@@ -38,7 +40,8 @@ class StateDict:
     Attributes:
         shapes: Shape of each tensor by its name, in order.
         dtype: Element type of all of them: float32, float16 or bfloat16.
-        read: Function that returns a tensor by its name, with this shape and type.
+        read: Function that returns a tensor by its name, with this shape and any floating-point type. It is
+            converted a piece at a time, so no second tensor is in memory.
     """
 
     shapes: Mapping[str, tuple[int, ...]]
@@ -59,13 +62,13 @@ def write_torch_archive(path: Path, entries: Mapping[str, Any], tensors: Mapping
     """
     numbers = itertools.count()
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
-        _write_entry(archive, "data.pkl", _pickled(entries, tensors))
-        _write_entry(archive, "byteorder", b"little")
+        _write_bytes(archive, "data.pkl", _pickled(entries, tensors))
+        _write_bytes(archive, "byteorder", b"little")
         for state in tensors.values():
             for name in state.shapes:
-                tensor = np.ascontiguousarray(state.read(name))
-                _write_entry(archive, f"data/{next(numbers)}", tensor.reshape(-1).view(np.uint8).data)
-        _write_entry(archive, "version", b"3\n")
+                size = math.prod(state.shapes[name]) * state.dtype.itemsize
+                _write_entry(archive, f"data/{next(numbers)}", size, _tensor_bytes(name, state))
+        _write_bytes(archive, "version", b"3\n")
     with path.open("rb") as file:
         os.fsync(file.fileno())
     with zipfile.ZipFile(path) as archive:
@@ -73,16 +76,26 @@ def write_torch_archive(path: Path, entries: Mapping[str, Any], tensors: Mapping
             raise OSError(errno.EIO, "the disk does not hold what was written", str(path))
 
 
-def _write_entry(archive: zipfile.ZipFile, name: str, contents: bytes | memoryview) -> None:
-    """Write an entry whose contents begin at a multiple of 64 bytes of the file."""
+def _tensor_bytes(name: str, state: StateDict) -> Iterator[memoryview]:
+    for rows in pieces(state.read(name)):
+        yield np.ascontiguousarray(converted(name, rows, state.dtype)).reshape(-1).view(np.uint8).data
+
+
+def _write_bytes(archive: zipfile.ZipFile, name: str, contents: bytes) -> None:
+    _write_entry(archive, name, len(contents), [memoryview(contents)])
+
+
+def _write_entry(archive: zipfile.ZipFile, name: str, size: int, parts: Iterable[memoryview]) -> None:
+    """Write an entry of a number of bytes, which begin at a multiple of 64 bytes of the file."""
     info = zipfile.ZipInfo(f"{_ROOT}/{name}")  # dated 1980, so that the same weights make the same file
     assert archive.fp is not None
     begin = archive.fp.tell() + _LOCAL_HEADER + len(info.filename) + _EXTRA_HEADER
     padding = -begin % _ALIGNMENT
     info.extra = _PADDING_FIELD + padding.to_bytes(2, "little") + b"Z" * padding
-    info.file_size = len(contents)
+    info.file_size = size
     with archive.open(info, "w") as entry:
-        entry.write(contents)
+        for part in parts:
+            entry.write(part)
 
 
 def _pickled(entries: Mapping[str, Any], tensors: Mapping[str, StateDict]) -> bytes:
