@@ -50,8 +50,9 @@ commands:
 
 'flax-distil COMMAND --help' lists the flags; --config FILE reads them from YAML or JSON.
 
-exit status: 0 done; 1 upload or some files failed; 2 wrong input or failed storage; 75 stopped by SIGTERM,
-SIGINT or the loss of another process: finished work is kept, and the same command goes on.
+exit status: 0 done; 1 upload or some files failed; 2 wrong input or failed storage; 3 a condition of
+eval --fail_if holds; 75 stopped by SIGTERM, SIGINT or the loss of another process: finished work is kept, and
+the same command goes on.
 """
 
 
@@ -168,10 +169,14 @@ def _with_short_words(sentence: str) -> str:
 
 
 def _run_configured(command: str, arguments: Sequence[str]) -> int:
+    from flax_distil.core.signals import ended
+
     config = read_command(command, arguments)
     if command == "distil" and config.dry_run:  # a file of flags may set it too
         return run_command("plan", arguments)
     result = _imported(COMMANDS[command][1])(config)
+    if isinstance(result, dict) and result.get("failures"):
+        return ended(3, "; ".join(result["failures"]))
     return 1 if getattr(result, "upload_error", None) or getattr(result, "failed", None) else 0
 
 

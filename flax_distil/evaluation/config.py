@@ -13,6 +13,7 @@ from flax_distil.core.errors import InputError
 from flax_distil.core.files import user_path
 from flax_distil.core.nested import nested
 from flax_distil.data.config import NoiseDatasetConfig
+from flax_distil.evaluation.gate import FailCondition, parse_condition
 from flax_distil.evaluation.leaderboard.config import ProtocolConfig
 from flax_distil.evaluation.leaderboard.decoding import leaderboard_options
 from flax_distil.evaluation.leaderboard.sets import LeaderboardSet, find_sets
@@ -84,6 +85,8 @@ class EvalConfig(TranscriptionConfig):
         rules: By whose rules texts are decoded and scored.
         latency_samples: Also transcribe this many recordings one at a time, and report the seconds that each
             takes.
+        fail_if: End with exit status 3 if a model fails one of these conditions, such as "wer > 12.5" or
+            "difference > 0.3", once the reports are written.
         output: Where reports are written.
 
     Raises:
@@ -108,6 +111,7 @@ class EvalConfig(TranscriptionConfig):
     recorded_noise: NoiseDatasetConfig = nested(NoiseDatasetConfig(), section="Main flags")
     rules: ProtocolConfig = nested(ProtocolConfig(), section="Main flags")
     latency_samples: int = 0
+    fail_if: list[str] | None = None
     output: OutputConfig = nested(
         OutputConfig(output_dir=None),
         help={
@@ -129,6 +133,7 @@ class EvalConfig(TranscriptionConfig):
         self.transcribe_mode.check(self.options)
         _ = self.baseline, [self.model_source(name) for name in self.models.values()]
         self._check_noise()
+        _ = self.fail_conditions
         if self.rules.is_leaderboard:
             self._check_leaderboard()
 
@@ -203,6 +208,15 @@ class EvalConfig(TranscriptionConfig):
         ratios = sorted(set(self.snr_db or ()), reverse=True)
         noises = dict.fromkeys(self.noise_types or ())
         return [CLEAN, *(NoiseCondition(noise=noise, snr=snr) for noise in noises for snr in ratios)]
+
+    @property
+    def fail_conditions(self) -> list[FailCondition]:
+        """The conditions of ``fail_if``.
+
+        Raises:
+            InputError: If one is of another form or about an unknown figure.
+        """
+        return [parse_condition(text) for text in self.fail_if or ()]
 
     @property
     def leaderboard_sets(self) -> list[LeaderboardSet]:

@@ -17,6 +17,7 @@ from flax_distil.core.nested import flatten
 from flax_distil.data.dataset import SpeechDataset
 from flax_distil.data.sources.load_datasets import load_tables
 from flax_distil.evaluation.config import CLEAN, EvalConfig
+from flax_distil.evaluation.gate import find_failures
 from flax_distil.evaluation.leaderboard.manifests import chunks_of, join_chunks
 from flax_distil.evaluation.leaderboard.open_sets import open_set
 from flax_distil.evaluation.leaderboard.results import (
@@ -56,7 +57,7 @@ __all__ = ["EvalConfig", "run"]
 log = logging.getLogger(__name__)
 
 _WITHOUT_EFFECT = {
-    "baseline_model", "normalizer", "output_dir", "overwrite_output_dir", "dataloader_num_workers",
+    "baseline_model", "fail_if", "normalizer", "output_dir", "overwrite_output_dir", "dataloader_num_workers",
     "dataset_cache_dir", "cache_dir", "source_retry_seconds",
     "scorer", "coordinator_address", "num_processes", "process_id", "initialization_timeout_seconds",
     "heartbeat_timeout_seconds",
@@ -113,8 +114,12 @@ def run(config: EvalConfig) -> dict[str, Any]:
         if manifests:
             scorer = config.rules.scorer if leads else None
             results[LEADERBOARD_NAME] = leaderboard_results(evaluation, manifests, scorer=scorer)
+        if config.fail_if:
+            results["failures"] = find_failures(config.fail_conditions, results)
         if leads:
             _report(evaluation, results, output, manifests)
+            for sentence in results.get("failures", ()):
+                log.error("%s", sentence)
     return results
 
 

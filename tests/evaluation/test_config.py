@@ -31,6 +31,8 @@ WRONG = [
         ["--protocol=open_asr_leaderboard", "--dataset_name=ami_cleaned", "--num_beams=5"],
         "num_beams is given, and protocol open_asr_leaderboard decodes greedily",
     ),
+    (["--fail_if=wer is high"], "fail_if 'wer is high' is no condition: expected a figure, >"),
+    (["--fail_if=werr > 3"], "fail_if 'werr > 3' is about an unknown figure, did you mean wer?"),
     (["--latency_samples=-1"], "latency_samples -1 is below 1"),
 ]
 

@@ -168,6 +168,20 @@ def test_the_same_command_does_nothing_twice(settings, whole, monkeypatch, capsy
     assert evaluate(settings, whole, baseline_model="other.en")["comparisons"][0]["model"] == "toy.en"
 
 
+def test_a_condition_that_holds_is_an_exit_status_of_its_own_and_transcribes_nothing(
+    settings, whole, monkeypatch, capsys, caplog
+):
+    monkeypatch.setattr(TranscriptionModel, "load", None)
+    others = {name: value for name, value in settings.items() if name not in ("noise_types", "snr_db")}
+    command = ["eval", *(f"--{name}={value}" for name, value in others.items()), "--noise_types", "white"]
+    command += ["--snr_db", "0", f"--output_dir={whole}", "--fail_if", "wer > 1000", "cer < 0"]
+    assert main([*command, "skipped >= 2"]) == 3
+    assert "toy.en: skipped is 2, and fail_if says skipped >= 2" in caplog.text
+    failures = json.loads((whole / "results.json").read_text())["failures"]
+    assert [failure.partition(":")[0] for failure in failures] == ["toy.en", "other.en"]
+    assert main(command) == 0
+
+
 def test_another_command_in_its_folder_is_refused_before_weights_are_read(settings, whole, capsys):
     changed = {name: value for name, value in settings.items() if name not in ("noise_types", "snr_db")}
     arguments = [f"--{name}={value}" for name, value in changed.items()]
