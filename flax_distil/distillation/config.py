@@ -16,6 +16,9 @@ from flax_distil.model.config import DropoutConfig
 from flax_distil.parallel.config import ParallelConfig
 from flax_distil.storage.output_dir import OutputConfig
 
+TEACHER_DTYPES = ("float32", "bfloat16", "float16", "int8")
+"""Values of ``teacher_dtype``."""
+
 PRECISIONS = ("full", "half_mixed", "full_mixed")
 """Values of ``precision``."""
 
@@ -26,7 +29,8 @@ class DistillTeacherConfig(TeacherConfig):
 
     Attributes:
         teacher_dtype: Element type of the weights and computations of the teacher and of a shared encoder. By
-            default that of the student: bfloat16, or float32 with precision full.
+            default that of the student: bfloat16, or float32 with precision full. With int8 the products of
+            their layers are computed in int8, and all else in the type of the student.
         teacher_sharding: Axes of the mesh that the teacher and a shared encoder are divided over:
             fsdp,tensor (as the student), fsdp, tensor or none.
     """
@@ -36,8 +40,9 @@ class DistillTeacherConfig(TeacherConfig):
 
     def __post_init__(self) -> None:
         _ = self.axes
-        if self.teacher_dtype is not None:
-            ComputeOptions(dtype=self.teacher_dtype)
+        if self.teacher_dtype not in (None, *TEACHER_DTYPES):
+            known = ", ".join(TEACHER_DTYPES)
+            raise InputError(f"teacher_dtype {self.teacher_dtype!r} is unknown: expected one of {known}")
 
     @property
     def axes(self) -> tuple[str, ...]:
@@ -209,6 +214,15 @@ class DistillConfig:
             raise InputError("resume_from_checkpoint and overwrite_output_dir contradict each other")
         if self.checkpoints.load_best_model_at_end and self.evaluation.eval_dataset_name is None:
             raise InputError("load_best_model_at_end needs evaluations: give eval_dataset_name")
+        if (
+            self.teacher.teacher_dtype == "int8"
+            and self.freeze.freeze_encoder is False
+            and not self.uses_teacher
+        ):
+            raise InputError(
+                "teacher_dtype int8 is for weights that are not trained, and there are none: the loss has no "
+                "teacher, and freeze_encoder is false; leave teacher_dtype out"
+            )
         if self.cache_encoder_states and self.freeze.freeze_encoder is False:
             raise InputError("cache_encoder_states needs a frozen encoder: set freeze_encoder")
         loss = self.training_loss
@@ -239,8 +253,10 @@ class DistillConfig:
     @property
     def teacher_options(self) -> ComputeOptions:
         """How the teacher and a shared encoder compute."""
-        own = self.student_options
-        return dataclasses.replace(own, dtype=self.teacher.teacher_dtype or own.dtype)
+        own, asked = self.student_options, self.teacher.teacher_dtype
+        if asked == "int8":
+            return dataclasses.replace(own, int8=True)
+        return dataclasses.replace(own, dtype=asked or own.dtype)
 
     @property
     def matmul_precision(self) -> str | None:

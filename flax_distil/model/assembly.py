@@ -1,6 +1,7 @@
 """Make modules from a configuration and a parameter tree, without allocating other parameters."""
 
 import functools
+import re
 
 import jax
 from flax import nnx
@@ -12,7 +13,10 @@ from flax_distil.model.compute_options import ComputeOptions
 from flax_distil.model.config import WhisperConfig
 from flax_distil.model.decoder import Decoder
 from flax_distil.model.encoder import Encoder
-from flax_distil.model.projections import to_decode_layout
+from flax_distil.model.int8.products import quantize
+from flax_distil.model.projections import KERNEL_AXES, OUTPUT_AXES, to_decode_layout
+
+_LAYER_KERNEL = re.compile(r"(.*/)?layers/((?P<number>\d+)/)?(?P<name>[a-z]\w+(/\w+)?)/kernel")
 
 
 class Whisper(nnx.Module):
@@ -66,6 +70,25 @@ def to_decode_params(decoder: Params) -> Params:
         for number in range(count)
     }
     return {**decoder, "layers": layers}
+
+
+def to_int8_params(params: Params) -> Params:
+    """Return a tree, or a branch of one, with the kernels of its layers in int8.
+
+    Beside each such ``kernel`` there is a ``kernel_scale`` in float32, of the shape of a bias. All other
+    leaves stay as they are.
+    """
+    made = {}
+    for path, leaf in flatten(params).items():
+        made[path] = leaf
+        found = _LAYER_KERNEL.fullmatch(path)
+        if found:
+            axes = KERNEL_AXES[found["name"]][found["number"] is not None]
+            inputs = [axes.index(axis) - len(axes) for axis in axes if axis not in OUTPUT_AXES[found["name"]]]
+            integers, scale = quantize(leaf, tuple(inputs))
+            made[path] = integers
+            made[path.replace("/kernel", "/kernel_scale")] = scale.squeeze(tuple(inputs))
+    return unflatten(made)
 
 
 def has_decode_layout(decoder: Params) -> bool:

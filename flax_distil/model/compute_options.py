@@ -21,6 +21,8 @@ class ComputeOptions:
             them.
         gradient_checkpointing: Recompute layers in the backward pass: full (also the meaning of the flag
             alone, and of true), dots or dots_with_no_batch_dims; by default every activation is kept.
+        int8: Whether the kernels of the layers are given in int8 (``model/int8/products.py``), and multiplied
+            in it; everything else is of the element type above. Such weights cannot be trained.
         sharding: Which pieces of the weights the model receives inside ``shard_map``; by default all.
 
     Raises:
@@ -30,6 +32,7 @@ class ComputeOptions:
     dtype: str = "float32"
     use_scan: bool = True
     gradient_checkpointing: str | None = setting(None, switch="full")
+    int8: bool = setting(False, hidden=True)
     sharding: ParamSharding = setting(REPLICATED, hidden=True)
 
     def __post_init__(self) -> None:

@@ -1,5 +1,6 @@
 """One layer of the Whisper decoder: self-attention, attention to the encoder output, feed-forward."""
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,6 +14,7 @@ from flax_distil.model.cache import write_slots
 from flax_distil.model.collectives import copy_to_tp, embedding_lookup, fold_in_axis_index
 from flax_distil.model.compute_options import ComputeOptions
 from flax_distil.model.config import WhisperConfig
+from flax_distil.model.int8.fused_layer import finish_layer, project_heads, uses_int8_kernels
 from flax_distil.model.layers import feed_forward, layer_norm, split_key
 from flax_distil.model.projections import AttentionProjections, Linear
 
@@ -27,10 +29,10 @@ class DecoderLayer(nnx.Module):
     ):
         width, heads, features = config.d_model, config.decoder_attention_heads, config.decoder_ffn_dim
         dtype, axis = options.dtype, options.sharding.tensor_axis
-        common: dict[str, Any] = {"decode_layout": decode_layout, "dtype": dtype, "rngs": rngs}
-        self.self_attention = AttentionProjections("self_attention", width, heads, axis=axis, **common)
+        common: dict[str, Any] = {"decode_layout": decode_layout, "options": options, "rngs": rngs}
+        self.self_attention = AttentionProjections("self_attention", width, heads, **common)
         self.self_attention_norm = layer_norm(width, dtype=dtype, rngs=rngs)
-        self.cross_attention = AttentionProjections("cross_attention", width, heads, axis=axis, **common)
+        self.cross_attention = AttentionProjections("cross_attention", width, heads, **common)
         self.cross_attention_norm = layer_norm(width, dtype=dtype, rngs=rngs)
         self.fc1 = Linear("fc1", width, features, **common)
         self.fc2 = Linear("fc2", width, features, **common)
@@ -90,7 +92,11 @@ class DecoderLayer(nnx.Module):
             keys, values = jax.lax.map(of_batch, encoder_out_BSD[:, None])
             return keys[:, 0], values[:, 0]
 
-        return jax.lax.platform_dependent(encoder_out_BSD, cpu=of_samples, default=of_batch)
+        branches: dict[str, Any] = {"cpu": of_samples}
+        if uses_int8_kernels(self, encoder_out_BSD, None):
+            projections = self.cross_attention.key, self.cross_attention.value
+            branches["tpu"] = lambda states_BSD: tuple(project_heads(projections, states_BSD))
+        return jax.lax.platform_dependent(encoder_out_BSD, **branches, default=of_batch)
 
     def __call__(
         self,
@@ -142,10 +148,21 @@ class DecoderLayer(nnx.Module):
         keys: Sequence[Array | None] = (None,) * 4,
     ) -> Float[Array, "B T D"]:
         """Run the second part of the layer, from its cross-attention on."""
-        config = self.config
         y_BTD = copy_to_tp(self.cross_attention_norm(x_BTD), self.axis)
-        mixed = self.cross_attend(y_BTD, encoder_out_BSD, keys[0])
-        x_BTD = x_BTD + dropout(self.cross_attention.out(mixed), config.dropout, keys[1])
+        mixed_BNTH = self.cross_attend(y_BTD, encoder_out_BSD, keys[0])
+
+        def finish(mixed_BNTH: Array, x_BTD: Array) -> Array:
+            return self._finish(mixed_BNTH, x_BTD, keys)
+
+        if not uses_int8_kernels(self, x_BTD, keys[0]):
+            return finish(mixed_BNTH, x_BTD)
+        by_kernel = functools.partial(finish_layer, self, self.cross_attention.out)
+        return jax.lax.platform_dependent(mixed_BNTH, x_BTD, tpu=by_kernel, default=finish)
+
+    def _finish(self, mixed_BNTH: Array, x_BTD: Array, keys: Sequence[Array | None]) -> Array:
+        """Return the output of the layer from that of cross-attention."""
+        config = self.config
+        x_BTD = x_BTD + dropout(self.cross_attention.out(mixed_BNTH), config.dropout, keys[1])
         y_BTD = feed_forward(
             self.fc1, self.fc2, self.final_norm(x_BTD), config.activation_dropout, keys[2], axis=self.axis
         )

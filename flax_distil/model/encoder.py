@@ -1,5 +1,7 @@
 """The Whisper encoder: two convolutions, sinusoidal positions, pre-norm layers."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,6 +12,7 @@ from flax_distil.model.attention import dot_product_attention, dropout
 from flax_distil.model.collectives import copy_to_tp, fold_in_axis_index
 from flax_distil.model.compute_options import ComputeOptions
 from flax_distil.model.config import WhisperConfig
+from flax_distil.model.int8.fused_layer import finish_layer, project_heads, uses_int8_kernels
 from flax_distil.model.layers import feed_forward, gelu, layer_norm, run_stack, split_key, stack_of
 from flax_distil.model.projections import AttentionProjections, Linear
 
@@ -29,17 +32,37 @@ class EncoderLayer(nnx.Module):
 
     def __init__(self, config: WhisperConfig, options: ComputeOptions, *, rngs: nnx.Rngs):
         width, dtype, axis = config.d_model, options.dtype, options.sharding.tensor_axis
+        common: dict[str, Any] = {"decode_layout": False, "options": options, "rngs": rngs}
         self.self_attention = AttentionProjections(
-            "self_attention", width, config.encoder_attention_heads, dtype=dtype, axis=axis, rngs=rngs
+            "self_attention", width, config.encoder_attention_heads, **common
         )
         self.self_attention_norm = layer_norm(width, dtype=dtype, rngs=rngs)
-        self.fc1 = Linear("fc1", width, config.encoder_ffn_dim, dtype=dtype, rngs=rngs)
-        self.fc2 = Linear("fc2", width, config.encoder_ffn_dim, dtype=dtype, rngs=rngs)
+        self.fc1 = Linear("fc1", width, config.encoder_ffn_dim, **common)
+        self.fc2 = Linear("fc2", width, config.encoder_ffn_dim, **common)
         self.final_norm = layer_norm(width, dtype=dtype, rngs=rngs)
         self.config, self.axis = config, axis
 
     def __call__(self, x_BSD: Float[Array, "B S D"], key: Array | None = None) -> Float[Array, "B S D"]:
         """Run the layer; ``key`` is the random key for its dropouts while training."""
+        if uses_int8_kernels(self, x_BSD, key):
+            return jax.lax.platform_dependent(x_BSD, tpu=self._run_int8_kernels, default=self._run)
+        return self._run(x_BSD, key)
+
+    def _run_int8_kernels(
+        self, x_BSD: Float[Array, "B S D"], *, interpret: bool = False
+    ) -> Float[Array, "B S D"]:
+        project = self.self_attention
+        query_BNSH, key_BNSH, value_BNSH = project_heads(
+            (project.query, project.key, project.value),
+            x_BSD,
+            self.self_attention_norm,
+            query_scale=project.query.kernel.shape[-1] ** -0.5,
+            interpret=interpret,
+        )
+        mixed_BNSH = dot_product_attention(query_BNSH, key_BNSH, value_BNSH, scale=1.0)
+        return finish_layer(self, project.out, mixed_BNSH, x_BSD, interpret=interpret)
+
+    def _run(self, x_BSD: Float[Array, "B S D"], key: Array | None = None) -> Float[Array, "B S D"]:
         config = self.config
         keys = split_key(key, 4)
         project = self.self_attention

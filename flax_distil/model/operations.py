@@ -36,6 +36,11 @@ def _encoder_layers(config: WhisperConfig, batch: int) -> float:
     return batch * config.encoder_layers * projections + encoder_attention_flop(config, batch)
 
 
+def encoder_int8_flop(config: WhisperConfig, batch: int) -> float:
+    """Count what of one pass of an encoder with int8 weights is computed in int8: its projections."""
+    return _encoder_layers(config, batch) - encoder_attention_flop(config, batch)
+
+
 def vocabulary_flop(config: WhisperConfig, batch: int, tokens: int) -> float:
     """Count the projection of ``tokens`` hidden states per sample onto the vocabulary."""
     return 2.0 * batch * tokens * config.d_model * config.vocab_size
@@ -53,6 +58,14 @@ def decoder_flop(config: WhisperConfig, batch: int, tokens: int) -> float:
     forward = 2 * tokens * 2 * width * config.decoder_ffn_dim
     layers = batch * config.decoder_layers * (own + cross + forward)
     return layers + vocabulary_flop(config, batch, tokens)
+
+
+def decoder_int8_flop(config: WhisperConfig, batch: int, tokens: int) -> float:
+    """Count the same for one pass of a decoder with teacher forcing."""
+    width, positions = config.d_model, config.max_source_positions
+    attention = 2 * tokens * 4 * width * width + 2 * (2 * tokens + 2 * positions) * width * width
+    forward = 2 * tokens * 2 * width * config.decoder_ffn_dim
+    return float(batch * config.decoder_layers * (attention + forward))
 
 
 def distillation_flop(
@@ -123,6 +136,16 @@ class StepWork:
             if teacher is not None and teacher.max_source_positions != positions:  # has own features
                 parts["log_mel"] += mel_flop(teacher, batch)
         return parts
+
+    def int8_flop(self) -> float:
+        """Return how many of these FLOPs are projections of the teacher and of a frozen encoder."""
+        total = 0.0
+        if self.encodes and not self.trains_encoder:
+            total += encoder_int8_flop(self.student, self.batch)
+        if self.teacher is not None:
+            total += decoder_int8_flop(self.teacher, self.batch, self.tokens)
+            total += encoder_int8_flop(self.teacher, self.batch) if self.teacher_encodes else 0.0
+        return total
 
     def _recompute(self, parts: dict[str, float]) -> None:
         """Add the second forward pass of the layers, without its last product, whose result is not used."""

@@ -15,6 +15,8 @@ from flax import nnx
 
 from flax_distil.core.arrays import Array, Float
 from flax_distil.model.collectives import reduce_from_tp
+from flax_distil.model.compute_options import ComputeOptions
+from flax_distil.model.int8.products import int8_product
 
 KERNEL_AXES: dict[str, tuple[str, str]] = {
     # kernel                 in training, for decoding
@@ -32,6 +34,9 @@ KERNEL_AXES: dict[str, tuple[str, str]] = {
 """Axes of the kernels of a layer: d model features, n heads, h head features, f features between fc1 and
 fc2."""
 
+OUTPUT_AXES = {name: axes[1:] if axes[0] == "d" else axes[-1] for name, (axes, _) in KERNEL_AXES.items()}
+"""Axes of the outputs of a kernel: those of its bias, and of its scales where it is in int8."""
+
 _FEW_ROWS = 32
 """Up to this many rows, the token embedding is the left factor; with 40 rows both orders take the same
 time."""
@@ -44,19 +49,40 @@ class Projection(nnx.Module):
 
     Attributes:
         axes: Letters of the kernel's axes.
+        outputs: Letters of the axes of a bias.
         decode_layout: Whether the axes are in the order for decoding.
         dtype: Element type of the results.
+        kernel_scale: Scales of an int8 kernel, one per output; None where the kernel is in floating point.
     """
 
     def __init__(
-        self, name: str, sizes: dict[str, int], *, bias: str, decode_layout: bool, dtype: str, rngs: nnx.Rngs
+        self,
+        name: str,
+        sizes: dict[str, int],
+        *,
+        use_bias: bool = True,
+        decode_layout: bool,
+        options: ComputeOptions,
+        rngs: nnx.Rngs,
     ):
-        self.axes, self.decode_layout, self.dtype = KERNEL_AXES[name][decode_layout], decode_layout, dtype
-        self.kernel = nnx.Param(_initializer(rngs.params(), tuple(sizes[axis] for axis in self.axes)))
-        self.bias = nnx.Param(jnp.zeros(tuple(sizes[axis] for axis in bias))) if bias else None
+        self.axes, self.outputs = KERNEL_AXES[name][decode_layout], OUTPUT_AXES[name]
+        self.decode_layout, self.dtype = decode_layout, options.dtype
+        shape, outputs = (tuple(sizes[axis] for axis in axes) for axes in (self.axes, self.outputs))
+        self.kernel = nnx.Param(_initializer(rngs.params(), shape))
+        self.bias = nnx.Param(jnp.zeros(outputs)) if use_bias else None
+        self.kernel_scale = nnx.Param(jnp.ones(outputs)) if options.int8 else None
 
     def _multiply(self, x: Array, axes: str, out: str) -> Array:
         """Return the product of ``x`` (with axes ``axes``) and the kernel, with axes ``out``."""
+        if self.kernel_scale is not None:
+            return int8_product(
+                x,
+                self.kernel[...],
+                self.kernel_scale[...],
+                axes=(axes, self.axes, self.outputs),
+                out=out,
+                dtype=self.dtype,
+            )
 
         def contract(x: Array, kernel: Array) -> Array:
             return jnp.einsum(f"{axes},{self.axes}->{out}", x, kernel)
@@ -96,17 +122,13 @@ def project_onto_tokens(
 class Linear(Projection):
     """An affine map, ``fc1`` or ``fc2``; products can be summed over devices before the bias is added."""
 
-    def __init__(
-        self, name: str, width: int, features: int, *, decode_layout: bool = False, dtype: str, rngs: nnx.Rngs
-    ):
-        training_axes = KERNEL_AXES[name][False]
-        self._in, self._out = training_axes[0], training_axes[1]
-        sizes = {"d": width, "f": features}
-        super().__init__(name, sizes, bias=self._out, decode_layout=decode_layout, dtype=dtype, rngs=rngs)
+    def __init__(self, name: str, width: int, features: int, **common: Any):
+        super().__init__(name, {"d": width, "f": features}, **common)
+        self._in = KERNEL_AXES[name][False][0]
 
     def product(self, x: Float[Array, "B T _"]) -> Float[Array, "B T _"]:
         """Return the product with the kernel, without the bias."""
-        return self._multiply(x, f"bt{self._in}", f"bt{self._out}")
+        return self._multiply(x, f"bt{self._in}", f"bt{self.outputs}")
 
     def add_bias(self, y: Float[Array, "B T _"]) -> Float[Array, "B T _"]:
         """Add the bias to a product."""
@@ -121,25 +143,12 @@ class QKVProjection(Projection):
     which takes twice the time.
     """
 
-    def __init__(
-        self,
-        name: str,
-        width: int,
-        heads: int,
-        *,
-        use_bias: bool = True,
-        decode_layout: bool,
-        dtype: str,
-        rngs: nnx.Rngs,
-    ):
-        sizes = {"d": width, "n": heads, "h": width // heads}
-        super().__init__(
-            name, sizes, bias="nh" if use_bias else "", decode_layout=decode_layout, dtype=dtype, rngs=rngs
-        )
+    def __init__(self, name: str, width: int, heads: int, **common: Any):
+        super().__init__(name, {"d": width, "n": heads, "h": width // heads}, **common)
 
     def __call__(self, x_BTD: Float[Array, "B T D"]) -> Float[Array, "B N T H"]:
         """Return the projection in the compute dtype."""
-        if self.decode_layout:
+        if self.decode_layout or self.kernel_scale is not None:
             return self._with_bias(self._multiply(x_BTD, "btd", "bnth"))
 
         def contract(x_BTD: Array, kernel_DNH: Array) -> Array:
@@ -162,7 +171,8 @@ class QKVProjection(Projection):
 
     def by_head(self) -> Float[Array, "N D H"]:
         """Return the kernel of each head."""
-        return jnp.einsum(f"{self.axes}->ndh", self.kernel[...])
+        kernel_NDH = jnp.einsum(f"{self.axes}->ndh", self.kernel[...])
+        return kernel_NDH if self.kernel_scale is None else kernel_NDH * self.kernel_scale[...][:, None]
 
     def _with_bias(self, y_BNTH: Array) -> Array:
         return y_BNTH if self.bias is None else y_BNTH + self.bias[...].astype(self.dtype)[:, None]
@@ -174,23 +184,19 @@ class OutProjection(Projection):
     A device may hold only some of the heads; the results are then summed over the devices of ``axis``.
     """
 
-    def __init__(
-        self,
-        name: str,
-        width: int,
-        heads: int,
-        *,
-        decode_layout: bool,
-        dtype: str,
-        axis: str | None,
-        rngs: nnx.Rngs,
-    ):
+    def __init__(self, name: str, width: int, heads: int, *, options: ComputeOptions, **common: Any):
         sizes = {"d": width, "n": heads, "h": width // heads}
-        super().__init__(name, sizes, bias="d", decode_layout=decode_layout, dtype=dtype, rngs=rngs)
-        self.axis = axis
+        super().__init__(name, sizes, options=options, **common)
+        self.axis = options.sharding.tensor_axis
 
     def __call__(self, x_BNTH: Float[Array, "B N T H"]) -> Float[Array, "B T D"]:
         """Return the projection in the compute dtype."""
+        y_BTD = self._product(x_BNTH)
+        return reduce_from_tp(y_BTD, self.axis) + self.bias[...].astype(self.dtype)  # type: ignore[index]
+
+    def _product(self, x_BNTH: Float[Array, "B N T H"]) -> Float[Array, "B T D"]:
+        if self.kernel_scale is not None:
+            return self._multiply(x_BNTH, "bnth", "btd")
 
         def contract(x_BNTH: Array, kernel: Array) -> Array:
             return jnp.einsum(f"bnth,{self.axes}->btd", x_BNTH, kernel)
@@ -204,8 +210,7 @@ class OutProjection(Projection):
             return x_BTE @ kernel.reshape(-1, kernel.shape[2])
 
         kernel = self.kernel[...].astype(self.dtype)
-        y_BTD = jax.lax.platform_dependent(x_BNTH, kernel, cpu=multiply, default=contract)
-        return reduce_from_tp(y_BTD, self.axis) + self.bias[...].astype(self.dtype)  # type: ignore[index]
+        return jax.lax.platform_dependent(x_BNTH, kernel, cpu=multiply, default=contract)
 
 
 class AttentionProjections(nnx.Module):
@@ -220,16 +225,15 @@ class AttentionProjections(nnx.Module):
         width: int,
         heads: int,
         *,
-        decode_layout: bool = False,
-        dtype: str,
-        axis: str | None,
+        decode_layout: bool,
+        options: ComputeOptions,
         rngs: nnx.Rngs,
     ):
-        common: dict[str, Any] = {"decode_layout": decode_layout, "dtype": dtype, "rngs": rngs}
+        common: dict[str, Any] = {"decode_layout": decode_layout, "options": options, "rngs": rngs}
         self.query = QKVProjection(f"{name}/query", width, heads, **common)
         self.key = QKVProjection(f"{name}/key", width, heads, use_bias=False, **common)
         self.value = QKVProjection(f"{name}/value", width, heads, **common)
-        self.out = OutProjection(f"{name}/out", width, heads, axis=axis, **common)
+        self.out = OutProjection(f"{name}/out", width, heads, **common)
 
 
 def to_decode_layout(path: str, kernel: Any) -> Any:

@@ -2,6 +2,8 @@
 
 from typing import NamedTuple
 
+from flax_distil.core.errors import InputError
+
 
 class Peak(NamedTuple):
     """The peak rate of one device as JAX counts devices.
@@ -17,6 +19,9 @@ class Peak(NamedTuple):
 
 TPU_PEAK_FLOPS = {"v3": 123e12, "v4": 275e12, "v5e": 197e12, "v5p": 459e12, "v6e": 918e12}
 """bfloat16 FLOP per second of a TPU chip by generation (cloud.google.com/tpu/docs/{v3,v4,v5e,v5p,v6e})."""
+
+TPU_PEAK_INT8 = {"v5e": 394e12, "v5p": 918e12, "v6e": 1836e12}
+"""int8 operations per second of a TPU chip by generation, as above; v3 and v4 do not multiply in int8."""
 
 # GPUs: the data sheets of NVIDIA, whose bfloat16 rates are halved where they are given "with sparsity"; for
 # GeForce cards, appendix A of the white papers of the GA102 and AD102. The first kind that fits counts.
@@ -42,6 +47,19 @@ PEAKS = (
     Peak("nvidia geforce rtx 3090", 71e12),
     Peak("nvidia geforce rtx 4090", 165.2e12),
 )  # fmt: skip
+
+
+def check_int8(device_kind: str) -> None:
+    """Check that a device multiplies in int8 faster than in bfloat16.
+
+    Raises:
+        InputError: If it is a TPU without int8 products.
+    """
+    if device_kind.lower().startswith(("tpu v2", "tpu v3", "tpu v4")):
+        raise InputError(
+            f"teacher_dtype int8 is slower than bfloat16 on {device_kind}, which has no products of int8: "
+            "leave it out, or use a TPU v5e or later"
+        )
 
 
 def peak_flops(device_kind: str) -> float | None:

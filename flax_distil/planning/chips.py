@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Mapping
 
 from flax_distil.core.errors import InputError
-from flax_distil.parallel.peak_flops import TPU_PEAK_FLOPS
+from flax_distil.parallel.peak_flops import TPU_PEAK_FLOPS, TPU_PEAK_INT8
 
 GIB = 2**30
 
@@ -20,6 +20,7 @@ class Chip:
         hbm_bytes_per_second: Bandwidth of the HBM.
         interconnect_bytes_per_second: Bandwidth of all links to other chips together, in one direction.
         flops_per_cycle: 2 · matrix units · rows · columns; ``peak_flops`` divided by it is the clock rate.
+        peak_int8: int8 operations per second; None for a chip that does not multiply in int8.
         cores_in_name: How much one chip adds to the number in the product's name, which counts TensorCores or
             chips.
         compiler_options: Further arguments of ``get_topology_desc``.
@@ -32,6 +33,7 @@ class Chip:
     flops_per_cycle: int
     cores_in_name: int
     compiler_options: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    peak_int8: float | None = None
 
     @property
     def cycles_per_second(self) -> float:
@@ -52,14 +54,17 @@ CHIPS = {
     "v5e": Chip(
         hbm_bytes=15.75 * GIB, peak_flops=TPU_PEAK_FLOPS["v5e"], hbm_bytes_per_second=819e9,
         interconnect_bytes_per_second=200e9, flops_per_cycle=2 * 4 * 128 * 128, cores_in_name=1,
+        peak_int8=TPU_PEAK_INT8["v5e"],
     ),
     "v5p": Chip(
         hbm_bytes=95.73 * GIB, peak_flops=TPU_PEAK_FLOPS["v5p"], hbm_bytes_per_second=2765e9,
         interconnect_bytes_per_second=600e9, flops_per_cycle=2 * 8 * 128 * 128, cores_in_name=2,
+        peak_int8=TPU_PEAK_INT8["v5p"],
     ),
     "v6e": Chip(
         hbm_bytes=31.24 * GIB, peak_flops=TPU_PEAK_FLOPS["v6e"], hbm_bytes_per_second=1638e9,
         interconnect_bytes_per_second=400e9, flops_per_cycle=2 * 4 * 256 * 256, cores_in_name=1,
+        peak_int8=TPU_PEAK_INT8["v6e"],
     ),
 }  # fmt: skip
 

@@ -83,10 +83,18 @@ def training_job(
         work = step_work(config, shardings, batch, label_length)
         return {name: flop / partitioner.mesh.shape["tensor"] for name, flop in work.flop().items()}
 
+    def int8_flops(batch: int) -> float:
+        if not config.teacher_options.int8:
+            return 0.0
+        return (
+            step_work(config, shardings, batch, label_length).int8_flop() / partitioner.mesh.shape["tensor"]
+        )
+
     return Job(
         what="train",
         lower=lower,
         flops=flops,
+        int8_flops=int8_flops,
         least_bytes=least_bytes,
         costs=program_costs,
     )

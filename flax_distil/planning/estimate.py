@@ -43,7 +43,13 @@ class StepEstimate:
 
 
 def estimate_step(
-    chip: Chip, costs: ProgramCosts | None, *, flops: float, least_bytes: float, chips: int
+    chip: Chip,
+    costs: ProgramCosts | None,
+    *,
+    flops: float,
+    least_bytes: float,
+    chips: int,
+    int8_flops: float = 0.0,
 ) -> StepEstimate:
     """Convert counts of operations and bytes into seconds.
 
@@ -53,6 +59,7 @@ def estimate_step(
         flops: FLOPs per chip, counted analytically.
         least_bytes: HBM traffic per chip that cannot be avoided.
         chips: Number of chips that take part in collectives.
+        int8_flops: How many of the FLOPs are computed in int8, at the chip's rate for it.
     """
     kernels = collectives = 0.0
     if costs is not None:
@@ -64,7 +71,7 @@ def estimate_step(
             moved += costs.collectives["all-reduce"].amount
         collectives = (chips - 1) / chips * moved / chip.interconnect_bytes_per_second
     return StepEstimate(
-        flop_bound=flops / chip.peak_flops,
+        flop_bound=(flops - int8_flops) / chip.peak_flops + int8_flops / (chip.peak_int8 or chip.peak_flops),
         bandwidth_bound=least_bytes / chip.hbm_bytes_per_second,
         cycles=None if costs is None else costs.cycles / chip.cycles_per_second,
         kernels=kernels,

@@ -33,6 +33,7 @@ class Job:
         least_bytes: Function of the batch per device that returns the HBM traffic of one step on one chip
             that cannot be avoided.
         costs: Function of the text of the compiled program that returns the costs of one step.
+        int8_flops: Function of the batch per device that returns how many of these FLOPs are in int8.
         resident: Arrays that stay on the chips beside the arguments, by name.
     """
 
@@ -41,6 +42,7 @@ class Job:
     flops: Callable[[int], Mapping[str, float]]
     least_bytes: Callable[[int], float]
     costs: Callable[[str], ProgramCosts]
+    int8_flops: Callable[[int], float] = lambda batch: 0.0
     resident: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
@@ -55,6 +57,7 @@ class Plan:
         memory: Memory use; None if the compiler found that the batch does not fit.
         largest: The largest batch that fits.
         flops: FLOPs of one step on one chip, counted analytically, by part.
+        int8_flops: How many of these are computed in int8.
         least_bytes: HBM traffic of a step on one chip that cannot be avoided.
         costs: Costs read from the compiled program; None if it did not fit or could not be read.
         estimate: Estimated time and its lower bounds.
@@ -67,6 +70,7 @@ class Plan:
     memory: MemoryUse | None
     largest: LargestBatch
     flops: Mapping[str, float]
+    int8_flops: float
     least_bytes: float
     costs: ProgramCosts | None
     estimate: StepEstimate
@@ -102,7 +106,7 @@ def make_plan(job: Job, topology: Topology, *, batch: int, search_seconds: float
         compile_batch=compiler.compile,
         may_compile=lambda: compiler.may_go_on(search_seconds),
     )
-    flops, least_bytes = job.flops(batch), job.least_bytes(batch)
+    flops, int8_flops, least_bytes = job.flops(batch), job.int8_flops(batch), job.least_bytes(batch)
     return Plan(
         job=job,
         topology=topology,
@@ -110,6 +114,7 @@ def make_plan(job: Job, topology: Topology, *, batch: int, search_seconds: float
         memory=memory,
         largest=largest,
         flops=flops,
+        int8_flops=int8_flops,
         least_bytes=least_bytes,
         costs=costs,
         estimate=estimate_step(
@@ -118,6 +123,7 @@ def make_plan(job: Job, topology: Topology, *, batch: int, search_seconds: float
             flops=sum(flops.values()),
             least_bytes=least_bytes,
             chips=len(topology.devices),
+            int8_flops=int8_flops,
         ),
         notes=tuple(compiler.notes),
     )

@@ -66,6 +66,7 @@ def plan_as_json(plan: Plan, description: JobDescription) -> dict[str, Any]:
         "flops_per_step": sum(plan.flops.values()) * plan.chips,
         "flops_per_step_per_chip": sum(plan.flops.values()),
         "flops_per_step_per_chip_by_part": dict(plan.flops),
+        "int8_flops_per_step_per_chip": plan.int8_flops,
         "compiled_flops_per_step_per_chip": None if costs is None else costs.flops,
         "least_bytes_per_step_per_chip": plan.least_bytes,
         "compiled_bytes_per_step_per_chip": None if costs is None else costs.traffic,
@@ -153,6 +154,8 @@ def _work(plan: Plan) -> Iterator[str]:
     for name, flops in plan.flops.items():
         yield f"  {name.replace('_', ' '):36}{flops / 1e12:8.3f}"
     yield f"  {'per chip':36}{per_chip / 1e12:8.3f}, on all chips {per_chip * plan.chips / 1e12:.3f}"
+    if plan.int8_flops:
+        yield f"  {'of which in int8':36}{plan.int8_flops / 1e12:8.3f}"
     if plan.costs is None:
         return
     share = plan.costs.flops / per_chip

@@ -19,6 +19,7 @@ from flax_distil.distillation.config import DistillConfig
 from flax_distil.distillation.setup.encoder_choice import choose_encoder, shape_difference
 from flax_distil.distillation.setup.models import load_models
 from flax_distil.parallel.make_partitioner import make_partitioner
+from flax_distil.parallel.peak_flops import check_int8
 from tests.toys import TOY
 
 
@@ -57,6 +58,33 @@ def test_an_encoder_that_its_file_rounded_is_still_the_teachers(load, dtype):
     assert set(models.trainable) == {"decoder"}
     assert "the student's frozen encoder is the teacher's: it is held once and runs once in a step" in said
     assert "encoder: frozen; decoder: 1 layers, norm, position embedding, token embedding" in said
+
+
+def test_int8_is_for_the_devices_and_the_export_has_the_weights_as_they_were_read(load, teacher):
+    """Only kernels of frozen layers are converted; the others are held in the student's type."""
+    models, _ = load("float32", teacher_dtype="int8", freeze_embed_positions=True, export_dtype="float32")
+    held = flatten({"encoder": models.frozen["encoder"], "decoder": models.teacher_params["decoder"]})
+    types = {leaf.dtype for path, leaf in held.items() if path.endswith("/kernel") and "/layers/" in path}
+    assert types == {jnp.dtype("int8")}
+    assert {leaf.dtype for path, leaf in held.items() if "norm" in path} == {jnp.dtype("bfloat16")}
+    assert flatten(models.frozen["decoder"])["position_embedding/embedding"].dtype == jnp.bfloat16
+    wanted = flatten(load_checkpoint(teacher).params["encoder"])
+    for path, leaf in flatten(models.kept["encoder"]).items():
+        np.testing.assert_array_equal(leaf, wanted[path])
+
+
+def test_int8_is_refused_where_everything_is_trained():
+    alone = {"teacher_model_name_or_path": None, "model_name_or_path": "model", "freeze_encoder": False}
+    with pytest.raises(InputError, match="teacher_dtype int8 is for weights that are not trained"):
+        config(teacher_dtype="int8", **alone)
+    with pytest.raises(InputError, match="teacher_dtype 'int4' is unknown"):
+        config(teacher_dtype="int4")
+
+
+def test_int8_is_refused_on_a_tpu_without_it():
+    check_int8("TPU v5 lite")
+    with pytest.raises(InputError, match="slower than bfloat16 on TPU v4"):
+        check_int8("TPU v4")
 
 
 def trained(params):

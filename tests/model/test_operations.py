@@ -37,6 +37,17 @@ def test_a_step_is_counted_as_the_tpu_compiler_does_it(work, compiled):
     assert sum(StepWork(tokens=128, **work).flop().values()) == pytest.approx(compiled, rel=1e-3)
 
 
+def test_what_is_frozen_can_be_computed_in_int8():
+    """By hand, per layer: 12 d² for a position of the encoder, 14 d² for a token and 2 d² for a state."""
+    teacher = WhisperConfig.preset("large-v3")
+    work = {"student": dataclasses.replace(teacher, decoder_layers=2), "batch": 1, "tokens": 128}
+    square = 2 * 32 * 1280**2
+    encoder, decoder = 1500 * 12 * square, (128 * 14 + 1500 * 2) * square
+    assert StepWork(teacher=teacher, **work).int8_flop() == encoder + decoder
+    assert StepWork(teacher=None, encodes=False, **work).int8_flop() == 0
+    assert StepWork(teacher=teacher, trains_encoder=True, **work).int8_flop() == decoder
+
+
 def test_large_v2_is_counted_as_it_was_by_hand():
     teacher = WhisperConfig.preset("large-v2")
     parts = distillation_flop(teacher, dataclasses.replace(teacher, decoder_layers=2), 64, 128)

@@ -113,8 +113,8 @@ def train(run: DistillConfig, partitioner: Partitioner, batch: Batch) -> Trained
     trainable, frozen = partition_params(student, run.freeze)
     state = fns.init(partitioner.device_put(trainable, layout.trainable.specs))
     others = (
-        partitioner.device_put(frozen, layout.frozen.specs),
-        partitioner.device_put(teacher, layout.teacher.specs),
+        layout.frozen.device_put(partitioner, frozen),
+        layout.teacher.device_put(partitioner, teacher),
     )
     history = []
     for _ in range(UPDATES):

@@ -8,12 +8,16 @@ from jax.sharding import PartitionSpec as P
 
 from flax_distil.core.errors import InputError
 from flax_distil.core.tree import flatten
-from flax_distil.model.assembly import decode_shapes, whisper_shapes
+from flax_distil.model.assembly import decode_shapes, to_int8_params, whisper_shapes
 from flax_distil.model.config import PRESETS, WhisperConfig
 from flax_distil.parallel.config import MeshShape
 from flax_distil.parallel.make_partitioner import make_partitioner
 from flax_distil.parallel.mesh import build_mesh
 from flax_distil.parallel.rules import param_sharding, weight_specs
+
+
+def int8_shapes(config):
+    return jax.eval_shape(to_int8_params, whisper_shapes(config))
 
 
 def test_a_mesh_is_read_from_its_axes():
@@ -46,8 +50,9 @@ def test_an_unknown_parallelism_is_refused():
 
 
 @pytest.mark.parametrize("preset", PRESETS)
-def test_every_weight_of_every_size_has_a_rule(preset):
-    shapes = whisper_shapes(PRESETS[preset])
+@pytest.mark.parametrize("of", [whisper_shapes, int8_shapes], ids=["float", "int8"])
+def test_every_weight_of_every_size_has_a_rule(preset, of):
+    shapes = of(PRESETS[preset])
     specs = flatten(weight_specs(shapes, {"fsdp": 2, "tensor": 2}, vocabulary=False))
     assert set(specs) == set(flatten(shapes))
     assert all("fsdp" in str(spec) for spec in specs.values())  # nothing is stored twice

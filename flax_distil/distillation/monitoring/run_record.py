@@ -90,7 +90,7 @@ def describe_run(
         max_steps=max_steps,
         ce_weight=decided.training_loss.ce_weight,
         kl_weight=decided.training_loss.kl_weight,
-        teacher_dtype=decided.teacher_options.dtype,
+        teacher_dtype=decided.teacher.teacher_dtype or decided.teacher_options.dtype,
         student_decoder_layers=decided.student.layers["decoder_layers"] if is_made else None,
     )
     teacher = decided.teacher.teacher_model_name_or_path

@@ -18,10 +18,11 @@ from flax_distil.distillation.optimizer import make_optimizer
 from flax_distil.distillation.step_config import StepConfig
 from flax_distil.distillation.train_state import init_state, partition_params
 from flax_distil.distillation.training_config import OptimizerConfig
-from flax_distil.model.assembly import whisper_shapes
+from flax_distil.model.assembly import to_int8_params, whisper_shapes
 from flax_distil.model.compute_options import ComputeOptions
 from flax_distil.model.config import WhisperConfig
 from flax_distil.parallel.partitioner import Partitioner
+from flax_distil.parallel.peak_flops import check_int8
 from flax_distil.parallel.rules import param_sharding
 
 
@@ -39,6 +40,10 @@ class ShardedSpec:
 
     def device_put(self, partitioner: Partitioner, params: Params) -> Params:
         """Send weights on the host to the devices, in the types of these shapes."""
+        params = {
+            side: to_int8_params(tree) if _has_int8(self.shapes[side]) else tree
+            for side, tree in params.items()
+        }
         typed = jax.tree.map(lambda shape, leaf: np.asarray(leaf).astype(shape.dtype), self.shapes, params)
         sent: Params = partitioner.device_put(typed, self.specs)
         return sent
@@ -76,24 +81,29 @@ class TrainShardings:
             loss_terms: Terms added to the loss, or in the place of one of the same name.
 
         Raises:
-            InputError: If an axis of the mesh does not divide a weight, or student and teacher do not fit.
+            InputError: If an axis of the mesh does not divide a weight, student and teacher do not fit, or
+                the devices have no products of int8 and they are asked for.
         """
-        student_specs, axes = partitioner.weight_specs(whisper_shapes(student)), config.teacher.axes
-        frozen_encoder = partitioner.weight_specs(whisper_shapes(student), axes)["encoder"]
-        teacher_shapes: Params = {} if teacher is None else whisper_shapes(teacher)
+        if config.teacher_options.int8:
+            check_int8(partitioner.mesh.devices.flat[0].device_kind)
+        own, theirs, axes = config.student_options, config.teacher_options, config.teacher.axes
+        student_specs = partitioner.weight_specs(whisper_shapes(student))
+        frozen_encoder = {"encoder": _held(whisper_shapes(student)["encoder"], theirs)}
+        frozen_specs = partitioner.weight_specs(frozen_encoder, axes)
+        teacher_shapes: Params = {} if teacher is None else _held(whisper_shapes(teacher), theirs)
         if shares_encoder:
             teacher_shapes.pop("encoder", None)
         teacher_specs = partitioner.weight_specs(teacher_shapes, axes) if teacher_shapes else {}
         trainable, frozen = partition_params(whisper_shapes(student), config.freeze)
-        held = student_specs | ({"encoder": frozen_encoder} if config.freeze.freeze_encoder else {})
-        own, theirs = jnp.dtype(config.student_options.dtype), jnp.dtype(config.teacher_options.dtype)
+        frozen = {side: _held(tree, own) for side, tree in frozen.items()}
+        if config.freeze.freeze_encoder:
+            frozen |= frozen_encoder
+        held = student_specs | (frozen_specs if config.freeze.freeze_encoder else {})
         self.trainable = ShardedSpec(shapes=trainable, specs=_same_paths(held, trainable))
-        types = {"encoder": theirs if config.freeze.freeze_encoder else own, "decoder": own}
-        frozen_shapes = {side: _typed(tree, types[side]) for side, tree in frozen.items()}
-        self.frozen = ShardedSpec(shapes=frozen_shapes, specs=_same_paths(held, frozen))
-        self.teacher = ShardedSpec(shapes=_typed(teacher_shapes, theirs), specs=teacher_specs)
+        self.frozen = ShardedSpec(shapes=frozen, specs=_same_paths(held, frozen))
+        self.teacher = ShardedSpec(shapes=teacher_shapes, specs=teacher_specs)
         # The frozen encoder computes as the teacher does, so the teacher's layout is that of both.
-        teacher_options = _laid_out(config.teacher_options, {"encoder": frozen_encoder} | teacher_specs)
+        teacher_options = _laid_out(config.teacher_options, frozen_specs | teacher_specs)
         own_terms = dict(loss_terms or {})
         self.step = StepConfig(
             student=student,
@@ -137,8 +147,15 @@ def _same_paths(specs: Params, tree: Params) -> Params:
     }
 
 
-def _typed(shapes: Params, dtype: Any) -> Params:
-    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, dtype), shapes)
+def _held(shapes: Params, options: ComputeOptions) -> Params:
+    """Return the shapes of weights that are not trained, in the types in which a model holds them."""
+    dtype = jnp.dtype(options.dtype)
+    typed = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, dtype), shapes)
+    return jax.eval_shape(to_int8_params, typed) if options.int8 else typed
+
+
+def _has_int8(shapes: Params) -> bool:
+    return any(leaf.dtype == jnp.int8 for leaf in jax.tree.leaves(shapes))
 
 
 def _laid_out(options: ComputeOptions, specs: Params) -> ComputeOptions:

@@ -1,0 +1,1 @@
+"""Layers with int8 weights."""

@@ -1,0 +1,61 @@
+"""Matrix products in int8: weights with one scale per output channel, activations with one per token.
+
+Both are symmetric: a value is an integer from -127 to 127 times its scale. Weights are quantized once, and
+activations where they are used. Products are added up in int32, then multiplied by both scales in float32.
+"""
+
+from typing import Any
+
+import jax.numpy as jnp
+
+from flax_distil.core.arrays import Array
+
+_LARGEST = 127.0
+
+
+def quantize(x: Array, axes: tuple[int, ...]) -> tuple[Array, Array]:
+    """Quantize an array to int8, with one scale for all entries along some axes.
+
+    Returns:
+        The integers, in the shape of ``x``, and float32 scales in which these axes have length 1; zeros have
+        scale 0.
+    """
+    x = x.astype(jnp.float32)
+    largest = jnp.abs(x).max(axis=axes, keepdims=True)
+    integers = jnp.round(x * (_LARGEST / jnp.maximum(largest, jnp.finfo(jnp.float32).tiny)))
+    return integers.astype(jnp.int8), largest / _LARGEST
+
+
+def int8_product(
+    x: Array, kernel: Array, scale: Array, *, axes: tuple[str, str, str], out: str, dtype: Any
+) -> Array:
+    """Return a product like ``jnp.einsum(f"{x axes},{kernel axes}->{out}", x, kernel * scale)``.
+
+    Args:
+        x: Activations in floating point; what is contracted is quantized together.
+        kernel: Weights in int8.
+        scale: Their scales in float32.
+        axes: Letters of the axes of ``x``, ``kernel`` and ``scale``.
+        out: Letters of the axes of the result.
+        dtype: Element type of the result.
+    """
+    x_axes, kernel_axes, scale_axes = axes
+    by_channel = _aligned(scale, scale_axes, x_axes if set(scale_axes) - set(out) else out)
+    contracts_channels = bool(set(scale_axes) - set(out))
+    if contracts_channels:  # a product with the transposed weights
+        x = x.astype(jnp.float32) * by_channel
+    contracted = tuple(number for number, axis in enumerate(x_axes) if axis not in out)
+    integers, by_token = quantize(x, contracted)
+    sums = jnp.einsum(
+        f"{x_axes},{kernel_axes}->{out}", integers, kernel, preferred_element_type=jnp.int32
+    ).astype(jnp.float32)
+    kept = "".join(axis for axis in x_axes if axis in out)
+    y = sums * _aligned(by_token.squeeze(contracted), kept, out)
+    return (y if contracts_channels else y * by_channel).astype(dtype)
+
+
+def _aligned(x: Array, axes: str, out: str) -> Array:
+    """Return ``x`` with the axes ``out``, of which those that it lacks have length 1."""
+    sizes = dict(zip(axes, x.shape, strict=True))
+    order = [axes.index(axis) for axis in out if axis in axes]
+    return x.transpose(order).reshape([sizes.get(axis, 1) for axis in out])
