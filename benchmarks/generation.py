@@ -11,6 +11,7 @@ batched pipeline.
 """
 
 import argparse
+import dataclasses
 import functools
 import io
 import json
@@ -89,6 +90,7 @@ def main(arguments: list[str]) -> None:
     results["other_texts"] = {
         side: sum(a != b for a, b in zip(texts[SIDES[0]], texts[side], strict=True)) for side in SIDES
     }
+    results["row_steps"] = dataclasses.asdict(sides[SIDES[0]].generator.row_steps)  # type: ignore[attr-defined]
     if is_long:
         references = [text for _, text in _long(args.files)]
         results["wer"] = {side: _wer(references, found) for side, found in texts.items()}
@@ -127,6 +129,8 @@ def show(args: argparse.Namespace, results: dict[str, Any]) -> None:
             f"{row['seconds'] / ours:16.2f}{results['other_texts'][side]:13}"
             + (f"   WER {results['wer'][side]:.2f} %" if "wer" in results else "")
         )
+    steps = results["row_steps"]
+    print(f"of ours, {100 * (1 - steps['used'] / steps['ran']):.1f} % of all rows' steps were idle")
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:

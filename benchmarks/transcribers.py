@@ -55,18 +55,9 @@ def our_decoder(args: argparse.Namespace, **options: Any) -> Any:
 
 
 def our_short(args: argparse.Namespace) -> Side:
-    import numpy as np
+    from flax_distil.transcription.modes import make_transcriber
 
-    from flax_distil.audio.clip import pad_or_trim
-    from flax_distil.transcription.short_form import ShortFormTranscriber
-
-    transcriber = ShortFormTranscriber(our_decoder(args))
-
-    def run(recordings: Recordings) -> list[str]:
-        batches = [np.stack([pad_or_trim(x) for x in part]) for part in in_batches(recordings, args.batch)]
-        return [transcript.text for batch in batches for transcript in transcriber.transcribe(batch)]
-
-    return run
+    return _by_name(make_transcriber("short", our_decoder(args), batch_size=args.batch))
 
 
 def our_sequential(args: argparse.Namespace) -> Side:
@@ -96,6 +87,7 @@ def _by_name(transcriber: Any) -> Side:
         found = dict(transcriber.transcribe_recordings(enumerate(recordings)))
         return [found[index].text for index in range(len(recordings))]
 
+    run.generator = transcriber.generator  # type: ignore[attr-defined]  # it counts its steps
     return run
 
 

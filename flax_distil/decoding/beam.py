@@ -11,7 +11,7 @@ from flax_distil.decoding.hypotheses import Hypotheses, SamplingState, rank_scor
 from flax_distil.decoding.logits_processors import LogitsProcessors, process_logits
 from flax_distil.decoding.options import SearchOptions
 from flax_distil.decoding.sampling import top_k
-from flax_distil.decoding.types import GenerateInputs, GenerateOutput
+from flax_distil.decoding.types import GenerateOutput, RowSettings
 
 
 @jax.tree_util.register_dataclass
@@ -60,6 +60,12 @@ class _Beams(SamplingState):
     length_B: Int[Array, " B"]
     finished: _Finished
 
+    def resized(self, columns: int) -> "_Beams":
+        """See ``SamplingState.resized``."""
+        resized: _Beams = super().resized(columns)
+        path_BET = self.hypotheses.turned(self.finished.path_BET, axis=2, columns=columns)
+        return dataclasses.replace(resized, finished=dataclasses.replace(self.finished, path_BET=path_BET))
+
 
 class _Candidates(NamedTuple):
     """Continuations of the beams, the best first."""
@@ -87,34 +93,32 @@ class BeamSearch:
     Source: ``BeamSearchDecoder`` of openai/whisper; arXiv 2204.05424 (patience).
     """
 
-    def __init__(
-        self,
-        inputs: GenerateInputs,
-        limit_B: Int[Array, " B"],
-        processors: LogitsProcessors,
-        options: SearchOptions,
-    ):
+    def __init__(self, processors: LogitsProcessors, options: SearchOptions):
         """Keep the settings; arguments as those of ``GreedyOrSample``."""
-        self._limit_B, self._processors, self._options = limit_B, processors, options
+        self._processors, self._options = processors, options
         self.num_hypotheses = options.num_beams
 
-    def start(self, hypotheses: Hypotheses) -> _Beams:
+    def start(
+        self, hypotheses: Hypotheses, rows: RowSettings, no_speech_prob_B: Float[Array, " B"]
+    ) -> _Beams:
         """Return the state before the first token."""
-        rows, beams, max_new_tokens = hypotheses.path_BKT.shape
+        count, beams, columns = hypotheses.path_BKT.shape
         return _Beams(
             hypotheses=hypotheses,
-            done=self._limit_B < 1,
-            total_BK=jnp.zeros((rows, beams), jnp.float32),
-            length_B=jnp.zeros(rows, jnp.int32),
-            finished=_Finished.none(rows, self._options.waits_for, max_new_tokens),
+            done=rows.limit_B < 1,
+            rows=rows,
+            no_speech_prob_B=no_speech_prob_B,
+            total_BK=jnp.zeros((count, beams), jnp.float32),
+            length_B=jnp.zeros(count, jnp.int32),
+            finished=_Finished.none(count, self._options.waits_for, columns),
         )
 
     def update(self, state: _Beams, logits: Float[Array, "B V"] | Float[Array, "B K V"]) -> _Beams:
         """Choose the next beams; before the first token all beams of a row are one."""
         is_first, beams = logits.ndim == 2, self.num_hypotheses
-        history, column = state.hypotheses.history, state.hypotheses.history.count
+        history = state.hypotheses.history
         if is_first:
-            history = jax.tree.map(lambda leaf: leaf[::beams] if leaf.ndim else leaf, history)
+            history = jax.tree.map(lambda leaf: leaf[::beams], history)
         logits_QV = process_logits(self._processors, logits.reshape(-1, logits.shape[-1]), history)
         candidates = _candidates(logits_QV, state.total_BK[:, : 1 if is_first else beams], beams)
         ends_BM = candidates.token_BM == self._processors.special.eot
@@ -123,20 +127,26 @@ class BeamSearch:
         # An end counts where fewer than all beams were found before it.
         counts_BM = ends_BM & (jnp.cumsum(~ends_BM, axis=1) < beams)
         was_done_B1 = state.done[:, None]
-        finished = _add_ended(state, candidates, counts_BM & ~was_done_B1, column)
+        finished = _add_ended(state, candidates, counts_BM & ~was_done_B1)
         parent_BK = jnp.where(was_done_B1, jnp.arange(beams), chosen.parent_BM)
         has_enough_B = finished.count_B >= self._options.waits_for
         return _Beams(
             hypotheses=state.hypotheses.append(
-                chosen.token_BM, chosen.logprob_BM, self._processors.special, parent_BK=parent_BK
+                chosen.token_BM,
+                chosen.logprob_BM,
+                self._processors.special,
+                done_BK=jnp.broadcast_to(was_done_B1, parent_BK.shape),
+                parent_BK=parent_BK,
             ),
-            done=state.done | has_enough_B | (column + 1 >= self._limit_B),
+            done=state.done | has_enough_B | (state.length_B + 1 >= state.rows.limit_B),
+            rows=state.rows,
+            no_speech_prob_B=state.no_speech_prob_B,
             total_BK=jnp.where(was_done_B1, state.total_BK, chosen.total_BM),
             length_B=state.length_B + ~state.done,
             finished=finished,
         )
 
-    def finalize(self, state: _Beams, no_speech_prob_B: Float[Array, " B"]) -> GenerateOutput:
+    def finalize(self, state: _Beams, max_new_tokens: int) -> GenerateOutput:
         """Rank what has ended, and as many unfinished beams as are missing; return the best of every row."""
         finished, beams = state.finished, self.num_hypotheses
         most = finished.total_BE.shape[1]
@@ -152,7 +162,9 @@ class BeamSearch:
         best_B1 = rank.argmax(axis=1, keepdims=True)
         length_B = jnp.take_along_axis(length, best_B1, axis=1)[:, 0]
         path_BT = jnp.take_along_axis(path, best_B1[:, :, None], axis=1)[:, 0]
-        tokens_BT, logprobs_BT = state.hypotheses.follow_path(path_BT, length_B, self._processors.special.eot)
+        tokens_BT, logprobs_BT = _follow_path(
+            state.hypotheses, path_BT, length_B, self._processors.special.eot, max_new_tokens
+        )
         end_B1 = jnp.take_along_axis(finished.end_BE, jnp.minimum(best_B1, most - 1), axis=1)
         is_end_BT = (jnp.arange(tokens_BT.shape[1]) == length_B[:, None]) & (best_B1 < most)
         return GenerateOutput(
@@ -160,7 +172,7 @@ class BeamSearch:
             logprobs_BT=jnp.where(is_end_BT, end_B1, logprobs_BT),
             length_B=length_B,
             avg_logprob_B=jnp.take_along_axis(total, best_B1, axis=1)[:, 0] / (length_B + 1),
-            no_speech_prob_B=no_speech_prob_B,
+            no_speech_prob_B=state.no_speech_prob_B,
         )
 
 
@@ -179,9 +191,24 @@ def _candidates(logits_QV: Float[Array, "Q V"], total_BJ: Float[Array, "B J"], b
     return _Candidates(index_BM // (beams + 1), pick(token_QX), pick(logprob_QX), total_BM)
 
 
-def _add_ended(
-    state: _Beams, candidates: _Candidates, ended_BM: Bool[Array, "B M"], column: Int[Array, ""]
-) -> _Finished:
+def _follow_path(
+    hypotheses: Hypotheses,
+    path_BT: Int[Array, "B T"],
+    length_B: Int[Array, " B"],
+    end: int,
+    max_new_tokens: int,
+) -> tuple[Int[Array, "B W"], Float[Array, "B W"]]:
+    """Return the tokens and log-probabilities along a path of each row, padded with ``end`` and 0."""
+    tokens_BWK, logprobs_BWK, column_BW = hypotheses.in_order(end, max_new_tokens)
+    slot_BW1 = jnp.maximum(jnp.take_along_axis(path_BT, column_BW, axis=1), 0)[:, :, None]
+    is_inside_BW = jnp.arange(max_new_tokens) < length_B[:, None]
+    tokens_BW, logprobs_BW = (
+        jnp.take_along_axis(by_slot, slot_BW1, axis=2)[:, :, 0] for by_slot in (tokens_BWK, logprobs_BWK)
+    )
+    return jnp.where(is_inside_BW, tokens_BW, end), jnp.where(is_inside_BW, logprobs_BW, 0.0)
+
+
+def _add_ended(state: _Beams, candidates: _Candidates, ended_BM: Bool[Array, "B M"]) -> _Finished:
     """Put hypotheses that have just ended behind those that had, as far as there is room."""
     finished = state.finished
     most = finished.total_BE.shape[1]
@@ -195,7 +222,7 @@ def _add_ended(
     return _Finished(
         count_B=jnp.minimum(finished.count_B + new_B, most),
         path_BET=jnp.where(is_new_BE[:, :, None], path_BET, finished.path_BET),
-        length_BE=jnp.where(is_new_BE, column, finished.length_BE),
+        length_BE=jnp.where(is_new_BE, state.length_B[:, None], finished.length_BE),
         total_BE=jnp.where(is_new_BE, ended.total_BM, finished.total_BE),
         end_BE=jnp.where(is_new_BE, ended.logprob_BM, finished.end_BE),
     )

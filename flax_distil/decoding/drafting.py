@@ -81,7 +81,6 @@ class Drafter:
         student: Decoder,
         processors: LogitsProcessors,
         num_tokens: int,
-        sampling: SamplingParams | None,
         embedding_ND: Float[Array, "N D"] | None = None,
     ):
         """Take what the loop reads.
@@ -90,11 +89,9 @@ class Drafter:
             student: Bound to its parameters.
             processors: Which tokens may be emitted.
             num_tokens: Maximum number of tokens of a draft.
-            sampling: How tokens are sampled; None takes the most likely ones.
             embedding_ND: Result of ``draft_embedding``, where it is at hand.
         """
         self._student, self._processors, self.num_tokens = student, processors, num_tokens
-        self._sampling = sampling
         self._layers: list[Any] = student.unroll_layers()
         self._text = min(DRAFT_TEXT_TOKENS, processors.special.eot)
         self._embedding_ND = draft_embedding(student, processors) if embedding_ND is None else embedding_ND
@@ -132,6 +129,7 @@ class Drafter:
         position_B: Int[Array, " B"],
         history: TokenHistory,
         done_B: Bool[Array, " B"],
+        sampling: SamplingParams | None,
     ) -> Draft:
         """Propose the next tokens of every row; rows differ in how many they get.
 
@@ -141,6 +139,7 @@ class Drafter:
             position_B: Position of the last token.
             history: What the logits processors know.
             done_B: Rows that need no draft.
+            sampling: How tokens are sampled; None takes the most likely ones.
         """
         rows, vocabulary = len(hidden_BD), self._student.config.vocab_size
         shape = (rows, self.num_tokens)
@@ -150,7 +149,7 @@ class Drafter:
             history=history,
             confidence_B=jnp.where(done_B, -jnp.inf, 0.0),
             tokens_BK=jnp.full(shape, -1, jnp.int32),
-            log_q_BKV=None if self._sampling is None else jnp.full((*shape, vocabulary), -jnp.inf),
+            log_q_BKV=None if sampling is None else jnp.full((*shape, vocabulary), -jnp.inf),
             cache=cache,
         )
 
@@ -159,12 +158,14 @@ class Drafter:
             hidden_B1D, cache = self._student.decode(
                 self._layers, draft.history.last_B[:, None], draft.cache, position_B + draft.count
             )
-            return self._propose(dataclasses.replace(draft, hidden_BD=hidden_B1D[:, 0], cache=cache))
+            return self._propose(
+                dataclasses.replace(draft, hidden_BD=hidden_B1D[:, 0], cache=cache), sampling
+            )
 
         def goes_on(draft: Draft) -> Bool[Array, ""]:
             return (draft.count < self.num_tokens) & draft.goes_on_B.any()
 
-        return jax.lax.while_loop(goes_on, step, self._propose(first))
+        return jax.lax.while_loop(goes_on, step, self._propose(first, sampling))
 
     def histories(self, history: TokenHistory, draft: Draft) -> list[TokenHistory]:
         """Return what the logits processors know before each token of a draft, and after the last one.
@@ -178,15 +179,15 @@ class Drafter:
             found.append(found[-1].append(draft.tokens_BK[:, index], self._processors.special))
         return found
 
-    def _propose(self, draft: Draft) -> Draft:
+    def _propose(self, draft: Draft, sampling: SamplingParams | None) -> Draft:
         """Add the next token to every draft that has not ended."""
         index, goes_on_B, log_q_BKV = draft.count, draft.goes_on_B, draft.log_q_BKV
         logits_BV = process_logits(self._processors, self._logits(draft.hidden_BD), draft.history)
-        if self._sampling is None or log_q_BKV is None:
+        if sampling is None or log_q_BKV is None:
             token_B = logits_BV.argmax(axis=1).astype(jnp.int32)
         else:
-            log_q_BV = self._sampling.log_probabilities(logits_BV)
-            token_B = self._sampling.sample(log_q_BV, draft.history.count, DRAFT)
+            log_q_BV = sampling.log_probabilities(logits_BV)
+            token_B = sampling.sample(log_q_BV, draft.history.count, DRAFT)
             log_q_BKV = log_q_BKV.at[:, index].set(jnp.where(goes_on_B[:, None], log_q_BV, -jnp.inf))
         logprob_B = jnp.take_along_axis(logits_BV, token_B[:, None], axis=1)[:, 0]
         confidence_B = draft.confidence_B + logprob_B - jax.nn.logsumexp(logits_BV, axis=1)

@@ -8,7 +8,7 @@ from flax_distil.decoding.hypotheses import Hypotheses, SamplingState, rank_scor
 from flax_distil.decoding.logits_processors import LogitsProcessors, process_logits
 from flax_distil.decoding.options import SearchOptions
 from flax_distil.decoding.sampling import sample_tokens
-from flax_distil.decoding.types import GenerateInputs, GenerateOutput
+from flax_distil.decoding.types import GenerateOutput, RowSettings
 
 
 class GreedyOrSample:
@@ -20,37 +20,23 @@ class GreedyOrSample:
     Source: ``GreedyDecoder`` of openai/whisper.
     """
 
-    def __init__(
-        self,
-        inputs: GenerateInputs,
-        limit_B: Int[Array, " B"],
-        processors: LogitsProcessors,
-        options: SearchOptions,
-    ):
-        """Take the temperature and the seed of every sample from the batch.
+    def __init__(self, processors: LogitsProcessors, options: SearchOptions, *, samples: bool):
+        """Keep the settings.
 
         Args:
-            inputs: The batch.
-            limit_B: Maximum number of tokens per row; 0 marks an idle row.
             processors: Which tokens may be emitted.
             options: How tokens are chosen.
+            samples: Whether rows have temperatures, some of them above 0.
         """
-        self._limit_B, self._processors, self._options = limit_B, processors, options
-        rows, self.num_hypotheses = (
-            len(inputs.prompt_BP),
-            1 if inputs.temperature_B is None else options.best_of,
-        )
-        self._sample_Q = jnp.tile(jnp.arange(self.num_hypotheses), rows)
-        self._temperature_Q = self._seed_Q = None
-        if inputs.temperature_B is not None:
-            self._temperature_Q = jnp.repeat(inputs.temperature_B, self.num_hypotheses)
-            seed_B = jnp.zeros(rows, jnp.int32) if inputs.seed_B is None else inputs.seed_B
-            self._seed_Q = jnp.repeat(seed_B, self.num_hypotheses)
+        self._processors, self._options = processors, options
+        self.num_hypotheses = options.best_of if samples else 1
 
-    def start(self, hypotheses: Hypotheses) -> SamplingState:
+    def start(
+        self, hypotheses: Hypotheses, rows: RowSettings, no_speech_prob_B: Float[Array, " B"]
+    ) -> SamplingState:
         """Return the state before the first token."""
-        idle_BK = jnp.broadcast_to((self._limit_B < 1)[:, None], hypotheses.path_BKT.shape[:2])
-        return SamplingState(hypotheses, idle_BK)
+        idle_BK = jnp.broadcast_to((rows.limit_B < 1)[:, None], hypotheses.path_BKT.shape[:2])
+        return SamplingState(hypotheses, idle_BK, rows, no_speech_prob_B)
 
     def update(
         self, state: SamplingState, logits: Float[Array, "B V"] | Float[Array, "B K V"]
@@ -62,29 +48,37 @@ class GreedyOrSample:
             jnp.repeat(logits, shape[1], axis=0) if logits.ndim == 2 else logits.reshape(-1, logits.shape[2])
         )
         logits_QV = process_logits(self._processors, logits_QV, hypotheses.history)
-        token_Q = self._choose(logits_QV, hypotheses.history.count)
+        token_Q = self._choose(logits_QV, state)
         logprob_Q = jnp.take_along_axis(logits_QV, token_Q[:, None], axis=1)[:, 0]
         logprob_Q -= jax.nn.logsumexp(logits_QV, axis=1)
         token_BK = jnp.where(done_BK, end, token_Q.reshape(shape))
         logprob_BK = jnp.where(done_BK, 0.0, logprob_Q.reshape(shape))
-        is_last_B1 = (hypotheses.history.count + 1 >= self._limit_B)[:, None]
+        is_last_BK = hypotheses.count_BK + 1 >= state.rows.limit_B[:, None]
         return SamplingState(
-            hypotheses=hypotheses.append(token_BK, logprob_BK, self._processors.special),
-            done=done_BK | (token_BK == end) | is_last_B1,
+            hypotheses=hypotheses.append(token_BK, logprob_BK, self._processors.special, done_BK=done_BK),
+            done=done_BK | (token_BK == end) | is_last_BK,
+            rows=state.rows,
+            no_speech_prob_B=state.no_speech_prob_B,
         )
 
-    def _choose(self, logits_QV: Float[Array, "Q V"], count: Int[Array, ""]) -> Int[Array, " Q"]:
-        if self._temperature_Q is None or self._seed_Q is None:
+    def _choose(self, logits_QV: Float[Array, "Q V"], state: SamplingState) -> Int[Array, " Q"]:
+        temperature_B, seed_B, count = state.rows.temperature_B, state.rows.seed_B, self.num_hypotheses
+        if temperature_B is None or seed_B is None:
             return logits_QV.argmax(axis=1).astype(jnp.int32)
         return sample_tokens(
-            logits_QV, self._temperature_Q, self._seed_Q, self._sample_Q, count, self._options
+            logits_QV,
+            jnp.repeat(temperature_B, count),
+            jnp.repeat(seed_B, count),
+            jnp.tile(jnp.arange(count), len(seed_B)),
+            state.hypotheses.history.count,
+            self._options,
         )
 
-    def finalize(self, state: SamplingState, no_speech_prob_B: Float[Array, " B"]) -> GenerateOutput:
+    def finalize(self, state: SamplingState, max_new_tokens: int) -> GenerateOutput:
         """Return the best sample of every row."""
-        hypotheses = state.hypotheses
-        length_BK = (hypotheses.tokens_BTK != self._processors.special.eot).sum(axis=1)
-        total_BK = hypotheses.logprobs_BTK.sum(axis=1)
+        end = self._processors.special.eot
+        tokens_BWK, logprobs_BWK, _ = state.hypotheses.in_order(end, max_new_tokens)
+        length_BK, total_BK = (tokens_BWK != end).sum(axis=1), logprobs_BWK.sum(axis=1)
         best_B = rank_scores(total_BK, length_BK, self._options.length_penalty).argmax(axis=1)
 
         def of_best(values: Array) -> Array:
@@ -93,9 +87,9 @@ class GreedyOrSample:
 
         length_B = of_best(length_BK)
         return GenerateOutput(
-            tokens_BT=of_best(hypotheses.tokens_BTK),
-            logprobs_BT=of_best(hypotheses.logprobs_BTK),
+            tokens_BT=of_best(tokens_BWK),
+            logprobs_BT=of_best(logprobs_BWK),
             length_B=length_B,
             avg_logprob_B=of_best(total_BK) / (length_B + 1),
-            no_speech_prob_B=no_speech_prob_B,
+            no_speech_prob_B=state.no_speech_prob_B,
         )

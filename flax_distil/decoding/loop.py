@@ -17,13 +17,13 @@ from typing import Any, Protocol, runtime_checkable
 import jax
 import jax.numpy as jnp
 
-from flax_distil.core.arrays import Array, Bool, Float
+from flax_distil.core.arrays import Array, Bool, Float, Int
 from flax_distil.decoding.beam import BeamSearch
 from flax_distil.decoding.greedy import GreedyOrSample
 from flax_distil.decoding.hypotheses import Hypotheses, SamplingState
 from flax_distil.decoding.logits_processors import LogitsProcessors, TokenHistory
 from flax_distil.decoding.options import SearchOptions
-from flax_distil.decoding.types import GenerateInputs, GenerateOutput
+from flax_distil.decoding.types import GenerateInputs, GenerateOutput, RowSettings
 from flax_distil.model.decoder import Decoder
 
 INITIAL_CACHE_LENGTH = 128
@@ -43,13 +43,13 @@ class Strategy(Protocol):
 
     num_hypotheses: int
 
-    def start(self, hypotheses: Hypotheses) -> Any:
+    def start(self, hypotheses: Hypotheses, rows: RowSettings, no_speech_prob_B: Float[Array, " B"]) -> Any:
         """Return the state before the first token."""
 
     def update(self, state: Any, logits: Array) -> Any:
         """Choose the next tokens, from logits [B, K, V]; the first ones from logits [B, V]."""
 
-    def finalize(self, state: Any, no_speech_prob_B: Float[Array, " B"]) -> GenerateOutput:
+    def finalize(self, state: Any, max_new_tokens: int) -> GenerateOutput:
         """Return the best hypothesis of every row."""
 
 
@@ -73,107 +73,154 @@ def generate(
     Raises:
         ValueError: If the padded prompts leave no position for a token.
     """
-    limit_B = inputs.token_limits(decoder.config.max_target_positions, max_new_tokens)
-    is_beam_search = options.num_beams > 1 and inputs.temperature_B is None
-    strategy: Strategy = (BeamSearch if is_beam_search else GreedyOrSample)(
-        inputs, limit_B, processors, options
-    )
-    loop = DecodeLoop(decoder, inputs, processors, strategy, max_new_tokens=max_new_tokens)
-    state = strategy.update(strategy.start(loop.hypotheses), loop.first_logits_BV)
-    return strategy.finalize(grow_cache_and_continue(loop, state), loop.no_speech_prob_B)
+    loop = DecodeLoop.of_inputs(decoder, inputs, processors, options, max_new_tokens=max_new_tokens)
+    return decode_to_the_end(loop, loop.begin(inputs, loop.sizes[0]))
 
 
 class DecodeLoop:
     """Runs the decoder on the hypotheses of a batch, within one trace.
 
     Attributes:
-        hypotheses: Before the first token.
-        first_logits_BV: Logits of the first token.
-        no_speech_prob_B: Probability of ``<|nospeech|>`` right after ``<|startoftranscript|>``.
         sizes: Number of tokens that the small cache and the large one have room for.
     """
 
     def __init__(
         self,
         decoder: Decoder,
-        inputs: GenerateInputs,
         processors: LogitsProcessors,
         strategy: Strategy,
         *,
+        prompt_slots: int,
         max_new_tokens: int,
     ):
-        """Read the prompts ("prefill").
+        """Take what the loop reads.
 
         Args:
             decoder: Bound to its parameters.
-            inputs: The batch.
             processors: Which tokens may be emitted.
             strategy: Turns logits into tokens.
+            prompt_slots: Length that prompts are padded to.
             max_new_tokens: Maximum number of tokens per row.
         """
-        prompt_BP, special = inputs.prompt_BP, processors.special
         self._decoder, self._layers = decoder, decoder.unroll_layers()
-        self._prompt_length_B, self._prompt_slots = inputs.prompt_length_B, prompt_BP.shape[1]
-        self._update, self._num_hypotheses = strategy.update, strategy.num_hypotheses
-        room = max(INITIAL_CACHE_LENGTH - self._prompt_slots, INITIAL_CACHE_LENGTH // 2)
+        self._processors, self._strategy = processors, strategy
+        self._prompt_slots, self._max_new_tokens = prompt_slots, max_new_tokens
+        room = max(INITIAL_CACHE_LENGTH - prompt_slots, INITIAL_CACHE_LENGTH // 2)
         self.sizes = min(max_new_tokens, room), max_new_tokens
-        cache = decoder.init_cache(inputs.encoder_out_BSD, self._cache_length(self.sizes[0]))
-        hidden_BPD, cache = decoder.decode(self._layers, prompt_BP, cache, jnp.zeros((), jnp.int32))
+
+    @classmethod
+    def of_inputs(
+        cls,
+        decoder: Decoder,
+        inputs: GenerateInputs,
+        processors: LogitsProcessors,
+        options: SearchOptions,
+        *,
+        max_new_tokens: int,
+    ) -> "DecodeLoop":
+        """Return the loop for a batch: beam search if rows have no temperatures and beams are asked for."""
+        samples = inputs.temperature_B is not None
+        strategy: Strategy = (
+            BeamSearch(processors, options)
+            if options.num_beams > 1 and not samples
+            else GreedyOrSample(processors, options, samples=samples)
+        )
+        slots = inputs.prompt_BP.shape[1]
+        return cls(decoder, processors, strategy, prompt_slots=slots, max_new_tokens=max_new_tokens)
+
+    def begin(self, inputs: GenerateInputs, tokens: int) -> SamplingState:
+        """Read the prompts ("prefill"), and choose the first token of every hypothesis.
+
+        Args:
+            inputs: The batch.
+            tokens: Number of tokens that the cache has room for beside the prompts; 0 keeps the prompts only.
+        """
+        special, count = self._processors.special, self._strategy.num_hypotheses
+        rows = inputs.rows(self._decoder.config.max_target_positions, self._max_new_tokens)
+        cache = self._decoder.init_cache(inputs.encoder_out_BSD, self._prompt_slots + count * tokens)
+        hidden_BPD, cache = self._decoder.decode(
+            self._layers, inputs.prompt_BP, cache, jnp.zeros((), jnp.int32)
+        )
         picked = jnp.stack([inputs.at_start(special.sot), inputs.prompt_length_B - 1], axis=1)[:, :, None]
-        logits_B2V = decoder.logits(jnp.take_along_axis(hidden_BPD, picked, axis=1))
-        self.no_speech_prob_B = jax.nn.softmax(logits_B2V[:, 0])[:, special.no_speech]
-        self.first_logits_BV = logits_B2V[:, 1]
-        self.hypotheses = Hypotheses.empty(
+        logits_B2V = self._decoder.logits(jnp.take_along_axis(hidden_BPD, picked, axis=1))
+        hypotheses = Hypotheses.empty(
             cache,
-            TokenHistory.after_prompts(processors, inputs, max_new_tokens=max_new_tokens),
-            count=self._num_hypotheses,
-            max_new_tokens=max_new_tokens,
+            TokenHistory.after_prompts(self._processors, inputs, max_new_tokens=self._max_new_tokens),
+            count=count,
+            columns=self.sizes[0],
             end=special.eot,
         )
+        no_speech_prob_B = jax.nn.softmax(logits_B2V[:, 0])[:, special.no_speech]
+        state = self._strategy.start(hypotheses, rows, no_speech_prob_B)
+        begun: SamplingState = self._strategy.update(state, logits_B2V[:, 1])
+        return begun
 
     def step(self, state: SamplingState) -> SamplingState:
         """Run the decoder, and choose the next token of every hypothesis from its logits."""
-        hypotheses, hidden_BKD = self._decode(state.hypotheses)
+        hypotheses, hidden_BKD = self._decode(state.hypotheses, state.rows.prompt_length_B)
         logits_BKV = self._decoder.logits(hidden_BKD)
-        return self._update(dataclasses.replace(state, hypotheses=hypotheses), logits_BKV)
+        stepped: SamplingState = self._strategy.update(
+            dataclasses.replace(state, hypotheses=hypotheses), logits_BKV
+        )
+        return stepped
 
     def goes_on(self, tokens: int, state: SamplingState) -> Bool[Array, ""]:
         """Say whether something has not ended and a cache for this many tokens has room."""
-        return ~state.done.all() & (state.hypotheses.history.count <= tokens)
+        return ~self.is_done(state) & self.has_room(tokens, state)
+
+    def has_room(self, tokens: int, state: SamplingState) -> Bool[Array, ""]:
+        """Say whether a cache for this many tokens has room for another one of every row that goes on."""
+        return (jnp.where(self.ended(state), 0, state.hypotheses.steps_B) < tokens).all()
 
     def is_done(self, state: SamplingState) -> Bool[Array, ""]:
         """Say whether everything has ended."""
         return state.done.all()
 
-    def resize(self, state: SamplingState, tokens: int | None) -> SamplingState:
-        """Return a state with a cache for this many tokens; with None, without keys and values."""
-        cache = state.hypotheses.cache.resized(None if tokens is None else self._cache_length(tokens))
-        return dataclasses.replace(state, hypotheses=dataclasses.replace(state.hypotheses, cache=cache))
+    def ended(self, state: SamplingState) -> Bool[Array, " B"]:
+        """Say which rows have ended."""
+        return state.done.reshape(len(state.no_speech_prob_B), -1).all(axis=1)
 
-    def _cache_length(self, tokens: int) -> int:
-        return self._prompt_slots + self._num_hypotheses * tokens
+    def resize(self, state: SamplingState, tokens: int) -> SamplingState:
+        """Return a state with a cache for this many tokens."""
+        resized: SamplingState = state.resized(tokens)
+        return resized
 
-    def _decode(self, hypotheses: Hypotheses) -> tuple[Hypotheses, Float[Array, "B K D"]]:
+    def place(
+        self, state: SamplingState, begun: SamplingState, source: Array, row: Array, is_wanted: Array
+    ) -> SamplingState:
+        """Return a state in whose row another window begins; see ``place_rows``."""
+        hypotheses = begun.hypotheses.beginning_at(state.hypotheses.column, state.hypotheses.columns)
+        begun = dataclasses.replace(begun, hypotheses=hypotheses)
+        placed: SamplingState = place_rows(state, begun, source, row, is_wanted)
+        return placed
+
+    def output(self, state: SamplingState) -> GenerateOutput:
+        """Return the tokens of every row."""
+        return self._strategy.finalize(state, self._max_new_tokens)
+
+    def _decode(
+        self, hypotheses: Hypotheses, prompt_length_B: Int[Array, " B"]
+    ) -> tuple[Hypotheses, Float[Array, "B K D"]]:
         """Run the decoder on the last token of each hypothesis; return hidden states of the next tokens."""
-        column = hypotheses.history.count - 1
+        column = hypotheses.column
         token_BK = jax.lax.dynamic_index_in_dim(hypotheses.tokens_BTK, column, axis=1, keepdims=False)
-        position_B = self._prompt_length_B + column
+        position_B = prompt_length_B + hypotheses.steps_B - 1
         hidden_BKD, cache = self._decoder.decode_beams(
             self._layers,
             token_BK,
             hypotheses.cache,
-            self._prompt_slots + self._num_hypotheses * column,
-            position_B=jnp.minimum(position_B, self._decoder.config.max_target_positions - 1),
-            visible_BKC=self._visible(hypotheses),
+            self._prompt_slots + self._strategy.num_hypotheses * column,
+            position_B=jnp.clip(position_B, 0, self._decoder.config.max_target_positions - 1),
+            visible_BKC=self._visible(hypotheses, prompt_length_B),
         )
         return dataclasses.replace(hypotheses, cache=cache), hidden_BKD
 
-    def _visible(self, hypotheses: Hypotheses) -> Bool[Array, "B K C"]:
+    def _visible(self, hypotheses: Hypotheses, prompt_length_B: Int[Array, " B"]) -> Bool[Array, "B K C"]:
         """Return True for the slots of the prompt and for those on a hypothesis's path."""
         rows, count, _ = hypotheses.path_BKT.shape
-        tokens = (hypotheses.cache.slots - self._prompt_slots) // count
-        on_path = hypotheses.path_BKT[:, :, :tokens, None] == jnp.arange(count)
-        in_prompt_BP = jnp.arange(self._prompt_slots) < self._prompt_length_B[:, None]
+        on_path = hypotheses.path_BKT[:, :, :, None] == jnp.arange(count)
+        on_path &= hypotheses.own_BT[:, None, :, None]
+        in_prompt_BP = jnp.arange(self._prompt_slots) < prompt_length_B[:, None]
         in_prompt_BKP = jnp.broadcast_to(in_prompt_BP[:, None], (rows, count, self._prompt_slots))
         return jnp.concatenate([in_prompt_BKP, on_path.reshape(rows, count, -1)], axis=2)
 
@@ -190,10 +237,12 @@ class GrowingLoop(Protocol):
 
     def is_done(self, state: Any) -> Bool[Array, ""]: ...  # noqa: D102
 
-    def resize(self, state: Any, size: int | None) -> Any: ...  # noqa: D102
+    def resize(self, state: Any, size: int) -> Any: ...  # noqa: D102
+
+    def output(self, state: Any) -> GenerateOutput: ...  # noqa: D102
 
 
-def grow_cache_and_continue(loop: GrowingLoop, state: Any) -> Any:
+def decode_to_the_end(loop: GrowingLoop, state: Any) -> Any:
     """Run a loop with a small cache, and go on with a large one if something has not ended then.
 
     Args:
@@ -201,16 +250,39 @@ def grow_cache_and_continue(loop: GrowingLoop, state: Any) -> Any:
         state: Its state, with the small cache.
 
     Returns:
-        The last state, without keys and values.
+        The tokens of every row.
     """
     small, large = loop.sizes
 
-    def end(state: Any) -> Any:
-        return loop.resize(state, None)
-
     def grow(state: Any) -> Any:
         state = loop.resize(state, large)
-        return end(jax.lax.while_loop(functools.partial(loop.goes_on, large), loop.step, state))
+        return loop.output(jax.lax.while_loop(functools.partial(loop.goes_on, large), loop.step, state))
 
     state = jax.lax.while_loop(functools.partial(loop.goes_on, small), loop.step, state)
-    return end(state) if small == large else jax.lax.cond(loop.is_done(state), end, grow, state)
+    if small == large:
+        return loop.output(state)
+    return jax.lax.cond(loop.is_done(state), loop.output, grow, state)
+
+
+def place_rows(state: Any, begun: Any, source: Array, row: Array, is_wanted: Array) -> Any:
+    """Return a state in whose row another window begins.
+
+    Args:
+        state: A tree of arrays with B rows; their first axis may hold several entries of each row. An array
+            with fewer entries belongs to all rows, and stays.
+        begun: The same for M windows. Axes behind the first may be shorter: what lies behind is kept.
+        source: Which of the M windows begins.
+        row: The row.
+        is_wanted: Otherwise nothing changes.
+    """
+
+    def place(leaf: Array, given: Array, entries: int) -> Array:
+        if not entries:
+            return leaf
+        new = jax.lax.dynamic_slice_in_dim(given, source * entries, entries)
+        start = (row * entries, *[jnp.zeros((), row.dtype)] * (leaf.ndim - 1))
+        old = jax.lax.dynamic_slice(leaf, start, new.shape)
+        return jax.lax.dynamic_update_slice(leaf, jnp.where(is_wanted, new, old), start)
+
+    rows = len(state.no_speech_prob_B)
+    return jax.tree.map(lambda leaf, given: place(leaf, given, len(leaf) // rows), state, begun)

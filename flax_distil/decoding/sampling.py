@@ -45,7 +45,7 @@ def sample_tokens(
     temperature_B: Float[Array, " B"],
     seed_B: Int[Array, " B"],
     sample_B: Int[Array, " B"],
-    count: Int[Array, ""],
+    count_B: Int[Array, " B"],
     options: SearchOptions,
 ) -> Int[Array, " B"]:
     """Sample a token of every row; rows at temperature 0 take the most likely one.
@@ -58,17 +58,17 @@ def sample_tokens(
         temperature_B: Temperature of each row, 0 or above.
         seed_B: Random seed of each row.
         sample_B: Number of the sample among those of its row.
-        count: Number of tokens before this one.
+        count_B: Number of tokens of each row before this one.
         options: ``top_k`` and ``top_p``.
     """
     is_sampled_B = temperature_B > 0
     warped_BV = warp_logits(logits_BV, jnp.where(is_sampled_B, temperature_B, 1.0), options)
 
-    def sample(logits_V: Array, seed: Array, sample: Array) -> Array:
+    def sample(logits_V: Array, seed: Array, sample: Array, count: Array) -> Array:
         key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), sample), count)
         return jax.random.categorical(key, logits_V)
 
-    sampled_B = jax.vmap(sample)(warped_BV, seed_B, sample_B)
+    sampled_B = jax.vmap(sample)(warped_BV, seed_B, sample_B, count_B)
     return jnp.where(is_sampled_B, sampled_B, logits_BV.argmax(axis=1)).astype(jnp.int32)
 
 

@@ -9,31 +9,13 @@ import jax.numpy as jnp
 from flax_distil.core.arrays import Array, Bool, Float, Int
 from flax_distil.decoding import loop
 from flax_distil.decoding.drafting import Draft, Drafter, pick
-from flax_distil.decoding.logits_processors import LogitsProcessors, TokenHistory, process_logits
+from flax_distil.decoding.logits_processors import LogitsProcessors, TokenHistory
 from flax_distil.decoding.options import SearchOptions
 from flax_distil.decoding.sampling import SamplingParams
-from flax_distil.decoding.types import GenerateInputs, GenerateOutput
-from flax_distil.decoding.verification import accept_most_likely, accept_sampled, count_through
+from flax_distil.decoding.types import GenerateInputs, RowSettings, SpeculativeOutput
+from flax_distil.decoding.verification import Emitted, count_through, verify
 from flax_distil.model.cache import DecoderCache
 from flax_distil.model.decoder import Decoder
-
-
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class SpeculativeOutput(GenerateOutput):
-    """The teacher's tokens, and what they cost.
-
-    Attributes:
-        rounds_B: Passes of the teacher over a draft, until the row had ended.
-        drafted_B: Tokens that the student proposed, except those behind an end of text or a limit.
-        accepted_B: How many of them were emitted.
-        emitted_B: All tokens that were emitted, including end-of-text.
-    """
-
-    rounds_B: Int[Array, " B"]
-    drafted_B: Int[Array, " B"]
-    accepted_B: Int[Array, " B"]
-    emitted_B: Int[Array, " B"]
 
 
 @jax.tree_util.register_dataclass
@@ -51,6 +33,8 @@ class _State:
         logprobs_BW: Their log-probabilities, of the teacher.
         done_B: Rows that have ended.
         counts_B3: Numbers of rounds, of drafted tokens and of accepted tokens.
+        rows: What each row is decoded with.
+        no_speech_prob_B: Probability of ``<|nospeech|>`` right after ``<|startoftranscript|>``.
     """
 
     teacher: DecoderCache
@@ -62,6 +46,8 @@ class _State:
     logprobs_BW: Float[Array, "B W"]
     done_B: Bool[Array, " B"]
     counts_B3: Int[Array, "B 3"]
+    rows: RowSettings
+    no_speech_prob_B: Float[Array, " B"]
 
     def after_last(self, draft: Draft) -> Int[Array, "B J"]:
         """Return a draft behind the last token that was emitted, or that of the prompt."""
@@ -110,39 +96,19 @@ def speculative_generate(
 
     Source: arXiv 2211.17192, algorithm 1; arXiv 2311.00430, section 5.3.
     """
-    limit_B = inputs.token_limits(teacher.config.max_target_positions, max_new_tokens)
-    sampling = None
-    if inputs.temperature_B is not None:
-        seed_B = jnp.zeros_like(inputs.prompt_length_B) if inputs.seed_B is None else inputs.seed_B
-        sampling = SamplingParams(inputs.temperature_B, seed_B, options)
-    drafter = Drafter(student, processors, num_assistant_tokens, sampling, draft_embedding_ND)
-    speculative = _SpeculativeLoop(
+    return SpeculativeLoop.of_inputs(
         teacher,
-        drafter,
-        processors,
-        sampling,
-        limit_B,
-        max_new_tokens,
-        prompt_slots=inputs.prompt_BP.shape[1],
-    )
-    state, no_speech_prob_B = speculative.start(inputs)
-    final = loop.grow_cache_and_continue(speculative, state)
-    tokens_BT, logprobs_BT = final.tokens_BW[:, :max_new_tokens], final.logprobs_BW[:, :max_new_tokens]
-    length_B = (tokens_BT != processors.special.eot).sum(axis=1)
-    return SpeculativeOutput(
-        tokens_BT=tokens_BT,
-        logprobs_BT=logprobs_BT,
-        length_B=length_B,
-        avg_logprob_B=logprobs_BT.sum(axis=1) / (length_B + 1),
-        no_speech_prob_B=no_speech_prob_B,
-        rounds_B=final.counts_B3[:, 0],
-        drafted_B=final.counts_B3[:, 1],
-        accepted_B=final.counts_B3[:, 2],
-        emitted_B=final.history.count,
-    )
+        student,
+        inputs,
+        processors=processors,
+        options=options,
+        max_new_tokens=max_new_tokens,
+        num_assistant_tokens=num_assistant_tokens,
+        draft_embedding_ND=draft_embedding_ND,
+    ).generate(inputs)
 
 
-class _SpeculativeLoop:
+class SpeculativeLoop:
     """Drafts, verifies and emits, within one trace.
 
     Attributes:
@@ -154,29 +120,66 @@ class _SpeculativeLoop:
         teacher: Decoder,
         drafter: Drafter,
         processors: LogitsProcessors,
-        sampling: SamplingParams | None,
-        limit_B: Int[Array, " B"],
-        max_new_tokens: int,
+        options: SearchOptions,
         *,
         prompt_slots: int,
+        max_new_tokens: int,
     ):
+        """Take what the loop reads.
+
+        Args:
+            teacher: Bound to its parameters.
+            drafter: Proposes tokens.
+            processors: Which tokens may be emitted.
+            options: ``top_k`` and ``top_p`` of rows at a temperature.
+            prompt_slots: Length that prompts are padded to.
+            max_new_tokens: Maximum number of tokens per row.
+        """
         self._teacher, self._layers, self._drafter = teacher, teacher.unroll_layers(), drafter
-        self._processors, self._sampling = processors, sampling
-        self._limit_B, self._max_new_tokens = limit_B, max_new_tokens
+        self._processors, self._options = processors, options
+        self._prompt_slots, self._max_new_tokens = prompt_slots, max_new_tokens
         positions, drafted = teacher.config.max_target_positions, drafter.num_tokens
         full = min(positions, prompt_slots + max_new_tokens) + drafted
         self.sizes = min(full, max(loop.INITIAL_CACHE_LENGTH, prompt_slots + drafted)), full
 
-    def start(self, inputs: GenerateInputs) -> tuple[_State, Float[Array, " B"]]:
+    @classmethod
+    def of_inputs(
+        cls,
+        teacher: Decoder,
+        student: Decoder,
+        inputs: GenerateInputs,
+        *,
+        processors: LogitsProcessors,
+        options: SearchOptions,
+        max_new_tokens: int,
+        num_assistant_tokens: int,
+        draft_embedding_ND: Float[Array, "N E"] | None = None,
+    ) -> "SpeculativeLoop":
+        """Return the loop for a batch; arguments as those of :func:`speculative_generate`."""
+        return cls(
+            teacher,
+            Drafter(student, processors, num_assistant_tokens, draft_embedding_ND),
+            processors,
+            options,
+            prompt_slots=inputs.prompt_BP.shape[1],
+            max_new_tokens=max_new_tokens,
+        )
+
+    def generate(self, inputs: GenerateInputs) -> SpeculativeOutput:
+        """Emit the tokens of every row of a batch until all have ended."""
+        return loop.decode_to_the_end(self, self.begin(inputs, self.sizes[0]))
+
+    def begin(self, inputs: GenerateInputs, size: int) -> _State:
         """Read the prompts, and emit the first tokens; the teacher reads the first draft with the prompt.
 
-        Returns:
-            The state, and the probability of ``<|nospeech|>`` right after ``<|startoftranscript|>``.
+        Args:
+            inputs: The batch.
+            size: Length of the caches; they are made longer where they must hold the prompts and a draft.
         """
         special, drafted = self._processors.special, self._drafter.num_tokens
         prompt_BP, rows = inputs.prompt_BP, len(inputs.prompt_BP)
-        state, hidden_BD = self._empty(inputs)
-        draft = self._drafter.draft(state.student, hidden_BD, state.position_B, state.history, state.done_B)
+        state, hidden_BD = self._empty(inputs, max(size, self._prompt_slots + drafted))
+        draft = self._draft(state, state.student, hidden_BD)
         read_BT = _write(jnp.pad(prompt_BP, [(0, 0), (0, drafted)]), draft.tokens_BK, inputs.prompt_length_B)
         hidden_BTD, cache = self._teacher.decode(
             self._layers, read_BT, state.teacher, jnp.zeros(rows, jnp.int32)
@@ -185,15 +188,17 @@ class _SpeculativeLoop:
         asked_BJ = jnp.concatenate([inputs.at_start(special.sot)[:, None], next_BJ], axis=1)
         logits_BJV = self._teacher.logits(jnp.take_along_axis(hidden_BTD, asked_BJ[:, :, None], axis=1))
         no_speech_prob_B = jax.nn.softmax(logits_BJV[:, 0])[:, special.no_speech]
-        return self._verify(state, draft, logits_BJV[:, 1:], cache), no_speech_prob_B
+        state = dataclasses.replace(state, no_speech_prob_B=no_speech_prob_B)
+        return self._verify(state, draft, logits_BJV[:, 1:], cache)
 
-    def _empty(self, inputs: GenerateInputs) -> tuple[_State, Float[Array, "B D"]]:
+    def _empty(self, inputs: GenerateInputs, length: int) -> tuple[_State, Float[Array, "B D"]]:
         """Return the state before the first draft, and the student's hidden states to begin it with."""
-        rows, (length, _) = len(inputs.prompt_BP), self.sizes
+        rows = len(inputs.prompt_BP)
         room = self._max_new_tokens + self._drafter.num_tokens
         hidden_BD, student_cache = self._drafter.prefill(inputs, length)
         history = TokenHistory.after_prompts(self._processors, inputs, max_new_tokens=room)
         recent_B2 = jnp.maximum(inputs.prompt_length_B[:, None] - jnp.array([2, 1]), 0)
+        settings = inputs.rows(self._teacher.config.max_target_positions, self._max_new_tokens)
         state = _State(
             teacher=self._teacher.init_cache(inputs.encoder_out_BSD, length),
             student=student_cache,
@@ -202,22 +207,55 @@ class _SpeculativeLoop:
             history=dataclasses.replace(history, count=jnp.zeros(rows, jnp.int32)),
             tokens_BW=jnp.full((rows, room + 1), self._processors.special.eot, jnp.int32),
             logprobs_BW=jnp.zeros((rows, room + 1), jnp.float32),
-            done_B=self._limit_B < 1,
+            done_B=settings.limit_B < 1,
             counts_B3=jnp.zeros((rows, 3), jnp.int32),
+            rows=settings,
+            no_speech_prob_B=jnp.zeros(rows, jnp.float32),
         )
         return state, hidden_BD
 
     def goes_on(self, length: int, state: _State) -> Bool[Array, ""]:
         """Say whether a row has not ended, and a cache of this length has room for a draft."""
+        return ~self.is_done(state) & self.has_room(length, state)
+
+    def has_room(self, length: int, state: _State) -> Bool[Array, ""]:
+        """Say whether a cache of this length has room for a draft of every row that goes on."""
         furthest = jnp.where(state.done_B, -1, state.position_B).max()
-        return (furthest >= 0) & (furthest + self._drafter.num_tokens < length)
+        return furthest + self._drafter.num_tokens < length
 
     def is_done(self, state: _State) -> Bool[Array, ""]:
         """Say whether all rows have ended."""
         return state.done_B.all()
 
-    def resize(self, state: _State, length: int | None) -> _State:
-        """Return a state with caches of this length; with None, without keys and values."""
+    def ended(self, state: _State) -> Bool[Array, " B"]:
+        """Say which rows have ended."""
+        return state.done_B
+
+    def place(self, state: _State, begun: _State, source: Array, row: Array, is_wanted: Array) -> _State:
+        """Return a state in whose row another window begins; see ``place_rows``."""
+        placed: _State = loop.place_rows(state, begun, source, row, is_wanted)
+        return placed
+
+    def output(self, state: _State) -> SpeculativeOutput:
+        """Return the tokens of every row."""
+        tokens_BT, logprobs_BT = (
+            values[:, : self._max_new_tokens] for values in (state.tokens_BW, state.logprobs_BW)
+        )
+        length_B = (tokens_BT != self._processors.special.eot).sum(axis=1)
+        return SpeculativeOutput(
+            tokens_BT=tokens_BT,
+            logprobs_BT=logprobs_BT,
+            length_B=length_B,
+            avg_logprob_B=logprobs_BT.sum(axis=1) / (length_B + 1),
+            no_speech_prob_B=state.no_speech_prob_B,
+            rounds_B=state.counts_B3[:, 0],
+            drafted_B=state.counts_B3[:, 1],
+            accepted_B=state.counts_B3[:, 2],
+            emitted_B=state.history.count,
+        )
+
+    def resize(self, state: _State, length: int) -> _State:
+        """Return a state with caches of this length."""
         return dataclasses.replace(
             state, teacher=state.teacher.resized(length), student=state.student.resized(length)
         )
@@ -225,11 +263,24 @@ class _SpeculativeLoop:
     def step(self, state: _State) -> _State:
         """Draft, verify, and emit one token or more of every row."""
         hidden_BD, cache = self._drafter.catch_up(state.student, state.recent_B2, state.position_B)
-        draft = self._drafter.draft(cache, hidden_BD, state.position_B, state.history, state.done_B)
+        draft = self._draft(state, cache, hidden_BD)
         hidden_BJD, cache = self._teacher.decode(
             self._layers, state.after_last(draft), state.teacher, state.position_B
         )
         return self._verify(state, draft, self._teacher.logits(hidden_BJD), cache)
+
+    def _sampling(self, state: _State) -> SamplingParams | None:
+        """Return how tokens are sampled; None takes the most likely ones."""
+        temperature_B, seed_B = state.rows.temperature_B, state.rows.seed_B
+        if temperature_B is None or seed_B is None:
+            return None
+        return SamplingParams(temperature_B, seed_B, self._options)
+
+    def _draft(self, state: _State, cache: DecoderCache, hidden_BD: Float[Array, "B D"]) -> Draft:
+        """Let the student propose tokens of every row; see ``Drafter.draft``."""
+        return self._drafter.draft(
+            cache, hidden_BD, state.position_B, state.history, state.done_B, self._sampling(state)
+        )
 
     def _verify(
         self, state: _State, draft: Draft, logits_BJV: Float[Array, "B J V"], cache: DecoderCache
@@ -242,26 +293,19 @@ class _SpeculativeLoop:
             logits_BJV: The teacher's logits for each token of it, and for the one behind.
             cache: The teacher's cache, which holds all that it has read.
         """
-        histories = self._drafter.histories(state.history, draft)
-        flat = jax.tree.map(
-            lambda *leaves: jnp.stack(leaves, axis=1).reshape(-1, *leaves[0].shape[1:]), *histories
+        emitted = verify(
+            draft,
+            logits_BJV,
+            self._drafter.histories(state.history, draft),
+            processors=self._processors,
+            sampling=self._sampling(state),
         )
-        flat_logits = process_logits(self._processors, logits_BJV.reshape(-1, logits_BJV.shape[2]), flat)
-        logits_BJV = flat_logits.reshape(logits_BJV.shape)
-        if self._sampling is None:
-            found_BJ, accepted_B = accept_most_likely(logits_BJV, draft)
-        else:
-            count_BJ = jnp.stack([history.count for history in histories], axis=1)
-            found_BJ, accepted_B = accept_sampled(logits_BJV, draft, self._sampling, count_BJ)
-        logprob_BJ = jnp.take_along_axis(logits_BJV, found_BJ[:, :, None], axis=2)[:, :, 0]
-        logprob_BJ -= jax.nn.logsumexp(logits_BJV, axis=2)
-        emitted = _Emitted(found_BJ, logprob_BJ, accepted_B, histories)
         return self._advance(state, draft, emitted, cache)
 
-    def _advance(self, state: _State, draft: Draft, emitted: "_Emitted", cache: DecoderCache) -> _State:
+    def _advance(self, state: _State, draft: Draft, emitted: Emitted, cache: DecoderCache) -> _State:
         """Return the state after the verified tokens, up to an end of text or the row's limit."""
         special, found_BJ, accepted_B = self._processors.special, emitted.found_BJ, emitted.accepted_B
-        end, room_B = special.eot, self._limit_B - state.history.count
+        end, room_B = special.eot, state.rows.limit_B - state.history.count
         through_end_B = count_through(found_BJ == end)
         emitted_B = jnp.minimum(jnp.minimum(accepted_B + 1, through_end_B), room_B)
         emitted_B = jnp.where(state.done_B, 0, emitted_B)
@@ -277,7 +321,7 @@ class _SpeculativeLoop:
         where_moved = functools.partial(_where_rows, has_moved_B)
         new_tokens_BJ = jnp.where(is_emitted_BJ, found_BJ, end)
         new_logprobs_BJ = jnp.where(is_emitted_BJ, emitted.logprob_BJ, 0.0)
-        is_full_B = state.history.count + emitted_B >= self._limit_B
+        is_full_B = state.history.count + emitted_B >= state.rows.limit_B
         return _State(
             teacher=cache,
             student=draft.cache,
@@ -288,24 +332,9 @@ class _SpeculativeLoop:
             logprobs_BW=_write(state.logprobs_BW, new_logprobs_BJ, state.history.count),
             done_B=state.done_B | (has_moved_B & (token_B == end)) | is_full_B,
             counts_B3=state.counts_B3 + jnp.where(has_moved_B[:, None], counts_B3, 0),
+            rows=state.rows,
+            no_speech_prob_B=state.no_speech_prob_B,
         )
-
-
-@dataclasses.dataclass(frozen=True)
-class _Emitted:
-    """What the teacher makes of a draft.
-
-    Attributes:
-        found_BJ: The accepted tokens with the teacher's own token behind; then nothing of meaning.
-        logprob_BJ: Their log-probabilities.
-        accepted_B: How many tokens of the draft were accepted.
-        histories: What the logits processors know before each token, and after the last one.
-    """
-
-    found_BJ: Int[Array, "B J"]
-    logprob_BJ: Float[Array, "B J"]
-    accepted_B: Int[Array, " B"]
-    histories: list[TokenHistory]
 
 
 def _where_rows(is_so_B: Bool[Array, " B"], one: Array, other: Array) -> Array:

@@ -3,6 +3,7 @@
 import dataclasses
 
 import jax
+import jax.numpy as jnp
 
 from flax_distil.core.arrays import Array, Float, Int
 
@@ -35,6 +36,16 @@ class GenerateInputs:
     prefix_length_B: Int[Array, " B"] | None = None
     assistant_encoder_out_BSE: Float[Array, "B S E"] | None = None
 
+    def rows(self, positions: int, max_new_tokens: int) -> "RowSettings":
+        """Return what each row is decoded with; arguments and errors as those of :meth:`token_limits`."""
+        seed_B = jnp.zeros_like(self.prompt_length_B) if self.seed_B is None else self.seed_B
+        return RowSettings(
+            prompt_length_B=self.prompt_length_B,
+            limit_B=self.token_limits(positions, max_new_tokens),
+            temperature_B=self.temperature_B,
+            seed_B=None if self.temperature_B is None else seed_B,
+        )
+
     def token_limits(self, positions: int, max_new_tokens: int) -> Int[Array, " B"]:
         """Return how many tokens each row may have: as many as asked for, if its prompt leaves room for them.
 
@@ -59,6 +70,24 @@ class GenerateInputs:
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
+class RowSettings:
+    """What each row is decoded with, beside its encoder output and its prompt.
+
+    Attributes:
+        prompt_length_B: Number of tokens of each prompt.
+        limit_B: Maximum number of tokens per row; 0 marks an idle row.
+        temperature_B: Temperature of each row; None where nothing is sampled.
+        seed_B: Random seed of each row; None where nothing is sampled.
+    """
+
+    prompt_length_B: Int[Array, " B"]
+    limit_B: Int[Array, " B"]
+    temperature_B: Float[Array, " B"] | None
+    seed_B: Int[Array, " B"] | None
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
 class GenerateOutput:
     """The tokens of a batch.
 
@@ -76,3 +105,21 @@ class GenerateOutput:
     length_B: Int[Array, " B"]
     avg_logprob_B: Float[Array, " B"]
     no_speech_prob_B: Float[Array, " B"]
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class SpeculativeOutput(GenerateOutput):
+    """The teacher's tokens, and what they cost.
+
+    Attributes:
+        rounds_B: Passes of the teacher over a draft, until the row had ended.
+        drafted_B: Tokens that the student proposed, except those behind an end of text or a limit.
+        accepted_B: How many of them were emitted.
+        emitted_B: All tokens that were emitted, including end-of-text.
+    """
+
+    rounds_B: Int[Array, " B"]
+    drafted_B: Int[Array, " B"]
+    accepted_B: Int[Array, " B"]
+    emitted_B: Int[Array, " B"]

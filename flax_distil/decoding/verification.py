@@ -1,11 +1,63 @@
 """How many tokens of a draft the teacher accepts, and what it says in place of the first that it does not."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 
 from flax_distil.core.arrays import Array, Bool, Float, Int
 from flax_distil.decoding.drafting import ACCEPT, CORRECT, Draft, pick
+from flax_distil.decoding.logits_processors import LogitsProcessors, TokenHistory, process_logits
 from flax_distil.decoding.sampling import SamplingParams
+
+
+@dataclasses.dataclass(frozen=True)
+class Emitted:
+    """What the teacher makes of a draft.
+
+    Attributes:
+        found_BJ: The accepted tokens with the teacher's own token behind; then nothing of meaning.
+        logprob_BJ: Their log-probabilities.
+        accepted_B: How many tokens of the draft were accepted.
+        histories: What the logits processors know before each token, and after the last one.
+    """
+
+    found_BJ: Int[Array, "B J"]
+    logprob_BJ: Float[Array, "B J"]
+    accepted_B: Int[Array, " B"]
+    histories: list[TokenHistory]
+
+
+def verify(
+    draft: Draft,
+    logits_BJV: Float[Array, "B J V"],
+    histories: list[TokenHistory],
+    *,
+    processors: LogitsProcessors,
+    sampling: SamplingParams | None,
+) -> Emitted:
+    """Return what the teacher makes of a draft.
+
+    Args:
+        draft: The draft.
+        logits_BJV: The teacher's logits for each token of it, and for the one behind.
+        histories: What the logits processors know before each token, and after the last one.
+        processors: Which tokens may be emitted.
+        sampling: How tokens are sampled; None takes the most likely ones.
+    """
+    flat = jax.tree.map(
+        lambda *leaves: jnp.stack(leaves, axis=1).reshape(-1, *leaves[0].shape[1:]), *histories
+    )
+    flat_logits = process_logits(processors, logits_BJV.reshape(-1, logits_BJV.shape[2]), flat)
+    logits_BJV = flat_logits.reshape(logits_BJV.shape)
+    if sampling is None:
+        found_BJ, accepted_B = accept_most_likely(logits_BJV, draft)
+    else:
+        count_BJ = jnp.stack([history.count for history in histories], axis=1)
+        found_BJ, accepted_B = accept_sampled(logits_BJV, draft, sampling, count_BJ)
+    logprob_BJ = jnp.take_along_axis(logits_BJV, found_BJ[:, :, None], axis=2)[:, :, 0]
+    logprob_BJ -= jax.nn.logsumexp(logits_BJV, axis=2)
+    return Emitted(found_BJ, logprob_BJ, accepted_B, histories)
 
 
 def accept_most_likely(

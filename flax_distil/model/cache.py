@@ -35,12 +35,12 @@ class DecoderCache:
         """Number of tokens of a row for which there is room."""
         return self.self_keys[0].shape[2]
 
-    def resized(self, slots: int | None) -> "DecoderCache":
-        """Return the same cache with room for more tokens; for None, with the encoder states only."""
-        if slots is None:
-            return DecoderCache((), (), self.encoder_out_BSD)
-        more = [(0, 0), (0, 0), (0, slots - self.slots), (0, 0)]
-        keys, values = jax.tree.map(lambda leaf: jnp.pad(leaf, more), (self.self_keys, self.self_values))
+    def resized(self, slots: int) -> "DecoderCache":
+        """Return the same cache with another number of slots."""
+        more = [(0, 0), (0, 0), (0, max(0, slots - self.slots)), (0, 0)]
+        keys, values = jax.tree.map(
+            lambda leaf: jnp.pad(leaf[:, :, :slots], more), (self.self_keys, self.self_values)
+        )
         return DecoderCache(keys, values, self.encoder_out_BSD)
 
 

@@ -2,25 +2,32 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from flax_distil.core.arrays import Array, Float, Params
 from flax_distil.core.errors import InputError
+from flax_distil.decoding.continuous import RowsInProgress
 from flax_distil.decoding.drafting import draft_embedding
 from flax_distil.decoding.logits_processors import LogitsProcessors
-from flax_distil.decoding.speculative import SpeculativeOutput, speculative_generate
-from flax_distil.decoding.types import GenerateInputs
+from flax_distil.decoding.speculative import SpeculativeLoop
+from flax_distil.decoding.types import GenerateInputs, SpeculativeOutput
 from flax_distil.model.assembly import decode_shapes
 from flax_distil.model.compute_options import ComputeOptions
 from flax_distil.model.config import WhisperConfig
 from flax_distil.parallel.partitioner import REPLICATED, ROWS, Partitioner
 from flax_distil.text.generation_settings import GenerationSettings
 from flax_distil.text.tokenizer import WhisperTokenizer
-from flax_distil.transcription.decode_fns import Batch, ModelShape, decoder_params
-from flax_distil.transcription.decoding_request import DecodingResult, PendingBatch
+from flax_distil.transcription.decode_fns import (
+    ModelShape,
+    decode_batch,
+    decoder_params,
+    free_rows,
+    jit_queue,
+)
+from flax_distil.transcription.decoding_request import RowSteps
 from flax_distil.transcription.generator import EncoderOutput, WhisperGenerator
 from flax_distil.transcription.options import TranscriptionOptions
 
@@ -148,27 +155,26 @@ class AssistedGenerator(WhisperGenerator):
             super().encode_features(mel_BRM), WhisperGenerator.encode_features, mel_BRM
         )
 
-    def collect(self, batch: PendingBatch) -> list[DecodingResult | None]:
-        """See :class:`WhisperGenerator`; updates ``statistics``."""
-        results = super().collect(batch)
-        for part, rows in batch.parts:
-            assert isinstance(part, SpeculativeOutput)
-            counts = self.partitioner.local_rows(
-                {
-                    "rounds": part.rounds_B,
-                    "drafted": part.drafted_B,
-                    "accepted": part.accepted_B,
-                    "tokens": part.emitted_B,
-                }
-            )
-            own = sorted(rows)
-            self.statistics = SpeculativeStatistics(
-                **{
-                    name: getattr(self.statistics, name) + int(count[own].sum())
-                    for name, count in counts.items()
-                }
-            )
-        return results
+    def _count(self, found: Mapping[str, np.ndarray], rows: Sequence[int]) -> None:
+        """Update ``statistics``."""
+        counts = {
+            "rounds": "rounds_B",
+            "drafted": "drafted_B",
+            "accepted": "accepted_B",
+            "tokens": "emitted_B",
+        }
+        self.statistics = SpeculativeStatistics(
+            **{
+                name: getattr(self.statistics, name) + int(found[field][rows].sum())
+                for name, field in counts.items()
+            }
+        )
+
+    def _row_steps(self, found: Mapping[str, np.ndarray]) -> RowSteps:
+        """See :class:`WhisperGenerator`; the first round comes with the prompt."""
+        rounds_B = np.maximum(found["rounds_B"] - 1, 0)
+        by_device = rounds_B.reshape(self.partitioner.local_batch_shards, -1)
+        return RowSteps(int(by_device.max(axis=1).sum()) * by_device.shape[1], int(rounds_B.sum()))
 
     def reset_statistics(self) -> None:
         """Start counting again."""
@@ -197,18 +203,40 @@ class AssistedGenerator(WhisperGenerator):
 
     @functools.cached_property
     def _generate(self) -> Callable[[Mapping[str, Array]], SpeculativeOutput]:
-        shapes = self.shape, self._assistant_shape
-        decode = functools.partial(
-            _generate,
-            shapes,
+        decode = functools.partial(_generate, self._make_loop)
+        generate = self.partitioner.jit(decode, in_specs=(*self._weight_specs, ROWS), out_specs=ROWS)
+        return functools.partial(generate, *self._weights)
+
+    @functools.cached_property
+    def _free_rows(self) -> Callable[[Mapping[str, Array]], Any]:
+        make = functools.partial(free_rows, self._make_loop)
+        return functools.partial(
+            self.partitioner.jit(make, in_specs=(*self._weight_specs, ROWS), out_specs=ROWS), *self._weights
+        )
+
+    @functools.cached_property
+    def _decode_queue(self) -> Callable[[RowsInProgress, Mapping[str, Array]], Any]:
+        decode = functools.partial(decode_batch, self._make_loop)
+        return functools.partial(jit_queue(self.partitioner, decode, self._weight_specs), *self._weights)
+
+    @property
+    def _make_loop(self) -> Callable[..., SpeculativeLoop]:
+        return functools.partial(
+            _speculative_loop,
+            (self.shape, self._assistant_shape),
             processors=self.processors,
             options=self.options.search,
             max_new_tokens=self.max_new_tokens,
             num_assistant_tokens=self._num_tokens,
         )
-        specs = (*map(self._decoder_specs, shapes), REPLICATED, ROWS)
-        weights = self.decoder_params, self._assistant_params, self._draft_embedding
-        return functools.partial(self.partitioner.jit(decode, in_specs=specs, out_specs=ROWS), *weights)
+
+    @property
+    def _weights(self) -> tuple[Any, ...]:
+        return self.decoder_params, self._assistant_params, self._draft_embedding
+
+    @property
+    def _weight_specs(self) -> tuple[Any, ...]:
+        return (*map(self._decoder_specs, (self.shape, self._assistant_shape)), REPLICATED)
 
     def _decoder_specs(self, shape: ModelShape) -> Any:
         return self.partitioner.weight_specs(decode_shapes(shape.config))["decoder"]
@@ -251,18 +279,24 @@ def _draft_embedding(shape: ModelShape, processors: LogitsProcessors, decoder: P
     return draft_embedding(shape.bind_decoder(decoder), processors)
 
 
-def _generate(
+def _speculative_loop(
     shapes: tuple[ModelShape, ModelShape],
     teacher: Params,
     student: Params,
     draft_embedding_ND: Array,
-    batch: Batch,
+    inputs: GenerateInputs,
     **settings: Any,
-) -> SpeculativeOutput:
-    return speculative_generate(
+) -> SpeculativeLoop:
+    return SpeculativeLoop.of_inputs(
         shapes[0].bind_decoder(teacher),
         shapes[1].bind_decoder(student),
-        GenerateInputs(**batch),
+        inputs,
         draft_embedding_ND=draft_embedding_ND,
         **settings,
     )
+
+
+def _generate(make_loop: Callable[..., SpeculativeLoop], *weights_and_batch: Any) -> SpeculativeOutput:
+    *weights, batch = weights_and_batch
+    inputs = GenerateInputs(**batch)
+    return make_loop(*weights, inputs).generate(inputs)

@@ -64,6 +64,27 @@ class PendingBatch(NamedTuple):
     parts: tuple[tuple[GenerateOutput, frozenset[int]], ...]
 
 
+@dataclasses.dataclass(frozen=True)
+class RowSteps:
+    """How many steps the rows of a decoder took.
+
+    Attributes:
+        ran: Number of rows times steps.
+        used: How many of them found a token, or a draft, of a window that had not ended.
+    """
+
+    ran: int = 0
+    used: int = 0
+
+    def __add__(self, other: "RowSteps") -> "RowSteps":
+        return RowSteps(self.ran + other.ran, self.used + other.used)
+
+    @property
+    def idle(self) -> float:
+        """The share of steps that were of no use, from 0 to 1."""
+        return 1 - self.used / self.ran if self.ran else 0.0
+
+
 class LimitWarning:
     """Warns once of windows that end at their limit and are not decoded further."""
 

@@ -123,10 +123,10 @@ def decode_with_fallback(
         for tried, new, has_failed in zip(attempts, retried, failures, strict=True):
             if has_failed and new is not None:
                 tried.append(new)
-    return [_choose_attempt(tried, options, tokenizer) for tried in attempts]
+    return [choose_attempt(tried, options, tokenizer) for tried in attempts]
 
 
-def _choose_attempt(
+def choose_attempt(
     attempts: Sequence[DecodingResult], options: TranscriptionOptions, tokenizer: WhisperTokenizer
 ) -> DecodingResult | None:
     """Return which attempt at a window counts; None for an idle row."""

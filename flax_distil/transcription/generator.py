@@ -4,7 +4,6 @@ Short recordings, chunks and the windows of long recordings are all decoded here
 a batch is made of, and in the prompt, the temperature and the seed of each.
 """
 
-import dataclasses
 import functools
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -14,6 +13,7 @@ import numpy as np
 
 from flax_distil.core.arrays import Array, Float, Params
 from flax_distil.core.errors import InputError
+from flax_distil.decoding.continuous import EndedWindows, RowsInProgress
 from flax_distil.model.compute_options import ComputeOptions
 from flax_distil.model.config import WhisperConfig
 from flax_distil.parallel.make_partitioner import single_device
@@ -21,10 +21,16 @@ from flax_distil.parallel.partitioner import Partitioner
 from flax_distil.text.generation_settings import GenerationSettings
 from flax_distil.text.tokenizer import MAX_PREVIOUS_TOKENS, WhisperTokenizer
 from flax_distil.transcription.decode_fns import DecodeFns, ModelShape, decoder_params, jit_decode_fns
-from flax_distil.transcription.decoding_request import DecodingRequest, DecodingResult, PendingBatch
+from flax_distil.transcription.decoding_request import (
+    DecodingRequest,
+    DecodingResult,
+    PendingBatch,
+    RowSteps,
+)
 from flax_distil.transcription.logits_processors import logits_processors_for
 from flax_distil.transcription.options import TranscriptionOptions
 from flax_distil.transcription.prompts import Prompts
+from flax_distil.transcription.request_arrays import RequestArrays
 
 EncoderOutput = Mapping[str, Array]
 """Encoder output of a batch on the devices: ``{"encoder_out_BSD": …}``, with the rows of all processes."""
@@ -50,6 +56,7 @@ class WhisperGenerator:
         shape: The model without its weights.
         processors: Which tokens may be emitted.
         max_new_tokens: Maximum number of tokens per window.
+        row_steps: How many steps the rows of the decoder took, and how many of them were of use.
     """
 
     def __init__(
@@ -96,6 +103,8 @@ class WhisperGenerator:
             options, settings, special, positions=config.max_source_positions
         )
         self.max_new_tokens = self._token_limit()
+        self._arrays = RequestArrays(config, self.prompts, special.eot, self.max_new_tokens)
+        self.row_steps = RowSteps()
         if options.search.num_beams >= config.vocab_size:
             raise InputError(
                 f"num_beams {options.search.num_beams} is not below the vocabulary of {config.vocab_size}"
@@ -144,7 +153,7 @@ class WhisperGenerator:
             prompts.append(self.prompts.build(language, with_prefix=False))
             if self.options.condition_on_prev_tokens:
                 prompts.append(self.prompts.build(language, [0] * MAX_PREVIOUS_TOKENS))
-        return list({self._prompt_slots(len(prompt)): prompt for prompt in prompts}.values())
+        return list({self._arrays.prompt_slots(len(prompt)): prompt for prompt in prompts}.values())
 
     def encode_samples(self, samples_BW: Float[np.ndarray, "B W"]) -> EncoderOutput:
         """Send this process's 16 kHz windows to its devices and encode them; does not wait."""
@@ -187,7 +196,7 @@ class WhisperGenerator:
         parts = []
         for part in filter(None, (rows - sampled, sampled)):
             asked = [request if row in part else None for row, request in enumerate(requests)]
-            batch = self.partitioner.put_batch(self._batch_arrays(asked))
+            batch = self.partitioner.put_batch(self._arrays.of_batch(asked))
             parts.append((self._generate({**encoder_out, **batch}), part))
         return PendingBatch(tuple(requests), tuple(parts))
 
@@ -196,15 +205,87 @@ class WhisperGenerator:
         results: list[DecodingResult | None] = [None] * len(batch.requests)
         for part, rows in batch.parts:
             found = self.partitioner.local_rows(vars(part))
+            self._count(found, sorted(rows))
+            self.row_steps += self._row_steps(found)
             for row in rows:
                 request = batch.requests[row]
                 assert request is not None
                 results[row] = self._result(request, {name: values[row] for name, values in found.items()})
         return results
 
+    def free_rows(
+        self, encoder_out: EncoderOutput, requests: Sequence[DecodingRequest | None]
+    ) -> RowsInProgress:
+        """Return free rows of a decoder for windows such as these, as many as there are of them."""
+        batch = self.partitioner.put_batch(
+            self._arrays.of_batch(requests, least_slots=self._arrays.first_slots)
+        )
+        rows: RowsInProgress = self._free_rows({**encoder_out, **batch})
+        return rows
+
+    def decode_queue(
+        self,
+        rows: RowsInProgress,
+        encoder_out: EncoderOutput,
+        requests: Sequence[DecodingRequest | None],
+        tickets: Sequence[int],
+        *,
+        most_left: int,
+    ) -> tuple[RowsInProgress, EndedWindows]:
+        """Start to decode windows in rows as they become free, and return at once.
+
+        Args:
+            rows: From :meth:`free_rows`, or after the last call; not to be used again.
+            encoder_out: Encoder output of the windows.
+            requests: One for each row of it; all at temperature 0, or all above it.
+            tickets: What each window is known by, at least 0; -1 where there is no request.
+            most_left: Number of rows of each device that may then be in use; with 0 all windows end.
+        """
+        arrays = self._arrays.of_batch(requests, least_slots=self._arrays.first_slots)
+        arrays["ticket_B"] = np.asarray(tickets, np.int32)
+        arrays["most_left_B"] = np.full(len(tickets), most_left, np.int32)
+        decoded: tuple[RowsInProgress, EndedWindows] = self._decode_queue(
+            rows, {**encoder_out, **self.partitioner.put_batch(arrays)}
+        )
+        return decoded
+
+    def collect_ended(
+        self, ended: EndedWindows, requests: Mapping[int, DecodingRequest]
+    ) -> dict[int, DecodingResult]:
+        """Wait for a call of :meth:`decode_queue`, and return what was decoded of each window that has ended.
+
+        Args:
+            ended: The windows.
+            requests: The requests of all tickets in use.
+        """
+        tickets = self.partitioner.local_rows(ended.ticket_R)
+        found = self.partitioner.local_rows(vars(ended.output))
+        ran, used = self.partitioner.local_rows(ended.row_steps_2).reshape(-1, 2).sum(axis=0)
+        self.row_steps += RowSteps(int(ran), int(used))
+        rows = np.flatnonzero(tickets >= 0).tolist()
+        self._count(found, rows)
+        return {
+            int(tickets[row]): self._result(
+                requests[int(tickets[row])], {name: values[row] for name, values in found.items()}
+            )
+            for row in rows
+        }
+
+    def _count(self, found: Mapping[str, np.ndarray], rows: Sequence[int]) -> None:
+        """Note what was found in rows of a batch; the assisted generator keeps statistics."""
+
+    def _row_steps(self, found: Mapping[str, np.ndarray]) -> RowSteps:
+        """Return the steps of a batch that was decoded to its end, in which a device waits for all its rows.
+
+        The first token comes with the prompt; ends of text count where they were emitted.
+        """
+        steps_B = np.maximum((found["logprobs_BT"] != 0).sum(axis=1) - 1, 0)
+        by_device = steps_B.reshape(self.partitioner.local_batch_shards, -1)
+        return RowSteps(int(by_device.max(axis=1).sum()) * by_device.shape[1], int(steps_B.sum()))
+
     def _result(self, request: DecodingRequest, found: Mapping[str, Any]) -> DecodingResult:
         """Return what was decoded of a row, behind its forced beginning."""
-        length, limit = int(found["length_B"]), self._limit(request)
+        length, limit = int(found["length_B"]), self._arrays.limit(request)
         given = self.prompts.prefix[: self.prompts.prefix_length(request.prompt)] if limit else ()
         ended = length < limit
         return DecodingResult(
@@ -213,47 +294,6 @@ class WhisperGenerator:
             avg_logprob=float(found["avg_logprob_B"]) * ((length + 1) / (len(given) + length + 1)),
             no_speech_prob=float(found["no_speech_prob_B"]),
             temperature=request.temperature,
-        )
-
-    def _batch_arrays(self, requests: Sequence[DecodingRequest | None]) -> dict[str, np.ndarray]:
-        """Return the fields of ``GenerateInputs`` besides the encoder output."""
-        anything = next(request for request in requests if request is not None)
-        given = [request or dataclasses.replace(anything, limit=0) for request in requests]
-        lengths = [len(request.prompt) for request in given]
-        slots = self._prompt_slots(max(lengths))
-        if max(lengths) > slots:
-            raise ValueError(f"a prompt has {max(lengths)} tokens, and {slots} are the most")
-        prompt_BP = np.full((len(given), slots), self.tokenizer.special.eot, np.int32)
-        for row, request in enumerate(given):
-            prompt_BP[row, : lengths[row]] = request.prompt
-        limits = [self._limit(request) for request in given]
-        batch = {
-            "prompt_BP": prompt_BP,
-            "prompt_length_B": np.asarray(lengths, np.int32),
-            "limit_B": np.asarray(limits, np.int32),
-        }
-        if self.prompts.prefix:
-            prefixes = [self.prompts.prefix_length(request.prompt) for request in given]
-            batch["prefix_length_B"] = np.asarray(prefixes, np.int32)
-        if any(request.temperature > 0 for request in given):
-            batch["temperature_B"] = np.asarray([request.temperature for request in given], np.float32)
-            batch["seed_B"] = np.asarray([request.seed for request in given], np.int32)
-        return batch
-
-    def _limit(self, request: DecodingRequest) -> int:
-        """Return how many tokens a window may have."""
-        room = self.config.max_target_positions - len(request.prompt)
-        wanted = self.max_new_tokens if request.limit is None else min(request.limit, self.max_new_tokens)
-        return min(wanted, room)
-
-    def _prompt_slots(self, longest: int) -> int:
-        """Return the length that prompts are padded to: one of three, so at most three are compiled."""
-        prefix = len(self.prompts.prefix)
-        for slots in (self.prompts.shortest, self.prompts.shortest + prefix):
-            if longest <= slots:
-                return slots
-        return min(
-            self.prompts.shortest + prefix + 1 + MAX_PREVIOUS_TOKENS, self.config.max_target_positions - 1
         )
 
     @functools.cached_property
@@ -265,6 +305,16 @@ class WhisperGenerator:
         return jit_decode_fns(
             self.partitioner, self.shape, self.processors, self.options.search, self.max_new_tokens
         )
+
+    @property
+    def _free_rows(self) -> Callable[[Mapping[str, Array]], Any]:
+        """Rows for windows such as those of a batch."""
+        return functools.partial(self._fns.free_rows, self.decoder_params)
+
+    @property
+    def _decode_queue(self) -> Callable[[RowsInProgress, Mapping[str, Array]], Any]:
+        """The decode loop of a queue with its weights, a function of rows and a batch."""
+        return functools.partial(self._fns.decode_queue, self.decoder_params)
 
     @property
     def _generate(self) -> Callable[[Mapping[str, Array]], Any]:

@@ -22,6 +22,12 @@ OnSegment = Callable[[Any, TranscribedSegment], None]
 """Called with the name of a recording and a segment, as soon as no later window can change it."""
 
 
+SORTED_BATCHES, MOST_SORTED = 4, 64
+"""Recordings of so many batches, but no more recordings, or one batch, are ordered by their lengths. All of
+them are taken before the first is sent.
+"""
+
+
 class RecordingTranscriber(abc.ABC):
     """Transcribes recordings, many at a time.
 
@@ -101,6 +107,38 @@ def in_batches(
             batch = []
     if batch:
         yield batch
+
+
+def longest_first(
+    recordings: "Recordings[Name]", size: int
+) -> Iterator[list[tuple[int, tuple[Name, Float[np.ndarray, " _"]]]]]:
+    """Yield recordings in batches of this size, or smaller ones where the next recording is not there yet.
+
+    Of a few batches the longest recordings come first, because they are likely to have the most tokens: what
+    begins last should end soon, when no other window is there to take a row of the decoder.
+
+    Returns:
+        Recordings and their numbers, counted from 0 as they come. An empty batch means that no other is there
+        for now: what is under way is to be finished.
+    """
+    taken: list[tuple[int, tuple[Name, Any]]] = []
+
+    def batches() -> Iterator[list[tuple[int, tuple[Name, Any]]]]:
+        taken.sort(key=lambda numbered: -len(numbered[1][1]))
+        yield from (taken[start : start + size] for start in range(0, len(taken), size))
+        taken.clear()
+
+    count, sorted_count = 0, max(1, min(SORTED_BATCHES, MOST_SORTED // size)) * size
+    for recording in recordings:
+        if recording is None:
+            yield from batches()
+            yield []
+            continue
+        taken.append((count, recording))
+        count += 1
+        if len(taken) == sorted_count:
+            yield from batches()
+    yield from batches()
 
 
 def tell_segments(on_segment: OnSegment | None, name: Any, segments: Iterable[TranscribedSegment]) -> None:

@@ -10,13 +10,12 @@ from flax_distil.audio.clip import pad_or_trim
 from flax_distil.audio.constants import HOP_LENGTH
 from flax_distil.core.arrays import Float
 from flax_distil.core.errors import InputError
-from flax_distil.core.prefetch import lookahead
 from flax_distil.transcription.decoding_request import (
-    DecodingRequest,
     DecodingResult,
     LimitWarning,
     PendingBatch,
 )
+from flax_distil.transcription.encoded_windows import EncodedWindows, windows_to_decode
 from flax_distil.transcription.fallback import (
     attempt_seed,
     decode_with_fallback,
@@ -31,11 +30,12 @@ from flax_distil.transcription.recordings import (
     OnSegment,
     Recordings,
     RecordingTranscriber,
-    in_batches,
+    longest_first,
     tell_segments,
 )
 from flax_distil.transcription.results import Transcript, window_transcript
 from flax_distil.transcription.sequential.split_by_timestamps import FRAMES_PER_SECOND
+from flax_distil.transcription.window_stream import EncodedBatch, WindowStream, warm_up_streams
 from flax_distil.transcription.words.word_timestamps import WordAligner, add_words, content_frames
 
 T = TypeVar("T")
@@ -45,24 +45,16 @@ class PendingTranscripts(NamedTuple):
     """A batch that the devices may still be working on; see ``ShortFormTranscriber.collect``.
 
     Attributes:
-        windows: One window for each recording.
-        languages: Their codes.
-        probabilities: Probability of each language, where it was detected.
-        frames: Frames of 10 ms with content in each recording, where words are looked for.
-        ends: Length of each recording in seconds, where it is known: no time lies beyond.
-        encoder_out: Encoder output, where it is needed again: for another attempt, or for words.
+        windows: The windows; with encoder output where it is needed again, for another attempt or for words.
+        decoding: What is decoded of them.
     """
 
-    windows: PendingBatch
-    languages: list[str]
-    probabilities: list[Mapping[str, float] | None]
-    frames: Sequence[int]
-    ends: Sequence[float | None]
-    encoder_out: EncoderOutput | None
+    windows: EncodedWindows
+    decoding: PendingBatch
 
 
 class ShortFormTranscriber(RecordingTranscriber):
-    """Transcribes recordings of at most one window; the next batch is sent before the last is waited for."""
+    """Transcribes recordings of at most one window, one batch after the other; see :class:`WindowStream`."""
 
     def __init__(
         self, generator: WhisperGenerator, *, batch_size: int | None = None, pad_batches: bool = False
@@ -85,10 +77,9 @@ class ShortFormTranscriber(RecordingTranscriber):
 
     def warm_up(self, batch_size: int | None = None) -> float:
         """Compile for batches of this size, or of every size, and return the seconds it took."""
-        if batch_size is None:
-            return sum(map(self.warm_up, self.batch_sizes))
-        words = self._aligner.warm_up(batch_size) if self._aligner else 0.0
-        return words + self.generator.warm_up(batch_size, continued=False)
+        sizes = self.batch_sizes if batch_size is None else [batch_size]
+        words = sum(map(self._aligner.warm_up, sizes)) if self._aligner else 0.0
+        return words + warm_up_streams(self.generator, sizes)
 
     def transcribe_recordings(
         self, recordings: "Recordings[Name]", *, on_segment: OnSegment | None = None
@@ -98,12 +89,18 @@ class ShortFormTranscriber(RecordingTranscriber):
         Raises:
             InputError: If a recording is longer than a window.
         """
-        batches = in_batches(recordings, self.batch_size)
-        pending = ((batch, self._dispatch_recordings(batch) if batch else None) for batch in batches)
-        for batch, transcripts in self._collect_in_turn(pending):
-            for (name, _), transcript in zip(batch, transcripts[: len(batch)], strict=True):
+        found: dict[int, tuple[Any, Transcript]] = {}
+        told = 0
+        batches = longest_first(recordings, self.batch_size)
+        encoded = ((batch, self._encode_recordings([given for _, given in batch])) for batch in batches)
+        for batch, transcripts in self.collect_in_turn(encoded):
+            for (number, (name, _)), transcript in zip(batch, transcripts[: len(batch)], strict=True):
+                found[number] = name, transcript
+            while told in found:
+                name, transcript = found.pop(told)
                 tell_segments(on_segment, name, transcript.segments)
                 yield name, transcript
+                told += 1
 
     def transcribe_batches(
         self, batches: Iterable[tuple[T, Float[np.ndarray, "B W"] | None, int]]
@@ -115,25 +112,41 @@ class ShortFormTranscriber(RecordingTranscriber):
                 recordings. The windows behind those are padding.
         """
 
-        def dispatch(samples_BW: Float[np.ndarray, "B W"] | None, rows: int) -> PendingTranscripts | None:
-            if samples_BW is None:
-                return None
-            samples_BW[rows:] = samples_BW[0]  # in silence a model may emit tokens up to its limit
-            return self.dispatch(samples_BW)
+        def encode(samples_BW: Float[np.ndarray, "B W"] | None, rows: int) -> EncodedWindows | None:
+            return None if samples_BW is None else self.encode(samples_BW, rows=rows)
 
-        pending = (((given, rows), dispatch(samples_BW, rows)) for given, samples_BW, rows in batches)
-        for (given, rows), transcripts in self._collect_in_turn(pending):
+        encoded = (((given, rows), encode(samples_BW, rows)) for given, samples_BW, rows in batches)
+        for (given, rows), transcripts in self.collect_in_turn(encoded):
             yield given, transcripts[:rows]
 
-    def _collect_in_turn(
-        self, pending: Iterable[tuple[T, PendingTranscripts | None]]
+    def collect_in_turn(
+        self, batches: Iterable[tuple[T, EncodedWindows | None]]
     ) -> Iterator[tuple[T, list[Transcript]]]:
-        for given, batch in lookahead(pending):
-            yield given, [] if batch is None else self.collect(batch)
+        """Yield the transcripts of each batch, beside whatever came with it.
 
-    def _dispatch_recordings(
+        Rows of the decoder that have ended take windows of the next batch at once.
+
+        Args:
+            batches: What comes with a batch, and its windows; None where there are none for now: what is
+                under way is finished then.
+        """
+
+        def sent() -> Iterator[EncodedBatch]:
+            for given, windows in batches:
+                if windows is None:
+                    yield EncodedBatch((given, None), None, ())
+                else:
+                    yield EncodedBatch((given, self._kept(windows)), windows.encoder_out, windows.requests)
+
+        stream = WindowStream(self.generator, seed=lambda given, row, attempt: self._seed(attempt))
+        for (given, windows), results in stream.decode(sent()):
+            yield given, [] if windows is None else self._transcripts(windows, results)
+
+    def _encode_recordings(
         self, batch: Sequence[tuple[Any, Float[np.ndarray, " _"]]]
-    ) -> PendingTranscripts:
+    ) -> EncodedWindows | None:
+        if not batch:
+            return None
         rows, window = self.rows_for(len(batch)), self.generator.config.window_samples
         samples_BW = np.zeros((rows, window), np.float32)
         for row, (name, samples_W) in enumerate(batch):
@@ -143,14 +156,11 @@ class ShortFormTranscriber(RecordingTranscriber):
                     f"{name!r} is longer than {seconds:g} s: use mode vad, chunked or sequential"
                 )
             samples_BW[row] = pad_or_trim(samples_W, length=window)
-        samples_BW[len(batch) :] = samples_BW[0]  # in silence a model may emit tokens up to its limit
-        frames = [len(samples_W) // HOP_LENGTH for _, samples_W in batch]
-        languages = [self.language_of(name) for name, _ in batch]
-        padding = rows - len(batch)
-        return self.dispatch(
+        return self.encode(
             samples_BW,
-            frames=[*frames, *frames[:1] * padding],
-            languages=[*languages, *languages[:1] * padding],
+            rows=len(batch),
+            frames=[len(samples_W) // HOP_LENGTH for _, samples_W in batch],
+            languages=[self.language_of(name) for name, _ in batch],
         )
 
     def language_of(self, name: Any) -> str | None:
@@ -168,65 +178,57 @@ class ShortFormTranscriber(RecordingTranscriber):
         frames: Sequence[int] | None = None,
         languages: Sequence[str | None] | None = None,
     ) -> PendingTranscripts:
-        """Send this process's 16 kHz windows to its devices and return at once.
+        """Send this process's 16 kHz windows to its devices and return at once; see :meth:`encode`."""
+        return self._dispatch(self.encode(samples_BW, frames=frames, languages=languages))
+
+    def dispatch_encoded(self, encoder_out: EncoderOutput, **settings: Any) -> PendingTranscripts:
+        """Do the same from encoder output that is on the devices already; see ``windows_to_decode``."""
+        return self._dispatch(windows_to_decode(self.generator, encoder_out, **settings))
+
+    def _dispatch(self, windows: EncodedWindows) -> PendingTranscripts:
+        assert windows.encoder_out is not None
+        decoding = self.generator.dispatch(windows.encoder_out, windows.requests)
+        return PendingTranscripts(self._kept(windows), decoding)
+
+    def encode(
+        self,
+        samples_BW: Float[np.ndarray, "B W"],
+        *,
+        rows: int | None = None,
+        frames: Sequence[int] | None = None,
+        languages: Sequence[str | None] | None = None,
+    ) -> EncodedWindows:
+        """Send this process's 16 kHz windows to its devices to be encoded, and return at once.
 
         Only where the language must be detected first does this wait for the encoder.
 
         Args:
             samples_BW: Recordings, padded.
+            rows: How many there are; the windows behind them are not decoded. By default all.
             frames: Number of frames of 10 ms of each recording; no time of its transcript lies beyond. By
                 default padding is found by its zeros, and only where words are looked for.
             languages: Code of the language of each recording; None where it is to be detected, if the
                 options name none.
         """
         content = content_frames(samples_BW) if self._aligner and frames is None else frames
-        is_empty_B = is_without_sound(samples_BW, self.generator.options)
-        sent = self.dispatch_encoded(
+        windows = windows_to_decode(
+            self.generator,
             self.generator.encode_samples(samples_BW),
             rows=len(samples_BW),
+            recordings=rows,
             frames=content,
-            empty=is_empty_B.tolist(),
+            empty=is_without_sound(samples_BW, self.generator.options).tolist(),
             languages=languages,
         )
-        return sent if frames is None else sent._replace(ends=[count / FRAMES_PER_SECOND for count in frames])
+        if frames is None:
+            return windows
+        ends = [count / FRAMES_PER_SECOND for count in frames]
+        return windows._replace(ends=[*ends, *[None] * (len(samples_BW) - len(ends))])
 
-    def dispatch_encoded(
-        self,
-        encoder_out: EncoderOutput,
-        *,
-        rows: int,
-        frames: Sequence[int] | None = None,
-        empty: Sequence[bool] | None = None,
-        languages: Sequence[str | None] | None = None,
-    ) -> PendingTranscripts:
-        """Do the same from encoder output that is on the devices already.
-
-        Args:
-            encoder_out: Rows of all processes.
-            rows: How many of them are this process's.
-            frames: Frames of 10 ms with content in each row, where words are looked for; by default all.
-            empty: Rows that get no text and are not decoded; by default none.
-            languages: Code of the language of each row, or None; see :meth:`dispatch`.
-        """
-        found, probabilities = self._languages(encoder_out, rows, languages or [None] * rows)
-        prompts, options = self.generator.prompts, self.generator.options
-        requests = [
-            DecodingRequest(
-                prompt=prompts.build(language, prompts.initial),
-                limit=0 if is_empty else None,
-                temperature=options.temperatures[0],
-                seed=attempt_seed(options, 0),
-            )
-            for language, is_empty in zip(found, empty or [False] * rows, strict=True)
-        ]
-        return PendingTranscripts(
-            self.generator.dispatch(encoder_out, requests),
-            found,
-            probabilities,
-            frames or [2 * self.generator.config.max_source_positions] * rows,
-            [None] * rows,
-            encoder_out if self._aligner or fallback_enabled(options) else None,
-        )
+    def _kept(self, windows: EncodedWindows) -> EncodedWindows:
+        """Return windows without encoder output, unless it is needed again."""
+        is_needed = self._aligner is not None or fallback_enabled(self.generator.options)
+        return windows if is_needed else windows._replace(encoder_out=None)
 
     def collect(self, batch: PendingTranscripts) -> list[Transcript]:
         """Wait for a batch and return its transcripts in order.
@@ -234,33 +236,40 @@ class ShortFormTranscriber(RecordingTranscriber):
         Windows that failed a threshold are decoded again at the next temperature, all of the batch together;
         the last attempt stands. A silent window has no text.
         """
+        windows, found = batch.windows, self.generator.collect(batch.decoding)
+        if fallback_enabled(self.generator.options) and windows.encoder_out is not None:
+            found = decode_with_fallback(
+                self.generator,
+                windows.encoder_out,
+                windows.requests,
+                found,
+                seed=lambda _, attempt: self._seed(attempt),
+            )
+        return self._transcripts(windows, found)
+
+    def _seed(self, attempt: int) -> int:
+        """Return the random seed of an attempt."""
+        return attempt_seed(self.generator.options, attempt)
+
+    def _transcripts(self, windows: EncodedWindows, results: list[DecodingResult | None]) -> list[Transcript]:
+        """Return the transcripts of windows."""
+        self._limit_warning.check(windows.requests, results)
         transcripts = [
             self._transcript(result, language, probabilities, end)
             for result, language, probabilities, end in zip(
-                self._results(batch), batch.languages, batch.probabilities, batch.ends, strict=True
+                results,
+                windows.languages,
+                windows.probabilities,
+                windows.ends,
+                strict=True,
             )
             if result is not None
         ]
-        if self._aligner is not None and batch.encoder_out is not None:
-            transcripts = add_words(self._aligner, batch.encoder_out, transcripts, batch.frames)
+        if self._aligner is not None and windows.encoder_out is not None:
+            transcripts = add_words(self._aligner, windows.encoder_out, transcripts, windows.frames)
         return [
-            _limit_times(transcript, end) for transcript, end in zip(transcripts, batch.ends, strict=True)
+            _limit_times(transcript, end) for transcript, end in zip(transcripts, windows.ends, strict=True)
         ]
-
-    def _results(self, batch: PendingTranscripts) -> list[DecodingResult | None]:
-        """Wait for a batch, decoded again where it failed."""
-        options = self.generator.options
-        found = self.generator.collect(batch.windows)
-        self._limit_warning.check(batch.windows.requests, found)
-        if not fallback_enabled(options) or batch.encoder_out is None:
-            return found
-        return decode_with_fallback(
-            self.generator,
-            batch.encoder_out,
-            batch.windows.requests,
-            found,
-            seed=lambda _, attempt: attempt_seed(options, attempt),
-        )
 
     def _transcript(
         self,
@@ -280,19 +289,6 @@ class ShortFormTranscriber(RecordingTranscriber):
             with_timestamps=options.return_timestamps,
             end=end,
         )
-
-    def _languages(
-        self, encoder_out: EncoderOutput, rows: int, given: Sequence[str | None]
-    ) -> tuple[list[str], list[Any]]:
-        """Return the language of each row, and the probabilities of all languages where it was detected."""
-        special = self.generator.tokenizer.special
-        language = self.generator.options.language if special.is_multilingual else "en"
-        known = [language or code for code in given]
-        if all(known):
-            return [code for code in known if code], [None] * rows
-        found = self.generator.language_probabilities(encoder_out)
-        likeliest = [code or max(row, key=row.__getitem__) for code, row in zip(known, found, strict=True)]
-        return likeliest, [None if code else row for code, row in zip(known, found, strict=True)]
 
 
 def _limit_times(transcript: Transcript, end: float | None) -> Transcript:

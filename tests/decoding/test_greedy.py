@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 from flax_distil.decoding import greedy, loop
+from flax_distil.decoding.hypotheses import Hypotheses
 from flax_distil.decoding.logits_processors import LogitsProcessors
 from flax_distil.decoding.loop import generate
 from flax_distil.decoding.options import SearchOptions
 from flax_distil.decoding.types import GenerateInputs, GenerateOutput
 from flax_distil.model.assembly import bind_decoder
-from flax_distil.model.cache import DecoderCache
 from tests.decoding.reference import log_softmax, ruled
 from tests.model.programs import SCAN, compiled, decoding
 
@@ -159,16 +159,16 @@ def test_what_pads_a_prompt_changes_nothing(task, params, states):
 
 def test_a_cache_that_grows_gives_the_tokens_of_a_large_one(task, config, params, states, monkeypatch):
     grown = []
-    resized = DecoderCache.resized
+    resized = Hypotheses.resized
     monkeypatch.setattr(
-        DecoderCache, "resized", lambda cache, slots: grown.append(slots) or resized(cache, slots)
+        Hypotheses, "resized", lambda self, columns: grown.append(columns) or resized(self, columns)
     )
     # The first cache has room for three tokens behind the prompts, or half of that length, if that is more.
     monkeypatch.setattr(loop, "INITIAL_CACHE_LENGTH", 2 if task.processors.return_timestamps else SLOTS + 3)
     search = searching(config, task.processors)
     for limit in (NEW, 1, 2, 3, 4):
         assert_naive(search(params, states, task.padded, task.lengths, limits(task, limit)), task, limit)
-    assert [slots for slots in grown if slots] == [SLOTS + NEW]
+    assert [columns for columns in grown if columns] == [NEW]
 
 
 def test_the_search_stops_when_the_last_row_has_ended(text_task, config, params, states, monkeypatch):

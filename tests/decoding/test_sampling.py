@@ -25,7 +25,7 @@ def draw(scores, temperature, seeds, *, sample=0, count=3, options=None):
     rows = len(scores)
     return np.asarray(drawing(
         jnp.asarray(scores), jnp.broadcast_to(jnp.float32(temperature), rows), jnp.asarray(seeds, jnp.int32),
-        jnp.full(rows, sample), jnp.int32(count), options or SearchOptions(),
+        jnp.full(rows, sample), jnp.full(rows, count), options or SearchOptions(),
     ))  # fmt: skip
 
 

@@ -14,8 +14,8 @@ from flax_distil.decoding import drafting, loop
 from flax_distil.decoding.logits_processors import LogitsProcessors
 from flax_distil.decoding.loop import generate
 from flax_distil.decoding.options import SearchOptions
-from flax_distil.decoding.speculative import SpeculativeOutput, speculative_generate
-from flax_distil.decoding.types import GenerateInputs, GenerateOutput
+from flax_distil.decoding.speculative import speculative_generate
+from flax_distil.decoding.types import GenerateInputs, GenerateOutput, SpeculativeOutput
 from flax_distil.model.assembly import bind_decoder
 from flax_distil.model.cache import DecoderCache
 from flax_distil.model.config import WhisperConfig

@@ -22,6 +22,7 @@ from flax_distil.transcription.fallback import (
     needs_fallback,
 )
 from flax_distil.transcription.options import TranscriptionOptions
+from flax_distil.transcription.short_form import ShortFormTranscriber
 from tests.transcription.models import Model
 
 NEW = 24
@@ -171,6 +172,17 @@ def test_a_retry_depends_on_the_row_alone_and_compiles_nothing(strict, faint, at
     assert [one.tokens for one in again[1:]] == [one.tokens for one in drawn[1::-1]]
 
 
+def test_windows_of_a_stream_that_fail_are_decoded_again_as_in_a_batch(strict, faint, compilations):
+    alone, found = strict.transcribe(faint), []
+    stream = ShortFormTranscriber(strict.generator, batch_size=3, pad_batches=True)
+    recordings = list(enumerate([*faint] * 3))
+    assert compilations(lambda: found.extend(stream.transcribe_recordings(recordings))) == []
+    for number, (name, transcript) in enumerate(found):
+        assert (name, transcript.tokens) == (number, alone[number % 3].tokens)
+        assert transcript.temperature == alone[number % 3].temperature
+    assert len(found) == 9
+
+
 def test_of_attempts_that_all_failed_the_likeliest_that_does_not_loop_is_kept(tokenizer):
     loop, loops = (result(tokenizer, LOOP, avg_logprob=average) for average in (-0.1, -0.2))
     unlikely, worse = (result(tokenizer, " Please try.", avg_logprob=average) for average in (-1.5, -2.5))
@@ -191,7 +203,7 @@ def test_without_failures_or_thresholds_no_states_are_kept_and_nothing_runs_twic
 
     def run():
         sent = plain.dispatch(speech_and_silence)
-        assert sent.encoder_out is None
+        assert sent.windows.encoder_out is None
         transcripts.extend(plain.collect(sent))
 
     assert compilations(run) == []  # the first temperature's program is the one of the strict transcriber

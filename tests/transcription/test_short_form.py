@@ -5,6 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from flax_distil.transcription import encoded_windows
+from flax_distil.transcription.decoding_request import RowSteps
 from flax_distil.transcription.short_form import ShortFormTranscriber
 from tests.transcription.models import Model
 
@@ -108,6 +110,32 @@ def test_padded_batches_compile_one_size_and_change_nothing(english, said, speec
     assert_same([transcript], said[:1])
 
 
+def test_rows_are_filled_at_once_without_compiling_and_say_the_same(
+    english, said, speech_and_silence, compilations
+):
+    stream = ShortFormTranscriber(english.generator, batch_size=3, pad_batches=True)
+    recordings, found = list(enumerate([*speech_and_silence] * 3)), []
+    english.generator.row_steps = RowSteps()
+    assert compilations(lambda: found.extend(stream.transcribe_recordings(recordings))) == []
+    assert [name for name, _ in found] == list(range(9))
+    assert_same([transcript for _, transcript in found], [*said] * 3)
+    lengths = [len(transcript.token_logprobs) - 1 for transcript in said]  # the first comes with the prompt
+    steps = english.generator.row_steps
+    assert steps.used == 3 * sum(lengths)
+    assert steps.ran < 3 * 3 * max(lengths)  # as many as batches would take
+
+
+def test_batches_come_back_in_turn_with_what_came_with_them(english, said, speech_and_silence):
+    batches = [("a", speech_and_silence, 3), ("b", None, 0)]
+    batches += [("c", speech_and_silence, 2), ("d", speech_and_silence, 3), ("e", speech_and_silence, 3)]
+    found = list(english.transcribe_batches(batches))
+    assert [(given, len(transcripts)) for given, transcripts in found] == [
+        (given, rows) for given, _, rows in batches
+    ]
+    for _, transcripts in found:
+        assert_same(transcripts, said[: len(transcripts)])
+
+
 @pytest.fixture(scope="module")
 def base(base_dir):
     return Model.open(base_dir)
@@ -150,7 +178,7 @@ def test_a_language_given_is_reported_and_prompted(base, base_states, detected, 
 def test_every_row_is_prompted_in_its_own_language(
     base, detecting, detected, japanese, base_states, monkeypatch
 ):
-    monkeypatch.setattr(ShortFormTranscriber, "_languages", lambda *_: (["ja", "en"], [None] * 2))
+    monkeypatch.setattr(encoded_windows, "find_languages", lambda *_: (["ja", "en"], [None] * 2))
     mixed = heard(detecting, base_states)
     assert_same(mixed, [japanese[0], detected[1]])
     assert abs(mixed[1].avg_logprob - japanese[1].avg_logprob) > 0.01  # the prompt matters to both rows

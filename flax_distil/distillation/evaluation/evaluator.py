@@ -2,6 +2,7 @@
 
 import dataclasses
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -24,6 +25,7 @@ from flax_distil.parallel.preemption import must_stop
 from flax_distil.parallel.processes import all_gather_object
 from flax_distil.text.generation_settings import GenerationSettings
 from flax_distil.text.tokenizer import WhisperTokenizer
+from flax_distil.transcription.encoded_windows import EncodedWindows, windows_to_decode
 from flax_distil.transcription.generator import WhisperGenerator
 from flax_distil.transcription.short_form import ShortFormTranscriber
 
@@ -67,13 +69,11 @@ class Evaluator:
         transcriber = self._transcriber(chosen, params)
         partitioner = self._partitioner
         pipeline = self._pipeline(chosen)
-        sums, errors, samples = None, ErrorCounts(), 0
+        sums: list[TokenLossSums] = []
+        errors, samples = ErrorCounts(), 0
         kept: list[Prediction] = []
-        for batch in pipeline:
-            if must_stop():
-                raise interrupted("the evaluation is left and will be done again; the same command goes on")
-            added, transcripts = self._run_batch(batch, params, transcriber)
-            sums = added if sums is None else jax.tree.map(lambda a, b: a + b, sums, added)
+        encoded = self._run_batches(pipeline, params, transcriber, sums)
+        for batch, transcripts in transcriber.collect_in_turn(encoded):
             samples += int(batch.valid_B.sum())
             texts = [transcript.text for transcript in transcripts]
             counts, predictions = batch_predictions(batch, texts, chosen.normalize)
@@ -91,7 +91,7 @@ class Evaluator:
             "skipped": sum(part[2] for part in parts.values()),
             "seconds": time.perf_counter() - start,
         }
-        return figures if sums is None else _per_token(partitioner.device_get(sums)) | figures
+        return _per_token(partitioner.device_get(sums[0])) | figures if sums else figures
 
     def _pipeline(self, chosen: EvaluationSet) -> EvaluationPipeline:
         partitioner = self._partitioner
@@ -122,16 +122,31 @@ class Evaluator:
             )
         )
 
-    def _run_batch(self, batch: Batch, params: Params, transcriber: ShortFormTranscriber) -> tuple:
-        """Dispatch the losses and the decoding of one batch, then wait for the transcripts."""
-        models, sent = self._models, self._partitioner.put_batch(batch)
+    def _run_batches(
+        self,
+        pipeline: EvaluationPipeline,
+        params: Params,
+        transcriber: ShortFormTranscriber,
+        sums: list[TokenLossSums],
+    ) -> Iterator[tuple[Batch, EncodedWindows]]:
+        """Yield each batch with its windows for the transcriber, and add its losses to those of ``sums``."""
+        models = self._models
         encoder = merge(params, models.frozen)["encoder"]
-        encoder_out = self._fns.encode(encoder, Batch(samples_BW=sent.samples_BW))
-        handle = transcriber.dispatch_encoded({"encoder_out_BSD": encoder_out}, rows=len(batch.valid_B))
-        if self._config.freeze.freeze_encoder and "encoder" not in models.teacher_params:
-            sent = dataclasses.replace(sent, samples_BW=None, encoder_out_BSD=encoder_out)
-        sums = self._fns.evaluate(params, models.frozen, models.teacher_params, sent)
-        return sums, transcriber.collect(handle)
+        for batch in pipeline:
+            if must_stop():
+                raise interrupted("the evaluation is left and will be done again; the same command goes on")
+            sent = self._partitioner.put_batch(batch)
+            encoder_out = self._fns.encode(encoder, Batch(samples_BW=sent.samples_BW))
+            if self._config.freeze.freeze_encoder and "encoder" not in models.teacher_params:
+                sent = dataclasses.replace(sent, samples_BW=None, encoder_out_BSD=encoder_out)
+            added = self._fns.evaluate(params, models.frozen, models.teacher_params, sent)
+            sums[:] = [jax.tree.map(lambda a, b: a + b, *sums, added) if sums else added]
+            yield (
+                batch,
+                windows_to_decode(
+                    transcriber.generator, {"encoder_out_BSD": encoder_out}, rows=len(batch.valid_B)
+                ),
+            )
 
 
 def _per_token(sums: TokenLossSums) -> dict[str, float]:

@@ -12,7 +12,6 @@ import numpy as np
 from flax_distil.audio.clip import pad_or_trim
 from flax_distil.audio.constants import HOP_LENGTH
 from flax_distil.core.arrays import Float
-from flax_distil.core.prefetch import lookahead
 from flax_distil.text.timestamps import strip_timestamps
 from flax_distil.transcription.chunked.chunk_lengths import chunk_samples
 from flax_distil.transcription.chunked.chunk_transcript import (
@@ -24,11 +23,9 @@ from flax_distil.transcription.decoding_request import (
     DecodingRequest,
     DecodingResult,
     LimitWarning,
-    PendingBatch,
 )
 from flax_distil.transcription.fallback import (
     attempt_seed,
-    decode_with_fallback,
     is_silence,
     is_without_sound,
 )
@@ -41,6 +38,7 @@ from flax_distil.transcription.recordings import (
     tell_segments,
 )
 from flax_distil.transcription.results import AlignedWord, Transcript
+from flax_distil.transcription.window_stream import EncodedBatch, WindowStream, warm_up_streams
 from flax_distil.transcription.words.word_timestamps import AlignmentRequest, WordAligner
 
 
@@ -88,7 +86,7 @@ class CommonSequenceTranscriber(RecordingTranscriber):
 
     def warm_up(self) -> float:
         """Compile for batches of every size and return the seconds it took."""
-        seconds = sum(map(self.generator.warm_up, self.batch_sizes))
+        seconds = warm_up_streams(self.generator, self.batch_sizes, continued=True)
         return seconds + sum(map(self._aligner.warm_up, self.batch_sizes)) if self._aligner else seconds
 
     def transcribe_recordings(
@@ -96,13 +94,16 @@ class CommonSequenceTranscriber(RecordingTranscriber):
     ) -> Iterator[tuple[Name, Transcript]]:
         """See ``RecordingTranscriber``; transcripts come in the order of the recordings.
 
-        The next batch is sent before the last one is waited for. ``on_segment`` is called when all of a
+        ``on_segment`` is called when all of a
         recording is known.
         """
-        batches = self._batches(recordings)
-        for rows in lookahead((self._dispatch(rows) if rows else None) for rows in batches):
-            if rows is not None:
-                yield from self._collect(rows, on_segment)
+        batches = map(self._encode, self._batches(recordings))
+        stream = WindowStream(
+            self.generator, seed=lambda chunks, row, attempt: self._seed(chunks.rows[row][1], attempt)
+        )
+        for chunks, results in stream.decode(batches):
+            if chunks is not None:
+                yield from self._collect(chunks, results, on_segment)
 
     def _batches(self, recordings: Recordings[Any]) -> "Iterator[list[_Row]]":
         """Yield the rows of each batch: full ones, but where the next recording is not there yet."""
@@ -123,7 +124,9 @@ class CommonSequenceTranscriber(RecordingTranscriber):
         if rows:
             yield rows
 
-    def _dispatch(self, rows: "Sequence[_Row]") -> "_PendingChunks":
+    def _encode(self, rows: "Sequence[_Row]") -> EncodedBatch:
+        if not rows:
+            return EncodedBatch(None, None, ())
         size = self.rows_for(len(rows))
         window = self.generator.config.window_samples
         samples_BW = np.zeros((size, window), np.float32)
@@ -143,8 +146,8 @@ class CommonSequenceTranscriber(RecordingTranscriber):
             for row, (recording, chunk, _) in enumerate(rows)
         ]
         idle = [None] * (size - len(rows))
-        windows = self.generator.dispatch(encoder_out, [*requests, *idle])
-        return _PendingChunks([row[:2] for row in rows], encoder_out, windows)
+        asked = [*requests, *idle]
+        return EncodedBatch(_Chunks([row[:2] for row in rows], encoder_out, asked), encoder_out, asked)
 
     def _find_languages(self, rows: "Sequence[_Row]", encoder_out: EncoderOutput) -> None:
         """Set the language of each recording whose first chunk is in the batch; may wait for the encoder."""
@@ -163,14 +166,19 @@ class CommonSequenceTranscriber(RecordingTranscriber):
             recording.language = max(found[row], key=found[row].__getitem__)
 
     def _collect(
-        self, batch: "_PendingChunks", on_segment: OnSegment | None
+        self,
+        batch: "_Chunks",
+        decoded: list[DecodingResult | None],
+        on_segment: OnSegment | None,
     ) -> Iterator[tuple[Any, Transcript]]:
-        """Wait for a batch and yield the recordings that end in it."""
+        """Yield the recordings that end in a batch."""
+        self._limit_warning.check(batch.requests, decoded)
         results = [
             dataclasses.replace(result, tokens=(), token_logprobs=())
             if is_silence(result, self.generator.options)
             else result
-            for result in self._results(batch)
+            for result in decoded
+            if result is not None
         ]
         for (recording, chunk), result, words in zip(
             batch.rows, results, self._words(batch, results), strict=True
@@ -187,27 +195,14 @@ class CommonSequenceTranscriber(RecordingTranscriber):
                 tell_segments(on_segment, recording.name, transcript.segments)
                 yield recording.name, transcript
 
-    def _results(self, batch: "_PendingChunks") -> list[DecodingResult]:
-        """Wait for a batch, decoded again where it failed."""
-        collected = self.generator.collect(batch.windows)
-        self._limit_warning.check(batch.windows.requests, collected)
-        found = decode_with_fallback(
-            self.generator,
-            batch.encoder_out,
-            batch.windows.requests,
-            collected,
-            seed=lambda row, attempt: self._seed(batch.rows[row][1], attempt),
-        )
-        return [result for result in found if result is not None]
-
     def _words(
-        self, batch: "_PendingChunks", results: Sequence[DecodingResult]
+        self, batch: "_Chunks", results: Sequence[DecodingResult]
     ) -> Sequence[Sequence[AlignedWord] | None]:
         """Return the words of every chunk; None of all chunks if they are not asked for."""
         if self._aligner is None:
             return [None] * len(results)
         special = self.generator.tokenizer.special
-        requests: list[AlignmentRequest | None] = [None] * len(batch.windows.requests)
+        requests: list[AlignmentRequest | None] = [None] * len(batch.requests)
         for row, ((recording, chunk), result) in enumerate(zip(batch.rows, results, strict=True)):
             tokens = tuple(strip_timestamps(result.tokens, special))
             frames = (chunk.stop - chunk.start) // HOP_LENGTH
@@ -232,12 +227,12 @@ class _Recording:
     done: list[TranscribedChunk] = dataclasses.field(default_factory=list)
 
 
-class _PendingChunks(NamedTuple):
-    """A batch that the devices may still be working on."""
+class _Chunks(NamedTuple):
+    """The chunks of a batch."""
 
     rows: list[tuple[_Recording, Chunk]]
     encoder_out: EncoderOutput
-    windows: PendingBatch
+    requests: Sequence[DecodingRequest | None]
 
 
 _Row = tuple[_Recording, Chunk, Float[np.ndarray, " W"]]
