@@ -27,6 +27,7 @@ from flax_distil.model.compute_options import ComputeOptions
 from flax_distil.model.config import WhisperConfig
 from flax_distil.model.decoder import Decoder
 from flax_distil.parallel.partitioner import ROWS, Partitioner
+from flax_distil.parallel.peak_flops import check_int8
 from flax_distil.parallel.rules import param_sharding
 from flax_distil.text.special_tokens import SpecialTokens
 
@@ -46,9 +47,21 @@ class ModelShape(NamedTuple):
 
     @classmethod
     def on(cls, partitioner: Partitioner, config: WhisperConfig, compute: ComputeOptions) -> "ModelShape":
-        """Return the shape of a model whose weights lie on these devices."""
-        specs = partitioner.weight_specs(decode_shapes(config))
+        """Return the shape of a model whose weights lie on these devices.
+
+        Raises:
+            InputError: If int8 is asked of devices that have no products of it.
+        """
+        first = partitioner.mesh.devices.flat[0]
+        compute = compute.on(first.platform)
+        if compute.int8:
+            check_int8(first.device_kind)
+        specs = partitioner.weight_specs(decode_shapes(config, int8=compute.int8))
         return cls(config, dataclasses.replace(compute, sharding=param_sharding(specs)))
+
+    def weight_specs(self, partitioner: Partitioner) -> Params:
+        """Return how its weights lie on the devices, with the decoder in the layout of decoding."""
+        return partitioner.weight_specs(decode_shapes(self.config, int8=self.compute.int8))
 
     def bind_decoder(self, params: Params) -> Decoder:
         """Return the decoder that computes with these weights."""
@@ -137,7 +150,7 @@ def jit_search(
 
 def decoder_specs(partitioner: Partitioner, shape: ModelShape) -> Any:
     """Return how a decoder in the layout of decoding is laid over the devices."""
-    return partitioner.weight_specs(decode_shapes(shape.config))["decoder"]
+    return shape.weight_specs(partitioner)["decoder"]
 
 
 def jit_rows(
@@ -151,14 +164,15 @@ def jit_rows(
         function: A ``functools.partial`` of hashable values, so that it is compiled once.
         branch: The weights it takes: ``encoder``, or ``decoder`` in the layout of decoding.
     """
-    specs = partitioner.weight_specs(decode_shapes(shape.config))
+    specs = shape.weight_specs(partitioner)
     return partitioner.jit(function, in_specs=(specs[branch], ROWS), out_specs=ROWS)
 
 
 def decoder_params(partitioner: Partitioner, shape: ModelShape, decoder: Params) -> Params:
     """Return a ``decoder`` branch in the layout of decoding and in the compute dtype.
 
-    Otherwise every decoding step would convert it again. A branch that has the layout is returned as it is.
+    Otherwise every decoding step would convert it again. A branch that has the layout is returned as it is;
+    one in int8 must have it.
     """
     if has_decode_layout(decoder):
         return decoder
