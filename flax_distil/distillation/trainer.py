@@ -30,7 +30,12 @@ from flax_distil.distillation.saving.best_model import (
 )
 from flax_distil.distillation.saving.checkpoint_facts import checkpoint_facts
 from flax_distil.distillation.saving.save_schedule import SaveSchedule
-from flax_distil.distillation.setup.compile_ahead import check_memory, empty_batch, memory_errors_explained
+from flax_distil.distillation.setup.compile_ahead import (
+    ShorterSteps,
+    check_memory,
+    empty_batch,
+    memory_errors_explained,
+)
 from flax_distil.distillation.setup.data import DistillData, make_pipeline, open_cache, prepare_batch
 from flax_distil.distillation.setup.models import DistillModels
 from flax_distil.distillation.setup.step_fns import TrainStepFns
@@ -108,6 +113,8 @@ class Trainer:
             with memory_errors_explained(config, tokens), goodput.during("compile"):
                 compiled = fns.train.lower(state, models.frozen, models.teacher_params, batch).compile()
             check_memory(config, compiled, batch, tokens, seconds=time.perf_counter() - start)
+            shorter = self._compile_shorter(state, tokens)
+            stack.callback(shorter.close)
             logs = stack.enter_context(self._open_logs(first_step))
             progress = self._step_metrics(logs)
             goodput.begin_steps(first_step)
@@ -133,6 +140,8 @@ class Trainer:
                         self.save(checkpoints, step - 1, state)
                     raise
                 arrays = self.prepare_batch(batch)
+                with goodput.during("compile"):
+                    shorter.wait(arrays.labels_BT.shape[-1])
                 state, metrics = fns.train(state, models.frozen, models.teacher_params, arrays)
                 goodput.dispatched(step, metrics)
                 progress.add(step, metrics, batch)
@@ -151,6 +160,17 @@ class Trainer:
                     progress.restart_clock()
             progress.flush()
         return state, evaluation
+
+    def _compile_shorter(self, state: TrainState, longest: int) -> ShorterSteps:
+        """Compile the step for shorter labels; on a CPU that would take the cores of the training itself."""
+        lowered: dict[int, Any] = {}
+        if jax.default_backend() != "cpu":
+            for tokens in self.pipeline.buckets_below(longest):
+                batch = empty_batch(self.config, self.models.student.config, self.partitioner, tokens)
+                lowered[tokens] = self.fns.train.lower(
+                    state, self.models.frozen, self.models.teacher_params, batch
+                )
+        return ShorterSteps(lowered)
 
     def _open_logs(self, first_step: int) -> TrainingLog:
         return TrainingLog(

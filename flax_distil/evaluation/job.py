@@ -18,7 +18,6 @@ from flax_distil.data.dataset import SpeechDataset
 from flax_distil.data.sources.load_datasets import load_tables
 from flax_distil.evaluation.config import CLEAN, EvalConfig
 from flax_distil.evaluation.gate import find_failures
-from flax_distil.evaluation.latency import LATENCY, measure_latency
 from flax_distil.evaluation.leaderboard.manifests import chunks_of, join_chunks
 from flax_distil.evaluation.leaderboard.open_sets import open_set
 from flax_distil.evaluation.leaderboard.results import (
@@ -42,7 +41,7 @@ from flax_distil.evaluation.report import write_report
 from flax_distil.evaluation.results import Evaluation, make_results
 from flax_distil.evaluation.scores import ScoredRecords
 from flax_distil.evaluation.tables import format_tables, write_samples
-from flax_distil.evaluation.transcription import ModelEvaluation, gather_records
+from flax_distil.evaluation.transcription import LATENCY, ModelEvaluation, gather_records
 from flax_distil.parallel.make_partitioner import join_local_devices
 from flax_distil.parallel.partitioner import Partitioner
 from flax_distil.parallel.processes import raise_on_all_hosts
@@ -132,10 +131,7 @@ def _transcribe(
     data_sets: Mapping[str, SpeechDataset],
     noise: Mapping[str, NoiseMaker],
 ) -> None:
-    """Do all there is to do, model after model: the weights of one are gone when the next are read.
-
-    For the latency, at the end, all models are read again: they take turns.
-    """
+    """Do all there is to do, model after model: the weights of one are gone when the next are read."""
     most = max(map(len, data_sets.values()))
     kind = LeaderboardEvaluation if config.rules.is_leaderboard else ModelEvaluation
     for label in list(models):
@@ -147,10 +143,8 @@ def _transcribe(
             if not records.predictions:
                 reasons = records.skipped.report()
                 raise InputError(f"no recording of data set {name!r} can be transcribed: {reasons}")
-        del work
-    opened = _open_models(config, partitioner) if config.latency_samples else {}
-    first = next(iter(data_sets.items()))
-    raise_on_all_hosts(lambda: measure_latency(config, partitioner, output, opened, *first))
+        name, data = next(iter(data_sets.items()))
+        raise_on_all_hosts(functools.partial(work.measure_latency, name, data))
 
 
 def _open_models(config: EvalConfig, partitioner: Partitioner) -> dict[str, TranscriptionModel]:

@@ -75,7 +75,6 @@ class LatencySample:
         id: Its stable name.
         duration: Its seconds.
         seconds: It took.
-        encoder_seconds: Of which log-mel and encoder took so many.
         tokens: Ids generated.
         devices: That were computed on.
     """
@@ -83,7 +82,6 @@ class LatencySample:
     id: str
     duration: float
     seconds: float
-    encoder_seconds: float
     tokens: int
     devices: str
 

@@ -13,8 +13,19 @@ from flax_distil.core.arrays import Array, Float
 _LANES = 128
 """Width of a TPU register; the last axis of a block is a multiple of it."""
 
+_SUBLANES = 8
+"""Rows of float32 numbers in a TPU register."""
+
 _BLOCK = 512
-"""Number of queries of one step, whose scores for all keys stay on the chip: 3 MiB for 1500 keys."""
+"""Number of queries of one step backward, whose scores for all keys stay on the chip: 3 MiB for 1500 keys."""
+
+_FORWARD_BLOCK = 1536
+"""Number of queries of one step forward: all of a head, or those of several heads if they are few."""
+
+_PART, _CHUNK, _TILE = 384, 256, 32
+"""Queries of a step forward whose scores are made while the weights of others are used, keys of one product
+with the values, and keys whose weights are made at a time, so that they stay in registers. By the compiler's
+schedule for a v4 these are the best that were tried."""
 
 _FEWEST_QUERIES = 128
 _MOST_KEYS = 2048
@@ -37,7 +48,7 @@ def attend_on_tpu(
 ) -> Float[Array, "B N T H"]:
     """Return ``softmax(q kᵀ) v`` with a Pallas kernel for TPU; scores never leave the chip.
 
-    A step holds a block of queries and all keys of one head, so the softmax needs no running maximum. Blocks
+    A step holds a block of queries and all keys of a head, so the softmax needs no running maximum. Blocks
     reach beyond the end of arrays whose length is not a multiple of 128. The kernel masks what it reads
     there, and what it writes there is dropped, so no array is padded. Inside the kernel, positions are the
     last axis, because 64 features would fill only half of a register.
@@ -56,13 +67,18 @@ def _forward(
 ) -> tuple[Array, ...]:
     rows, heads, queries, features = query.shape
     keys = key.shape[2]
-    block = min(_BLOCK, _round_up(queries))
-    by_block, row_by_block, whole = _specs(features, block, keys)
+    block = min(_FORWARD_BLOCK, _round_up(queries))
+    together = max(n for n in range(1, heads + 1) if heads % n == 0 and n * block <= max(_BLOCK, block))
+    by_block = pl.BlockSpec((None, together, features, block), lambda row, head, step: (row, head, 0, step))
+    row_by_block = pl.BlockSpec((None, together, 1, block), lambda row, head, step: (row, head, 0, step))
+    whole = pl.BlockSpec(
+        (None, together, features, _round_up(keys)), lambda row, head, step: (row, head, 0, 0)
+    )
     mixed_BNHT = jax.ShapeDtypeStruct((rows, heads, features, queries), query.dtype)
     logsumexp_BN1T = jax.ShapeDtypeStruct((rows, heads, 1, queries), jnp.float32)
     mixed, *rest = pl.pallas_call(
         functools.partial(_forward_kernel, keys=keys),
-        grid=(rows, heads, pl.cdiv(queries, block)),
+        grid=(rows, heads // together, pl.cdiv(queries, block)),
         in_specs=[by_block, whole, whole],
         out_specs=[by_block, row_by_block][: 1 + with_logsumexp],
         out_shape=[mixed_BNHT, logsumexp_BN1T][: 1 + with_logsumexp],
@@ -133,24 +149,57 @@ def _first(count: Array | int, x_XY: Array, otherwise: float = 0.0) -> Array:
 
 
 def _scores(key_HS: Array, query_HQ: Array, keys: int) -> Array:
-    """Return scores [S, Q] in float32, with the lowest number at keys beyond the last one."""
+    """Return scores [S, Q] in float32, with the lowest number from row ``keys`` on."""
     scores_SQ = _dot(key_HS, query_HQ, 0, 0)
-    if keys == scores_SQ.shape[0]:
+    if keys >= scores_SQ.shape[0]:
         return scores_SQ
     real_S1 = jax.lax.broadcasted_iota(jnp.int32, (scores_SQ.shape[0], 1), 0) < keys
     return jnp.where(real_S1, scores_SQ, jnp.finfo(jnp.float32).min)
 
 
 def _forward_kernel(query_ref, key_ref, value_ref, mixed_ref, *logsumexp_ref, keys: int) -> None:  # type: ignore[no-untyped-def]
-    scores_SQ = _scores(key_ref[...], query_ref[...], keys)
-    highest_1Q = scores_SQ.max(axis=0, keepdims=True)
-    weights_SQ = jnp.exp(scores_SQ - highest_1Q)
-    total_1Q = weights_SQ.sum(axis=0, keepdims=True)
-    value_HS = _first(keys, value_ref[...])
-    mixed_HQ = _dot(value_HS, weights_SQ.astype(value_HS.dtype), 1, 0)
-    mixed_ref[...] = (mixed_HQ / total_1Q).astype(mixed_ref.dtype)
-    for ref in logsumexp_ref:
-        ref[...] = highest_1Q + jnp.log(total_1Q)
+    """Attend part after part of the queries.
+
+    While the vector unit makes the weights of one part, the matrix unit makes the scores of the next one. The
+    compiler overlaps them because they do not depend on each other.
+    """
+    heads, _, block = query_ref.shape
+    size = _round_up(pl.cdiv(block, pl.cdiv(block, _PART)))
+    parts = [
+        (head, slice(at, min(at + size, block))) for head in range(heads) for at in range(0, block, size)
+    ]
+    chunks = [slice(at, min(at + _CHUNK, key_ref.shape[2])) for at in range(0, key_ref.shape[2], _CHUNK)]
+
+    def chunk_scores(part: tuple[int, slice], chunk: slice) -> Array:
+        head, at = part
+        return _scores(key_ref[head, :, chunk], query_ref[head, :, at], keys - chunk.start)
+
+    scores = [chunk_scores(parts[0], chunk) for chunk in chunks]
+    for part, following in zip(parts, [*parts[1:], None], strict=True):
+        head, at = part
+        highest_1Q = functools.reduce(jnp.maximum, map(_highest_8Q, scores)).max(axis=0, keepdims=True)
+        total_8Q = mixed_HQ = jnp.zeros((), jnp.float32)
+        next_scores = []
+        for chunk, scores_SQ in zip(chunks, scores, strict=True):
+            if following is not None:
+                next_scores.append(chunk_scores(following, chunk))
+            value_HS = _first(keys - chunk.start, value_ref[head, :, chunk])
+            weights = []
+            for tile in range(0, scores_SQ.shape[0], _TILE):
+                weights_SQ = jnp.exp(scores_SQ[tile : tile + _TILE] - highest_1Q)
+                total_8Q += weights_SQ.reshape(-1, _SUBLANES, weights_SQ.shape[1]).sum(axis=0)
+                weights.append(weights_SQ.astype(value_HS.dtype))
+            mixed_HQ += _dot(value_HS, jnp.concatenate(weights), 1, 0)
+        total_1Q = total_8Q.sum(axis=0, keepdims=True)
+        mixed_ref[head, :, at] = (mixed_HQ / total_1Q).astype(mixed_ref.dtype)
+        for ref in logsumexp_ref:
+            ref[head, :, at] = highest_1Q + jnp.log(total_1Q)
+        scores = next_scores
+
+
+def _highest_8Q(scores_SQ: Array) -> Array:
+    """Return the maximum of every eighth row; rows of one register would have to be rotated for more."""
+    return scores_SQ.reshape(-1, _SUBLANES, scores_SQ.shape[1]).max(axis=0)
 
 
 class _BackwardRefs(NamedTuple):

@@ -187,14 +187,10 @@ class Partitioner(abc.ABC):
             )
 
 
-def _identity(function: Any) -> Any:
-    """Return a key that identifies a function, including the arguments that a ``functools.partial`` binds.
-
-    Such an argument may be a ``functools.partial`` itself.
-    """
+def _identity(function: Function) -> Any:
+    """Return a key that identifies a function, including the arguments that a ``functools.partial`` binds."""
     if isinstance(function, functools.partial):
-        arguments = tuple(map(_identity, function.args))
-        return _identity(function.func), arguments, tuple(sorted(function.keywords.items()))
+        return _identity(function.func), function.args, tuple(sorted(function.keywords.items()))
     return function
 
 

@@ -17,8 +17,10 @@ class Peak(NamedTuple):
     flops: float
 
 
-TPU_PEAK_FLOPS = {"v3": 123e12, "v4": 275e12, "v5e": 197e12, "v5p": 459e12, "v6e": 918e12}
-"""bfloat16 FLOP per second of a TPU chip by generation (cloud.google.com/tpu/docs/{v3,v4,v5e,v5p,v6e})."""
+TPU_PEAK_FLOPS = {
+    "v3": 123e12, "v4": 275e12, "v5e": 197e12, "v5p": 459e12, "v6e": 918e12, "tpu7x": 2307e12,
+}  # fmt: skip
+"""bfloat16 FLOP per second of a TPU chip by generation (cloud.google.com/tpu/docs/ and the generation)."""
 
 TPU_PEAK_INT8 = {"v5e": 394e12, "v5p": 918e12, "v6e": 1836e12}
 """int8 operations per second of a TPU chip by generation, as above; v3 and v4 do not multiply in int8."""
@@ -32,6 +34,7 @@ PEAKS = (
     Peak("tpu v5e", TPU_PEAK_FLOPS["v5e"]),
     Peak("tpu v5", TPU_PEAK_FLOPS["v5p"]),
     Peak("tpu v6", TPU_PEAK_FLOPS["v6e"]),
+    Peak("tpu7x", TPU_PEAK_FLOPS["tpu7x"] / 2),  # a device is one of the two cores of a chip
     Peak("nvidia a10g", 70e12),
     Peak("nvidia a100", 312e12),
     Peak("nvidia a10", 125e12),
@@ -57,8 +60,8 @@ def check_int8(device_kind: str) -> None:
     """
     if device_kind.lower().startswith(("tpu v2", "tpu v3", "tpu v4")):
         raise InputError(
-            f"int8 is slower than bfloat16 on {device_kind}, which has no products of int8: "
-            "choose bfloat16, or a TPU v5e or later"
+            f"teacher_dtype int8 is slower than bfloat16 on {device_kind}, which has no products of int8: "
+            "leave it out, or use a TPU v5e or later"
         )
 
 

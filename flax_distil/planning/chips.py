@@ -11,7 +11,7 @@ GIB = 2**30
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Chip:
-    """One TPU chip; all figures are per chip.
+    """One kind of TPU; all figures are of one device as JAX counts them, which is mostly a whole chip.
 
     Attributes:
         hbm_bytes: HBM that the compiler gives to one program ("available HBM" in its out-of-memory message,
@@ -23,6 +23,7 @@ class Chip:
         peak_int8: int8 operations per second; None for a chip that does not multiply in int8.
         cores_in_name: How much one chip adds to the number in the product's name, which counts TensorCores or
             chips.
+        devices: Number of devices of one chip.
         compiler_options: Further arguments of ``get_topology_desc``.
     """
 
@@ -32,19 +33,22 @@ class Chip:
     interconnect_bytes_per_second: float
     flops_per_cycle: int
     cores_in_name: int
+    devices: int = 1
     compiler_options: Mapping[str, str] = dataclasses.field(default_factory=dict)
     peak_int8: float | None = None
 
     @property
     def cycles_per_second(self) -> float:
-        """The clock rate, which turns the compiler's cycles into time: 1.05, 1.5, 1.75 and 1.75 GHz."""
+        """The clock rate, which turns the compiler's cycles into time: 1.05, 1.5, 1.75, 1.75 and 2.2 GHz."""
         return self.peak_flops / self.flops_per_cycle
 
 
-# Bandwidths and matrix units: cloud.google.com/tpu/docs/{v4,v5e,v5p,v6e}. These pages give the
-# interconnect in Gbit/s (v5e 1600, v5p 4800) or for both directions (v6e 800 GB/s). For v4: arXiv 2304.01433,
-# 6 links of 50 GB/s. The HBM was measured. A v6e does twice as many products of 256×256 per cycle as its two
-# units suggest: a large product compiles to 369 thousand FLOP per estimated cycle.
+# Bandwidths and matrix units: cloud.google.com/tpu/docs/{v4,v5e,v5p,v6e,tpu7x}. These pages give the
+# interconnect in Gbit/s (v5e 1600, v5p 4800) or for both directions (v6e 800, tpu7x 1200 GB/s). For v4: arXiv
+# 2304.01433, 6 links of 50 GB/s. The HBM was measured. A v6e does twice as many products of 256×256 per cycle
+# as its two units suggest: a large product compiles to 369 thousand FLOP per estimated cycle. Each of the two
+# TensorCores of a tpu7x is a device, with half of the chip's memory and bandwidths; a large product compiles
+# to 445 thousand FLOP per estimated cycle.
 CHIPS = {
     "v4": Chip(
         hbm_bytes=30.75 * GIB, peak_flops=TPU_PEAK_FLOPS["v4"], hbm_bytes_per_second=1228e9,
@@ -66,6 +70,11 @@ CHIPS = {
         interconnect_bytes_per_second=400e9, flops_per_cycle=2 * 4 * 256 * 256, cores_in_name=1,
         peak_int8=TPU_PEAK_INT8["v6e"],
     ),
+    "tpu7x": Chip(
+        hbm_bytes=94.74 * GIB, peak_flops=TPU_PEAK_FLOPS["tpu7x"] / 2, hbm_bytes_per_second=7380e9 / 2,
+        interconnect_bytes_per_second=600e9 / 2, flops_per_cycle=2 * 4 * 256 * 256, cores_in_name=2,
+        devices=2,
+    ),
 }  # fmt: skip
 
 
@@ -73,7 +82,7 @@ _SYNONYMS = {"v5litepod": "v5e"}
 
 _CUBES = ("2x2x1", "2x2x2", "2x2x4", "2x4x4", "4x4x4", "4x4x8", "4x8x8", "8x8x8")
 _PLANES = ("1x1", "2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16")
-_SHAPES = {"v4": _CUBES, "v5p": _CUBES, "v5e": _PLANES, "v6e": _PLANES}
+_SHAPES = {"v4": _CUBES, "v5p": _CUBES, "v5e": _PLANES, "v6e": _PLANES, "tpu7x": _CUBES}
 
 
 def _product(shape: str) -> int:

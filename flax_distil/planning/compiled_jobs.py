@@ -16,7 +16,7 @@ from flax_distil.distillation.setup.step_fns import TrainStepFns
 from flax_distil.distillation.setup.step_work import step_work
 from flax_distil.model.assembly import decode_shapes
 from flax_distil.model.config import WhisperConfig
-from flax_distil.model.operations import decode_step_bytes, decode_step_flop
+from flax_distil.model.operations import decode_step_bytes, decode_step_flop, encoder_flop, mel_flop
 from flax_distil.parallel.jit_partitioner import JitPartitioner
 from flax_distil.parallel.partitioner import MICRO_BATCHES, ROWS
 from flax_distil.planning.config import PlanConfig
@@ -26,7 +26,8 @@ from flax_distil.planning.plan import Job
 from flax_distil.text.special_tokens import TIMESTAMP_COUNT, SpecialTokens
 from flax_distil.transcription.decode_fns import ModelShape, jit_decode_fns
 
-_PROMPT_LENGTH = 4  # start, language, task, no timestamps
+PROMPT_LENGTH = 4
+"""Tokens that decoding begins with: start, language, task, no timestamps."""
 
 
 def training_job(
@@ -96,29 +97,65 @@ def training_job(
         flops=flops,
         int8_flops=int8_flops,
         least_bytes=least_bytes,
-        costs=program_costs,
+        costs=lambda text, schedules: program_costs(text, schedules=schedules),
     )
 
 
+def encoding_job(config: PlanConfig, partitioner: JitPartitioner, model: WhisperConfig) -> Job:
+    """Return the encoder of a model, from audio samples on, as a job that can be planned."""
+    options, dtype = config.run.student_options, jnp.dtype(config.run.student_options.dtype)
+    held = _described_weights(partitioner, model, dtype)
+    shape = ModelShape.on(partitioner, model, options)
+    processors = LogitsProcessors(special=_special_tokens(model.vocab_size))
+    encode: Any = jit_decode_fns(partitioner, shape, processors, config.search, 1).encode_samples
+    shares = partitioner.mesh.shape["tensor"]
+
+    def described(batch: int) -> Any:
+        rows = batch * partitioner.batch_shards
+        samples = jax.ShapeDtypeStruct((rows, model.window_samples), jnp.float32)
+        return partitioner.describe({"samples_BW": samples}, ROWS)
+
+    def lower(batch: int) -> tuple[jax.stages.Lowered, Mapping[str, Any]]:
+        arrays = described(batch)
+        return encode.lower(held["encoder"], arrays), {"encoder": held["encoder"], "batch": arrays}
+
+    return Job(
+        what="encode",
+        lower=lower,
+        flops=lambda batch: {
+            "log_mel": mel_flop(model, batch),
+            "encoder": encoder_flop(model, batch) / shares,
+        },
+        least_bytes=lambda batch: float(bytes_per_chip([held["encoder"], described(batch)])),
+        costs=lambda text, schedules: program_costs(text, schedules=schedules),
+        resident={"decoder": held["decoder"]},
+    )
+
+
+def _described_weights(partitioner: JitPartitioner, model: WhisperConfig, dtype: Any) -> Any:
+    """Return the weights of a model in the layout of decoding, as described arrays on the devices."""
+    weights = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, dtype), decode_shapes(model))
+    return partitioner.describe(weights, partitioner.weight_specs(weights))
+
+
 def generation_job(config: PlanConfig, partitioner: JitPartitioner, student: WhisperConfig) -> Job:
-    """Return one decoding step of the student, greedy or with beams, as a job that can be planned."""
+    """Return one decoding step of a model, greedy or with beams, as a job that can be planned."""
     options, beams = config.run.student_options, config.search.num_beams
-    dtype, tokens = jnp.dtype(options.dtype), config.label_length - _PROMPT_LENGTH
-    weights = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, dtype), decode_shapes(student))
-    held = partitioner.describe(weights, partitioner.weight_specs(weights))
+    dtype, tokens = jnp.dtype(options.dtype), config.label_length - PROMPT_LENGTH
+    held = _described_weights(partitioner, student, dtype)
     shares = partitioner.mesh.shape["tensor"]  # devices that decode one row together
     processors = LogitsProcessors(special=_special_tokens(student.vocab_size))
     shape = ModelShape.on(partitioner, student, options)
     fns = jit_decode_fns(partitioner, shape, processors, config.search, tokens)
-    generate: Any = fns.search.generate
-    slots = _PROMPT_LENGTH + beams * tokens
+    generate: Any = fns.generate
+    slots = PROMPT_LENGTH + beams * tokens
 
     def lower(batch: int) -> tuple[jax.stages.Lowered, Mapping[str, Any]]:
         rows, states = batch * partitioner.batch_shards, (student.max_source_positions, student.d_model)
         arrays = partitioner.describe(
             {
                 "encoder_out_BSD": jax.ShapeDtypeStruct((rows, *states), dtype),
-                "prompt_BP": jax.ShapeDtypeStruct((rows, _PROMPT_LENGTH), jnp.int32),
+                "prompt_BP": jax.ShapeDtypeStruct((rows, PROMPT_LENGTH), jnp.int32),
                 "prompt_length_B": jax.ShapeDtypeStruct((rows,), jnp.int32),
                 "limit_B": jax.ShapeDtypeStruct((rows,), jnp.int32),
             },
@@ -126,11 +163,12 @@ def generation_job(config: PlanConfig, partitioner: JitPartitioner, student: Whi
         )
         return generate.lower(held["decoder"], arrays), {"decoder": held["decoder"], "batch": arrays}
 
-    def costs(text: str) -> ProgramCosts:
+    def costs(text: str, schedules: Mapping[str, float]) -> ProgramCosts:
         """Return the costs of one step: those of the loops, divided by their number of steps."""
-        loops = program_costs(text, unknown_trips=tokens)
+        loops = program_costs(text, unknown_trips=tokens, schedules=schedules)
+        before = program_costs(text, unknown_trips=0, schedules=schedules)
         steps = tokens * max(1, loops.unknown_loops)
-        return ProgramCosts().plus(loops.plus(program_costs(text, unknown_trips=0), -1.0), 1 / steps)
+        return ProgramCosts().plus(loops.plus(before, -1.0), 1 / steps)
 
     return Job(
         what="generate",

@@ -17,13 +17,20 @@ class PlanConfig:
     Accepts the flags of distil, and compiles the very step that distil would run.
 
     Attributes:
-        topology: Product name of the TPU slice: v4-8, v5e-8, v5p-8, v6e-8 or a larger one.
-        what: train for one training step, or generate for one decoding step of the student.
+        topology: Product name of the TPU slice: v4-8, v5e-8, v5p-8, v6e-8, tpu7x-8 or a larger one.
+        compare: Slices for a table instead of one plan, separated by commas, each with the price of one of
+            its chips for an hour if that is not price_per_chip_hour: v4-8:3.22,v5e-8:1.20. Only the given
+            batch is compiled for each.
+        what: train for one training step, generate for one decoding step of the student, or label for a batch
+            that the teacher labels: its encoder, and its decoding steps.
         label_length: Number of tokens per sample, prompt included, that the step is compiled for.
+        label_mix: Shares of the batches by label length, for a table of their steps and of the mean step:
+            64:0.2,128:0.7,256:0.1. Each length is compiled with the given batch.
         search_seconds: Time limit in seconds of the search for the largest batch. Two batches are compiled in
             any case; another one only if its compilation would probably end within the limit. With 0 only the
             given batch is compiled.
-        price_per_chip_hour: Price of one chip for an hour, in any currency, for the cost of the training.
+        price_per_chip_hour: Price of one chip for an hour, in any currency, for the cost of the training and
+            of 1,000 hours of speech.
         json: File to write the plan to, as JSON.
 
     Raises:
@@ -31,8 +38,10 @@ class PlanConfig:
     """
 
     topology: str = "v4-8"
+    compare: str | None = None
     what: str = "train"
     label_length: int = 128
+    label_mix: str | None = None
     search: SearchOptions = nested(
         SearchOptions(),
         show={"num_beams"},
@@ -57,11 +66,34 @@ class PlanConfig:
 
     def __post_init__(self) -> None:
         check_topology(self.topology)
-        if self.what not in ("train", "generate"):
-            raise InputError(f"what {self.what!r} is unknown: expected train or generate")
+        if self.what not in ("train", "generate", "label"):
+            raise InputError(f"what {self.what!r} is unknown: expected train, generate or label")
+        if self.label_mix is not None and self.what != "train":
+            raise InputError(f"label_mix is about training steps: leave it out with what {self.what}")
+        for name, price in self.slices:
+            check_topology(name)
+            if price is not None and price < 0:
+                raise InputError(f"compare has the price {price:g} for {name}, which is below 0")
+        for length, share in self.label_shares:
+            if length < 1 or share <= 0:
+                raise InputError(f"label_mix {self.label_mix!r} needs lengths and shares above 0")
         check_positive(self, "label_length")
         if self.price_per_chip_hour is not None and self.price_per_chip_hour < 0:
             raise InputError(f"price_per_chip_hour {self.price_per_chip_hour:g} is below 0")
+
+    @property
+    def slices(self) -> list[tuple[str, float | None]]:
+        """The slices to compare, each with its own price; none if there is one plan."""
+        entries = (entry.partition(":") for entry in self.compare.split(",")) if self.compare else ()
+        return [(name, _number("compare", price) if colon else None) for name, colon, price in entries]
+
+    @property
+    def label_shares(self) -> list[tuple[int, float]]:
+        """Lengths of labels with their shares of the batches, which need not add up to 1; often none."""
+        entries = (entry.partition(":") for entry in self.label_mix.split(",")) if self.label_mix else ()
+        return [
+            (int(_number("label_mix", length)), _number("label_mix", share)) for length, _, share in entries
+        ]
 
     @property
     def planned_run(self) -> DistillConfig:
@@ -74,3 +106,11 @@ class PlanConfig:
             teacher_dtype=self.run.teacher.teacher_dtype or "bfloat16",
             max_steps=self.run.optimizer.max_steps or self.run.optimizer.warmup_steps + 1,
         )
+
+
+def _number(flag: str, text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        example = {"compare": "v4-8:3.22,v5e-8:1.20", "label_mix": "64:0.2,128:0.7,256:0.1"}[flag]
+        raise InputError(f"{flag} has {text!r} instead of a number: expected such as {example}") from None

@@ -6,8 +6,9 @@ from flax_distil.planning.chips import Chip
 from flax_distil.planning.hlo import ProgramCosts
 
 KERNEL_EFFICIENCY = 1 / 3
-"""Share of the peak at which Pallas kernels are assumed to run; it was not measured. Attention with heads of
-64 features fills at most half of a matrix unit that is 128 wide, and computes a softmax besides."""
+"""Share of the peak at which Pallas kernels of unknown schedule are assumed to run; it was not measured.
+Attention with heads of 64 features fills at most half of a matrix unit that is 128 wide, and computes a
+softmax besides."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -18,7 +19,10 @@ class StepEstimate:
         flop_bound: Time of its FLOPs at the peak rate; no program is faster.
         bandwidth_bound: Time of the HBM traffic that cannot be avoided, at the full bandwidth.
         cycles: The compiler's cycles divided by the clock rate; None where the program could not be read.
-        kernels: Time of the FLOPs of Pallas kernels, which the cycles leave out, at ``KERNEL_EFFICIENCY``.
+        kernels: Time of Pallas kernels, which the cycles leave out: by their schedules where these are known,
+            otherwise ``assumed_kernels``.
+        kernels_are_scheduled: Whether ``kernels`` comes from schedules.
+        assumed_kernels: Time of the FLOPs of Pallas kernels at ``KERNEL_EFFICIENCY``.
         collectives: Time of the bytes of collectives, which the cycles leave out too, at the full bandwidth
             of the links and as if nothing overlapped.
     """
@@ -27,6 +31,8 @@ class StepEstimate:
     bandwidth_bound: float
     cycles: float | None
     kernels: float
+    kernels_are_scheduled: bool
+    assumed_kernels: float
     collectives: float
 
     @property
@@ -61,9 +67,11 @@ def estimate_step(
         chips: Number of chips that take part in collectives.
         int8_flops: How many of the FLOPs are computed in int8, at the chip's rate for it.
     """
-    kernels = collectives = 0.0
+    assumed = collectives = 0.0
+    scheduled = None
     if costs is not None:
-        kernels = kernel_flops(costs, flops) / (KERNEL_EFFICIENCY * chip.peak_flops)
+        scheduled = scheduled_seconds(chip, costs)
+        assumed = kernel_flops(costs, flops) / (KERNEL_EFFICIENCY * chip.peak_flops)
         # In a ring, each chip passes on all but one of ``chips`` parts: once, or twice to sum and spread the
         # sums.
         moved = costs.collective_bytes
@@ -74,8 +82,24 @@ def estimate_step(
         flop_bound=(flops - int8_flops) / chip.peak_flops + int8_flops / (chip.peak_int8 or chip.peak_flops),
         bandwidth_bound=least_bytes / chip.hbm_bytes_per_second,
         cycles=None if costs is None else costs.cycles / chip.cycles_per_second,
-        kernels=kernels,
+        kernels=assumed if scheduled is None else scheduled,
+        kernels_are_scheduled=scheduled is not None,
+        assumed_kernels=assumed,
         collectives=collectives,
+    )
+
+
+def scheduled_seconds(chip: Chip, costs: ProgramCosts) -> float | None:
+    """Return the time of kernels by their schedules; None if there is a kernel whose schedule is unknown.
+
+    A kernel takes the time of its bundles, or that of its traffic with the main memory where this is longer:
+    it reads the next block and writes the last one while it computes.
+    """
+    if any(kernel.unscheduled for kernel in costs.kernels.values()):
+        return None
+    return sum(
+        max(kernel.cycles / chip.cycles_per_second, kernel.traffic / chip.hbm_bytes_per_second)
+        for kernel in costs.kernels.values()
     )
 
 

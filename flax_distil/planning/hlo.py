@@ -1,7 +1,8 @@
 """Read from the text of a compiled program what it costs: FLOPs, cycles, collectives and kernels.
 
 The compiler's own ``cost_analysis`` counts the body of a loop once, and a Pallas kernel as nothing; here the
-body counts as often as it runs, and kernels count with the FLOPs that they state.
+body counts as often as it runs, and kernels count with the FLOPs that they state and the cycles of their
+schedules (:mod:`flax_distil.planning.kernel_schedules`).
 """
 
 import dataclasses
@@ -30,6 +31,7 @@ _COLLECTIVES = (
 )
 _WORK = ("fusion", "sort", "scatter", "gather", "reduce-window", "select-and-scatter", "dynamic-reshape")
 _CYCLES = r'"estimated_cycles":"?(\d+)'
+_KERNEL_CALL = re.compile(rf'%([\w.\-]+) = .* custom-call\(.*custom_call_target="{KERNEL_TARGET}"')
 _DIMENSIONS = re.compile(r"dim_labels=([\w?]+)_([\w?]+)->([\w?]+)")
 
 
@@ -40,10 +42,26 @@ class Tally:
     Attributes:
         calls: Number of executions.
         amount: Bytes of a collective, on one chip; FLOPs of a kernel, as far as it states them.
+        cycles: Cycles of a kernel by its schedule, without waits for memory.
+        traffic: Bytes of the operands and results of a kernel that lie in the chip's main memory.
+        unscheduled: Number of executions of a kernel whose schedule is unknown.
     """
 
     calls: float
     amount: float
+    cycles: float = 0.0
+    traffic: float = 0.0
+    unscheduled: float = 0.0
+
+    def plus(self, other: "Tally", times: float) -> "Tally":
+        """Return the sum of this tally and ``times`` another one."""
+        return Tally(
+            calls=self.calls + times * other.calls,
+            amount=self.amount + times * other.amount,
+            cycles=self.cycles + times * other.cycles,
+            traffic=self.traffic + times * other.traffic,
+            unscheduled=self.unscheduled + times * other.unscheduled,
+        )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -98,17 +116,24 @@ class ProgramCosts:
 def _added(mine: Mapping[str, Tally], theirs: Mapping[str, Tally], times: float) -> dict[str, Tally]:
     added = dict(mine)
     for name, tally in theirs.items():
-        old = added.get(name, Tally(calls=0.0, amount=0.0))
-        added[name] = Tally(calls=old.calls + times * tally.calls, amount=old.amount + times * tally.amount)
+        added[name] = added.get(name, Tally(calls=0.0, amount=0.0)).plus(tally, times)
     return added
 
 
-def program_costs(text: str, *, unknown_trips: int = 1) -> ProgramCosts:
+def kernel_calls(text: str) -> set[str]:
+    """Return the names of the instructions that run Pallas kernels."""
+    return {found[1] for found in _KERNEL_CALL.finditer(text)}
+
+
+def program_costs(
+    text: str, *, unknown_trips: int = 1, schedules: Mapping[str, float] | None = None
+) -> ProgramCosts:
     """Count the costs of one execution of an optimized HLO module.
 
     Args:
         text: Result of ``compiled.as_text()``.
         unknown_trips: How often the body of a loop counts if its length depends on the data.
+        schedules: Cycles of Pallas kernels by the name of their instruction.
 
     Returns:
         The costs. Of the branches of a conditional, the one with the most FLOPs counts.
@@ -116,15 +141,15 @@ def program_costs(text: str, *, unknown_trips: int = 1) -> ProgramCosts:
     program = read_program(text)
     if not program.entry:
         return ProgramCosts(unread_lines=max(1, program.unread_lines))
-    costs = _Counter(program, unknown_trips).of(program.entry)
+    costs = _Counter(program, unknown_trips, schedules or {}).of(program.entry)
     return costs.plus(ProgramCosts(unread_lines=program.unread_lines))
 
 
 class _Counter:
     """Follows the calls between computations; each is counted once, and multiplied by its number of runs."""
 
-    def __init__(self, program: Program, unknown_trips: int):
-        self._program, self._unknown_trips = program, unknown_trips
+    def __init__(self, program: Program, unknown_trips: int, schedules: Mapping[str, float]):
+        self._program, self._unknown_trips, self._schedules = program, unknown_trips, schedules
         self.of: Callable[[str], ProgramCosts] = functools.cache(self._of)
 
     def _of(self, name: str) -> ProgramCosts:
@@ -163,6 +188,7 @@ class _Counter:
         operands = [within.instructions[name] for name in instruction.operands if name in within.instructions]
         arrays = [array for operand in operands for array in operand.result]
         flops, unread, collectives, kernels = 0.0, 0, {}, {}
+        traffic = float(memory_traffic(self._program, within, instruction))
         if opcode in ("dot", "convolution"):
             try:
                 flops = (_dot_flops if opcode == "dot" else _convolution_flops)(instruction, *arrays)
@@ -175,15 +201,25 @@ class _Counter:
                 moved = max(sum(a.bytes for a in arrays), moved - sum(a.bytes for a in arrays))
             collectives = {kind: Tally(calls=1.0, amount=float(moved))}
         if opcode == "custom-call" and f'custom_call_target="{KERNEL_TARGET}"' in instruction.attributes:
-            kernels = {_kernel_name(instruction): Tally(calls=1.0, amount=_stated_flops(instruction))}
+            kernels = {_kernel_name(instruction): self._kernel(instruction, traffic)}
         return ProgramCosts(
             flops=flops,
             cycles=float(cycles or 0),
-            traffic=float(memory_traffic(self._program, within, instruction)),
+            traffic=traffic,
             collectives=collectives,
             kernels=kernels,
             without_cycles=float(opcode in _WORK and cycles is None),
             unread_lines=unread,
+        )
+
+    def _kernel(self, call: Instruction, traffic: float) -> Tally:
+        cycles = self._schedules.get(call.name)
+        return Tally(
+            calls=1.0,
+            amount=_stated_flops(call),
+            cycles=cycles or 0.0,
+            traffic=traffic,
+            unscheduled=float(cycles is None),
         )
 
 

@@ -12,7 +12,8 @@ import jax
 
 from flax_distil.planning.chips import GIB
 from flax_distil.planning.estimate import StepEstimate, estimate_step
-from flax_distil.planning.hlo import ProgramCosts
+from flax_distil.planning.hlo import ProgramCosts, kernel_calls
+from flax_distil.planning.kernel_schedules import forget_schedules, read_schedules, schedule_folder
 from flax_distil.planning.largest_batch import LargestBatch, Trial, find_largest_batch
 from flax_distil.planning.memory import MemoryUse, memory_use
 from flax_distil.planning.topologies import Topology
@@ -26,13 +27,14 @@ class Job:
     """A program that can be lowered for any batch size.
 
     Attributes:
-        what: ``train`` or ``generate``.
+        what: ``train``, ``generate`` or ``encode``.
         lower: Function of the batch per device that returns the lowered program and its arguments by name, as
             described leaves. Only the argument named ``batch`` grows with the batch.
         flops: Function of the batch per device that returns the FLOPs of one step on one chip, by part.
         least_bytes: Function of the batch per device that returns the HBM traffic of one step on one chip
             that cannot be avoided.
-        costs: Function of the text of the compiled program that returns the costs of one step.
+        costs: Function of the text of the compiled program, and of the cycles of its kernels by the name of
+            their instruction, that returns the costs of one step.
         int8_flops: Function of the batch per device that returns how many of these FLOPs are in int8.
         resident: Arrays that stay on the chips beside the arguments, by name.
     """
@@ -41,7 +43,7 @@ class Job:
     lower: Callable[[int], tuple[jax.stages.Lowered, Mapping[str, Any]]]
     flops: Callable[[int], Mapping[str, float]]
     least_bytes: Callable[[int], float]
-    costs: Callable[[str], ProgramCosts]
+    costs: Callable[[str, Mapping[str, float]], ProgramCosts]
     int8_flops: Callable[[int], float] = lambda batch: 0.0
     resident: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
@@ -82,9 +84,19 @@ class Plan:
         return self.memory is not None and self.memory.total <= self.topology.chip.hbm_bytes
 
     @property
+    def devices(self) -> int:
+        """Number of devices of the slice; all figures of a plan are of one of them."""
+        return len(self.topology.devices)
+
+    @property
     def chips(self) -> int:
         """Number of chips of the slice."""
-        return len(self.topology.devices)
+        return self.devices // self.topology.chip.devices
+
+    @property
+    def unit(self) -> str:
+        """What a device is called: a chip, or one of the cores of a chip."""
+        return "chip" if self.topology.chip.devices == 1 else "core"
 
 
 def make_plan(job: Job, topology: Topology, *, batch: int, search_seconds: float) -> Plan:
@@ -160,7 +172,7 @@ class _Compiler:
         self._compilations += 1
         lowered, trees = self._job.lower(batch)
         try:
-            compiled, text = _compile(lowered)
+            compiled, text, schedules = _compile(lowered)
         except jax.errors.JaxRuntimeError as error:
             if "RESOURCE_EXHAUSTED" not in str(error):
                 raise
@@ -172,28 +184,32 @@ class _Compiler:
         memory = memory_use(compiled, trees, resident=self._job.resident)
         self.fixed_bytes = memory.arguments + memory.resident + memory.code - memory.shares.get("batch", 0)
         if is_first:
-            self.memory, self.costs = memory, self._read(text)
+            self.memory, self.costs = memory, self._read(text, schedules)
         return Trial(batch=batch, fits=memory.total <= self._limit, bytes=memory.total)
 
-    def _read(self, text: str) -> ProgramCosts | None:
-        costs = self._job.costs(text)
+    def _read(self, text: str, schedules: Mapping[str, float]) -> ProgramCosts | None:
+        costs = self._job.costs(text, schedules)
         if costs.cycles > 0:
             return costs
         self.notes.append("the compiled program could not be read: only the floor is known")
         return None
 
 
-def _compile(lowered: jax.stages.Lowered) -> tuple[jax.stages.Compiled, str]:
-    """Compile a program, and return it with its optimized text as the compiler itself writes it.
+def _compile(lowered: jax.stages.Lowered) -> tuple[jax.stages.Compiled, str, Mapping[str, float]]:
+    """Compile a program, and return it with its optimized text and the cycles of its kernels.
+
+    Both are read from what the compiler itself writes.
 
     ``as_text`` is not used because another library prints its text, which does not know all operations of a
     v6e.
     """
     with tempfile.TemporaryDirectory() as folder:
         options: dict[str, str | bool] = {"xla_dump_to": folder, "xla_dump_hlo_as_text": True}
+        forget_schedules()
         compiled = lowered.compile(compiler_options=options)
         written = Path(folder).rglob("*.after_codegen.txt")
-        return compiled, max((file.read_text(encoding="utf-8") for file in written), key=len, default="")
+        text = max((file.read_text(encoding="utf-8") for file in written), key=len, default="")
+    return compiled, text, read_schedules(schedule_folder(), kernel_calls(text))
 
 
 def _bytes_needed(message: str) -> int | None:

@@ -12,6 +12,7 @@ import jax
 
 from flax_distil.core.errors import InputError
 from flax_distil.planning.chips import CHIPS, TOPOLOGIES, Chip, check_topology
+from flax_distil.planning.kernel_schedules import schedule_folder
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -53,7 +54,11 @@ def open_topology(name: str) -> Topology:
 
 
 def _prepare_environment() -> None:
-    """Set the variables that ``libtpu`` would otherwise ask a TPU machine for, and turn its logs off."""
+    """Set the variables that ``libtpu`` would otherwise ask a TPU machine for, and turn its logs off.
+
+    The compiler also writes the schedules of kernels from now on, if this process has not loaded it before.
+    """
+    schedule_folder()
     settings = {
         "TPU_SKIP_MDS_QUERY": "1",
         "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",

@@ -6,11 +6,18 @@ import re
 import jax
 import jax.numpy as jnp
 import pytest
+from jax.sharding import NamedSharding
 
 from flax_distil.core.errors import InputError
 from flax_distil.distillation.setup import compile_ahead
-from flax_distil.distillation.setup.compile_ahead import check_memory, empty_batch, memory_errors_explained
+from flax_distil.distillation.setup.compile_ahead import (
+    ShorterSteps,
+    check_memory,
+    empty_batch,
+    memory_errors_explained,
+)
 from flax_distil.parallel.make_partitioner import single_device
+from flax_distil.parallel.partitioner import MICRO_BATCHES, REPLICATED
 from tests.parallel.layouts import SMALL, config
 
 RUN = config(freeze_encoder=True, per_device_train_batch_size=4)
@@ -41,6 +48,39 @@ def test_what_the_compiler_finds_no_room_for_is_refused_alike():
         memory_errors_explained(RUN, 256),
     ):
         raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Ran out of memory in space hbm\nmore")
+
+
+def test_a_step_for_shorter_labels_is_compiled_in_the_thread_and_not_again_when_it_is_called(caplog):
+    partitioner = single_device()
+
+    def add_labels(total, batch):
+        return total + batch.labels_BT.sum()
+
+    step = partitioner.jit(
+        add_labels,
+        in_specs=(REPLICATED, MICRO_BATCHES),
+        out_specs=REPLICATED,
+        donate_argnums=(0,),
+    )
+    total = jax.device_put(jnp.zeros((), jnp.int32), NamedSharding(partitioner.mesh, REPLICATED))
+    batches = {tokens: empty_batch(RUN, SMALL, partitioner, tokens=tokens) for tokens in (64, 32)}
+    with caplog.at_level("DEBUG", "jax"):
+        shorter = ShorterSteps({tokens: step.lower(total, batch) for tokens, batch in batches.items()})
+        for tokens in (128, 32, 64):  # nobody waits for what is not compiled ahead
+            shorter.wait(tokens)
+        assert caplog.text.count("Finished XLA compilation of jit(add_labels)") == 2
+        for batch in batches.values():
+            total = step(total, batch)
+    assert caplog.text.count("Finished XLA compilation of jit(add_labels)") == 2
+
+
+def test_a_step_that_cannot_be_compiled_ahead_is_told_and_waited_for_by_nobody(monkeypatch, caplog):
+    def refuse(lowered: jax.stages.Lowered) -> None:
+        raise RuntimeError("no compiler")
+
+    monkeypatch.setattr(jax.stages.Lowered, "compile", refuse)
+    ShorterSteps({64: jax.jit(jnp.sin).lower(1.0)}).wait(64)
+    assert "the step for labels of up to 64 tokens was not compiled ahead: no compiler" in caplog.text
 
 
 def test_encoder_outputs_and_augmentation_are_described_as_they_are_fed():

@@ -19,8 +19,11 @@ interpreted = functools.partial(attend_on_tpu, interpret=True)
 
 
 @pytest.fixture
-def blocks_of_128(monkeypatch):
+def small_blocks(monkeypatch):
+    """Several blocks of queries, each of several parts; the keys take several chunks too."""
     monkeypatch.setattr(attention_kernels, "_BLOCK", 128)
+    monkeypatch.setattr(attention_kernels, "_FORWARD_BLOCK", 256)
+    monkeypatch.setattr(attention_kernels, "_PART", 128)
 
 
 def draw(queries: int, keys: int, dtype, *, heads: int = 2, features: int = 16):
@@ -49,7 +52,7 @@ def largest_errors(found, exact) -> list[float]:
 
 
 @pytest.mark.parametrize(("queries", "keys"), [(300, 300), (200, 256), (128, 300)])
-def test_the_tpu_kernel_equals_the_reference_in_float32(blocks_of_128, queries, keys):
+def test_the_tpu_kernel_equals_the_reference_in_float32(small_blocks, queries, keys):
     inputs = draw(queries, keys, jnp.float32)
     errors = largest_errors(
         value_and_slopes(interpreted, *inputs), value_and_slopes(attention._whole, *inputs)
@@ -59,7 +62,7 @@ def test_the_tpu_kernel_equals_the_reference_in_float32(blocks_of_128, queries, 
 
 
 @pytest.mark.parametrize(("queries", "keys"), [(300, 300), (200, 256)])
-def test_the_tpu_kernel_is_as_exact_as_the_reference_in_bfloat16(blocks_of_128, queries, keys):
+def test_the_tpu_kernel_is_as_exact_as_the_reference_in_bfloat16(small_blocks, queries, keys):
     inputs = draw(queries, keys, jnp.bfloat16)
     exact = value_and_slopes(attention._whole, *(x.astype(jnp.float32) for x in inputs))
     errors = largest_errors(value_and_slopes(interpreted, *inputs), exact)
@@ -77,7 +80,13 @@ def test_the_tpu_kernel_equals_the_reference_on_the_positions_of_whisper():
     assert max(errors) < 1e-5  # as above
 
 
-def test_large_scores_do_not_overflow(blocks_of_128):
+def test_heads_of_few_queries_share_a_step():
+    query, key, value, _ = draw(128, 300, jnp.float32, heads=4)
+    found, exact = (compiled(attend)(query, key, value) for attend in (interpreted, attention._whole))
+    assert max(largest_errors([found], [exact])) < 1e-5  # as above
+
+
+def test_large_scores_do_not_overflow(small_blocks):
     query, key, value, weight = draw(200, 200, jnp.float32)
     inputs = 100.0 * query, key, value, weight
     errors = largest_errors(

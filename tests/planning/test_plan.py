@@ -10,7 +10,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from flax_distil.planning.hlo import program_costs
 from flax_distil.planning.plan import Job, make_plan
-from flax_distil.planning.report import JobDescription, plan_as_json, plan_as_text
+from flax_distil.planning.reports.report import JobDescription, plan_as_json, plan_as_text
 from flax_distil.planning.topologies import open_topology
 
 SIDE = 1024

@@ -58,6 +58,14 @@ def test_the_compiled_step_does_the_work_that_was_counted_but_for_attention_in_k
     )
     calls = {name: kernel["calls"] for name, kernel in figures["kernels"].items()}
     assert calls == {"attention_forward": layers + layers + 2, "attention_backward": 2}
+    # Heads of 64 features fill half of a matrix unit, and the softmax takes as long as the products.
+    peak = 2 * 8 * 128 * 128
+    assert figures["kernel_seconds_from"] == "schedule"
+    assert (
+        2 * encoder / peak
+        < figures["kernels"]["attention_forward"]["scheduled_cycles"]
+        < 4 * (encoder + cross) / peak
+    )
 
 
 def test_moments_are_twice_the_trained_leaves_and_gradients_are_summed_once(trained):
@@ -74,6 +82,7 @@ def test_time_and_rate_follow_from_each_other(trained):
     assert figures["floor_seconds"] <= figures["estimated_step_seconds"]
     assert figures["samples_per_second"] * figures["estimated_step_seconds"] == pytest.approx(32)
     assert "hours for 1000 steps" in text
+    assert figures["audio_hours_per_hour"] == pytest.approx(30 * figures["samples_per_second"])
 
 
 def test_decoding_is_planned_by_the_token_from_a_configuration_alone(tmp_path):
@@ -92,12 +101,41 @@ def test_decoding_is_planned_by_the_token_from_a_configuration_alone(tmp_path):
     assert f"{moved / 16 / 1e6:.2f} ({moved / least:.2f} times)" in text
 
 
+@pytest.mark.slow
+def test_labelling_is_the_encoder_and_the_steps_of_a_batch_and_has_its_price(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps(TOY))
+    flags = ["plan", "--teacher", str(tmp_path), "--what=label", "--student_decoder_layers=1"]
+    code, text, figures = run(*flags, "--compare=v5e-4:1.5", "--label_length=104", folder=tmp_path)
+    assert code == 0
+    (plan,) = figures["plans"]
+    seconds = plan["encoder_seconds"] + 100 * plan["decoding_step_seconds"]
+    assert plan["estimated_step_seconds"] == pytest.approx(seconds)
+    assert plan["samples_per_second"] == pytest.approx(4 * 16 / seconds)
+    assert plan["audio_hours_per_hour"] == pytest.approx(30 * 4 * 16 / seconds)
+    assert plan["cost_per_1000_audio_hours"] == pytest.approx(1000 / plan["audio_hours_per_hour"] * 4 * 1.5)
+    kernel = plan["programs"]["encoder"]["kernels"]["attention_forward"]
+    assert kernel["scheduled_cycles"] > 0
+    assert f"labels of {tmp_path} on v5e-4 (4 chips)" in text
+    assert f"{plan['cost_per_1000_audio_hours']:.2f}" in text.splitlines()[-3]  # of the table
+
+
 @pytest.mark.parametrize(
     ("flags", "sentence"),
     [
+        (["--compare=v4-8,v9-8"], "topology 'v9-8' is unknown: expected one of v4-8, "),
+        (
+            ["--compare=v4-8:free"],
+            "compare has 'free' instead of a number: expected such as v4-8:3.22,v5e-8:1.20",
+        ),
+        (["--label_mix=64"], "label_mix has '' instead of a number: expected such as 64:0.2,"),
+        (["--label_mix=64:1", "--what=label"], "label_mix is about training steps"),
         (["--topology=v9-8"], "topology 'v9-8' is unknown: expected one of v4-8, "),
-        (["--what=dance"], "what 'dance' is unknown: expected train or generate"),
+        (["--what=dance"], "what 'dance' is unknown: expected train, generate or label"),
         (["--label_length=449"], "label_length 449 is too large: the decoder has 448 positions"),
+        (
+            ["--label_length=4", "--what=label"],
+            "label_length 4 leaves nothing to decode: 4 tokens are the prompt",
+        ),
         (["--mesh=data=3"], "mesh data=3,fsdp=1,tensor=1 does not multiply to the 4 devices"),
         (["--student_decoder_layers=5"], "decoder_layers is 5: expected 1 to 4"),
     ],

@@ -17,7 +17,7 @@ from flax_distil.planning.topologies import open_topology
 @pytest.mark.parametrize(
     ("name", "chips"),
     [("v4-8", 4), ("v4-16", 8), ("v4-32", 16), ("v5p-8", 4), ("v5e-1", 1), ("v5e-8", 8), ("v5e-16", 16),
-     ("v6e-4", 4), ("v5litepod-8", 8)],
+     ("v6e-4", 4), ("v5litepod-8", 8), ("tpu7x-8", 8)],
 )  # fmt: skip
 def test_the_number_in_a_name_counts_cores_or_chips(name, chips):
     assert len(open_topology(name).devices) == chips
@@ -26,12 +26,13 @@ def test_the_number_in_a_name_counts_cores_or_chips(name, chips):
 @pytest.mark.parametrize("name", TOPOLOGIES)
 def test_every_known_slice_can_be_compiled_for(name):
     _, shape = TOPOLOGIES[name]
-    assert len(open_topology(name).devices) == np.prod([int(side) for side in shape.split("x")])
+    topology = open_topology(name)
+    assert len(topology.devices) == topology.chip.devices * np.prod([int(side) for side in shape.split("x")])
 
 
 def test_an_unknown_slice_is_refused_and_the_known_ones_are_listed():
     with pytest.raises(
-        InputError, match=r"topology 'v4-7' is unknown: expected one of v4-8, v4-16, .*v6e-256"
+        InputError, match=r"topology 'v4-7' is unknown: expected one of v4-8, v4-16, .*tpu7x-1024"
     ):
         check_topology("v4-7")
 
@@ -43,7 +44,7 @@ def test_a_missing_compiler_names_the_extra(monkeypatch):
         open_topology("v4-8")
 
 
-@pytest.mark.parametrize("name", ["v4-8", "v5e-8", "v5p-8", "v6e-8"])
+@pytest.mark.parametrize("name", ["v4-8", "v5e-8", "v5p-8", "v6e-8", "tpu7x-8"])
 def test_a_large_product_takes_the_compiler_little_more_than_the_peak_allows(name):
     topology = open_topology(name)
     whole = NamedSharding(Mesh(np.asarray(topology.devices), ("data",)), PartitionSpec())
@@ -56,7 +57,7 @@ def test_a_large_product_takes_the_compiler_little_more_than_the_peak_allows(nam
     assert 0.65 < costs.flops / seconds / topology.chip.peak_flops < 1
 
 
-@pytest.mark.parametrize("name", ["v4-8", "v5e-8", "v5p-8", "v6e-8"])
+@pytest.mark.parametrize("name", ["v4-8", "v5e-8", "v5p-8", "v6e-8", "tpu7x-8"])
 def test_a_program_fits_up_to_the_memory_in_the_table_and_no_further(name):
     topology = open_topology(name)
     whole = NamedSharding(Mesh(np.asarray(topology.devices), ("data",)), PartitionSpec())

@@ -130,6 +130,10 @@ class TrainingPipeline:
             return self._buckets[0]
         return self._largest_bucket(count_up_to=_COUNTED_SAMPLES)
 
+    def buckets_below(self, tokens: int) -> tuple[int, ...]:
+        """Return the target lengths below ``tokens`` that a batch may have, in descending order."""
+        return tuple(bucket for bucket in reversed(self._buckets) if bucket < tokens)
+
     def proportions(self) -> str:
         """Return a line with the number and share of the samples that were used of each data set.
 

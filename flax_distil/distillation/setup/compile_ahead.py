@@ -1,8 +1,14 @@
-"""The training step is compiled for the longest labels first: a lack of memory is known at once."""
+"""The training step is compiled before its first batch comes.
+
+It is compiled for the longest labels first, so a lack of memory is known at once. On accelerators it is then
+compiled for shorter labels too, in a thread while training runs; otherwise the first batch of each length
+would stop the loop for the minutes of a compilation.
+"""
 
 import contextlib
 import logging
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
@@ -53,6 +59,44 @@ def empty_batch(
     zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), described)
     sent: Batch = partitioner.put_batch(zeros, MICRO_BATCHES)
     return sent
+
+
+class ShorterSteps:
+    """Compiles steps in a thread, and lets the training loop wait for the one that it needs next.
+
+    JAX runs what was compiled from a lowered step where the step is called with the same shapes.
+
+    Args:
+        lowered: Lowered steps by the length of their labels, in the order in which they are compiled.
+    """
+
+    def __init__(self, lowered: Mapping[int, jax.stages.Lowered]):
+        self._lowered = lowered
+        self._done = {tokens: threading.Event() for tokens in lowered}
+        self._is_closed = False
+        if lowered:
+            threading.Thread(target=self._compile, name="compile-ahead", daemon=True).start()
+
+    def wait(self, tokens: int) -> None:
+        """Return when the step for labels of so many tokens is compiled, or will not be compiled here."""
+        if tokens in self._done:
+            self._done[tokens].wait()
+
+    def close(self) -> None:
+        """Begin no further compilation; one that runs goes on in its thread."""
+        self._is_closed = True
+
+    def _compile(self) -> None:
+        for tokens, step in self._lowered.items():
+            try:
+                if not self._is_closed:
+                    step.compile()
+            except Exception as error:  # the loop meets it again when it calls the step
+                log.warning(
+                    "the step for labels of up to %d tokens was not compiled ahead: %s", tokens, error
+                )
+            finally:
+                self._done[tokens].set()
 
 
 @contextlib.contextmanager
