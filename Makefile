@@ -12,7 +12,10 @@ LOCK := requirements/$(if $(filter 3.11,$(VERSION)),ci,ci-newest).txt
 
 # What `make test` runs, and what of it `make test-newest` runs: the tests that depend most on JAX.
 TESTS ?= tests
-NEWEST_TESTS := tests/model tests/parallel tests/distillation tests/checkpoints tests/decoding tests/parity
+NEWEST_TESTS := tests/model tests/parallel tests/decoding tests/parity \
+	$(patsubst %,tests/distillation/test_%.py,loss optimizer run_checkpoints step_fns train_step trainer) \
+	$(patsubst %,tests/checkpoints/test_%.py,damaged_training_checkpoints export flax_weights student \
+	training_checkpoints)
 
 TEACHER ?=
 DATASET ?=
