@@ -1,11 +1,19 @@
 """What holds for all tests: shapes are checked at run time, and long tests come first."""
 
+import atexit
 import os
+import shutil
+import tempfile
 
 # Before JAX is imported: with libtpu installed, to compile for TPUs, it would look for one.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-# Here and in the processes that tests start: nothing is written into the user's home.
-os.environ.setdefault("FLAX_DISTIL_COMPILATION_CACHE", "off")
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    # What one test has compiled no other compiles, in whatever process; the user's own folder stays as it is.
+    compiled = tempfile.mkdtemp(prefix="compiled-")
+    atexit.register(shutil.rmtree, compiled, ignore_errors=True)
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = compiled
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
+    os.environ["JAX_COMPILATION_CACHE_MAX_SIZE"] = str(8 << 30)  # with a limit, readers wait for writers
 
 import pytest
 from jaxtyping import install_import_hook

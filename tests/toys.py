@@ -85,8 +85,8 @@ class ObservedRun:
         return {line["step"]: line[name] for line in self.lines if name in line}
 
 
-def observe(config: DistillConfig) -> ObservedRun:
-    """Run a distillation."""
+def observe(config: DistillConfig, **options: Any) -> ObservedRun:
+    """Run a distillation, with options of its Python API."""
     made: list[TrainStepFns] = []
     describe = TrainStepFns.__init__
 
@@ -102,7 +102,7 @@ def observe(config: DistillConfig) -> ObservedRun:
     try:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(TrainStepFns, "__init__", noted)
-            result = run(config)
+            result = run(config, **options)
     finally:
         logger.removeHandler(handler)
         logger.setLevel(logging.NOTSET)

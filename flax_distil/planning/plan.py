@@ -1,10 +1,12 @@
 """Make a plan: compile a program for a TPU slice, and find whether it fits and how fast it could be."""
 
+import contextlib
 import dataclasses
+import math
 import re
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -201,15 +203,26 @@ def _compile(lowered: jax.stages.Lowered) -> tuple[jax.stages.Compiled, str, Map
     Both are read from what the compiler itself writes.
 
     ``as_text`` is not used because another library prints its text, which does not know all operations of a
-    v6e.
+    v6e. JAX's compilation cache keeps nothing of it: a program for a TPU cannot be read back without one.
     """
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, _nothing_kept():
         options: dict[str, str | bool] = {"xla_dump_to": folder, "xla_dump_hlo_as_text": True}
         forget_schedules()
         compiled = lowered.compile(compiler_options=options)
         written = Path(folder).rglob("*.after_codegen.txt")
         text = max((file.read_text(encoding="utf-8") for file in written), key=len, default="")
     return compiled, text, read_schedules(schedule_folder(), kernel_calls(text))
+
+
+@contextlib.contextmanager
+def _nothing_kept() -> Iterator[None]:
+    name = "jax_persistent_cache_min_compile_time_secs"
+    before = jax.config.values[name]
+    jax.config.update(name, math.inf)
+    try:
+        yield
+    finally:
+        jax.config.update(name, before)
 
 
 def _bytes_needed(message: str) -> int | None:

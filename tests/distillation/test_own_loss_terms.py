@@ -18,7 +18,7 @@ from flax_distil.distillation.config import DistillConfig
 from flax_distil.distillation.job import run
 from flax_distil.distillation.loss import CrossEntropy
 from flax_distil.distillation.vocabulary_loss import log_probs, token_losses
-from tests.toys import write_prompts
+from tests.toys import observe, write_prompts
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,24 +51,6 @@ class ZLoss:
         return chunk.sum(jnp.square(log_z_C1[:, 0])), 2.0 * log_z_C1 * probs_CV
 
 
-def test_terms_of_ones_own_are_trained_with_and_logged(teacher, prompts_dir, tmp_path):
-    config = build(
-        DistillConfig,
-        teacher_model_name_or_path=str(teacher), train_dataset_name=str(write_prompts(tmp_path, prompts_dir)),
-        student_decoder_layers=1, per_device_train_batch_size=2, max_steps=2, warmup_steps=0,
-        learning_rate=1e-2, logging_steps=1, precision="full", output_dir=str(tmp_path / "run"),
-    )  # fmt: skip
-    result = run(config, loss_terms={"l1": HiddenL1(0.5), "z": ZLoss(1e-2)})
-    assert result.steps == 2
-    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
-    assert [line["step"] for line in lines] == [1, 2]
-    for line in lines:
-        parts = 0.8 * line["ce_loss"] + line["kl_loss"] + 0.5 * line["l1_loss"] + 1e-2 * line["z_loss"]
-        assert min(line["l1_loss"], line["z_loss"]) > 0
-        assert line["loss"] == pytest.approx(parts, rel=1e-5)
-    assert lines[1]["l1_loss"] != lines[0]["l1_loss"]
-
-
 @dataclasses.dataclass(frozen=True)
 class NotANumber:
     """Zero, but not a number where a label holds a certain token: as a sample that breaks the computation."""
@@ -84,10 +66,11 @@ class NotANumber:
         return jnp.where(is_hit, jnp.nan, 0.0) + 0.0 * inputs.outputs.student.hidden_BTD.sum()
 
 
-def test_a_batch_that_gives_no_number_is_left_out_and_named_and_the_student_stays_finite(
-    teacher, prompts_dir, tmp_path, caplog
-):
-    path = write_prompts(tmp_path, prompts_dir)
+@pytest.fixture(scope="module")
+def trained(teacher, prompts_dir, tmp_path_factory):
+    """A run with these three terms, whose first recording has a label that breaks the computation."""
+    folder = tmp_path_factory.mktemp("own")
+    path = write_prompts(folder, prompts_dir)
     rows = [json.loads(line) for line in path.read_text().splitlines()]
     rows[0]["whisper_transcript"] += " zebra"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -97,17 +80,28 @@ def test_a_batch_that_gives_no_number_is_left_out_and_named_and_the_student_stay
         DistillConfig,
         teacher_model_name_or_path=str(teacher), train_dataset_name=str(path), student_decoder_layers=1,
         per_device_train_batch_size=2, max_steps=8, warmup_steps=0, logging_steps=4, precision="full",
-        output_dir=str(tmp_path / "run"),
+        output_dir=str(folder / "run"),
     )  # fmt: skip
-    with caplog.at_level("WARNING", logger="flax_distil"):
-        result = run(config, loss_terms={"broken": NotANumber(1.0, rare)})
-    assert result.steps == 8
-    left_out = [text for text in caplog.messages if "the update is left out" in text]
+    terms = {"l1": HiddenL1(0.5), "z": ZLoss(1e-2), "broken": NotANumber(1.0, rare)}
+    return observe(config, loss_terms=terms)
+
+
+def test_terms_of_ones_own_are_trained_with_and_logged(trained):
+    assert trained.result.steps == 8
+    assert [line["step"] for line in trained.lines] == [4, 8]
+    for line in trained.lines:
+        parts = 0.8 * line["ce_loss"] + line["kl_loss"] + 0.5 * line["l1_loss"] + 1e-2 * line["z_loss"]
+        assert min(line["l1_loss"], line["z_loss"]) > 0
+        assert line["loss"] == pytest.approx(parts, rel=1e-5)
+    assert trained.lines[1]["l1_loss"] != trained.lines[0]["l1_loss"]
+
+
+def test_a_batch_that_gives_no_number_is_left_out_and_named_and_the_student_stays_finite(trained):
+    left_out = [text for text in trained.messages if "the update is left out" in text]
     assert left_out
     assert all("prompts:0" in text for text in left_out)
-    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
-    assert sum(line.get("skipped_updates", 0) for line in lines) == len(left_out)
-    student = load_file(tmp_path / "run" / "model.safetensors")
+    assert sum(line.get("skipped_updates", 0) for line in trained.lines) == len(left_out)
+    student = load_file(trained.folder / "model.safetensors")
     assert all(np.isfinite(tensor).all() for tensor in student.values())
 
 

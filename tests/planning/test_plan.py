@@ -65,6 +65,7 @@ def test_memory_is_told_by_argument_and_adds_up(plan):
     assert plan.memory.total >= plan.memory.arguments + 64 * SIDE**2 * 4
 
 
+@pytest.mark.filterwarnings("error:Error reading persistent compilation cache entry")
 def test_the_largest_batch_compiles_and_the_next_does_not(plan, job, topology):
     assert plan.largest.is_compiled
 

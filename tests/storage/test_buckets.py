@@ -134,6 +134,7 @@ def test_compiled_programs_are_kept_in_a_bucket(monkeypatch):
     monkeypatch.setenv(compilation_cache.VARIABLE, "gs://bucket/programs")
     with running_gs(monkeypatch):
         jax.config.update("jax_compilation_cache_dir", None)
+        jax.config.update("jax_compilation_cache_max_size", -1)  # a limit needs locks, which buckets lack
         jax_cache.reset_cache()
         try:
             folder = compilation_cache.use_compilation_cache()
