@@ -84,15 +84,17 @@ class PlanConfig:
     @property
     def slices(self) -> list[tuple[str, float | None]]:
         """The slices to compare, each with its own price; none if there is one plan."""
-        entries = (entry.partition(":") for entry in self.compare.split(",")) if self.compare else ()
-        return [(name, _number("compare", price) if colon else None) for name, colon, price in entries]
+        return [
+            (name, _number("compare", price) if colon else None)
+            for name, colon, price in _entries(self.compare)
+        ]
 
     @property
     def label_shares(self) -> list[tuple[int, float]]:
         """Lengths of labels with their shares of the batches, which need not add up to 1; often none."""
-        entries = (entry.partition(":") for entry in self.label_mix.split(",")) if self.label_mix else ()
         return [
-            (int(_number("label_mix", length)), _number("label_mix", share)) for length, _, share in entries
+            (int(_number("label_mix", length)), _number("label_mix", share))
+            for length, _, share in _entries(self.label_mix)
         ]
 
     @property
@@ -106,6 +108,11 @@ class PlanConfig:
             teacher_dtype=self.run.teacher.teacher_dtype or "bfloat16",
             max_steps=self.run.optimizer.max_steps or self.run.optimizer.warmup_steps + 1,
         )
+
+
+def _entries(text: str | None) -> list[tuple[str, str, str]]:
+    """Return the entries of a list with commas, each divided at its first colon."""
+    return [entry.strip().partition(":") for entry in text.split(",")] if text else []
 
 
 def _number(flag: str, text: str) -> float:

@@ -57,7 +57,8 @@ def _compare(config: PlanConfig) -> dict[str, Any]:
     slices = config.slices or [(config.topology, None)]
     shares = dict(config.label_shares)
     lengths = [*shares] or [config.label_length]
-    plans, means = [], {}
+    plans: list[dict[str, Any]] = []
+    means: dict[str, float | None] = {}
     for name, own_price in slices:
         price = config.price_per_chip_hour if own_price is None else own_price
         of_slice = []
