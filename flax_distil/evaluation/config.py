@@ -1,8 +1,11 @@
 """What an evaluation measures: models, data sets, noise, latency."""
 
 import dataclasses
+import functools
+import glob
 import math
 import os
+import re
 from collections.abc import Mapping, Sequence
 from typing import get_args
 
@@ -54,6 +57,9 @@ class NoiseCondition:
 
 CLEAN = NoiseCondition()
 
+_PARTS = re.compile(r"(\d+)").split
+"""Splits a name at its numbers, so that checkpoint-200 comes before checkpoint-1000."""
+
 
 def _one_of(value: str | None, setting: str, models: Sequence[str]) -> Sequence[str | None]:
     """Return a setting of each model: one for all, or one for each."""
@@ -64,6 +70,14 @@ def _one_of(value: str | None, setting: str, models: Sequence[str]) -> Sequence[
             "for each"
         )
     return [part or None for part in values] * (len(models) if len(values) == 1 else 1)
+
+
+def _checkpoints(name: str) -> list[str]:
+    """Return the folders that a pattern fits, those with smaller numbers first; otherwise the name."""
+    if os.path.exists(user_path(name)):
+        return [name]
+    found = [path for path in glob.glob(str(user_path(name))) if os.path.isdir(path)] or [name]
+    return sorted(found, key=lambda path: [int(part) if part.isdigit() else part for part in _PARTS(path)])
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -96,7 +110,7 @@ class EvalConfig(TranscriptionConfig):
     model: ModelConfig = nested(
         help={
             "model_name_or_path": "Whisper checkpoints: Hugging Face or CTranslate2 folders, or Hub ids; "
-            "joined by + for several."
+            "joined by + for several. A pattern (runs/*/checkpoint-*) names all folders that it fits."
         }
     )
     data: DatasetConfig = nested(hide={"streaming"}, types={"text_column_name": str})
@@ -157,7 +171,7 @@ class EvalConfig(TranscriptionConfig):
         """How recordings are transcribed."""
         return dataclasses.replace(self.chunks, mode=self.transcriber_mode)
 
-    @property
+    @functools.cached_property
     def models(self) -> Mapping[str, str]:
         """The checkpoints by what reports call them: the last part of their names where that is unique.
 
@@ -166,7 +180,8 @@ class EvalConfig(TranscriptionConfig):
         """
         names = [self.model.name]
         if not os.path.exists(user_path(self.model.name)):
-            names = [name.strip() for name in self.model.name.split("+")]
+            parts = (name.strip() for name in self.model.name.split("+"))
+            names = [name for part in parts for name in _checkpoints(part)]
         for name in names:
             if not name or names.count(name) > 1:
                 what = f"names {name!r} twice" if name else "has an empty name beside a '+'"

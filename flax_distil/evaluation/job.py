@@ -2,10 +2,12 @@
 
 import contextlib
 import functools
+import glob
 import hashlib
 import json
 import logging
-from collections.abc import Mapping
+import os
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -13,6 +15,7 @@ import jax
 from flax_distil.checkpoints.identity import model_identity
 from flax_distil.core.console import show
 from flax_distil.core.errors import InputError
+from flax_distil.core.files import user_path
 from flax_distil.core.nested import flatten
 from flax_distil.data.dataset import SpeechDataset
 from flax_distil.data.sources.load_datasets import load_tables
@@ -40,6 +43,7 @@ from flax_distil.evaluation.records import Records
 from flax_distil.evaluation.report import write_report
 from flax_distil.evaluation.results import Evaluation, make_results
 from flax_distil.evaluation.scores import ScoredRecords
+from flax_distil.evaluation.shared_encoders import EvaluationsTogether, group_by_encoder
 from flax_distil.evaluation.tables import format_tables, write_samples
 from flax_distil.evaluation.transcription import LATENCY, ModelEvaluation, gather_records
 from flax_distil.parallel.make_partitioner import join_local_devices
@@ -131,24 +135,66 @@ def _transcribe(
     data_sets: Mapping[str, SpeechDataset],
     noise: Mapping[str, NoiseMaker],
 ) -> None:
-    """Do all there is to do, model after model: the weights of one are gone when the next are read."""
+    """Do all there is to do: the weights of some models are gone when those of others are read."""
     most = max(map(len, data_sets.values()))
     kind = LeaderboardEvaluation if config.rules.is_leaderboard else ModelEvaluation
-    for label in list(models):
-        work = kind(config, partitioner, output, label=label, model=models.pop(label), most=most)
-        for name, data in data_sets.items():
-            for condition in config.conditions:
-                work.transcribe(name, data, noise[name], condition)
+    for group in _groups(config, output, list(models), data_sets):
+        works = [
+            kind(config, partitioner, output, label=label, model=models.pop(label), most=most)
+            for label in group
+        ]
+        _transcribe_group(config, output, dict(zip(group, works, strict=True)), data_sets, noise)
+        del works  # before the weights of other models are read
+
+
+def _transcribe_group(
+    config: EvalConfig,
+    output: EvaluationOutput,
+    works: Mapping[str, ModelEvaluation],
+    data_sets: Mapping[str, SpeechDataset],
+    noise: Mapping[str, NoiseMaker],
+) -> None:
+    """Do what there is to do with some models, which are on the devices at the same time."""
+    alone, *others = works.values()
+    together = EvaluationsTogether([alone, *others]) if others else alone
+    for name, data in data_sets.items():
+        for condition in config.conditions:
+            together.transcribe(name, data, noise[name], condition)
+        for label in works:
             records = gather_records(output, (label, name, CLEAN.name))
             if not records.predictions:
                 reasons = records.skipped.report()
                 raise InputError(f"no recording of data set {name!r} can be transcribed: {reasons}")
-        name, data = next(iter(data_sets.items()))
+    name, data = next(iter(data_sets.items()))
+    for work in works.values():
         raise_on_all_hosts(functools.partial(work.measure_latency, name, data))
+
+
+def _groups(
+    config: EvalConfig,
+    output: EvaluationOutput,
+    labels: Sequence[str],
+    data_sets: Mapping[str, SpeechDataset],
+) -> list[list[str]]:
+    """Return which models work together; encoders are only compared if there is work left."""
+    keys = {
+        label: [(label, name, condition.name) for name in data_sets for condition in config.conditions]
+        for label in labels
+    }
+    waiting = [
+        label
+        for label in labels
+        if any(len(gather_records(output, key).done) < len(data_sets[key[1]]) for key in keys[label])
+    ]
+    groups = raise_on_all_hosts(lambda: group_by_encoder(config, waiting))
+    return [*groups, *([label] for label in labels if label not in waiting)]
 
 
 def _open_models(config: EvalConfig, partitioner: Partitioner) -> dict[str, TranscriptionModel]:
     """Read the small files of every checkpoint: whatever does not fit is known at once."""
+    for name in config.models.values():
+        if glob.has_magic(name) and not os.path.exists(user_path(name)):
+            raise InputError(f"model_name_or_path {name!r} fits no folder here: check the pattern")
     models = {label: configured_model(config, partitioner, name) for label, name in config.models.items()}
     for data_set in config.leaderboard_sets if config.rules.is_leaderboard else ():
         for label, model in models.items():

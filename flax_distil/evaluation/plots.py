@@ -118,6 +118,25 @@ def noise_plot(
         return _render(figure)
 
 
+def checkpoint_plot(points: dict[float, Rate]) -> bytes:
+    """Draw the rate of the checkpoints of one run, with intervals.
+
+    Args:
+        points: Rates by number of the checkpoint.
+    """
+    with new_figure(6.5, 4.4) as figure:
+        axes = figure.subplots()
+        steps = sorted(points)
+        rates = [points[step] for step in steps]
+        axes.errorbar(
+            steps, [rate.wer for rate in rates], yerr=np.array([rate.bars for rate in rates]).T, fmt="o-",
+            color=_color(0), markersize=4, elinewidth=1, capsize=3,
+        )  # fmt: skip
+        axes.set(title="Word error rate over checkpoints", xlabel="checkpoint", ylabel="WER, %")
+        axes.grid(axis="y", color=PALE, alpha=0.25)
+        return _render(figure)
+
+
 def latency_plot(points: dict[str, tuple[float, Rate]], *, xlabel: str) -> bytes:
     """Draw the rate of every model against the time it takes.
 

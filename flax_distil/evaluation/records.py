@@ -6,8 +6,10 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TypeVar
 
+from flax_distil.data.decoded_example import DecodedExample
 from flax_distil.data.skipped import SkippedSample, SkippedSamples
 from flax_distil.metrics.throughput import Throughput
+from flax_distil.transcription.results import Transcript
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -65,6 +67,35 @@ class Prediction:
     seconds: float
     statistics: dict[str, int] | None = None
     batch_seconds: float | None = None
+
+    @classmethod
+    def of(
+        cls,
+        sample: DecodedExample,
+        transcript: Transcript,
+        session: Session,
+        *,
+        seconds: float,
+        batch_seconds: float | None = None,
+        statistics: dict[str, int] | None = None,
+    ) -> "Prediction":
+        """Return the record of a recording and its transcript; arguments as the attributes."""
+        return cls(
+            index=sample.index,
+            id=sample.sample_id,
+            reference=sample.reference or "",
+            duration=sample.duration_seconds,
+            text=transcript.text,
+            language=transcript.language,
+            tokens=len(transcript.tokens),
+            avg_logprob=transcript.avg_logprob,
+            no_speech_prob=transcript.no_speech_prob,
+            session=session.number,
+            process=session.process,
+            seconds=seconds,
+            statistics=statistics,
+            batch_seconds=batch_seconds,
+        )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

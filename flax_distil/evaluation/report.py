@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 from flax_distil.core.plotting import PLOTS_REMEDY, has_matplotlib
 from flax_distil.evaluation import html
 from flax_distil.evaluation.config import CLEAN
-from flax_distil.evaluation.plots import Rate, data_set_plot, latency_plot, noise_plot
+from flax_distil.evaluation.plots import Rate, checkpoint_plot, data_set_plot, latency_plot, noise_plot
 from flax_distil.evaluation.results import Evaluation
 from flax_distil.evaluation.scores import ScoredRecords
 from flax_distil.evaluation.tables import (
@@ -95,10 +96,23 @@ def _models(results: dict[str, Any], *, plots: bool) -> str:
         seconds = speed["latency"]["median_seconds"] if alone else speed["rtfx"] and 1 / speed["rtfx"]
         if rate is not None and seconds:
             points[model] = (seconds, rate)
+    if plots and (numbered := _by_checkpoint(results)):
+        parts.append(html.picture(checkpoint_plot(numbered), "Word error rate over checkpoints"))
     if plots and points:
         xlabel = "latency of one recording, seconds (median)" if alone else "seconds per second of speech"
         parts.append(html.picture(latency_plot(points, xlabel=xlabel), "Word error rate against time"))
     return html.section("Models", *parts)
+
+
+def _by_checkpoint(results: dict[str, Any]) -> dict[float, Rate]:
+    """Return the rates of models whose names differ by their last number alone; nothing for fewer than 3."""
+    found: dict[str, dict[float, Rate]] = {}
+    for model, entry in results["models"].items():
+        name, rate = re.fullmatch(r"(.*?)(\d+)", model), Rate.of(entry["total"][CLEAN.name])
+        if name is not None and rate is not None:
+            found.setdefault(name[1], {})[float(name[2])] = rate
+    largest = max(found.values(), key=len, default={})
+    return largest if len(largest) >= 3 else {}
 
 
 def _data_sets(results: dict[str, Any], *, plots: bool) -> str:

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
-from flax_distil.core.arrays import Float
+from flax_distil.core.arrays import Float, Params
 from flax_distil.core.console import is_quiet
 from flax_distil.data.dataset import SpeechDataset
 from flax_distil.data.decoded_example import (
@@ -39,6 +39,7 @@ from flax_distil.parallel.processes import all_gather_object, raise_on_all_hosts
 from flax_distil.pipeline.transcription_model import TranscriptionModel
 from flax_distil.storage.line_files import LineWriter
 from flax_distil.transcription.assisted_generator import AssistedGenerator
+from flax_distil.transcription.generator import EncoderCache, WhisperGenerator
 from flax_distil.transcription.modes import make_transcriber
 from flax_distil.transcription.options import ModeName, TranscriptionOptions
 from flax_distil.transcription.recordings import RecordingTranscriber
@@ -82,6 +83,24 @@ class ModelEvaluation:
         self._config, self._partitioner, self._output = config, partitioner, output
         self._label, self._model, self._most = label, model, most
         self._compile_seconds = 0.0
+        self._numbers: dict[Key, int] = {}
+        self._seconds: dict[Key, float] = {}
+
+    def load(self, *, encoder: Params | None, cache: EncoderCache) -> WhisperGenerator:
+        """Read the weights, compile, and return the generator, which has an encoder cache from then on.
+
+        Args:
+            encoder: See ``TranscriptionModel.load``.
+            cache: See ``WhisperGenerator``.
+        """
+        generator = self._model.load(encoder=encoder)
+        generator.encoder_cache = cache
+        return self._transcriber.generator
+
+    @property
+    def batch_rows(self) -> int:
+        """Number of windows that are decoded at once."""
+        return self._batch_rows(self._config.transcriber_mode)
 
     def transcribe(
         self, name: str, data: SpeechDataset, noise: NoiseMaker, condition: NoiseCondition
@@ -94,53 +113,73 @@ class ModelEvaluation:
             noise: Adds noise to its recordings.
             condition: The noise that is added.
         """
+        pending = self.pending(name, data, condition)
+        # What goes wrong on one process is to end all.
+        raise_on_all_hosts(lambda: self.transcribe_rows(name, data, pending, noise, condition))
+
+    def pending(self, name: str, data: SpeechDataset, condition: NoiseCondition) -> list[int]:
+        """Return the rows of this process that have no record yet; all processes must call it."""
         key = (self._label, name, condition.name)
         before = gather_records(self._output, key)
-        number = max((session.number for session in before.sessions), default=0) + 1
+        self._numbers[key] = max((session.number for session in before.sessions), default=0) + 1
         pending = [row for row in range(len(data)) if row not in before.done]
-        pending = pending[jax.process_index() :: jax.process_count()]
-        # What goes wrong on one process is to end all.
-        raise_on_all_hosts(lambda: self._transcribe_rows(key, number, data, pending, noise, condition))
+        return pending[jax.process_index() :: jax.process_count()]
 
-    def _transcribe_rows(
+    def transcribe_rows(
         self,
-        key: Key,
-        number: int,
+        name: str,
         data: SpeechDataset,
         rows: Sequence[int],
         noise: NoiseMaker,
         condition: NoiseCondition,
+        *,
+        credit: Callable[[], float] | None = None,
     ) -> None:
-        """Transcribe this process's rows in a session of this number."""
+        """Transcribe rows of this process, in the session that began with the first of them.
+
+        Args:
+            name: What reports call the data set.
+            data: The data set.
+            rows: Some of what :meth:`pending` returned.
+            noise: Adds noise to its recordings.
+            condition: The noise that is added.
+            credit: Returns the seconds since this call that count although they were saved.
+        """
         if not rows:
             return
+        key = (self._label, name, condition.name)
         noise.prepare(condition)
-        transcriber = self._transcriber_of(key[1])
+        transcriber = self._transcriber_of(name)
         compile_seconds, self._compile_seconds = self._compile_seconds, 0.0
         session = Session(
-            number=number,
+            number=self._numbers[key],
             process=jax.process_index(),
             devices=self._devices,
             batch_size=transcriber.batch_size,
             compile_seconds=compile_seconds,
         )
+        before = self._seconds.get(key)
         quiet = True if jax.process_index() or is_quiet() else None  # None: unless there is no terminal
         title = " ".join(key) if condition != CLEAN else " ".join(key[:2])
         with (
             self._output.writer(key, process=jax.process_index()) as writer,
             tqdm(total=len(rows), desc=title, unit=" samples", disable=quiet) as bar,
         ):
-            writer.write(encode_record(session))
+            if before is None:
+                writer.write(encode_record(session))
             recordings = self._recordings(data, rows, noise, condition, writer)
             generator = transcriber.generator
             if isinstance(generator, AssistedGenerator):
                 generator.reset_statistics()
             start = time.perf_counter()
             for sample, transcript, share in self._transcribed(transcriber, recordings):
-                seconds = time.perf_counter() - start
+                saved = 0.0 if credit is None else credit()
+                seconds = self._seconds[key] = (before or 0.0) + time.perf_counter() - start + saved
                 counted = vars(generator.statistics) if isinstance(generator, AssistedGenerator) else None
-                made = _prediction(sample, transcript, session, seconds, counted)
-                writer.write(encode_record(dataclasses.replace(made, batch_seconds=share)))
+                prediction = Prediction.of(
+                    sample, transcript, session, seconds=seconds, batch_seconds=share, statistics=counted
+                )
+                writer.write(encode_record(prediction))
                 bar.update()
 
     def measure_latency(self, name: str, data: SpeechDataset) -> None:
@@ -293,27 +332,3 @@ def _with_remedy(error: SampleError, data: SpeechDataset, row: int) -> str:
         return error.reason
     file = data.table[row][data.audio_column]["path"] or "it"
     return f"{error.reason}; set mode to vad, chunked or sequential, or cut {file}"
-
-
-def _prediction(
-    sample: DecodedExample,
-    transcript: Transcript,
-    session: Session,
-    seconds: float,
-    statistics: dict[str, int] | None,
-) -> Prediction:
-    return Prediction(
-        index=sample.index,
-        id=sample.sample_id,
-        reference=sample.reference or "",
-        duration=sample.duration_seconds,
-        text=transcript.text,
-        language=transcript.language,
-        tokens=len(transcript.tokens),
-        avg_logprob=transcript.avg_logprob,
-        no_speech_prob=transcript.no_speech_prob,
-        session=session.number,
-        process=session.process,
-        seconds=seconds,
-        statistics=statistics,
-    )

@@ -88,15 +88,22 @@ class TranscriptionModel:
             name=self._normalizer,
         )
 
-    def load(self) -> WhisperGenerator:
+    def load(self, *, encoder: Params | None = None) -> WhisperGenerator:
         """Read the weights onto the devices, unless they are there, and return the generator.
+
+        Args:
+            encoder: Encoder that is on the devices already, equal to the checkpoint's: it is used instead.
 
         Raises:
             InputError: If tensors are missing, unexpected or misshapen.
         """
         if self._loaded is None:
             checkpoint = self._read(self._source)
-            self._params = self._put(self._shape, checkpoint.params)
+            if encoder is None:
+                self._params = self._put(self._shape, checkpoint.params)
+            else:
+                decoder = {name: part for name, part in checkpoint.params.items() if name != "encoder"}
+                self._params = {**self._put(self._shape, decoder), "encoder": encoder}
             self._assistant = self._load_assistant(checkpoint.params["encoder"])
             self._loaded = self._generator(self.options)
         return self._loaded

@@ -36,6 +36,9 @@ EncoderOutput = Mapping[str, Array]
 """Encoder output of a batch on the devices: ``{"encoder_out_BSD": …}``, with the rows of all processes."""
 
 
+EncoderCache = Callable[[np.ndarray, Callable[[np.ndarray], EncoderOutput]], EncoderOutput]
+
+
 class WhisperGenerator:
     """A Whisper checkpoint that decodes batches of windows.
 
@@ -57,7 +60,11 @@ class WhisperGenerator:
         processors: Which tokens may be emitted.
         max_new_tokens: Maximum number of tokens per window.
         row_steps: How many steps the rows of the decoder took, and how many of them were of use.
+        encoder_cache: Returns the encoder output of windows that were encoded before, and otherwise has them
+            encoded by the function that it is given; None encodes all windows.
     """
+
+    encoder_cache: EncoderCache | None = None
 
     def __init__(
         self,
@@ -157,6 +164,11 @@ class WhisperGenerator:
 
     def encode_samples(self, samples_BW: Float[np.ndarray, "B W"]) -> EncoderOutput:
         """Send this process's 16 kHz windows to its devices and encode them; does not wait."""
+        if self.encoder_cache is not None:
+            return self.encoder_cache(samples_BW, self._encode_samples)
+        return self._encode_samples(samples_BW)
+
+    def _encode_samples(self, samples_BW: Float[np.ndarray, "B W"]) -> EncoderOutput:
         samples = self.partitioner.put_batch({"samples_BW": samples_BW})
         return self._fns.encode_samples(self.params["encoder"], samples)
 

@@ -1,0 +1,140 @@
+"""Checkpoints with the same encoder at work together: each window is encoded once, and decoded by all."""
+
+import hashlib
+import time
+from collections.abc import Callable, Iterator, Sequence
+
+import jax
+import numpy as np
+
+from flax_distil.checkpoints.load_on_cpu import load_on_cpu
+from flax_distil.core.arrays import Float
+from flax_distil.data.dataset import SpeechDataset
+from flax_distil.data.fingerprints import weights_fingerprint
+from flax_distil.evaluation.config import EvalConfig, NoiseCondition
+from flax_distil.evaluation.noise import NoiseMaker
+from flax_distil.evaluation.transcription import ModelEvaluation
+from flax_distil.parallel.processes import raise_on_all_hosts
+from flax_distil.transcription.generator import EncoderOutput, WhisperGenerator
+
+MODELS_AT_ONCE = 16
+"""Maximum number of checkpoints whose decoders are on the devices at the same time."""
+
+CACHE_BYTES = 2**30
+"""Maximum size of the encoder outputs that are kept."""
+
+
+class SharedEncoder:
+    """Encoder outputs of a block of recordings, for several checkpoints with an equal encoder.
+
+    Each checkpoint's clock counts the time of the encoder, as if the checkpoint were alone.
+
+    Attributes:
+        credit_seconds: Seconds of the encoder that were saved, which whoever is at work adds to its clock.
+    """
+
+    def __init__(self) -> None:
+        self.credit_seconds = 0.0
+        self._outputs: dict[bytes, tuple[EncoderOutput, float]] = {}
+
+    def __call__(
+        self, samples_BW: Float[np.ndarray, "B W"], encode: Callable[[np.ndarray], EncoderOutput]
+    ) -> EncoderOutput:
+        """Return the encoder output of windows, from an earlier call if they are the same."""
+        key = hashlib.blake2b(np.ascontiguousarray(samples_BW).view(np.uint8).data, digest_size=16).digest()
+        if key in self._outputs:
+            output, seconds = self._outputs[key]
+            self.credit_seconds += seconds
+            return output
+        start = time.perf_counter()
+        output = jax.block_until_ready(encode(samples_BW))
+        self._outputs[key] = output, time.perf_counter() - start
+        return output
+
+    def forget(self) -> None:
+        """Free the outputs, and begin the clock again."""
+        self._outputs.clear()
+        self.credit_seconds = 0.0
+
+
+def group_by_encoder(config: EvalConfig, labels: Sequence[str]) -> list[list[str]]:
+    """Return which checkpoints work together: those with equal encoders, in their order.
+
+    Encoders are compared where they can be shared: in mode short, without an assistant. To compare them all
+    checkpoints are read once.
+    """
+    has_assistant = config.assistant.assistant_model_name_or_path is not None
+    if config.mode != "short" or has_assistant or config.rules.is_leaderboard or len(labels) < 2:
+        return [[label] for label in labels]
+    groups: dict[str, list[list[str]]] = {}
+    for label in labels:
+        source = config.model_source(config.models[label])
+        encoder = load_on_cpu(source, dtype=config.compute.dtype).params["encoder"]
+        own = groups.setdefault(weights_fingerprint(encoder), [[]])
+        if len(own[-1]) == MODELS_AT_ONCE:
+            own.append([])
+        own[-1].append(label)
+    return [group for own in groups.values() for group in own]
+
+
+class EvaluationsTogether:
+    """Checkpoints of one group at work.
+
+    Args:
+        works: Their evaluations.
+    """
+
+    def __init__(self, works: Sequence[ModelEvaluation]):
+        self._works = works
+        self._encoder = SharedEncoder()
+
+    def transcribe(
+        self, name: str, data: SpeechDataset, noise: NoiseMaker, condition: NoiseCondition
+    ) -> None:
+        """Transcribe the recordings that have no record yet, block by block; all processes must call it.
+
+        The arguments are those of ``ModelEvaluation.transcribe``.
+        """
+        pending = [work.pending(name, data, condition) for work in self._works]
+        raise_on_all_hosts(lambda: self._transcribe_blocks(pending, name, data, noise, condition))
+
+    def _transcribe_blocks(
+        self,
+        pending: Sequence[Sequence[int]],
+        name: str,
+        data: SpeechDataset,
+        noise: NoiseMaker,
+        condition: NoiseCondition,
+    ) -> None:
+        rows = sorted({row for part in pending for row in part})
+        if not rows:
+            return
+        generators = self._load()
+        for block in _blocks(rows, generators[0], self._works[0].batch_rows):
+            for work, own in zip(self._works, pending, strict=True):
+                self._encoder.credit_seconds = 0.0
+                todo = [row for row in own if row in block]
+                work.transcribe_rows(
+                    name, data, todo, noise, condition, credit=lambda: self._encoder.credit_seconds
+                )
+            self._encoder.forget()
+        for generator in generators:
+            generator.encoder_cache = None  # latency is measured without
+
+    def _load(self) -> list[WhisperGenerator]:
+        """Read the weights of all onto the devices, with one encoder, unless they are there."""
+        encoder, generators = None, []
+        for work in self._works:
+            generators.append(work.load(encoder=encoder, cache=self._encoder))
+            encoder = generators[0].params["encoder"]
+        self._encoder.forget()
+        return generators
+
+
+def _blocks(rows: Sequence[int], generator: WhisperGenerator, batch_rows: int) -> Iterator[set[int]]:
+    """Yield rows in blocks of whole batches whose encoder outputs are kept together."""
+    config, dtype = generator.config, generator.shape.compute.dtype
+    row_bytes = config.max_source_positions * config.d_model * np.dtype(dtype).itemsize
+    size = max(1, CACHE_BYTES // (row_bytes * batch_rows)) * batch_rows
+    for start in range(0, len(rows), size):
+        yield set(rows[start : start + size])
