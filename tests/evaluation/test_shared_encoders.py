@@ -42,7 +42,8 @@ def config(checkpoints, prompts, folder, models):
     )  # fmt: skip
 
 
-def test_recordings_are_encoded_once_and_transcripts_are_those_of_single_runs(
+@pytest.mark.slow
+def test_recordings_are_encoded_once_and_transcripts_are_those_of_a_single_run(
     checkpoints, prompts_dir, tmp_path, monkeypatch
 ):
     partitioner = join_local_devices(ParallelConfig())
@@ -62,12 +63,8 @@ def test_recordings_are_encoded_once_and_transcripts_are_those_of_single_runs(
         found = [json.loads(line).get("prediction") for line in lines]
         return {line["id"]: (line["text"], line["avg_logprob"]) for line in found if line}
 
-    alone = {}
-    for step in STEPS:
-        label, folder = f"checkpoint-{step}", tmp_path / str(step)
-        run(config(checkpoints, prompts, folder, str(checkpoints / label)))
-        alone[label] = texts(folder, label)
-    batches = sum(encoded) // len(STEPS)
+    run(config(checkpoints, prompts, tmp_path / "one", str(checkpoints / "checkpoint-10")))
+    batches = sum(encoded)
     encoded.clear()
     together = config(checkpoints, prompts, tmp_path / "both", str(checkpoints / "checkpoint-[12]*"))
     with compilations() as compiled:
@@ -75,11 +72,9 @@ def test_recordings_are_encoded_once_and_transcripts_are_those_of_single_runs(
     assert sum(encoded) == batches
     assert [name for name in compiled if "generate" in name or "encode" in name] == []
     assert list(results["models"]) == ["checkpoint-2", "checkpoint-10"]  # by number
-    for label, found in alone.items():
-        assert texts(tmp_path / "both", label) == found
-    assert len(set(map(str, alone.values()))) == 2  # the decoders do differ
-    speeds = [entry["speed"] for entry in results["models"].values()]
-    assert all(speed["rtfx"] > 0 for speed in speeds)
+    assert texts(tmp_path / "both", "checkpoint-10") == texts(tmp_path / "one", "checkpoint-10")
+    assert texts(tmp_path / "both", "checkpoint-10") != texts(tmp_path / "both", "checkpoint-2")
+    assert all(entry["speed"]["rtfx"] > 0 for entry in results["models"].values())
     assert [entry["total"]["clean"]["sessions"] for entry in results["models"].values()] == [1, 1]
 
 
