@@ -12,7 +12,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 from benchmarks.machine import describe, interleave, limit_threads, matmul_peak, report
 from benchmarks.memory import StepMemory
@@ -36,10 +36,27 @@ def make_batch(args: argparse.Namespace, *, mel_bins: int, vocabulary: int) -> d
     }
 
 
-def our_step(args: argparse.Namespace) -> Step:
-    import functools
+class OurStep(NamedTuple):
+    """What our distillation step is made of; the trees are on the host.
 
-    import jax
+    Attributes:
+        config: The static part of the step.
+        optimizer: As a user has it.
+        trainable: Leaves of the student that are trained.
+        frozen: The others, its encoder among them.
+        teacher: The teacher's decoder.
+        batch: One micro-batch with features.
+    """
+
+    config: Any
+    optimizer: Any
+    trainable: Any
+    frozen: Any
+    teacher: Any
+    batch: Any
+
+
+def prepare_our_step(args: argparse.Namespace) -> OurStep:
     import jax.numpy as jnp
 
     from benchmarks.checkpoints import checkpoint_folder
@@ -49,8 +66,7 @@ def our_step(args: argparse.Namespace) -> Step:
     from flax_distil.distillation.loss import make_terms
     from flax_distil.distillation.optimizer import make_optimizer
     from flax_distil.distillation.step_config import StepConfig
-    from flax_distil.distillation.train_state import init_state, partition_params
-    from flax_distil.distillation.train_step import train_step
+    from flax_distil.distillation.train_state import partition_params
     from flax_distil.distillation.training_config import FreezeConfig, LossConfig, OptimizerConfig
     from flax_distil.model.compute_options import ComputeOptions
 
@@ -70,8 +86,6 @@ def our_step(args: argparse.Namespace) -> Step:
             lr_scheduler_type="constant_with_warmup",
         )
     )
-    trainable, frozen = partition_params(student.params, FreezeConfig())
-    held = {"decoder": teacher.params["decoder"]}
     given = make_batch(args, mel_bins=teacher.config.num_mel_bins, vocabulary=teacher.config.vocab_size)
     batch = Batch(
         mel_BRM=jnp.asarray(given["mel_BRM"])[None],
@@ -79,9 +93,22 @@ def our_step(args: argparse.Namespace) -> Step:
         labels_BT=jnp.asarray(given["labels_BT"])[None],
         loss_mask_BT=jnp.ones((1, args.batch, args.labels), bool),
     )
+    trainable, frozen = partition_params(student.params, FreezeConfig())
+    return OurStep(config, optimizer, trainable, frozen, {"decoder": teacher.params["decoder"]}, batch)
+
+
+def our_step(args: argparse.Namespace) -> Step:
+    import functools
+
+    import jax
+
+    from flax_distil.distillation.train_state import init_state
+    from flax_distil.distillation.train_step import train_step
+
+    config, optimizer, trainable, frozen, held, batch = prepare_our_step(args)
     step = jax.jit(functools.partial(train_step, config, optimizer), donate_argnums=0)
     held_state = [jax.device_put(init_state(trainable, optimizer), jax.devices()[0])]
-    del trainable, student, teacher
+    del trainable
 
     def run() -> float:
         held_state[0], metrics = step(held_state[0], frozen, held, batch)

@@ -29,8 +29,6 @@ from flax_distil.decoding.types import GenerateInputs, GenerateOutput
 class RefillableLoop(GrowingLoop, Protocol):
     """A loop whose rows may begin at different steps; see the methods of ``DecodeLoop``."""
 
-    def begin(self, inputs: GenerateInputs, size: int) -> Any: ...  # noqa: D102
-
     def place(self, state: Any, begun: Any, source: Array, row: Array, is_wanted: Array) -> Any: ...  # noqa: D102
 
     def has_room(self, size: int, state: Any) -> Bool[Array, ""]: ...  # noqa: D102

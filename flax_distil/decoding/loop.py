@@ -74,7 +74,7 @@ def generate(
         ValueError: If the padded prompts leave no position for a token.
     """
     loop = DecodeLoop.of_inputs(decoder, inputs, processors, options, max_new_tokens=max_new_tokens)
-    return decode_to_the_end(loop, loop.begin(inputs, loop.sizes[0]))
+    return decode_to_the_end(loop, inputs)
 
 
 class DecodeLoop:
@@ -231,6 +231,8 @@ class GrowingLoop(Protocol):
 
     sizes: tuple[int, int]
 
+    def begin(self, inputs: GenerateInputs, size: int) -> Any: ...  # noqa: D102
+
     def step(self, state: Any) -> Any: ...  # noqa: D102
 
     def goes_on(self, size: int, state: Any) -> Bool[Array, ""]: ...  # noqa: D102
@@ -242,12 +244,12 @@ class GrowingLoop(Protocol):
     def output(self, state: Any) -> GenerateOutput: ...  # noqa: D102
 
 
-def decode_to_the_end(loop: GrowingLoop, state: Any) -> Any:
+def decode_to_the_end(loop: GrowingLoop, inputs: GenerateInputs) -> Any:
     """Run a loop with a small cache, and go on with a large one if something has not ended then.
 
     Args:
         loop: The loop.
-        state: Its state, with the small cache.
+        inputs: The batch.
 
     Returns:
         The tokens of every row.
@@ -258,6 +260,7 @@ def decode_to_the_end(loop: GrowingLoop, state: Any) -> Any:
         state = loop.resize(state, large)
         return loop.output(jax.lax.while_loop(functools.partial(loop.goes_on, large), loop.step, state))
 
+    state = loop.begin(inputs, small)
     state = jax.lax.while_loop(functools.partial(loop.goes_on, small), loop.step, state)
     if small == large:
         return loop.output(state)

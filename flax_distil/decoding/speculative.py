@@ -96,16 +96,18 @@ def speculative_generate(
 
     Source: arXiv 2211.17192, algorithm 1; arXiv 2311.00430, section 5.3.
     """
-    return SpeculativeLoop.of_inputs(
+    speculative = SpeculativeLoop(
         teacher,
         student,
-        inputs,
-        processors=processors,
-        options=options,
+        processors,
+        options,
+        prompt_slots=inputs.prompt_BP.shape[1],
         max_new_tokens=max_new_tokens,
         num_assistant_tokens=num_assistant_tokens,
         draft_embedding_ND=draft_embedding_ND,
-    ).generate(inputs)
+    )
+    output: SpeculativeOutput = loop.decode_to_the_end(speculative, inputs)
+    return output
 
 
 class SpeculativeLoop:
@@ -118,56 +120,23 @@ class SpeculativeLoop:
     def __init__(
         self,
         teacher: Decoder,
-        drafter: Drafter,
+        student: Decoder,
         processors: LogitsProcessors,
         options: SearchOptions,
         *,
         prompt_slots: int,
         max_new_tokens: int,
-    ):
-        """Take what the loop reads.
-
-        Args:
-            teacher: Bound to its parameters.
-            drafter: Proposes tokens.
-            processors: Which tokens may be emitted.
-            options: ``top_k`` and ``top_p`` of rows at a temperature.
-            prompt_slots: Length that prompts are padded to.
-            max_new_tokens: Maximum number of tokens per row.
-        """
-        self._teacher, self._layers, self._drafter = teacher, teacher.unroll_layers(), drafter
-        self._processors, self._options = processors, options
-        self._prompt_slots, self._max_new_tokens = prompt_slots, max_new_tokens
-        positions, drafted = teacher.config.max_target_positions, drafter.num_tokens
-        full = min(positions, prompt_slots + max_new_tokens) + drafted
-        self.sizes = min(full, max(loop.INITIAL_CACHE_LENGTH, prompt_slots + drafted)), full
-
-    @classmethod
-    def of_inputs(
-        cls,
-        teacher: Decoder,
-        student: Decoder,
-        inputs: GenerateInputs,
-        *,
-        processors: LogitsProcessors,
-        options: SearchOptions,
-        max_new_tokens: int,
         num_assistant_tokens: int,
         draft_embedding_ND: Float[Array, "N E"] | None = None,
-    ) -> "SpeculativeLoop":
-        """Return the loop for a batch; arguments as those of :func:`speculative_generate`."""
-        return cls(
-            teacher,
-            Drafter(student, processors, num_assistant_tokens, draft_embedding_ND),
-            processors,
-            options,
-            prompt_slots=inputs.prompt_BP.shape[1],
-            max_new_tokens=max_new_tokens,
-        )
-
-    def generate(self, inputs: GenerateInputs) -> SpeculativeOutput:
-        """Emit the tokens of every row of a batch until all have ended."""
-        return loop.decode_to_the_end(self, self.begin(inputs, self.sizes[0]))
+    ):
+        """Take what the loop reads; see :func:`speculative_generate`. Prompts have ``prompt_slots`` slots."""
+        self._teacher, self._layers = teacher, teacher.unroll_layers()
+        self._drafter = Drafter(student, processors, num_assistant_tokens, draft_embedding_ND)
+        self._processors, self._options = processors, options
+        self._prompt_slots, self._max_new_tokens = prompt_slots, max_new_tokens
+        full = min(teacher.config.max_target_positions, prompt_slots + max_new_tokens) + num_assistant_tokens
+        least = prompt_slots + num_assistant_tokens
+        self.sizes = min(full, max(loop.INITIAL_CACHE_LENGTH, least)), full
 
     def begin(self, inputs: GenerateInputs, size: int) -> _State:
         """Read the prompts, and emit the first tokens; the teacher reads the first draft with the prompt.

@@ -4,6 +4,7 @@ import functools
 import re
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
 
 from flax_distil.core.arrays import Params
@@ -91,6 +92,21 @@ def to_int8_params(params: Params) -> Params:
     return unflatten(made)
 
 
+def held_params(params: Params, options: ComputeOptions) -> Params:
+    """Return weights in the types in which a model that is not trained holds them.
+
+    These are the compute dtype, and in int8 that of :func:`to_int8_params`, whose scales stay in float32.
+    """
+    if options.int8:
+        params = to_int8_params(params)
+    kept = {path for path, leaf in flatten(params).items() if leaf.dtype == jnp.int8}
+    kept |= {f"{path}_scale" for path in kept}
+    dtype = jnp.dtype(options.dtype)
+    return unflatten(
+        {path: leaf if path in kept else leaf.astype(dtype) for path, leaf in flatten(params).items()}
+    )
+
+
 def has_decode_layout(decoder: Params) -> bool:
     """Return whether a ``decoder`` branch is in the layout of :func:`to_decode_params`."""
     return "0" in decoder["layers"]
@@ -121,7 +137,8 @@ def whisper_shapes(config: WhisperConfig) -> Params:
     return jax.tree.map(lambda leaf: leaf, _shapes(config))
 
 
-def decode_shapes(config: WhisperConfig) -> Params:
-    """Return the same tree with the decoder in the layout of :func:`to_decode_params`."""
+def decode_shapes(config: WhisperConfig, *, int8: bool = False) -> Params:
+    """Return the same tree with the decoder in the layout of :func:`to_decode_params`, possibly in int8."""
     shapes = whisper_shapes(config)
-    return {**shapes, "decoder": jax.eval_shape(to_decode_params, shapes["decoder"])}
+    shapes["decoder"] = jax.eval_shape(to_decode_params, shapes["decoder"])
+    return jax.eval_shape(to_int8_params, shapes) if int8 else shapes

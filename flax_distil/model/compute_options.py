@@ -16,7 +16,7 @@ class ComputeOptions:
 
     Attributes:
         dtype: Element type of the computations: float32, bfloat16 or float16; norms, softmax and losses stay
-            in float32.
+            in float32. int8 is for transcribing: :meth:`on` says what it means on a platform.
         use_scan: Compile the layers as one loop, which takes as long as compiling one layer; false unrolls
             them.
         gradient_checkpointing: Recompute layers in the backward pass: full (also the meaning of the flag
@@ -36,10 +36,20 @@ class ComputeOptions:
     sharding: ParamSharding = setting(REPLICATED, hidden=True)
 
     def __post_init__(self) -> None:
-        if self.dtype not in ("float32", "bfloat16", "float16"):
-            raise InputError(f"dtype {self.dtype!r} is unknown: expected float32, bfloat16 or float16")
+        if self.dtype not in ("float32", "bfloat16", "float16", "int8"):
+            raise InputError(f"dtype {self.dtype!r} is unknown: expected float32, bfloat16, float16 or int8")
         if self.gradient_checkpointing not in (None, *CHECKPOINT_POLICY_NAMES):
             raise InputError(
                 f"gradient_checkpointing {self.gradient_checkpointing!r} is unknown: "
                 f"expected one of {', '.join(CHECKPOINT_POLICY_NAMES)}"
             )
+
+    def on(self, platform: str) -> "ComputeOptions":
+        """Return these options with int8 decided: kernels of layers in it, all else in the type below.
+
+        Args:
+            platform: That of the devices; beside int8 a CPU computes in float32, others in bfloat16.
+        """
+        if self.dtype != "int8":
+            return self
+        return dataclasses.replace(self, dtype="float32" if platform == "cpu" else "bfloat16", int8=True)

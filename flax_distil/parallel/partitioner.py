@@ -187,10 +187,14 @@ class Partitioner(abc.ABC):
             )
 
 
-def _identity(function: Function) -> Any:
-    """Return a key that identifies a function, including the arguments that a ``functools.partial`` binds."""
+def _identity(function: Any) -> Any:
+    """Return a key that identifies a function, including the arguments that a ``functools.partial`` binds.
+
+    Such an argument may be a ``functools.partial`` itself.
+    """
     if isinstance(function, functools.partial):
-        return _identity(function.func), function.args, tuple(sorted(function.keywords.items()))
+        arguments = tuple(map(_identity, function.args))
+        return _identity(function.func), arguments, tuple(sorted(function.keywords.items()))
     return function
 
 

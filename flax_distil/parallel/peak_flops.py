@@ -60,8 +60,8 @@ def check_int8(device_kind: str) -> None:
     """
     if device_kind.lower().startswith(("tpu v2", "tpu v3", "tpu v4")):
         raise InputError(
-            f"teacher_dtype int8 is slower than bfloat16 on {device_kind}, which has no products of int8: "
-            "leave it out, or use a TPU v5e or later"
+            f"int8 is slower than bfloat16 on {device_kind}, which has no products of int8: "
+            "choose bfloat16, or a TPU v5e or later"
         )
 
 

@@ -50,7 +50,8 @@ class Pipeline:
         Args:
             model: A Hugging Face or CTranslate2 folder, or a Hub id; a ``ModelSource`` tells its revision,
                 subfolder, cache and token too.
-            dtype: Element type of the computations: float32, bfloat16 or float16.
+            dtype: Element type of the computations: float32, bfloat16, float16, or int8 for the products of
+                the layers.
             partitioner: The devices to use, from ``flax_distil.parallel.make_partitioner``; by default the
                 batch is divided over all devices of this process.
             runner: The former name of ``partitioner``; deprecated.

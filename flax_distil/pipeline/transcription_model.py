@@ -13,7 +13,7 @@ from flax_distil.checkpoints.sharing import equal_when_rounded
 from flax_distil.checkpoints.tokenizer import has_tokenizer, read_tokenizer
 from flax_distil.core.arrays import Params
 from flax_distil.data.fingerprints import weights_fingerprint
-from flax_distil.model.assembly import decode_shapes, to_decode_params, whisper_shapes
+from flax_distil.model.assembly import decode_shapes, held_params, to_decode_params, whisper_shapes
 from flax_distil.model.compute_options import ComputeOptions
 from flax_distil.model.config import WhisperConfig
 from flax_distil.parallel.partitioner import Partitioner
@@ -64,7 +64,8 @@ class TranscriptionModel:
             InputError: If there is no such checkpoint, or options or assistant do not fit it.
         """
         self.name, self._source = str(source), source
-        self.options, self._partitioner, self._compute = options, partitioner, compute
+        self.options, self._partitioner = options, partitioner
+        self._compute = compute.on(partitioner.mesh.devices.flat[0].platform)
         described = load_checkpoint(source, config_only=True)
         self._shape = described.config
         self._tokenizer, self._settings = read_tokenizer(described.files)
@@ -144,14 +145,15 @@ class TranscriptionModel:
         return dataclasses.replace(self._assistant, params=self._put(self._assistant.config, params))
 
     def _read(self, source: str | ModelSource, *, without_encoder: bool = False) -> Checkpoint:
-        """Read a checkpoint; beside an assistant exactly, so that their encoders can be compared."""
-        dtype = self._compute.dtype if self._assistant is None else "float32"
+        """Read a checkpoint; exactly beside an assistant, whose encoder is compared, and for int8."""
+        is_exact = self._assistant is not None or self._compute.int8
+        dtype = "float32" if is_exact else self._compute.dtype
         return load_on_cpu(source, dtype=dtype, without_encoder=without_encoder)
 
     def _put(self, shape: WhisperConfig, params: Params) -> Params:
-        specs = self._partitioner.weight_specs(decode_shapes(shape))
-        params = jax.tree.map(lambda leaf: leaf.astype(self._compute.dtype), params)
+        specs = self._partitioner.weight_specs(decode_shapes(shape, int8=self._compute.int8))
         params = {**params, "decoder": to_decode_params(params["decoder"])}
+        params = held_params(params, self._compute)
         placed: Params = self._partitioner.device_put(params, {branch: specs[branch] for branch in params})
         return placed
 

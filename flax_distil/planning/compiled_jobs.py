@@ -147,7 +147,7 @@ def generation_job(config: PlanConfig, partitioner: JitPartitioner, student: Whi
     processors = LogitsProcessors(special=_special_tokens(student.vocab_size))
     shape = ModelShape.on(partitioner, student, options)
     fns = jit_decode_fns(partitioner, shape, processors, config.search, tokens)
-    generate: Any = fns.generate
+    generate: Any = fns.search.generate
     slots = PROMPT_LENGTH + beams * tokens
 
     def lower(batch: int) -> tuple[jax.stages.Lowered, Mapping[str, Any]]:

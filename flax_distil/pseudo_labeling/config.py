@@ -58,8 +58,8 @@ class PseudoLabelConfig(TranscriptionConfig):
     durations: DurationConfig = nested(
         DurationConfig(),
         help={
-            "max_duration_in_seconds": "Leave out recordings that are longer than this; by default they are "
-            "cut at silence into pieces of at most 30 s."
+            "max_duration_in_seconds": "Leave out recordings that are longer than this, and join none to "
+            "more (concatenate_audio); by default they are cut at silence into pieces of at most 30 s."
         },
         section="Main flags",
     )

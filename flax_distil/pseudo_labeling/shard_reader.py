@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
+from flax_distil.audio.constants import CHUNK_SECONDS
 from flax_distil.audio.segmentation import flac_bytes
 from flax_distil.audio.voice_activity import VoiceActivity
 from flax_distil.core.arrays import Float
@@ -87,7 +88,7 @@ class ShardReader:
     Args:
         batch_size: Rows of every batch.
         detector: Tells where long recordings may be cut.
-        concatenate: Whether to join neighbors.
+        concatenate: Whether to join neighbors, up to the longest recording that is not too long.
         threads: How many decode.
         policy: When to ask a server again for a recording.
         durations: Which recordings are neither too short nor too long.
@@ -147,10 +148,11 @@ class ShardReader:
         has_speakers = data.speaker_column is not None
         # Without speakers the pieces of a recording still name it, and are not joined with others.
         parts = [rows] if has_speakers else [list(part) for _, part in groupby(rows, lambda row: row.speaker)]
+        longest = min(float(CHUNK_SECONDS), self._durations.longest)
         return [
             made.rows
             for part in parts
-            for made in pack(part, Packer(name=data.name, has_speakers=has_speakers))
+            for made in pack(part, Packer(name=data.name, has_speakers=has_speakers, window_seconds=longest))
         ]
 
     def _is_wanted(self, row: Example, skipped: SkippedSamples) -> bool:

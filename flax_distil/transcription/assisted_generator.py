@@ -9,23 +9,21 @@ import numpy as np
 
 from flax_distil.core.arrays import Array, Float, Params
 from flax_distil.core.errors import InputError
-from flax_distil.decoding.continuous import RowsInProgress
 from flax_distil.decoding.drafting import draft_embedding
 from flax_distil.decoding.logits_processors import LogitsProcessors
 from flax_distil.decoding.speculative import SpeculativeLoop
-from flax_distil.decoding.types import GenerateInputs, SpeculativeOutput
-from flax_distil.model.assembly import decode_shapes
+from flax_distil.decoding.types import GenerateInputs
 from flax_distil.model.compute_options import ComputeOptions
 from flax_distil.model.config import WhisperConfig
-from flax_distil.parallel.partitioner import REPLICATED, ROWS, Partitioner
+from flax_distil.parallel.partitioner import REPLICATED, Partitioner
 from flax_distil.text.generation_settings import GenerationSettings
 from flax_distil.text.tokenizer import WhisperTokenizer
 from flax_distil.transcription.decode_fns import (
     ModelShape,
-    decode_batch,
+    SearchFns,
     decoder_params,
-    free_rows,
-    jit_queue,
+    decoder_specs,
+    jit_search,
 )
 from flax_distil.transcription.decoding_request import RowSteps
 from flax_distil.transcription.generator import EncoderOutput, WhisperGenerator
@@ -195,51 +193,26 @@ class AssistedGenerator(WhisperGenerator):
     @functools.cached_property
     def _draft_embedding(self) -> Array:
         embed = functools.partial(_draft_embedding, self._assistant_shape, self.processors)
-        specs = (self._decoder_specs(self._assistant_shape),)
+        specs = (decoder_specs(self.partitioner, self._assistant_shape),)
         embedding: Array = self.partitioner.jit(embed, in_specs=specs, out_specs=REPLICATED)(
             self._assistant_params
         )
         return embedding
 
     @functools.cached_property
-    def _generate(self) -> Callable[[Mapping[str, Array]], SpeculativeOutput]:
-        decode = functools.partial(_generate, self._make_loop)
-        generate = self.partitioner.jit(decode, in_specs=(*self._weight_specs, ROWS), out_specs=ROWS)
-        return functools.partial(generate, *self._weights)
-
-    @functools.cached_property
-    def _free_rows(self) -> Callable[[Mapping[str, Array]], Any]:
-        make = functools.partial(free_rows, self._make_loop)
-        return functools.partial(
-            self.partitioner.jit(make, in_specs=(*self._weight_specs, ROWS), out_specs=ROWS), *self._weights
-        )
-
-    @functools.cached_property
-    def _decode_queue(self) -> Callable[[RowsInProgress, Mapping[str, Array]], Any]:
-        decode = functools.partial(decode_batch, self._make_loop)
-        return functools.partial(jit_queue(self.partitioner, decode, self._weight_specs), *self._weights)
-
-    @property
-    def _make_loop(self) -> Callable[..., SpeculativeLoop]:
-        return functools.partial(
+    def _search(self) -> SearchFns:
+        shapes = self.shape, self._assistant_shape
+        make_loop = functools.partial(
             _speculative_loop,
-            (self.shape, self._assistant_shape),
+            shapes,
             processors=self.processors,
             options=self.options.search,
             max_new_tokens=self.max_new_tokens,
             num_assistant_tokens=self._num_tokens,
         )
-
-    @property
-    def _weights(self) -> tuple[Any, ...]:
-        return self.decoder_params, self._assistant_params, self._draft_embedding
-
-    @property
-    def _weight_specs(self) -> tuple[Any, ...]:
-        return (*map(self._decoder_specs, (self.shape, self._assistant_shape)), REPLICATED)
-
-    def _decoder_specs(self, shape: ModelShape) -> Any:
-        return self.partitioner.weight_specs(decode_shapes(shape.config))["decoder"]
+        specs = *(decoder_specs(self.partitioner, shape) for shape in shapes), REPLICATED
+        weights = self.decoder_params, self._assistant_params, self._draft_embedding
+        return jit_search(self.partitioner, make_loop, specs).of_weights(*weights)
 
 
 def _check(
@@ -287,16 +260,10 @@ def _speculative_loop(
     inputs: GenerateInputs,
     **settings: Any,
 ) -> SpeculativeLoop:
-    return SpeculativeLoop.of_inputs(
+    return SpeculativeLoop(
         shapes[0].bind_decoder(teacher),
         shapes[1].bind_decoder(student),
-        inputs,
+        prompt_slots=inputs.prompt_BP.shape[1],
         draft_embedding_ND=draft_embedding_ND,
         **settings,
     )
-
-
-def _generate(make_loop: Callable[..., SpeculativeLoop], *weights_and_batch: Any) -> SpeculativeOutput:
-    *weights, batch = weights_and_batch
-    inputs = GenerateInputs(**batch)
-    return make_loop(*weights, inputs).generate(inputs)

@@ -75,7 +75,10 @@ class TranscriptionConfig:
     decoding: TranscriptionOptions = nested(TranscriptionOptions(), hide=LONG_FORM_OPTIONS, rename=FLAG_NAMES)
     compute: ComputeOptions = nested(
         ComputeOptions(), hide=("use_scan", "gradient_checkpointing"),
-        help={"dtype": "Element type of the computations: float32, bfloat16 or float16."},
+        help={
+            "dtype": "Element type of the computations: float32, bfloat16 or float16; or int8 for the "
+            "products of the layers, with float32 (CPU) or bfloat16 for the rest."
+        },
     )  # fmt: skip
     devices: ParallelConfig = nested(ParallelConfig())
     batches: BatchConfig = BatchConfig()

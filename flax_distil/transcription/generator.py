@@ -20,7 +20,13 @@ from flax_distil.parallel.make_partitioner import single_device
 from flax_distil.parallel.partitioner import Partitioner
 from flax_distil.text.generation_settings import GenerationSettings
 from flax_distil.text.tokenizer import MAX_PREVIOUS_TOKENS, WhisperTokenizer
-from flax_distil.transcription.decode_fns import DecodeFns, ModelShape, decoder_params, jit_decode_fns
+from flax_distil.transcription.decode_fns import (
+    DecodeFns,
+    ModelShape,
+    SearchFns,
+    decoder_params,
+    jit_decode_fns,
+)
 from flax_distil.transcription.decoding_request import (
     DecodingRequest,
     DecodingResult,
@@ -209,7 +215,7 @@ class WhisperGenerator:
         for part in filter(None, (rows - sampled, sampled)):
             asked = [request if row in part else None for row, request in enumerate(requests)]
             batch = self.partitioner.put_batch(self._arrays.of_batch(asked))
-            parts.append((self._generate({**encoder_out, **batch}), part))
+            parts.append((self._search.generate({**encoder_out, **batch}), part))
         return PendingBatch(tuple(requests), tuple(parts))
 
     def collect(self, batch: PendingBatch) -> list[DecodingResult | None]:
@@ -232,8 +238,7 @@ class WhisperGenerator:
         batch = self.partitioner.put_batch(
             self._arrays.of_batch(requests, least_slots=self._arrays.first_slots)
         )
-        rows: RowsInProgress = self._free_rows({**encoder_out, **batch})
-        return rows
+        return self._search.free_rows({**encoder_out, **batch})
 
     def decode_queue(
         self,
@@ -256,10 +261,7 @@ class WhisperGenerator:
         arrays = self._arrays.of_batch(requests, least_slots=self._arrays.first_slots)
         arrays["ticket_B"] = np.asarray(tickets, np.int32)
         arrays["most_left_B"] = np.full(len(tickets), most_left, np.int32)
-        decoded: tuple[RowsInProgress, EndedWindows] = self._decode_queue(
-            rows, {**encoder_out, **self.partitioner.put_batch(arrays)}
-        )
-        return decoded
+        return self._search.decode_queue(rows, {**encoder_out, **self.partitioner.put_batch(arrays)})
 
     def collect_ended(
         self, ended: EndedWindows, requests: Mapping[int, DecodingRequest]
@@ -318,17 +320,6 @@ class WhisperGenerator:
             self.partitioner, self.shape, self.processors, self.options.search, self.max_new_tokens
         )
 
-    @property
-    def _free_rows(self) -> Callable[[Mapping[str, Array]], Any]:
-        """Rows for windows such as those of a batch."""
-        return functools.partial(self._fns.free_rows, self.decoder_params)
-
-    @property
-    def _decode_queue(self) -> Callable[[RowsInProgress, Mapping[str, Array]], Any]:
-        """The decode loop of a queue with its weights, a function of rows and a batch."""
-        return functools.partial(self._fns.decode_queue, self.decoder_params)
-
-    @property
-    def _generate(self) -> Callable[[Mapping[str, Array]], Any]:
-        """The decode loop with its weights, a function of the batch."""
-        return functools.partial(self._fns.generate, self.decoder_params)
+    @functools.cached_property
+    def _search(self) -> SearchFns:
+        return self._fns.search.of_weights(self.decoder_params)

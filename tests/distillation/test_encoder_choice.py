@@ -83,7 +83,7 @@ def test_int8_is_refused_where_everything_is_trained():
 
 def test_int8_is_refused_on_a_tpu_without_it():
     check_int8("TPU v5 lite")
-    with pytest.raises(InputError, match="slower than bfloat16 on TPU v4"):
+    with pytest.raises(InputError, match="int8 is slower than bfloat16 on TPU v4"):
         check_int8("TPU v4")
 
 

@@ -178,6 +178,21 @@ def test_smoothed_targets_give_the_loss_and_gradient_of_torch(problem):
         np.testing.assert_allclose(got, leaf.grad, rtol=1e-4, atol=1e-5)
 
 
+def test_correct_labels_are_those_of_the_largest_logit_also_over_a_divided_vocabulary(problem):
+    student, embedding, _, labels, mask = problem
+    best = (student @ embedding[:28].T).argmax(axis=1)
+    labels = jnp.where(jnp.arange(23) % 3 == 0, best, labels % 28)
+
+    def count(part, axis=None):
+        return token_losses(student, part, None, labels, mask, weights=WEIGHTS, vocabulary_axis=axis).correct
+
+    wanted = int(((labels == best) & mask).sum())
+    assert 3 < wanted < int(mask.sum())
+    halves = embedding[:28].reshape(2, 14, -1)
+    found = jax.vmap(lambda part: count(part, "tensor"), axis_name="tensor")(halves)
+    assert [int(count(embedding[:28])), *found.tolist()] == [wanted] * 3
+
+
 def test_smoothed_targets_are_the_same_over_a_divided_vocabulary(problem):
     """Two devices of a mapped axis, each with half of the rows of the embedding."""
     student, embedding, _, labels, mask = problem

@@ -15,6 +15,7 @@ from flax_distil.model.assembly import (
     to_int8_params,
     whisper_shapes,
 )
+from flax_distil.model.compute_options import ComputeOptions
 from flax_distil.model.config import WhisperConfig
 from flax_distil.model.int8.products import int8_product, quantize
 from flax_distil.model.layers import unstack
@@ -49,6 +50,13 @@ def test_a_product_is_that_of_the_integers(axes, out):
     wanted = np.einsum(f"{','.join(axes)}->{out}", x, kernel, scale)
     np.testing.assert_allclose(found, wanted, atol=0.02 * np.abs(wanted).max())
     assert np.abs(found - wanted).max() > 0  # activations were rounded
+
+
+@pytest.mark.parametrize(("platform", "rest"), [("cpu", "float32"), ("tpu", "bfloat16")])
+def test_what_is_not_a_product_is_computed_in_the_best_type_of_the_platform(platform, rest):
+    decided = ComputeOptions(dtype="int8").on(platform)
+    assert (decided.dtype, decided.int8) == (rest, True)
+    assert decided.on(platform) == decided
 
 
 def test_only_kernels_of_layers_are_converted(params, int8_params):

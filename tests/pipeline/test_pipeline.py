@@ -264,6 +264,17 @@ def test_short_and_long_recordings_in_one_list_are_as_alone(tiny_en_dir, file, p
 
 
 @pytest.mark.slow
+def test_int8_says_the_same_and_finds_its_words(tiny_en_dir, prompts_dir):
+    listener = FlaxWhisperPipeline(tiny_en_dir, dtype="int8", batch_size=1, max_new_tokens=40)
+    for name, text in SAID.items():
+        result = listener(prompts_dir / "validation" / f"{name}.ogg", return_timestamps="word")
+        assert result["text"].strip() == text
+        ends = [chunk["timestamp"][1] for chunk in result["chunks"]]
+        assert len(ends) == len(text.split())
+        assert ends == sorted(ends)
+
+
+@pytest.mark.slow
 def test_words_have_times_in_every_mode(tiny_en_dir):
     pipeline = FlaxWhisperPipeline(tiny_en_dir, batch_size=2)
     long = long_recording(40.0)[0]

@@ -93,6 +93,8 @@ def test_rows_of_a_speaker_are_put_together_before_they_are_joined(manifest):
     assert part.source.ids() == ["one", "four", "two", "five", "three"]
     (batch,) = read(config_of(manifest, sort_by_speaker=True, **settings))
     assert sorted(round(recording.seconds, 1) for recording in batch.recordings) == [1.7, 2.0, 2.0]
+    (batch,) = read(config_of(manifest, sort_by_speaker=True, max_duration_in_seconds=1.8, **settings))
+    assert sorted(round(recording.seconds, 1) for recording in batch.recordings) == [1.0, 1.0, 1.7]
     assert opened(config_of(manifest, **settings)).source.ids() == list(SECONDS)
     with pytest.raises(InputError, match="has no column of speakers"):
         opened(config_of(manifest, sort_by_speaker=True))

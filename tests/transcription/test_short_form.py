@@ -60,8 +60,9 @@ def test_new_weights_of_the_same_shape_compile_nothing(
 ):
     params = jax.tree.map(lambda leaf: jnp.flip(leaf, axis=0), tiny_en.params)
     other = tiny_en.transcriber(params, max_new_tokens=NEW, return_timestamps=True)
-    transcripts = []
+    transcripts, batches = [], [("a", speech_and_silence, 3), ("b", speech_and_silence, 3)]
     assert compilations(lambda: transcripts.extend(other.transcribe(speech_and_silence))) == []
+    assert compilations(lambda: list(other.transcribe_batches(batches))) == []
     assert [t.tokens for t in transcripts] != [t.tokens for t in said]
 
 

@@ -18,7 +18,7 @@ from flax_distil.distillation.optimizer import make_optimizer
 from flax_distil.distillation.step_config import StepConfig
 from flax_distil.distillation.train_state import init_state, partition_params
 from flax_distil.distillation.training_config import OptimizerConfig
-from flax_distil.model.assembly import to_int8_params, whisper_shapes
+from flax_distil.model.assembly import held_params, to_int8_params, whisper_shapes
 from flax_distil.model.compute_options import ComputeOptions
 from flax_distil.model.config import WhisperConfig
 from flax_distil.parallel.partitioner import Partitioner
@@ -149,9 +149,7 @@ def _same_paths(specs: Params, tree: Params) -> Params:
 
 def _held(shapes: Params, options: ComputeOptions) -> Params:
     """Return the shapes of weights that are not trained, in the types in which a model holds them."""
-    dtype = jnp.dtype(options.dtype)
-    typed = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, dtype), shapes)
-    return jax.eval_shape(to_int8_params, typed) if options.int8 else typed
+    return jax.eval_shape(functools.partial(held_params, options=options), shapes)
 
 
 def _has_int8(shapes: Params) -> bool:

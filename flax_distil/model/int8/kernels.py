@@ -54,7 +54,7 @@ def project_on_tpu(
     weights: Sequence[Int8Weights],
     *,
     interpret: bool = False,
-) -> list[Float[Array, "B E T"]]:
+) -> Sequence[Float[Array, "B E T"]]:
     """Return projections of the same tokens, with positions as the last axis, as attention reads them.
 
     Args:
