@@ -9,6 +9,7 @@ that kernels of convolutions are float16, and ended the process.
 Source: ``whisper_model_load`` of whisper.cpp, and its ``models/README.md``.
 """
 
+import math
 import struct
 from collections.abc import Sequence
 from pathlib import Path
@@ -57,7 +58,8 @@ def write(source: ExportSource, folder: Path, *, quantization: str) -> None:
         append(_header(source.config, quantization))
         append(_filters(source.config.num_mel_bins))
         append(_vocabulary(tokens))
-        for name in source.shapes:
+        # The largest comes first: what the allocator keeps of others would be in memory beside it.
+        for name in sorted(source.shapes, key=lambda name: -math.prod(source.shapes[name])):
             _append_tensor(append, to_openai(name), source.read(name), quantization)
 
 
