@@ -74,7 +74,8 @@ def generate(
         ValueError: If the padded prompts leave no position for a token.
     """
     loop = DecodeLoop.of_inputs(decoder, inputs, processors, options, max_new_tokens=max_new_tokens)
-    return decode_to_the_end(loop, inputs)
+    output: GenerateOutput = decode_to_the_end(loop, inputs)
+    return output
 
 
 class DecodeLoop:

@@ -85,7 +85,11 @@ class SearchFns(NamedTuple):
 
     def of_weights(self, *weights: Params | Array) -> "SearchFns":
         """Return the same functions with their weights."""
-        return SearchFns(*(functools.partial(function, *weights) for function in self))
+        return SearchFns(
+            generate=functools.partial(self.generate, *weights),
+            free_rows=functools.partial(self.free_rows, *weights),
+            decode_queue=functools.partial(self.decode_queue, *weights),
+        )
 
 
 class DecodeFns(NamedTuple):

@@ -35,7 +35,7 @@ from flax_distil.transcription.recordings import (
 )
 from flax_distil.transcription.results import Transcript, window_transcript
 from flax_distil.transcription.sequential.split_by_timestamps import FRAMES_PER_SECOND
-from flax_distil.transcription.window_stream import EncodedBatch, WindowStream, warm_up_streams
+from flax_distil.transcription.window_stream import EncodedBatch, Results, WindowStream, warm_up_streams
 from flax_distil.transcription.words.word_timestamps import WordAligner, add_words, content_frames
 
 T = TypeVar("T")
@@ -136,11 +136,15 @@ class ShortFormTranscriber(RecordingTranscriber):
                 if windows is None:
                     yield EncodedBatch((given, None), None, ())
                 else:
-                    yield EncodedBatch((given, self._kept(windows)), windows.encoder_out, windows.requests)
+                    kept = windows if self._aligner else windows._replace(encoder_out=None)
+                    yield EncodedBatch((given, kept), windows.encoder_out, windows.requests)
+
+        def make(batch: tuple[T, EncodedWindows | None], results: Results) -> tuple[T, list[Transcript]]:
+            given, windows = batch
+            return given, [] if windows is None else self._transcripts(windows, results)
 
         stream = WindowStream(self.generator, seed=lambda given, row, attempt: self._seed(attempt))
-        for (given, windows), results in stream.decode(sent()):
-            yield given, [] if windows is None else self._transcripts(windows, results)
+        yield from stream.decode(sent(), make)
 
     def _encode_recordings(
         self, batch: Sequence[tuple[Any, Float[np.ndarray, " _"]]]
@@ -251,7 +255,7 @@ class ShortFormTranscriber(RecordingTranscriber):
         """Return the random seed of an attempt."""
         return attempt_seed(self.generator.options, attempt)
 
-    def _transcripts(self, windows: EncodedWindows, results: list[DecodingResult | None]) -> list[Transcript]:
+    def _transcripts(self, windows: EncodedWindows, results: Results) -> list[Transcript]:
         """Return the transcripts of windows."""
         self._limit_warning.check(windows.requests, results)
         transcripts = [

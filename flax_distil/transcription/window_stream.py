@@ -5,7 +5,7 @@ import functools
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -22,6 +22,11 @@ from flax_distil.transcription.fallback import (
     needs_fallback,
 )
 from flax_distil.transcription.generator import EncoderOutput, WhisperGenerator
+
+T = TypeVar("T")
+
+Results = list[DecodingResult | None]
+"""A result for each request of a batch, None where there was none."""
 
 Seed = Callable[[Any, int, int], int]
 """Returns the random seed of another attempt: from what belongs to a batch, a row, and the attempt's number.
@@ -47,18 +52,21 @@ class EncodedBatch(NamedTuple):
     requests: Sequence[DecodingRequest | None]
 
 
-class _Waiting(NamedTuple):
-    """A batch some of whose windows are being decoded.
+@dataclasses.dataclass(eq=False)
+class _Waiting:
+    """A batch whose windows are being decoded, or that waits for the batches before it.
 
     Attributes:
-        batch: The batch; with encoder output where windows may be decoded again.
+        batch: The batch; None when all its windows have ended, so that its encoder output is not kept.
         attempts: What was decoded of each window.
         left: Rows of windows that may still be decoded.
+        made: What was made of it when all had ended.
     """
 
-    batch: EncodedBatch
+    batch: EncodedBatch | None
     attempts: list[list[DecodingResult]]
     left: set[int]
+    made: Any = None
 
 
 class _Window(NamedTuple):
@@ -116,12 +124,14 @@ class WindowStream:
         self._windows: dict[int, _Window] = {}
         self._next = 0
 
-    def decode(self, batches: Iterable[EncodedBatch]) -> Iterator[tuple[Any, list[DecodingResult | None]]]:
-        """Yield the results of each batch in turn, one for each of its requests.
+    def decode(self, batches: Iterable[EncodedBatch], make: Callable[[Any, Results], T]) -> Iterator[T]:
+        """Yield what is made of each batch, in turn.
 
         Args:
             batches: The batches; the next one is taken before the results of the last are waited for. One
                 without requests means that no other is there for now: what is under way is finished.
+            make: Takes what belongs to a batch, and a result for each of its requests, as soon as all of its
+                windows have ended, which may be before those of an earlier batch.
         """
         waiting: deque[_Waiting] = deque()
         calls: deque[_Call] = deque()
@@ -133,39 +143,44 @@ class WindowStream:
                 calls.append(self._send(0, waiting[-1], batch, is_last=is_last))
             while len(calls) > (0 if is_last else 1):
                 self._receive(calls.popleft())
-            ends_all = is_last or len(waiting) > MOST_WAITING
+            ends_all = is_last or sum(len(one.left) > 0 for one in waiting) > MOST_WAITING
             for attempt in range(1, len(self._lanes)):
                 calls += self._send_failed(attempt, ends_all=ends_all)
                 while ends_all and calls:
                     self._receive(calls.popleft())
-            while waiting and not waiting[0].left:
-                yield self._results(waiting.popleft())
+            for one in waiting:
+                if one.batch is not None and not one.left:
+                    one.made, one.batch = make(one.batch.given, self._results(one)), None
+            while waiting and waiting[0].batch is None:
+                yield waiting.popleft().made
 
-    def _results(self, done: _Waiting) -> tuple[Any, list[DecodingResult | None]]:
+    def _results(self, ended: _Waiting) -> Results:
+        """Return the attempt that counts of each window."""
         options, tokenizer = self._generator.options, self._generator.tokenizer
-        return done.batch.given, [choose_attempt(tried, options, tokenizer) for tried in done.attempts]
+        return [choose_attempt(tried, options, tokenizer) for tried in ended.attempts]
 
     def _send_failed(self, attempt: int, *, ends_all: bool) -> Iterator[_Call]:
         """Send windows that wait for an attempt, but of the last batch only if they are all to be ended."""
         failed = self._lanes[attempt].failed
         while len(failed) > (0 if ends_all else 1):
             waiting, rows = failed.popleft()
+            assert waiting.batch is not None
             asked = [
-                self._again(waiting, row, attempt) if row in rows else None
+                self._again(waiting.batch, row, attempt) if row in rows else None
                 for row in range(len(waiting.batch.requests))
             ]
             batch = waiting.batch._replace(requests=asked)
             yield self._send(attempt, waiting, batch, is_last=ends_all and not failed)
 
-    def _again(self, waiting: _Waiting, row: int, attempt: int) -> DecodingRequest:
+    def _again(self, batch: EncodedBatch, row: int, attempt: int) -> DecodingRequest:
         """Return the request of another attempt."""
-        request = waiting.batch.requests[row]
+        request = batch.requests[row]
         assert request is not None
         assert self._seed is not None
         return dataclasses.replace(
             request,
             temperature=self._generator.options.temperatures[attempt],
-            seed=self._seed(waiting.batch.given, row, attempt),
+            seed=self._seed(batch.given, row, attempt),
         )
 
     def _send(self, attempt: int, waiting: _Waiting, batch: EncodedBatch, *, is_last: bool) -> _Call:
@@ -231,6 +246,7 @@ class WindowStream:
     def _decode_again_on_all(self, waiting: _Waiting, results: list[DecodingResult | None]) -> None:
         """Make all attempts at the windows of a batch, as all processes that share the devices do."""
         batch, seed = waiting.batch, self._seed
+        assert batch is not None
         assert batch.encoder_out is not None
         assert seed is not None
         found = decode_with_fallback(
@@ -294,7 +310,8 @@ def warm_up_streams(generator: WhisperGenerator, sizes: Sequence[int], *, contin
             asked = dataclasses.replace(request, temperature=temperature)
             list(
                 WindowStream(generator).decode(
-                    batch._replace(requests=[asked] * batch.given) for batch in batches
+                    (batch._replace(requests=[asked] * batch.given) for batch in batches),
+                    lambda given, _: given,
                 )
             )
     return time.perf_counter() - began
@@ -305,7 +322,8 @@ def _mark_last(batches: Iterable[EncodedBatch]) -> Iterator[tuple[EncodedBatch, 
 
     They are where no other batch is there, or where the next one has more rows than the decoder has then.
     """
-    present, rows = None, 0
+    present: EncodedBatch | None = None
+    rows = 0
     for batch in batches:
         if present is not None:
             is_last = not batch.requests or len(batch.requests) > rows

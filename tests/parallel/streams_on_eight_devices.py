@@ -55,7 +55,7 @@ def streamed(generator: WhisperGenerator) -> dict[str, Any]:
         requests[2] = None
         samples = np.roll(tones(), rows + number, axis=0)[np.arange(rows) % 8]
         encoded.append(EncodedBatch(rows, generator.encode_samples(samples), requests))
-    found = [results for _, results in WindowStream(generator).decode(encoded)]
+    found = list(WindowStream(generator).decode(encoded, lambda _, results: results))
     ran = dataclasses.asdict(generator.row_steps)
     whole = [generator.collect(generator.dispatch(batch.encoder_out, batch.requests)) for batch in encoded]
     return {

@@ -38,7 +38,7 @@ from flax_distil.transcription.recordings import (
     tell_segments,
 )
 from flax_distil.transcription.results import AlignedWord, Transcript
-from flax_distil.transcription.window_stream import EncodedBatch, WindowStream, warm_up_streams
+from flax_distil.transcription.window_stream import EncodedBatch, Results, WindowStream, warm_up_streams
 from flax_distil.transcription.words.word_timestamps import AlignmentRequest, WordAligner
 
 
@@ -94,16 +94,14 @@ class CommonSequenceTranscriber(RecordingTranscriber):
     ) -> Iterator[tuple[Name, Transcript]]:
         """See ``RecordingTranscriber``; transcripts come in the order of the recordings.
 
-        ``on_segment`` is called when all of a
-        recording is known.
+        ``on_segment`` is called when all of a recording is known.
         """
         batches = map(self._encode, self._batches(recordings))
         stream = WindowStream(
             self.generator, seed=lambda chunks, row, attempt: self._seed(chunks.rows[row][1], attempt)
         )
-        for chunks, results in stream.decode(batches):
-            if chunks is not None:
-                yield from self._collect(chunks, results, on_segment)
+        for chunks in stream.decode(batches, self._transcribed):
+            yield from self._ended(chunks, on_segment)
 
     def _batches(self, recordings: Recordings[Any]) -> "Iterator[list[_Row]]":
         """Yield the rows of each batch: full ones, but where the next recording is not there yet."""
@@ -165,13 +163,12 @@ class CommonSequenceTranscriber(RecordingTranscriber):
             recording.probabilities = found[row]
             recording.language = max(found[row], key=found[row].__getitem__)
 
-    def _collect(
-        self,
-        batch: "_Chunks",
-        decoded: list[DecodingResult | None],
-        on_segment: OnSegment | None,
-    ) -> Iterator[tuple[Any, Transcript]]:
-        """Yield the recordings that end in a batch."""
+    def _transcribed(
+        self, batch: "_Chunks | None", decoded: Results
+    ) -> "list[tuple[_Recording, TranscribedChunk]]":
+        """Return the transcripts of the chunks of a batch."""
+        if batch is None:
+            return []
         self._limit_warning.check(batch.requests, decoded)
         results = [
             dataclasses.replace(result, tokens=(), token_logprobs=())
@@ -180,10 +177,19 @@ class CommonSequenceTranscriber(RecordingTranscriber):
             for result in decoded
             if result is not None
         ]
-        for (recording, chunk), result, words in zip(
-            batch.rows, results, self._words(batch, results), strict=True
-        ):
-            recording.done.append(TranscribedChunk(chunk, result, words))
+        return [
+            (recording, TranscribedChunk(chunk, result, words))
+            for (recording, chunk), result, words in zip(
+                batch.rows, results, self._words(batch, results), strict=True
+            )
+        ]
+
+    def _ended(
+        self, chunks: "list[tuple[_Recording, TranscribedChunk]]", on_segment: OnSegment | None
+    ) -> Iterator[tuple[Any, Transcript]]:
+        """Yield the recordings that end with the chunks of a batch."""
+        for recording, transcribed in chunks:
+            recording.done.append(transcribed)
             if len(recording.done) == recording.chunks:
                 transcript = chunked_transcript(
                     recording.done,
