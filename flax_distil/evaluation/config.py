@@ -97,8 +97,8 @@ class EvalConfig(TranscriptionConfig):
         snr_db: Signal-to-noise ratios in dB at which each noise is added, such as 40 30 20 10 5 0 -5 -10.
         recorded_noise: Recordings of noise.
         rules: By whose rules texts are decoded and scored.
-        latency_samples: Also transcribe this many recordings one at a time, and report the seconds that each
-            takes.
+        latency_samples: Also transcribe this many recordings one at a time, all models in turns, and report
+            the seconds that each takes, the decoder's apart. All models are in memory then.
         fail_if: End with exit status 3 if a model fails one of these conditions, such as "wer > 12.5" or
             "difference > 0.3", once the reports are written.
         output: Where reports are written.

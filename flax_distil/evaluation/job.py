@@ -21,6 +21,7 @@ from flax_distil.data.dataset import SpeechDataset
 from flax_distil.data.sources.load_datasets import load_tables
 from flax_distil.evaluation.config import CLEAN, EvalConfig
 from flax_distil.evaluation.gate import find_failures
+from flax_distil.evaluation.latency import LATENCY, measure_latency
 from flax_distil.evaluation.leaderboard.manifests import chunks_of, join_chunks
 from flax_distil.evaluation.leaderboard.open_sets import open_set
 from flax_distil.evaluation.leaderboard.results import (
@@ -45,7 +46,7 @@ from flax_distil.evaluation.results import Evaluation, make_results
 from flax_distil.evaluation.scores import ScoredRecords
 from flax_distil.evaluation.shared_encoders import EvaluationsTogether, group_by_encoder
 from flax_distil.evaluation.tables import format_tables, write_samples
-from flax_distil.evaluation.transcription import LATENCY, ModelEvaluation, gather_records
+from flax_distil.evaluation.transcription import ModelEvaluation, gather_records
 from flax_distil.parallel.make_partitioner import join_local_devices
 from flax_distil.parallel.partitioner import Partitioner
 from flax_distil.parallel.processes import raise_on_all_hosts
@@ -135,7 +136,10 @@ def _transcribe(
     data_sets: Mapping[str, SpeechDataset],
     noise: Mapping[str, NoiseMaker],
 ) -> None:
-    """Do all there is to do: the weights of some models are gone when those of others are read."""
+    """Do all there is to do: the weights of some models are gone when those of others are read.
+
+    For the latency, at the end, all models are read again: they take turns.
+    """
     most = max(map(len, data_sets.values()))
     kind = LeaderboardEvaluation if config.rules.is_leaderboard else ModelEvaluation
     for group in _groups(config, output, list(models), data_sets):
@@ -145,6 +149,9 @@ def _transcribe(
         ]
         _transcribe_group(config, output, dict(zip(group, works, strict=True)), data_sets, noise)
         del works  # before the weights of other models are read
+    opened = _open_models(config, partitioner) if config.latency_samples else {}
+    first = next(iter(data_sets.items()))
+    raise_on_all_hosts(lambda: measure_latency(config, partitioner, output, opened, *first))
 
 
 def _transcribe_group(
@@ -165,9 +172,6 @@ def _transcribe_group(
             if not records.predictions:
                 reasons = records.skipped.report()
                 raise InputError(f"no recording of data set {name!r} can be transcribed: {reasons}")
-    name, data = next(iter(data_sets.items()))
-    for work in works.values():
-        raise_on_all_hosts(functools.partial(work.measure_latency, name, data))
 
 
 def _groups(

@@ -106,6 +106,7 @@ class LatencySample:
         id: Its stable name.
         duration: Its seconds.
         seconds: It took.
+        encoder_seconds: Of which log-mel and encoder took so many.
         tokens: Ids generated.
         devices: That were computed on.
     """
@@ -113,6 +114,7 @@ class LatencySample:
     id: str
     duration: float
     seconds: float
+    encoder_seconds: float
     tokens: int
     devices: str
 

@@ -81,8 +81,8 @@ def _models(results: dict[str, Any], *, plots: bool) -> str:
         f"{' or '.join(map(str, batch))} windows on {' or '.join(devices)}, compiling left out. "
     )
     text += (
-        "Latency: seconds of a recording transcribed alone, median and 90th percentile; "
-        "× baseline above 1 is faster."
+        "Latency: seconds of a recording transcribed alone, median and 90th percentile, and the median of "
+        "what follows the encoder; × baseline above 1 is faster."
         if alone
         else "Latency was not measured (latency_samples)."
     )

@@ -19,6 +19,12 @@ from flax_distil.evaluation.scores import (
 from flax_distil.metrics.bootstrap import CONFIDENCE, RESAMPLES
 from flax_distil.text.normalizers import Normalizer
 
+_RELATIVE_LATENCIES = {
+    "relative_latency": "median_seconds",
+    "relative_decoder_latency": "median_decoder_seconds",
+}
+"""Figures that compare a model with the baseline, and the seconds that they compare."""
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Evaluation:
@@ -127,6 +133,5 @@ def _add_relative_speeds(models: Mapping[str, dict[str, Any]], baseline: str) ->
         known = speed["rtfx"] and reference["rtfx"]
         speed["relative_rtfx"] = speed["rtfx"] / reference["rtfx"] if known else None
         if speed["latency"] is not None and reference["latency"] is not None:
-            speed["latency"]["relative_latency"] = (
-                reference["latency"]["median_seconds"] / speed["latency"]["median_seconds"]
-            )
+            for relative, seconds in _RELATIVE_LATENCIES.items():
+                speed["latency"][relative] = reference["latency"][seconds] / speed["latency"][seconds]

@@ -131,10 +131,12 @@ def latency_scores(samples: Sequence[LatencySample]) -> Scores | None:
         return None
     seconds = [sample.seconds for sample in samples]
     median, high = np.quantile(seconds, [0.5, 0.9]).tolist()
+    behind_encoder = [sample.seconds - sample.encoder_seconds for sample in samples]
     return {
         "samples": len(samples),
         "median_seconds": median,
         "p90_seconds": high,
+        "median_decoder_seconds": float(np.median(behind_encoder)),
         "audio_seconds": sum(sample.duration for sample in samples),
         "tokens_per_second": sum(sample.tokens for sample in samples) / sum(seconds),
         "devices": samples[0].devices,

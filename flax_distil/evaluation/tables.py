@@ -58,7 +58,7 @@ def model_rows(results: dict[str, Any]) -> list[list[str]]:
     """Return a row per model: size, averages in quiet, speed, and how it compares with the baseline."""
     rows = [[
         "model", "parameters", "WER", "95 %", "macro WER", "RTFx", "× baseline", "latency s", "90 %",
-        "× baseline", "WER − baseline", "95 %", "p boot", "p pairs",
+        "× baseline", "decoder s", "× baseline", "WER − baseline", "95 %", "p boot", "p pairs",
     ]]  # fmt: skip
     overall = {
         line["model"]: line
@@ -71,6 +71,7 @@ def model_rows(results: dict[str, Any]) -> list[list[str]]:
         figures = (
             total["wer"], total["wer_interval"], total["macro_wer"], speed["rtfx"], speed["relative_rtfx"],
             alone.get("median_seconds"), alone.get("p90_seconds"), alone.get("relative_latency"),
+            alone.get("median_decoder_seconds"), alone.get("relative_decoder_latency"),
             against.get("difference"), against.get("difference_interval"),
         )  # fmt: skip
         tests = (p_value(against.get("p_bootstrap")), p_value(against.get("p_matched_pairs")))

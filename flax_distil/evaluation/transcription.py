@@ -1,8 +1,7 @@
-"""The work of an evaluation: one checkpoint through all recordings, under every condition, and one by one."""
+"""The work of an evaluation: one checkpoint through all recordings, under every condition."""
 
 import dataclasses
 import functools
-import itertools
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -27,7 +26,6 @@ from flax_distil.evaluation.config import CLEAN, EvalConfig, NoiseCondition
 from flax_distil.evaluation.noise import NoiseMaker
 from flax_distil.evaluation.output import EvaluationOutput, Key
 from flax_distil.evaluation.records import (
-    LatencySample,
     Prediction,
     Records,
     Session,
@@ -44,9 +42,6 @@ from flax_distil.transcription.modes import make_transcriber
 from flax_distil.transcription.options import ModeName, TranscriptionOptions
 from flax_distil.transcription.recordings import RecordingTranscriber
 from flax_distil.transcription.results import Transcript
-
-LATENCY = "latency"
-"""Stands for a condition in the key of recordings that are transcribed alone."""
 
 
 def gather_records(output: EvaluationOutput, key: Key) -> Records:
@@ -154,7 +149,7 @@ class ModelEvaluation:
         session = Session(
             number=self._numbers[key],
             process=jax.process_index(),
-            devices=self._devices,
+            devices=self.devices,
             batch_size=transcriber.batch_size,
             compile_seconds=compile_seconds,
         )
@@ -181,38 +176,6 @@ class ModelEvaluation:
                 )
                 writer.write(encode_record(prediction))
                 bar.update()
-
-    def measure_latency(self, name: str, data: SpeechDataset) -> None:
-        """Transcribe some recordings one at a time, on the first process, unless that was done.
-
-        Every device gets a row, as the programs are laid over all, but only one recording is there.
-
-        Args:
-            name: What reports call the data set.
-            data: The data set.
-        """
-        key, count = (self._label, name, LATENCY), self._config.latency_samples
-        if not count or jax.process_index() or self._output.records(key).latency:
-            return
-        read = read_rows(data, range(len(data)), self._limits)
-        samples = list(itertools.islice((row for row in read if isinstance(row, DecodedExample)), count))
-        alone = self._make_transcriber(self._partitioner.local_batch_shards)
-        alone.warm_up()
-        found = []
-        for sample in [*samples[:1], *samples]:  # the first one twice, and once unmeasured
-            start = time.perf_counter()
-            ((_, transcript),) = alone.transcribe_recordings([(sample.index, _audio(sample))])
-            found.append(
-                LatencySample(
-                    id=sample.sample_id,
-                    duration=sample.duration_seconds,
-                    seconds=time.perf_counter() - start,
-                    tokens=len(transcript.tokens),
-                    devices=self._devices,
-                )
-            )
-        with self._output.writer(key, process=0) as writer:
-            writer.write(*map(encode_record, found[1:]))
 
     def _transcriber_of(self, name: str) -> RecordingTranscriber:
         """Return what transcribes a data set, with its weights on the devices and its programs compiled."""
@@ -242,6 +205,10 @@ class ModelEvaluation:
             per_device = min(per_device, -(-self._most // (shards * jax.process_count())))
         return shards * per_device
 
+    def make_alone(self) -> RecordingTranscriber:
+        """Return a transcriber of single recordings; every device gets a row."""
+        return self._make_transcriber(self._partitioner.local_batch_shards)
+
     def _make_transcriber(
         self, batch_size: int, *, mode: ModeName | None = None, options: TranscriptionOptions | None = None
     ) -> RecordingTranscriber:
@@ -257,14 +224,14 @@ class ModelEvaluation:
         )
 
     @property
-    def _devices(self) -> str:
+    def devices(self) -> str:
+        """How many devices of which kind compute."""
         devices = self._partitioner.mesh.devices.flatten()
         return f"{len(devices)} x {devices[0].device_kind}"
 
     @property
     def _limits(self) -> DurationLimits:
-        any_length = self._config.transcriber_mode != "short"
-        return DurationLimits(max_seconds=math.inf) if any_length else DurationLimits()
+        return duration_limits(self._config)
 
     def _recordings(
         self,
@@ -280,7 +247,7 @@ class ModelEvaluation:
             if isinstance(sample, SkippedSample):
                 writer.write(encode_record(sample))
             else:
-                yield dataclasses.replace(sample, samples_W=None), _audio(sample)
+                yield dataclasses.replace(sample, samples_W=None), samples_of(sample)
 
 
 def read_rows(
@@ -321,7 +288,14 @@ def read_rows(
     yield from grain.MapDataset.source(rows).map(read).to_iter_dataset(options)
 
 
-def _audio(sample: DecodedExample) -> Float[np.ndarray, " W"]:
+def duration_limits(config: EvalConfig) -> DurationLimits:
+    """Return how long recordings may be in the mode of an evaluation."""
+    any_length = config.transcriber_mode != "short"
+    return DurationLimits(max_seconds=math.inf) if any_length else DurationLimits()
+
+
+def samples_of(sample: DecodedExample) -> Float[np.ndarray, " W"]:
+    """Return the samples of a recording that :func:`read_rows` yielded."""
     assert sample.samples_W is not None
     return sample.samples_W
 

@@ -9,6 +9,7 @@ import pytest
 
 from flax_distil.cli.main import main
 from flax_distil.core.nested import build
+from flax_distil.evaluation import latency
 from flax_distil.evaluation import output as eval_output
 from flax_distil.evaluation.config import EvalConfig
 from flax_distil.evaluation.job import run
@@ -52,10 +53,23 @@ def evaluate(settings, folder, **changes):
 
 
 @pytest.fixture(scope="module")
-def whole(settings, tmp_path_factory):
+def alone():
+    """Transcribers of single recordings and what they found, in order."""
+    return []
+
+
+@pytest.fixture(scope="module")
+def whole(settings, alone, tmp_path_factory):
     """A folder of an evaluation that nothing stopped."""
-    folder = tmp_path_factory.mktemp("whole") / "report"
-    evaluate(settings, folder)
+    folder, transcribe = tmp_path_factory.mktemp("whole") / "report", latency._ModelAlone.transcribe
+
+    def noted(model, sample):
+        alone.append((model, transcribe(model, sample)))
+        return alone[-1][1]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(latency._ModelAlone, "transcribe", noted)
+        evaluate(settings, folder)
     return folder
 
 
@@ -100,6 +114,17 @@ def test_speed_is_measured_in_batches_and_alone_and_compiling_apart(results):
     assert first["compile_seconds"] > 0
     assert first["relative_rtfx"] == first["latency"]["relative_latency"] == 1
     assert second["relative_rtfx"] == second["rtfx"] / first["rtfx"]
+
+
+def test_models_take_turns_where_latency_is_measured_and_the_encoder_counts_apart(results, alone):
+    first, second = alone[0][0], alone[1][0]
+    assert [model for model, _ in alone] == [first, second] * 3
+    ids = [sample.id for _, sample in alone]
+    assert ids[0] == ids[1] == ids[2] == ids[3] != ids[4] == ids[5]  # the first recording twice
+    assert all(0 < sample.encoder_seconds < sample.seconds for _, sample in alone)
+    for entry in results["models"].values():
+        found = entry["speed"]["latency"]
+        assert 0 < found["median_decoder_seconds"] < found["median_seconds"]
 
 
 def test_every_recording_under_every_condition_is_a_row(whole, results):

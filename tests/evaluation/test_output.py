@@ -15,7 +15,7 @@ LINES = [
     SESSION,
     prediction(0, "Ünï\u2028code", 'a "quote"\nand a line'),
     SkippedSample(data_set="x", index=1, sample_id="r1", kind="unreadable", reason="is no audio"),
-    LatencySample(id="r", duration=1.0, seconds=0.1, tokens=3, devices="1 x cpu"),
+    LatencySample(id="r", duration=1.0, seconds=0.1, encoder_seconds=0.06, tokens=3, devices="1 x cpu"),
 ]
 
 

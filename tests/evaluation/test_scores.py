@@ -64,7 +64,9 @@ def evaluated() -> dict:
              ("b", "y", "clean"): OTHER}  # fmt: skip
     latency = {
         model: Records([
-            LatencySample(id=str(n), duration=4.0, seconds=seconds, tokens=10, devices="1 x cpu")
+            LatencySample(
+                id=str(n), duration=4.0, seconds=seconds, encoder_seconds=0.25, tokens=10, devices="1 x cpu"
+            )
             for n, seconds in enumerate(times)
         ])
         for model, times in {"a": (1.0, 2.0, 9.0), "b": (0.5, 0.5, 0.5)}.items()
@@ -104,6 +106,8 @@ def test_latency_is_the_median_and_relative_to_the_baseline():
     assert speeds["b"]["latency"]["relative_latency"] == 4.0
     assert speeds["a"]["latency"]["relative_latency"] == speeds["a"]["relative_rtfx"] == 1.0
     assert speeds["a"]["latency"]["p90_seconds"] == pytest.approx(7.6)
+    assert speeds["b"]["latency"]["median_decoder_seconds"] == 0.25
+    assert speeds["b"]["latency"]["relative_decoder_latency"] == 7.0
 
 
 def test_only_recordings_of_both_models_are_compared():
