@@ -182,12 +182,12 @@ def test_bad_input_is_one_sentence_and_exit_code_2(
     assert not out.exists()
 
 
-def test_mode_short_refuses_audio_over_30_seconds(tiny_en_dir, tmp_path, capsys):
+def test_mode_short_refuses_audio_over_30_seconds(teacher, tmp_path, capsys):
     import soundfile
 
     file = tmp_path / "long.wav"
     soundfile.write(file, np.zeros(16000 * 31, np.float32), 16000)
-    assert main(["transcribe", str(file), f"--model={tiny_en_dir}", "--mode=short"]) == 2
+    assert main(["transcribe", str(file), f"--model={teacher}", "--mode=short"]) == 2
     assert "lasts 31.0 s, and mode short takes at most 30 s" in capsys.readouterr().err
 
 

@@ -21,10 +21,26 @@ from flax_distil.distillation.train_step import eval_step, train_step
 from flax_distil.distillation.training_config import FreezeConfig, LossConfig, OptimizerConfig
 from flax_distil.model.compute_options import ComputeOptions
 
+OPTIMIZER = OptimizerConfig(learning_rate=1e-2, warmup_steps=0, max_steps=10)
 
+
+@functools.cache
 def compiled(step, *static):
-    """Compile the step for a configuration and an optimizer."""
+    """Compile the step for a configuration and an optimizer; once for all tests."""
     return jax.jit(functools.partial(step, *static))
+
+
+@functools.cache
+def described(small_config, teacher, dtype, dropout, optimizer, weights, gradient_dtype):
+    """Return the configuration of a step and its optimizer, the same ones for the same arguments."""
+    options = ComputeOptions(dtype=dtype, use_scan=True)
+    config = StepConfig(
+        student=dataclasses.replace(small_config, decoder_layers=2, dropout=dropout),
+        teacher=small_config if teacher else None, student_options=options, teacher_options=options,
+        terms=make_terms(weights), evaluation_terms=make_evaluation_terms(weights), seed=7,
+        gradient_dtype=gradient_dtype,
+    )  # fmt: skip
+    return config, make_optimizer(optimizer)
 
 
 @pytest.fixture
@@ -38,27 +54,20 @@ def setup(small_config, small_params):
         shared=True,
         dtype="float32",
         dropout=0.0,
-        optimizer=None,
+        optimizer=OPTIMIZER,
         weights=None,
-        **step,
+        gradient_dtype="float32",
     ):
-        weights = weights or LossConfig()
         layers = jax.tree.map(lambda leaf: leaf[jnp.array([0, 3])], small_params["decoder"]["layers"])
         student = small_params | {"decoder": small_params["decoder"] | {"layers": layers}}
         trainable, frozen = partition_params(student, freezing or FreezeConfig())
-        options = ComputeOptions(dtype=dtype, use_scan=True)
-        config = StepConfig(
-            student=dataclasses.replace(small_config, decoder_layers=2, dropout=dropout),
-            teacher=small_config if teacher else None, student_options=options, teacher_options=options,
-            terms=make_terms(weights), evaluation_terms=make_evaluation_terms(weights), seed=7,
-            **step)  # fmt: skip
-        held = small_params if not shared else {"decoder": small_params["decoder"]}
-        optimizer = make_optimizer(
-            optimizer or OptimizerConfig(learning_rate=1e-2, warmup_steps=0, max_steps=10)
+        config, transformation = described(
+            small_config, teacher, dtype, dropout, optimizer, weights or LossConfig(), gradient_dtype
         )
+        held = small_params if not shared else {"decoder": small_params["decoder"]}
         return (
-            compiled(train_step, config, optimizer),
-            init_state(trainable, optimizer),
+            compiled(train_step, config, transformation),
+            init_state(trainable, transformation),
             frozen,
             held if teacher else {},
             config,
@@ -88,9 +97,9 @@ def test_k_micro_batches_equal_one_big_batch_and_count_as_one_step(setup, small_
 def test_the_frozen_encoder_has_no_moments_and_does_not_move_under_weight_decay(
     setup, small_batch, small_params
 ):
-    optimizer = OptimizerConfig(learning_rate=1e-2, warmup_steps=0, max_steps=10, weight_decay=0.1)
+    optimizer = dataclasses.replace(OPTIMIZER, weight_decay=0.1)
     run, state, frozen, teacher, _ = setup(optimizer=optimizer)
-    after, _ = run(state, frozen, teacher, small_batch)
+    after, _ = jax.eval_shape(run, state, frozen, teacher, small_batch)
     assert set(after.params) == {"decoder"}
     trainable = sum(leaf.size for leaf in jax.tree.leaves(after.params))
     moments = sum(leaf.size for leaf in jax.tree.leaves(after.opt_state) if leaf.ndim)
@@ -226,7 +235,7 @@ def test_mixed_precision_stays_near_full_precision_with_float32_masters(setup, s
     _, wanted = run(state, frozen, teacher, small_batch)
     extra = {} if mode == "half_mixed" else {
         "gradient_dtype": "bfloat16",
-        "optimizer": OptimizerConfig(learning_rate=1e-2, warmup_steps=0, max_steps=10, bfloat16_moments=True),
+        "optimizer": dataclasses.replace(OPTIMIZER, bfloat16_moments=True),
     }  # fmt: skip
     run, state, frozen, teacher, _ = setup(dtype="bfloat16", **extra)
     state, metrics = run(state, frozen, teacher, small_batch)
@@ -243,7 +252,7 @@ def test_dropout_draws_anew_every_step_and_evaluation_draws_none(setup, small_ba
 
     assert loss_at(0) == loss_at(0) != loss_at(1)
     batch = jax.tree.map(lambda leaf: leaf[0], small_batch)
-    no_dropout = dataclasses.replace(config, student=dataclasses.replace(config.student, dropout=0.0))
+    *_, no_dropout = setup()
     one, two = (compiled(eval_step, c)(state.params, frozen, teacher, batch) for c in (config, no_dropout))
     np.testing.assert_allclose(one.total, two.total)
 
@@ -272,7 +281,7 @@ def test_changing_only_padding_changes_no_gradient(setup, small_batch):
 def test_gradient_checkpointing_and_scan_change_no_number(setup, small_batch, small_config):
     run, state, frozen, teacher, config = setup()
     _, wanted = run(state, frozen, teacher, small_batch)
-    optimizer = make_optimizer(OptimizerConfig(learning_rate=1e-2, warmup_steps=0, max_steps=10))
+    optimizer = make_optimizer(OPTIMIZER)
     for options in (ComputeOptions(), ComputeOptions(use_scan=True, gradient_checkpointing="full")):
         other = dataclasses.replace(config, student_options=options, teacher_options=options)
         _, metrics = compiled(train_step, other, optimizer)(state, frozen, teacher, small_batch)
