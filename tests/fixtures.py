@@ -13,6 +13,8 @@ import soundfile
 
 from flax_distil.audio.constants import SAMPLING_RATE
 from flax_distil.audio.reading.decoding import decode_audio
+from flax_distil.parallel.config import ParallelConfig
+from flax_distil.parallel.make_partitioner import join_local_devices
 from tests.checkpoints.hub_server import Hub, retry_at_once, running_hub, use_endpoint
 from tests.real_checkpoints import CHECKPOINTS, ensure_checkpoints
 from tests.toys import write_teacher
@@ -57,6 +59,16 @@ def prompts_dir() -> Path:
 @pytest.fixture(scope="module")
 def teacher(tiny_en_dir, tmp_path_factory) -> Path:
     return write_teacher(tmp_path_factory.mktemp("teacher") / "toy.en", tiny_en_dir)
+
+
+@pytest.fixture(scope="module")
+def one_partitioner() -> Iterator[None]:
+    """Let all labelling and all evaluations have one partitioner, whose programs are compiled once."""
+    partitioner = join_local_devices(ParallelConfig())
+    with pytest.MonkeyPatch.context() as patch:
+        for room in ("evaluation", "pseudo_labeling"):
+            patch.setattr(f"flax_distil.{room}.job.join_local_devices", lambda _: partitioner)
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -14,8 +14,6 @@ from flax_distil.evaluation import output as eval_output
 from flax_distil.evaluation.config import EvalConfig
 from flax_distil.evaluation.job import run
 from flax_distil.evaluation.records import Prediction, decode_record
-from flax_distil.parallel.config import ParallelConfig
-from flax_distil.parallel.make_partitioner import join_local_devices
 from flax_distil.pipeline.transcription_model import TranscriptionModel
 from flax_distil.storage.line_files import LineWriter
 from tests.toys import write_prompts, write_teacher
@@ -24,15 +22,6 @@ pytestmark = pytest.mark.usefixtures("one_partitioner")
 
 USABLE = 3
 """Recordings of each data set; one more is no audio."""
-
-
-@pytest.fixture(scope="module")
-def one_partitioner():
-    """Let all runs have the same partitioner, whose programs are compiled once."""
-    partitioner = join_local_devices(ParallelConfig())
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("flax_distil.evaluation.job.join_local_devices", lambda _: partitioner)
-        yield
 
 
 @pytest.fixture(scope="module")

@@ -17,13 +17,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import datasets
-import jax
 import numpy as np
 import pyarrow
 import pyarrow.parquet
 import pytest
 import soundfile
-from jax.experimental.compilation_cache import compilation_cache
 
 from flax_distil.audio.constants import SAMPLING_RATE
 from flax_distil.audio.reading.decoding import decode_audio
@@ -39,6 +37,8 @@ from flax_distil.transcription.short_form import ShortFormTranscriber
 from tests import quick_compilation
 from tests.checkpoints.hub_server import TOKEN
 from tests.toys import write_teacher
+
+pytestmark = pytest.mark.usefixtures("one_partitioner")
 
 ROOT = Path(__file__).parents[2]
 BROKEN, LONG = 5, 9
@@ -100,8 +100,6 @@ def kill_at_random(flags: Flags, random: np.random.Generator, *, within: float) 
             **quick_compilation.environment(),
             "JAX_PLATFORMS": "cpu",
             "PYTHONPATH": str(ROOT),
-            "JAX_COMPILATION_CACHE_DIR": jax.config.jax_compilation_cache_dir,
-            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         },
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
@@ -139,22 +137,6 @@ def disk_with_room_for(size: int) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(LabelOutput, "write_shard", limited)
         yield
-
-
-@pytest.fixture(scope="module", autouse=True)
-def compiled_once(tmp_path_factory) -> Iterator[None]:
-    """Have all runs here, in whatever process, share what they compile."""
-    settings = {
-        "jax_compilation_cache_dir": str(tmp_path_factory.mktemp("compiled")),
-        "jax_persistent_cache_min_compile_time_secs": 0.0,
-    }
-    before = {name: getattr(jax.config, name) for name in settings}
-    for values in (settings, before):
-        for name, value in values.items():
-            jax.config.update(name, value)
-        compilation_cache.reset_cache()
-        if values is settings:
-            yield
 
 
 @pytest.fixture(scope="module")
