@@ -32,6 +32,9 @@ def pytest_configure(config: pytest.Config) -> None:
     if config.getoption("tx", None) and not hasattr(config, "workerinput"):
         return
     config.pluginmanager.import_plugin("tests.fixtures")
+    from flax_distil.planning.kernel_schedules import schedule_folder
+
+    schedule_folder()  # the TPU compiler reads the request when it is loaded, by whatever test is the first
     # Where slow tests are not left out, what runs is what users run.
     if config.option.markexpr == "not slow":
         from tests.quick_compilation import compile_quickly

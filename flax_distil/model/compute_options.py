@@ -16,7 +16,7 @@ class ComputeOptions:
 
     Attributes:
         dtype: Element type of the computations: float32, bfloat16, float16 or int8; norms, softmax and losses
-            stay in float32. int8 is for transcribing: :meth:`on` says what it means on a platform.
+            stay in float32. int8 is for transcribing: ``on`` says what it means on a platform.
         use_scan: Compile the layers as one loop, which takes as long as compiling one layer; false unrolls
             them.
         gradient_checkpointing: Recompute layers in the backward pass: full (also the meaning of the flag

@@ -1,6 +1,7 @@
 """Estimate how fast a program runs on a chip, with lower bounds of its time."""
 
 import dataclasses
+import math
 
 from flax_distil.planning.chips import Chip
 from flax_distil.planning.hlo import ProgramCosts
@@ -97,7 +98,7 @@ def scheduled_seconds(chip: Chip, costs: ProgramCosts) -> float | None:
     """
     if any(kernel.unscheduled for kernel in costs.kernels.values()):
         return None
-    return sum(
+    return math.fsum(
         max(kernel.cycles / chip.cycles_per_second, kernel.traffic / chip.hbm_bytes_per_second)
         for kernel in costs.kernels.values()
     )

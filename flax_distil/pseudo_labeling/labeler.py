@@ -6,12 +6,14 @@ import logging
 import math
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
+import numpy as np
 
 from flax_distil.audio.voice_activity import VoiceActivity
+from flax_distil.core.arrays import Float
 from flax_distil.core.errors import InputError
 from flax_distil.core.nested import flatten
 from flax_distil.core.prefetch import prefetch
@@ -117,8 +119,9 @@ class Labeler:
             contextlib.closing(prefetch(batches, ahead=BATCHES_AHEAD)) as waiting,
         ):
             start, labels = time.perf_counter(), list[tuple[Recording, Transcript]]()
-            sent = ((batch, batch.samples_BW, len(batch.recordings)) for batch in waiting)
-            for batch, transcripts in self.teacher.load().transcribe_batches(sent):
+            for batch, transcripts in self.teacher.load().transcribe_batches(_sent(waiting)):
+                if batch is None:
+                    continue
                 labels += self._keep_usable(batch, transcripts)
                 bar.advance(batch)
                 if batch.last:
@@ -192,6 +195,19 @@ class Labeler:
             process_seconds=seconds,
             processes=jax.process_count(),
         )
+
+
+def _sent(
+    batches: Iterable[ShardBatch],
+) -> Iterator[tuple[ShardBatch | None, Float[np.ndarray, "B W"] | None, int]]:
+    """Yield batches as ``transcribe_batches`` takes them, with a pause behind the last one of each shard.
+
+    No row of the decoder goes on from one file to the next, so a run that was stopped writes the same bytes.
+    """
+    for batch in batches:
+        yield batch, batch.samples_BW, len(batch.recordings)
+        if batch.last:
+            yield None, None, 0
 
 
 def _shared(columns: Sequence[str | None]) -> Any:

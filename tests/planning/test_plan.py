@@ -48,7 +48,7 @@ def job(topology):
         lower=lower,
         flops=lambda batch: {"products": 5.0 * 2 * batch * SIDE**3},
         least_bytes=lambda batch: 2.0 * batch * SIDE**2 * 4,
-        costs=program_costs,
+        costs=lambda text, schedules: program_costs(text, schedules=schedules),
     )
 
 

@@ -123,7 +123,9 @@ def transcribed(tiny_en, beginning, prompts_dir) -> dict[str, Transcript]:
     """A long recording between two short ones, in batches of four chunks."""
     short = decode_audio(prompts_dir / "validation" / "conf-full.ogg")
     named = [("short", short), ("long", beginning), ("half", beginning[: len(beginning) // 2])]
-    return dict(chunks(tiny_en).transcribe_recordings(named))
+    transcriber = chunks(tiny_en)
+    transcriber.warm_up()
+    return dict(transcriber.transcribe_recordings(named))
 
 
 @pytest.mark.slow
