@@ -16,6 +16,9 @@ from flax_distil.checkpoints.student import init_student
 from flax_distil.core.tree import flatten
 from flax_distil.exporting.formats import ctranslate2
 from flax_distil.exporting.source import ExportSource
+from flax_distil.exporting.verification.ctranslate2 import open_runtime
+from flax_distil.exporting.verification.runtime import Clip
+from flax_distil.text.tokenizer import WhisperTokenizer
 
 _CONVERT = """
 import sys
@@ -118,3 +121,14 @@ print(converters.model_spec.torch_is_available)
     assert run.stdout.split("\n")[:2] == ["[]", "True"]
     version, length = struct.unpack("<IH", (tmp_path / "model.bin").read_bytes()[:6])
     assert (version, length) == (6, len("WhisperSpec") + 1)
+
+
+def test_logits_are_compared_along_the_whole_transcript(source, tiny_en_dir, prompts_dir, tmp_path):
+    """CTranslate2 emits half of the limit that it is given."""
+    runtime = open_runtime(write(source, tmp_path / "ct2", "float32"))
+    samples_W = decode_audio(prompts_dir / "validation" / "all-circuits-busy-now.ogg")
+    clip = Clip(name="x", samples_W=samples_W, language=None, prompt=(50257, 50362))
+    tokens = WhisperTokenizer.from_pretrained(tiny_en_dir).encode(" All circuits are busy now.")
+    logits_TV = runtime.logits(clip, tokens)
+    assert logits_TV is not None
+    assert len(logits_TV) >= len(tokens)

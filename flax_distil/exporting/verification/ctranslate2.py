@@ -41,7 +41,8 @@ class FasterWhisperRuntime:
             temperature=0.0,
             without_timestamps=True,
             condition_on_previous_text=False,
-            max_new_tokens=MAX_NEW_TOKENS,
+            # CTranslate2 emits at most half of its limit, which faster-whisper makes of this and the prompt.
+            max_new_tokens=2 * MAX_NEW_TOKENS - len(clip.prompt),
             no_speech_threshold=None,
             log_prob_threshold=None,
             compression_ratio_threshold=None,
@@ -56,7 +57,7 @@ class FasterWhisperRuntime:
             self.model.encode(features),
             [list(clip.prompt)],
             beam_size=1,
-            max_length=len(clip.prompt) + len(tokens) + 1,
+            max_length=len(clip.prompt) + 2 * (len(tokens) + 1),  # half of it is emitted
             return_logits_vocab=True,
         )[0]
         theirs = result.sequences_ids[0]
