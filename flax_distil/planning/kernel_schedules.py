@@ -152,7 +152,8 @@ def _trips(text: str, branch: re.Match[str]) -> int | None:
     increased = re.search(rf"{counter} = sadd\.s32 (\d+), (%s\w+)", text)
     if increased is None:
         return None
-    entered = re.search(rf"{re.escape(increased[2])} = sphi (%s\w+|\d+)[, ]", text)
+    counted = re.escape(_before_spill(text, increased[2]))
+    entered = re.search(rf"{counted} = sphi (%s\w+|\d+)[, ]", text)
     if entered is None:
         return None
     initial = entered[1]
@@ -162,3 +163,10 @@ def _trips(text: str, branch: re.Match[str]) -> int | None:
             return None
         initial = constant[1]
     return max(1, -(-(int(comparison["bound"]) - int(initial)) // int(increased[1])))
+
+
+def _before_spill(text: str, register: str) -> str:
+    """Return the register whose value another one was loaded from memory with; itself if it was not."""
+    loaded = re.search(rf"{re.escape(register)} = sld \[smem:\[(#\w+)\]\]", text)
+    stored = loaded and re.search(rf"sst \[smem:\[{re.escape(loaded[1])}\]\] (%s\w+)", text)
+    return stored[1] if stored else register

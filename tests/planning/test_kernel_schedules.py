@@ -40,6 +40,13 @@ def test_bundles_in_nested_loops_count_as_often_as_they_run():
     assert scheduled_cycles(SCHEDULE.replace("BOUND", "10")) == 2 + 3 * (5 + 5 * 4)
 
 
+def test_a_counter_may_wait_in_memory_while_a_loop_runs():
+    spilled = SCHEDULE.replace("sadd.s32 1, %s3_s3 }", "sadd.s32 1, %s15_s9 }")
+    spilled = spilled.replace("   0x2   : > {", "   0x2   : > { %14 = sst [smem:[#spill]] %s3_s3  ;;")
+    spilled = spilled.replace("   0x7 PF: > {", "   0x7 PF: > { %s15_s9 = sld [smem:[#spill]]  ;;")
+    assert scheduled_cycles(spilled.replace("BOUND", "10")) == 2 + 3 * (5 + 5 * 4)
+
+
 def test_a_loop_of_unknown_length_and_a_text_without_bundles_are_not_counted():
     assert scheduled_cycles(SCHEDULE.replace("BOUND", "%s1_s1")) is None
     assert scheduled_cycles("Schedule analysis:\n") is None
