@@ -82,7 +82,7 @@ class _Carry(NamedTuple):
 
     rows: RowsInProgress
     ended: EndedWindows
-    count: Int[Array, ""]
+    ended_count: Int[Array, ""]
     next: Int[Array, ""]
 
 
@@ -179,7 +179,7 @@ class _Queue:
         """Note the tokens of windows that have ended, whose rows are free then."""
         rows, ended, total = carry.rows, carry.ended, len(carry.ended.ticket_R)
         has_ended_B = (rows.ticket_B >= 0) & self._loop.ended(rows.search)
-        place_B = jnp.where(has_ended_B, carry.count + jnp.cumsum(has_ended_B) - 1, total)
+        place_B = jnp.where(has_ended_B, carry.ended_count + jnp.cumsum(has_ended_B) - 1, total)
         output = jax.tree.map(
             lambda noted, new: noted.at[place_B].set(new, mode="drop"),
             ended.output,
@@ -192,7 +192,7 @@ class _Queue:
                 ended.ticket_R.at[place_B].set(rows.ticket_B, mode="drop"),
                 ended.row_steps_2 + row_steps_2,
             ),
-            count=carry.count + has_ended_B.sum(),
+            ended_count=carry.ended_count + has_ended_B.sum(),
         )
 
     def _begin_next(self, carry: _Carry) -> _Carry:

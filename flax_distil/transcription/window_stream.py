@@ -225,9 +225,9 @@ class WindowStream:
             if generator.partitioner.shard_count > 1 and self._seed is not None:
                 self._decode_again_on_all(waiting, results)
                 return
-            for row, result in enumerate(results):
-                if result is not None:
-                    self._note(call.attempt, waiting, row, result)
+            for row, found in enumerate(results):
+                if found is not None:
+                    self._note(call.attempt, waiting, row, found)
 
     def _note(self, attempt: int, waiting: _Waiting, row: int, result: DecodingResult) -> None:
         """Note what was decoded of a window; if it failed, it waits for the next attempt."""
@@ -264,6 +264,7 @@ class WindowStream:
     ) -> tuple[EncoderOutput, list[tuple[int, DecodingRequest | None]]]:
         """Return a batch with as many rows as the decoder has; on each device idle ones lie at the end."""
         partitioner, rows = self._generator.partitioner, list(enumerate(batch.requests))
+        assert batch.encoder_out is not None
         if len(rows) == size:
             return batch.encoder_out, rows
         shards = partitioner.local_batch_shards
