@@ -11,6 +11,7 @@ import numpy as np
 from flax_distil.checkpoints.alignment_heads import renumber_alignment_heads
 from flax_distil.checkpoints.checkpoint import Checkpoint
 from flax_distil.checkpoints.formats.files import POSITIONS_PER_SECOND
+from flax_distil.checkpoints.tokenizer import read_tokenizer
 from flax_distil.core.arrays import Params
 from flax_distil.core.errors import InputError
 from flax_distil.core.tree import flatten, unflatten
@@ -66,6 +67,25 @@ def init_student(
         generation_config=renumber_alignment_heads(teacher.files.generation_config, decoder),
     )
     return Checkpoint(config=student, params=_copy_params(teacher, encoder, decoder, positions), files=files)
+
+
+def allow_empty_text(student: Checkpoint) -> Checkpoint:
+    """Return a student that may end a transcript before its first word.
+
+    Published checkpoints list ``<|endoftext|>`` in ``begin_suppress_tokens``, and so write something wherever
+    decoding forces ``<|notimestamps|>``. A student that has learned when nobody speaks must not do that.
+
+    Args:
+        student: Any checkpoint, with or without weights.
+    """
+    settings = student.files.generation_config
+    suppressed = settings.get("begin_suppress_tokens")
+    if not suppressed:
+        return student
+    end = read_tokenizer(student.files)[0].special.eot
+    kept = [token for token in suppressed if token != end]
+    files = dataclasses.replace(student.files, generation_config={**settings, "begin_suppress_tokens": kept})
+    return dataclasses.replace(student, files=files)
 
 
 def _copy_params(teacher: Checkpoint, encoder: list[int], decoder: list[int], positions: int) -> Params:

@@ -81,6 +81,7 @@ class DecodedExample:
         parts: Labels of concatenated recordings; empty for a single row.
         speed: Factor by which augmentation made the recording faster; timestamps must be divided by it.
         seed: Seed of the augmentation on devices.
+        offset_seconds: Time by which other sounds were put before the speech; timestamps must be moved by it.
     """
 
     index: int
@@ -92,6 +93,7 @@ class DecodedExample:
     parts: tuple[TextPart, ...] = ()
     speed: float = 1.0
     seed: int = 0
+    offset_seconds: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)

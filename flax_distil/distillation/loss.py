@@ -171,7 +171,7 @@ class HiddenMSE:
         assert teacher.layers_LBTD is not None
         assert student.layers_LBTD is not None
         theirs_LBTD = jax.lax.stop_gradient(teacher.layers_LBTD)
-        mse = hidden_state_error(student.layers_LBTD, theirs_LBTD, inputs.batch.loss_mask_BT) / inputs.tokens
+        mse = hidden_state_error(student.layers_LBTD, theirs_LBTD, _compared(inputs.batch)) / inputs.tokens
         own_LBSD, theirs_LBSD = inputs.outputs.student_encoder_LBSD, inputs.outputs.teacher_encoder_LBSD
         if own_LBSD is not None and theirs_LBSD is not None:
             heard_LBSD = theirs_LBSD[:, :, : own_LBSD.shape[2]]  # the teacher may hear more at a time
@@ -253,6 +253,13 @@ def token_loss_sums(
         chunk_size=config.chunk_size,
         vocabulary_axis=config.student_options.sharding.vocabulary_axis,
     )
+
+
+def _compared(batch: Batch) -> Array:
+    """Return which label tokens are compared with the teacher: not those of rows whose KL weight is 0."""
+    if batch.kl_weight_B is None:
+        return batch.loss_mask_BT
+    return batch.loss_mask_BT & (batch.kl_weight_B > 0)[:, None]
 
 
 def _per_token(values_B: Array | None, batch: Batch) -> Array | None:

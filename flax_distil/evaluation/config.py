@@ -20,6 +20,7 @@ from flax_distil.evaluation.gate import FailCondition, parse_condition
 from flax_distil.evaluation.leaderboard.config import ProtocolConfig
 from flax_distil.evaluation.leaderboard.decoding import leaderboard_options
 from flax_distil.evaluation.leaderboard.sets import LeaderboardSet, find_sets
+from flax_distil.evaluation.non_speech.config import NonSpeechSetConfig
 from flax_distil.pipeline.transcribe_mode import TranscribeMode
 from flax_distil.storage.output_dir import OutputConfig
 from flax_distil.text.leaderboard_normalizer import LeaderboardNormalizer
@@ -96,6 +97,7 @@ class EvalConfig(TranscriptionConfig):
             (of noise_dataset_name).
         snr_db: Signal-to-noise ratios in dB at which each noise is added, such as 40 30 20 10 5 0 -5 -10.
         recorded_noise: Recordings of noise.
+        non_speech_set: Clips in which nobody speaks.
         rules: By whose rules texts are decoded and scored.
         latency_samples: Also transcribe this many recordings one at a time, all models in turns, and report
             the seconds that each takes, the decoder's apart. All models are in memory then.
@@ -123,6 +125,7 @@ class EvalConfig(TranscriptionConfig):
     noise_types: list[str] | None = None
     snr_db: list[float] | None = None
     recorded_noise: NoiseDatasetConfig = nested(NoiseDatasetConfig(), section="Main flags")
+    non_speech_set: NonSpeechSetConfig = nested(NonSpeechSetConfig(), section="Main flags")
     rules: ProtocolConfig = nested(ProtocolConfig(), section="Main flags")
     latency_samples: int = 0
     fail_if: list[str] | None = None
@@ -248,6 +251,7 @@ class EvalConfig(TranscriptionConfig):
             "mode": self.mode != "short",
             "noise_types": bool(self.noise_types),
             "latency_samples": bool(self.latency_samples),
+            "non_speech": self.non_speech_set.non_speech,
             "dataset_config_name": self.data.dataset_config_name is not None,
             "dataset_split_name": self.data.dataset_split_name is not None,
         }

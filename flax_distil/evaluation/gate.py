@@ -12,10 +12,11 @@ from flax_distil.core.nested import nearest_name
 FIGURES = (
     "wer", "wer_open_asr_leaderboard", "macro_wer", "wer_ortho", "cer", "cer_ortho", "insertion_rate",
     "deletion_rate", "substitution_rate", "repeated_5grams", "rtfx", "tokens_per_second", "skipped",
-    "difference", "mean_wer",
+    "difference", "mean_wer", "non_speech_with_text",
 )  # fmt: skip
 """What a condition may be about: totals over all data sets without noise, the difference of ``wer`` from the
-baseline, and the mean over the sets of a group of the Open ASR Leaderboard."""
+baseline, the mean over the sets of a group of the Open ASR Leaderboard, and the share of clips without speech
+that have a text without thresholds, in percent."""
 
 _OPERATORS = {">": operator.gt, ">=": operator.ge, "<": operator.lt, "<=": operator.le}
 
@@ -86,6 +87,8 @@ def _values(figure: str, results: dict[str, Any]) -> Iterator[tuple[str, float |
         if figure == "mean_wer":
             groups = results.get("open_asr_leaderboard", {}).get(model, {"groups": {}})["groups"]
             yield from ((model, group["mean_wer"]) for group in groups.values() or [{"mean_wer": None}])
+        elif figure == "non_speech_with_text":
+            yield model, entry.get("non_speech", {}).get("thresholds_off", {}).get("with_text")
         elif figure != "difference":
             yield model, total[figure]
         elif model != results["baseline"]:

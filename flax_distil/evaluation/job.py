@@ -19,7 +19,7 @@ from flax_distil.core.files import user_path
 from flax_distil.core.nested import flatten
 from flax_distil.data.dataset import SpeechDataset
 from flax_distil.data.sources.load_datasets import load_tables
-from flax_distil.evaluation.config import CLEAN, EvalConfig
+from flax_distil.evaluation.config import CLEAN, EvalConfig, NoiseCondition
 from flax_distil.evaluation.gate import find_failures
 from flax_distil.evaluation.latency import LATENCY, measure_latency
 from flax_distil.evaluation.leaderboard.manifests import chunks_of, join_chunks
@@ -33,6 +33,7 @@ from flax_distil.evaluation.leaderboard.results import (
 from flax_distil.evaluation.leaderboard.sets import SETS
 from flax_distil.evaluation.leaderboard.transcription import LeaderboardEvaluation
 from flax_distil.evaluation.noise import NoiseMaker
+from flax_distil.evaluation.non_speech.clip_set import non_speech_options, open_non_speech
 from flax_distil.evaluation.output import (
     LEADERBOARD_NAME,
     REPORT_NAME,
@@ -64,6 +65,7 @@ log = logging.getLogger(__name__)
 _WITHOUT_EFFECT = {
     "baseline_model", "fail_if", "normalizer", "output_dir", "overwrite_output_dir", "dataloader_num_workers",
     "dataset_cache_dir", "cache_dir", "source_retry_seconds",
+    "non_speech", "non_speech_samples",
     "scorer", "coordinator_address", "num_processes", "process_id", "initialization_timeout_seconds",
     "heartbeat_timeout_seconds",
 }  # fmt: skip
@@ -88,14 +90,15 @@ def run(config: EvalConfig) -> dict[str, Any]:
         raise_on_all_hosts(lambda: output.check() if leads else None)
         models = raise_on_all_hosts(lambda: _open_models(config, partitioner))
         data_sets = raise_on_all_hosts(lambda: _open_data_sets(config))
-        noise = raise_on_all_hosts(lambda: _open_noise(config, data_sets))
+        non_speech = raise_on_all_hosts(lambda: open_non_speech(config))
+        noise = raise_on_all_hosts(lambda: _open_noise(config, {**data_sets, **non_speech}))
         normalize = _normalizer_for(config, models)
         parameters = {label: model.parameters for label, model in models.items()}
         raise_on_all_hosts(lambda: stack.enter_context(output.lock()) if leads else None)
         raise_on_all_hosts(lambda: output.begin(_settings(config, data_sets)) if leads else None)
         if output.is_kept:
             check_shared_folder(output.folder)
-        _transcribe(config, partitioner, output, models, data_sets, noise)
+        _transcribe(config, partitioner, output, models, {**data_sets, **non_speech}, noise)
         records = {
             (label, name, condition.name): gather_records(output, (label, name, condition.name))
             for label in parameters
@@ -112,6 +115,12 @@ def run(config: EvalConfig) -> dict[str, Any]:
             },
             latency={
                 label: gather_records(output, (label, next(iter(data_sets)), LATENCY)) for label in parameters
+            },
+            non_speech={
+                key: ScoredRecords(gather_records(output, key).first(len(data)), normalize)
+                for label in parameters
+                for name, data in non_speech.items()
+                for key in [(label, name, CLEAN.name)]
             },
         )
         results = make_results(evaluation)
@@ -144,7 +153,15 @@ def _transcribe(
     kind = LeaderboardEvaluation if config.rules.is_leaderboard else ModelEvaluation
     for group in _groups(config, output, list(models), data_sets):
         works = [
-            kind(config, partitioner, output, label=label, model=models.pop(label), most=most)
+            kind(
+                config,
+                partitioner,
+                output,
+                label=label,
+                model=models.pop(label),
+                most=most,
+                options=non_speech_options(config),
+            )
             for label in group
         ]
         _transcribe_group(config, output, dict(zip(group, works, strict=True)), data_sets, noise)
@@ -165,13 +182,18 @@ def _transcribe_group(
     alone, *others = works.values()
     together = EvaluationsTogether([alone, *others]) if others else alone
     for name, data in data_sets.items():
-        for condition in config.conditions:
+        for condition in _conditions(config, name):
             together.transcribe(name, data, noise[name], condition)
         for label in works:
             records = gather_records(output, (label, name, CLEAN.name))
             if not records.predictions:
                 reasons = records.skipped.report()
                 raise InputError(f"no recording of data set {name!r} can be transcribed: {reasons}")
+
+
+def _conditions(config: EvalConfig, name: str) -> Sequence[NoiseCondition]:
+    """Return the conditions of a data set: nothing is added to clips without speech."""
+    return [CLEAN] if name in non_speech_options(config) else config.conditions
 
 
 def _groups(
@@ -182,7 +204,9 @@ def _groups(
 ) -> list[list[str]]:
     """Return which models work together; encoders are only compared if there is work left."""
     keys = {
-        label: [(label, name, condition.name) for name in data_sets for condition in config.conditions]
+        label: [
+            (label, name, condition.name) for name in data_sets for condition in _conditions(config, name)
+        ]
         for label in labels
     }
     waiting = [

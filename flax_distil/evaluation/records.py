@@ -136,6 +136,10 @@ class Records:
 
     lines: Sequence[Record]
 
+    def first(self, rows: int) -> "Records":
+        """Return what is known of the first rows: an earlier run may have transcribed more."""
+        return Records([line for line in self.lines if getattr(line, "index", 0) < rows])
+
     @property
     def predictions(self) -> list[Prediction]:
         """In order of rows."""

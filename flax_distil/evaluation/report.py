@@ -19,6 +19,7 @@ from flax_distil.evaluation.tables import (
     leaderboard_rows,
     model_rows,
     noise_rows,
+    non_speech_rows,
     p_value,
     speculation_rows,
 )
@@ -51,6 +52,7 @@ def write_report(evaluation: Evaluation, results: dict[str, Any], path: Path) ->
         _data_sets(results, plots=plots),
         _leaderboard(results),
         _noise(evaluation, results, plots=plots),
+        _non_speech(results),
         _comparisons(results),
         *(_worst(evaluation, model) for model in evaluation.models),
         _skipped(results),
@@ -163,6 +165,29 @@ def _noise(evaluation: Evaluation, results: dict[str, Any], *, plots: bool) -> s
     if plots:
         parts.append(html.picture(noise_plot(curves, clean), "Word error rate against signal-to-noise ratio"))
     return html.section("Noise", *parts)
+
+
+def _non_speech(results: dict[str, Any]) -> str | None:
+    rows = non_speech_rows(results)
+    if not rows:
+        return None
+    texts = [
+        [model, name.removeprefix("thresholds_"), text, str(count)]
+        for model, entry in results["models"].items()
+        for name, figures in entry["non_speech"].items()
+        for text, count in figures["texts"].items()
+    ]
+    head = ["model", "thresholds", "most frequent texts", "clips"]
+    return html.section(
+        "Without speech",
+        html.table(rows, texts=2),
+        html.note(
+            "Nobody speaks in these clips, so every text is invented. text %: clips with any text; words %: "
+            "clips with a word after normalization; below a kind of sound: those of its clips with any text, "
+            "in percent."
+        ),
+        html.table([head, *texts], texts=3) if texts else "",
+    )
 
 
 def _comparisons(results: dict[str, Any]) -> str | None:

@@ -7,6 +7,7 @@ from typing import Any
 
 from flax_distil.core.nested import flatten
 from flax_distil.evaluation.config import CLEAN, EvalConfig
+from flax_distil.evaluation.non_speech.figures import non_speech_results
 from flax_distil.evaluation.records import Records
 from flax_distil.evaluation.scores import (
     Resampled,
@@ -37,6 +38,8 @@ class Evaluation:
         data_sets: Their names in reports.
         units: Scored records by model, data set and name of the condition.
         latency: Recordings transcribed alone, by model.
+        non_speech: Scored records of clips without speech, by model, name of the set and name of the
+            condition; empty if they were not asked for.
     """
 
     config: EvalConfig
@@ -45,6 +48,7 @@ class Evaluation:
     data_sets: list[str]
     units: Mapping[tuple[str, str, str], ScoredRecords]
     latency: Mapping[str, Records]
+    non_speech: Mapping[tuple[str, str, str], ScoredRecords] = dataclasses.field(default_factory=dict)
 
     @property
     def models(self) -> list[str]:
@@ -98,6 +102,10 @@ def make_results(evaluation: Evaluation) -> dict[str, Any]:
                 place = {"model": model, "baseline": baseline, "data_set": data_set, "condition": condition}
                 comparisons.append(place | resampled.comparison(model, baseline, data_set))
     _add_relative_speeds(models, baseline)
+    for model, entry in models.items():
+        units = {name: unit for (label, name, _), unit in evaluation.non_speech.items() if label == model}
+        if units:
+            entry["non_speech"] = non_speech_results(units, seed=config.decoding.seed)
     return {
         "config": flatten(config),
         "normaliser": evaluation.normalize.language or "any language",

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from flax_distil.audio.non_speech.clips import KINDS
 from flax_distil.evaluation.config import CLEAN
 from flax_distil.evaluation.output import LEADERBOARD_NAME
 from flax_distil.evaluation.results import Evaluation
@@ -102,6 +103,21 @@ def noise_rows(results: dict[str, Any], evaluation: Evaluation) -> list[list[str
     return rows
 
 
+def non_speech_rows(results: dict[str, Any]) -> list[list[str]]:
+    """Return every model without speech, with the share of clips of each kind with text; or nothing."""
+    columns = {
+        "with_text": "text %", "with_text_interval": "95 %", "with_words": "words %",
+        "words_per_hour": "words/h", "repeated_5grams": "5-dup", "samples": "clips",
+    }  # fmt: skip
+    rows = [["model", "thresholds", *columns.values(), *KINDS]]
+    for model, entry in results["models"].items():
+        for name, figures in entry.get("non_speech", {}).items():
+            kinds = [figures["kinds"].get(kind, {}).get("with_text") for kind in KINDS]
+            cells = [*(figures[key] for key in columns), *kinds]
+            rows.append([model, name.removeprefix("thresholds_"), *map(cell, cells)])
+    return rows if len(rows) > 1 else []
+
+
 def leaderboard_rows(results: dict[str, Any]) -> list[list[str]]:
     """Return all models on all sets of the Open ASR Leaderboard, with its means; nothing without them."""
     columns = {
@@ -140,6 +156,7 @@ def format_tables(results: dict[str, Any], evaluation: Evaluation) -> str:
     if several or results["config"]["latency_samples"]:
         tables.append(model_rows(results))
     tables += [leaderboard_rows(results), speculation_rows(results), noise_rows(results, evaluation)]
+    tables.append(non_speech_rows(results))
     return "\n\n".join(format_table(rows) for rows in tables if rows)
 
 
@@ -157,7 +174,8 @@ def _without_formulas(row: Iterable[Any]) -> list[Any]:
 
 
 def _sample_rows(evaluation: Evaluation) -> Iterator[Iterable[Any]]:
-    for (model, name, condition), unit in evaluation.units.items():
+    units = {**evaluation.units, **evaluation.non_speech}
+    for (model, name, condition), unit in units.items():
         for line, counts, repeated in zip(unit.predictions, unit.errors, unit.repeated, strict=True):
             yield (
                 model, name, condition, line.id, line.duration, line.language, line.reference, line.text,

@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import jax
 import numpy as np
@@ -63,6 +63,7 @@ class ModelEvaluation:
         label: What reports call the checkpoint.
         model: The checkpoint.
         most: Rows of the largest data set.
+        options: Options of data sets that have their own, by name; their recordings are one window each.
     """
 
     def __init__(
@@ -74,9 +75,12 @@ class ModelEvaluation:
         label: str,
         model: TranscriptionModel,
         most: int,
+        options: Mapping[str, TranscriptionOptions] | None = None,
     ):
         self._config, self._partitioner, self._output = config, partitioner, output
         self._label, self._model, self._most = label, model, most
+        self._own_options = options or {}
+        self._own_transcribers: dict[str, RecordingTranscriber] = {}
         self._compile_seconds = 0.0
         self._numbers: dict[Key, int] = {}
         self._seconds: dict[Key, float] = {}
@@ -179,7 +183,15 @@ class ModelEvaluation:
 
     def _transcriber_of(self, name: str) -> RecordingTranscriber:
         """Return what transcribes a data set, with its weights on the devices and its programs compiled."""
-        return self._transcriber
+        if name not in self._own_options:
+            return self._transcriber
+        if name not in self._own_transcribers:
+            transcriber = self._make_transcriber(
+                self._batch_rows("short"), mode="short", options=self._own_options[name]
+            )
+            self._compile_seconds += transcriber.warm_up()
+            self._own_transcribers[name] = transcriber
+        return self._own_transcribers[name]
 
     def _transcribed(
         self,
@@ -213,9 +225,13 @@ class ModelEvaluation:
         self, batch_size: int, *, mode: ModeName | None = None, options: TranscriptionOptions | None = None
     ) -> RecordingTranscriber:
         """Return a transcriber, by default in the mode and under the options of the evaluation."""
+        generator = self._model.load()
+        if options is not None:
+            cache, generator = generator.encoder_cache, self._model.generator(options)
+            generator.encoder_cache = cache
         return make_transcriber(
             mode or self._config.transcriber_mode,
-            self._model.load() if options is None else self._model.generator(options),
+            generator,
             batch_size=batch_size,
             chunk_length_s=self._config.chunks.chunk_length_s,
             stride_length_s=self._config.chunks.stride_length_s,

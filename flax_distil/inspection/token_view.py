@@ -16,7 +16,8 @@ class TokenView:
 
     Attributes:
         token: Its id.
-        text: What it stands for; U+FFFD where it is a part of a character.
+        text: What it stands for; U+FFFD where it is a part of a character. Where another token is learned in
+            its place, as ``<|nospeech|>`` where nobody speaks, an arrow and that token follow.
         role: Prompt (all before the next), sot, language, task, timestamp, text or eot.
         learned: Whether it counts in the loss.
         seconds: Time of a timestamp; None for other tokens.
@@ -45,18 +46,23 @@ def view_tokens(
     """
     length = int(np.flatnonzero(loss_mask_T)[-1]) + 1
     tokens = [*inputs_T[:length].tolist(), int(labels_T[length - 1])]
+    targets = [tokens[0], *labels_T[:length].tolist()]
     learned = [False, *loss_mask_T[:length].tolist()]
     special = tokenizer.special
     before = tokens.index(special.sot)
+
+    def text(token: int) -> str:
+        return tokenizer.decode([token], skip_special_tokens=False, with_timestamps=True)
+
     return [
         TokenView(
             token=token,
-            text=tokenizer.decode([token], skip_special_tokens=False, with_timestamps=True),
+            text=text(token) if token == target or not counts else f"{text(token)}→{text(target)}",
             role="prompt" if position < before else _role(token, special),
             learned=counts,
             seconds=timestamp_seconds(token, special) if special.is_timestamp(token) else None,
         )
-        for position, (token, counts) in enumerate(zip(tokens, learned, strict=True))
+        for position, (token, target, counts) in enumerate(zip(tokens, targets, learned, strict=True))
     ]
 
 

@@ -11,7 +11,7 @@ from flax_distil.checkpoints.checkpoint import Checkpoint
 from flax_distil.checkpoints.formats.conversion import converted
 from flax_distil.checkpoints.hub.model_source import ModelSource
 from flax_distil.checkpoints.load_on_cpu import load_on_cpu
-from flax_distil.checkpoints.student import init_student
+from flax_distil.checkpoints.student import allow_empty_text, init_student
 from flax_distil.checkpoints.training.training_checkpoints import CHECKPOINTS_NAME, TrainingCheckpoints
 from flax_distil.core.arrays import Params
 from flax_distil.core.errors import InputError
@@ -57,7 +57,8 @@ def load_trained_student(run: ModelSource, which: str) -> Checkpoint:
     problems = []
     for source, layers in ((origin, facts["layers"]), (run, None)):
         try:
-            return _with_trained(source, layers, trained, facts)
+            student = _with_trained(source, layers, trained, facts)
+            return allow_empty_text(student) if facts.get("allows_empty_text") else student
         except InputError as error:
             problems.append(f"{source}: {error}")
     raise InputError(

@@ -9,6 +9,14 @@ Inputs and targets are one sequence of tokens, shifted by one; ``x`` marks targe
 
 Tokens up to and including ``<|startoftranscript|>`` are given and not learned; language, task, timestamps,
 text and the end are learned.
+
+Where nobody speaks, two targets count. ``<|nospeech|>`` is that behind ``<|startoftranscript|>``,
+as in Whisper's own training, which the threshold for silence reads; and the end right behind the prompt, so
+that the text is empty wherever decoding forces a prompt, as it always does::
+
+    inputs   sot         en  transcribe  notimestamps
+    targets  nospeech    transcribe  notimestamps  eot
+    loss     1           x           x             1
 """
 
 import hashlib
@@ -62,10 +70,12 @@ class LabelTokens:
     Attributes:
         tokens: Tokens from the prompt to ``<|endoftext|>`` as int32, one more than there are inputs.
         given: Number of leading tokens, up to ``<|startoftranscript|>``, that are not learned.
+        no_speech: Id of ``<|nospeech|>`` if nobody speaks in the sample, otherwise None.
     """
 
     tokens: Int[np.ndarray, " P"]
     given: int
+    no_speech: int | None = None
 
     @property
     def decoder_input_ids_T(self) -> Int[np.ndarray, " T"]:
@@ -74,13 +84,19 @@ class LabelTokens:
 
     @property
     def labels_T(self) -> Int[np.ndarray, " T"]:
-        """Targets of the decoder: all tokens except the first."""
-        return self.tokens[1:]
+        """Targets of the decoder: all tokens except the first, and ``<|nospeech|>`` where nobody speaks."""
+        if self.no_speech is None:
+            return self.tokens[1:]
+        first = self.given - 1
+        return np.array([*self.tokens[1 : first + 1], self.no_speech, *self.tokens[first + 2 :]], np.int32)
 
     @property
     def loss_mask_T(self) -> Bool[np.ndarray, " T"]:
         """Which of :attr:`labels_T` count in the loss."""
-        return np.arange(1, len(self.tokens)) >= self.given
+        positions_T = np.arange(1, len(self.tokens))
+        if self.no_speech is None:
+            return positions_T >= self.given
+        return (positions_T == self.given) | (positions_T == len(self.tokens) - 1)
 
 
 class LabelBuilder:
@@ -160,6 +176,7 @@ class LabelBuilder:
         previous: Previous = (),
         random: np.random.Generator,
         speed: float = 1.0,
+        offset_seconds: float = 0.0,
         seconds: float | None = None,
     ) -> LabelTokens:
         """Make the label of one sample.
@@ -169,6 +186,7 @@ class LabelBuilder:
             previous: Text of the same speaker before the sample.
             random: Random numbers that decide on timestamps and prompt; see :func:`sample_random`.
             speed: Factor by which the recording is faster than when it was labelled.
+            offset_seconds: Time by which it begins later, after the change of speed.
             seconds: Length of the recording when it was labelled, which timestamps must not exceed; None does
                 not check.
 
@@ -182,9 +200,7 @@ class LabelBuilder:
         if text is None:
             raise SampleError(NO_LABEL, "the row has no text to learn")
         check_timestamps(text, seconds)
-        return self._build(
-            self._round_timestamps(self._rescale_timestamps(self._encode(text), speed)), previous, random
-        )
+        return self._build(self._change_times(self._encode(text), speed, offset_seconds), previous, random)
 
     def build_joined(
         self,
@@ -193,6 +209,7 @@ class LabelBuilder:
         previous: Previous = (),
         random: np.random.Generator,
         speed: float = 1.0,
+        offset_seconds: float = 0.0,
     ) -> LabelTokens:
         """Make the label of recordings that were joined into one sample.
 
@@ -205,6 +222,7 @@ class LabelBuilder:
             previous: Text of the same speaker before the sample.
             random: Random numbers, as for :meth:`build`.
             speed: Speed of the recordings, as for :meth:`build`.
+            offset_seconds: Beginning of the recordings, as for :meth:`build`.
 
         Raises:
             SampleError: If a part has no text or impossible timestamps, or the parts are too long together.
@@ -220,7 +238,40 @@ class LabelBuilder:
                 self._move_timestamps(tokens, part) for tokens, part in zip(encoded, parts, strict=True)
             ]
         joined = [token for tokens in encoded for token in tokens]
-        return self._build(self._round_timestamps(self._rescale_timestamps(joined, speed)), previous, random)
+        return self._build(self._change_times(joined, speed, offset_seconds), previous, random)
+
+    def build_without_speech(
+        self, texts: Sequence[str | None], *, previous: Previous = (), random: np.random.Generator
+    ) -> LabelTokens:
+        """Make the label of a clip in which nobody speaks, and which stands in the place of a sample.
+
+        It has a prompt with or without timestamps, and with or without the previous text, as often as the
+        sample itself would have.
+
+        Args:
+            texts: The texts of the sample.
+            previous: Text of the same speaker before the sample.
+            random: Random numbers, as for :meth:`build`.
+
+        Raises:
+            SampleError: If the previous text has an unknown id.
+
+        Source: arXiv 2212.04356, section 2.3, for ``<|nospeech|>``.
+        """
+        self._check_previous(previous)
+        keep_timestamps, use_previous = self._draw(random)
+        timed = keep_timestamps and any(TIMESTAMP_MARK.search(text or "") for text in texts)
+        special = self._tokenizer.special
+        tokens = [special.timestamp_begin] if timed else []
+        if previous and use_previous:
+            prompt = self._prompt_with_previous(previous, timed, len(tokens))
+        else:
+            prompt = self._tokenizer.prompt(self._config.language, self._task, timed)
+        return LabelTokens(
+            tokens=np.array([*prompt, *tokens, special.eot], np.int32),
+            given=prompt.index(special.sot) + 1,
+            no_speech=special.no_speech,
+        )
 
     def _build(self, tokens: list[int], previous: Previous, random: np.random.Generator) -> LabelTokens:
         self._check_previous(previous)
@@ -230,18 +281,23 @@ class LabelBuilder:
         # Lengths include timestamps even if they are dropped now, so that a row is always or never used.
         if length > limit:
             raise SampleError(LABEL_TOO_LONG, f"its label has {length} tokens: at most {limit} are taken")
-        keep_timestamps, use_previous = random.random(2) < (
-            self._config.timestamp_probability,
-            self._config.condition_on_prev_probability,
-        )
+        keep_timestamps, use_previous = self._draw(random)
         if timed and not keep_timestamps:
             tokens = strip_timestamps(tokens, self._tokenizer.special)
             prompt = self._tokenizer.prompt(self._config.language, self._task, False)
         if previous and use_previous:
-            prompt = self._prompt_with_previous(previous, timed and bool(keep_timestamps), len(tokens))
+            prompt = self._prompt_with_previous(previous, timed and keep_timestamps, len(tokens))
         given = prompt.index(self._tokenizer.special.sot) + 1
         sequence = np.array([*prompt, *tokens, self._tokenizer.special.eot], np.int32)
         return LabelTokens(tokens=sequence, given=given)
+
+    def _draw(self, random: np.random.Generator) -> tuple[bool, bool]:
+        """Draw whether a label keeps its timestamps, and whether it is prompted with the previous text."""
+        timestamps, prompt = random.random(2).tolist()
+        return (
+            timestamps < self._config.timestamp_probability,
+            prompt < self._config.condition_on_prev_probability,
+        )
 
     def _check_previous(self, previous: Previous) -> None:
         """Raise :class:`SampleError` for unknown ids, whether or not the previous text is used now."""
@@ -261,18 +317,19 @@ class LabelBuilder:
             return tokens
         return round_timestamps(tokens, self._tokenizer.special, step_seconds=COARSE_TIMESTAMP_SECONDS)
 
-    def _rescale_timestamps(self, tokens: list[int], speed: float) -> list[int]:
-        """Return tokens with their timestamps divided by the speed of the recording."""
-        if speed == 1.0:
-            return tokens
+    def _change_times(self, tokens: list[int], speed: float, offset_seconds: float) -> list[int]:
+        """Return tokens with their timestamps divided by the speed, moved by the offset, and rounded."""
         special = self._tokenizer.special
-        last = special.timestamp_end - 1
-        return [
-            min(special.timestamp_begin + round((token - special.timestamp_begin) / speed), last)
-            if special.is_timestamp(token)
-            else token
-            for token in tokens
-        ]
+        first, last = special.timestamp_begin, special.timestamp_end - 1
+        offset = timestamp_token(offset_seconds, special) - first
+        if speed != 1.0 or offset:
+            tokens = [
+                min(first + round((token - first) / speed) + offset, last)
+                if special.is_timestamp(token)
+                else token
+                for token in tokens
+            ]
+        return self._round_timestamps(tokens)
 
     def _move_timestamps(self, tokens: list[int], part: TextPart) -> list[int]:
         """Return the tokens of a part between timestamps, with times relative to the whole sample."""

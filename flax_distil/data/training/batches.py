@@ -50,7 +50,8 @@ class Batch:
         mel_BRM: float32, log-mel frames for the student.
         teacher_mel_BRM: float32, log-mel frames for the teacher, where its window is longer.
         ids: Stable names of the samples; ``""`` for padding.
-        index_B: int64, row number in the data set; -1 for padding.
+        index_B: int64, row number in the data set; -1 for padding. Clips without speech are counted behind
+            the last row.
         valid_B: Bool, False for padding.
         has_audio_B: Bool, False for padding, and where audio was not asked for.
         duration_B: float32, duration in seconds.
@@ -105,6 +106,11 @@ class TokenizedExample:
     source: int = 0
     epoch: int = 0
     is_usable: bool = True
+
+    @property
+    def is_speech(self) -> bool:
+        """Whether the sample is one of its data set, and not a clip in which nobody speaks."""
+        return self.label is None or self.label.no_speech is None
 
     @classmethod
     def unusable(cls, *, source: int, epoch: int) -> "TokenizedExample":

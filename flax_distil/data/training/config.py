@@ -3,6 +3,7 @@
 import dataclasses
 
 from flax_distil.audio.augmentation_config import AugmentationConfig
+from flax_distil.audio.non_speech.config import NonSpeechConfig
 from flax_distil.core.checks import check_positive
 from flax_distil.core.errors import InputError
 from flax_distil.core.nested import nested, replace
@@ -58,6 +59,7 @@ class TrainingDataConfig:
     filters: FilterConfig = nested(FilterConfig())
     noise: NoiseDatasetConfig = nested(NoiseDatasetConfig(), section="Noise and augmentation")
     augmentation: AugmentationConfig = nested(AugmentationConfig())
+    non_speech: NonSpeechConfig = nested(NonSpeechConfig())
 
     def __post_init__(self) -> None:
         if self.stopping_strategy not in STOPPING_STRATEGIES:
@@ -72,6 +74,11 @@ class TrainingDataConfig:
                 f"recorded_noise_prob {self.augmentation.recorded_noise_prob:g} and noise_dataset_name "
                 f"{self.noise.noise_dataset_name!r} go together: give both or neither"
             )
+
+    @property
+    def has_kl_weights(self) -> bool:
+        """Whether rows of a batch differ in how much the KL term counts."""
+        return self.train_dataset_kl_weights is not None or self.non_speech.replaces_samples
 
     def within(self, window_seconds: float) -> "TrainingDataConfig":
         """Return these settings for an encoder with this window; longer recordings are dropped."""

@@ -16,6 +16,8 @@ import numpy as np
 
 from flax_distil.audio.augmentation_config import AugmentationConfig
 from flax_distil.audio.constants import SAMPLING_RATE
+from flax_distil.audio.non_speech.config import NonSpeechConfig
+from flax_distil.core.arrays import Float, Int
 from flax_distil.core.errors import InputError
 from flax_distil.data.decoded_example import DurationLimits
 from flax_distil.data.preprocessing.config import DECODER_POSITIONS
@@ -48,7 +50,8 @@ class TrainingPipeline:
 
     :func:`flax_distil.data.training.batches.collate` makes the batches, with audio as 16-bit integers, with
     labels, without padding rows, and with ``source_B`` and ``epoch``. They have ``seed_B`` and ``lengths_B``
-    only if devices augment the audio, and ``kl_weight_B`` only if the data sets have weights of the KL term.
+    only if devices augment the audio, and ``kl_weight_B`` only if the data sets have weights of the KL term,
+    or some samples are clips without speech, whose weight is 0.
 
     Tables without weights are concatenated, and an epoch has every sample once. Otherwise data sets are mixed
     in the proportions of their weights.
@@ -65,6 +68,7 @@ class TrainingPipeline:
         limits: Limits of the duration of recordings; by default the length of a window.
         needs_audio: Function that any thread calls for each sample of a single table before it is decoded.
         augmentation: Configuration of the augmentation.
+        non_speech: Configuration of clips without speech among the samples.
 
     Raises:
         InputError: If the buckets do not hold the labels.
@@ -81,6 +85,7 @@ class TrainingPipeline:
         limits: DurationLimits | None = None,
         needs_audio: NeedsAudio | None = None,
         augmentation: AugmentationConfig | None = None,
+        non_speech: NonSpeechConfig | None = None,
     ):
         for source in data.sources:
             longest = DECODER_POSITIONS if source.gives_prompts else source.labels.max_label_length
@@ -97,6 +102,7 @@ class TrainingPipeline:
             limits=limits,
             needs_audio=needs_audio,
             augmentation=augmentation,
+            non_speech=non_speech,
         )
         self._buckets = self._label_buckets()
         self._fingerprint = "-".join(source.fingerprint() for source in data.sources)
@@ -304,17 +310,33 @@ class TrainingPipeline:
             window_samples=self._config.window_samples,
         )
         source_B = np.array([sample.source for sample in samples], np.int32)
-        batch = dataclasses.replace(batch, source_B=source_B, epoch=samples[0].epoch)
-        if (kl_weights := self._data.kl_weights) is not None:
-            batch = dataclasses.replace(batch, kl_weight_B=np.array(kl_weights, np.float32)[source_B])
+        batch = dataclasses.replace(
+            batch,
+            source_B=source_B,
+            epoch=samples[0].epoch,
+            kl_weight_B=self._kl_weights(samples, source_B),
+        )
         if not self._load.augmenter.config.on_device:
             return batch
-        lengths = [round(sample.sample.duration_seconds * SAMPLING_RATE) for sample in samples]
+        # Devices leave what has no length as it is: babble would be speech where nobody speaks.
+        lengths = [
+            round(sample.sample.duration_seconds * SAMPLING_RATE) * sample.is_speech for sample in samples
+        ]
         return dataclasses.replace(
             batch,
             seed_B=np.array([sample.sample.seed for sample in samples], np.uint32),
             lengths_B=np.array(lengths, np.int32),
         )
+
+    def _kl_weights(
+        self, samples: Sequence[TokenizedExample], source_B: Int[np.ndarray, " B"]
+    ) -> Float[np.ndarray, " B"] | None:
+        """Return the factor of the KL term for each row; None where it is 1 for all rows of all batches."""
+        by_source = self._data.kl_weights
+        if by_source is None and not self._load.non_speech.config.replaces_samples:
+            return None
+        weights_B = np.ones(len(samples)) if by_source is None else np.array(by_source)[source_B]
+        return (weights_B * [sample.is_speech for sample in samples]).astype(np.float32)
 
 
 class _Samples(grain.IterDataset[TokenizedExample]):

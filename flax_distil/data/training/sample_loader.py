@@ -2,10 +2,14 @@
 
 import dataclasses
 from functools import partial
+from typing import Any
 
 import numpy as np
 
 from flax_distil.audio.augmentation_config import AugmentationConfig
+from flax_distil.audio.constants import SAMPLING_RATE
+from flax_distil.audio.non_speech.config import NonSpeechConfig
+from flax_distil.audio.non_speech.mixing import NonSpeechMixer
 from flax_distil.core.errors import InputError
 from flax_distil.data.decoded_example import (
     DecodedExample,
@@ -37,6 +41,7 @@ class SampleLoader:
         needs_audio: Function that any thread calls for each sample of a single table before it is decoded; by
             default every sample is decoded.
         augmentation: Configuration of the augmentation; by default there is none.
+        non_speech: Configuration of clips without speech; by default there are none.
     """
 
     def __init__(
@@ -48,6 +53,7 @@ class SampleLoader:
         limits: DurationLimits | None,
         needs_audio: NeedsAudio | None,
         augmentation: AugmentationConfig | None,
+        non_speech: NonSpeechConfig | None,
     ):
         self._data, self._config, self._seed = data, config, seed
         self._is_alone = config.shard_count == 1
@@ -58,6 +64,9 @@ class SampleLoader:
             policy=config.policy,
             window_seconds=config.window_seconds,
             skipped=data.skipped,
+        )
+        self.non_speech = NonSpeechMixer(
+            non_speech or NonSpeechConfig(), seed=seed, window_seconds=config.window_seconds
         )
         self._needs_audio = needs_audio or (lambda number: True)
         if needs_audio is not None:
@@ -81,14 +90,23 @@ class SampleLoader:
         source = self._data.sources[index.source]
         if isinstance(source, StreamSource):
             assert index.rows is not None
+            clip = self._draw_clip(index, index.rows)
+            if clip is not None:
+                return self._make_without_speech(index, index.rows, clip)
             made = self._make(index, index.rows)
             self._check_epoch(index, is_usable=made is not None)
             return made
-        if index.number in self._rejected[index.source]:
+        is_rejected = index.number in self._rejected[index.source]
+        # A clip may stand for a rejected sample too: a run that was just resumed has rejected none yet.
+        if is_rejected and not self.non_speech.config.replaces_samples:
             return None
-        load_audio = self._needs_audio(index.number)
-        made = self._make(index, source.read(index.number, load_audio=load_audio), load_audio=load_audio)
-        if made is None:
+        load_audio = self._needs_audio(index.number) and not is_rejected
+        packed = source.read(index.number, load_audio=load_audio)
+        clip = self._draw_clip(index, packed)
+        if clip is not None:
+            return self._make_without_speech(index, packed, clip)
+        made = None if is_rejected else self._make(index, packed, load_audio=load_audio)
+        if made is None and not is_rejected:
             self._reject(index)
         return made
 
@@ -101,12 +119,58 @@ class SampleLoader:
             sample = self._decode(index, packed, load_audio=load_audio)
             if sample is None:
                 return None
-            augmented = self.augmenter(sample, random)
-            label = self._tokenize(source.labels, sample, packed, random, speed=augmented.speed)
+            augmented = self._surround(index, packed, self.augmenter(sample, random))
+            label = self._tokenize(source.labels, sample, packed, random, augmented=augmented)
         except SampleError as error:
             self._data.skipped.reject(first, error, data_set=source.name)
             return None
         return TokenizedExample(sample=augmented, label=label, source=index.source, epoch=index.epoch)
+
+    def _draw_clip(self, index: SampleIndex, packed: PackedRows) -> int | None:
+        """Return the number of the clip that stands in the place of a sample in this epoch; None for none."""
+        return self.non_speech.draw_clip(self._non_speech_random(index, packed))
+
+    def _non_speech_random(self, index: SampleIndex, packed: PackedRows) -> np.random.Generator:
+        """Return random numbers apart from the others, so that these stay as they are without clips."""
+        sample_id = f"non-speech {packed.rows[0].sample_id}"
+        return sample_random(seed=self._seed, epoch=index.epoch, sample_id=sample_id)
+
+    def _make_without_speech(
+        self, index: SampleIndex, packed: PackedRows, number: int
+    ) -> TokenizedExample | None:
+        source, first, clip = self._data.sources[index.source], packed.rows[0], self.non_speech.clip(number)
+        random = sample_random(seed=self._seed, epoch=index.epoch, sample_id=first.sample_id)
+        row = number + (len(source.data) if isinstance(source, TableSource) else 0)
+        try:
+            label = source.labels.build_without_speech(
+                [one.label for one in packed.rows], previous=packed.previous, random=random
+            )
+        except SampleError as error:
+            self._data.skipped.reject(first, error, data_set=source.name)
+            return None
+        sample = DecodedExample(
+            index=row,
+            sample_id=clip.name,
+            samples_W=clip.samples() if self._needs_audio(row) else None,
+            duration_seconds=clip.seconds,
+            reference=None,
+            label=None,
+        )
+        return TokenizedExample(sample=sample, label=label, source=index.source, epoch=index.epoch)
+
+    def _surround(self, index: SampleIndex, packed: PackedRows, sample: DecodedExample) -> DecodedExample:
+        """Put other sounds around the speech of a sample, as often as configured."""
+        if sample.samples_W is None or not self.non_speech.config.non_speech_padding_probability:
+            return sample
+        random = self._non_speech_random(index, packed)
+        self.non_speech.draw_clip(random)
+        samples_W, offset_seconds = self.non_speech.surround(sample.samples_W, random)
+        return dataclasses.replace(
+            sample,
+            samples_W=samples_W,
+            duration_seconds=len(samples_W) / SAMPLING_RATE,
+            offset_seconds=offset_seconds,
+        )
 
     def _decode(self, index: SampleIndex, packed: PackedRows, *, load_audio: bool) -> DecodedExample | None:
         policy = self._config.policy
@@ -130,17 +194,15 @@ class SampleLoader:
         packed: PackedRows,
         random: np.random.Generator,
         *,
-        speed: float,
+        augmented: DecodedExample,
     ) -> LabelTokens:
+        changes: dict[str, Any] = {
+            "previous": packed.previous, "random": random,
+            "speed": augmented.speed, "offset_seconds": augmented.offset_seconds,
+        }  # fmt: skip
         if sample.parts:
-            return labels.build_joined(sample.parts, previous=packed.previous, random=random, speed=speed)
-        return labels.build(
-            sample.label,
-            previous=packed.previous,
-            random=random,
-            speed=speed,
-            seconds=sample.duration_seconds,
-        )
+            return labels.build_joined(sample.parts, **changes)
+        return labels.build(sample.label, seconds=sample.duration_seconds, **changes)
 
     def _check_epoch(self, index: SampleIndex, *, is_usable: bool) -> None:
         """Raise ``InputError`` if a complete epoch of a stream had no usable sample."""

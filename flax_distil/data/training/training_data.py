@@ -98,6 +98,7 @@ def training_pipeline(
         limits=duration_limits(config.within(pipeline.window_seconds)),
         needs_audio=needs_audio,
         augmentation=config.augmentation,
+        non_speech=config.non_speech,
     )
 
 

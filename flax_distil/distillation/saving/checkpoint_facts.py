@@ -26,8 +26,8 @@ def checkpoint_facts(config: DistillConfig, student: Checkpoint, kept: Params) -
 
     Returns:
         ``config`` and ``config_hash`` (SHA-256), ``versions`` of packages, and ``student``, for the command
-        ``export``: where it is read from, which layers of that it has, its architecture, and a digest of the
-        weights that are not trained.
+        ``export``: where it is read from, which layers of that it has, its architecture, a digest of the
+        weights that are not trained, and whether it may end a transcript before its first word.
     """
     settings = json.loads(json.dumps(_without_secrets(dataclasses.asdict(config)), default=str))
     text = json.dumps(settings, sort_keys=True)
@@ -43,6 +43,7 @@ def checkpoint_facts(config: DistillConfig, student: Checkpoint, kept: Params) -
             "config": student.config.to_huggingface(),
             "export_dtype": config.weights.export_dtype,
             "frozen": frozen_digest(kept),
+            "allows_empty_text": config.data.non_speech.replaces_samples,
         },
     }
 

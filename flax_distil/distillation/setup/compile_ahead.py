@@ -39,7 +39,7 @@ def describe_step_batch(config: DistillConfig, student: WhisperConfig, rows: int
         "labels_BT": array(jnp.int32, tokens),
         "loss_mask_BT": array(jnp.bool_, tokens),
     }
-    if config.data.train_dataset_kl_weights is not None:
+    if config.data.has_kl_weights:
         labels["kl_weight_B"] = array(jnp.float32)
     if config.cache_encoder_states:
         shape = student.max_source_positions, student.d_model

@@ -71,6 +71,7 @@ def check_cacheable(config: DistillConfig, data: TrainingData, partitioner: Part
         "concatenate_audio": config.data.speakers.concatenate_audio,
         "several training data sets": len(data.sources) > 1,
         "augmentation of the audio": config.data.augmentation != AugmentationConfig(),
+        "non_speech_padding_probability": config.data.non_speech.non_speech_padding_probability > 0,
     }
     if found := [name for name, there in obstacles.items() if there]:
         raise InputError(
@@ -90,10 +91,16 @@ def open_cache(
         shape: Positions S and width D of the encoder outputs.
         fingerprint: Fingerprint of the encoder's weights and of how it computes.
     """
+    rows, fingerprint = len(train), f"{fingerprint}-{train.fingerprint()}"
+    if config.data.non_speech.replaces_samples:  # clips follow the rows of the training set
+        rows, fingerprint = (
+            rows + config.data.non_speech.non_speech_clips,
+            f"{fingerprint}-{config.data.seed}",
+        )
     return EncoderStateCache(
         _cache_folder(config),
-        fingerprint=f"{fingerprint}-{train.fingerprint()}",
-        rows=len(train),
+        fingerprint=fingerprint,
+        rows=rows,
         positions=shape[0],
         width=shape[1],
     )

@@ -12,7 +12,7 @@ from flax_distil.checkpoints.checkpoint import Checkpoint, load_checkpoint
 from flax_distil.checkpoints.formats.conversion import converted
 from flax_distil.checkpoints.hub.model_source import ModelSource
 from flax_distil.checkpoints.load_on_cpu import load_on_cpu
-from flax_distil.checkpoints.student import init_student
+from flax_distil.checkpoints.student import allow_empty_text, init_student
 from flax_distil.core.arrays import Params
 from flax_distil.core.errors import InputError
 from flax_distil.core.nested import replace
@@ -194,6 +194,8 @@ def _student(
     config: DistillConfig, teacher: Checkpoint | None, read: Callable[[ModelSource], Checkpoint]
 ) -> Checkpoint:
     if config.model.model_name_or_path:
-        return read(config.model.source)
-    assert teacher is not None  # DistillConfig refuses a run without either
-    return init_student(teacher, **config.student.layers)
+        student = read(config.model.source)
+    else:
+        assert teacher is not None  # DistillConfig refuses a run without either
+        student = init_student(teacher, **config.student.layers)
+    return allow_empty_text(student) if config.data.non_speech.replaces_samples else student

@@ -1,0 +1,1 @@
+"""Sounds in which nobody speaks, made by generators: for evaluation and for training."""

@@ -1,0 +1,1 @@
+"""What models write where nobody speaks."""
