@@ -232,6 +232,11 @@ class DistillConfig:
                 f"train_dataset_kl_weights {factors!r} has no KL term to scale: give a teacher and a "
                 "kl_weight above 0, or leave it out"
             )
+        if self.data.non_speech.replaces_samples and not loss.ce_weight:
+            raise InputError(
+                "non_speech_probability needs the cross-entropy, which alone teaches silence, and ce_weight "
+                "is 0: set ce_weight above 0, or leave non_speech_probability out"
+            )
         if not any((loss.ce_weight, loss.kl_weight, loss.mse_weight)):
             raise InputError("ce_weight, kl_weight and mse_weight are all 0: nothing is learned")
 

@@ -77,13 +77,13 @@ def test_the_other_rows_are_what_they_are_without_clips(speech, labels, opened):
 
 def test_a_resumed_run_has_the_same_clips_although_it_has_rejected_no_sample_yet(flawed, labels, opened):
     both = dataclasses.replace(HALF, non_speech_padding_probability=0.5)
-    uninterrupted = list(islice(opened(flawed, labels, both), 9))
+    uninterrupted = list(islice(opened(flawed, labels, both), 6))
     first = opened(flawed, labels, both)
-    list(islice(first, 4))
+    list(islice(first, 3))
     state = json.loads(json.dumps(first.get_state()))
     second = opened(flawed, labels, both)
     second.set_state(state)
-    assert_same(islice(second, 5), uninterrupted[4:])
+    assert_same(islice(second, 3), uninterrupted[3:])
 
 
 def test_what_is_cached_is_not_made_again(speech, labels, opened):
@@ -165,8 +165,8 @@ def test_surrounding_sounds_are_fainter_than_the_speech_and_leave_no_room_unused
 
 def test_training_has_other_clips_than_an_evaluation_with_the_same_seed():
     mixer = NonSpeechMixer(HALF, seed=0)
-    for number in range(16):
-        assert mixer.clip(number).seconds != NonSpeechClip.of(0, number).seconds
+    for number in range(1, 8):
+        assert mixer.clip(number).level_dbfs != NonSpeechClip.of(0, number).level_dbfs
 
 
 @pytest.mark.parametrize("value", [-0.1, 1.0, 1.5])

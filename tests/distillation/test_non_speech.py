@@ -6,7 +6,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from flax_distil.checkpoints.checkpoint import load_checkpoint
 from flax_distil.checkpoints.hub.model_source import ModelSource
+from flax_distil.checkpoints.student import allow_empty_text
 from flax_distil.checkpoints.training.trained_student import load_trained_student
 from flax_distil.core.errors import InputError
 from flax_distil.core.nested import build
@@ -19,6 +21,7 @@ from flax_distil.model.decoder import ForwardOutput
 from tests.toys import TOY, write_prompts
 
 BLANK = 220
+"""The token of a space, which published checkpoints do not let a text begin with either."""
 
 
 @pytest.fixture(scope="module")
@@ -52,14 +55,22 @@ def test_hidden_states_of_rows_without_a_kl_term_are_not_compared():
     assert mse(loss_mask_BT=jnp.asarray(mask_BT)) > mse(loss_mask_BT=masked_BT)
 
 
+def test_a_student_that_learned_silence_may_end_before_its_first_word(tiny_en_dir, base_dir):
+    for folder in (tiny_en_dir, base_dir):
+        published = load_checkpoint(folder, config_only=True)
+        assert len(published.files.generation_config["begin_suppress_tokens"]) == 2
+        settings = allow_empty_text(published).files.generation_config
+        assert settings == published.files.generation_config | {"begin_suppress_tokens": [BLANK]}
+        assert allow_empty_text(allow_empty_text(published)).files.generation_config == settings
+
+
+@pytest.mark.slow
 def test_clips_are_encoded_once_and_a_student_may_write_nothing(settings, teacher, one_partitioner, tmp_path):
     config = build(DistillConfig, **settings, cache_encoder_states=True, output_dir=str(tmp_path / "run"))
     run(config)
-    suppressed = json.loads((teacher / "generation_config.json").read_text())["begin_suppress_tokens"]
-    assert len(suppressed) == 2
     exported = json.loads((tmp_path / "run" / "generation_config.json").read_text())
     assert exported["begin_suppress_tokens"] == [BLANK]
-    later = load_trained_student(ModelSource(str(tmp_path / "run")), "latest")
+    later = load_trained_student(ModelSource(name=str(tmp_path / "run")), "latest")
     assert later.files.generation_config["begin_suppress_tokens"] == [BLANK]
     done = np.fromfile(tmp_path / "run" / "encoder_cache" / "done.bin", np.uint8)
     states = np.fromfile(tmp_path / "run" / "encoder_cache" / "states.bin", np.uint16)
@@ -82,6 +93,11 @@ def test_sounds_around_speech_are_other_audio_than_what_is_kept(settings, tmp_pa
             )
         )
     assert not (tmp_path / "run").exists()
+
+
+def test_silence_is_learned_by_the_cross_entropy_alone(settings):
+    with pytest.raises(InputError, match="non_speech_probability needs the cross-entropy"):
+        build(DistillConfig, **settings, ce_weight=0.0, output_dir="unused")
 
 
 @pytest.mark.slow

@@ -81,7 +81,7 @@ def test_the_set_of_a_seed_is_the_same_for_every_model_and_in_every_run():
 
 
 def test_clips_are_decoded_without_and_with_thresholds(settings):
-    config = build(EvalConfig, **settings, non_speech=True, no_speech_threshold=0.3, temperature=(0.0, 0.5))
+    config = build(EvalConfig, **settings, non_speech=True, no_speech_threshold=0.3, temperatures=(0.0, 0.5))
     off, on = (non_speech_options(config)[name] for name in (THRESHOLDS_OFF, THRESHOLDS_ON))
     assert off.thresholds == Thresholds(None, None, None, None)
     assert off.temperatures == (0.0,)
@@ -90,6 +90,7 @@ def test_clips_are_decoded_without_and_with_thresholds(settings):
     assert not non_speech_options(build(EvalConfig, **settings))
 
 
+@pytest.mark.slow
 def test_reports_have_the_clips_beside_the_speech(folder):
     results = json.loads((folder / "results.json").read_text())
     entry = results["models"]["toy.en"]
@@ -106,6 +107,7 @@ def test_reports_have_the_clips_beside_the_speech(folder):
     assert "Without speech" in (folder / "report.html").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_fewer_clips_are_reported_without_transcribing_any_again(settings, folder):
     before = {path: path.read_bytes() for path in (folder / "predictions").rglob("*.jsonl")}
     changed = {"output_dir": str(folder), "non_speech": True, "non_speech_samples": 3}

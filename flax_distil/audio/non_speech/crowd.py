@@ -10,17 +10,17 @@ import numpy as np
 from flax_distil.audio.constants import SAMPLING_RATE
 from flax_distil.core.arrays import Float, Int
 
-_VOICES = (6, 12)
+_VOICES = (5, 9)
 """Lowest and highest number of voices, the higher one included."""
 
-_SYLLABLE_SECONDS = (0.08, 0.3)
+_SYLLABLE_SECONDS = (0.08, 0.22)
 
 _FORMANTS_HERTZ = ((250.0, 850.0), (800.0, 2400.0), (2200.0, 3200.0))
 """Lowest and highest frequency of the three resonances of a vowel."""
 
 _BANDWIDTHS_HERTZ = (90.0, 130.0, 200.0)
 
-_SIZE = 8192
+_SIZE = 4096
 """Samples of the Fourier transform of a syllable, which are more than those of the longest one."""
 
 _PAUSED, _UNVOICED = 0.25, 0.2

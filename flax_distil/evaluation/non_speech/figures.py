@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -43,11 +43,11 @@ def _figures(unit: ScoredRecords, seed: int) -> Scores:
     }
 
 
-def _counts(unit: ScoredRecords, row: int) -> Sequence[float]:
+def _counts(unit: ScoredRecords, row: int) -> list[float]:
     """Return whether a clip has any text, any word, its words, repeated runs of five words, and seconds."""
     line = unit.predictions[row]
     words = len(unit.normalize(line.text).split())
-    return float(bool(line.text.strip())), float(words > 0), words, unit.repeated[row], line.duration
+    return [*map(float, (bool(line.text.strip()), words > 0, words, unit.repeated[row], line.duration))]
 
 
 def _rates(counts_NX: np.ndarray) -> Scores:
