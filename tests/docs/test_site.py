@@ -1,9 +1,15 @@
 """The documentation site builds without a warning, is complete, and loads nothing from other hosts."""
 
+import contextlib
+import functools
+import http
+import http.server
 import os
 import re
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,6 +18,7 @@ import flax_distil
 from flax_distil.cli.flags import POSITIONAL
 from flax_distil.cli.main import COMMANDS, config_class
 from flax_distil.core.nested import leaves
+from tests.chromium import needs_chromium, open_page
 from tests.docs.blocks import ROOT
 
 
@@ -71,3 +78,48 @@ def test_nothing_is_loaded_from_other_hosts(site):
 def test_every_page_has_one_title(site):
     for page in site.rglob("*.html"):
         assert len(re.findall(r"<h1[ >]", read(page))) == 1, page
+
+
+@contextlib.contextmanager
+def served(folder: Path) -> Iterator[tuple[str, list[str]]]:
+    """Serve a folder on this machine, and give its address and the paths that were asked for in vain."""
+    missing: list[str] = []
+
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        def log_request(self, code: object = "-", size: object = "-") -> None:
+            if code == http.HTTPStatus.NOT_FOUND:
+                missing.append(self.path)
+
+        def log_message(self, format: str, *arguments: object) -> None:
+            """Write nothing."""
+
+    handler = functools.partial(Handler, directory=folder)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}", missing
+        server.shutdown()
+
+
+@pytest.mark.slow  # two seconds a page
+@needs_chromium
+def test_chromium_finds_every_file_of_every_page_and_no_error(site, tmp_path):
+    with served(site) as (address, missing):
+        for page in sorted(site.rglob("index.html")):
+            shown, messages = open_page(f"{address}/{page.relative_to(site)}", tmp_path)
+            assert "<h1" in shown
+            assert messages == [], page
+    assert missing == []
+
+
+@pytest.mark.slow
+@needs_chromium
+def test_what_is_wrong_with_a_page_would_be_seen(tmp_path):
+    (tmp_path / "site").mkdir()
+    wrong = (
+        '<!doctype html><link rel="icon" href="data:,"><script>throw new Error()</script><img src="no.png">'
+    )
+    (tmp_path / "site" / "index.html").write_text(wrong, encoding="utf-8")
+    with served(tmp_path / "site") as (address, missing):
+        _, messages = open_page(address, tmp_path / "profile")
+    assert "Uncaught Error" in messages[0]
+    assert missing == ["/no.png"]

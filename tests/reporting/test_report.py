@@ -2,8 +2,6 @@
 
 import json
 import re
-import shutil
-import subprocess
 import time
 from html.parser import HTMLParser
 
@@ -17,6 +15,7 @@ from flax_distil.reporting.job import run as report
 from flax_distil.reporting.run_data import read_run
 from flax_distil.storage.bucket_path import BucketPath
 from flax_distil.storage.paths import upload_folder
+from tests.chromium import needs_chromium, open_page
 from tests.storage.buckets import LARGE_BODIES, running_gs
 
 HOSTILE = '<script>alert("x")</script>'
@@ -190,7 +189,7 @@ def test_a_run_in_a_bucket_has_its_page_there(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(shutil.which("chromium") is None, reason="there is no Chromium")
+@needs_chromium
 @pytest.mark.parametrize("size", ["1280,2000", "390,2000"])
 def test_chromium_says_nothing_about_the_page_and_no_part_is_wider_than_the_screen(tmp_path, size):
     folder = write_run(tmp_path / "run")
@@ -201,11 +200,7 @@ def test_chromium_says_nothing_about_the_page_and_no_part_is_wider_than_the_scre
     )
     target = tmp_path / "page.html"
     target.write_text(page, encoding="utf-8")
-    done = subprocess.run(
-        ["chromium", "--headless", "--no-sandbox", "--disable-gpu", f"--window-size={size}",
-         "--enable-logging=stderr", "--dump-dom", f"--user-data-dir={tmp_path / 'profile'}", target.as_uri()],
-        capture_output=True, text=True, check=True, timeout=120,
-    )  # fmt: skip
-    assert "CONSOLE" not in done.stderr
-    width, window = map(int, re.search(r"<title>(\d+),(\d+)</title>", done.stdout).groups())
+    shown, messages = open_page(target.as_uri(), tmp_path / "profile", size)
+    assert messages == []
+    width, window = map(int, re.search(r"<title>(\d+),(\d+)</title>", shown).groups())
     assert width <= window
