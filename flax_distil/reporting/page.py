@@ -122,6 +122,7 @@ _TERMS = {"ce_loss": "cross-entropy", "kl_loss": "KL", "mse_loss": "MSE"}
 
 def _curves(run: RunData) -> str:
     logged = {name for line in run.metrics for name in line if not name.startswith("eval_")}
+    logged -= set() if run.has_divergence else {"kl_loss"}
     terms = [*(logged & {"loss"}), *sorted(name for name in logged if name.endswith("_loss"))]
     sets = run.evaluated_sets
     plots = [

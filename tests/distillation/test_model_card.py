@@ -106,6 +106,17 @@ def test_a_card_tells_hours_licenses_drops_and_what_was_not_measured(subject):
     assert "<script>" not in text
 
 
+def test_a_card_of_a_run_without_a_divergence_tells_none(subject, tmp_path):
+    settings = {**subject.run.settings, "kl_weight": 0.0, "temperature": 2.0}
+    run = dataclasses.replace(subject.run, record={**subject.run.record, "settings": settings})
+    write_model_card(dataclasses.replace(subject, run=run), tmp_path)
+    text = (tmp_path / "README.md").read_text()
+    assert "| loss | 0.2000 |" in text
+    assert "KL divergence" not in text
+    assert "temperature" not in text
+    assert "KL" not in (tmp_path / "learning_curve.svg").read_text()
+
+
 def test_a_card_of_a_step_knows_nothing_of_what_came_later(folder):
     run = read_run_summary(folder, step=10)
     assert [found.wer for found in training_evaluations(run)] == [12.345, 13.345]

@@ -126,6 +126,16 @@ def test_a_finished_run_has_every_section_and_nothing_that_is_loaded_or_run(tmp_
     assert "KL, step 40: 1" in page
 
 
+def test_a_divergence_that_no_loss_has_is_no_curve(tmp_path):
+    folder = write_run(tmp_path / "run")
+    record = json.loads((folder / "run.json").read_text())
+    record["settings"]["kl_weight"] = 0.0
+    (folder / "run.json").write_text(json.dumps(record))
+    page = page_of(folder)
+    assert "cross-entropy, step 40" in page
+    assert "KL, step" not in page
+
+
 def test_a_run_is_running_while_its_lock_is_fresh_and_stopped_when_it_is_not(tmp_path):
     folder = write_run(tmp_path / "run", steps=50)
     assert read_run(folder).status == "stopped"

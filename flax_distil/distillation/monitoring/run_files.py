@@ -33,6 +33,11 @@ class RunFiles:
         """All settings of the run, by flag."""
         return json_object(self.record.get("settings"))
 
+    @property
+    def has_divergence(self) -> bool:
+        """Whether the loss has a KL divergence; the log has zeros for it where its weight is 0."""
+        return self.settings.get("kl_weight") != 0
+
     def points(self, name: str, *, scale: float = 1.0) -> list[tuple[float, float]]:
         """Return steps and values of a metric, times ``scale``."""
         return [

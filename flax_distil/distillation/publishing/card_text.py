@@ -148,14 +148,13 @@ def _dropped(run: RunSummary) -> str:
 
 def _training(run: RunSummary, plots: Sequence[str]) -> str:
     settings = run.settings
-    rows = [[label, _value(settings[name])] for name, label in _SETTINGS.items() if _is_set(settings, name)]
+    shown = {name: label for name, label in _SETTINGS.items() if name != "temperature" or run.has_divergence}
+    rows = [[label, _value(settings[name])] for name, label in shown.items() if _is_set(settings, name)]
     parts = [f"## Training\n\n{markdown_table(['setting', 'value'], rows)}"]
     latest = run.latest()
-    losses = [
-        [label, f"{latest[name]:.4f}"]
-        for name, label in (("loss", "loss"), ("ce_loss", "cross-entropy"), ("kl_loss", "KL divergence"))
-        if name in latest
-    ]
+    terms = {"loss": "loss", "ce_loss": "cross-entropy"}
+    terms |= {"kl_loss": "KL divergence"} if run.has_divergence else {}
+    losses = [[label, f"{latest[name]:.4f}"] for name, label in terms.items() if name in latest]
     if losses:
         table = markdown_table(["loss", "mean over the last logged updates"], losses)
         parts.append(f"After {run.step:,} updates:\n\n{table}")

@@ -117,7 +117,8 @@ def _result_files(evaluated: Sequence[EvaluatedSet]) -> dict[str, str]:
 def _plots(run: RunSummary | None) -> dict[str, str]:
     if run is None:
         return {}
-    losses = {name: run.points(key) for name, key in (("loss", "loss"), ("CE", "ce_loss"), ("KL", "kl_loss"))}
+    terms = {"loss": "loss", "CE": "ce_loss"} | ({"KL": "kl_loss"} if run.has_divergence else {})
+    losses = {name: run.points(key) for name, key in terms.items()}
     plots = {
         LOSS_PLOT: svg_file("Loss over steps", losses),
         WER_PLOT: svg_file(
