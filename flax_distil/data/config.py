@@ -96,14 +96,24 @@ class SpeakerConfig:
     Attributes:
         speaker_column_name: Column that identifies the speaker of a sample; by default speaker_id, speaker or
             source_id where there is such a column. Joined by + for several data sets.
-        concatenate_audio: Join neighboring samples of one speaker to up to 30 s.
+        concatenate_audio: Join neighboring samples of one speaker to up to max_concatenated_seconds.
+        max_concatenated_seconds: Longest sample that is made by joining; at most 30. Samples that are longer
+            by themselves stay alone.
         sort_by_speaker: Sort the samples of each table by speaker first. Where speakers take turns, samples
             can then be joined, and prompted with the text before them.
     """
 
     speaker_column_name: str | None = None
     concatenate_audio: bool = False
+    max_concatenated_seconds: float = 30.0
     sort_by_speaker: bool = False
+
+    def __post_init__(self) -> None:
+        if not 0 < self.max_concatenated_seconds <= 30:
+            raise InputError(
+                f"max_concatenated_seconds {self.max_concatenated_seconds:g} is not above 0 and at most 30, "
+                "the seconds of one window"
+            )
 
     def check_streaming(self, streaming: bool) -> None:
         """Raise ``InputError`` if the rows of a stream are to be sorted, which are never read all at once."""

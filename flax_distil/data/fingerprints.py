@@ -25,3 +25,13 @@ def weights_fingerprint(params: Mapping[str, Any]) -> str:
         # The array is viewed as bytes, because bfloat16 has no buffer interface.
         digest.update(array.reshape(-1).view(np.uint8).data)
     return digest.hexdigest()
+
+
+def encoder_fingerprint(encoder: Mapping[str, Any], dtype: str) -> str:
+    """Return a digest of what decides the outputs of an encoder for a recording.
+
+    Args:
+        encoder: Weights of the encoder as it computes with them.
+        dtype: Element type of its computations.
+    """
+    return f"{weights_fingerprint(encoder)}-{dtype}"

@@ -124,7 +124,8 @@ class DistillConfig:
             in all three.
         cache_encoder_states: Keep the outputs of the frozen encoder on disk (in bfloat16), so that no encoder
             runs from the second epoch on.
-        encoder_cache_dir: Folder of these outputs; by default encoder_cache in output_dir.
+        encoder_cache_dir: Folder of these outputs; by default encoder_cache in output_dir. What
+            pseudo-label kept in the same folder is not encoded again.
         dry_run: Do not train, but print a plan, as the command plan does, whose flags are then accepted too.
 
     Raises:

@@ -12,7 +12,7 @@ from flax_distil.checkpoints.training.training_checkpoints import TrainingCheckp
 from flax_distil.core.errors import InputError, Interrupted
 from flax_distil.core.nested import flatten
 from flax_distil.core.signals import Stage, enter_stage, interrupted
-from flax_distil.data.fingerprints import weights_fingerprint
+from flax_distil.data.fingerprints import encoder_fingerprint
 from flax_distil.data.training.training_sources import TableSource
 from flax_distil.distillation.evaluation.evaluator import Evaluator
 from flax_distil.distillation.monitoring.goodput import Goodput
@@ -289,4 +289,4 @@ class Trainer:
 
     def _encoder_fingerprint(self) -> str:
         encoder = self.partitioner.device_get(self.models.frozen["encoder"])
-        return f"{weights_fingerprint(encoder)}-{self.config.student_options.dtype}"
+        return encoder_fingerprint(encoder, self.config.student_options.dtype)

@@ -1,10 +1,18 @@
 """A checkpoint for batches of recordings, whose weights are read when they are first needed."""
 
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
 from flax_distil.audio.constants import CHUNK_SECONDS
 from flax_distil.core.errors import InputError
+from flax_distil.data.fingerprints import encoder_fingerprint
+from flax_distil.data.window_states import WindowStates
 from flax_distil.parallel.partitioner import Partitioner
 from flax_distil.pipeline.transcription_model import configured_model
 from flax_distil.transcription.config import TranscriptionConfig
+from flax_distil.transcription.generator import EncoderOutput
 from flax_distil.transcription.short_form import ShortFormTranscriber
 
 
@@ -60,6 +68,31 @@ class BatchTranscriber:
             return 0.0
         self._compiled.add(batch_size)
         return self.load().warm_up(batch_size)
+
+    def keep_encoder_states(self, folder: Path) -> None:
+        """Keep the encoder outputs of all windows that are transcribed from now on, for training; see
+        :class:`WindowStates`.
+
+        Args:
+            folder: Folder of the states, in which training looks for them.
+        """
+        generator, partitioner = self.load().generator, self._partitioner
+        encoder = partitioner.device_get(generator.params["encoder"])
+        kept = WindowStates(
+            folder,
+            fingerprint=encoder_fingerprint(encoder, generator.shape.compute.dtype),
+            positions=generator.config.max_source_positions,
+            width=generator.config.d_model,
+        )
+
+        def encode_and_keep(
+            samples_BW: np.ndarray, encode: Callable[[np.ndarray], EncoderOutput]
+        ) -> EncoderOutput:
+            encoder_out = encode(samples_BW)
+            kept.add(samples_BW, partitioner.local_rows(encoder_out["encoder_out_BSD"]))
+            return encoder_out
+
+        generator.encoder_cache = encode_and_keep
 
     def batch_size(self) -> int:
         """Return the rows of this process's batches."""

@@ -9,7 +9,7 @@ from flax_distil.core.checks import check_positive
 from flax_distil.core.errors import InputError
 from flax_distil.core.nested import nested
 from flax_distil.data.config import DurationConfig, SpeakerConfig
-from flax_distil.storage.output_dir import OutputConfig
+from flax_distil.storage.output_dir import OutputConfig, check_local
 from flax_distil.transcription.config import FLAG_NAMES, LONG_FORM_OPTIONS, DatasetConfig, TranscriptionConfig
 from flax_distil.transcription.options import TranscriptionOptions
 
@@ -25,6 +25,9 @@ class PseudoLabelConfig(TranscriptionConfig):
             numbered.
         speakers: How recordings of one speaker are joined.
         durations: Which recordings are neither too short nor too long.
+        encoder_cache_dir: Keep the outputs of the encoder in this folder (in bfloat16: 1.2 MB per recording
+            with tiny, 3.8 MB with large). A distillation with cache_encoder_states and the same folder, of
+            the same encoder, does not encode these recordings again.
         vad: Detector of speech, for cutting recordings of more than 30 s: auto, silero or energy.
         samples_per_shard: Number of source samples per Parquet file. A run that was killed repeats its
             unfinished files.
@@ -63,6 +66,7 @@ class PseudoLabelConfig(TranscriptionConfig):
         },
         section="Main flags",
     )
+    encoder_cache_dir: str | None = None
     vad: str = "auto"
     samples_per_shard: int = 1000
     output: OutputConfig = nested(
@@ -77,6 +81,8 @@ class PseudoLabelConfig(TranscriptionConfig):
 
     def __post_init__(self) -> None:
         check_positive(self, "samples_per_shard")
+        if self.encoder_cache_dir:
+            check_local("encoder_cache_dir", self.encoder_cache_dir)
         self.speakers.check_streaming(self.data.reading.streaming)
         if self.vad not in typing.get_args(VadName):
             expected = ", ".join(typing.get_args(VadName))

@@ -61,6 +61,8 @@ def run(config: PseudoLabelConfig) -> PseudoLabelResult:
 def _run(config: PseudoLabelConfig, stack: contextlib.ExitStack) -> PseudoLabelResult:
     partitioner = join_local_devices(config.devices)
     check_same_settings(flatten(config))
+    if config.encoder_cache_dir is not None and jax.process_count() > 1:
+        raise InputError("encoder_cache_dir is set, but only one process can write the encoder states")
     leads = jax.process_index() == 0
     output = raise_on_all_hosts(
         lambda: LabelOutput(str(config.output.output_dir), overwrite=config.output.overwrite_output_dir)

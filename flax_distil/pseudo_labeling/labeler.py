@@ -15,6 +15,7 @@ import numpy as np
 from flax_distil.audio.voice_activity import VoiceActivity
 from flax_distil.core.arrays import Float
 from flax_distil.core.errors import InputError
+from flax_distil.core.files import user_path
 from flax_distil.core.nested import flatten
 from flax_distil.core.prefetch import prefetch
 from flax_distil.data.decoded_example import SampleError
@@ -77,6 +78,7 @@ class Labeler:
         self.plan = ShardPlan([split.plan for split in self.splits])
         self._unusable: list[str] = []
         reading, given = config.data.reading, flatten(config)
+        longest = config.speakers.max_concatenated_seconds
         self.settings = {name: given[name] for name in _DECIDING} | {
             "language": teacher.options.language,
             "task": teacher.options.task,
@@ -85,6 +87,7 @@ class Labeler:
             "speaker_column_name": _shared([split.speaker_column for split in self.splits]),
             **({} if reading.normalizer == "whisper" else {"normalizer": reading.normalizer}),
             **({} if reading.channel is None else {"channel": reading.channel}),
+            **({} if longest == 30 else {"max_concatenated_seconds": longest}),
             **{f"the rows of {split.name}": split.rows for split in self.splits},
         }
 
@@ -101,10 +104,12 @@ class Labeler:
         positions = {key: record.after for key, record in done.items()}
         batch_size = self.teacher.batch_size()
         compile_seconds = self.teacher.warm_up(batch_size)
+        if (folder := self.config.encoder_cache_dir) is not None:
+            self.teacher.keep_encoder_states(user_path(folder))
         reader = ShardReader(
             batch_size=batch_size,
             detector=self._detector,
-            concatenate=self.config.speakers.concatenate_audio,
+            speakers=self.config.speakers,
             durations=self.config.durations,
             threads=self.config.data.reading.dataloader_num_workers or os.cpu_count() or 1,
             policy=self.config.data.reading.retries,

@@ -9,11 +9,10 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
-from flax_distil.audio.constants import CHUNK_SECONDS
 from flax_distil.audio.segmentation import flac_bytes
 from flax_distil.audio.voice_activity import VoiceActivity
 from flax_distil.core.arrays import Float
-from flax_distil.data.config import DurationConfig
+from flax_distil.data.config import DurationConfig, SpeakerConfig
 from flax_distil.data.decoded_example import TOO_LONG, TOO_SHORT, DurationLimits, SampleError, decode_row
 from flax_distil.data.example import Example
 from flax_distil.data.fragments import split_fragment
@@ -88,7 +87,7 @@ class ShardReader:
     Args:
         batch_size: Rows of every batch.
         detector: Tells where long recordings may be cut.
-        concatenate: Whether to join neighbors, up to the longest recording that is not too long.
+        speakers: Whether to join neighbors, and up to what length.
         threads: How many decode.
         policy: When to ask a server again for a recording.
         durations: Which recordings are neither too short nor too long.
@@ -99,7 +98,7 @@ class ShardReader:
         *,
         batch_size: int,
         detector: VoiceActivity,
-        concatenate: bool,
+        speakers: SpeakerConfig,
         threads: int,
         policy: RetryPolicy,
         durations: DurationConfig,
@@ -108,7 +107,7 @@ class ShardReader:
         self._durations = durations
         self._batch_size = batch_size
         self._detector = detector
-        self._concatenate = concatenate
+        self._speakers = speakers
         self._threads = threads
 
     def batches(self, shards: Iterable[LabelShard]) -> Iterator[ShardBatch]:
@@ -143,12 +142,12 @@ class ShardReader:
                 rows.append(with_duration(row))
             except SampleError as error:
                 skipped.reject(row, error)
-        if not self._concatenate:
+        if not self._speakers.concatenate_audio:
             return [(row,) for row in rows]
         has_speakers = data.speaker_column is not None
         # Without speakers the pieces of a recording still name it, and are not joined with others.
         parts = [rows] if has_speakers else [list(part) for _, part in groupby(rows, lambda row: row.speaker)]
-        longest = min(float(CHUNK_SECONDS), self._durations.longest)
+        longest = min(self._speakers.max_concatenated_seconds, self._durations.longest)
         return [
             made.rows
             for part in parts

@@ -53,7 +53,7 @@ def read(config: PseudoLabelConfig) -> list[ShardBatch]:
     reader = ShardReader(
         batch_size=8,
         detector=VoiceActivity("energy"),
-        concatenate=config.speakers.concatenate_audio,
+        speakers=config.speakers,
         threads=1,
         policy=DEFAULT_POLICY,
         durations=config.durations,
@@ -95,11 +95,15 @@ def test_rows_of_a_speaker_are_put_together_before_they_are_joined(manifest):
     assert sorted(round(recording.seconds, 1) for recording in batch.recordings) == [1.7, 2.0, 2.0]
     (batch,) = read(config_of(manifest, sort_by_speaker=True, max_duration_in_seconds=1.8, **settings))
     assert sorted(round(recording.seconds, 1) for recording in batch.recordings) == [1.0, 1.0, 1.7]
+    (batch,) = read(config_of(manifest, sort_by_speaker=True, max_concatenated_seconds=1.8, **settings))
+    assert sorted(round(recording.seconds, 1) for recording in batch.recordings) == [1.0, 1.0, 1.7, 2.0]
     assert opened(config_of(manifest, **settings)).source.ids() == list(SECONDS)
     with pytest.raises(InputError, match="has no column of speakers"):
         opened(config_of(manifest, sort_by_speaker=True))
     with pytest.raises(InputError, match="sorts tables, and streaming reads none"):
         config_of(manifest, sort_by_speaker=True, streaming=True)
+    with pytest.raises(InputError, match="max_concatenated_seconds 31 is not above 0 and at most 30"):
+        config_of(manifest, max_concatenated_seconds=31.0)
 
 
 def test_labels_of_a_translation_are_compared_by_the_rules_for_english(manifest, base_dir):

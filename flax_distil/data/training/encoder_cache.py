@@ -23,6 +23,7 @@ import numpy as np
 
 from flax_distil.core.arrays import Bool, Float
 from flax_distil.core.errors import InputError
+from flax_distil.data.window_states import WindowStates
 
 log = logging.getLogger(__name__)
 
@@ -66,12 +67,22 @@ class EncoderStateCache:
         rows: Number of rows of the data set.
         positions: Number S of encoder positions per row.
         width: Number D of features per position.
+        windows: States that labelling kept, of which :meth:`copy_known` takes what it finds.
 
     Raises:
         InputError: If the disk has not enough room for all rows.
     """
 
-    def __init__(self, folder: Path, *, fingerprint: str, rows: int, positions: int, width: int):
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        fingerprint: str,
+        rows: int,
+        positions: int,
+        width: int,
+        windows: WindowStates | None = None,
+    ):
         self._folder = Path(folder)
         self._manifest = CacheManifest(fingerprint=fingerprint, rows=rows, positions=positions, width=width)
         self._folder.mkdir(parents=True, exist_ok=True)
@@ -84,6 +95,7 @@ class EncoderStateCache:
         self._flushed_I = np.memmap(self._folder / "done.bin", dtype=np.uint8, mode="r+", shape=(rows,))
         self._done_I: Bool[np.ndarray, " I"] = np.array(self._flushed_I, np.bool_)
         self._unflushed_bytes = 0
+        self._windows = windows
 
     def has(self, indices: Iterable[SupportsIndex]) -> bool:
         """Return whether the states of all these rows are present."""
@@ -133,6 +145,23 @@ class EncoderStateCache:
         self._unflushed_bytes += encoder_out_BSD.size * 2
         if self._unflushed_bytes >= FLUSH_BYTES:
             self.flush()
+
+    def copy_known(
+        self, indices: np.ndarray, samples_BW: np.ndarray, missing_B: Bool[np.ndarray, " B"]
+    ) -> Bool[np.ndarray, " B"]:
+        """Write the rows whose windows labelling has encoded, and return which are still missing.
+
+        Args:
+            indices: Number of each row.
+            samples_BW: Their windows at 16 kHz, float32 or 16-bit integers.
+            missing_B: Which of them have no states yet.
+        """
+        if self._windows is None:
+            return missing_B
+        known = self._windows.find(samples_BW, np.flatnonzero(missing_B).tolist())
+        for row, states_SD in known.items():
+            self.write(indices[[row]], states_SD[None])
+        return missing_B & ~np.isin(np.arange(len(missing_B)), list(known))
 
     def flush(self) -> None:
         """Sync everything to the disk: first the states, and then the marks of complete rows."""

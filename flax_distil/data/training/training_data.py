@@ -165,6 +165,11 @@ class _Opener:
     weight: float | None
     window_seconds: float
 
+    @property
+    def joined_seconds(self) -> float:
+        """Longest sample that is made by joining."""
+        return min(self.window_seconds, self.config.speakers.max_concatenated_seconds)
+
     def table_source(self, data: SpeechDataset, dropped: DropReport, skipped: SkippedSamples) -> TableSource:
         if self.config.speakers.sort_by_speaker:
             data = group_by_speaker(data)
@@ -180,7 +185,7 @@ class _Opener:
         data = data.select(kept.kept.tolist())
         packs: PackedData | None = None
         if self.config.speakers.concatenate_audio:
-            packs = pack_rows(data, labels=self.labels, skipped=skipped, window_seconds=self.window_seconds)
+            packs = pack_rows(data, labels=self.labels, skipped=skipped, window_seconds=self.joined_seconds)
             log.info("%s: %s", data.name, packs.report.summary())
         return TableSource(
             data=data,
@@ -197,7 +202,7 @@ class _Opener:
             filters=self.config.filters,
             normalize=self.normalize,
             concatenate=self.config.speakers.concatenate_audio,
-            window_seconds=self.window_seconds,
+            window_seconds=self.joined_seconds,
             weight=self.weight,
         )
 

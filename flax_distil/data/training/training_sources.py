@@ -90,7 +90,7 @@ class StreamSource:
         filters: Configuration of the filters.
         normalize: Text normalizer of the language, for the WER.
         concatenate: Whether neighboring rows are packed.
-        window_seconds: Longest duration of a sample.
+        window_seconds: Longest sample that packing makes.
         weight: Share of the data set in a mixture; None is 1.
 
     Raises:
@@ -151,7 +151,10 @@ class StreamSource:
     def fingerprint(self) -> str:
         """Return a digest that changes whenever a position in the stream may mean another sample."""
         names = [shard.name for shard in self.stream.shards]
-        return _digest([*names, repr(self.filters), str(self.concatenate)])
+        packing = str(self.concatenate)
+        if self.concatenate and self.window_seconds < CHUNK_SECONDS:
+            packing += f" to {self.window_seconds:g}"
+        return _digest([*names, repr(self.filters), packing])
 
     @functools.cached_property
     def _first_rows(self) -> SpeechDataset:

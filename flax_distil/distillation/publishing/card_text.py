@@ -23,7 +23,7 @@ _SETTINGS = {
     "temperature": "temperature", "freeze_encoder": "frozen encoder", "precision": "precision",
     "timestamp_probability": "share of labels with timestamps",
     "condition_on_prev_probability": "share of labels after a previous text",
-    "wer_threshold": "WER threshold", "concatenate_audio": "recordings joined to 30 s", "seed": "seed",
+    "wer_threshold": "WER threshold", "concatenate_audio": "neighbouring recordings joined", "seed": "seed",
 }  # fmt: skip
 """Settings that a card lists, where the run has them."""
 

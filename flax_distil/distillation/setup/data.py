@@ -16,6 +16,7 @@ from flax_distil.data.training.encoder_cache import EncoderStateCache
 from flax_distil.data.training.pipeline import TrainingPipeline
 from flax_distil.data.training.pipeline_config import PipelineConfig
 from flax_distil.data.training.training_data import TrainingData, load_training_data, training_pipeline
+from flax_distil.data.window_states import WindowStates
 from flax_distil.distillation.config import DistillConfig
 from flax_distil.distillation.evaluation.data import EvaluationSet, evaluation_sets
 from flax_distil.model.config import WhisperConfig
@@ -91,18 +92,17 @@ def open_cache(
         shape: Positions S and width D of the encoder outputs.
         fingerprint: Fingerprint of the encoder's weights and of how it computes.
     """
-    rows, fingerprint = len(train), f"{fingerprint}-{train.fingerprint()}"
+    folder, (positions, width) = _cache_folder(config), shape
+    rows, of_rows = len(train), f"{fingerprint}-{train.fingerprint()}"
     if config.data.non_speech.replaces_samples:  # clips follow the rows of the training set
-        rows, fingerprint = (
-            rows + config.data.non_speech.non_speech_clips,
-            f"{fingerprint}-{config.data.seed}",
-        )
+        rows, of_rows = rows + config.data.non_speech.non_speech_clips, f"{of_rows}-{config.data.seed}"
     return EncoderStateCache(
-        _cache_folder(config),
-        fingerprint=fingerprint,
+        folder,
+        fingerprint=of_rows,
         rows=rows,
-        positions=shape[0],
-        width=shape[1],
+        positions=positions,
+        width=width,
+        windows=WindowStates(folder, fingerprint=fingerprint, positions=positions, width=width),
     )
 
 
@@ -166,6 +166,8 @@ def prepare_batch(
     if cache is not None:
         rows, valid = batch.index_B, batch.valid_B
         missing = batch.has_audio_B & ~np.array([cache.has([row]) for row in rows])
+        if missing.any():
+            missing = cache.copy_known(rows, batch.samples_BW, missing)
         if missing.any():
             encoded = []
             for part in np.split(batch.samples_BW, micro_batches):
