@@ -11,6 +11,7 @@ import json
 
 import jax
 import jax.numpy as jnp
+import jiwer
 import numpy as np
 
 from benchmarks.checkpoints import REPOSITORY, checkpoint_folder
@@ -97,7 +98,7 @@ def log_probabilities(
 
 
 def compare_labels(folder: str, samples_BW: np.ndarray, texts: list[str]) -> None:
-    """Print how many tokens of the labels are equal, and the word error rates against the texts."""
+    """Print how many tokens of the labels are kept, aligned, and the word error rates against the texts."""
     labels = {}
     for dtype in TYPES[::2]:
         options = TranscriptionOptions(max_new_tokens=64)
@@ -108,10 +109,14 @@ def compare_labels(folder: str, samples_BW: np.ndarray, texts: list[str]) -> Non
         errors = word_errors(texts, [label.text for label in labels[dtype]], normalizer(model))
         print(f"{dtype}: WER of its labels {errors.wer:.2f} %", flush=True)
     pairs = [(a.tokens, b.tokens) for a, b in zip(labels["float32"], labels["int8"], strict=True)]
-    same = sum(sum(x == y for x, y in zip(a, b, strict=False)) for a, b in pairs)
-    total = sum(max(len(a), len(b)) for a, b in pairs)
+    spelled = [[" ".join(map(str, tokens)) for tokens in side] for side in zip(*pairs, strict=True)]
+    edits = jiwer.process_words(*spelled)
+    total = edits.hits + edits.substitutions + edits.deletions
     whole = sum(a == b for a, b in pairs)
-    print(f"int8: {same / total:.2%} of {total} label tokens equal, {whole} of {len(pairs)} labels whole")
+    print(
+        f"int8: {edits.hits / total:.2%} of {total} label tokens kept, {edits.insertions} others inserted; "
+        f"{whole} of {len(pairs)} labels are equal"
+    )
 
 
 def normalizer(model: TranscriptionModel):

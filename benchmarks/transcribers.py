@@ -22,6 +22,8 @@ def build_sides(task: str, args: argparse.Namespace) -> dict[str, Side]:
         "short": torch_short, "sequential": torch_sequential, "chunked": torch_chunked, "vad": torch_chunked,
     }  # fmt: skip
     fast = {"short": fast_short, "sequential": fast_sequential, "chunked": fast_chunked, "vad": fast_vad}
+    if args.alone:
+        return {SIDES[0]: ours[task](args)}
     return {
         "flax_distil": ours[task](args),
         "transformers": theirs[task](args),

@@ -54,18 +54,8 @@ class _State:
         return jnp.concatenate([self.recent_B2[:, 1:], draft.tokens_BK], axis=1)
 
 
-def speculative_generate(
-    teacher: Decoder,
-    student: Decoder,
-    inputs: GenerateInputs,
-    *,
-    processors: LogitsProcessors,
-    options: SearchOptions,
-    max_new_tokens: int,
-    num_assistant_tokens: int,
-    draft_embedding_ND: Float[Array, "N E"] | None = None,
-) -> SpeculativeOutput:
-    """Emit what the teacher alone would emit, in fewer of its passes.
+class SpeculativeLoop:
+    """Emits what the teacher alone would emit, in fewer of its passes; all within one trace.
 
     Round by round the student drafts tokens of every row, and the teacher reads them at once::
 
@@ -78,40 +68,9 @@ def speculative_generate(
     0 the tokens are the teacher's most likely ones. At a temperature a drafted token is accepted with
     probability ``min(1, p / q)``, where p is its probability for the teacher and q for the student. The token
     in place of the first that is not accepted is sampled from ``max(p - q, 0)``. So the tokens have the
-    teacher's distribution.
-
-    Args:
-        teacher: Bound to its parameters.
-        student: Has the same vocabulary and as many positions.
-        inputs: The batch.
-        processors: Which tokens may be emitted, in drafts too.
-        options: ``top_k`` and ``top_p`` of rows at a temperature.
-        max_new_tokens: Maximum number of tokens per row.
-        num_assistant_tokens: Maximum number of tokens of a draft, which ends earlier where the student is
-            unsure.
-        draft_embedding_ND: Result of ``draft_embedding``, where it is at hand.
-
-    Raises:
-        ValueError: If the padded prompts leave no position for a token.
+    teacher's distribution. ``loop.decode_to_the_end`` runs it.
 
     Source: arXiv 2211.17192, algorithm 1; arXiv 2311.00430, section 5.3.
-    """
-    speculative = SpeculativeLoop(
-        teacher,
-        student,
-        processors,
-        options,
-        prompt_slots=inputs.prompt_BP.shape[1],
-        max_new_tokens=max_new_tokens,
-        num_assistant_tokens=num_assistant_tokens,
-        draft_embedding_ND=draft_embedding_ND,
-    )
-    output: SpeculativeOutput = loop.decode_to_the_end(speculative, inputs)
-    return output
-
-
-class SpeculativeLoop:
-    """Drafts, verifies and emits, within one trace.
 
     Attributes:
         sizes: Lengths of the small cache and of the large one, which can hold everything.
@@ -129,7 +88,19 @@ class SpeculativeLoop:
         num_assistant_tokens: int,
         draft_embedding_ND: Float[Array, "N E"] | None = None,
     ):
-        """Take what the loop reads; see :func:`speculative_generate`. Prompts have ``prompt_slots`` slots."""
+        """Take what the loop reads.
+
+        Args:
+            teacher: Bound to its parameters.
+            student: Has the same vocabulary and as many positions.
+            processors: Which tokens may be emitted, in drafts too.
+            options: ``top_k`` and ``top_p`` of rows at a temperature.
+            prompt_slots: Length that prompts are padded to.
+            max_new_tokens: Maximum number of tokens per row.
+            num_assistant_tokens: Maximum number of tokens of a draft, which ends earlier where the student is
+                unsure.
+            draft_embedding_ND: Result of ``draft_embedding``, where it is at hand.
+        """
         self._teacher, self._layers = teacher, teacher.unroll_layers()
         self._drafter = Drafter(student, processors, num_assistant_tokens, draft_embedding_ND)
         self._processors, self._options = processors, options

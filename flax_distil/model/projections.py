@@ -48,6 +48,7 @@ class Projection(nnx.Module):
     """A linear projection: a kernel in the axis order of training or of decoding, and possibly a bias.
 
     Attributes:
+        name: Name in :data:`KERNEL_AXES`.
         axes: Letters of the kernel's axes.
         outputs: Letters of the axes of a bias.
         decode_layout: Whether the axes are in the order for decoding.
@@ -65,7 +66,7 @@ class Projection(nnx.Module):
         options: ComputeOptions,
         rngs: nnx.Rngs,
     ):
-        self.axes, self.outputs = KERNEL_AXES[name][decode_layout], OUTPUT_AXES[name]
+        self.name, self.axes, self.outputs = name, KERNEL_AXES[name][decode_layout], OUTPUT_AXES[name]
         self.decode_layout, self.dtype = decode_layout, options.dtype
         shape, outputs = (tuple(sizes[axis] for axis in axes) for axes in (self.axes, self.outputs))
         self.kernel = nnx.Param(_initializer(rngs.params(), shape))
@@ -82,6 +83,7 @@ class Projection(nnx.Module):
                 axes=(axes, self.axes, self.outputs),
                 out=out,
                 dtype=self.dtype,
+                of_gelu=self.name == "fc2",
             )
 
         def contract(x: Array, kernel: Array) -> Array:

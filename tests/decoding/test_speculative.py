@@ -12,9 +12,9 @@ import pytest
 from flax_distil.core.arrays import Params
 from flax_distil.decoding import drafting, loop
 from flax_distil.decoding.logits_processors import LogitsProcessors
-from flax_distil.decoding.loop import generate
+from flax_distil.decoding.loop import decode_to_the_end, generate
 from flax_distil.decoding.options import SearchOptions
-from flax_distil.decoding.speculative import speculative_generate
+from flax_distil.decoding.speculative import SpeculativeLoop
 from flax_distil.decoding.types import GenerateInputs, GenerateOutput, SpeculativeOutput
 from flax_distil.model.assembly import bind_decoder
 from flax_distil.model.cache import DecoderCache
@@ -55,14 +55,16 @@ def with_student(config, student_config, processors, *, new=NEW, drafted=DRAFTED
     """Return a program of its own, traced anew."""
 
     def run(params, student, states, prompts, lengths, limit, temperature=None, seed=None):
-        return speculative_generate(
+        loop = SpeculativeLoop(
             bind_decoder(config, SCAN, params["decoder"]),
             bind_decoder(student_config, SCAN, student["decoder"]),
-            GenerateInputs(
-                states, prompts, lengths, limit_B=limit, temperature_B=temperature, seed_B=seed
-            ),
-            processors=processors, options=options, num_assistant_tokens=drafted, max_new_tokens=new,
+            processors, options,
+            prompt_slots=prompts.shape[1], max_new_tokens=new, num_assistant_tokens=drafted,
         )  # fmt: skip
+        return decode_to_the_end(
+            loop,
+            GenerateInputs(states, prompts, lengths, limit_B=limit, temperature_B=temperature, seed_B=seed),
+        )
 
     return compiled(run)
 
@@ -338,12 +340,13 @@ def test_repetition_rules_and_forced_beginnings_hold_in_every_search(
         )  # fmt: skip
 
     def drafted(params, student, states):
-        return speculative_generate(
+        loop = SpeculativeLoop(
             bind_decoder(config, SCAN, params["decoder"]),
             bind_decoder(student_config, SCAN, student["decoder"]),
-            GenerateInputs(states, padded, lengths, prefix_length_B=given),
-            processors=processors, options=GREEDY, num_assistant_tokens=DRAFTED, max_new_tokens=NEW,
+            processors, GREEDY,
+            prompt_slots=SLOTS, max_new_tokens=NEW, num_assistant_tokens=DRAFTED,
         )  # fmt: skip
+        return decode_to_the_end(loop, GenerateInputs(states, padded, lengths, prefix_length_B=given))
 
     greedy = compiled(lambda params, states: run(params, states, GREEDY))(params, states)
     beams = compiled(lambda params, states: run(params, states, SearchOptions(num_beams=3)))(params, states)

@@ -17,7 +17,7 @@ from flax_distil.model.assembly import (
 )
 from flax_distil.model.compute_options import ComputeOptions
 from flax_distil.model.config import WhisperConfig
-from flax_distil.model.int8.products import int8_product, quantize
+from flax_distil.model.int8.products import int8_product, quantize, quantize_twice_gelu
 from flax_distil.model.layers import unstack
 from tests.model.programs import SCAN, compiled, decoding, encoding
 
@@ -36,6 +36,31 @@ def test_a_value_is_half_a_scale_from_its_integer_at_most():
     assert scale.shape == (5, 1)
     assert (np.abs(integers).max(axis=1) == [127, 127, 0, 127, 127]).all()
     assert (np.abs(integers * scale - x) <= 0.5001 * scale).all()
+
+
+def test_outputs_of_the_gelu_are_rounded_by_half_as_much():
+    """Their range is from -0.17 upwards, so integers about its middle are nearer to each other."""
+    x = 2 * jax.nn.gelu(jax.random.normal(jax.random.key(0), (5, 64)), approximate=False).at[2].set(0.0)
+    integers, scale, middle = quantize_twice_gelu(x, x.max(axis=1, keepdims=True))
+    assert integers.dtype == jnp.int8
+    assert (np.abs(integers * scale + middle - x) <= 0.5001 * scale).all()
+    assert (scale < 0.56 * quantize(x, (1,))[1]).sum() == 4  # but for the zeros
+    assert (integers[2] * scale[2] + middle[2] == 0).all()
+    assert np.abs(np.asarray(jnp.round(x / scale) - jnp.round(middle / scale))).max() <= 127
+
+
+def test_a_product_with_outputs_of_the_gelu_is_that_of_the_integers():
+    random = np.random.default_rng(0)
+    x = 2 * jax.nn.gelu(jnp.asarray(random.normal(size=(2, 3, 64)), jnp.float32), approximate=False)
+    kernel = jnp.asarray(random.integers(-127, 128, (64, 8)), jnp.int8)
+    scale = jnp.asarray(random.uniform(size=8), jnp.float32)
+    wanted = np.einsum("btf,fd,d->btd", x, kernel, scale)
+
+    def error(**options):
+        found = int8_product(x, kernel, scale, axes=("btf", "fd", "d"), out="btd", dtype="float32", **options)
+        return np.sqrt(np.mean((found - wanted) ** 2)) / np.std(wanted)
+
+    assert 0 < error(of_gelu=True) < 0.7 * error() < 0.01
 
 
 @pytest.mark.parametrize(("axes", "out"), [(("btd", "dnh", "nh"), "bnth"), (("bnth", "ndh", "nh"), "bntd")])

@@ -1,7 +1,7 @@
 """Kernels of a layer with int8 weights for TPU: everything before attention, and everything behind it.
 
 As separate operations, quantizing activations would cost about what the products save: a pass for the
-largest value of each token, another to round, and the erf of the GELU, which the compiler does not run beside
+largest value of each token, another to round, and the GELU, which the compiler does not run beside
 a product then. Inside a kernel the vector units do this while the matrix units multiply, and all weights stay
 on the chip.
 """
@@ -16,7 +16,8 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
 from flax_distil.core.arrays import Array, Float
-from flax_distil.model.int8.products import quantize
+from flax_distil.model.int8.products import quantize, quantize_twice_gelu
+from flax_distil.model.layers import twice_gelu_by_tanh
 
 _LANES = 128
 _FEWEST_TOKENS = 128
@@ -109,8 +110,9 @@ def finish_layer_on_tpu(
     vectors = [
         [leaf.astype(jnp.float32)[None] for leaf in part] for part in (out[1:], norm, fc1[1:], fc2[1:])
     ]
+    fc2_sums = fc2.kernel.astype(jnp.int32).sum(axis=0, keepdims=True).astype(jnp.float32)
     weights = (
-        out.kernel, *vectors[0], *vectors[1], fc1.kernel, *vectors[2], fc2.kernel, *vectors[3]
+        out.kernel, *vectors[0], *vectors[1], fc1.kernel, *vectors[2], fc2.kernel, *vectors[3], fc2_sums
     )  # fmt: skip
     return pl.pallas_call(
         functools.partial(_finish_layer, chunk=width),
@@ -138,41 +140,42 @@ def _project(x_ref: Any, *refs: Any, has_norm: bool, count: int) -> None:
     by_token_1T = jnp.broadcast_to(by_token_T1, (x_TD.shape[0], _LANES)).T[:1]
     for number, out_ref in enumerate(outputs):
         kernel_ref, scale_ref, bias_ref = weights[3 * number : 3 * number + 3]
-        y_ET = _dot(kernel_ref[...], integers_TD, 1) * by_token_1T * scale_ref[...] + bias_ref[...]
+        sums_ET = _products(kernel_ref[...], integers_TD, 1).astype(jnp.float32)
+        y_ET = sums_ET * by_token_1T * scale_ref[...] + bias_ref[...]
         out_ref[...] = y_ET.astype(out_ref.dtype)
 
 
-def _finish_layer(
-    mixed_ref: Any, x_ref: Any, out_kernel: Any, out_scale: Any, out_bias: Any, norm_scale: Any,
-    norm_bias: Any, fc1_kernel: Any, fc1_scale: Any, fc1_bias: Any, fc2_kernel: Any, fc2_scale: Any,
-    fc2_bias: Any, y_ref: Any, gelu_ref: Any, *, chunk: int,
-) -> None:  # fmt: skip
-    integers, by_token_T1 = quantize(mixed_ref[...].astype(jnp.float32).T, (1,))
-    added_TD = _dot(integers, out_kernel[...], 0) * by_token_T1 * out_scale[...] + out_bias[...]
-    y_TD = x_ref[...].astype(jnp.float32) + added_TD
-    integers, by_token_T1 = quantize(_normalized(y_TD, norm_scale, norm_bias), (1,))
-    largest_T1 = jnp.zeros_like(by_token_T1)
-    parts = [slice(first, first + chunk) for first in range(0, fc1_kernel.shape[1], chunk)]
+def _finish_layer(mixed_ref: Any, x_ref: Any, *refs: Any, chunk: int) -> None:
+    out, norm = Int8Weights(*refs[:3]), NormWeights(*refs[3:5])
+    fc1, fc2 = Int8Weights(*refs[5:8]), Int8Weights(*refs[8:11])
+    fc2_sums_ref, y_ref, gelu_ref = refs[11:]
+    y_TD = x_ref[...].astype(jnp.float32) + _affine(quantize(mixed_ref[...].astype(jnp.float32).T, (1,)), out)
+    normalized = quantize(_normalized(y_TD, *norm), (1,))
+    parts = [slice(first, first + chunk) for first in range(0, fc1.kernel.shape[1], chunk)]
+    largest_T1 = jnp.full((y_TD.shape[0], 1), -jnp.inf)
     for part in parts:
-        x_TF = _dot(integers, fc1_kernel[:, part], 0) * by_token_T1 * fc1_scale[:, part] + fc1_bias[:, part]
-        x_TF = 0.5 * x_TF * (1.0 + jax.lax.erf(x_TF * 0.5**0.5))
+        x_TF = twice_gelu_by_tanh(_affine(normalized, fc1, part))
         gelu_ref[:, part] = x_TF
-        largest_T1 = jnp.maximum(largest_T1, jnp.abs(x_TF).max(axis=1, keepdims=True))
+        largest_T1 = jnp.maximum(largest_T1, x_TF.max(axis=1, keepdims=True))
     sums_TD = jnp.zeros(y_TD.shape, jnp.int32)
-    factor_T1 = 127.0 / jnp.maximum(largest_T1, jnp.finfo(jnp.float32).tiny)
     for part in parts:
-        integers = jnp.round(gelu_ref[:, part] * factor_T1).astype(jnp.int8)
-        sums_TD += jax.lax.dot_general(
-            integers, fc2_kernel[part, :], (((1,), (0,)), ((), ())), preferred_element_type=jnp.int32
-        )
-    added_TD = sums_TD.astype(jnp.float32) * (largest_T1 / 127.0) * fc2_scale[...] + fc2_bias[...]
-    y_ref[...] = (y_TD + added_TD).astype(y_ref.dtype)
+        integers, by_token_T1, middle_T1 = quantize_twice_gelu(gelu_ref[:, part], largest_T1)
+        sums_TD += _products(integers, fc2.kernel[part, :], 0)
+    products_TD = sums_TD.astype(jnp.float32) * by_token_T1 + middle_T1 * fc2_sums_ref[...]
+    y_ref[...] = (y_TD + 0.5 * products_TD * fc2.scale[...] + fc2.bias[...]).astype(y_ref.dtype)
 
 
-def _dot(left: Array, right: Array, right_axis: int) -> Array:
-    """Return int8 products, summed in int32, as float32."""
+def _affine(quantized: tuple[Array, Array], weights: Int8Weights, part: slice = slice(None)) -> Array:
+    """Return a projection of quantized tokens, or a part of its outputs."""
+    integers, by_token_T1 = quantized
+    y_TE = _products(integers, weights.kernel[:, part], 0).astype(jnp.float32) * by_token_T1
+    return y_TE * weights.scale[:, part] + weights.bias[:, part]
+
+
+def _products(left: Array, right: Array, right_axis: int) -> Array:
+    """Return products of integers, summed in int32."""
     contract = (((1,), (right_axis,)), ((), ()))
-    return jax.lax.dot_general(left, right, contract, preferred_element_type=jnp.int32).astype(jnp.float32)
+    return jax.lax.dot_general(left, right, contract, preferred_element_type=jnp.int32)
 
 
 def _normalized(x_TD: Array, scale_ref: Any, bias_ref: Any) -> Array:

@@ -1,14 +1,20 @@
 """Matrix products in int8: weights with one scale per output channel, activations with one per token.
 
-Both are symmetric: a value is an integer from -127 to 127 times its scale. Weights are quantized once, and
-activations where they are used. Products are added up in int32, then multiplied by both scales in float32.
+Both are symmetric: a value is an integer from -127 to 127 times its scale. Outputs of the GELU alone are
+quantized about the middle of their range, since all of them are above -0.17: that halves what rounding adds.
+Weights are quantized once, and activations where they are used. Products are added up in int32, then
+multiplied by both scales in float32.
 """
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 
 from flax_distil.core.arrays import Array
+
+_LEAST = -0.34
+"""What twice the GELU is never below, but for rounding."""
 
 _LARGEST = 127.0
 
@@ -26,8 +32,35 @@ def quantize(x: Array, axes: tuple[int, ...]) -> tuple[Array, Array]:
     return integers.astype(jnp.int8), largest / _LARGEST
 
 
+def quantize_twice_gelu(x: Array, largest: Array) -> tuple[Array, Array, Array]:
+    """Quantize outputs of ``twice_gelu`` about the middle of their range.
+
+    The middle is a whole number of scales, so that 0 stays 0: most outputs are near it, and would all be
+    rounded to the same side otherwise.
+
+    Args:
+        x: Twice the outputs of the GELU.
+        largest: The largest of those that share a scale, as ``max`` with ``keepdims`` gives it.
+
+    Returns:
+        The integers, in the shape of ``x``; scales and middles in float32, in the shape of ``largest``. A
+        value is its integer times the scale, plus the middle.
+    """
+    scale = (largest - _LEAST) / (2 * _LARGEST - 1)  # one less, as the middle is moved by half a scale
+    middle = jnp.round((largest + _LEAST) / 2 / scale)
+    integers = jnp.round(x * (1 / scale)) - middle
+    return integers.astype(jnp.int8), scale, middle * scale
+
+
 def int8_product(
-    x: Array, kernel: Array, scale: Array, *, axes: tuple[str, str, str], out: str, dtype: Any
+    x: Array,
+    kernel: Array,
+    scale: Array,
+    *,
+    axes: tuple[str, str, str],
+    out: str,
+    dtype: Any,
+    of_gelu: bool = False,
 ) -> Array:
     """Return a product like ``jnp.einsum(f"{x axes},{kernel axes}->{out}", x, kernel * scale)``.
 
@@ -38,6 +71,7 @@ def int8_product(
         axes: Letters of the axes of ``x``, ``kernel`` and ``scale``.
         out: Letters of the axes of the result.
         dtype: Element type of the result.
+        of_gelu: Whether ``x`` comes from ``twice_gelu``; ``scale`` then belongs to outputs of the product.
     """
     x_axes, kernel_axes, scale_axes = axes
     by_channel = _aligned(scale, scale_axes, x_axes if set(scale_axes) - set(out) else out)
@@ -45,13 +79,35 @@ def int8_product(
     if contracts_channels:  # a product with the transposed weights
         x = x.astype(jnp.float32) * by_channel
     contracted = tuple(number for number, axis in enumerate(x_axes) if axis not in out)
-    integers, by_token = quantize(x, contracted)
-    sums = jnp.einsum(
-        f"{x_axes},{kernel_axes}->{out}", integers, kernel, preferred_element_type=jnp.int32
-    ).astype(jnp.float32)
     kept = "".join(axis for axis in x_axes if axis in out)
-    y = sums * _aligned(by_token.squeeze(contracted), kept, out)
+    x = x.astype(jnp.float32)
+    if of_gelu:
+        integers, *by_token = quantize_twice_gelu(x, x.max(axis=contracted, keepdims=True))
+    else:
+        integers, *by_token = quantize(x, contracted)
+    by_token = [_aligned(part.squeeze(contracted), kept, out) for part in by_token]
+    y = _sums(integers, kernel, f"{x_axes},{kernel_axes}->{out}") * by_token[0]
+    if of_gelu:  # the middle times the sum of the weights
+        outputs = "".join(axis for axis in kernel_axes if axis in out)
+        sums = jnp.einsum(f"{kernel_axes}->{outputs}", kernel.astype(jnp.int32)).astype(jnp.float32)
+        y += by_token[1] * _aligned(sums, outputs, out)
     return (y if contracts_channels else y * by_channel).astype(dtype)
+
+
+def _sums(integers: Array, kernel: Array, equation: str) -> Array:
+    """Return a product of integers in float32.
+
+    A CPU multiplies in float32, since XLA's products in int8 take a multiple of that time there. Sums below
+    2**24 are the same, which those of up to 1040 products are in any case; others are rounded to 24 bits.
+    """
+
+    def in_int32(integers: Array, kernel: Array) -> Array:
+        return jnp.einsum(equation, integers, kernel, preferred_element_type=jnp.int32).astype(jnp.float32)
+
+    def in_float32(integers: Array, kernel: Array) -> Array:
+        return jnp.einsum(equation, integers.astype(jnp.float32), kernel.astype(jnp.float32))
+
+    return jax.lax.platform_dependent(integers, kernel, cpu=in_float32, default=in_int32)
 
 
 def _aligned(x: Array, axes: str, out: str) -> Array:
