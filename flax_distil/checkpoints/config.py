@@ -35,6 +35,7 @@ class InitStudentConfig:
             "student_decoder_layers": "decoder_layers",
             "student_encoder_layer_indices": "encoder_layer_indices",
             "student_decoder_layer_indices": "decoder_layer_indices",
+            "student_layer_init": "layer_init",
         },
     )
     output: OutputConfig = nested(help=_OUTPUT)

@@ -9,6 +9,9 @@ from flax_distil.core.errors import InputError
 EXPORT_DTYPES = ("float16", "bfloat16", "float32")
 """Element types that the weights of an export may have."""
 
+LAYER_INITS = ("copy", "average", "collapse")
+"""How the layers of a teacher become those of a shallower student."""
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class WeightsConfig:
@@ -124,6 +127,12 @@ class StudentConfig:
         max_source_positions: Number of encoder positions, of 20 ms each, of a student that is made from the
             teacher; they must make whole seconds. With 750 it processes 15 s at a time, and longer training
             samples are dropped. By default as many as the teacher has.
+        student_layer_init: How layers become fewer: copy takes maximally spaced ones, average the mean of
+            each group of neighboring ones, and collapse the first of each group with the differences of the
+            others from it added (LaCo, arXiv 2402.11187).
+
+    Raises:
+        InputError: If student_layer_init is unknown.
     """
 
     student_encoder_layers: int | None = None
@@ -131,6 +140,14 @@ class StudentConfig:
     student_encoder_layer_indices: list[int] | None = None
     student_decoder_layer_indices: list[int] | None = None
     max_source_positions: int | None = None
+    student_layer_init: str = "copy"
+
+    def __post_init__(self) -> None:
+        if self.student_layer_init not in LAYER_INITS:
+            raise InputError(
+                f"layer_init {self.student_layer_init!r} of the student is unknown: expected one of "
+                f"{', '.join(LAYER_INITS)}"
+            )
 
     @property
     def layers(self) -> dict[str, Any]:
@@ -141,6 +158,7 @@ class StudentConfig:
             "encoder_layer_indices": self.student_encoder_layer_indices,
             "decoder_layer_indices": self.student_decoder_layer_indices,
             "max_source_positions": self.max_source_positions,
+            "layer_init": self.student_layer_init,
         }
         if self.student_decoder_layers is None and self.student_decoder_layer_indices is None:
             given["decoder_layers"] = 2

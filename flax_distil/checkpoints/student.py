@@ -11,8 +11,9 @@ import numpy as np
 from flax_distil.checkpoints.alignment_heads import renumber_alignment_heads
 from flax_distil.checkpoints.checkpoint import Checkpoint
 from flax_distil.checkpoints.formats.files import POSITIONS_PER_SECOND
+from flax_distil.checkpoints.model_config import LAYER_INITS
 from flax_distil.checkpoints.tokenizer import read_tokenizer
-from flax_distil.core.arrays import Params
+from flax_distil.core.arrays import Float, Params
 from flax_distil.core.errors import InputError
 from flax_distil.core.tree import flatten, unflatten
 
@@ -25,8 +26,9 @@ def init_student(
     encoder_layer_indices: Sequence[int] | None = None,
     decoder_layer_indices: Sequence[int] | None = None,
     max_source_positions: int | None = None,
+    layer_init: str = "copy",
 ) -> Checkpoint:
-    """Copy some layers of a teacher, and everything else, into a smaller model.
+    """Copy some layers of a teacher, or merge them, and copy everything else into a smaller model.
 
     The decoder of the student has its own buffers, because it is trained and its state is donated. An encoder
     that keeps all its layers is not copied: its leaves are the arrays of the teacher, which must be
@@ -40,20 +42,30 @@ def init_student(
         decoder_layer_indices: Indices of the teacher's decoder layers to copy, instead of their number.
         max_source_positions: Number of encoder positions of the student, of 20 ms each; 750 make a window of
             15 s. By default as many as the teacher has.
+        layer_init: How layers become fewer; see :func:`layer_mixture`.
 
     Returns:
-        The student. Its alignment heads are those of the copied layers, renumbered.
+        The student. Its alignment heads are those of the copied layers, renumbered; a student of merged
+        decoder layers has none.
 
     Raises:
         InputError: If a number and a list are both given, if they ask for layers that the teacher lacks, or
-            if the teacher has fewer positions.
+            if the teacher has fewer positions, or if layers that are merged are listed.
 
     Source: arXiv 2311.00430, section 3; ``training/flax/create_student_model.py`` of
         huggingface/distil-whisper.
     """
     config = teacher.config
+    merges = layer_init != "copy"
+    for side, indices in (("encoder", encoder_layer_indices), ("decoder", decoder_layer_indices)):
+        if merges and indices is not None:
+            raise InputError(
+                f"layer_init {layer_init!r} merges neighboring layers, and {side}_layer_indices "
+                f"{list(indices)} lists layers to copy: leave one of them out"
+            )
     encoder = _chosen_layers("encoder", config.encoder_layers, encoder_layers, encoder_layer_indices)
     decoder = _chosen_layers("decoder", config.decoder_layers, decoder_layers, decoder_layer_indices)
+    is_same = not merges or len(decoder) == config.decoder_layers
     positions = _chosen_positions(config.max_source_positions, max_source_positions)
     student = dataclasses.replace(
         config,
@@ -64,9 +76,12 @@ def init_student(
     files = dataclasses.replace(
         teacher.files,
         config={**teacher.files.config, **student.to_huggingface()},
-        generation_config=renumber_alignment_heads(teacher.files.generation_config, decoder),
+        generation_config=renumber_alignment_heads(
+            teacher.files.generation_config, decoder if is_same else ()
+        ),
     )
-    return Checkpoint(config=student, params=_copy_params(teacher, encoder, decoder, positions), files=files)
+    params = _copy_params(teacher, encoder, decoder, positions, layer_init)
+    return Checkpoint(config=student, params=params, files=files)
 
 
 def allow_empty_text(student: Checkpoint) -> Checkpoint:
@@ -88,7 +103,37 @@ def allow_empty_text(student: Checkpoint) -> Checkpoint:
     return dataclasses.replace(student, files=files)
 
 
-def _copy_params(teacher: Checkpoint, encoder: list[int], decoder: list[int], positions: int) -> Params:
+def layer_mixture(layer_init: str, count: int, *, of: int) -> Float[np.ndarray, "L T"]:
+    """Return the share of each of the teacher's layers in each of ``count`` layers of a student, float64.
+
+    ``copy`` takes layers that are maximally spaced. The others divide the teacher's layers into contiguous
+    groups of nearly equal size, the larger ones first, and merge each group g of layers θ::
+
+        copy      θ[spaced layer]
+        average   Σ θ[i] / |g|                                       i in g
+        collapse  θ[first of g] + Σ (θ[i] - θ[first of g])           i in g
+
+    Raises:
+        InputError: If ``layer_init`` is unknown.
+
+    Source: copy: arXiv 2311.00430, section 3; collapse: LaCo, arXiv 2402.11187; average: the mean
+        of checkpoints of model soups, arXiv 2203.05482, applied to the groups of LaCo.
+    """
+    if layer_init not in LAYER_INITS:
+        raise InputError(f"layer_init {layer_init!r} is unknown: expected one of {', '.join(LAYER_INITS)}")
+    if layer_init == "copy":
+        return np.eye(of)[spaced_layers(count, of=of)]
+    shares_LT = np.zeros((count, of))
+    for layer, group in enumerate(np.array_split(np.arange(of), count)):
+        shares_LT[layer, group] = 1.0 / len(group) if layer_init == "average" else 1.0
+        if layer_init == "collapse":
+            shares_LT[layer, group[0]] = 2.0 - len(group)
+    return shares_LT
+
+
+def _copy_params(
+    teacher: Checkpoint, encoder: list[int], decoder: list[int], positions: int, layer_init: str
+) -> Params:
     """Copy the parameters of these layers and positions; an encoder that keeps all of them is shared."""
     config = teacher.config
     shares_encoder = (
@@ -100,7 +145,11 @@ def _copy_params(teacher: Checkpoint, encoder: list[int], decoder: list[int], po
         if path.startswith("encoder/") and shares_encoder:
             leaves[path] = leaf
         elif "/layers/" in path:
-            leaves[path] = _take_layers(leaf, tuple(layers))
+            leaves[path] = (
+                _take_layers(leaf, tuple(layers))
+                if layer_init == "copy"
+                else _merge_layers(leaf, layer_mixture(layer_init, len(layers), of=leaf.shape[0]))
+            )
         elif path == "encoder/position_embedding/embedding":
             leaves[path] = jnp.array(leaf[:positions], copy=True)
         else:
@@ -161,3 +210,9 @@ def _take_layers(leaf: jax.Array, layers: tuple[int, ...]) -> jax.Array:
     if layers == tuple(range(leaf.shape[0])):
         return jnp.array(leaf, copy=True)
     return jax.device_put(np.asarray(leaf)[list(layers)], leaf.sharding)  # nothing to compile
+
+
+def _merge_layers(leaf: jax.Array, shares_LT: Float[np.ndarray, "L T"]) -> jax.Array:
+    """Return new buffers with mixtures of the layers of a stacked leaf, summed in float64, in its type."""
+    merged = np.tensordot(shares_LT, np.asarray(leaf).astype(np.float64), axes=1)
+    return jax.device_put(merged.astype(leaf.dtype), leaf.sharding)

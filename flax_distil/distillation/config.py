@@ -10,7 +10,7 @@ from flax_distil.core.nested import nested
 from flax_distil.data.training.config import TrainingDataConfig
 from flax_distil.distillation.evaluation.config import EvaluationConfig
 from flax_distil.distillation.monitoring.config import ReportingConfig
-from flax_distil.distillation.training_config import FreezeConfig, LossConfig, OptimizerConfig
+from flax_distil.distillation.training_config import FreezeConfig, LossConfig, OnPolicyConfig, OptimizerConfig
 from flax_distil.model.compute_options import ComputeOptions
 from flax_distil.model.config import DropoutConfig
 from flax_distil.parallel.config import ParallelConfig
@@ -152,6 +152,7 @@ class DistillConfig:
     )
     data: TrainingDataConfig
     loss: LossConfig = nested(LossConfig())
+    on_policy: OnPolicyConfig = nested(OnPolicyConfig())
     optimizer: OptimizerConfig = nested(OptimizerConfig())
     freeze: FreezeConfig = nested(FreezeConfig())
     dropouts: DropoutConfig = nested(DropoutConfig())
@@ -202,9 +203,9 @@ class DistillConfig:
         if model and self.student != StudentConfig():
             raise InputError(
                 f"model_name_or_path {model!r} is a student already: "
-                "leave out student_*_layers and max_source_positions"
+                "leave out student_*_layers, student_layer_init and max_source_positions"
             )
-        if teacher is None and (self.loss.kl_weight or self.loss.mse_weight):
+        if teacher is None and (self.loss.peak("kl_weight") or self.loss.peak("mse_weight")):
             raise InputError(
                 f"kl_weight {self.loss.kl_weight} and mse_weight {self.loss.mse_weight} need a teacher: "
                 "give teacher_model_name_or_path"
@@ -228,18 +229,23 @@ class DistillConfig:
             raise InputError("cache_encoder_states needs a frozen encoder: set freeze_encoder")
         loss = self.training_loss
         factors = self.data.train_dataset_kl_weights
-        if factors is not None and not loss.kl_weight:
+        if factors is not None and not loss.peak("kl_weight"):
             raise InputError(
                 f"train_dataset_kl_weights {factors!r} has no KL term to scale: give a teacher and a "
                 "kl_weight above 0, or leave it out"
             )
-        if self.data.non_speech.replaces_samples and not loss.ce_weight:
+        if self.data.non_speech.replaces_samples and not loss.peak("ce_weight"):
             raise InputError(
                 "non_speech_probability needs the cross-entropy, which alone teaches silence, and ce_weight "
                 "is 0: set ce_weight above 0, or leave non_speech_probability out"
             )
-        if not any((loss.ce_weight, loss.kl_weight, loss.mse_weight)):
+        if not any(map(loss.peak, ("ce_weight", "kl_weight", "mse_weight"))):
             raise InputError("ce_weight, kl_weight and mse_weight are all 0: nothing is learned")
+        if self.on_policy.lmbda and not loss.peak("kl_weight"):
+            raise InputError(
+                f"lmbda {self.on_policy.lmbda:g} has no teacher to score what the student writes: give a "
+                "teacher and a kl_weight above 0, or leave it out"
+            )
 
     @property
     def training_loss(self) -> LossConfig:

@@ -8,7 +8,7 @@ need one are left out.
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -18,9 +18,17 @@ from flax_distil.core.errors import InputError
 from flax_distil.core.tree import merge
 from flax_distil.data.training.batches import Batch
 from flax_distil.distillation.forward import StudentAndTeacher, forward
+from flax_distil.distillation.generalized_jsd import GeneralizedJSD
+from flax_distil.distillation.schedules import LossSchedule, at_peaks, loss_schedule, peak, with_values
 from flax_distil.distillation.step_config import StepConfig
 from flax_distil.distillation.training_config import LossConfig
-from flax_distil.distillation.vocabulary_loss import LogitsChunk, TokenLossSums, log_probs, token_losses
+from flax_distil.distillation.vocabulary_loss import (
+    LogitsChunk,
+    TermValues,
+    TokenLossSums,
+    log_probs,
+    token_losses,
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -45,14 +53,15 @@ class _Term(Protocol):
 
     Attributes:
         metric: Name under which the term is logged.
-        weight: Factor of the term in the loss.
+        weight: Factor of the term in the loss, a number or a ``LossSchedule``. So may be any other field of
+            a term that is a dataclass; where it is computed, it has the value of the step.
         needs_teacher: Whether the term compares the student with the teacher.
     """
 
     @property
     def metric(self) -> str: ...
     @property
-    def weight(self) -> float: ...
+    def weight(self) -> float | LossSchedule: ...
     @property
     def needs_teacher(self) -> bool: ...
 
@@ -91,7 +100,7 @@ class CrossEntropy:
             ``label_smoothing`` of ``torch.nn.functional.cross_entropy``.
     """
 
-    weight: float = 1.0
+    weight: float | LossSchedule = 1.0
     label_smoothing_factor: float = 0.0
     metric = "ce_loss"
     needs_teacher = False
@@ -118,13 +127,13 @@ class KLDivergence:
 
     Attributes:
         weight: Factor of the term in the loss; 0 leaves the teacher's logits out.
-        temperature: T of both softmaxes.
+        temperature: T of both softmaxes, a number or a ``LossSchedule``.
 
     Source: Distil-Whisper, arXiv 2311.00430, section 3; Hinton et al., arXiv 1503.02531, section 2.
     """
 
-    weight: float = 1.0
-    temperature: float = 2.0
+    weight: float | LossSchedule = 1.0
+    temperature: Any = 2.0
     metric = "kl_loss"
     needs_teacher = True
 
@@ -159,7 +168,7 @@ class HiddenMSE:
     of huggingface/distil-whisper, ``training/flax/run_distillation.py``.
     """
 
-    weight: float = 1.0
+    weight: float | LossSchedule = 1.0
     metric = "mse_loss"
     needs_teacher = True
     needs_layers = True
@@ -186,16 +195,41 @@ Term = LossTerm | TokenLossTerm
 def make_terms(config: LossConfig) -> dict[str, Term]:
     """Return the terms of the loss while training, by name."""
     config = config.complete(has_teacher=True)
+    kl = loss_schedule(config, "kl_weight"), loss_schedule(config, "temperature")
     return {
-        "ce": CrossEntropy(config.ce_weight or 0.0, config.label_smoothing_factor),
-        "kl": KLDivergence(config.kl_weight or 0.0, config.temperature),
-        "hidden_mse": HiddenMSE(config.mse_weight),
+        "ce": CrossEntropy(loss_schedule(config, "ce_weight"), config.label_smoothing_factor),
+        "kl": GeneralizedJSD(*kl, config.beta) if config.beta else KLDivergence(*kl),
+        "hidden_mse": HiddenMSE(loss_schedule(config, "mse_weight")),
     }
 
 
 def make_evaluation_terms(config: LossConfig) -> dict[str, Term]:
-    """Return the terms of an evaluation: temperature 1, and no label smoothing."""
-    return make_terms(dataclasses.replace(config, temperature=1.0, label_smoothing_factor=0.0))
+    """Return the terms of an evaluation, whose losses can be compared over a run and between runs.
+
+    The temperature is 1, labels are not smoothed, the divergence is KL(teacher ‖ student), and a weight with
+    a schedule has its largest value.
+    """
+    plain = {
+        "temperature": 1.0,
+        "temperature_schedule": "constant",
+        "beta": 0.0,
+        "label_smoothing_factor": 0.0,
+    }
+    return at_peaks(make_terms(dataclasses.replace(config, **plain)))
+
+
+class StepScalars(NamedTuple):
+    """Numbers of a whole step that the loss of each of its micro-batches needs.
+
+    Attributes:
+        tokens: Number of label tokens that count, over the global batch.
+        frames: Number of encoder positions of the rows of the global batch that have a label.
+        values: Fields of the terms that have another value in this step, by the name of the term.
+    """
+
+    tokens: Float[Array, ""]
+    frames: Float[Array, ""]
+    values: Mapping[str, TermValues]
 
 
 def distillation_loss(
@@ -205,7 +239,7 @@ def distillation_loss(
     teacher: Params,
     batch: Batch,
     key: Array,
-    denominators: tuple[Array, Array],
+    scalars: StepScalars,
 ) -> tuple[Array, dict[str, Array]]:
     """Return a micro-batch's share of the loss of the global batch, and of its metrics.
 
@@ -216,32 +250,36 @@ def distillation_loss(
         teacher: Weights of the teacher; ``{}`` without one.
         batch: One micro-batch on this device.
         key: Random key of the dropouts.
-        denominators: Label tokens that count, and encoder positions of rows with a label, of the global
-            batch.
+        scalars: Numbers of the whole step.
     """
-    tokens, frames = denominators
+    tokens, frames, values = scalars
     outputs = forward(config, merge(params, frozen), teacher, batch, key, trains_encoder="encoder" in params)
-    sums = token_loss_sums(config, config.terms, outputs, batch)
+    sums = token_loss_sums(config, config.terms, outputs, batch, values)
     loss = sums.total / tokens
     metrics = {name: value / tokens for name, value in sums.losses.items()}
     metrics["accuracy"] = sums.correct / tokens
     inputs = LossInputs(outputs=outputs, batch=batch, tokens=tokens, frames=frames)
-    for term in config.terms.values():
-        is_computed = term.weight > 0 and (outputs.teacher is not None or not term.needs_teacher)
+    for name, term in config.terms.items():
+        is_computed = peak(term.weight) > 0 and (outputs.teacher is not None or not term.needs_teacher)
         if is_computed and not isinstance(term, TokenLossTerm):
-            value = term(inputs)
-            loss += term.weight * value
+            changed = values.get(name, {})
+            value = with_values(term, changed)(inputs)
+            loss += changed.get("weight", term.weight) * value
             metrics[term.metric] = value
     return loss, metrics | {"loss": loss}
 
 
 def token_loss_sums(
-    config: StepConfig, terms: Mapping[str, Any], outputs: StudentAndTeacher, batch: Batch
+    config: StepConfig,
+    terms: Mapping[str, Any],
+    outputs: StudentAndTeacher,
+    batch: Batch,
+    values: Mapping[str, TermValues] | None = None,
 ) -> TokenLossSums:
     """Sum the terms on single label tokens over a batch, in one pass over the vocabulary."""
     student, teacher = outputs.student, outputs.teacher
-    token_terms = tuple(term for term in terms.values() if isinstance(term, TokenLossTerm))
-    uses_logits = any(term.needs_teacher and term.weight > 0 for term in token_terms)
+    token_terms = {name: term for name, term in terms.items() if isinstance(term, TokenLossTerm)}
+    uses_logits = any(term.needs_teacher and peak(term.weight) > 0 for term in token_terms.values())
     return token_losses(
         student.flat_hidden_PD,
         student.embedding_VD,
@@ -249,7 +287,8 @@ def token_loss_sums(
         batch.labels_BT.reshape(-1),
         batch.loss_mask_BT.reshape(-1),
         kl_weights_P=_per_token(batch.kl_weight_B, batch),
-        terms=token_terms,
+        terms=tuple(token_terms.values()),
+        values=tuple((values or {}).get(name, {}) for name in token_terms),
         chunk_size=config.chunk_size,
         vocabulary_axis=config.student_options.sharding.vocabulary_axis,
     )

@@ -6,8 +6,25 @@ from typing import Any
 
 from flax_distil.audio.augmentation_config import AugmentationConfig
 from flax_distil.core.errors import InputError
+from flax_distil.distillation.schedules import has_schedule, peak
 from flax_distil.model.compute_options import ComputeOptions
 from flax_distil.model.config import WhisperConfig
+from flax_distil.text.special_tokens import SpecialTokens
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class OnPolicy:
+    """How the student writes decoder inputs itself; see ``distillation/on_policy.py``.
+
+    Attributes:
+        lmbda: Share of the steps in which it does.
+        temperature: Temperature at which it samples; 0 takes the most likely tokens.
+        special: Ids of the vocabulary.
+    """
+
+    lmbda: float
+    temperature: float
+    special: SpecialTokens
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -22,7 +39,9 @@ class StepConfig:
         terms: Terms of the training loss by name, as in ``distillation/loss.py``.
         evaluation_terms: Terms of the loss of an evaluation; only those on label tokens are computed.
         augmentation: What is done to the audio while training.
-        seed: Number that decides on dropout.
+        on_policy: How the student writes decoder inputs itself; None if it never does.
+        max_steps: Number of updates of the run, where a term has a schedule.
+        seed: Number that decides on dropout, and on what the student writes.
         gradient_dtype: Element type of the gradients; "bfloat16" differentiates with respect to a bfloat16
             copy of the parameters (precision ``full_mixed``).
         chunk_size: Number of label tokens whose logits exist at one time.
@@ -39,6 +58,8 @@ class StepConfig:
     terms: Mapping[str, Any]
     evaluation_terms: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     augmentation: AugmentationConfig = dataclasses.field(default_factory=AugmentationConfig)
+    on_policy: OnPolicy | None = None
+    max_steps: int | None = None
     seed: int = 0
     gradient_dtype: str = "float32"
     chunk_size: int = 256
@@ -58,4 +79,12 @@ class StepConfig:
     @property
     def needs_layers(self) -> bool:
         """Whether a term of the training loss reads the output of every layer."""
-        return any(getattr(term, "needs_layers", False) and term.weight > 0 for term in self.terms.values())
+        return any(
+            getattr(term, "needs_layers", False) and peak(term.weight) > 0 for term in self.terms.values()
+        )
+
+    def lasting(self, max_steps: int | None) -> "StepConfig":
+        """Return the configuration for a run of so many updates; the same one without a schedule."""
+        if not any(map(has_schedule, self.terms.values())):
+            return self
+        return dataclasses.replace(self, max_steps=max_steps)

@@ -18,7 +18,9 @@ from flax_distil.core.arrays import Array, Params
 from flax_distil.core.tree import flatten, merge, unflatten
 from flax_distil.data.training.batches import Batch
 from flax_distil.distillation.forward import encode, forward, with_features
-from flax_distil.distillation.loss import distillation_loss, token_loss_sums
+from flax_distil.distillation.loss import StepScalars, distillation_loss, token_loss_sums
+from flax_distil.distillation.on_policy import is_on_policy, on_policy_batch
+from flax_distil.distillation.schedules import has_schedule, scheduled_fields
 from flax_distil.distillation.step_config import StepConfig
 from flax_distil.distillation.train_state import TrainState
 from flax_distil.distillation.vocabulary_loss import TokenLossSums
@@ -82,21 +84,29 @@ def compute_gradients(
     if config.batch_axes:
         key = jax.random.fold_in(key, jax.lax.axis_index(config.batch_axes))
     micro_batches, rows = batch.labels_BT.shape[:2]
+    talkers = _all_talkers(config, batch)
+
+    def prepared(micro_batch: Batch, number: Array | int) -> Batch:
+        babble = None if talkers is None else dataclasses.replace(talkers, first=number * rows)
+        return with_features(config, teacher, micro_batch, config.augmentation, babble)
+
+    if config.on_policy is not None:
+        student, is_trained = merge(trainable, frozen), "encoder" in trainable
+        batch = on_policy_batch(config, student, teacher, batch, step, prepared, trains_encoder=is_trained)
     tokens = _total(config, batch.loss_mask_BT.sum().astype(jnp.float32))
     # A sample that cannot be used is a row without a label.
     used_rows = _total(config, batch.loss_mask_BT.any(axis=-1).sum().astype(jnp.float32))
     frames = used_rows * config.student.max_source_positions
-    denominators = jnp.maximum(tokens, 1.0), jnp.maximum(frames, 1.0)
+    values = _term_values(config, step)
+    scalars = StepScalars(jnp.maximum(tokens, 1.0), jnp.maximum(frames, 1.0), values)
     wanted = jnp.dtype(config.gradient_dtype)
     params = jax.tree.map(lambda leaf: leaf.astype(wanted), trainable)
-    talkers = _all_talkers(config, batch)
 
     def micro_step(gradients: Params, part: tuple[Batch, Array, Any]) -> tuple[Params, dict[str, Array]]:
         micro_batch, micro_key, number = part
-        babble = None if talkers is None else dataclasses.replace(talkers, first=number * rows)
-        micro_batch = with_features(config, teacher, micro_batch, config.augmentation, babble)
+        micro_batch = prepared(micro_batch, number)
         compute = jax.grad(distillation_loss, argnums=1, has_aux=True)
-        added, sums = compute(config, params, frozen, teacher, micro_batch, micro_key, denominators)
+        added, sums = compute(config, params, frozen, teacher, micro_batch, micro_key, scalars)
         return jax.tree.map(jnp.add, gradients, added), sums
 
     keys = jax.random.split(key, micro_batches)
@@ -106,7 +116,8 @@ def compute_gradients(
     else:
         gradients, sums_K = jax.lax.scan(micro_step, none, (batch, keys, jnp.arange(micro_batches)))
         sums = jax.tree.map(lambda leaf: leaf.sum(axis=0), sums_K)
-    return _total_gradients(config, gradients), _total(config, sums) | {"tokens": tokens}
+    metrics = _total(config, sums) | {"tokens": tokens}
+    return _total_gradients(config, gradients), _with_step_metrics(config, metrics, values, step)
 
 
 def apply_gradients(
@@ -159,6 +170,39 @@ def eval_step(
 def encode_samples(config: StepConfig, options: ComputeOptions, encoder: Params, batch: Batch) -> Array:
     """Return what the student's encoder makes of the samples of a batch, [B, S, D]."""
     return encode(config.student, options, encoder, with_features(config, {}, batch).mel_BRM)
+
+
+def _term_values(config: StepConfig, step: Array) -> dict[str, dict[str, Array]]:
+    """Return the fields of the terms whose value depends on the step, by the name of the term."""
+    last = max((config.max_steps or 1) - 1, 1)
+    progress = jnp.clip(step.astype(jnp.float32) / last, 0.0, 1.0)
+    values = {name: scheduled_fields(term, progress) for name, term in config.terms.items()}
+    if config.on_policy is not None:
+        # What the student writes is no label to learn from.
+        learns_labels = jnp.where(is_on_policy(config, step), 0.0, 1.0)
+        for name, term in config.terms.items():
+            if not term.needs_teacher:
+                values[name]["weight"] = learns_labels * values[name].get("weight", term.weight)
+    return values
+
+
+def _with_step_metrics(
+    config: StepConfig, metrics: dict[str, Array], values: dict[str, dict[str, Array]], step: Array
+) -> dict[str, Array]:
+    """Add what the step decided: scheduled numbers, and whether the student wrote the decoder input.
+
+    Metrics of labels, which such a step does not have, are then not a number.
+    """
+    scheduled = {name for name, term in config.terms.items() if has_schedule(term)}
+    metrics = metrics | {
+        f"{name}_{field}": value for name in scheduled for field, value in values[name].items()
+    }
+    if config.on_policy is None:
+        return metrics
+    is_written = is_on_policy(config, step)
+    of_labels = {term.metric for term in config.terms.values() if not term.needs_teacher} | {"accuracy"}
+    missing = {name: jnp.where(is_written, jnp.nan, metrics[name]) for name in of_labels if name in metrics}
+    return metrics | missing | {"on_policy": is_written.astype(jnp.float32)}
 
 
 def _all_talkers(config: StepConfig, batch: Batch) -> Talkers | None:

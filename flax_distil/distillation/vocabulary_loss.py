@@ -6,12 +6,17 @@ Tokens that count come first, and chunks without any are skipped, so padding cos
 
 import dataclasses
 import functools
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from flax_distil.core.arrays import Array, Bool, Float, Int
+from flax_distil.distillation.schedules import peak, with_values
+
+TermValues = Mapping[str, Float[Array, ""]]
+"""Fields of a term of the loss whose value depends on the step, by name."""
 
 
 class TokenLossSums(NamedTuple):
@@ -38,6 +43,7 @@ def token_losses(
     mask_P: Bool[Array, " P"],
     *,
     terms: tuple[Any, ...],
+    values: tuple[TermValues, ...] | None = None,
     kl_weights_P: Float[Array, " P"] | None = None,
     chunk_size: int = 256,
     vocabulary_axis: str | None = None,
@@ -51,6 +57,7 @@ def token_losses(
         labels_P: Target ids; anything where the mask is False.
         mask_P: True where a position counts.
         terms: Terms of the loss (``TokenLossTerm`` of ``distillation/loss.py``).
+        values: Fields of each term that have another value in this step than in the term; None if none do.
         kl_weights_P: Weights of the positions in the KL term; None if they are all 1.
         chunk_size: Number of tokens whose logits exist at one time.
         vocabulary_axis: Mesh axis whose devices hold the rows of both embeddings in order, in equal parts
@@ -75,7 +82,8 @@ def token_losses(
     if teacher is not None:
         part_VE = vocabulary.own_rows(teacher[1], student_VD.shape[0])
         teacher = jax.lax.stop_gradient((chunks(teacher[0]), part_VE))
-    return _chunked(_Objective(terms, vocabulary), chunks(student_PD), student_VD, teacher, targets)
+    values = ({},) * len(terms) if values is None else values
+    return _chunked(_Objective(terms, vocabulary), chunks(student_PD), student_VD, teacher, targets, values)
 
 
 class Vocabulary(NamedTuple):
@@ -133,7 +141,7 @@ class RowNorms(NamedTuple):
     log_sum_C1: Array
 
 
-def log_probs(logits_CV: Array, norms: RowNorms, temperature: float) -> Array:
+def log_probs(logits_CV: Array, norms: RowNorms, temperature: float | Array) -> Array:
     """Return the log-probabilities of logits at a temperature, given the norms of their rows."""
     return (logits_CV - norms.shift_C1) / temperature - norms.log_sum_C1
 
@@ -163,7 +171,7 @@ class LogitsChunk:
         """The norms of the student's rows at temperature 1."""
         return self.row_norms(self.student_CV, 1.0)
 
-    def row_norms(self, logits_CV: Array, temperature: float) -> RowNorms:
+    def row_norms(self, logits_CV: Array, temperature: float | Array) -> RowNorms:
         """Return the norms of rows of logits, for :func:`log_probs`."""
         shift_C1 = jax.lax.optimization_barrier(self.vocabulary.max(logits_CV))
         exp_CV = jnp.exp((logits_CV - shift_C1) / temperature)
@@ -193,8 +201,9 @@ def _chunked(
     student_VD: Array,
     teacher: tuple[Array, Array] | None,
     targets: Targets,
+    values: tuple[TermValues, ...],
 ) -> TokenLossSums:
-    return _over_chunks(objective, student_KCD, student_VD, teacher, targets, with_gradient=False)[0]
+    return _over_chunks(objective, student_KCD, student_VD, teacher, targets, values, with_gradient=False)[0]
 
 
 def _chunked_forward(*arguments: Any) -> tuple[TokenLossSums, tuple[Array, Array]]:
@@ -203,11 +212,11 @@ def _chunked_forward(*arguments: Any) -> tuple[TokenLossSums, tuple[Array, Array
 
 def _chunked_backward(
     objective: _Objective, gradients: tuple[Array, Array], cotangents: TokenLossSums
-) -> tuple[Array, Array, None, None]:
+) -> tuple[Array, Array, None, None, None]:
     hidden_KCD, embedding_VD = gradients
     scale = cotangents.total
     hidden_KCD = hidden_KCD * scale.astype(hidden_KCD.dtype)
-    return hidden_KCD, embedding_VD * scale.astype(embedding_VD.dtype), None, None
+    return hidden_KCD, embedding_VD * scale.astype(embedding_VD.dtype), None, None, None
 
 
 _chunked.defvjp(_chunked_forward, _chunked_backward)
@@ -219,6 +228,7 @@ def _over_chunks(
     student_VD: Array,
     teacher: tuple[Array, Array] | None,
     targets: Targets,
+    values: tuple[TermValues, ...],
     *,
     with_gradient: bool,
 ) -> tuple[TokenLossSums, tuple[Array, Array]]:
@@ -239,7 +249,7 @@ def _over_chunks(
             vocabulary=objective.vocabulary,
             kl_weights_C=kl_weights_C,
         )
-        added, slope_CV = _chunk_losses(objective.terms, logits)
+        added, slope_CV = _chunk_losses(objective.terms, values, logits)
         sums = jax.tree.map(jnp.add, sums, added)
         if not with_gradient:
             return (sums, embedding_gradient_VD), jnp.zeros((0, 0), student_CD.dtype)
@@ -266,16 +276,19 @@ def _project(hidden_CD: Array, embedding_VD: Array) -> Array:
     return jnp.einsum("cd,vd->cv", hidden_CD, embedding_VD, preferred_element_type=jnp.float32)
 
 
-def _chunk_losses(terms: tuple[Any, ...], chunk: LogitsChunk) -> tuple[TokenLossSums, Array]:
+def _chunk_losses(
+    terms: tuple[Any, ...], values: tuple[TermValues, ...], chunk: LogitsChunk
+) -> tuple[TokenLossSums, Array]:
     """Return the sums of one chunk and ∂total/∂logits, all float32."""
     losses = {term.metric: jnp.zeros((), jnp.float32) for term in terms}
     totals, slopes = [], []
-    for term in terms:
-        if term.needs_teacher and (chunk.teacher_CV is None or not term.weight):
+    for term, changed in zip(terms, values, strict=True):
+        if term.needs_teacher and (chunk.teacher_CV is None or not peak(term.weight)):
             continue
-        losses[term.metric], gradient_CV = term.sum_and_gradient(chunk)
-        totals.append(term.weight * losses[term.metric])
-        slopes.append(term.weight * gradient_CV)
+        weight = changed.get("weight", term.weight)
+        losses[term.metric], gradient_CV = with_values(term, changed).sum_and_gradient(chunk)
+        totals.append(weight * losses[term.metric])
+        slopes.append(weight * gradient_CV)
     total, slope_CV = functools.reduce(jnp.add, totals), functools.reduce(jnp.add, slopes)
     # Not an argmax, which takes a CPU longer than a softmax.
     is_correct_C1 = chunk.vocabulary.pick(chunk.student_CV, chunk.labels_C) == chunk.student_norms.shift_C1

@@ -52,8 +52,9 @@ def training_job(
     choice = choose_encoder(config, student, teacher, difference)
     config = replace(config, freeze_encoder=choice.freeze)
     shardings = TrainShardings(
-        config, partitioner, student=student, teacher=teacher, shares_encoder=choice.shared
-    )
+        config, partitioner, student=student, teacher=teacher, shares_encoder=choice.shared,
+        special=_special_tokens(student.vocab_size),
+    )  # fmt: skip
     optimizer = config.optimizer_for(config.optimizer.max_steps or 1)
     train: Any = TrainStepFns(optimizer, shardings, partitioner).train
     state, frozen, held = (

@@ -48,6 +48,34 @@ def test_a_student_is_its_teacher_with_fewer_layers(small_checkpoint: Checkpoint
     assert student.files.config["decoder_layers"] == len(decoder)
 
 
+@pytest.mark.parametrize(
+    ("layer_init", "shares"),
+    [
+        ("average", [[1 / 3, 1 / 3, 1 / 3, 0, 0], [0, 0, 0, 1 / 2, 1 / 2]]),
+        ("collapse", [[-1, 1, 1, 0, 0], [0, 0, 0, 0, 1]]),
+    ],
+)
+def test_layers_of_neighbors_are_merged_by_their_formula(small_checkpoint: Checkpoint, layer_init, shares):
+    """LaCo's sum of differences of a group of three is θ₁ + θ₂ - θ₀, and that of two is its second layer."""
+    student = init_student(small_checkpoint, decoder_layers=2, layer_init=layer_init)
+    leaves = flatten(student.params)
+    for path, leaf in flatten(small_checkpoint.params).items():
+        merged = np.array(leaf)
+        if path.startswith("decoder/layers/"):
+            merged = np.einsum("st,t...->s...", np.array(shares), merged)
+        np.testing.assert_allclose(leaves[path], merged, rtol=1e-6, atol=1e-7, err_msg=path)
+        assert leaves[path].dtype == leaf.dtype
+    assert "alignment_heads" not in student.files.generation_config
+    assert student.files.config["decoder_layers"] == 2
+
+
+def test_merging_no_layers_copies_them(small_checkpoint: Checkpoint):
+    whole = init_student(small_checkpoint, encoder_layers=3, layer_init="average")
+    for path, leaf in flatten(whole.params).items():
+        np.testing.assert_array_equal(leaf, flatten(small_checkpoint.params)[path])
+    assert whole.files.generation_config["alignment_heads"][0] == [1, 0]
+
+
 def test_the_whole_encoder_is_shared_and_the_decoder_is_not(small_checkpoint: Checkpoint):
     teacher = flatten(small_checkpoint.params)
     for options in ({}, {"decoder_layers": 2}):
@@ -115,6 +143,11 @@ def test_a_student_carries_renumbered_heads(small_checkpoint: Checkpoint):
             {"decoder_layers": 2, "decoder_layer_indices": [0, 4]},
             r"decoder_layers 2 and .* contradict",
         ),
+        (
+            {"layer_init": "average", "decoder_layer_indices": [0, 4]},
+            r"layer_init 'average' merges neighboring layers, and decoder_layer_indices \[0, 4\] lists",
+        ),
+        ({"layer_init": "mean", "decoder_layers": 2}, "layer_init 'mean' is unknown: expected one of copy,"),
     ],
 )
 def test_layers_that_the_teacher_lacks_are_refused(small_checkpoint: Checkpoint, options, message):

@@ -10,6 +10,7 @@ from flax_distil.distillation import vocabulary_loss
 from flax_distil.distillation.loss import (
     TokenLossTerm,
     hidden_state_error,
+    make_evaluation_terms,
     make_terms,
     matched_teacher_layers,
 )
@@ -210,6 +211,67 @@ def test_smoothed_targets_are_the_same_over_a_divided_vocabulary(problem):
     wanted, wanted_slope = slope(embedding[:28])
     np.testing.assert_allclose(values, [wanted, wanted], rtol=1e-5)
     np.testing.assert_allclose(slopes.reshape(28, -1), wanted_slope, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("beta", [0.3, 1.0])
+def test_the_generalized_divergence_has_the_loss_and_gradient_of_the_formula_in_torch(problem, beta):
+    """``generalized_jsd_loss`` of TRL, times T² and the weights of the rows."""
+    import torch
+
+    student, embedding, teacher, labels, mask = problem
+    weights = LossConfig(ce_weight=0.0, kl_weight=0.7, temperature=1.5, beta=beta)
+    weights_P = jnp.asarray(np.random.default_rng(3).choice([0.0, 0.5, 1.0], len(labels)), jnp.float32)
+
+    def fused(student, embedding):
+        sums = token_losses(
+            student, embedding, teacher, labels, mask,
+            weights=weights, chunk_size=5, kl_weights_P=weights_P,
+        )  # fmt: skip
+        return sums.total
+
+    value, gradients = jax.value_and_grad(fused, argnums=(0, 1))(student, embedding)
+    leaves = [torch.tensor(np.asarray(leaf), requires_grad=True) for leaf in (student, embedding)]
+    theirs = [torch.tensor(np.asarray(leaf)) for leaf in teacher]
+    own_PV = torch.log_softmax(leaves[0] @ leaves[1].T / 1.5, dim=1)
+    goal_PV = torch.log_softmax(theirs[0] @ theirs[1].T / 1.5, dim=1)
+    kl = torch.nn.functional.kl_div
+    if beta == 1:
+        loss_PV = kl(goal_PV, own_PV, reduction="none", log_target=True)
+    else:
+        shares = torch.tensor([1 - beta, beta]).log()[:, None, None]
+        mixture_PV = torch.logsumexp(torch.stack([own_PV, goal_PV]) + shares, dim=0)
+        loss_PV = beta * kl(mixture_PV, goal_PV, reduction="none", log_target=True)
+        loss_PV = loss_PV + (1 - beta) * kl(mixture_PV, own_PV, reduction="none", log_target=True)
+    counted_P = torch.tensor(np.asarray(mask * weights_P))
+    wanted = 0.7 * 1.5**2 * (loss_PV.sum(dim=1) * counted_P).sum()
+    wanted.backward()
+    np.testing.assert_allclose(value, wanted.item(), rtol=1e-5)
+    for got, leaf in zip(gradients, leaves, strict=True):
+        np.testing.assert_allclose(got, leaf.grad, rtol=1e-4, atol=1e-5)
+
+
+def test_an_evaluation_reports_the_same_losses_whatever_the_run_minimizes():
+    plain = LossConfig(ce_weight=0.8, kl_weight=1.0)
+    other = LossConfig(
+        ce_weight=0.1, ce_weight_schedule="linear:0.8", kl_weight=1.0, kl_weight_schedule="cosine:0",
+        temperature=4.0, temperature_schedule="linear:1", beta=0.5, label_smoothing_factor=0.1,
+    )  # fmt: skip
+    assert make_evaluation_terms(other) == make_evaluation_terms(plain)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"beta": 1.5}, r"beta 1\.5 is not between 0 and 1"),
+        ({"kl_weight_schedule": "cosine"}, "kl_weight_schedule 'cosine' is unknown: expected constant, or"),
+        ({"kl_weight_schedule": "steps:1"}, "kl_weight_schedule 'steps:1' is unknown"),
+        ({"ce_weight_schedule": "linear:-1"}, "ends at -1: expected a value of at least 0"),
+        ({"temperature_schedule": "linear:0"}, "ends at 0: expected a value above 0"),
+    ],
+)
+def test_impossible_losses_are_refused(values, message):
+    with pytest.raises(InputError, match=message):
+        LossConfig(**values)
 
 
 def test_a_smoothing_factor_outside_its_range_is_refused():

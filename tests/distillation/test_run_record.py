@@ -74,6 +74,14 @@ def test_the_end_of_a_constant_schedule_may_move(tmp_path):
     RunRecord(tmp_path, after).compare(step=400, allow_changes=False)
 
 
+def test_a_loss_schedule_ends_with_the_run(tmp_path):
+    settings = {"lr_scheduler_type": "constant", "kl_weight_schedule": "linear:0"}
+    before = describe(**settings)
+    (tmp_path / "run.json").write_text(json.dumps({"settings": before.settings, "identities": KNOWN}))
+    with pytest.raises(InputError, match=r"max_steps was .* and with it kl_weight, since its schedule ends"):
+        RunRecord(tmp_path, describe(max_steps=2000, **settings)).compare(step=400, allow_changes=False)
+
+
 def test_the_step_to_resume_is_that_of_the_newest_whole_checkpoint(tmp_path):
     assert step_to_resume(tmp_path / "checkpoints", "auto") is None
     for name in (

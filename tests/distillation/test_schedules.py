@@ -14,7 +14,10 @@ PARAMETERS = {
     "cosine_with_restarts": {"num_cycles": 3.0},
     "polynomial": {"power": 2.0, "lr_end": 1e-3},
     "inverse_sqrt": {"timescale": 40.0},
+    "cosine_with_min_lr": {"min_lr": 0.05, "num_cycles": 1.5},
+    "warmup_stable_decay": {"num_decay_steps": 20, "min_lr_ratio": 0.1, "num_cycles": 1.5},
 }
+NEEDED = {"cosine_with_min_lr": {"min_lr_rate": 0.2}, "warmup_stable_decay": {"num_decay_steps": 30}}
 
 
 def test_linear_schedule_peaks_after_warmup_and_ends_at_zero():
@@ -38,7 +41,7 @@ def test_rates_are_those_of_transformers(kind, with_parameters, warmup_steps):
     import torch
     from transformers import get_scheduler
 
-    parameters = PARAMETERS.get(kind, {}) if with_parameters else {}
+    parameters = (PARAMETERS if with_parameters else NEEDED).get(kind, {})
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.5)
     theirs = get_scheduler(
         kind,
@@ -75,6 +78,16 @@ def test_rates_are_those_of_transformers(kind, with_parameters, warmup_steps):
         ({"lr_scheduler_type": "inverse_sqrt", "lr_scheduler_kwargs": {"timescale": 0.0}}, "timescale 0.0"),
         ({"lr_scheduler_type": "cosine", "warmup_steps": 10}, "warmup_steps 10 must be below max_steps 10"),
         ({"learning_rate": float("nan")}, "nan"),
+        ({"lr_scheduler_type": "cosine_with_min_lr"}, "either min_lr or min_lr_rate"),
+        (
+            {"lr_scheduler_type": "cosine_with_min_lr", "lr_scheduler_kwargs": {"min_lr": 1.0}},
+            "lowest learning rate 10000 times the peak",
+        ),
+        ({"lr_scheduler_type": "warmup_stable_decay"}, "num_decay_steps updates, and they are 0"),
+        (
+            {"lr_scheduler_type": "warmup_stable_decay", "lr_scheduler_kwargs": {"num_decay_steps": 10}},
+            "warmup_steps 1 and num_decay_steps 10 .* more than max_steps 10",
+        ),
     ],
 )
 def test_impossible_parameters_are_refused(values, message):

@@ -37,7 +37,7 @@ def described(small_config, teacher, dtype, dropout, optimizer, weights, gradien
     config = StepConfig(
         student=dataclasses.replace(small_config, decoder_layers=2, dropout=dropout),
         teacher=small_config if teacher else None, student_options=options, teacher_options=options,
-        terms=make_terms(weights), evaluation_terms=make_evaluation_terms(weights), seed=7,
+        terms=make_terms(weights), evaluation_terms=make_evaluation_terms(weights), seed=7, max_steps=5,
         gradient_dtype=gradient_dtype,
     )  # fmt: skip
     return config, make_optimizer(optimizer)
@@ -220,6 +220,33 @@ def test_a_row_of_kl_weight_0_is_trained_on_its_label_alone(setup, small_batch):
     np.testing.assert_allclose(metrics["ce_loss"], wanted["ce_loss"], rtol=1e-6)
     np.testing.assert_allclose(metrics["kl_loss"], kl, rtol=1e-5)
     np.testing.assert_allclose(metrics["loss"], 0.8 * wanted["ce_loss"] + kl, rtol=1e-5)
+
+
+def test_weights_and_temperature_of_a_step_are_those_of_its_schedule_without_a_new_compilation(
+    setup, small_batch
+):
+    """Five updates: at the third one a linear schedule and a cosine are both half of the way."""
+    scheduled = LossConfig(
+        ce_weight=0.2, ce_weight_schedule="linear:1", kl_weight=1.0, kl_weight_schedule="cosine:0",
+        temperature=3.0, temperature_schedule="linear:1", mse_weight=0.0, mse_weight_schedule="linear:2",
+    )  # fmt: skip
+    run, state, frozen, teacher, _ = setup(weights=scheduled)
+    for step, values in ((0, (0.2, 1.0, 3.0, 0.0)), (2, (0.6, 0.5, 2.0, 1.0)), (4, (1.0, 0.0, 1.0, 2.0))):
+        later = dataclasses.replace(state, step=jnp.int32(step))
+        after, metrics = run(later, frozen, teacher, small_batch)
+        names = "ce_weight", "kl_weight", "kl_temperature", "hidden_mse_weight"
+        np.testing.assert_allclose([float(metrics[name]) for name in names], values, atol=1e-6)
+        ce, kl, temperature, mse = values
+        parts = ce * metrics["ce_loss"] + kl * metrics["kl_loss"] + mse * metrics["mse_loss"]
+        np.testing.assert_allclose(metrics["loss"], parts, rtol=1e-5)
+        if step == 2:
+            fixed = LossConfig(ce_weight=ce, kl_weight=kl, temperature=temperature, mse_weight=mse)
+            plain, *_ = setup(weights=fixed)
+            wanted, numbers = plain(later, frozen, teacher, small_batch)
+            for name in numbers:
+                np.testing.assert_allclose(metrics[name], numbers[name], rtol=1e-5, err_msg=name)
+            assert_close(after.params, wanted.params)
+    assert run._cache_size() == 1
 
 
 def test_cross_entropy_alone_fine_tunes_without_a_teacher(setup, small_batch):

@@ -58,6 +58,20 @@ def training_the_encoder() -> dict[str, Any]:
     return results
 
 
+def training_on_policy() -> dict[str, Any]:
+    """Train with a student that writes some decoder inputs itself, with a shared encoder and its own."""
+    results = {}
+    for frozen, layouts in ((True, COMPILED_MOST), (False, COMPILED_MOST[:1])):
+        options: dict[str, Any] = {"freeze_encoder": frozen, "lmbda": 0.6, "temperature_schedule": "linear:1"}
+        alone = train(config(**options), single_device(), training_batch())
+        for name in layouts:
+            run = config(**options, **LAYOUTS[name])
+            found = differences(train(run, partitioner_for(run), training_batch()), alone)
+            results[f"{name}, {'frozen' if frozen else 'trained'} encoder"] = found
+        results["steps"] = [line["on_policy"] for line in alone.history]
+    return results
+
+
 def accumulation(two: Trained) -> dict[str, Any]:
     """The same sixteen rows as one micro-batch and as two."""
     run = config(freeze_encoder=True, **LAYOUTS["fsdp×8"])
@@ -127,7 +141,11 @@ def placement() -> dict[str, Any]:
 
 
 def rest() -> dict[str, Any]:
-    return {"frozen encoder": training(RARE)[0], "trained encoder": training_the_encoder()}
+    return {
+        "frozen encoder": training(RARE)[0],
+        "trained encoder": training_the_encoder(),
+        "on policy": training_on_policy(),
+    }
 
 
 def most(folder: Path) -> dict[str, Any]:

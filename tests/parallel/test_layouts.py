@@ -36,6 +36,15 @@ def test_so_do_they_under_rarer_layouts_and_with_a_trained_encoder(rest_on_eight
     assert_equal(rest_on_eight[encoder][layout])
 
 
+@pytest.mark.slow
+def test_what_a_student_writes_on_policy_does_not_depend_on_the_layout(rest_on_eight):
+    found = rest_on_eight["on policy"]
+    assert set(found.pop("steps")) == {0.0, 1.0}
+    assert len(found) == len(COMPILED_MOST) + 1
+    for differences in found.values():
+        assert_equal(differences)
+
+
 def assert_equal(found):
     assert found["metrics"] <= 1e-5
     assert found["params"] <= 1e-5

@@ -18,7 +18,7 @@ from flax_distil.core.process_age import command_age
 from flax_distil.core.secrets import without_secrets
 from flax_distil.data.training.training_data import TrainingData
 from flax_distil.distillation.config import DistillConfig
-from flax_distil.distillation.training_config import ENDING_SCHEDULES
+from flax_distil.distillation.training_config import ENDING_SCHEDULES, SCHEDULED
 from flax_distil.parallel.partitioner import Partitioner
 from flax_distil.storage.paths import AnyPath, read_text, write_whole
 
@@ -198,8 +198,14 @@ def _changes(before: Mapping[str, Any], now: RunDescription, *, step: int) -> It
         note = ""
         if name == "max_steps":
             schedule = now.settings["lr_scheduler_type"]
-            matters = schedule in ENDING_SCHEDULES and step < value
-            note = f", and with it the learning rates, since the {schedule} schedule ends there"
+            rates = [f"the learning rates, since the {schedule} schedule ends there"]
+            changed = rates * (schedule in ENDING_SCHEDULES) + [
+                f"{setting}, since its schedule ends there"
+                for setting in SCHEDULED
+                if now.settings[f"{setting}_schedule"] != "constant"
+            ]
+            matters = bool(changed) and step < value
+            note = f", and with it {' and '.join(changed)}"
         yield name, f"{name} was {earlier[name]!r} and is {value!r}{note * matters}", matters
     for thing, value in now.identities.items():
         known = identities.get(thing)

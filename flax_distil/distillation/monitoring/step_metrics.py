@@ -47,6 +47,10 @@ class _Step:
         loss, norm = (float(self.metrics[name]) for name in ("loss", "grad_norm"))
         return math.isfinite(norm) and loss < LARGEST_LOSS
 
+    def has(self, name: str) -> bool:
+        """Whether the step has a metric: one on policy has none of labels."""
+        return not (self.metrics.get("on_policy") and math.isnan(float(self.metrics[name])))
+
 
 class StepMetrics:
     """Metrics between two log lines; those of a step are fetched after the next steps are dispatched.
@@ -223,7 +227,13 @@ class StepMetrics:
 
 
 def _means(steps: Sequence[_Step]) -> dict[str, float]:
-    return {name: sum(float(step.metrics[name]) for step in steps) / len(steps) for name in steps[0].metrics}
+    """Return the mean of each metric over the steps that have it; one that none has is left out."""
+    means = {}
+    for name in steps[0].metrics:
+        values = [float(step.metrics[name]) for step in steps if step.has(name)]
+        if values:
+            means[name] = sum(values) / len(values)
+    return means
 
 
 def _numbers(step: _Step) -> str:

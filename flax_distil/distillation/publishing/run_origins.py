@@ -47,7 +47,7 @@ def describe_model(config: WhisperConfig) -> dict[str, Any]:
 
 def _copied_layers(config: DistillConfig, teacher: WhisperConfig) -> list[int] | None:
     """Return which layers of the teacher's decoder the student began as; None if it was not made of them."""
-    if config.model.model_name_or_path:
+    if config.model.model_name_or_path or config.student.student_layer_init != "copy":
         return None
     layers = config.student.layers
     chosen: list[int] | None = layers["decoder_layer_indices"]

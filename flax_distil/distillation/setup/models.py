@@ -13,11 +13,13 @@ from flax_distil.checkpoints.formats.conversion import converted
 from flax_distil.checkpoints.hub.model_source import ModelSource
 from flax_distil.checkpoints.load_on_cpu import load_on_cpu
 from flax_distil.checkpoints.student import allow_empty_text, init_student
+from flax_distil.checkpoints.tokenizer import read_tokenizer
 from flax_distil.core.arrays import Params
 from flax_distil.core.errors import InputError
 from flax_distil.core.nested import replace
 from flax_distil.distillation.config import DistillConfig
 from flax_distil.distillation.loss import Term
+from flax_distil.distillation.schedules import peak
 from flax_distil.distillation.setup.encoder_choice import (
     EncoderChoice,
     choose_encoder,
@@ -88,7 +90,7 @@ def describe_models(
     teacher = read(config.teacher.source(config.model)) if name else None
     student = _student(config, teacher, read)
     if teacher is not None:
-        equal = ("vocab_size", "num_mel_bins", *(("d_model",) if config.loss.mse_weight > 0 else ()))
+        equal = ("vocab_size", "num_mel_bins", *(("d_model",) if config.loss.peak("mse_weight") > 0 else ()))
         for field in equal:
             mine, theirs = getattr(student.config, field), getattr(teacher.config, field)
             if mine != theirs:
@@ -148,6 +150,7 @@ def load_models(
         teacher=used_teacher.config if used_teacher else None,
         shares_encoder=choice.shared,
         loss_terms=loss_terms,
+        special=read_tokenizer(student.files)[0].special,
     )
     log_training(config, choice, student, teacher=used_teacher is not None)
     return DistillModels(
@@ -166,7 +169,7 @@ def _teacher_params(
     config: DistillConfig, teacher: Checkpoint | None, choice: EncoderChoice, loss_terms: Mapping[str, Term]
 ) -> Params:
     """Return the weights of the teacher that take part in the loss; ``{}`` if none do."""
-    asking = [name for name, term in loss_terms.items() if term.needs_teacher and term.weight > 0]
+    asking = [name for name, term in loss_terms.items() if term.needs_teacher and peak(term.weight) > 0]
     if asking and teacher is None:
         raise InputError(f"the loss term {asking[0]!r} needs a teacher: give teacher_model_name_or_path")
     if teacher is None or not (config.uses_teacher or asking):

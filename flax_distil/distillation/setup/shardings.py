@@ -15,15 +15,17 @@ from flax_distil.core.tree import flatten, merge
 from flax_distil.distillation.config import DistillConfig
 from flax_distil.distillation.loss import Term, make_evaluation_terms, make_terms
 from flax_distil.distillation.optimizer import make_optimizer
-from flax_distil.distillation.step_config import StepConfig
+from flax_distil.distillation.schedules import at_peaks
+from flax_distil.distillation.step_config import OnPolicy, StepConfig
 from flax_distil.distillation.train_state import init_state, partition_params
-from flax_distil.distillation.training_config import OptimizerConfig
+from flax_distil.distillation.training_config import OnPolicyConfig, OptimizerConfig
 from flax_distil.model.assembly import held_params, to_int8_params, whisper_shapes
 from flax_distil.model.compute_options import ComputeOptions
 from flax_distil.model.config import WhisperConfig
 from flax_distil.parallel.partitioner import Partitioner
 from flax_distil.parallel.peak_flops import check_int8
 from flax_distil.parallel.rules import param_sharding
+from flax_distil.text.special_tokens import SpecialTokens
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -69,6 +71,7 @@ class TrainShardings:
         teacher: WhisperConfig | None,
         shares_encoder: bool,
         loss_terms: Mapping[str, Term] | None = None,
+        special: SpecialTokens | None = None,
     ):
         """Decide where every weight lies.
 
@@ -79,6 +82,7 @@ class TrainShardings:
             teacher: Shape of the teacher; None if it takes no part in the loss.
             shares_encoder: Whether the student's frozen encoder is the teacher's.
             loss_terms: Terms added to the loss, or in the place of one of the same name.
+            special: Ids of the vocabulary, which on-policy distillation needs.
 
         Raises:
             InputError: If an axis of the mesh does not divide a weight, student and teacher do not fit, or
@@ -111,8 +115,9 @@ class TrainShardings:
             student_options=_laid_out(config.student_options, student_specs),
             teacher_options=teacher_options,
             terms=make_terms(config.training_loss) | own_terms,
-            evaluation_terms=make_evaluation_terms(config.training_loss) | own_terms,
+            evaluation_terms=make_evaluation_terms(config.training_loss) | at_peaks(own_terms),
             augmentation=config.data.augmentation,
+            on_policy=_on_policy(config.on_policy, special),
             seed=config.data.seed,
             gradient_dtype="bfloat16" if config.precision == "full_mixed" else "float32",
             batch_axes=partitioner.batch_axes,
@@ -145,6 +150,13 @@ def _same_paths(specs: Params, tree: Params) -> Params:
         name: _same_paths(specs[name], below) if isinstance(below, dict) else specs[name]
         for name, below in tree.items()
     }
+
+
+def _on_policy(config: OnPolicyConfig, special: SpecialTokens | None) -> OnPolicy | None:
+    if not config.lmbda:
+        return None
+    assert special is not None
+    return OnPolicy(lmbda=config.lmbda, temperature=config.on_policy_temperature, special=special)
 
 
 def _held(shapes: Params, options: ComputeOptions) -> Params:

@@ -27,7 +27,7 @@ class TrainStepFns:
 
     def __init__(self, optimizer: OptimizerConfig, shardings: TrainShardings, partitioner: Partitioner):
         """Describe the functions; each is compiled at its first call."""
-        step, transformation = shardings.step, make_optimizer(optimizer)
+        step, transformation = shardings.step.lasting(optimizer.max_steps), make_optimizer(optimizer)
         trainable, frozen, teacher = (
             tree.specs for tree in (shardings.trainable, shardings.frozen, shardings.teacher)
         )

@@ -23,6 +23,6 @@ def step_work(config: DistillConfig, shardings: TrainShardings, batch: int, toke
         teacher_encodes="encoder" in shardings.teacher.shapes,
         trains_encoder=not config.freeze.freeze_encoder,
         trains_decoder=not config.freeze.freeze_decoder,
-        with_kl=(config.training_loss.kl_weight or 0) > 0,
+        with_kl=config.training_loss.peak("kl_weight") > 0,
         recomputes=config.compute.gradient_checkpointing == "full",
     )
