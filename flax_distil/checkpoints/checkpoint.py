@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import re
+from collections.abc import Collection
 from pathlib import Path
 
 import jax.numpy as jnp
@@ -15,7 +16,7 @@ from flax_distil.checkpoints.formats.openai.reader import SUFFIX
 from flax_distil.checkpoints.formats.reader import CheckpointReader
 from flax_distil.checkpoints.hub.download import OPENAI_MODELS, download
 from flax_distil.checkpoints.hub.model_source import ModelSource
-from flax_distil.checkpoints.load_params import ShardingRule, load_params
+from flax_distil.checkpoints.load_params import BRANCHES, ShardingRule, load_params
 from flax_distil.checkpoints.open_files import Opened, check_base, open_files
 from flax_distil.checkpoints.training.bucket import download_from_bucket
 from flax_distil.core.arrays import Params
@@ -88,6 +89,7 @@ def load_checkpoint(
     cache_dir: str | Path | None = None,
     sharding: ShardingRule | None = None,
     without_encoder: bool = False,
+    branches: Collection[str] = BRANCHES,
 ) -> Checkpoint:
     """Read a Whisper checkpoint onto the devices, leaf by leaf.
 
@@ -107,6 +109,7 @@ def load_checkpoint(
             the first device.
         without_encoder: Also accept a decoder without an encoder, as ``WhisperForCausalLM`` of transformers
             saves it; its parameters have no branch ``encoder``.
+        branches: Which of ``encoder`` and ``decoder`` to read.
 
     Returns:
         The checkpoint.
@@ -129,7 +132,8 @@ def load_checkpoint(
     if config_only:
         check_tensors(reader, config, decoder_only=decoder_only)
     else:
-        params = load_params(reader, config, dtype=dtype, sharding=sharding, decoder_only=decoder_only)
+        options = {"dtype": dtype, "sharding": sharding, "branches": branches}
+        params = load_params(reader, config, decoder_only=decoder_only, **options)
     return Checkpoint(config=config, params=params, files=files)
 
 

@@ -1,7 +1,7 @@
 """Read named tensors from disk into our parameter tree on devices, one leaf at a time."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 
 import jax
@@ -23,6 +23,9 @@ from flax_distil.model.config import WhisperConfig
 _THREADS = 8
 """Number of layers that are read and converted at the same time."""
 
+BRANCHES = ("encoder", "decoder")
+"""The two halves of a parameter tree."""
+
 ShardingRule = Callable[[str], Sharding | None]
 """Function that returns the sharding of the leaf at a path; None places it on the default device."""
 
@@ -34,6 +37,7 @@ def load_params(
     dtype: DTypeLike = jnp.float32,
     sharding: ShardingRule | None = None,
     decoder_only: bool = False,
+    branches: Collection[str] = BRANCHES,
 ) -> Params:
     """Read a checkpoint into our parameter tree on the devices.
 
@@ -47,11 +51,12 @@ def load_params(
         dtype: Element type of the leaves.
         sharding: Function that returns the sharding of each leaf; by default all leaves are on the first
             device.
-        decoder_only: Whether to read no encoder.
+        decoder_only: Whether the checkpoint has no encoder.
+        branches: Which of :data:`BRANCHES` to read.
 
     Returns:
-        The nested dictionary that ``flax_distil.model.assembly.whisper_shapes`` describes; for a decoder
-        only, without the branch ``encoder``.
+        The nested dictionary that ``flax_distil.model.assembly.whisper_shapes`` describes, with those of
+        these branches that the checkpoint has.
 
     Raises:
         InputError: If :func:`check_tensors` refuses the tensors, or a value is not finite.
@@ -63,7 +68,8 @@ def load_params(
     default = SingleDeviceSharding(jax.devices()[0])
     leaves: dict[str, jax.Array] = {}
     for path, shape in leaf_shapes(config).items():
-        if decoder_only and path.startswith("encoder/"):
+        branch = path.partition("/")[0]
+        if branch not in branches or (decoder_only and branch == "encoder"):
             continue
         place = (sharding(path) if sharding else None) or default
         reader = _LeafReader(source=finite, mapping=mappings[path], shape=shape, dtype=np.dtype(dtype))

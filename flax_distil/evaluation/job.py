@@ -42,11 +42,11 @@ from flax_distil.evaluation.output import (
     EvaluationOutput,
 )
 from flax_distil.evaluation.records import Records
-from flax_distil.evaluation.report import write_report
+from flax_distil.evaluation.report.page import write_report
+from flax_distil.evaluation.report.tables import format_tables, write_samples
 from flax_distil.evaluation.results import Evaluation, make_results
 from flax_distil.evaluation.scores import ScoredRecords
 from flax_distil.evaluation.shared_encoders import EvaluationsTogether, group_by_encoder
-from flax_distil.evaluation.tables import format_tables, write_samples
 from flax_distil.evaluation.transcription import ModelEvaluation, gather_records
 from flax_distil.parallel.make_partitioner import join_local_devices
 from flax_distil.parallel.partitioner import Partitioner

@@ -60,21 +60,26 @@ class SharedEncoder:
 def group_by_encoder(config: EvalConfig, labels: Sequence[str]) -> list[list[str]]:
     """Return which checkpoints work together: those with equal encoders, in their order.
 
-    Encoders are compared where they can be shared: in mode short, without an assistant. To compare them all
-    checkpoints are read once.
+    Encoders are compared where they can be shared: in mode short, without an assistant. To compare them, the
+    encoder of every checkpoint is read.
     """
     has_assistant = config.assistant.assistant_model_name_or_path is not None
     if config.mode != "short" or has_assistant or config.rules.is_leaderboard or len(labels) < 2:
         return [[label] for label in labels]
     groups: dict[str, list[list[str]]] = {}
     for label in labels:
-        source = config.model_source(config.models[label])
-        encoder = load_on_cpu(source, dtype=config.compute.dtype).params["encoder"]
-        own = groups.setdefault(weights_fingerprint(encoder), [[]])
+        own = groups.setdefault(_encoder_fingerprint(config, label), [[]])
         if len(own[-1]) == MODELS_AT_ONCE:
             own.append([])
         own[-1].append(label)
     return [group for own in groups.values() for group in own]
+
+
+def _encoder_fingerprint(config: EvalConfig, label: str) -> str:
+    """Return a digest of the encoder of a checkpoint, in the type in which it is used."""
+    dtype = "float32" if config.compute.dtype == "int8" else config.compute.dtype
+    source = config.model_source(config.models[label])
+    return weights_fingerprint(load_on_cpu(source, dtype=dtype, branches=["encoder"]).params["encoder"])
 
 
 class EvaluationsTogether:

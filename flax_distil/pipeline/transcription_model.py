@@ -93,19 +93,20 @@ class TranscriptionModel:
         """Read the weights onto the devices, unless they are there, and return the generator.
 
         Args:
-            encoder: Encoder that is on the devices already, equal to the checkpoint's: it is used instead.
+            encoder: Encoder that is on the devices already, equal to the checkpoint's: it is used instead,
+                and only the decoder is read. Not for a model with an assistant.
 
         Raises:
             InputError: If tensors are missing, unexpected or misshapen.
         """
         if self._loaded is None:
-            checkpoint = self._read(self._source)
             if encoder is None:
-                self._params = self._put(self._shape, checkpoint.params)
+                params = self._read(self._source).params
+                self._params = self._put(self._shape, params)
+                self._assistant = self._load_assistant(params["encoder"])
             else:
-                decoder = {name: part for name, part in checkpoint.params.items() if name != "encoder"}
+                decoder = self._read(self._source, branches=["decoder"]).params
                 self._params = {**self._put(self._shape, decoder), "encoder": encoder}
-            self._assistant = self._load_assistant(checkpoint.params["encoder"])
             self._loaded = self._generator(self.options)
         return self._loaded
 
@@ -144,11 +145,11 @@ class TranscriptionModel:
             del params["encoder"]
         return dataclasses.replace(self._assistant, params=self._put(self._assistant.config, params))
 
-    def _read(self, source: str | ModelSource, *, without_encoder: bool = False) -> Checkpoint:
+    def _read(self, source: str | ModelSource, **options: Any) -> Checkpoint:
         """Read a checkpoint; exactly beside an assistant, whose encoder is compared, and for int8."""
         is_exact = self._assistant is not None or self._compute.int8
         dtype = "float32" if is_exact else self._compute.dtype
-        return load_on_cpu(source, dtype=dtype, without_encoder=without_encoder)
+        return load_on_cpu(source, dtype=dtype, **options)
 
     def _put(self, shape: WhisperConfig, params: Params) -> Params:
         specs = self._partitioner.weight_specs(decode_shapes(shape, int8=self._compute.int8))

@@ -7,7 +7,7 @@ from typing import Any
 
 from flax_distil.core import svg_plot
 from flax_distil.distillation.monitoring.progress_line import duration
-from flax_distil.evaluation import html
+from flax_distil.evaluation.report import html
 from flax_distil.reporting.run_data import RunData, time_text
 from flax_distil.reporting.samples import samples_section, worst_sections
 from flax_distil.reporting.time_spent import attempts_section, time_section

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import cast
 
 from flax_distil.distillation.evaluation.predictions import Prediction
-from flax_distil.evaluation import html
+from flax_distil.evaluation.report import html
 from flax_distil.metrics.word_diff import DiffKind, DiffPart
 from flax_distil.reporting.run_data import RunData
 

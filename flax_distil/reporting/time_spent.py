@@ -6,7 +6,7 @@ from typing import Any
 from flax_distil.core.svg_plot import COLORS
 from flax_distil.distillation.monitoring.goodput_record import CAUSES
 from flax_distil.distillation.monitoring.progress_line import duration
-from flax_distil.evaluation import html
+from flax_distil.evaluation.report import html
 from flax_distil.reporting.run_data import RunData, time_text
 
 _TEXTS = {

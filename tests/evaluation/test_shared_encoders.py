@@ -10,6 +10,7 @@ import pytest
 
 from flax_distil.checkpoints.checkpoint import load_checkpoint
 from flax_distil.checkpoints.export import export_checkpoint
+from flax_distil.checkpoints.formats.huggingface import SafetensorsReader
 from flax_distil.core.errors import InputError
 from flax_distil.core.nested import build
 from flax_distil.evaluation.config import EvalConfig
@@ -36,10 +37,10 @@ def checkpoints(teacher, tmp_path_factory):
     return runs
 
 
-def config(checkpoints, prompts, folder, models):
+def config(checkpoints, prompts, folder, models, **changes):
     return build(
         EvalConfig, model_name_or_path=models, dataset_name=str(prompts), per_device_eval_batch_size=2,
-        generation_max_length=4, output_dir=str(folder),
+        generation_max_length=4, output_dir=str(folder), **changes,
     )  # fmt: skip
 
 
@@ -79,11 +80,20 @@ def test_recordings_are_encoded_once_and_transcripts_are_those_of_a_single_run(
     assert [entry["total"]["clean"]["sessions"] for entry in results["models"].values()] == [1, 1]
 
 
-def test_only_equal_encoders_are_shared(checkpoints, tmp_path):
-    found = config(checkpoints, tmp_path, tmp_path, str(checkpoints / "checkpoint-*"))
+@pytest.mark.parametrize("dtype", ["float32", "int8"])
+def test_only_equal_encoders_are_shared_and_to_find_them_no_decoder_is_read(
+    checkpoints, tmp_path, dtype, monkeypatch
+):
+    names, read = [], SafetensorsReader.read
+    monkeypatch.setattr(
+        SafetensorsReader, "read", lambda self, name: (names.append(name), read(self, name))[1]
+    )
+    found = config(checkpoints, tmp_path, tmp_path, str(checkpoints / "checkpoint-*"), dtype=dtype)
     labels = ["checkpoint-2", "checkpoint-10", "checkpoint-300"]
     assert list(found.models) == labels
     assert group_by_encoder(found, labels) == [labels[:2], labels[2:]]
+    assert names
+    assert not [name for name in names if "encoder" not in name]
 
 
 def test_saved_time_of_the_encoder_counts(monkeypatch):

@@ -8,12 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from flax_distil.core.plotting import PLOTS_REMEDY, has_matplotlib
-from flax_distil.evaluation import html
 from flax_distil.evaluation.config import CLEAN
-from flax_distil.evaluation.plots import Rate, checkpoint_plot, data_set_plot, latency_plot, noise_plot
-from flax_distil.evaluation.results import Evaluation
-from flax_distil.evaluation.scores import ScoredRecords
-from flax_distil.evaluation.tables import (
+from flax_distil.evaluation.report import html
+from flax_distil.evaluation.report.plots import Rate, checkpoint_plot, data_set_plot, latency_plot, noise_plot
+from flax_distil.evaluation.report.tables import (
     cell,
     data_set_rows,
     leaderboard_rows,
@@ -23,6 +21,8 @@ from flax_distil.evaluation.tables import (
     p_value,
     speculation_rows,
 )
+from flax_distil.evaluation.results import Evaluation
+from flax_distil.evaluation.scores import ScoredRecords
 from flax_distil.metrics.word_diff import word_diff
 
 log = logging.getLogger(__name__)
