@@ -1,12 +1,13 @@
 """A data set in shards, which are read from front to back and never held in memory as a whole."""
 
 import dataclasses
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from typing import Any
 
 from flax_distil.core.errors import InputError
-from flax_distil.data.dataset import SpeechDataset
+from flax_distil.data.dataset import SpeechDataset, concatenate_parts
 from flax_distil.data.shards.shard import Cursor, Shard
 from flax_distil.data.tables import to_speech_dataset
 from flax_distil.storage.retries import DEFAULT_POLICY, RetryPolicy
@@ -82,3 +83,23 @@ class IterableSpeechDataset:
                 for data, _ in blocks:
                     return data
         raise InputError(f"data set {self.name!r} has no rows in its {len(self.shards)} files")
+
+
+def join_blocks(blocks: Sequence[SpeechDataset]) -> SpeechDataset:
+    """Return the rows of consecutive blocks of a stream as one.
+
+    Args:
+        blocks: At least one.
+
+    Raises:
+        InputError: If a column does not have the same type in all of them.
+    """
+    import datasets
+
+    tables: list[Any] = [block.table for block in blocks]
+    try:
+        return concatenate_parts(blocks, datasets.concatenate_datasets(tables))
+    except ValueError as error:
+        raise InputError(
+            f"the files of data set {blocks[0].name!r} have columns of different types: {error}"
+        ) from error

@@ -115,7 +115,7 @@ class EvalConfig(TranscriptionConfig):
             "joined by + for several. A pattern (runs/*/checkpoint-*) names all folders that it fits."
         }
     )
-    data: DatasetConfig = nested(hide={"streaming"}, types={"text_column_name": str})
+    data: DatasetConfig = nested(types={"text_column_name": str})
     baseline_model: str | None = None
     mode: str = "short"
     chunks: TranscribeMode = nested(
@@ -268,6 +268,11 @@ class EvalConfig(TranscriptionConfig):
         for noise in self.noise_types or ():
             if noise not in NOISE_TYPES:
                 raise InputError(f"noise_types {noise!r} is unknown: expected {', '.join(NOISE_TYPES)}")
+        if "babble" in (self.noise_types or ()) and self.data.reading.streaming:
+            raise InputError(
+                "noise_types babble is made of recordings from all over a data set, and streaming reads from "
+                "front to back: leave one of them out"
+            )
         for snr in self.snr_db or ():
             if not math.isfinite(snr):
                 raise InputError(f"snr_db {snr:g} is not a number of dB")

@@ -17,7 +17,6 @@ from flax_distil.core.console import show
 from flax_distil.core.errors import InputError
 from flax_distil.core.files import user_path
 from flax_distil.core.nested import flatten
-from flax_distil.data.dataset import SpeechDataset
 from flax_distil.data.sources.load_datasets import load_tables
 from flax_distil.evaluation.config import CLEAN, EvalConfig, NoiseCondition
 from flax_distil.evaluation.gate import find_failures
@@ -47,6 +46,13 @@ from flax_distil.evaluation.report.tables import format_tables, write_samples
 from flax_distil.evaluation.results import Evaluation, make_results
 from flax_distil.evaluation.scores import ScoredRecords
 from flax_distil.evaluation.shared_encoders import EvaluationsTogether, group_by_encoder
+from flax_distil.evaluation.streams import (
+    EvaluationSet,
+    EvaluationStream,
+    is_finished,
+    most_rows,
+    open_streams,
+)
 from flax_distil.evaluation.transcription import ModelEvaluation, gather_records
 from flax_distil.parallel.make_partitioner import join_local_devices
 from flax_distil.parallel.partitioner import Partitioner
@@ -142,14 +148,14 @@ def _transcribe(
     partitioner: Partitioner,
     output: EvaluationOutput,
     models: dict[str, TranscriptionModel],
-    data_sets: Mapping[str, SpeechDataset],
+    data_sets: Mapping[str, EvaluationSet],
     noise: Mapping[str, NoiseMaker],
 ) -> None:
     """Do all there is to do: the weights of some models are gone when those of others are read.
 
     For the latency, at the end, all models are read again: they take turns.
     """
-    most = max(map(len, data_sets.values()))
+    most = most_rows(data_sets.values())
     kind = LeaderboardEvaluation if config.rules.is_leaderboard else ModelEvaluation
     for group in _groups(config, output, list(models), data_sets):
         works = [
@@ -175,15 +181,13 @@ def _transcribe_group(
     config: EvalConfig,
     output: EvaluationOutput,
     works: Mapping[str, ModelEvaluation],
-    data_sets: Mapping[str, SpeechDataset],
+    data_sets: Mapping[str, EvaluationSet],
     noise: Mapping[str, NoiseMaker],
 ) -> None:
     """Do what there is to do with some models, which are on the devices at the same time."""
-    alone, *others = works.values()
-    together = EvaluationsTogether([alone, *others]) if others else alone
+    together = EvaluationsTogether(list(works.values()))
     for name, data in data_sets.items():
-        for condition in _conditions(config, name):
-            together.transcribe(name, data, noise[name], condition)
+        together.transcribe(name, data, noise[name], _conditions(config, name))
         for label in works:
             records = gather_records(output, (label, name, CLEAN.name))
             if not records.predictions:
@@ -200,7 +204,7 @@ def _groups(
     config: EvalConfig,
     output: EvaluationOutput,
     labels: Sequence[str],
-    data_sets: Mapping[str, SpeechDataset],
+    data_sets: Mapping[str, EvaluationSet],
 ) -> list[list[str]]:
     """Return which models work together; encoders are only compared if there is work left."""
     keys = {
@@ -212,7 +216,7 @@ def _groups(
     waiting = [
         label
         for label in labels
-        if any(len(gather_records(output, key).done) < len(data_sets[key[1]]) for key in keys[label])
+        if not all(is_finished(gather_records(output, key), data_sets[key[1]]) for key in keys[label])
     ]
     groups = raise_on_all_hosts(lambda: group_by_encoder(config, waiting))
     return [*groups, *([label] for label in labels if label not in waiting)]
@@ -234,7 +238,7 @@ def _open_models(config: EvalConfig, partitioner: Partitioner) -> dict[str, Tran
     return models
 
 
-def _open_data_sets(config: EvalConfig) -> dict[str, SpeechDataset]:
+def _open_data_sets(config: EvalConfig) -> dict[str, EvaluationSet]:
     """Open the data sets, by their names."""
     if config.rules.is_leaderboard:
         folder = config.rules.leaderboard_data_dir
@@ -242,10 +246,12 @@ def _open_data_sets(config: EvalConfig) -> dict[str, SpeechDataset]:
             data_set.name: open_set(data_set, config.data.spec, data_dir=folder)
             for data_set in config.leaderboard_sets
         }
-    return {data.name: data for data in load_tables(config.data.spec)}
+    spec = config.data.spec
+    found: Sequence[EvaluationSet] = open_streams(spec) if spec.streaming else load_tables(spec)
+    return {data.name: data for data in found}
 
 
-def _open_noise(config: EvalConfig, data_sets: Mapping[str, SpeechDataset]) -> dict[str, NoiseMaker]:
+def _open_noise(config: EvalConfig, data_sets: Mapping[str, EvaluationSet]) -> dict[str, NoiseMaker]:
     noise = config.recorded_noise.spec(config.data.reading)
     recorded = None if noise is None else load_tables(noise)[0]
     return {name: NoiseMaker(data, recorded, seed=config.decoding.seed) for name, data in data_sets.items()}
@@ -266,7 +272,7 @@ def _normalizer_for(config: EvalConfig, models: Mapping[str, TranscriptionModel]
 
 
 def _scored(
-    records: Records, config: EvalConfig, data: SpeechDataset, normalize: Normalizer
+    records: Records, config: EvalConfig, data: EvaluationSet, normalize: Normalizer
 ) -> ScoredRecords:
     """Return records with the ways to compare their texts; those of chunks become those of recordings."""
     if not config.rules.is_leaderboard:
@@ -290,7 +296,7 @@ def _leaderboard_normalizer(language: str | None) -> LeaderboardNormalizer | Non
     return normalize
 
 
-def _settings(config: EvalConfig, data_sets: Mapping[str, SpeechDataset]) -> dict[str, Any]:
+def _settings(config: EvalConfig, data_sets: Mapping[str, EvaluationSet]) -> dict[str, Any]:
     """Return what decides predictions, as JSON takes it."""
     settings = {name: value for name, value in flatten(config).items() if name not in _WITHOUT_EFFECT}
     weights = {label: config.model_source(name) for label, name in config.models.items()}
@@ -304,7 +310,9 @@ def _settings(config: EvalConfig, data_sets: Mapping[str, SpeechDataset]) -> dic
     return settings | {f"rows of {name}": _rows_identity(data) for name, data in data_sets.items()}
 
 
-def _rows_identity(data: SpeechDataset) -> str:
+def _rows_identity(data: EvaluationSet) -> str:
+    if isinstance(data, EvaluationStream):
+        return data.identity
     rows = repr((data.ids(), data.references()))
     return f"{len(data)} rows, {hashlib.blake2b(rows.encode(), digest_size=8).hexdigest()}"
 

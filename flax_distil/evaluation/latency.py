@@ -2,7 +2,8 @@
 
 import itertools
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import closing
 from typing import Any
 
 import jax
@@ -12,6 +13,7 @@ from flax_distil.data.decoded_example import DecodedExample
 from flax_distil.evaluation.config import EvalConfig
 from flax_distil.evaluation.output import EvaluationOutput
 from flax_distil.evaluation.records import LatencySample, encode_record
+from flax_distil.evaluation.streams import EvaluationSet
 from flax_distil.evaluation.transcription import ModelEvaluation, duration_limits, read_rows, samples_of
 from flax_distil.parallel.partitioner import Partitioner
 from flax_distil.pipeline.transcription_model import TranscriptionModel
@@ -27,7 +29,7 @@ def measure_latency(
     output: EvaluationOutput,
     models: Mapping[str, TranscriptionModel],
     name: str,
-    data: SpeechDataset,
+    data: EvaluationSet,
 ) -> None:
     """Transcribe some recordings one at a time, on the first process, where that was not done.
 
@@ -59,14 +61,26 @@ def measure_latency(
             writer.write(*map(encode_record, samples[1:]))
 
 
-def _first_twice(data: SpeechDataset, config: EvalConfig) -> Iterator[DecodedExample]:
+def _first_twice(data: EvaluationSet, config: EvalConfig) -> Iterator[DecodedExample]:
     """Yield as many recordings as are asked for, behind one that does not count."""
-    read = read_rows(data, range(len(data)), duration_limits(config))
-    usable = (row for row in read if isinstance(row, DecodedExample))
-    for number, sample in enumerate(itertools.islice(usable, config.latency_samples)):
-        if number == 0:
+    limits, parts = duration_limits(config), _tables(data)
+    with closing(parts):
+        read = (row for part in parts for row in read_rows(part, range(len(part)), limits))
+        usable = (row for row in read if isinstance(row, DecodedExample))
+        for number, sample in enumerate(itertools.islice(usable, config.latency_samples)):
+            if number == 0:
+                yield sample
             yield sample
-        yield sample
+
+
+def _tables(data: EvaluationSet) -> Generator[SpeechDataset]:
+    """Yield the rows of a data set: of a stream in parts, of which no more are read than are used."""
+    if isinstance(data, SpeechDataset):
+        yield data
+        return
+    with closing(data.parts(batch_rows=1)) as parts:
+        for part in parts:
+            yield part.data
 
 
 class _ModelAlone:

@@ -18,6 +18,7 @@ from flax_distil.data.dataset import SpeechDataset
 from flax_distil.data.decoded_example import DecodedExample, DurationLimits, SampleError, SampleReader
 from flax_distil.data.preprocessing.labels import sample_random
 from flax_distil.evaluation.config import NoiseCondition
+from flax_distil.evaluation.streams import EvaluationSet
 
 MAX_NOISE_RECORDINGS = 32
 """Recordings that noise is made of, at most, 30 s of each."""
@@ -27,12 +28,12 @@ class NoiseMaker:
     """Adds noise to the recordings of one data set; any thread may use it.
 
     Args:
-        data: The data set, whose other recordings babble is made of.
+        data: The data set, whose other recordings babble is made of; of a stream there is no babble.
         recorded: Recordings of noise, where those are asked for.
         seed: Of the draws.
     """
 
-    def __init__(self, data: SpeechDataset, recorded: SpeechDataset | None, *, seed: int):
+    def __init__(self, data: EvaluationSet, recorded: SpeechDataset | None, *, seed: int):
         self._data, self._recorded, self._seed = data, recorded, seed
 
     def prepare(self, condition: NoiseCondition) -> None:
@@ -86,6 +87,7 @@ class NoiseMaker:
 
     @functools.cached_property
     def _talkers(self) -> Mapping[int, Float[np.ndarray, " _"]]:
+        assert isinstance(self._data, SpeechDataset)  # the configuration refuses babble of a stream
         return _decode_recordings(self._data, self._seed)
 
     @functools.cached_property

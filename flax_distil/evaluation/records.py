@@ -1,6 +1,7 @@
 """What is known of recordings that were transcribed, a line each; figures are made from these alone."""
 
 import dataclasses
+import functools
 import json
 from collections import Counter
 from collections.abc import Sequence
@@ -119,7 +120,24 @@ class LatencySample:
     devices: str
 
 
-Record = Session | Prediction | SkippedSample | LatencySample
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class StreamPosition:
+    """A place in a data set that is read from front to back.
+
+    Attributes:
+        row: Number of rows before it.
+        cursor: Of the block of rows that it is in; None for the beginning.
+        skipped: Number of rows of that block before it.
+        is_end: Whether no row follows.
+    """
+
+    row: int
+    cursor: list[int] | None = None
+    skipped: int = 0
+    is_end: bool = False
+
+
+Record = Session | Prediction | SkippedSample | LatencySample | StreamPosition
 L = TypeVar("L", bound=Record)
 
 _KINDS: dict[str, type[Record]] = {
@@ -127,6 +145,7 @@ _KINDS: dict[str, type[Record]] = {
     "prediction": Prediction,
     "skipped": SkippedSample,
     "latency": LatencySample,
+    "position": StreamPosition,
 }
 
 
@@ -140,10 +159,14 @@ class Records:
         """Return what is known of the first rows: an earlier run may have transcribed more."""
         return Records([line for line in self.lines if getattr(line, "index", 0) < rows])
 
-    @property
+    @functools.cached_property
     def predictions(self) -> list[Prediction]:
-        """In order of rows."""
-        return sorted(self._of(Prediction), key=lambda prediction: prediction.index)
+        """In order of rows; of a row that was transcribed again the last one."""
+        found: dict[int, Prediction] = {}
+        for line in self._of(Prediction):
+            if line.index not in found or line.session >= found[line.index].session:
+                found[line.index] = line
+        return [found[index] for index in sorted(found)]
 
     @property
     def skipped(self) -> SkippedSamples:
@@ -164,14 +187,24 @@ class Records:
         return sorted(self._of(Session), key=lambda session: (session.number, session.process))
 
     @property
+    def positions(self) -> list[StreamPosition]:
+        """Where parts of the stream begin, and its end once it was read to there."""
+        return self._of(StreamPosition)
+
+    @property
+    def stream_rows(self) -> int | None:
+        """Number of rows of that stream; None if it was never read to its end."""
+        return next((position.row for position in self.positions if position.is_end), None)
+
+    @property
     def done(self) -> set[int]:
         """Rows that need no more work; none while no recording could be transcribed."""
-        transcribed = {line.index for line in self._of(Prediction)}
+        transcribed = {line.index for line in self.predictions}
         return transcribed | {line.index for line in self._of(SkippedSample)} if transcribed else set()
 
     def throughput(self) -> Throughput:
         """Return all sessions together; processes of one worked at the same time."""
-        predictions = self._of(Prediction)
+        predictions = self.predictions
         latest: dict[int, float] = {}
         for line in predictions:
             latest[line.session] = max(latest.get(line.session, 0.0), line.seconds)
@@ -189,7 +222,7 @@ class Records:
     def statistics(self) -> Counter[str]:
         """Return the sums that speculative decoding counted in all sessions; none without an assistant."""
         last: dict[tuple[int, int], Prediction] = {}
-        for line in self._of(Prediction):
+        for line in self.predictions:
             place = line.session, line.process
             if place not in last or line.seconds >= last[place].seconds:
                 last[place] = line

@@ -1,19 +1,22 @@
-"""Checkpoints with the same encoder at work together: each window is encoded once, and decoded by all."""
+"""Checkpoints at work on a data set; those with one encoder together: each window is encoded once for all."""
 
+import functools
 import hashlib
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
 
 import jax
 import numpy as np
 
 from flax_distil.checkpoints.load_on_cpu import load_on_cpu
 from flax_distil.core.arrays import Float
-from flax_distil.data.dataset import SpeechDataset
 from flax_distil.data.fingerprints import weights_fingerprint
 from flax_distil.evaluation.config import EvalConfig, NoiseCondition
 from flax_distil.evaluation.noise import NoiseMaker
-from flax_distil.evaluation.transcription import ModelEvaluation
+from flax_distil.evaluation.records import Records
+from flax_distil.evaluation.streams import EvaluationSet, EvaluationStream, is_finished, restart_position
+from flax_distil.evaluation.transcription import EvaluationRows, ModelEvaluation
 from flax_distil.parallel.processes import raise_on_all_hosts
 from flax_distil.transcription.generator import EncoderOutput, WhisperGenerator
 
@@ -83,7 +86,7 @@ def _encoder_fingerprint(config: EvalConfig, label: str) -> str:
 
 
 class EvaluationsTogether:
-    """Checkpoints of one group at work.
+    """Checkpoints of one group at work; a checkpoint alone keeps no encoder outputs.
 
     Args:
         works: Their evaluations.
@@ -94,34 +97,64 @@ class EvaluationsTogether:
         self._encoder = SharedEncoder()
 
     def transcribe(
-        self, name: str, data: SpeechDataset, noise: NoiseMaker, condition: NoiseCondition
+        self, name: str, data: EvaluationSet, noise: NoiseMaker, conditions: Sequence[NoiseCondition]
     ) -> None:
-        """Transcribe the recordings that have no record yet, block by block; all processes must call it.
+        """Transcribe the recordings that have no record yet; all processes must call it.
 
-        The arguments are those of ``ModelEvaluation.transcribe``.
+        Args:
+            name: What reports call the data set.
+            data: The data set.
+            noise: Adds noise to its recordings.
+            conditions: The noises that are added.
         """
-        pending = [work.pending(name, data, condition) for work in self._works]
-        raise_on_all_hosts(lambda: self._transcribe_blocks(pending, name, data, noise, condition))
+        before = {noisy: [work.begin(name, noisy) for work in self._works] for noisy in conditions}
+        if isinstance(data, EvaluationStream):
+            # What goes wrong on one process is to end all.
+            raise_on_all_hosts(functools.partial(self._transcribe_stream, name, data, noise, before))
+            return
+        for condition, records in before.items():
+            rows = EvaluationRows(name=name, data=data, noise=noise, condition=condition)
+            raise_on_all_hosts(functools.partial(self._transcribe_rows, rows, records))
 
-    def _transcribe_blocks(
+    def _transcribe_stream(
         self,
-        pending: Sequence[Sequence[int]],
         name: str,
-        data: SpeechDataset,
+        stream: EvaluationStream,
         noise: NoiseMaker,
-        condition: NoiseCondition,
+        before: Mapping[NoiseCondition, Sequence[Records]],
     ) -> None:
-        rows = sorted({row for part in pending for row in part})
-        if not rows:
+        """Read a stream once, and transcribe each part of it under every condition."""
+        everything = [records for part in before.values() for records in part]
+        if all(is_finished(records, stream) for records in everything):
+            return
+        batch_rows, end = self._works[0].batch_rows * jax.process_count(), 0
+        with closing(stream.parts(restart_position(everything), batch_rows=batch_rows)) as parts:
+            for part in parts:
+                for condition, records in before.items():
+                    rows = EvaluationRows(
+                        name=name, data=part.data, noise=noise, condition=condition, position=part.position
+                    )
+                    self._transcribe_rows(rows, records)
+                end = part.end
+        for condition, records in before.items():
+            for work, own in zip(self._works, records, strict=True):
+                work.end_stream(name, condition, own, rows=end)
+
+    def _transcribe_rows(self, rows: EvaluationRows, before: Sequence[Records]) -> None:
+        """Transcribe the rows that have no record, block by block if checkpoints share encoder outputs."""
+        missing = [rows.missing(records) for records in before]
+        if len(self._works) == 1:
+            self._works[0].transcribe_rows(rows, missing[0])
+            return
+        numbers = sorted({number for part in missing for number in part})
+        if not numbers:
             return
         generators = self._load()
-        for block in _blocks(rows, generators[0], self._works[0].batch_rows):
-            for work, own in zip(self._works, pending, strict=True):
+        for block in _blocks(numbers, generators[0], self._works[0].batch_rows):
+            for work, own in zip(self._works, missing, strict=True):
                 self._encoder.credit_seconds = 0.0
-                todo = [row for row in own if row in block]
-                work.transcribe_rows(
-                    name, data, todo, noise, condition, credit=lambda: self._encoder.credit_seconds
-                )
+                todo = [number for number in own if number in block]
+                work.transcribe_rows(rows, todo, credit=lambda: self._encoder.credit_seconds)
             self._encoder.forget()
 
     def _load(self) -> list[WhisperGenerator]:

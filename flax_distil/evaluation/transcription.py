@@ -5,6 +5,7 @@ import functools
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import jax
 import numpy as np
@@ -29,11 +30,12 @@ from flax_distil.evaluation.records import (
     Prediction,
     Records,
     Session,
+    StreamPosition,
     decode_record,
     encode_record,
 )
 from flax_distil.parallel.partitioner import Partitioner
-from flax_distil.parallel.processes import all_gather_object, raise_on_all_hosts
+from flax_distil.parallel.processes import all_gather_object
 from flax_distil.pipeline.transcription_model import TranscriptionModel
 from flax_distil.storage.line_files import LineWriter
 from flax_distil.transcription.assisted_generator import AssistedGenerator
@@ -51,6 +53,43 @@ def gather_records(output: EvaluationOutput, key: Key) -> Records:
     return Records([decode_record(line) for part in lines for line in part])
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EvaluationRows:
+    """Rows of a data set, and the noise that is added to their recordings.
+
+    Attributes:
+        name: What reports call the data set.
+        data: All rows, or consecutive ones.
+        noise: Adds noise to their recordings.
+        condition: The noise that is added.
+        position: Where they begin in a stream; None for all rows of a table.
+    """
+
+    name: str
+    data: SpeechDataset
+    noise: NoiseMaker
+    condition: NoiseCondition
+    position: StreamPosition | None = None
+
+    @property
+    def first(self) -> int:
+        """Number in the data set of the first row of ``data``."""
+        return 0 if self.position is None else self.position.row
+
+    def missing(self, records: Records) -> list[int]:
+        """Return the numbers of the rows that this process is to transcribe.
+
+        Of a table these are its share of those without a record. A part of a stream is transcribed again as a
+        whole if a row is missing: in the same company, confidences are the same to their last digit.
+        """
+        done, index, count = records.done, jax.process_index(), jax.process_count()
+        numbers = range(self.first, self.first + len(self.data))
+        if self.position is None:
+            return [number for number in numbers if number not in done][index::count]
+        own = numbers[index::count]
+        return [] if done.issuperset(own) else list(own)
+
+
 class ModelEvaluation:
     """One checkpoint at work; its weights are read when the first recording needs them.
 
@@ -62,7 +101,7 @@ class ModelEvaluation:
         output: Output folder, to which records are written.
         label: What reports call the checkpoint.
         model: The checkpoint.
-        most: Rows of the largest data set.
+        most: Maximum number of rows of a data set; None if it is not known.
         options: Options of data sets that have their own, by name; their recordings are one window each.
     """
 
@@ -74,7 +113,7 @@ class ModelEvaluation:
         *,
         label: str,
         model: TranscriptionModel,
-        most: int,
+        most: int | None,
         options: Mapping[str, TranscriptionOptions] | None = None,
     ):
         self._config, self._partitioner, self._output = config, partitioner, output
@@ -84,6 +123,7 @@ class ModelEvaluation:
         self._compile_seconds = 0.0
         self._numbers: dict[Key, int] = {}
         self._seconds: dict[Key, float] = {}
+        self._counted: dict[Key, dict[str, int]] = {}
 
     def load(self, *, encoder: Params | None, cache: EncoderCache) -> WhisperGenerator:
         """Read the weights, compile, and return the generator, which has an encoder cache from then on.
@@ -101,54 +141,33 @@ class ModelEvaluation:
         """Number of windows that are decoded at once."""
         return self._batch_rows(self._config.transcriber_mode)
 
-    def transcribe(
-        self, name: str, data: SpeechDataset, noise: NoiseMaker, condition: NoiseCondition
-    ) -> None:
-        """Transcribe the recordings that have no record yet; all processes must call it.
+    def begin(self, name: str, condition: NoiseCondition) -> Records:
+        """Begin a session, and return the records of earlier ones; all processes must call it.
 
         Args:
             name: What reports call the data set.
-            data: The data set.
-            noise: Adds noise to its recordings.
-            condition: The noise that is added.
+            condition: The noise that is added to its recordings.
         """
-        pending = self.pending(name, data, condition)
-        # What goes wrong on one process is to end all.
-        raise_on_all_hosts(lambda: self.transcribe_rows(name, data, pending, noise, condition))
-
-    def pending(self, name: str, data: SpeechDataset, condition: NoiseCondition) -> list[int]:
-        """Return the rows of this process that have no record yet; all processes must call it."""
         key = (self._label, name, condition.name)
         before = gather_records(self._output, key)
         self._numbers[key] = max((session.number for session in before.sessions), default=0) + 1
-        pending = [row for row in range(len(data)) if row not in before.done]
-        return pending[jax.process_index() :: jax.process_count()]
+        return before
 
     def transcribe_rows(
-        self,
-        name: str,
-        data: SpeechDataset,
-        rows: Sequence[int],
-        noise: NoiseMaker,
-        condition: NoiseCondition,
-        *,
-        credit: Callable[[], float] | None = None,
+        self, rows: EvaluationRows, numbers: Sequence[int], *, credit: Callable[[], float] | None = None
     ) -> None:
-        """Transcribe rows of this process, in the session that began with the first of them.
+        """Transcribe rows of this process, in the session that began last.
 
         Args:
-            name: What reports call the data set.
-            data: The data set.
-            rows: Some of what :meth:`pending` returned.
-            noise: Adds noise to its recordings.
-            condition: The noise that is added.
+            rows: The rows.
+            numbers: Which of them: their numbers in the data set.
             credit: Returns the seconds since this call that count although they were saved.
         """
-        if not rows:
+        if not numbers:
             return
-        key = (self._label, name, condition.name)
-        noise.prepare(condition)
-        transcriber = self._transcriber_of(name)
+        key = (self._label, rows.name, rows.condition.name)
+        rows.noise.prepare(rows.condition)
+        transcriber = self._transcriber_of(rows.name)
         compile_seconds, self._compile_seconds = self._compile_seconds, 0.0
         session = Session(
             number=self._numbers[key],
@@ -158,28 +177,46 @@ class ModelEvaluation:
             compile_seconds=compile_seconds,
         )
         before = self._seconds.get(key)
-        quiet = True if jax.process_index() or is_quiet() else None  # None: unless there is no terminal
-        title = " ".join(key) if condition != CLEAN else " ".join(key[:2])
         with (
             self._output.writer(key, process=jax.process_index()) as writer,
-            tqdm(total=len(rows), desc=title, unit=" samples", disable=quiet) as bar,
+            _progress(key, rows, numbers) as bar,
         ):
             if before is None:
                 writer.write(encode_record(session))
-            recordings = self._recordings(data, rows, noise, condition, writer)
+            if rows.position is not None:
+                writer.write(encode_record(rows.position))
+            recordings = self._recordings(rows, numbers, writer)
             generator = transcriber.generator
             if isinstance(generator, AssistedGenerator):
                 generator.reset_statistics()
+            counted = self._counted.get(key, {})
             start = time.perf_counter()
             for sample, transcript, share in self._transcribed(transcriber, recordings):
                 saved = 0.0 if credit is None else credit()
                 seconds = self._seconds[key] = (before or 0.0) + time.perf_counter() - start + saved
-                counted = vars(generator.statistics) if isinstance(generator, AssistedGenerator) else None
+                statistics = None
+                if isinstance(generator, AssistedGenerator):
+                    found = vars(generator.statistics)
+                    statistics = {name: counted.get(name, 0) + found[name] for name in found}
+                    self._counted[key] = statistics
                 prediction = Prediction.of(
-                    sample, transcript, session, seconds=seconds, batch_seconds=share, statistics=counted
+                    sample, transcript, session, seconds=seconds, batch_seconds=share, statistics=statistics
                 )
                 writer.write(encode_record(prediction))
                 bar.update()
+
+    def end_stream(self, name: str, condition: NoiseCondition, records: Records, *, rows: int) -> None:
+        """Note how many rows a stream had that was read to its end; the first process does.
+
+        Args:
+            name: What reports call the data set.
+            condition: The noise that was added.
+            records: What :meth:`begin` returned.
+            rows: Their number.
+        """
+        if jax.process_index() == 0 and records.stream_rows is None:
+            with self._output.writer((self._label, name, condition.name), process=0) as writer:
+                writer.write(encode_record(StreamPosition(row=rows, is_end=True)))
 
     def _transcriber_of(self, name: str) -> RecordingTranscriber:
         """Return what transcribes a data set, with its weights on the devices and its programs compiled."""
@@ -212,7 +249,7 @@ class ModelEvaluation:
         """Return the number of windows to decode at once."""
         shards = self._partitioner.local_batch_shards
         per_device = self._config.batches.per_device_eval_batch_size
-        if mode in ("short", "sequential"):
+        if mode in ("short", "sequential") and self._most is not None:
             # No more rows than recordings, each of which is one row: no larger programs.
             per_device = min(per_device, -(-self._most // (shards * jax.process_count())))
         return shards * per_device
@@ -250,20 +287,26 @@ class ModelEvaluation:
         return duration_limits(self._config)
 
     def _recordings(
-        self,
-        data: SpeechDataset,
-        rows: Sequence[int],
-        noise: NoiseMaker,
-        condition: NoiseCondition,
-        writer: LineWriter,
+        self, rows: EvaluationRows, numbers: Sequence[int], writer: LineWriter
     ) -> Iterator[tuple[DecodedExample, Float[np.ndarray, " W"]]]:
         """Yield decoded recordings with their noise; those that cannot be read become lines."""
-        threads, limits = self._config.data.reading.dataloader_num_workers, self._limits
-        for sample in read_rows(data, rows, limits, threads=threads, hear=lambda s: noise(s, condition)):
-            if isinstance(sample, SkippedSample):
-                writer.write(encode_record(sample))
+        threads, own = self._config.data.reading.dataloader_num_workers, [n - rows.first for n in numbers]
+        heard = read_rows(
+            rows.data, own, self._limits, threads=threads, hear=lambda s: rows.noise(s, rows.condition)
+        )
+        for sample in heard:
+            numbered = dataclasses.replace(sample, index=rows.first + sample.index)
+            if isinstance(numbered, SkippedSample):
+                writer.write(encode_record(numbered))
             else:
-                yield dataclasses.replace(sample, samples_W=None), samples_of(sample)
+                yield dataclasses.replace(numbered, samples_W=None), samples_of(numbered)
+
+
+def _progress(key: Key, rows: EvaluationRows, numbers: Sequence[int]) -> "tqdm[Any]":
+    """Return a progress bar of the first process, unless there is no terminal."""
+    quiet = True if jax.process_index() or is_quiet() else None
+    title = " ".join(key) if rows.condition != CLEAN else " ".join(key[:2])
+    return tqdm(total=len(numbers), desc=title, unit=" samples", disable=quiet, leave=rows.position is None)
 
 
 def read_rows(

@@ -3,12 +3,10 @@
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from flax_distil.core.errors import InputError
-from flax_distil.data.dataset import SpeechDataset, concatenate_parts
+from flax_distil.data.dataset import SpeechDataset
 from flax_distil.data.shards.shard import Cursor
-from flax_distil.data.stream import IterableSpeechDataset
+from flax_distil.data.stream import IterableSpeechDataset, join_blocks
 
 MAX_SHARD_BYTES = 1 << 28
 """A shard ends when its encoded audio reaches 256 MiB; recordings that are cut grow when they become FLAC."""
@@ -133,13 +131,13 @@ class StreamShardPlan:
                 rest: Position | None = cursor, first
                 if first == len(block):
                     rest = None if after is None else (after, 0)
-                yield LabelShard(key=(shard, number), data=_concatenate(parts), after=rest)
+                yield LabelShard(key=(shard, number), data=join_blocks(parts), after=rest)
                 parts, number = [], number + 1
             if first < len(block):
                 parts.append(block.select(range(first, len(block))))
             cursor, first = after, 0
         if parts:
-            yield LabelShard(key=(shard, number), data=_concatenate(parts))
+            yield LabelShard(key=(shard, number), data=join_blocks(parts))
 
 
 SplitShardPlan = TableShardPlan | StreamShardPlan
@@ -207,15 +205,3 @@ class _ShardSize:
         if full:
             self._rows = self._bytes = 0
         return full
-
-
-def _concatenate(parts: Sequence[SpeechDataset]) -> SpeechDataset:
-    import datasets
-
-    tables: list[Any] = [part.table for part in parts]
-    try:
-        return concatenate_parts(parts, datasets.concatenate_datasets(tables))
-    except ValueError as error:
-        raise InputError(
-            f"the files of data set {parts[0].name!r} have columns of different types: {error}"
-        ) from error

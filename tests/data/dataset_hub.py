@@ -16,6 +16,7 @@ REPO = r"(?P<repo>[\w.-]+/[\w.-]+)"
 
 class _Handler(BaseHTTPRequestHandler):
     root: Path
+    sent: list[tuple[str, int]]
     protocol_version = "HTTP/1.1"
 
     def log_message(self, *_: object) -> None:
@@ -68,9 +69,10 @@ class _Handler(BaseHTTPRequestHandler):
         if part:
             end = int(part[2]) + 1 if part[2] else len(data)
             headers["Content_Range"] = f"bytes {part[1]}-{min(end, len(data)) - 1}/{len(data)}"
-            self._reply(data[int(part[1]) : end], status=206, **headers)
-        else:
-            self._reply(data, **headers)
+            data = data[int(part[1]) : end]
+        if self.command == "GET":
+            self.sent.append((path, len(data)))
+        self._reply(data, status=206 if part else 200, **headers)
 
     def _entry(self, folder: Path, path: Path) -> dict:
         name = path.relative_to(folder).as_posix()
@@ -101,9 +103,14 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 @contextlib.contextmanager
-def running_hub(root: Path) -> Iterator[str]:
-    """Serve the folders ``root/owner/name`` as data sets; gives the address."""
-    handler = type("Handler", (_Handler,), {"root": root})
+def running_hub(root: Path, sent: list[tuple[str, int]] | None = None) -> Iterator[str]:
+    """Serve the folders ``root/owner/name`` as data sets; gives the address.
+
+    Args:
+        root: The folder.
+        sent: Receives the path and the number of bytes of every answer with contents of a file.
+    """
+    handler = type("Handler", (_Handler,), {"root": root, "sent": [] if sent is None else sent})
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         thread = threading.Thread(target=server.serve_forever, daemon=True)
         thread.start()

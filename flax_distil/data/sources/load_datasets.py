@@ -1,6 +1,7 @@
 """Open the data sets that a user names, of any kind, as tables or as streams."""
 
 import dataclasses
+import sys
 from collections.abc import Sequence
 
 from flax_distil.core.errors import InputError
@@ -73,10 +74,15 @@ def _load_table(spec: DatasetSpec) -> SpeechDataset:
     return dataclasses.replace(data, name=spec.short_name, policy=spec.policy, channel=spec.channel)
 
 
-def load_streams(spec: DatasetSpec) -> list[IterableSpeechDataset]:
+def load_streams(spec: DatasetSpec, *, as_one_shard: bool = False) -> list[IterableSpeechDataset]:
     """Open every data set of a specification as a stream, which keeps nothing on disk.
 
     The first rows are read, to check that the columns exist.
+
+    Args:
+        spec: Specification of the data sets.
+        as_one_shard: Whether rows are numbered over all files, and so named as those of a table, rather
+            than in each file.
 
     Returns:
         One stream per data set, in the order written; all names are different.
@@ -84,10 +90,10 @@ def load_streams(spec: DatasetSpec) -> list[IterableSpeechDataset]:
     Raises:
         InputError: If :func:`load_tables` raises it, or if a split is a slice.
     """
-    return with_distinct_names([_load_stream(part) for part in spec.parts()])
+    return with_distinct_names([_load_stream(part, as_one_shard=as_one_shard) for part in spec.parts()])
 
 
-def _load_stream(spec: DatasetSpec) -> IterableSpeechDataset:
+def _load_stream(spec: DatasetSpec, *, as_one_shard: bool) -> IterableSpeechDataset:
     if "[" in (spec.split or ""):
         raise InputError(
             f"split {spec.split!r} of data set {strip_query(spec.name)!r} is a slice, and a stream cannot "
@@ -100,8 +106,8 @@ def _load_stream(spec: DatasetSpec) -> IterableSpeechDataset:
         for file in splits[split]
     ]
     shards = make_shards(files, spec, single_name=spec.id_prefix)
-    if spec.max_samples is not None:
-        shards = (Take(name=spec.id_prefix, shards=shards, rows=spec.max_samples),)
+    if spec.max_samples is not None or as_one_shard:
+        shards = (Take(name=spec.id_prefix, shards=shards, rows=spec.max_samples or sys.maxsize),)
     stream = IterableSpeechDataset(
         name=spec.short_name,
         shards=shards,

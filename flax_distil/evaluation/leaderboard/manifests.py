@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from flax_distil.core.files import user_path
-from flax_distil.data.dataset import SpeechDataset
 from flax_distil.evaluation.leaderboard.open_sets import CHUNK_COLUMN, PARENT_COLUMN
 from flax_distil.evaluation.records import Prediction, Record, Records
+from flax_distil.evaluation.streams import EvaluationSet, EvaluationStream
 
 
 def model_id(name: str, label: str) -> str:
@@ -23,8 +23,10 @@ def model_id(name: str, label: str) -> str:
     return f"local-{label}" if os.path.exists(user_path(name)) else name.replace("/", "-")
 
 
-def chunks_of(data: SpeechDataset) -> list[tuple[str, int]] | None:
+def chunks_of(data: EvaluationSet) -> list[tuple[str, int]] | None:
     """Return which part of which recording each row is; None where rows are whole recordings."""
+    if isinstance(data, EvaluationStream):  # sets of chunks are tables
+        return None
     if not data.has_column(PARENT_COLUMN) or not data.has_column(CHUNK_COLUMN):
         return None
     numbers = map(int, data.column(CHUNK_COLUMN))
@@ -56,7 +58,7 @@ def _joined(name: str, parts: Sequence[Prediction]) -> Prediction:
     )
 
 
-def manifest_lines(records: Records, data: SpeechDataset) -> list[str]:
+def manifest_lines(records: Records, data: EvaluationSet) -> list[str]:
     """Return the lines of a manifest: one for every recording or chunk, in the order of the set.
 
     Source: ``write_manifest`` of https://github.com/huggingface/open_asr_leaderboard.

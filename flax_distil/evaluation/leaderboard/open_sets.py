@@ -12,6 +12,7 @@ from flax_distil.data.sources.dataset_spec import DatasetSpec
 from flax_distil.data.sources.load_datasets import load_tables
 from flax_distil.data.tables import to_speech_dataset
 from flax_distil.evaluation.leaderboard.sets import LeaderboardSet
+from flax_distil.evaluation.streams import EvaluationSet, EvaluationStream, open_streams
 from flax_distil.text.leaderboard_normalizer import LeaderboardNormalizer
 
 if TYPE_CHECKING:
@@ -26,8 +27,10 @@ PARENT_COLUMN, CHUNK_COLUMN, FILE_COLUMN = CHUNK_COLUMNS = ("parent_id", "chunk_
 _METADATA_SUFFIXES = (".parquet", ".jsonl", ".csv")
 
 
-def open_set(data_set: LeaderboardSet, spec: DatasetSpec, *, data_dir: str | None = None) -> SpeechDataset:
+def open_set(data_set: LeaderboardSet, spec: DatasetSpec, *, data_dir: str | None = None) -> EvaluationSet:
     """Open a set, without the rows that the leaderboard leaves out because nothing is said in them.
+
+    Streaming, a set of chunks is a table of their addresses on the Hub.
 
     Args:
         data_set: The set.
@@ -43,15 +46,26 @@ def open_set(data_set: LeaderboardSet, spec: DatasetSpec, *, data_dir: str | Non
         name, config, split = data_set.dataset, data_set.hub_config, data_set.split
         if data_dir is not None:
             name, config, split = _local_files(data_set, data_dir), None, "train"
-        (data,) = load_tables(
-            dataclasses.replace(spec, name=name, config_name=config, split=split, text_column=None)
-        )
+        spec = dataclasses.replace(spec, name=name, config_name=config, split=split, text_column=None)
+        if spec.streaming:
+            return _open_stream(data_set, spec)
+        (data,) = load_tables(spec)
         data = dataclasses.replace(data, text_column=_text_column(data.table.column_names, data_set.name))
     is_scored = LeaderboardNormalizer(data_set.language).is_scored
     rows = [row for row, text in enumerate(data.references()) if is_scored(text or "")]
     if not rows:
         raise InputError(f"set {data_set.name!r} of the Open ASR Leaderboard has no row with a reference")
     return dataclasses.replace(data if len(rows) == len(data) else data.select(rows), name=data_set.name)
+
+
+def _open_stream(data_set: LeaderboardSet, spec: DatasetSpec) -> EvaluationStream:
+    (stream,) = open_streams(spec)
+    columns = stream.source.first_rows().table.column_names
+    source = dataclasses.replace(
+        stream.source, name=data_set.name, text_column=_text_column(columns, data_set.name)
+    )
+    is_scored = LeaderboardNormalizer(data_set.language).is_scored
+    return dataclasses.replace(stream, source=source, is_scored=is_scored)
 
 
 def _text_column(columns: Sequence[str], name: str) -> str:
@@ -88,6 +102,8 @@ def _open_chunks(
     import datasets
 
     folder = _repository(data_set.dataset, spec, data_dir)
+    is_remote = spec.streaming and data_dir is None
+    root = f"hf://datasets/{data_set.dataset}" if is_remote else str(folder)
     table = _read_rows(folder, CHUNK_COLUMNS)
     references = _read_rows(_repository(parent, spec, data_dir), (ID_COLUMN,))
     text_column = _text_column(references.column_names, parent)
@@ -103,7 +119,7 @@ def _open_chunks(
     columns: dict[str, list[Any]] = {name: [row[name] for row in rows] for name in CHUNK_COLUMNS}
     columns |= {
         ID_COLUMN: columns[FILE_COLUMN],
-        "audio": [str(folder / "audio" / str(name)) for name in columns[FILE_COLUMN]],
+        "audio": [f"{root}/audio/{name}" for name in columns[FILE_COLUMN]],
         "text": [texts[str(name)] for name in columns[PARENT_COLUMN]],
     }
     return dataclasses.replace(
@@ -120,7 +136,10 @@ def _open_chunks(
 
 
 def _repository(dataset: str, spec: DatasetSpec, data_dir: str | None) -> Path:
-    """Return the folder of a data set's repository: the copy on this machine, or what the Hub has."""
+    """Return the folder of a data set's repository: the copy on this machine, or what the Hub has.
+
+    Streaming, the recordings are not downloaded.
+    """
     if data_dir is not None:
         folder = user_path(data_dir) / dataset.rpartition("/")[2]
         if not folder.is_dir():
@@ -131,7 +150,10 @@ def _repository(dataset: str, spec: DatasetSpec, data_dir: str | None) -> Path:
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(snapshot_download(dataset, repo_type="dataset", cache_dir=spec.cache_dir))
+        patterns = [f"*{suffix}" for suffix in _METADATA_SUFFIXES] if spec.streaming else None
+        return Path(
+            snapshot_download(dataset, repo_type="dataset", cache_dir=spec.cache_dir, allow_patterns=patterns)
+        )
     except Exception as error:  # the network has too many ways to fail, of as many types
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise InputError(f"cannot download data set {dataset!r}: {reason}") from error

@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from flax_distil.data.dataset import SpeechDataset
 from flax_distil.evaluation.config import CLEAN, EvalConfig
 from flax_distil.evaluation.leaderboard.eval_results import EVAL_RESULTS_PATH, eval_results
 from flax_distil.evaluation.leaderboard.figures import leaderboard_figures
@@ -15,6 +14,7 @@ from flax_distil.evaluation.leaderboard.sets import SETS
 from flax_distil.evaluation.output import LEADERBOARD_NAME
 from flax_distil.evaluation.records import Records
 from flax_distil.evaluation.results import Evaluation
+from flax_distil.evaluation.streams import EvaluationSet
 
 log = logging.getLogger(__name__)
 
@@ -25,7 +25,7 @@ Manifests = Mapping[str, Mapping[str, list[str]]]
 def make_manifests(
     config: EvalConfig,
     records: Mapping[tuple[str, str, str], Records],
-    data_sets: Mapping[str, SpeechDataset],
+    data_sets: Mapping[str, EvaluationSet],
 ) -> Manifests:
     """Return the manifests of all models.
 
