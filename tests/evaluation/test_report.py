@@ -11,10 +11,10 @@ from html.parser import HTMLParser
 import pytest
 
 from flax_distil.core.nested import build
-from flax_distil.evaluation import plots as eval_plots
 from flax_distil.evaluation.config import EvalConfig
 from flax_distil.evaluation.records import Records, SkippedSample
 from flax_distil.evaluation.report import html as eval_html
+from flax_distil.evaluation.report import plots as eval_plots
 from flax_distil.evaluation.report.page import write_report
 from flax_distil.evaluation.report.tables import write_samples
 from flax_distil.evaluation.results import Evaluation, make_results
