@@ -5,9 +5,9 @@
 Two students of two decoder layers are distilled from whisper-tiny.en on the bundled training prompts, alike
 but for ``--non_speech_probability``. Teacher and students then transcribe the held-out prompts, and clips
 without speech that no student has heard. Published checkpoints suppress ``<|endoftext|>`` as the first token,
-so they always write something. The student with clips does not suppress it. So teacher and student without
-clips are evaluated a second time, free to write nothing (``-free``), and the students are compared on equal
-terms. What is there already is not done again.
+so they always write something. The student with clips does not suppress it. So that all are compared on equal
+terms, teacher and student without clips are free to write nothing as well (``-free``); with
+``--as_published`` they are also evaluated as they are. What is there already is not done again.
 
 All clips come from generators. ``--recordings`` names a folder of real recordings without speech, which are
 cut into pieces of 30 s and transcribed too; the hold music of Debian's package asterisk-moh-opsound-wav
@@ -41,7 +41,8 @@ def train(output: Path, arguments: argparse.Namespace, probability: float) -> No
         build(
             DistillConfig,
             teacher_model_name_or_path=str(checkpoint_folder("tiny.en")),
-            student_decoder_layers=2,
+            model_name_or_path=arguments.student,
+            student_decoder_layers=2 if arguments.student is None else None,
             train_dataset_name=str(PROMPTS),
             train_split_name="train",
             label_column_name="",  # the references
@@ -56,7 +57,8 @@ def train(output: Path, arguments: argparse.Namespace, probability: float) -> No
             non_speech_clips=256,
             timestamp_probability=0.0,
             export_dtype="float32",
-            save_steps=25,
+            logging_steps=10,
+            save_steps=10,
             resume_from_checkpoint="auto",
             output_dir=str(output),
         )
@@ -95,7 +97,7 @@ def evaluate(output: Path, models: list[Path], arguments: argparse.Namespace) ->
             non_speech=True,
             non_speech_samples=arguments.clips,
             per_device_eval_batch_size=8,
-            generation_max_length=64,
+            generation_max_length=48,
             output_dir=str(output),
         )
     )
@@ -165,19 +167,22 @@ def compare(arguments: argparse.Namespace) -> dict[str, Any]:
     free = [arguments.output / f"{name}-free" for name in (teacher.name, without.name)]
     for checkpoint, copy in zip((teacher, without), free, strict=True):
         free_to_write_nothing(checkpoint, copy)
-    return evaluate(arguments.output / "report", [teacher, without, with_clips, *free], arguments)
+    published = [teacher, without] if arguments.as_published else []
+    return evaluate(arguments.output / "report", [*published, *free, with_clips], arguments)
 
 
 def parse_arguments(given: list[str] | None = None) -> argparse.Namespace:
     """Return what the command line says."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--output", type=Path, required=True, help="folder of students and reports")
+    parser.add_argument("--student", help="student to go on with; by default two layers of the teacher")
     parser.add_argument("--steps", type=int, default=150)
     parser.add_argument("--train_samples", type=int, default=369)
     parser.add_argument("--probability", type=float, default=0.15)
     parser.add_argument("--eval_samples", type=int, default=80)
     parser.add_argument("--recordings", type=Path, help="folder of recordings without speech")
     parser.add_argument("--clips", type=int, default=80)
+    parser.add_argument("--as_published", action="store_true", help="also with their own suppressed tokens")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     return parser.parse_args(given)
 
