@@ -34,7 +34,10 @@ EXACT = {
     "mlx": "float32",
 }
 ROUNDED = (("ct2", "int8"), ("ggml", "q8_0"), ("ggml", "q5_0"), ("onnx", "q8"))
-DIFFERENCES: dict[tuple[str, str, str], str] = {}
+DIFFERENCES: dict[tuple[str, str, str], str] = {
+    ("base_student", "ggml", "vm-num-i-have"): "whisper.cpp computes GELU by tanh, which turns over 'is' and "
+    "'now': their log-probabilities are 0.0085 apart, and 0.015 the other way round with that GELU",
+}
 """Cause of each difference, by student, format and recording."""
 
 MOST_LOGITS = 1e-3
