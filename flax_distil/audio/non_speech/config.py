@@ -15,7 +15,7 @@ class NonSpeechConfig:
     Attributes:
         non_speech_probability: Probability that a training sample is replaced by a clip in which nobody
             speaks (digital silence, noise, hum, clicks, music or a murmuring crowd), with no text as its
-            label; 0.1 is a good value. The teacher takes no part in the loss of these clips, since it invents
+            label. The teacher takes no part in the loss of these clips, since it invents
             text there, and the student may end a transcript without a word.
         non_speech_padding_probability: Probability that a training sample gets such a sound, fainter than its
             speech, before and behind it; timestamps move with the speech.
