@@ -132,8 +132,9 @@ def load_checkpoint(
     if config_only:
         check_tensors(reader, config, decoder_only=decoder_only)
     else:
-        options = {"dtype": dtype, "sharding": sharding, "branches": branches}
-        params = load_params(reader, config, decoder_only=decoder_only, **options)
+        params = load_params(
+            reader, config, decoder_only=decoder_only, dtype=dtype, sharding=sharding, branches=branches
+        )
     return Checkpoint(config=config, params=params, files=files)
 
 

@@ -209,13 +209,10 @@ def make_evaluation_terms(config: LossConfig) -> dict[str, Term]:
     The temperature is 1, labels are not smoothed, the divergence is KL(teacher ‖ student), and a weight with
     a schedule has its largest value.
     """
-    plain = {
-        "temperature": 1.0,
-        "temperature_schedule": "constant",
-        "beta": 0.0,
-        "label_smoothing_factor": 0.0,
-    }
-    return at_peaks(make_terms(dataclasses.replace(config, **plain)))
+    plain = dataclasses.replace(
+        config, temperature=1.0, temperature_schedule="constant", beta=0.0, label_smoothing_factor=0.0
+    )
+    return at_peaks(make_terms(plain))
 
 
 class StepScalars(NamedTuple):

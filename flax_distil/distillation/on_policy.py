@@ -165,10 +165,10 @@ def _texts(batch: Batch) -> Texts:
 
 def _first_row(config: StepConfig, batch: Batch, number: Int[Array, ""]) -> Int[Array, ""]:
     """Return the number, among the rows of the global batch, of the first row of a micro-batch here."""
-    devices, own = 1, 0
     if config.batch_axes:
-        devices, own = jax.lax.psum(1, config.batch_axes), jax.lax.axis_index(config.batch_axes)
-    return (number * devices + own) * batch.labels_BT.shape[0]
+        own = jax.lax.axis_index(config.batch_axes)
+        number = number * jax.lax.psum(1, config.batch_axes) + own
+    return number * batch.labels_BT.shape[0]
 
 
 def _key(config: StepConfig, step: Int[Array, ""], use: int) -> Array:

@@ -1,6 +1,5 @@
 """The blocks of a Whisper layer: norm, feed-forward, and stacks of layers."""
 
-import functools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -104,10 +103,10 @@ def twice_gelu_by_tanh(x: Array) -> Array:
     approximation, a polynomial of one term less, is off by 4.7e-4.
     """
     x_f32 = x.astype(jnp.float32)
-    square = jnp.minimum(
-        jnp.square(x_f32), 25.0
-    )  # there the tanh is 1; the polynomial turns round further on
-    factor = functools.reduce(lambda made, coefficient: made * square + coefficient, _ERF_AS_TANH)
+    # At 25 the tanh is 1, and further on the polynomial would turn round.
+    square = jnp.minimum(jnp.square(x_f32), 25.0)
+    fourth, second, constant = _ERF_AS_TANH
+    factor = (fourth * square + second) * square + constant
     return (x_f32 + x_f32 * jnp.tanh(x_f32 * factor)).astype(x.dtype)
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping
+from typing import Any
 
 from flax_distil.audio.non_speech.clips import NonSpeechClip
 from flax_distil.audio.segmentation import flac_bytes
@@ -28,7 +29,7 @@ def non_speech_options(config: EvalConfig) -> Mapping[str, TranscriptionOptions]
         word_timestamps=False,
         condition_on_prev_tokens=False,
     )
-    off = dict.fromkeys((f"{name}_threshold" for name in Thresholds._fields), OFF)
+    off: dict[str, Any] = dict.fromkeys((f"{name}_threshold" for name in Thresholds._fields), OFF)
     return {
         THRESHOLDS_OFF: dataclasses.replace(one_window, temperature=one_window.temperatures[:1], **off),
         THRESHOLDS_ON: long_form_defaults(one_window, timestamps=False),
