@@ -15,9 +15,9 @@ PARAMETERS = {
     "polynomial": {"power": 2.0, "lr_end": 1e-3},
     "inverse_sqrt": {"timescale": 40.0},
     "cosine_with_min_lr": {"min_lr": 0.05, "num_cycles": 1.5},
-    "warmup_stable_decay": {"num_decay_steps": 20, "min_lr_ratio": 0.1, "num_cycles": 1.5},
+    "warmup_stable_decay": {"num_decay_steps": 20.0, "min_lr_ratio": 0.1, "num_cycles": 1.5},
 }
-NEEDED = {"cosine_with_min_lr": {"min_lr_rate": 0.2}, "warmup_stable_decay": {"num_decay_steps": 30}}
+NEEDED = {"cosine_with_min_lr": {"min_lr_rate": 0.2}, "warmup_stable_decay": {"num_decay_steps": 30.0}}
 
 
 def test_linear_schedule_peaks_after_warmup_and_ends_at_zero():
@@ -85,7 +85,7 @@ def test_rates_are_those_of_transformers(kind, with_parameters, warmup_steps):
         ),
         ({"lr_scheduler_type": "warmup_stable_decay"}, "num_decay_steps updates, and they are 0"),
         (
-            {"lr_scheduler_type": "warmup_stable_decay", "lr_scheduler_kwargs": {"num_decay_steps": 10}},
+            {"lr_scheduler_type": "warmup_stable_decay", "lr_scheduler_kwargs": {"num_decay_steps": 10.0}},
             "warmup_steps 1 and num_decay_steps 10 .* more than max_steps 10",
         ),
     ],
