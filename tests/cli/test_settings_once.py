@@ -10,7 +10,7 @@ from flax_distil.core.nested import is_nested
 
 DIFFERENT_SETTINGS = {
     "dtype": "in which transcription computes; of the weights of an export that are not quantized",
-    "encoder_cache_dir": "where labelling keeps encoder outputs; where training finds them, and keeps its own",
+    "encoder_cache_dir": "where labelling keeps encoder outputs; where training finds them and keeps its own",
     "mode": "how windows are cut; the mode of an evaluation may also be speculative",
     "seed": "numbers drawn at temperatures above 0; those that order and change the training samples",
     "temperature": "of decoding, several in turn; of the two distributions in the KL divergence",
