@@ -8,7 +8,6 @@ multiplied by both scales in float32.
 
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 
 from flax_distil.core.arrays import Array
@@ -86,28 +85,13 @@ def int8_product(
     else:
         integers, *by_token = quantize(x, contracted)
     by_token = [_aligned(part.squeeze(contracted), kept, out) for part in by_token]
-    y = _sums(integers, kernel, f"{x_axes},{kernel_axes}->{out}") * by_token[0]
+    sums = jnp.einsum(f"{x_axes},{kernel_axes}->{out}", integers, kernel, preferred_element_type=jnp.int32)
+    y = sums.astype(jnp.float32) * by_token[0]
     if of_gelu:  # the middle times the sum of the weights
         outputs = "".join(axis for axis in kernel_axes if axis in out)
-        sums = jnp.einsum(f"{kernel_axes}->{outputs}", kernel.astype(jnp.int32)).astype(jnp.float32)
-        y += by_token[1] * _aligned(sums, outputs, out)
+        of_kernel = jnp.einsum(f"{kernel_axes}->{outputs}", kernel.astype(jnp.int32)).astype(jnp.float32)
+        y += by_token[1] * _aligned(of_kernel, outputs, out)
     return (y if contracts_channels else y * by_channel).astype(dtype)
-
-
-def _sums(integers: Array, kernel: Array, equation: str) -> Array:
-    """Return a product of integers in float32.
-
-    A CPU multiplies in float32, since XLA's products in int8 take a multiple of that time there. Sums below
-    2**24 are the same, which those of up to 1040 products are in any case; others are rounded to 24 bits.
-    """
-
-    def in_int32(integers: Array, kernel: Array) -> Array:
-        return jnp.einsum(equation, integers, kernel, preferred_element_type=jnp.int32).astype(jnp.float32)
-
-    def in_float32(integers: Array, kernel: Array) -> Array:
-        return jnp.einsum(equation, integers.astype(jnp.float32), kernel.astype(jnp.float32))
-
-    return jax.lax.platform_dependent(integers, kernel, cpu=in_float32, default=in_int32)
 
 
 def _aligned(x: Array, axes: str, out: str) -> Array:
