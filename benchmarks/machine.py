@@ -5,10 +5,14 @@ import json
 import os
 import platform
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
+
+from benchmarks.checkpoints import REPOSITORY
 
 
 def limit_threads(threads: int) -> None:
@@ -112,3 +116,21 @@ def report(results: Mapping[str, Any], path: str | None) -> None:
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         Path(path).write_text(json.dumps(results, indent=2) + "\n")
         print(f"written to {path}")
+
+
+def run_script(script: str, flags: Mapping[str, Any], *, programs: Path, **options: Any) -> None:
+    """Run a script of this repository in a process of its own, with a cache of compiled programs.
+
+    Args:
+        script: Its name.
+        flags: Its flags.
+        programs: Folder of the cache.
+        options: Further arguments of ``subprocess.run``.
+    """
+    subprocess.run(
+        [sys.executable, script, *(f"--{name}={value}" for name, value in flags.items())],
+        check=True,
+        cwd=REPOSITORY,
+        env={**os.environ, "FLAX_DISTIL_COMPILATION_CACHE": str(programs)},
+        **options,
+    )

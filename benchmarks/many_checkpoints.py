@@ -9,7 +9,6 @@ cache by every process.
 
 import argparse
 import csv
-import os
 import subprocess
 import sys
 import tempfile
@@ -18,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.checkpoints import REPOSITORY
-from benchmarks.machine import limit_threads, report
+from benchmarks.machine import limit_threads, report, run_script
 
 WANTED_RATIO = 0.35
 
@@ -82,13 +81,7 @@ def evaluate(args: argparse.Namespace, folder: Path, name: str, models: str, *, 
         "max_samples": clips, "per_device_eval_batch_size": args.batch, "output_dir": folder / name,
     }  # fmt: skip
     start = time.perf_counter()
-    subprocess.run(
-        [sys.executable, "run_eval.py", *(f"--{flag}={value}" for flag, value in flags.items())],
-        check=True,
-        cwd=REPOSITORY,
-        stdout=subprocess.DEVNULL,
-        env={**os.environ, "FLAX_DISTIL_COMPILATION_CACHE": str(folder / "programs")},
-    )
+    run_script("run_eval.py", flags, programs=folder / "programs", stdout=subprocess.DEVNULL)
     seconds = time.perf_counter() - start
     print(f"  {name:16}{seconds:8.1f} s", flush=True)
     return seconds

@@ -8,15 +8,13 @@ processes of their own, and both times are those of their goodput.json.
 
 import argparse
 import json
-import os
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
 from benchmarks.checkpoints import REPOSITORY, checkpoint_folder
-from benchmarks.machine import limit_threads
+from benchmarks.machine import limit_threads, report, run_script
 
 WANTED_RATIO = 0.35
 
@@ -35,8 +33,7 @@ def main(arguments: list[str]) -> None:
         )
         print(f"{name}: first step after {found['seconds_to_first_step']:.1f} s ({causes})")
     print(f"ratio {results['ratio']:.2f} (wanted: at most {WANTED_RATIO})")
-    if args.json:
-        Path(args.json).write_text(json.dumps(results, indent=2) + "\n")
+    report(results, args.json)
 
 
 def attempt(args: argparse.Namespace, folder: Path, *, max_steps: int) -> dict[str, Any]:
@@ -48,12 +45,7 @@ def attempt(args: argparse.Namespace, folder: Path, *, max_steps: int) -> dict[s
         "lr_scheduler_type": "constant", "warmup_steps": 0, "max_steps": max_steps, "save_steps": 1000,
         "resume_from_checkpoint": "auto", "output_dir": folder / "run",
     }  # fmt: skip
-    subprocess.run(
-        [sys.executable, "run_distillation.py", *(f"--{name}={value}" for name, value in flags.items())],
-        check=True,
-        cwd=REPOSITORY,
-        env={**os.environ, "FLAX_DISTIL_COMPILATION_CACHE": str(folder / "programs")},
-    )
+    run_script("run_distillation.py", flags, programs=folder / "programs")
     found: dict[str, Any] = json.loads((folder / "run" / "goodput.json").read_text())["attempts"][-1]
     return found
 
