@@ -13,6 +13,12 @@ LAYER_INITS = ("copy", "average", "collapse")
 """How the layers of a teacher become those of a shallower student."""
 
 
+def check_layer_init(layer_init: str) -> None:
+    """Raise an InputError unless the name is one of :data:`LAYER_INITS`."""
+    if layer_init not in LAYER_INITS:
+        raise InputError(f"layer_init {layer_init!r} is unknown: expected one of {', '.join(LAYER_INITS)}")
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class WeightsConfig:
     """Weights of an export.
@@ -143,11 +149,7 @@ class StudentConfig:
     student_layer_init: str = "copy"
 
     def __post_init__(self) -> None:
-        if self.student_layer_init not in LAYER_INITS:
-            raise InputError(
-                f"layer_init {self.student_layer_init!r} of the student is unknown: expected one of "
-                f"{', '.join(LAYER_INITS)}"
-            )
+        check_layer_init(self.student_layer_init)
 
     @property
     def layers(self) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import numpy as np
 from flax_distil.checkpoints.alignment_heads import renumber_alignment_heads
 from flax_distil.checkpoints.checkpoint import Checkpoint
 from flax_distil.checkpoints.formats.files import POSITIONS_PER_SECOND
-from flax_distil.checkpoints.model_config import LAYER_INITS
+from flax_distil.checkpoints.model_config import check_layer_init
 from flax_distil.checkpoints.tokenizer import read_tokenizer
 from flax_distil.core.arrays import Float, Params
 from flax_distil.core.errors import InputError
@@ -119,8 +119,7 @@ def layer_mixture(layer_init: str, count: int, *, of: int) -> Float[np.ndarray, 
     Source: copy: arXiv 2311.00430, section 3; collapse: LaCo, arXiv 2402.11187; average: the mean
         of checkpoints of model soups, arXiv 2203.05482, applied to the groups of LaCo.
     """
-    if layer_init not in LAYER_INITS:
-        raise InputError(f"layer_init {layer_init!r} is unknown: expected one of {', '.join(LAYER_INITS)}")
+    check_layer_init(layer_init)
     if layer_init == "copy":
         return np.eye(of)[spaced_layers(count, of=of)]
     shares_LT = np.zeros((count, of))
