@@ -197,24 +197,28 @@ def test_a_run_that_is_stopped_does_not_wait_for_the_hub(hub: Hub, settings, tmp
         "per_device_train_batch_size": 2, "max_steps": 100_000, "precision": "full", "save_steps": 2,
         "output_dir": tmp_path / "run", "hub_model_id": REPO, "hub_strategy": "every_save",
     }  # fmt: skip
-    process = subprocess.Popen(
-        [
-            sys.executable, "-m", "flax_distil.cli.main", "distil", "--push_to_hub",
-            *(f"--{name}={value}" for name, value in flags.items()),
-        ],
-        env={**os.environ, "HF_ENDPOINT": hub.endpoint, "HF_TOKEN": TOKEN, "HF_HUB_DISABLE_XET": "1"},
-        stderr=subprocess.PIPE,
-        text=True,
-    )  # fmt: skip
+    log = tmp_path / "log.txt"  # not a pipe, which would be full at some step if nobody read it
+    with log.open("w") as errors:
+        process = subprocess.Popen(
+            [
+                sys.executable, "-m", "flax_distil.cli.main", "distil", "--push_to_hub",
+                *(f"--{name}={value}" for name, value in flags.items()),
+            ],
+            env={**os.environ, "HF_ENDPOINT": hub.endpoint, "HF_TOKEN": TOKEN, "HF_HUB_DISABLE_XET": "1"},
+            stderr=errors,
+        )  # fmt: skip
     try:
+        latest = time.monotonic() + 300
         while not any(request.startswith("PUT") for request in hub.requests):
-            assert process.poll() is None
+            assert process.poll() is None, log.read_text()
+            assert time.monotonic() < latest, (hub.requests, log.read_text())
             time.sleep(0.1)
         process.send_signal(signal.SIGTERM)
         start = time.monotonic()
-        _, error = process.communicate(timeout=80)
+        process.wait(timeout=80)
     finally:
         process.kill()
+    error = log.read_text()
     assert process.returncode == STOPPED, error
     # huggingface_hub itself asks six times, and waits 10 s for each answer: 83 s with its pauses.
     assert time.monotonic() - start < 60
