@@ -18,7 +18,7 @@ from tests.real_checkpoints import CACHE, CHECKPOINTS, ensure_checkpoints
 
 STUDENTS = CACHE / "students"
 PROMPTS = Path(__file__).parent.parent.parent / "examples" / "asterisk_prompts"
-STEPS = {"tiny.en": 100, "base": 150}
+STEPS = {"tiny.en": 250, "base": 150}
 """Number of updates of each student, of eight prompts."""
 
 SAMPLES = {"tiny.en": 369, "base": 240}
