@@ -267,6 +267,7 @@ def table(lines: list[dict[str, Any]]) -> str:
     """
     import numpy as np
 
+    from flax_distil.evaluation.report.tables import p_value
     from flax_distil.metrics.bootstrap import (
         bootstrap_p_value,
         matched_pairs_p_value,
@@ -302,7 +303,7 @@ def table(lines: list[dict[str, Any]]) -> str:
         low, high = percentile_interval(points)
         difference = 100 * differences.sum() / words.sum()
         p_values = matched_pairs_p_value(differences), bootstrap_p_value(points)
-        cells += [base, f"{difference:+.2f} ({low:+.2f} to {high:+.2f})", *(f"{p:.3f}" for p in p_values)]
+        cells += [base, f"{difference:+.2f} ({low:+.2f} to {high:+.2f})", *map(p_value, p_values)]
         rows.append(f"| {' | '.join(cells)} |")
     return "\n".join(rows)
 
