@@ -159,22 +159,27 @@ def prepare_folder(output: Path) -> None:
 
 
 def summarize(figures: dict[str, Any]) -> dict[str, Any]:
-    """Return the word error rate, the time of a recording alone and the size of a model."""
+    """Return the word error rate, the median times of a recording alone and the size of a model."""
+    alone = figures["speed"]["latency"]
     return {
         "wer": figures["total"]["clean"]["wer"],
-        "seconds": figures["speed"]["latency"]["median_seconds"],
+        "seconds": alone["median_seconds"],
+        "decoder_seconds": alone["median_decoder_seconds"],
         "parameters": figures["parameters"],
     }
 
 
 def format_summary(summary: dict[str, Any]) -> str:
-    """Return the table of the models."""
-    lines = [f"{'model':<12}{'WER %':>8}{'s alone':>10}{'parameters':>14}"]
+    """Return the table of the models, and which share of the time each stage took."""
+    lines = [f"{'model':<12}{'WER %':>8}{'s alone':>10}{'decoder s':>12}{'parameters':>14}"]
     for name in ("teacher", "untrained", "half-way", "distilled"):
         figures = summary[name]
+        speed = f"{figures['seconds']:>10.2f}{figures['decoder_seconds']:>12.2f}"
         millions = f"{figures['parameters'] / 1e6:.1f} M"
-        lines.append(f"{name:<12}{figures['wer']:>8.2f}{figures['seconds']:>10.2f}{millions:>14}")
-    return "\n".join(lines)
+        lines.append(f"{name:<12}{figures['wer']:>8.2f}{speed}{millions:>14}")
+    total = sum(summary["seconds"].values())
+    shares = (f"{name} {seconds / total:.0%}" for name, seconds in summary["seconds"].items())
+    return "\n".join([*lines, "", f"{total:.0f} s: {', '.join(shares)}"])
 
 
 def plot_learning_curves(run: Path, summary: dict[str, Any], max_steps: int, path: Path) -> None:
