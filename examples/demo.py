@@ -38,7 +38,7 @@ CORPUS = Path(__file__).parent / "asterisk_prompts"
 MARK = ".flax_distil_demo"
 MAX_NEW_TOKENS = 64  # an untrained student never stops by itself; two menus of the corpus have more
 LATENCY_SAMPLES = 4  # recordings that each model also transcribes alone
-JOINED_SECONDS = 10.0  # neighbouring recordings are joined up to this, as the encoder always takes 30 s
+JOINED_SECONDS = 7.5  # neighbouring recordings are joined up to this, as the encoder always takes 30 s
 
 
 def embedded_teacher() -> Path:
