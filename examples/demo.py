@@ -79,6 +79,7 @@ def run_demo(
         "half-way": str(output / "halfway"),
         "distilled": str(output / "student"),
     }
+    half_of_steps = max(1, max_steps // 2)
     labelled, encoder_states = str(output / "pseudo_labelled"), str(output / "encoder_states")
     layers = build(
         InitStudentConfig,
@@ -115,14 +116,14 @@ def run_demo(
         cache_encoder_states=True,
         encoder_cache_dir=encoder_states,
         logging_steps=max(1, max_steps // 25),
-        save_steps=max_steps // 2,
+        save_steps=half_of_steps,
         export_dtype="float16",
         output_dir=models["distilled"],
     )
     halfway = build(
         ExportConfig,
         model_name_or_path=models["distilled"],
-        checkpoint=str(max_steps // 2),
+        checkpoint=str(half_of_steps),
         output_dir=models["half-way"],
     )
     comparison = build(
