@@ -3,7 +3,7 @@
 In float32 it says what it says here. whisper.cpp rounds weights and factors to float16 and computes GELU by
 its approximation with tanh: where it says something else, so do we with these weights and this GELU, or two
 tokens are as good as equal. Quantized, a model makes as many word errors, to a point; a student of little
-training in five bits to two.
+training, which is sure of few words, to two.
 """
 
 import dataclasses
@@ -133,8 +133,7 @@ def test_quantized_a_model_makes_as_many_errors(model, verification, held_out, n
         for said in ([one.text for one in verification.expected], their_texts(verification, found))
     ]
     print(f"WER of {model[0]}: {rates[0]:.2f} % here, {rates[1]:.2f} % as {name}:{quantization}")
-    most = 2 if quantization == "q5_0" and model[0] in STUDENTS else 1
-    assert abs(rates[0] - rates[1]) < most
+    assert abs(rates[0] - rates[1]) < (2 if model[0] in STUDENTS else 1)
 
 
 def their_texts(verification: Verification, found: Comparison) -> list[str]:
