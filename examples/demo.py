@@ -3,8 +3,8 @@
     make demo                                             # embedded teacher and corpus, no Hub
     make demo TEACHER=openai/whisper-base LANGUAGE=de DATASET=…    # with a Hub at hand
 
-Ends with a table, learning curves and ``outputs/demo/summary.json``. The frozen encoder hears every recording
-once: labelling keeps its outputs for training, and one evaluation takes them for all models.
+Ends with a table, learning curves and ``outputs/demo/summary.json``. Labelling keeps what the frozen
+encoder makes of a recording for the training, and one evaluation encodes held-out recordings for all models.
 """
 
 import argparse
@@ -36,7 +36,7 @@ from flax_distil import (
 TEACHER_SHA256 = "1a5afae06a4db91c975c9a9d78be5cc110ee4ea022ad57d55492e4550e936b2a"
 CORPUS = Path(__file__).parent / "asterisk_prompts"
 MARK = ".flax_distil_demo"
-MAX_NEW_TOKENS = 64  # an untrained student never stops by itself; two menus of the corpus have more
+MAX_NEW_TOKENS = 64  # an untrained student never stops by itself; longer labels are not trained on
 LATENCY_SAMPLES = 4  # recordings that each model also transcribes alone
 JOINED_SECONDS = 7.5  # neighbouring recordings are joined up to this, as the encoder always takes 30 s
 
@@ -76,7 +76,7 @@ def run_demo(
     models = {
         "teacher": teacher,
         "untrained": str(output / "untrained"),
-        "half-way": str(output / "halfway"),
+        "halfway": str(output / "halfway"),
         "distilled": str(output / "student"),
     }
     half_of_steps = max(1, max_steps // 2)
@@ -124,7 +124,7 @@ def run_demo(
         ExportConfig,
         model_name_or_path=models["distilled"],
         checkpoint=str(half_of_steps),
-        output_dir=models["half-way"],
+        output_dir=models["halfway"],
     )
     comparison = build(
         EvalConfig,
@@ -143,7 +143,8 @@ def run_demo(
     stages.run("export", lambda: export(halfway))
     found = stages.run("evaluate", lambda: evaluate(comparison))["models"].values()
     summary: dict[str, Any] = {name: summarize(figures) for name, figures in zip(models, found, strict=True)}
-    plot_learning_curves(Path(models["distilled"]), summary, max_steps, output / "learning_curve.png")
+    steps = {"untrained": 0, "halfway": half_of_steps, "distilled": max_steps}
+    plot_learning_curves(Path(models["distilled"]), summary, steps, output / "learning_curve.png")
     summary |= {"seconds": stages.seconds, "export_dir": models["distilled"]}
     (output / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
     return summary
@@ -173,7 +174,7 @@ def summarize(figures: dict[str, Any]) -> dict[str, Any]:
 def format_summary(summary: dict[str, Any]) -> str:
     """Return the table of the models, and which share of the time each stage took."""
     lines = [f"{'model':<12}{'WER %':>8}{'s alone':>10}{'decoder s':>12}{'parameters':>14}"]
-    for name in ("teacher", "untrained", "half-way", "distilled"):
+    for name in ("teacher", "untrained", "halfway", "distilled"):
         figures = summary[name]
         speed = f"{figures['seconds']:>10.2f}{figures['decoder_seconds']:>12.2f}"
         millions = f"{figures['parameters'] / 1e6:.1f} M"
@@ -183,8 +184,8 @@ def format_summary(summary: dict[str, Any]) -> str:
     return "\n".join([*lines, "", f"{total:.0f} s: {', '.join(shares)}"])
 
 
-def plot_learning_curves(run: Path, summary: dict[str, Any], max_steps: int, path: Path) -> None:
-    """Draw the training loss and the word error rate by step."""
+def plot_learning_curves(run: Path, summary: dict[str, Any], steps: dict[str, int], path: Path) -> None:
+    """Draw the training loss, and the word error rates of students by their steps."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -192,11 +193,11 @@ def plot_learning_curves(run: Path, summary: dict[str, Any], max_steps: int, pat
 
     metrics = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     losses = [(line["step"], line["loss"]) for line in metrics if "loss" in line]
-    errors = [summary[name]["wer"] for name in ("untrained", "half-way", "distilled")]
+    errors = [summary[name]["wer"] for name in steps]
     figure, (left, right) = pyplot.subplots(1, 2, figsize=(10, 4), layout="constrained")
     left.plot(*zip(*losses, strict=True), color="tab:blue")
     left.set(xlabel="step", ylabel="training loss", title="Distillation loss", ylim=(0, None))
-    right.plot([0, max_steps // 2, max_steps], errors, marker="o", color="tab:orange", label="student")
+    right.plot(list(steps.values()), errors, marker="o", color="tab:orange", label="student")
     right.axhline(summary["teacher"]["wer"], linestyle="--", color="grey", label="teacher")
     right.set(xlabel="step", ylabel="WER, %", title="Word errors on held-out recordings", yscale="log")
     right.yaxis.set_major_formatter("{x:g}")

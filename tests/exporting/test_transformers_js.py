@@ -77,6 +77,7 @@ def test_words_are_timed_as_here_but_for_one_token(tiny_en_dir, prompts_dir, tmp
     assert [chunk["text"].strip() for chunk in theirs["chunks"]] == [
         chunk["text"].strip() for chunk in ours["chunks"]
     ]
-    words_of_one_token = zip(theirs["chunks"][:5], ours["chunks"][:5], strict=True)
-    for their_chunk, our_chunk in words_of_one_token:
+    for their_chunk, our_chunk in zip(theirs["chunks"], ours["chunks"], strict=True):
+        if our_chunk["text"].endswith("."):  # the next token is the full stop, whose time is not shown
+            continue
         assert their_chunk["timestamp"][0] == pytest.approx(our_chunk["timestamp"][1], abs=0.1)
