@@ -117,6 +117,17 @@ def test_eight_bits_say_the_same_and_take_little_room(exported, prompts_dir):
     assert quantized < 0.3 * whole
 
 
+def test_in_eight_bits_a_window_is_rounded_by_itself(exported, prompts_dir):
+    """Neither the other windows of a batch nor loud positions of its own make its rounding coarser."""
+    runtimes = [open_runtime(exported, name) for name in ("fp32", "q8")]
+    exact, quantized = (runtime.session.encode for runtime in runtimes)
+    clips = [clip(prompts_dir / "validation" / name, runtimes[0]) for name in PROMPTS]
+    features = [runtimes[0].features(one) for one in clips]
+    both_BSD, exact_BSD = (encode(np.concatenate(features)) for encode in (quantized, exact))
+    np.testing.assert_allclose(both_BSD, np.concatenate([quantized(one) for one in features]), atol=1e-4)
+    assert np.square(both_BSD - exact_BSD).mean() < 0.04**2 * exact_BSD.var()
+
+
 def test_weights_of_a_large_model_lie_in_files_beside_it(teacher, exported_toy, tmp_path, monkeypatch):
     monkeypatch.setattr(model_file, "MAX_FILE_SIZE", 100_000)
     divided = export(teacher, tmp_path / "divided", "fp32")

@@ -31,7 +31,7 @@ class Graph:
         self.nodes: list[onnx.NodeProto] = []
         self.initializers: dict[str, Initializer] = {} if parent is None else parent.initializers
         self.prefix = prefix
-        self._results: dict[tuple[Any, ...], tuple[str, ...]] = {}
+        self._results: dict[tuple[Any, ...], str] = {}
 
     @property
     def precision(self) -> Precision:
@@ -48,23 +48,16 @@ class Graph:
         return Graph(self.weights, prefix=prefix, parent=self)
 
     def add(self, operator: str, *inputs: str, output: str | None = None, **attributes: Any) -> str:
-        """Add a node with one output, and return the name of the output, which is ``output`` if given."""
-        return self.add_many(operator, inputs, (output,), **attributes)[0]
-
-    def add_many(
-        self, operator: str, inputs: tuple[str, ...], outputs: tuple[str | None, ...], **attributes: Any
-    ) -> tuple[str, ...]:
-        """Add a node with several outputs, and return their names; None asks for a new name.
+        """Add a node with one output, and return the name of the output, which is ``output`` if given.
 
         A node that is there already is not added again, so that layers which read the same activations
         quantize them once.
         """
-        key = (operator, inputs, outputs, repr(sorted(attributes.items())))
+        key = (operator, inputs, output, repr(sorted(attributes.items())))
         if key not in self._results:
             node = f"{self.prefix}{operator}_{len(self.nodes)}"
-            names = tuple(name or f"{node}_output_{index}" for index, name in enumerate(outputs))
-            self.nodes.append(helper.make_node(operator, inputs, names, name=node, **attributes))
-            self._results[key] = names
+            self._results[key] = output or f"{node}_output_0"
+            self.nodes.append(helper.make_node(operator, inputs, [self._results[key]], name=node, **attributes))
         return self._results[key]
 
     def add_float32(self, value: str, *, output: str) -> str:

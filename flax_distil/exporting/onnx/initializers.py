@@ -17,13 +17,14 @@ _BLOCK_ELEMENTS = 1 << 20
 """Number of elements that are converted at a time."""
 
 ZERO_POINT = 128
-"""The integer that stands for zero in quantized weights.
+"""The integer that stands for zero in quantized weights and activations.
 
 They are unsigned, because CPUs without VNNI instructions add pairs of products of unsigned and signed bytes
 in 16 bits, which overflows silently.
 """
 
-_LEVELS = 127  # integers on either side of ZERO_POINT
+LEVELS = 127
+"""Number of integers on either side of :data:`ZERO_POINT`."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -124,5 +125,5 @@ def _parts(rows: int, columns: int) -> Iterator[slice]:
 def _row_scales(tensor_OI: np.ndarray) -> np.ndarray:
     """Return the scale of each row; rows of zeros have scale 1."""
     largest = [np.abs(tensor_OI[part]).max(axis=1) for part in _parts(*tensor_OI.shape)]
-    scales_O = np.concatenate(largest).astype(np.float32) / _LEVELS
+    scales_O = np.concatenate(largest).astype(np.float32) / LEVELS
     return np.where(scales_O == 0, np.float32(1), scales_O)

@@ -10,9 +10,12 @@ import dataclasses
 import math
 
 from flax_distil.exporting.onnx.graph import Graph
-from flax_distil.exporting.onnx.initializers import ZERO_POINT
+from flax_distil.exporting.onnx.initializers import LEVELS, ZERO_POINT
 
 _EPSILON = 1e-5
+
+_LEAST = 1e-9
+"""Largest value of a position that is taken to be zero when it is quantized."""
 
 
 def linear(graph: Graph, x: str, name: str, *, bias: bool = True) -> str:
@@ -24,16 +27,20 @@ def linear(graph: Graph, x: str, name: str, *, bias: bool = True) -> str:
 def multiply(graph: Graph, x: str, weight: str) -> str:
     """Return ``x`` times the transpose of a matrix of the checkpoint.
 
-    With quantized weights, ``x`` is quantized to unsigned bytes with one scale for all of it, and products of
-    bytes are added in 32 bits.
+    With quantized weights, ``x`` is quantized to unsigned bytes too, with a scale for each position: positions
+    differ so much that one scale for all of them, as ``DynamicQuantizeLinear`` makes it, doubles the error of
+    the encoder, and a row would depend on the others of its batch. Products are added in 32 bits.
     """
     if not graph.precision.quantized:
         return graph.add("MatMul", x, graph.weight(graph.weights.matrix(weight)))
     matrix, scale = map(graph.weight, graph.weights.quantized_matrix(weight))
-    x_bytes, x_scale, x_zero = graph.add_many("DynamicQuantizeLinear", (x,), (None,) * 3)
-    sums = graph.add("MatMulInteger", x_bytes, matrix, x_zero, graph.constant(ZERO_POINT, "uint8"))
+    largest = graph.add("ReduceMax", graph.add("Abs", x), axes=(-1,), keepdims=1)
+    x_scale = graph.add("Div", graph.add("Max", largest, graph.number(_LEAST)), graph.number(LEVELS))
+    zero = graph.constant(ZERO_POINT, "uint8")
+    x_bytes = graph.add("QuantizeLinear", graph.add("Div", x, x_scale), graph.number(1), zero)
+    sums = graph.add("MatMulInteger", x_bytes, matrix, zero, zero)
     floats = graph.add("Cast", sums, to=graph.float_type)
-    return graph.add("Mul", floats, graph.add("Mul", x_scale, scale))
+    return graph.add("Mul", graph.add("Mul", floats, scale), x_scale)
 
 
 def embed(graph: Graph, tokens: str, name: str) -> str:
