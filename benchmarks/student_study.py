@@ -44,6 +44,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "lmbda 0.25": {"lmbda": 0.25},
     "layer_init average": {"student_layer_init": "average"},
     "layer_init collapse": {"student_layer_init": "collapse"},
+    "teacher_dtype int8": {"teacher_dtype": "int8"},
     "lr cosine": {"lr_scheduler_type": "cosine"},
     "lr warmup_stable_decay": {"lr_scheduler_type": "warmup_stable_decay"},
     FINE_TUNING: {"kl_weight": 0.0},
@@ -93,6 +94,10 @@ class Study:
             )  # fmt: skip
         return folder
 
+    def encoder(self, option: str) -> str:
+        """Return a name of the encoder whose outputs an option trains on."""
+        return f"encoder-{self.model}-{OPTIONS[option].get('teacher_dtype', 'float32')}"
+
     def config(self, option: str, seed: int) -> Any:
         """Return the configuration of a run."""
         from flax_distil.core.nested import build
@@ -107,8 +112,8 @@ class Study:
             "per_device_train_batch_size": BATCH_SIZE,
             "timestamp_probability": 0.0,
             "max_steps": self.steps, "warmup_steps": self.steps // 10, "learning_rate": self.learning_rate,
-            "precision": "full", "freeze_encoder": True,
-            "cache_encoder_states": True, "encoder_cache_dir": str(WORK / f"states-{self.model}"),
+            "precision": "full", "freeze_encoder": True, "export_dtype": "float32",
+            "cache_encoder_states": True, "encoder_cache_dir": str(WORK / self.encoder(option)),
             "generation_max_length": MAX_NEW_TOKENS,
             "seed": seed, "output_dir": str(WORK / "unused"),
         }  # fmt: skip
@@ -144,10 +149,12 @@ class Option:
         models = load_models(self.config, self.partitioner, {})
         begun = f"student by {self.config.student.student_layer_init}"
         self.trainable = shared.setdefault(begun, self.partitioner.device_get(models.trainable))
-        frozen = shared.setdefault("encoder", models.frozen)
-        teacher = shared.setdefault("teacher", models.teacher_params) if models.teacher_params else {}
+        encoder = study.encoder(name)
+        frozen = shared.setdefault(encoder, models.frozen)
+        teacher = models.teacher_params and shared.setdefault(f"{encoder}, decoder", models.teacher_params)
+        kept = shared.setdefault("encoder of exports", models.kept)
         self.models = dataclasses.replace(
-            models, trainable={}, frozen=frozen, kept={}, teacher_params=teacher
+            models, trainable={}, frozen=frozen, kept=kept, teacher_params=teacher
         )
         shardings = models.shardings
         shardings.step = dataclasses.replace(shardings.step, chunk_size=CHUNK_SIZE)
@@ -157,8 +164,7 @@ class Option:
         (source,) = self.data.train.sources
         assert isinstance(source, TableSource)
         shape = student.config.max_source_positions, student.config.d_model
-        # The teacher's encoder in all runs, so its name is enough.
-        self.cache = open_cache(self.config, source.data, shape, f"encoder-{study.model}")
+        self.cache = open_cache(self.config, source.data, shape, encoder)
 
     def train(self, seed: int) -> tuple[Any, dict[str, float]]:
         """Train one student, and return its parameters and the metrics of its last update."""
@@ -202,7 +208,7 @@ class Option:
         student = self.models.student.config
         transcriber = ShortFormTranscriber(
             WhisperGenerator(
-                student, merge(params, self.models.frozen), self.tokenizer, self.settings,
+                student, merge(params, self.models.kept), self.tokenizer, self.settings,
                 options=self.config.evaluation.evaluation_options(chosen.language, chosen.task),
                 compute=self.config.student_options, partitioner=self.partitioner,
             )

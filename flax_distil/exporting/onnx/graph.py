@@ -56,8 +56,9 @@ class Graph:
         key = (operator, inputs, output, repr(sorted(attributes.items())))
         if key not in self._results:
             node = f"{self.prefix}{operator}_{len(self.nodes)}"
-            self._results[key] = output or f"{node}_output_0"
-            self.nodes.append(helper.make_node(operator, inputs, [self._results[key]], name=node, **attributes))
+            name = output or f"{node}_output_0"
+            self.nodes.append(helper.make_node(operator, inputs, [name], name=node, **attributes))
+            self._results[key] = name
         return self._results[key]
 
     def add_float32(self, value: str, *, output: str) -> str:

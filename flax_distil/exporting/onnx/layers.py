@@ -27,9 +27,10 @@ def linear(graph: Graph, x: str, name: str, *, bias: bool = True) -> str:
 def multiply(graph: Graph, x: str, weight: str) -> str:
     """Return ``x`` times the transpose of a matrix of the checkpoint.
 
-    With quantized weights, ``x`` is quantized to unsigned bytes too, with a scale for each position: positions
-    differ so much that one scale for all of them, as ``DynamicQuantizeLinear`` makes it, doubles the error of
-    the encoder, and a row would depend on the others of its batch. Products are added in 32 bits.
+    With quantized weights, ``x`` is quantized to unsigned bytes too, with a scale for each position, and
+    products are added in 32 bits. Positions differ so much that one scale for all of them, which
+    ``DynamicQuantizeLinear`` would make, doubles the error of the encoder; and a row would depend on the
+    others of its batch.
     """
     if not graph.precision.quantized:
         return graph.add("MatMul", x, graph.weight(graph.weights.matrix(weight)))
