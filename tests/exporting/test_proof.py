@@ -145,7 +145,7 @@ def errors_by_recording(
     references: list[str], texts: list[str], normalize: Callable[[str], str]
 ) -> np.ndarray:
     counts = [word_errors([one], [text], normalize) for one, text in zip(references, texts, strict=True)]
-    return np.array([one.substitutions + one.deletions + one.insertions for one in counts])
+    return np.array([one.substitutions + one.deletions + one.insertions for one in counts], float)
 
 
 def their_texts(verification: Verification, found: Comparison) -> list[str]:

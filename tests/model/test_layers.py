@@ -3,12 +3,14 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 import scipy.special
 from flax import nnx
 
 from flax_distil.model.layers import (
     _variance_in_one_pass,
     _variance_in_two_passes,
+    gelu,
     layer_norm,
     twice_gelu_by_erf,
     twice_gelu_by_tanh,
@@ -47,6 +49,15 @@ def test_the_gelu_of_a_tpu_is_exact_to_two_bytes():
     ]
     assert errors[0] <= errors[1]
     assert (np.asarray(twice_gelu_by_tanh(jnp.asarray([-1e4, 1e4]))) == [0, 2e4]).all()
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+@pytest.mark.parametrize("name", ["gelu", "layer norm"])
+def test_a_backward_pass_in_two_bytes_keeps_the_input_alone(name, dtype):
+    norm = layer_norm(8, dtype=dtype, rngs=nnx.Rngs(0))
+    x = jnp.ones((4, 6, 8), dtype)
+    _, backward = jax.vjp(gelu if name == "gelu" else norm, x)
+    assert [leaf.dtype for leaf in jax.tree.leaves(backward) if leaf.size >= x.size] == [dtype]
 
 
 def exact_twice_gelu(x):
