@@ -122,6 +122,7 @@ def finish_layer_on_tpu(
         ],
         out_specs=_by_token(width, block),
         out_shape=jax.ShapeDtypeStruct(x_BTD.shape, x_BTD.dtype),
+        input_output_aliases={1: 0},  # or a loop over layers would copy x, which is read until y is written
         scratch_shapes=[pltpu.VMEM((block, features), jnp.float32)],
         cost_estimate=_cost(
             (mixed_BET, x_BTD, *weights), rows * tokens, width, products=(inputs + 2 * features) * width
