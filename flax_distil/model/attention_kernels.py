@@ -188,8 +188,9 @@ def _forward_kernel(query_ref, key_ref, value_ref, mixed_ref, *logsumexp_ref, ke
             for tile in range(0, scores_SQ.shape[0], _TILE):
                 weights_SQ = jnp.exp(scores_SQ[tile : tile + _TILE] - highest_1Q)
                 total_8Q += weights_SQ.reshape(-1, _SUBLANES, weights_SQ.shape[1]).sum(axis=0)
-                weights.append(weights_SQ.astype(value_HS.dtype))
-            mixed_HQ += _dot(value_HS, jnp.concatenate(weights), 1, 0)
+                weights.append(weights_SQ)
+            # To two bytes all at once: a v5e would pack, unpack and pack again each tile of its own.
+            mixed_HQ += _dot(value_HS, jnp.concatenate(weights).astype(value_HS.dtype), 1, 0)
         total_1Q = total_8Q.sum(axis=0, keepdims=True)
         mixed_ref[head, :, at] = (mixed_HQ / total_1Q).astype(mixed_ref.dtype)
         for ref in logsumexp_ref:
