@@ -23,7 +23,7 @@ def small_blocks(monkeypatch):
     """Several blocks of queries, each of several parts; the keys take several chunks too."""
     monkeypatch.setattr(attention_kernels, "_BLOCK", 128)
     monkeypatch.setattr(attention_kernels, "_FORWARD_BLOCK", 256)
-    monkeypatch.setattr(attention_kernels, "_PART", 128)
+    monkeypatch.setattr(attention_kernels, "_OTHER_SIZES", attention_kernels._Sizes(part=128, chunk=256))
 
 
 def draw(queries: int, keys: int, dtype, *, heads: int = 2, features: int = 16):
@@ -125,6 +125,22 @@ def test_compiled_for_tpus_forward_and_backward_are_one_kernel_each(v4):
 
     assert kernels(jax.jit(run).lower(x).compile().as_text()) == {"forward"}
     assert kernels(jax.jit(slope).lower(x).compile().as_text()) == {"forward", "backward"}
+
+
+@pytest.mark.parametrize(("topology", "part"), [("v4:2x2x1", 384), ("v5e:2x2", 512), ("v6e:2x2", 512)])
+def test_parts_have_the_size_for_the_chips_of_the_mesh(v4, topology, part):
+    chips = topologies.get_topology_desc(topology, platform="tpu").devices
+    mesh = Mesh(np.array(chips), ("data",))
+    found = []
+    rows = PartitionSpec("data")
+
+    def note(x):
+        found.append(attention_kernels._sizes().part)
+        return x
+
+    run = jax.shard_map(note, mesh=mesh, in_specs=rows, out_specs=rows)
+    jax.jit(run).trace(jax.ShapeDtypeStruct((8,), jnp.float32, sharding=NamedSharding(mesh, rows)))
+    assert set(found) == {part}
 
 
 def lowered(platform: str, *shape: int, mask: bool = False) -> str:
