@@ -32,11 +32,11 @@ products."""
 
 
 def _keep_operands(function: Callable[..., Array], *operands: Array) -> Array:
-    """Call an elementwise function; its backward pass computes it again from operands of two bytes.
+    """Call a function that has no products; from operands of two bytes, the backward pass computes it again.
 
-    Otherwise every step in float32 would be kept, and those of the branches for other platforms: compiled for
-    a v4, layers of an encoder that is trained took 4.6 times the memory and 1.4 times the cycles. Operands in
-    float32 are no smaller than the steps, and a CPU would take longer.
+    Otherwise JAX would keep each of its steps in float32, and those of the branches for other platforms:
+    compiled for a v4, layers of an encoder that is trained took 4.6 times the memory and 1.4 times the cycles.
+    Operands in float32 are as large as the steps, and a CPU would take longer.
     """
     return (function if operands[0].dtype == jnp.float32 else jax.checkpoint(function))(*operands)
 
