@@ -87,7 +87,7 @@ class ScoredRecords:
     def counts(self) -> dict[int, tuple[int, int]]:
         """Errors and reference words by row, where there is a reference."""
         return {
-            line.index: (counts.substitutions + counts.deletions + counts.insertions, counts.reference_words)
+            line.index: (counts.errors, counts.reference_words)
             for line, counts in zip(self.predictions, self.errors, strict=True)
             if counts.samples
         }

@@ -52,6 +52,11 @@ class ErrorCounts:
         return self.hits + self.substitutions + self.deletions
 
     @property
+    def errors(self) -> int:
+        """Wrong words: substituted, deleted or inserted."""
+        return self.substitutions + self.deletions + self.insertions
+
+    @property
     def reference_characters(self) -> int:
         """Characters in the references, white space left out."""
         return self.character_hits + self.character_substitutions + self.character_deletions
@@ -59,7 +64,7 @@ class ErrorCounts:
     @property
     def wer(self) -> float:
         """Word error rate, in percent."""
-        return _percent(self.substitutions + self.deletions + self.insertions, self.reference_words)
+        return _percent(self.errors, self.reference_words)
 
     @property
     def cer(self) -> float:

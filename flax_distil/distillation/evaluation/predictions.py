@@ -78,7 +78,7 @@ def batch_predictions(
                 id=sample,
                 reference=reference[:_LONGEST_TEXT],
                 hypothesis=hypothesis[:_LONGEST_TEXT],
-                errors=counts.substitutions + counts.deletions + counts.insertions,
+                errors=counts.errors,
                 words=counts.reference_words,
                 position=int(index),
             )
