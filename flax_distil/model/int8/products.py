@@ -8,6 +8,7 @@ multiplied by both scales in float32.
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 
 from flax_distil.core.arrays import Array
@@ -16,6 +17,10 @@ _LEAST = -0.34
 """What twice the GELU is never below, but for rounding."""
 
 _LARGEST = 127.0
+
+_ROUNDING = 1.5 * 2.0**23
+"""A float32 to which a number below 2²² is added without its fraction, so that the lowest bits of the sum are
+those of the nearest integer."""
 
 
 def quantize(x: Array, axes: tuple[int, ...]) -> tuple[Array, Array]:
@@ -27,8 +32,8 @@ def quantize(x: Array, axes: tuple[int, ...]) -> tuple[Array, Array]:
     """
     x = x.astype(jnp.float32)
     largest = jnp.abs(x).max(axis=axes, keepdims=True)
-    integers = jnp.round(x * (_LARGEST / jnp.maximum(largest, jnp.finfo(jnp.float32).tiny)))
-    return integers.astype(jnp.int8), largest / _LARGEST
+    scaled = x * (_LARGEST / jnp.maximum(largest, jnp.finfo(jnp.float32).tiny))
+    return _lowest_byte(scaled + _ROUNDING), largest / _LARGEST
 
 
 def quantize_twice_gelu(x: Array, largest: Array) -> tuple[Array, Array, Array]:
@@ -47,8 +52,12 @@ def quantize_twice_gelu(x: Array, largest: Array) -> tuple[Array, Array, Array]:
     """
     scale = (largest - _LEAST) / (2 * _LARGEST - 1)  # one less, as the middle is moved by half a scale
     middle = jnp.round((largest + _LEAST) / 2 / scale)
-    integers = jnp.round(x * (1 / scale)) - middle
-    return integers.astype(jnp.int8), scale, middle * scale
+    return _lowest_byte(x * (1 / scale) + (_ROUNDING - middle)), scale, middle * scale
+
+
+def _lowest_byte(x: Array) -> Array:
+    """Return the lowest byte of each float32 as an int8."""
+    return jax.lax.bitcast_convert_type(x, jnp.int32).astype(jnp.int8)
 
 
 def int8_product(
