@@ -10,8 +10,9 @@ VENV ?= $(if $(filter 3.11,$(VERSION)),.venv,.venv-$(VERSION))
 DEMO_VENV ?= $(VENV)-demo
 LOCK := requirements/$(if $(filter 3.11,$(VERSION)),ci,ci-newest).txt
 
-# What `make test` runs, and what of it `make test-newest` runs: the tests that depend most on JAX.
+# What `make test` runs, and what `make test-newest` runs: the tests that depend most on JAX.
 TESTS ?= tests
+MARKS ?= not slow and not integration
 NEWEST_TESTS := tests/model tests/parallel tests/decoding tests/parity \
 	$(patsubst %,tests/distillation/test_%.py,loss optimizer run_checkpoints step_fns train_step trainer) \
 	$(patsubst %,tests/checkpoints/test_%.py,damaged_training_checkpoints export flax_weights student \
@@ -21,10 +22,14 @@ TEACHER ?=
 DATASET ?=
 LANGUAGE ?=
 
-.PHONY: test test-all test-newest test-wheel demo benchmark accelerator-check dist docs lint lock clean python
+.PHONY: test test-integration test-all test-newest test-wheel demo benchmark accelerator-check dist docs lint lock clean python
 
 test: $(VENV)/.installed
-	$(VENV)/bin/python -m pytest -n auto --dist loadfile -m "not slow" $(TESTS)
+	$(VENV)/bin/python -m pytest -n auto --dist loadfile -m "$(MARKS)" $(TESTS)
+
+# Whole jobs and recordings, other runtimes, several processes, many devices: too long for `make test`, not for CI.
+test-integration:
+	$(MAKE) test MARKS="integration and not slow"
 
 test-all: $(VENV)/.installed
 	$(VENV)/bin/python -m pytest -n auto --dist loadfile $(TESTS)
@@ -32,7 +37,7 @@ test-all: $(VENV)/.installed
 # On the newest Python that is installed, unless `make test` runs on that already.
 test-newest: python
 	@if [ "$(NEWEST)" = "$(PYTHON)" ]; then echo "No Python newer than $(VERSION) is installed."; \
-	else $(MAKE) test PYTHON="$(NEWEST)" TESTS="$(NEWEST_TESTS)"; fi
+	else $(MAKE) test PYTHON="$(NEWEST)" TESTS="$(NEWEST_TESTS)" MARKS="not slow"; fi
 
 # The source archive and the wheel; and every stage in an environment that holds the wheel and what it requires.
 test-wheel: $(VENV)/.installed

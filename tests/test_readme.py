@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from flax_distil.cli.main import COMMANDS
 from tests.docs.blocks import ROOT, blocks, command_lines, own_commands
 
@@ -45,6 +47,7 @@ def test_every_test_that_holds_a_promise_exists():
     assert [path for path, slow in named if slow and not has_slow[path]] == []
 
 
+@pytest.mark.integration
 def test_a_student_loads_in_transformers_and_faster_whisper_as_it_says(tiny_en_dir, tmp_path):
     flags = ["--decoder_layers", "2", "--dtype", "float16", "--output_dir", "student"]
     own = [sys.executable, "-m", "flax_distil.cli.main"]

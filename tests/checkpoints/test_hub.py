@@ -22,7 +22,7 @@ from flax_distil.exporting.source import ExportSource
 from tests.checkpoints.hub_server import TOKEN, Hub, use_endpoint
 
 # huggingface_hub's own call of httpx, in the upload without Xet.
-pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
+pytestmark = [pytest.mark.integration, pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")]
 
 
 _AWAY = "http://127.0.0.1:9"

@@ -10,6 +10,8 @@ import pytest
 from flax_distil.cli.main import main
 from tests.checkpoints.hub_server import TOKEN
 
+pytestmark = pytest.mark.integration
+
 
 def test_help_lists_the_commands_without_importing_jax():
     script = (

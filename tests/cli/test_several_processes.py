@@ -17,6 +17,8 @@ from flax_distil.data.sources.load_datasets import load_table
 from tests import quick_compilation
 from tests.toys import USABLE_PROMPTS, write_prompts, write_teacher
 
+pytestmark = pytest.mark.integration
+
 ROOT = Path(__file__).parents[2]
 DEVICES = 4
 

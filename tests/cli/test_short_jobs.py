@@ -14,6 +14,8 @@ from flax_distil.data.sources.load_datasets import load_table
 from flax_distil.metrics.word_errors import word_errors
 from flax_distil.text.normalizers import get_normalizer
 
+pytestmark = pytest.mark.integration
+
 
 @pytest.fixture(scope="module")
 def labeled(flawed, tiny_en_dir, tmp_path_factory):

@@ -27,6 +27,8 @@ from flax_distil.data.training.pipeline_config import PipelineConfig
 from flax_distil.data.training.training_sources import StreamSource, TableSource, TrainingData
 from flax_distil.text.normalizers import get_normalizer
 
+pytestmark = pytest.mark.integration
+
 CORPUS = Path(__file__).parents[2] / "examples" / "asterisk_prompts" / "validation"
 ROWS, SHARDS = 60, 5
 CONFIG = PipelineConfig(batch_size=4, num_threads=2, shuffle_buffer_size=16)

@@ -25,6 +25,8 @@ from flax_distil.model.compute_options import ComputeOptions
 from flax_distil.text.special_tokens import SpecialTokens
 from tests.parallel.layouts import random_params
 
+pytestmark = pytest.mark.integration
+
 SPECIAL = SpecialTokens(
     eot=90, sot=91, sot_prev=92, no_speech=93, no_timestamps=94, timestamp_begin=95, vocab_size=97
 )

@@ -20,6 +20,8 @@ from flax_distil.distillation.loss import CrossEntropy
 from flax_distil.distillation.vocabulary_loss import log_probs, token_losses
 from tests.toys import observe, write_prompts
 
+pytestmark = pytest.mark.integration
+
 
 @dataclasses.dataclass(frozen=True)
 class HiddenL1:

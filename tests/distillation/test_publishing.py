@@ -25,7 +25,7 @@ from tests.checkpoints.hub_server import TOKEN, Hub, retry_at_once, use_endpoint
 from tests.toys import write_prompts
 
 # huggingface_hub's own call of httpx, in the upload without Xet.
-pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
+pytestmark = [pytest.mark.integration, pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")]
 
 REPO = "someone/student"
 STEPS = 6

@@ -23,6 +23,8 @@ from flax_distil.exporting.job import run as run_export
 from flax_distil.storage import run_lock
 from tests.toys import compilations, write_prompts
 
+pytestmark = pytest.mark.integration
+
 WERS = {2: 50.0, 4: 20.0, 6: 30.0}
 
 

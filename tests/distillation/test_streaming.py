@@ -17,6 +17,8 @@ from flax_distil.storage.retries import SourceError
 from tests.data.flaky_http_server import Behavior, serving
 from tests.toys import observe
 
+pytestmark = pytest.mark.integration
+
 STEPS = 10
 
 

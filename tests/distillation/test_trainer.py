@@ -30,6 +30,8 @@ from tests.toys import (
     write_teacher,
 )
 
+pytestmark = pytest.mark.integration
+
 STEPS = 6
 
 

@@ -18,7 +18,7 @@ from flax_distil.pipeline.transcription_model import TranscriptionModel
 from flax_distil.storage.line_files import LineWriter
 from tests.toys import write_prompts, write_teacher
 
-pytestmark = pytest.mark.usefixtures("one_partitioner")
+pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("one_partitioner")]
 
 USABLE = 3
 """Recordings of each data set; one more is no audio."""

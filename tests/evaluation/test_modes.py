@@ -22,6 +22,8 @@ from tests.evaluation.test_job import untimed
 from tests.long_recording import long_recording
 from tests.toys import write_teacher
 
+pytestmark = pytest.mark.integration
+
 ROOT = Path(__file__).parents[2]
 
 

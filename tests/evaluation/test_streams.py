@@ -21,7 +21,7 @@ from tests.evaluation.test_job import contents, untimed
 from tests.evaluation.test_scores import prediction as made_up
 from tests.toys import write_teacher
 
-pytestmark = pytest.mark.usefixtures("one_partitioner")
+pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("one_partitioner")]
 
 FILES, ROWS_PER_FILE = 8, 2
 UNREADABLE = 5

@@ -20,6 +20,8 @@ from flax_distil.exporting.verification.ctranslate2 import open_runtime
 from flax_distil.exporting.verification.runtime import Clip
 from flax_distil.text.tokenizer import WhisperTokenizer
 
+pytestmark = pytest.mark.integration
+
 _CONVERT = """
 import sys
 from ctranslate2.converters import TransformersConverter

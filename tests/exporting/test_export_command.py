@@ -14,6 +14,8 @@ from flax_distil.exporting.verification import compare
 from flax_distil.exporting.verification.ctranslate2 import FasterWhisperRuntime
 from flax_distil.text.normalizers import get_normalizer
 
+pytestmark = pytest.mark.integration
+
 
 def test_one_format_is_written_into_the_folder_itself(tiny_en_dir, tmp_path):
     out = tmp_path / "out"

@@ -26,6 +26,8 @@ from flax_distil.exporting.verification.runtime import Clip
 from flax_distil.model.config import WhisperConfig
 from flax_distil.text.normalizers import get_normalizer
 
+pytestmark = pytest.mark.integration
+
 
 @pytest.fixture(scope="module")
 def source(tiny_en_dir) -> ExportSource:

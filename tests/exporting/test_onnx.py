@@ -22,6 +22,8 @@ from flax_distil.model.assembly import bind_decoder, bind_encoder
 from flax_distil.model.compute_options import ComputeOptions
 from tests.exporting import transformers_js
 
+pytestmark = pytest.mark.integration
+
 PROMPTS = {
     "agent-alreadyon.ogg": (
         "That agent is already logged on. Please enter your agent number followed by the pound key."

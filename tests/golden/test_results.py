@@ -16,6 +16,8 @@ from typing import Any
 
 import pytest
 
+pytestmark = pytest.mark.integration
+
 ROOT = Path(__file__).parents[2]
 GOLDEN = json.loads(Path(__file__).with_name("results.json").read_text(encoding="utf-8"))
 EXACT = os.environ.get("GOLDEN_EXACT") == "1"

@@ -15,6 +15,8 @@ from flax_distil.data.dataset import PSEUDO_LABEL_COLUMN
 from flax_distil.inspection.token_text import token_lines
 from flax_distil.text.tokenizer import WhisperTokenizer
 
+pytestmark = pytest.mark.integration
+
 MINUTES_OF_VALIDATION = 4.3
 
 

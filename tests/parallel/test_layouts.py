@@ -6,6 +6,8 @@ import pytest
 from tests.parallel.eight_devices import run_on_eight_devices
 from tests.parallel.layouts import COMPILED_MOST, LAYOUTS, RARE, ROWS, UPDATES
 
+pytestmark = pytest.mark.integration
+
 
 @pytest.fixture(scope="module")
 def on_eight(tiny_en_dir):

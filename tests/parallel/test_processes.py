@@ -14,6 +14,8 @@ from flax_distil.core.errors import InputError
 from flax_distil.parallel.config import ProcessConfig
 from flax_distil.parallel.processes import all_gather_object, initialize_distributed, raise_on_all_hosts
 
+pytestmark = pytest.mark.integration
+
 DEVICES = 4
 ADDRESS = "127.0.0.1:12345"
 

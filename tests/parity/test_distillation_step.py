@@ -33,6 +33,8 @@ from flax_distil.distillation.training_config import FreezeConfig, LossConfig
 from flax_distil.model.compute_options import ComputeOptions
 from tests.parity.reference import Pair
 
+pytestmark = pytest.mark.integration
+
 RELATIVE = (
     1e-4  # norm of the difference of a leaf over its norm; float32 sums in another order differ by 1e-5
 )

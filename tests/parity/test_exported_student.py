@@ -7,6 +7,8 @@ from flax_distil.checkpoints.export import export_checkpoint
 from flax_distil.checkpoints.student import init_student
 from tests.parity.reference import Pair, our_tokens, their_tokens
 
+pytestmark = pytest.mark.integration
+
 
 @pytest.mark.parametrize("dtype", [pytest.param("float32", marks=pytest.mark.slow), "float16"])
 def test_transformers_emits_the_tokens_of_the_student_we_exported(tiny_en, held_out, tmp_path, dtype):

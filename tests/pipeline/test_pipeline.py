@@ -28,6 +28,8 @@ from flax_distil.core.errors import InputError
 from flax_distil.metrics.hallucination import compression_ratio
 from tests.long_recording import long_recording
 
+pytestmark = pytest.mark.integration
+
 SAID = {
     "conf-full": "That conference is full.",
     "agent-user": "Agent log in. Please enter your Agent number followed by the pound key.",

@@ -18,6 +18,8 @@ from flax_distil.core.nested import build
 from flax_distil.pipeline.config import TranscribeConfig
 from tests.long_recording import long_recording
 
+pytestmark = pytest.mark.integration
+
 FORMATS = ("json", "txt", "srt", "vtt", "tsv")
 
 

@@ -13,6 +13,8 @@ from flax_distil.planning.plan import Job, make_plan
 from flax_distil.planning.reports.report import JobDescription, plan_as_json, plan_as_text
 from flax_distil.planning.topologies import open_topology
 
+pytestmark = pytest.mark.integration
+
 SIDE = 1024
 DESCRIPTION = JobDescription(
     teacher=None,

@@ -14,6 +14,8 @@ from flax_distil.distillation.training_config import FreezeConfig
 from flax_distil.model.assembly import whisper_shapes
 from flax_distil.model.config import WhisperConfig
 
+pytestmark = pytest.mark.integration
+
 TOY = {
     "model_type": "whisper", "vocab_size": 2000, "num_mel_bins": 80, "d_model": 128, "encoder_layers": 1,
     "decoder_layers": 2, "encoder_attention_heads": 2, "decoder_attention_heads": 2, "encoder_ffn_dim": 256,

@@ -13,6 +13,8 @@ from flax_distil.planning.chips import TOPOLOGIES, check_topology
 from flax_distil.planning.hlo import program_costs
 from flax_distil.planning.topologies import open_topology
 
+pytestmark = pytest.mark.integration
+
 
 @pytest.mark.parametrize(
     ("name", "chips"),

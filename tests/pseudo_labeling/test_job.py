@@ -38,7 +38,7 @@ from tests import quick_compilation
 from tests.checkpoints.hub_server import TOKEN
 from tests.toys import write_teacher
 
-pytestmark = pytest.mark.usefixtures("one_partitioner")
+pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("one_partitioner")]
 
 ROOT = Path(__file__).parents[2]
 BROKEN, LONG = 5, 9

@@ -10,7 +10,7 @@ from flax_distil.pseudo_labeling.config import PseudoLabelConfig
 from flax_distil.pseudo_labeling.job import run as run_labeling
 from tests.toys import observe, write_prompts
 
-pytestmark = pytest.mark.usefixtures("one_partitioner")
+pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("one_partitioner")]
 
 
 @pytest.fixture(scope="module")

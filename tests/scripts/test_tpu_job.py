@@ -18,6 +18,8 @@ import pytest
 from flax_distil.distillation.monitoring.training_log import read_metrics
 from tests.toys import write_prompts
 
+pytestmark = pytest.mark.integration
+
 ROOT = Path(__file__).parents[2]
 SCRIPTS = ROOT / "scripts"
 STAND_IN = Path(__file__).with_name("stand_in_gcloud.py")

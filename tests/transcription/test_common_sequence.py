@@ -22,6 +22,8 @@ from flax_distil.transcription.results import Transcript
 from tests.long_recording import long_recording
 from tests.transcription.models import Model
 
+pytestmark = pytest.mark.integration
+
 
 class Lengths:
     """Stands for a feature extractor where only the cuts matter."""

@@ -25,6 +25,8 @@ from tests.openai_whisper import openai_model
 from tests.transcription.models import Model
 from tests.transcription.sounds import music, silence, white_noise
 
+pytestmark = pytest.mark.integration
+
 BATCH = 2
 NEW = 120  # tokens of a window: enough for what is said here, and one short cache
 THRESHOLDS: dict[str, Any] = {"logprob_threshold": -1.0, "no_speech_threshold": 0.6}
