@@ -10,7 +10,7 @@ VENV ?= $(if $(filter 3.11,$(VERSION)),.venv,.venv-$(VERSION))
 DEMO_VENV ?= $(VENV)-demo
 LOCK := requirements/$(if $(filter 3.11,$(VERSION)),ci,ci-newest).txt
 
-# What `make test` runs, and what `make test-newest` runs: the tests that depend most on JAX.
+# Folder and marks of the tests that `make test` runs, and the tests that depend most on JAX, for `make test-newest`.
 TESTS ?= tests
 MARKS ?= not slow and not integration
 NEWEST_TESTS := tests/model tests/parallel tests/decoding tests/parity \
